@@ -1,0 +1,56 @@
+"""Streamed `chat.completion.chunk` objects in, one finished `chat.completion` out."""
+
+from ._accumulator import Accumulator
+from .completion import (
+    Audio,
+    ChatCompletion,
+    Choice,
+    ChoiceLogprobs,
+    CompletionTokensDetails,
+    Custom,
+    Function,
+    FunctionCall,
+    Message,
+    PromptTokensDetails,
+    TokenLogprob,
+    ToolCall,
+    TopLogprob,
+    Usage,
+)
+from .errors import (
+    AccumulatorError,
+    DecodeError,
+    IncompleteStreamError,
+    LimitExceededError,
+    Problem,
+    ServerError,
+)
+from .limits import Limits
+from .rules import DEFAULT_RULES, Rules
+
+__all__ = [
+    "DEFAULT_RULES",
+    "Accumulator",
+    "AccumulatorError",
+    "Audio",
+    "ChatCompletion",
+    "Choice",
+    "ChoiceLogprobs",
+    "CompletionTokensDetails",
+    "Custom",
+    "DecodeError",
+    "Function",
+    "FunctionCall",
+    "IncompleteStreamError",
+    "LimitExceededError",
+    "Limits",
+    "Message",
+    "Problem",
+    "PromptTokensDetails",
+    "Rules",
+    "ServerError",
+    "TokenLogprob",
+    "ToolCall",
+    "TopLogprob",
+    "Usage",
+]

@@ -1,0 +1,442 @@
+"""`Accumulator`: every form of input to the reducer, problems on record, and the gate at the
+end.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+
+import msgspec
+
+from ._freeze import freeze
+from ._reduce import Reducer, Status
+from ._sse import Event, EventParser
+from ._wire import (
+    InvalidChunkError,
+    MalformedJsonError,
+    TooDeepError,
+    decode_typed,
+    decode_untyped,
+    exceeds_depth,
+    is_chunk_like,
+    read_chunk,
+)
+from .completion import ChatCompletion
+from .errors import (
+    LOSSY_KINDS,
+    DecodeError,
+    IncompleteStreamError,
+    LimitExceededError,
+    Problem,
+    ProblemKind,
+    ServerError,
+)
+from .limits import DEFAULT_LIMITS, Limits
+from .rules import DEFAULT_RULES, Rules
+
+__all__ = ["Accumulator"]
+
+_MOST_PROBLEMS = 100  # a server can go wrong in every chunk; all are counted, these many are kept
+_EXCERPT = 200  # characters of an unreadable text that its problem keeps
+_LONGEST_BACKOFF = 256  # chunks
+_DONE = b"[DONE]"
+
+
+class Accumulator:
+    """Turns a stream of `chat.completion.chunk` objects into one `ChatCompletion`, without doing
+    any I/O.
+
+    `rules` say how fields are merged, `limits` bound what a server can make it hold, `strict`
+    raises every problem as an exception at once. Not to be shared between threads without a lock.
+
+    Source: SPEC sections 1 to 8.
+    """
+
+    __slots__ = (
+        "_backoff",
+        "_by_line",
+        "_counts",
+        "_event",
+        "_limits",
+        "_line_end",
+        "_line_start",
+        "_met",
+        "_offset",
+        "_parser",
+        "_problems",
+        "_queue",
+        "_reducer",
+        "_rules",
+        "_size",
+        "_strict",
+        "_untyped",
+    )
+
+    def __init__(
+        self,
+        *,
+        rules: Rules = DEFAULT_RULES,
+        limits: Limits = DEFAULT_LIMITS,
+        strict: bool = False,
+    ) -> None:
+        self._rules = rules
+        self._limits = limits
+        self._strict = strict
+        self._reducer = Reducer(rules, limits, self._report)
+        self._parser = EventParser()
+        self._queue: list[Event] = []  # events behind one that raised
+        self._problems: list[Problem] = []
+        self._counts: Counter[ProblemKind] = Counter()
+        self._met: Problem | None = None  # the first problem of the chunk at hand
+        self._event = 0
+        self._offset: int | None = None
+        self._size = 0
+        self._by_line = False  # the parser is fed lines, whose ends may be missing
+        self._line_start: int | None = None  # where the lines that wait in the parser start
+        self._line_end: int | None = (
+            0  # where the next line starts; unknown once a line came without its end
+        )
+        # How many chunks to decode untyped before the typed decoder is tried again: a stream that
+        # once sent more than the API's fields tends to do it in every chunk, and a refused decode
+        # is wasted.
+        self._untyped = 0
+        self._backoff = 1
+
+    # --- input ---
+
+    def feed(self, chunk: object) -> None:
+        """Take in one chunk: JSON text, a mapping, or any SDK's chunk object.
+
+        Raises TypeError for anything else, ValueError after `close`, LimitExceededError.
+        """
+        self._check_open()
+        if isinstance(chunk, (bytes, bytearray, memoryview)):
+            self._feed_text(bytes(chunk))
+        elif isinstance(chunk, str):
+            self._feed_text(chunk.encode("utf-8", "surrogatepass"))
+        elif is_chunk_like(chunk):
+            if not self._reducer.ended:
+                self._event += 1
+                self._offset = None
+                self._apply_value(chunk, copying=True, sized=False)
+                self._raise_met()
+        else:
+            raise TypeError(
+                f"a chunk is JSON text, a mapping or an SDK's object, not {type(chunk).__name__}"
+            )
+
+    def feed_sse(self, data: bytes | bytearray | memoryview) -> None:
+        """Take in the next bytes of a `text/event-stream` body, cut anywhere.
+
+        Raises TypeError for text, ValueError after `close`, LimitExceededError.
+        """
+        self._check_open()
+        if not isinstance(data, bytes):
+            if not isinstance(data, (bytearray, memoryview)):
+                raise TypeError(f"a body is bytes, not {type(data).__name__}")
+            data = bytes(data)
+        if self._reducer.ended:
+            return
+        self._count_bytes(len(data))
+        self._check_pending()
+        self._apply_events(self._parser.feed(data))
+        self._check_pending()
+
+    def feed_line(self, line: bytes | bytearray | memoryview | str) -> None:
+        """Take in one line, with or without its line end: of a `text/event-stream` body, or of
+        JSON Lines.
+
+        Raises TypeError for anything else, ValueError after `close`, LimitExceededError.
+        """
+        self._check_open()
+        if isinstance(line, str):
+            line = line.encode("utf-8", "surrogatepass")
+        elif isinstance(line, (bytearray, memoryview)):
+            line = bytes(line)
+        elif not isinstance(line, bytes):
+            raise TypeError(f"a line is bytes or text, not {type(line).__name__}")
+        if self._reducer.ended:
+            return
+        text = line.rstrip(b"\r\n")
+        offset = self._line_end
+        self._line_end = None if offset is None or len(text) == len(line) else offset + len(line)
+        if self._event == 0:
+            text = text.removeprefix(b"\xef\xbb\xbf")
+        if self._parser.size:
+            offset = self._line_start
+        elif text.startswith(b":"):
+            return
+        elif text.startswith((b"{", _DONE)):
+            self._feed_text(text, offset)
+            return
+        elif text.startswith(b"data:") and _is_json(text[5:]):
+            # Logs lose their blank lines: a line that is JSON by itself does not wait for one.
+            self._feed_text(text[5:].removeprefix(b" "), offset)
+            return
+        self._line_start, self._by_line = offset, True
+        self._count_bytes(len(line))
+        self._check_pending()
+        self._apply_events(self._parser.feed(text + b"\n"))
+        self._check_pending()
+
+    def close(self) -> None:
+        """End the input: an event without its blank line is read, too. Does nothing when called
+        again.
+        """
+        state = self._reducer.state
+        if state.closed:
+            return
+        try:
+            self._apply_events(())
+            self._apply_events(self._parser.close(), unterminated=True)
+        finally:
+            self._reducer.close()
+        self._raise_met()
+
+    # --- output ---
+
+    @property
+    def status(self) -> Status:
+        """How the stream stands: "open", "complete", "truncated" or "failed" (SPEC section 6)."""
+        return self._reducer.status
+
+    @property
+    def problems(self) -> tuple[Problem, ...]:
+        """What was wrong with the stream: the first hundred problems, in order."""
+        return tuple(self._problems)
+
+    @property
+    def problem_counts(self) -> Mapping[ProblemKind, int]:
+        """How many problems of each kind there were, those that are not kept included."""
+        return dict(self._counts)
+
+    def snapshot(self) -> ChatCompletion:
+        """Build the completion as far as it is known. It does not change afterwards."""
+        return freeze(self._reducer.state)
+
+    def completion(self) -> ChatCompletion:
+        """Close, and return the whole completion.
+
+        Raises ServerError if the server sent an error, IncompleteStreamError if the stream stopped
+        early, DecodeError if a chunk could not be read; each carries the `partial` completion and
+        the `problems`.
+        """
+        self.close()
+        partial, problems = self.snapshot(), self.problems
+        status = self.status
+        if status == "failed":
+            error = self._reducer.state.error
+            raise ServerError(_message_of(error), error=error, partial=partial, problems=problems)
+        if status == "truncated":
+            raise IncompleteStreamError(
+                "the stream stopped before its end", partial=partial, problems=problems
+            )
+        for kind in LOSSY_KINDS:
+            if self._counts[kind]:
+                first = next((problem for problem in problems if problem.kind == kind), None)
+                raise DecodeError(
+                    str(first or kind), partial=partial, problems=problems, problem=first
+                )
+        return partial
+
+    # --- from events to chunks ---
+
+    def _apply_events(self, events: Sequence[Event], *, unterminated: bool = False) -> None:
+        waiting = iter([*self._queue, *events] if self._queue else events)
+        bound = self._limits.event_bytes
+        try:
+            for event in waiting:
+                if self._reducer.ended:
+                    break
+                self._event += 1
+                self._offset = event.offset if not self._by_line else self._line_start
+                if bound is not None and len(event.data) > bound:
+                    raise self._exceeded(LimitExceededError("event_bytes", bound))
+                if event.name == b"error":
+                    self._apply_error(event.data)
+                else:
+                    self._apply_text(event.data, unterminated=unterminated)
+        finally:
+            self._queue = [] if self._reducer.ended else list(waiting)
+
+    def _feed_text(self, text: bytes, offset: int | None = None) -> None:
+        if self._reducer.ended or not text or text.isspace():
+            return
+        self._count_bytes(len(text))
+        bound = self._limits.event_bytes
+        if bound is not None and len(text) > bound:
+            raise self._exceeded(LimitExceededError("event_bytes", bound))
+        self._event += 1
+        self._offset = offset
+        self._apply_text(text)
+
+    def _apply_text(self, text: bytes, *, unterminated: bool = False) -> None:
+        """Apply the data of one event."""
+        if self._untyped:
+            self._untyped -= 1
+        elif not self._rules.moves:
+            try:
+                chunk = decode_typed(text)
+            except (ValueError, RecursionError):
+                # More than the API's fields, or no chunk at all: the general way tells.
+                self._untyped = self._backoff
+                self._backoff = min(2 * self._backoff, _LONGEST_BACKOFF)
+            else:
+                self._backoff = 1
+                try:
+                    self._reducer.apply(chunk)
+                except LimitExceededError as error:
+                    raise self._exceeded(error) from None
+                self._raise_met()
+                return
+        if text.strip() == _DONE:
+            self._reducer.end()
+            return
+        try:
+            valid = text.decode()
+        except UnicodeDecodeError:
+            valid = text.decode("utf-8", "replace")
+            self._report("invalid_utf8", "bytes that are not UTF-8, replaced by U+FFFD")
+        try:
+            value, has_halves = decode_untyped(valid)
+        except MalformedJsonError as error:
+            self._apply_lines(valid, str(error), unterminated=unterminated)
+        except TooDeepError as error:
+            self._too_deep(str(error))
+        else:
+            self._apply_value(value, copying=has_halves, has_halves=has_halves)
+        self._raise_met()
+
+    def _apply_lines(self, text: str, why: str, *, unterminated: bool) -> None:
+        """Apply the `data` lines of an event that are no JSON together; in logs without blank
+        lines each is a chunk.
+        """
+        lines = text.split("\n")
+        if len(lines) > 1 and any(_is_json_object(line) for line in lines):
+            for line in lines:
+                if not self._reducer.ended and line and not line.isspace():
+                    self._apply_text(line.encode(), unterminated=unterminated and line is lines[-1])
+            return
+        if unterminated:
+            self._report(
+                "unterminated_event", "the body ends inside an event", None, text[:_EXCERPT]
+            )
+        else:
+            self._report("malformed_json", why, None, text[:_EXCERPT])
+
+    def _apply_value(
+        self, value: object, *, copying: bool, has_halves: bool = False, sized: bool = True
+    ) -> None:
+        bound = self._limits.depth
+        try:
+            if bound is not None and isinstance(value, dict) and exceeds_depth(value, bound):
+                raise self._exceeded(LimitExceededError("depth", bound))
+            reading = read_chunk(value, self._rules.moved, copying=copying, has_halves=has_halves)
+        except InvalidChunkError as error:
+            self._report("invalid_chunk", str(error))
+            return
+        except TooDeepError as error:
+            self._too_deep(str(error))
+            return
+        if not sized:
+            self._count_bytes(reading.size)
+        try:
+            self._reducer.check(reading.chunk)
+        except LimitExceededError as error:
+            raise self._exceeded(error) from None
+        for misfit in reading.misfits:
+            self._report("invalid_field", misfit.message, misfit.path, misfit.value)
+        self._reducer.apply(reading.chunk, has_halves=reading.has_halves)
+        for _ in range(reading.lone):
+            self._report("lone_surrogate", "half a surrogate pair, replaced by U+FFFD")
+        if reading.error is not None:
+            self._reducer.fail(reading.error)
+
+    def _apply_error(self, data: bytes) -> None:
+        """Apply an event named `error`: its JSON, else its text, is the server's error."""
+        text = data.decode("utf-8", "replace")
+        try:
+            value, _ = decode_untyped(text)
+        except (MalformedJsonError, TooDeepError):
+            value = text
+        if isinstance(value, dict) and value.get("error") is not None:
+            self._apply_value(value, copying=False)
+        else:
+            self._reducer.fail(value)
+        self._raise_met()
+
+    # --- problems and limits ---
+
+    def _report(
+        self, kind: ProblemKind, message: str, path: str | None = None, detail: object = None
+    ) -> None:
+        self._counts[kind] += 1
+        if len(self._problems) < _MOST_PROBLEMS or self._strict:
+            problem = Problem(kind, message, self._event, self._offset, path, detail)
+            if len(self._problems) < _MOST_PROBLEMS:
+                self._problems.append(problem)
+            self._met = self._met or problem
+
+    def _raise_met(self) -> None:
+        """In strict mode, raise the first problem of the chunk just applied."""
+        problem, self._met = self._met, None
+        if problem is None or not self._strict:
+            return
+        message, partial, problems = str(problem), self.snapshot(), self.problems
+        if problem.kind == "server_error":
+            raise ServerError(
+                message, error=problem.detail, partial=partial, problems=problems, problem=problem
+            )
+        error = IncompleteStreamError if problem.kind == "unterminated_event" else DecodeError
+        raise error(message, partial=partial, problems=problems, problem=problem)
+
+    def _too_deep(self, message: str) -> None:
+        if self._limits.depth is not None:
+            raise self._exceeded(LimitExceededError("depth", self._limits.depth))
+        self._report("invalid_chunk", message)
+
+    def _exceeded(self, error: LimitExceededError) -> LimitExceededError:
+        error.partial = self.snapshot()
+        error.problems = self.problems
+        return error
+
+    def _count_bytes(self, count: int) -> None:
+        bound = self._limits.total_bytes
+        if bound is not None and self._size + count > bound:
+            raise self._exceeded(LimitExceededError("total_bytes", bound))
+        self._size += count
+
+    def _check_pending(self) -> None:
+        bound = self._limits.event_bytes
+        if bound is not None and self._parser.size > bound:
+            raise self._exceeded(LimitExceededError("event_bytes", bound))
+
+    def _check_open(self) -> None:
+        if self._reducer.state.closed:
+            raise ValueError("the accumulator is closed")
+
+
+def _is_json(text: bytes) -> bool:
+    if text.strip() == _DONE:
+        return True
+    try:
+        msgspec.json.decode(text, type=msgspec.Raw)
+    except (ValueError, RecursionError):
+        return False
+    return True
+
+
+def _is_json_object(line: str) -> bool:
+    try:
+        value, _ = decode_untyped(line)
+    except (MalformedJsonError, TooDeepError):
+        return False
+    return isinstance(value, dict)
+
+
+def _message_of(error: object) -> str:
+    """Find the sentence in a server's error object."""
+    if isinstance(error, Mapping) and isinstance(error.get("message"), str):
+        return f"the server sent an error: {error['message']}"
+    return f"the server sent an error: {error!r}"

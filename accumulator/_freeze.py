@@ -1,0 +1,232 @@
+"""The state of a stream to a frozen completion, which shares nothing that a later chunk changes."""
+
+from __future__ import annotations
+
+import base64
+from typing import TypeVar, cast
+
+from . import _wire as wire
+from ._reduce import (
+    AudioState,
+    CallsState,
+    CallState,
+    ChoiceState,
+    FunctionState,
+    IndexedList,
+    LogprobsState,
+    State,
+    TokensState,
+)
+from ._text import Text
+from .completion import (
+    Audio,
+    ChatCompletion,
+    Choice,
+    ChoiceLogprobs,
+    CompletionTokensDetails,
+    Custom,
+    Function,
+    FunctionCall,
+    Message,
+    PromptTokensDetails,
+    TokenLogprob,
+    ToolCall,
+    TopLogprob,
+    Usage,
+)
+
+__all__ = ["freeze"]
+
+T = TypeVar("T")
+JsonObject = dict[str, object]
+
+
+def freeze(state: State) -> ChatCompletion:
+    """Build the completion as far as it is known."""
+    extra = _object(state.extra)
+    usage = state.usage
+    if usage is None:
+        groq = extra.get("x_groq")
+        if isinstance(groq, dict) and isinstance(groq.get("usage"), dict):
+            usage = wire.read_usage(groq["usage"])
+    return ChatCompletion(
+        id=_else(state.id, extra, "id", str),
+        created=_else(state.created, extra, "created", int),
+        model=_else(state.model, extra, "model", str),
+        choices=tuple(_choice(index, choice) for index, choice in sorted(state.choices.items())),
+        service_tier=_else(state.service_tier, extra, "service_tier", str),
+        system_fingerprint=_else(state.system_fingerprint, extra, "system_fingerprint", str),
+        usage=None if usage is None else _usage(usage),
+        moderation=_else(None, extra, "moderation", dict),
+        extra=extra,
+    )
+
+
+def _choice(index: int, state: ChoiceState) -> Choice:
+    extra = _object(state.extra)
+    return Choice(
+        index=index,
+        message=_message(state),
+        finish_reason=_else(state.finish_reason, extra, "finish_reason", str),
+        logprobs=None if state.logprobs is None else _logprobs(state.logprobs),
+        extra=extra,
+    )
+
+
+def _message(state: ChoiceState) -> Message:
+    extra = _object(state.delta_extra)
+    content: str | tuple[object, ...] | None
+    if state.parts is not None:
+        content = tuple(cast("list[object]", _json(state.parts)))
+    else:
+        content = _else(_string(state.content), extra, "content", str)
+    annotations = _else(None, extra, "annotations", list)
+    return Message(
+        role=_else(state.role, extra, "role", str),
+        content=content,
+        refusal=_else(_string(state.refusal), extra, "refusal", str),
+        reasoning=_else(_string(state.reasoning), extra, "reasoning", str),
+        reasoning_content=_else(_string(state.reasoning_content), extra, "reasoning_content", str),
+        tool_calls=None if state.calls is None else _tool_calls(state.calls),
+        function_call=None if state.function_call is None else _function_call(state.function_call),
+        audio=None if state.audio is None else _audio(state.audio),
+        annotations=None if annotations is None else tuple(annotations),
+        extra=extra,
+    )
+
+
+def _tool_calls(state: CallsState) -> tuple[ToolCall, ...]:
+    return tuple(_tool_call(call) for call in sorted(state.items, key=lambda call: call.order))
+
+
+def _tool_call(state: CallState) -> ToolCall:
+    function, custom = state.function, state.custom
+    return ToolCall(
+        id=state.id,
+        type=state.type,
+        function=None
+        if function is None
+        else Function(
+            name=_string(function.name),
+            arguments=_string(function.text),
+            extra=_object(function.extra),
+        ),
+        custom=None
+        if custom is None
+        else Custom(
+            name=_string(custom.name), input=_string(custom.text), extra=_object(custom.extra)
+        ),
+        extra=_object(state.extra),
+    )
+
+
+def _function_call(state: FunctionState) -> FunctionCall:
+    return FunctionCall(
+        name=_string(state.name), arguments=_string(state.text), extra=_object(state.extra)
+    )
+
+
+def _audio(state: AudioState) -> Audio:
+    return Audio(
+        id=state.id,
+        data=None if state.data is None else base64.b64encode(state.data).decode(),
+        transcript=_string(state.transcript),
+        expires_at=state.expires_at,
+        extra=_object(state.extra),
+    )
+
+
+def _logprobs(state: LogprobsState) -> ChoiceLogprobs:
+    return ChoiceLogprobs(
+        content=None if state.content is None else _tokens(state.content),
+        refusal=None if state.refusal is None else _tokens(state.refusal),
+        extra=_object(state.extra),
+    )
+
+
+def _tokens(state: TokensState) -> tuple[TokenLogprob, ...]:
+    # Each token is converted once, however often someone looks.
+    state.seen += map(_token, state.unseen)
+    state.unseen = []
+    return tuple(state.seen)
+
+
+def _token(token: wire.TokenLogprob) -> TokenLogprob:
+    top = token.top_logprobs
+    return TokenLogprob(
+        token=token.token,
+        logprob=token.logprob,
+        bytes=None if token.bytes is None else tuple(token.bytes),
+        top_logprobs=None if top is None else tuple(map(_top, top)),
+        extra=_object(token.extra),
+    )
+
+
+def _top(token: wire.TopLogprob) -> TopLogprob:
+    return TopLogprob(
+        token=token.token,
+        logprob=token.logprob,
+        bytes=None if token.bytes is None else tuple(token.bytes),
+        extra=_object(token.extra),
+    )
+
+
+def _usage(state: wire.Usage) -> Usage:
+    prompt, completion, total = state.prompt_tokens, state.completion_tokens, state.total_tokens
+    if prompt is not None and completion is not None:
+        # Split usage: the totals that came with each half are only that half's.
+        total = max(total or 0, prompt + completion)
+    completion_details, prompt_details = (
+        state.completion_tokens_details,
+        state.prompt_tokens_details,
+    )
+    return Usage(
+        prompt_tokens=prompt,
+        completion_tokens=completion,
+        total_tokens=total,
+        completion_tokens_details=None
+        if completion_details is None
+        else CompletionTokensDetails(
+            accepted_prediction_tokens=completion_details.accepted_prediction_tokens,
+            audio_tokens=completion_details.audio_tokens,
+            reasoning_tokens=completion_details.reasoning_tokens,
+            rejected_prediction_tokens=completion_details.rejected_prediction_tokens,
+            extra=_object(completion_details.extra),
+        ),
+        prompt_tokens_details=None
+        if prompt_details is None
+        else PromptTokensDetails(
+            audio_tokens=prompt_details.audio_tokens,
+            cached_tokens=prompt_details.cached_tokens,
+            extra=_object(prompt_details.extra),
+        ),
+        extra=_object(state.extra),
+    )
+
+
+def _else(value: T | None, extra: JsonObject, name: str, kind: type[T]) -> T | None:
+    """Give a typed field's value, else the one that a rule of the user's merged in `extra`."""
+    if value is None and type(extra.get(name)) is kind:
+        return cast("T", extra.pop(name))
+    return value
+
+
+def _string(text: Text | None) -> str | None:
+    return None if text is None else str(text)
+
+
+def _object(state: JsonObject | None) -> JsonObject:
+    return {} if state is None else {name: _json(value) for name, value in state.items()}
+
+
+def _json(value: object) -> object:
+    """Copy merged JSON out of the state."""
+    if isinstance(value, Text):
+        return str(value)
+    if isinstance(value, dict):
+        return {name: _json(item) for name, item in value.items()}
+    if isinstance(value, list):
+        return [_json(item) for item in value]
+    if isinstance(value, IndexedList):
+        return [_json(item) for item in value.entries]
+    return value

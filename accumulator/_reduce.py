@@ -1,0 +1,650 @@
+"""The state of a stream and every transition of it. All that merges is here (SPEC sections 3 to 6).
+
+Laws:
+
+- `apply` takes a chunk wholly or, where a limit is passed, not at all.
+- Nothing costs more because more has arrived: strings stay fragments, lists are appended to, and
+  what identifies a choice, a call or a list's entry is a key of a dict.
+- State is keyed by index. A server may name any integer, in any order: a key costs one entry.
+- What no field is named for is merged by `Rules`, in `extra` of its level, and goes back to that
+  place.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import Literal, cast
+
+from msgspec import Struct, field
+
+from . import _wire as wire
+from . import completion as public
+from ._text import Text
+from ._wire import heal, healed
+from .errors import LimitExceededError, ProblemKind
+from .limits import Limits
+from .partial import JsonScan
+from .rules import Level, Policy, Rules
+
+__all__ = [
+    "AudioState",
+    "CallState",
+    "ChoiceState",
+    "FunctionState",
+    "IndexedList",
+    "LogprobsState",
+    "Reducer",
+    "State",
+    "Status",
+    "TokensState",
+]
+
+Status = Literal["open", "complete", "truncated", "failed"]
+JsonObject = dict[str, object]
+Report = Callable[[ProblemKind, str, str | None, object], None]
+
+
+# --- state --------------------------------------------------------------------------------
+
+
+class FunctionState(Struct):
+    """A function or custom tool as named so far; `text` is its arguments or its input."""
+
+    name: Text | None = None
+    text: Text | None = None
+    extra: JsonObject | None = None
+
+
+class CallState(Struct):
+    """A tool call. `order` is where it stands among the calls: its first index, if it has one."""
+
+    order: int
+    id: str | None = None
+    type: str | None = None
+    function: FunctionState | None = None
+    custom: FunctionState | None = None
+    extra: JsonObject | None = None
+    scan: JsonScan | None = None
+
+    @property
+    def named(self) -> FunctionState:
+        return self.function or self.custom or FunctionState()
+
+
+class CallsState(Struct):
+    """The calls of a choice in order of arrival, and at which place the one with an id or an
+    index stands.
+    """
+
+    items: list[CallState] = field(default_factory=list)
+    by_id: dict[str, int] = field(default_factory=dict)
+    by_index: dict[int, int] = field(default_factory=dict)
+    last: int = -1
+
+
+class AudioState(Struct):
+    id: str | None = None
+    transcript: Text | None = None
+    data: bytearray | None = None
+    expires_at: int | None = None
+    extra: JsonObject | None = None
+
+
+class TokensState(Struct):
+    """The token logprobs of one list: those already looked at, and those still as the wire
+    brought them.
+    """
+
+    seen: list[public.TokenLogprob] = field(default_factory=list)
+    unseen: list[wire.TokenLogprob] = field(default_factory=list)
+
+
+class LogprobsState(Struct):
+    content: TokensState | None = None
+    refusal: TokensState | None = None
+    extra: JsonObject | None = None
+
+
+class ChoiceState(Struct):
+    """A choice; `extra` holds what the choice has no field for, `delta_extra` what the message
+    has none for.
+    """
+
+    role: str | None = None
+    content: Text | None = None
+    parts: list[object] | None = None
+    refusal: Text | None = None
+    reasoning: Text | None = None
+    reasoning_content: Text | None = None
+    calls: CallsState | None = None
+    function_call: FunctionState | None = None
+    audio: AudioState | None = None
+    delta_extra: JsonObject | None = None
+    finish_reason: str | None = None
+    logprobs: LogprobsState | None = None
+    extra: JsonObject | None = None
+
+
+class State(Struct):
+    """A stream: the completion's own fields, its choices by index, and how it ended."""
+
+    id: str | None = None
+    last_id: str | None = None
+    created: int | None = None
+    model: str | None = None
+    service_tier: str | None = None
+    system_fingerprint: str | None = None
+    usage: wire.Usage | None = None
+    extra: JsonObject | None = None
+    choices: dict[int, ChoiceState] = field(default_factory=dict)
+    done: bool = False
+    closed: bool = False
+    failed: bool = False
+    error: object = None
+
+
+class IndexedList:
+    """A list whose entries are merged by their `index`."""
+
+    __slots__ = ("entries", "places")
+
+    def __init__(self) -> None:
+        self.entries: list[object] = []
+        self.places: dict[int, JsonObject] = {}
+
+
+# --- transitions --------------------------------------------------------------------------
+
+
+class Reducer:
+    """Applies chunks to a `State`; what is odd about them goes to `report`."""
+
+    __slots__ = ("_careful", "_halved", "_levels", "_limits", "_report", "state")
+
+    def __init__(self, rules: Rules, limits: Limits, report: Report) -> None:
+        self.state = State()
+        self._levels = rules.levels
+        self._limits = limits
+        self._report = report
+        self._halved: list[Text] = []  # texts that end in half a surrogate pair
+        self._careful = False  # whether a fragment may hold or complete such a half
+
+    @property
+    def status(self) -> Status:
+        state = self.state
+        if state.failed:
+            return "failed"
+        if state.done or (
+            state.choices and all(choice.finish_reason for choice in state.choices.values())
+        ):
+            return "complete"
+        return "truncated" if state.closed else "open"
+
+    @property
+    def ended(self) -> bool:
+        """Whether what follows is not read any more."""
+        return self.state.done or self.state.failed
+
+    def end(self) -> None:
+        """`[DONE]` was read."""
+        self.state.done = True
+
+    def fail(self, error: object) -> None:
+        """The server sent an error in place of the rest."""
+        self.state.failed = True
+        self.state.error = error
+        self._report("server_error", f"the server sent an error: {_brief(error)}", None, error)
+
+    def close(self) -> None:
+        """No more input will come."""
+        self.state.closed = True
+        for text in self._halved:
+            text.half = ""
+            text.append("\ufffd")
+            self._report_lone(1)
+        self._halved.clear()
+
+    def apply(self, chunk: wire.Chunk, *, has_halves: bool = False) -> None:
+        """Merge a chunk. Raises LimitExceededError, with the state as it was."""
+        self.check(chunk)
+        choices = chunk.choices or ()
+        self._careful = has_halves or bool(self._halved)
+        state = self.state
+        if chunk.id is not None and chunk.id != state.last_id:
+            self._apply_id(chunk.id)
+        if not state.model and chunk.model is not None:
+            state.model = chunk.model
+        if not state.created and chunk.created is not None:
+            state.created = chunk.created
+        if chunk.service_tier is not None:
+            state.service_tier = chunk.service_tier
+        if chunk.system_fingerprint is not None:
+            state.system_fingerprint = chunk.system_fingerprint
+        if chunk.usage is not None:
+            self._apply_usage(chunk.usage)
+        if chunk.extra is not None:
+            state.extra = self._merge_extra("chunk", state.extra, chunk.extra)
+        for position, choice in enumerate(choices):
+            self._apply_choice(position, choice)
+        if self._careful:
+            self._halved = [text for text in self._halved if text.half]
+
+    def check(self, chunk: wire.Chunk) -> None:
+        """Raise LimitExceededError if the chunk would open more choices or calls than allowed."""
+        choices = chunk.choices or ()
+        known = self.state.choices
+        limit = self._limits.choices
+        if limit is not None and len(known) + len(choices) > limit:
+            indices = {_index(choice, position) for position, choice in enumerate(choices)}
+            if len(known.keys() | indices) > limit:
+                raise LimitExceededError("choices", limit)
+        limit = self._limits.tool_calls
+        if limit is None:
+            return
+        for position, choice in enumerate(choices):
+            if choice.delta is None or not choice.delta.tool_calls:
+                continue
+            state = known.get(_index(choice, position))
+            calls = (state and state.calls) or CallsState()
+            fragments = choice.delta.tool_calls
+            if len(calls.items) + len(fragments) > limit:
+                new = {
+                    (fragment.index, fragment.id)
+                    for fragment in fragments
+                    if self._find_call(calls, fragment)[0] is None
+                }
+                if len(calls.items) + len(new) > limit:
+                    raise LimitExceededError("tool_calls", limit)
+
+    def _apply_id(self, id_: str) -> None:
+        state = self.state
+        state.id = state.id or id_
+        if id_ and state.last_id:
+            self._report("id_changed", f"the stream's id changed to {_brief(id_)}", "$.id", id_)
+        state.last_id = id_ or state.last_id
+
+    def _apply_usage(self, usage: wire.Usage) -> None:
+        state = self.state
+        if state.usage is None:
+            state.usage = wire.Usage()
+        self._larger(state.usage, usage)
+
+    def _apply_choice(self, position: int, choice: wire.Choice) -> None:
+        index = _index(choice, position)
+        state = self.state.choices.get(index)
+        if state is None:
+            state = self.state.choices[index] = ChoiceState()
+        delta = choice.delta
+        if delta is not None:
+            if state.finish_reason and _brings_content(delta):
+                self._report(
+                    "content_after_finish",
+                    f"choice {index} goes on after its finish reason",
+                    f"$.choices[{position}].delta",
+                    None,
+                )
+            self._apply_delta(state, delta, position)
+        if choice.finish_reason:
+            state.finish_reason = choice.finish_reason
+        if choice.logprobs is not None:
+            self._apply_logprobs(state, choice.logprobs)
+        if choice.usage is not None:
+            self._apply_usage(choice.usage)
+        if choice.extra is not None:
+            state.extra = self._merge_extra("choice", state.extra, choice.extra)
+
+    def _apply_delta(self, state: ChoiceState, delta: wire.Delta, position: int) -> None:
+        if delta.role is not None and not state.role:
+            state.role = delta.role
+        if delta.content is not None:
+            if state.parts is None:
+                state.content = self._join(state.content, delta.content)
+            else:
+                self._add_part(state.parts, delta.content)
+        if delta.parts is not None:
+            self._apply_parts(state, delta.parts)
+        if delta.refusal is not None:
+            state.refusal = self._join(state.refusal, delta.refusal)
+        if delta.reasoning is not None:
+            state.reasoning = self._join(state.reasoning, delta.reasoning)
+        if delta.reasoning_content is not None:
+            state.reasoning_content = self._join(state.reasoning_content, delta.reasoning_content)
+        if delta.tool_calls:
+            if state.calls is None:
+                state.calls = CallsState()
+            for place, fragment in enumerate(delta.tool_calls):
+                path = f"$.choices[{position}].delta.tool_calls[{place}]"
+                self._apply_fragment(state.calls, fragment, path)
+        if delta.function_call is not None:
+            call = state.function_call = state.function_call or FunctionState()
+            self._apply_function(call, delta.function_call.name, delta.function_call.arguments)
+            call.extra = self._merge_extra("delta", call.extra, delta.function_call.extra)
+        if delta.audio is not None:
+            self._apply_audio(state, delta.audio)
+        if delta.extra is not None:
+            state.delta_extra = self._merge_extra("delta", state.delta_extra, delta.extra)
+
+    # --- tool calls (SPEC section 4) ---
+
+    def _apply_fragment(
+        self, calls: CallsState, fragment: wire.ToolCallFragment, path: str
+    ) -> None:
+        place, ambiguous = self._find_call(calls, fragment)
+        if ambiguous:
+            self._report("ambiguous_tool_call", ambiguous, path, fragment.id)
+        if place is None:
+            place = len(calls.items)
+            index = fragment.index
+            calls.items.append(CallState(order=place if index is None else index))
+            if index is not None:
+                calls.by_index[index] = place
+        calls.last = place
+        call = calls.items[place]
+        if fragment.id is not None and not call.id:
+            call.id = fragment.id
+            if fragment.id:
+                calls.by_id[fragment.id] = place
+        if fragment.type is not None and not call.type:
+            call.type = fragment.type
+        if fragment.function is not None:
+            call.function = call.function or FunctionState()
+            arguments = fragment.function.arguments
+            if call.scan is not None and arguments:
+                call.scan.push(arguments)
+            self._apply_function(call.function, fragment.function.name, arguments)
+            call.function.extra = self._merge_extra(
+                "delta", call.function.extra, fragment.function.extra
+            )
+        if fragment.custom is not None:
+            call.custom = call.custom or FunctionState()
+            self._apply_function(call.custom, fragment.custom.name, fragment.custom.input)
+            call.custom.extra = self._merge_extra("delta", call.custom.extra, fragment.custom.extra)
+        call.extra = self._merge_extra("delta", call.extra, fragment.extra)
+
+    def _find_call(
+        self, calls: CallsState, fragment: wire.ToolCallFragment
+    ) -> tuple[int | None, str | None]:
+        """Find the call that a fragment belongs to, None for a new one, and say why that is a
+        guess, if it is.
+        """
+        id_, index = fragment.id, fragment.index
+        source = fragment.function or fragment.custom
+        name = (source.name if source is not None else None) or ""
+        held = None if index is None else calls.by_index.get(index)
+        known = calls.by_id.get(id_) if id_ else None
+        if known is not None:
+            if held is not None and calls.items[held].id == id_:
+                return held, None
+            # Some servers give every call of an answer the same id.
+            restart = index is not None and held is None and name and _is_whole(calls.items[known])
+            return (None if restart else known), None
+        if index is not None:
+            if held is None:
+                return None, None
+            call = calls.items[held]
+            if not id_ or not call.id:
+                return held, None
+            if name and _may_be_followed(call, name):
+                return None, None  # Gemini numbers every parallel call 0
+            # vLLM made up a new id for every fragment of a call.
+            return held, f"a new id {_brief(id_)} at index {index}, but nothing starts a new call"
+        if id_ or calls.last < 0:
+            return None, None
+        call = calls.items[calls.last]
+        if len(calls.items) > 1:
+            return calls.last, "neither id nor index while several calls are open"
+        if name and call.named.text and not (call.named.name and call.named.name.equals(name)):
+            return calls.last, f"neither id nor index, but another name {_brief(name)}"
+        return calls.last, None
+
+    def _apply_function(self, state: FunctionState, name: str | None, text: str | None) -> None:
+        # Some servers repeat the name with every fragment.
+        if name is not None and not (name and state.name and state.name.equals(name)):
+            state.name = self._join(state.name, name)
+        if text is not None:
+            state.text = self._join(state.text, text)
+
+    # --- other typed fields ---
+
+    def _apply_parts(self, state: ChoiceState, parts: Iterable[object]) -> None:
+        if state.parts is None:
+            state.parts = []
+            if state.content:
+                state.parts.append({"type": "text", "text": state.content})
+            state.content = None
+        for part in parts:
+            self._add_part(state.parts, part)
+
+    def _add_part(self, parts: list[object], part: object) -> None:
+        """Append a part; text and thinking join their neighbour of the same type."""
+        if isinstance(part, str):
+            if not part:
+                return
+            part = {"type": "text", "text": part}
+        if not isinstance(part, dict) or part.get("type") not in ("text", "thinking"):
+            parts.append(self._own(part))
+            return
+        last = parts[-1] if parts else None
+        if not isinstance(last, dict) or last.get("type") != part["type"]:
+            last = {}
+            parts.append(last)
+        thinking = part.get("thinking")
+        if isinstance(thinking, list):  # Mistral nests text parts in it
+            inner = last.get("thinking")
+            if not isinstance(inner, list):
+                inner = last["thinking"] = []
+            for item in thinking:
+                self._add_part(inner, item)
+            part = {name: value for name, value in part.items() if name != "thinking"}
+        self._merge(self._levels["delta"].below("content"), last, part, nested=True)
+
+    def _apply_audio(self, state: ChoiceState, fragment: wire.AudioFragment) -> None:
+        audio = state.audio = state.audio or AudioState()
+        if fragment.id is not None and not audio.id:
+            audio.id = fragment.id
+        if fragment.transcript is not None:
+            audio.transcript = self._join(audio.transcript, fragment.transcript)
+        if fragment.data is not None:
+            if audio.data is None:
+                audio.data = bytearray()
+            audio.data += fragment.data
+        if fragment.expires_at is not None:
+            audio.expires_at = fragment.expires_at
+        audio.extra = self._merge_extra("delta", audio.extra, fragment.extra)
+
+    def _apply_logprobs(self, state: ChoiceState, logprobs: wire.Logprobs) -> None:
+        into = state.logprobs = state.logprobs or LogprobsState()
+        if logprobs.content is not None:
+            into.content = into.content or TokensState()
+            into.content.unseen += logprobs.content
+        if logprobs.refusal is not None:
+            into.refusal = into.refusal or TokensState()
+            into.refusal.unseen += logprobs.refusal
+        into.extra = self._merge_extra("choice.logprobs", into.extra, logprobs.extra)
+
+    def _larger(self, into: Struct, usage: Struct) -> None:
+        """Keep the larger of two counts, field by field, whether a server sends totals or what
+        was so far.
+        """
+        for name in usage.__struct_fields__:
+            new = getattr(usage, name)
+            if new is None:
+                continue
+            old = getattr(into, name)
+            if isinstance(new, Struct):
+                if old is None:
+                    old = type(new)()
+                    setattr(into, name, old)
+                self._larger(old, new)
+            elif isinstance(new, dict):
+                setattr(into, name, self._larger_json(old or wire.Extra(), new))
+            elif old is None or new > old:
+                setattr(into, name, new)
+
+    def _larger_json(
+        self, into: JsonObject, usage: JsonObject, *, nested: bool = False
+    ) -> JsonObject:
+        for name, new in usage.items():
+            old = into.get(name)
+            if new is None:
+                if nested:
+                    into.setdefault(name, None)
+            elif isinstance(new, dict):
+                into[name] = self._larger_json(
+                    old if isinstance(old, dict) else {}, new, nested=True
+                )
+            elif not (
+                _is_number(new) and _is_number(old) and cast("float", new) <= cast("float", old)
+            ):
+                into[name] = self._own(new)
+        return into
+
+    # --- fields merged by the rules (SPEC section 3) ---
+
+    def _merge_extra(
+        self, level: str, into: JsonObject | None, extra: JsonObject | None
+    ) -> JsonObject | None:
+        if extra is not None:
+            if into is None:
+                into = {}
+            self._merge(self._levels[level], into, extra, nested=False)
+        return into
+
+    def _merge(self, level: Level, into: JsonObject, fields: JsonObject, *, nested: bool) -> None:
+        for name, value in fields.items():
+            if value is not None:
+                into_value = self._merged(
+                    level, level.policy(name, value), name, into.get(name), value
+                )
+                if into_value is not None:
+                    into[name] = into_value
+            elif nested:
+                into.setdefault(name, None)
+
+    def _merged(
+        self, level: Level, policy: Policy, name: str, old: object, value: object
+    ) -> object | None:
+        """Give what stands after a field's next value; None to leave it as it was."""
+        match policy, value:
+            case "drop", _:
+                return None
+            case "last", _:
+                return self._own(value)
+            case "first", _:
+                return self._own(value) if old is None or (value and not old) else None
+            case "concat", str():
+                return self._join(old if isinstance(old, Text) else None, value)
+            case "extend", list():
+                if not isinstance(old, list):
+                    return self._own(value)
+                old += cast("list[object]", self._own(value))
+                return old
+            case "by_index", list():
+                entries = old if isinstance(old, IndexedList) else IndexedList()
+                self._merge_entries(level.below(name), entries, value)
+                return entries
+            case "merge", dict():
+                target = old if isinstance(old, dict) else {}
+                self._merge(level.below(name), target, value, nested=True)
+                return target
+            case "larger", dict():
+                return self._larger_json(old if isinstance(old, dict) else {}, value, nested=True)
+            case "larger", int() | float():
+                return old if _is_number(old) and cast("float", old) >= value else value
+            case _:
+                # A value that its field's rule is not made for goes by its kind.
+                kind = level.unnamed(value)
+                return self._merged(level, "last" if kind == policy else kind, name, old, value)
+
+    def _merge_entries(self, level: Level, into: IndexedList, entries: list[object]) -> None:
+        for entry in entries:
+            index = entry.get("index") if isinstance(entry, dict) else None
+            if type(index) is not int:
+                into.entries.append(self._own(entry))
+                continue
+            target = into.places.get(index)
+            if target is None:
+                target = into.places[index] = {}
+                into.entries.append(target)
+            self._merge(level, target, cast("JsonObject", entry), nested=True)
+
+    def _own(self, value: object) -> object:
+        """Take a value that stands as it is; no half of a surrogate pair stays in it."""
+        if not self._careful:
+            return value
+        value, lone = healed(value)
+        self._report_lone(lone)
+        return value
+
+    # --- strings ---
+
+    def _join(self, text: Text | None, fragment: str) -> Text:
+        if text is None:
+            text = Text()
+        if self._careful:
+            fragment = self._pair(text, fragment)
+        text.append(fragment)
+        return text
+
+    def _pair(self, text: Text, fragment: str) -> str:
+        """Join a surrogate pair that was cut between two fragments; hold back a first half at
+        the end.
+        """
+        fragment = text.half + fragment
+        text.half = ""
+        if "\ud800" <= fragment[-1:] <= "\udbff":
+            text.half = fragment[-1]
+            fragment = fragment[:-1]
+            self._halved.append(text)
+        fragment, lone = heal(fragment)
+        self._report_lone(lone)
+        return fragment
+
+    def _report_lone(self, count: int) -> None:
+        for _ in range(count):
+            self._report("lone_surrogate", "half a surrogate pair, replaced by U+FFFD", None, None)
+
+
+def _index(choice: wire.Choice, position: int) -> int:
+    return position if choice.index is None else choice.index
+
+
+def _brings_content(delta: wire.Delta) -> bool:
+    return bool(
+        delta.content
+        or delta.parts
+        or delta.refusal
+        or delta.reasoning
+        or delta.reasoning_content
+        or delta.tool_calls
+        or delta.function_call is not None
+        or delta.audio is not None
+    )
+
+
+def _is_whole(call: CallState) -> bool:
+    """Tell whether the arguments so far are complete JSON."""
+    text = call.named.text
+    if text is None:
+        return False
+    if call.function is None:
+        return JsonScan(str(text)).complete(lambda: str(text))
+    if call.scan is None:
+        call.scan = JsonScan(str(text))
+    return call.scan.complete(lambda: str(text))
+
+
+def _may_be_followed(call: CallState, name: str) -> bool:
+    """Tell whether a fragment with another id and this name starts a new call."""
+    if call.named.text:
+        return _is_whole(call)
+    return not (call.named.name and call.named.name.equals(name))
+
+
+def _is_number(value: object) -> bool:
+    return type(value) is int or type(value) is float
+
+
+def _brief(value: object) -> str:
+    text = repr(value)
+    return text if len(text) <= 100 else text[:97] + "..."

@@ -1,0 +1,125 @@
+"""What can go wrong: a `Problem` for the record, an exception for the caller."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Literal, get_args
+
+from attrs import frozen
+
+from .completion import ChatCompletion
+
+__all__ = [
+    "LOSSY_KINDS",
+    "PROBLEM_KINDS",
+    "AccumulatorError",
+    "DecodeError",
+    "IncompleteStreamError",
+    "LimitExceededError",
+    "Problem",
+    "ProblemKind",
+    "ServerError",
+]
+
+ProblemKind = Literal[
+    "malformed_json",
+    "invalid_chunk",
+    "server_error",
+    "invalid_field",
+    "id_changed",
+    "content_after_finish",
+    "invalid_utf8",
+    "lone_surrogate",
+    "unterminated_event",
+    "ambiguous_tool_call",
+]
+PROBLEM_KINDS: tuple[ProblemKind, ...] = get_args(ProblemKind)
+
+# After one of these something that the server meant to say is missing from the completion (SPEC 7).
+LOSSY_KINDS: frozenset[ProblemKind] = frozenset({"malformed_json", "invalid_chunk", "server_error"})
+
+
+@frozen
+class Problem:
+    """Records one thing that a server did wrong (SPEC section 7).
+
+    `event` counts the stream's events from 1. `offset` is the byte of the body at which that event
+    starts, None where chunks came without their bytes. `path` is the JSON path of the field at
+    fault, if it is one field. `detail` is what was found: the server's error object, the odd
+    value, the head of an unreadable text.
+    """
+
+    kind: ProblemKind
+    message: str
+    event: int
+    offset: int | None = None
+    path: str | None = None
+    detail: object = None
+
+    def __str__(self) -> str:
+        byte = "" if self.offset is None else f", byte {self.offset}"
+        path = "" if self.path is None else f", {self.path}"
+        return f"event {self.event}{byte}{path}: {self.message}"
+
+
+class AccumulatorError(Exception):
+    """The base of all that this package raises about a stream.
+
+    `partial` is the completion as far as it is known, `problems` what was wrong on the way,
+    `problem` the one that raised, if it was one.
+    """
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        partial: ChatCompletion | None = None,
+        problems: Sequence[Problem] = (),
+        problem: Problem | None = None,
+    ) -> None:
+        super().__init__(message)
+        self.partial = partial
+        self.problems = tuple(problems)
+        self.problem = problem
+
+
+class DecodeError(AccumulatorError):
+    """A chunk could not be read, so content is missing."""
+
+
+class IncompleteStreamError(AccumulatorError):
+    """The stream stopped before `[DONE]` and before every choice had its finish reason."""
+
+
+class ServerError(AccumulatorError):
+    """The server sent an error instead of the rest; `error` is its object, as it came."""
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        error: object,
+        partial: ChatCompletion | None = None,
+        problems: Sequence[Problem] = (),
+        problem: Problem | None = None,
+    ) -> None:
+        super().__init__(message, partial=partial, problems=problems, problem=problem)
+        self.error = error
+
+
+class LimitExceededError(AccumulatorError):
+    """The stream passed a bound of `Limits`; `limit` names it, `bound` is its value."""
+
+    def __init__(
+        self,
+        limit: str,
+        bound: int,
+        *,
+        partial: ChatCompletion | None = None,
+        problems: Sequence[Problem] = (),
+    ) -> None:
+        super().__init__(
+            f"the stream passed the limit {limit}={bound}", partial=partial, problems=problems
+        )
+        self.limit = limit
+        self.bound = bound

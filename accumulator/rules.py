@@ -1,0 +1,237 @@
+"""The merge table: which rule joins a field's values, as data (SPEC section 3)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Literal, get_args
+
+from attrs import field, frozen
+
+__all__ = ["DEFAULT_RULES", "POLICIES", "Policy", "Rules"]
+
+Policy = Literal[
+    "first", "last", "concat", "extend", "by_index", "merge", "larger", "bytes", "drop"
+]
+# "bytes" is for base64 fragments of audio alone.
+POLICIES: tuple[Policy, ...] = tuple(p for p in get_args(Policy) if p != "bytes")
+
+# Which fields the four kinds of JSON value fall under when no row names them.
+_KINDS = {
+    str: "<string>",
+    int: "<number>",
+    float: "<number>",
+    bool: "<number>",
+    list: "<list>",
+    dict: "<object>",
+}
+
+_ROWS: dict[str, Policy] = {
+    # Azure and Copilot send id and model empty, and created 0, before the real ones.
+    "chunk.id": "first",
+    "chunk.model": "first",
+    "chunk.created": "first",
+    "chunk.object": "drop",
+    "chunk.service_tier": "last",
+    "chunk.system_fingerprint": "last",
+    "chunk.moderation": "last",
+    "chunk.usage": "larger",
+    "chunk.obfuscation": "drop",  # OpenAI: random padding against traffic analysis
+    "chunk.error": "drop",  # a server error; it ends the stream
+    "chunk.<string>": "last",
+    "chunk.<number>": "last",
+    "chunk.<list>": "last",  # Perplexity repeats all of its citations in each chunk
+    "chunk.<object>": "merge",
+    "chunk.<object>.<string>": "last",
+    "chunk.<object>.<number>": "last",
+    "chunk.<object>.<list>": "last",
+    "chunk.<object>.<object>": "merge",
+    "choice.finish_reason": "last",
+    "choice.logprobs.content": "extend",
+    "choice.logprobs.refusal": "extend",
+    "choice.logprobs.<string>": "last",
+    "choice.logprobs.<number>": "last",
+    "choice.logprobs.<list>": "extend",  # xAI and Fireworks bring lists of their own
+    "choice.logprobs.<object>": "merge",
+    "choice.usage": "larger",  # Moonshot
+    "choice.obfuscation": "drop",
+    "choice.message": "drop",  # beside a delta it repeats what the deltas bring (Perplexity)
+    "choice.<string>": "last",
+    "choice.<number>": "last",
+    "choice.<list>": "extend",
+    "choice.<object>": "merge",
+    "choice.<object>.<string>": "last",
+    "choice.<object>.<number>": "last",
+    "choice.<object>.<list>": "extend",
+    "choice.<object>.<object>": "merge",
+    "delta.role": "first",
+    "delta.content": "concat",
+    "delta.refusal": "concat",
+    "delta.reasoning": "concat",
+    "delta.reasoning_content": "concat",
+    "delta.function_call.name": "concat",
+    "delta.function_call.arguments": "concat",
+    "delta.tool_calls.id": "first",
+    "delta.tool_calls.type": "first",
+    "delta.tool_calls.function.name": "concat",
+    "delta.tool_calls.function.arguments": "concat",
+    "delta.tool_calls.custom.name": "concat",
+    "delta.tool_calls.custom.input": "concat",
+    "delta.audio.id": "first",
+    "delta.audio.transcript": "concat",
+    "delta.audio.data": "bytes",
+    "delta.audio.expires_at": "last",
+    "delta.reasoning_details": "by_index",
+    "delta.reasoning_details.text": "concat",
+    "delta.reasoning_details.summary": "concat",
+    "delta.reasoning_details.<string>": "last",
+    "delta.reasoning_details.<number>": "last",
+    "delta.reasoning_details.<list>": "last",
+    "delta.reasoning_details.<object>": "last",
+    "delta.annotations": "extend",
+    "delta.images": "extend",
+    "delta.executed_tools": "by_index",  # Groq sends each entry again, whole
+    "delta.executed_tools.<string>": "last",
+    "delta.executed_tools.<number>": "last",
+    "delta.executed_tools.<list>": "last",
+    "delta.executed_tools.<object>": "last",
+    # Labels: sent whole, often with every delta.
+    "delta.channel": "last",
+    "delta.id": "last",
+    "delta.type": "last",
+    "delta.name": "last",
+    "delta.format": "last",
+    "delta.status": "last",
+    "delta.signature": "last",
+    "delta.<string>": "concat",
+    "delta.<number>": "last",
+    "delta.<list>": "by_index",
+    "delta.<object>": "merge",
+    "delta.<object>.text": "concat",
+    "delta.<object>.content": "concat",
+    "delta.<object>.summary": "concat",
+    "delta.<object>.thinking": "concat",
+    "delta.<object>.arguments": "concat",
+    "delta.<object>.input": "concat",
+    "delta.<object>.transcript": "concat",
+    "delta.<object>.<string>": "last",
+    "delta.<object>.<number>": "last",
+    "delta.<object>.<list>": "by_index",
+    "delta.<object>.<object>": "merge",
+}
+
+# Their state is more than one merged value (a call's identity, a sum that must hold), so they have
+# one rule.
+_FIXED = {
+    "chunk": frozenset({"choices", "usage", "error"}),
+    "choice": frozenset({"index", "delta", "message", "usage", "logprobs"}),
+    "delta": frozenset({"tool_calls", "function_call", "audio"}),
+}
+
+# Fields with a typed place; under another policy they are merged like a vendor's field and read
+# back.
+TYPED = {
+    "chunk": frozenset({"id", "model", "created", "service_tier", "system_fingerprint"}),
+    "choice": frozenset({"finish_reason"}),
+    "delta": frozenset({"role", "content", "refusal", "reasoning", "reasoning_content"}),
+}
+
+
+class Level:
+    """The rows of one object of the stream: its fields by name, the rest by kind, and the
+    levels below.
+    """
+
+    __slots__ = ("_below", "_kinds", "_names", "_other")
+
+    def __init__(self) -> None:
+        self._names: dict[str, Policy] = {}
+        self._kinds: dict[type, Policy] = {}
+        self._below: dict[str, Level] = {}
+        self._other = self
+
+    def policy(self, name: str, value: object) -> Policy:
+        """Look up the rule for a field's value: by its name, else by the kind of the value."""
+        return self._names.get(name) or self._kinds[type(value)]
+
+    def below(self, name: str) -> Level:
+        """Look up the rows for the objects that stand under a field."""
+        return self._below.get(name, self._other)
+
+    def unnamed(self, value: object) -> Policy:
+        """Look up the rule for a value that is not of its field's type."""
+        return self._kinds[type(value)]
+
+    @classmethod
+    def compile(cls, rows: Mapping[str, Policy], prefix: str) -> Level:
+        level = cls()
+        own = {
+            path[len(prefix) + 1 :]: p for path, p in rows.items() if path.startswith(prefix + ".")
+        }
+        for path, policy in own.items():
+            if "." not in path and not path.startswith("<"):
+                level._names[path] = policy
+        for type_, kind in _KINDS.items():
+            level._kinds[type_] = own.get(kind, "last")
+        if not prefix.endswith("<object>"):
+            for name in {path.split(".")[0] for path in own if "." in path}:
+                level._below[name] = cls.compile(rows, f"{prefix}.{name}")
+            level._other = level._below.get("<object>", level)
+        return level
+
+
+@frozen
+class Rules:
+    """A merge table: rows of path and policy.
+
+    A path is a level (`chunk`, `choice`, `delta`) and a field's name, or a kind of value that no
+    row names: `<string>`, `<number>`, `<list>`, `<object>`. `delta.<object>.text` is a field of
+    any other object of a delta.
+    """
+
+    rows: Mapping[str, Policy]
+    levels: Mapping[str, Level] = field(init=False, repr=False, eq=False)
+    moved: Mapping[str, frozenset[str]] = field(init=False, repr=False, eq=False)
+
+    @levels.default
+    def _compile(self) -> Mapping[str, Level]:
+        return {
+            name: Level.compile(self.rows, name)
+            for name in ("chunk", "choice", "choice.logprobs", "delta")
+        }
+
+    @moved.default
+    def _find_moved(self) -> Mapping[str, frozenset[str]]:
+        """Name the typed fields of each level that have another policy than the default."""
+        return {
+            level: frozenset(
+                n for n in names if self.rows.get(f"{level}.{n}") != _ROWS.get(f"{level}.{n}")
+            )
+            for level, names in TYPED.items()
+        }
+
+    @property
+    def moves(self) -> bool:
+        """Whether any typed field has another policy than the default."""
+        return any(self.moved.values())
+
+    def replace(self, rows: Mapping[str, Policy]) -> Rules:
+        """Return a table in which the given rows replace or extend this one's.
+
+        Raises ValueError for a path that is no level and field, for one whose rule is fixed, and
+        for an unknown policy; the message names the choices.
+        """
+        for path, policy in rows.items():
+            if policy not in POLICIES:
+                raise ValueError(f"{path}: no policy {policy!r}; there are {', '.join(POLICIES)}")
+            level, _, name = path.partition(".")
+            if level not in _FIXED or not name:
+                raise ValueError(
+                    f"no path {path!r}; a path is chunk., choice. or delta. and a field's name, "
+                    "such as 'delta.channel', or one of <string>, <number>, <list>, <object>"
+                )
+            if name.partition(".")[0] in _FIXED[level]:
+                raise ValueError(f"the rule of {path!r} is fixed; other fields of {level} are free")
+        return Rules({**self.rows, **rows})
+
+
+DEFAULT_RULES = Rules(_ROWS)

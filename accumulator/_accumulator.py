@@ -253,7 +253,7 @@ class Accumulator:
                 self._offset = event.offset if not self._by_line else self._line_start
                 if bound is not None and len(event.data) > bound:
                     raise self._exceeded(LimitExceededError("event_bytes", bound))
-                if event.name == b"error":
+                if event.name == b"error" and event.data.strip() != _DONE:
                     self._apply_error(event.data)
                 else:
                     self._apply_text(event.data, unterminated=unterminated)
@@ -293,11 +293,7 @@ class Accumulator:
         if text.strip() == _DONE:
             self._reducer.end()
             return
-        try:
-            valid = text.decode()
-        except UnicodeDecodeError:
-            valid = text.decode("utf-8", "replace")
-            self._report("invalid_utf8", "bytes that are not UTF-8, replaced by U+FFFD")
+        valid = self._decode_utf8(text)
         try:
             value, has_halves = decode_untyped(valid)
         except MalformedJsonError as error:
@@ -355,16 +351,23 @@ class Accumulator:
 
     def _apply_error(self, data: bytes) -> None:
         """Apply an event named `error`: its JSON, else its text, is the server's error."""
-        text = data.decode("utf-8", "replace")
+        text = self._decode_utf8(data)
         try:
-            value, _ = decode_untyped(text)
+            value, has_halves = decode_untyped(text)
         except (MalformedJsonError, TooDeepError):
-            value = text
+            value, has_halves = text, False
         if isinstance(value, dict) and value.get("error") is not None:
-            self._apply_value(value, copying=False)
+            self._apply_value(value, copying=has_halves, has_halves=has_halves)
         else:
             self._reducer.fail(value)
         self._raise_met()
+
+    def _decode_utf8(self, data: bytes) -> str:
+        try:
+            return data.decode()
+        except UnicodeDecodeError:
+            self._report("invalid_utf8", "bytes that are not UTF-8, replaced by U+FFFD")
+            return data.decode("utf-8", "replace")
 
     # --- problems and limits ---
 

@@ -100,9 +100,9 @@ def _text_or_parts(value: object, _: object) -> object:
 _converter = Converter()
 _converter.register_unstructure_hook_factory(_has_extra, _unstructure_fn)
 _converter.register_structure_hook_factory(_has_extra, _structure_fn)
-_converter.register_structure_hook_func(lambda t: t is str, partial(_exact, str))
-_converter.register_structure_hook_func(lambda t: t is int, partial(_exact, int))
-_converter.register_structure_hook_func(lambda t: t is float, _number)
+_converter.register_structure_hook(str, partial(_exact, str))
+_converter.register_structure_hook(int, partial(_exact, int))
+_converter.register_structure_hook(float, _number)
 _converter.register_structure_hook_func(lambda t: t is object, lambda value, _: copy_json(value))
 _converter.register_structure_hook_func(_is_text_or_parts, _text_or_parts)
 

@@ -191,6 +191,8 @@ class Reducer:
 
     def fail(self, error: object) -> None:
         """The server sent an error in place of the rest."""
+        error, lone = healed(error)
+        self._report_lone(lone)
         self.state.failed = True
         self.state.error = error
         self._report("server_error", f"the server sent an error: {_brief(error)}", None, error)
@@ -248,13 +250,18 @@ class Reducer:
             calls = (state and state.calls) or CallsState()
             fragments = choice.delta.tool_calls
             if len(calls.items) + len(fragments) > limit:
-                new = {
-                    (fragment.index, fragment.id)
-                    for fragment in fragments
-                    if self._find_call(calls, fragment)[0] is None
-                }
-                if len(calls.items) + len(new) > limit:
+                if len(calls.items) + self._count_new(calls, fragments) > limit:
                     raise LimitExceededError("tool_calls", limit)
+
+    def _count_new(self, calls: CallsState, fragments: Iterable[wire.ToolCallFragment]) -> int:
+        """Count the calls that the fragments of one delta would open."""
+        count = 0
+        opened: set[int | str | None] = set()
+        for fragment in fragments:
+            if self._find_call(calls, fragment)[0] is None:
+                count += (fragment.id or fragment.index) not in opened
+                opened |= {fragment.id or fragment.index, fragment.index}
+        return count
 
     def _apply_id(self, id_: str) -> None:
         state = self.state

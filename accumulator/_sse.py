@@ -119,7 +119,7 @@ class EventParser:
                 data.append(value)
             elif field == b"event":
                 name = value
-            elif field == b"error" and not data:
+            elif field == b"error" and not data and value.strip():
                 # llama.cpp reports its errors in a field of that name.
                 events.append(Event(value, b"error", offset))
         text = b"\n".join(data)

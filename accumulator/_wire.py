@@ -287,6 +287,10 @@ class _MisfitError(ValueError):
     """A value that is not of its field's type."""
 
 
+class _MergedByRulesError(ValueError):
+    """A value that is of its field's type, but has no state of its own."""
+
+
 class _Reader:
     """Reads one chunk from builtins or an SDK's objects, and notes what did not fit."""
 
@@ -319,6 +323,8 @@ class _Reader:
                 try:
                     setattr(out, name, read(self, value, f"{path}.{name}"))
                     continue
+                except _MergedByRulesError:
+                    pass
                 except _MisfitError as error:
                     self.misfits.append(Misfit(f"{path}.{name}", str(error), self.adopt(value)))
             if extra is None:
@@ -444,6 +450,17 @@ def _structs(kind: type[K]) -> _Read:
     return read
 
 
+def _merged_by_rules(kind: type) -> _Read:
+    def read(reader: _Reader, value: object, path: str) -> None:
+        if kind is dict:
+            _object(value)
+        else:
+            _list(value)
+        raise _MergedByRulesError
+
+    return read
+
+
 def _delta(reader: _Reader, value: object, path: str) -> Delta:
     delta = reader.fields(Delta, _object(value), path, reader.moved["delta"])
     content: object = delta.content
@@ -467,13 +484,14 @@ def _choices(reader: _Reader, value: object, path: str) -> list[Choice]:
             raise InvalidChunkError(f"{path}[{i}]: expected an object, got {_kind_of(item)}")
         source = dict(fields_of(item))
         source.pop("obfuscation", None)
-        message = source.get("message")
-        if message is not None and _is_object(message):
-            # A server that ignored `stream` sends a message for a delta; Perplexity sends it
-            # beside one, which brings nothing new.
-            del source["message"]
-            if source.get("delta") is None:
+        # A server that ignored `stream` sends a message in place of a delta; Perplexity sends it beside
+        # one, where it brings nothing new.
+        message = source.pop("message", None)
+        if message is not None and source.get("delta") is None:
+            if _is_object(message):
                 source["delta"] = message
+            else:
+                source["message"] = message
         choices.append(reader.fields(Choice, source, f"{path}[{i}]", reader.moved["choice"]))
     return choices
 
@@ -506,6 +524,7 @@ _TABLES: dict[type[Struct], dict[str, _Read]] = {
         "tool_calls": _structs(ToolCallFragment),
         "function_call": _struct(FunctionFragment),
         "audio": _struct(AudioFragment),
+        "annotations": _merged_by_rules(list),
     },
     CompletionTokensDetails: dict.fromkeys(
         CompletionTokensDetails.__struct_fields__[:-1], _integer
@@ -524,6 +543,7 @@ _TABLES: dict[type[Struct], dict[str, _Read]] = {
         "finish_reason": _label,
         "logprobs": _struct(Logprobs),
         "usage": _struct(Usage),
+        "message": _merged_by_rules(dict),
     },
     Chunk: {
         "id": _label,
@@ -533,6 +553,7 @@ _TABLES: dict[type[Struct], dict[str, _Read]] = {
         "service_tier": _label,
         "system_fingerprint": _label,
         "usage": _struct(Usage),
+        "moderation": _merged_by_rules(dict),
     },
 }
 
@@ -633,7 +654,7 @@ def _kind_of(value: object) -> str:
 def exceeds_depth(value: object, bound: int) -> bool:
     """Tell whether a JSON value nests deeper than `bound`, without using the stack for it."""
     level = [value]
-    for _ in range(bound + 1):
+    for _ in range(bound):
         level = [
             child
             for item in level

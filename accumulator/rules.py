@@ -54,7 +54,7 @@ _ROWS: dict[str, Policy] = {
     "choice.logprobs.<object>": "merge",
     "choice.usage": "larger",  # Moonshot
     "choice.obfuscation": "drop",
-    "choice.message": "drop",  # beside a delta it repeats what the deltas bring (Perplexity)
+    "choice.message": "last",  # one that is no object; for others see `_wire`
     "choice.<string>": "last",
     "choice.<number>": "last",
     "choice.<list>": "extend",
@@ -194,8 +194,16 @@ class Rules:
 
     @levels.default
     def _compile(self) -> Mapping[str, Level]:
+        # A typed field is merged by its type; only what does not fit it comes here, and goes by
+        # its kind.
+        rows = {
+            path: policy
+            for path, policy in self.rows.items()
+            if path.rpartition(".")[2] not in TYPED.get(path.rpartition(".")[0], ())
+            or policy != _ROWS[path]
+        }
         return {
-            name: Level.compile(self.rows, name)
+            name: Level.compile(rows, name)
             for name in ("chunk", "choice", "choice.logprobs", "delta")
         }
 

@@ -1,0 +1,88 @@
+"""The items of a stream to an `Accumulator`: chunks, lines, or a body's pieces in SSE or JSON."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from ._accumulator import Accumulator
+from .limits import Limits
+
+__all__ = ["Feeder"]
+
+_BLANK = b" \t\r\n\xef\xbb\xbf"
+_MOST_BLANKS = 4096  # before the first character: servers keep a connection alive with them
+_INSIDE = (b" ", b"\t", b"]", b"\r", b"\n")  # so do lines start that belong to a text begun before
+
+
+class Feeder:
+    """Feeds bytes and text as pieces of a body, or as `lines`, and all else as chunks.
+
+    The first character of a body tells whether it is SSE or JSON. JSON is one text a line, as logs
+    have it, or one text of several indented lines, as OpenAI's server sends an error that takes the
+    place of a stream.
+    """
+
+    def __init__(self, accumulator: Accumulator, limits: Limits, *, lines: bool) -> None:
+        self._accumulator = accumulator
+        self._most = limits.event_bytes
+        self._lines = lines
+        self._feed_body: Callable[[bytes], None] = self._find_framing
+        self._text = bytearray()  # of a body, not fed yet
+        self._line = 0  # where its last line starts
+
+    def feed(self, item: object) -> None:
+        """Feed the next item. Raises what the accumulator raises."""
+        if not isinstance(item, (bytes, bytearray, memoryview, str)):
+            self._accumulator.feed(item)
+        elif self._lines:
+            self._accumulator.feed_line(item)
+        elif isinstance(item, str):
+            self._feed_body(item.encode("utf-8", "surrogatepass"))
+        else:
+            self._feed_body(bytes(item))
+
+    def close(self) -> None:
+        """End the stream; the last line of a body may lack its end."""
+        if self._feed_body == self._feed_json:
+            self._end_line()
+            self._feed_text(len(self._text))
+        elif self._text:
+            self._accumulator.feed_sse(self._text)
+        self._accumulator.close()
+
+    def _find_framing(self, data: bytes) -> None:
+        self._text += data
+        head = bytes(self._text)
+        text = head.lstrip(_BLANK)
+        if not text and len(head) < _MOST_BLANKS:
+            return
+        self._text.clear()
+        if text.startswith(b"{"):
+            self._feed_body = self._feed_json
+            self._feed_body(text)
+        else:
+            self._feed_body = self._accumulator.feed_sse
+            self._feed_body(head)
+
+    def _feed_json(self, data: bytes) -> None:
+        for piece in data.splitlines(keepends=True):
+            self._text += piece
+            if piece.endswith((b"\n", b"\r")):
+                self._end_line()
+        if self._most is not None and len(self._text) > self._most:
+            self._feed_text(len(self._text))
+
+    def _end_line(self) -> None:
+        line = bytes(self._text[self._line :])
+        if not line.startswith((b"}", *_INSIDE)):
+            self._feed_text(self._line)
+        if line.startswith(_INSIDE) or (line.startswith(b"{") and not line.rstrip().endswith(b"}")):
+            self._line = len(self._text)
+        else:
+            self._feed_text(len(self._text))
+
+    def _feed_text(self, end: int) -> None:
+        text = bytes(self._text[:end])
+        del self._text[:end]
+        self._line = 0
+        self._accumulator.feed(text)

@@ -1,0 +1,40 @@
+"""What every test gets: patience, and the recorded streams where they are."""
+
+import os
+from pathlib import Path
+
+import pytest
+from hypothesis import HealthCheck, settings
+
+CORPUS = Path(__file__).resolve().parents[2] / "shared" / "corpus"
+
+# A deadline, or a health check on how long drawing takes, measures the machine and not the code.
+settings.register_profile(
+    "patient", settings(), deadline=None, suppress_health_check=[HealthCheck.too_slow]
+)
+# For a long search by hand: pytest --hypothesis-profile=thorough
+settings.register_profile("thorough", settings.get_profile("patient"), max_examples=5000)
+settings.load_profile("patient")
+
+
+@pytest.fixture(scope="session")
+def corpus() -> Path:
+    """Give the folder of recorded streams; skip without it, or fail where CI vouches for it."""
+    if not CORPUS.is_dir():
+        end = pytest.fail if os.environ.get("CI") else pytest.skip
+        end("the recorded streams are kept beside the repository, in ../shared/corpus")
+    return CORPUS
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """Call a test that asks for `corpus_stream` once for every recorded stream."""
+    if "corpus_stream" in metafunc.fixturenames:
+        names = sorted(path.name for path in CORPUS.glob("*.sse")) or ["no corpus"]
+        metafunc.parametrize("corpus_stream", names, indirect=True)
+
+
+@pytest.fixture
+def corpus_stream(corpus: Path, request: pytest.FixtureRequest) -> Path:
+    """Give one recorded stream."""
+    name: str = request.param
+    return corpus / name

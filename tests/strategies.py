@@ -1,0 +1,211 @@
+"""Hypothesis strategies: streams as servers send them, and as they should not."""
+
+from __future__ import annotations
+
+import json
+
+from hypothesis import strategies as st
+
+JsonObject = dict[str, object]
+
+# Words that occur again make repeated names, ids and labels likely.
+WORDS = st.sampled_from(
+    ["", "a", "b", "get", "get_weather", "stop", "é", "日本", "😀", '"\\', "\n"]
+)
+TEXTS = st.one_of(WORDS, st.text(st.characters(exclude_categories=["Cs"]), max_size=8))
+NUMBERS = st.one_of(st.integers(-3, 300), st.floats(-5, 5, allow_nan=False), st.booleans())
+SCALARS = st.one_of(st.none(), TEXTS, NUMBERS)
+INDICES = st.sampled_from([0, 1, 2, 7, 10**9])
+ARGUMENTS = st.sampled_from(["", "{", "}", "{}", '{"a":', "1}", '"x"', "[1", "]", "\\", " "])
+
+JSON = st.recursive(
+    SCALARS,
+    lambda inner: st.one_of(
+        st.lists(inner, max_size=3),
+        st.dictionaries(st.one_of(WORDS, st.just("index"), st.just("text")), inner, max_size=3),
+    ),
+    max_leaves=6,
+)
+
+
+def objects(fields: dict[str, st.SearchStrategy[object]]) -> st.SearchStrategy[JsonObject]:
+    """Draw objects with any of the fields, in any order."""
+    return (
+        st.lists(st.sampled_from(sorted(fields)), unique=True, max_size=4)
+        .flatmap(lambda names: st.fixed_dictionaries({name: fields[name] for name in names}))
+        .map(lambda drawn: dict(drawn))
+    )
+
+
+def _or_null(strategy: st.SearchStrategy[object]) -> st.SearchStrategy[object]:
+    return st.one_of(strategy, strategy, st.none())
+
+
+FUNCTIONS = objects({"name": _or_null(WORDS), "arguments": _or_null(ARGUMENTS), "vendor": JSON})
+FRAGMENTS = objects(
+    {
+        "index": _or_null(st.sampled_from([0, 0, 1, 2])),
+        "id": _or_null(st.sampled_from(["", "call_a", "call_b", "call_c"])),
+        "type": _or_null(st.sampled_from(["function", "custom"])),
+        "function": _or_null(FUNCTIONS),
+        "custom": _or_null(objects({"name": WORDS, "input": TEXTS})),
+        "extra_content": JSON,
+    }
+)
+TOKENS = objects(
+    {
+        "token": TEXTS,
+        "logprob": st.floats(-20, 0),
+        "bytes": _or_null(st.lists(st.integers(0, 255), max_size=3)),
+        "top_logprobs": st.lists(
+            objects({"token": TEXTS, "logprob": st.floats(-9, 0)}), max_size=2
+        ),
+        "vendor": JSON,
+    }
+)
+LOGPROBS = objects(
+    {
+        "content": _or_null(st.lists(TOKENS, max_size=2)),
+        "refusal": _or_null(st.lists(TOKENS, max_size=2)),
+        "reasoning_content": st.lists(JSON, max_size=2),
+        "vendor": JSON,
+    }
+)
+PARTS = st.lists(
+    st.one_of(
+        st.builds(lambda text: {"type": "text", "text": text}, TEXTS),
+        st.builds(
+            lambda text, closed: {
+                "type": "thinking",
+                "thinking": [{"type": "text", "text": text}],
+                "closed": closed,
+            },
+            TEXTS,
+            st.booleans(),
+        ),
+        st.just({"type": "image_url", "image_url": {"url": "data:"}}),
+    ),
+    max_size=3,
+)
+DELTAS = objects(
+    {
+        "role": _or_null(st.sampled_from(["assistant", ""])),
+        "content": st.one_of(_or_null(TEXTS), PARTS),
+        "refusal": _or_null(TEXTS),
+        "reasoning": _or_null(TEXTS),
+        "reasoning_content": _or_null(TEXTS),
+        "tool_calls": _or_null(st.lists(FRAGMENTS, max_size=3)),
+        "function_call": _or_null(FUNCTIONS),
+        "audio": objects(
+            {
+                "id": WORDS,
+                "transcript": TEXTS,
+                "data": st.sampled_from(["", "AA==", "AAE=", "AAEC", "no base64"]),
+                "expires_at": st.integers(0, 9),
+            }
+        ),
+        "reasoning_details": st.lists(
+            objects({"index": st.integers(0, 2), "text": TEXTS, "signature": TEXTS, "x": JSON}),
+            max_size=2,
+        ),
+        "annotations": st.lists(JSON, max_size=2),
+        "channel": TEXTS,
+        "vendor_text": TEXTS,
+        "vendor": JSON,
+    }
+)
+COUNTS = st.one_of(st.integers(0, 50), st.none())
+USAGES = objects(
+    {
+        "prompt_tokens": COUNTS,
+        "completion_tokens": COUNTS,
+        "total_tokens": COUNTS,
+        "completion_tokens_details": _or_null(objects({"reasoning_tokens": COUNTS, "x": JSON})),
+        "prompt_tokens_details": _or_null(objects({"cached_tokens": COUNTS})),
+        "cost": JSON,
+    }
+)
+CHOICES = st.builds(
+    lambda index, fields: {**index, **fields},
+    st.one_of(st.builds(lambda i: {"index": i}, INDICES), st.just({})),
+    objects(
+        {
+            "delta": _or_null(DELTAS),
+            "finish_reason": _or_null(st.sampled_from(["stop", "length", "tool_calls", ""])),
+            "logprobs": _or_null(LOGPROBS),
+            "message": objects({"role": WORDS, "content": TEXTS}),
+            "usage": USAGES,
+            "content_filter_results": JSON,
+            "obfuscation": TEXTS,
+        }
+    ),
+)
+CHUNKS = objects(
+    {
+        "id": _or_null(st.sampled_from(["", "chatcmpl-1", "chatcmpl-2"])),
+        "object": st.just("chat.completion.chunk"),
+        "created": _or_null(st.integers(0, 5)),
+        "model": _or_null(WORDS),
+        "choices": st.lists(CHOICES, max_size=3),
+        "service_tier": _or_null(WORDS),
+        "system_fingerprint": _or_null(WORDS),
+        "usage": _or_null(USAGES),
+        "x_groq": objects({"usage": USAGES, "id": WORDS}),
+        "citations": st.lists(JSON, max_size=2),
+        "vendor": JSON,
+    }
+)
+# Nearly all chunks bring choices; without this most drawn streams would be empty.
+LIKELY_CHUNKS = st.builds(
+    lambda chunk, choices: {**chunk, "choices": choices},
+    CHUNKS,
+    st.lists(CHOICES, min_size=1, max_size=2),
+)
+
+ODD_FIELDS = st.sampled_from(
+    ["id", "created", "model", "choices", "usage", "service_tier", "error", "extra", "moderation"]
+)
+ODD_CHUNKS = st.one_of(
+    st.dictionaries(ODD_FIELDS, JSON, max_size=3),
+    st.builds(
+        lambda fields: {"choices": [fields]},
+        st.dictionaries(
+            st.sampled_from(["index", "delta", "finish_reason", "logprobs", "message", "usage"]),
+            st.one_of(JSON, st.dictionaries(st.sampled_from(["content", "tool_calls"]), JSON)),
+            max_size=3,
+        ),
+    ),
+    JSON,
+)
+
+STREAMS = st.lists(st.one_of(LIKELY_CHUNKS, CHUNKS), max_size=6)
+ODD_STREAMS = st.lists(st.one_of(LIKELY_CHUNKS, ODD_CHUNKS), max_size=5)
+
+LINE_ENDS = st.sampled_from(["\n", "\r\n", "\r"])
+_COMMENTS = st.sampled_from([": ping", "event: message", "retry: 10", "id: 7", "data:", "unknown"])
+
+
+@st.composite
+def bodies(draw: st.DrawFn, streams: st.SearchStrategy[list[object]] = STREAMS) -> bytes:
+    """Draw an event-stream body: any line ends, comments between, with and without `[DONE]`."""
+    out = draw(st.sampled_from(["", "\ufeff"]))
+    end = draw(LINE_ENDS)
+    for chunk in draw(streams):
+        for comment in draw(st.lists(_COMMENTS, max_size=1)):
+            out += comment + end + draw(st.sampled_from(["", end]))
+        text = json.dumps(chunk, ensure_ascii=draw(st.booleans()))
+        out += draw(st.sampled_from(["data: ", "data:"])) + text + end + end
+    out += draw(st.sampled_from(["data: [DONE]" + end + end, "", "data: [DONE]"]))
+    return out.encode()
+
+
+def rendered(chunks: list[object]) -> bytes:
+    """Render chunks as a body without `[DONE]`."""
+    return b"".join(b"data: " + json.dumps(chunk).encode() + b"\n\n" for chunk in chunks)
+
+
+@st.composite
+def cut(draw: st.DrawFn, whole: bytes) -> list[bytes]:
+    """Draw a way to cut bytes into pieces."""
+    places = draw(st.lists(st.integers(0, len(whole)), max_size=8).map(sorted))
+    return [whole[a:b] for a, b in zip([0, *places], [*places, len(whole)], strict=True)]

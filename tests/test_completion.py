@@ -1,0 +1,178 @@
+"""The result: the API's shape and back, and the message for the next request."""
+
+from __future__ import annotations
+
+import json
+
+import attrs
+import pytest
+
+from accumulator import Accumulator, ChatCompletion, Function, Message, ToolCall
+
+WHOLE: dict[str, object] = {
+    "id": "chatcmpl-1",
+    "object": "chat.completion",
+    "created": 1760000000,
+    "model": "gpt-4o",
+    "choices": [
+        {
+            "index": 0,
+            "message": {
+                "role": "assistant",
+                "content": "Hi",
+                "refusal": None,
+                "reasoning": "why",
+                "tool_calls": [
+                    {
+                        "id": "call_1",
+                        "type": "function",
+                        "function": {"name": "f", "arguments": "{}", "vendor": 1},
+                        "extra_content": {"google": {"thought_signature": "c2ln"}},
+                    },
+                    {"id": "call_2", "type": "custom", "custom": {"name": "c", "input": "x"}},
+                ],
+                "function_call": {"name": "f", "arguments": "{}"},
+                "audio": {"id": "audio_1", "data": "AAEC", "transcript": "Hi", "expires_at": 5},
+                "annotations": [{"type": "url_citation"}],
+                "reasoning_details": [{"type": "reasoning.text", "signature": "s", "index": 0}],
+                "channel": "final",
+            },
+            "finish_reason": "tool_calls",
+            "logprobs": {
+                "content": [
+                    {
+                        "token": "Hi",
+                        "logprob": -0.5,
+                        "bytes": [72, 105],
+                        "top_logprobs": [{"token": "Hi", "logprob": -0.5, "bytes": [72, 105]}],
+                    }
+                ],
+                "refusal": None,
+                "reasoning_content": [1],
+            },
+            "content_filter_results": {"hate": {"filtered": False}},
+        }
+    ],
+    "service_tier": "default",
+    "system_fingerprint": "fp_1",
+    "usage": {
+        "prompt_tokens": 1,
+        "completion_tokens": 2,
+        "total_tokens": 3,
+        "completion_tokens_details": {"reasoning_tokens": 1, "image_tokens": 0},
+        "prompt_tokens_details": {"cached_tokens": 0},
+        "cost": 0.25,
+    },
+    "moderation": {"input": {"type": "moderation_result"}},
+    "citations": ["https://example.org"],
+}
+
+
+def test_to_dict_gives_the_apis_shape_and_from_dict_reads_it() -> None:
+    completion = ChatCompletion.from_dict(WHOLE)
+    assert completion.to_dict() == WHOLE
+    assert json.loads(completion.to_json()) == WHOLE
+    assert ChatCompletion.from_dict(json.loads(completion.to_json())) == completion
+
+
+def test_fields_have_types_and_what_has_none_is_extra() -> None:
+    completion = ChatCompletion.from_dict(WHOLE)
+    choice = completion.choices[0]
+    assert completion.extra == {"citations": ["https://example.org"]}
+    assert choice.message.tool_calls is not None
+    assert choice.message.tool_calls[0].function == Function(
+        name="f", arguments="{}", extra={"vendor": 1}
+    )
+    assert choice.logprobs is not None
+    assert choice.logprobs.content is not None
+    assert choice.logprobs.content[0].bytes == (72, 105)
+    assert completion.usage is not None
+    assert completion.usage.extra == {"cost": 0.25}
+
+
+def test_a_whole_completion_read_as_a_stream_is_itself() -> None:
+    acc = Accumulator()
+    acc.feed(WHOLE)
+    assert acc.completion().to_dict() == WHOLE
+
+
+def test_instances_are_frozen() -> None:
+    completion = ChatCompletion.from_dict(WHOLE)
+    with pytest.raises(attrs.exceptions.FrozenInstanceError):
+        completion.id = "other"  # type: ignore[misc]  # what is wrong is the point
+
+
+def test_to_dict_shares_nothing_with_the_completion() -> None:
+    completion = ChatCompletion.from_dict(WHOLE)
+    out = completion.to_dict()
+    out["citations"].append("changed")  # type: ignore[attr-defined]  # a list
+    assert completion.to_dict() == WHOLE
+
+
+def test_fields_that_the_api_always_sends_are_null_and_others_left_out() -> None:
+    out = ChatCompletion.from_dict({"choices": [{"index": 0, "message": {}}]}).to_dict()
+    assert out == {
+        "object": "chat.completion",
+        "choices": [
+            {
+                "index": 0,
+                "message": {"content": None, "refusal": None},
+                "finish_reason": None,
+                "logprobs": None,
+            }
+        ],
+    }
+
+
+@pytest.mark.parametrize(
+    ("data", "named"),
+    [
+        ({"id": 5}, r"\$\.id"),
+        ({"choices": [{"index": "0", "message": {}}]}, r"\$\.choices\[0\]\.index"),
+        ({"choices": [{"index": 0, "message": {"content": 5}}]}, r"message\.content"),
+        ({"choices": [{"index": 0}]}, "message"),
+        ({"usage": {"prompt_tokens": True}}, r"\$\.usage\.prompt_tokens"),
+        ([], "object"),
+    ],
+)
+def test_from_dict_names_what_does_not_fit(data: dict[str, object], named: str) -> None:
+    with pytest.raises(ValueError, match=named):
+        ChatCompletion.from_dict(data)
+
+
+def test_to_message_holds_what_the_next_request_takes() -> None:
+    message = ChatCompletion.from_dict(WHOLE).choices[0].message.to_message()
+    assert message == {
+        "role": "assistant",
+        "content": "Hi",
+        "reasoning": "why",
+        "reasoning_details": [{"type": "reasoning.text", "signature": "s", "index": 0}],
+        "tool_calls": [
+            {
+                "id": "call_1",
+                "type": "function",
+                "function": {"name": "f", "arguments": "{}"},
+                "extra_content": {"google": {"thought_signature": "c2ln"}},
+            },
+            {"id": "call_2", "type": "custom", "custom": {"name": "c", "input": "x"}},
+        ],
+        "function_call": {"name": "f", "arguments": "{}"},
+        "audio": {"id": "audio_1"},
+    }
+
+
+def test_to_message_says_assistant_where_no_role_arrived() -> None:
+    assert Message(content="Hi").to_message() == {"role": "assistant", "content": "Hi"}
+    call = ToolCall(id="call_1", function=Function(name="f", arguments=""))
+    assert Message(tool_calls=(call,)).to_message()["tool_calls"] == [
+        {"id": "call_1", "type": "function", "function": {"name": "f", "arguments": ""}}
+    ]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "complete"),
+    [("{}", True), (' {"a": 1} ', True), ("", False), ('{"a": 1', False), ("{}{}", False)],
+)
+def test_arguments_are_complete_as_one_json_value(arguments: str, complete: bool) -> None:
+    assert Function(arguments=arguments).arguments_complete is complete
+    assert Function().arguments_complete is False

@@ -1,0 +1,212 @@
+"""The rules one by one: every file in `conformance/` is a small stream and its exact result."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pytest
+import reference
+
+from accumulator import Accumulator, DecodeError, IncompleteStreamError, ServerError
+
+FOLDER = Path(__file__).parent / "conformance"
+DONE = "[DONE]"
+LOSSY = {"malformed_json", "invalid_chunk"}
+KEYS = {"rule", "server", "completion", "status", "problems"}
+MOST_CUTS = 2000
+
+
+@dataclass(frozen=True)
+class Case:
+    """One stream, what it proves, and what comes out of it."""
+
+    name: str
+    rule: str
+    server: str
+    completion: dict[str, object]
+    status: str
+    problems: list[str]
+    chunks: list[object] = field(default_factory=list)
+    body: str | None = None
+    encoding: str = "utf-8"
+    error: object = None
+
+    @property
+    def data(self) -> bytes:
+        """The stream as the body of a response."""
+        if self.body is not None:
+            return self.body.encode(self.encoding)
+        return b"".join(b"data: %b\n\n" % encode(chunk) for chunk in self.chunks)
+
+
+def encode(chunk: object) -> bytes:
+    if chunk == DONE:
+        return DONE.encode()
+    try:
+        return json.dumps(chunk, ensure_ascii=False, separators=(",", ":")).encode()
+    except UnicodeEncodeError:  # half a surrogate pair is only written as an escape
+        return json.dumps(chunk, separators=(",", ":")).encode()
+
+
+def load() -> Iterator[Case]:
+    for path in sorted(FOLDER.glob("*.json")):
+        yield Case(path.stem, **json.loads(path.read_text("utf-8")))
+
+
+CASES = list(load())
+every_case = pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
+cases_of_chunks = pytest.mark.parametrize(
+    "case", [case for case in CASES if case.body is None], ids=lambda case: case.name
+)
+cases_of_lines = pytest.mark.parametrize(
+    "case", [case for case in CASES if b"\r" not in case.data], ids=lambda case: case.name
+)
+
+
+def same(expected: object, actual: object) -> bool:
+    """Tell whether two JSON values are alike; in Python alone, 1 equals 1.0 and True."""
+    if isinstance(expected, dict) and isinstance(actual, dict):
+        return expected.keys() == actual.keys() and all(
+            same(value, actual[key]) for key, value in expected.items()
+        )
+    if isinstance(expected, list) and isinstance(actual, list):
+        return len(expected) == len(actual) and all(map(same, expected, actual))
+    if isinstance(expected, float) and type(actual) is int:
+        return expected == actual
+    return type(expected) is type(actual) and expected == actual
+
+
+def kinds(acc: Accumulator) -> list[str]:
+    return [problem.kind for problem in acc.problems]
+
+
+def check(acc: Accumulator, case: Case) -> None:
+    acc.close()
+    completion = acc.snapshot().to_dict()
+    assert completion == case.completion
+    assert same(case.completion, completion), (case.completion, completion)
+    assert acc.status == case.status
+    assert kinds(acc) == case.problems
+
+
+@every_case
+def test_fed_whole(case: Case) -> None:
+    acc = Accumulator()
+    acc.feed_sse(case.data)
+    check(acc, case)
+
+
+@every_case
+def test_fed_byte_by_byte(case: Case) -> None:
+    acc = Accumulator()
+    data = case.data
+    for i in range(len(data)):
+        acc.feed_sse(data[i : i + 1])
+    check(acc, case)
+
+
+@every_case
+def test_cut_in_two(case: Case) -> None:
+    data = case.data
+    whole = Accumulator()
+    whole.feed_sse(data)
+    check(whole, case)
+    expected = whole.snapshot()
+    for i in range(1, len(data), -(-len(data) // MOST_CUTS) or 1):
+        acc = Accumulator()
+        acc.feed_sse(data[:i])
+        acc.feed_sse(data[i:])
+        acc.close()
+        assert acc.snapshot() == expected, i
+        assert (acc.status, kinds(acc)) == (case.status, case.problems), i
+
+
+@cases_of_chunks
+@pytest.mark.parametrize("form", ["mapping", "bytes", "text"])
+def test_fed_by_chunk(case: Case, form: str) -> None:
+    acc = Accumulator()
+    for chunk in case.chunks:
+        if chunk == DONE:
+            acc.feed_line(DONE)
+        elif form == "mapping" and isinstance(chunk, dict):
+            acc.feed(chunk)
+        else:
+            text = encode(chunk)
+            acc.feed(text.decode() if form == "text" else text)
+    check(acc, case)
+
+
+@cases_of_lines
+@pytest.mark.parametrize("keep_ends", [True, False], ids=["with ends", "without ends"])
+def test_fed_by_line(case: Case, keep_ends: bool) -> None:
+    acc = Accumulator()
+    for line in case.data.split(b"\n")[: -1 if case.data.endswith(b"\n") else None]:
+        acc.feed_line(line + b"\n" if keep_ends else line)
+    check(acc, case)
+
+
+@every_case
+def test_completion_raises_what_the_status_says(case: Case) -> None:
+    acc = Accumulator()
+    acc.feed_sse(case.data)
+    if case.status == "failed":
+        with pytest.raises(ServerError) as failed:
+            acc.completion()
+        assert same(case.error, failed.value.error)
+        raised = failed.value.partial, failed.value.problems
+    elif case.status == "truncated":
+        with pytest.raises(IncompleteStreamError) as truncated:
+            acc.completion()
+        raised = truncated.value.partial, truncated.value.problems
+    elif LOSSY.intersection(case.problems):
+        with pytest.raises(DecodeError) as unread:
+            acc.completion()
+        raised = unread.value.partial, unread.value.problems
+    else:
+        raised = acc.completion(), acc.problems
+    completion, problems = raised
+    assert completion is not None
+    assert same(case.completion, completion.to_dict())
+    assert [problem.kind for problem in problems] == case.problems
+
+
+@every_case
+def test_the_second_judge_agrees(case: Case) -> None:
+    outcome = reference.reduce_body(case.data)
+    assert outcome.completion == case.completion
+    assert same(case.completion, outcome.completion), (case.completion, outcome.completion)
+    assert outcome.status == case.status
+    assert sorted(outcome.problems) == sorted(case.problems)
+    assert same(case.error, outcome.error)
+
+
+def test_the_suite_is_whole() -> None:
+    assert len(CASES) >= 110
+
+
+def test_no_two_cases_prove_the_same_rule() -> None:
+    rules = [case.rule for case in CASES]
+    assert [rule for rule in rules if rules.count(rule) > 1] == []
+
+
+@pytest.mark.parametrize("path", sorted(FOLDER.glob("*.json")), ids=lambda path: path.stem)
+def test_a_file_has_the_known_keys(path: Path) -> None:
+    keys = json.loads(path.read_text("utf-8")).keys()
+    stream = {"chunks"} if "chunks" in keys else {"body"}
+    if "encoding" in keys:
+        stream = {"body", "encoding"}
+    error = {"error"} if "error" in keys else set()
+    assert keys == KEYS | stream | error
+
+
+@every_case
+def test_a_file_agrees_with_itself(case: Case) -> None:
+    assert case.rule.startswith("SPEC ")
+    assert case.rule.endswith(".")
+    assert case.server
+    assert case.encoding in {"utf-8", "latin-1"}
+    assert (case.status == "failed") == ("server_error" in case.problems)
+    assert (case.error is not None) == (case.status == "failed")

@@ -1,0 +1,247 @@
+"""The laws of SPEC section 10 as properties."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from contextlib import suppress
+
+import reference
+from hypothesis import example, given
+from hypothesis import strategies as st
+from strategies import CHOICES, JSON, ODD_STREAMS, STREAMS, bodies, cut, rendered
+
+from accumulator import Accumulator, AccumulatorError, ChatCompletion, LimitExceededError, Limits
+from accumulator.errors import LOSSY_KINDS
+
+
+def outcome(acc: Accumulator) -> tuple[object, ...]:
+    """Everything that may not depend on how the bytes were cut."""
+    acc.close()
+    problems = [(p.kind, p.message, p.event, p.offset, p.path) for p in acc.problems]
+    return acc.snapshot().to_dict(), acc.status, problems
+
+
+def kinds(acc: Accumulator) -> dict[str, int]:
+    return {**acc.problem_counts}
+
+
+def fed_whole(body: bytes) -> Accumulator:
+    acc = Accumulator()
+    acc.feed_sse(body)
+    acc.close()
+    return acc
+
+
+@given(st.data(), bodies(ODD_STREAMS))
+def test_law_1_any_cut_of_the_bytes_gives_the_same_result(data: st.DataObject, body: bytes) -> None:
+    acc = Accumulator()
+    for piece in data.draw(cut(body)):
+        acc.feed_sse(piece)
+    assert outcome(acc) == outcome(fed_whole(body))
+
+
+@given(bodies())
+def test_law_1_one_byte_at_a_time_gives_the_same_result(body: bytes) -> None:
+    acc = Accumulator()
+    for i in range(len(body)):
+        acc.feed_sse(body[i : i + 1])
+    assert outcome(acc) == outcome(fed_whole(body))
+
+
+@given(ODD_STREAMS)
+def test_law_2_chunks_lines_and_body_give_the_same_result(chunks: list[object]) -> None:
+    body = rendered(chunks)
+    by_body, by_line, by_text, by_json_line = (Accumulator() for _ in range(4))
+    by_body.feed_sse(body)
+    for line in body.splitlines():
+        by_line.feed_line(line)
+    for chunk in chunks:
+        by_text.feed(json.dumps(chunk))
+        by_json_line.feed_line("data: " + json.dumps(chunk) + "\n")
+    expected = outcome(by_body)[:2]
+    for acc in (by_line, by_text, by_json_line):
+        assert outcome(acc)[:2] == expected
+        assert kinds(acc) == kinds(by_body)
+
+
+@given(ODD_STREAMS)
+def test_law_2_a_mapping_is_read_as_its_json_is(chunks: list[object]) -> None:
+    objects = [chunk for chunk in chunks if isinstance(chunk, dict)]
+    by_text, by_mapping = Accumulator(), Accumulator()
+    for chunk in objects:
+        by_text.feed(json.dumps(chunk))
+        by_mapping.feed(chunk)
+    assert outcome(by_mapping)[:2] == outcome(by_text)[:2]
+    assert kinds(by_mapping) == kinds(by_text)
+
+
+@given(st.data(), bodies())
+def test_law_3_a_body_cut_after_any_byte_gives_a_prefix(data: st.DataObject, body: bytes) -> None:
+    whole = fed_whole(body).snapshot()
+    cut_off = fed_whole(body[: data.draw(st.integers(0, len(body)))]).snapshot()
+    answers = {choice.index: choice.message for choice in whole.choices}
+    for choice in cut_off.choices:
+        message, answer = choice.message, answers[choice.index]
+        if isinstance(message.content, str) and isinstance(answer.content, str):
+            assert answer.content.startswith(message.content)
+        for name in ("refusal", "reasoning", "reasoning_content"):
+            assert (getattr(answer, name) or "").startswith(getattr(message, name) or "")
+        # Calls may be put between others later on, so each is looked for.
+        arguments = [
+            call.function.arguments or "" for call in answer.tool_calls or () if call.function
+        ]
+        for call in message.tool_calls or ():
+            if call.function and call.function.arguments:
+                assert any(text.startswith(call.function.arguments) for text in arguments)
+
+
+@given(st.lists(CHOICES, min_size=1, max_size=6), st.randoms(use_true_random=False))
+def test_law_7_interleaving_choices_in_another_order_changes_nothing(
+    choices: list[dict[str, object]], random: object
+) -> None:
+    indexed = [{**choice, "index": choice.get("index", 0), "usage": None} for choice in choices]
+    # A stable sort keeps the order within each choice.
+    sorted_ = sorted(indexed, key=lambda choice: str(choice["index"]))
+    one_chunk_each, another_order, one_chunk = Accumulator(), Accumulator(), Accumulator()
+    for choice in indexed:
+        one_chunk_each.feed({"choices": [choice]})
+    for choice in sorted_:
+        another_order.feed({"choices": [choice]})
+    one_chunk.feed({"choices": indexed})
+    assert another_order.snapshot() == one_chunk_each.snapshot()
+    assert one_chunk.snapshot() == one_chunk_each.snapshot()
+    assert kinds(another_order) == kinds(one_chunk_each)
+
+
+@given(st.binary(max_size=200))
+@example(b"data: " + b"[" * 100_000 + b"\n\n")
+@example(b'data: {"choices":[{"index":' + b"9" * 5000 + b"}]}\n\n")
+def test_law_8_no_bytes_make_feed_raise(data: bytes) -> None:
+    for feed in ("feed", "feed_sse", "feed_line"):
+        acc = Accumulator()
+        with suppress(LimitExceededError):
+            getattr(acc, feed)(data)
+        with suppress(LimitExceededError):
+            acc.close()
+        acc.snapshot().to_json()
+
+
+@given(JSON)
+def test_law_8_no_json_makes_feed_raise(value: object) -> None:
+    acc = Accumulator()
+    acc.feed(json.dumps(value))
+    acc.feed(json.dumps({"choices": [{"delta": value}]}))
+    acc.feed(json.dumps({"choices": [{"delta": {"tool_calls": [{"function": value}, value]}}]}))
+    acc.snapshot().to_json()
+
+
+@given(bodies(ODD_STREAMS))
+def test_law_8_strict_raises_nothing_but_accumulator_errors(body: bytes) -> None:
+    acc = Accumulator(strict=True)
+    raised = None
+    for _ in range(20):  # what stands behind an event that raised is read by the next call
+        try:
+            acc.feed_sse(b"" if raised else body)
+            acc.close()
+        except AccumulatorError as error:
+            raised = error
+        except ValueError:
+            break  # closed by a close that raised
+    assert (raised is not None) == bool(fed_whole(body).problems)
+
+
+@given(bodies(ODD_STREAMS))
+def test_the_second_reducer_agrees(body: bytes) -> None:
+    acc = fed_whole(body)
+    judge = reference.reduce_body(body)
+    assert acc.snapshot().to_dict() == judge.completion
+    assert acc.status == judge.status
+    assert kinds(acc) == Counter(judge.problems)
+
+
+@given(STREAMS)
+def test_a_completion_is_given_back_by_from_dict(chunks: list[object]) -> None:
+    acc = Accumulator()
+    for chunk in chunks:
+        acc.feed(chunk)
+    completion = acc.snapshot()
+    try:
+        again = ChatCompletion.from_dict(completion.to_dict())
+    except ValueError:
+        assert "invalid_field" in kinds(acc)  # a value of a wrong type stands in the dict
+    else:
+        assert again.to_dict() == completion.to_dict()
+    assert json.loads(completion.to_json()) == json.loads(json.dumps(completion.to_dict()))
+
+
+@given(STREAMS, st.integers(0, 6))
+def test_a_snapshot_never_changes(chunks: list[object], at: int) -> None:
+    acc = Accumulator()
+    for chunk in chunks[:at]:
+        acc.feed(chunk)
+    snapshot = acc.snapshot()
+    before = json.dumps(snapshot.to_dict())
+    for chunk in chunks[at:]:
+        acc.feed(chunk)
+    assert json.dumps(snapshot.to_dict()) == before
+
+
+@given(ODD_STREAMS)
+def test_the_callers_chunk_is_never_changed_or_kept(chunks: list[object]) -> None:
+    objects = [chunk for chunk in chunks if isinstance(chunk, dict)]
+    acc = Accumulator()
+    for chunk in objects:
+        before = json.dumps(chunk)
+        acc.feed(chunk)
+        assert json.dumps(chunk) == before
+    expected = json.dumps(acc.snapshot().to_dict())
+    for chunk in objects:
+        _spoil(chunk)
+    assert json.dumps(acc.snapshot().to_dict()) == expected
+
+
+def _spoil(value: object) -> None:
+    if isinstance(value, dict):
+        for item in value.values():
+            _spoil(item)
+        value.clear()
+    elif isinstance(value, list):
+        for item in value:
+            _spoil(item)
+        value.append("spoiled")
+
+
+@given(STREAMS)
+def test_a_limit_passed_leaves_the_state_as_it_was(chunks: list[object]) -> None:
+    acc = Accumulator(limits=Limits(choices=2, tool_calls=2, total_bytes=600))
+    for chunk in chunks:
+        before = outcome_now(acc)
+        try:
+            acc.feed(json.dumps(chunk))
+        except LimitExceededError as error:
+            assert outcome_now(acc) == before
+            assert error.partial is not None
+            assert error.partial.to_dict() == before[0]
+    for choice in acc.snapshot().choices:
+        assert len(choice.message.tool_calls or ()) <= 2
+    assert len(acc.snapshot().choices) <= 2
+
+
+def outcome_now(acc: Accumulator) -> tuple[dict[str, object], str, dict[str, int]]:
+    return acc.snapshot().to_dict(), acc.status, kinds(acc)
+
+
+@given(bodies(ODD_STREAMS))
+def test_completion_returns_only_what_is_whole(body: bytes) -> None:
+    acc = fed_whole(body)
+    try:
+        completion = acc.completion()
+    except AccumulatorError as error:
+        assert error.partial == acc.snapshot()
+        assert error.problems == acc.problems
+        assert acc.status != "complete" or LOSSY_KINDS & acc.problem_counts.keys()
+    else:
+        assert completion == acc.snapshot()
+        assert acc.status == "complete"
+        assert not LOSSY_KINDS & acc.problem_counts.keys()

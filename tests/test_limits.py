@@ -1,0 +1,144 @@
+"""What a server can make an accumulator hold is bounded; what passes a bound changes nothing."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+
+import pytest
+
+from accumulator import Accumulator, IncompleteStreamError, LimitExceededError, Limits
+
+
+def chunk(**delta: object) -> dict[str, object]:
+    return {"choices": [{"index": 0, "delta": delta}]}
+
+
+def call(index: int, **fields: object) -> dict[str, object]:
+    return chunk(tool_calls=[{"index": index, "id": f"call_{index}", **fields}])
+
+
+def deep(levels: int) -> object:
+    value: object = 1
+    for _ in range(levels):
+        value = {"x": value}
+    return value
+
+
+def sse(chunk: object) -> bytes:
+    return b"data: " + json.dumps(chunk).encode() + b"\n\n"
+
+
+FEEDS: dict[str, Callable[[Accumulator, object], None]] = {
+    "feed": lambda acc, chunk: acc.feed(chunk),
+    "feed text": lambda acc, chunk: acc.feed(json.dumps(chunk)),
+    "feed_sse": lambda acc, chunk: acc.feed_sse(sse(chunk)),
+    "feed_line": lambda acc, chunk: acc.feed_line(json.dumps(chunk)),
+}
+
+
+@pytest.mark.parametrize("feed", FEEDS.values(), ids=FEEDS)
+@pytest.mark.parametrize(
+    ("limits", "within", "beyond", "name"),
+    [
+        (Limits(choices=1), chunk(content="a"), {"choices": [{"index": 7}]}, "choices"),
+        (Limits(choices=1), chunk(content="a"), {"choices": [{}, {}]}, "choices"),
+        (Limits(tool_calls=1), call(0), call(1), "tool_calls"),
+        (Limits(depth=20), {"x": deep(19)}, {"x": deep(20)}, "depth"),
+        (Limits(total_bytes=120), chunk(content="a" * 20), chunk(content="a" * 120), "total_bytes"),
+    ],
+)
+def test_what_passes_a_limit_raises_and_changes_nothing(
+    feed: Callable[[Accumulator, object], None],
+    limits: Limits,
+    within: object,
+    beyond: object,
+    name: str,
+) -> None:
+    acc = Accumulator(limits=limits)
+    feed(acc, within)
+    before = acc.snapshot()
+    with pytest.raises(LimitExceededError) as caught:
+        feed(acc, beyond)
+    assert caught.value.limit == name
+    assert caught.value.bound == getattr(limits, name)
+    assert caught.value.partial == before == acc.snapshot()
+    assert acc.problems == ()
+    feed(acc, {"model": "still open"})
+    assert acc.snapshot().model == "still open"
+
+
+def test_fragments_of_open_calls_are_within_the_limit() -> None:
+    acc = Accumulator(limits=Limits(tool_calls=2))
+    acc.feed(call(0))
+    both = [{"index": 1, "id": "call_1"}, {"index": 1, "function": {"arguments": "{"}}]
+    acc.feed(chunk(tool_calls=both))
+    for _ in range(5):
+        acc.feed(chunk(tool_calls=[{"index": 0, "function": {"arguments": "x"}}, *both]))
+    assert len(acc.snapshot().choices[0].message.tool_calls or ()) == 2
+
+
+@pytest.mark.parametrize(
+    "pieces",
+    [
+        [b"data: " + b"x" * 200],
+        [b"data: " + b"x" * 60, b"x" * 60],
+        [b"data: 1\n"] * 20,
+        [b": comment\r\n"] * 20,
+        [b"data: " + b"x" * 120 + b"\n\n"],
+    ],
+    ids=["one line", "one line in pieces", "one event of many lines", "comments", "a whole event"],
+)
+def test_an_endless_event_is_bounded(pieces: list[bytes]) -> None:
+    acc = Accumulator(limits=Limits(event_bytes=100))
+    acc.feed_sse(sse({"model": "m"}))
+    with pytest.raises(LimitExceededError, match="event_bytes=100"):
+        for piece in pieces:
+            acc.feed_sse(piece)
+    assert acc.snapshot().model == "m"
+
+
+def test_events_behind_one_that_passes_a_limit_are_not_lost() -> None:
+    acc = Accumulator(limits=Limits(choices=1))
+    body = sse(chunk(content="a")) + sse({"choices": [{"index": 9}]}) + sse(chunk(content="b"))
+    with pytest.raises(LimitExceededError):
+        acc.feed_sse(body)
+    acc.feed_sse(b"")
+    assert acc.snapshot().choices[0].message.content == "ab"
+
+
+def test_a_huge_index_costs_one_entry() -> None:
+    acc = Accumulator()
+    acc.feed({"choices": [{"index": 10**9, "delta": call(10**9)["choices"][0]["delta"]}]})  # type: ignore[index]  # a list of dicts
+    assert [choice.index for choice in acc.snapshot().choices] == [10**9]
+
+
+def test_without_a_depth_limit_deep_nesting_is_a_problem_and_no_crash() -> None:
+    acc = Accumulator(limits=Limits(depth=None))
+    acc.feed('{"x":' * 100_000 + "1" + "}" * 100_000)
+    assert [problem.kind for problem in acc.problems] == ["invalid_chunk"]
+
+
+def test_the_problems_kept_are_bounded_and_all_are_counted() -> None:
+    acc = Accumulator()
+    for _ in range(1000):
+        acc.feed("{")
+    assert len(acc.problems) == 100
+    assert acc.problem_counts == {"malformed_json": 1000}
+
+
+@pytest.mark.parametrize("value", [0, -1, 1.5, True, "1"])
+def test_a_limit_is_a_positive_integer_or_none(value: int) -> None:
+    with pytest.raises(ValueError, match="positive integer"):
+        Limits(choices=value)
+
+
+def test_none_is_no_limit() -> None:
+    acc = Accumulator(
+        limits=Limits(event_bytes=None, choices=None, tool_calls=None, total_bytes=None)
+    )
+    acc.feed({"choices": [{"index": i} for i in range(2000)]})
+    acc.feed(chunk(tool_calls=[{"index": i} for i in range(2000)]))
+    assert len(acc.snapshot().choices) == 2000
+    with pytest.raises(IncompleteStreamError):
+        acc.completion()

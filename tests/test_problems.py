@@ -1,0 +1,202 @@
+"""What a server does wrong goes on record with its event, byte and path; strict mode raises it."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from accumulator import (
+    Accumulator,
+    AccumulatorError,
+    DecodeError,
+    IncompleteStreamError,
+    Problem,
+    ServerError,
+)
+from accumulator.errors import PROBLEM_KINDS
+
+GOOD = '{"id":"a","choices":[{"index":0,"delta":{"content":"x"}}]}'
+FINISH = '{"id":"a","choices":[{"index":0,"delta":{},"finish_reason":"stop"}]}'
+
+
+def delta(**fields: object) -> str:
+    return json.dumps({"choices": [{"index": 0, "delta": fields}]})
+
+
+def call(**fields: object) -> str:
+    return delta(tool_calls=[fields])
+
+
+# For each kind: what comes before, the event at fault, the path named, what strict mode raises.
+CASES: dict[str, tuple[list[str], str, str | None, type[AccumulatorError]]] = {
+    "malformed_json": ([GOOD], '{"id":', None, DecodeError),
+    "invalid_chunk": ([GOOD], "[1]", None, DecodeError),
+    "server_error": ([GOOD], '{"error":{"message":"overloaded"}}', None, ServerError),
+    "invalid_field": ([GOOD], delta(content=5), "$.choices[0].delta.content", DecodeError),
+    "id_changed": ([GOOD], '{"id":"b"}', "$.id", DecodeError),
+    "content_after_finish": ([FINISH], GOOD, "$.choices[0].delta", DecodeError),
+    "invalid_utf8": ([GOOD], '{"model":"\udcff"}', None, DecodeError),
+    "lone_surrogate": ([GOOD], '{"model":"\\ud83d"}', None, DecodeError),
+    "unterminated_event": ([GOOD], '{"id":', None, IncompleteStreamError),
+    "ambiguous_tool_call": (
+        [call(index=0, id="a", function={"name": "f"}), call(index=1, id="b")],
+        call(function={"arguments": "{}"}),
+        "$.choices[0].delta.tool_calls[0]",
+        DecodeError,
+    ),
+}
+
+
+def test_every_kind_has_a_case() -> None:
+    assert set(CASES) == set(PROBLEM_KINDS)
+
+
+def body_of(kind: str) -> tuple[bytes, int, int]:
+    """Give the case's body, and event and byte of the one at fault."""
+    before, fault, _, _ = CASES[kind]
+    head = b"".join(b"data: " + text.encode() + b"\n\n" for text in before)
+    end = b"" if kind == "unterminated_event" else b"\n\n"
+    body = head + b"data: " + fault.encode("utf-8", "surrogateescape") + end
+    return body, len(before) + 1, len(head)
+
+
+@pytest.mark.parametrize("kind", CASES)
+def test_a_problem_names_event_byte_and_path(kind: str) -> None:
+    body, event, offset = body_of(kind)
+    acc = Accumulator()
+    acc.feed_sse(body)
+    acc.close()
+    (problem,) = acc.problems
+    assert (problem.kind, problem.event, problem.offset) == (kind, event, offset)
+    assert problem.path == CASES[kind][2]
+    assert f"event {event}, byte {offset}" in str(problem)
+    assert problem.message in str(problem)
+
+
+@pytest.mark.parametrize("kind", CASES)
+def test_strict_mode_raises_it_at_the_moment_it_is_met(kind: str) -> None:
+    body, event, offset = body_of(kind)
+    acc = Accumulator(strict=True)
+    acc.feed_sse(body[:offset])
+    with pytest.raises(CASES[kind][3]) as caught:  # noqa: PT012  # whichever meets it first
+        acc.feed_sse(body[offset:])
+        acc.close()
+    error = caught.value
+    assert type(error) is CASES[kind][3]
+    assert f"event {event}, byte {offset}" in str(error)
+    assert (CASES[kind][2] or "") in str(error)
+    assert error.problem is not None
+    assert error.problem.kind == kind
+    assert error.problems == (error.problem,)
+    assert error.partial is not None
+    assert error.partial.choices
+
+
+@pytest.mark.parametrize("kind", CASES)
+def test_events_before_and_after_a_problem_stand(kind: str) -> None:
+    if kind in ("server_error", "unterminated_event"):
+        pytest.skip("both end the stream")
+    body, _, _ = body_of(kind)
+    acc = Accumulator()
+    acc.feed_sse(
+        body + b'data: {"service_tier":"read"}\n\n' + b"data: " + FINISH.encode() + b"\n\n"
+    )
+    completion = acc.snapshot()
+    assert completion.service_tier == "read"
+    assert completion.choices[0].finish_reason == "stop"
+
+
+@pytest.mark.parametrize(
+    ("line", "offset"),
+    [
+        (b"[1]\n", 59),
+        (b'{"broken\n', 59),
+        (b"data: [1]\r\n", 59),
+        (b"data: [1]", 59),
+    ],
+)
+def test_lines_with_their_ends_know_their_byte(line: bytes, offset: int) -> None:
+    acc = Accumulator()
+    acc.feed_line(GOOD + "\n")
+    acc.feed_line(line)
+    acc.feed_line(b"\n")
+    acc.close()
+    if line.startswith(b"["):
+        assert acc.problems == ()  # no event stream has such a line, and JSON Lines no such chunk
+    else:
+        assert [(problem.event, problem.offset) for problem in acc.problems] == [(2, offset)]
+
+
+def test_lines_without_their_ends_do_not() -> None:
+    acc = Accumulator()
+    acc.feed_line(GOOD)
+    acc.feed_line("data: [1]")
+    acc.close()
+    assert [problem.offset for problem in acc.problems] == [None]
+
+
+def test_a_wrong_argument_is_the_callers_error_and_raises() -> None:
+    acc = Accumulator()
+    for wrong in (None, 1, [], object()):
+        with pytest.raises(TypeError):
+            acc.feed(wrong)
+    with pytest.raises(TypeError):
+        acc.feed_sse("text")  # type: ignore[arg-type]  # what is wrong is the point
+    with pytest.raises(TypeError):
+        acc.feed_line(1)  # type: ignore[arg-type]
+    assert acc.problems == ()
+
+
+def test_feeding_after_close_raises_and_closing_again_does_not() -> None:
+    acc = Accumulator()
+    acc.close()
+    acc.close()
+    with pytest.raises(ValueError, match="closed"):
+        acc.feed({})
+    with pytest.raises(ValueError, match="closed"):
+        acc.feed_sse(b"")
+    with pytest.raises(ValueError, match="closed"):
+        acc.feed_line(b"")
+
+
+@pytest.mark.parametrize(
+    ("chunks", "error"),
+    [
+        ([GOOD], IncompleteStreamError),
+        ([GOOD, FINISH, '{"error":"down"}'], ServerError),
+        ([GOOD, "{", FINISH], DecodeError),
+        ([GOOD, "1", FINISH], DecodeError),
+        ([GOOD, "{"], IncompleteStreamError),
+    ],
+)
+def test_completion_raises_with_what_is_known(
+    chunks: list[str], error: type[AccumulatorError]
+) -> None:
+    acc = Accumulator()
+    for chunk in chunks:
+        acc.feed(chunk)
+    with pytest.raises(error) as caught:
+        acc.completion()
+    assert type(caught.value) is error
+    assert caught.value.partial == acc.snapshot()
+    assert caught.value.problems == acc.problems
+    if isinstance(caught.value, ServerError):
+        assert caught.value.error == "down"
+
+
+def test_a_finish_reason_of_any_kind_is_no_error() -> None:
+    for reason in ("length", "content_filter", "something new"):
+        acc = Accumulator()
+        acc.feed({"choices": [{"finish_reason": reason}]})
+        assert acc.completion().choices[0].finish_reason == reason
+
+
+def test_status_follows_the_stream() -> None:
+    acc = Accumulator()
+    seen = [acc.status]
+    for chunk in (GOOD, FINISH, '{"choices":[{"index":1,"delta":{}}]}', "[DONE]"):
+        acc.feed(chunk)
+        seen.append(acc.status)
+    assert seen == ["open", "open", "complete", "open", "complete"]
+    assert str(Problem("id_changed", "why", 3)) == "event 3: why"

@@ -1,0 +1,997 @@
+"""`accumulate` and `wrap`, over iterables of every kind and over real clients and sockets."""
+
+import asyncio
+import copy
+import gzip
+import http.client
+import http.server
+import inspect
+import json
+import threading
+import urllib.request
+from collections.abc import (
+    AsyncGenerator,
+    AsyncIterable,
+    AsyncIterator,
+    Callable,
+    Generator,
+    Iterable,
+    Iterator,
+)
+from contextlib import (
+    AbstractAsyncContextManager,
+    AbstractContextManager,
+    asynccontextmanager,
+    contextmanager,
+)
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+
+from accumulator import (
+    Accumulator,
+    AccumulatorError,
+    ChatCompletion,
+    DecodeError,
+    IncompleteStreamError,
+    LimitExceededError,
+    Limits,
+    ServerError,
+)
+from accumulator.streams import (
+    AsyncWrappedStream,
+    DualWrappedStream,
+    Framing,
+    WrappedStream,
+    accumulate,
+    wrap,
+)
+
+Chunk = dict[str, object]
+
+
+def a_chunk(*choices: Chunk, **fields: object) -> Chunk:
+    return {"id": "chatcmpl-1", "created": 1, "model": "m", "choices": list(choices), **fields}
+
+
+def a_piece(text: str) -> Chunk:
+    return a_chunk({"index": 0, "delta": {"content": text}, "finish_reason": None})
+
+
+FINISH = a_chunk({"index": 0, "delta": {}, "finish_reason": "stop"})
+USAGE = {"prompt_tokens": 3, "completion_tokens": 4, "total_tokens": 7}
+CHUNKS = [
+    a_chunk({"index": 0, "delta": {"role": "assistant", "content": ""}, "finish_reason": None}),
+    *map(a_piece, ["Grüße", ", 世界", " 🌍", "\u2028\n"]),
+    FINISH,
+    a_chunk(usage=USAGE),
+]
+TEXTS = [json.dumps(chunk, ensure_ascii=False) for chunk in CHUNKS]
+BODY = "".join(f"data: {text}\n\n" for text in [*TEXTS, "[DONE]"]).encode()
+WHOLE: Chunk = {
+    "id": "chatcmpl-1",
+    "object": "chat.completion",
+    "created": 1,
+    "model": "m",
+    "choices": [
+        {
+            "index": 0,
+            "message": {"role": "assistant", "content": "Grüße, 世界 🌍\u2028\n", "refusal": None},
+            "finish_reason": "stop",
+            "logprobs": None,
+        }
+    ],
+    "usage": USAGE,
+}
+REFUSED: Chunk = {"error": {"message": "Incorrect API key provided.", "code": "invalid_api_key"}}
+
+
+def cut(body: bytes, *sizes: int) -> Iterator[bytes]:
+    """Cut a body into pieces of these sizes, again and again."""
+    while body:
+        for size in sizes:
+            if body:
+                yield body[:size]
+                body = body[size:]
+
+
+def content_of(completion: ChatCompletion) -> object:
+    return completion.choices[0].message.content if completion.choices else None
+
+
+async def drip(items: Iterable[object]) -> AsyncIterator[object]:
+    for item in items:
+        await asyncio.sleep(0)
+        yield item
+
+
+def read_async(stream: AsyncIterable[object], framing: Framing = "body") -> ChatCompletion:
+    async def read() -> ChatCompletion:
+        return await accumulate(stream, framing=framing)
+
+    return asyncio.run(read())
+
+
+def an_sdk_object(text: str) -> SimpleNamespace:
+    chunk: SimpleNamespace = json.loads(text, object_hook=lambda fields: SimpleNamespace(**fields))
+    return chunk
+
+
+# --- what the items of a stream can be ---
+
+FORMS: dict[str, tuple[Framing, Iterable[object]]] = {
+    "mappings": ("body", CHUNKS),
+    "SDK objects": (
+        "body",
+        [json.loads(t, object_hook=lambda d: SimpleNamespace(**d)) for t in TEXTS],
+    ),
+    "body in one piece": ("body", [BODY]),
+    "body in bytes": ("body", [*cut(BODY, 1)]),
+    "body in pieces": ("body", [*cut(BODY, 1, 2, 3, 50)]),
+    "body in bytearrays": ("body", map(bytearray, [*cut(BODY, 7)])),
+    "body in memoryviews": ("body", map(memoryview, [*cut(BODY, 7)])),
+    "body in str": ("body", [*BODY.decode()]),
+    "body behind BOM and blanks": ("body", [*cut(b"\xef\xbb\xbf\n\n\r\n" + BODY, 1)]),
+    "body behind more blanks than are held": ("body", [b"\n" * 2000, b"\n" * 3000, BODY]),
+    "body of JSON Lines": ("body", ["\n".join(TEXTS)]),
+    "body of JSON Lines in bytes": ("body", [*cut("\r\n".join(TEXTS).encode(), 1)]),
+    "body of JSON Lines behind BOM": (
+        "body",
+        [*cut("\n".join(["\ufeff", *TEXTS]).encode(), 2)],
+    ),
+    "body of JSON Lines with [DONE]": ("body", ["\n\n".join([*TEXTS, "[DONE]", "{"])]),
+    "body of indented JSON": ("body", ["\n".join(json.dumps(c, indent=2) for c in CHUNKS)]),
+    "lines of SSE with ends": ("lines", BODY.splitlines(keepends=True)),
+    "lines of SSE without ends": ("lines", BODY.splitlines()),
+    "lines of SSE as str": ("lines", [*map(bytes.decode, BODY.splitlines())]),
+    "lines of JSON": ("lines", TEXTS),
+    "lines of JSON as bytes with ends": ("lines", [f"{text}\r\n".encode() for text in TEXTS]),
+    "lines of JSON in bytearrays": ("lines", [bytearray(text.encode()) for text in TEXTS]),
+    "chunks among lines": ("lines", [TEXTS[0], *CHUNKS[1:]]),
+    "body as a whole": ("body", BODY),
+    "body as a whole, said to be lines": ("body", BODY),
+    "body as one str": ("body", BODY.decode()),
+}
+
+
+@pytest.mark.parametrize(("framing", "stream"), FORMS.values(), ids=FORMS)
+def test_items_tell_what_they_are(framing: Framing, stream: Iterable[object]) -> None:
+    items = list(stream) if isinstance(stream, map) else stream
+    assert accumulate(items, framing=framing).to_dict() == WHOLE
+    assert accumulate(iter([items] if isinstance(items, (bytes, str)) else items), framing=framing)
+    if not isinstance(items, (bytes, str)):
+        assert read_async(drip(items), framing).to_dict() == WHOLE
+
+
+def test_an_open_file_is_a_body_or_lines(tmp_path: Path) -> None:
+    recorded = tmp_path / "recorded.sse"
+    recorded.write_bytes(BODY)
+    logged = tmp_path / "logged.jsonl"
+    logged.write_text("\n".join(TEXTS), "utf-8")
+    cases: list[tuple[Path, Framing]] = [(recorded, "body"), (recorded, "lines")]
+    cases += [(logged, "body"), (logged, "lines")]
+    for path, framing in cases:
+        with path.open("rb") as file:
+            assert accumulate(file, framing=framing).to_dict() == WHOLE
+            assert file.closed
+        with path.open(encoding="utf-8") as text_file:
+            assert accumulate(text_file, framing=framing).to_dict() == WHOLE
+
+
+@pytest.mark.parametrize("body", [json.dumps(REFUSED), json.dumps(REFUSED, indent=4) + "\n"])
+def test_an_error_in_place_of_a_stream_is_the_servers_error(body: str) -> None:
+    for size in 1, 9, 1000:
+        with pytest.raises(ServerError) as caught:
+            accumulate(cut(body.encode(), size))
+        assert caught.value.error == REFUSED["error"]
+
+
+MALFORMED = "malformed_json"
+JSON_BODIES: dict[str, tuple[str, object, list[str]]] = {
+    "a line that was cut off": (f'{TEXTS[0]}\n{{"choi\n{TEXTS[1]}\n', "Grüße", [MALFORMED]),
+    "a line that is no JSON": (
+        f"{TEXTS[1]}\nnot JSON\n{TEXTS[2]}",
+        "Grüße, 世界",
+        [MALFORMED],
+    ),
+    "an indented text that was cut off": (
+        json.dumps(CHUNKS[0], indent=1)[:-30] + f"\n{TEXTS[1]}\n",
+        "Grüße",
+        [MALFORMED],
+    ),
+    "the last line lacks its end": (f"{TEXTS[1]}\n{TEXTS[2]}"[:-1], "Grüße", [MALFORMED]),
+    "indented by tabs, with CR": (
+        json.dumps(CHUNKS[1], indent="\t").replace("\n", "\r") + f"\r{TEXTS[2]}\r",
+        "Grüße, 世界",
+        [],
+    ),
+}
+
+
+@pytest.mark.parametrize(("body", "content", "kinds"), JSON_BODIES.values(), ids=JSON_BODIES)
+def test_one_bad_text_of_a_json_body_costs_no_other(
+    body: str, content: object, kinds: list[str]
+) -> None:
+    for size in 1, 5, 1000:
+        stream = wrap(cut(body.encode(), size))
+        for _ in stream:
+            pass
+        assert content_of(stream.snapshot()) == content
+        assert [problem.kind for problem in stream.problems] == kinds
+
+
+def test_a_json_body_without_line_ends_is_held_to_the_limit() -> None:
+    endless = iter(lambda: b'{"a":', b"")
+    with pytest.raises(LimitExceededError) as caught:
+        accumulate(endless, limits=Limits(event_bytes=1000))
+    assert caught.value.limit == "event_bytes"
+
+
+@pytest.mark.parametrize("stream", [None, 3, CHUNKS[0], object(), Accumulator()])
+def test_what_is_no_stream_is_a_type_error(stream: object) -> None:
+    not_typed: Callable[[object], object] = accumulate  # type: ignore[assignment]
+    with pytest.raises(TypeError, match=type(stream).__name__):
+        not_typed(stream)
+
+
+def test_an_sdk_call_that_was_not_awaited_is_a_type_error() -> None:
+    async def create() -> AsyncIterator[object]:
+        return drip(CHUNKS)
+
+    call = create()
+    not_typed: Callable[[object], object] = wrap  # type: ignore[assignment]
+    with pytest.raises(TypeError, match="coroutine"):
+        not_typed(call)
+    call.close()
+
+
+def test_items_that_are_no_chunks_are_a_type_error() -> None:
+    with pytest.raises(TypeError):
+        accumulate([1, 2, 3])
+
+
+def test_an_unknown_framing_is_a_value_error() -> None:
+    with pytest.raises(ValueError, match="body, lines"):
+        accumulate(CHUNKS, framing="sse")  # type: ignore[call-overload]
+
+
+# --- accumulate ---
+
+
+def test_accumulate_of_an_async_stream_is_a_coroutine() -> None:
+    coroutine = accumulate(drip(CHUNKS))
+    assert inspect.iscoroutine(coroutine)
+    assert asyncio.run(coroutine).to_dict() == WHOLE
+
+
+GATE: list[tuple[list[Chunk], type[AccumulatorError]]] = [
+    (CHUNKS[:2], IncompleteStreamError),
+    ([*CHUNKS[:2], REFUSED], ServerError),
+    ([*CHUNKS, {"choices": 3}], DecodeError),
+]
+
+
+@pytest.mark.parametrize(("chunks", "error"), GATE)
+def test_accumulate_raises_as_the_gate_does(
+    chunks: list[Chunk], error: type[AccumulatorError]
+) -> None:
+    with pytest.raises(error) as caught:
+        accumulate(chunks)
+    assert caught.value.partial is not None
+    assert str(content_of(caught.value.partial)).startswith("Grüße")
+    with pytest.raises(error):
+        read_async(drip(chunks))
+
+
+def test_accumulate_raises_a_passed_limit_at_once_and_closes() -> None:
+    items = [a_piece("Grüße"), a_chunk({"index": 5, "delta": {"content": "!"}}), *CHUNKS]
+    source, async_source = Source(items), AsyncSource(items)
+    with pytest.raises(LimitExceededError):
+        accumulate(source, limits=Limits(choices=1))
+    with pytest.raises(LimitExceededError):
+        asyncio.run(accumulate(async_source, limits=Limits(choices=1)))
+    assert source.handed_out == async_source.handed_out == 2
+    assert source.closed == async_source.closed == 1
+
+
+def test_accumulate_gives_rules_limits_and_strictness_on() -> None:
+    with pytest.raises(DecodeError) as caught:
+        accumulate([b"data: {\n\n", BODY], strict=True)
+    assert caught.value.problem is not None
+
+
+# --- wrap: the items ---
+
+
+class BodyError(Exception):
+    """Raised by the body of a loop."""
+
+
+class Source:
+    """A stream of items and, if there is one, an error at their end; it counts what happens."""
+
+    def __init__(self, items: Iterable[object], error: BaseException | None = None) -> None:
+        self.items = list(items)
+        self.error = error
+        self.handed_out = 0
+        self.closed = 0
+        self.response = "the response"
+
+    def __iter__(self) -> "Source":
+        return self
+
+    def __next__(self) -> object:
+        if self.handed_out < len(self.items):
+            self.handed_out += 1
+            return self.items[self.handed_out - 1]
+        if self.error is not None:
+            raise self.error
+        raise StopIteration
+
+    def close(self) -> None:
+        self.closed += 1
+
+
+class AsyncSource:
+    """The same, async; it waits for ever where its error is a CancelledError."""
+
+    def __init__(self, items: Iterable[object], error: BaseException | None = None) -> None:
+        self.inner = Source(items, error)
+        self.response = "the response"
+
+    def __aiter__(self) -> "AsyncSource":
+        return self
+
+    async def __anext__(self) -> object:
+        await asyncio.sleep(0)
+        try:
+            return next(self.inner)
+        except StopIteration:
+            raise StopAsyncIteration from None
+        except asyncio.CancelledError:
+            await asyncio.Event().wait()
+            raise
+
+    async def close(self) -> None:
+        await asyncio.sleep(0)
+        self.inner.close()
+
+    @property
+    def closed(self) -> int:
+        return self.inner.closed
+
+    @property
+    def handed_out(self) -> int:
+        return self.inner.handed_out
+
+
+def test_wrap_hands_out_the_same_objects_in_order() -> None:
+    items = [bytearray(b"data: x\n\n"), "{", CHUNKS[0], 7, None, SimpleNamespace(choices=[]), b""]
+    before = copy.deepcopy(items)
+
+    async def collect() -> list[object]:
+        return [item async for item in wrap(drip(items))]
+
+    for out in list(wrap(items)), asyncio.run(collect()):
+        assert list(map(id, out)) == list(map(id, items))
+    assert repr(items) == repr(before)
+
+
+def test_wrap_is_read_by_next_and_anext() -> None:
+    stream = wrap(CHUNKS)
+    assert iter(stream) is stream
+    assert [next(stream) for _ in CHUNKS] == CHUNKS
+    with pytest.raises(StopIteration):
+        next(stream)
+    with pytest.raises(StopIteration):
+        next(stream)
+
+    async def read() -> None:
+        stream = wrap(drip(CHUNKS))
+        assert aiter(stream) is stream
+        assert [await anext(stream) for _ in CHUNKS] == CHUNKS
+        for _ in range(2):
+            with pytest.raises(StopAsyncIteration):
+                await anext(stream)
+        assert stream.completion.to_dict() == WHOLE
+
+    asyncio.run(read())
+    assert stream.completion.to_dict() == WHOLE
+
+
+def test_wrap_of_an_iterable_reads_its_iterator_and_closes_both() -> None:
+    closed: list[str] = []
+
+    class Chunks:
+        def __iter__(self) -> Generator[Chunk, None, None]:
+            try:
+                yield from CHUNKS
+            finally:
+                closed.append("iterator")
+
+        async def __aiter__(self) -> AsyncGenerator[Chunk, None]:
+            try:
+                for chunk in CHUNKS:
+                    yield chunk
+            finally:
+                closed.append("async iterator")
+
+        def close(self) -> None:
+            closed.append("source")
+
+    async def read() -> None:
+        async with wrap(Chunks()) as stream:
+            await anext(stream)
+
+    with wrap(Chunks()) as stream:
+        next(stream)
+    asyncio.run(read())
+    assert closed == ["iterator", "source", "async iterator", "source"]
+
+
+def test_what_the_caller_was_given_counts_even_if_the_body_raises() -> None:
+    stream = wrap([a_piece("a"), a_piece("b"), a_piece("c")])
+    seen = []
+
+    def read() -> None:
+        for _ in stream:
+            seen.append(content_of(stream.snapshot()))
+            if len(seen) == 2:
+                raise BodyError
+
+    with pytest.raises(BodyError), stream:
+        read()
+    assert seen == ["a", "ab"]
+    assert content_of(stream.snapshot()) == "ab"
+    assert stream.status == "truncated"
+
+
+def test_changing_an_item_afterwards_changes_nothing() -> None:
+    stream = wrap(copy.deepcopy(CHUNKS))
+    for chunk in stream:
+        chunk.clear()
+    assert stream.completion.to_dict() == WHOLE
+
+
+# --- wrap: the end ---
+
+
+def exhaust(stream: WrappedStream[object]) -> None:
+    for _ in stream:
+        pass
+
+
+def break_and_close(stream: WrappedStream[object]) -> None:
+    for _ in stream:
+        break
+    assert stream.status == "open"
+    stream.close()
+
+
+def break_in_with(stream: WrappedStream[object]) -> None:
+    with stream:
+        for _ in stream:
+            break
+
+
+def raise_in_with(stream: WrappedStream[object]) -> None:
+    with stream:
+        for _ in stream:
+            raise BodyError
+
+
+def never_read(stream: WrappedStream[object]) -> None:
+    with stream:
+        pass
+
+
+async def aexhaust(stream: AsyncWrappedStream[object]) -> None:
+    async for _ in stream:
+        pass
+
+
+async def abreak_and_close(stream: AsyncWrappedStream[object]) -> None:
+    async for _ in stream:
+        break
+    assert stream.status == "open"
+    await stream.close()
+
+
+async def abreak_in_with(stream: AsyncWrappedStream[object]) -> None:
+    async with stream:
+        async for _ in stream:
+            break
+
+
+async def araise_in_with(stream: AsyncWrappedStream[object]) -> None:
+    async with stream:
+        async for _ in stream:
+            raise BodyError
+
+
+async def anever_read(stream: AsyncWrappedStream[object]) -> None:
+    async with stream:
+        pass
+
+
+async def acancel(stream: AsyncWrappedStream[object]) -> None:
+    task = asyncio.create_task(aexhaust(stream))
+    await asyncio.sleep(0.01)
+    task.cancel()
+    await task
+
+
+async def acancel_in_with(stream: AsyncWrappedStream[object]) -> None:
+    async def read() -> None:
+        async with stream:
+            async for _ in stream:
+                await asyncio.Event().wait()
+
+    task = asyncio.create_task(read())
+    await asyncio.sleep(0.01)
+    task.cancel()
+    await task
+
+
+# The error that the source ends in, the way to read it, and what the reader sees.
+SOURCE_ERROR = OSError("connection reset")
+Ends = list[tuple[BaseException | None, Callable[..., object], type[BaseException] | None, str]]
+SYNC_ENDS: Ends = [
+    (None, exhaust, None, "complete"),
+    (None, break_and_close, None, "truncated"),
+    (None, break_in_with, None, "truncated"),
+    (None, raise_in_with, BodyError, "truncated"),
+    (None, never_read, None, "truncated"),
+    (SOURCE_ERROR, exhaust, OSError, "complete"),
+    (KeyboardInterrupt(), exhaust, KeyboardInterrupt, "complete"),
+]
+ASYNC_ENDS: Ends = [
+    (None, aexhaust, None, "complete"),
+    (None, abreak_and_close, None, "truncated"),
+    (None, abreak_in_with, None, "truncated"),
+    (None, araise_in_with, BodyError, "truncated"),
+    (None, anever_read, None, "truncated"),
+    (SOURCE_ERROR, aexhaust, OSError, "complete"),
+    (asyncio.CancelledError(), acancel, asyncio.CancelledError, "complete"),
+    (None, acancel_in_with, asyncio.CancelledError, "truncated"),
+]
+
+
+@pytest.mark.parametrize(("error", "read", "seen", "status"), SYNC_ENDS)
+def test_every_way_out_closes_the_source_once(
+    error: BaseException | None,
+    read: Callable[..., object],
+    seen: type[BaseException] | None,
+    status: str,
+) -> None:
+    source = Source(CHUNKS, error)
+    stream = wrap(source)
+    if seen is None:
+        read(stream)
+    else:
+        with pytest.raises(seen) as caught:
+            read(stream)
+        assert error is None or caught.value is error
+    assert source.closed == 1
+    stream.close()
+    assert source.closed == 1
+    assert stream.status == status
+    assert list(stream) == []
+
+
+@pytest.mark.parametrize(("error", "read", "seen", "status"), ASYNC_ENDS)
+def test_every_way_out_closes_the_async_source_once(
+    error: BaseException | None,
+    read: Callable[..., object],
+    seen: type[BaseException] | None,
+    status: str,
+) -> None:
+    async def run() -> None:
+        source = AsyncSource(CHUNKS, error)
+        stream = wrap(source)
+        if seen is None:
+            await read(stream)  # type: ignore[misc]
+        else:
+            with pytest.raises(seen) as caught:
+                await read(stream)  # type: ignore[misc]
+            if error is SOURCE_ERROR:
+                assert caught.value is error
+        assert source.closed == 1
+        await stream.aclose()
+        assert source.closed == 1
+        assert stream.status == status
+        assert [item async for item in stream] == []
+
+    asyncio.run(run())
+
+
+class BadlyClosing(Source):
+    """Cannot be closed without an error."""
+
+    def close(self) -> None:
+        super().close()
+        raise RuntimeError("closing failed")
+
+
+def test_an_error_in_closing_hides_no_earlier_one() -> None:
+    stream = wrap(BadlyClosing(CHUNKS, SOURCE_ERROR))
+    with pytest.raises(OSError, match="reset") as caught:
+        exhaust(stream)
+    assert caught.value is SOURCE_ERROR
+    with pytest.raises(BodyError):
+        raise_in_with(wrap(BadlyClosing(CHUNKS)))
+
+
+def test_an_error_in_closing_reaches_the_caller_where_it_is_the_only_one() -> None:
+    for read in exhaust, break_in_with:
+        stream = wrap(BadlyClosing(CHUNKS))
+        with pytest.raises(RuntimeError, match="closing failed"):
+            read(stream)
+
+
+# --- wrap: the result ---
+
+
+def test_what_goes_wrong_in_accumulating_never_stops_the_items() -> None:
+    bad: list[tuple[list[object], Limits, bool, type[Exception]]] = [
+        ([*CHUNKS, a_chunk({"index": 5}), *CHUNKS], Limits(choices=1), False, LimitExceededError),
+        ([b"data: {\n\n", BODY], Limits(), True, DecodeError),
+        ([BODY[:-20], b"{"], Limits(), True, IncompleteStreamError),
+        ([*CHUNKS, 3, *CHUNKS], Limits(), False, TypeError),
+    ]
+    for items, limits, strict, error in bad:
+        stream = wrap(items, limits=limits, strict=strict)
+        assert list(stream) == items
+        for _ in range(2):
+            with pytest.raises(error):
+                _ = stream.completion
+        assert isinstance(stream.snapshot(), ChatCompletion)
+        assert stream.status != "open"
+
+
+def test_looking_at_the_completion_too_early_disturbs_nothing() -> None:
+    stream = wrap(CHUNKS)
+    for chunk in stream:
+        if chunk is FINISH:
+            break
+        with pytest.raises(IncompleteStreamError) as caught:
+            _ = stream.completion
+        assert caught.value.partial == stream.snapshot()
+    assert stream.status == "complete"
+    assert list(stream) == [CHUNKS[-1]]
+    assert stream.completion.to_dict() == WHOLE
+
+
+def test_a_complete_stream_need_not_be_read_to_its_end() -> None:
+    stream = wrap(CHUNKS)
+    for chunk in stream:
+        if chunk is FINISH:
+            break
+    assert content_of(stream.completion) == "Grüße, 世界 🌍\u2028\n"
+    assert list(stream) == [CHUNKS[-1]]
+    assert stream.completion.usage is None
+
+
+def test_problems_are_those_of_the_accumulator() -> None:
+    stream = wrap([b'data: {"id": "a"}\n\ndata: {"id": "b"}\n\ndata: {"id": "c"}\n\ndata: {\n\n'])
+    list(stream)
+    assert [problem.kind for problem in stream.problems] == [
+        "id_changed",
+        "id_changed",
+        "malformed_json",
+    ]
+    assert stream.problem_counts == {"id_changed": 2, "malformed_json": 1}
+
+
+def test_other_attributes_are_those_of_the_stream() -> None:
+    for stream in wrap(Source(CHUNKS)), wrap(AsyncSource(CHUNKS)):
+        assert stream.response == "the response"
+        with pytest.raises(AttributeError):
+            _ = stream.request
+    assert list(copy.copy(wrap(Source(CHUNKS)))) == CHUNKS
+
+
+def test_wrap_of_a_wrapped_stream_reads_through_it() -> None:
+    inner = wrap(Source(CHUNKS))
+    outer = wrap(inner)
+    assert list(outer) == CHUNKS
+    assert inner.completion == outer.completion
+
+
+def test_types_pass_through() -> None:
+    """Checked by mypy: the item's type is the caller's, and who must await is told."""
+
+    async def agen() -> AsyncIterator[Chunk]:
+        for chunk in CHUNKS:
+            yield chunk
+
+    of_bytes: WrappedStream[bytes] = wrap(cut(BODY, 5))
+    of_str: WrappedStream[str] = wrap("data: [DONE]")
+    of_chunks: AsyncWrappedStream[Chunk] = wrap(agen())
+    keys = [chunk.keys() for chunk in wrap(CHUNKS)]
+    completion: ChatCompletion = accumulate(CHUNKS)
+
+    async def read() -> ChatCompletion:
+        async with of_chunks as stream:
+            assert [chunk.keys() async for chunk in stream] == keys
+        return await accumulate(agen())
+
+    assert next(of_bytes) == BODY[:5]
+    assert next(of_str) == "data: [DONE]"
+    assert asyncio.run(read()) == completion
+
+
+# --- responses of real clients, from a real socket ---
+
+
+class Handler(http.server.BaseHTTPRequestHandler):
+    """Sends BODY in awkward pieces, or with `wait` in the path its rest only when it may."""
+
+    protocol_version = "HTTP/1.1"
+    server: "Server"
+
+    def do_GET(self) -> None:
+        chunked = "chunked" in self.path
+        self.send_response(200)
+        self.send_header("Content-Type", "text/event-stream")
+        self.send_header(
+            *(("Transfer-Encoding", "chunked") if chunked else ("Connection", "close"))
+        )
+        body = BODY
+        if "gzip" in self.path:
+            self.send_header("Content-Encoding", "gzip")
+            body = gzip.compress(BODY)
+        self.end_headers()
+        pieces = list(cut(body, 1, 2, 3, 200))
+        if "wait" in self.path:
+            first = BODY.index(b"\n\n") + 2
+            pieces = [BODY[:first], BODY[first:]]
+        try:
+            for number, piece in enumerate(pieces):
+                if number == 1 and "wait" in self.path:
+                    self.server.waited = self.server.first_was_read.wait(5)
+                frame = b"%x\r\n%s\r\n" % (len(piece), piece) if chunked else piece
+                self.wfile.write(frame)
+            if chunked:
+                self.wfile.write(b"0\r\n\r\n")
+        except ConnectionError:
+            self.close_connection = True  # the client had enough
+
+    def do_POST(self) -> None:
+        self.rfile.read(int(self.headers["Content-Length"]))
+        self.do_GET()
+
+    def log_message(self, format: str, *args: object) -> None:
+        pass
+
+
+class Server(http.server.ThreadingHTTPServer):
+    """Listens on the loopback interface."""
+
+    def __init__(self) -> None:
+        super().__init__(("127.0.0.1", 0), Handler)
+        self.first_was_read = threading.Event()
+        self.waited = False
+        self.url = f"http://127.0.0.1:{self.server_port}"
+
+
+@pytest.fixture
+def server() -> Iterator[Server]:
+    with Server() as server:
+        thread = threading.Thread(target=server.serve_forever, args=[0.01])
+        thread.start()
+        yield server
+        server.shutdown()
+        thread.join()
+
+
+WHY = "a client that is installed for the tests only"
+
+
+@contextmanager
+def by_httpx(url: str) -> Iterator[object]:
+    httpx = pytest.importorskip("httpx", reason=WHY)
+    with httpx.Client(trust_env=False) as client, client.stream("GET", url) as response:
+        yield response
+        assert response.is_closed
+
+
+@contextmanager
+def by_requests(url: str) -> Iterator[object]:
+    requests = pytest.importorskip("requests", reason=WHY)
+    with requests.Session() as session:
+        session.trust_env = False
+        response = session.get(url, stream=True)
+        yield response
+        assert response.raw.closed
+
+
+@contextmanager
+def by_urllib3(url: str) -> Iterator[object]:
+    urllib3 = pytest.importorskip("urllib3", reason=WHY)
+    with urllib3.PoolManager() as pool:
+        response = pool.request("GET", url, preload_content=False)
+        yield response
+        assert response.closed
+
+
+@contextmanager
+def by_urllib(url: str) -> Iterator[object]:
+    response = urllib.request.urlopen(url)
+    yield response
+    assert response.isclosed()
+
+
+@contextmanager
+def by_http_client(url: str) -> Iterator[object]:
+    host, _, path = url.removeprefix("http://").partition("/")
+    connection = http.client.HTTPConnection(host)
+    try:
+        connection.request("GET", f"/{path}")
+        response = connection.getresponse()
+        yield response
+        assert response.isclosed()
+    finally:
+        connection.close()
+
+
+@asynccontextmanager
+async def by_httpx_async(url: str) -> AsyncIterator[object]:
+    httpx = pytest.importorskip("httpx", reason=WHY)
+    async with httpx.AsyncClient(trust_env=False) as client, client.stream("GET", url) as response:
+        yield response
+        assert response.is_closed
+
+
+@asynccontextmanager
+async def by_aiohttp(url: str) -> AsyncIterator[object]:
+    aiohttp = pytest.importorskip("aiohttp", reason=WHY)
+    async with aiohttp.ClientSession() as session:
+        response = await session.get(url)
+        yield response
+        assert response.closed
+
+
+SyncClient = Callable[[str], AbstractContextManager[WrappedStream[bytes]]]
+AsyncClient = Callable[[str], AbstractAsyncContextManager[AsyncWrappedStream[bytes]]]
+# urllib and http.client leave a compressed body as it is.
+PLAIN_CLIENTS = [by_urllib, by_http_client]
+SYNC_CLIENTS = [by_httpx, by_requests, by_urllib3, *PLAIN_CLIENTS]
+ASYNC_CLIENTS = [by_httpx_async, by_aiohttp]
+PATHS = ["chunked", "until-close", "chunked-gzip", "until-close-gzip"]
+# requests waits for the end of a body that is not chunked.
+LATE = {(by_requests, "until-close")}
+
+
+@pytest.mark.parametrize("path", PATHS)
+@pytest.mark.parametrize("client", SYNC_CLIENTS)
+def test_a_response_is_read_by_its_own_byte_iterator(
+    server: Server, client: Callable[[str], AbstractContextManager[Iterable[bytes]]], path: str
+) -> None:
+    if client in PLAIN_CLIENTS and "gzip" in path:
+        return
+    url = f"{server.url}/{path}"
+    with client(url) as response:
+        assert accumulate(response, framing="lines").to_dict() == WHOLE
+    with client(url) as response:
+        stream = wrap(response)
+        assert b"".join(stream) == BODY
+        assert stream.completion.to_dict() == WHOLE
+
+
+@pytest.mark.parametrize("path", PATHS)
+@pytest.mark.parametrize("client", ASYNC_CLIENTS)
+def test_an_async_response_is_read_by_its_own_byte_iterator(
+    server: Server,
+    client: Callable[[str], AbstractAsyncContextManager[AsyncIterable[bytes]]],
+    path: str,
+) -> None:
+    async def read() -> None:
+        url = f"{server.url}/{path}"
+        async with client(url) as response:
+            assert (await accumulate(response, framing="lines")).to_dict() == WHOLE
+        async with client(url) as response:
+            stream = wrap(response)
+            assert b"".join([piece async for piece in stream]) == BODY
+            assert stream.completion.to_dict() == WHOLE
+
+    asyncio.run(read())
+
+
+@pytest.mark.parametrize("path", PATHS[:2])
+@pytest.mark.parametrize("client", SYNC_CLIENTS)
+def test_pieces_are_handed_out_as_they_arrive(
+    server: Server, client: Callable[[str], AbstractContextManager[Iterable[bytes]]], path: str
+) -> None:
+    if (client, path) in LATE:
+        return
+    url = f"{server.url}/{path}-wait"
+    with client(url) as response, wrap(response) as stream:
+        assert BODY.startswith(next(stream))
+        server.first_was_read.set()
+        exhaust(stream)
+    assert server.waited
+    assert stream.completion.to_dict() == WHOLE
+
+    server.first_was_read.clear()
+    with client(url) as response, wrap(response) as stream:
+        next(stream)
+    server.first_was_read.set()
+    assert stream.status == "truncated"
+
+
+@pytest.mark.parametrize("path", PATHS[:2])
+@pytest.mark.parametrize("client", ASYNC_CLIENTS)
+def test_pieces_of_an_async_response_are_handed_out_as_they_arrive(
+    server: Server,
+    client: Callable[[str], AbstractAsyncContextManager[AsyncIterable[bytes]]],
+    path: str,
+) -> None:
+    async def read() -> None:
+        url = f"{server.url}/{path}-wait"
+        async with client(url) as response, wrap(response) as stream:
+            assert BODY.startswith(await anext(stream))
+            server.first_was_read.set()
+            await aexhaust(stream)
+        assert server.waited
+        assert stream.completion.to_dict() == WHOLE
+
+        server.first_was_read.clear()
+        async with client(url) as response, wrap(response) as stream:
+            await anext(stream)
+        server.first_was_read.set()
+        assert stream.status == "truncated"
+
+    asyncio.run(read())
+
+
+def test_an_httpx_response_can_be_read_either_way(server: Server) -> None:
+    httpx = pytest.importorskip("httpx", reason=WHY)
+    response = httpx.Response(200, content=BODY)
+    assert type(wrap(response)) is DualWrappedStream
+    assert accumulate(response).to_dict() == WHOLE
+    with wrap(response) as stream:
+        assert b"".join(stream) == BODY
+
+    async def read() -> None:
+        async with wrap(response) as stream:
+            assert b"".join([piece async for piece in stream]) == BODY
+
+    asyncio.run(read())
+
+
+def test_a_stream_of_the_openai_sdk_is_a_stream_of_chunks(server: Server) -> None:
+    openai = pytest.importorskip("openai", reason=WHY)
+    request = {"model": "m", "messages": [{"role": "user", "content": "?"}], "stream": True}
+    keywords = {"base_url": f"{server.url}/chunked", "api_key": "none", "max_retries": 0}
+
+    with openai.OpenAI(**keywords) as client:
+        assert accumulate(client.chat.completions.create(**request)).to_dict() == WHOLE
+        source = client.chat.completions.create(**request)
+        with wrap(source) as stream:
+            assert stream.response is source.response
+            assert [chunk.id for chunk in stream] == ["chatcmpl-1"] * len(CHUNKS)
+        assert stream.completion.to_dict() == WHOLE
+        with wrap(client.chat.completions.create(**request)) as stream:
+            next(stream)
+        assert stream.response.is_closed
+        with client.chat.completions.with_streaming_response.create(**request) as response:
+            assert accumulate(response).to_dict() == WHOLE
+
+    async def read() -> None:
+        async with openai.AsyncOpenAI(**keywords) as client:
+            source = await client.chat.completions.create(**request)
+            assert (await accumulate(source)).to_dict() == WHOLE
+            async with wrap(await client.chat.completions.create(**request)) as stream:
+                assert [chunk.id async for chunk in stream] == ["chatcmpl-1"] * len(CHUNKS)
+            assert stream.completion.to_dict() == WHOLE
+            stream = wrap(await client.chat.completions.create(**request))
+            await anext(stream)
+            await stream.close()
+            assert stream.response.is_closed
+            create = client.chat.completions.with_streaming_response.create
+            async with create(**request) as response:
+                assert (await accumulate(response)).to_dict() == WHOLE
+
+    asyncio.run(read())

@@ -27,6 +27,7 @@ from .errors import (
 )
 from .limits import Limits
 from .rules import DEFAULT_RULES, Rules
+from .streams import accumulate, wrap
 
 __all__ = [
     "DEFAULT_RULES",
@@ -53,4 +54,6 @@ __all__ = [
     "ToolCall",
     "TopLogprob",
     "Usage",
+    "accumulate",
+    "wrap",
 ]

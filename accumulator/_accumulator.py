@@ -7,8 +7,6 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping, Sequence
 
-import msgspec
-
 from ._freeze import freeze
 from ._reduce import Reducer, Status
 from ._sse import Event, EventParser
@@ -33,6 +31,7 @@ from .errors import (
     ServerError,
 )
 from .limits import DEFAULT_LIMITS, Limits
+from .partial import is_complete
 from .rules import DEFAULT_RULES, Rules
 
 __all__ = ["Accumulator"]
@@ -63,6 +62,7 @@ class Accumulator:
         "_line_start",
         "_met",
         "_offset",
+        "_one_chunk_waits",
         "_parser",
         "_problems",
         "_queue",
@@ -87,11 +87,12 @@ class Accumulator:
         self._parser = EventParser()
         self._queue: list[Event] = []  # events behind one that raised
         self._problems: list[Problem] = []
-        self._counts: Counter[ProblemKind] = Counter()
+        self._counts: Counter[str] = Counter()
         self._met: Problem | None = None  # the first problem of the chunk at hand
         self._event = 0
         self._offset: int | None = None
         self._size = 0
+        self._one_chunk_waits = False  # the parser holds one `data` line, a chunk by itself
         self._by_line = False  # the parser is fed lines, whose ends may be missing
         self._line_start: int | None = None  # where the lines that wait in the parser start
         self._line_end: int | None = (
@@ -140,7 +141,7 @@ class Accumulator:
             return
         self._count_bytes(len(data))
         self._check_pending()
-        self._apply_events(self._parser.feed(data))
+        self._apply_events(self._parser.split(self._parser.take(data)))
         self._check_pending()
 
     def feed_line(self, line: bytes | bytearray | memoryview | str) -> None:
@@ -161,23 +162,28 @@ class Accumulator:
         text = line.rstrip(b"\r\n")
         offset = self._line_end
         self._line_end = None if offset is None or len(text) == len(line) else offset + len(line)
-        if self._event == 0:
+        if offset == 0:
             text = text.removeprefix(b"\xef\xbb\xbf")
-        if self._parser.size:
-            offset = self._line_start
-        elif text.startswith(b":"):
-            return
-        elif text.startswith((b"{", _DONE)):
+        in_json_lines = text.startswith((b"{", _DONE))
+        is_chunk = in_json_lines or _is_chunk_line(text)
+        if is_chunk and (in_json_lines or self._one_chunk_waits) and self._parser.size:
+            # What waits lacks its blank line, as in many logs: no JSON goes on with a second chunk.
+            self._take_line(b"")
+        if in_json_lines:
             self._feed_text(text, offset)
             return
-        elif text.startswith(b"data:") and _is_json(text[5:]):
-            # Logs lose their blank lines: a line that is JSON by itself does not wait for one.
-            self._feed_text(text[5:].removeprefix(b" "), offset)
-            return
-        self._line_start, self._by_line = offset, True
+        if not self._parser.size:
+            if not text or text.startswith(b":"):
+                return
+            self._line_start = offset
+        self._one_chunk_waits = is_chunk and not self._parser.size
         self._count_bytes(len(line))
+        self._take_line(text)
+
+    def _take_line(self, line: bytes) -> None:
+        self._by_line = True
         self._check_pending()
-        self._apply_events(self._parser.feed(text + b"\n"))
+        self._apply_events(self._parser.split(self._parser.take(line + b"\n")))
         self._check_pending()
 
     def close(self) -> None:
@@ -207,9 +213,9 @@ class Accumulator:
         return tuple(self._problems)
 
     @property
-    def problem_counts(self) -> Mapping[ProblemKind, int]:
+    def problem_counts(self) -> Mapping[str, int]:
         """How many problems of each kind there were, those that are not kept included."""
-        return dict(self._counts)
+        return {**self._counts}
 
     def snapshot(self) -> ChatCompletion:
         """Build the completion as far as it is known. It does not change afterwards."""
@@ -309,7 +315,8 @@ class Accumulator:
         lines each is a chunk.
         """
         lines = text.split("\n")
-        if len(lines) > 1 and any(_is_json_object(line) for line in lines):
+        each = [_parsed(line) for line in lines] if len(lines) > 1 else []
+        if each and (any(isinstance(value, dict) for value in each) or None not in each):
             for line in lines:
                 if not self._reducer.ended and line and not line.isspace():
                     self._apply_text(line.encode(), unterminated=unterminated and line is lines[-1])
@@ -420,22 +427,21 @@ class Accumulator:
             raise ValueError("the accumulator is closed")
 
 
-def _is_json(text: bytes) -> bool:
-    if text.strip() == _DONE:
-        return True
-    try:
-        msgspec.json.decode(text, type=msgspec.Raw)
-    except (ValueError, RecursionError):
+def _is_chunk_line(line: bytes) -> bool:
+    """Tell whether a `data` line is a chunk by itself, or `[DONE]`."""
+    if not line.startswith(b"data:"):
         return False
-    return True
+    text = line[5:].strip()
+    return text == _DONE or (text.startswith(b"{") and is_complete(text))
 
 
-def _is_json_object(line: str) -> bool:
+def _parsed(line: str) -> object:
+    """Give what a line is as JSON: a dict for an object, True for another value, None for none."""
     try:
         value, _ = decode_untyped(line)
     except (MalformedJsonError, TooDeepError):
-        return False
-    return isinstance(value, dict)
+        return None
+    return value if isinstance(value, dict) else True
 
 
 def _message_of(error: object) -> str:

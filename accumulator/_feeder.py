@@ -46,8 +46,6 @@ class Feeder:
         if self._feed_body == self._feed_json:
             self._end_line()
             self._feed_text(len(self._text))
-        elif self._text:
-            self._accumulator.feed_sse(self._text)
         self._accumulator.close()
 
     def _find_framing(self, data: bytes) -> None:

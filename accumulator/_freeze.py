@@ -57,7 +57,12 @@ def freeze(state: State) -> ChatCompletion:
         service_tier=_else(state.service_tier, extra, "service_tier", str),
         system_fingerprint=_else(state.system_fingerprint, extra, "system_fingerprint", str),
         usage=None if usage is None else _usage(usage),
-        moderation=_else(None, extra, "moderation", dict),
+        moderation=_else(
+            None if state.moderation is None else _object(state.moderation),
+            extra,
+            "moderation",
+            dict,
+        ),
         extra=extra,
     )
 
@@ -80,7 +85,12 @@ def _message(state: ChoiceState) -> Message:
         content = tuple(cast("list[object]", _json(state.parts)))
     else:
         content = _else(_string(state.content), extra, "content", str)
-    annotations = _else(None, extra, "annotations", list)
+    annotations = _else(
+        None if state.annotations is None else cast("list[object]", _json(state.annotations)),
+        extra,
+        "annotations",
+        list,
+    )
     return Message(
         role=_else(state.role, extra, "role", str),
         content=content,

@@ -119,6 +119,7 @@ class ChoiceState(Struct):
     calls: CallsState | None = None
     function_call: FunctionState | None = None
     audio: AudioState | None = None
+    annotations: list[object] | None = None
     delta_extra: JsonObject | None = None
     finish_reason: str | None = None
     logprobs: LogprobsState | None = None
@@ -135,6 +136,7 @@ class State(Struct):
     service_tier: str | None = None
     system_fingerprint: str | None = None
     usage: wire.Usage | None = None
+    moderation: JsonObject | None = None
     extra: JsonObject | None = None
     choices: dict[int, ChoiceState] = field(default_factory=dict)
     done: bool = False
@@ -201,9 +203,10 @@ class Reducer:
         """No more input will come."""
         self.state.closed = True
         for text in self._halved:
-            text.half = ""
-            text.append("\ufffd")
-            self._report_lone(1)
+            if text.half:
+                text.half = ""
+                text.append("\ufffd")
+                self._report_lone(1)
         self._halved.clear()
 
     def apply(self, chunk: wire.Chunk, *, has_halves: bool = False) -> None:
@@ -224,6 +227,8 @@ class Reducer:
             state.system_fingerprint = chunk.system_fingerprint
         if chunk.usage is not None:
             self._apply_usage(chunk.usage)
+        if chunk.moderation is not None:
+            state.moderation = cast("JsonObject", self._own(dict(chunk.moderation)))
         if chunk.extra is not None:
             state.extra = self._merge_extra("chunk", state.extra, chunk.extra)
         for position, choice in enumerate(choices):
@@ -249,9 +254,9 @@ class Reducer:
             state = known.get(_index(choice, position))
             calls = (state and state.calls) or CallsState()
             fragments = choice.delta.tool_calls
-            if len(calls.items) + len(fragments) > limit:
-                if len(calls.items) + self._count_new(calls, fragments) > limit:
-                    raise LimitExceededError("tool_calls", limit)
+            room = limit - len(calls.items)
+            if len(fragments) > room and self._count_new(calls, fragments) > room:
+                raise LimitExceededError("tool_calls", limit)
 
     def _count_new(self, calls: CallsState, fragments: Iterable[wire.ToolCallFragment]) -> int:
         """Count the calls that the fragments of one delta would open."""
@@ -324,10 +329,16 @@ class Reducer:
                 self._apply_fragment(state.calls, fragment, path)
         if delta.function_call is not None:
             call = state.function_call = state.function_call or FunctionState()
-            self._apply_function(call, delta.function_call.name, delta.function_call.arguments)
-            call.extra = self._merge_extra("delta", call.extra, delta.function_call.extra)
+            if delta.function_call.name is not None:
+                call.name = self._join(call.name, delta.function_call.name)
+            if delta.function_call.arguments is not None:
+                call.text = self._join(call.text, delta.function_call.arguments)
+            call.extra = self._merge_extra("delta.<object>", call.extra, delta.function_call.extra)
         if delta.audio is not None:
             self._apply_audio(state, delta.audio)
+        if delta.annotations is not None:
+            state.annotations = state.annotations or []
+            state.annotations += cast("list[object]", self._own(list(delta.annotations)))
         if delta.extra is not None:
             state.delta_extra = self._merge_extra("delta", state.delta_extra, delta.extra)
 
@@ -389,7 +400,9 @@ class Reducer:
             if held is None:
                 return None, None
             call = calls.items[held]
-            if not id_ or not call.id:
+            if not id_:
+                return held, _another_name(call, name)
+            if not call.id:
                 return held, None
             if name and _may_be_followed(call, name):
                 return None, None  # Gemini numbers every parallel call 0
@@ -400,9 +413,7 @@ class Reducer:
         call = calls.items[calls.last]
         if len(calls.items) > 1:
             return calls.last, "neither id nor index while several calls are open"
-        if name and call.named.text and not (call.named.name and call.named.name.equals(name)):
-            return calls.last, f"neither id nor index, but another name {_brief(name)}"
-        return calls.last, None
+        return calls.last, _another_name(call, name)
 
     def _apply_function(self, state: FunctionState, name: str | None, text: str | None) -> None:
         # Some servers repeat the name with every fragment.
@@ -416,7 +427,7 @@ class Reducer:
     def _apply_parts(self, state: ChoiceState, parts: Iterable[object]) -> None:
         if state.parts is None:
             state.parts = []
-            if state.content:
+            if state.content is not None and (state.content or state.content.half):
                 state.parts.append({"type": "text", "text": state.content})
             state.content = None
         for part in parts:
@@ -435,15 +446,18 @@ class Reducer:
         if not isinstance(last, dict) or last.get("type") != part["type"]:
             last = {}
             parts.append(last)
-        thinking = part.get("thinking")
-        if isinstance(thinking, list):  # Mistral nests text parts in it
-            inner = last.get("thinking")
-            if not isinstance(inner, list):
-                inner = last["thinking"] = []
-            for item in thinking:
-                self._add_part(inner, item)
+        thinking, before = part.get("thinking"), last.get("thinking")
+        if isinstance(thinking, list) or (isinstance(before, list) and isinstance(thinking, str)):
+            # Mistral nests text parts in it.
+            if isinstance(before, Text):
+                before = [{"type": "text", "text": before}]
+            elif not isinstance(before, list):
+                before = []
+            last["thinking"] = before
+            for item in thinking if isinstance(thinking, list) else [thinking]:
+                self._add_part(before, item)
             part = {name: value for name, value in part.items() if name != "thinking"}
-        self._merge(self._levels["delta"].below("content"), last, part, nested=True)
+        self._merge(self._levels["delta.<object>"], last, part, nested=True)
 
     def _apply_audio(self, state: ChoiceState, fragment: wire.AudioFragment) -> None:
         audio = state.audio = state.audio or AudioState()
@@ -457,7 +471,7 @@ class Reducer:
             audio.data += fragment.data
         if fragment.expires_at is not None:
             audio.expires_at = fragment.expires_at
-        audio.extra = self._merge_extra("delta", audio.extra, fragment.extra)
+        audio.extra = self._merge_extra("delta.<object>", audio.extra, fragment.extra)
 
     def _apply_logprobs(self, state: ChoiceState, logprobs: wire.Logprobs) -> None:
         into = state.logprobs = state.logprobs or LogprobsState()
@@ -627,6 +641,14 @@ def _brings_content(delta: wire.Delta) -> bool:
         or delta.function_call is not None
         or delta.audio is not None
     )
+
+
+def _another_name(call: CallState, name: str) -> str | None:
+    """Say so if a name comes after arguments and is not the one so far: perhaps another call's."""
+    named = call.named
+    if name and named.text and named.name and not named.name.equals(name):
+        return f"another name {_brief(name)}, but no id that starts a new call"
+    return None
 
 
 def _is_whole(call: CallState) -> bool:

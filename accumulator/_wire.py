@@ -109,9 +109,7 @@ class AudioFragment(Struct, forbid_unknown_fields=True):
 
 
 class Parts(list[object]):
-    """Content that came as a list of parts (Mistral); like `Extra`, nothing that the wire
-    decodes into.
-    """
+    """A list of no fixed kind; like `Extra`, nothing that the wire decodes into."""
 
 
 class Delta(Struct, forbid_unknown_fields=True):
@@ -123,6 +121,7 @@ class Delta(Struct, forbid_unknown_fields=True):
     tool_calls: list[ToolCallFragment] | None = None
     function_call: FunctionFragment | None = None
     audio: AudioFragment | None = None
+    annotations: Parts | None = None
     parts: Parts | None = None
     extra: Extra | None = None
 
@@ -169,6 +168,7 @@ class Chunk(Struct, forbid_unknown_fields=True):
     service_tier: str | None = None
     system_fingerprint: str | None = None
     usage: Usage | None = None
+    moderation: Extra | None = None
     obfuscation: str | None = None
     extra: Extra | None = None
 
@@ -287,14 +287,10 @@ class _MisfitError(ValueError):
     """A value that is not of its field's type."""
 
 
-class _MergedByRulesError(ValueError):
-    """A value that is of its field's type, but has no state of its own."""
-
-
 class _Reader:
     """Reads one chunk from builtins or an SDK's objects, and notes what did not fit."""
 
-    __slots__ = ("copying", "has_halves", "lone", "misfits", "moved", "size")
+    __slots__ = ("copying", "has_halves", "leftover", "lone", "misfits", "moved", "size")
 
     def __init__(
         self, moved: Mapping[str, frozenset[str]], *, copying: bool, has_halves: bool
@@ -303,6 +299,7 @@ class _Reader:
         self.copying = copying  # the values are the caller's, who may change them later
         self.has_halves = has_halves
         self.misfits: list[Misfit] = []
+        self.leftover: list[object] = []  # entries of the list last read that are no objects
         self.lone = 0
         self.size = 0
 
@@ -315,18 +312,21 @@ class _Reader:
         table = _TABLES[kind]
         out = kind()
         extra: Extra | None = None
-        for name, value in source.items():
+        for name, item in source.items():
+            value = item
             if value is None:
                 continue
             read = table.get(name)
             if read is not None and name not in moved:
                 try:
                     setattr(out, name, read(self, value, f"{path}.{name}"))
-                    continue
-                except _MergedByRulesError:
-                    pass
-                except _MisfitError as error:
-                    self.misfits.append(Misfit(f"{path}.{name}", str(error), self.adopt(value)))
+                    if not self.leftover:
+                        continue
+                    value, self.leftover = self.leftover, []
+                    error = "expected a list of objects"
+                except _MisfitError as misfit:
+                    error = str(misfit)
+                self.misfits.append(Misfit(f"{path}.{name}", error, self.adopt(value)))
             if extra is None:
                 extra = Extra()
             extra[self.name(name)] = self.adopt(value)
@@ -402,9 +402,14 @@ def _as_integer(value: object) -> int | None:
     return None
 
 
+_LARGEST_FLOAT = 2**1000  # an integer beyond it may not be converted
+
+
 def _number(reader: _Reader, value: object, path: str) -> float:
-    if type(value) is float or type(value) is int:
+    if type(value) is float:
         return value
+    if type(value) is int and abs(value) < _LARGEST_FLOAT:
+        return float(value)
     raise _MisfitError(f"expected a number, got {_kind_of(value)}")
 
 
@@ -444,21 +449,29 @@ def _struct(kind: type[K]) -> _Read:
 
 def _structs(kind: type[K]) -> _Read:
     def read(reader: _Reader, value: object, path: str) -> list[K]:
-        sources = [_object(item) for item in _list(value)]
-        return [reader.fields(kind, source, f"{path}[{i}]") for i, source in enumerate(sources)]
+        entries: list[K] = []
+        leftover: list[object] = []
+        for i, item in enumerate(_list(value)):
+            if _is_object(item):
+                entries.append(reader.fields(kind, fields_of(item), f"{path}[{i}]"))
+            elif item is not None:
+                leftover.append(reader.adopt(item))
+        reader.leftover = leftover
+        return entries
 
     return read
 
 
-def _merged_by_rules(kind: type) -> _Read:
-    def read(reader: _Reader, value: object, path: str) -> None:
-        if kind is dict:
-            _object(value)
-        else:
-            _list(value)
-        raise _MergedByRulesError
+def _parts(reader: _Reader, value: object, path: str) -> Parts:
+    return Parts([reader.adopt(item) for item in _list(value)])
 
-    return read
+
+def _any_object(reader: _Reader, value: object, path: str) -> Extra:
+    return Extra({reader.name(name): reader.adopt(item) for name, item in _object(value).items()})
+
+
+def _misfit(reader: _Reader, value: object, path: str) -> object:
+    raise _MisfitError(f"expected an object, got {_kind_of(value)}")
 
 
 def _delta(reader: _Reader, value: object, path: str) -> Delta:
@@ -471,7 +484,7 @@ def _delta(reader: _Reader, value: object, path: str) -> Delta:
 
 def _content(reader: _Reader, value: object, path: str) -> str | Parts:
     if isinstance(value, (list, tuple)):
-        return Parts([reader.adopt(item) for item in value])
+        return _parts(reader, value, path)
     return _text(reader, value, path)
 
 
@@ -484,8 +497,8 @@ def _choices(reader: _Reader, value: object, path: str) -> list[Choice]:
             raise InvalidChunkError(f"{path}[{i}]: expected an object, got {_kind_of(item)}")
         source = dict(fields_of(item))
         source.pop("obfuscation", None)
-        # A server that ignored `stream` sends a message in place of a delta; Perplexity sends it beside
-        # one, where it brings nothing new.
+        # A server that ignored `stream` sends a message in place of a delta; Perplexity sends it
+        # beside one, where it brings nothing new.
         message = source.pop("message", None)
         if message is not None and source.get("delta") is None:
             if _is_object(message):
@@ -524,7 +537,7 @@ _TABLES: dict[type[Struct], dict[str, _Read]] = {
         "tool_calls": _structs(ToolCallFragment),
         "function_call": _struct(FunctionFragment),
         "audio": _struct(AudioFragment),
-        "annotations": _merged_by_rules(list),
+        "annotations": _parts,
     },
     CompletionTokensDetails: dict.fromkeys(
         CompletionTokensDetails.__struct_fields__[:-1], _integer
@@ -543,7 +556,7 @@ _TABLES: dict[type[Struct], dict[str, _Read]] = {
         "finish_reason": _label,
         "logprobs": _struct(Logprobs),
         "usage": _struct(Usage),
-        "message": _merged_by_rules(dict),
+        "message": _misfit,  # an object is read as the delta
     },
     Chunk: {
         "id": _label,
@@ -553,7 +566,7 @@ _TABLES: dict[type[Struct], dict[str, _Read]] = {
         "service_tier": _label,
         "system_fingerprint": _label,
         "usage": _struct(Usage),
-        "moderation": _merged_by_rules(dict),
+        "moderation": _any_object,
     },
 }
 

@@ -176,9 +176,12 @@ def _first_text(completion: ChatCompletion) -> str:
 
 
 def _write(text: str) -> None:
-    if text:
-        sys.stdout.buffer.write(text.encode())
-        sys.stdout.buffer.flush()
+    output = sys.stdout.buffer
+    left = memoryview(text.encode())
+    while left:
+        # With PYTHONUNBUFFERED that is the bare file, which takes a part and says so.
+        left = left[output.write(left) :]
+    output.flush()
 
 
 def _tell(name: str, message: str) -> None:

@@ -15,7 +15,7 @@ _BLANKS = " \t\r\n"
 _LONGEST_SCALAR = 400  # digits; a longer number is never called complete
 
 
-def is_complete(text: str) -> bool:
+def is_complete(text: str | bytes) -> bool:
     """Tell whether `text` is exactly one JSON value, blanks around it allowed."""
     try:
         _decode(text)

@@ -130,9 +130,13 @@ _FIXED = {
 # Fields with a typed place; under another policy they are merged like a vendor's field and read
 # back.
 TYPED = {
-    "chunk": frozenset({"id", "model", "created", "service_tier", "system_fingerprint"}),
+    "chunk": frozenset(
+        {"id", "model", "created", "service_tier", "system_fingerprint", "moderation"}
+    ),
     "choice": frozenset({"finish_reason"}),
-    "delta": frozenset({"role", "content", "refusal", "reasoning", "reasoning_content"}),
+    "delta": frozenset(
+        {"role", "content", "refusal", "reasoning", "reasoning_content", "annotations"}
+    ),
 }
 
 
@@ -194,18 +198,19 @@ class Rules:
 
     @levels.default
     def _compile(self) -> Mapping[str, Level]:
-        # A typed field is merged by its type; only what does not fit it comes here, and goes by
-        # its kind.
-        rows = {
-            path: policy
-            for path, policy in self.rows.items()
-            if path.rpartition(".")[2] not in TYPED.get(path.rpartition(".")[0], ())
-            or policy != _ROWS[path]
-        }
+        rows = {path: policy for path, policy in self.rows.items() if not self._is_typed(path)}
         return {
             name: Level.compile(rows, name)
-            for name in ("chunk", "choice", "choice.logprobs", "delta")
+            for name in ("chunk", "choice", "choice.logprobs", "delta", "delta.<object>")
         }
+
+    def _is_typed(self, path: str) -> bool:
+        """Whether a field is merged by its type; what does not fit that goes by its kind."""
+        level, _, names = path.partition(".")
+        name, _, inner = names.partition(".")
+        if name in _FIXED[level]:
+            return name != "logprobs" or not inner.startswith("<")
+        return name in TYPED[level] and self.rows[path] == _ROWS.get(path)
 
     @moved.default
     def _find_moved(self) -> Mapping[str, frozenset[str]]:

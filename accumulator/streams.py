@@ -33,7 +33,7 @@ from ._accumulator import Accumulator
 from ._feeder import Feeder
 from ._reduce import Status
 from .completion import ChatCompletion
-from .errors import IncompleteStreamError, Problem, ProblemKind
+from .errors import IncompleteStreamError, Problem
 from .limits import DEFAULT_LIMITS, Limits
 from .rules import DEFAULT_RULES, Rules
 
@@ -215,7 +215,9 @@ class _Wrapped(Generic[T_co]):
 
     @property
     def completion(self) -> ChatCompletion:
-        """The whole completion.
+        """The whole completion; of a stream that is complete, also before its last item was read.
+
+        What is read after that is not accumulated.
 
         Raises what `Accumulator.completion` raises, and what accumulating raised on the way.
         """
@@ -245,13 +247,12 @@ class _Wrapped(Generic[T_co]):
         return self._accumulator.problems
 
     @property
-    def problem_counts(self) -> Mapping[ProblemKind, int]:
+    def problem_counts(self) -> Mapping[str, int]:
         """How many problems of each kind there were, those that are not kept included."""
         return self._accumulator.problem_counts
 
     def __getattr__(self, name: str) -> Any:
-        # SDK users ask a stream for its `response`. Python asks for special names, and when it
-        # copies, for any before there is a source.
+        # SDK users ask a stream for its `response`. `copy` asks before there is a source.
         if name.startswith("__") or name == "_source":
             raise AttributeError(name)
         return getattr(self._source, name)

@@ -107,9 +107,13 @@ class Reader:
             self.error_event(text)
         elif (value := parse(text)) is not BROKEN:
             self.reducer.chunk(value)
-        elif any(isinstance(parse(line), dict) for line in text.split("\n")):
-            for line in text.split("\n"):  # a recorded log that lost its blank lines
-                self.line_alone(line, if_broken)
+        elif any(isinstance(parse(line), dict) for line in text.split("\n")) or all(
+            parse(line) is not BROKEN for line in text.split("\n")
+        ):
+            *lines, last = text.split("\n")  # a recorded log that lost its blank lines
+            for line in lines:
+                self.line_alone(line, "malformed_json")
+            self.line_alone(last, if_broken)
         else:
             self.reducer.problem(if_broken)
 
@@ -324,7 +328,7 @@ class Reducer:
         below = level.below(key, always=("content", "refusal"))
         self.take(logprobs, below, table, self.in_choice)
 
-    def tokens(self, level: Level, key: str, entries: list[object]) -> None:
+    def tokens(self, level: Level, key: str, entries: list[Any]) -> None:
         table: Table = {
             "token": (str, self.put),
             "logprob": ((int, float), self.put),
@@ -332,22 +336,24 @@ class Reducer:
         }
         if key != "top_logprobs":
             table["top_logprobs"] = (list, self.tokens)
-        for entry in self.objects_of(level, key, entries, self.in_choice):
+        level.known.setdefault(key, [])
+        for entry in self.objects_in(level, key, entries, self.in_choice):
             token = Level()
             self.take(entry, token, table, self.in_choice)
-            level.known[key] = [*level.known.get(key, []), token]
-        if not entries:
-            level.known.setdefault(key, [])
+            level.known[key].append(token)
 
     def token_bytes(self, level: Level, key: str, value: list[object]) -> None:
-        if all(is_a(int, item) for item in value):
-            level.known[key] = value
-        else:
+        integers = [integer(item) for item in value]
+        if None in integers:
             self.misfit(level, key, value, self.in_choice)
+            return
+        if not all(is_a(int, item) for item in value):
+            self.problems.append("invalid_field")
+        level.known[key] = integers
 
     def delta(self, choice: Choice, delta: Object) -> None:
-        def tool_calls(level: Level, key: str, entries: list[object]) -> None:
-            for entry in self.objects_of(level, key, entries, self.in_delta):
+        def tool_calls(level: Level, key: str, entries: list[Any]) -> None:
+            for entry in self.objects_in(level, key, entries, self.in_delta):
                 self.tool_call(choice, entry)
 
         table: Table = {
@@ -468,13 +474,14 @@ class Reducer:
             other_tool = holder.arguments == "" and name != holder.name
             if new_id and name and (is_complete(holder.arguments) or other_tool):
                 return new_call()
-            if new_id:
+            other_name = name and holder.name not in ("", name) and holder.arguments
+            if new_id or (not id_ and other_name):
                 self.oddities.append("ambiguous_tool_call")
             return holder
         if id_ or choice.last_call is None:  # 4
             return new_call()
         call = choice.last_call
-        if len(calls) > 1 or (name and name != call.name and call.arguments):
+        if len(calls) > 1 or (name and call.name not in ("", name) and call.arguments):
             self.oddities.append("ambiguous_tool_call")
         return call
 
@@ -535,16 +542,16 @@ class Reducer:
             else:
                 self.misfit(level, key, value, rule)
 
-    def misfit(self, level: Level, key: str, value: object, rule: Rule) -> None:
-        self.problems.append("invalid_field")
-        level.extra[key] = rule(key, level.extra.get(key), value)
-
-    def objects_of(self, level: Level, key: str, entries: list[object], rule: Rule) -> list[Object]:
-        """Give the objects of a list; what else is in it goes to the extras."""
+    def objects_in(self, level: Level, key: str, entries: list[Any], rule: Rule) -> list[Object]:
+        """Give the entries that are objects; null is nothing, and others do not fit."""
         others = [e for e in entries if e is not None and not isinstance(e, dict)]
         if others:
             self.misfit(level, key, others, rule)
         return [entry for entry in entries if isinstance(entry, dict)]
+
+    def misfit(self, level: Level, key: str, value: object, rule: Rule) -> None:
+        self.problems.append("invalid_field")
+        level.extra[key] = rule(key, level.extra.get(key), value)
 
     def nothing(self, level: Level, key: str, value: object) -> None:
         """Do nothing: the field was read before its level was known."""
@@ -715,10 +722,11 @@ def text_of(value: object) -> str:
 
 def brings_content(delta: Object) -> bool:
     texts = [delta.get(key) for key in ("content", "refusal", "reasoning", "reasoning_content")]
-    lists = [delta.get(key) for key in ("content", "tool_calls")]
+    content, calls = delta.get("content"), delta.get("tool_calls")
     objects = [delta.get(key) for key in ("function_call", "audio")]
     return (
         any(isinstance(text, str) and text for text in texts)
-        or any(isinstance(entries, list) and entries for entries in lists)
+        or (isinstance(content, list) and bool(content))
+        or (isinstance(calls, list) and any(isinstance(call, dict) for call in calls))
         or any(isinstance(value, dict) for value in objects)
     )

@@ -33,7 +33,7 @@ def objects(fields: dict[str, st.SearchStrategy[object]]) -> st.SearchStrategy[J
     return (
         st.lists(st.sampled_from(sorted(fields)), unique=True, max_size=4)
         .flatmap(lambda names: st.fixed_dictionaries({name: fields[name] for name in names}))
-        .map(lambda drawn: dict(drawn))
+        .map(dict)
     )
 
 

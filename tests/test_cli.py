@@ -48,7 +48,8 @@ GRUSS = [a_chunk("Grüße"), a_chunk(" 🌍", finish="stop")]
 ERROR: Json = {"error": {"message": "overloaded", "code": 503}}
 OFFSET = len(sse(a_chunk("Grüße")))
 
-# A file's bytes; then the exit code, the contents printed, and what standard error says.
+# A file's bytes; then the exit code, the contents printed, and how the last lines on standard
+# error start.
 Case = tuple[bytes, int, list[object], list[str]]
 CASES: dict[str, Case] = {
     "whole SSE": (sse(*GRUSS, "[DONE]"), 0, ["Grüße 🌍"], []),
@@ -61,24 +62,25 @@ CASES: dict[str, Case] = {
         ["Grüße"],
         ["FILE: truncated: the stream stopped before its end"],
     ),
+    "blank": (b"\n\n", 3, [], ["FILE: truncated: the stream stopped before its end"]),
     "empty": (b"", 3, [], ["FILE: truncated: the stream stopped before its end"]),
     "failed": (
         sse(GRUSS[0], ERROR),
         4,
         ["Grüße"],
-        [f"FILE: server_error: event 2, byte {OFFSET}: the server sent an error: 'overloaded'"],
+        [f"FILE: server_error: event 2, byte {OFFSET}: the server sent an error: "],
     ),
     "failed before it began": (
         json.dumps(ERROR, indent=4).encode(),
         4,
         [],
-        ["FILE: server_error: event 1: the server sent an error: 'overloaded'"],
+        ["FILE: server_error: event 1: the server sent an error: "],
     ),
     "undecodable": (
         sse(GRUSS[0], "[1]", GRUSS[1]),
         5,
         ["Grüße 🌍"],
-        [f"FILE: invalid_chunk: event 2, byte {OFFSET}: a chunk is an object, not list"],
+        [f"FILE: invalid_chunk: event 2, byte {OFFSET}: "],
     ),
     "past a limit": (
         sse(GRUSS[0], {"choices": [{"index": index} for index in range(2000)]}, GRUSS[1]),
@@ -90,10 +92,10 @@ CASES: dict[str, Case] = {
         sse({"id": "a"}, {"id": "b"}, *GRUSS),
         0,
         ["Grüße 🌍"],
-        ["FILE: id_changed: event 2, byte 19, $.id: the stream's id changed to 'b'"],
+        ["FILE: id_changed: event 2, byte 19, $.id: "],
     ),
     "odd in more ways than are kept": (
-        sse(*({"id": str(number)} for number in range(151)), *GRUSS),
+        sse(*[a_chunk("") | {"id": str(number)} for number in range(151)], *GRUSS),
         0,
         ["Grüße 🌍"],
         ["FILE: 50 more problems"],
@@ -101,28 +103,26 @@ CASES: dict[str, Case] = {
 }
 
 
-@pytest.mark.parametrize(("body", "code", "printed", "told"), CASES.values(), ids=CASES)
+@pytest.mark.parametrize("case", CASES)
 def test_exit_code_output_and_problems(
-    body: bytes,
-    code: int,
-    printed: list[object],
-    told: list[str],
-    tmp_path: Path,
-    capfd: pytest.CaptureFixture[str],
+    case: str, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
+    body, code, printed, told = CASES[case]
     path = tmp_path / "stream"
     path.write_bytes(body)
     assert cli.main([str(path)]) == code
     output, errors = capfd.readouterr()
     assert contents(output) == printed
     assert output.endswith("\n}\n")
-    lines = [line.replace(str(path), "FILE") for line in errors.splitlines()]
-    assert lines[-len(told) :] == told if told else lines == []
+    lines = errors.replace(str(path), "FILE").splitlines()
+    assert bool(lines) == bool(told)
+    for line, start_of_line in zip(reversed(lines), reversed(told), strict=False):
+        assert line.startswith(start_of_line)
 
     assert cli.main(["--text", str(path)]) == code
     output, errors = capfd.readouterr()
     assert output == "".join(f"{text}\n" for text in printed)
-    assert [line.replace(str(path), "FILE") for line in errors.splitlines()] == lines
+    assert errors.replace(str(path), "FILE").splitlines() == lines
 
 
 def test_json_is_indented_and_keeps_its_characters(
@@ -301,7 +301,10 @@ def test_standard_input_is_read_where_no_file_is_named(arguments: list[str]) -> 
 
 
 @pytest.mark.parametrize("render", [sse, json_lines])
-def test_text_is_printed_as_it_arrives(render: Callable[..., bytes]) -> None:
+def test_text_is_printed_as_it_arrives(
+    render: Callable[..., bytes], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("PYTHONUNBUFFERED", raising=False)
     with running("--text") as process:
         assert process.stdin is not None
         assert process.stdout is not None
@@ -331,8 +334,12 @@ def test_ctrl_c_ends_it_quietly() -> None:
     assert process.returncode == 130
 
 
+@pytest.mark.parametrize("unbuffered", ["", "1"])
 @pytest.mark.parametrize("arguments", [["--text"], []])
-def test_it_ends_quietly_when_nobody_reads_on(arguments: list[str], tmp_path: Path) -> None:
+def test_it_ends_quietly_when_nobody_reads_on(
+    arguments: list[str], unbuffered: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PYTHONUNBUFFERED", unbuffered)
     path = tmp_path / "stream"
     path.write_bytes(sse(*[a_chunk("x" * 10_000)] * 200))
     with running(*arguments, str(path)) as process:

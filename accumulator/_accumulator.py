@@ -6,11 +6,14 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from math import inf
 
 from ._freeze import freeze
 from ._reduce import Reducer, Status
-from ._sse import Event, EventParser
+from ._shortcut import Shortcut
+from ._sse import Event, EventParser, single_lines, split
 from ._wire import (
+    Chunk,
     InvalidChunkError,
     MalformedJsonError,
     TooDeepError,
@@ -23,6 +26,7 @@ from ._wire import (
 from .completion import ChatCompletion
 from .errors import (
     LOSSY_KINDS,
+    AccumulatorError,
     DecodeError,
     IncompleteStreamError,
     LimitExceededError,
@@ -47,7 +51,8 @@ class Accumulator:
     any I/O.
 
     `rules` say how fields are merged, `limits` bound what a server can make it hold, `strict`
-    raises every problem as an exception at once. Not to be shared between threads without a lock.
+    raises every problem as an exception at once, `shortcut=False` parses every chunk in full. Not
+    to be shared between threads without a lock.
 
     Source: SPEC sections 1 to 8.
     """
@@ -61,6 +66,8 @@ class Accumulator:
         "_line_end",
         "_line_start",
         "_met",
+        "_most_bytes",
+        "_most_pending",
         "_offset",
         "_one_chunk_waits",
         "_parser",
@@ -68,6 +75,7 @@ class Accumulator:
         "_queue",
         "_reducer",
         "_rules",
+        "_shortcut",
         "_size",
         "_strict",
         "_untyped",
@@ -79,12 +87,14 @@ class Accumulator:
         rules: Rules = DEFAULT_RULES,
         limits: Limits = DEFAULT_LIMITS,
         strict: bool = False,
+        shortcut: bool = True,
     ) -> None:
         self._rules = rules
         self._limits = limits
         self._strict = strict
         self._reducer = Reducer(rules, limits, self._report)
         self._parser = EventParser()
+        self._shortcut = Shortcut(self._reducer) if shortcut and not rules.moves else None
         self._queue: list[Event] = []  # events behind one that raised
         self._problems: list[Problem] = []
         self._counts: Counter[str] = Counter()
@@ -92,6 +102,8 @@ class Accumulator:
         self._event = 0
         self._offset: int | None = None
         self._size = 0
+        self._most_bytes = inf if limits.total_bytes is None else limits.total_bytes
+        self._most_pending = inf if limits.event_bytes is None else limits.event_bytes
         self._one_chunk_waits = False  # the parser holds one `data` line, a chunk by itself
         self._by_line = False  # the parser is fed lines, whose ends may be missing
         self._line_start: int | None = None  # where the lines that wait in the parser start
@@ -112,6 +124,8 @@ class Accumulator:
         Raises TypeError for anything else, ValueError after `close`, LimitExceededError.
         """
         self._check_open()
+        if self._shortcut is not None:
+            self._shortcut.forget()
         if isinstance(chunk, (bytes, bytearray, memoryview)):
             self._feed_text(bytes(chunk))
         elif isinstance(chunk, str):
@@ -132,17 +146,32 @@ class Accumulator:
 
         Raises TypeError for text, ValueError after `close`, LimitExceededError.
         """
-        self._check_open()
-        if not isinstance(data, bytes):
-            if not isinstance(data, (bytearray, memoryview)):
+        shortcut, parser = self._shortcut, self._parser
+        if shortcut is not None and shortcut.single and not parser.size and type(data) is bytes:
+            size = self._size + len(data)
+            if size <= self._most_bytes and shortcut.take_one(data):
+                self._size = size
+                self._event += 1
+                parser.skip(len(data))
+                return
+        if self._reducer.ended or self._reducer.state.closed or type(data) is not bytes:
+            self._check_open()
+            if not isinstance(data, (bytes, bytearray, memoryview)):
                 raise TypeError(f"a body is bytes, not {type(data).__name__}")
+            if self._reducer.ended:
+                return
             data = bytes(data)
-        if self._reducer.ended:
-            return
-        self._count_bytes(len(data))
-        self._check_pending()
-        self._apply_events(self._parser.split(self._parser.take(data)))
-        self._check_pending()
+        size = self._size = self._size + len(data)
+        if size > self._most_bytes:
+            self._size -= len(data)
+            self._count_bytes(len(data))
+        if parser.size > self._most_pending:
+            self._check_pending()
+        taken = parser.take(data)
+        if taken or self._queue:
+            self._apply_read(taken)
+        if parser.size > self._most_pending:
+            self._check_pending()
 
     def feed_line(self, line: bytes | bytearray | memoryview | str) -> None:
         """Take in one line, with or without its line end: of a `text/event-stream` body, or of
@@ -159,6 +188,8 @@ class Accumulator:
             raise TypeError(f"a line is bytes or text, not {type(line).__name__}")
         if self._reducer.ended:
             return
+        if self._shortcut is not None:
+            self._shortcut.forget()
         text = line.rstrip(b"\r\n")
         offset = self._line_end
         self._line_end = None if offset is None or len(text) == len(line) else offset + len(line)
@@ -183,7 +214,8 @@ class Accumulator:
     def _take_line(self, line: bytes) -> None:
         self._by_line = True
         self._check_pending()
-        self._apply_events(self._parser.split(self._parser.take(line + b"\n")))
+        taken = self._parser.take(line + b"\n")
+        self._apply_events(split(taken, self._parser.start))
         self._check_pending()
 
     def close(self) -> None:
@@ -193,6 +225,8 @@ class Accumulator:
         state = self._reducer.state
         if state.closed:
             return
+        if self._shortcut is not None:
+            self._shortcut.forget()
         try:
             self._apply_events(())
             self._apply_events(self._parser.close(), unterminated=True)
@@ -248,6 +282,41 @@ class Accumulator:
 
     # --- from events to chunks ---
 
+    def _apply_read(self, data: bytes) -> None:
+        """Apply the whole events of a read: by the shortcut, else one by one."""
+        shortcut, bound = self._shortcut, self._limits.event_bytes
+        if shortcut is not None and shortcut.ready:
+            count = shortcut.take(data)
+            if count:
+                self._event += count
+                return
+            shortcut.forget()
+        lines = None
+        if not self._queue and (bound is None or len(data) <= bound):
+            lines = single_lines(data)
+        if lines is None:
+            self._apply_events(split(data, self._parser.start))
+            return
+        chunk = None
+        offset = self._parser.start
+        try:
+            for line in lines:
+                start, offset = offset, offset + len(line) + 2
+                if line.startswith(b"data: {"):
+                    self._event += 1
+                    self._offset = start
+                    chunk = self._apply_text(line[6:])
+                else:
+                    self._apply_events(split(line, start))
+                    chunk = None
+                if chunk is None and self._reducer.ended:
+                    return
+        except AccumulatorError:
+            self._queue += split(data[offset - self._parser.start :], offset)
+            raise
+        if shortcut is not None and chunk is not None:
+            shortcut.learn(lines[-1], chunk)
+
     def _apply_events(self, events: Sequence[Event], *, unterminated: bool = False) -> None:
         waiting = iter([*self._queue, *events] if self._queue else events)
         bound = self._limits.event_bytes
@@ -277,8 +346,8 @@ class Accumulator:
         self._offset = offset
         self._apply_text(text)
 
-    def _apply_text(self, text: bytes, *, unterminated: bool = False) -> None:
-        """Apply the data of one event."""
+    def _apply_text(self, text: bytes, *, unterminated: bool = False) -> Chunk | None:
+        """Apply the data of one event; return the chunk if the typed decoder took it."""
         if self._untyped:
             self._untyped -= 1
         elif not self._rules.moves:
@@ -294,11 +363,12 @@ class Accumulator:
                     self._reducer.apply(chunk)
                 except LimitExceededError as error:
                     raise self._exceeded(error) from None
-                self._raise_met()
-                return
+                if self._met is not None:
+                    self._raise_met()
+                return chunk
         if text.strip() == _DONE:
             self._reducer.end()
-            return
+            return None
         valid = self._decode_utf8(text)
         try:
             value, has_halves = decode_untyped(valid)
@@ -309,6 +379,7 @@ class Accumulator:
         else:
             self._apply_value(value, copying=has_halves, has_halves=has_halves)
         self._raise_met()
+        return None
 
     def _apply_lines(self, text: str, why: str, *, unterminated: bool) -> None:
         """Apply the `data` lines of an event that are no JSON together; in logs without blank
@@ -412,15 +483,13 @@ class Accumulator:
         return error
 
     def _count_bytes(self, count: int) -> None:
-        bound = self._limits.total_bytes
-        if bound is not None and self._size + count > bound:
-            raise self._exceeded(LimitExceededError("total_bytes", bound))
+        if self._size + count > self._most_bytes:
+            raise self._exceeded(LimitExceededError("total_bytes", int(self._most_bytes)))
         self._size += count
 
     def _check_pending(self) -> None:
-        bound = self._limits.event_bytes
-        if bound is not None and self._parser.size > bound:
-            raise self._exceeded(LimitExceededError("event_bytes", bound))
+        if self._parser.size > self._most_pending:
+            raise self._exceeded(LimitExceededError("event_bytes", int(self._most_pending)))
 
     def _check_open(self) -> None:
         if self._reducer.state.closed:

@@ -7,8 +7,9 @@ None is left out.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
+from types import GenericAlias
 from typing import TypeVar, cast, get_args, get_origin
 
 import attrs
@@ -45,7 +46,9 @@ def _unstructure_fn(cls: type) -> Callable[[object], JsonObject]:
         out: JsonObject = {}
         for name, nullable in fields:
             item = getattr(value, name)
-            if item is not None or nullable:
+            if isinstance(item, Sequence) and not isinstance(item, str):
+                out[name] = [_converter.unstructure(entry) for entry in item]
+            elif item is not None or nullable:
                 out[name] = _converter.unstructure(item)
         extra = cast("Mapping[str, object]", value.extra)  # type: ignore[attr-defined]  # by _has_extra
         for name, item in extra.items():
@@ -85,6 +88,16 @@ def _number(value: object, _: object) -> float:
     return value
 
 
+def _is_sequence(kind: object) -> bool:
+    return get_origin(kind) is Sequence
+
+
+def _sequence(value: object, kind: object) -> object:
+    if not isinstance(value, Sequence) or isinstance(value, str):
+        raise TypeError(f"expected a list, got {type(value).__name__}")
+    return _converter.structure(value, GenericAlias(tuple, (*get_args(kind), ...)))
+
+
 def _is_text_or_parts(kind: object) -> bool:
     return str in get_args(kind) and any(get_origin(arg) is tuple for arg in get_args(kind))
 
@@ -104,6 +117,7 @@ _converter.register_structure_hook(str, partial(_exact, str))
 _converter.register_structure_hook(int, partial(_exact, int))
 _converter.register_structure_hook(float, _number)
 _converter.register_structure_hook_func(lambda t: t is object, lambda value, _: copy_json(value))
+_converter.register_structure_hook_func(_is_sequence, _sequence)
 _converter.register_structure_hook_func(_is_text_or_parts, _text_or_parts)
 
 

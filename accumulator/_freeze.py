@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+from itertools import islice
 from typing import TypeVar, cast
 
 from . import _wire as wire
@@ -30,6 +31,7 @@ from .completion import (
     Message,
     PromptTokensDetails,
     TokenLogprob,
+    TokenLogprobs,
     ToolCall,
     TopLogprob,
     Usage,
@@ -154,11 +156,17 @@ def _logprobs(state: LogprobsState) -> ChoiceLogprobs:
     )
 
 
-def _tokens(state: TokensState) -> tuple[TokenLogprob, ...]:
-    # Each token is converted once, however often someone looks.
-    state.seen += map(_token, state.unseen)
-    state.unseen = []
-    return tuple(state.seen)
+def _tokens(state: TokensState) -> TokenLogprobs:
+    # The list of runs only grows, so its first entries can be shared until someone looks.
+    runs, until = state.runs, len(state.runs)
+    return TokenLogprobs(
+        state.count,
+        lambda: tuple(
+            _token(token)
+            for run in islice(runs, until)
+            for token in (run.read() if isinstance(run, wire.UnreadTokens) else run)
+        ),
+    )
 
 
 def _token(token: wire.TokenLogprob) -> TokenLogprob:

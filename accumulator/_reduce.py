@@ -18,7 +18,6 @@ from typing import Literal, cast
 from msgspec import Struct, field
 
 from . import _wire as wire
-from . import completion as public
 from ._text import Text
 from ._wire import heal, healed
 from .errors import LimitExceededError, ProblemKind
@@ -91,12 +90,14 @@ class AudioState(Struct):
 
 
 class TokensState(Struct):
-    """The token logprobs of one list: those already looked at, and those still as the wire
-    brought them.
-    """
+    """Token logprobs in the runs in which they came."""
 
-    seen: list[public.TokenLogprob] = field(default_factory=list)
-    unseen: list[wire.TokenLogprob] = field(default_factory=list)
+    runs: list[list[wire.TokenLogprob] | wire.UnreadTokens] = field(default_factory=list)
+    count: int = 0
+
+    def add(self, run: list[wire.TokenLogprob]) -> None:
+        self.runs.append(run)
+        self.count += len(run)
 
 
 class LogprobsState(Struct):
@@ -161,7 +162,7 @@ class IndexedList:
 class Reducer:
     """Applies chunks to a `State`; what is odd about them goes to `report`."""
 
-    __slots__ = ("_careful", "_halved", "_levels", "_limits", "_report", "state")
+    __slots__ = ("_careful", "_halved", "_levels", "_limits", "_report", "ended", "state")
 
     def __init__(self, rules: Rules, limits: Limits, report: Report) -> None:
         self.state = State()
@@ -169,6 +170,7 @@ class Reducer:
         self._limits = limits
         self._report = report
         self._halved: list[Text] = []  # texts that end in half a surrogate pair
+        self.ended = False  # what follows is not read any more
         self._careful = False  # whether a fragment may hold or complete such a half
 
     @property
@@ -182,20 +184,15 @@ class Reducer:
             return "complete"
         return "truncated" if state.closed else "open"
 
-    @property
-    def ended(self) -> bool:
-        """Whether what follows is not read any more."""
-        return self.state.done or self.state.failed
-
     def end(self) -> None:
         """`[DONE]` was read."""
-        self.state.done = True
+        self.state.done = self.ended = True
 
     def fail(self, error: object) -> None:
         """The server sent an error in place of the rest."""
         error, lone = healed(error)
         self._report_lone(lone)
-        self.state.failed = True
+        self.state.failed = self.ended = True
         self.state.error = error
         self._report("server_error", f"the server sent an error: {_brief(error)}", None, error)
 
@@ -235,6 +232,35 @@ class Reducer:
             self._apply_choice(position, choice)
         if self._careful:
             self._halved = [text for text in self._halved if text.half]
+
+    def open_text(self, field: str, choice: int, call: int | None) -> Text | None:
+        """Give the text that a fragment is appended to, if that is all that a chunk with it does.
+
+        `field` is a text of the delta, or "arguments" of the call with an index. None if the chunk
+        may do more: open a choice or a call, go on after its finish reason, complete a character.
+        """
+        state = self.state.choices.get(choice)
+        if state is None or state.finish_reason or self._halved:
+            return None
+        if field != "arguments":
+            return None if state.parts is not None else cast("Text | None", getattr(state, field))
+        calls = state.calls
+        place = None if calls is None or call is None else calls.by_index.get(call)
+        if calls is None or place is None:
+            return None
+        held = calls.items[place]
+        return None if held.function is None or held.scan is not None else held.function.text
+
+    def open_tokens(self, choice: int) -> TokensState | None:
+        """Give the state that a choice's next content logprobs are added to, if there is one."""
+        state = self.state.choices.get(choice)
+        return None if state is None or state.logprobs is None else state.logprobs.content
+
+    def set_last_call(self, choice: int, call: int) -> None:
+        """Remember the call that the last fragment of a choice went to."""
+        calls = self.state.choices[choice].calls
+        if calls is not None:
+            calls.last = calls.by_index[call]
 
     def check(self, chunk: wire.Chunk) -> None:
         """Raise LimitExceededError if the chunk would open more choices or calls than allowed."""
@@ -477,10 +503,10 @@ class Reducer:
         into = state.logprobs = state.logprobs or LogprobsState()
         if logprobs.content is not None:
             into.content = into.content or TokensState()
-            into.content.unseen += logprobs.content
+            into.content.add(logprobs.content)
         if logprobs.refusal is not None:
             into.refusal = into.refusal or TokensState()
-            into.refusal.unseen += logprobs.refusal
+            into.refusal.add(logprobs.refusal)
         into.extra = self._merge_extra("choice.logprobs", into.extra, logprobs.extra)
 
     def _larger(self, into: Struct, usage: Struct) -> None:

@@ -17,26 +17,34 @@ class Text:
     last look.
     """
 
-    __slots__ = ("_fragments", "_seen", "_unseen", "half")
+    __slots__ = ("_seen", "_unseen", "fragments", "half")
 
     def __init__(self, seen: str = "") -> None:
         self._seen = seen
         self._unseen: bytearray | None = None
-        self._fragments: list[str] = []
+        self.fragments: list[str] = []
         self.half = ""  # the first half of a surrogate pair whose second has not arrived
 
     def append(self, fragment: str) -> None:
         """Add a fragment; it holds no half of a surrogate pair."""
-        fragments = self._fragments
+        fragments = self.fragments
         fragments.append(fragment)
-        if len(fragments) == _COMPACT_AT:
-            if self._unseen is None:
-                self._unseen = bytearray()
-            self._unseen += "".join(fragments).encode()
-            fragments.clear()
+        if len(fragments) >= _COMPACT_AT:
+            self._compact()
+
+    def compact(self) -> None:
+        """Join the fragments if they are many; for those who add to `fragments` directly."""
+        if len(self.fragments) >= _COMPACT_AT:
+            self._compact()
+
+    def _compact(self) -> None:
+        if self._unseen is None:
+            self._unseen = bytearray()
+        self._unseen += "".join(self.fragments).encode()
+        self.fragments.clear()
 
     def __str__(self) -> str:
-        fragments = self._fragments
+        fragments = self.fragments
         if self._unseen:
             fragments.insert(0, self._unseen.decode())
             self._unseen = None
@@ -46,9 +54,9 @@ class Text:
         return self._seen
 
     def __bool__(self) -> bool:
-        return bool(self._seen or self._unseen or any(self._fragments))
+        return bool(self._seen or self._unseen or any(self.fragments))
 
     def equals(self, text: str) -> bool:
         """Compare with a string, at a cost that grows with that string and not with this one."""
-        known = len(self._seen) + len(self._unseen or b"") + sum(map(len, self._fragments))
+        known = len(self._seen) + len(self._unseen or b"") + sum(map(len, self.fragments))
         return known <= 4 * len(text) and str(self) == text

@@ -38,6 +38,7 @@ __all__ = [
     "TooDeepError",
     "ToolCallFragment",
     "TopLogprob",
+    "UnreadTokens",
     "Usage",
     "decode_typed",
     "decode_untyped",
@@ -71,6 +72,20 @@ class TokenLogprob(Struct, forbid_unknown_fields=True, gc=False):
     bytes: list[int] | None = None
     top_logprobs: list[TopLogprob] | None = None
     extra: Extra | None = None
+
+
+class UnreadTokens(Struct, gc=False):
+    """Token logprobs as JSON rows that were found valid; read again only when someone looks."""
+
+    rows: bytes
+    decode: Callable[[bytes], list[object]]
+    place: int  # of the tokens in a row
+
+    def read(self) -> list[TokenLogprob]:
+        found: list[TokenLogprob] = []
+        for row in cast("list[tuple[object, ...]]", self.decode(self.rows)):
+            found += cast("list[TokenLogprob]", row[self.place])
+        return found
 
 
 class Logprobs(Struct, forbid_unknown_fields=True):

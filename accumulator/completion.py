@@ -9,7 +9,8 @@ Source of the fields: OpenAI API reference, "The chat completion object"; SPEC s
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
+from typing import overload
 
 import msgspec
 from attrs import field, frozen
@@ -30,6 +31,7 @@ __all__ = [
     "Message",
     "PromptTokensDetails",
     "TokenLogprob",
+    "TokenLogprobs",
     "ToolCall",
     "TopLogprob",
     "Usage",
@@ -62,12 +64,57 @@ class TokenLogprob:
     extra: JsonObject = field(factory=dict)
 
 
+class TokenLogprobs(Sequence[TokenLogprob]):
+    """A tuple of `TokenLogprob` whose entries are made when one is first looked at.
+
+    With the likeliest tokens at each position they are many times the text, and most callers only
+    pass them on or never look.
+    """
+
+    __slots__ = ("_length", "_made", "_make")
+
+    def __init__(self, length: int, make: Callable[[], tuple[TokenLogprob, ...]]) -> None:
+        self._length = length
+        self._make: Callable[[], tuple[TokenLogprob, ...]] | None = make
+        self._made: tuple[TokenLogprob, ...] = ()
+
+    def _all(self) -> tuple[TokenLogprob, ...]:
+        if self._make is not None:
+            self._made = self._make()
+            self._make = None
+        return self._made
+
+    def __len__(self) -> int:
+        return self._length
+
+    @overload
+    def __getitem__(self, place: int) -> TokenLogprob: ...
+    @overload
+    def __getitem__(self, place: slice) -> tuple[TokenLogprob, ...]: ...
+    def __getitem__(self, place: int | slice) -> TokenLogprob | tuple[TokenLogprob, ...]:
+        return self._all()[place]
+
+    def __eq__(self, other: Json) -> bool:
+        if not isinstance(other, (TokenLogprobs, tuple, list)):
+            return NotImplemented
+        return self._length == len(other) and self._all() == tuple(other)
+
+    def __hash__(self) -> int:
+        return hash(self._all())
+
+    def __repr__(self) -> str:
+        return repr(self._all())
+
+    def __reduce__(self) -> tuple[Json, ...]:
+        return tuple, (list(self._all()),)
+
+
 @frozen(kw_only=True)
 class ChoiceLogprobs:
     """The token log probabilities of a choice: of its content, and of its refusal."""
 
-    content: tuple[TokenLogprob, ...] | None = field(default=None, metadata=NULLABLE)
-    refusal: tuple[TokenLogprob, ...] | None = field(default=None, metadata=NULLABLE)
+    content: Sequence[TokenLogprob] | None = field(default=None, metadata=NULLABLE)
+    refusal: Sequence[TokenLogprob] | None = field(default=None, metadata=NULLABLE)
     extra: JsonObject = field(factory=dict)
 
 

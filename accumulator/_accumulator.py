@@ -5,11 +5,12 @@ end.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from math import inf
 
 from ._freeze import freeze
 from ._reduce import Reducer, Status
+from ._schema import Names, find_schema, unknown_names
 from ._shortcut import Shortcut
 from ._sse import Event, EventParser, single_lines, split
 from ._wire import (
@@ -43,6 +44,8 @@ __all__ = ["Accumulator"]
 _MOST_PROBLEMS = 100  # a server can go wrong in every chunk; all are counted, these many are kept
 _EXCERPT = 200  # characters of an unreadable text that its problem keeps
 _LONGEST_BACKOFF = 256  # chunks
+_MOST_SHAPES = 8  # that one stream has decoders made for
+_TYPED_DEPTH = 16  # what a typed decoder takes nests less deep
 _DONE = b"[DONE]"
 
 
@@ -61,6 +64,7 @@ class Accumulator:
         "_backoff",
         "_by_line",
         "_counts",
+        "_decode",
         "_event",
         "_limits",
         "_line_end",
@@ -68,6 +72,7 @@ class Accumulator:
         "_met",
         "_most_bytes",
         "_most_pending",
+        "_names",
         "_offset",
         "_one_chunk_waits",
         "_parser",
@@ -75,6 +80,7 @@ class Accumulator:
         "_queue",
         "_reducer",
         "_rules",
+        "_shapes_left",
         "_shortcut",
         "_size",
         "_strict",
@@ -115,6 +121,12 @@ class Accumulator:
         # is wasted.
         self._untyped = 0
         self._backoff = 1
+        self._decode: Callable[[bytes], Chunk] = decode_typed
+        self._names: Names = ((), (), (), ())  # the fields that it knows beyond the API's
+        # A shape is not worth its Structs where another rule moves fields out of their places.
+        self._shapes_left = _MOST_SHAPES
+        if rules.moves or (limits.depth is not None and limits.depth < _TYPED_DEPTH):
+            self._decode, self._shapes_left = _refuse, 0
 
     # --- input ---
 
@@ -299,20 +311,31 @@ class Accumulator:
             return
         chunk = None
         offset = self._parser.start
+        apply = self._reducer.apply
         try:
             for line in lines:
-                start, offset = offset, offset + len(line) + 2
-                if line.startswith(b"data: {"):
-                    self._event += 1
-                    self._offset = start
-                    chunk = self._apply_text(line[6:])
-                else:
-                    self._apply_events(split(line, start))
+                self._offset = offset
+                offset += len(line) + 2
+                if self._untyped or not line.startswith(b"data: {"):
                     chunk = None
-                if chunk is None and self._reducer.ended:
-                    return
-        except AccumulatorError:
+                else:
+                    try:
+                        chunk = self._decode(line[6:])
+                    except (ValueError, RecursionError):
+                        chunk = None
+                if chunk is None:
+                    self._apply_events(split(line, self._offset))
+                    if self._reducer.ended:
+                        return
+                else:
+                    self._event += 1
+                    apply(chunk)
+                    if self._met is not None:
+                        self._raise_met()
+        except AccumulatorError as error:
             self._queue += split(data[offset - self._parser.start :], offset)
+            if isinstance(error, LimitExceededError):
+                raise self._exceeded(error) from None
             raise
         if shortcut is not None and chunk is not None:
             shortcut.learn(lines[-1], chunk)
@@ -348,13 +371,15 @@ class Accumulator:
 
     def _apply_text(self, text: bytes, *, unterminated: bool = False) -> Chunk | None:
         """Apply the data of one event; return the chunk if the typed decoder took it."""
+        refused = False
         if self._untyped:
             self._untyped -= 1
-        elif not self._rules.moves:
+        else:
             try:
-                chunk = decode_typed(text)
+                chunk = self._decode(text)
             except (ValueError, RecursionError):
-                # More than the API's fields, or no chunk at all: the general way tells.
+                # More than the decoder knows, or no chunk at all: the general way tells.
+                refused = True
                 self._untyped = self._backoff
                 self._backoff = min(2 * self._backoff, _LONGEST_BACKOFF)
             else:
@@ -377,9 +402,23 @@ class Accumulator:
         except TooDeepError as error:
             self._too_deep(str(error))
         else:
+            if not has_halves and self._has_brackets(valid):
+                self._check_depth(value)
             self._apply_value(value, copying=has_halves, has_halves=has_halves)
+            if refused and isinstance(value, dict):
+                self._learn_shape(value)
         self._raise_met()
         return None
+
+    def _learn_shape(self, value: Mapping[str, object]) -> None:
+        """Look for a typed decoder that knows the fields of a chunk that one refused."""
+        if self._shapes_left:
+            names = unknown_names(value, self._names)
+            schema = None if names is None else find_schema(names)
+            if schema is not None:
+                self._shapes_left -= 1
+                self._names, self._decode = schema.names, schema.decode
+                self._untyped, self._backoff = 0, 1
 
     def _apply_lines(self, text: str, why: str, *, unterminated: bool) -> None:
         """Apply the `data` lines of an event that are no JSON together; in logs without blank
@@ -402,10 +441,9 @@ class Accumulator:
     def _apply_value(
         self, value: object, *, copying: bool, has_halves: bool = False, sized: bool = True
     ) -> None:
-        bound = self._limits.depth
         try:
-            if bound is not None and isinstance(value, dict) and exceeds_depth(value, bound):
-                raise self._exceeded(LimitExceededError("depth", bound))
+            if not sized or copying:
+                self._check_depth(value)
             reading = read_chunk(value, self._rules.moved, copying=copying, has_halves=has_halves)
         except InvalidChunkError as error:
             self._report("invalid_chunk", str(error))
@@ -435,6 +473,7 @@ class Accumulator:
         except (MalformedJsonError, TooDeepError):
             value, has_halves = text, False
         if isinstance(value, dict) and value.get("error") is not None:
+            self._check_depth(value)
             self._apply_value(value, copying=has_halves, has_halves=has_halves)
         else:
             self._reducer.fail(value)
@@ -472,6 +511,16 @@ class Accumulator:
         error = IncompleteStreamError if problem.kind == "unterminated_event" else DecodeError
         raise error(message, partial=partial, problems=problems, problem=problem)
 
+    def _has_brackets(self, text: str) -> bool:
+        """Whether a text has brackets enough to pass the limit on depth."""
+        bound = self._limits.depth
+        return bound is not None and text.count("{") + text.count("[") > bound
+
+    def _check_depth(self, value: object) -> None:
+        bound = self._limits.depth
+        if bound is not None and isinstance(value, dict) and exceeds_depth(value, bound):
+            raise self._exceeded(LimitExceededError("depth", bound))
+
     def _too_deep(self, message: str) -> None:
         if self._limits.depth is not None:
             raise self._exceeded(LimitExceededError("depth", self._limits.depth))
@@ -494,6 +543,10 @@ class Accumulator:
     def _check_open(self) -> None:
         if self._reducer.state.closed:
             raise ValueError("the accumulator is closed")
+
+
+def _refuse(text: bytes) -> Chunk:
+    raise ValueError
 
 
 def _is_chunk_line(line: bytes) -> bool:

@@ -95,7 +95,8 @@ def _is_sequence(kind: object) -> bool:
 def _sequence(value: object, kind: object) -> object:
     if not isinstance(value, Sequence) or isinstance(value, str):
         raise TypeError(f"expected a list, got {type(value).__name__}")
-    return _converter.structure(value, GenericAlias(tuple, (*get_args(kind), ...)))
+    kind_of_tuple = cast("type[object]", GenericAlias(tuple, (*get_args(kind), ...)))
+    return _converter.structure(value, kind_of_tuple)
 
 
 def _is_text_or_parts(kind: object) -> bool:

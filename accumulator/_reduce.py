@@ -208,10 +208,16 @@ class Reducer:
 
     def apply(self, chunk: wire.Chunk, *, has_halves: bool = False) -> None:
         """Merge a chunk. Raises LimitExceededError, with the state as it was."""
-        self.check(chunk)
         choices = chunk.choices or ()
-        self._careful = has_halves or bool(self._halved)
         state = self.state
+        for choice in choices:
+            # Most chunks open neither a choice nor a call.
+            delta = choice.delta
+            if choice.index not in state.choices or (delta is not None and delta.tool_calls):
+                self.check(chunk)
+                break
+        if has_halves or self._careful:
+            self._careful = has_halves or bool(self._halved)
         if chunk.id is not None and chunk.id != state.last_id:
             self._apply_id(chunk.id)
         if not state.model and chunk.model is not None:
@@ -232,6 +238,7 @@ class Reducer:
             self._apply_choice(position, choice)
         if self._careful:
             self._halved = [text for text in self._halved if text.half]
+            self._careful = bool(self._halved)
 
     def open_text(self, field: str, choice: int, call: int | None) -> Text | None:
         """Give the text that a fragment is appended to, if that is all that a chunk with it does.
@@ -302,13 +309,17 @@ class Reducer:
         state.last_id = id_ or state.last_id
 
     def _apply_usage(self, usage: wire.Usage) -> None:
-        state = self.state
-        if state.usage is None:
-            state.usage = wire.Usage()
-        self._larger(state.usage, usage)
+        into = self.state.usage
+        if into is None:
+            into = self.state.usage = wire.Usage()
+        elif usage == into:
+            return
+        self._larger(into, usage)
 
     def _apply_choice(self, position: int, choice: wire.Choice) -> None:
-        index = _index(choice, position)
+        index = choice.index
+        if index is None:
+            index = position
         state = self.state.choices.get(index)
         if state is None:
             state = self.state.choices[index] = ChoiceState()
@@ -336,7 +347,10 @@ class Reducer:
             state.role = delta.role
         if delta.content is not None:
             if state.parts is None:
-                state.content = self._join(state.content, delta.content)
+                if state.content is None or self._careful:
+                    state.content = self._join(state.content, delta.content)
+                else:
+                    state.content.append(delta.content)
             else:
                 self._add_part(state.parts, delta.content)
         if delta.parts is not None:
@@ -510,23 +524,23 @@ class Reducer:
         into.extra = self._merge_extra("choice.logprobs", into.extra, logprobs.extra)
 
     def _larger(self, into: Struct, usage: Struct) -> None:
-        """Keep the larger of two counts, field by field, whether a server sends totals or what
-        was so far.
+        """Keep the larger of two counts, field by field, whether a server sends totals or what was
+        so far.
         """
-        for name in usage.__struct_fields__:
-            new = getattr(usage, name)
-            if new is None:
+        for name in into.__struct_fields__:
+            new, old = getattr(usage, name), getattr(into, name)
+            if new is None or new == old:
                 continue
-            old = getattr(into, name)
-            if isinstance(new, Struct):
+            if type(new) is int:
+                if old is None or new > old:
+                    setattr(into, name, new)
+            elif isinstance(new, Struct):
                 if old is None:
                     old = type(new)()
                     setattr(into, name, old)
                 self._larger(old, new)
-            elif isinstance(new, dict):
+            else:
                 setattr(into, name, self._larger_json(old or wire.Extra(), new))
-            elif old is None or new > old:
-                setattr(into, name, new)
 
     def _larger_json(
         self, into: JsonObject, usage: JsonObject, *, nested: bool = False
@@ -558,15 +572,19 @@ class Reducer:
         return into
 
     def _merge(self, level: Level, into: JsonObject, fields: JsonObject, *, nested: bool) -> None:
+        names, kinds = level.names, level.kinds
         for name, value in fields.items():
-            if value is not None:
-                into_value = self._merged(
-                    level, level.policy(name, value), name, into.get(name), value
-                )
-                if into_value is not None:
-                    into[name] = into_value
-            elif nested:
-                into.setdefault(name, None)
+            if value is None:
+                if nested:
+                    into.setdefault(name, None)
+                continue
+            policy = names.get(name) or kinds[type(value)]
+            if policy == "last" and not self._careful:
+                into[name] = value
+                continue
+            merged = self._merged(level, policy, name, into.get(name), value)
+            if merged is not None:
+                into[name] = merged
 
     def _merged(
         self, level: Level, policy: Policy, name: str, old: object, value: object

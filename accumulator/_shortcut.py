@@ -331,7 +331,7 @@ def _changing(chunk: Chunk, *, many: bool) -> tuple[str, Choice, ToolCallFragmen
     delta = choice.delta
     if delta is None or choice.index is None or choice.finish_reason or choice.usage is not None:
         return None
-    if many and delta.role is not None:
+    if many and (delta.role is not None or choice.logprobs is not None):
         return None  # another choice may have none yet
     texts = [name for name in _TEXT_FIELDS if getattr(delta, name) is not None]
     if delta.tool_calls and len(delta.tool_calls) == 1 and not texts and choice.logprobs is None:

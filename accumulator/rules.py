@@ -145,17 +145,13 @@ class Level:
     levels below.
     """
 
-    __slots__ = ("_below", "_kinds", "_names", "_other")
+    __slots__ = ("_below", "_other", "kinds", "names")
 
     def __init__(self) -> None:
-        self._names: dict[str, Policy] = {}
-        self._kinds: dict[type, Policy] = {}
+        self.names: dict[str, Policy] = {}
+        self.kinds: dict[type, Policy] = {}
         self._below: dict[str, Level] = {}
         self._other = self
-
-    def policy(self, name: str, value: object) -> Policy:
-        """Look up the rule for a field's value: by its name, else by the kind of the value."""
-        return self._names.get(name) or self._kinds[type(value)]
 
     def below(self, name: str) -> Level:
         """Look up the rows for the objects that stand under a field."""
@@ -163,7 +159,7 @@ class Level:
 
     def unnamed(self, value: object) -> Policy:
         """Look up the rule for a value that is not of its field's type."""
-        return self._kinds[type(value)]
+        return self.kinds[type(value)]
 
     @classmethod
     def compile(cls, rows: Mapping[str, Policy], prefix: str) -> Level:
@@ -173,9 +169,9 @@ class Level:
         }
         for path, policy in own.items():
             if "." not in path and not path.startswith("<"):
-                level._names[path] = policy
+                level.names[path] = policy
         for type_, kind in _KINDS.items():
-            level._kinds[type_] = own.get(kind, "last")
+            level.kinds[type_] = own.get(kind, "last")
         if not prefix.endswith("<object>"):
             for name in {path.split(".")[0] for path in own if "." in path}:
                 level._below[name] = cls.compile(rows, f"{prefix}.{name}")

@@ -21,6 +21,7 @@ from ._wire import (
     decode_typed,
     decode_untyped,
     exceeds_depth,
+    healed,
     is_chunk_like,
     read_chunk,
 )
@@ -45,6 +46,7 @@ _MOST_PROBLEMS = 100  # a server can go wrong in every chunk; all are counted, t
 _EXCERPT = 200  # characters of an unreadable text that its problem keeps
 _LONGEST_BACKOFF = 256  # chunks
 _MOST_SHAPES = 8  # that one stream has decoders made for
+_STACK_DEPTH = 200  # levels that can be merged without exhausting the stack, limit or not
 _TYPED_DEPTH = 16  # what a typed decoder takes nests less deep
 _DONE = b"[DONE]"
 
@@ -314,8 +316,7 @@ class Accumulator:
         apply = self._reducer.apply
         try:
             for line in lines:
-                self._offset = offset
-                offset += len(line) + 2
+                start, offset = offset, offset + len(line) + 2
                 if self._untyped or not line.startswith(b"data: {"):
                     chunk = None
                 else:
@@ -324,11 +325,12 @@ class Accumulator:
                     except (ValueError, RecursionError):
                         chunk = None
                 if chunk is None:
-                    self._apply_events(split(line, self._offset))
+                    self._apply_events(split(line, start))
                     if self._reducer.ended:
                         return
                 else:
                     self._event += 1
+                    self._offset = start
                     apply(chunk)
                     if self._met is not None:
                         self._raise_met()
@@ -394,17 +396,24 @@ class Accumulator:
         if text.strip() == _DONE:
             self._reducer.end()
             return None
-        valid = self._decode_utf8(text)
+        valid = text.decode("utf-8", "replace")
+        bad_utf8 = "\ufffd" in valid and not _is_utf8(text)
         try:
             value, has_halves = decode_untyped(valid)
         except MalformedJsonError as error:
+            if bad_utf8:
+                self._report_utf8()
             self._apply_lines(valid, str(error), unterminated=unterminated)
         except TooDeepError as error:
             self._too_deep(str(error))
         else:
-            if not has_halves and self._has_brackets(valid):
-                self._check_depth(value)
-            self._apply_value(value, copying=has_halves, has_halves=has_halves)
+            self._apply_value(
+                value,
+                copying=has_halves,
+                has_halves=has_halves,
+                bad_utf8=bad_utf8,
+                may_be_deep=self._has_brackets(valid),
+            )
             if refused and isinstance(value, dict):
                 self._learn_shape(value)
         self._raise_met()
@@ -427,9 +436,10 @@ class Accumulator:
         lines = text.split("\n")
         each = [_parsed(line) for line in lines] if len(lines) > 1 else []
         if each and (any(isinstance(value, dict) for value in each) or None not in each):
-            for line in lines:
+            for place, line in enumerate(lines, 1):
                 if not self._reducer.ended and line and not line.isspace():
-                    self._apply_text(line.encode(), unterminated=unterminated and line is lines[-1])
+                    is_last = place == len(lines)
+                    self._apply_text(line.encode(), unterminated=unterminated and is_last)
             return
         if unterminated:
             self._report(
@@ -439,10 +449,17 @@ class Accumulator:
             self._report("malformed_json", why, None, text[:_EXCERPT])
 
     def _apply_value(
-        self, value: object, *, copying: bool, has_halves: bool = False, sized: bool = True
+        self,
+        value: object,
+        *,
+        copying: bool,
+        has_halves: bool = False,
+        sized: bool = True,
+        bad_utf8: bool = False,
+        may_be_deep: bool = True,
     ) -> None:
         try:
-            if not sized or copying:
+            if may_be_deep:
                 self._check_depth(value)
             reading = read_chunk(value, self._rules.moved, copying=copying, has_halves=has_halves)
         except InvalidChunkError as error:
@@ -457,8 +474,11 @@ class Accumulator:
             self._reducer.check(reading.chunk)
         except LimitExceededError as error:
             raise self._exceeded(error) from None
+        if bad_utf8:
+            self._report_utf8()
         for misfit in reading.misfits:
-            self._report("invalid_field", misfit.message, misfit.path, misfit.value)
+            found, _ = healed(misfit.value)
+            self._report("invalid_field", misfit.message, misfit.path, found)
         self._reducer.apply(reading.chunk, has_halves=reading.has_halves)
         for _ in range(reading.lone):
             self._report("lone_surrogate", "half a surrogate pair, replaced by U+FFFD")
@@ -467,24 +487,23 @@ class Accumulator:
 
     def _apply_error(self, data: bytes) -> None:
         """Apply an event named `error`: its JSON, else its text, is the server's error."""
-        text = self._decode_utf8(data)
+        text = data.decode("utf-8", "replace")
+        bad_utf8 = not _is_utf8(data)
         try:
             value, has_halves = decode_untyped(text)
+            self._check_depth(value)
         except (MalformedJsonError, TooDeepError):
             value, has_halves = text, False
         if isinstance(value, dict) and value.get("error") is not None:
-            self._check_depth(value)
-            self._apply_value(value, copying=has_halves, has_halves=has_halves)
+            self._apply_value(value, copying=has_halves, has_halves=has_halves, bad_utf8=bad_utf8)
         else:
+            if bad_utf8:
+                self._report_utf8()
             self._reducer.fail(value)
         self._raise_met()
 
-    def _decode_utf8(self, data: bytes) -> str:
-        try:
-            return data.decode()
-        except UnicodeDecodeError:
-            self._report("invalid_utf8", "bytes that are not UTF-8, replaced by U+FFFD")
-            return data.decode("utf-8", "replace")
+    def _report_utf8(self) -> None:
+        self._report("invalid_utf8", "bytes that are not UTF-8, replaced by U+FFFD")
 
     # --- problems and limits ---
 
@@ -512,13 +531,14 @@ class Accumulator:
         raise error(message, partial=partial, problems=problems, problem=problem)
 
     def _has_brackets(self, text: str) -> bool:
-        """Whether a text has brackets enough to pass the limit on depth."""
-        bound = self._limits.depth
-        return bound is not None and text.count("{") + text.count("[") > bound
+        """Whether a text has brackets enough to be nested too deep."""
+        return text.count("{") + text.count("[") > (self._limits.depth or _STACK_DEPTH)
 
     def _check_depth(self, value: object) -> None:
         bound = self._limits.depth
-        if bound is not None and isinstance(value, dict) and exceeds_depth(value, bound):
+        if exceeds_depth(value, bound or _STACK_DEPTH):
+            if bound is None:
+                raise TooDeepError(f"nested deeper than {_STACK_DEPTH} levels")
             raise self._exceeded(LimitExceededError("depth", bound))
 
     def _too_deep(self, message: str) -> None:
@@ -543,6 +563,14 @@ class Accumulator:
     def _check_open(self) -> None:
         if self._reducer.state.closed:
             raise ValueError("the accumulator is closed")
+
+
+def _is_utf8(data: bytes) -> bool:
+    try:
+        data.decode()
+    except UnicodeDecodeError:
+        return False
+    return True
 
 
 def _refuse(text: bytes) -> Chunk:

@@ -52,6 +52,7 @@ class FunctionState(Struct):
     name: Text | None = None
     text: Text | None = None
     extra: JsonObject | None = None
+    scan: JsonScan | None = None  # of the text, once somebody asked whether it is whole
 
 
 class CallState(Struct):
@@ -63,7 +64,6 @@ class CallState(Struct):
     function: FunctionState | None = None
     custom: FunctionState | None = None
     extra: JsonObject | None = None
-    scan: JsonScan | None = None
 
     @property
     def named(self) -> FunctionState:
@@ -169,7 +169,7 @@ class Reducer:
         self._levels = rules.levels
         self._limits = limits
         self._report = report
-        self._halved: list[Text] = []  # texts that end in half a surrogate pair
+        self._halved: dict[int, Text] = {}  # texts that end in half a surrogate pair, by identity
         self.ended = False  # what follows is not read any more
         self._careful = False  # whether a fragment may hold or complete such a half
 
@@ -199,11 +199,10 @@ class Reducer:
     def close(self) -> None:
         """No more input will come."""
         self.state.closed = True
-        for text in self._halved:
-            if text.half:
-                text.half = ""
-                text.append("\ufffd")
-                self._report_lone(1)
+        for text in self._halved.values():
+            text.half = ""
+            text.append("\ufffd")
+            self._report_lone(1)
         self._halved.clear()
 
     def apply(self, chunk: wire.Chunk, *, has_halves: bool = False) -> None:
@@ -237,7 +236,6 @@ class Reducer:
         for position, choice in enumerate(choices):
             self._apply_choice(position, choice)
         if self._careful:
-            self._halved = [text for text in self._halved if text.half]
             self._careful = bool(self._halved)
 
     def open_text(self, field: str, choice: int, call: int | None) -> Text | None:
@@ -256,7 +254,9 @@ class Reducer:
         if calls is None or place is None:
             return None
         held = calls.items[place]
-        return None if held.function is None or held.scan is not None else held.function.text
+        return (
+            None if held.function is None or held.function.scan is not None else held.function.text
+        )
 
     def open_tokens(self, choice: int) -> TokensState | None:
         """Give the state that a choice's next content logprobs are added to, if there is one."""
@@ -292,13 +292,19 @@ class Reducer:
                 raise LimitExceededError("tool_calls", limit)
 
     def _count_new(self, calls: CallsState, fragments: Iterable[wire.ToolCallFragment]) -> int:
-        """Count the calls that the fragments of one delta would open."""
+        """Count the calls that the fragments of one delta may open: never too few, and too many
+        only where several fragments of a call bring another id and a name each.
+        """
         count = 0
         opened: set[int | str | None] = set()
         for fragment in fragments:
-            if self._find_call(calls, fragment)[0] is None:
-                count += (fragment.id or fragment.index) not in opened
-                opened |= {fragment.id or fragment.index, fragment.index}
+            id_, index = fragment.id or None, fragment.index
+            starts = bool(id_ and _name_of(fragment))
+            if self._find_call(calls, fragment)[0] is not None:
+                count += starts and (id_ not in calls.by_id or index not in calls.by_index)
+            elif starts or (id_ if index is None else index) not in opened:
+                count += 1
+                opened |= {id_, index}
         return count
 
     def _apply_id(self, id_: str) -> None:
@@ -406,10 +412,7 @@ class Reducer:
             call.type = fragment.type
         if fragment.function is not None:
             call.function = call.function or FunctionState()
-            arguments = fragment.function.arguments
-            if call.scan is not None and arguments:
-                call.scan.push(arguments)
-            self._apply_function(call.function, fragment.function.name, arguments)
+            self._apply_function(call.function, fragment.function.name, fragment.function.arguments)
             call.function.extra = self._merge_extra(
                 "delta", call.function.extra, fragment.function.extra
             )
@@ -426,8 +429,7 @@ class Reducer:
         guess, if it is.
         """
         id_, index = fragment.id, fragment.index
-        source = fragment.function or fragment.custom
-        name = (source.name if source is not None else None) or ""
+        name = _name_of(fragment)
         held = None if index is None else calls.by_index.get(index)
         known = calls.by_id.get(id_) if id_ else None
         if known is not None:
@@ -461,13 +463,15 @@ class Reducer:
             state.name = self._join(state.name, name)
         if text is not None:
             state.text = self._join(state.text, text)
+            if state.scan is not None:
+                state.scan.push(text)
 
     # --- other typed fields ---
 
     def _apply_parts(self, state: ChoiceState, parts: Iterable[object]) -> None:
         if state.parts is None:
             state.parts = []
-            if state.content is not None and (state.content or state.content.half):
+            if state.content:
                 state.parts.append({"type": "text", "text": state.content})
             state.content = None
         for part in parts:
@@ -619,7 +623,7 @@ class Reducer:
             case _:
                 # A value that its field's rule is not made for goes by its kind.
                 kind = level.unnamed(value)
-                return self._merged(level, "last" if kind == policy else kind, name, old, value)
+                return self._merged(level, "last" if kind == policy else kind, "", old, value)
 
     def _merge_entries(self, level: Level, into: IndexedList, entries: list[object]) -> None:
         for entry in entries:
@@ -657,10 +661,11 @@ class Reducer:
         """
         fragment = text.half + fragment
         text.half = ""
+        self._halved.pop(id(text), None)
         if "\ud800" <= fragment[-1:] <= "\udbff":
             text.half = fragment[-1]
             fragment = fragment[:-1]
-            self._halved.append(text)
+            self._halved[id(text)] = text
         fragment, lone = heal(fragment)
         self._report_lone(lone)
         return fragment
@@ -672,6 +677,11 @@ class Reducer:
 
 def _index(choice: wire.Choice, position: int) -> int:
     return position if choice.index is None else choice.index
+
+
+def _name_of(fragment: wire.ToolCallFragment) -> str:
+    source = fragment.function or fragment.custom
+    return (source.name if source is not None else None) or ""
 
 
 def _brings_content(delta: wire.Delta) -> bool:
@@ -697,14 +707,13 @@ def _another_name(call: CallState, name: str) -> str | None:
 
 def _is_whole(call: CallState) -> bool:
     """Tell whether the arguments so far are complete JSON."""
-    text = call.named.text
+    named = call.named
+    text = named.text
     if text is None:
         return False
-    if call.function is None:
-        return JsonScan(str(text)).complete(lambda: str(text))
-    if call.scan is None:
-        call.scan = JsonScan(str(text))
-    return call.scan.complete(lambda: str(text))
+    if named.scan is None:
+        named.scan = JsonScan(str(text))
+    return named.scan.complete(lambda: str(text))
 
 
 def _may_be_followed(call: CallState, name: str) -> bool:

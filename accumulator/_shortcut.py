@@ -102,15 +102,17 @@ class Template:
         self.tail = line[gaps[-1].end :] + b"\n\n"
         self.between = self.tail + self.head
         quotes = [b'"' if _TYPES[role] is str else b"" for role in self.roles]
-        # Between two gaps of an event: the bytes there, and what stands for them in a row.
+        # Between two gaps of an event: the bytes there, and what stands for them in a row. What was
+        # cut out holds no newline, and no JSON string does: so one in each separator proves that it
+        # separates, and was not swallowed by a string whose end an event left open.
         self.joints = [
-            (line[a.end : b.start], close + b"," + opening)
+            (line[a.end : b.start], close + b",\n" + opening)
             for a, b, close, opening in zip(gaps, gaps[1:], quotes, quotes[1:], strict=False)
         ]
         brackets = (b"[", b"]") if len(gaps) > 1 else (b"", b"")
         self.opening = b"[" + brackets[0] + quotes[0]
         self.close = quotes[-1] + brackets[1] + b"]"
-        self.row_end = quotes[-1] + brackets[1] + b"," + brackets[0] + quotes[0]
+        self.row_end = quotes[-1] + brackets[1] + b",\n" + brackets[0] + quotes[0]
         self.decode = _decoder(tuple(self.roles))
 
     def address(self, key: object) -> tuple[int, int | None]:

@@ -54,7 +54,7 @@ class Text:
         return self._seen
 
     def __bool__(self) -> bool:
-        return bool(self._seen or self._unseen or any(self.fragments))
+        return bool(self._seen or self._unseen or self.half or any(self.fragments))
 
     def equals(self, text: str) -> bool:
         """Compare with a string, at a cost that grows with that string and not with this one."""

@@ -344,7 +344,11 @@ class _Reader:
                 self.misfits.append(Misfit(f"{path}.{name}", error, self.adopt(value)))
             if extra is None:
                 extra = Extra()
-            extra[self.name(name)] = self.adopt(value)
+            value = self.adopt(value)
+            if self.has_halves and kind in (TokenLogprob, TopLogprob):
+                value, lone = healed(value)  # nothing of a token is joined to what comes later
+                self.lone += lone
+            extra[self.name(name)] = value
         if extra is not None:
             out.extra = extra  # type: ignore[attr-defined]  # every Struct that has a table has it
         return out
@@ -682,6 +686,8 @@ def _kind_of(value: object) -> str:
 def exceeds_depth(value: object, bound: int) -> bool:
     """Tell whether a JSON value nests deeper than `bound`, without using the stack for it."""
     level = [value]
+    if not isinstance(value, (dict, list)):
+        return False
     for _ in range(bound):
         level = [
             child

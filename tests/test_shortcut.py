@@ -180,6 +180,35 @@ def test_an_odd_event_in_a_regular_stream_comes_out_the_same(name: str, odd: byt
     assert outcome(pieces(body, 4096)) == expected
 
 
+# Events that are broken each, but whose cuts would make whole strings if they were joined.
+SWALLOWED: dict[str, tuple[str, list[str]]] = {
+    "text": (
+        "text",
+        [text_chunk("a").replace('"a"', '"x\\"'), text_chunk("a").replace('"a"', '","y"')],
+    ),
+    "choices": (
+        "choices in turn",
+        [
+            text_chunk("a", 0).replace('"a"', '"x\\"'),
+            text_chunk("a", 1).replace('"a"', '"],[0,"y"'),
+        ],
+    ),
+    "padding": (
+        "padding",
+        [text_chunk("a", padding="b\\"), text_chunk("a", padding='],["x","y')],
+    ),
+}
+
+
+@pytest.mark.parametrize("name", SWALLOWED)
+def test_a_string_left_open_does_not_swallow_the_next_event(name: str) -> None:
+    stream, broken = SWALLOWED[name]
+    reads = [event(chunk) for chunk in REGULAR[stream]]
+    reads.append(body_of(broken))
+    assert outcome(reads) == outcome(reads, shortcut=False)
+    assert outcome(reads)[3] == {"malformed_json": 2}
+
+
 @given(st.data())
 def test_texts_of_any_kind_come_out_the_same(data: st.DataObject) -> None:
     chunks = data.draw(

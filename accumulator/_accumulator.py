@@ -137,9 +137,16 @@ class Accumulator:
 
         Raises TypeError for anything else, ValueError after `close`, LimitExceededError.
         """
+        shortcut = self._shortcut
+        if shortcut is not None:
+            if shortcut.object is not None:
+                size = shortcut.object.take(chunk, self._most_bytes - self._size)
+                if size:
+                    self._size += size
+                    self._event += 1
+                    return
+            shortcut.forget()
         self._check_open()
-        if self._shortcut is not None:
-            self._shortcut.forget()
         if isinstance(chunk, (bytes, bytearray, memoryview)):
             self._feed_text(bytes(chunk))
         elif isinstance(chunk, str):
@@ -299,8 +306,8 @@ class Accumulator:
     def _apply_read(self, data: bytes) -> None:
         """Apply the whole events of a read: by the shortcut, else one by one."""
         shortcut, bound = self._shortcut, self._limits.event_bytes
-        if shortcut is not None and shortcut.ready:
-            count = shortcut.take(data)
+        if shortcut is not None:
+            count = shortcut.take(data) if shortcut.ready else 0
             if count:
                 self._event += count
                 return
@@ -480,6 +487,8 @@ class Accumulator:
             found, _ = healed(misfit.value)
             self._report("invalid_field", misfit.message, misfit.path, found)
         self._reducer.apply(reading.chunk, has_halves=reading.has_halves)
+        if not sized and self._shortcut is not None and not reading.misfits:
+            self._shortcut.learn_object(value, reading.chunk, reading.size)
         for _ in range(reading.lone):
             self._report("lone_surrogate", "half a surrogate pair, replaced by U+FFFD")
         if reading.error is not None:

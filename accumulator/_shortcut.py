@@ -27,7 +27,16 @@ from msgspec import Struct
 
 from ._reduce import Reducer, TokensState
 from ._text import Text
-from ._wire import Choice, Chunk, Delta, TokenLogprob, ToolCallFragment, UnreadTokens, decode_typed
+from ._wire import (
+    Choice,
+    Chunk,
+    Delta,
+    TokenLogprob,
+    ToolCallFragment,
+    UnreadTokens,
+    decode_typed,
+    heal,
+)
 
 __all__ = ["Shortcut"]
 
@@ -39,6 +48,8 @@ _PADDING = re.compile(_STRING % b"obfuscation")
 _STRINGS = {name: re.compile(_STRING % name.encode()) for name in (*_TEXT_FIELDS, "arguments")}
 _LONGEST_BACKOFF = 256  # reads
 _LF = 10
+Fields = dict[str, object]
+_CONSTANTS = (str, int, type(None))
 
 
 class Gap(Struct):
@@ -156,8 +167,82 @@ def _decoder(roles: tuple[str, ...]) -> Callable[[bytes], list[object]]:
 _decode_string = msgspec.json.Decoder(str).decode
 
 
+class ObjectTemplate:
+    """An SDK's chunk object, or a mapping, without the one text that changes.
+
+    What stands around it is compared as it is: three dicts against the three of a chunk that was
+    read in full and applied.
+    """
+
+    __slots__ = ("_choice", "_chunk", "_delta", "_field", "_index", "_size", "_text")
+
+    def __init__(
+        self, parts: tuple[Fields, Fields, Fields], field: str, size: int, text: Text
+    ) -> None:
+        chunk, choice, delta = parts
+        self._chunk = {**chunk, "choices": None}
+        self._choice = {**choice, "delta": None}
+        self._delta = {**delta, field: None}
+        self._created = type(chunk.get("created"))
+        self._field = field
+        self._text = text
+        self._size = size - len(cast("str", delta[field]))
+
+    def take(self, chunk: object, room: float) -> int:
+        """Append the chunk's text, if nothing else is in it; return how many characters the chunk
+        holds, 0 if nothing was done or they are more than `room`.
+        """
+        parts = _object_parts(chunk)
+        if parts is None:
+            return 0
+        fields, choice, delta = parts
+        text = delta.get(self._field)
+        if type(text) is not str or not (text.isascii() or heal(text) == (text, 0)):
+            return 0
+        # What changes is put in for the comparison, and taken out again: nothing of the caller's
+        # is kept.
+        self._chunk["choices"] = fields["choices"]
+        self._choice["delta"] = choice["delta"]
+        self._delta[self._field] = text
+        same = (
+            delta == self._delta
+            and choice == self._choice
+            and fields == self._chunk
+            # 1 == 1.0 == True, but not for a field that should be an integer.
+            and type(fields.get("created")) is self._created
+            and type(choice.get("index")) is int
+        )
+        self._chunk["choices"] = self._choice["delta"] = None
+        size = self._size + len(text)
+        if not same or size > room:
+            return 0
+        self._text.append(text)
+        return size
+
+
+def _object_parts(chunk: object) -> tuple[Fields, Fields, Fields] | None:
+    """Give the fields of a chunk, of its one choice and of its delta, if they are all there is."""
+    fields = _plain_fields(chunk)
+    choices = fields and fields.get("choices")
+    if not fields or type(choices) is not list or len(choices) != 1:
+        return None
+    choice = _plain_fields(choices[0])
+    delta = _plain_fields(choice.get("delta")) if choice else None
+    return (fields, choice, delta) if choice and delta else None
+
+
+def _plain_fields(value: object) -> Fields | None:
+    if type(value) is dict:
+        return value
+    try:
+        # pydantic: an SDK's object with fields that its class does not know is no plain one.
+        return None if value.__pydantic_extra__ else value.__dict__  # type: ignore[attr-defined]
+    except AttributeError:
+        return None
+
+
 class Shortcut:
-    """Holds the template of a stream and applies reads that fit it."""
+    """Holds the templates of a stream and applies what fits them."""
 
     __slots__ = (
         "_backoff",
@@ -168,6 +253,7 @@ class Shortcut:
         "_texts",
         "_tokens",
         "_wait",
+        "object",
         "ready",
         "single",
     )
@@ -181,12 +267,31 @@ class Shortcut:
         self._calls_seen: set[int] = set()
         self._wait = 0  # how many more reads to go by before learning again
         self._backoff = 1
+        self.object: ObjectTemplate | None = None
         self.ready = False  # there is a template, and nothing else was applied since it held
         self.single = False  # and it has one gap, so that `take_one` can be tried
 
     def forget(self) -> None:
-        """Something else was applied: what the template takes for known may have changed."""
+        """Something else was applied: what the templates take for known may have changed."""
         self.ready = self.single = False
+        self.object = None
+
+    def learn_object(self, value: object, chunk: Chunk, size: int) -> None:
+        """Learn from an object that was read as a chunk, which was applied last."""
+        parts = _object_parts(value)
+        found = _changing(chunk, many=False)
+        if parts is None or found is None or found[1].logprobs is not None:
+            return
+        field, choice, fragment = found
+        state = self._reducer.state
+        text = self._reducer.open_text(field, choice.index or 0, None)
+        if text is None or fragment is not None or not state.model:
+            return
+        constant = [*parts[0].items(), *parts[1].items(), *parts[2].items()]
+        if type(parts[2].get(field)) is str and all(
+            type(value) in _CONSTANTS or name in ("choices", "delta") for name, value in constant
+        ):
+            self.object = ObjectTemplate(parts, field, size, text)
 
     def take_one(self, data: bytes) -> bool:
         """Apply a read that is one event which fits; only if `single`."""
@@ -330,6 +435,8 @@ def _changing(chunk: Chunk, *, many: bool) -> tuple[str, Choice, ToolCallFragmen
     if chunk.usage is not None or not chunk.choices or len(chunk.choices) != 1:
         return None
     choice = chunk.choices[0]
+    if chunk.extra is not None or chunk.moderation is not None or choice.extra is not None:
+        return None
     delta = choice.delta
     if delta is None or choice.index is None or choice.finish_reason or choice.usage is not None:
         return None

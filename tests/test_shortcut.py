@@ -241,6 +241,42 @@ def test_a_damaged_byte_comes_out_the_same(name: str, data: st.DataObject) -> No
     )
 
 
+ODD_OBJECTS: list[dict[str, object]] = [
+    {"created": 1760000000.0},
+    {"created": True},
+    {"model": "other"},
+    {"vendor": 1},
+    {"usage": {"total_tokens": 5}},
+    {"choices": []},
+    {"error": "overloaded"},
+]
+
+
+def fed_objects(chunks: Iterable[object], *, shortcut: bool) -> tuple[object, ...]:
+    acc = Accumulator(shortcut=shortcut)
+    for chunk in chunks:
+        acc.feed(chunk)
+    return acc.snapshot(), acc.status, acc.problems, acc.problem_counts
+
+
+@pytest.mark.parametrize("odd", ODD_OBJECTS)
+@pytest.mark.parametrize("name", REGULAR)
+def test_objects_come_out_the_same(name: str, odd: dict[str, object]) -> None:
+    chunks = [json.loads(chunk) for chunk in REGULAR[name]]
+    first = json.loads(text_chunk("a"))
+    odd_choices: list[dict[str, object]] = [
+        {"index": 0.0, "delta": {"content": "a"}},
+        {"index": 0, "delta": {"content": "\ud83d"}},
+        {"index": 0, "delta": {"content": "a", "refusal": "b"}},
+        {"index": 0, "delta": {"content": 5}},
+        {"index": 0, "delta": {"content": "a"}, "finish_reason": "stop", "logprobs": None},
+    ]
+    mixed = [*chunks[:20], first | odd, *chunks[20:40]]
+    for choice in odd_choices:
+        mixed += [first | {"choices": [choice]}, *chunks[40:]]
+    assert fed_objects(mixed, shortcut=True) == fed_objects(mixed, shortcut=False)
+
+
 def test_recordings_come_out_the_same(corpus_stream: Path) -> None:
     body = corpus_stream.read_bytes()
     expected = outcome([body], shortcut=False)

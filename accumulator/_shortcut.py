@@ -174,7 +174,7 @@ class ObjectTemplate:
     read in full and applied.
     """
 
-    __slots__ = ("_choice", "_chunk", "_delta", "_field", "_index", "_size", "_text")
+    __slots__ = ("_choice", "_chunk", "_created", "_delta", "_field", "_size", "_text")
 
     def __init__(
         self, parts: tuple[Fields, Fields, Fields], field: str, size: int, text: Text
@@ -222,22 +222,26 @@ class ObjectTemplate:
 
 def _object_parts(chunk: object) -> tuple[Fields, Fields, Fields] | None:
     """Give the fields of a chunk, of its one choice and of its delta, if they are all there is."""
-    fields = _plain_fields(chunk)
-    choices = fields and fields.get("choices")
-    if not fields or type(choices) is not list or len(choices) != 1:
-        return None
-    choice = _plain_fields(choices[0])
-    delta = _plain_fields(choice.get("delta")) if choice else None
-    return (fields, choice, delta) if choice and delta else None
-
-
-def _plain_fields(value: object) -> Fields | None:
-    if type(value) is dict:
-        return value
+    if type(chunk) is dict:
+        choices = chunk.get("choices")
+        if type(choices) is not list or len(choices) != 1 or type(choices[0]) is not dict:
+            return None
+        delta = choices[0].get("delta")
+        return (chunk, choices[0], delta) if type(delta) is dict else None
     try:
-        # pydantic: an SDK's object with fields that its class does not know is no plain one.
-        return None if value.__pydantic_extra__ else value.__dict__  # type: ignore[attr-defined]
-    except AttributeError:
+        fields = chunk.__dict__
+        (choice,) = fields["choices"]
+        of_choice = choice.__dict__
+        delta = of_choice["delta"]
+        # pydantic keeps apart what a class has no field for.
+        if (
+            chunk.__pydantic_extra__  # type: ignore[attr-defined]  # an AttributeError is an answer
+            or choice.__pydantic_extra__
+            or delta.__pydantic_extra__
+        ):
+            return None
+        return fields, of_choice, delta.__dict__
+    except (AttributeError, LookupError, TypeError, ValueError):
         return None
 
 

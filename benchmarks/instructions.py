@@ -1,0 +1,196 @@
+"""Count the instructions of W1 to W8 and compare them with those on record.
+
+    python benchmarks/instructions.py --check     exits with 1 if a count grew by more than 5 %
+    python benchmarks/instructions.py --update    writes benchmarks/instructions.json
+
+Times on a shared machine wander by more than a regression costs; the instructions that valgrind's
+callgrind counts do not. One process imports the package of this tree and forks for each workload.
+The child runs it once, so that CPython has specialised its bytecode, and once more inside a C
+function of Python's own that nothing else calls: callgrind counts in there and nowhere else.
+
+Counts belong to one build of Python and of msgspec. The record has them by Python's minor version,
+with the count of `bare`, in which nothing is ours: where that one is not as recorded, neither are
+the others comparable, and `--check` says so and passes. It does as well where there is no valgrind.
+"""
+
+from __future__ import annotations
+
+import argparse
+import ctypes
+import gc
+import json
+import os
+import platform
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import partial
+from importlib.metadata import version
+from pathlib import Path
+
+HERE = Path(__file__).resolve().parent
+sys.path.insert(0, str(HERE.parent))
+
+import bare  # noqa: E402
+import workloads  # noqa: E402
+
+from accumulator import Accumulator, AccumulatorError  # noqa: E402
+
+RECORD = HERE / "instructions.json"
+ALLOWED = 1.05
+# So much two runs in the same environment may differ; ten times as much as they do.
+REPEATABLE = 0.01
+COUNTED = "PyRun_SimpleStringFlags"
+YARDSTICK = "bare, W1"
+GENERATED = {"W1": 1000, "W2": 1000, "W3": 1000, "W4": 1000, "W5": 300, "W7": 500, "W8": 500}
+MINOR = ".".join(platform.python_version_tuple()[:2])
+
+Counts = dict[str, int]
+
+
+def main() -> int:
+    """Do what the command line asks for."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
+    what = parser.add_mutually_exclusive_group(required=True)
+    what.add_argument("--check", action="store_true", help="compare with the record")
+    what.add_argument("--update", action="store_true", help="record anew for this Python")
+    what.add_argument("--run-in", type=Path, help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if options.run_in:
+        run_all(options.run_in)
+        return 0
+    if shutil.which("valgrind") is None:
+        print("instructions: SKIPPED, there is no valgrind here", file=sys.stderr)
+        return 0 if options.check else 1
+    counts = counted()
+    record = json.loads(RECORD.read_text(encoding="utf-8")) if RECORD.exists() else {}
+    if options.check:
+        return compared(counts, record)
+    record[MINOR] = {"versions": versions(), "instructions a chunk": counts}
+    RECORD.write_text(json.dumps(record, indent=1, sort_keys=True) + "\n", encoding="utf-8")
+    print("\n".join(f"{count:>9,}  {name}" for name, count in counts.items()))
+    return 0
+
+
+def compared(counts: Counts, record: Mapping[str, Mapping[str, Counts]]) -> int:
+    """Print how the counts compare with those on record; give the exit code."""
+    if MINOR not in record:
+        print(f"instructions: SKIPPED, none are on record for Python {MINOR}", file=sys.stderr)
+        return 0
+    recorded = record[MINOR]["instructions a chunk"]
+    drift = counts[YARDSTICK] / recorded[YARDSTICK]
+    if abs(drift - 1) > REPEATABLE:
+        print(
+            f"instructions: SKIPPED, those on record are of {record[MINOR]['versions']}; here are"
+            f" {versions()}, and {YARDSTICK} takes {drift:.3f} times as many",
+            file=sys.stderr,
+        )
+        return 0
+    grown = 0
+    for name, count in counts.items():
+        if name not in recorded:
+            print(f"{'':>9}  {count:>9,}  {name}: not on record, run --update")
+            continue
+        change = count / recorded[name]
+        verdict = "  GREW" if change > ALLOWED else "  shrank: run --update" * (change < 0.95)
+        grown += change > ALLOWED
+        print(f"{recorded[name]:>9,}  {count:>9,}  {change:6.3f}  {name}{verdict}")
+    for name in recorded.keys() - counts.keys():
+        print(f"{recorded[name]:>9,}  {'':>9}  {name}: not counted, no recorded streams here")
+    return 1 if grown else 0
+
+
+def versions() -> dict[str, str]:
+    """Give what the counts depend on beside the package."""
+    names = ("msgspec", "attrs", "cattrs")
+    return {"python": platform.python_version(), **{name: version(name) for name in names}}
+
+
+def counted() -> Counts:
+    """Run all under callgrind, and give the instructions a chunk."""
+    with tempfile.TemporaryDirectory() as folder:
+        valgrind = ["valgrind", "--quiet", "--tool=callgrind", f"--toggle-collect={COUNTED}"]
+        output = f"--callgrind-out-file={folder}/%p"
+        subprocess.run(
+            [*valgrind, output, sys.executable, __file__, "--run-in", folder],
+            env={**os.environ, "PYTHONHASHSEED": "0"},
+            check=True,
+        )
+        ran = json.loads((Path(folder) / "ran.json").read_text(encoding="utf-8"))
+        counts = {}
+        for name, (pid, chunks) in ran.items():
+            report = (Path(folder) / str(pid)).read_text(encoding="utf-8", errors="replace")
+            (total,) = re.findall(r"^totals: (\d+)", report, re.MULTILINE)
+            counts[name] = round(int(total) / chunks)
+        return counts
+
+
+# --- under valgrind -----------------------------------------------------------------------
+
+
+def run_all(folder: Path) -> None:
+    """Run each workload in a process of its own, and write down which was which."""
+    ran = {}
+    for name, (call, chunks) in calls().items():
+        pid = os.fork()
+        if not pid:
+            run(call)
+            os._exit(0)
+        _, status = os.waitpid(pid, 0)
+        if status:
+            raise RuntimeError(f"{name} ended with {status}")
+        ran[name] = pid, chunks
+    (folder / "ran.json").write_text(json.dumps(ran), encoding="utf-8")
+
+
+def run(call: Callable[[], object]) -> None:
+    """Run a workload so that its second run is counted."""
+    call()
+    gc.collect()
+    gc.freeze()
+    globals()["call"] = call
+    if ctypes.pythonapi.PyRun_SimpleString(b"import __main__; __main__.call()"):
+        os._exit(1)
+
+
+def calls() -> dict[str, tuple[Callable[[], object], int]]:
+    """Give what is counted, and the chunks of each."""
+    made: dict[str, tuple[Callable[[], object], int]] = {}
+    for name, count in GENERATED.items():
+        stream = workloads.stream(name, count)
+        chunks = len(stream.events)
+        made[f"{name}, 4 KiB reads"] = partial(accumulate, [stream.reads(4096)]), chunks
+        if name == "W1":
+            made[YARDSTICK] = partial(bare.decode_all, stream.events), chunks
+            pieces = [stream.reads(None)]
+            made["W1, one event a read"] = partial(accumulate, pieces), chunks
+            plain = partial(accumulate, [stream.reads(4096)], shortcut=False)
+            made["W1, 4 KiB reads, shortcut=False"] = plain, chunks
+    try:
+        streams = workloads.corpus()
+    except FileNotFoundError as error:
+        print(f"instructions: W6 is left out, {error}", file=sys.stderr)
+    else:
+        bodies = [stream.reads(4096) for stream in streams]
+        chunks = sum(len(stream.events) for stream in streams)
+        made["W6, 4 KiB reads"] = partial(accumulate, bodies), chunks
+    return made
+
+
+def accumulate(bodies: Iterable[Sequence[bytes]], shortcut: bool = True) -> None:
+    """Read each body to its completion, whole or broken."""
+    for reads in bodies:
+        acc = Accumulator(shortcut=shortcut)
+        for data in reads:
+            acc.feed_sse(data)
+        try:
+            acc.completion()
+        except AccumulatorError:
+            continue
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,171 @@
+"""Who is compared, in which form each takes a stream, and what its result has room for."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+from judge import ENVELOPE, Room
+
+USAGE = ("usage.prompt_tokens", "usage.completion_tokens", "usage.total_tokens")
+CACHED = "usage.prompt_tokens_details.cached_tokens"
+REASONED = "usage.completion_tokens_details.reasoning_tokens"
+AUDIO = (
+    "usage.prompt_tokens_details.audio_tokens",
+    "usage.completion_tokens_details.audio_tokens",
+)
+CALLS = ("tool_calls.length", "tool_calls.id", "tool_calls.function")
+ANSWER = ("role", "content", "finish_reason", *CALLS)
+# The whole chat completion of the API.
+API = (
+    *ENVELOPE, *ANSWER, "usage", "moderation", "logprobs", "refusal", "tool_calls", "function_call",
+    "audio", "annotations",
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Peer:
+    """One reducer."""
+
+    name: str
+    # What is pinned in requirements/ or package.json and named in the table, the reducer's first.
+    packages: tuple[str, ...]
+    what: str
+    room: Room
+    # "own": it reads the bytes itself. "chunks": it is handed chunks by openai-python, so framing
+    # is not its job and the body comes framed by the book.
+    framing: Literal["own", "chunks"] = "chunks"
+    language: Literal["python", "node"] = "python"
+
+
+def room(*keys: str, **how: str) -> Room:
+    """Make a room of names."""
+    return Room(frozenset(keys), **how)  # type: ignore[arg-type]
+
+
+PEERS = (
+    Peer(
+        "ours",
+        ("msgspec", "attrs", "cattrs"),
+        "`feed_sse` of every read, then `snapshot()`",
+        room(*API, "reasoning", "reasoning_content", "extra"),
+        framing="own",
+    ),
+    Peer(
+        "openai",
+        ("openai",),
+        "its client → the snapshot of a `ChatCompletionStreamState`",
+        # Its models keep fields that they do not know, as its README says.
+        room(*API, "reasoning", "reasoning_content", "extra"),
+        framing="own",
+    ),
+    Peer(
+        "openai_node",
+        ("openai",),
+        "`client.chat.completions.stream()` → the snapshot of its last `chunk` event",
+        room(*API, "reasoning", "reasoning_content", "extra"),
+        framing="own",
+        language="node",
+    ),
+    Peer(
+        "ai_sdk",
+        ("ai", "@ai-sdk/openai-compatible"),
+        "`streamText()` over `@ai-sdk/openai-compatible` → text, reasoning, tool calls, usage",
+        room(
+            "id", "created", "model", "content", "reasoning", "finish_reason", *CALLS, *USAGE,
+            CACHED, REASONED, "extra.tool_call.extra_content",
+            choices="first", content="answer", reasoning="one", arguments="json",
+        ),
+        framing="own",
+        language="node",
+    ),
+    Peer(
+        "litellm",
+        ("litellm", "openai"),
+        "`completion(stream=True)` → `stream_chunk_builder`",
+        # `provider_specific_fields` of choice and message keep what it does not know. `created` is
+        # its own clock's, for every stream.
+        room(
+            *(key for key in API if key != "created"),
+            "reasoning", "extra.message", "extra.choice", "extra.usage", reasoning="one",
+        ),
+    ),
+    Peer(
+        "any_llm",
+        ("any-llm-sdk", "openai"),
+        "`completion(stream=True)` → `accumulate_chunks`",
+        # "Audio output is not aggregated", says its documentation.
+        room(
+            *(key for key in API if key not in ("audio", "moderation")),
+            "reasoning", "extra.message.images", "extra.message.extra_content",
+            "extra.tool_call.extra_content",
+            reasoning="one",
+        ),
+    ),
+    Peer(
+        "langchain",
+        ("langchain-openai", "langchain-core", "openai"),
+        "`ChatOpenAI.stream()` → the sum of the message chunks",
+        # It refers to other packages for the reasoning of other providers.
+        room(
+            "model", "service_tier", "system_fingerprint", *ANSWER, *USAGE, CACHED, REASONED,
+            *AUDIO, "logprobs", "function_call", "audio",
+            choices="first",
+        ),
+    ),
+    Peer(
+        "pydantic_ai",
+        ("pydantic-ai-slim", "openai"),
+        "`OpenAIChatModel.request_stream()` → the `ModelResponse`",
+        room(
+            "id", "created", "model", "service_tier", "moderation", "content", "refusal",
+            "reasoning", "finish_reason", *CALLS, "usage.prompt_tokens", "usage.completion_tokens",
+            CACHED, REASONED, *AUDIO, "logprobs.content", "annotations",
+            "extra.tool_call.extra_content",
+            choices="first", content="text", reasoning="one", arguments="json",
+        ),
+    ),
+    Peer(
+        "openai_agents",
+        ("openai-agents", "openai"),
+        "`OpenAIChatCompletionsModel.stream_response()` → the completed `Response`",
+        room(
+            "content", "refusal", "reasoning", *CALLS, *USAGE, CACHED, REASONED,
+            "logprobs.content", "annotations",
+            choices="first", content="text", reasoning="one",
+        ),
+    ),
+    Peer(
+        "openinference",
+        ("openinference-instrumentation-openai", "openai"),
+        "the instrumented client → `output.value` of the span",
+        room(*API, "reasoning", "reasoning_content", "extra"),
+    ),
+    Peer(
+        "langsmith",
+        ("langsmith", "openai"),
+        "`wrap_openai` → the outputs of the run",
+        # Of an unstreamed completion it keeps everything but the usage's vendor fields.
+        room(
+            *(key for key in API if key != "usage"), *USAGE, CACHED, REASONED, *AUDIO,
+            "reasoning", "reasoning_content", "extra.completion", "extra.choice", "extra.message",
+            "extra.tool_call",
+        ),
+    ),
+    Peer(
+        "langfuse",
+        ("langfuse", "openai"),
+        "its `OpenAI` client → output, model, usage of the observation",
+        room(
+            "model", "service_tier", "usage", "content", "finish_reason", "tool_calls",
+            "function_call",
+        ),
+    ),
+    Peer(
+        "ddtrace",
+        ("ddtrace", "openai"),
+        "its stream handler → the messages for LLM Observability",
+        room(
+            "model", *USAGE, CACHED, REASONED, *ANSWER, "tool_calls", "function_call",
+            "reasoning_content",
+        ),
+    ),
+)  # fmt: skip

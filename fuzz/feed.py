@@ -1,0 +1,140 @@
+"""A chunk as text, line, mapping, object or event gives one result; no input raises.
+
+"Raises" anything but `LimitExceededError`, that is; a limit passed leaves the state as it was. The
+result is that of the second reducer, the caller's chunk is neither changed nor kept, and what
+`from_dict` reads of a result is that result.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from types import SimpleNamespace
+
+import atheris
+import harness
+
+with atheris.instrument_imports(include=["accumulator"]):
+    from accumulator import Accumulator, ChatCompletion, LimitExceededError, Limits
+from judged import assert_as_judged  # noqa: E402  # in here it would come before the instruments
+
+_TIGHT = Limits(choices=2, tool_calls=2, depth=8, event_bytes=2000, total_bytes=6000)
+
+
+def check(data: bytes) -> None:
+    texts = [text for text in data.replace(b"\r", b"").split(b"\n") if text.strip()]
+    by_text, by_line, by_value, by_object, by_event = (Accumulator() for _ in range(5))
+    exceeded = 0
+    fed: list[tuple[object, str]] = []
+    for text in texts:
+        value = _chunk(text)
+        try:
+            by_text.feed(text)
+        except LimitExceededError:
+            exceeded += 1
+            continue  # nothing of it stands, so the others need not see it
+        by_line.feed_line(b"data: " + text + b"\n")
+        by_line.feed_line(b"\n")
+        by_event.feed_sse(b"data: " + text + b"\n\n")
+        by_value.feed(text if value is None else value)
+        by_object.feed(text if value is None else _as_sdk_object(value))
+        if value is not None:
+            fed.append((value, text.decode()))
+    for value, text in fed:
+        assert json.dumps(value) == json.dumps(json.loads(text)), "the caller's chunk was changed"
+        _spoil(value)
+    expected = _outcome(by_text)
+    for acc in (by_line, by_value, by_object, by_event):
+        assert _outcome(acc) == expected
+    if not exceeded:
+        assert_as_judged(by_text, b"".join(b"data: %b\n\n" % text for text in texts))
+    _check_read_back(by_text)
+    _check_limits(texts)
+
+
+def _chunk(text: bytes) -> dict[str, object] | None:
+    """Give the chunk that a client's own decoder would hand over; None where it would refuse."""
+    try:
+        value = json.loads(text.decode(), parse_constant=_refuse, parse_float=_finite)
+    except (ValueError, RecursionError):
+        return None
+    return value if isinstance(value, dict) else None
+
+
+def _refuse(constant: str) -> object:
+    raise ValueError(constant)
+
+
+def _finite(text: str) -> float:
+    if float(text) in (float("inf"), float("-inf")):
+        raise ValueError(text)
+    return float(text)
+
+
+def _as_sdk_object(chunk: dict[str, object]) -> object:
+    """Turn a chunk into what an SDK yields, which has `choices` in any case."""
+    return _as_object(chunk) if "choices" in chunk else chunk
+
+
+def _as_object(value: object) -> object:
+    if isinstance(value, list):
+        return [_as_object(item) for item in value]
+    if not isinstance(value, dict):
+        return value
+    if any(name.startswith("_") for name in value):  # an object's own, no field of the wire
+        return json.loads(json.dumps(value))
+    return SimpleNamespace(**{name: _as_object(item) for name, item in value.items()})
+
+
+def _spoil(value: object) -> None:
+    if isinstance(value, dict):
+        for item in value.values():
+            _spoil(item)
+        value.clear()
+    elif isinstance(value, list):
+        for item in value:
+            _spoil(item)
+        value.append("spoiled")
+
+
+def _result(acc: Accumulator) -> tuple[dict[str, object], str, Mapping[str, int]]:
+    return acc.snapshot().to_dict(), acc.status, acc.problem_counts
+
+
+def _outcome(acc: Accumulator) -> tuple[object, ...]:
+    acc.close()
+    problems = [(p.kind, p.event, p.path) for p in acc.problems]
+    return json.dumps(acc.snapshot().to_dict()), acc.status, problems, acc.problem_counts
+
+
+def _check_read_back(acc: Accumulator) -> None:
+    completion = acc.snapshot()
+    assert json.loads(completion.to_json()) == completion.to_dict()
+    # A value of a wrong type stands in the dict; in Groq's own usage it is nobody's problem.
+    if "invalid_field" not in acc.problem_counts and "x_groq" not in completion.extra:
+        assert ChatCompletion.from_dict(completion.to_dict()).to_dict() == completion.to_dict()
+    for choice in completion.choices:
+        choice.message.to_message()
+
+
+def _check_limits(texts: list[bytes]) -> None:
+    acc = Accumulator(limits=_TIGHT)
+    for text in texts:
+        before = _result(acc)
+        try:
+            acc.feed(text)
+        except LimitExceededError:
+            assert _result(acc) == before
+    completion = acc.snapshot()
+    assert len(completion.choices) <= 2
+    assert all(len(choice.message.tool_calls or ()) <= 2 for choice in completion.choices)
+
+
+def _lines(body: bytes) -> bytes:
+    """Give the chunks of a body, one a line."""
+    lines = body.replace(b"\r", b"\n").split(b"\n")
+    return b"\n".join(line[5:].strip() for line in lines if line.startswith(b"data:"))
+
+
+if __name__ == "__main__":
+    harness.run(check, "feed", seeds=_lines)

@@ -1,0 +1,415 @@
+"""Hostile servers: memory stays inside what `Limits` promises, work grows with what arrives.
+
+Nothing here is timed. Where work could be quadratic, so much arrives that a quadratic reducer
+would take many minutes; where memory could grow, tracemalloc counts it.
+"""
+
+from __future__ import annotations
+
+import gc
+import json
+import tracemalloc
+from collections.abc import Callable, Iterator
+from typing import cast
+
+import pytest
+from attacks import ATTACKS, Attack, calls, choice, delta, event, packed, parts, vendor_list
+from judged import assert_as_judged
+
+from accumulator import Accumulator, AccumulatorError, Limits
+from accumulator.completion import Custom, Message, Usage
+from accumulator.errors import LimitExceededError
+
+MIB = 1024 * 1024
+# What docs/limits.md promises: the bytes held for each byte received, whatever it says ...
+MOST_FOR_A_BYTE = 30
+# ... and what it takes to hold 1024 calls, or 100 problems.
+MOST_ANYHOW = 2 * MIB
+
+
+# --- memory ---
+
+
+@pytest.mark.parametrize("attack", ATTACKS, ids=lambda attack: attack.what)
+def test_what_is_endless_is_ended_by_a_limit(attack: Attack) -> None:
+    limits = Limits(event_bytes=MIB // 8, total_bytes=MIB // 4)
+    pieces = attack.pieces()
+    if attack.limit == "depth":
+        limits = Limits()
+    acc = Accumulator(limits=limits)
+    gc.collect()
+    tracemalloc.start()
+    fed = 0
+    raised: LimitExceededError | None = None
+    for piece in pieces:
+        try:
+            acc.feed_sse(bytes(bytearray(piece)))  # a read is bytes of its own
+        except LimitExceededError as error:
+            raised = error
+            break
+        fed += len(piece)
+    assert raised is not None
+    assert raised.limit == attack.limit
+    assert raised.partial == acc.snapshot()
+    raised = None
+    gc.collect()
+    held, _ = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert held <= MOST_FOR_A_BYTE * fed + MOST_ANYHOW
+    completion = acc.snapshot()
+    assert len(completion.choices) <= 1024
+    assert all(len(choice.message.tool_calls or ()) <= 1024 for choice in completion.choices)
+
+
+@pytest.mark.parametrize("size", [1, 2, 100])
+def test_an_event_in_small_reads_is_held_once(size: int) -> None:
+    acc = Accumulator()
+    gc.collect()
+    tracemalloc.start()
+    for _ in range(MIB // 2 // size):
+        acc.feed_sse(bytes(bytearray(size)))
+    held, _ = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert held <= 3 * MIB // 2
+
+
+def test_text_is_held_once_and_a_snapshot_holds_it_once_more() -> None:
+    fragment = event(delta(b'"content":"%s"' % (b"a" * 64 * 1024)))
+    acc = Accumulator(limits=Limits(total_bytes=64 * MIB))
+    gc.collect()
+    tracemalloc.start()
+    with pytest.raises(LimitExceededError) as caught:
+        while True:
+            acc.feed_sse(bytes(bytearray(fragment)))
+    _, most = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert caught.value.limit == "total_bytes"
+    assert caught.value.partial is not None
+    content = caught.value.partial.choices[0].message.content
+    assert isinstance(content, str)
+    assert len(content) > 63 * MIB
+    assert most <= 3.5 * 64 * MIB
+
+
+def test_a_chunk_of_many_choices_is_bounded_by_its_bytes() -> None:
+    text = b'{"choices":[' + b"{}," * (2 * MIB // 3) + b"{}]}"
+    acc = Accumulator()
+    gc.collect()
+    tracemalloc.start()
+    with pytest.raises(LimitExceededError) as caught:
+        acc.feed(text)
+    _, most = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert caught.value.limit == "choices"
+    assert most <= 100 * len(text)
+    ten_million = b'{"choices":[' + b"{}," * 10_000_000 + b"{}]}"
+    with pytest.raises(LimitExceededError) as caught:
+        acc.feed(ten_million)
+    assert caught.value.limit == "event_bytes"
+
+
+# --- work ---
+
+MANY = 100_000
+
+
+def flood(chunk: Callable[[bytes], bytes], item: bytes, *, first: bytes = b"") -> Iterator[bytes]:
+    """Give MANY items, numbered, in events of 64 KiB, after a first one."""
+    if first:
+        yield event(chunk(first))
+    yield from packed(chunk, (item % number for number in range(MANY)), 64 * 1024)
+
+
+def chunks(item: bytes) -> Iterator[bytes]:
+    return (event(item % number) for number in range(MANY))
+
+
+def lines(item: bytes) -> Iterator[bytes]:
+    yield b"".join(item % number for number in range(MANY)) + b"\n"
+
+
+def message(acc: Accumulator) -> Message:
+    return acc.snapshot().choices[0].message
+
+
+def arguments(acc: Accumulator) -> list[int]:
+    """Give the length of each call's arguments."""
+    functions = [call.function or call.custom for call in message(acc).tool_calls or ()]
+    texts = [f.input if isinstance(f, Custom) else f and f.arguments for f in functions]
+    return [len(text or "") for text in texts]
+
+
+def names(acc: Accumulator) -> list[str | None]:
+    return [call.function.name for call in message(acc).tool_calls or () if call.function]
+
+
+def named(prefix: str) -> str:
+    return "".join(f"{prefix}{number}" for number in range(MANY))
+
+
+def count_of(field: str) -> Callable[[Accumulator], int]:
+    return lambda acc: len(cast("list[object]", message(acc).extra[field]))
+
+
+WHOLE = b'{"index":0,"id":"c","function":{"name":"f","arguments":"{}"}}'
+TWICE = b'{"index":0,"id":"c","function":{"name":"f","arguments":"{}{}"}}'
+
+# The flood, and what then stands in the result: nothing may get fast by losing it.
+Flood = tuple[Callable[[], Iterator[bytes]], Callable[[Accumulator], object], object]
+FLOODS: dict[str, Flood] = {
+    "fragments of a call, each with a new id and name": (
+        lambda: flood(calls, b'{"index":0,"id":"c%d","function":{"name":"f","arguments":"[[1],"}}'),
+        arguments,
+        [5 * MANY],
+    ),
+    "fragments of a custom call, each with a new id and name": (
+        lambda: flood(calls, b'{"index":0,"id":"c%d","custom":{"name":"f","input":"[[1],"}}'),
+        arguments,
+        [5 * MANY],
+    ),
+    "arguments that look complete at each fragment": (
+        lambda: flood(
+            calls, b'{"index":0,"id":"c%d","function":{"name":"f","arguments":"{}"}}', first=TWICE
+        ),
+        arguments,
+        [4 + 2 * MANY],
+    ),
+    "arguments that are complete at each fragment": (
+        lambda: flood(calls, b'{"index":0,"id":"c%d","function":{"name":"f","arguments":"{}"}}'),
+        arguments,
+        [2] * MANY,
+    ),
+    "blanks after complete arguments": (
+        lambda: flood(
+            calls, b'{"index":0,"id":"c%d","function":{"arguments":"     "}}', first=WHOLE
+        ),
+        arguments,
+        [2 + 5 * MANY],
+    ),
+    "fragments without id and index, with a name": (
+        lambda: flood(calls, b'{"x":%d,"function":{"name":"f","arguments":"[1]"}}'),
+        arguments,
+        [3 * MANY],
+    ),
+    "a name repeated": (
+        lambda: flood(calls, b'{"index":0,"x":%d,"function":{"name":"get_weather"}}'),
+        names,
+        ["get_weather"],
+    ),
+    "a name that grows": (
+        lambda: flood(calls, b'{"index":0,"function":{"name":"n%d"}}'),
+        names,
+        [named("n")],
+    ),
+    "tiny calls": (lambda: flood(calls, b'{"index":%d}'), arguments, [0] * MANY),
+    "choices": (
+        lambda: flood(lambda c: b'{"choices":[%s]}' % c, b'{"index":%d}'),
+        lambda acc: len(acc.snapshot().choices),
+        MANY,
+    ),
+    "a list by index": (lambda: flood(vendor_list, b'{"index":%d}'), count_of("x"), MANY),
+    "reasoning details by index": (
+        lambda: flood(
+            lambda details: delta(b'"reasoning_details":[%s]' % details),
+            b'{"index":%d,"text":"a"}',
+        ),
+        count_of("reasoning_details"),
+        MANY,
+    ),
+    "neighbouring text parts": (
+        lambda: flood(parts, b'{"type":"text","text":"a%d"}'),
+        lambda acc: message(acc).content,
+        ({"type": "text", "text": named("a")},),
+    ),
+    "fields of a delta": (
+        lambda: flood(delta, b'"x%d":1'),
+        lambda acc: len(message(acc).extra),
+        MANY,
+    ),
+    "fields of usage": (
+        lambda: chunks(b'{"usage":{"x%d":1}}'),
+        lambda acc: len((acc.snapshot().usage or Usage()).extra),
+        MANY,
+    ),
+    "first halves of surrogate pairs, each in another field": (
+        lambda: chunks(b'{"choices":[{"delta":{"x%d":"\\ud83d"}}]}'),
+        lambda acc: acc.problem_counts,
+        {"lone_surrogate": MANY},
+    ),
+    "surrogate pairs, each cut in two": (
+        lambda: chunks(b'{"x":%d,"choices":[{"delta":{"content":"\\ude00\\ud83d"}}]}'),
+        lambda acc: (len(str(message(acc).content)), acc.problem_counts),
+        (MANY + 1, {"lone_surrogate": 2}),
+    ),
+    "problems": (
+        lambda: chunks(b"{%d"),
+        lambda acc: (len(acc.problems), acc.problem_counts),
+        (100, {"malformed_json": MANY}),
+    ),
+    "another id in each chunk": (
+        lambda: chunks(b'{"id":"c%d"}'),
+        lambda acc: acc.problem_counts,
+        {"id_changed": MANY - 1},
+    ),
+    "chunks that lost their blank lines": (
+        lambda: lines(b'data: {"choices":[{"index":0,"delta":{"content":"a%d"}}]}\n'),
+        lambda acc: message(acc).content,
+        named("a"),
+    ),
+    "lines that are no JSON": (
+        lambda: lines(b"data: {%d\n"),
+        lambda acc: acc.problem_counts,
+        {"malformed_json": 1},
+    ),
+    "carriage returns": (
+        lambda: (b'data: {"x%d":1}\r\r' % number for number in range(MANY)),
+        lambda acc: len(acc.snapshot().extra),
+        MANY,
+    ),
+    "a line of one byte a read": (
+        lambda: (b"%d" % (number % 10) for number in range(5 * MANY)),
+        lambda acc: acc.snapshot().to_dict(),
+        {"object": "chat.completion", "choices": []},
+    ),
+}
+
+
+@pytest.mark.parametrize(("pieces", "found", "expected"), FLOODS.values(), ids=FLOODS)
+def test_work_grows_with_what_arrives_and_not_with_its_square(
+    pieces: Callable[[], Iterator[bytes]], found: Callable[[Accumulator], object], expected: object
+) -> None:
+    acc = Accumulator(limits=Limits(choices=None, tool_calls=None, total_bytes=None))
+    for piece in pieces():
+        acc.feed_sse(piece)
+    acc.close()
+    assert found(acc) == expected
+
+
+# --- values that break decoders ---
+
+
+@pytest.mark.parametrize("index", [10**9, -1, 2**63, 10**30])
+def test_an_index_is_a_key_and_no_position(index: int) -> None:
+    acc = Accumulator()
+    for _ in range(2):
+        acc.feed_sse(
+            event(
+                b'{"choices":[{"index":%d,"delta":{"tool_calls":[{"index":%d,"id":"a"}],'
+                b'"x":[{"index":%d}]}}]}' % (index, index, index)
+            )
+        )
+    [choice] = acc.snapshot().choices
+    assert choice.index == index
+    assert len(choice.message.tool_calls or ()) == 1
+    assert choice.message.extra == {"x": [{"index": index}]}
+
+
+FIELDS: dict[str, bytes] = {
+    "the chunk": b'{"x":%s}',
+    "created": b'{"created":%s}',
+    "usage": b'{"usage":{"prompt_tokens":%s,"completion_tokens":1}}',
+    "an index": b'{"choices":[{"index":%s,"delta":{"content":"a"}}]}',
+    "a call's index": b'{"choices":[{"delta":{"tool_calls":[{"index":%s,"id":"a"}]}}]}',
+    "a logprob": b'{"choices":[{"logprobs":{"content":[{"token":"a","logprob":%s}]}}]}',
+    "content": b'{"choices":[{"delta":{"content":%s}}]}',
+    "an error": b'{"error":%s}',
+    "a delta's field": b'{"choices":[{"delta":{"x":%s}}]}',
+}
+NUMBERS: dict[str, bool] = {  # and whether it is one that can be had in Python and in JSON
+    "18446744073709551616": True,
+    "-9223372036854775809": True,
+    "9" * 100: True,
+    "1e308": True,
+    "1e999": False,
+    "-1e999": False,
+    "1e-999": True,
+    "-0": True,
+    "-0.0": True,
+    "9" * 5000: False,
+    "0." + "9" * 5000: True,
+    "NaN": False,
+    "Infinity": False,
+    "-Infinity": False,
+    "01": False,
+    "1.": False,
+    "0x1": False,
+}
+
+
+@pytest.mark.parametrize("field", FIELDS)
+@pytest.mark.parametrize(("number", "sound"), NUMBERS.items(), ids=lambda value: str(value)[:22])
+def test_a_number_is_kept_or_its_chunk_is_malformed(field: str, number: str, sound: bool) -> None:
+    body = event(b'{"model":"m"}') + event(FIELDS[field] % number.encode())
+    acc = Accumulator()
+    acc.feed_sse(body)
+    acc.close()
+    assert ("malformed_json" in acc.problem_counts) == (not sound)
+    completion = acc.snapshot()
+    assert completion.model == "m"
+    assert json.loads(completion.to_json()) == completion.to_dict()
+    if field != "a logprob":  # it is a float, and rounds
+        assert_as_judged(acc, body)
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        (b'{"id":"a","id":"b"}', {"id": "b"}),
+        (b'{"x":1,"x":{"y":2}}', {"x": {"y": 2}}),
+        (b'{"id":"a","id":null}', {}),
+        (b'{"choices":[{"index":0}],"choices":[]}', {}),
+        (b'{"usage":{"prompt_tokens":1,"prompt_tokens":2}}', {"usage": {"prompt_tokens": 2}}),
+        (b'{"i\\u0064":"b","id":"c"}', {"id": "c"}),
+    ],
+)
+def test_of_duplicate_keys_the_last_counts(text: bytes, expected: dict[str, object]) -> None:
+    acc = Accumulator()
+    acc.feed(text)
+    assert acc.snapshot().to_dict() == {"object": "chat.completion", "choices": [], **expected}
+
+
+DEEP: dict[str, Callable[[bytes], bytes]] = {
+    "the chunk": lambda value: event(b'{"x":%s}' % value),
+    "no chunk": event,
+    "a delta": lambda value: event(delta(b'"x":%s' % value)),
+    "the content": lambda value: event(delta(b'"content":%s' % value)),
+    "arguments": lambda value: event(calls(b'{"function":{"arguments":%s}}' % value)),
+    "usage": lambda value: event(b'{"usage":%s}' % value),
+    "logprobs": lambda value: event(choice(b'"logprobs":%s' % value)),
+    "an error": lambda value: event(b'{"error":%s}' % value),
+    "an error event": lambda value: b"event: error\ndata: " + value + b"\n\n",
+    "an error line": lambda value: b"error: " + value + b"\n\n",
+    "one of several lines": lambda value: b'data: {"x":1}\ndata: ' + value + b"\n\n",
+}
+
+
+@pytest.mark.parametrize("levels", [65, 300, 500, 1000, 3000, 100_000])
+@pytest.mark.parametrize("bound", [64, None])
+@pytest.mark.parametrize("place", DEEP.values(), ids=DEEP)
+def test_nesting_is_a_limit_or_a_problem_and_never_a_crash(
+    place: Callable[[bytes], bytes], bound: int | None, levels: int
+) -> None:
+    for value in (
+        b"[" * levels + b"]" * levels,
+        b'{"x":' * levels + b"1" + b"}" * levels,
+        b"[" * levels,
+        b'[{"text":' * (levels // 2) + b'"\\ud83d"' + b"}]" * (levels // 2),
+    ):
+        acc = Accumulator(limits=Limits(depth=bound))
+        acc.feed_sse(event(b'{"model":"m"}'))
+        try:
+            acc.feed_sse(place(value))
+            acc.close()
+        except LimitExceededError as error:
+            assert error.limit == "depth"
+            assert bound is not None
+        else:
+            # Without a bound it may be shallow enough to be read.
+            assert acc.problems or (bound is None and levels <= 1000)
+        completion = acc.snapshot()
+        assert completion.model == "m"
+        assert json.loads(completion.to_json()) == completion.to_dict()
+        for problem in acc.problems:
+            str(problem)
+        with pytest.raises(AccumulatorError):
+            acc.completion()

@@ -1,0 +1,284 @@
+"""Recorded streams, damaged: only what was damaged is wrong, and the damage is on record."""
+
+from __future__ import annotations
+
+import copy
+import json
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import cast
+
+import pytest
+from conftest import CORPUS
+from hypothesis import given
+from hypothesis import strategies as st
+from judged import assert_as_judged
+from strategies import cut
+
+from accumulator import Accumulator, AccumulatorError, ChatCompletion, LimitExceededError
+from accumulator.errors import LOSSY_KINDS
+
+JsonObject = dict[str, object]
+
+SHIPPED = Path(__file__).parent / "recordings"
+LONGEST = 60_000  # bytes; what a longer recording has in it comes again and again
+
+
+def events_of(body: bytes) -> list[bytes]:
+    """Split a body into its events, comments included."""
+    return [event for event in re.split(rb"(?:\r?\n){2,}", body) if event]
+
+
+def joined(events: list[bytes]) -> bytes:
+    return b"".join(event + b"\n\n" for event in events)
+
+
+RECORDINGS = {
+    path.name: events_of(path.read_bytes())
+    for path in sorted([*SHIPPED.glob("*.sse"), *CORPUS.glob("*.sse")])
+    if path.stat().st_size <= LONGEST
+}
+
+
+def fed(*pieces: bytes) -> Accumulator:
+    acc = Accumulator()
+    for piece in pieces:
+        acc.feed_sse(piece)
+    acc.close()
+    return acc
+
+
+names = st.sampled_from(sorted(RECORDINGS))
+
+
+# --- any damage, judged by the second reducer ---
+
+
+@st.composite
+def damaged(draw: st.DrawFn) -> bytes:
+    """Draw a recording with a few of its events dropped, repeated, moved, cut, corrupted."""
+    events = list(RECORDINGS[draw(names)])
+    for _ in range(draw(st.integers(1, 4))):
+        place = draw(st.integers(0, len(events) - 1))
+        event = events[place]
+        match draw(st.sampled_from(["drop", "repeat", "move", "cut", "flip", "retype", "join"])):
+            case "drop" if len(events) > 1:
+                events.pop(place)
+            case "repeat":
+                events.insert(draw(st.integers(0, len(events))), event)
+            case "move":
+                events.insert(draw(st.integers(0, len(events) - 1)), events.pop(place))
+            case "cut":
+                events[place] = event[: draw(st.integers(0, len(event)))]
+            case "flip":
+                at = draw(st.integers(0, len(event) - 1)) if event else 0
+                events[place] = event[:at] + draw(st.binary(max_size=2)) + event[at + 1 :]
+            case "retype":
+                events[place] = draw(retyped(event))
+            case "join" if place:  # a log that lost a blank line
+                events[place - 1] += b"\n" + events.pop(place)
+    return joined(events)
+
+
+@st.composite
+def retyped(draw: st.DrawFn, event: bytes) -> bytes:
+    """Draw an event one of whose values, anywhere in it, is of another type."""
+    prefix, data, value = parsed(event)
+    places: list[tuple[JsonObject | list[object], str | int]] = []
+
+    def collect(inner: object) -> None:
+        if isinstance(inner, dict):
+            places.extend((inner, name) for name in inner)
+            for item in inner.values():
+                collect(item)
+        elif isinstance(inner, list):
+            places.extend((inner, index) for index in range(len(inner)))
+            for item in inner:
+                collect(item)
+
+    collect(value)
+    if not places:
+        return prefix + data
+    into, where = draw(st.sampled_from(places))
+    other = draw(st.sampled_from([None, 5, 1.0, "7", True, [], {}, ["x"], {"x": "y"}]))
+    cast("dict[str | int, object]", into)[where] = other
+    return prefix + json.dumps(value).encode()
+
+
+def parsed(event: bytes) -> tuple[bytes, bytes, object]:
+    """Give an event's bytes up to its data, its data, and that as JSON, None if it is none."""
+    prefix, colon, data = event.partition(b"data:")
+    try:
+        return prefix + colon, data, json.loads(data)
+    except ValueError:
+        return prefix + colon, data, None
+
+
+@given(st.data(), damaged())
+def test_nothing_raises_and_the_second_reducer_agrees(data: st.DataObject, body: bytes) -> None:
+    acc = fed(*data.draw(cut(body)))
+    assert_as_judged(acc, body)
+    try:
+        completion = acc.completion()
+    except AccumulatorError as error:
+        assert not isinstance(error, LimitExceededError)
+        assert acc.status != "complete" or LOSSY_KINDS & acc.problem_counts.keys()
+        assert error.partial == acc.snapshot()
+    else:
+        assert acc.status == "complete"
+        assert completion == acc.snapshot()
+
+
+# --- where the stream stops ---
+
+
+@given(st.data(), names)
+def test_a_stream_cut_at_any_byte_keeps_what_came_before(data: st.DataObject, name: str) -> None:
+    events = RECORDINGS[name]
+    whole = fed(joined(events))
+    place = data.draw(st.integers(0, len(events) - 1))
+    event = events[place]
+    at = data.draw(st.integers(0, len(event) - 1))
+    before = Accumulator()
+    before.feed_sse(joined(events[:place]))
+    acc = fed(joined(events[:place]) + event[:at])
+
+    assert_texts_are_prefixes(acc.snapshot(), whole.snapshot())
+    prefix, _, chunk = parsed(event)
+    if prefix == b"data:" and chunk is not None and event[5:at].strip() and before.status == "open":
+        assert acc.snapshot() == before.snapshot()
+        assert acc.status == "truncated"
+        assert "unterminated_event" in acc.problem_counts
+        with pytest.raises(AccumulatorError):
+            acc.completion()
+
+
+def assert_texts_are_prefixes(part: ChatCompletion, whole: ChatCompletion) -> None:
+    answers = {choice.index: choice.message for choice in whole.choices}
+    for choice in part.choices:
+        for name in ("content", "refusal", "reasoning", "reasoning_content"):
+            text, answer = getattr(choice.message, name), getattr(answers[choice.index], name)
+            if isinstance(text, str) and isinstance(answer, str):
+                # A pair of which only the half arrived is no character yet.
+                assert answer.startswith(text.removesuffix("\ufffd"))
+
+
+# --- one choice damaged, the other not ---
+
+Damage = Callable[[st.DataObject, bytes, JsonObject], bytes]
+
+
+def is_plain(events: list[bytes]) -> bool:
+    """Tell whether each event is one chunk with one choice at most, and that is number 0."""
+    for event in events:
+        prefix, data, chunk = parsed(event)
+        if data.strip() == b"[DONE]" and event == events[-1]:
+            continue
+        if prefix != b"data:" or not isinstance(chunk, dict) or "error" in chunk:
+            return False
+        choices = chunk.get("choices") or []
+        if len(choices) > 1 or any(choice.get("index") != 0 for choice in choices):
+            return False
+    return True
+
+
+plain_names = st.sampled_from([name for name, events in RECORDINGS.items() if is_plain(events)])
+
+
+def for_two(events: list[bytes]) -> tuple[list[bytes], list[int]]:
+    """Let a second choice say the same; tell which events are its own."""
+    both: list[bytes] = []
+    of_second: list[int] = []
+    for event in events:
+        both.append(event)
+        _, _, chunk = parsed(event)
+        if isinstance(chunk, dict) and chunk.get("choices"):
+            again = copy.deepcopy(chunk)
+            again["choices"][0]["index"] = 1
+            of_second.append(len(both))
+            both.append(b"data: " + json.dumps(again).encode())
+    return both, of_second
+
+
+def truncated(data: st.DataObject, event: bytes, chunk: JsonObject) -> bytes:
+    return event[: data.draw(st.integers(len(b"data: {"), len(event) - 1))]
+
+
+def unquoted(data: st.DataObject, event: bytes, chunk: JsonObject) -> bytes:
+    quotes = [match.start() for match in re.finditer(b'"', event)]
+    at = data.draw(st.sampled_from(quotes))
+    return event[:at] + event[at + 1 :]
+
+
+def not_utf8(data: st.DataObject, event: bytes, chunk: JsonObject) -> bytes:
+    return event.replace(b'"choices"', b'"x":"\xff","choices"')
+
+
+def wrongly_typed(data: st.DataObject, event: bytes, chunk: JsonObject) -> bytes:
+    choice = cast("list[JsonObject]", chunk["choices"])[0]
+    delta = choice.get("delta")
+    fields = [(choice, "finish_reason"), (choice, "logprobs"), (choice, "delta")]
+    if isinstance(delta, dict):
+        names = ("role", "content", "refusal", "reasoning", "reasoning_content", "tool_calls")
+        fields += [(delta, name) for name in (*names, "function_call", "audio")]
+    into, name = data.draw(st.sampled_from(fields))
+    into[name] = data.draw(st.sampled_from([5, True, 1.5]))
+    return b"data: " + json.dumps(chunk).encode()
+
+
+# What is on record of each damage (SPEC 7).
+DAMAGES: dict[str, tuple[Damage, str]] = {
+    "an event cut short": (truncated, "malformed_json"),
+    "a quote lost": (unquoted, "malformed_json"),
+    "bytes that are not UTF-8": (not_utf8, "invalid_utf8"),
+    "a field of a wrong type": (wrongly_typed, "invalid_field"),
+}
+
+
+@pytest.mark.parametrize(("damage", "kind"), DAMAGES.values(), ids=DAMAGES)
+@given(data=st.data(), name=plain_names)
+def test_damage_to_one_choice_is_on_record_and_leaves_the_other_alone(
+    damage: Damage, kind: str, data: st.DataObject, name: str
+) -> None:
+    clean, of_second = for_two(RECORDINGS[name])
+    expected = fed(joined(clean)).snapshot()
+    stream = list(clean)
+    places = data.draw(st.lists(st.sampled_from(of_second), min_size=1, max_size=5, unique=True))
+    for place in places:
+        _, _, chunk = parsed(stream[place])
+        stream[place] = damage(data, stream[place], cast("JsonObject", chunk))
+    acc = fed(*data.draw(cut(joined(stream))))
+
+    assert acc.snapshot().choices[0] == expected.choices[0]
+    known = {(p.kind, p.event, p.offset) for p in acc.problems}
+    for place in places:
+        assert (kind, place + 1, len(joined(stream[:place]))) in known
+
+
+@given(st.data(), plain_names)
+def test_events_of_one_choice_lost_repeated_or_moved_leave_the_other_alone(
+    data: st.DataObject, name: str
+) -> None:
+    clean, of_second = for_two(RECORDINGS[name])
+    lost = data.draw(st.sets(st.sampled_from(of_second)))
+    stream = [event for place, event in enumerate(clean) if place not in lost]
+    for place in sorted(lost):
+        for _ in range(data.draw(st.integers(0, 2))):
+            stream.insert(data.draw(st.integers(0, len(stream) - 1)), clean[place])
+    assert fed(joined(stream)).snapshot().choices[0] == fed(joined(clean)).snapshot().choices[0]
+
+
+@given(st.data(), names)
+def test_what_came_before_the_damage_stands(data: st.DataObject, name: str) -> None:
+    events = RECORDINGS[name]
+    place = data.draw(st.integers(0, len(events) - 1))
+    acc = Accumulator()
+    acc.feed_sse(joined(events[:place]))
+    before = acc.snapshot()
+    acc.feed_sse(b"data: {\n\n" + data.draw(st.binary(max_size=9)) + b'data: {"choices":5}\n\n')
+    acc.feed_sse(joined(events[place:]))
+    acc.close()
+    assert_texts_are_prefixes(before, acc.snapshot())
+    if before.id:
+        assert acc.snapshot().id == before.id

@@ -470,6 +470,8 @@ class Accumulator:
                 self._check_depth(value)
             reading = read_chunk(value, self._rules.moved, copying=copying, has_halves=has_halves)
         except InvalidChunkError as error:
+            if bad_utf8:
+                self._report_utf8()
             self._report("invalid_chunk", str(error))
             return
         except TooDeepError as error:

@@ -281,14 +281,15 @@ class Reducer:
         limit = self._limits.tool_calls
         if limit is None:
             return
+        fragments: dict[int, list[wire.ToolCallFragment]] = {}  # a chunk may name a choice twice
         for position, choice in enumerate(choices):
-            if choice.delta is None or not choice.delta.tool_calls:
-                continue
-            state = known.get(_index(choice, position))
+            if choice.delta is not None and choice.delta.tool_calls:
+                fragments.setdefault(_index(choice, position), []).extend(choice.delta.tool_calls)
+        for index, brought in fragments.items():
+            state = known.get(index)
             calls = (state and state.calls) or CallsState()
-            fragments = choice.delta.tool_calls
             room = limit - len(calls.items)
-            if len(fragments) > room and self._count_new(calls, fragments) > room:
+            if len(brought) > room and self._count_new(calls, brought) > room:
                 raise LimitExceededError("tool_calls", limit)
 
     def _count_new(self, calls: CallsState, fragments: Iterable[wire.ToolCallFragment]) -> int:

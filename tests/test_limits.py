@@ -44,6 +44,12 @@ FEEDS: dict[str, Callable[[Accumulator, object], None]] = {
         (Limits(choices=1), chunk(content="a"), {"choices": [{"index": 7}]}, "choices"),
         (Limits(choices=1), chunk(content="a"), {"choices": [{}, {}]}, "choices"),
         (Limits(tool_calls=1), call(0), call(1), "tool_calls"),
+        (
+            Limits(tool_calls=1),
+            call(0),
+            {"choices": [*call(0)["choices"], *call(1)["choices"]]},  # type: ignore[misc]  # lists
+            "tool_calls",
+        ),
         (Limits(depth=20), {"x": deep(19)}, {"x": deep(20)}, "depth"),
         (Limits(total_bytes=120), chunk(content="a" * 20), chunk(content="a" * 120), "total_bytes"),
     ],

@@ -20,7 +20,7 @@ from accumulator import Accumulator, LimitExceededError
 from accumulator.limits import DEFAULT_LIMITS
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests"))
-from attacks import ATTACKS, Attack  # noqa: E402  # the attacks stand with the tests
+from attacks import ATTACKS, Attack  # the attacks stand with the tests
 
 MIB = 1024 * 1024
 

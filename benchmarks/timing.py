@@ -19,6 +19,7 @@ from __future__ import annotations
 
 import argparse
 import gc
+import os
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
@@ -123,6 +124,26 @@ def recorded() -> list[Timed]:
     if any(result != results[0] for result in results):
         raise AssertionError("W6: the size of the reads, or the shortcut, makes a difference")
     return timed
+
+
+def first_recorded() -> list[Timed]:
+    """Time W6 at 4 KiB a read in a process that has not read a stream before, and so has learned
+    no shape of a vendor's chunks: one that is forked each time.
+    """
+    streams = workloads.corpus()
+    bodies = [stream.reads(4096) for stream in streams]
+    events = sum(len(stream.events) for stream in streams)
+
+    def read_by_a_child() -> None:
+        child = os.fork()
+        if not child:
+            each_accumulated(bodies, True)
+            os._exit(0)
+        _, status = os.waitpid(child, 0)
+        if status:
+            raise AssertionError(f"W6: the child ended with {status}")
+
+    return [yardstick(streams), Timed("4 KiB reads", read_by_a_child, events)]
 
 
 def objects() -> list[Timed]:
@@ -298,6 +319,7 @@ def sdk_stream(stream: Stream) -> Callable[[], Iterable[object]]:
 TASKS: Mapping[str, Callable[[], list[Timed]]] = {
     **{name: partial(generated, name) for name in ("W1", "W2", "W3", "W4", "W5")},
     "W6": recorded,
+    "W6 first": first_recorded,
     **{name: partial(generated, name) for name in ("W7", "W8")},
     "W9": objects,
     **{f"growth {name}": partial(growth, name, 200_000, False) for name in ("W1", "W4", "W5")},

@@ -8,7 +8,7 @@ result is that of the second reducer, the caller's chunk is neither changed nor 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from types import SimpleNamespace
 
 import atheris
@@ -16,14 +16,14 @@ import harness
 
 with atheris.instrument_imports(include=["accumulator"]):
     from accumulator import Accumulator, ChatCompletion, LimitExceededError, Limits
-from judged import assert_as_judged  # noqa: E402  # in here it would come before the instruments
+from judged import assert_as_judged  # in here it would come before the instruments
 
 _TIGHT = Limits(choices=2, tool_calls=2, depth=8, event_bytes=2000, total_bytes=6000)
 
 
 def check(data: bytes) -> None:
     texts = [text for text in data.replace(b"\r", b"").split(b"\n") if text.strip()]
-    by_text, by_line, by_value, by_object, by_event = (Accumulator() for _ in range(5))
+    by_text, by_line, by_value, by_event, by_object, by_model = (Accumulator() for _ in range(6))
     exceeded = 0
     fed: list[tuple[object, str]] = []
     for text in texts:
@@ -37,14 +37,15 @@ def check(data: bytes) -> None:
         by_line.feed_line(b"\n")
         by_event.feed_sse(b"data: " + text + b"\n\n")
         by_value.feed(text if value is None else value)
-        by_object.feed(text if value is None else _as_sdk_object(value))
+        by_object.feed(text if value is None else _as_sdk_object(value, _plain))
+        by_model.feed(text if value is None else _as_sdk_object(value, _Model))
         if value is not None:
             fed.append((value, text.decode()))
     for value, text in fed:
         assert json.dumps(value) == json.dumps(json.loads(text)), "the caller's chunk was changed"
         _spoil(value)
     expected = _outcome(by_text)
-    for acc in (by_line, by_value, by_object, by_event):
+    for acc in (by_line, by_value, by_event, by_object, by_model):
         assert _outcome(acc) == expected
     if not exceeded:
         assert_as_judged(by_text, b"".join(b"data: %b\n\n" % text for text in texts))
@@ -71,19 +72,40 @@ def _finite(text: str) -> float:
     return float(text)
 
 
-def _as_sdk_object(chunk: dict[str, object]) -> object:
+class _Model:
+    """What pydantic makes of an object: the fields it knows in `__dict__`, the others apart."""
+
+    __slots__ = ("__dict__", "__pydantic_extra__")
+
+    def __init__(self, fields: dict[str, object]) -> None:
+        self.__dict__.update({name: v for name, v in fields.items() if name in _KNOWN})
+        self.__pydantic_extra__ = {n: v for n, v in fields.items() if n not in _KNOWN} or None
+
+
+_KNOWN = frozenset(
+    "id object created model choices service_tier system_fingerprint usage index delta "
+    "finish_reason logprobs role content refusal tool_calls function_call function name "
+    "arguments type token logprob bytes top_logprobs".split()
+)
+
+
+def _as_sdk_object(chunk: dict[str, object], kind: Callable[[dict[str, object]], object]) -> object:
     """Turn a chunk into what an SDK yields, which has `choices` in any case."""
-    return _as_object(chunk) if "choices" in chunk else chunk
+    return _as_object(chunk, kind) if "choices" in chunk else chunk
 
 
-def _as_object(value: object) -> object:
+def _as_object(value: object, kind: Callable[[dict[str, object]], object]) -> object:
     if isinstance(value, list):
-        return [_as_object(item) for item in value]
+        return [_as_object(item, kind) for item in value]
     if not isinstance(value, dict):
         return value
     if any(name.startswith("_") for name in value):  # an object's own, no field of the wire
         return json.loads(json.dumps(value))
-    return SimpleNamespace(**{name: _as_object(item) for name, item in value.items()})
+    return kind({name: _as_object(item, kind) for name, item in value.items()})
+
+
+def _plain(fields: dict[str, object]) -> object:
+    return SimpleNamespace(**fields)
 
 
 def _spoil(value: object) -> None:

@@ -18,7 +18,7 @@ import harness
 
 with atheris.instrument_imports(include=["accumulator"]):
     from accumulator import Accumulator, ChatCompletion, LimitExceededError
-from judged import assert_as_judged  # noqa: E402  # it imports the package, too
+from judged import assert_as_judged  # it imports the package, too
 
 _BYTE_BY_BYTE = 600  # bytes; a longer body would be slow
 

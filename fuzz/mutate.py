@@ -47,7 +47,8 @@ _LINES = (
 
 # In place of a value's own bytes, the rest of the chunk unchanged: what a template must not take.
 _SPELLINGS = (
-    b"0 1 01 -1 1.0 7 null true \xff \xc3 \xed\xa0\xbd \x00 x\\ \\ \\\\ \\u00e9 \\ud83d \\ude00 \\x \\u12 "
+    b"0 1 01 -1 1.0 7 null true \xff \xc3 \xed\xa0\xbd \x00 x\\ \\ \\\\ \\u00e9 \\ud83d \\ude00 "
+    b"\\x \\u12 "
     b'" a","b ,"y ],[0,"y }]],["y "]," "},{" ","role":"x ","content":"x "}},{"index":1,"delta":{ '
     b'[] [{}] [{"token":"a [{"token":"a"}] [{"token":"a"},{"token":"b"}]'
 ).split(b" ")

@@ -206,7 +206,7 @@ def truncated(data: st.DataObject, event: bytes, chunk: JsonObject) -> bytes:
 
 
 def unquoted(data: st.DataObject, event: bytes, chunk: JsonObject) -> bytes:
-    quotes = [match.start() for match in re.finditer(b'"', event)]
+    quotes = [match.start() for match in re.finditer(rb'(?<!\\)"', event)]
     at = data.draw(st.sampled_from(quotes))
     return event[:at] + event[at + 1 :]
 

@@ -25,7 +25,7 @@ JsonObject = dict[str, object]
 Body = Callable[[bytes], object]
 
 ENVELOPE = {"id": "chatcmpl-1", "created": 1, "model": "gpt", "object": "chat.completion.chunk"}
-ROLE = {"role": "assistant", "content": ""}
+ROLE: JsonObject = {"role": "assistant", "content": ""}
 USAGE = {
     "prompt_tokens": 9,
     "completion_tokens": 3,
@@ -185,7 +185,8 @@ def theirs(body: bytes) -> object:
         for tool_call in message["tool_calls"] or ():
             tool_call.pop("index")  # of the fragments; the API's completion has none
             tool_call["function"].pop("parsed_arguments", None)
-    return chat.ChatCompletion.model_validate(completion)
+    # It keeps a vendor's null as a field; for us null is nothing (SPEC section 9).
+    return chat.ChatCompletion.model_validate(completion).model_dump(exclude_none=True)
 
 
 def ours(body: bytes) -> object:
@@ -193,7 +194,7 @@ def ours(body: bytes) -> object:
     acc.feed_sse(body)
     completion = chat.ChatCompletion.model_validate(acc.completion().to_dict(), strict=True)
     assert acc.problem_counts.keys() <= {"id_changed"}
-    return completion
+    return completion.model_dump(exclude_none=True)
 
 
 # --- where its rules hold ---

@@ -4,7 +4,6 @@ end.
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from math import inf
 
@@ -45,6 +44,7 @@ __all__ = ["Accumulator"]
 _MOST_PROBLEMS = 100  # a server can go wrong in every chunk; all are counted, these many are kept
 _EXCERPT = 200  # characters of an unreadable text that its problem keeps
 _LONGEST_BACKOFF = 256  # chunks
+_LEARN_AFTER = 8  # events; many streams are too short to earn a template's cost back
 _MOST_SHAPES = 8  # that one stream has decoders made for
 _STACK_DEPTH = 200  # levels that can be merged without exhausting the stack, limit or not
 _TYPED_DEPTH = 16  # what a typed decoder takes nests less deep
@@ -71,6 +71,7 @@ class Accumulator:
         "_limits",
         "_line_end",
         "_line_start",
+        "_may_shortcut",
         "_met",
         "_most_bytes",
         "_most_pending",
@@ -102,10 +103,11 @@ class Accumulator:
         self._strict = strict
         self._reducer = Reducer(rules, limits, self._report)
         self._parser = EventParser()
-        self._shortcut = Shortcut(self._reducer) if shortcut and not rules.moves else None
-        self._queue: list[Event] = []  # events behind one that raised
-        self._problems: list[Problem] = []
-        self._counts: Counter[str] = Counter()
+        self._may_shortcut = shortcut and not rules.moves
+        self._shortcut: Shortcut | None = None  # made once a stream is long enough to need it
+        self._queue: Sequence[Event] = ()  # events behind one that raised
+        self._problems: tuple[Problem, ...] = ()
+        self._counts: dict[str, int] = {}
         self._met: Problem | None = None  # the first problem of the chunk at hand
         self._event = 0
         self._offset: int | None = None
@@ -265,7 +267,7 @@ class Accumulator:
     @property
     def problems(self) -> tuple[Problem, ...]:
         """What was wrong with the stream: the first hundred problems, in order."""
-        return tuple(self._problems)
+        return self._problems
 
     @property
     def problem_counts(self) -> Mapping[str, int]:
@@ -294,7 +296,7 @@ class Accumulator:
                 "the stream stopped before its end", partial=partial, problems=problems
             )
         for kind in LOSSY_KINDS:
-            if self._counts[kind]:
+            if kind in self._counts:
                 first = next((problem for problem in problems if problem.kind == kind), None)
                 raise DecodeError(
                     str(first or kind), partial=partial, problems=problems, problem=first
@@ -342,12 +344,18 @@ class Accumulator:
                     if self._met is not None:
                         self._raise_met()
         except AccumulatorError as error:
-            self._queue += split(data[offset - self._parser.start :], offset)
+            rest = data[offset - self._parser.start :]
+            self._queue = (*self._queue, *split(rest, offset))
             if isinstance(error, LimitExceededError):
                 raise self._exceeded(error) from None
             raise
-        if shortcut is not None and chunk is not None:
-            shortcut.learn(lines[-1], chunk)
+        if chunk is not None and self._may_shortcut and self._event >= _LEARN_AFTER:
+            self._find_shortcut().learn(lines[-1], chunk)
+
+    def _find_shortcut(self) -> Shortcut:
+        if self._shortcut is None:
+            self._shortcut = Shortcut(self._reducer)
+        return self._shortcut
 
     def _apply_events(self, events: Sequence[Event], *, unterminated: bool = False) -> None:
         waiting = iter([*self._queue, *events] if self._queue else events)
@@ -365,7 +373,7 @@ class Accumulator:
                 else:
                     self._apply_text(event.data, unterminated=unterminated)
         finally:
-            self._queue = [] if self._reducer.ended else list(waiting)
+            self._queue = () if self._reducer.ended else tuple(waiting)
 
     def _feed_text(self, text: bytes, offset: int | None = None) -> None:
         if self._reducer.ended or not text or text.isspace():
@@ -489,8 +497,8 @@ class Accumulator:
             found, _ = healed(misfit.value)
             self._report("invalid_field", misfit.message, misfit.path, found)
         self._reducer.apply(reading.chunk, has_halves=reading.has_halves)
-        if not sized and self._shortcut is not None and not reading.misfits:
-            self._shortcut.learn_object(value, reading.chunk, reading.size)
+        if not sized and self._may_shortcut and not reading.misfits:
+            self._find_shortcut().learn_object(value, reading.chunk, reading.size)
         for _ in range(reading.lone):
             self._report("lone_surrogate", "half a surrogate pair, replaced by U+FFFD")
         if reading.error is not None:
@@ -521,11 +529,11 @@ class Accumulator:
     def _report(
         self, kind: ProblemKind, message: str, path: str | None = None, detail: object = None
     ) -> None:
-        self._counts[kind] += 1
+        self._counts[kind] = self._counts.get(kind, 0) + 1
         if len(self._problems) < _MOST_PROBLEMS or self._strict:
             problem = Problem(kind, message, self._event, self._offset, path, detail)
             if len(self._problems) < _MOST_PROBLEMS:
-                self._problems.append(problem)
+                self._problems += (problem,)
             self._met = self._met or problem
 
     def _raise_met(self) -> None:

@@ -2,7 +2,7 @@
 
 The strict decoder of `_wire` refuses a chunk with a field that the API does not name, and reading
 one field by field costs ten times as much. A stream that sends such fields sends them in every
-chunk, so a shape that was seen twice gets Structs of its own: those of `_wire` with the vendor's
+chunk, so a shape that was seen often gets Structs of its own: those of `_wire` with the vendor's
 fields added. What is read with them is the same `Chunk`; SPEC law 6 is held by the tests.
 """
 
@@ -25,6 +25,7 @@ Names = tuple[tuple[str, ...], tuple[str, ...], tuple[str, ...], tuple[str, ...]
 
 _BASES: tuple[type[Struct], ...] = (Chunk, Choice, Delta, Usage)
 _MOST_NAMES = 64  # of one shape
+_WORTHWHILE = 8  # chunks of a shape until its Structs are made, which takes as long as many decodes
 _MOST_SHAPES = 256  # of all streams of a process: a server may make names up
 _DEPTH = 6  # of a vendor's field; what nests deeper is read the general way, which counts
 
@@ -131,13 +132,13 @@ _seen: Counter[Names] = Counter()
 
 
 def find_schema(names: Names) -> Schema | None:
-    """Give the schema of a shape that was seen before; None at first, and for too many shapes."""
+    """Give the schema of a shape that was seen often; None at first, and for too many shapes."""
     if names in _schemas:
         return _schemas[names]
     if len(_schemas) >= _MOST_SHAPES or len(_seen) > 4 * _MOST_SHAPES:
         return None
     _seen[names] += 1
-    if _seen[names] < 2:
+    if _seen[names] < _WORTHWHILE:
         return None
     try:
         _schemas[names] = Schema(names)

@@ -268,7 +268,7 @@ class Shortcut:
         self._text: Text | None = None  # where the fragments go, if it is one text
         self._tokens: TokensState | None = None
         self._texts: dict[object, Text] = {}  # where they go if not, as they are met
-        self._calls_seen: set[int] = set()
+        self._calls_seen: frozenset[int] = frozenset()
         self._wait = 0  # how many more reads to go by before learning again
         self._backoff = 1
         self.object: ObjectTemplate | None = None
@@ -377,6 +377,8 @@ class Shortcut:
             template = _learn(
                 line, chunk, many=len(self._reducer.state.choices) > 1, calls=self._calls_seen
             )
+            if template is not None and template.call is not None:
+                self._calls_seen |= {template.call}
             if template is None:
                 return
             self._template = template
@@ -394,7 +396,7 @@ class Shortcut:
         self.single = len(template.roles) == 1
 
 
-def _learn(line: bytes, chunk: Chunk, *, many: bool, calls: set[int]) -> Template | None:
+def _learn(line: bytes, chunk: Chunk, *, many: bool, calls: frozenset[int]) -> Template | None:
     """Find the gaps of a chunk whose constant part changes nothing when it is applied again."""
     found = _changing(chunk, many=many)
     if found is None:
@@ -415,7 +417,6 @@ def _learn(line: bytes, chunk: Chunk, *, many: bool, calls: set[int]) -> Templat
         orders = [("choice", "call"), ("call", "choice")]
         # Calls that come one after another are constant, those that take turns are not.
         several_calls = fragment.index in calls
-        calls.add(cast("int", fragment.index))
     for order in orders:
         if len(indices) != len(order):
             return None

@@ -12,6 +12,8 @@ from __future__ import annotations
 import gc
 import sys
 import tracemalloc
+from collections.abc import Iterator
+from itertools import count
 from pathlib import Path
 
 import attrs
@@ -20,9 +22,30 @@ from accumulator import Accumulator, LimitExceededError
 from accumulator.limits import DEFAULT_LIMITS
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests"))
-from attacks import ATTACKS, Attack  # the attacks stand with the tests
+from attacks import ATTACKS, Attack, event, many  # they stand with the tests
 
 MIB = 1024 * 1024
+
+
+def full_choices() -> Iterator[bytes]:
+    """Give events of one choice each, with as many calls as it may have."""
+    fragments = b",".join(
+        b'{"index":%d}' % index for index in range(DEFAULT_LIMITS.tool_calls or 0)
+    )
+    for index in count():
+        delta = b'{"tool_calls":[' + fragments + b"]}"
+        yield event(b'{"choices":[{"index":%d,"delta":%b}]}' % (index, delta))
+
+
+# What comes near several limits at once takes too long for a test.
+SLOW = [
+    Attack(
+        "choices, as many as one event holds",
+        "choices",
+        many(lambda items: b'{"choices":[%b]}' % items, b"{}", 16 * MIB - 100),
+    ),
+    Attack("choices full of tool calls", "choices", full_choices),
+]
 
 
 def measure(attack: Attack, total_bytes: int) -> str:
@@ -57,15 +80,15 @@ def measure(attack: Attack, total_bytes: int) -> str:
     return f"| {' | '.join(cells)} |"
 
 
-def mib(count: int) -> str:
-    return f"{count / MIB:.1f}"
+def mib(size: int) -> str:
+    return f"{size / MIB:.1f}"
 
 
 def main() -> None:
     total_bytes = int(sys.argv[1] if len(sys.argv) > 1 else 16) * MIB
     print("| endless | stopped by | MiB read | MiB held | MiB at most | bytes held a byte |")
     print("|---|---|---|---|---|---|")
-    for attack in ATTACKS:
+    for attack in [*SLOW, *ATTACKS]:
         print(measure(attack, total_bytes), flush=True)
 
 

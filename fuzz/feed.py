@@ -7,8 +7,9 @@ result is that of the second reducer, the caller's chunk is neither changed nor 
 
 from __future__ import annotations
 
+import copy
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from types import SimpleNamespace
 
 import atheris
@@ -37,13 +38,14 @@ def check(data: bytes) -> None:
         by_line.feed_line(b"\n")
         by_event.feed_sse(b"data: " + text + b"\n\n")
         by_value.feed(text if value is None else value)
-        by_object.feed(text if value is None else _as_sdk_object(value, _plain))
-        by_model.feed(text if value is None else _as_sdk_object(value, _Model))
+        has_choices = value is not None and "choices" in value  # as every SDK's object has
+        by_object.feed(_as_object(value) if has_choices else text)
+        by_model.feed(_as_model(value) if has_choices else text)
         if value is not None:
             fed.append((value, text.decode()))
-    for value, text in fed:
-        assert json.dumps(value) == json.dumps(json.loads(text)), "the caller's chunk was changed"
-        _spoil(value)
+    for chunk, was in fed:
+        assert json.dumps(chunk) == json.dumps(json.loads(was)), "the caller's chunk was changed"
+        _spoil(chunk)
     expected = _outcome(by_text)
     for acc in (by_line, by_value, by_event, by_object, by_model):
         assert _outcome(acc) == expected
@@ -82,30 +84,36 @@ class _Model:
         self.__pydantic_extra__ = {n: v for n, v in fields.items() if n not in _KNOWN} or None
 
 
-_KNOWN = frozenset(
-    "id object created model choices service_tier system_fingerprint usage index delta "
-    "finish_reason logprobs role content refusal tool_calls function_call function name "
-    "arguments type token logprob bytes top_logprobs".split()
+_MODELS = {"choices", "delta", "tool_calls", "function", "logprobs", "usage"}
+_KNOWN = _MODELS | set(
+    "id object created model service_tier system_fingerprint index finish_reason role content "
+    "refusal name arguments type".split()
 )
 
 
-def _as_sdk_object(chunk: dict[str, object], kind: Callable[[dict[str, object]], object]) -> object:
-    """Turn a chunk into what an SDK yields, which has `choices` in any case."""
-    return _as_object(chunk, kind) if "choices" in chunk else chunk
-
-
-def _as_object(value: object, kind: Callable[[dict[str, object]], object]) -> object:
+def _as_model(value: object) -> object:
+    """Turn a chunk into pydantic's objects; what its classes do not know stays as it is."""
     if isinstance(value, list):
-        return [_as_object(item, kind) for item in value]
+        return [_as_model(item) for item in value]
+    if not isinstance(value, dict):
+        return value
+    return _Model(
+        {
+            name: _as_model(item) if name in _MODELS else copy.deepcopy(item)
+            for name, item in value.items()
+        }
+    )
+
+
+def _as_object(value: object) -> object:
+    """Turn a chunk into objects all the way down."""
+    if isinstance(value, list):
+        return [_as_object(item) for item in value]
     if not isinstance(value, dict):
         return value
     if any(name.startswith("_") for name in value):  # an object's own, no field of the wire
-        return json.loads(json.dumps(value))
-    return kind({name: _as_object(item, kind) for name, item in value.items()})
-
-
-def _plain(fields: dict[str, object]) -> object:
-    return SimpleNamespace(**fields)
+        return copy.deepcopy(value)
+    return SimpleNamespace(**{name: _as_object(item) for name, item in value.items()})
 
 
 def _spoil(value: object) -> None:
@@ -125,8 +133,10 @@ def _result(acc: Accumulator) -> tuple[dict[str, object], str, Mapping[str, int]
 
 def _outcome(acc: Accumulator) -> tuple[object, ...]:
     acc.close()
-    problems = [(p.kind, p.event, p.path) for p in acc.problems]
-    return json.dumps(acc.snapshot().to_dict()), acc.status, problems, acc.problem_counts
+    # A model keeps what it has no field for behind the rest, so the order of fields may differ.
+    problems = sorted((p.event, p.kind, p.path or "") for p in acc.problems)
+    completion = json.dumps(acc.snapshot().to_dict(), sort_keys=True)
+    return completion, acc.status, problems, acc.problem_counts
 
 
 def _check_read_back(acc: Accumulator) -> None:

@@ -18,8 +18,13 @@ def assert_as_judged(acc: Accumulator, body: bytes) -> None:
     judges = Counter(judge.problems)
     assert completion == judge.completion, "the completion differs"
     assert acc.status == judge.status
-    # The judge looks for halves of surrogate pairs at the end, so it never sees one in a text that
-    # a later value replaced; and it sees them in the names of fields that are null.
-    assert {**problems, HALVES: 0} == {**judges, HALVES: 0}, "the problems differ"
-    if judges[HALVES] and not problems.get(HALVES):
+    # The judge looks for halves of surrogate pairs at the end. So it never sees one in a text that
+    # a later value replaced, it sees them in the names of fields that are null, and it compares an
+    # id that holds one as it came.
+    ignored = {HALVES, "id_changed"} if HALVES in problems.keys() | judges.keys() else set[str]()
+    ours = {kind: count for kind, count in problems.items() if kind not in ignored}
+    assert ours == {kind: n for kind, n in judges.items() if kind not in ignored}, (
+        "the problems differ"
+    )
+    if judges[HALVES] and HALVES not in problems:
         assert "\ufffd" not in str(completion), "half a pair is not on record"

@@ -296,6 +296,7 @@ class Reducer:
 
     def chunk_id(self, level: Level, key: str, id_: str) -> None:
         self.first(level, key, id_)
+        id_ = healed(id_)
         if id_ and self.last_id not in ("", id_):
             self.oddities.append("id_changed")
         self.last_id = id_ or self.last_id

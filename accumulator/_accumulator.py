@@ -497,7 +497,8 @@ class Accumulator:
             found, _ = healed(misfit.value)
             self._report("invalid_field", misfit.message, misfit.path, found)
         self._reducer.apply(reading.chunk, has_halves=reading.has_halves)
-        if not sized and self._may_shortcut and not reading.misfits:
+        odd = reading.misfits or reading.lone or reading.has_halves
+        if not sized and self._may_shortcut and not odd:
             self._find_shortcut().learn_object(value, reading.chunk, reading.size)
         for _ in range(reading.lone):
             self._report("lone_surrogate", "half a surrogate pair, replaced by U+FFFD")

@@ -14,7 +14,7 @@ FUZZ = Path(__file__).parents[1] / "fuzz"
 pytestmark = [
     pytest.mark.skipif(
         find_spec("atheris") is None,
-        reason="atheris has wheels for Linux on x86-64 alone, and not for the newest Pythons",
+        reason="atheris has wheels for Linux on x86-64 alone, and not for every Python",
     ),
     pytest.mark.skipif(not FUZZ.is_dir(), reason="the targets stand in the repository alone"),
 ]

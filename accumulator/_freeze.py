@@ -7,6 +7,7 @@ from itertools import islice
 from typing import TypeVar, cast
 
 from . import _wire as wire
+from ._reader import read_usage
 from ._reduce import (
     AudioState,
     CallsState,
@@ -50,7 +51,7 @@ def freeze(state: State) -> ChatCompletion:
     if usage is None:
         groq = extra.get("x_groq")
         if isinstance(groq, dict) and isinstance(groq.get("usage"), dict):
-            usage = wire.read_usage(groq["usage"])
+            usage = read_usage(groq["usage"])
     return ChatCompletion(
         id=_else(state.id, extra, "id", str),
         created=_else(state.created, extra, "created", int),

@@ -18,8 +18,7 @@ from typing import Literal, cast
 from msgspec import Struct, field
 
 from . import _wire as wire
-from ._text import Text
-from ._wire import heal, healed
+from ._text import COMPACT_AT, Text, heal, healed
 from .errors import LimitExceededError, ProblemKind
 from .limits import Limits
 from .partial import JsonScan
@@ -40,7 +39,13 @@ __all__ = [
 
 Status = Literal["open", "complete", "truncated", "failed"]
 JsonObject = dict[str, object]
+Counts = wire.Usage | wire.PromptTokensDetails | wire.CompletionTokensDetails
 Report = Callable[[ProblemKind, str, str | None, object], None]
+
+
+_USAGE_COUNTS = ("prompt_tokens", "completion_tokens", "total_tokens")
+_PROMPT_COUNTS = wire.PromptTokensDetails.__struct_fields__[:-1]
+_COMPLETION_COUNTS = wire.CompletionTokensDetails.__struct_fields__[:-1]
 
 
 # --- state --------------------------------------------------------------------------------
@@ -162,7 +167,7 @@ class IndexedList:
 class Reducer:
     """Applies chunks to a `State`; what is odd about them goes to `report`."""
 
-    __slots__ = ("_careful", "_halved", "_levels", "_limits", "_report", "ended", "state")
+    __slots__ = ("_careful", "_halved", "_levels", "_limits", "_report", "reading", "state")
 
     def __init__(self, rules: Rules, limits: Limits, report: Report) -> None:
         self.state = State()
@@ -170,7 +175,7 @@ class Reducer:
         self._limits = limits
         self._report = report
         self._halved: dict[int, Text] = {}  # texts that end in half a surrogate pair, by identity
-        self.ended = False  # what follows is not read any more
+        self.reading = True  # neither ended nor closed
         self._careful = False  # whether a fragment may hold or complete such a half
 
     @property
@@ -186,19 +191,22 @@ class Reducer:
 
     def end(self) -> None:
         """`[DONE]` was read."""
-        self.state.done = self.ended = True
+        self.state.done = True
+        self.reading = False
 
     def fail(self, error: object) -> None:
         """The server sent an error in place of the rest."""
         error, lone = healed(error)
         self._report_lone(lone)
-        self.state.failed = self.ended = True
+        self.state.failed = True
+        self.reading = False
         self.state.error = error
         self._report("server_error", f"the server sent an error: {_brief(error)}", None, error)
 
     def close(self) -> None:
         """No more input will come."""
         self.state.closed = True
+        self.reading = False
         for text in self._halved.values():
             text.half = ""
             text.append("\ufffd")
@@ -207,12 +215,13 @@ class Reducer:
 
     def apply(self, chunk: wire.Chunk, *, has_halves: bool = False) -> None:
         """Merge a chunk. Raises LimitExceededError, with the state as it was."""
-        choices = chunk.choices or ()
         state = self.state
+        known = state.choices
+        choices = chunk.choices or ()
         for choice in choices:
             # Most chunks open neither a choice nor a call.
             delta = choice.delta
-            if choice.index not in state.choices or (delta is not None and delta.tool_calls):
+            if choice.index not in known or (delta is not None and delta.tool_calls):
                 self.check(chunk)
                 break
         if has_halves or self._careful:
@@ -234,7 +243,22 @@ class Reducer:
         if chunk.extra is not None:
             state.extra = self._merge_extra("chunk", state.extra, chunk.extra)
         for position, choice in enumerate(choices):
-            self._apply_choice(position, choice)
+            index = choice.index
+            if index is None:
+                index = position
+            into = known.get(index)
+            if into is None:
+                into = known[index] = ChoiceState()
+            if choice.delta is not None:
+                self._apply_delta(into, choice.delta, index, position)
+            if choice.finish_reason:
+                into.finish_reason = choice.finish_reason
+            if choice.logprobs is not None:
+                self._apply_logprobs(into, choice.logprobs)
+            if choice.usage is not None:
+                self._apply_usage(choice.usage)
+            if choice.extra is not None:
+                into.extra = self._merge_extra("choice", into.extra, choice.extra)
         if self._careful:
             self._careful = bool(self._halved)
 
@@ -316,50 +340,58 @@ class Reducer:
         state.last_id = id_ or state.last_id
 
     def _apply_usage(self, usage: wire.Usage) -> None:
+        """Keep the larger of two counts, field by field, whether a server sends totals or what was
+        so far.
+        """
         into = self.state.usage
         if into is None:
             into = self.state.usage = wire.Usage()
-        elif usage == into:
-            return
-        self._larger(into, usage)
+        self._apply_counts(_USAGE_COUNTS, into, usage)
+        prompt = usage.prompt_tokens_details
+        if prompt is not None and prompt != into.prompt_tokens_details:
+            if into.prompt_tokens_details is None:
+                into.prompt_tokens_details = wire.PromptTokensDetails()
+            self._apply_counts(_PROMPT_COUNTS, into.prompt_tokens_details, prompt)
+        completion = usage.completion_tokens_details
+        if completion is not None and completion != into.completion_tokens_details:
+            if into.completion_tokens_details is None:
+                into.completion_tokens_details = wire.CompletionTokensDetails()
+            self._apply_counts(_COMPLETION_COUNTS, into.completion_tokens_details, completion)
 
-    def _apply_choice(self, position: int, choice: wire.Choice) -> None:
-        index = choice.index
-        if index is None:
-            index = position
-        state = self.state.choices.get(index)
-        if state is None:
-            state = self.state.choices[index] = ChoiceState()
-        delta = choice.delta
-        if delta is not None:
-            if state.finish_reason and _brings_content(delta):
-                self._report(
-                    "content_after_finish",
-                    f"choice {index} goes on after its finish reason",
-                    f"$.choices[{position}].delta",
-                    None,
-                )
-            self._apply_delta(state, delta, position)
-        if choice.finish_reason:
-            state.finish_reason = choice.finish_reason
-        if choice.logprobs is not None:
-            self._apply_logprobs(state, choice.logprobs)
-        if choice.usage is not None:
-            self._apply_usage(choice.usage)
-        if choice.extra is not None:
-            state.extra = self._merge_extra("choice", state.extra, choice.extra)
+    def _apply_counts(self, names: tuple[str, ...], into: Counts, usage: Counts) -> None:
+        for name in names:
+            new = getattr(usage, name)
+            if new is not None:
+                old = getattr(into, name)
+                if old is None or new > old:
+                    setattr(into, name, new)
+        if usage.extra is not None:
+            into.extra = cast(
+                "wire.Extra", self._larger_json(into.extra or wire.Extra(), usage.extra)
+            )
 
-    def _apply_delta(self, state: ChoiceState, delta: wire.Delta, position: int) -> None:
+    def _apply_delta(
+        self, state: ChoiceState, delta: wire.Delta, index: int, position: int
+    ) -> None:
+        if state.finish_reason and _brings_content(delta):
+            self._report(
+                "content_after_finish",
+                f"choice {index} goes on after its finish reason",
+                f"$.choices[{position}].delta",
+                None,
+            )
+        content = delta.content
+        if content is not None:
+            if state.content is None or self._careful:
+                self._apply_content(state, content)
+            else:
+                # `Text.append`, without the call: nearly every chunk of every stream comes by here.
+                fragments = state.content.fragments
+                fragments.append(content)
+                if len(fragments) >= COMPACT_AT:
+                    state.content.compact()
         if delta.role is not None and not state.role:
             state.role = delta.role
-        if delta.content is not None:
-            if state.parts is None:
-                if state.content is None or self._careful:
-                    state.content = self._join(state.content, delta.content)
-                else:
-                    state.content.append(delta.content)
-            else:
-                self._add_part(state.parts, delta.content)
         if delta.parts is not None:
             self._apply_parts(state, delta.parts)
         if delta.refusal is not None:
@@ -388,6 +420,12 @@ class Reducer:
             state.annotations += cast("list[object]", self._own(list(delta.annotations)))
         if delta.extra is not None:
             state.delta_extra = self._merge_extra("delta", state.delta_extra, delta.extra)
+
+    def _apply_content(self, state: ChoiceState, content: str) -> None:
+        if state.parts is None:
+            state.content = self._join(state.content, content)
+        else:
+            self._add_part(state.parts, content)
 
     # --- tool calls (SPEC section 4) ---
 
@@ -527,25 +565,6 @@ class Reducer:
             into.refusal = into.refusal or TokensState()
             into.refusal.add(logprobs.refusal)
         into.extra = self._merge_extra("choice.logprobs", into.extra, logprobs.extra)
-
-    def _larger(self, into: Struct, usage: Struct) -> None:
-        """Keep the larger of two counts, field by field, whether a server sends totals or what was
-        so far.
-        """
-        for name in into.__struct_fields__:
-            new, old = getattr(usage, name), getattr(into, name)
-            if new is None or new == old:
-                continue
-            if type(new) is int:
-                if old is None or new > old:
-                    setattr(into, name, new)
-            elif isinstance(new, Struct):
-                if old is None:
-                    old = type(new)()
-                    setattr(into, name, old)
-                self._larger(old, new)
-            else:
-                setattr(into, name, self._larger_json(old or wire.Extra(), new))
 
     def _larger_json(
         self, into: JsonObject, usage: JsonObject, *, nested: bool = False

@@ -1,137 +1,153 @@
 """Typed decoders that know a vendor's fields, too.
 
 The strict decoder of `_wire` refuses a chunk with a field that the API does not name, and reading
-one field by field costs ten times as much. A stream that sends such fields sends them in every
-chunk, so a shape that was seen often gets Structs of its own: those of `_wire` with the vendor's
-fields added. What is read with them is the same `Chunk`; SPEC law 6 is held by the tests.
+one field by field costs ten times as much. A stream that sends such fields sends them in nearly
+every chunk, so a shape that was seen often gets Structs of its own: those of `_wire` with the
+vendor's fields added as raw JSON. Raw, because most come again unchanged (Perplexity sends all of
+its search results with every token): a value whose bytes are those of the last one, and whose rule
+makes nothing of the same value twice, is not parsed again.
+
+What is read here is the same `Chunk` as the general way reads, less such repetitions.
 """
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from operator import attrgetter
 from typing import cast
 
 import msgspec
-from msgspec import Struct, defstruct
+from msgspec import Raw, Struct, defstruct
 
-from ._wire import Choice, Chunk, Delta, Extra, Usage
+from ._wire import (
+    Choice,
+    Chunk,
+    CompletionTokensDetails,
+    Delta,
+    Extra,
+    Logprobs,
+    Parts,
+    PromptTokensDetails,
+    ToolCallFragment,
+    Usage,
+    decode_typed,
+    exceeds_depth,
+)
+from .rules import Rules
 
-__all__ = ["Names", "Schema", "find_schema", "unknown_names"]
+__all__ = ["ChunkDecoder"]
 
-# The names that each level's Struct lacks, in the order in which they came.
-Names = tuple[tuple[str, ...], tuple[str, ...], tuple[str, ...], tuple[str, ...]]
+# The levels that a vendor may add fields to, and where each stands below another.
+_LEVELS: tuple[type[Struct], ...] = (
+    PromptTokensDetails,
+    CompletionTokensDetails,
+    Usage,
+    Logprobs,
+    ToolCallFragment,
+    Delta,
+    Choice,
+    Chunk,
+)
+_BELOW: Mapping[type[Struct], Mapping[str, type[Struct]]] = {
+    Usage: {
+        "prompt_tokens_details": PromptTokensDetails,
+        "completion_tokens_details": CompletionTokensDetails,
+    },
+    Delta: {"tool_calls": ToolCallFragment},
+    Choice: {"delta": Delta, "usage": Usage, "logprobs": Logprobs},
+    Chunk: {"choices": Choice, "usage": Usage},
+}
+_LISTS = ("tool_calls", "choices")
+_USAGE_LEVELS = {Usage, PromptTokensDetails, CompletionTokensDetails}
+# Whose rules say whether the same value twice makes a difference; in usage it makes none.
+_RULES_OF = {Chunk: "chunk", Choice: "choice", Delta: "delta", Logprobs: "choice.logprobs"}
+_NOT_MERGED = frozenset({"content", "message", "error"})
+_Place = tuple[type[Struct], int | None]  # a level, and the index of the choice it is in
 
-_BASES: tuple[type[Struct], ...] = (Chunk, Choice, Delta, Usage)
+Decode = Callable[[bytes], Chunk]
+# The names that each level's Struct lacks, in the order in which they came; `content` of a delta
+# counts among them where it is a list of parts (Mistral).
+Names = tuple[tuple[str, ...], ...]
+_NO_NAMES: Names = ((),) * len(_LEVELS)
+
 _MOST_NAMES = 64  # of one shape
 _WORTHWHILE = 8  # chunks of a shape until its Structs are made, which takes as long as many decodes
 _MOST_SHAPES = 256  # of all streams of a process: a server may make names up
-_DEPTH = 6  # of a vendor's field; what nests deeper is read the general way, which counts
+_MOST_STEPS = 1024  # from one shape to the next
+_MOST_BRACKETS = 8  # of a value that is certainly not nested too deep
+_LONGEST_REMEMBERED = 65536  # bytes of a value that is compared with the next
+_LONGEST_BACKOFF = 256  # chunks
 
-# They make more of a chunk than fields to merge, unless they are null.
-_NULL_ONLY = ("error", "message")
-
-
-def _json(depth: int) -> object:
-    scalar = str | int | float | bool | None
-    if not depth:
-        return scalar
-    inner = _json(depth - 1)
-    return scalar | list[inner] | dict[str, inner]  # type: ignore[valid-type]  # built at run time
+_KNOWN = {level: frozenset(level.__struct_encode_fields__) for level in _LEVELS}
+_decode_value = msgspec.json.Decoder().decode
+_decode_text = msgspec.json.Decoder(str | None).decode
+_NOTHING = Raw(b"")
+_NULL = Raw(b"null")
 
 
-_JSON = _json(_DEPTH)
-_KNOWN = tuple(frozenset(base.__struct_encode_fields__) for base in _BASES)
+class _RawFields(Struct):
+    """The vendor's fields of one level, and how to get their raw values out of its Struct."""
+
+    names: tuple[str, ...]
+    get: Callable[[object], tuple[Raw, ...]]
 
 
-class Schema:
+class _Schema:
     """The Structs of one shape."""
 
-    __slots__ = ("_decode", "_getters", "names")
+    __slots__ = ("decode", "in_choices", "in_usage", "names", "raw")
 
     def __init__(self, names: Names) -> None:
         self.names = names
-        of_chunk, of_choice, of_delta, of_usage = names
-        usage = _extended(Usage, of_usage, {})
-        delta = _extended(Delta, of_delta, {})
-        choice = _extended(Choice, of_choice, {"delta": delta, "usage": usage})
-        chunk = _extended(Chunk, of_chunk, {"choices": list[choice], "usage": usage})  # type: ignore[valid-type]
-        self._decode = msgspec.json.Decoder(chunk).decode
-        self._getters = [
-            attrgetter(*[f"x{i}" for i in range(len(level))]) if level else None for level in names
-        ]
-
-    def decode(self, text: bytes) -> Chunk:
-        """Decode a chunk. Raises ValueError, RecursionError as the decoder does."""
-        chunk = cast("Chunk", self._decode(text))
-        of_chunk, of_choice, of_delta, of_usage = self._getters
-        if of_chunk is not None:
-            chunk.extra = _extra(self.names[0], of_chunk(chunk))
-        if of_usage is not None and chunk.usage is not None:
-            chunk.usage.extra = _extra(self.names[3], of_usage(chunk.usage))
-        if of_choice is not None or of_delta is not None or of_usage is not None:
-            for choice in chunk.choices or ():
-                if of_choice is not None:
-                    choice.extra = _extra(self.names[1], of_choice(choice))
-                if of_delta is not None and choice.delta is not None:
-                    choice.delta.extra = _extra(self.names[2], of_delta(choice.delta))
-                if of_usage is not None and choice.usage is not None:
-                    choice.usage.extra = _extra(self.names[3], of_usage(choice.usage))
-        return chunk
+        types: dict[type[Struct], type[Struct]] = {}
+        for level, own in zip(_LEVELS, names, strict=True):
+            types[level] = _extended(level, own, types)
+        self.decode = cast("Callable[[bytes], Chunk]", msgspec.json.Decoder(types[Chunk]).decode)
+        self.raw = {
+            # The last name twice, so that a single one gives a tuple, too.
+            level: _RawFields(
+                own, attrgetter(*[f"x{i}" for i in range(len(own))], f"x{len(own) - 1}")
+            )
+            for level, own in zip(_LEVELS, names, strict=True)
+            if own
+        }
+        self.in_usage = not _USAGE_LEVELS.isdisjoint(self.raw)
+        self.in_choices = self.in_usage or len(self.raw) > (Chunk in self.raw)
 
 
 def _extended(
-    base: type[Struct], names: tuple[str, ...], replaced: Mapping[str, object]
+    level: type[Struct], names: tuple[str, ...], types: Mapping[type[Struct], type[Struct]]
 ) -> type[Struct]:
-    fields = [
-        *((name, kind | None, None) for name, kind in replaced.items()),  # type: ignore[operator]
-        *((f"x{i}", None if name in _NULL_ONLY else _JSON, None) for i, name in enumerate(names)),
-    ]
+    fields: list[tuple[str, object, object]] = []
+    for name, below in _BELOW.get(level, {}).items():
+        kind = types[below]
+        fields.append((name, (list[kind] if name in _LISTS else kind) | None, None))  # type: ignore[valid-type]  # built at run time
+    # A default of its own for each, as Structs have it.
+    fields += [(f"x{i}", Raw, _NOTHING) for i in range(len(names))]
+    rename = {f"x{i}": name for i, name in enumerate(names)}
+    if "content" in names:
+        fields.append(("content", None, None))
+        rename["content"] = " content"  # what stands there is read as the raw field of that name
     return defstruct(
-        base.__name__,
+        level.__name__,
         fields,
-        bases=(base,),
-        rename={f"x{i}": name for i, name in enumerate(names)},
+        bases=(level,),
+        rename=rename,
         forbid_unknown_fields=True,
     )
 
 
-def _extra(names: tuple[str, ...], values: object) -> Extra | None:
-    if len(names) == 1:
-        return None if values is None else Extra({names[0]: values})
-    pairs = zip(names, cast("tuple[object, ...]", values), strict=True)
-    found = {name: value for name, value in pairs if value is not None}
-    return Extra(found) if found else None
+# --- the shapes of a process --------------------------------------------------------------
 
-
-def unknown_names(value: Mapping[str, object], known: Names) -> Names | None:
-    """Add to the names of a shape those that a chunk has more; None for no usable shape."""
-    found = [dict.fromkeys(level) for level in known]
-    _collect(found, 0, value)
-    _collect(found, 3, value.get("usage"))
-    choices = value.get("choices")
-    for choice in choices if isinstance(choices, list) else ():
-        _collect(found, 1, choice)
-        if isinstance(choice, dict):
-            _collect(found, 2, choice.get("delta"))
-            _collect(found, 3, choice.get("usage"))
-    names = tuple(tuple(level) for level in found)
-    if names == known or sum(map(len, names)) > _MOST_NAMES:
-        return None
-    return cast("Names", names)
-
-
-def _collect(found: list[dict[str, None]], level: int, value: object) -> None:
-    if isinstance(value, dict):
-        found[level].update(dict.fromkeys(name for name in value if name not in _KNOWN[level]))
-
-
-_schemas: dict[Names, Schema | None] = {}
+_schemas: dict[Names, _Schema | None] = {}
 _seen: Counter[Names] = Counter()
+# Which shape took a chunk that another refused with these words: the refusal names the field, so
+# that a stream of a known vendor has its decoder after one refusal.
+_steps: dict[tuple[Names, str], _Schema] = {}
 
 
-def find_schema(names: Names) -> Schema | None:
+def _find_schema(names: Names) -> _Schema | None:
     """Give the schema of a shape that was seen often; None at first, and for too many shapes."""
     if names in _schemas:
         return _schemas[names]
@@ -141,7 +157,213 @@ def find_schema(names: Names) -> Schema | None:
     if _seen[names] < _WORTHWHILE:
         return None
     try:
-        _schemas[names] = Schema(names)
+        _schemas[names] = _Schema(names)
     except (TypeError, ValueError):
         _schemas[names] = None  # a name that a Struct's field cannot have
     return _schemas[names]
+
+
+def _unknown_names(value: Mapping[str, object], known: Names) -> Names | None:
+    """Add to the names of a shape those that a chunk has more; None for no usable shape."""
+    found = {level: dict.fromkeys(own) for level, own in zip(_LEVELS, known, strict=True)}
+    _collect(found, Chunk, value)
+    names = tuple(tuple(found[level]) for level in _LEVELS)
+    if names == known or sum(map(len, names)) > _MOST_NAMES:
+        return None
+    return names
+
+
+def _collect(
+    found: Mapping[type[Struct], dict[str, None]], level: type[Struct], value: object
+) -> None:
+    if isinstance(value, list):
+        for item in value:
+            _collect(found, level, item)
+    elif isinstance(value, dict):
+        found[level].update(dict.fromkeys(name for name in value if name not in _KNOWN[level]))
+        if level is Delta and isinstance(value.get("content"), list):
+            found[level]["content"] = None
+        for name, below in _BELOW.get(level, {}).items():
+            _collect(found, below, value.get(name))
+
+
+# --- the decoder of a stream --------------------------------------------------------------
+
+
+class ChunkDecoder:
+    """Decodes the chunks of one stream, typed.
+
+    `decode` is the decoder of the shape at hand: it raises ValueError or RecursionError, and then
+    `retry` tells whether another shape takes the chunk.
+    """
+
+    __slots__ = ("_backoff", "_last", "_levels", "_next", "_refusal", "_schema", "decode", "waits")
+
+    def __init__(self, rules: Rules, *, refuses: bool = False) -> None:
+        self.decode: Decode | None = None if refuses else decode_typed
+        self._levels = rules.levels
+        self._schema: _Schema | None = None
+        # The last value of each field, as it came, by level and choice.
+        self._last: dict[_Place, dict[str, Raw]] | None = None
+        self._refusal: str | None = None
+        # How many chunks to read the general way before this one is tried again: a refused decode
+        # is wasted.
+        self.waits = 0
+        self._backoff = 1
+        self._next = 0  # the event that is tried again after the last refusal
+
+    def retry(self, text: bytes, refusal: Exception, event: int) -> Chunk | None:
+        """Decode a chunk that `decode` refused in the shape that took others like it; None if it is
+        left to the general way.
+        """
+        while isinstance(refusal, msgspec.ValidationError):
+            self._refusal = str(refusal)
+            step = _steps.get((self._names, self._refusal))
+            if step is None:
+                break
+            self._enter(step)
+            try:
+                return self._decode_raw(text)
+            except (ValueError, RecursionError) as error:
+                refusal = error
+        if event > self._next:  # others were taken in the meantime
+            self._backoff = 1
+        self.waits = self._backoff
+        self._next = event + self.waits + 1
+        self._backoff = min(2 * self._backoff, _LONGEST_BACKOFF)
+        return None
+
+    def learn(self, value: Mapping[str, object]) -> None:
+        """Look for Structs that know the fields of a chunk that was refused."""
+        if self.decode is None:
+            return
+        known = self._names
+        names = _unknown_names(value, known)
+        schema = None if names is None else _find_schema(names)
+        if schema is not None:
+            if self._refusal is not None and len(_steps) < _MOST_STEPS:
+                _steps[known, self._refusal] = schema
+            self._enter(schema)
+            self.waits, self._backoff = 0, 1
+
+    @property
+    def _names(self) -> Names:
+        return _NO_NAMES if self._schema is None else self._schema.names
+
+    def _enter(self, schema: _Schema) -> None:
+        self._schema = schema
+        self.decode = self._decode_raw
+
+    def peek(self, text: bytes) -> Chunk:
+        """Decode a chunk that was decoded before, or one of its shape, for comparison only."""
+        return decode_typed(text) if self._schema is None else self._schema.decode(text)
+
+    @property
+    def adds_to_choices(self) -> bool:
+        """Whether it knows vendor's fields of choices, or of what is below them."""
+        return self._schema is not None and self._schema.in_choices
+
+    def forget(self) -> None:
+        """Something was merged that did not pass through here: no value is known to stand."""
+        self._last = None
+
+    def _decode_raw(self, text: bytes) -> Chunk:
+        schema = cast("_Schema", self._schema)
+        chunk = schema.decode(text)
+        self._read_extras(schema, chunk)
+        return chunk
+
+    def _read_extras(self, schema: _Schema, chunk: Chunk) -> None:
+        """Move the raw fields of a chunk to the `extra` of its levels."""
+        raw = schema.raw
+        if Chunk in raw:
+            self._read(raw[Chunk], (Chunk, None), chunk)
+        if schema.in_usage and chunk.usage is not None:
+            self._read_usage(raw, chunk.usage)
+        if not schema.in_choices:
+            return
+        for place, choice in enumerate(chunk.choices or ()):
+            index = place if choice.index is None else choice.index
+            delta = choice.delta
+            if delta is not None:
+                if Delta in raw:
+                    self._read(raw[Delta], (Delta, index), delta)
+                if ToolCallFragment in raw:
+                    for call in delta.tool_calls or ():
+                        self._read(raw[ToolCallFragment], None, call)
+            if Choice in raw:
+                self._read(raw[Choice], (Choice, index), choice)
+            if Logprobs in raw and choice.logprobs is not None:
+                self._read(raw[Logprobs], (Logprobs, index), choice.logprobs)
+            if schema.in_usage and choice.usage is not None:
+                self._read_usage(raw, choice.usage)
+
+    def _read_usage(self, raw: Mapping[type[Struct], _RawFields], usage: Usage) -> None:
+        # All usage of a stream is merged into one, wherever it stands.
+        if Usage in raw:
+            self._read(raw[Usage], (Usage, None), usage)
+        prompt, completion = usage.prompt_tokens_details, usage.completion_tokens_details
+        if PromptTokensDetails in raw and prompt is not None:
+            self._read(raw[PromptTokensDetails], (PromptTokensDetails, None), prompt)
+        if CompletionTokensDetails in raw and completion is not None:
+            self._read(raw[CompletionTokensDetails], (CompletionTokensDetails, None), completion)
+
+    def _read(self, fields: _RawFields, place: _Place | None, into: Struct) -> None:
+        lasts = self._last
+        if lasts is None:
+            lasts = self._last = {}
+        last = None if place is None else lasts.get(place)
+        extra: Extra | None = None
+        for name, raw in zip(fields.names, fields.get(into), strict=False):
+            if not raw or raw == _NULL or (last is not None and last.get(name) == raw):
+                continue
+            if name in _NOT_MERGED and not _is_merged(name, raw, into):
+                continue
+            value = _value(raw)
+            if extra is None:
+                extra = Extra()
+            extra[name] = value
+            if place is None:
+                continue
+            if last is None:
+                last = lasts[place] = {}
+            level = _RULES_OF.get(place[0])
+            settles = level is None or self._levels[level].settles(name, value)
+            if settles and len(bytes(raw)) <= _LONGEST_REMEMBERED:
+                last[name] = raw.copy()
+            else:
+                last.pop(name, None)
+        if extra is not None:
+            into.extra = extra  # type: ignore[attr-defined]  # every level has it
+
+
+def _is_merged(name: str, raw: Raw, into: Struct) -> bool:
+    """Tell whether a field that may be more is one to merge; if it is content, read it."""
+    if name == "content" and isinstance(into, Delta):
+        if bytes(raw).startswith(b'"'):
+            into.content = _decode_text(raw)
+        else:
+            parts = _value(raw)
+            if not isinstance(parts, list):
+                raise ValueError("content is text or parts")
+            into.parts = Parts(parts)
+        return False
+    if name == "message" and isinstance(into, Choice):
+        if into.delta is None:
+            raise ValueError("a message in place of a delta")
+        # Perplexity's, beside a delta, is dropped; but its bytes are judged like all others.
+        bytes(raw).decode()
+        return False
+    if name == "error" and isinstance(into, Chunk):
+        raise ValueError("an error of the server's")
+    return True
+
+
+def _value(raw: Raw) -> object:
+    value: object = _decode_value(raw)
+    text = bytes(raw)
+    if text.count(b"{") + text.count(b"[") > _MOST_BRACKETS and exceeds_depth(
+        value, _MOST_BRACKETS
+    ):
+        raise ValueError("nested too deep to be taken without counting")
+    return value

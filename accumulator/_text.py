@@ -1,12 +1,15 @@
-"""A string that arrives in fragments: kept as fragments until someone looks."""
+"""Strings that arrive in fragments, and characters that arrive in halves."""
 
 from __future__ import annotations
 
-__all__ = ["Text"]
+import re
+
+__all__ = ["COMPACT_AT", "Text", "heal", "healed", "holds_half"]
 
 # Few enough that the fragments' own overhead stays under a kilobyte, enough that joining them is
 # cheap.
-_COMPACT_AT = 16
+COMPACT_AT = 16
+_LONG = 256  # characters of one fragment that is no longer small beside its overhead
 
 
 class Text:
@@ -29,15 +32,18 @@ class Text:
         """Add a fragment; it holds no half of a surrogate pair."""
         fragments = self.fragments
         fragments.append(fragment)
-        if len(fragments) >= _COMPACT_AT:
-            self._compact()
+        if len(fragments) >= COMPACT_AT:
+            self.compact()
+
+    def extend(self, fragments: list[str]) -> None:
+        """Add fragments as `append` does one."""
+        fragment = "".join(fragments)
+        self.fragments.append(fragment)
+        if len(self.fragments) >= COMPACT_AT or len(fragment) > _LONG:
+            self.compact()
 
     def compact(self) -> None:
-        """Join the fragments if they are many; for those who add to `fragments` directly."""
-        if len(self.fragments) >= _COMPACT_AT:
-            self._compact()
-
-    def _compact(self) -> None:
+        """Join the fragments."""
         if self._unseen is None:
             self._unseen = bytearray()
         self._unseen += "".join(self.fragments).encode()
@@ -62,3 +68,40 @@ class Text:
             return False
         known = len(self._seen) + len(self._unseen or b"") + sum(map(len, self.fragments))
         return known <= 4 * len(text) and str(self) == text
+
+
+# --- halves of surrogate pairs ------------------------------------------------------------
+
+# Two escapes make one character beyond U+FFFF; servers cut between them (SPEC section 2).
+_HALF = re.compile("[\ud800-\udfff]")
+
+
+def holds_half(text: str) -> bool:
+    """Tell whether a text holds half a surrogate pair, or a whole one as two halves."""
+    return not text.isascii() and _HALF.search(text) is not None
+
+
+def heal(text: str) -> tuple[str, int]:
+    """Join surrogate pairs to characters; replace halves that stay alone, and count them."""
+    if not holds_half(text):
+        return text, 0
+    joined = text.encode("utf-16", "surrogatepass").decode("utf-16", "surrogatepass")
+    return _HALF.subn("\ufffd", joined)
+
+
+def healed(value: object) -> tuple[object, int]:
+    """Heal every string of a JSON value; count the halves that stayed alone."""
+    if isinstance(value, str):
+        return heal(value)
+    lone = 0
+    if isinstance(value, dict):
+        fields: dict[str, object] = {}
+        for name, item in value.items():
+            whole_name, lone_in_name = heal(name)
+            fields[whole_name], lone_in_item = healed(item)
+            lone += lone_in_name + lone_in_item
+        return fields, lone
+    if isinstance(value, list):
+        pairs = [healed(item) for item in value]
+        return [item for item, _ in pairs], sum(alone for _, alone in pairs)
+    return value, 0

@@ -1,20 +1,15 @@
-"""JSON or an SDK's object to a `Chunk`: what the wire says, typed, nothing lost.
+"""What a chunk is on the wire: Structs with the API's fields, and the decoders of JSON text.
 
-Two ways lead to the same `Chunk`. A strict typed decode serves chunks that hold nothing but the
-API's fields. It refuses any other, and then `read_chunk` takes the chunk field by field: what is
-known and well-typed goes to its place, the rest to the `extra` of its level, with a note where a
-known field did not fit.
+The typed decoder is strict: it refuses a chunk with a field that no Struct has. Two ways are left
+then, and both lead to the same `Chunk`: `_schema` knows the fields of vendors seen before,
+`_reader` takes any value field by field.
 """
 
 from __future__ import annotations
 
-import base64
-import binascii
 import json
-import re
-from collections.abc import Callable, Mapping
-from enum import Enum
-from typing import TypeVar, cast
+from collections.abc import Callable
+from typing import cast
 
 import msgspec
 from msgspec import Struct
@@ -24,16 +19,15 @@ __all__ = [
     "Choice",
     "Chunk",
     "CompletionTokensDetails",
+    "CustomFragment",
     "Delta",
     "Extra",
     "FunctionFragment",
-    "InvalidChunkError",
+    "JsonObject",
     "Logprobs",
     "MalformedJsonError",
-    "Misfit",
     "Parts",
     "PromptTokensDetails",
-    "Reading",
     "TokenLogprob",
     "TooDeepError",
     "ToolCallFragment",
@@ -43,11 +37,6 @@ __all__ = [
     "decode_typed",
     "decode_untyped",
     "exceeds_depth",
-    "heal",
-    "healed",
-    "is_chunk_like",
-    "read_chunk",
-    "read_usage",
 ]
 
 JsonObject = dict[str, object]
@@ -188,36 +177,8 @@ class Chunk(Struct, forbid_unknown_fields=True):
     extra: Extra | None = None
 
 
-class Misfit(Struct):
-    """A known field of a wrong type: where, what is wrong, and what was found."""
-
-    path: str
-    message: str
-    value: object
-
-
-class Reading(Struct):
-    """A chunk as it was read, and what did not fit on the way.
-
-    `error` is the server's error object. `lone` counts halves of surrogate pairs that no later
-    chunk can join; `has_halves` tells whether others may be left in the texts. `size` counts the
-    characters of all strings.
-    """
-
-    chunk: Chunk
-    misfits: list[Misfit]
-    error: object
-    lone: int
-    has_halves: bool
-    size: int
-
-
 class MalformedJsonError(ValueError):
     """The text is no JSON."""
-
-
-class InvalidChunkError(ValueError):
-    """The value cannot be read as a chunk at all."""
 
 
 class TooDeepError(ValueError):
@@ -259,428 +220,6 @@ def _finite(text: str) -> float:
     if number in (float("inf"), float("-inf")):
         raise ValueError(f"{text} is out of range")
     return number
-
-
-# --- halves of surrogate pairs ------------------------------------------------------------
-
-_HALF = re.compile("[\ud800-\udfff]")
-
-
-def heal(text: str) -> tuple[str, int]:
-    """Join surrogate pairs to characters; replace halves that stay alone, and count them."""
-    if text.isascii() or not _HALF.search(text):
-        return text, 0
-    joined = text.encode("utf-16", "surrogatepass").decode("utf-16", "surrogatepass")
-    return _HALF.subn("\ufffd", joined)
-
-
-def healed(value: object) -> tuple[object, int]:
-    """Heal every string of a JSON value; count the halves that stayed alone."""
-    if isinstance(value, str):
-        return heal(value)
-    lone = 0
-    if isinstance(value, dict):
-        fields: JsonObject = {}
-        for name, item in value.items():
-            whole_name, lone_in_name = heal(name)
-            fields[whole_name], lone_in_item = healed(item)
-            lone += lone_in_name + lone_in_item
-        return fields, lone
-    if isinstance(value, list):
-        pairs = [healed(item) for item in value]
-        return [item for item, _ in pairs], sum(alone for _, alone in pairs)
-    return value, 0
-
-
-# --- field by field -----------------------------------------------------------------------
-
-K = TypeVar("K", bound=Struct)
-_NONE: frozenset[str] = frozenset()
-
-
-class _MisfitError(ValueError):
-    """A value that is not of its field's type."""
-
-
-class _Reader:
-    """Reads one chunk from builtins or an SDK's objects, and notes what did not fit."""
-
-    __slots__ = ("copying", "has_halves", "leftover", "lone", "misfits", "moved", "size")
-
-    def __init__(
-        self, moved: Mapping[str, frozenset[str]], *, copying: bool, has_halves: bool
-    ) -> None:
-        self.moved = moved
-        self.copying = copying  # the values are the caller's, who may change them later
-        self.has_halves = has_halves
-        self.misfits: list[Misfit] = []
-        self.leftover: list[object] = []  # entries of the list last read that are no objects
-        self.lone = 0
-        self.size = 0
-
-    def fields(
-        self, kind: type[K], source: JsonObject, path: str, moved: frozenset[str] = _NONE
-    ) -> K:
-        """Read an object into a Struct; what has no field there, or does not fit it, into
-        `extra`.
-        """
-        table = _TABLES[kind]
-        out = kind()
-        extra: Extra | None = None
-        for name, item in source.items():
-            value = item
-            if value is None:
-                continue
-            read = table.get(name)
-            if read is not None and name not in moved:
-                try:
-                    setattr(out, name, read(self, value, f"{path}.{name}"))
-                    if not self.leftover:
-                        continue
-                    value, self.leftover = self.leftover, []
-                    error = "expected a list of objects"
-                except _MisfitError as misfit:
-                    error = str(misfit)
-                self.misfits.append(Misfit(f"{path}.{name}", error, self.adopt(value)))
-            if extra is None:
-                extra = Extra()
-            value = self.adopt(value)
-            if self.has_halves and kind in (TokenLogprob, TopLogprob):
-                value, lone = healed(value)  # nothing of a token is joined to what comes later
-                self.lone += lone
-            extra[self.name(name)] = value
-        if extra is not None:
-            out.extra = extra  # type: ignore[attr-defined]  # every Struct that has a table has it
-        return out
-
-    def adopt(self, value: object) -> object:
-        """Make a value ours: a copy in builtins, unless it was decoded for us."""
-        return self._copy(value) if self.copying else value
-
-    def name(self, name: object) -> str:
-        if not isinstance(name, str):
-            raise InvalidChunkError(f"a field's name is a string, not {_kind_of(name)}")
-        return _label(self, name, "")
-
-    def _copy(self, value: object) -> object:
-        if isinstance(value, Enum):
-            return self._copy(value.value)
-        if value is None or type(value) in (bool, int, float):
-            return value
-        if isinstance(value, (int, float)):
-            return int(value) if isinstance(value, int) else float(value)
-        if isinstance(value, str):
-            return _text(self, value, "")
-        if isinstance(value, (list, tuple)):
-            return [self._copy(item) for item in value]
-        if _is_object(value):
-            return {self.name(name): self._copy(item) for name, item in fields_of(value).items()}
-        raise InvalidChunkError(f"{_kind_of(value)} is nothing that JSON holds")
-
-
-_Read = Callable[[_Reader, object, str], object]
-
-
-def _text(reader: _Reader, value: object, path: str) -> str:
-    if isinstance(value, Enum):  # some SDKs make roles and finish reasons enums
-        value = value.value
-    if not isinstance(value, str):
-        raise _MisfitError(f"expected a string, got {_kind_of(value)}")
-    value = str(value)
-    reader.size += len(value)
-    if not reader.has_halves and not value.isascii() and _HALF.search(value):
-        reader.has_halves = True
-    return value
-
-
-def _label(reader: _Reader, value: object, path: str) -> str:
-    """Read a string that no later one is joined to."""
-    text, lone = heal(_text(reader, value, path))
-    reader.lone += lone
-    return text
-
-
-def _integer(reader: _Reader, value: object, path: str) -> int:
-    if type(value) is int:
-        return value
-    number = _as_integer(value)
-    if number is None:
-        raise _MisfitError(f"expected an integer, got {_kind_of(value)}")
-    reader.misfits.append(Misfit(path, f"expected an integer, got {_kind_of(value)}", value))
-    return number
-
-
-def _as_integer(value: object) -> int | None:
-    """Read an integer where that loses nothing: 1.0 and "1" are one, True and "01" are none."""
-    if type(value) is int:
-        return value
-    if type(value) is float and value.is_integer():
-        return int(value)
-    if type(value) is str and len(value) < 20 and re.fullmatch("-?[0-9]+", value):
-        return int(value) if str(int(value)) == value else None
-    return None
-
-
-_LARGEST_FLOAT = 2**1000  # an integer beyond it may not be converted
-
-
-def _number(reader: _Reader, value: object, path: str) -> float:
-    if type(value) is float:
-        return value
-    if type(value) is int and abs(value) < _LARGEST_FLOAT:
-        return float(value)
-    raise _MisfitError(f"expected a number, got {_kind_of(value)}")
-
-
-def _integers(reader: _Reader, value: object, path: str) -> list[int]:
-    numbers = [_as_integer(item) for item in _list(value)]
-    if None in numbers:
-        raise _MisfitError("expected a list of integers")
-    if any(type(item) is not int for item in _list(value)):
-        reader.misfits.append(Misfit(path, "expected a list of integers", reader.adopt(value)))
-    return cast("list[int]", numbers)
-
-
-def _base64(reader: _Reader, value: object, path: str) -> bytes:
-    if type(value) is bytes:
-        return value  # our own `Chunk` holds it decoded
-    try:
-        return base64.b64decode(_text(reader, value, path), validate=True)
-    except (binascii.Error, UnicodeError, ValueError):
-        raise _MisfitError("expected base64") from None
-
-
-def _json_text(reader: _Reader, value: object, path: str) -> str:
-    """Read a string of JSON; some servers send the JSON itself."""
-    if not isinstance(value, str) and (isinstance(value, (list, tuple)) or _is_object(value)):
-        ours, lone = healed(reader._copy(value))
-        reader.lone += lone
-        return msgspec.json.encode(ours).decode()
-    return _text(reader, value, path)
-
-
-def _struct(kind: type[K]) -> _Read:
-    def read(reader: _Reader, value: object, path: str) -> K:
-        return reader.fields(kind, _object(value), path)
-
-    return read
-
-
-def _structs(kind: type[K]) -> _Read:
-    def read(reader: _Reader, value: object, path: str) -> list[K]:
-        entries: list[K] = []
-        leftover: list[object] = []
-        for i, item in enumerate(_list(value)):
-            if _is_object(item):
-                entries.append(reader.fields(kind, fields_of(item), f"{path}[{i}]"))
-            elif item is not None:
-                leftover.append(reader.adopt(item))
-        reader.leftover = leftover
-        return entries
-
-    return read
-
-
-def _parts(reader: _Reader, value: object, path: str) -> Parts:
-    return Parts([reader.adopt(item) for item in _list(value)])
-
-
-def _any_object(reader: _Reader, value: object, path: str) -> Extra:
-    return Extra({reader.name(name): reader.adopt(item) for name, item in _object(value).items()})
-
-
-def _misfit(reader: _Reader, value: object, path: str) -> object:
-    raise _MisfitError(f"expected an object, got {_kind_of(value)}")
-
-
-def _delta(reader: _Reader, value: object, path: str) -> Delta:
-    delta = reader.fields(Delta, _object(value), path, reader.moved["delta"])
-    content: object = delta.content
-    if isinstance(content, Parts):
-        delta.parts, delta.content = content, None
-    return delta
-
-
-def _content(reader: _Reader, value: object, path: str) -> str | Parts:
-    if isinstance(value, (list, tuple)):
-        return _parts(reader, value, path)
-    return _text(reader, value, path)
-
-
-def _choices(reader: _Reader, value: object, path: str) -> list[Choice]:
-    if not isinstance(value, (list, tuple)):
-        raise InvalidChunkError(f"{path}: expected a list, got {_kind_of(value)}")
-    choices = []
-    for i, item in enumerate(value):
-        if not _is_object(item):
-            raise InvalidChunkError(f"{path}[{i}]: expected an object, got {_kind_of(item)}")
-        source = dict(fields_of(item))
-        source.pop("obfuscation", None)
-        # A server that ignored `stream` sends a message in place of a delta; Perplexity sends it
-        # beside one, where it brings nothing new.
-        message = source.pop("message", None)
-        if message is not None and source.get("delta") is None:
-            if _is_object(message):
-                source["delta"] = message
-            else:
-                source["message"] = message
-        choices.append(reader.fields(Choice, source, f"{path}[{i}]", reader.moved["choice"]))
-    return choices
-
-
-_TABLES: dict[type[Struct], dict[str, _Read]] = {
-    TopLogprob: {"token": _label, "logprob": _number, "bytes": _integers},
-    TokenLogprob: {
-        "token": _label,
-        "logprob": _number,
-        "bytes": _integers,
-        "top_logprobs": _structs(TopLogprob),
-    },
-    Logprobs: {"content": _structs(TokenLogprob), "refusal": _structs(TokenLogprob)},
-    FunctionFragment: {"name": _text, "arguments": _json_text},
-    CustomFragment: {"name": _text, "input": _json_text},
-    ToolCallFragment: {
-        "index": _integer,
-        "id": _label,
-        "type": _label,
-        "function": _struct(FunctionFragment),
-        "custom": _struct(CustomFragment),
-    },
-    AudioFragment: {"id": _label, "transcript": _text, "data": _base64, "expires_at": _integer},
-    Delta: {
-        "role": _label,
-        "content": _content,
-        "refusal": _text,
-        "reasoning": _text,
-        "reasoning_content": _text,
-        "tool_calls": _structs(ToolCallFragment),
-        "function_call": _struct(FunctionFragment),
-        "audio": _struct(AudioFragment),
-        "annotations": _parts,
-    },
-    CompletionTokensDetails: dict.fromkeys(
-        CompletionTokensDetails.__struct_fields__[:-1], _integer
-    ),
-    PromptTokensDetails: dict.fromkeys(PromptTokensDetails.__struct_fields__[:-1], _integer),
-    Usage: {
-        "prompt_tokens": _integer,
-        "completion_tokens": _integer,
-        "total_tokens": _integer,
-        "completion_tokens_details": _struct(CompletionTokensDetails),
-        "prompt_tokens_details": _struct(PromptTokensDetails),
-    },
-    Choice: {
-        "index": _integer,
-        "delta": _delta,
-        "finish_reason": _label,
-        "logprobs": _struct(Logprobs),
-        "usage": _struct(Usage),
-        "message": _misfit,  # an object is read as the delta
-    },
-    Chunk: {
-        "id": _label,
-        "created": _integer,
-        "model": _label,
-        "choices": _choices,
-        "service_tier": _label,
-        "system_fingerprint": _label,
-        "usage": _struct(Usage),
-        "moderation": _any_object,
-    },
-}
-
-
-def read_chunk(
-    value: object, moved: Mapping[str, frozenset[str]], *, copying: bool, has_halves: bool = False
-) -> Reading:
-    """Read a chunk from builtins or an SDK's object.
-
-    `moved` names the typed fields that another rule than the API's applies to; they go to `extra`
-    like a vendor's. `copying` says that the value is the caller's, `has_halves` that its strings
-    may hold half a surrogate pair. Raises InvalidChunkError for what is no chunk at all,
-    TooDeepError.
-    """
-    reader = _Reader(moved, copying=copying, has_halves=has_halves)
-    if not _is_object(value):
-        raise InvalidChunkError(f"expected an object, got {_kind_of(value)}")
-    source = dict(fields_of(value))
-    for padding in ("object", "obfuscation"):
-        source.pop(padding, None)
-    try:
-        error = reader.adopt(source.pop("error", None))
-        chunk = reader.fields(Chunk, source, "$", moved["chunk"])
-    except RecursionError:
-        raise TooDeepError("nested deeper than the stack holds") from None
-    return Reading(chunk, reader.misfits, error, reader.lone, reader.has_halves, reader.size)
-
-
-def read_usage(value: object) -> Usage:
-    """Read a usage object from builtins; what does not fit goes to `extra`."""
-    return _Reader({}, copying=True, has_halves=False).fields(Usage, _object(value), "$")
-
-
-# --- objects ------------------------------------------------------------------------------
-
-
-def is_chunk_like(value: object) -> bool:
-    """Tell whether a value may be a chunk: a mapping, or an object with `choices`."""
-    return isinstance(value, Mapping) or hasattr(value, "choices")
-
-
-def fields_of(value: object) -> JsonObject:
-    """Give the fields of a mapping or an SDK's object, vendor extras included. Not to be
-    changed.
-    """
-    if type(value) is dict:
-        return value
-    if isinstance(value, Mapping):
-        return dict(value)
-    own = getattr(value, "__dict__", None)
-    if own is None:
-        names = getattr(value, "__struct_fields__", None) or [
-            name for base in type(value).__mro__ for name in getattr(base, "__slots__", ())
-        ]
-        own = {name: getattr(value, name, None) for name in names}
-    if hasattr(value, "__pydantic_extra__"):
-        extra = value.__pydantic_extra__
-        return {**own, **extra} if extra else own
-    return {name: item for name, item in own.items() if not name.startswith("_")}
-
-
-def _is_object(value: object) -> bool:
-    return isinstance(value, Mapping) or (
-        (
-            hasattr(value, "__dict__")
-            or hasattr(value, "__struct_fields__")
-            or hasattr(value, "__attrs_attrs__")
-        )
-        and not callable(value)
-    )
-
-
-def _object(value: object) -> JsonObject:
-    if not _is_object(value):
-        raise _MisfitError(f"expected an object, got {_kind_of(value)}")
-    return fields_of(value)
-
-
-def _list(value: object) -> list[object] | tuple[object, ...]:
-    if not isinstance(value, (list, tuple)):
-        raise _MisfitError(f"expected a list, got {_kind_of(value)}")
-    return value
-
-
-_KIND_NAMES = {
-    dict: "an object",
-    list: "a list",
-    str: "a string",
-    bool: "a boolean",
-    int: "an integer",
-}
-
-
-def _kind_of(value: object) -> str:
-    return _KIND_NAMES.get(type(value), f"a {type(value).__name__}")
 
 
 def exceeds_depth(value: object, bound: int) -> bool:

@@ -110,8 +110,8 @@ def test_regular_streams_come_out_the_same(name: str, size: int) -> None:
 @pytest.mark.parametrize("name", REGULAR)
 def test_regular_streams_take_the_shortcut(name: str) -> None:
     acc = Accumulator()
-    reducer = CountingReducer(acc._reducer)
-    acc._reducer = reducer  # type: ignore[assignment]  # hands everything on
+    reducer = CountingReducer(acc._intake.reducer)
+    acc._intake.reducer = reducer  # type: ignore[assignment]  # hands everything on
     chunks = REGULAR[name] * 5
     for data in pieces(body_of(chunks), 2048):
         acc.feed_sse(data)

@@ -299,53 +299,55 @@ class Accumulator:
     def _apply_read(self, data: bytes) -> None:
         """Apply the whole events of a read."""
         start = self._parser.start
-        lines = None
+        single = None
         if not self._queue and len(data) <= self._most_pending:
-            lines = single_lines(data)
-        if self._shortcut is not None and not (lines and self._shortcut.ready):
+            single = single_lines(data)
+        if self._shortcut is not None and not (single and self._shortcut.ready):
             self._shortcut.forget()
-        if lines is None:
+        if single is None:
             self._apply_events(split(data, start))
-            return
-        self._apply_lines(data, lines, start)
+        else:
+            self._apply_lines(data, *single, start)
 
-    def _apply_lines(self, data: bytes, lines: Sequence[bytes], start: int) -> None:
+    def _apply_lines(
+        self, data: bytes, lines: Sequence[bytes], line_end: bytes, start: int
+    ) -> None:
         """Apply the events of a read, one line each: what repeats by the shortcut, else one by
         one.
         """
         log, intake, shortcut = self._log, self._intake, self._shortcut
         decoder, apply = intake.decoder, intake.reducer.apply
         place, offset = 0, start
+        text = slice(len(b"data: "), -len(line_end))
         try:
             while place < len(lines):
                 if shortcut is not None and shortcut.ready:
-                    events, size = shortcut.take(lines[place:] if place else lines)
+                    events, size = shortcut.take(lines[place:] if place else lines, line_end)
                     if events:
                         place += events
                         log.event += events
                         offset += size
                         continue
-                    shortcut.forget()
                 line = lines[place]
                 place += 1
-                begin, offset = offset, offset + len(line) + 1
+                begin, offset = offset, offset + len(line) + len(line_end)
                 chunk, refusal = None, None
                 if not line.startswith(b"data: {"):
-                    self._apply_events(split(line[:-1], begin))
+                    self._apply_events(split(line[: -len(line_end)], begin))
                 else:
                     log.event += 1
                     log.offset = begin
                     if decoder.waits or decoder.decode is None:
-                        intake.apply_text(line[6:-1])
+                        intake.apply_text(line[text])
                     else:
                         try:
-                            chunk = decoder.decode(line[6:-1])
+                            chunk = decoder.decode(line[text])
                         except (ValueError, RecursionError) as error:
                             refusal = error
                         if chunk is not None:
                             apply(chunk)
                         elif refusal is not None:
-                            chunk = intake.apply_refused(line[6:-1], refusal)
+                            chunk = intake.apply_refused(line[text], refusal)
                     if log.met is not None:
                         self._raise_met()
                 if chunk is None:

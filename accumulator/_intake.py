@@ -78,6 +78,9 @@ class Intake:
         Raises LimitExceededError.
         """
         decoder = self.decoder
+        if text == _DONE:
+            self.reducer.end()
+            return None
         if decoder.waits:
             decoder.waits -= 1
         elif decoder.decode is not None:

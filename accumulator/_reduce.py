@@ -606,6 +606,12 @@ class Reducer:
             if policy == "last" and not self._careful:
                 into[name] = value
                 continue
+            if policy == "merge" and type(value) is dict:
+                target = into.get(name)
+                if type(target) is not dict:
+                    target = into[name] = {}
+                self._merge(level.below(name), target, value, nested=True)
+                continue
             merged = self._merged(level, policy, name, into.get(name), value)
             if merged is not None:
                 into[name] = merged

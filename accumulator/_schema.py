@@ -62,12 +62,17 @@ _LISTS = ("tool_calls", "choices")
 _USAGE_LEVELS = {Usage, PromptTokensDetails, CompletionTokensDetails}
 # Whose rules say whether the same value twice makes a difference; in usage it makes none.
 _RULES_OF = {Chunk: "chunk", Choice: "choice", Delta: "delta", Logprobs: "choice.logprobs"}
-_NOT_MERGED = frozenset({"content", "message", "error"})
+# Fields that the Structs have, but where a list or any object stands they are read from raw JSON.
+_OWN_FIELDS: Mapping[type[Struct], Mapping[str, type]] = {
+    Delta: {"content": list, "annotations": list},
+    Chunk: {"moderation": dict},
+}
+_NOT_MERGED = frozenset({"content", "annotations", "moderation", "message", "error"})
 _Place = tuple[type[Struct], int | None]  # a level, and the index of the choice it is in
 
 Decode = Callable[[bytes], Chunk]
 # The names that each level's Struct lacks, in the order in which they came; `content` of a delta
-# counts among them where it is a list of parts (Mistral).
+# counts among them where it is a list of parts (Mistral), and so do annotations (OpenRouter).
 Names = tuple[tuple[str, ...], ...]
 _NO_NAMES: Names = ((),) * len(_LEVELS)
 
@@ -83,7 +88,6 @@ _KNOWN = {level: frozenset(level.__struct_encode_fields__) for level in _LEVELS}
 _decode_value = msgspec.json.Decoder().decode
 _decode_text = msgspec.json.Decoder(str | None).decode
 _NOTHING = Raw(b"")
-_NULL = Raw(b"null")
 
 
 class _RawFields(Struct):
@@ -102,7 +106,11 @@ class _Schema:
         self.names = names
         types: dict[type[Struct], type[Struct]] = {}
         for level, own in zip(_LEVELS, names, strict=True):
-            types[level] = _extended(level, own, types)
+            below = _BELOW.get(level, {}).values()
+            if own or any(types[kind] is not kind for kind in below):
+                types[level] = _extended(level, own, types)
+            else:
+                types[level] = level
         self.decode = cast("Callable[[bytes], Chunk]", msgspec.json.Decoder(types[Chunk]).decode)
         self.raw = {
             # The last name twice, so that a single one gives a tuple, too.
@@ -126,9 +134,10 @@ def _extended(
     # A default of its own for each, as Structs have it.
     fields += [(f"x{i}", Raw, _NOTHING) for i in range(len(names))]
     rename = {f"x{i}": name for i, name in enumerate(names)}
-    if "content" in names:
-        fields.append(("content", None, None))
-        rename["content"] = " content"  # what stands there is read as the raw field of that name
+    for name in _OWN_FIELDS.get(level, {}):
+        if name in names:
+            fields.append((name, None, None))
+            rename[name] = f" {name}"  # what stands there is read as the raw field of that name
     return defstruct(
         level.__name__,
         fields,
@@ -181,8 +190,9 @@ def _collect(
             _collect(found, level, item)
     elif isinstance(value, dict):
         found[level].update(dict.fromkeys(name for name in value if name not in _KNOWN[level]))
-        if level is Delta and isinstance(value.get("content"), list):
-            found[level]["content"] = None
+        for name, kind in _OWN_FIELDS.get(level, {}).items():
+            if isinstance(value.get(name), kind):
+                found[level][name] = None
         for name, below in _BELOW.get(level, {}).items():
             _collect(found, below, value.get(name))
 
@@ -204,7 +214,7 @@ class ChunkDecoder:
         self._levels = rules.levels
         self._schema: _Schema | None = None
         # The last value of each field, as it came, by level and choice.
-        self._last: dict[_Place, dict[str, Raw]] | None = None
+        self._last: dict[_Place, dict[str, _Known]] | None = None
         self._refusal: str | None = None
         # How many chunks to read the general way before this one is tried again: a refused decode
         # is wasted.
@@ -290,7 +300,7 @@ class ChunkDecoder:
                     self._read(raw[Delta], (Delta, index), delta)
                 if ToolCallFragment in raw:
                     for call in delta.tool_calls or ():
-                        self._read(raw[ToolCallFragment], None, call)
+                        self._read(raw[ToolCallFragment], (ToolCallFragment, index), call)
             if Choice in raw:
                 self._read(raw[Choice], (Choice, index), choice)
             if Logprobs in raw and choice.logprobs is not None:
@@ -308,60 +318,89 @@ class ChunkDecoder:
         if CompletionTokensDetails in raw and completion is not None:
             self._read(raw[CompletionTokensDetails], (CompletionTokensDetails, None), completion)
 
-    def _read(self, fields: _RawFields, place: _Place | None, into: Struct) -> None:
+    def _read(self, fields: _RawFields, place: _Place, into: Struct) -> None:
         lasts = self._last
         if lasts is None:
             lasts = self._last = {}
-        last = None if place is None else lasts.get(place)
+        last = lasts.get(place)
+        if last is None:
+            last = lasts[place] = {}
         extra: Extra | None = None
         for name, raw in zip(fields.names, fields.get(into), strict=False):
-            if not raw or raw == _NULL or (last is not None and last.get(name) == raw):
+            if not raw:
                 continue
-            if name in _NOT_MERGED and not _is_merged(name, raw, into):
+            text = bytes(raw)
+            known = last.get(name)
+            if known is not None and known.text == text:
+                if known.settles is None:
+                    known.settles = self._settles(place, name, text)
+                if known.settles:
+                    continue
+            elif text == b"null" or (name in _NOT_MERGED and not _is_merged(name, text, into)):
                 continue
-            value = _value(raw)
-            if extra is None:
-                extra = Extra()
-            extra[name] = value
-            if place is None:
-                continue
-            if last is None:
-                last = lasts[place] = {}
-            level = _RULES_OF.get(place[0])
-            settles = level is None or self._levels[level].settles(name, value)
-            if settles and len(bytes(raw)) <= _LONGEST_REMEMBERED:
-                last[name] = raw.copy()
+            elif len(text) <= _LONGEST_REMEMBERED:
+                last[name] = _Known(text)
             else:
                 last.pop(name, None)
+            if extra is None:
+                extra = Extra()
+            extra[name] = _value(text)
         if extra is not None:
             into.extra = extra  # type: ignore[attr-defined]  # every level has it
 
+    def _settles(self, place: _Place, name: str, text: bytes) -> bool:
+        """Tell whether a value makes no difference when it comes again."""
+        kind, _ = place
+        if kind is ToolCallFragment:
+            return False  # of which call it was is not known here
+        level = _RULES_OF.get(kind)
+        return level is None or self._levels[level].settles(name, _decode_value(text))
 
-def _is_merged(name: str, raw: Raw, into: Struct) -> bool:
+
+class _Known(Struct, gc=False):
+    """The last value of a field, and whether it settles, once that was asked."""
+
+    text: bytes
+    settles: bool | None = None
+
+
+def _is_merged(name: str, text: bytes, into: Struct) -> bool:
     """Tell whether a field that may be more is one to merge; if it is content, read it."""
     if name == "content" and isinstance(into, Delta):
-        if bytes(raw).startswith(b'"'):
-            into.content = _decode_text(raw)
+        if text.startswith(b'"'):
+            into.content = _decode_text(text)
         else:
-            parts = _value(raw)
-            if not isinstance(parts, list):
-                raise ValueError("content is text or parts")
-            into.parts = Parts(parts)
+            into.parts = Parts(_listed(text))
+        return False
+    if name == "annotations" and isinstance(into, Delta):
+        into.annotations = Parts(_listed(text))
+        return False
+    if name == "moderation" and isinstance(into, Chunk):
+        moderation = _value(text)
+        if not isinstance(moderation, dict):
+            raise ValueError("moderation is an object")
+        into.moderation = Extra(moderation)
         return False
     if name == "message" and isinstance(into, Choice):
         if into.delta is None:
             raise ValueError("a message in place of a delta")
         # Perplexity's, beside a delta, is dropped; but its bytes are judged like all others.
-        bytes(raw).decode()
+        text.decode()
         return False
     if name == "error" and isinstance(into, Chunk):
         raise ValueError("an error of the server's")
     return True
 
 
-def _value(raw: Raw) -> object:
-    value: object = _decode_value(raw)
-    text = bytes(raw)
+def _listed(text: bytes) -> list[object]:
+    value = _value(text)
+    if not isinstance(value, list):
+        raise ValueError("not a list")
+    return value
+
+
+def _value(text: bytes) -> object:
+    value: object = _decode_value(text)
     if text.count(b"{") + text.count(b"[") > _MOST_BRACKETS and exceeds_depth(
         value, _MOST_BRACKETS
     ):

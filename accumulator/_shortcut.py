@@ -43,6 +43,7 @@ class Shortcut:
         "_text",
         "_texts",
         "_tokens",
+        "_used",
         "object",
         "ready",
         "single",
@@ -59,6 +60,7 @@ class Shortcut:
         self._calls_seen: frozenset[int] = frozenset()
         self.waits = 0  # how many more chunks to go by before learning again
         self._backoff = 1
+        self._used = False  # since it was ready
         self.object: ObjectTemplate | None = None
         self.ready = False  # there is a template, and nothing else was applied since it held
         self.single = False  # and it has one gap, so that `take_one` can be tried
@@ -102,31 +104,36 @@ class Shortcut:
         template = self._template
         lines = BytesIO(data).readlines()
         count = len(lines) >> 1
-        if template is None or not count or (template.has_bare_gaps and _CR in data):
+        if template is None or not count:
             return 0, 0
         gap = template.gap
         cuts = [line[gap] for line in lines[: 2 * count : 2]]
+        if template.has_bare_gaps and _CR in b"".join(cuts):
+            return 0, 0
         body = b"".join((template.head, template.between.join(cuts), template.end))
         if not data.startswith(body):
             return 0, 0
         return (count, len(body)) if self._apply(template, cuts) else (0, 0)
 
-    def take(self, lines: Sequence[bytes]) -> tuple[int, int]:
+    def take(self, lines: Sequence[bytes], line_end: bytes) -> tuple[int, int]:
         """Apply the events that fit, from the first on; return how many they are, and how many
         bytes. Only if `ready`.
 
-        Each event is one line, and no line has a CR.
+        Each event is one line and a blank one, and all end alike.
         """
         template = self._template
         count = size = 0
-        if template is not None:
+        if template is not None and template.line_end == line_end:
             for line in lines:
                 if not template.fits(line):
                     break
                 count += 1
-                size += len(line) + 1
+                size += len(line) + len(line_end)
             if count and self._apply(template, [line[template.gap] for line in lines[:count]]):
                 return count, size
+        if not self._used:
+            self._give_up()
+        self.forget()
         return 0, 0
 
     def learn(self, line: bytes, chunk: Chunk) -> None:
@@ -190,6 +197,7 @@ class Shortcut:
                 lists = cast("list[tuple[list[TokenLogprob], ...]]", rows)
                 self._tokens.count += sum([len(row[place]) for row in lists])
         self._backoff = 1
+        self._used = True
         return True
 
     def _apply_by_key(self, template: Template, rows: list[tuple[object, ...]]) -> bool:

@@ -19,6 +19,7 @@ _BOM = b"\xef\xbb\xbf"
 # A CRLF is one line end, so a CR only counts as one of its own where no LF follows.
 _BLANK_LINE = re.compile(rb"(?:\r\n|\n|\r(?!\n))(?:\r\n|\n|\r)")
 _LF, _CR = 10, 13  # looking for one byte as a number is several times faster
+_SHORT = 16384  # bytes that wait and may be looked at with every read
 _WINDOW = 3  # a blank line is found although a read ended inside it: CR LF CR
 
 
@@ -74,17 +75,18 @@ class EventParser:
         return self._give(data)
 
     def _take_with_cr(self, data: bytes) -> bytes:
-        window = bytes(self._pending[-_WINDOW:]) + data
-        if not _BLANK_LINE.search(window):
+        if self.size > _SHORT and not _BLANK_LINE.search(bytes(self._pending[-_WINDOW:]) + data):
             self._wait(data)
             return b""
         data = bytes(self._pending) + data
         self._pending = b""
         self.size = 0
         self._has_cr = False
-        end = 0
-        for found in _BLANK_LINE.finditer(data):
-            end = found.end()
+        end = _end_of_crlf_events(data)
+        if end is None:
+            end = 0
+            for found in _BLANK_LINE.finditer(data):
+                end = found.end()
         self._skip_lf = end == len(data) and data.endswith(b"\r")
         if end < len(data):
             self._wait(data[end:])
@@ -106,9 +108,10 @@ class EventParser:
     def skip(self, data: bytes, size: int) -> None:
         """Take `data`, of which so many bytes are whole events that need not be given back.
 
-        What was pending is part of it, and neither has a CR.
+        What was pending is part of it.
         """
         self._taken += size
+        self._skip_lf = False
         rest = self._pending = data[size:]
         self.size = len(rest)
         self._has_cr = self.size > 0 and _CR in rest
@@ -148,13 +151,36 @@ def _end_of_events(data: bytes) -> int:
     return 0
 
 
-def single_lines(data: bytes) -> list[bytes] | None:
-    """Cut whole events into lines with their LF, if each is one line without a CR; else None."""
+def _end_of_crlf_events(data: bytes) -> int | None:
+    """Find where the last blank line ends, 0 if there is none; None if a CR stands alone."""
+    lines = BytesIO(data).readlines()
+    if data.count(b"\r") != [line[-2:] for line in lines].count(b"\r\n"):
+        return None
+    end = len(data)
+    for line in reversed(lines):
+        if line in (b"\r\n", b"\n"):
+            return end
+        end -= len(line)
+    return 0
+
+
+def single_lines(data: bytes) -> tuple[list[bytes], bytes] | None:
+    """Cut whole events into lines with their ends, if each is one line and all ends are alike; also
+    give that end. Else None.
+    """
     lines = BytesIO(data).readlines()
     blank = lines[1::2]
-    if blank.count(b"\n") != len(blank) or 2 * len(blank) != len(lines) or _CR in data:
+    count = len(blank)
+    if 2 * count != len(lines) or not count:
         return None
-    return lines[::2]
+    crs = data.count(b"\r") if _CR in data else 0
+    end = b"\r\n" if crs else b"\n"
+    if blank.count(end) != count:
+        return None
+    lines = lines[::2]
+    if crs and (crs != 2 * count or [line[-2:] for line in lines].count(end) != count):
+        return None
+    return lines, end
 
 
 def split(data: bytes, offset: int) -> list[Event]:

@@ -77,6 +77,7 @@ class Template:
         "has_bare_gaps",
         "head",
         "key",
+        "line_end",
         "opening",
         "roles",
         "row_end",
@@ -100,7 +101,8 @@ class Template:
         self.call = call
         self.head = line[: gaps[0].start]
         self.tail = line[gaps[-1].end :]
-        self.end = self.tail + b"\n"
+        self.line_end = b"\r\n" if line.endswith(b"\r\n") else b"\n"
+        self.end = self.tail + self.line_end
         self.size = len(self.head) + len(self.tail)
         self.gap = slice(len(self.head), -len(self.tail))
         self.between = self.end + self.head

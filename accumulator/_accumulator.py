@@ -7,11 +7,12 @@ from math import inf
 
 from ._freeze import freeze
 from ._intake import Intake
-from ._problems import ProblemLog
+from ._problems import ProblemLog, Run
 from ._reader import is_chunk_like
 from ._reduce import Reducer, Status
 from ._shortcut import Shortcut
 from ._sse import Event, EventParser, single_lines, split
+from ._wire import Chunk
 from .completion import ChatCompletion
 from .errors import (
     LOSSY_KINDS,
@@ -31,6 +32,7 @@ __all__ = ["Accumulator"]
 _LEARN_AFTER = 8  # events; many streams are too short to earn a template's cost back
 _SHORT = 16384  # bytes that wait and may be copied with every read
 _LF = 10
+_DATA = b"data: "
 _DONE = b"[DONE]"
 
 
@@ -68,7 +70,7 @@ class Accumulator:
         strict: bool = False,
         shortcut: bool = True,
     ) -> None:
-        log = self._log = ProblemLog()
+        log = self._log = ProblemLog(strict=strict)
         self._intake = Intake(rules, limits, Reducer(rules, limits, log.report), log)
         self._strict = strict
         self._parser = EventParser()
@@ -108,8 +110,7 @@ class Accumulator:
                 kind = type(chunk).__name__
                 raise TypeError(f"a chunk is JSON text, a mapping or an SDK's object, not {kind}")
             elif intake.reducer.reading:
-                self._log.event += 1
-                self._log.offset = None
+                self._log.start_event(None)
                 applied = intake.apply_object(chunk)
                 if applied is not None and self._may_shortcut:
                     self._find_shortcut().learn_object(chunk, *applied)
@@ -204,8 +205,7 @@ class Accumulator:
         if intake.reducer.reading and text and not text.isspace():
             intake.count_bytes(len(text))
             intake.check_size(len(text))
-            self._log.event += 1
-            self._log.offset = offset
+            self._log.start_event(offset)
             intake.apply_text(text)
 
     def close(self) -> None:
@@ -297,73 +297,79 @@ class Accumulator:
         return True
 
     def _apply_read(self, data: bytes) -> None:
-        """Apply the whole events of a read."""
-        start = self._parser.start
+        """Apply the whole events of a read: what repeats by the shortcut, else one by one."""
+        start, shortcut = self._parser.start, self._shortcut
         single = None
         if not self._queue and len(data) <= self._most_pending:
             single = single_lines(data)
-        if self._shortcut is not None and not (single and self._shortcut.ready):
-            self._shortcut.forget()
-        if single is None:
-            self._apply_events(split(data, start))
-        else:
-            self._apply_lines(data, *single, start)
+        taken, size = 0, 0
+        if shortcut is not None:
+            if single is not None and shortcut.ready:
+                taken, size = shortcut.take(*single)
+                self._log.event += taken
+                if taken == len(single[0]):
+                    return
+            shortcut.forget()
+        if single is not None:
+            lines, line_end = single
+            if taken:
+                lines, data, start = lines[taken:], data[size:], start + size
+            text = slice(len(_DATA), -len(line_end))
+            texts = [line[text] for line in lines]
+            # That each line is data is seen at once from what they make when put together again.
+            body = (line_end + line_end + _DATA).join(texts)
+            if data.startswith(_DATA) and data[len(_DATA) : -2 * len(line_end)] == body:
+                chunk = self._apply_run(Run(texts, start, len(_DATA) + 2 * len(line_end)))
+                if chunk is not None and self._may_shortcut and self._log.event >= _LEARN_AFTER:
+                    self._find_shortcut().learn(lines[-1], chunk)
+                return
+        self._apply_events(split(data, start))
 
-    def _apply_lines(
-        self, data: bytes, lines: Sequence[bytes], line_end: bytes, start: int
-    ) -> None:
-        """Apply the events of a read, one line each: what repeats by the shortcut, else one by
-        one.
-        """
-        log, intake, shortcut = self._log, self._intake, self._shortcut
-        decoder, apply = intake.decoder, intake.reducer.apply
-        place, offset = 0, start
-        text = slice(len(b"data: "), -len(line_end))
+    def _apply_run(self, run: Run) -> Chunk | None:
+        """Apply events of one line each; give the last one's chunk, if it was decoded typed."""
+        log, intake, texts = self._log, self._intake, run.texts
+        apply, decoder = intake.reducer.apply, intake.decoder
+        chunk: Chunk | None = None
+        log.run = run
         try:
-            while place < len(lines):
-                if shortcut is not None and shortcut.ready:
-                    events, size = shortcut.take(lines[place:] if place else lines, line_end)
-                    if events:
-                        place += events
-                        log.event += events
-                        offset += size
-                        continue
-                line = lines[place]
-                place += 1
-                begin, offset = offset, offset + len(line) + len(line_end)
-                chunk, refusal = None, None
-                if not line.startswith(b"data: {"):
-                    self._apply_events(split(line[: -len(line_end)], begin))
-                else:
-                    log.event += 1
-                    log.offset = begin
-                    if decoder.waits or decoder.decode is None:
-                        intake.apply_text(line[text])
-                    else:
+            while run.place < len(texts):
+                run.event = log.event
+                refusal = None
+                if not decoder.waits and decoder.decode is not None:
+                    decode = decoder.decode
+                    for text in texts[run.place :] if run.place else texts:
                         try:
-                            chunk = decoder.decode(line[text])
+                            chunk = decode(text)
                         except (ValueError, RecursionError) as error:
                             refusal = error
-                        if chunk is not None:
-                            apply(chunk)
-                        elif refusal is not None:
-                            chunk = intake.apply_refused(line[text], refusal)
-                    if log.met is not None:
-                        self._raise_met()
-                if chunk is None:
-                    if not intake.reducer.reading:
-                        return
-                elif shortcut is not None:
-                    if shortcut.waits:
-                        shortcut.waits -= 1
-                    else:
-                        shortcut.learn(line, chunk)
-                elif log.event >= _LEARN_AFTER and self._may_shortcut:
-                    shortcut = self._find_shortcut()
-                    shortcut.learn(line, chunk)
+                            break
+                        log.event += 1
+                        apply(chunk)
+                        if log.met is not None:
+                            self._raise_met()
+                    if refusal is None:
+                        return chunk
+                chunk = None
+                run.place, run.event = run.count(log.event), log.event
+                text = texts[run.place]
+                if not text or text.isspace():
+                    run.place += 1
+                    continue
+                log.event += 1
+                if refusal is None or text == _DONE:
+                    chunk = intake.apply_text(text)
+                else:
+                    chunk = intake.apply_refused(text, refusal)
+                if log.met is not None:
+                    self._raise_met()
+                if not intake.reducer.reading:
+                    return None
+                run.place += 1
         except AccumulatorError:
-            self._queue = (*self._queue, *split(data[offset - start :], offset))
+            if intake.reducer.reading:
+                self._queue = (*self._queue, *run.events_from(run.count(log.event)))
             raise
+        return chunk
 
     def _find_shortcut(self) -> Shortcut:
         if self._shortcut is None:
@@ -377,8 +383,7 @@ class Accumulator:
             for event in waiting:
                 if not reducer.reading:
                     break
-                log.event += 1
-                log.offset = event.offset if not self._by_line else self._line_start
+                log.start_event(event.offset if not self._by_line else self._line_start)
                 self._intake.apply_event(event, unterminated=unterminated)
                 if log.met is not None:
                     self._raise_met()

@@ -2,24 +2,61 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
+
+from msgspec import Struct
+
+from ._sse import Event
 from .errors import Problem, ProblemKind
 
-__all__ = ["ProblemLog"]
+__all__ = ["ProblemLog", "Run"]
 
 _MOST_PROBLEMS = 100  # a server can go wrong in every chunk; all are counted, these many are kept
+
+
+class Run(Struct, gc=False):
+    """Events of one line each, in a row, and where they stand in the body."""
+
+    texts: Sequence[bytes]  # their data
+    start: int  # the byte at which the first begins
+    more: int  # bytes of an event beside its data
+    place: int = 0  # of the text that follows event number `event`
+    event: int = 0
+
+    def count(self, event: int) -> int:
+        """Count the texts up to and with that of an event."""
+        return self.place + event - self.event
+
+    def offset(self, count: int) -> int:
+        """Give the byte behind so many texts."""
+        return self.start + sum(map(len, self.texts[:count])) + count * self.more
+
+    def events_from(self, count: int) -> Iterator[Event]:
+        """Give what comes after so many texts."""
+        for place, text in enumerate(self.texts[count:], count):
+            if text and not text.isspace():
+                yield Event(text, None, self.offset(place))
 
 
 class ProblemLog:
     """Records problems under the event that is being read."""
 
-    __slots__ = ("counts", "event", "met", "offset", "problems")
+    __slots__ = ("_strict", "counts", "event", "met", "offset", "problems", "run")
 
-    def __init__(self) -> None:
+    def __init__(self, *, strict: bool = False) -> None:
+        self._strict = strict
         self.event = 0  # counted from 1
         self.offset: int | None = None  # the byte of the body at which it starts
+        self.run: Run | None = None  # which knows the offset if the event is one of it
         self.problems: tuple[Problem, ...] = ()
         self.counts: dict[ProblemKind, int] | None = None
-        self.met: Problem | None = None  # the first since somebody asked
+        self.met: Problem | None = None  # if strict, the first since somebody asked
+
+    def start_event(self, offset: int | None) -> None:
+        """Go on to the next event, which starts at a byte of the body, if that is known."""
+        self.event += 1
+        self.offset = offset
+        self.run = None
 
     def report(
         self, kind: ProblemKind, message: str, path: str | None = None, detail: object = None
@@ -28,12 +65,18 @@ class ProblemLog:
         if self.counts is None:
             self.counts = {}
         self.counts[kind] = self.counts.get(kind, 0) + 1
+        is_kept = len(self.problems) < _MOST_PROBLEMS
+        if not is_kept and not self._strict:
+            return
+        if self.run is not None:
+            self.offset = self.run.offset(self.run.count(self.event) - 1)
         problem = Problem(kind, message, self.event, self.offset, path, detail)
-        if len(self.problems) < _MOST_PROBLEMS:
+        if is_kept:
             self.problems += (problem,)
-        self.met = self.met or problem
+        if self._strict:
+            self.met = self.met or problem
 
     def take_met(self) -> Problem | None:
-        """Give the first problem since the last call."""
+        """In strict mode, give the first problem since the last call."""
         problem, self.met = self.met, None
         return problem

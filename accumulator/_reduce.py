@@ -43,7 +43,6 @@ Counts = wire.Usage | wire.PromptTokensDetails | wire.CompletionTokensDetails
 Report = Callable[[ProblemKind, str, str | None, object], None]
 
 
-_USAGE_COUNTS = ("prompt_tokens", "completion_tokens", "total_tokens")
 _PROMPT_COUNTS = wire.PromptTokensDetails.__struct_fields__[:-1]
 _COMPLETION_COUNTS = wire.CompletionTokensDetails.__struct_fields__[:-1]
 
@@ -167,7 +166,19 @@ class IndexedList:
 class Reducer:
     """Applies chunks to a `State`; what is odd about them goes to `report`."""
 
-    __slots__ = ("_careful", "_halved", "_levels", "_limits", "_report", "reading", "state")
+    __slots__ = (
+        "_careful",
+        "_halved",
+        "_levels",
+        "_limits",
+        "_report",
+        "_same",
+        "_same_backoff",
+        "_same_text",
+        "_same_waits",
+        "reading",
+        "state",
+    )
 
     def __init__(self, rules: Rules, limits: Limits, report: Report) -> None:
         self.state = State()
@@ -346,7 +357,15 @@ class Reducer:
         into = self.state.usage
         if into is None:
             into = self.state.usage = wire.Usage()
-        self._apply_counts(_USAGE_COUNTS, into, usage)
+        for count, known, name in (
+            (usage.prompt_tokens, into.prompt_tokens, "prompt_tokens"),
+            (usage.completion_tokens, into.completion_tokens, "completion_tokens"),
+            (usage.total_tokens, into.total_tokens, "total_tokens"),
+        ):
+            if count is not None and (known is None or count > known):
+                setattr(into, name, count)
+        if usage.extra is not None:
+            self._apply_counts((), into, usage)
         prompt = usage.prompt_tokens_details
         if prompt is not None and prompt != into.prompt_tokens_details:
             if into.prompt_tokens_details is None:

@@ -59,7 +59,6 @@ _BELOW: Mapping[type[Struct], Mapping[str, type[Struct]]] = {
     Chunk: {"choices": Choice, "usage": Usage},
 }
 _LISTS = ("tool_calls", "choices")
-_USAGE_LEVELS = {Usage, PromptTokensDetails, CompletionTokensDetails}
 # Whose rules say whether the same value twice makes a difference; in usage it makes none.
 _RULES_OF = {Chunk: "chunk", Choice: "choice", Delta: "delta", Logprobs: "choice.logprobs"}
 # Fields that the Structs have, but where a list or any object stands they are read from raw JSON.
@@ -100,7 +99,7 @@ class _RawFields(Struct):
 class _Schema:
     """The Structs of one shape."""
 
-    __slots__ = ("decode", "in_choices", "in_usage", "names", "raw")
+    __slots__ = ("decode", "in_choices", "in_usage", "names", "raw", "raw_usage")
 
     def __init__(self, names: Names) -> None:
         self.names = names
@@ -112,16 +111,22 @@ class _Schema:
             else:
                 types[level] = level
         self.decode = cast("Callable[[bytes], Chunk]", msgspec.json.Decoder(types[Chunk]).decode)
-        self.raw = {
-            # The last name twice, so that a single one gives a tuple, too.
-            level: _RawFields(
-                own, attrgetter(*[f"x{i}" for i in range(len(own))], f"x{len(own) - 1}")
-            )
+        raw = {
+            # The last slot is read twice, so that a single one gives a tuple, too.
+            level: _RawFields(own, attrgetter(*_slots(own), _slots(own)[-1]))
             for level, own in zip(_LEVELS, names, strict=True)
             if own
         }
-        self.in_usage = not _USAGE_LEVELS.isdisjoint(self.raw)
-        self.in_choices = self.in_usage or len(self.raw) > (Chunk in self.raw)
+        levels = (Chunk, Choice, Delta, Logprobs, ToolCallFragment)
+        self.raw = tuple(raw.get(level) for level in levels)
+        usages = (Usage, PromptTokensDetails, CompletionTokensDetails)
+        self.raw_usage = tuple(raw.get(level) for level in usages)
+        self.in_usage = any(self.raw_usage)
+        self.in_choices = self.in_usage or any(self.raw[1:])
+
+
+def _slots(names: tuple[str, ...]) -> tuple[str, ...]:
+    return tuple(f"x{i}" for i in range(len(names)))
 
 
 def _extended(
@@ -132,8 +137,8 @@ def _extended(
         kind = types[below]
         fields.append((name, (list[kind] if name in _LISTS else kind) | None, None))  # type: ignore[valid-type]  # built at run time
     # A default of its own for each, as Structs have it.
-    fields += [(f"x{i}", Raw, _NOTHING) for i in range(len(names))]
-    rename = {f"x{i}": name for i, name in enumerate(names)}
+    fields += [(slot, Raw, _NOTHING) for slot in _slots(names)]
+    rename = dict(zip(_slots(names), names, strict=True))
     for name in _OWN_FIELDS.get(level, {}):
         if name in names:
             fields.append((name, None, None))
@@ -285,38 +290,40 @@ class ChunkDecoder:
 
     def _read_extras(self, schema: _Schema, chunk: Chunk) -> None:
         """Move the raw fields of a chunk to the `extra` of its levels."""
-        raw = schema.raw
-        if Chunk in raw:
-            self._read(raw[Chunk], (Chunk, None), chunk)
+        of_chunk, of_choice, of_delta, of_logprobs, of_call = schema.raw
+        if of_chunk is not None:
+            self._read(of_chunk, (Chunk, None), chunk)
         if schema.in_usage and chunk.usage is not None:
-            self._read_usage(raw, chunk.usage)
+            self._read_usage(schema, chunk.usage)
         if not schema.in_choices:
             return
         for place, choice in enumerate(chunk.choices or ()):
             index = place if choice.index is None else choice.index
             delta = choice.delta
             if delta is not None:
-                if Delta in raw:
-                    self._read(raw[Delta], (Delta, index), delta)
-                if ToolCallFragment in raw:
+                if of_delta is not None:
+                    self._read(of_delta, (Delta, index), delta)
+                if of_call is not None:
                     for call in delta.tool_calls or ():
-                        self._read(raw[ToolCallFragment], (ToolCallFragment, index), call)
-            if Choice in raw:
-                self._read(raw[Choice], (Choice, index), choice)
-            if Logprobs in raw and choice.logprobs is not None:
-                self._read(raw[Logprobs], (Logprobs, index), choice.logprobs)
+                        self._read(of_call, (ToolCallFragment, index), call)
+            if of_choice is not None:
+                self._read(of_choice, (Choice, index), choice)
+            if of_logprobs is not None and choice.logprobs is not None:
+                self._read(of_logprobs, (Logprobs, index), choice.logprobs)
             if schema.in_usage and choice.usage is not None:
-                self._read_usage(raw, choice.usage)
+                self._read_usage(schema, choice.usage)
 
-    def _read_usage(self, raw: Mapping[type[Struct], _RawFields], usage: Usage) -> None:
+    def _read_usage(self, schema: _Schema, usage: Usage) -> None:
         # All usage of a stream is merged into one, wherever it stands.
-        if Usage in raw:
-            self._read(raw[Usage], (Usage, None), usage)
-        prompt, completion = usage.prompt_tokens_details, usage.completion_tokens_details
-        if PromptTokensDetails in raw and prompt is not None:
-            self._read(raw[PromptTokensDetails], (PromptTokensDetails, None), prompt)
-        if CompletionTokensDetails in raw and completion is not None:
-            self._read(raw[CompletionTokensDetails], (CompletionTokensDetails, None), completion)
+        of_usage, of_prompt, of_completion = schema.raw_usage
+        if of_usage is not None:
+            self._read(of_usage, (Usage, None), usage)
+        if of_prompt is not None and usage.prompt_tokens_details is not None:
+            self._read(of_prompt, (PromptTokensDetails, None), usage.prompt_tokens_details)
+        if of_completion is not None and usage.completion_tokens_details is not None:
+            self._read(
+                of_completion, (CompletionTokensDetails, None), usage.completion_tokens_details
+            )
 
     def _read(self, fields: _RawFields, place: _Place, into: Struct) -> None:
         lasts = self._last

@@ -24,7 +24,8 @@ from ._wire import Chunk, TokenLogprob, UnreadTokens
 
 __all__ = ["Shortcut"]
 
-_LONGEST_BACKOFF = 256  # chunks
+_LONGEST_BACKOFF = 256  # reads
+_MOST_MISSES = 3  # calls that take turns are known as such after two
 _LF, _CR = 10, 13
 Fields = dict[str, object]
 _CONSTANTS = (str, int, type(None))
@@ -38,16 +39,16 @@ class Shortcut:
         "_backoff",
         "_calls_seen",
         "_decoder",
+        "_misses",
         "_reducer",
         "_template",
         "_text",
         "_texts",
         "_tokens",
-        "_used",
+        "_waits",
         "object",
         "ready",
         "single",
-        "waits",
     )
 
     def __init__(self, reducer: Reducer, decoder: ChunkDecoder) -> None:
@@ -58,9 +59,9 @@ class Shortcut:
         self._tokens: TokensState | None = None
         self._texts: dict[object, Text] = {}  # where they go if not, as they are met
         self._calls_seen: frozenset[int] = frozenset()
-        self.waits = 0  # how many more chunks to go by before learning again
+        self._waits = 0  # how many more reads to go by before learning again
         self._backoff = 1
-        self._used = False  # since it was ready
+        self._misses = 0  # reads in a row whose first event did not fit
         self.object: ObjectTemplate | None = None
         self.ready = False  # there is a template, and nothing else was applied since it held
         self.single = False  # and it has one gap, so that `take_one` can be tried
@@ -73,7 +74,7 @@ class Shortcut:
     def _give_up(self) -> None:
         """Learn later, and later still each time that what was learnt was of no use."""
         self.ready = self.single = False
-        self.waits = self._backoff
+        self._waits = self._backoff
         self._backoff = min(2 * self._backoff, _LONGEST_BACKOFF)
 
     # --- bytes ---
@@ -129,15 +130,24 @@ class Shortcut:
                     break
                 count += 1
                 size += len(line) + len(line_end)
-            if count and self._apply(template, [line[template.gap] for line in lines[:count]]):
-                return count, size
-        if not self._used:
+            if count:
+                if self._apply(template, [line[template.gap] for line in lines[:count]]):
+                    return count, size
+                self._give_up()
+        self._misses += 1
+        if self._misses > _MOST_MISSES:
             self._give_up()
         self.forget()
         return 0, 0
 
     def learn(self, line: bytes, chunk: Chunk) -> None:
-        """Learn from the line of the chunk that was applied last. Not while it `waits`."""
+        """Learn from the line of the chunk that was applied last."""
+        if self._waits:
+            self._waits -= 1
+            return
+        many = len(self._reducer.state.choices) > 1
+        if the_change(chunk, many=many) is None:
+            return
         template = self._template
         if (
             template is None
@@ -148,7 +158,7 @@ class Shortcut:
                 line,
                 chunk,
                 self._decoder.peek,
-                many=len(self._reducer.state.choices) > 1,
+                many=many,
                 calls=self._calls_seen,
             )
             if template is None:
@@ -178,7 +188,6 @@ class Shortcut:
         """Apply what was cut out of lines that fit, all or nothing."""
         taken = template.read(cuts)
         if taken is None:
-            self._give_up()
             return False
         rows, rows_text = taken
         if template.key is not None:
@@ -197,7 +206,7 @@ class Shortcut:
                 lists = cast("list[tuple[list[TokenLogprob], ...]]", rows)
                 self._tokens.count += sum([len(row[place]) for row in lists])
         self._backoff = 1
-        self._used = True
+        self._misses = 0
         return True
 
     def _apply_by_key(self, template: Template, rows: list[tuple[object, ...]]) -> bool:
@@ -213,7 +222,6 @@ class Shortcut:
             if key not in texts:
                 text = self._reducer.open_text(template.field, *template.address(key))
                 if text is None:
-                    self._give_up()
                     return False
                 texts[key] = text
         for key, row in zip(keys, rows, strict=True):

@@ -136,8 +136,13 @@ class Template:
         return (index, self.call) if "choice" in self.roles else (self.choice, index)
 
     def fits(self, line: bytes) -> bool:
-        """Tell whether a line starts and ends as the template does."""
-        return line.startswith(self.head) and line.endswith(self.tail) and len(line) >= self.size
+        """Tell whether a line has all that the template has, by the look of it."""
+        return (
+            line.startswith(self.head)
+            and line.endswith(self.tail)
+            and len(line) >= self.size
+            and all(joint in line for joint, _ in self._joints)
+        )
 
     def read(self, cuts: list[bytes]) -> tuple[list[object], bytes] | None:
         """Give a row of values for each cut, and the JSON of all; None unless all can be read."""

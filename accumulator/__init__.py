@@ -26,6 +26,7 @@ from .errors import (
     ServerError,
 )
 from .limits import Limits
+from .replay import split
 from .rules import DEFAULT_RULES, Rules
 from .streams import accumulate, wrap
 
@@ -55,5 +56,6 @@ __all__ = [
     "TopLogprob",
     "Usage",
     "accumulate",
+    "split",
     "wrap",
 ]

@@ -23,6 +23,7 @@ LADDER = [
     ["_freeze", "_shortcut"],
     ["_accumulator"],
     ["_feeder"],
+    ["replay", "telemetry"],
     ["streams"],
     ["cli"],
     ["__init__"],

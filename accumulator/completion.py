@@ -9,15 +9,17 @@ Source of the fields: OpenAI API reference, "The chat completion object"; SPEC s
 
 from __future__ import annotations
 
+import builtins  # a class below has a field named `type`
 from collections.abc import Callable, Mapping, Sequence
-from typing import overload
+from typing import TypeVar, overload
 
 import msgspec
 from attrs import field, frozen
 
 from . import _convert
 from ._convert import NULLABLE
-from .partial import is_complete
+from ._typed import ParseError, load
+from .partial import is_complete, parse_partial
 
 __all__ = [
     "Audio",
@@ -30,6 +32,7 @@ __all__ = [
     "FunctionCall",
     "Message",
     "PromptTokensDetails",
+    "Timing",
     "TokenLogprob",
     "TokenLogprobs",
     "ToolCall",
@@ -39,6 +42,7 @@ __all__ = [
 
 Json = object  # a class below has a field named `object`
 JsonObject = Mapping[str, Json]
+T = TypeVar("T")
 
 
 @frozen(kw_only=True)
@@ -133,6 +137,26 @@ class Function:
         """Whether `arguments` is exactly one JSON value."""
         return self.arguments is not None and is_complete(self.arguments)
 
+    def arguments_as(self, kind: builtins.type[T]) -> T:
+        """Read the whole arguments as a type: an attrs class, a msgspec Struct, a dataclass, a
+        TypedDict, a pydantic model, or builtins like `dict[str, int]`.
+
+        Exact about kinds (the number 5 is not the text "5"), and nothing is repaired. Fields that
+        the type does not name are ignored, unless it forbids them; an attrs class that is nested in
+        a type of another sort is built without its converters. Raises ParseError, with the path of
+        what does not fit; TypeError for a type that JSON cannot be read as.
+        """
+        return load(self.arguments, kind)
+
+    def partial_arguments(self) -> Json:
+        """Give what is known of arguments that are still arriving; None for nothing.
+
+        A string or number at the end may go on. Reads the whole text at each call; to follow a
+        stream, see `accumulator.partial.PartialJson`. Raises ImportError without jiter, which the
+        extra `partial` brings.
+        """
+        return None if self.arguments is None else parse_partial(self.arguments)
+
 
 @frozen(kw_only=True)
 class FunctionCall(Function):
@@ -157,6 +181,21 @@ class ToolCall:
     function: Function | None = None
     custom: Custom | None = None
     extra: JsonObject = field(factory=dict)
+
+    def arguments_as(self, kind: builtins.type[T]) -> T:
+        """Read the whole arguments of a function as a type; see `Function.arguments_as`.
+
+        Raises ParseError for a custom tool too, whose input is free text.
+        """
+        if self.function is None:
+            raise ParseError("the call names no function, so there are no arguments")
+        return self.function.arguments_as(kind)
+
+    def partial_arguments(self) -> Json:
+        """Give what is known of a function's arguments that are still arriving; None for nothing.
+        See `Function.partial_arguments`.
+        """
+        return None if self.function is None else self.function.partial_arguments()
 
 
 @frozen(kw_only=True)
@@ -184,6 +223,25 @@ class Message:
     audio: Audio | None = None
     annotations: tuple[Json, ...] | None = None
     extra: JsonObject = field(factory=dict)
+
+    def content_as(self, kind: builtins.type[T]) -> T:
+        """Read the whole content, which is JSON, as a type; of parts, the text. See
+        `Function.arguments_as`.
+        """
+        return load(self._text(), kind)
+
+    def partial_content(self) -> Json:
+        """Give what is known of content that is JSON and still arriving; None for nothing. See
+        `Function.partial_arguments`.
+        """
+        text = self._text()
+        return None if text is None else parse_partial(text)
+
+    def _text(self) -> str | None:
+        if not isinstance(self.content, tuple):
+            return self.content
+        texts = (part.get("text") for part in self.content if isinstance(part, Mapping))
+        return "".join(text for text in texts if isinstance(text, str))
 
     def to_message(self) -> dict[str, Json]:
         """Build the dict to append to the next request's `messages`.
@@ -304,3 +362,20 @@ class ChatCompletion:
     def from_dict(cls, data: JsonObject) -> ChatCompletion:
         """Read the API's shape back. Raises ValueError that names each field that does not fit."""
         return _convert.from_dict(data, cls)
+
+
+@frozen(kw_only=True)
+class Timing:
+    """When a stream's chunks came: seconds by the injected clock, None for what never happened.
+
+    `time_to_first_chunk` and `time_to_first_token` (the first chunk that brings content) count from
+    the start, `duration` to the end. Between `n` chunks there are `gap_count` = n - 1 gaps;
+    `gap_mean` and `gap_max` are None without any.
+    """
+
+    time_to_first_chunk: float | None = None
+    time_to_first_token: float | None = None
+    gap_count: int = 0
+    gap_mean: float | None = None
+    gap_max: float | None = None
+    duration: float | None = None

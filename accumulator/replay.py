@@ -53,7 +53,6 @@ _OF_CHOICE = "index delta message finish_reason logprobs usage".split()
 _OF_DELTA = (
     "role content refusal reasoning reasoning_content tool_calls function_call audio annotations"
 ).split()
-_OF_LOGPROBS = "content refusal".split()
 
 
 def split(
@@ -110,15 +109,10 @@ def _encode(chunk: Mapping[str, object]) -> bytes:
 
 
 def _chunks(completion: ChatCompletion, cut: Cut) -> Iterator[JsonObject]:
-    known: JsonObject = {
-        "id": completion.id,
-        "object": "chat.completion.chunk",
-        "created": completion.created,
-        "model": completion.model,
-        "service_tier": completion.service_tier,
-        "system_fingerprint": completion.system_fingerprint,
-    }
-    envelope = {name: value for name, value in known.items() if value is not None}
+    names = ("id", "created", "model", "service_tier", "system_fingerprint")
+    known = {name: getattr(completion, name) for name in names}
+    envelope: JsonObject = {name: value for name, value in known.items() if value is not None}
+    envelope["object"] = "chat.completion.chunk"
     streams = [_choice(choice, cut) for choice in completion.choices]
     for in_turn in zip_longest(*streams):
         for choices in in_turn:
@@ -165,16 +159,15 @@ def _steps(choice: Choice, cut: Cut) -> Iterator[JsonObject]:
         yield {"delta": delta}
     content: str | tuple[object, ...] = message.content or ""
     if isinstance(content, tuple):
-        for part in content:
-            for piece in _parts(part, cut):
-                yield {"delta": {"content": [piece]}}
+        for part in (part for whole in content for part in _parts(whole, cut)):
+            yield {"delta": {"content": [part]}}
         content = ""
     yield from _aligned("content", content, logprobs.content, cut)
     yield from _aligned("refusal", message.refusal or "", logprobs.refusal, cut)
     for delta in _other_deltas(message, cut):
         yield {"delta": delta}
     if choice.logprobs is not None:
-        alone, together = _extras(logprobs.extra, _OF_LOGPROBS)
+        alone, together = _extras(logprobs.extra, ("content", "refusal"))
         for fields in [together, *alone]:
             if fields or not (logprobs.content or logprobs.refusal):
                 yield {"logprobs": fields}
@@ -358,8 +351,7 @@ def _fragments(calls: Sequence[ToolCall], cut: Cut) -> Iterator[JsonObject]:
         shared = any(calls[later].id == call.id for later in order[turn + 1 :]) and call.id
         for kind, name, text in texts:
             until = _shortest_json(text) if shared else len(text)
-            for piece in cut(text[:until]):
-                yield {"index": place, kind: {name: piece}}
+            yield from ({"index": place, kind: {name: piece}} for piece in cut(text[:until]))
             held_back += [{"index": place, kind: {name: piece}} for piece in cut(text[until:])]
     yield from held_back
 

@@ -11,15 +11,18 @@ from __future__ import annotations
 
 import builtins  # a class below has a field named `type`
 from collections.abc import Callable, Mapping, Sequence
-from typing import TypeVar, overload
+from typing import TYPE_CHECKING, TypeVar, overload
 
 import msgspec
 from attrs import field, frozen
 
-from . import _convert
+from . import _convert, _outward
 from ._convert import NULLABLE
 from ._typed import ParseError, load
 from .partial import is_complete, parse_partial
+
+if TYPE_CHECKING:
+    from openai.types.chat import ChatCompletion as OpenAIChatCompletion
 
 __all__ = [
     "Audio",
@@ -247,47 +250,10 @@ class Message:
         """Build the dict to append to the next request's `messages`.
 
         It holds the role, content, refusal, calls, audio id, and the reasoning that providers want
-        back with its signatures; nothing that a request schema refuses. The role is "assistant"
-        where none arrived.
+        back with its signatures, fragments of thinking blocks joined; nothing that a request schema
+        refuses. The role is "assistant" where none arrived.
         """
-        given = _convert.to_dict(self)
-        message: dict[str, Json] = {
-            "role": given.get("role") or "assistant",
-            "content": given["content"],
-        }
-        message |= {name: given[name] for name in _SENT_BACK if given.get(name) is not None}
-        if self.audio is not None and self.audio.id:
-            message["audio"] = {"id": self.audio.id}
-        if self.tool_calls:
-            message["tool_calls"] = [_sent_back_call(call) for call in self.tool_calls]
-        if self.function_call is not None:
-            message["function_call"] = {
-                "name": self.function_call.name or "",
-                "arguments": self.function_call.arguments or "",
-            }
-        return message
-
-
-# DeepSeek and Moonshot want `reasoning_content` back, OpenRouter `reasoning` and
-# `reasoning_details`.
-_SENT_BACK = ("refusal", "reasoning", "reasoning_content", "reasoning_details")
-
-
-def _sent_back_call(call: ToolCall) -> dict[str, Json]:
-    given: dict[str, Json] = {"id": call.id or ""}
-    if call.custom is not None:
-        given["type"] = call.type or "custom"
-        given["custom"] = {"name": call.custom.name or "", "input": call.custom.input or ""}
-    if call.function is not None:
-        given["type"] = call.type or "function"
-        given["function"] = {
-            "name": call.function.name or "",
-            "arguments": call.function.arguments or "",
-        }
-    # Gemini refuses a conversation whose calls have lost their thought signatures.
-    if "extra_content" in call.extra:
-        given["extra_content"] = _convert.copy_json(call.extra["extra_content"])
-    return given
+        return _outward.to_request(_convert.to_dict(self))
 
 
 @frozen(kw_only=True)
@@ -357,6 +323,17 @@ class ChatCompletion:
     def to_json(self) -> str:
         """Convert to compact JSON text in the API's own shape."""
         return msgspec.json.encode(_convert.to_dict(self)).decode()
+
+    def to_openai(self) -> OpenAIChatCompletion:
+        """Build openai-python's `ChatCompletion`, validated; vendors' fields are its extras.
+
+        A role and a call's type that did not arrive are filled in, as in `to_message`: its types
+        have but one value for them. Nothing else is: raises ValueError (pydantic's, which names
+        each field) where its types require what did not arrive, such as an `id` or the finish
+        reason of a stream that broke off, or know fewer values than the server, as for Groq's
+        service tiers and Mistral's content parts. Raises ImportError without openai.
+        """
+        return _outward.to_openai(self.to_dict())
 
     @classmethod
     def from_dict(cls, data: JsonObject) -> ChatCompletion:

@@ -270,7 +270,7 @@ REFUSED = {
     "Field required",
     "Input should be a valid string",  # content, where Mistral sends parts
     "Input should be 'stop', 'length', 'tool_calls', 'content_filter' or 'function_call'",
-    "Input should be 'auto', 'default', 'flex', 'scale', 'priority'",
+    "Input should be 'auto', 'default', 'flex', 'scale'",
     "Input should be 'custom'",  # the other kind of call, which it tries as well
 }
 

@@ -31,6 +31,8 @@ class PydanticModel(Protocol[T_co]):
 
 
 _MSGSPEC_PATH = re.compile(r" - at (?:`key` in )?`\$([^`]*)`$")
+_STEP = re.compile(r"\.([^.\[]+)|\[(\d+)\]|\[\.\.\.\]")
+_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*\Z")
 _decode_raw = msgspec.json.Decoder(msgspec.Raw).decode
 _decode = msgspec.json.Decoder().decode
 
@@ -72,7 +74,7 @@ def load(text: str | None, kind: type[T]) -> T:
             return _load_model(cast("PydanticModel[T]", kind), text)
         if _has_attrs(kind):
             return _converter.structure(_decode(text), kind)
-        return msgspec.json.decode(text, type=kind, dec_hook=_load_nested)
+        return _load_plain(text, kind)
     except (NotImplementedError, StructureHandlerNotFoundError) as error:
         raise TypeError(f"{kind!r} cannot be read from JSON: {error}") from error
     except RecursionError:
@@ -95,7 +97,8 @@ def _explained(error: Exception) -> ParseError:
 def _without_paths(message: str, path: str) -> tuple[str, str]:
     """Take the paths off the end of a message of msgspec, the outermost of which is the last."""
     while (found := _MSGSPEC_PATH.search(message)) is not None:
-        message = message[: found.start()]
+        is_key = "`key` in" in found[0]
+        message = message[: found.start()] + (" as a key" if is_key else "")
         path += found[1]
     return message, path
 
@@ -108,14 +111,91 @@ def _load_model(kind: PydanticModel[T], text: str | bytes) -> T:
             raise
         first = error.errors()[0]
         steps = (f"[{step}]" if type(step) is int else f".{step}" for step in first["loc"])
-        reason = f"{first['msg']} - at `${''.join(steps)}`"
-        raise msgspec.ValidationError(reason) from error
+        # msgspec puts its own path behind any ValueError but its own.
+        raise ValueError(f"{first['msg']} - at `${''.join(steps)}`") from error
 
 
 def _reason(error: BaseException, _: object) -> str:
     if isinstance(error, KeyError):
         return f"Object missing required field `{error.args[0]}`"
     return str(error)
+
+
+# --- what msgspec reads -------------------------------------------------------------------
+
+
+def _load_plain(text: str, kind: type[T]) -> T:
+    try:
+        return msgspec.json.decode(text, type=kind, dec_hook=_load_nested)
+    except msgspec.ValidationError as error:
+        if "[...]" in str(error):
+            _convert(_decode(text), kind)  # its error names the key
+        raise
+
+
+def _convert(value: object, kind: type[T]) -> T:
+    try:
+        return msgspec.convert(value, kind, str_keys=True, dec_hook=_load_nested)
+    except msgspec.ValidationError as error:
+        reason, path = _without_paths(str(error), "$")
+        named = _with_keys(path, value, kind)
+        if named == path:
+            raise
+        raise msgspec.ValidationError(f"{reason} - at `{named}`") from error
+
+
+def _with_keys(path: str, value: object, kind: type) -> str:
+    """Name the keys of a path in which msgspec writes `[...]` for any key of a dict.
+
+    Of a dict each entry is tried alone: the one that does not fit is the one that was meant.
+    """
+    steps: list[str | int | None] = [
+        int(step[2]) if step[2] else step[1] for step in _STEP.finditer(path)
+    ]
+    for place, step in enumerate(steps):
+        if step is None:
+            entries = _at(value, steps[:place])
+            if not isinstance(entries, dict):
+                return path
+            for key, entry in entries.items():
+                alone = _replaced(value, steps[:place], {key: entry})
+                if not _fits(alone, kind):
+                    value, steps[place] = alone, key
+                    break
+            else:
+                return path
+    return "$" + "".join(
+        f"[{step}]"
+        if isinstance(step, int)
+        else f".{step}"
+        if _NAME.match(str(step))
+        else f"[{step!r}]"
+        for step in steps
+    )
+
+
+def _fits(value: object, kind: type) -> bool:
+    try:
+        msgspec.convert(value, kind, str_keys=True, dec_hook=_load_nested)
+    except msgspec.ValidationError:
+        return False
+    return True
+
+
+def _at(value: object, steps: Sequence[str | int | None]) -> object:
+    for step in steps:
+        value = value[step] if isinstance(value, (dict, list)) else None  # type: ignore[index]
+    return value
+
+
+def _replaced(value: object, steps: Sequence[str | int | None], new: object) -> object:
+    if not steps:
+        return new
+    first, *rest = steps
+    inner = _replaced(_at(value, [first]), rest, new)
+    if isinstance(value, list):
+        return [inner if place == first else item for place, item in enumerate(value)]
+    return {**cast("dict[object, object]", value), first: inner}
 
 
 # --- attrs classes ------------------------------------------------------------------------
@@ -132,10 +212,6 @@ def _load_nested(kind: type[T], value: object) -> T:
     if kind is object:
         return cast("T", value)
     raise NotImplementedError(f"{kind!r} is no type that JSON can be read as")
-
-
-def _load_without_attrs(value: object, kind: type[T]) -> T:
-    return msgspec.convert(value, kind, str_keys=True, dec_hook=_load_nested)
 
 
 def _class_hook(kind: type[T], converter: Converter) -> Callable[[object, object], T]:
@@ -182,5 +258,5 @@ _converter = Converter()
 _converter.register_structure_hook_factory(attrs.has, _class_hook)
 _converter.register_structure_hook_factory(_is_list_like, _list_hook)
 for _kind in (str, bytes, int, float, Enum, Path):  # cattrs has conversions of its own for these
-    _converter.register_structure_hook(_kind, _load_without_attrs)
-_converter.register_structure_hook_func(lambda kind: not _has_attrs(kind), _load_without_attrs)
+    _converter.register_structure_hook(_kind, _convert)
+_converter.register_structure_hook_func(lambda kind: not _has_attrs(kind), _convert)

@@ -158,6 +158,43 @@ def test_an_error_has_the_path_of_what_does_not_fit(kind: type, text: str, path:
     assert raised.value.reason in str(raised.value)
 
 
+@attrs.frozen
+class Nested:
+    inner: dict[str, dict[str, list[int]]]
+
+
+@pytest.mark.parametrize(
+    ("text", "kind", "path"),
+    [
+        ('{"city": "Paris", "days": 1}', dict[str, int], "$.city"),
+        ('{"a": 1, "b": {"c d": ["x"]}}', dict[str, object], None),
+        (
+            '{"a": {"b": [1]}, "c d": {"e": [1, "x"]}}',
+            dict[str, dict[str, list[int]]],
+            "$['c d'].e[1]",
+        ),
+        ('[{"a": 1}, {"a": 1, "b": "x"}]', list[dict[str, int]], "$[1].b"),
+        ('{"inner": {"a": {"b": []}, "c": {"d": [true]}}}', Nested, "$.inner.c.d[0]"),
+        ('{"a": {"date": 5}}', dict[str, StructDay], "$.a.date"),
+        ('{"a": {"date": 5}}', dict[str, ModelDay], "$.a.date"),
+        ('[{"date": 5}]', list[ModelDay], "$[0].date"),
+        ('{"a": {"date": 5}}', dict[str, AttrsDay], "$['a'].date"),
+    ],
+)
+def test_a_path_names_the_keys_of_dicts(text: str, kind: type, path: str | None) -> None:
+    if path is None:
+        assert read(text, kind) == msgspec.json.decode(text)
+        return
+    with pytest.raises(ParseError) as raised:
+        read(text, kind)
+    assert raised.value.path == path
+
+
+def test_a_key_that_does_not_fit_is_said_to_be_one() -> None:
+    with pytest.raises(ParseError, match="as a key"):
+        read('{"a": 1}', dict[int, int])
+
+
 @every_query
 def test_a_missing_field_is_named(kind: type) -> None:
     with pytest.raises(ParseError, match=r"(?i)required") as raised:
@@ -288,6 +325,8 @@ def test_calls_and_content_are_read_alike() -> None:
     call = ToolCall(function=Function(name="f", arguments=text))
     found: StructQuery = call.arguments_as(StructQuery)  # for type checkers, too
     assert found == expected
+    texts: dict[str, str] = call.arguments_as(dict[str, str])
+    assert texts == {"city": "Paris"}
     assert FunctionCall(name="f", arguments=text).arguments_as(StructQuery) == expected
     assert Message(content=text).content_as(StructQuery) == expected
     parts = ({"type": "thinking", "thinking": []}, {"type": "text", "text": text}, 5)

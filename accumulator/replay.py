@@ -9,8 +9,8 @@ import base64
 import json
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from functools import partial
 from itertools import zip_longest
-from json import JSONDecoder
 from typing import Literal, cast
 
 import attrs
@@ -42,17 +42,17 @@ Cut = Callable[[str], list[str]]
 _WORD = re.compile(r"\s*\S{1,24}(?:\s+\Z)?|\s+")
 _AUDIO_SIZE = 4096  # characters of base64; a multiple of four, so that each piece decodes by itself
 _SHORTEST_NUMBER = re.compile(r"[ \t\r\n]*-?[0-9]")
-_FIRST_JSON = JSONDecoder().raw_decode
+_FIRST_JSON = json.JSONDecoder().raw_decode
+
+
+def _names(cls: type[attrs.AttrsInstance], *more: str) -> list[str]:
+    return [*(a.name for a in attrs.fields(cls) if a.name != "extra"), *more]
+
 
 # What the wire reads at each place besides `extra`. A value of a wrong type stands in `extra` under
 # such a name, and a chunk has room for only one of the two.
-_OF_CHUNK = (
-    "id object created model choices service_tier system_fingerprint usage moderation error"
-).split()
-_OF_CHOICE = "index delta message finish_reason logprobs usage".split()
-_OF_DELTA = (
-    "role content refusal reasoning reasoning_content tool_calls function_call audio annotations"
-).split()
+_OF_CHUNK = _names(ChatCompletion, "error")
+_OF_CHOICE = _names(Choice, "delta", "usage")
 
 
 def split(
@@ -85,8 +85,7 @@ def split(
         return _chunks(completion, _WORD.findall)
     if type(by) is not int or by < 1:
         raise ValueError(f'by is "words" or a positive number of characters, not {by!r}')
-    size = by
-    return _chunks(completion, lambda text: _slices(text, size))
+    return _chunks(completion, partial(_slices, size=by))
 
 
 def sse(chunks: Iterable[Mapping[str, object]]) -> Iterator[bytes]:
@@ -94,15 +93,12 @@ def sse(chunks: Iterable[Mapping[str, object]]) -> Iterator[bytes]:
     last.
     """
     for chunk in chunks:
-        yield b"data: " + _encode(chunk) + b"\n\n"
+        try:
+            text = msgspec.json.encode(chunk)
+        except UnicodeEncodeError:  # half a surrogate pair can only be written as an escape
+            text = json.dumps(chunk, separators=(",", ":")).encode()
+        yield b"data: " + text + b"\n\n"
     yield b"data: [DONE]\n\n"
-
-
-def _encode(chunk: Mapping[str, object]) -> bytes:
-    try:
-        return msgspec.json.encode(chunk)
-    except UnicodeEncodeError:  # half a surrogate pair can only be written as an escape
-        return json.dumps(chunk, separators=(",", ":")).encode()
 
 
 # --- chunks and choices -------------------------------------------------------------------
@@ -159,7 +155,7 @@ def _steps(choice: Choice, cut: Cut) -> Iterator[JsonObject]:
         yield {"delta": delta}
     content: str | tuple[object, ...] = message.content or ""
     if isinstance(content, tuple):
-        for part in (part for whole in content for part in _parts(whole, cut)):
+        for part in (part for whole in content for part in _parts(copy_json(whole), cut)):
             yield {"delta": {"content": [part]}}
         content = ""
     yield from _aligned("content", content, logprobs.content, cut)
@@ -167,7 +163,7 @@ def _steps(choice: Choice, cut: Cut) -> Iterator[JsonObject]:
     for delta in _other_deltas(message, cut):
         yield {"delta": delta}
     if choice.logprobs is not None:
-        alone, together = _extras(logprobs.extra, ("content", "refusal"))
+        alone, together = _extras(logprobs.extra, _names(ChoiceLogprobs))
         for fields in [together, *alone]:
             if fields or not (logprobs.content or logprobs.refusal):
                 yield {"logprobs": fields}
@@ -249,8 +245,9 @@ def _extras(
     extra: Mapping[str, object], names: Sequence[str]
 ) -> tuple[list[JsonObject], JsonObject]:
     """Divide extra fields into those that need an object of their own, one each, and the rest."""
-    alone = [{name: value} for name, value in extra.items() if name in names]
-    return alone, {name: value for name, value in extra.items() if name not in names}
+    ours = {name: copy_json(value) for name, value in extra.items()}
+    alone = [{name: value} for name, value in ours.items() if name in names]
+    return alone, {name: value for name, value in ours.items() if name not in names}
 
 
 def _objects(value: attrs.AttrsInstance, names: Sequence[str] = ()) -> list[JsonObject]:
@@ -259,35 +256,38 @@ def _objects(value: attrs.AttrsInstance, names: Sequence[str] = ()) -> list[Json
     """
     objects: JsonObject = {}
     alone: list[JsonObject] = []
-    fields = [a.name for a in attrs.fields(type(value)) if a.name != "extra"]
-    for name in fields:
+    for name in _names(type(value)):
         item = getattr(value, name)
         if attrs.has(type(item)):
             objects[name], *rest = _objects(item)
             alone += [{name: more} for more in rest]
         elif item is not None:
             objects[name] = item
-    misfits, together = _extras(value.extra, [*fields, *names])  # type: ignore[attr-defined]  # all have it
+    misfits, together = _extras(value.extra, _names(type(value), *names))  # type: ignore[attr-defined]  # all have it
     return [{**objects, **together}, *misfits, *alone]
 
 
 def _extra_deltas(message: Message, cut: Cut) -> Iterator[JsonObject]:
-    """Yield the fields that servers add to a delta; what the rules join as text comes as text."""
+    """Yield the fields that servers add to a delta: what the rules join as text comes as text, the
+    entries of a list that grows one by one.
+    """
     level = DEFAULT_RULES.levels["delta"]
-    alone, together = _extras(message.extra, _OF_DELTA)
+    alone, together = _extras(message.extra, _names(Message))
     yield from alone
     for name, value in together.items():
         policy = None if value is None else level.names.get(name) or level.kinds.get(type(value))
+        pieces: list[object] = [value]
         if policy == "concat" and isinstance(value, str):
-            for piece in cut(value) or [""]:
-                yield {name: piece}
-        else:
-            yield {name: value}
+            pieces = [*cut(value)] or [""]
+        elif policy in ("extend", "by_index") and isinstance(value, list):
+            pieces = [[entry] for entry in value] or [[]]
+        yield from ({name: piece} for piece in pieces)
 
 
 def _other_deltas(message: Message, cut: Cut) -> Iterator[JsonObject]:
     if message.annotations is not None:
-        yield {"annotations": list(message.annotations)}
+        for annotations in [[copy_json(entry)] for entry in message.annotations] or [[]]:
+            yield {"annotations": annotations}
     if message.function_call is not None:
         for fields in _function(message.function_call, cut):
             yield {"function_call": fields}

@@ -403,11 +403,35 @@ def test_choices_come_in_turn() -> None:
     assert indices == [0, 1, 2] * (len(indices) // 3)
 
 
-def test_chunks_are_json_and_the_completion_stays_as_it_was() -> None:
-    completion = ChatCompletion.from_dict(WHOLE)
-    for chunk in split(completion):
-        assert json.loads(json.dumps(chunk)) == chunk
-    assert completion == ChatCompletion.from_dict(WHOLE)
+def spoil(value: object) -> None:
+    if isinstance(value, dict):
+        for item in value.values():
+            spoil(item)
+        value.clear()
+    elif isinstance(value, list):
+        for item in value:
+            spoil(item)
+        value.append("spoiled")
+
+
+@pytest.mark.parametrize("name", ["parts", "a chunk's fields of a wrong type, beside others"])
+def test_chunks_are_json_and_share_nothing_with_the_completion(name: str) -> None:
+    for completion in (ChatCompletion.from_dict(WHOLE), fed(ODD[name]).snapshot()):
+        before = json.dumps(completion.to_dict())
+        chunks = list(split(completion))
+        assert json.loads(json.dumps(chunks)) == chunks
+        spoil(chunks)
+        assert json.dumps(completion.to_dict()) == before
+
+
+def test_a_list_that_grows_comes_entry_by_entry() -> None:
+    images = [{"type": "image_url", "image_url": {"url": f"data:{i}"}} for i in range(3)]
+    details = [{"type": "reasoning.text", "index": i, "text": "a b"} for i in range(2)]
+    data = message(images=images, reasoning_details=details, annotations=[1, 2], vendor=[])
+    assert texts(data, "images") == [[image] for image in images]
+    assert texts(data, "reasoning_details") == [[detail] for detail in details]
+    assert texts(data, "annotations") == [[1], [2]]
+    assert [delta["vendor"] for delta in deltas(data) if "vendor" in delta] == [[]]
 
 
 def test_a_body_is_one_event_a_piece_and_ends_in_done() -> None:
@@ -416,6 +440,11 @@ def test_a_body_is_one_event_a_piece_and_ends_in_done() -> None:
     assert all(piece.startswith(b"data: ") and piece.endswith(b"\n\n") for piece in pieces)
     assert [json.loads(piece[6:]) for piece in pieces[:-1]] == chunks
     assert pieces[-1] == b"data: [DONE]\n\n"
+
+
+def test_a_body_holds_even_half_a_surrogate_pair() -> None:
+    [event, _] = sse([{"vendor": "a\ud83d"}])
+    assert json.loads(event[6:]) == {"vendor": "a\ud83d"}
 
 
 def test_a_body_ends_without_done_where_its_chunks_fail() -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -263,6 +265,20 @@ def test_openais_object_shares_nothing_with_the_completion() -> None:
     theirs = ours.to_openai()
     theirs.choices.clear()
     assert ours == ChatCompletion.from_dict(VALID)
+
+
+def test_without_openai_the_error_names_it() -> None:
+    code = """
+import sys
+sys.modules["openai"] = None
+from accumulator import ChatCompletion
+try:
+    ChatCompletion().to_openai()
+except ImportError as error:
+    print(error)
+"""
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert "pip install openai" in run.stdout
 
 
 # What its types require or leave no choice of, and some server does otherwise.

@@ -147,23 +147,25 @@ def _convert(value: object, kind: type[T]) -> T:
 def _with_keys(path: str, value: object, kind: type) -> str:
     """Name the keys of a path in which msgspec writes `[...]` for any key of a dict.
 
-    Of a dict each entry is tried alone: the one that does not fit is the one that was meant.
+    Of a dict's entries half is tried without the rest, until one is left.
     """
     steps: list[str | int | None] = [
         int(step[2]) if step[2] else step[1] for step in _STEP.finditer(path)
     ]
     for place, step in enumerate(steps):
         if step is None:
-            entries = _at(value, steps[:place])
-            if not isinstance(entries, dict):
+            found = _at(value, steps[:place])
+            if not isinstance(found, dict):
                 return path
-            for key, entry in entries.items():
-                alone = _replaced(value, steps[:place], {key: entry})
-                if not _fits(alone, kind):
-                    value, steps[place] = alone, key
-                    break
-            else:
+            entries = [*found.items()]
+            while len(entries) > 1:
+                half = entries[: len(entries) // 2]
+                fits = _fits(_replaced(value, steps[:place], dict(half)), kind)
+                entries = entries[len(half) :] if fits else half
+            value = _replaced(value, steps[:place], dict(entries))
+            if _fits(value, kind):
                 return path
+            steps[place] = entries[0][0]
     return "$" + "".join(
         f"[{step}]"
         if isinstance(step, int)
@@ -184,7 +186,10 @@ def _fits(value: object, kind: type) -> bool:
 
 def _at(value: object, steps: Sequence[str | int | None]) -> object:
     for step in steps:
-        value = value[step] if isinstance(value, (dict, list)) else None  # type: ignore[index]
+        if isinstance(value, list) and isinstance(step, int):
+            value = value[step]
+        else:
+            value = value.get(step) if isinstance(value, dict) else None
     return value
 
 

@@ -190,6 +190,22 @@ def test_a_path_names_the_keys_of_dicts(text: str, kind: type, path: str | None)
     assert raised.value.path == path
 
 
+@pytest.mark.parametrize("bad", [0, 1, 499, 998, 999])
+def test_one_key_of_many_is_found(bad: int) -> None:
+    text = msgspec.json.encode({f"k{i}": "x" if i == bad else i for i in range(1000)}).decode()
+    with pytest.raises(ParseError) as raised:
+        read(text, dict[str, int])
+    assert raised.value.path == f"$.k{bad}"
+
+
+def test_a_path_that_cannot_be_followed_stays_as_it_is() -> None:
+    class Dotted(msgspec.Struct, rename={"inner": "a.b"}):
+        inner: dict[str, int]
+
+    with pytest.raises(ParseError, match="Expected `int`"):
+        read('{"a.b": {"c": "x"}}', Dotted)
+
+
 def test_a_key_that_does_not_fit_is_said_to_be_one() -> None:
     with pytest.raises(ParseError, match="as a key"):
         read('{"a": 1}', dict[int, int])

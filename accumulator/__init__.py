@@ -12,6 +12,7 @@ from .completion import (
     FunctionCall,
     Message,
     PromptTokensDetails,
+    Timing,
     TokenLogprob,
     ToolCall,
     TopLogprob,
@@ -22,10 +23,12 @@ from .errors import (
     DecodeError,
     IncompleteStreamError,
     LimitExceededError,
+    ParseError,
     Problem,
     ServerError,
 )
 from .limits import Limits
+from .replay import split
 from .rules import DEFAULT_RULES, Rules
 from .streams import accumulate, wrap
 
@@ -46,14 +49,17 @@ __all__ = [
     "LimitExceededError",
     "Limits",
     "Message",
+    "ParseError",
     "Problem",
     "PromptTokensDetails",
     "Rules",
     "ServerError",
+    "Timing",
     "TokenLogprob",
     "ToolCall",
     "TopLogprob",
     "Usage",
     "accumulate",
+    "split",
     "wrap",
 ]

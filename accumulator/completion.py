@@ -9,15 +9,20 @@ Source of the fields: OpenAI API reference, "The chat completion object"; SPEC s
 
 from __future__ import annotations
 
+import builtins  # a class below has a field named `type`
 from collections.abc import Callable, Mapping, Sequence
-from typing import overload
+from typing import TYPE_CHECKING, TypeVar, overload
 
 import msgspec
 from attrs import field, frozen
 
-from . import _convert
+from . import _convert, _outward
 from ._convert import NULLABLE
-from .partial import is_complete
+from ._typed import ParseError, load
+from .partial import is_complete, parse_partial
+
+if TYPE_CHECKING:
+    from openai.types.chat import ChatCompletion as OpenAIChatCompletion
 
 __all__ = [
     "Audio",
@@ -30,6 +35,7 @@ __all__ = [
     "FunctionCall",
     "Message",
     "PromptTokensDetails",
+    "Timing",
     "TokenLogprob",
     "TokenLogprobs",
     "ToolCall",
@@ -39,6 +45,7 @@ __all__ = [
 
 Json = object  # a class below has a field named `object`
 JsonObject = Mapping[str, Json]
+T = TypeVar("T")
 
 
 @frozen(kw_only=True)
@@ -133,6 +140,26 @@ class Function:
         """Whether `arguments` is exactly one JSON value."""
         return self.arguments is not None and is_complete(self.arguments)
 
+    def arguments_as(self, kind: builtins.type[T]) -> T:
+        """Read the whole arguments as a type: an attrs class, a msgspec Struct, a dataclass, a
+        TypedDict, a pydantic model, or builtins like `dict[str, int]`.
+
+        Exact about kinds (the number 5 is not the text "5"), and nothing is repaired. Fields that
+        the type does not name are ignored, unless it forbids them; an attrs class that is nested in
+        a type of another sort is built without its converters. Raises ParseError, with the path of
+        what does not fit; TypeError for a type that JSON cannot be read as.
+        """
+        return load(self.arguments, kind)
+
+    def partial_arguments(self) -> Json:
+        """Give what is known of arguments that are still arriving; None for nothing.
+
+        A string or number at the end may go on. Reads the whole text at each call; to follow a
+        stream, see `accumulator.partial.PartialJson`. Raises ImportError without jiter, which the
+        extra `partial` brings.
+        """
+        return None if self.arguments is None else parse_partial(self.arguments)
+
 
 @frozen(kw_only=True)
 class FunctionCall(Function):
@@ -157,6 +184,21 @@ class ToolCall:
     function: Function | None = None
     custom: Custom | None = None
     extra: JsonObject = field(factory=dict)
+
+    def arguments_as(self, kind: builtins.type[T]) -> T:
+        """Read the whole arguments of a function as a type; see `Function.arguments_as`.
+
+        Raises ParseError for a custom tool too, whose input is free text.
+        """
+        if self.function is None:
+            raise ParseError("the call names no function, so there are no arguments")
+        return self.function.arguments_as(kind)
+
+    def partial_arguments(self) -> Json:
+        """Give what is known of a function's arguments that are still arriving; None for nothing.
+        See `Function.partial_arguments`.
+        """
+        return None if self.function is None else self.function.partial_arguments()
 
 
 @frozen(kw_only=True)
@@ -185,51 +227,33 @@ class Message:
     annotations: tuple[Json, ...] | None = None
     extra: JsonObject = field(factory=dict)
 
+    def content_as(self, kind: builtins.type[T]) -> T:
+        """Read the whole content, which is JSON, as a type; of parts, the text. See
+        `Function.arguments_as`.
+        """
+        return load(self._text(), kind)
+
+    def partial_content(self) -> Json:
+        """Give what is known of content that is JSON and still arriving; None for nothing. See
+        `Function.partial_arguments`.
+        """
+        text = self._text()
+        return None if text is None else parse_partial(text)
+
+    def _text(self) -> str | None:
+        if not isinstance(self.content, tuple):
+            return self.content
+        texts = (part.get("text") for part in self.content if isinstance(part, Mapping))
+        return "".join(text for text in texts if isinstance(text, str))
+
     def to_message(self) -> dict[str, Json]:
         """Build the dict to append to the next request's `messages`.
 
         It holds the role, content, refusal, calls, audio id, and the reasoning that providers want
-        back with its signatures; nothing that a request schema refuses. The role is "assistant"
-        where none arrived.
+        back with its signatures, fragments of thinking blocks joined; nothing that a request schema
+        refuses. The role is "assistant" where none arrived.
         """
-        given = _convert.to_dict(self)
-        message: dict[str, Json] = {
-            "role": given.get("role") or "assistant",
-            "content": given["content"],
-        }
-        message |= {name: given[name] for name in _SENT_BACK if given.get(name) is not None}
-        if self.audio is not None and self.audio.id:
-            message["audio"] = {"id": self.audio.id}
-        if self.tool_calls:
-            message["tool_calls"] = [_sent_back_call(call) for call in self.tool_calls]
-        if self.function_call is not None:
-            message["function_call"] = {
-                "name": self.function_call.name or "",
-                "arguments": self.function_call.arguments or "",
-            }
-        return message
-
-
-# DeepSeek and Moonshot want `reasoning_content` back, OpenRouter `reasoning` and
-# `reasoning_details`.
-_SENT_BACK = ("refusal", "reasoning", "reasoning_content", "reasoning_details")
-
-
-def _sent_back_call(call: ToolCall) -> dict[str, Json]:
-    given: dict[str, Json] = {"id": call.id or ""}
-    if call.custom is not None:
-        given["type"] = call.type or "custom"
-        given["custom"] = {"name": call.custom.name or "", "input": call.custom.input or ""}
-    if call.function is not None:
-        given["type"] = call.type or "function"
-        given["function"] = {
-            "name": call.function.name or "",
-            "arguments": call.function.arguments or "",
-        }
-    # Gemini refuses a conversation whose calls have lost their thought signatures.
-    if "extra_content" in call.extra:
-        given["extra_content"] = _convert.copy_json(call.extra["extra_content"])
-    return given
+        return _outward.to_request(_convert.to_dict(self))
 
 
 @frozen(kw_only=True)
@@ -300,7 +324,35 @@ class ChatCompletion:
         """Convert to compact JSON text in the API's own shape."""
         return msgspec.json.encode(_convert.to_dict(self)).decode()
 
+    def to_openai(self) -> OpenAIChatCompletion:
+        """Build openai-python's `ChatCompletion`, validated; vendors' fields are its extras.
+
+        A role and a call's type that did not arrive are filled in, as in `to_message`: its types
+        have but one value for them. Nothing else is: raises ValueError (pydantic's, which names
+        each field) where its types require what did not arrive, such as an `id` or the finish
+        reason of a stream that broke off, or know fewer values than the server, as for Groq's
+        service tiers and Mistral's content parts. Raises ImportError without openai.
+        """
+        return _outward.to_openai(self.to_dict())
+
     @classmethod
     def from_dict(cls, data: JsonObject) -> ChatCompletion:
         """Read the API's shape back. Raises ValueError that names each field that does not fit."""
         return _convert.from_dict(data, cls)
+
+
+@frozen(kw_only=True)
+class Timing:
+    """When a stream's chunks came: seconds by the injected clock, None for what never happened.
+
+    `time_to_first_chunk` and `time_to_first_token` (the first chunk that brings content) count from
+    the start, `duration` to the end. Between `n` chunks there are `gap_count` = n - 1 gaps;
+    `gap_mean` and `gap_max` are None without any.
+    """
+
+    time_to_first_chunk: float | None = None
+    time_to_first_token: float | None = None
+    gap_count: int = 0
+    gap_mean: float | None = None
+    gap_max: float | None = None
+    duration: float | None = None

@@ -7,6 +7,7 @@ from typing import Literal, get_args
 
 from attrs import frozen
 
+from ._typed import ParseError
 from .completion import ChatCompletion
 
 __all__ = [
@@ -16,6 +17,7 @@ __all__ = [
     "DecodeError",
     "IncompleteStreamError",
     "LimitExceededError",
+    "ParseError",
     "Problem",
     "ProblemKind",
     "ServerError",

@@ -12,7 +12,7 @@ import accumulator
 PACKAGE = Path(accumulator.__file__).parent
 
 LADDER = [
-    ["_convert", "partial"],
+    ["_convert", "_outward", "_typed", "partial"],
     ["completion"],
     ["errors"],
     ["rules", "limits"],
@@ -25,6 +25,7 @@ LADDER = [
     ["_intake"],
     ["_accumulator"],
     ["_feeder"],
+    ["replay", "telemetry"],
     ["streams"],
     ["cli"],
     ["__init__"],
@@ -67,7 +68,7 @@ def test_a_module_imports_only_from_rungs_below_it() -> None:
 def test_importing_the_package_imports_no_sdk_and_no_event_loop() -> None:
     code = "import sys, accumulator; print(' '.join(sys.modules))"
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    unwanted = {"asyncio", "openai", "httpx", "requests", "aiohttp", "pydantic", "rich"}
+    unwanted = {"asyncio", "openai", "httpx", "requests", "aiohttp", "pydantic", "rich", "jiter"}
     assert unwanted.isdisjoint(run.stdout.split())
 
 

@@ -1,0 +1,400 @@
+"""The inverse of a stream: chunks that add up to a completion, and the body that carries them.
+
+For caches and test servers that have a whole completion and must answer `stream: true`.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+import re
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from functools import partial
+from itertools import zip_longest
+from typing import Literal, cast
+
+import attrs
+import msgspec
+
+from ._convert import copy_json, to_dict
+from .completion import (
+    Audio,
+    ChatCompletion,
+    Choice,
+    ChoiceLogprobs,
+    Custom,
+    Function,
+    Message,
+    TokenLogprob,
+    ToolCall,
+)
+from .limits import DEFAULT_LIMITS
+from .partial import is_complete
+from .rules import DEFAULT_RULES
+
+__all__ = ["split", "sse"]
+
+JsonObject = dict[str, object]
+Cut = Callable[[str], list[str]]
+
+# A word with the blanks before it; in texts without blanks (Japanese, compact JSON) so many
+# characters.
+_WORD = re.compile(r"\s*\S{1,24}(?:\s+\Z)?|\s+")
+_AUDIO_SIZE = 4096  # characters of base64; a multiple of four, so that each piece decodes by itself
+_SHORTEST_NUMBER = re.compile(r"[ \t\r\n]*-?[0-9]")
+_FIRST_JSON = json.JSONDecoder().raw_decode
+
+
+def _names(cls: type[attrs.AttrsInstance], *more: str) -> list[str]:
+    return [*(a.name for a in attrs.fields(cls) if a.name != "extra"), *more]
+
+
+# What the wire reads at each place besides `extra`. A value of a wrong type stands in `extra` under
+# such a name, and a chunk has room for only one of the two.
+_OF_CHUNK = _names(ChatCompletion, "error")
+_OF_CHOICE = _names(Choice, "delta", "usage")
+
+
+def split(
+    completion: ChatCompletion, *, by: Literal["words"] | int = "words"
+) -> Iterator[JsonObject]:
+    """Yield `chat.completion.chunk` dicts that add up to the completion again (SPEC law 5).
+
+    Text, reasoning, refusal, arguments and transcripts are cut at words, or into pieces of `by`
+    characters; where logprobs give the tokens of a text, at its tokens. Of several choices each has
+    a chunk in turn. A choice's finish reason comes after its content, usage comes last. A
+    choice without a finish reason ends without one, as a truncated stream does.
+
+    The law holds for every completion that a stream gives under the default rules. One that was
+    read from an answer that was not streamed, or built by hand, may hold what no chunk can say:
+
+    - a null in `extra`, and an empty `tool_calls` or `finish_reason`, are nothing;
+    - neighbouring text parts become one, and so do entries of a message's list that have the same
+      `index`, tool calls with the same id unless the rules of SPEC section 4 tell them apart, and
+      choices with the same index, which are ordered by it;
+    - `object` is always "chat.completion"; `obfuscation` is dropped, an `error` is a server error;
+    - usage counts are made to agree (SPEC section 5), `audio.data` that is not base64 goes to
+      `extra`, and a value in `extra` under the name of a field that it fits goes to that field.
+
+    Raises ValueError for a `by` that is neither "words" nor a positive integer.
+
+        client_stream = sse(split(cached))          # the body of a streamed answer
+        assert accumulate(split(cached)) == cached
+    """
+    if by == "words":
+        return _chunks(completion, _WORD.findall)
+    if type(by) is not int or by < 1:
+        raise ValueError(f'by is "words" or a positive number of characters, not {by!r}')
+    return _chunks(completion, partial(_slices, size=by))
+
+
+def sse(chunks: Iterable[Mapping[str, object]]) -> Iterator[bytes]:
+    """Render chunks as the body of a `text/event-stream` response: one event a piece, `[DONE]`
+    last.
+    """
+    for chunk in chunks:
+        try:
+            text = msgspec.json.encode(chunk)
+        except UnicodeEncodeError:  # half a surrogate pair can only be written as an escape
+            text = json.dumps(chunk, separators=(",", ":")).encode()
+        yield b"data: " + text + b"\n\n"
+    yield b"data: [DONE]\n\n"
+
+
+# --- chunks and choices -------------------------------------------------------------------
+
+
+def _chunks(completion: ChatCompletion, cut: Cut) -> Iterator[JsonObject]:
+    names = ("id", "created", "model", "service_tier", "system_fingerprint")
+    known = {name: getattr(completion, name) for name in names}
+    envelope: JsonObject = {name: value for name, value in known.items() if value is not None}
+    envelope["object"] = "chat.completion.chunk"
+    streams = [_choice(choice, cut) for choice in completion.choices]
+    for in_turn in zip_longest(*streams):
+        for choices in in_turn:
+            if choices is not None:
+                yield {**envelope, "choices": choices}
+    usages = [] if completion.usage is None else _objects(completion.usage)
+    alone, last = _extras(completion.extra, _OF_CHUNK)
+    if completion.moderation is not None:
+        last["moderation"] = copy_json(completion.moderation)
+    if usages:
+        last["usage"] = usages[0]
+    alone += [{"usage": usage} for usage in usages[1:]]
+    if last or not streams:
+        alone.append(last)
+    # Nothing that follows an error is read.
+    for fields in sorted(alone, key=lambda fields: "error" in fields):
+        yield {**envelope, "choices": [], **fields}
+
+
+def _choice(choice: Choice, cut: Cut) -> Iterator[list[JsonObject]]:
+    """Yield the `choices` of each chunk of a choice."""
+    index = choice.index
+    for fields in _steps(choice, cut):
+        yield [{"index": index, "delta": {}, "finish_reason": None, **fields}]
+    alone, together = _extras(choice.extra, _OF_CHOICE)
+    for fields in alone:
+        if "index" not in fields:
+            # Beside a delta a message would repeat it, and nothing else is needed here.
+            yield [{"index": index, **fields}]
+        elif index < (DEFAULT_LIMITS.choices or 0):
+            # Without an index that can be read a choice is named by its place.
+            yield [*[{"index": index, "delta": {}}] * index, fields]
+    yield [{"index": index, "delta": {}, "finish_reason": choice.finish_reason, **together}]
+
+
+def _steps(choice: Choice, cut: Cut) -> Iterator[JsonObject]:
+    message = choice.message
+    logprobs = choice.logprobs or ChoiceLogprobs()
+    yield {"delta": _opening(message)}
+    for name in ("reasoning", "reasoning_content"):
+        for piece in cut(getattr(message, name) or ""):
+            yield {"delta": {name: piece}}
+    for delta in _extra_deltas(message, cut):
+        yield {"delta": delta}
+    content: str | tuple[object, ...] = message.content or ""
+    if isinstance(content, tuple):
+        for part in (part for whole in content for part in _parts(copy_json(whole), cut)):
+            yield {"delta": {"content": [part]}}
+        content = ""
+    yield from _aligned("content", content, logprobs.content, cut)
+    yield from _aligned("refusal", message.refusal or "", logprobs.refusal, cut)
+    for delta in _other_deltas(message, cut):
+        yield {"delta": delta}
+    if choice.logprobs is not None:
+        alone, together = _extras(logprobs.extra, _names(ChoiceLogprobs))
+        for fields in [together, *alone]:
+            if fields or not (logprobs.content or logprobs.refusal):
+                yield {"logprobs": fields}
+
+
+def _opening(message: Message) -> JsonObject:
+    """Build the first delta: the role, and each text that there is, empty."""
+    delta: JsonObject = {} if message.role is None else {"role": message.role}
+    # OpenAI's first delta names content even where none follows.
+    is_text = message.content is None or isinstance(message.content, str)
+    delta["content"] = (message.content and "") if is_text else []
+    for name in ("refusal", "reasoning", "reasoning_content"):
+        if getattr(message, name) is not None:
+            delta[name] = ""
+    return delta
+
+
+# --- texts and their tokens ---------------------------------------------------------------
+
+
+def _slices(text: str, size: int) -> list[str]:
+    return [text[i : i + size] for i in range(0, len(text), size)]
+
+
+def _aligned(
+    name: str, text: str, tokens: Sequence[TokenLogprob] | None, cut: Cut
+) -> Iterator[JsonObject]:
+    """Yield the pieces of a text with its logprobs: token by token if the tokens are the text, else
+    in as many runs as there are pieces.
+    """
+    pieces = cut(text)
+    if tokens is None:
+        for piece in pieces:
+            yield {"delta": {name: piece}}
+        return
+    runs = [_token(token) for token in tokens]
+    size = 1
+    if text and "".join(token.token or "" for token in tokens) == text:
+        pieces = [token.token or "" for token in tokens]
+    else:
+        size = -(-len(runs) // (len(pieces) or 1)) or 1
+    in_runs = [runs[i : i + size] for i in range(0, len(runs), size)] or [[]]
+    for piece, run in zip_longest(pieces, in_runs):
+        fields: JsonObject = {"delta": {name: piece}} if piece else {}
+        yield fields if run is None else {**fields, "logprobs": {name: run}}
+
+
+def _token(token: TokenLogprob) -> JsonObject:
+    out = to_dict(token)
+    # Entries that are no tokens stand in `extra`, under the name of the list that they came in.
+    others = token.extra.get("top_logprobs")
+    if token.top_logprobs is not None and isinstance(others, list):
+        out["top_logprobs"] = [*map(to_dict, token.top_logprobs), *others]
+    return out
+
+
+def _parts(part: object, cut: Cut) -> Iterator[object]:
+    """Yield the parts that join to a text or thinking part; any other is whole."""
+    kind = part.get("type") if isinstance(part, Mapping) else None
+    if not isinstance(part, Mapping) or kind not in ("text", "thinking"):
+        yield part
+        return
+    inner = part.get(kind)
+    if isinstance(inner, str):
+        yield {**part, kind: ""}
+        yield from ({"type": kind, kind: piece} for piece in cut(inner))
+    elif kind == "thinking" and isinstance(inner, (list, tuple)):
+        yield {**part, kind: []}
+        for item in inner:
+            yield from ({"type": kind, kind: [piece]} for piece in _parts(item, cut))
+    else:
+        yield part
+
+
+# --- the rest of a message ----------------------------------------------------------------
+
+
+def _extras(
+    extra: Mapping[str, object], names: Sequence[str]
+) -> tuple[list[JsonObject], JsonObject]:
+    """Divide extra fields into those that need an object of their own, one each, and the rest."""
+    ours = {name: copy_json(value) for name, value in extra.items()}
+    alone = [{name: value} for name, value in ours.items() if name in names]
+    return alone, {name: value for name, value in ours.items() if name not in names}
+
+
+def _objects(value: attrs.AttrsInstance, names: Sequence[str] = ()) -> list[JsonObject]:
+    """Give the objects that merge to an instance: what is well-typed with the extras, then what is
+    not, one by one.
+    """
+    objects: JsonObject = {}
+    alone: list[JsonObject] = []
+    for name in _names(type(value)):
+        item = getattr(value, name)
+        if attrs.has(type(item)):
+            objects[name], *rest = _objects(item)
+            alone += [{name: more} for more in rest]
+        elif item is not None:
+            objects[name] = item
+    misfits, together = _extras(value.extra, _names(type(value), *names))  # type: ignore[attr-defined]  # all have it
+    return [{**objects, **together}, *misfits, *alone]
+
+
+def _extra_deltas(message: Message, cut: Cut) -> Iterator[JsonObject]:
+    """Yield the fields that servers add to a delta: what the rules join as text comes as text, the
+    entries of a list that grows one by one.
+    """
+    level = DEFAULT_RULES.levels["delta"]
+    alone, together = _extras(message.extra, _names(Message))
+    yield from alone
+    for name, value in together.items():
+        policy = None if value is None else level.names.get(name) or level.kinds.get(type(value))
+        pieces: list[object] = [value]
+        if policy == "concat" and isinstance(value, str):
+            pieces = [*cut(value)] or [""]
+        elif policy in ("extend", "by_index") and isinstance(value, list):
+            pieces = [[entry] for entry in value] or [[]]
+        yield from ({name: piece} for piece in pieces)
+
+
+def _other_deltas(message: Message, cut: Cut) -> Iterator[JsonObject]:
+    if message.annotations is not None:
+        for annotations in [[copy_json(entry)] for entry in message.annotations] or [[]]:
+            yield {"annotations": annotations}
+    if message.function_call is not None:
+        for fields in _function(message.function_call, cut):
+            yield {"function_call": fields}
+    if message.audio is not None:
+        for fields in _audio(message.audio, cut):
+            yield {"audio": fields}
+    for fragment in _fragments(message.tool_calls or (), cut):
+        yield {"tool_calls": [fragment]}
+
+
+def _function(function: Function, cut: Cut) -> Iterator[JsonObject]:
+    opening, *alone = _objects(function)
+    yield opening if function.arguments is None else {**opening, "arguments": ""}
+    yield from alone
+    for piece in cut(function.arguments or ""):
+        yield {"arguments": piece}
+
+
+def _audio(audio: Audio, cut: Cut) -> Iterator[JsonObject]:
+    opening, *alone = _objects(audio)
+    data = opening.pop("data", None)
+    if audio.transcript is not None:
+        opening["transcript"] = ""
+    yield opening
+    yield from alone
+    if data is not None:
+        for piece in _audio_pieces(audio.data or ""):
+            yield {"data": piece}
+    for piece in cut(audio.transcript or ""):
+        yield {"transcript": piece}
+
+
+def _audio_pieces(data: str) -> list[str]:
+    try:
+        data = base64.b64encode(base64.b64decode(data, validate=True)).decode()
+    except ValueError:
+        return [data]  # no base64; one piece can be kept, the last of several would replace others
+    return _slices(data, _AUDIO_SIZE) or [""]
+
+
+# --- tool calls (SPEC section 4) ----------------------------------------------------------
+
+
+def _fragments(calls: Sequence[ToolCall], cut: Cut) -> Iterator[JsonObject]:
+    """Yield the fragments of all calls, each with the index at which its call stands."""
+    order = _opening_order(calls)
+    held_back: list[JsonObject] = []
+    for turn, place in enumerate(order):
+        call = calls[place]
+        opening, *alone = _objects(call, ["index"])
+        texts = []
+        for kind, name in (("function", "arguments"), ("custom", "input")):
+            named = getattr(call, kind)
+            text = None if named is None else getattr(named, name)
+            if text is not None:
+                opening[kind] = {**cast("JsonObject", opening[kind]), name: ""}
+                texts.append((kind, name, text))
+        yield {"index": place, **opening}
+        # A misread index names no call: such a fragment goes to the call of the last one.
+        yield from ({"index": place, **fields} for fields in alone)
+        shared = any(calls[later].id == call.id for later in order[turn + 1 :]) and call.id
+        for kind, name, text in texts:
+            until = _shortest_json(text) if shared else len(text)
+            yield from ({"index": place, kind: {name: piece}} for piece in cut(text[:until]))
+            held_back += [{"index": place, kind: {name: piece}} for piece in cut(text[until:])]
+    yield from held_back
+
+
+def _opening_order(calls: Sequence[ToolCall]) -> list[int]:
+    """Tell in which order calls can be opened.
+
+    A second call with an id is told from more of the first by its name, and by the first one's
+    arguments, which have to be complete JSON.
+    """
+    order = list(range(len(calls)))
+    places: dict[str, list[int]] = {}
+    for place, call in enumerate(calls):
+        if call.id:
+            places.setdefault(call.id, []).append(place)
+    for shared in places.values():
+        if len(shared) > 1:
+            best = sorted(shared, key=lambda place: _rank(calls[place]))
+            for slot, place in zip(shared, best, strict=True):
+                order[slot] = place
+    return order
+
+
+def _rank(call: ToolCall) -> int:
+    """Rank the calls of one id: one without a name has to be opened first, an incomplete one
+    last.
+    """
+    function, custom = call.function, call.custom
+    named: Function | Custom | None = function or custom
+    if named is None or not named.name:
+        return 0
+    text = function.arguments if function is not None else custom and custom.input
+    return 1 if _shortest_json(text or "") else 2
+
+
+def _shortest_json(text: str) -> int:
+    """Find where the first JSON value of a text ends that could be all of it; 0 for nowhere."""
+    number = _SHORTEST_NUMBER.match(text)
+    if number is not None:
+        return number.end()
+    start = len(text) - len(text.lstrip(" \t\r\n"))
+    try:
+        _, end = _FIRST_JSON(text, start)
+    except (ValueError, RecursionError):
+        return 0
+    return end if is_complete(text[:end]) else 0

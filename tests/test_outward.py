@@ -1,0 +1,347 @@
+"""A completion handed on: to the next request, and as openai's own object."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Iterable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from loopback import serving
+from test_completion import WHOLE
+from test_conformance import CASES
+
+from accumulator import Accumulator, ChatCompletion, Message
+
+if TYPE_CHECKING:
+    import openai
+    import pydantic
+    from openai.types import chat
+else:
+    pydantic = pytest.importorskip("pydantic", reason="a library that is there for the tests only")
+    openai = pytest.importorskip("openai", reason="an SDK that is installed for the tests only")
+    chat = pytest.importorskip("openai.types.chat", reason="an SDK that is there for the tests")
+
+JsonObject = dict[str, object]
+
+
+# Its annotation and its moderation are only the heads of such.
+VALID = json.loads(json.dumps(WHOLE))
+del VALID["moderation"]
+del VALID["choices"][0]["message"]["annotations"]
+
+
+def snapshot(body: bytes) -> ChatCompletion:
+    acc = Accumulator()
+    acc.feed_sse(body)
+    acc.close()
+    return acc.snapshot()
+
+
+def message(chunks: list[JsonObject]) -> Message:
+    acc = Accumulator()
+    for delta in chunks:
+        acc.feed({"choices": [{"index": 0, "delta": delta}]})
+    return acc.snapshot().choices[0].message
+
+
+# --- the next request ---------------------------------------------------------------------
+
+CALL = {"id": "call_1", "type": "function", "function": {"name": "f", "arguments": "{}"}}
+FRAGMENT = {"index": 0, **CALL}
+
+# A turn as it streams, and what of it has to stand in the next request.
+TURNS: dict[str, tuple[list[JsonObject], JsonObject]] = {
+    "Gemini's calls with signatures": (
+        [
+            {
+                "role": "assistant",
+                "tool_calls": [
+                    {**FRAGMENT, "extra_content": {"google": {"thought_signature": "c2ln"}}}
+                ],
+            }
+        ],
+        {
+            "content": None,
+            "tool_calls": [{**CALL, "extra_content": {"google": {"thought_signature": "c2ln"}}}],
+        },
+    ),
+    "Gemini's text with a signature": (
+        [{"content": "4"}, {"extra_content": {"google": {"thought_signature": "c2ln"}}}],
+        {"content": "4", "extra_content": {"google": {"thought_signature": "c2ln"}}},
+    ),
+    "Gemini's calls behind LiteLLM": (
+        [{"tool_calls": [{**FRAGMENT, "provider_specific_fields": {"thought_signature": "c2ln"}}]}],
+        {
+            "content": None,
+            "tool_calls": [{**CALL, "provider_specific_fields": {"thought_signature": "c2ln"}}],
+        },
+    ),
+    "OpenRouter's reasoning_details": (
+        [
+            {"reasoning": "Two", "reasoning_details": [{"index": 0, "type": "t", "text": "Two"}]},
+            {"reasoning": " plus", "reasoning_details": [{"index": 0, "text": " plus"}]},
+            {"reasoning_details": [{"index": 0, "signature": "c2ln"}], "tool_calls": [FRAGMENT]},
+        ],
+        {
+            "content": None,
+            "reasoning": "Two plus",
+            "reasoning_details": [
+                {"index": 0, "type": "t", "text": "Two plus", "signature": "c2ln"}
+            ],
+            "tool_calls": [CALL],
+        },
+    ),
+    "Anthropic's thinking behind LiteLLM": (
+        [
+            {"thinking_blocks": [{"type": "thinking", "thinking": "Two", "signature": None}]},
+            {"thinking_blocks": [{"type": "thinking", "thinking": " plus"}]},
+            {"thinking_blocks": [{"type": "thinking", "thinking": "", "signature": "c2ln"}]},
+            {"thinking_blocks": [{"type": "redacted_thinking", "data": "eA=="}]},
+            {"thinking_blocks": [{"type": "thinking", "thinking": "So", "signature": "Mg=="}]},
+            {"content": "4", "tool_calls": [FRAGMENT]},
+        ],
+        {
+            "content": "4",
+            "thinking_blocks": [
+                {"type": "thinking", "thinking": "Two plus", "signature": "c2ln"},
+                {"type": "redacted_thinking", "data": "eA=="},
+                {"type": "thinking", "thinking": "So", "signature": "Mg=="},
+            ],
+            "tool_calls": [CALL],
+        },
+    ),
+    "a signature of the whole message": (
+        [{"content": "4"}, {"signature": "c2ln"}],
+        {"content": "4", "signature": "c2ln"},
+    ),
+    "Copilot's opaque reasoning": (
+        [{"reasoning_text": "Two", "reasoning_opaque": "b3Bh"}, {"reasoning_text": " plus"}],
+        {"content": None, "reasoning_text": "Two plus", "reasoning_opaque": "b3Bh"},
+    ),
+    "DeepSeek's reasoning_content": (
+        [{"reasoning_content": "Two"}, {"reasoning_content": " plus", "tool_calls": [FRAGMENT]}],
+        {"content": None, "reasoning_content": "Two plus", "tool_calls": [CALL]},
+    ),
+    "Mistral's parts": (
+        [
+            {"content": [{"type": "thinking", "thinking": [{"type": "text", "text": "Two"}]}]},
+            {"content": [{"type": "thinking", "thinking": [{"type": "text", "text": " plus"}]}]},
+            {"content": "4"},
+        ],
+        {
+            "content": [
+                {"type": "thinking", "thinking": [{"type": "text", "text": "Two plus"}]},
+                {"type": "text", "text": "4"},
+            ]
+        },
+    ),
+    "a custom call": (
+        [{"tool_calls": [{"index": 0, "id": "c", "custom": {"name": "sh", "input": "ls"}}]}],
+        {
+            "content": None,
+            "tool_calls": [{"id": "c", "type": "custom", "custom": {"name": "sh", "input": "ls"}}],
+        },
+    ),
+    "fields of a wrong type": (
+        [{"role": 5, "tool_calls": [{"index": 0, "id": 5, "function": {"arguments": 5}}]}],
+        {
+            "content": None,
+            "tool_calls": [
+                {"id": "", "type": "function", "function": dict.fromkeys(("name", "arguments"), "")}
+            ],
+        },
+    ),
+    "audio": (
+        [{"audio": {"id": "audio_1", "data": "AAEC", "transcript": "Four"}}],
+        {"content": None, "audio": {"id": "audio_1"}},
+    ),
+    "a refusal": ([{"refusal": "No"}, {"refusal": "."}], {"content": None, "refusal": "No."}),
+    "a function_call": (
+        [{"function_call": {"name": "f", "arguments": ""}}, {"function_call": {"arguments": "{}"}}],
+        {"content": None, "function_call": {"name": "f", "arguments": "{}"}},
+    ),
+    "labels and padding": (
+        [{"content": "4", "channel": "final", "index": 0, "annotations": [{"type": "x"}]}],
+        {"content": "4"},
+    ),
+}
+
+
+@pytest.mark.parametrize(("deltas", "sent"), TURNS.values(), ids=TURNS)
+def test_a_turn_is_sent_back_with_what_its_provider_wants(
+    deltas: list[JsonObject], sent: JsonObject
+) -> None:
+    assert message(deltas).to_message() == {"role": "assistant", **sent}
+
+
+def test_a_message_of_a_whole_answer_keeps_its_thinking_blocks() -> None:
+    blocks = [
+        {"type": "thinking", "thinking": "a", "signature": "1"},
+        {"type": "thinking", "thinking": "b", "signature": "2"},
+    ]
+    answer = {"choices": [{"index": 0, "message": {"content": "4", "thinking_blocks": blocks}}]}
+    completion = ChatCompletion.from_dict(answer)
+    assert completion.choices[0].message.to_message()["thinking_blocks"] == blocks
+    assert completion.to_dict()["choices"][0]["message"]["thinking_blocks"] == blocks  # type: ignore[index]
+
+
+def test_a_message_shares_nothing_with_the_completion() -> None:
+    deltas, _ = TURNS["Anthropic's thinking behind LiteLLM"]
+    ours = message(deltas)
+    before = json.dumps(ours.to_message())
+    ours.to_message()["thinking_blocks"].clear()  # type: ignore[attr-defined]  # a list
+    assert json.dumps(ours.to_message()) == before
+
+
+PARAMS: list[pydantic.TypeAdapter[Any]] = [
+    pydantic.TypeAdapter(chat.ChatCompletionMessageParam),
+    pydantic.TypeAdapter(chat.ChatCompletionAssistantMessageParam),
+]
+# Its types know text and refusal parts alone; the client sends others all the same.
+BEYOND = {"Mistral's parts"}
+
+
+def assert_accepted(sent: object) -> None:
+    for params in PARAMS:
+        read = params.validate_python(sent, strict=True)
+        list(read.get("tool_calls") or ())  # an iterable is validated as it is read
+
+
+@pytest.mark.parametrize("name", [name for name in TURNS if name not in BEYOND])
+def test_openais_request_types_take_a_message(name: str) -> None:
+    assert_accepted(message(TURNS[name][0]).to_message())
+
+
+@pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
+def test_openais_request_types_take_the_messages_of_every_case(case: object) -> None:
+    for choice in snapshot(case.data).choices:  # type: ignore[attr-defined]
+        assert_accepted(choice.message.to_message())
+
+
+def test_openais_request_types_take_the_messages_of_every_recorded_stream(
+    corpus_stream: Path,
+) -> None:
+    for choice in snapshot(corpus_stream.read_bytes()).choices:
+        assert_accepted(choice.message.to_message())
+
+
+def test_a_real_client_sends_every_turn_as_it_is() -> None:
+    requests: list[JsonObject] = []
+
+    def answer(request: bytes) -> tuple[str, Iterable[bytes]]:
+        requests.append(json.loads(request))
+        return "application/json", [json.dumps(WHOLE).encode()]
+
+    turns = [message(deltas).to_message() for deltas, _ in TURNS.values()]
+    with (
+        serving(answer) as url,
+        openai.OpenAI(api_key="none", base_url=url, max_retries=0) as client,
+    ):
+        for turn in turns:
+            question: JsonObject = {"role": "user", "content": "2 + 2?"}
+            client.chat.completions.create(model="m", messages=[question, turn])  # type: ignore[list-item]  # dicts
+    assert [request["messages"][1] for request in requests] == turns  # type: ignore[index]
+
+
+# --- openai's object ----------------------------------------------------------------------
+
+
+def test_openais_object_has_all_that_ours_has() -> None:
+    ours = ChatCompletion.from_dict(VALID)
+    theirs = ours.to_openai()
+    assert type(theirs) is chat.ChatCompletion
+    assert theirs.choices[0].message.content == "Hi"
+    calls = theirs.choices[0].message.tool_calls or []
+    assert [call.type for call in calls] == ["function", "custom"]
+    assert theirs.model_dump(exclude_unset=True) == ours.to_dict()
+
+
+def test_openais_object_shares_nothing_with_the_completion() -> None:
+    ours = ChatCompletion.from_dict(VALID)
+    theirs = ours.to_openai()
+    theirs.choices.clear()
+    assert ours == ChatCompletion.from_dict(VALID)
+
+
+def test_without_openai_the_error_names_it() -> None:
+    code = """
+import sys
+sys.modules["openai"] = None
+from accumulator import ChatCompletion
+try:
+    ChatCompletion().to_openai()
+except ImportError as error:
+    print(error)
+"""
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert "pip install openai" in run.stdout
+
+
+# What its types require or leave no choice of, and some server does otherwise.
+REFUSED = {
+    "Field required",
+    "Input should be a valid string",  # content, where Mistral sends parts
+    "Input should be 'stop', 'length', 'tool_calls', 'content_filter' or 'function_call'",
+    "Input should be 'auto', 'default', 'flex', 'scale'",
+    "Input should be 'custom'",  # the other kind of call, which it tries as well
+}
+
+
+def test_a_recorded_stream_is_openais_object_or_the_refusal_is_explained(
+    corpus_stream: Path,
+) -> None:
+    ours = snapshot(corpus_stream.read_bytes())
+    try:
+        theirs = ours.to_openai()
+    except ValueError as error:
+        assert isinstance(error, pydantic.ValidationError)
+        for found in error.errors():
+            named = [step for step in found["loc"] if step != "message"]
+            assert named, found
+            assert any(found["msg"].startswith(reason[:60]) for reason in REFUSED), found
+            assert found["loc"][-1] != "role"
+    else:
+        dumped = theirs.model_dump(exclude_unset=True, warnings="error")
+        expected = ours.to_dict()
+        for choice in expected["choices"]:  # type: ignore[attr-defined]
+            choice["message"].setdefault("role", "assistant")
+            for call in choice["message"].get("tool_calls", ()):
+                call.setdefault("type", "function")
+        assert dumped == expected
+
+
+def test_most_recorded_streams_are_openais_objects(corpus: Path) -> None:
+    refused = 0
+    bodies = [path.read_bytes() for path in corpus.glob("*.sse")]
+    for body in bodies:
+        try:
+            snapshot(body).to_openai()
+        except ValueError:
+            refused += 1
+    assert refused <= 26, "more than lack an id, a finish reason, or have values of their own"
+
+
+@pytest.mark.parametrize(
+    ("change", "path"),
+    [
+        ({"id": None}, ("id",)),
+        ({"created": None}, ("created",)),
+        ({"model": None}, ("model",)),
+        ({"service_tier": "on_demand"}, ("service_tier",)),
+        ({"choices": [{"index": 0, "message": {"content": "a"}}]}, ("choices", 0, "finish_reason")),
+        (
+            {"choices": [{"index": 0, "message": {"content": []}, "finish_reason": "stop"}]},
+            ("choices", 0, "message", "content"),
+        ),
+    ],
+)
+def test_what_did_not_arrive_is_not_made_up(change: JsonObject, path: tuple[object, ...]) -> None:
+    completion = ChatCompletion.from_dict({**VALID, **change})
+    with pytest.raises(ValueError, match=str(path[-1])) as refused:
+        completion.to_openai()
+    assert isinstance(refused.value, pydantic.ValidationError)
+    assert refused.value.errors()[0]["loc"] == path

@@ -1,0 +1,172 @@
+"""JSON texts that are still arriving: what is known of one, at a cost that is linear in it."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from strategies import JSON, TEXTS
+
+from accumulator import Accumulator, Custom, Function, Message, ToolCall
+from accumulator import partial as module
+from accumulator.partial import PartialJson, parse_partial
+
+jiter = pytest.importorskip("jiter", reason="the extra `partial` is not installed")
+
+
+@pytest.mark.parametrize(
+    ("text", "known"),
+    [
+        ("", None),
+        (" ", None),
+        ("{", {}),
+        ('{"ci', {}),
+        ('{"city": ', {}),
+        ('{"city": "Par', {"city": "Par"}),
+        ('{"city": "Paris", "days": [1, 2', {"city": "Paris", "days": [1, 2]}),
+        ('{"a": "\\', {"a": ""}),
+        ('{"a": "\\u00e', {"a": ""}),
+        ('{"a": "\\ud83d', {"a": ""}),
+        ('{"a": "\\ud83d\\ude00', {"a": "😀"}),
+        ("nul", None),
+        ("[tr", []),
+        ("[true", [True]),
+        ("[NaN", None),
+        ("plain text", None),
+        ('{"a": 1}', {"a": 1}),
+    ],
+)
+def test_what_is_known_of_a_text(text: str, known: object) -> None:
+    assert parse_partial(text) == known
+    assert Function(arguments=text).partial_arguments() == known
+    assert ToolCall(function=Function(arguments=text)).partial_arguments() == known
+    assert Message(content=text).partial_content() == known
+    assert Message(content=({"type": "text", "text": text},)).partial_content() == known
+    growing = PartialJson()
+    growing.push(text)
+    assert growing.value == known
+
+
+def test_nothing_is_known_where_nothing_arrived() -> None:
+    assert Function().partial_arguments() is None
+    assert ToolCall(custom=Custom(input="{}")).partial_arguments() is None
+    assert Message().partial_content() is None
+    assert PartialJson().value is None
+
+
+def test_the_arguments_of_a_snapshot() -> None:
+    acc = Accumulator()
+    function = {"name": "f", "arguments": '{"city": "Pa'}
+    acc.feed({"choices": [{"index": 0, "delta": {"tool_calls": [{"function": function}]}}]})
+    [call] = acc.snapshot().choices[0].message.tool_calls or ()
+    assert call.partial_arguments() == {"city": "Pa"}
+
+
+def is_prefix(known: object, whole: object) -> bool:
+    if isinstance(known, dict) and isinstance(whole, dict):
+        return all(is_prefix(value, whole[name]) for name, value in known.items())
+    if isinstance(known, list) and isinstance(whole, list):
+        return len(known) <= len(whole) and all(map(is_prefix, known, whole))
+    if isinstance(known, str) and isinstance(whole, str):
+        return whole.startswith(known)
+    return type(known) in (int, float) or known == whole  # digits may be to come
+
+
+@given(JSON, st.booleans(), st.integers(0, 200))
+def test_every_prefix_of_a_json_text_is_known_in_part(
+    value: object, ascii_only: bool, end: int
+) -> None:
+    text = json.dumps(value, ensure_ascii=ascii_only)
+    known = parse_partial(text[:end])
+    assert known is None or is_prefix(known, value)
+    if isinstance(value, (dict, list)) and end:
+        assert known is not None
+
+
+@given(JSON, st.lists(st.integers(0, 200)), TEXTS)
+def test_a_growing_text_is_known_in_the_end_whatever_its_cuts(
+    value: object, places: list[int], looked_at: str
+) -> None:
+    text = json.dumps([value])
+    growing = PartialJson()
+    ends = sorted({min(place, len(text)) for place in places})
+    for start, end in zip([0, *ends], [*ends, len(text)], strict=True):
+        growing.push(text[start:end])
+        if looked_at:
+            assert is_prefix(growing.value or [], [value])
+    assert growing.value == [value]
+
+
+class Parses:
+    """Counts the real parser's runs and the characters that they read."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.count = self.size = 0
+        parse = module.parse_partial
+
+        def counted(text: str | bytes | bytearray) -> object:
+            self.count += 1
+            self.size += len(text)
+            return parse(text)
+
+        monkeypatch.setattr(module, "parse_partial", counted)
+
+
+@pytest.mark.parametrize("length", [1_000, 10_000, 100_000])
+def test_following_a_stream_is_linear(monkeypatch: pytest.MonkeyPatch, length: int) -> None:
+    parses = Parses(monkeypatch)
+    growing = PartialJson('{"text": "')
+    for _ in range(length):
+        growing.push("x")
+        assert growing.value is not None
+    growing.push('"}')
+    assert growing.value == {"text": "x" * length}
+    # Each parse reads 17/16 of the one before: all together 17 times the last.
+    assert parses.size <= 18 * (length + 20)
+    assert parses.count <= 200
+
+
+def test_the_value_lags_by_no_more_than_a_sixteenth() -> None:
+    growing = PartialJson('{"text": "')
+    for length in range(1, 2000):
+        growing.push("x")
+        value = growing.value
+        assert isinstance(value, dict)
+        assert length - len(value["text"]) <= (length + 10) / 16
+
+
+def test_nobody_looks_and_nothing_is_parsed(monkeypatch: pytest.MonkeyPatch) -> None:
+    parses = Parses(monkeypatch)
+    growing = PartialJson()
+    for _ in range(100):
+        growing.push("[")
+    assert parses.count == 0
+
+
+def test_what_follows_a_whole_value_or_breaks_it_leaves_what_was_known() -> None:
+    growing = PartialJson('{"a": 1}')
+    assert growing.value == {"a": 1}
+    growing.push(" and more" * 10)
+    assert growing.value == {"a": 1}
+    broken = PartialJson('{"a": 1')
+    assert broken.value == {"a": 1}
+    broken.push(" oh! no" * 10)
+    assert broken.value == {"a": 1}
+
+
+def test_without_jiter_the_error_names_the_extra() -> None:
+    code = """
+import sys
+sys.modules["jiter"] = None
+from accumulator import Function
+try:
+    Function(arguments="{").partial_arguments()
+except ImportError as error:
+    print(error)
+"""
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert "pip install 'chunk-accumulator[partial]'" in run.stdout

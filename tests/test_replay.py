@@ -1,0 +1,495 @@
+"""Chunks that add up to a completion again: SPEC law 5, and what a reader of them may expect."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Literal
+
+import attrs
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from loopback import serving
+from strategies import COMPLETIONS, ODD_STREAMS, STREAMS, bodies
+from test_completion import WHOLE
+from test_conformance import CASES, Case, same
+
+from accumulator import (
+    Accumulator,
+    ChatCompletion,
+    IncompleteStreamError,
+    ServerError,
+    accumulate,
+    split,
+)
+from accumulator.replay import sse
+
+JsonObject = dict[str, object]
+By = Literal["words"] | int
+
+MANNERS = st.one_of(st.just("words"), st.integers(1, 5))
+every_manner = pytest.mark.parametrize("by", ["words", 1])
+
+
+def fed(chunks: Iterable[Mapping[str, object]]) -> Accumulator:
+    acc = Accumulator()
+    for chunk in chunks:
+        acc.feed(chunk)
+    acc.close()
+    return acc
+
+
+def fed_body(body: bytes) -> Accumulator:
+    acc = Accumulator()
+    acc.feed_sse(body)
+    acc.close()
+    return acc
+
+
+def assert_law_5(completion: ChatCompletion, by: By = "words") -> None:
+    again = fed(split(completion, by=by)).snapshot()
+    assert again == completion
+    assert same(completion.to_dict(), again.to_dict())
+    assert fed_body(b"".join(sse(split(completion, by=by)))).snapshot() == completion
+
+
+# --- law 5 --------------------------------------------------------------------------------
+
+
+@given(COMPLETIONS, MANNERS)
+def test_law_5_a_completion_is_given_back(completion: ChatCompletion, by: By) -> None:
+    assert_law_5(completion, by)
+    assert fed(split(completion, by=by)).problems == ()
+    if completion.choices:
+        assert accumulate(split(completion, by=by)) == completion
+
+
+@given(bodies(ODD_STREAMS), MANNERS)
+def test_law_5_whatever_a_stream_gave_is_given_back(body: bytes, by: By) -> None:
+    assert_law_5(fed_body(body).snapshot(), by)
+
+
+@given(STREAMS, MANNERS)
+def test_law_5_holds_for_the_completion_of_chunks(chunks: list[JsonObject], by: By) -> None:
+    assert_law_5(fed(chunks).snapshot(), by)
+
+
+@every_manner
+@pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
+def test_law_5_holds_for_every_conformance_case(case: Case, by: By) -> None:
+    assert_law_5(fed_body(case.data).snapshot(), by)
+
+
+def test_law_5_holds_for_every_recorded_stream(corpus_stream: Path) -> None:
+    assert_law_5(fed_body(corpus_stream.read_bytes()).snapshot())
+    assert_law_5(fed_body(corpus_stream.read_bytes()).snapshot(), 3)
+
+
+def calls(*fragments: JsonObject) -> list[JsonObject]:
+    return [{"choices": [{"index": 0, "delta": {"tool_calls": [f]}}]} for f in fragments]
+
+
+def named(index: int, name: str, arguments: str, **fields: object) -> JsonObject:
+    return {"index": index, "function": {"name": name, "arguments": arguments}, **fields}
+
+
+def choice(**fields: object) -> list[JsonObject]:
+    return [{"choices": [fields]}]
+
+
+ODD: dict[str, list[JsonObject]] = {
+    "calls with one id": calls(named(0, "f", "{}", id="x"), named(1, "g", '{"a": 1}', id="x")),
+    "calls with one id, the first incomplete in the end": calls(
+        named(0, "f", "[1] ", id="x"),
+        named(1, "g", "2", id="x"),
+        {"index": 0, "function": {"arguments": "and more"}},
+    ),
+    "calls with one id, the last of them incomplete": calls(
+        named(1, "f", "{}", id="x"), named(0, "g", '{"a"', id="x")
+    ),
+    "calls with one id, the first of them without a name": calls(
+        {"index": 5, "id": "x", "function": {"arguments": "[]"}}, named(2, "g", "", id="x")
+    ),
+    "calls with one id, numbers as arguments": calls(
+        named(0, "f", "12", id="x"),
+        named(1, "g", "-3", id="x"),
+        named(2, "h", "1" * 500, id="y"),
+        {"index": 0, "function": {"arguments": "3 4"}},
+    ),
+    "custom calls with one id": calls(
+        {"index": 0, "id": "x", "custom": {"name": "f", "input": "{}"}},
+        {"index": 1, "id": "x", "custom": {"name": "g", "input": "free text"}},
+    ),
+    "calls with empty ids": calls(named(0, "f", "", id=""), named(1, "f", "", id="")),
+    "a call with nothing in it": calls({"index": 0}, {"index": 1, "function": {}}),
+    "a call at an index that is none": calls({"index": "x", "id": "a"}, named(1, "f", "{}")),
+    "entries that are no calls": choice(delta={"tool_calls": [5, {"index": 0, "id": "x"}, "y"]}),
+    "a call's fields of a wrong type": calls(
+        {"index": 0, "id": 5, "type": {}, "function": {"name": [], "arguments": 5}},
+        {"index": 0, "id": "x", "type": "function", "function": {"name": "f", "arguments": "{}"}},
+        {"index": 0, "function": 5, "custom": "text"},
+    ),
+    "a delta's fields of a wrong type, beside others": [
+        *choice(delta={"role": 5, "content": 5, "refusal": {}, "audio": [], "annotations": "x"}),
+        *choice(delta={"role": "assistant", "content": "Hi", "refusal": "No", "annotations": [1]}),
+    ],
+    "a choice named by its place": [
+        {"choices": [{"index": "a", "delta": {}}, {"index": None}, {"index": "b", "delta": {}}]}
+    ],
+    "a choice's fields of a wrong type": [
+        *choice(delta=5, finish_reason=5, logprobs="x", usage=7),
+        *choice(message=[5]),
+        *choice(finish_reason="stop", logprobs={"content": [5, {"token": "a"}], "refusal": 5}),
+    ],
+    "a chunk's fields of a wrong type, beside others": [
+        {"id": 5, "created": "x", "model": [], "service_tier": {}, "moderation": 5, "usage": "x"},
+        {"id": "x", "created": 5, "model": "m", "service_tier": "t", "moderation": {"a": None}},
+    ],
+    "usage of a wrong type, beside another": [
+        {"usage": {"prompt_tokens": "many", "completion_tokens_details": {"audio_tokens": "x"}}},
+        {"usage": {"prompt_tokens": 5, "completion_tokens_details": {"audio_tokens": 5}}},
+    ],
+    "audio that is no base64, beside some that is": [
+        *choice(delta={"audio": {"data": "no base64", "id": 5}}),
+        *choice(delta={"audio": {"data": "AAEC", "id": "x", "transcript": ""}}),
+    ],
+    "empty texts": choice(
+        delta={
+            **dict.fromkeys(["role", "content", "refusal", "reasoning", "vendor", "channel"], ""),
+            "function_call": {"name": "", "arguments": ""},
+            "audio": {"transcript": "", "data": ""},
+        },
+        logprobs={"content": [], "refusal": []},
+    ),
+    "empty parts": choice(delta={"content": [], "annotations": [], "audio": {}}),
+    "parts": choice(
+        delta={
+            "content": [
+                {"type": "thinking", "thinking": [{"type": "text", "text": "two words"}, 5]},
+                {"type": "text", "text": "two words", "vendor": {"a": None}},
+                {"type": "thinking", "thinking": "two words", "signature": "s"},
+                {"type": "reference", "reference_ids": [1, 2]},
+                {"type": "text"},
+                7,
+            ]
+        }
+    ),
+    "halves of surrogate pairs": choice(delta={"content": "a\ud83d", "vendor": ["\ude00"]}),
+    "Groq's usage alone": [{"x_groq": {"usage": {"prompt_tokens": 5, "queue_time": 0.5}}}],
+    "nothing": [],
+}
+
+
+@every_manner
+@pytest.mark.parametrize("chunks", ODD.values(), ids=ODD)
+def test_law_5_holds_where_servers_are_odd(chunks: list[JsonObject], by: By) -> None:
+    completion = fed(chunks).snapshot()
+    assert same(completion.to_dict(), fed(split(completion, by=by)).snapshot().to_dict())
+    assert_law_5(completion, by)
+
+
+def message(**fields: object) -> JsonObject:
+    return {"choices": [{"index": 0, "message": fields, "finish_reason": "stop"}]}
+
+
+# What an answer that was not streamed can hold and no stream gives: what becomes of it.
+NO_STREAM: dict[str, tuple[JsonObject, JsonObject]] = {
+    "a null of a vendor": ({"vendor": None, "choices": []}, {"choices": []}),
+    "no calls": (message(tool_calls=[]), message()),
+    "an empty finish reason": (
+        {"choices": [{"index": 0, "message": {}, "finish_reason": ""}]},
+        {"choices": [{"index": 0, "message": {}}]},
+    ),
+    "neighbouring texts": (
+        message(content=[{"type": "text", "text": "a"}, {"type": "text", "text": "b"}]),
+        message(content=[{"type": "text", "text": "ab"}]),
+    ),
+    "a part that is a string": (
+        message(content=["a", ""]),
+        message(content=[{"type": "text", "text": "a"}]),
+    ),
+    "entries with one index": (
+        message(reasoning_details=[{"index": 0, "text": "a"}, {"index": 0, "text": "b"}]),
+        message(reasoning_details=[{"index": 0, "text": "ab"}]),
+    ),
+    "calls with one id that nothing tells apart": (
+        message(tool_calls=[{"id": "x"}, {"id": "x"}]),
+        message(tool_calls=[{"id": "x"}]),
+    ),
+    "choices out of order, with one index": (
+        {
+            "choices": [
+                {"index": 1, "message": {"content": "b"}},
+                {"index": 0, "message": {"content": "a"}},
+                {"index": 1, "message": {"content": "c"}},
+            ]
+        },
+        {
+            "choices": [
+                {"index": 0, "message": {"content": "a"}},
+                {"index": 1, "message": {"content": "bc"}},
+            ]
+        },
+    ),
+    "another object": ({"object": "text"}, {"object": "chat.completion"}),
+    "obfuscation": ({"obfuscation": "x"}, {}),
+    "a choice's usage": (
+        {"choices": [{"index": 0, "message": {}, "usage": {"prompt_tokens": 1}}]},
+        {"choices": [{"index": 0, "message": {}}], "usage": {"prompt_tokens": 1}},
+    ),
+    "a total too small": (
+        {"usage": {"prompt_tokens": 1, "completion_tokens": 2, "total_tokens": 0}},
+        {"usage": {"prompt_tokens": 1, "completion_tokens": 2, "total_tokens": 3}},
+    ),
+    "Groq's usage, and none beside it": (
+        {"x_groq": {"usage": {"prompt_tokens": 1}}},
+        {"x_groq": {"usage": {"prompt_tokens": 1}}, "usage": {"prompt_tokens": 1}},
+    ),
+}
+
+
+@pytest.mark.parametrize(("given_", "back"), NO_STREAM.values(), ids=NO_STREAM)
+def test_law_5_leaves_out_what_no_stream_gives(given_: JsonObject, back: JsonObject) -> None:
+    again = fed(split(ChatCompletion.from_dict(given_))).snapshot()
+    assert again == ChatCompletion.from_dict(back) != ChatCompletion.from_dict(given_)
+    assert_law_5(again)  # once through, it is what a stream gives
+
+
+def test_audio_that_is_no_base64_goes_whole_to_its_extras() -> None:
+    data = "no base64 " * 1000
+    again = fed(split(ChatCompletion.from_dict(message(audio={"data": data})))).snapshot()
+    audio = again.choices[0].message.audio
+    assert audio is not None
+    assert (audio.data, audio.extra) == (None, {"data": data})
+    assert_law_5(again)
+
+
+def test_an_error_is_sent_last_and_fails_the_stream() -> None:
+    answer = {"error": {"message": "no"}, "usage": {"prompt_tokens": 1}, **message(content="Hi")}
+    with pytest.raises(ServerError) as failed:
+        accumulate(split(ChatCompletion.from_dict(answer)))
+    assert failed.value.error == {"message": "no"}
+    expected = ChatCompletion.from_dict({n: v for n, v in answer.items() if n != "error"})
+    assert failed.value.partial == expected
+
+
+def test_a_truncated_completion_is_a_truncated_stream() -> None:
+    completion = ChatCompletion.from_dict({"choices": [{"index": 0, "message": {"content": "a"}}]})
+    with pytest.raises(IncompleteStreamError) as truncated:
+        accumulate(split(completion))
+    assert truncated.value.partial == completion
+
+
+# --- what a reader may expect -------------------------------------------------------------
+
+
+def deltas(data: JsonObject, by: By = "words") -> list[JsonObject]:
+    chunks = list(split(ChatCompletion.from_dict(data), by=by))
+    return [c["delta"] for chunk in chunks for c in objects(chunk["choices"]) if c.get("delta")]  # type: ignore[misc]
+
+
+def objects(value: object) -> list[JsonObject]:
+    assert isinstance(value, list)
+    return value
+
+
+def texts(data: JsonObject, name: str, by: By = "words") -> list[object]:
+    return [delta[name] for delta in deltas(data, by) if delta.get(name)]
+
+
+@pytest.mark.parametrize("name", ["content", "reasoning", "reasoning_content", "refusal", "vendor"])
+@pytest.mark.parametrize(
+    ("by", "pieces"),
+    [
+        ("words", ["The", " quick\n", " 日本語の文 "]),
+        (9, ["The quick", "\n 日本語の文 "]),
+        (100, ["The quick\n 日本語の文 "]),
+    ],
+)
+def test_texts_are_cut_at_words_or_to_size(name: str, by: By, pieces: list[str]) -> None:
+    data = message(**{name: "The quick\n 日本語の文 "})
+    found = texts(data, name, by)
+    assert "".join(map(str, found)) == "".join(pieces)
+    if by != "words":
+        assert found == pieces
+    else:
+        assert [str(piece).strip() for piece in found] == [piece.strip() for piece in pieces]
+
+
+def test_a_text_without_blanks_is_cut_too() -> None:
+    assert all(len(str(piece)) <= 24 for piece in texts(message(content="語" * 1000), "content"))
+
+
+@pytest.mark.parametrize("by", [0, -1, True, 2.0, "lines", None])
+def test_other_sizes_are_refused_at_once(by: object) -> None:
+    with pytest.raises(ValueError, match="words"):
+        split(ChatCompletion(), by=by)  # type: ignore[arg-type]  # what is wrong is the point
+
+
+def test_a_call_comes_with_its_id_and_name_first_and_then_its_arguments() -> None:
+    call = {
+        "id": "call_1",
+        "type": "function",
+        "function": {"name": "get weather", "arguments": '{"city": "Paris", "days": 3}'},
+        "extra_content": {"google": {"thought_signature": "c2ln"}},
+    }
+    custom = {"id": "call_2", "type": "custom", "custom": {"name": "c", "input": "one two"}}
+    found = [f for each in texts(message(tool_calls=[call, custom]), "tool_calls") for f in each]  # type: ignore[attr-defined]
+    assert found[0] == {**call, "index": 0, "function": {"name": "get weather", "arguments": ""}}
+    until = [fragment["index"] for fragment in found].index(1)
+    assert all(fragment.keys() == {"index", "function"} for fragment in found[1:until])
+    assert until > 3
+    assert found[until:] == [
+        {**custom, "index": 1, "custom": {"name": "c", "input": ""}},
+        {"index": 1, "custom": {"input": "one"}},
+        {"index": 1, "custom": {"input": " two"}},
+    ]
+
+
+def test_tokens_that_are_the_text_come_one_by_one_with_it() -> None:
+    tokens = [{"token": token, "logprob": -1.0} for token in ["He", "llo", " you"]]
+    logprobs = {"content": tokens, "refusal": None}
+    completion = ChatCompletion.from_dict(
+        {"choices": [{"index": 0, "message": {"content": "Hello you"}, "logprobs": logprobs}]}
+    )
+    found = [
+        (c["delta"], c["logprobs"])
+        for chunk in split(completion, by=4)
+        for c in objects(chunk["choices"])
+        if c.get("logprobs")
+    ]
+    assert found == [({"content": token["token"]}, {"content": [token]}) for token in tokens]
+
+
+def test_tokens_that_are_not_the_text_are_spread_over_its_pieces() -> None:
+    tokens = [{"token": str(i)} for i in range(7)]
+    completion = ChatCompletion.from_dict(
+        {
+            "choices": [
+                {
+                    "index": 0,
+                    "message": {"content": "one two three"},
+                    "logprobs": {"content": tokens},
+                }
+            ]
+        }
+    )
+    found = [
+        (c["delta"], len(objects(c["logprobs"]["content"])))  # type: ignore[index]
+        for chunk in split(completion)
+        for c in objects(chunk["choices"])
+        if c.get("logprobs")
+    ]
+    assert found == [({"content": "one"}, 3), ({"content": " two"}, 3), ({"content": " three"}, 1)]
+
+
+def test_usage_is_last_and_the_finish_reason_after_all_content() -> None:
+    chunks = list(split(ChatCompletion.from_dict(WHOLE)))
+    assert chunks[-1]["choices"] == []
+    assert chunks[-1]["usage"] == WHOLE["usage"]
+    assert not any("usage" in chunk for chunk in chunks[:-1])
+    reasons = [c["finish_reason"] for chunk in chunks for c in objects(chunk["choices"])]
+    assert reasons == [None] * (len(reasons) - 1) + ["tool_calls"]
+    assert {chunk["object"] for chunk in chunks} == {"chat.completion.chunk"}
+    assert {chunk["id"] for chunk in chunks} == {"chatcmpl-1"}
+
+
+def test_choices_come_in_turn() -> None:
+    choices = [{"index": i, "message": {"content": "a b"}} for i in range(3)]
+    chunks = split(ChatCompletion.from_dict({"choices": choices}))
+    indices = [c["index"] for chunk in chunks for c in objects(chunk["choices"])]
+    assert indices == [0, 1, 2] * (len(indices) // 3)
+
+
+def spoil(value: object) -> None:
+    if isinstance(value, dict):
+        for item in value.values():
+            spoil(item)
+        value.clear()
+    elif isinstance(value, list):
+        for item in value:
+            spoil(item)
+        value.append("spoiled")
+
+
+@pytest.mark.parametrize("name", ["parts", "a chunk's fields of a wrong type, beside others"])
+def test_chunks_are_json_and_share_nothing_with_the_completion(name: str) -> None:
+    for completion in (ChatCompletion.from_dict(WHOLE), fed(ODD[name]).snapshot()):
+        before = json.dumps(completion.to_dict())
+        chunks = list(split(completion))
+        assert json.loads(json.dumps(chunks)) == chunks
+        spoil(chunks)
+        assert json.dumps(completion.to_dict()) == before
+
+
+def test_a_list_that_grows_comes_entry_by_entry() -> None:
+    images = [{"type": "image_url", "image_url": {"url": f"data:{i}"}} for i in range(3)]
+    details = [{"type": "reasoning.text", "index": i, "text": "a b"} for i in range(2)]
+    data = message(images=images, reasoning_details=details, annotations=[1, 2], vendor=[])
+    assert texts(data, "images") == [[image] for image in images]
+    assert texts(data, "reasoning_details") == [[detail] for detail in details]
+    assert texts(data, "annotations") == [[1], [2]]
+    assert [delta["vendor"] for delta in deltas(data) if "vendor" in delta] == [[]]
+
+
+def test_a_body_is_one_event_a_piece_and_ends_in_done() -> None:
+    chunks = list(split(ChatCompletion.from_dict(WHOLE)))
+    pieces = list(sse(chunks))
+    assert all(piece.startswith(b"data: ") and piece.endswith(b"\n\n") for piece in pieces)
+    assert [json.loads(piece[6:]) for piece in pieces[:-1]] == chunks
+    assert pieces[-1] == b"data: [DONE]\n\n"
+
+
+def test_a_body_holds_even_half_a_surrogate_pair() -> None:
+    [event, _] = sse([{"vendor": "a\ud83d"}])
+    assert json.loads(event[6:]) == {"vendor": "a\ud83d"}
+
+
+def test_a_body_ends_without_done_where_its_chunks_fail() -> None:
+    def failing() -> Iterator[JsonObject]:
+        yield {}
+        raise OSError("gone")
+
+    body = sse(failing())
+    assert next(body) == b"data: {}\n\n"
+    with pytest.raises(OSError, match="gone"):
+        next(body)
+
+
+def test_a_real_client_reads_it() -> None:
+    openai = pytest.importorskip("openai", reason="an SDK that is installed for the tests only")
+    whole = ChatCompletion.from_dict(WHOLE)
+    [choice] = whole.choices
+    calls = (choice.message.tool_calls or ())[:1]  # its helper breaks on custom calls
+    message = attrs.evolve(choice.message, tool_calls=calls)
+    # openai's class of a moderation adds nulls to it
+    completion = attrs.evolve(
+        whole, choices=(attrs.evolve(choice, message=message),), moderation=None
+    )
+    messages = [{"role": "user", "content": "Hi"}]
+
+    def answer(request: bytes) -> tuple[str, Iterable[bytes]]:
+        return "text/event-stream", sse(split(completion, by=3))
+
+    with serving(answer) as url:
+        client = openai.OpenAI(api_key="none", base_url=url, max_retries=0)
+        with (
+            client,
+            client.chat.completions.create(model="m", messages=messages, stream=True) as stream,
+        ):
+            chunks = list(stream)
+        assert accumulate(chunks) == completion
+        text = "".join(
+            c.delta.content or "" for chunk in chunks for c in chunk.choices if c.delta is not None
+        )
+        assert text == "Hi"
+        client = openai.OpenAI(api_key="none", base_url=url, max_retries=0)
+        with client, client.chat.completions.stream(model="m", messages=messages) as events:
+            final = events.get_final_completion()
+    [theirs], [ours] = final.choices, completion.choices
+    assert theirs.message.content == ours.message.content
+    assert theirs.finish_reason == ours.finish_reason
+    assert [call.id for call in theirs.message.tool_calls] == ["call_1"]
+    assert final.usage.total_tokens == 3

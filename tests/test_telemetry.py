@@ -1,0 +1,312 @@
+"""`gen_ai.*` attributes: the names of the living conventions, read back from a real exporter."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from test_completion import WHOLE
+
+from accumulator import Accumulator, ChatCompletion, Timing, accumulate, split, telemetry
+
+JsonObject = dict[str, object]
+NO_OTEL = "OpenTelemetry's SDK is installed for the tests only"
+
+ANSWER: JsonObject = {
+    "id": "chatcmpl-1",
+    "model": "gpt-4o-2024-08-06",
+    "service_tier": "default",
+    "system_fingerprint": "fp_1",
+    "choices": [
+        {
+            "index": 0,
+            "message": {
+                "role": "assistant",
+                "reasoning": "They want the weather.",
+                "content": "Let me see.",
+                "tool_calls": [
+                    {
+                        "id": "call_1",
+                        "type": "function",
+                        "function": {"name": "get_weather", "arguments": '{"city": "Paris"}'},
+                    }
+                ],
+            },
+            "finish_reason": "tool_calls",
+        }
+    ],
+    "usage": {
+        "prompt_tokens": 20,
+        "completion_tokens": 10,
+        "total_tokens": 30,
+        "prompt_tokens_details": {
+            "cached_tokens": 8,
+            "audio_tokens": 3,
+            "cache_write_tokens": 4,
+            "text_tokens": 15,
+            "image_tokens": 2,
+        },
+        "completion_tokens_details": {
+            "reasoning_tokens": 5,
+            "audio_tokens": 1,
+            "text_tokens": 3,
+            "image_tokens": 1,
+            "accepted_prediction_tokens": 0,
+        },
+    },
+}
+ATTRIBUTES = {
+    "gen_ai.response.id": "chatcmpl-1",
+    "gen_ai.response.model": "gpt-4o-2024-08-06",
+    "gen_ai.response.finish_reasons": ["tool_calls"],
+    "gen_ai.response.time_to_first_chunk": 0.25,
+    "gen_ai.usage.input_tokens": 20,
+    "gen_ai.usage.output_tokens": 10,
+    "gen_ai.usage.cache_read.input_tokens": 8,
+    "gen_ai.usage.cache_write.input_tokens": 4,
+    "gen_ai.usage.text.input_tokens": 15,
+    "gen_ai.usage.image.input_tokens": 2,
+    "gen_ai.usage.audio.input_tokens": 3,
+    "gen_ai.usage.reasoning.output_tokens": 5,
+    "gen_ai.usage.text.output_tokens": 3,
+    "gen_ai.usage.image.output_tokens": 1,
+    "gen_ai.usage.audio.output_tokens": 1,
+    "openai.response.service_tier": "default",
+    "openai.response.system_fingerprint": "fp_1",
+}
+MESSAGES = [
+    {
+        "role": "assistant",
+        "parts": [
+            {"type": "reasoning", "content": "They want the weather."},
+            {"type": "text", "content": "Let me see."},
+            {
+                "type": "tool_call",
+                "id": "call_1",
+                "name": "get_weather",
+                "arguments": {"city": "Paris"},
+            },
+        ],
+        "finish_reason": "tool_calls",
+    }
+]
+COMPLETION = ChatCompletion.from_dict(ANSWER)
+TIMING = Timing(time_to_first_chunk=0.25, time_to_first_token=0.5, duration=2.0)
+
+
+def parts(**message: object) -> object:
+    completion = ChatCompletion.from_dict({"choices": [{"index": 0, "message": message}]})
+    return telemetry.output_messages(completion)[0]["parts"]
+
+
+def test_a_completion_and_its_timing_are_attributes() -> None:
+    assert telemetry.attributes(COMPLETION, timing=TIMING) == ATTRIBUTES
+
+
+def test_what_did_not_arrive_is_left_out() -> None:
+    assert telemetry.attributes(ChatCompletion()) == {}
+    assert telemetry.attributes(ChatCompletion(), timing=Timing()) == {}
+    zero = {"prompt_tokens": 0, "prompt_tokens_details": {"cached_tokens": 0, "text_tokens": "x"}}
+    completion = ChatCompletion.from_dict({"choices": [{"index": 0, "message": {}}], "usage": zero})
+    assert telemetry.attributes(completion) == {"gen_ai.usage.input_tokens": 0}
+
+
+def test_content_is_given_only_when_asked_for() -> None:
+    found = telemetry.attributes(COMPLETION, timing=TIMING, content=True)
+    messages = found.pop("gen_ai.output.messages")
+    assert found == ATTRIBUTES
+    assert isinstance(messages, str)
+    assert json.loads(messages) == MESSAGES == telemetry.output_messages(COMPLETION)
+
+
+def test_choices_have_a_message_and_a_reason_each() -> None:
+    choices = [
+        {"index": 0, "message": {"content": "a"}, "finish_reason": "stop"},
+        {"index": 1, "message": {"content": "b"}},
+        {"index": 2, "message": {"content": "c"}, "finish_reason": "length"},
+    ]
+    completion = ChatCompletion.from_dict({"choices": choices})
+    found = telemetry.output_messages(completion)
+    assert [message.get("finish_reason") for message in found] == ["stop", None, "length"]
+    reasons = telemetry.attributes(completion)["gen_ai.response.finish_reasons"]
+    assert reasons == ["stop", "length"]
+
+
+@pytest.mark.parametrize(
+    ("message", "expected"),
+    [
+        ({}, []),
+        ({"content": ""}, []),
+        ({"refusal": "No."}, [{"type": "text", "content": "No."}]),
+        (
+            {"reasoning": "a", "reasoning_content": "a", "content": "b"},
+            [{"type": "reasoning", "content": "a"}, {"type": "text", "content": "b"}],
+        ),
+        (
+            {
+                "content": [
+                    {"type": "thinking", "thinking": [{"type": "text", "text": "a"}, 5]},
+                    {"type": "thinking", "thinking": "b"},
+                    {"type": "text", "text": "c"},
+                    {"type": "reference", "reference_ids": [1]},
+                    "odd",
+                ]
+            },
+            [
+                {"type": "reasoning", "content": "a"},
+                {"type": "reasoning", "content": "b"},
+                {"type": "text", "content": "c"},
+                {"type": "reference", "reference_ids": [1]},
+            ],
+        ),
+        (
+            {"audio": {"id": "a", "data": "AAEC", "transcript": "Hi"}},
+            [
+                {"type": "text", "content": "Hi"},
+                {"type": "blob", "modality": "audio", "mime_type": None, "content": "AAEC"},
+            ],
+        ),
+        (
+            {"function_call": {"name": "f", "arguments": "[1]"}},
+            [{"type": "tool_call", "id": None, "name": "f", "arguments": [1]}],
+        ),
+        (
+            {"tool_calls": [{"id": "a", "function": {"name": "f", "arguments": '{"a": 1'}}]},
+            [{"type": "tool_call", "id": "a", "name": "f", "arguments": '{"a": 1'}],
+        ),
+        (
+            {"tool_calls": [{"id": "a", "function": {"name": "f", "arguments": "1e999"}}]},
+            [{"type": "tool_call", "id": "a", "name": "f", "arguments": "1e999"}],
+        ),
+        (
+            {"tool_calls": [{"id": "a", "custom": {"name": "sh", "input": "ls"}}, {}]},
+            [
+                {"type": "tool_call", "id": "a", "name": "sh", "arguments": "ls"},
+                {"type": "tool_call", "id": None, "name": "", "arguments": None},
+            ],
+        ),
+    ],
+)
+def test_parts_of_a_message(message: JsonObject, expected: object) -> None:
+    assert parts(**message) == expected
+
+
+def test_every_recorded_stream_has_attributes(corpus_stream: Path) -> None:
+    acc = Accumulator()
+    acc.feed_sse(corpus_stream.read_bytes())
+    acc.close()
+    found = telemetry.attributes(acc.snapshot(), timing=TIMING, content=True)
+    assert all(type(value) in (str, int, float, list) for value in found.values())
+    messages = json.loads(str(found["gen_ai.output.messages"]))
+    assert len(messages) == len(acc.snapshot().choices)
+
+
+def test_the_completion_is_not_shared() -> None:
+    completion = ChatCompletion.from_dict(WHOLE)
+    for message in telemetry.output_messages(completion):
+        message.clear()
+    assert completion == ChatCompletion.from_dict(WHOLE)
+
+
+def test_opentelemetry_is_not_imported() -> None:
+    code = "import sys, accumulator.telemetry; print(' '.join(sys.modules))"
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert "opentelemetry" not in run.stdout
+
+
+# --- the real SDK -------------------------------------------------------------------------
+
+
+def test_a_traced_stream_reaches_an_exporter() -> None:
+    """The worked example: a span around a stream, its attributes read from the exporter."""
+    trace = pytest.importorskip("opentelemetry.sdk.trace", reason=NO_OTEL)
+    export = pytest.importorskip("opentelemetry.sdk.trace.export", reason=NO_OTEL)
+    in_memory = pytest.importorskip(
+        "opentelemetry.sdk.trace.export.in_memory_span_exporter", reason=NO_OTEL
+    )
+    exporter = in_memory.InMemorySpanExporter()
+    provider = trace.TracerProvider()
+    provider.add_span_processor(export.SimpleSpanProcessor(exporter))
+    tracer = provider.get_tracer("example")
+
+    stream = split(COMPLETION)  # in place of client.chat.completions.create(..., stream=True)
+    with tracer.start_as_current_span("chat gpt-4o") as span:
+        span.set_attribute("gen_ai.operation.name", "chat")
+        span.set_attribute("gen_ai.request.model", "gpt-4o")
+        completion = accumulate(stream)
+        span.set_attributes(telemetry.attributes(completion, timing=TIMING, content=True))
+
+    [finished] = exporter.get_finished_spans()
+    found = dict(finished.attributes)
+    assert found.pop("gen_ai.operation.name") == "chat"
+    assert found.pop("gen_ai.request.model") == "gpt-4o"
+    assert json.loads(found.pop("gen_ai.output.messages")) == MESSAGES
+    found["gen_ai.response.finish_reasons"] = [*found["gen_ai.response.finish_reasons"]]
+    assert found == ATTRIBUTES
+    provider.shutdown()
+
+
+def test_the_names_are_those_of_opentelemetrys_own_instrumentation(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """opentelemetry-util-genai is given the same facts; its span has the same attributes."""
+    handlers = pytest.importorskip("opentelemetry.util.genai.handler", reason=NO_OTEL)
+    types = pytest.importorskip("opentelemetry.util.genai.types", reason=NO_OTEL)
+    if not hasattr(types, "TextPart"):
+        pytest.skip("opentelemetry-util-genai before 1.2b0 has other names")
+    trace = pytest.importorskip("opentelemetry.sdk.trace", reason=NO_OTEL)
+    export = pytest.importorskip("opentelemetry.sdk.trace.export", reason=NO_OTEL)
+    in_memory = pytest.importorskip(
+        "opentelemetry.sdk.trace.export.in_memory_span_exporter", reason=NO_OTEL
+    )
+    monkeypatch.setenv("OTEL_SEMCONV_STABILITY_OPT_IN", "gen_ai_latest_experimental")
+    monkeypatch.setenv("OTEL_INSTRUMENTATION_GENAI_CAPTURE_MESSAGE_CONTENT", "SPAN_ONLY")
+    exporter = in_memory.InMemorySpanExporter()
+    provider = trace.TracerProvider()
+    provider.add_span_processor(export.SimpleSpanProcessor(exporter))
+    handler = handlers.TelemetryHandler(tracer_provider=provider)
+    with handler.inference("openai", request_model="gpt-4o") as call:
+        usage = COMPLETION.usage
+        assert usage is not None
+        call.response_id = COMPLETION.id
+        call.response_model_name = COMPLETION.model
+        call.finish_reasons = ["tool_calls"]
+        call.ttfc_seconds = TIMING.time_to_first_chunk
+        call.input_tokens, call.output_tokens = usage.prompt_tokens, usage.completion_tokens
+        call.cache_read_input_tokens, call.cache_write_input_tokens = 8, 4
+        call.text_input_tokens, call.image_input_tokens, call.audio_input_tokens = 15, 2, 3
+        call.thinking_tokens = 5
+        call.text_output_tokens, call.image_output_tokens, call.audio_output_tokens = 3, 1, 1
+        call.output_messages = [
+            types.OutputMessage(
+                role="assistant",
+                parts=[
+                    types.ReasoningPart("They want the weather."),
+                    types.TextPart("Let me see."),
+                    types.ToolCallRequestPart({"city": "Paris"}, "get_weather", "call_1"),
+                ],
+                finish_reason="tool_calls",
+            )
+        ]
+    [finished] = exporter.get_finished_spans()
+    theirs = {
+        name: value
+        for name, value in finished.attributes.items()
+        if name.startswith(("gen_ai.response.", "gen_ai.usage.", "gen_ai.output."))
+    }
+    theirs["gen_ai.response.finish_reasons"] = [*theirs["gen_ai.response.finish_reasons"]]
+    [message] = json.loads(theirs.pop("gen_ai.output.messages"))
+    assert {name: value for name, value in message.items() if value is not None} == MESSAGES[0]
+    assert theirs == {n: v for n, v in ATTRIBUTES.items() if n.startswith("gen_ai.")}
+    provider.shutdown()
+
+
+def test_openais_own_names_are_those_of_the_conventions() -> None:
+    names = pytest.importorskip(
+        "opentelemetry.semconv._incubating.attributes.openai_attributes", reason=NO_OTEL
+    )
+    known = {value for name, value in vars(names).items() if name.startswith("OPENAI_RESPONSE")}
+    assert {name for name in ATTRIBUTES if name.startswith("openai.")} == known

@@ -1,0 +1,370 @@
+"""Finished JSON into the caller's types: exact about kinds, with the path of what does not fit."""
+
+from __future__ import annotations
+
+import enum
+import pickle
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from datetime import date
+from typing import TYPE_CHECKING, Literal, TypedDict
+
+import attrs
+import msgspec
+import pytest
+
+from accumulator import Custom, Function, FunctionCall, Message, ParseError, ToolCall
+
+if TYPE_CHECKING:
+    import pydantic
+else:
+    pydantic = pytest.importorskip("pydantic", reason="a library that is there for the tests only")
+
+
+class Unit(enum.Enum):
+    C = "celsius"
+    F = "fahrenheit"
+
+
+@attrs.frozen
+class AttrsDay:
+    date: date
+    high: float | None = None
+
+
+def stripped(text: str) -> str:
+    return text.strip()
+
+
+def upper(text: str) -> str:
+    return text.upper()
+
+
+@attrs.frozen
+class AttrsQuery:
+    city: str = attrs.field(converter=stripped)
+    days: tuple[AttrsDay, ...] = ()
+    unit: Unit = Unit.C
+    more: dict[str, AttrsDay] = attrs.field(factory=dict)
+
+
+class StructDay(msgspec.Struct, frozen=True):
+    date: date
+    high: float | None = None
+
+
+class StructQuery(msgspec.Struct, frozen=True):
+    city: str
+    days: tuple[StructDay, ...] = ()
+    unit: Unit = Unit.C
+
+
+@dataclass(frozen=True)
+class DataDay:
+    date: date
+    high: float | None = None
+
+
+@dataclass(frozen=True)
+class DataQuery:
+    city: str
+    days: tuple[DataDay, ...] = ()
+    unit: Unit = Unit.C
+
+
+class ModelDay(pydantic.BaseModel):
+    date: date
+    high: float | None = None
+
+
+class ModelQuery(pydantic.BaseModel):
+    city: str
+    days: tuple[ModelDay, ...] = ()
+    unit: Unit = Unit.C
+
+
+class DictDay(TypedDict):
+    date: date
+
+
+class DictQuery(TypedDict):
+    city: str
+    days: list[DictDay]
+
+
+QUERIES = [AttrsQuery, StructQuery, DataQuery, ModelQuery, DictQuery]
+TEXT = '{"city": "Paris", "days": [{"date": "2026-01-02"}], "unknown": 1}'
+every_query = pytest.mark.parametrize("kind", QUERIES)
+
+
+def read(text: str | None, kind: type) -> object:
+    return Function(name="f", arguments=text).arguments_as(kind)
+
+
+@pytest.mark.parametrize(
+    ("kind", "expected"),
+    [
+        (AttrsQuery, AttrsQuery("Paris", (AttrsDay(date(2026, 1, 2)),))),
+        (StructQuery, StructQuery("Paris", (StructDay(date(2026, 1, 2)),))),
+        (DataQuery, DataQuery("Paris", (DataDay(date(2026, 1, 2)),))),
+        (ModelQuery, ModelQuery(city="Paris", days=(ModelDay(date=date(2026, 1, 2)),))),
+        (DictQuery, {"city": "Paris", "days": [{"date": date(2026, 1, 2)}]}),
+    ],
+)
+def test_a_fitting_text_is_an_instance(kind: type, expected: object) -> None:
+    assert read(TEXT, kind) == expected
+
+
+@pytest.mark.parametrize(
+    ("text", "kind", "expected"),
+    [
+        ('{"a": 1}', dict[str, int], {"a": 1}),
+        ('[{"date": "2026-01-02"}]', list[AttrsDay], [AttrsDay(date(2026, 1, 2))]),
+        ('[{"date": "2026-01-02"}]', list[StructDay], [StructDay(date(2026, 1, 2))]),
+        ('[{"date": "2026-01-02"}]', list[DataDay], [DataDay(date(2026, 1, 2))]),
+        ('[{"date": "2026-01-02"}]', list[ModelDay], [ModelDay(date=date(2026, 1, 2))]),
+        ('[{"date": "2026-01-02"}]', set[AttrsDay], {AttrsDay(date(2026, 1, 2))}),
+        ('{"a": {"date": "2026-01-02"}}', dict[str, AttrsDay], {"a": AttrsDay(date(2026, 1, 2))}),
+        ("5", float, 5.0),
+        (' "text" ', str, "text"),
+        ('{"a": [1, null]}', object, {"a": [1, None]}),
+        ('["celsius"]', list[Unit], [Unit.C]),
+    ],
+)
+def test_builtins_and_generics_of_all_sorts(text: str, kind: type, expected: object) -> None:
+    found = read(text, kind)
+    assert found == expected
+    assert type(found) is type(expected)
+
+
+@every_query
+@pytest.mark.parametrize(
+    ("text", "path"),
+    [
+        ('{"city": 5, "days": []}', "$.city"),
+        ('{"city": null, "days": []}', "$.city"),
+        ('{"city": "Paris", "days": [{"date": "2026-01-02"}, {"date": "no"}]}', "$.days[1].date"),
+        ('{"city": "Paris", "days": [{"date": 5}]}', "$.days[0].date"),
+        ('{"city": "Paris", "days": {}}', "$.days"),
+        ('{"city": "Paris", "days": ""}', "$.days"),
+        ('{"city": "Paris", "days": [[]]}', "$.days[0]"),
+        ('{"city": "Paris", "days": "ab"}', "$.days"),
+    ],
+)
+def test_an_error_has_the_path_of_what_does_not_fit(kind: type, text: str, path: str) -> None:
+    with pytest.raises(ParseError, match="at ") as raised:
+        read(text, kind)
+    assert raised.value.path == path
+    assert raised.value.reason in str(raised.value)
+
+
+@attrs.frozen
+class Nested:
+    inner: dict[str, dict[str, list[int]]]
+
+
+@pytest.mark.parametrize(
+    ("text", "kind", "path"),
+    [
+        ('{"city": "Paris", "days": 1}', dict[str, int], "$.city"),
+        ('{"a": 1, "b": {"c d": ["x"]}}', dict[str, object], None),
+        (
+            '{"a": {"b": [1]}, "c d": {"e": [1, "x"]}}',
+            dict[str, dict[str, list[int]]],
+            "$['c d'].e[1]",
+        ),
+        ('[{"a": 1}, {"a": 1, "b": "x"}]', list[dict[str, int]], "$[1].b"),
+        ('{"inner": {"a": {"b": []}, "c": {"d": [true]}}}', Nested, "$.inner.c.d[0]"),
+        ('{"a": {"date": 5}}', dict[str, StructDay], "$.a.date"),
+        ('{"a": {"date": 5}}', dict[str, ModelDay], "$.a.date"),
+        ('[{"date": 5}]', list[ModelDay], "$[0].date"),
+        ('{"a": {"date": 5}}', dict[str, AttrsDay], "$['a'].date"),
+    ],
+)
+def test_a_path_names_the_keys_of_dicts(text: str, kind: type, path: str | None) -> None:
+    if path is None:
+        assert read(text, kind) == msgspec.json.decode(text)
+        return
+    with pytest.raises(ParseError) as raised:
+        read(text, kind)
+    assert raised.value.path == path
+
+
+@pytest.mark.parametrize("bad", [0, 1, 499, 998, 999])
+def test_one_key_of_many_is_found(bad: int) -> None:
+    text = msgspec.json.encode({f"k{i}": "x" if i == bad else i for i in range(1000)}).decode()
+    with pytest.raises(ParseError) as raised:
+        read(text, dict[str, int])
+    assert raised.value.path == f"$.k{bad}"
+
+
+def test_a_path_that_cannot_be_followed_stays_as_it_is() -> None:
+    class Dotted(msgspec.Struct, rename={"inner": "a.b"}):
+        inner: dict[str, int]
+
+    with pytest.raises(ParseError, match="Expected `int`"):
+        read('{"a.b": {"c": "x"}}', Dotted)
+
+
+def test_a_key_that_does_not_fit_is_said_to_be_one() -> None:
+    with pytest.raises(ParseError, match="as a key"):
+        read('{"a": 1}', dict[int, int])
+
+
+@every_query
+def test_a_missing_field_is_named(kind: type) -> None:
+    with pytest.raises(ParseError, match=r"(?i)required") as raised:
+        read('{"days": []}', kind)
+    assert "city" in str(raised.value) + raised.value.path
+
+
+@every_query
+@pytest.mark.parametrize("text", ["[]", '"Paris"', "5", "null"])
+def test_another_value_than_an_object_is_refused(kind: type, text: str) -> None:
+    with pytest.raises(ParseError) as raised:
+        read(text, kind)
+    assert raised.value.path == "$"
+
+
+@pytest.mark.parametrize("kind", [*QUERIES, dict[str, object], object])
+@pytest.mark.parametrize(
+    "text",
+    [None, "", " \n", '{"city": "Par', '{"city": "Paris"', "{}{}", "{'city': 1}", "[" * 100_000],
+)
+def test_what_is_not_one_whole_json_value_is_never_repaired(kind: type, text: str | None) -> None:
+    with pytest.raises(ParseError) as raised:
+        read(text, kind)
+    assert raised.value.path == "$"
+
+
+@pytest.mark.parametrize("kind", [int, bool, float])
+def test_a_text_is_no_number(kind: type) -> None:
+    for text in ('"5"', '"true"', "null", "[]"):
+        with pytest.raises(ParseError):
+            read(text, kind)
+    with pytest.raises(ParseError):
+        read("1" if kind is bool else "true", kind)
+
+
+@pytest.mark.parametrize("field_type", [int, str, bool, Literal["a"], list[int], dict[str, int]])
+@pytest.mark.parametrize("value", ['"5"', "5", "5.5", "true", "null", "[]", "{}"])
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda kind: attrs.make_class("Made", {"x": attrs.field(type=kind)}),
+        lambda kind: pydantic.create_model("Made", x=(kind, ...)),
+    ],
+    ids=["attrs", "pydantic"],
+)
+def test_all_sorts_of_classes_are_as_exact_as_msgspec(
+    make: Callable[[object], type], field_type: object, value: str
+) -> None:
+    text = f'{{"x": {value}}}'
+    fits = True
+    try:
+        expected = msgspec.json.decode(value, type=field_type)
+    except msgspec.ValidationError:
+        fits = False
+    if fits:
+        assert read(text, make(field_type)).x == expected  # type: ignore[attr-defined]  # made so
+    else:
+        with pytest.raises(ParseError) as raised:
+            read(text, make(field_type))
+        assert raised.value.path == "$.x"
+
+
+def test_an_attrs_class_gets_its_converters_before_its_validators() -> None:
+    @attrs.define
+    class Upper:
+        x: str = attrs.field(converter=upper, validator=attrs.validators.in_(["A"]))
+
+    assert read('{"x": "a"}', Upper) == Upper("A")
+    assert read('[{"x": "a"}]', list[Upper]) == [Upper("A")]
+    with pytest.raises(ParseError, match="'B'") as raised:
+        read('{"x": "b"}', Upper)
+    assert raised.value.path == "$"  # cattrs does not say whose validator it was
+
+
+def test_what_stands_in_one_sort_of_class_may_be_of_another() -> None:
+    @attrs.define
+    class Outer:
+        model: ModelDay
+        struct: StructDay
+        data: list[DataDay]
+
+    day = {"date": "2026-01-02"}
+    text = msgspec.json.encode({"model": day, "struct": day, "data": [day]}).decode()
+    found = Function(arguments=text).arguments_as(Outer)
+    assert found == Outer(
+        ModelDay(date=date(2026, 1, 2)), StructDay(date(2026, 1, 2)), [DataDay(date(2026, 1, 2))]
+    )
+    for name in ("model", "struct"):
+        odd = msgspec.json.encode({"model": day, "struct": day, "data": [], name: {"date": 5}})
+        with pytest.raises(ParseError) as raised:
+            Function(arguments=odd.decode()).arguments_as(Outer)
+        assert raised.value.path == f"$.{name}.date"
+
+
+def test_the_first_of_several_wrong_fields_is_named() -> None:
+    with pytest.raises(ParseError) as raised:
+        read('{"city": 5, "days": 5, "unit": 5}', AttrsQuery)
+    assert str(raised.value) == "Expected `str`, got `int` at $.city"
+
+
+def test_a_post_init_that_refuses_is_a_text_that_does_not_fit() -> None:
+    @dataclass
+    class Even:
+        x: int
+        seen: list[int] = field(default_factory=list)
+
+        def __post_init__(self) -> None:
+            if self.x % 2:
+                raise ValueError("odd")
+
+    with pytest.raises(ParseError, match="odd"):
+        read('{"x": 1}', Even)
+
+
+class Plain:
+    pass
+
+
+@pytest.mark.parametrize("kind", [Plain, list[Plain], dict[str, Plain]])
+def test_a_type_that_json_cannot_be_read_as_is_the_callers_mistake(kind: type) -> None:
+    with pytest.raises(TypeError, match="Plain"):
+        read('{"a": 1}' if kind != list[Plain] else "[1]", kind)
+
+
+def test_calls_and_content_are_read_alike() -> None:
+    text = '{"city": "Paris"}'
+    expected = StructQuery("Paris")
+    call = ToolCall(function=Function(name="f", arguments=text))
+    found: StructQuery = call.arguments_as(StructQuery)  # for type checkers, too
+    assert found == expected
+    texts: dict[str, str] = call.arguments_as(dict[str, str])
+    assert texts == {"city": "Paris"}
+    assert FunctionCall(name="f", arguments=text).arguments_as(StructQuery) == expected
+    assert Message(content=text).content_as(StructQuery) == expected
+    parts = ({"type": "thinking", "thinking": []}, {"type": "text", "text": text}, 5)
+    assert Message(content=parts).content_as(StructQuery) == expected
+
+
+@pytest.mark.parametrize(
+    "missing",
+    [
+        lambda: ToolCall(custom=Custom(name="c", input="{}")).arguments_as(dict),
+        lambda: ToolCall().arguments_as(dict),
+        lambda: Message(refusal="no").content_as(dict),
+        lambda: Message(content=()).content_as(dict),
+    ],
+)
+def test_where_there_is_no_json_an_error_says_so(missing: Callable[[], object]) -> None:
+    with pytest.raises(ParseError, match=r"there (is|are) no"):
+        missing()
+
+
+def test_a_parse_error_is_a_value_error_and_can_be_pickled() -> None:
+    error = pickle.loads(pickle.dumps(ParseError("no", "$.a")))
+    assert isinstance(error, ParseError)
+    assert isinstance(error, ValueError)
+    assert (error.reason, error.path, str(error)) == ("no", "$.a", "no at $.a")

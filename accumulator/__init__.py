@@ -27,7 +27,7 @@ from .errors import (
 )
 from .limits import Limits
 from .rules import DEFAULT_RULES, Rules
-from .streams import accumulate, wrap
+from .streams import StreamEnd, accumulate, wrap
 
 __all__ = [
     "DEFAULT_RULES",
@@ -50,6 +50,7 @@ __all__ = [
     "PromptTokensDetails",
     "Rules",
     "ServerError",
+    "StreamEnd",
     "TokenLogprob",
     "ToolCall",
     "TopLogprob",

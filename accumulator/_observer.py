@@ -13,7 +13,7 @@ from ._feeder import Feeder
 from .completion import ChatCompletion
 from .errors import IncompleteStreamError, Problem
 
-__all__ = ["Observer", "OnEnd", "StreamEnd", "StreamStatus", "cause_of", "report"]
+__all__ = ["Observer", "OnEnd", "StreamEnd", "StreamStatus", "cause_of", "check", "report"]
 
 StreamStatus = Literal["open", "complete", "truncated", "failed", "cancelled"]
 
@@ -54,8 +54,7 @@ class Observer:
     __slots__ = ("_feeder", "_on_end", "accumulator", "cause", "ended", "error", "stopped")
 
     def __init__(self, accumulator: Accumulator, feeder: Feeder, on_end: OnEnd | None) -> None:
-        if iscoroutinefunction(on_end):
-            raise TypeError("on_end is called, not awaited: a stream can end in the collector")
+        check(on_end)
         self.accumulator = accumulator
         self._feeder = feeder
         self._on_end = on_end
@@ -151,6 +150,12 @@ class Observer:
             problems=self.accumulator.problems,
             error=error,
         )
+
+
+def check(on_end: object) -> None:
+    """Raise TypeError for one that would have to be awaited."""
+    if iscoroutinefunction(on_end):
+        raise TypeError("on_end is called, not awaited: a stream can end in the collector")
 
 
 def cause_of(error: BaseException | None) -> BaseException | None:

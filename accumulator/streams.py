@@ -36,6 +36,8 @@ __all__ = [
     "DualWrappedStream",
     "Framing",
     "OnEnd",
+    "Options",
+    "Reading",
     "StreamEnd",
     "StreamStatus",
     "WrappedStream",
@@ -49,11 +51,18 @@ T_co = TypeVar("T_co", covariant=True)
 Text = TypeVar("Text", bytes, str)
 
 
-class _Options(TypedDict, total=False):
+class Reading(TypedDict, total=False):
+    """The keywords of `wrap` that say how a stream is read."""
+
     framing: Framing
     rules: Rules
     limits: Limits
     strict: bool
+
+
+class Options(Reading, total=False):
+    """The keywords of `wrap`, for a function that hands its own on to it."""
+
     on_end: OnEnd | None
 
 
@@ -96,12 +105,12 @@ _Coroutine: TypeAlias = Coroutine[Any, Any, ChatCompletion]
 
 # Any: httpx has one Response for both its clients, so the type does not tell whether to await.
 @overload
-def accumulate(stream: _Dual[object], **options: Unpack[_Options]) -> Any: ...
+def accumulate(stream: _Dual[object], **options: Unpack[Options]) -> Any: ...
 @overload
-def accumulate(stream: _Sync[object], **options: Unpack[_Options]) -> ChatCompletion: ...
+def accumulate(stream: _Sync[object], **options: Unpack[Options]) -> ChatCompletion: ...
 @overload
-def accumulate(stream: _Async[object], **options: Unpack[_Options]) -> _Coroutine: ...
-def accumulate(stream: Any, **options: Unpack[_Options]) -> ChatCompletion | _Coroutine:
+def accumulate(stream: _Async[object], **options: Unpack[Options]) -> _Coroutine: ...
+def accumulate(stream: Any, **options: Unpack[Options]) -> ChatCompletion | _Coroutine:
     """Read a stream to its end and close it; return its completion, to be awaited if it is async.
 
     The arguments are as for `wrap`.
@@ -117,13 +126,13 @@ def accumulate(stream: Any, **options: Unpack[_Options]) -> ChatCompletion | _Co
 
 
 @overload
-def wrap(stream: Text, **options: Unpack[_Options]) -> WrappedStream[Text]: ...
+def wrap(stream: Text, **options: Unpack[Options]) -> WrappedStream[Text]: ...
 @overload
-def wrap(stream: _Dual[T], **options: Unpack[_Options]) -> DualWrappedStream[T]: ...
+def wrap(stream: _Dual[T], **options: Unpack[Options]) -> DualWrappedStream[T]: ...
 @overload
-def wrap(stream: _Sync[T], **options: Unpack[_Options]) -> WrappedStream[T]: ...
+def wrap(stream: _Sync[T], **options: Unpack[Options]) -> WrappedStream[T]: ...
 @overload
-def wrap(stream: _Async[T], **options: Unpack[_Options]) -> AsyncWrappedStream[T]: ...
+def wrap(stream: _Async[T], **options: Unpack[Options]) -> AsyncWrappedStream[T]: ...
 def wrap(
     stream: Any,
     *,

@@ -12,7 +12,8 @@ Chunk = dict[str, object]
 
 
 def a_chunk(*choices: Chunk, **fields: object) -> Chunk:
-    return {"id": "chatcmpl-1", "created": 1, "model": "m", "choices": list(choices), **fields}
+    envelope = {"id": "chatcmpl-1", "object": "chat.completion.chunk", "created": 1, "model": "m"}
+    return {**envelope, "choices": list(choices), **fields}
 
 
 def a_piece(text: str) -> Chunk:

@@ -26,7 +26,7 @@ LADDER = [
     ["_observer"],
     ["_wrapped"],
     ["streams"],
-    ["cli"],
+    ["asgi", "cli"],
     ["__init__"],
     ["__main__"],
 ]

@@ -44,8 +44,9 @@ def tap(body_iterator: Any, *, on_end: OnEnd, **options: Any) -> Any:
     """Give an iterator for a streaming response that passes each piece on as it comes.
 
     As `wrap`, but what `on_end` raises is always logged, never raised. A client that disconnects
-    makes the server drop or cancel the iterator: `on_end` then gets the partial completion, with
-    the status "cancelled". A compressed body passes as it is; the `error` of its end says so.
+    makes the server cancel or drop the iterator: `on_end` then gets the partial completion, with
+    the status "cancelled"; for a sync iterator, which threads read, that may take until the next
+    garbage collection. A compressed body passes as it is; the `error` of its end says so.
 
         return StreamingResponse(tap(upstream.aiter_bytes(), on_end=record), ...)
 

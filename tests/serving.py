@@ -46,6 +46,7 @@ class Replay:
     goes_on: threading.Event = Factory(threading.Event)
     waits: threading.Event = Factory(threading.Event)
     gone: threading.Event = Factory(threading.Event)  # the client is
+    cancelled: threading.Event = Factory(threading.Event)  # the app was
 
 
 class Server:
@@ -56,12 +57,18 @@ class Server:
         routes = [Route("/{name}/{rest:path}", self._answer, methods=["GET", "POST"])]
         self.app = around(Starlette(routes=routes))
         self._tapped = tapped
-        transports = self._transports = {}  # type: dict[object, Any]
+        transports = self._transports = dict[object, Any]()
+        replaying = self._replaying = dict[object, Replay]()
 
         class Protocol(H11Protocol):
             def connection_made(self, transport: Any) -> None:
                 super().connection_made(transport)
                 transports[self.client] = transport
+
+            def connection_lost(self, exc: Exception | None) -> None:
+                super().connection_lost(exc)
+                if self.client in replaying:
+                    replaying[self.client].gone.set()
 
         config = uvicorn.Config(
             self.app, http=Protocol, ws="none", lifespan="off", log_config=None, access_log=False,
@@ -80,6 +87,7 @@ class Server:
     async def _answer(self, request: Request) -> StreamingResponse:
         await request.body()
         replay = self.replays[request.path_params["name"]]
+        self._replaying[request.scope["client"]] = replay
         headers = {"Content-Encoding": replay.encoding} if replay.encoding else None
         pieces = self._tapped(self._pieces(replay, request))
         return StreamingResponse(pieces, headers=headers, media_type="text/event-stream")
@@ -96,8 +104,8 @@ class Server:
                 raise OSError("upstream broke")
             if replay.resets:
                 await self._reset(request)
-        except (asyncio.CancelledError, GeneratorExit):
-            replay.gone.set()
+        except asyncio.CancelledError:
+            replay.cancelled.set()
             raise
 
     async def _reset(self, request: Request) -> None:

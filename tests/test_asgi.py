@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import logging
 import queue
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from typing import Any
 
 import pytest
@@ -25,7 +27,8 @@ PATIENCE = 10  # seconds, for what comes at once
 class Gateway:
     """A server with the package in it, and the ends that came out."""
 
-    def __init__(self, server: Server, ends: queue.Queue[StreamEnd]) -> None:
+    def __init__(self, server: Server, ends: queue.Queue[StreamEnd], way: object = None) -> None:
+        self.way = way
         self.server = server
         self.ends = ends
 
@@ -33,7 +36,11 @@ class Gateway:
         return httpx.stream("GET", f"{self.server.add(replay)}/{path}", trust_env=False)
 
     def end(self) -> StreamEnd:
-        return self.ends.get(timeout=PATIENCE)
+        for _ in range(PATIENCE * 100):
+            with suppress(queue.Empty):
+                return self.ends.get(timeout=0.01)
+            gc.collect()  # Starlette drops what a thread reads, in a cycle
+        raise TimeoutError("no end came")
 
 
 def by_middleware(on_end: Callable[[StreamEnd], object]) -> dict[str, Any]:
@@ -51,13 +58,16 @@ def by_sync_tap(on_end: Callable[[StreamEnd], object]) -> dict[str, Any]:
 
 
 def in_a_thread(pieces: Any) -> Iterator[bytes]:
-    """Read an async iterator as a sync one, as Starlette reads those in a thread."""
+    """Make a sync iterator of an async one; Starlette reads it in a thread."""
     loop = asyncio.get_running_loop()
-    while True:
-        try:
-            yield asyncio.run_coroutine_threadsafe(anext(pieces), loop).result(PATIENCE)
-        except StopAsyncIteration:
-            return
+
+    async def following() -> bytes:
+        return await anext(pieces, b"")
+
+    def read() -> bytes:
+        return asyncio.run_coroutine_threadsafe(following(), loop).result(PATIENCE)
+
+    return iter(read, b"")
 
 
 WAYS = [by_middleware, by_tap, by_sync_tap]
@@ -67,7 +77,7 @@ WAYS = [by_middleware, by_tap, by_sync_tap]
 def gateway(request: pytest.FixtureRequest) -> Iterator[Gateway]:
     ends: queue.Queue[StreamEnd] = queue.Queue()
     with serving(**request.param(ends.put)) as server:
-        yield Gateway(server, ends)
+        yield Gateway(server, ends, request.param)
 
 
 @pytest.mark.parametrize("sizes", [(1, 2, 3, 200), (65536,)])
@@ -96,11 +106,11 @@ def test_a_client_that_disconnects_leaves_the_partial_completion(gateway: Gatewa
     replay = Replay(BODY, (FIRST, 1), holds_after=1)
     with gateway.stream(replay) as response:
         next(response.iter_raw())
-    if "in_a_thread" in str(gateway.server):
-        pass
+    # A thread cannot be cancelled: it goes on to the end of its piece.
+    assert (replay.gone if gateway.way is by_sync_tap else replay.cancelled).wait(PATIENCE)
     replay.goes_on.set()
     end = gateway.end()
-    assert end.status in ("cancelled", "complete")
+    assert end.status == "cancelled"
     assert content_of(end.completion) == "Grüße"
     assert gateway.ends.empty()
 
@@ -149,13 +159,16 @@ def test_what_on_end_raises_disturbs_no_response(
 
 def test_only_streams_of_requested_paths_are_looked_at() -> None:
     seen: list[str] = []
-    served = {"on_end": lambda end, scope: seen.append(scope["path"]), "paths": ("/a", "/b/c")}
+    served: dict[str, Any] = {
+        "on_end": lambda end, scope: seen.append(scope["path"]),
+        "paths": ("/a", "/b/c"),
+    }
     with serving(around=lambda app: CompletionMiddleware(app, **served)) as server:
         gateway = Gateway(server, queue.Queue())
         for path in "a", "b", "c", "b/c", "b/c/d", "unknown":
             with gateway.stream(Replay(BODY), path) as response:
                 response.read()
-        assert httpx.get(f"{server.origin}/a", trust_env=False).status_code == 404
+        assert httpx.get(f"{server.origin}/x/a/", trust_env=False).is_error
     assert seen == ["/r0/v1/a", "/r3/v1/b/c"]
 
 

@@ -6,10 +6,13 @@ Starlette on uvicorn in a thread. Nothing in it sleeps: who waits, waits for a h
 from __future__ import annotations
 
 import asyncio
+import gc
 import gzip
+import os
 import socket
 import struct
 import threading
+import warnings
 import zlib
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import contextmanager
@@ -141,3 +144,22 @@ def serving(
     finally:
         server.stop()
         thread.join()
+
+
+# --- clients that are too heavy to be installed for every run of the tests ---
+
+HEAVY = "a client with an extra of its own: pip install 'chunk-accumulator[clients]'"
+
+
+@contextmanager
+def heavy(name: str) -> Iterator[Any]:
+    """Give litellm or any_llm, which warn of themselves and leave connections open at exit."""
+    os.environ["LITELLM_LOCAL_MODEL_COST_MAP"] = "True"  # else it asks the internet for prices
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        module = pytest.importorskip(name, reason=HEAVY)
+        yield module
+        cache = getattr(module, "in_memory_llm_clients_cache", None)
+        if cache is not None:
+            cache.flush_cache()
+        gc.collect()

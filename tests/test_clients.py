@@ -8,9 +8,7 @@ from __future__ import annotations
 import asyncio
 import http.client
 import json
-import os
 import urllib.request
-import warnings
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import (
     AbstractAsyncContextManager,
@@ -22,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from serving import Replay, Server, serving
+from serving import Replay, Server, heavy, serving
 from streamed import BODY
 
 from accumulator import Accumulator, ChatCompletion, DecodeError, StreamEnd, accumulate, wrap
@@ -33,7 +31,6 @@ RECORDING = (TESTS / "recordings" / "weather-tool-call.sse").read_bytes()
 ASKED: list[Any] = [{"role": "user", "content": "How warm is it in Zürich?"}]
 KEYWORDS: dict[str, Any] = {"api_key": "none", "max_retries": 0}
 WHY = "a client that is installed for the tests only"
-HEAVY = "a client with an extra of its own: pip install 'chunk-accumulator[clients]'"
 
 
 @pytest.fixture(scope="module")
@@ -47,13 +44,6 @@ def directly(body: bytes) -> Accumulator:
     acc.feed_sse(body)
     acc.close()
     return acc
-
-
-def heavy(name: str) -> Any:
-    os.environ["LITELLM_LOCAL_MODEL_COST_MAP"] = "True"  # else it asks the internet for prices
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # they warn of themselves
-        return pytest.importorskip(name, reason=HEAVY)
 
 
 # --- the clients ---
@@ -87,18 +77,18 @@ def openai_raw(url: str) -> Iterator[Any]:
 
 @contextmanager
 def litellm_completion(url: str) -> Iterator[Any]:
-    litellm = heavy("litellm")
-    yield litellm.completion(
-        model="openai/m", messages=ASKED, stream=True, api_base=url, **KEYWORDS
-    )
+    with heavy("litellm") as litellm:
+        yield litellm.completion(
+            model="openai/m", messages=ASKED, stream=True, api_base=url, **KEYWORDS
+        )
 
 
 @contextmanager
 def any_llm_completion(url: str) -> Iterator[Any]:
-    any_llm = heavy("any_llm")
-    yield any_llm.completion(
-        "m", ASKED, provider="openai", stream=True, api_base=url, api_key="none"
-    )
+    with heavy("any_llm") as any_llm:
+        yield any_llm.completion(
+            "m", ASKED, provider="openai", stream=True, api_base=url, api_key="none"
+        )
 
 
 def by_httpx(name: str) -> Callable[[str], AbstractContextManager[Any]]:
@@ -188,18 +178,18 @@ async def async_openai_raw(url: str) -> AsyncIterator[Any]:
 
 @asynccontextmanager
 async def litellm_acompletion(url: str) -> AsyncIterator[Any]:
-    litellm = heavy("litellm")
-    yield await litellm.acompletion(
-        model="openai/m", messages=ASKED, stream=True, api_base=url, **KEYWORDS
-    )
+    with heavy("litellm") as litellm:
+        yield await litellm.acompletion(
+            model="openai/m", messages=ASKED, stream=True, api_base=url, **KEYWORDS
+        )
 
 
 @asynccontextmanager
 async def any_llm_acompletion(url: str) -> AsyncIterator[Any]:
-    any_llm = heavy("any_llm")
-    yield await any_llm.acompletion(
-        "m", ASKED, provider="openai", stream=True, api_base=url, api_key="none"
-    )
+    with heavy("any_llm") as any_llm:
+        yield await any_llm.acompletion(
+            "m", ASKED, provider="openai", stream=True, api_base=url, api_key="none"
+        )
 
 
 def by_async_httpx(name: str) -> Callable[[str], AbstractAsyncContextManager[Any]]:

@@ -362,7 +362,7 @@ def assert_seen(seen: BaseException | None, case: Case) -> None:
             assert traceback.extract_tb(seen.__traceback__)[-1].name == "__next__"
             assert traceback.extract_tb(seen.__traceback__)[-1].filename.endswith("streamed.py")
     if seen is not None:
-        seen.__traceback__ = None  # it keeps the stream alive
+        seen.__traceback__ = seen.__context__ = None  # they keep the stream alive
 
 
 @pytest.mark.parametrize("form", FORMS.values(), ids=FORMS)

@@ -5,15 +5,14 @@ from __future__ import annotations
 import ast
 import asyncio
 import inspect
-import os
 import re
-import warnings
 from collections.abc import Iterator
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
 import pytest
-from serving import Replay, Server, serving
+from serving import Replay, Server, heavy, serving
 
 from accumulator import Accumulator, ChatCompletion, accumulate, wrap
 
@@ -55,12 +54,6 @@ def server() -> Iterator[Server]:
 def test_the_example_runs_as_it_stands(
     server: Server, title: str, code: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    if title in HEAVY:
-        os.environ["LITELLM_LOCAL_MODEL_COST_MAP"] = "True"  # else it asks the internet for prices
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            reason = "a client with an extra of its own: pip install 'chunk-accumulator[clients]'"
-            pytest.importorskip(HEAVY[title], reason=reason)
     base_url = server.add(Replay(RECORDING, (1, 2, 3, 97)))
     asked = {"role": "user", "content": "How warm is it in Zürich?"}
     names: dict[str, Any] = {
@@ -72,9 +65,10 @@ def test_the_example_runs_as_it_stands(
         "routes": [Mount("/", app=server.app)],
     }
     compiled = compile(code, str(PAGE), "exec", flags=ast.PyCF_ALLOW_TOP_LEVEL_AWAIT)
-    running = eval(compiled, names)
-    if inspect.iscoroutine(running):
-        asyncio.run(running)
+    with heavy(HEAVY[title]) if title in HEAVY else nullcontext():
+        running = eval(compiled, names)
+        if inspect.iscoroutine(running):
+            asyncio.run(running)
     acc = Accumulator()
     acc.feed_sse(RECORDING)
     if title.startswith("a gateway"):

@@ -6,7 +6,6 @@ Starlette on uvicorn in a thread. Nothing in it sleeps: who waits, waits for a h
 from __future__ import annotations
 
 import asyncio
-import gc
 import gzip
 import os
 import socket
@@ -153,13 +152,16 @@ HEAVY = "a client with an extra of its own: pip install 'chunk-accumulator[clien
 
 @contextmanager
 def heavy(name: str) -> Iterator[Any]:
-    """Give litellm or any_llm, which warn of themselves and leave connections open at exit."""
+    """Give litellm or any_llm, which warn of themselves."""
     os.environ["LITELLM_LOCAL_MODEL_COST_MAP"] = "True"  # else it asks the internet for prices
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         module = pytest.importorskip(name, reason=HEAVY)
         yield module
-        cache = getattr(module, "in_memory_llm_clients_cache", None)
-        if cache is not None:
-            cache.flush_cache()
-        gc.collect()
+
+
+async def drop_connections() -> None:
+    """Close what they keep open in this event loop, and pytest would find."""
+    for transport in list(asyncio.get_running_loop()._transports.values()):  # type: ignore[attr-defined]
+        transport.abort()
+    await asyncio.sleep(0)

@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from serving import Replay, Server, heavy, serving
+from serving import Replay, Server, drop_connections, heavy, serving
 from streamed import BODY
 
 from accumulator import Accumulator, ChatCompletion, DecodeError, StreamEnd, accumulate, wrap
@@ -179,17 +179,23 @@ async def async_openai_raw(url: str) -> AsyncIterator[Any]:
 @asynccontextmanager
 async def litellm_acompletion(url: str) -> AsyncIterator[Any]:
     with heavy("litellm") as litellm:
-        yield await litellm.acompletion(
-            model="openai/m", messages=ASKED, stream=True, api_base=url, **KEYWORDS
-        )
+        try:
+            yield await litellm.acompletion(
+                model="openai/m", messages=ASKED, stream=True, api_base=url, **KEYWORDS
+            )
+        finally:
+            await drop_connections()
 
 
 @asynccontextmanager
 async def any_llm_acompletion(url: str) -> AsyncIterator[Any]:
     with heavy("any_llm") as any_llm:
-        yield await any_llm.acompletion(
-            "m", ASKED, provider="openai", stream=True, api_base=url, api_key="none"
-        )
+        try:
+            yield await any_llm.acompletion(
+                "m", ASKED, provider="openai", stream=True, api_base=url, api_key="none"
+            )
+        finally:
+            await drop_connections()
 
 
 def by_async_httpx(name: str) -> Callable[[str], AbstractAsyncContextManager[Any]]:

@@ -6,13 +6,13 @@ import ast
 import asyncio
 import inspect
 import re
-from collections.abc import Iterator
+from collections.abc import Coroutine, Iterator
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
 import pytest
-from serving import Replay, Server, heavy, serving
+from serving import Replay, Server, drop_connections, heavy, serving
 
 from accumulator import Accumulator, ChatCompletion, accumulate, wrap
 
@@ -68,7 +68,7 @@ def test_the_example_runs_as_it_stands(
     with heavy(HEAVY[title]) if title in HEAVY else nullcontext():
         running = eval(compiled, names)
         if inspect.iscoroutine(running):
-            asyncio.run(running)
+            asyncio.run(ran(running, title))
     acc = Accumulator()
     acc.feed_sse(RECORDING)
     if title.startswith("a gateway"):
@@ -89,6 +89,12 @@ def test_the_example_runs_as_it_stands(
         ours, whole = completion.choices[0], acc.completion().choices[0]
         assert ours.message.to_message() == whole.message.to_message()
         assert ours.finish_reason == whole.finish_reason
+
+
+async def ran(running: Coroutine[Any, Any, object], title: str) -> None:
+    await running
+    if title in HEAVY:
+        await drop_connections()
 
 
 def test_the_page_has_a_section_for_each_client() -> None:

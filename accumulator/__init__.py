@@ -30,7 +30,7 @@ from .errors import (
 from .limits import Limits
 from .replay import split
 from .rules import DEFAULT_RULES, Rules
-from .streams import accumulate, wrap
+from .streams import StreamEnd, accumulate, wrap
 
 __all__ = [
     "DEFAULT_RULES",
@@ -54,6 +54,7 @@ __all__ = [
     "PromptTokensDetails",
     "Rules",
     "ServerError",
+    "StreamEnd",
     "Timing",
     "TokenLogprob",
     "ToolCall",

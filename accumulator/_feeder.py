@@ -5,13 +5,20 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from ._accumulator import Accumulator
+from .errors import DecodeError
 from .limits import Limits
 
-__all__ = ["Feeder"]
+__all__ = ["ChunkEventFeeder", "Feeder"]
 
 _BLANK = b" \t\r\n\xef\xbb\xbf"
 _MOST_BLANKS = 4096  # before the first character: servers keep a connection alive with them
 _INSIDE = (b" ", b"\t", b"]", b"\r", b"\n")  # so do lines start that belong to a text begun before
+# How a compressed body starts, and no body of text does.
+_COMPRESSED = {
+    b"\x1f\x8b": "gzip",
+    b"\x28\xb5\x2f\xfd": "zstd",
+    **{b"x" + level: "deflate" for level in (b"\x01", b"^", b"\x9c", b"\xda")},
+}
 
 
 class Feeder:
@@ -41,6 +48,13 @@ class Feeder:
         else:
             self._feed_body(bytes(item))
 
+    def refusal(self, encoding: str) -> DecodeError:
+        """Make the error of a body that is compressed."""
+        return DecodeError(
+            f"the body is compressed ({encoding}) and was not read",
+            partial=self._accumulator.snapshot(),
+        )
+
     def close(self) -> None:
         """End the stream; the last line of a body may lack its end."""
         if self._feed_body == self._feed_json:
@@ -54,6 +68,11 @@ class Feeder:
         text = head.lstrip(_BLANK)
         if not text and len(head) < _MOST_BLANKS:
             return
+        for start, encoding in _COMPRESSED.items():
+            if text.startswith(start):
+                raise self.refusal(encoding)
+            if start.startswith(text) and text:
+                return
         self._text.clear()
         if text.startswith(b"{"):
             self._feed_body = self._feed_json
@@ -84,3 +103,12 @@ class Feeder:
         del self._text[:end]
         self._line = 0
         self._accumulator.feed(text)
+
+
+class ChunkEventFeeder(Feeder):
+    """Feeds the chunks that are among the events of openai's `chat.completions.stream()`."""
+
+    def feed(self, item: object) -> None:
+        """Feed the next event's chunk, if it is one. Raises what the accumulator raises."""
+        if getattr(item, "type", None) == "chunk":
+            super().feed(getattr(item, "chunk", None))

@@ -6,20 +6,10 @@ response of an HTTP client, known by its attributes: none of these libraries is 
 
 from __future__ import annotations
 
-from collections.abc import (
-    AsyncIterable,
-    AsyncIterator,
-    Callable,
-    Coroutine,
-    Iterable,
-    Iterator,
-    Mapping,
-)
-from contextlib import AbstractContextManager, nullcontext, suppress
+from collections.abc import AsyncIterable, AsyncIterator, Coroutine, Iterable, Iterator
 from typing import (
     TYPE_CHECKING,
     Any,
-    Generic,
     Literal,
     Protocol,
     TypeAlias,
@@ -30,10 +20,11 @@ from typing import (
 )
 
 from ._accumulator import Accumulator
-from ._feeder import Feeder
-from ._reduce import Status
+from ._feeder import ChunkEventFeeder, Feeder
+from ._observer import Observer, OnEnd, StreamEnd, StreamStatus
+from ._responses import find, is_bound_to_async
+from ._wrapped import AsyncWrappedStream, DualWrappedStream, WrappedStream
 from .completion import ChatCompletion
-from .errors import IncompleteStreamError, Problem
 from .limits import DEFAULT_LIMITS, Limits
 from .rules import DEFAULT_RULES, Rules
 
@@ -44,6 +35,11 @@ __all__ = [
     "AsyncWrappedStream",
     "DualWrappedStream",
     "Framing",
+    "OnEnd",
+    "Options",
+    "Reading",
+    "StreamEnd",
+    "StreamStatus",
     "WrappedStream",
     "accumulate",
     "wrap",
@@ -53,14 +49,21 @@ Framing = Literal["body", "lines"]
 T = TypeVar("T")
 T_co = TypeVar("T_co", covariant=True)
 Text = TypeVar("Text", bytes, str)
-Self = TypeVar("Self", bound="_Wrapped[Any]")
 
 
-class _Options(TypedDict, total=False):
+class Reading(TypedDict, total=False):
+    """The keywords of `wrap` that say how a stream is read."""
+
     framing: Framing
     rules: Rules
     limits: Limits
     strict: bool
+
+
+class Options(Reading, total=False):
+    """The keywords of `wrap`, for a function that hands its own on to it."""
+
+    on_end: OnEnd | None
 
 
 # --- what a type checker takes for a stream ---
@@ -102,41 +105,34 @@ _Coroutine: TypeAlias = Coroutine[Any, Any, ChatCompletion]
 
 # Any: httpx has one Response for both its clients, so the type does not tell whether to await.
 @overload
-def accumulate(stream: _Dual[object], **options: Unpack[_Options]) -> Any: ...
+def accumulate(stream: _Dual[object], **options: Unpack[Options]) -> Any: ...
 @overload
-def accumulate(stream: _Sync[object], **options: Unpack[_Options]) -> ChatCompletion: ...
+def accumulate(stream: _Sync[object], **options: Unpack[Options]) -> ChatCompletion: ...
 @overload
-def accumulate(stream: _Async[object], **options: Unpack[_Options]) -> _Coroutine: ...
-def accumulate(
-    stream: Any,
-    *,
-    framing: Framing = "body",
-    rules: Rules = DEFAULT_RULES,
-    limits: Limits = DEFAULT_LIMITS,
-    strict: bool = False,
-) -> ChatCompletion | _Coroutine:
+def accumulate(stream: _Async[object], **options: Unpack[Options]) -> _Coroutine: ...
+def accumulate(stream: Any, **options: Unpack[Options]) -> ChatCompletion | _Coroutine:
     """Read a stream to its end and close it; return its completion, to be awaited if it is async.
 
-    Items that are bytes or text are a body, SSE or JSON, in pieces cut anywhere; with
-    `framing="lines"` each is a line. All other items are chunks. A response is always a body.
+    The arguments are as for `wrap`.
 
     Raises the stream's own exceptions unchanged, LimitExceededError, and what
-    `Accumulator.completion` raises; TypeError for what is no stream.
+    `Accumulator.completion` raises; TypeError for what is no stream. What came before an exception
+    of the stream's own is handed to `on_end`.
     """
-    wrapped = wrap(stream, framing=framing, rules=rules, limits=limits, strict=strict)
+    wrapped = wrap(stream, **options)
     if isinstance(wrapped, DualWrappedStream):
-        return _aread(wrapped) if _is_bound_to_async(stream) else _read(wrapped)
+        return _aread(wrapped) if is_bound_to_async(stream) else _read(wrapped)
     return _aread(wrapped) if isinstance(wrapped, AsyncWrappedStream) else _read(wrapped)
 
 
 @overload
-def wrap(stream: Text, **options: Unpack[_Options]) -> WrappedStream[Text]: ...
+def wrap(stream: Text, **options: Unpack[Options]) -> WrappedStream[Text]: ...
 @overload
-def wrap(stream: _Dual[T], **options: Unpack[_Options]) -> DualWrappedStream[T]: ...
+def wrap(stream: _Dual[T], **options: Unpack[Options]) -> DualWrappedStream[T]: ...
 @overload
-def wrap(stream: _Sync[T], **options: Unpack[_Options]) -> WrappedStream[T]: ...
+def wrap(stream: _Sync[T], **options: Unpack[Options]) -> WrappedStream[T]: ...
 @overload
-def wrap(stream: _Async[T], **options: Unpack[_Options]) -> AsyncWrappedStream[T]: ...
+def wrap(stream: _Async[T], **options: Unpack[Options]) -> AsyncWrappedStream[T]: ...
 def wrap(
     stream: Any,
     *,
@@ -144,41 +140,48 @@ def wrap(
     rules: Rules = DEFAULT_RULES,
     limits: Limits = DEFAULT_LIMITS,
     strict: bool = False,
+    on_end: OnEnd | None = None,
 ) -> WrappedStream[Any] | AsyncWrappedStream[Any]:
     """Give a stream that hands out the same items, untouched, and accumulates them on the way.
 
-    It is read like the stream itself; of a response the items are the pieces of its body. `with`
-    and `async with` close it. `completion` and `snapshot()` are the result, `status` and `problems`
-    tell of it; its other attributes are those of the stream. The arguments are as for `accumulate`.
+    Items that are bytes or text are a body, SSE or JSON, in pieces cut anywhere; with
+    `framing="lines"` each is a line. All other items are chunks, or openai's events with a chunk
+    in them. Of a response the items are the pieces of its body. `rules`, `limits` and `strict` are
+    those of `Accumulator`.
 
-    What goes wrong in accumulating never stops the items: `completion` raises it.
+    It is read like the stream itself; `with` and `async with` close it. `completion` and
+    `snapshot()` are the result, `status` and `problems` tell of it; its other attributes are those
+    of the stream. What goes wrong in accumulating never stops the items: `completion` raises it.
 
-    Raises TypeError for what is no stream.
+    `on_end` is called once with the `StreamEnd`, when the source has closed: after the last item,
+    `close`, the end of `with`, an error, a cancellation; or when nobody has the stream any more,
+    then in whichever thread finds out. What it raises reaches the caller where nothing else does,
+    and is logged as `accumulator` where it would hide an error.
+
+    Raises TypeError for what is no stream, and for an `on_end` that would have to be awaited.
     """
     if framing not in get_args(Framing):
         raise ValueError(f"framing is one of {', '.join(get_args(Framing))}, not {framing!r}")
-    bodies = [read(stream) for marks, read in _RESPONSES if _has(stream, *marks)]
-    whole = isinstance(stream, (bytes, bytearray, memoryview, str))
-    given = bodies or [(stream,) if whole else stream]
-    # Told by what came: the `iter_bytes` of openai's AsyncAPIResponse is async.
-    items = next((each for each in given if _has(each, "__iter__")), None)
-    aitems = next((each for each in given if _has(each, "__aiter__")), None)
-    if items is aitems is None or isinstance(stream, Mapping):
-        raise TypeError(f"a stream is an iterable or a response, not {type(stream).__name__}")
+    found = find(stream)
     kind: type[WrappedStream[Any] | AsyncWrappedStream[Any]] = DualWrappedStream
-    if items is None:
+    if found.items is None:
         kind = AsyncWrappedStream
-    elif aitems is None:
+    elif found.aitems is None:
         kind = WrappedStream
     accumulator = Accumulator(rules=rules, limits=limits, strict=strict)
-    feeder = Feeder(accumulator, limits, lines=framing == "lines" and not bodies)
-    return kind(stream, items, aitems, accumulator, feeder)
+    feeder = (ChunkEventFeeder if found.has_events else Feeder)(
+        accumulator, limits, lines=framing == "lines" and not found.is_body
+    )
+    observer = Observer(accumulator, feeder, on_end)
+    if found.encoding is not None:
+        observer.refuse(found.encoding)
+    return kind(stream, found, observer)
 
 
 def _read(stream: WrappedStream[object]) -> ChatCompletion:
     with stream:
         for _ in stream:
-            if stream._error is not None:
+            if stream._observer.error is not None:
                 break
     return stream.completion
 
@@ -186,229 +189,6 @@ def _read(stream: WrappedStream[object]) -> ChatCompletion:
 async def _aread(stream: AsyncWrappedStream[object]) -> ChatCompletion:
     async with stream:
         async for _ in stream:
-            if stream._error is not None:
+            if stream._observer.error is not None:
                 break
     return stream.completion
-
-
-# --- the wrapped stream ---
-
-
-class _Wrapped(Generic[T_co]):
-    """What every wrapped stream has: the result so far, and the attributes of the stream itself.
-
-    All ways to stop reading it go through `close` or `aclose`; the first call alone does anything.
-    """
-
-    def __init__(
-        self, source: object, items: Any, aitems: Any, accumulator: Accumulator, feeder: Feeder
-    ) -> None:
-        self._source = source
-        self._items = items
-        self._aitems = aitems
-        self._iterator: Any = None
-        self._accumulator = accumulator
-        self._feeder = feeder
-        self._error: Exception | None = None
-        self._ended = False  # nothing more is accumulated
-        self._closed = False
-
-    @property
-    def completion(self) -> ChatCompletion:
-        """The whole completion; of a stream that is complete, also before its last item was read.
-
-        What is read after that is not accumulated.
-
-        Raises what `Accumulator.completion` raises, and what accumulating raised on the way.
-        """
-        if not self._ended and self.status == "open":
-            # Not the accumulator's own gate, which closes it: debuggers look at properties, too.
-            raise IncompleteStreamError(
-                "the stream has not ended yet", partial=self.snapshot(), problems=self.problems
-            )
-        self._end()
-        if self._error is not None:
-            raise self._error
-        return self._accumulator.completion()
-
-    def snapshot(self) -> ChatCompletion:
-        """Build the completion as far as it is known. It does not change afterwards."""
-        return self._accumulator.snapshot()
-
-    @property
-    def status(self) -> Status:
-        """How the stream stands: "open", "complete", "truncated" or "failed" (SPEC section 6)."""
-        status = self._accumulator.status
-        return "truncated" if self._ended and status == "open" else status
-
-    @property
-    def problems(self) -> tuple[Problem, ...]:
-        """What was wrong with the stream: the first hundred problems, in order."""
-        return self._accumulator.problems
-
-    @property
-    def problem_counts(self) -> Mapping[str, int]:
-        """How many problems of each kind there were, those that are not kept included."""
-        return self._accumulator.problem_counts
-
-    def __getattr__(self, name: str) -> Any:
-        # SDK users ask a stream for its `response`. `copy` asks before there is a source.
-        if name.startswith("__") or name == "_source":
-            raise AttributeError(name)
-        return getattr(self._source, name)
-
-    def _feed(self, item: object) -> None:
-        # Before the item is handed out: whatever the loop's body raises, what it was given counts,
-        # and a snapshot taken there holds it.
-        if not self._ended:
-            try:
-                self._feeder.feed(item)
-            except Exception as error:
-                self._error = error
-                self._ended = True
-
-    def _end(self) -> None:
-        if not self._ended:
-            self._ended = True
-            try:
-                self._feeder.close()
-            except Exception as error:
-                self._error = error
-
-
-class WrappedStream(_Wrapped[T_co]):
-    """A stream that accumulates what it hands out; made by `wrap`."""
-
-    def __iter__(self: Self) -> Self:
-        return self
-
-    def __next__(self) -> T_co:
-        if self._closed:
-            raise StopIteration
-        try:
-            if self._iterator is None:
-                self._iterator = iter(self._items)
-            item: T_co = next(self._iterator)
-        except BaseException as error:
-            with _after(error):
-                self.close()
-            raise
-        self._feed(item)
-        return item
-
-    def close(self) -> None:
-        """Close the stream and end the accumulating. Does nothing when called again."""
-        if self._closed:
-            return
-        self._closed = True
-        self._end()
-        try:
-            _close(self._iterator)
-        finally:
-            if self._source is not self._iterator:
-                _close(self._source)
-
-    def __enter__(self: Self) -> Self:
-        return self
-
-    def __exit__(self, kind: object, error: BaseException | None, traceback: object) -> None:
-        with _after(error):
-            self.close()
-
-
-class AsyncWrappedStream(_Wrapped[T_co]):
-    """An async stream that accumulates what it hands out; made by `wrap`."""
-
-    def __aiter__(self: Self) -> Self:
-        return self
-
-    async def __anext__(self) -> T_co:
-        if self._closed:
-            raise StopAsyncIteration
-        try:
-            if self._iterator is None:
-                self._iterator = aiter(self._aitems)
-            item: T_co = await anext(self._iterator)
-        except BaseException as error:
-            with _after(error):
-                await self.aclose()
-            raise
-        self._feed(item)
-        return item
-
-    async def aclose(self) -> None:
-        """Close the stream and end the accumulating. Does nothing when called again."""
-        if self._closed:
-            return
-        self._closed = True
-        self._end()
-        try:
-            await _aclose(self._iterator)
-        finally:
-            if self._source is not self._iterator:
-                await _aclose(self._source)
-
-    async def close(self) -> None:
-        """Do as `aclose`, by the name that openai's AsyncStream has for it."""
-        await self.aclose()
-
-    async def __aenter__(self: Self) -> Self:
-        return self
-
-    async def __aexit__(self, kind: object, error: BaseException | None, traceback: object) -> None:
-        with _after(error):
-            await self.aclose()
-
-
-# As with httpx's Response, `close` is the sync one.
-class DualWrappedStream(WrappedStream[T_co], AsyncWrappedStream[T_co]):  # type: ignore[misc]
-    """A stream to be read either way, like httpx's Response; made by `wrap`."""
-
-
-def _after(error: BaseException | None) -> AbstractContextManager[None]:
-    """Keep what closing raises from hiding the error that led to it."""
-    if error is None or isinstance(error, (StopIteration, StopAsyncIteration)):
-        return nullcontext()
-    return suppress(Exception)
-
-
-def _close(stream: object) -> None:
-    close = getattr(stream, "close", None)
-    if close is not None:
-        close()
-
-
-async def _aclose(stream: object) -> None:
-    close = getattr(stream, "aclose", None) or getattr(stream, "close", None)
-    if close is not None:
-        closing = close()
-        if hasattr(closing, "__await__"):  # that of aiohttp's response is not async
-            await closing
-
-
-# --- responses ---
-
-
-def _has(thing: object, *names: str) -> bool:
-    # Asked of the type: requests' `content` reads the body, and a wrapper answers for its source.
-    return all(hasattr(type(thing), name) for name in names)
-
-
-# What a response is known by, and how its body is read in the pieces that arrive.
-_RESPONSES: tuple[tuple[tuple[str, ...], Callable[[Any], object]], ...] = (
-    # httpx, httpx2, openai's raw responses
-    (("iter_bytes",), lambda response: response.iter_bytes()),
-    (("aiter_bytes",), lambda response: response.aiter_bytes()),
-    # requests, which hands out 128 bytes at a time when iterated over
-    (("iter_content",), lambda response: response.iter_content(chunk_size=None)),
-    # aiohttp
-    (("content", "request_info"), lambda response: response.content.iter_any()),
-    # http.client, urllib, and urllib3, whose `stream` waits for 64 KiB where a body is not chunked
-    (("geturl", "read1"), lambda response: iter(lambda: response.read1(65536), b"")),
-)
-
-
-def _is_bound_to_async(response: object) -> bool:
-    """Tell by what it reads from whether an httpx Response is that of an async client."""
-    source = getattr(response, "stream", None)
-    return _has(source, "__aiter__") and not _has(source, "__iter__")

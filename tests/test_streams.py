@@ -7,6 +7,7 @@ import http.client
 import http.server
 import inspect
 import json
+import pickle
 import threading
 import urllib.request
 from collections.abc import (
@@ -28,6 +29,23 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+from streamed import (
+    BODY,
+    CHUNKS,
+    FINISH,
+    REFUSED,
+    TEXTS,
+    WHOLE,
+    AsyncSource,
+    BodyError,
+    Chunk,
+    Source,
+    a_chunk,
+    a_piece,
+    content_of,
+    cut,
+    drip,
+)
 
 from accumulator import (
     Accumulator,
@@ -47,63 +65,6 @@ from accumulator.streams import (
     accumulate,
     wrap,
 )
-
-Chunk = dict[str, object]
-
-
-def a_chunk(*choices: Chunk, **fields: object) -> Chunk:
-    return {"id": "chatcmpl-1", "created": 1, "model": "m", "choices": list(choices), **fields}
-
-
-def a_piece(text: str) -> Chunk:
-    return a_chunk({"index": 0, "delta": {"content": text}, "finish_reason": None})
-
-
-FINISH = a_chunk({"index": 0, "delta": {}, "finish_reason": "stop"})
-USAGE = {"prompt_tokens": 3, "completion_tokens": 4, "total_tokens": 7}
-CHUNKS = [
-    a_chunk({"index": 0, "delta": {"role": "assistant", "content": ""}, "finish_reason": None}),
-    *map(a_piece, ["Grüße", ", 世界", " 🌍", "\u2028\n"]),
-    FINISH,
-    a_chunk(usage=USAGE),
-]
-TEXTS = [json.dumps(chunk, ensure_ascii=False) for chunk in CHUNKS]
-BODY = "".join(f"data: {text}\n\n" for text in [*TEXTS, "[DONE]"]).encode()
-WHOLE: Chunk = {
-    "id": "chatcmpl-1",
-    "object": "chat.completion",
-    "created": 1,
-    "model": "m",
-    "choices": [
-        {
-            "index": 0,
-            "message": {"role": "assistant", "content": "Grüße, 世界 🌍\u2028\n", "refusal": None},
-            "finish_reason": "stop",
-            "logprobs": None,
-        }
-    ],
-    "usage": USAGE,
-}
-REFUSED: Chunk = {"error": {"message": "Incorrect API key provided.", "code": "invalid_api_key"}}
-
-
-def cut(body: bytes, *sizes: int) -> Iterator[bytes]:
-    """Cut a body into pieces of these sizes, again and again."""
-    while body:
-        for size in sizes:
-            if body:
-                yield body[:size]
-                body = body[size:]
-
-
-def content_of(completion: ChatCompletion) -> object:
-    return completion.choices[0].message.content if completion.choices else None
-
-
-async def drip(items: Iterable[object]) -> AsyncIterator[object]:
-    for item in items:
-        await asyncio.sleep(0)
-        yield item
 
 
 def read_async(stream: AsyncIterable[object], framing: Framing = "body") -> ChatCompletion:
@@ -304,68 +265,6 @@ def test_accumulate_gives_rules_limits_and_strictness_on() -> None:
 # --- wrap: the items ---
 
 
-class BodyError(Exception):
-    """Raised by the body of a loop."""
-
-
-class Source:
-    """A stream of items and, if there is one, an error at their end; it counts what happens."""
-
-    def __init__(self, items: Iterable[object], error: BaseException | None = None) -> None:
-        self.items = list(items)
-        self.error = error
-        self.handed_out = 0
-        self.closed = 0
-        self.response = "the response"
-
-    def __iter__(self) -> "Source":
-        return self
-
-    def __next__(self) -> object:
-        if self.handed_out < len(self.items):
-            self.handed_out += 1
-            return self.items[self.handed_out - 1]
-        if self.error is not None:
-            raise self.error
-        raise StopIteration
-
-    def close(self) -> None:
-        self.closed += 1
-
-
-class AsyncSource:
-    """The same, async; it waits for ever where its error is a CancelledError."""
-
-    def __init__(self, items: Iterable[object], error: BaseException | None = None) -> None:
-        self.inner = Source(items, error)
-        self.response = "the response"
-
-    def __aiter__(self) -> "AsyncSource":
-        return self
-
-    async def __anext__(self) -> object:
-        await asyncio.sleep(0)
-        try:
-            return next(self.inner)
-        except StopIteration:
-            raise StopAsyncIteration from None
-        except asyncio.CancelledError:
-            await asyncio.Event().wait()
-            raise
-
-    async def close(self) -> None:
-        await asyncio.sleep(0)
-        self.inner.close()
-
-    @property
-    def closed(self) -> int:
-        return self.inner.closed
-
-    @property
-    def handed_out(self) -> int:
-        return self.inner.handed_out
-
-
 def test_wrap_hands_out_the_same_objects_in_order() -> None:
     items = [bytearray(b"data: x\n\n"), "{", CHUNKS[0], 7, None, SimpleNamespace(choices=[]), b""]
     before = copy.deepcopy(items)
@@ -444,7 +343,7 @@ def test_what_the_caller_was_given_counts_even_if_the_body_raises() -> None:
         read()
     assert seen == ["a", "ab"]
     assert content_of(stream.snapshot()) == "ab"
-    assert stream.status == "truncated"
+    assert stream.status == "cancelled"
 
 
 def test_changing_an_item_afterwards_changes_nothing() -> None:
@@ -452,182 +351,6 @@ def test_changing_an_item_afterwards_changes_nothing() -> None:
     for chunk in stream:
         chunk.clear()
     assert stream.completion.to_dict() == WHOLE
-
-
-# --- wrap: the end ---
-
-
-def exhaust(stream: WrappedStream[object]) -> None:
-    for _ in stream:
-        pass
-
-
-def break_and_close(stream: WrappedStream[object]) -> None:
-    for _ in stream:
-        break
-    assert stream.status == "open"
-    stream.close()
-
-
-def break_in_with(stream: WrappedStream[object]) -> None:
-    with stream:
-        for _ in stream:
-            break
-
-
-def raise_in_with(stream: WrappedStream[object]) -> None:
-    with stream:
-        for _ in stream:
-            raise BodyError
-
-
-def never_read(stream: WrappedStream[object]) -> None:
-    with stream:
-        pass
-
-
-async def aexhaust(stream: AsyncWrappedStream[object]) -> None:
-    async for _ in stream:
-        pass
-
-
-async def abreak_and_close(stream: AsyncWrappedStream[object]) -> None:
-    async for _ in stream:
-        break
-    assert stream.status == "open"
-    await stream.close()
-
-
-async def abreak_in_with(stream: AsyncWrappedStream[object]) -> None:
-    async with stream:
-        async for _ in stream:
-            break
-
-
-async def araise_in_with(stream: AsyncWrappedStream[object]) -> None:
-    async with stream:
-        async for _ in stream:
-            raise BodyError
-
-
-async def anever_read(stream: AsyncWrappedStream[object]) -> None:
-    async with stream:
-        pass
-
-
-async def acancel(stream: AsyncWrappedStream[object]) -> None:
-    task = asyncio.create_task(aexhaust(stream))
-    await asyncio.sleep(0.01)
-    task.cancel()
-    await task
-
-
-async def acancel_in_with(stream: AsyncWrappedStream[object]) -> None:
-    async def read() -> None:
-        async with stream:
-            async for _ in stream:
-                await asyncio.Event().wait()
-
-    task = asyncio.create_task(read())
-    await asyncio.sleep(0.01)
-    task.cancel()
-    await task
-
-
-# The error that the source ends in, the way to read it, and what the reader sees.
-SOURCE_ERROR = OSError("connection reset")
-Ends = list[tuple[BaseException | None, Callable[..., object], type[BaseException] | None, str]]
-SYNC_ENDS: Ends = [
-    (None, exhaust, None, "complete"),
-    (None, break_and_close, None, "truncated"),
-    (None, break_in_with, None, "truncated"),
-    (None, raise_in_with, BodyError, "truncated"),
-    (None, never_read, None, "truncated"),
-    (SOURCE_ERROR, exhaust, OSError, "complete"),
-    (KeyboardInterrupt(), exhaust, KeyboardInterrupt, "complete"),
-]
-ASYNC_ENDS: Ends = [
-    (None, aexhaust, None, "complete"),
-    (None, abreak_and_close, None, "truncated"),
-    (None, abreak_in_with, None, "truncated"),
-    (None, araise_in_with, BodyError, "truncated"),
-    (None, anever_read, None, "truncated"),
-    (SOURCE_ERROR, aexhaust, OSError, "complete"),
-    (asyncio.CancelledError(), acancel, asyncio.CancelledError, "complete"),
-    (None, acancel_in_with, asyncio.CancelledError, "truncated"),
-]
-
-
-@pytest.mark.parametrize(("error", "read", "seen", "status"), SYNC_ENDS)
-def test_every_way_out_closes_the_source_once(
-    error: BaseException | None,
-    read: Callable[..., object],
-    seen: type[BaseException] | None,
-    status: str,
-) -> None:
-    source = Source(CHUNKS, error)
-    stream = wrap(source)
-    if seen is None:
-        read(stream)
-    else:
-        with pytest.raises(seen) as caught:
-            read(stream)
-        assert error is None or caught.value is error
-    assert source.closed == 1
-    stream.close()
-    assert source.closed == 1
-    assert stream.status == status
-    assert list(stream) == []
-
-
-@pytest.mark.parametrize(("error", "read", "seen", "status"), ASYNC_ENDS)
-def test_every_way_out_closes_the_async_source_once(
-    error: BaseException | None,
-    read: Callable[..., object],
-    seen: type[BaseException] | None,
-    status: str,
-) -> None:
-    async def run() -> None:
-        source = AsyncSource(CHUNKS, error)
-        stream = wrap(source)
-        if seen is None:
-            await read(stream)  # type: ignore[misc]
-        else:
-            with pytest.raises(seen) as caught:
-                await read(stream)  # type: ignore[misc]
-            if error is SOURCE_ERROR:
-                assert caught.value is error
-        assert source.closed == 1
-        await stream.aclose()
-        assert source.closed == 1
-        assert stream.status == status
-        assert [item async for item in stream] == []
-
-    asyncio.run(run())
-
-
-class BadlyClosing(Source):
-    """Cannot be closed without an error."""
-
-    def close(self) -> None:
-        super().close()
-        raise RuntimeError("closing failed")
-
-
-def test_an_error_in_closing_hides_no_earlier_one() -> None:
-    stream = wrap(BadlyClosing(CHUNKS, SOURCE_ERROR))
-    with pytest.raises(OSError, match="reset") as caught:
-        exhaust(stream)
-    assert caught.value is SOURCE_ERROR
-    with pytest.raises(BodyError):
-        raise_in_with(wrap(BadlyClosing(CHUNKS)))
-
-
-def test_an_error_in_closing_reaches_the_caller_where_it_is_the_only_one() -> None:
-    for read in exhaust, break_in_with:
-        stream = wrap(BadlyClosing(CHUNKS))
-        with pytest.raises(RuntimeError, match="closing failed"):
-            read(stream)
 
 
 # --- wrap: the result ---
@@ -689,7 +412,13 @@ def test_other_attributes_are_those_of_the_stream() -> None:
         assert stream.response == "the response"
         with pytest.raises(AttributeError):
             _ = stream.request
-    assert list(copy.copy(wrap(Source(CHUNKS)))) == CHUNKS
+
+
+def test_a_stream_cannot_be_copied() -> None:
+    for stream in wrap(Source(CHUNKS)), wrap(AsyncSource(CHUNKS)):
+        for copied in copy.copy, copy.deepcopy, pickle.dumps:
+            with pytest.raises(TypeError, match="cannot be copied"):
+                copied(stream)
 
 
 def test_wrap_of_a_wrapped_stream_reads_through_it() -> None:
@@ -910,7 +639,7 @@ def test_pieces_are_handed_out_as_they_arrive(
     with client(url) as response, wrap(response) as stream:
         assert BODY.startswith(next(stream))
         server.first_was_read.set()
-        exhaust(stream)
+        list(stream)
     assert server.waited
     assert stream.completion.to_dict() == WHOLE
 
@@ -918,7 +647,7 @@ def test_pieces_are_handed_out_as_they_arrive(
     with client(url) as response, wrap(response) as stream:
         next(stream)
     server.first_was_read.set()
-    assert stream.status == "truncated"
+    assert stream.status == "cancelled"
 
 
 @pytest.mark.parametrize("path", PATHS[:2])
@@ -933,7 +662,7 @@ def test_pieces_of_an_async_response_are_handed_out_as_they_arrive(
         async with client(url) as response, wrap(response) as stream:
             assert BODY.startswith(await anext(stream))
             server.first_was_read.set()
-            await aexhaust(stream)
+            assert [piece async for piece in stream]
         assert server.waited
         assert stream.completion.to_dict() == WHOLE
 
@@ -941,7 +670,7 @@ def test_pieces_of_an_async_response_are_handed_out_as_they_arrive(
         async with client(url) as response, wrap(response) as stream:
             await anext(stream)
         server.first_was_read.set()
-        assert stream.status == "truncated"
+        assert stream.status == "cancelled"
 
     asyncio.run(read())
 

@@ -1,0 +1,170 @@
+"""For gateways: a finished completion beside each streaming response, whose bytes pass untouched.
+
+An ASGI middleware, and `tap` for a single response's iterator. Nothing is imported but this
+package; what goes wrong here is logged as `accumulator` and never disturbs the response.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterable, Awaitable, Callable, Iterable, MutableMapping
+from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar, overload
+
+from ._accumulator import Accumulator
+from ._feeder import Feeder
+from ._observer import Observer, OnEnd, StreamEnd, check, report
+from .limits import DEFAULT_LIMITS, Limits
+from .rules import DEFAULT_RULES, Rules
+from .streams import AsyncWrappedStream, Reading, WrappedStream, wrap
+
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
+
+__all__ = ["CompletionMiddleware", "tap"]
+
+T = TypeVar("T")
+Scope: TypeAlias = MutableMapping[str, Any]
+Message: TypeAlias = MutableMapping[str, Any]
+Receive: TypeAlias = Callable[[], Awaitable[Message]]
+Send: TypeAlias = Callable[[Message], Awaitable[None]]
+App: TypeAlias = Callable[[Scope, Receive, Send], Awaitable[None]]
+
+# SSE, and the names that JSON Lines go by.
+_STREAMS = (b"text/event-stream", b"application/x-ndjson", b"application/jsonl")
+
+
+@overload
+def tap(
+    body_iterator: Iterable[T], *, on_end: OnEnd, **options: Unpack[Reading]
+) -> WrappedStream[T]: ...
+@overload
+def tap(
+    body_iterator: AsyncIterable[T], *, on_end: OnEnd, **options: Unpack[Reading]
+) -> AsyncWrappedStream[T]: ...
+def tap(body_iterator: Any, *, on_end: OnEnd, **options: Any) -> Any:
+    """Give an iterator for a streaming response that passes each piece on as it comes.
+
+    As `wrap`, but what `on_end` raises is always logged, never raised. A client that disconnects
+    makes the server cancel or drop the iterator: `on_end` then gets the partial completion, with
+    the status "cancelled"; for a sync iterator, which threads read, that may take until the next
+    garbage collection. A compressed body passes as it is; the `error` of its end says so.
+
+        return StreamingResponse(tap(upstream.aiter_bytes(), on_end=record), ...)
+
+    Raises TypeError for what is no stream, and for an `on_end` that would have to be awaited.
+    """
+    return wrap(body_iterator, on_end=_guarded(on_end), **options)
+
+
+class CompletionMiddleware:
+    """Hands the completion of each streaming response to `on_end(end, scope)`.
+
+    Looks at responses of the type `text/event-stream` (or JSON Lines) to requests whose path ends
+    in `paths`, one or several. Each message is sent before it is looked at. `on_end` is called in
+    the event loop, once for each such response: with "cancelled" where the client disconnected
+    before the stream was whole, "truncated" where the app raised or stopped early. A response with
+    a `content-encoding` is left alone: its end has no completion to speak of, and an `error` that
+    names the encoding. So add this middleware before (inside) one that compresses.
+
+        app.add_middleware(CompletionMiddleware, on_end=record)
+
+    Raises TypeError, when it is made, for an `on_end` that would have to be awaited.
+    """
+
+    def __init__(
+        self,
+        app: App,
+        *,
+        on_end: Callable[[StreamEnd, Scope], object],
+        paths: str | Iterable[str] = "/chat/completions",
+        rules: Rules = DEFAULT_RULES,
+        limits: Limits = DEFAULT_LIMITS,
+    ) -> None:
+        check(on_end)
+        self._app = app
+        self._on_end = on_end
+        self._paths = (paths,) if isinstance(paths, str) else tuple(paths)
+        self._rules = rules
+        self._limits = limits
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http" or not scope["path"].endswith(self._paths):
+            await self._app(scope, receive, send)
+            return
+        response = _Response(receive, send, lambda: self._observer(scope))
+        try:
+            await self._app(scope, response.receive, response.send)
+        except BaseException as error:
+            response.end(error)
+            raise
+        response.end()
+
+    def _observer(self, scope: Scope) -> Observer:
+        accumulator = Accumulator(rules=self._rules, limits=self._limits)
+        on_end = _guarded(lambda end: self._on_end(end, scope))
+        return Observer(accumulator, Feeder(accumulator, self._limits, lines=False), on_end)
+
+
+class _Response:
+    """One response on its way, between an app and its server."""
+
+    def __init__(self, receive: Receive, send: Send, observe: Callable[[], Observer]) -> None:
+        self._receive = receive
+        self._send = send
+        self._observe = observe
+        self._observer: Observer | None = None
+        self._disconnected = False
+
+    async def receive(self) -> Message:
+        message = await self._receive()
+        if message["type"] == "http.disconnect":
+            self._disconnected = True
+        return message
+
+    async def send(self, message: Message) -> None:
+        try:
+            await self._send(message)
+        except OSError:  # as servers of ASGI 2.4 say that the client is gone
+            self._disconnected = True
+            raise
+        finally:
+            # What the client did not get came all the same.
+            if message["type"] == "http.response.body" and self._observer is not None:
+                self._observer.feed(message.get("body", b""))
+            elif message["type"] == "http.response.start":
+                self._begin(message)
+        if message["type"] == "http.response.body" and not message.get("more_body", False):
+            self._close(stopped=False)
+
+    def end(self, error: BaseException | None = None) -> None:
+        """End it where the app is done, if its body has not ended before."""
+        stopped = self._disconnected or not isinstance(error, (Exception, type(None)))
+        self._close(error, stopped=stopped)
+
+    def _begin(self, start: Message) -> None:
+        headers = {bytes(name).lower(): bytes(value) for name, value in start.get("headers", ())}
+        if headers.get(b"content-type", b"").split(b";")[0].strip().lower() not in _STREAMS:
+            return
+        self._observer = self._observe()
+        encoding = headers.get(b"content-encoding", b"").decode("latin-1").lower()
+        if encoding not in ("", "identity"):
+            self._observer.refuse(encoding)
+
+    def _close(self, error: BaseException | None = None, *, stopped: bool) -> None:
+        observer, self._observer = self._observer, None
+        if observer is not None:
+            observer.end(error, stopped=stopped)
+            observer.tell()
+
+
+def _guarded(on_end: OnEnd) -> OnEnd:
+    """Log what a callback raises."""
+
+    check(on_end)
+
+    def guarded(end: StreamEnd) -> None:
+        try:
+            on_end(end)
+        except Exception:
+            report("on_end raised")
+
+    return guarded

@@ -1,0 +1,167 @@
+"""A real server that replays recorded bodies badly: in awkward pieces, compressed, cut, reset.
+
+Starlette on uvicorn in a thread. Nothing in it sleeps: who waits, waits for a handshake.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import gzip
+import os
+import socket
+import struct
+import threading
+import warnings
+import zlib
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import pytest
+from attrs import Factory, define
+from streamed import cut
+
+uvicorn = pytest.importorskip("uvicorn", reason="a server that is installed for the tests only")
+from starlette.applications import Starlette  # noqa: E402
+from starlette.requests import Request  # noqa: E402
+from starlette.responses import StreamingResponse  # noqa: E402
+from starlette.routing import Route  # noqa: E402
+from uvicorn.protocols.http.h11_impl import H11Protocol  # noqa: E402
+
+Compress = Callable[[bytes], bytes]
+COMPRESSIONS: dict[str, Compress] = {"gzip": gzip.compress, "deflate": zlib.compress}
+
+
+@define
+class Replay:
+    """A body, how it is cut into `sizes`, and how it ends: whole, reset, or in an error of the app.
+
+    With `holds_after` it waits, after so many pieces, for `goes_on`, and sets `waits` before.
+    """
+
+    body: bytes
+    sizes: tuple[int, ...] = (65536,)
+    encoding: str | None = None
+    resets: bool = False
+    fails: bool = False  # the app does
+    holds_after: int | None = None
+    goes_on: threading.Event = Factory(threading.Event)
+    waits: threading.Event = Factory(threading.Event)
+    gone: threading.Event = Factory(threading.Event)  # the client is
+    cancelled: threading.Event = Factory(threading.Event)  # the app was
+
+
+class Server:
+    """Answers a request to /name/… with the replay of that name."""
+
+    def __init__(self, around: Callable[[Any], Any], tapped: Callable[[Any], Any]) -> None:
+        self.replays: dict[str, Replay] = {}
+        routes = [Route("/{name}/{rest:path}", self._answer, methods=["GET", "POST"])]
+        self.app = around(Starlette(routes=routes))
+        self._tapped = tapped
+        transports = self._transports = dict[object, Any]()
+        replaying = self._replaying = dict[object, Replay]()
+
+        class Protocol(H11Protocol):
+            def connection_made(self, transport: Any) -> None:
+                super().connection_made(transport)
+                transports[self.client] = transport
+
+            def connection_lost(self, exc: Exception | None) -> None:
+                super().connection_lost(exc)
+                if self.client in replaying:
+                    replaying[self.client].gone.set()
+
+        config = uvicorn.Config(
+            self.app, http=Protocol, ws="none", lifespan="off", log_config=None, access_log=False,
+            timeout_graceful_shutdown=1,
+        )  # fmt: skip
+        self._socket = socket.create_server(("127.0.0.1", 0))
+        self._server = uvicorn.Server(config)
+        self.origin = f"http://127.0.0.1:{self._socket.getsockname()[1]}"
+
+    def add(self, replay: Replay) -> str:
+        """Take in a replay; give its base URL."""
+        name = f"r{len(self.replays)}"
+        self.replays[name] = replay
+        return f"{self.origin}/{name}/v1"
+
+    async def _answer(self, request: Request) -> StreamingResponse:
+        await request.body()
+        replay = self.replays[request.path_params["name"]]
+        self._replaying[request.scope["client"]] = replay
+        headers = {"Content-Encoding": replay.encoding} if replay.encoding else None
+        pieces = self._tapped(self._pieces(replay, request))
+        return StreamingResponse(pieces, headers=headers, media_type="text/event-stream")
+
+    async def _pieces(self, replay: Replay, request: Request) -> AsyncIterator[bytes]:
+        compress = COMPRESSIONS.get(replay.encoding or "", bytes)
+        try:
+            for number, piece in enumerate(cut(compress(replay.body), *replay.sizes)):
+                if number == replay.holds_after:
+                    replay.waits.set()
+                    await asyncio.to_thread(replay.goes_on.wait, 10)
+                yield piece
+            if replay.fails:
+                raise OSError("upstream broke")
+            if replay.resets:
+                await self._reset(request)
+        except asyncio.CancelledError:
+            replay.cancelled.set()
+            raise
+
+    async def _reset(self, request: Request) -> None:
+        transport = self._transports[request.scope["client"]]
+        while transport.get_write_buffer_size():
+            await asyncio.sleep(0)
+        # Closing a socket that lingers for no time sends RST.
+        raw = transport.get_extra_info("socket")
+        raw.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        transport.abort()
+        await asyncio.sleep(0)
+
+    def run(self) -> None:
+        self._server.run(sockets=[self._socket])
+
+    def stop(self) -> None:
+        for replay in self.replays.values():
+            replay.goes_on.set()
+        self._server.should_exit = True
+
+
+@contextmanager
+def serving(
+    around: Callable[[Any], Any] = lambda app: app,
+    tapped: Callable[[Any], Any] = lambda pieces: pieces,
+) -> Iterator[Server]:
+    """Run a server, with something `around` its app and each body's pieces `tapped`."""
+    server = Server(around, tapped)
+    thread = threading.Thread(target=server.run)
+    thread.start()
+    try:
+        yield server
+    finally:
+        server.stop()
+        thread.join()
+
+
+# --- clients that are too heavy to be installed for every run of the tests ---
+
+HEAVY = "a client with an extra of its own: pip install 'chunk-accumulator[clients]'"
+
+
+@contextmanager
+def heavy(name: str) -> Iterator[Any]:
+    """Give litellm or any_llm, which warn of themselves."""
+    os.environ["LITELLM_LOCAL_MODEL_COST_MAP"] = "True"  # else it asks the internet for prices
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        module = pytest.importorskip(name, reason=HEAVY)
+        yield module
+
+
+async def drop_connections() -> None:
+    """Close what they keep open in this event loop, and pytest would find."""
+    for transport in list(asyncio.get_running_loop()._transports.values()):  # type: ignore[attr-defined]
+        transport.abort()
+    await asyncio.sleep(0)

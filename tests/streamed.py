@@ -1,0 +1,131 @@
+"""A stream in each form that it can have, and sources of it that count what happens to them."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import AsyncIterator, Iterable, Iterator
+
+from accumulator import ChatCompletion
+
+Chunk = dict[str, object]
+
+
+def a_chunk(*choices: Chunk, **fields: object) -> Chunk:
+    envelope = {"id": "chatcmpl-1", "object": "chat.completion.chunk", "created": 1, "model": "m"}
+    return {**envelope, "choices": list(choices), **fields}
+
+
+def a_piece(text: str) -> Chunk:
+    return a_chunk({"index": 0, "delta": {"content": text}, "finish_reason": None})
+
+
+FINISH = a_chunk({"index": 0, "delta": {}, "finish_reason": "stop"})
+USAGE = {"prompt_tokens": 3, "completion_tokens": 4, "total_tokens": 7}
+CHUNKS = [
+    a_chunk({"index": 0, "delta": {"role": "assistant", "content": ""}, "finish_reason": None}),
+    *map(a_piece, ["Grüße", ", 世界", " 🌍", "\u2028\n"]),
+    FINISH,
+    a_chunk(usage=USAGE),
+]
+TEXTS = [json.dumps(chunk, ensure_ascii=False) for chunk in CHUNKS]
+BODY = "".join(f"data: {text}\n\n" for text in [*TEXTS, "[DONE]"]).encode()
+WHOLE: Chunk = {
+    "id": "chatcmpl-1",
+    "object": "chat.completion",
+    "created": 1,
+    "model": "m",
+    "choices": [
+        {
+            "index": 0,
+            "message": {"role": "assistant", "content": "Grüße, 世界 🌍\u2028\n", "refusal": None},
+            "finish_reason": "stop",
+            "logprobs": None,
+        }
+    ],
+    "usage": USAGE,
+}
+REFUSED: Chunk = {"error": {"message": "Incorrect API key provided.", "code": "invalid_api_key"}}
+
+
+def cut(body: bytes, *sizes: int) -> Iterator[bytes]:
+    """Cut a body into pieces of these sizes, again and again."""
+    while body:
+        for size in sizes:
+            if body:
+                yield body[:size]
+                body = body[size:]
+
+
+def content_of(completion: ChatCompletion) -> object:
+    return completion.choices[0].message.content if completion.choices else None
+
+
+async def drip(items: Iterable[object]) -> AsyncIterator[object]:
+    for item in items:
+        await asyncio.sleep(0)
+        yield item
+
+
+class BodyError(Exception):
+    """Raised by the body of a loop."""
+
+
+class Source:
+    """A stream of items and, if there is one, an error at their end; it counts what happens."""
+
+    def __init__(self, items: Iterable[object], error: BaseException | None = None) -> None:
+        self.items = list(items)
+        self.error = error
+        self.handed_out = 0
+        self.closed = 0
+        self.response = "the response"
+
+    def __iter__(self) -> Source:
+        return self
+
+    def __next__(self) -> object:
+        if self.handed_out < len(self.items):
+            self.handed_out += 1
+            return self.items[self.handed_out - 1]
+        if self.error is not None:
+            raise self.error
+        raise StopIteration
+
+    def close(self) -> None:
+        self.closed += 1
+
+
+class AsyncSource:
+    """The same, async; where its error is a CancelledError it waits for one at its end."""
+
+    def __init__(self, items: Iterable[object], error: BaseException | None = None) -> None:
+        self.inner = Source(items, error)
+        self.response = "the response"
+        self.waits = asyncio.Event()
+
+    def __aiter__(self) -> AsyncSource:
+        return self
+
+    async def __anext__(self) -> object:
+        await asyncio.sleep(0)
+        try:
+            return next(self.inner)
+        except StopIteration:
+            raise StopAsyncIteration from None
+        except asyncio.CancelledError:
+            self.waits.set()
+            await asyncio.Event().wait()
+            raise
+
+    async def close(self) -> None:
+        await asyncio.sleep(0)
+        self.inner.close()
+
+    @property
+    def closed(self) -> int:
+        return self.inner.closed
+
+    @property
+    def handed_out(self) -> int:
+        return self.inner.handed_out

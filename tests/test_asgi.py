@@ -1,0 +1,305 @@
+"""`accumulator.asgi` in a real server: bytes pass as they are and at once, completions beside."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import logging
+import queue
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from typing import Any
+
+import pytest
+from serving import Replay, Server, serving
+from streamed import BODY, CHUNKS, TEXTS, WHOLE, content_of
+
+from accumulator import DecodeError, StreamEnd
+from accumulator.asgi import CompletionMiddleware, tap
+
+httpx = pytest.importorskip("httpx", reason="a client that is installed for the tests only")
+
+EVENTS = [f"data: {text}\n\n".encode() for text in [*TEXTS, "[DONE]"]]
+FIRST = len(EVENTS[0] + EVENTS[1])
+PATIENCE = 10  # seconds, for what comes at once
+
+
+class Gateway:
+    """A server with the package in it, and the ends that came out."""
+
+    def __init__(self, server: Server, ends: queue.Queue[StreamEnd], way: object = None) -> None:
+        self.way = way
+        self.server = server
+        self.ends = ends
+
+    def stream(self, replay: Replay, path: str = "chat/completions") -> Any:
+        return httpx.stream("GET", f"{self.server.add(replay)}/{path}", trust_env=False)
+
+    def end(self) -> StreamEnd:
+        for _ in range(PATIENCE * 100):
+            with suppress(queue.Empty):
+                return self.ends.get(timeout=0.01)
+            gc.collect()  # Starlette drops what a thread reads, in a cycle
+        raise TimeoutError("no end came")
+
+
+def by_middleware(on_end: Callable[[StreamEnd], object]) -> dict[str, Any]:
+    return {
+        "around": lambda app: CompletionMiddleware(app, on_end=lambda end, scope: on_end(end)),
+    }
+
+
+def by_tap(on_end: Callable[[StreamEnd], object]) -> dict[str, Any]:
+    return {"tapped": lambda pieces: tap(pieces, on_end=on_end)}
+
+
+def by_sync_tap(on_end: Callable[[StreamEnd], object]) -> dict[str, Any]:
+    return {"tapped": lambda pieces: tap(in_a_thread(pieces), on_end=on_end)}
+
+
+def in_a_thread(pieces: Any) -> Iterator[bytes]:
+    """Make a sync iterator of an async one; Starlette reads it in a thread."""
+    loop = asyncio.get_running_loop()
+
+    async def following() -> bytes:
+        return await anext(pieces, b"")
+
+    def read() -> bytes:
+        return asyncio.run_coroutine_threadsafe(following(), loop).result(PATIENCE)
+
+    return iter(read, b"")
+
+
+WAYS = [by_middleware, by_tap, by_sync_tap]
+
+
+@pytest.fixture(params=WAYS, scope="module")
+def gateway(request: pytest.FixtureRequest) -> Iterator[Gateway]:
+    ends: queue.Queue[StreamEnd] = queue.Queue()
+    with serving(**request.param(ends.put)) as server:
+        yield Gateway(server, ends, request.param)
+
+
+@pytest.mark.parametrize("sizes", [(1, 2, 3, 200), (65536,)])
+def test_bytes_pass_unchanged_and_the_completion_comes_once(
+    gateway: Gateway, sizes: tuple[int, ...]
+) -> None:
+    with gateway.stream(Replay(BODY, sizes)) as response:
+        assert response.read() == BODY
+    end = gateway.end()
+    assert (end.status, end.error, end.completion.to_dict()) == ("complete", None, WHOLE)
+    assert gateway.ends.empty()
+
+
+def test_each_piece_passes_before_the_next_is_there(gateway: Gateway) -> None:
+    replay = Replay(BODY, (FIRST, 65536), holds_after=1)
+    with gateway.stream(replay) as response:
+        pieces = response.iter_raw()
+        assert next(pieces) == BODY[:FIRST]
+        assert gateway.ends.empty()
+        replay.goes_on.set()
+        assert b"".join(pieces) == BODY[FIRST:]
+    assert gateway.end().status == "complete"
+
+
+def test_a_client_that_disconnects_leaves_the_partial_completion(gateway: Gateway) -> None:
+    replay = Replay(BODY, (FIRST, 1), holds_after=1)
+    with gateway.stream(replay) as response:
+        next(response.iter_raw())
+    # A thread cannot be cancelled: it goes on to the end of its piece.
+    assert (replay.gone if gateway.way is by_sync_tap else replay.cancelled).wait(PATIENCE)
+    replay.goes_on.set()
+    end = gateway.end()
+    assert end.status == "cancelled"
+    assert content_of(end.completion) == "Grüße"
+    assert gateway.ends.empty()
+
+
+def test_an_app_that_fails_leaves_the_partial_completion(gateway: Gateway) -> None:
+    with (
+        pytest.raises(httpx.RemoteProtocolError),
+        gateway.stream(Replay(BODY[:FIRST], fails=True)) as response,
+    ):
+        response.read()
+    end = gateway.end()
+    assert end.status == "truncated"
+    assert str(end.error) == "upstream broke"
+    assert content_of(end.completion) == "Grüße"
+
+
+def test_a_compressed_body_is_left_alone_and_reported(gateway: Gateway) -> None:
+    with gateway.stream(Replay(BODY, (1, 50), "gzip")) as response:
+        assert response.headers["content-encoding"] == "gzip"
+        assert response.read() == BODY
+    end = gateway.end()
+    assert type(end.error) is DecodeError
+    assert "gzip" in str(end.error)
+    assert end.completion.choices == ()
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_what_on_end_raises_disturbs_no_response(
+    way: Callable[[Callable[[StreamEnd], object]], dict[str, Any]],
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    called: queue.Queue[StreamEnd] = queue.Queue()
+
+    def on_end(end: StreamEnd) -> None:
+        called.put(end)
+        raise ValueError("in on_end")
+
+    with serving(**way(on_end)) as server:
+        for _ in range(2):
+            with Gateway(server, called).stream(Replay(BODY, (100,))) as response:
+                assert response.read() == BODY
+    assert called.qsize() == 2
+    errors = [record for record in caplog.records if record.levelno >= logging.ERROR]
+    assert [record.name for record in errors] == ["accumulator"] * 2
+
+
+def test_only_streams_of_requested_paths_are_looked_at() -> None:
+    seen: list[str] = []
+    served: dict[str, Any] = {
+        "on_end": lambda end, scope: seen.append(scope["path"]),
+        "paths": ("/a", "/b/c"),
+    }
+    with serving(around=lambda app: CompletionMiddleware(app, **served)) as server:
+        gateway = Gateway(server, queue.Queue())
+        for path in "a", "b", "c", "b/c", "b/c/d", "unknown":
+            with gateway.stream(Replay(BODY), path) as response:
+                response.read()
+        assert httpx.get(f"{server.origin}/x/a/", trust_env=False).is_error
+    assert seen == ["/r0/v1/a", "/r3/v1/b/c"]
+
+
+def test_openai_reads_through_the_middleware() -> None:
+    openai = pytest.importorskip("openai", reason="an SDK that is installed for the tests only")
+    ends: list[StreamEnd] = []
+    with serving(**by_middleware(ends.append)) as server:
+        url = server.add(Replay(BODY, (1,)))
+        with openai.OpenAI(base_url=url, api_key="none", max_retries=0) as client:
+            asked = [{"role": "user", "content": "?"}]
+            chunks = list(client.chat.completions.create(model="m", messages=asked, stream=True))
+    assert len(chunks) == len(CHUNKS)
+    assert [end.completion.to_dict() for end in ends] == [WHOLE]
+
+
+# --- by the protocol alone ---
+
+SSE = [(b"Content-Type", b"text/event-stream; charset=utf-8")]
+
+
+def start(headers: list[tuple[bytes, bytes]]) -> dict[str, Any]:
+    return {"type": "http.response.start", "status": 200, "headers": headers}
+
+
+def body(data: bytes, more: bool = True) -> dict[str, Any]:
+    return {"type": "http.response.body", "body": data, "more_body": more}
+
+
+async def run(
+    messages: list[dict[str, Any]],
+    send: Callable[[Any], Any],
+    ends: list[StreamEnd],
+    **scope: object,
+) -> None:
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        for message in messages:
+            await send(message)
+
+    async def receive() -> dict[str, Any]:
+        return {"type": "http.disconnect"}
+
+    middleware = CompletionMiddleware(app, on_end=lambda end, scope: ends.append(end))
+    await middleware({"type": "http", "path": "/chat/completions", **scope}, receive, send)
+
+
+@pytest.mark.parametrize(
+    ("content_type", "data", "looked_at"),
+    [
+        (b"text/event-stream", BODY, True),
+        (b"Text/Event-Stream;charset=UTF-8", BODY, True),
+        (b"application/x-ndjson", "\n".join(TEXTS).encode(), True),
+        (b"application/jsonl", "\n".join(TEXTS).encode(), True),
+        (b"application/json", TEXTS[0].encode(), False),
+        (b"text/plain", BODY, False),
+    ],
+)
+def test_the_content_type_tells_what_is_a_stream(
+    content_type: bytes, data: bytes, looked_at: bool
+) -> None:
+    ends: list[StreamEnd] = []
+    sent: list[Any] = []
+
+    async def send(message: Any) -> None:
+        sent.append(message)
+
+    messages = [start([(b"content-type", content_type)]), body(data), body(b"", more=False)]
+    asyncio.run(run(messages, send, ends))
+    assert list(map(id, sent)) == list(map(id, messages))
+    assert [end.completion.to_dict() for end in ends] == [WHOLE] * looked_at
+
+
+def test_a_piece_that_the_server_holds_back_holds_back_the_app() -> None:
+    ends: list[StreamEnd] = []
+    sent: list[Any] = []
+
+    async def main() -> None:
+        may_go = asyncio.Event()
+
+        async def send(message: Any) -> None:
+            sent.append(message)
+            await may_go.wait()
+
+        messages = [start(SSE), body(BODY[:FIRST]), body(BODY[FIRST:], more=False)]
+        task = asyncio.create_task(run(messages, send, ends))
+        for _ in range(10):
+            await asyncio.sleep(0)
+        assert sent == messages[:1]
+        may_go.set()
+        await task
+        assert sent == messages
+
+    asyncio.run(main())
+    assert [end.status for end in ends] == ["complete"]
+
+
+def test_a_send_that_fails_because_the_client_is_gone_is_a_cancelled_stream() -> None:
+    ends: list[StreamEnd] = []
+
+    async def send(message: Any) -> None:
+        if message["type"] == "http.response.body":
+            raise OSError("the client is gone")
+
+    with pytest.raises(OSError, match="gone") as caught:
+        asyncio.run(run([start(SSE), body(BODY[:FIRST])], send, ends))
+    [end] = ends
+    assert (end.status, end.error) == ("cancelled", caught.value)
+    assert content_of(end.completion) == "Grüße"
+
+
+def test_an_app_that_stops_early_leaves_a_truncated_stream() -> None:
+    ends: list[StreamEnd] = []
+
+    async def send(message: Any) -> None: ...
+
+    asyncio.run(run([start(SSE), body(BODY[:FIRST])], send, ends))
+    assert [end.status for end in ends] == ["truncated"]
+
+
+def test_what_is_no_http_passes() -> None:
+    ends: list[StreamEnd] = []
+
+    async def send(message: Any) -> None: ...
+
+    asyncio.run(run([start(SSE), body(BODY, more=False)], send, ends, type="websocket"))
+    assert ends == []
+
+
+def test_an_on_end_to_be_awaited_is_a_type_error() -> None:
+    async def on_end(*args: object) -> None: ...
+
+    with pytest.raises(TypeError, match="not awaited"):
+        tap([], on_end=on_end)
+    with pytest.raises(TypeError, match="not awaited"):
+        CompletionMiddleware(None, on_end=on_end)  # type: ignore[arg-type]

@@ -1,0 +1,460 @@
+"""`wrap` and `accumulate` over what each client hands out, read from a real server's socket.
+
+What comes out is what `Accumulator` makes of the same bytes, and each stream has one end.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import http.client
+import json
+import urllib.request
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import (
+    AbstractAsyncContextManager,
+    AbstractContextManager,
+    asynccontextmanager,
+    contextmanager,
+)
+from pathlib import Path
+from typing import Any
+
+import pytest
+from serving import Replay, Server, drop_connections, heavy, serving
+from streamed import BODY
+
+from accumulator import Accumulator, ChatCompletion, DecodeError, StreamEnd, accumulate, wrap
+from accumulator.streams import Framing
+
+TESTS = Path(__file__).parent
+RECORDING = (TESTS / "recordings" / "weather-tool-call.sse").read_bytes()
+ASKED: list[Any] = [{"role": "user", "content": "How warm is it in Zürich?"}]
+KEYWORDS: dict[str, Any] = {"api_key": "none", "max_retries": 0}
+WHY = "a client that is installed for the tests only"
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[Server]:
+    with serving() as server:
+        yield server
+
+
+def directly(body: bytes) -> Accumulator:
+    acc = Accumulator()
+    acc.feed_sse(body)
+    acc.close()
+    return acc
+
+
+# --- the clients ---
+
+
+@contextmanager
+def openai_create(url: str) -> Iterator[Any]:
+    openai = pytest.importorskip("openai", reason=WHY)
+    with openai.OpenAI(base_url=url, **KEYWORDS) as client:
+        yield client.chat.completions.create(model="m", messages=ASKED, stream=True)
+
+
+@contextmanager
+def openai_helper(url: str) -> Iterator[Any]:
+    openai = pytest.importorskip("openai", reason=WHY)
+    with (
+        openai.OpenAI(base_url=url, **KEYWORDS) as client,
+        client.chat.completions.stream(model="m", messages=ASKED) as stream,
+    ):
+        yield stream
+
+
+@contextmanager
+def openai_raw(url: str) -> Iterator[Any]:
+    openai = pytest.importorskip("openai", reason=WHY)
+    with openai.OpenAI(base_url=url, **KEYWORDS) as client:
+        create = client.chat.completions.with_streaming_response.create
+        with create(model="m", messages=ASKED, stream=True) as response:
+            yield response
+
+
+@contextmanager
+def litellm_completion(url: str) -> Iterator[Any]:
+    with heavy("litellm") as litellm:
+        yield litellm.completion(
+            model="openai/m", messages=ASKED, stream=True, api_base=url, **KEYWORDS
+        )
+
+
+@contextmanager
+def any_llm_completion(url: str) -> Iterator[Any]:
+    with heavy("any_llm") as any_llm:
+        yield any_llm.completion(
+            "m", ASKED, provider="openai", stream=True, api_base=url, api_key="none"
+        )
+
+
+def by_httpx(name: str) -> Callable[[str], AbstractContextManager[Any]]:
+    @contextmanager
+    def get(url: str) -> Iterator[Any]:
+        httpx = pytest.importorskip(name, reason=WHY)
+        with httpx.Client(trust_env=False) as client, client.stream("GET", f"{url}/c") as response:
+            yield response
+
+    return get
+
+
+@contextmanager
+def httpx_lines(url: str) -> Iterator[Any]:
+    with by_httpx("httpx")(url) as response:
+        yield response.iter_lines()
+
+
+@contextmanager
+def requests_response(url: str) -> Iterator[Any]:
+    requests = pytest.importorskip("requests", reason=WHY)
+    with requests.Session() as session:
+        session.trust_env = False
+        yield session.get(f"{url}/c", stream=True)
+
+
+@contextmanager
+def requests_content(url: str) -> Iterator[Any]:
+    with requests_response(url) as response, response:
+        yield response.iter_content(7)
+
+
+@contextmanager
+def requests_lines(url: str) -> Iterator[Any]:
+    with requests_response(url) as response, response:
+        yield response.iter_lines()
+
+
+@contextmanager
+def urllib3_response(url: str) -> Iterator[Any]:
+    urllib3 = pytest.importorskip("urllib3", reason=WHY)
+    with urllib3.PoolManager() as pool:
+        yield pool.request("GET", f"{url}/c", preload_content=False, retries=False)
+
+
+@contextmanager
+def urllib_response(url: str) -> Iterator[Any]:
+    yield urllib.request.urlopen(f"{url}/c")
+
+
+@contextmanager
+def http_client_response(url: str) -> Iterator[Any]:
+    host, _, path = url.removeprefix("http://").partition("/")
+    connection = http.client.HTTPConnection(host)
+    try:
+        connection.request("GET", f"/{path}/c")
+        yield connection.getresponse()
+    finally:
+        connection.close()
+
+
+@asynccontextmanager
+async def async_openai_create(url: str) -> AsyncIterator[Any]:
+    openai = pytest.importorskip("openai", reason=WHY)
+    async with openai.AsyncOpenAI(base_url=url, **KEYWORDS) as client:
+        yield await client.chat.completions.create(model="m", messages=ASKED, stream=True)
+
+
+@asynccontextmanager
+async def async_openai_helper(url: str) -> AsyncIterator[Any]:
+    openai = pytest.importorskip("openai", reason=WHY)
+    async with (
+        openai.AsyncOpenAI(base_url=url, **KEYWORDS) as client,
+        client.chat.completions.stream(model="m", messages=ASKED) as stream,
+    ):
+        yield stream
+
+
+@asynccontextmanager
+async def async_openai_raw(url: str) -> AsyncIterator[Any]:
+    openai = pytest.importorskip("openai", reason=WHY)
+    async with openai.AsyncOpenAI(base_url=url, **KEYWORDS) as client:
+        create = client.chat.completions.with_streaming_response.create
+        async with create(model="m", messages=ASKED, stream=True) as response:
+            yield response
+
+
+@asynccontextmanager
+async def litellm_acompletion(url: str) -> AsyncIterator[Any]:
+    with heavy("litellm") as litellm:
+        try:
+            yield await litellm.acompletion(
+                model="openai/m", messages=ASKED, stream=True, api_base=url, **KEYWORDS
+            )
+        finally:
+            await drop_connections()
+
+
+@asynccontextmanager
+async def any_llm_acompletion(url: str) -> AsyncIterator[Any]:
+    with heavy("any_llm") as any_llm:
+        try:
+            yield await any_llm.acompletion(
+                "m", ASKED, provider="openai", stream=True, api_base=url, api_key="none"
+            )
+        finally:
+            await drop_connections()
+
+
+def by_async_httpx(name: str) -> Callable[[str], AbstractAsyncContextManager[Any]]:
+    @asynccontextmanager
+    async def get(url: str) -> AsyncIterator[Any]:
+        httpx = pytest.importorskip(name, reason=WHY)
+        async with (
+            httpx.AsyncClient(trust_env=False) as client,
+            client.stream("GET", f"{url}/c") as response,
+        ):
+            yield response
+
+    return get
+
+
+@asynccontextmanager
+async def aiohttp_response(url: str) -> AsyncIterator[Any]:
+    aiohttp = pytest.importorskip("aiohttp", reason=WHY)
+    async with aiohttp.ClientSession() as session, session.get(f"{url}/c") as response:
+        yield response
+
+
+@asynccontextmanager
+async def aiohttp_any(url: str) -> AsyncIterator[Any]:
+    async with aiohttp_response(url) as response:
+        yield response.content.iter_any()
+
+
+@asynccontextmanager
+async def aiohttp_lines(url: str) -> AsyncIterator[Any]:
+    async with aiohttp_response(url) as response:
+        yield response.content
+
+
+SyncClient = Callable[[str], AbstractContextManager[Any]]
+AsyncClient = Callable[[str], AbstractAsyncContextManager[Any]]
+SDKS: dict[str, SyncClient] = {
+    "openai create": openai_create,
+    "openai stream()": openai_helper,
+    "litellm": litellm_completion,
+    "any-llm": any_llm_completion,
+}
+ASYNC_SDKS: dict[str, AsyncClient] = {
+    "openai create": async_openai_create,
+    "openai stream()": async_openai_helper,
+    "litellm": litellm_acompletion,
+    "any-llm": any_llm_acompletion,
+}
+HTTP: dict[str, SyncClient] = {
+    "openai raw": openai_raw,
+    "httpx": by_httpx("httpx"),
+    "httpx2": by_httpx("httpx2"),
+    "httpx lines": httpx_lines,
+    "requests": requests_response,
+    "requests iter_content": requests_content,
+    "requests lines": requests_lines,
+    "urllib3": urllib3_response,
+    "urllib": urllib_response,
+    "http.client": http_client_response,
+}
+ASYNC_HTTP: dict[str, AsyncClient] = {
+    "openai raw": async_openai_raw,
+    "httpx": by_async_httpx("httpx"),
+    "httpx2": by_async_httpx("httpx2"),
+    "aiohttp": aiohttp_response,
+    "aiohttp iter_any": aiohttp_any,
+    "aiohttp lines": aiohttp_lines,
+}
+LEAVE_IT_COMPRESSED = {"urllib", "http.client"}
+CUTS_AT_MORE_THAN_LINE_ENDS = {"httpx lines"}  # at U+2028, too, which BODY holds
+
+
+def framing_of(name: str) -> Framing:
+    return "lines" if name.endswith("lines") else "body"
+
+
+def accumulated(name: str, client: SyncClient | AsyncClient, url: str) -> ChatCompletion:
+    """Read it by `accumulate`."""
+
+    async def read(client: AsyncClient) -> ChatCompletion:
+        async with client(url) as stream:
+            completion: ChatCompletion = await accumulate(stream, framing=framing_of(name))
+            return completion
+
+    if client in (*ASYNC_SDKS.values(), *ASYNC_HTTP.values()):
+        return asyncio.run(read(client))
+    with client(url) as stream:  # type: ignore[union-attr]
+        completion: ChatCompletion = accumulate(stream, framing=framing_of(name))
+        return completion
+
+
+def wrapped(
+    name: str,
+    client: SyncClient | AsyncClient,
+    url: str,
+    each: Callable[[int], object] = id,
+) -> tuple[StreamEnd, BaseException | None]:
+    """Read it by `wrap`, with `each` called at each item; give its end and what it raised."""
+    ends: list[StreamEnd] = []
+    raised: list[BaseException] = []
+    options: Any = {"framing": framing_of(name), "on_end": ends.append}
+
+    async def read(client: AsyncClient) -> None:
+        async with client(url) as stream:
+            try:
+                async with wrap(stream, **options) as reading:
+                    async for _ in reading:
+                        each(1)
+            except Exception as error:
+                raised.append(error)
+
+    if client in (*ASYNC_SDKS.values(), *ASYNC_HTTP.values()):
+        asyncio.run(read(client))
+    else:
+        with client(url) as stream:  # type: ignore[union-attr]
+            try:
+                with wrap(stream, **options) as reading:
+                    for _ in reading:
+                        each(1)
+            except Exception as error:
+                raised.append(error)
+    [end] = ends
+    return end, raised[0] if raised else None
+
+
+ALL_HTTP: list[Any] = [*HTTP.items(), *ASYNC_HTTP.items()]
+ALL_SDKS: list[Any] = [
+    pytest.param(name, client, marks=pytest.mark.filterwarnings("ignore"))
+    if name in ("litellm", "any-llm")  # which warn of themselves
+    else (name, client)
+    for name, client in [*SDKS.items(), *ASYNC_SDKS.items()]
+]
+
+
+def named(value: object) -> str | None:
+    if isinstance(value, str):
+        return value
+    return "async" if value in (*ASYNC_SDKS.values(), *ASYNC_HTTP.values()) else "sync"
+
+
+CASES = [
+    "audio-fragments",
+    "ends-truncated-in-utf8",
+    "ends-truncated-in-arguments",
+    "errors-event-wrapped",
+    "framing-after-done",
+]
+
+
+def conformance() -> list[bytes]:
+    """Give the bodies of a few cases."""
+    bodies = []
+    for name in CASES:
+        case = json.loads((TESTS / "conformance" / f"{name}.json").read_text("utf-8"))
+        body = case.get("body")
+        if body is None:
+            events = [f"data: {json.dumps(chunk)}\n\n" for chunk in case["chunks"]]
+            body = "".join(events)
+        bodies.append(body.encode())
+    return bodies
+
+
+@pytest.mark.parametrize(("name", "client"), ALL_HTTP, ids=named)
+def test_a_body_gives_what_its_bytes_give(
+    server: Server, name: str, client: SyncClient | AsyncClient
+) -> None:
+    replays = [Replay(RECORDING, (1, 2, 3, 97)), Replay(RECORDING)]
+    if name not in CUTS_AT_MORE_THAN_LINE_ENDS:
+        replays.append(Replay(BODY, (1,)))
+    replays += [Replay(body, (13,)) for body in conformance()]
+    if name not in LEAVE_IT_COMPRESSED:
+        replays += [Replay(RECORDING, (1, 50), encoding) for encoding in ("gzip", "deflate")]
+    for replay in replays:
+        end, raised = wrapped(name, client, server.add(replay))
+        acc = directly(replay.body)
+        assert raised is None
+        assert end.completion == acc.snapshot()
+        assert end.status == acc.status
+        assert [p.kind for p in end.problems] == [p.kind for p in acc.problems]
+    assert accumulated(name, client, server.add(replays[0])) == directly(RECORDING).completion()
+
+
+def facts(completion: ChatCompletion) -> object:
+    """Give what no SDK changes: some make up an id, name the model otherwise, add null fields."""
+    [choice] = completion.choices
+    return choice.finish_reason, choice.message.to_message()
+
+
+@pytest.mark.parametrize(("name", "client"), ALL_SDKS, ids=named)
+def test_an_sdks_chunks_give_what_their_bytes_give(
+    server: Server, name: str, client: SyncClient | AsyncClient
+) -> None:
+    for body, encoding in (RECORDING, None), (BODY, None), (RECORDING, "gzip"):
+        replay = Replay(body, (1, 2, 3, 97), encoding)
+        completion = accumulated(name, client, server.add(replay))
+        whole = directly(body).completion()
+        if name.startswith("openai"):
+            assert completion == whole
+        assert facts(completion) == facts(whole)
+        end, raised = wrapped(name, client, server.add(replay))
+        assert raised is None
+        assert facts(end.completion) == facts(whole)
+        assert (end.status, end.error) == ("complete", None)
+
+
+@pytest.mark.parametrize(("name", "client"), [*ALL_HTTP, *ALL_SDKS], ids=named)
+def test_a_reset_reaches_the_caller_and_the_partial_completion_on_end(
+    server: Server, name: str, client: SyncClient | AsyncClient
+) -> None:
+    cut = RECORDING.index(b"\n\n", len(RECORDING) // 2) + 2
+    end, raised = wrapped(name, client, server.add(Replay(RECORDING[:cut], (100,), resets=True)))
+    assert end.error is raised
+    assert raised is not None
+    assert end.status == "truncated"
+    content = end.completion.choices[0].message.content if end.completion.choices else None
+    whole = directly(RECORDING).completion().choices[0].message.content
+    assert str(whole).startswith(content if isinstance(content, str) else "")
+
+
+@pytest.mark.parametrize("name", sorted(LEAVE_IT_COMPRESSED))
+def test_a_compressed_body_that_its_client_leaves_so_is_a_clear_error(
+    server: Server, name: str
+) -> None:
+    for encoding in "gzip", "deflate":
+        url = server.add(Replay(RECORDING, (1,), encoding))
+        with pytest.raises(DecodeError, match=f"compressed.*{encoding}"):
+            accumulated(name, HTTP[name], url)
+        end, _ = wrapped(name, HTTP[name], url)
+        assert type(end.error) is DecodeError
+
+
+def test_raw_pieces_of_a_compressed_body_are_a_clear_error(server: Server) -> None:
+    httpx = pytest.importorskip("httpx", reason=WHY)
+    for encoding in "gzip", "deflate":
+        url = server.add(Replay(RECORDING, (1,), encoding))
+        with (
+            httpx.stream("GET", f"{url}/c", trust_env=False) as response,
+            pytest.raises(DecodeError, match=f"compressed.*{encoding}"),
+        ):
+            accumulate(response.iter_raw())
+
+
+@pytest.mark.parametrize(("name", "client"), [*ALL_HTTP, *ALL_SDKS], ids=named)
+def test_items_are_handed_out_while_the_server_holds_back_the_rest(
+    server: Server, name: str, client: SyncClient | AsyncClient
+) -> None:
+    # Two events at first: litellm holds one back. requests reads lines by the 512 bytes.
+    first = RECORDING.index(b"\n\n", 1200) + 2
+    replay = Replay(RECORDING, (first, 65536), holds_after=1)
+    end, raised = wrapped(name, client, server.add(replay), lambda _: replay.goes_on.set())
+    assert raised is None
+    assert replay.goes_on.is_set()
+    assert facts(end.completion) == facts(directly(RECORDING).completion())
+
+
+def test_every_recorded_stream_comes_over_a_socket_as_it_is(server: Server, corpus: Path) -> None:
+    bodies = {path.name: path.read_bytes() for path in sorted(corpus.glob("*.sse"))}
+    urls = {name: server.add(Replay(body, (1000, 1, 1))) for name, body in bodies.items()}
+    ends = {name: wrapped("", HTTP["urllib3"], url)[0] for name, url in urls.items()}
+    for name, body in bodies.items():
+        acc = directly(body)
+        assert (ends[name].completion, ends[name].status) == (acc.snapshot(), acc.status), name

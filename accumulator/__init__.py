@@ -12,6 +12,7 @@ from .completion import (
     FunctionCall,
     Message,
     PromptTokensDetails,
+    Timing,
     TokenLogprob,
     ToolCall,
     TopLogprob,
@@ -25,9 +26,10 @@ from .errors import (
     Problem,
     ServerError,
 )
+from .events import Event
 from .limits import Limits
 from .rules import DEFAULT_RULES, Rules
-from .streams import accumulate, wrap
+from .streams import accumulate, iter_events, wrap
 
 __all__ = [
     "DEFAULT_RULES",
@@ -40,6 +42,7 @@ __all__ = [
     "CompletionTokensDetails",
     "Custom",
     "DecodeError",
+    "Event",
     "Function",
     "FunctionCall",
     "IncompleteStreamError",
@@ -50,10 +53,12 @@ __all__ = [
     "PromptTokensDetails",
     "Rules",
     "ServerError",
+    "Timing",
     "TokenLogprob",
     "ToolCall",
     "TopLogprob",
     "Usage",
     "accumulate",
+    "iter_events",
     "wrap",
 ]

@@ -7,11 +7,13 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from math import inf
 
+from ._emit import EmittingReducer
 from ._freeze import freeze
 from ._reduce import Reducer, Status
 from ._schema import Names, find_schema, unknown_names
 from ._shortcut import Shortcut
 from ._sse import Event, EventParser, single_lines, split
+from ._timing import Clock, Stopwatch
 from ._wire import (
     Chunk,
     InvalidChunkError,
@@ -24,7 +26,7 @@ from ._wire import (
     is_chunk_like,
     read_chunk,
 )
-from .completion import ChatCompletion
+from .completion import ChatCompletion, Timing
 from .errors import (
     LOSSY_KINDS,
     AccumulatorError,
@@ -35,6 +37,8 @@ from .errors import (
     ProblemKind,
     ServerError,
 )
+from .events import DoneEvent
+from .events import Event as StreamEvent
 from .limits import DEFAULT_LIMITS, Limits
 from .partial import is_complete
 from .rules import DEFAULT_RULES, Rules
@@ -56,8 +60,15 @@ class Accumulator:
     any I/O.
 
     `rules` say how fields are merged, `limits` bound what a server can make it hold, `strict`
-    raises every problem as an exception at once, `shortcut=False` parses every chunk in full. Not
-    to be shared between threads without a lock.
+    raises every problem as an exception at once, `shortcut=False` parses every chunk in full.
+
+    `on_event` is called with each `Event` of what a call of input brought, once all of that is
+    applied; in strict mode before the exception. What it raises goes to the caller of that call:
+    nothing of the stream is lost, and the events behind come with the next call. With it every
+    chunk is parsed in full. `clock`, such as `time.monotonic`, is asked once at the start and once
+    for each call of input; `timing` is what came of it.
+
+    Not to be shared between threads without a lock.
 
     Source: SPEC sections 1 to 8.
     """
@@ -67,6 +78,8 @@ class Accumulator:
         "_by_line",
         "_counts",
         "_decode",
+        "_done_told",
+        "_emitter",
         "_event",
         "_limits",
         "_line_end",
@@ -76,7 +89,9 @@ class Accumulator:
         "_most_bytes",
         "_most_pending",
         "_names",
+        "_observed",
         "_offset",
+        "_on_event",
         "_one_chunk_waits",
         "_parser",
         "_problems",
@@ -86,6 +101,7 @@ class Accumulator:
         "_shapes_left",
         "_shortcut",
         "_size",
+        "_stopwatch",
         "_strict",
         "_untyped",
     )
@@ -97,13 +113,21 @@ class Accumulator:
         limits: Limits = DEFAULT_LIMITS,
         strict: bool = False,
         shortcut: bool = True,
+        on_event: Callable[[StreamEvent], object] | None = None,
+        clock: Clock | None = None,
     ) -> None:
         self._rules = rules
         self._limits = limits
         self._strict = strict
-        self._reducer = Reducer(rules, limits, self._report)
+        self._on_event = on_event
+        self._emitter = None if on_event is None else EmittingReducer(rules, limits, self._report)
+        self._done_told = False  # whether the last event was made
+        self._stopwatch = None if clock is None else Stopwatch(clock)
+        # Whether a call of input is to be timed, and events are to be handed out behind it.
+        self._observed = on_event is not None or clock is not None
+        self._reducer = self._emitter or Reducer(rules, limits, self._report)
         self._parser = EventParser()
-        self._may_shortcut = shortcut and not rules.moves
+        self._may_shortcut = shortcut and not rules.moves and on_event is None
         self._shortcut: Shortcut | None = None  # made once a stream is long enough to need it
         self._queue: Sequence[Event] = ()  # events behind one that raised
         self._problems: tuple[Problem, ...] = ()
@@ -139,6 +163,9 @@ class Accumulator:
 
         Raises TypeError for anything else, ValueError after `close`, LimitExceededError.
         """
+        if self._observed:
+            self._observe(self.feed, chunk)
+            return
         shortcut = self._shortcut
         if shortcut is not None:
             if shortcut.object is not None:
@@ -169,6 +196,9 @@ class Accumulator:
 
         Raises TypeError for text, ValueError after `close`, LimitExceededError.
         """
+        if self._observed:
+            self._observe(self.feed_sse, data)
+            return
         shortcut, parser = self._shortcut, self._parser
         if shortcut is not None and shortcut.single and not parser.size and type(data) is bytes:
             size = self._size + len(data)
@@ -202,6 +232,9 @@ class Accumulator:
 
         Raises TypeError for anything else, ValueError after `close`, LimitExceededError.
         """
+        if self._observed:
+            self._observe(self.feed_line, line)
+            return
         self._check_open()
         if isinstance(line, str):
             line = line.encode("utf-8", "surrogatepass")
@@ -245,6 +278,9 @@ class Accumulator:
         """End the input: an event without its blank line is read, too. Does nothing when called
         again.
         """
+        if self._observed:
+            self._observe(self.close)
+            return
         state = self._reducer.state
         if state.closed:
             return
@@ -256,6 +292,35 @@ class Accumulator:
         finally:
             self._reducer.close()
         self._raise_met()
+
+    def _observe(self, take: Callable[..., None], *data: object) -> None:
+        """Make a call of input; time it, and hand out the events of what it brought."""
+        stopwatch, state = self._stopwatch, self._reducer.state
+        now = 0.0 if stopwatch is None else stopwatch.read()
+        before, was_done = self._event, state.done
+        self._observed = False
+        try:
+            take(*data)
+        finally:
+            self._observed = True
+            if stopwatch is not None:
+                chunks = self._event - before - (state.done and not was_done)  # `[DONE]` is none
+                ended = self._reducer.ended or state.closed
+                stopwatch.lap(now, chunks, state, ended=ended)
+            self._hand_out()
+
+    def _hand_out(self) -> None:
+        emitter, on_event = self._emitter, self._on_event
+        if emitter is None or on_event is None:
+            return
+        status = self.status
+        if not self._done_told and (emitter.ended or emitter.state.closed) and status != "open":
+            self._done_told = True
+            emitter.events.append(
+                DoneEvent(status=status, timing=self.timing, snapshot=self.snapshot)
+            )
+        while emitter.events:
+            on_event(emitter.events.popleft())
 
     # --- output ---
 
@@ -273,6 +338,15 @@ class Accumulator:
     def problem_counts(self) -> Mapping[str, int]:
         """How many problems of each kind there were, those that are not kept included."""
         return {**self._counts}
+
+    @property
+    def timing(self) -> Timing | None:
+        """When the chunks came, None without a `clock`.
+
+        The clock is read once for each call of input, as it begins: the chunks of one read have no
+        gaps between them, and the first token is timed by the read that brought it.
+        """
+        return None if self._stopwatch is None else self._stopwatch.timing
 
     def snapshot(self) -> ChatCompletion:
         """Build the completion as far as it is known. It does not change afterwards."""
@@ -531,11 +605,14 @@ class Accumulator:
         self, kind: ProblemKind, message: str, path: str | None = None, detail: object = None
     ) -> None:
         self._counts[kind] = self._counts.get(kind, 0) + 1
-        if len(self._problems) < _MOST_PROBLEMS or self._strict:
+        emitter = self._emitter
+        if len(self._problems) < _MOST_PROBLEMS or self._strict or emitter is not None:
             problem = Problem(kind, message, self._event, self._offset, path, detail)
             if len(self._problems) < _MOST_PROBLEMS:
                 self._problems += (problem,)
             self._met = self._met or problem
+            if emitter is not None:
+                emitter.tell_problem(problem)
 
     def _raise_met(self) -> None:
         """In strict mode, raise the first problem of the chunk just applied."""

@@ -30,6 +30,7 @@ __all__ = [
     "FunctionCall",
     "Message",
     "PromptTokensDetails",
+    "Timing",
     "TokenLogprob",
     "TokenLogprobs",
     "ToolCall",
@@ -304,3 +305,21 @@ class ChatCompletion:
     def from_dict(cls, data: JsonObject) -> ChatCompletion:
         """Read the API's shape back. Raises ValueError that names each field that does not fit."""
         return _convert.from_dict(data, cls)
+
+
+@frozen(kw_only=True)
+class Timing:
+    """When the chunks of a stream came, in seconds of the clock that was given.
+
+    All counts from the making of the accumulator: `time_to_first_chunk`; `time_to_first_token`, the
+    first chunk that brought content, reasoning, a refusal, a fragment of a tool call or audio;
+    `duration`, until the stream ended. The gaps are between one chunk and the next, `gap_count` of
+    them; chunks of one read have none between them, and count as 0. None is not known (yet).
+    """
+
+    time_to_first_chunk: float | None = None
+    time_to_first_token: float | None = None
+    gap_count: int = 0
+    gap_mean: float | None = None
+    gap_max: float | None = None
+    duration: float | None = None

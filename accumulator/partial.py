@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 import msgspec
 
-__all__ = ["JsonScan", "is_complete"]
+__all__ = ["JsonScan", "PartialJson", "is_complete"]
 
 _decode = msgspec.json.Decoder(msgspec.Raw).decode
 _TOKEN = re.compile(r'\\.?|["{}\[\]]', re.DOTALL)
@@ -77,3 +77,44 @@ class JsonScan:
         if self._verdict is None:
             self._verdict = is_complete(text())
         return self._verdict
+
+
+class PartialJson:
+    """Reads a JSON text that is still growing: what is known of it so far.
+
+    It is read again once it has grown by a sixteenth, so that the cost stays linear; until then the
+    value is that of a little earlier. None is a text that is no JSON. Raises ImportError without
+    the extra `partial`.
+    """
+
+    __slots__ = ("_read_at", "_text", "_value")
+
+    def __init__(self) -> None:
+        self._text = bytearray()
+        self._read_at = 0  # how long the text was when it was last read
+        self._value: object = None
+
+    def push(self, fragment: str) -> None:
+        """Take in the next fragment of the text."""
+        self._text += fragment.encode("utf-8", "replace")
+
+    @property
+    def value(self) -> object:
+        """What is known of the text; an unfinished string at its end as far as it has come."""
+        if len(self._text) > self._read_at + self._read_at // 16:
+            self._read_at = len(self._text)
+            self._value = _read_partial(bytes(self._text))
+        return self._value
+
+
+def _read_partial(text: bytes) -> object:
+    try:
+        import jiter  # noqa: PLC0415  # an extra
+    except ImportError:
+        raise ImportError(
+            "unfinished JSON is read by jiter: pip install 'chunk-accumulator[partial]'"
+        ) from None
+    try:
+        return jiter.from_json(text, partial_mode="trailing-strings")
+    except ValueError:
+        return None

@@ -6,11 +6,14 @@ response of an HTTP client, known by its attributes: none of these libraries is 
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import (
+    AsyncGenerator,
     AsyncIterable,
     AsyncIterator,
     Callable,
     Coroutine,
+    Generator,
     Iterable,
     Iterator,
     Mapping,
@@ -32,8 +35,10 @@ from typing import (
 from ._accumulator import Accumulator
 from ._feeder import Feeder
 from ._reduce import Status
-from .completion import ChatCompletion
-from .errors import IncompleteStreamError, Problem
+from ._timing import Clock
+from .completion import ChatCompletion, Timing
+from .errors import AccumulatorError, IncompleteStreamError, Problem
+from .events import Event
 from .limits import DEFAULT_LIMITS, Limits
 from .rules import DEFAULT_RULES, Rules
 
@@ -46,6 +51,7 @@ __all__ = [
     "Framing",
     "WrappedStream",
     "accumulate",
+    "iter_events",
     "wrap",
 ]
 
@@ -61,6 +67,15 @@ class _Options(TypedDict, total=False):
     rules: Rules
     limits: Limits
     strict: bool
+
+
+class _Watching(_Options, total=False):
+    on_event: Callable[[Event], object] | None
+    clock: Clock | None
+
+
+class _Timed(_Options, total=False):
+    clock: Clock | None
 
 
 # --- what a type checker takes for a stream ---
@@ -130,13 +145,13 @@ def accumulate(
 
 
 @overload
-def wrap(stream: Text, **options: Unpack[_Options]) -> WrappedStream[Text]: ...
+def wrap(stream: Text, **options: Unpack[_Watching]) -> WrappedStream[Text]: ...
 @overload
-def wrap(stream: _Dual[T], **options: Unpack[_Options]) -> DualWrappedStream[T]: ...
+def wrap(stream: _Dual[T], **options: Unpack[_Watching]) -> DualWrappedStream[T]: ...
 @overload
-def wrap(stream: _Sync[T], **options: Unpack[_Options]) -> WrappedStream[T]: ...
+def wrap(stream: _Sync[T], **options: Unpack[_Watching]) -> WrappedStream[T]: ...
 @overload
-def wrap(stream: _Async[T], **options: Unpack[_Options]) -> AsyncWrappedStream[T]: ...
+def wrap(stream: _Async[T], **options: Unpack[_Watching]) -> AsyncWrappedStream[T]: ...
 def wrap(
     stream: Any,
     *,
@@ -144,12 +159,15 @@ def wrap(
     rules: Rules = DEFAULT_RULES,
     limits: Limits = DEFAULT_LIMITS,
     strict: bool = False,
+    on_event: Callable[[Event], object] | None = None,
+    clock: Clock | None = None,
 ) -> WrappedStream[Any] | AsyncWrappedStream[Any]:
     """Give a stream that hands out the same items, untouched, and accumulates them on the way.
 
     It is read like the stream itself; of a response the items are the pieces of its body. `with`
     and `async with` close it. `completion` and `snapshot()` are the result, `status` and `problems`
-    tell of it; its other attributes are those of the stream. The arguments are as for `accumulate`.
+    tell of it; its other attributes are those of the stream. The arguments are as for `accumulate`;
+    `on_event` and `clock` as for `Accumulator`, and `timing` is what came of the clock.
 
     What goes wrong in accumulating never stops the items: `completion` raises it.
 
@@ -170,7 +188,9 @@ def wrap(
         kind = AsyncWrappedStream
     elif aitems is None:
         kind = WrappedStream
-    accumulator = Accumulator(rules=rules, limits=limits, strict=strict)
+    accumulator = Accumulator(
+        rules=rules, limits=limits, strict=strict, on_event=on_event, clock=clock
+    )
     feeder = Feeder(accumulator, limits, lines=framing == "lines" and not bodies)
     return kind(stream, items, aitems, accumulator, feeder)
 
@@ -245,6 +265,11 @@ class _Wrapped(Generic[T_co]):
     def problems(self) -> tuple[Problem, ...]:
         """What was wrong with the stream: the first hundred problems, in order."""
         return self._accumulator.problems
+
+    @property
+    def timing(self) -> Timing | None:
+        """When the chunks came, None without a `clock`."""
+        return self._accumulator.timing
 
     @property
     def problem_counts(self) -> Mapping[str, int]:
@@ -412,3 +437,109 @@ def _is_bound_to_async(response: object) -> bool:
     """Tell by what it reads from whether an httpx Response is that of an async client."""
     source = getattr(response, "stream", None)
     return _has(source, "__aiter__") and not _has(source, "__iter__")
+
+
+# --- events ---
+
+
+# Any, as for `accumulate`.
+@overload
+def iter_events(stream: _Dual[object], **options: Unpack[_Timed]) -> Any: ...
+@overload
+def iter_events(
+    stream: _Sync[object], **options: Unpack[_Timed]
+) -> Generator[Event, None, None]: ...
+@overload
+def iter_events(
+    stream: _Async[object], **options: Unpack[_Timed]
+) -> AsyncGenerator[Event, None]: ...
+def iter_events(
+    stream: Any,
+    *,
+    framing: Framing = "body",
+    rules: Rules = DEFAULT_RULES,
+    limits: Limits = DEFAULT_LIMITS,
+    strict: bool = False,
+    clock: Clock | None = None,
+) -> Generator[Event, None, None] | AsyncGenerator[Event, None]:
+    """Read a stream to its end and close it; yield its typed events, async if the stream is.
+
+    The last event is always `done`, which has the completion and how the stream ended; a stream
+    that was cut off raises nothing. The events of what one item brought come together, before the
+    next item is read. The arguments are as for `accumulate`; `clock` as for `Accumulator`.
+
+    Raises the stream's own exceptions unchanged, LimitExceededError, and in strict mode what
+    `Accumulator.feed` raises, all of them after the events of what had arrived; TypeError for what
+    is no stream.
+
+        for event in iter_events(client.chat.completions.create(stream=True, **request)):
+            match event.type:
+                case "content.delta":
+                    print(event.delta, end="", flush=True)
+                case "tool_calls.function.arguments.done":
+                    start(event.name, json.loads(event.arguments))
+                case "done":
+                    save(event.completion)
+
+    The stream is closed as soon as the generator is: use `contextlib.aclosing` to leave an async
+    one early.
+    """
+    events: deque[Event] = deque()
+    wrapped = wrap(
+        stream,
+        framing=framing,
+        rules=rules,
+        limits=limits,
+        strict=strict,
+        on_event=events.append,
+        clock=clock,
+    )
+    if isinstance(wrapped, AsyncWrappedStream) and (
+        not isinstance(wrapped, DualWrappedStream) or _is_bound_to_async(stream)
+    ):
+        return _aevents(wrapped, events)
+    return _events(wrapped, events)
+
+
+def _events(stream: WrappedStream[object], events: deque[Event]) -> Generator[Event, None, None]:
+    try:
+        with stream:
+            for _ in stream:
+                while events:
+                    yield events.popleft()
+                if stream._error is not None:
+                    break
+    except Exception:
+        yield from _rest(stream, events)
+        raise
+    yield from _rest(stream, events)
+    if stream._error is not None:
+        raise stream._error
+
+
+async def _aevents(
+    stream: AsyncWrappedStream[object], events: deque[Event]
+) -> AsyncGenerator[Event, None]:
+    try:
+        async with stream:
+            async for _ in stream:
+                while events:
+                    yield events.popleft()
+                if stream._error is not None:
+                    break
+    except Exception:
+        for event in _rest(stream, events):
+            yield event
+        raise
+    for event in _rest(stream, events):
+        yield event
+    if stream._error is not None:
+        raise stream._error
+
+
+def _rest(stream: _Wrapped[object], events: deque[Event]) -> Iterator[Event]:
+    """End a stream that a limit or strict mode stopped, too, and give the events left."""
+    with suppress(AccumulatorError):
+        stream._accumulator.close()
+    while events:
+        yield events.popleft()

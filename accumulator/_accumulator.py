@@ -296,7 +296,7 @@ class Accumulator:
     def _observe(self, take: Callable[..., None], *data: object) -> None:
         """Make a call of input; time it, and hand out the events of what it brought."""
         stopwatch, state = self._stopwatch, self._reducer.state
-        now = 0.0 if stopwatch is None else stopwatch.read()
+        now = 0.0 if stopwatch is None or state.closed else stopwatch.read()
         before, was_done = self._event, state.done
         self._observed = False
         try:

@@ -132,7 +132,6 @@ class EmittingReducer(Reducer):
 
     __slots__ = (
         "_choice",
-        "_finished",
         "_held",
         "_in_thinking",
         "_index",
@@ -152,7 +151,6 @@ class EmittingReducer(Reducer):
         self._held: dict[int, Held] = {}
         self._in_thinking = 0
         self._usage: Usage | None = None
-        self._finished = False
 
     # --- transitions of the stream ---
 
@@ -184,9 +182,7 @@ class EmittingReducer(Reducer):
             self._tell_half(text)
 
     def _finish(self) -> None:
-        if self._finished:
-            return
-        self._finished = True
+        """End what is not ended yet; again it does nothing."""
         for _, choice in sorted(self._told.items()):
             self._end_choice(choice)
         if "x_groq" in (self.state.extra or ()):  # stands in for usage where there is none

@@ -14,10 +14,11 @@ The rules that hold for every stream:
   another call arrives while the call's own arguments are a complete JSON object, list or string.
   Every call has one; of the rest only what brought something has one.
 - The deltas of a text joined are the value of the completion. Those before its `.done` joined are
-  the value of the `.done`. These differ only if the server went on after it, against the protocol:
-  such text comes as more deltas, after the finish reason with the problem `content_after_finish`,
-  and the `.done` is not repeated. What a server begins after the finish reason has its `.done` at
-  the next finish reason, or at the end.
+  the value of the `.done`. These two differ only if the server goes on after it, against the
+  protocol: what comes then is told by more deltas, after the finish reason with the problem
+  `content_after_finish`, and the `.done` is not repeated. So is the U+FFFD for half a surrogate
+  pair that stays alone, which is known only at the stream's end. What a server begins after the
+  finish reason has its `.done` at the next one, or at the end.
 - `done` comes once, last.
 
 What has no event of its own (annotations, the deprecated `function_call`, vendor fields, and fields

@@ -6,6 +6,7 @@ import asyncio
 import json
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Sequence
 from contextlib import aclosing, closing
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ from accumulator import (
     LimitExceededError,
     Limits,
     ServerError,
+    Timing,
     iter_events,
 )
 from accumulator.events import DoneEvent, Event
@@ -154,9 +156,19 @@ def test_the_events_of_an_item_come_before_the_next_is_awaited() -> None:
 
 @both
 def test_the_clock_is_read_for_each_item(source: type[Source], read: Read) -> None:
-    times: list[int] = []
-    read(source(CHUNKS), clock=lambda: times.append(0) or 0.0)
-    assert len(times) == 5  # at the start, for each item, and for the end
+    clock = count()
+    events, _ = read(source(CHUNKS), clock=lambda: next(clock))
+    last = events[-1]
+    assert isinstance(last, DoneEvent)
+    # 0 at the start, 1 to 3 for the items, 4 for the end.
+    assert last.timing == Timing(
+        time_to_first_chunk=1,
+        time_to_first_token=1,
+        gap_count=2,
+        gap_mean=1,
+        gap_max=1,
+        duration=4,
+    )
 
 
 @both

@@ -27,10 +27,11 @@ from .errors import (
     Problem,
     ServerError,
 )
+from .events import Event
 from .limits import Limits
 from .replay import split
 from .rules import DEFAULT_RULES, Rules
-from .streams import StreamEnd, accumulate, wrap
+from .streams import StreamEnd, accumulate, iter_events, wrap
 
 __all__ = [
     "DEFAULT_RULES",
@@ -43,6 +44,7 @@ __all__ = [
     "CompletionTokensDetails",
     "Custom",
     "DecodeError",
+    "Event",
     "Function",
     "FunctionCall",
     "IncompleteStreamError",
@@ -61,6 +63,7 @@ __all__ = [
     "TopLogprob",
     "Usage",
     "accumulate",
+    "iter_events",
     "split",
     "wrap",
 ]

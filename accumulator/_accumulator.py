@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from math import inf
 
+from ._emit import EmittingReducer
 from ._freeze import freeze
 from ._intake import Intake
 from ._problems import ProblemLog, Run
@@ -12,8 +13,9 @@ from ._reader import is_chunk_like
 from ._reduce import Reducer, Status
 from ._shortcut import Shortcut
 from ._sse import Event, EventParser, single_lines, split
+from ._timing import Clock, Stopwatch
 from ._wire import Chunk
-from .completion import ChatCompletion
+from .completion import ChatCompletion, Timing
 from .errors import (
     LOSSY_KINDS,
     AccumulatorError,
@@ -23,6 +25,8 @@ from .errors import (
     Problem,
     ServerError,
 )
+from .events import DoneEvent
+from .events import Event as StreamEvent
 from .limits import DEFAULT_LIMITS, Limits
 from .partial import is_complete
 from .rules import DEFAULT_RULES, Rules
@@ -41,24 +45,36 @@ class Accumulator:
     any I/O.
 
     `rules` say how fields are merged, `limits` bound what a server can make it hold, `strict`
-    raises every problem as an exception at once, `shortcut=False` parses every chunk in full. Not
-    to be shared between threads without a lock.
+    raises every problem as an exception at once, `shortcut=False` parses every chunk in full.
+
+    `on_event` is called with each `Event` of what a call of input brought, once all of that is
+    applied; in strict mode before the exception. What it raises goes to the caller of that call:
+    nothing of the stream is lost, and the events behind come with the next call. With it every
+    chunk is parsed in full. `clock`, such as `time.monotonic`, is asked once at the start and once
+    for each call of input; `timing` is what came of it.
+
+    Not to be shared between threads without a lock.
 
     Source: SPEC sections 1 to 8.
     """
 
     __slots__ = (
         "_by_line",
+        "_done_told",
+        "_emitter",
         "_intake",
         "_line_end",
         "_line_start",
         "_log",
         "_may_shortcut",
         "_most_pending",
+        "_observed",
+        "_on_event",
         "_one_chunk_waits",
         "_parser",
         "_queue",
         "_shortcut",
+        "_stopwatch",
         "_strict",
     )
 
@@ -69,12 +85,25 @@ class Accumulator:
         limits: Limits = DEFAULT_LIMITS,
         strict: bool = False,
         shortcut: bool = True,
+        on_event: Callable[[StreamEvent], object] | None = None,
+        clock: Clock | None = None,
     ) -> None:
         log = self._log = ProblemLog(strict=strict)
-        self._intake = Intake(rules, limits, Reducer(rules, limits, log.report), log)
+        self._on_event = on_event
+        self._emitter: EmittingReducer | None = None
+        if on_event is not None:
+            self._emitter = EmittingReducer(rules, limits, log.report)
+            log.tell = self._emitter.tell_problem
+        self._done_told = False  # whether the last event was made
+        self._stopwatch = None if clock is None else Stopwatch(clock)
+        # Whether a call of input is to be timed, and events are to be handed out behind it.
+        self._observed = on_event is not None or clock is not None
+        self._intake = Intake(
+            rules, limits, self._emitter or Reducer(rules, limits, log.report), log
+        )
         self._strict = strict
         self._parser = EventParser()
-        self._may_shortcut = shortcut and not rules.moves
+        self._may_shortcut = shortcut and not rules.moves and on_event is None
         self._shortcut: Shortcut | None = None  # made once a stream is long enough to need it
         self._queue: Sequence[Event] = ()  # events behind one that raised
         self._most_pending = inf if limits.event_bytes is None else limits.event_bytes
@@ -91,6 +120,9 @@ class Accumulator:
 
         Raises TypeError for anything else, ValueError after `close`, LimitExceededError.
         """
+        if self._observed:
+            self._observe(self.feed, chunk)
+            return
         shortcut, intake = self._shortcut, self._intake
         if shortcut is not None:
             if shortcut.object is not None:
@@ -123,6 +155,9 @@ class Accumulator:
 
         Raises TypeError for text, ValueError after `close`, LimitExceededError.
         """
+        if self._observed:
+            self._observe(self.feed_sse, data)
+            return
         shortcut, parser, intake = self._shortcut, self._parser, self._intake
         if shortcut is not None and shortcut.ready and type(data) is bytes:
             size = intake.size + len(data)
@@ -154,6 +189,9 @@ class Accumulator:
 
         Raises TypeError for anything else, ValueError after `close`, LimitExceededError.
         """
+        if self._observed:
+            self._observe(self.feed_line, line)
+            return
         self._check_open()
         if isinstance(line, str):
             line = line.encode("utf-8", "surrogatepass")
@@ -212,6 +250,9 @@ class Accumulator:
         """End the input: an event without its blank line is read, too. Does nothing when called
         again.
         """
+        if self._observed:
+            self._observe(self.close)
+            return
         reducer = self._intake.reducer
         if reducer.state.closed:
             return
@@ -227,6 +268,35 @@ class Accumulator:
         finally:
             reducer.close()
         self._raise_met()
+
+    def _observe(self, take: Callable[..., None], *data: object) -> None:
+        """Make a call of input; time it, and hand out the events of what it brought."""
+        stopwatch, reducer, log = self._stopwatch, self._intake.reducer, self._log
+        now = 0.0 if stopwatch is None or reducer.state.closed else stopwatch.read()
+        before, was_done = log.event, reducer.state.done
+        self._observed = False
+        try:
+            take(*data)
+        finally:
+            self._observed = True
+            if stopwatch is not None:
+                # `[DONE]` is an event, but no chunk.
+                chunks = log.event - before - (reducer.state.done and not was_done)
+                stopwatch.lap(now, chunks, reducer.state, ended=not reducer.reading)
+            self._hand_out()
+
+    def _hand_out(self) -> None:
+        emitter, on_event = self._emitter, self._on_event
+        if emitter is None or on_event is None:
+            return
+        status = self.status
+        if not self._done_told and not emitter.reading and status != "open":
+            self._done_told = True
+            emitter.events.append(
+                DoneEvent(status=status, timing=self.timing, snapshot=self.snapshot)
+            )
+        while emitter.events:
+            on_event(emitter.events.popleft())
 
     # --- output ---
 
@@ -244,6 +314,15 @@ class Accumulator:
     def problem_counts(self) -> Mapping[str, int]:
         """How many problems of each kind there were, those that are not kept included."""
         return {kind: count for kind, count in (self._log.counts or {}).items()}  # noqa: C416  # wider keys
+
+    @property
+    def timing(self) -> Timing | None:
+        """When the chunks came, None without a `clock`.
+
+        The clock is read once for each call of input, as it begins: the chunks of one read have no
+        gaps between them, and the first token is timed by the read that brought it.
+        """
+        return None if self._stopwatch is None else self._stopwatch.timing
 
     def snapshot(self) -> ChatCompletion:
         """Build the completion as far as it is known. It does not change afterwards."""

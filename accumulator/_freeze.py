@@ -38,7 +38,15 @@ from .completion import (
     Usage,
 )
 
-__all__ = ["freeze"]
+__all__ = [
+    "freeze",
+    "freeze_audio",
+    "freeze_call",
+    "freeze_choice",
+    "freeze_token",
+    "freeze_tokens",
+    "freeze_usage",
+]
 
 T = TypeVar("T")
 JsonObject = dict[str, object]
@@ -56,10 +64,12 @@ def freeze(state: State) -> ChatCompletion:
         id=_else(state.id, extra, "id", str),
         created=_else(state.created, extra, "created", int),
         model=_else(state.model, extra, "model", str),
-        choices=tuple(_choice(index, choice) for index, choice in sorted(state.choices.items())),
+        choices=tuple(
+            freeze_choice(index, choice) for index, choice in sorted(state.choices.items())
+        ),
         service_tier=_else(state.service_tier, extra, "service_tier", str),
         system_fingerprint=_else(state.system_fingerprint, extra, "system_fingerprint", str),
-        usage=None if usage is None else _usage(usage),
+        usage=None if usage is None else freeze_usage(usage),
         moderation=_else(
             None if state.moderation is None else _object(state.moderation),
             extra,
@@ -70,7 +80,7 @@ def freeze(state: State) -> ChatCompletion:
     )
 
 
-def _choice(index: int, state: ChoiceState) -> Choice:
+def freeze_choice(index: int, state: ChoiceState) -> Choice:
     extra = _object(state.extra)
     return Choice(
         index=index,
@@ -102,17 +112,17 @@ def _message(state: ChoiceState) -> Message:
         reasoning_content=_else(_string(state.reasoning_content), extra, "reasoning_content", str),
         tool_calls=None if state.calls is None else _tool_calls(state.calls),
         function_call=None if state.function_call is None else _function_call(state.function_call),
-        audio=None if state.audio is None else _audio(state.audio),
+        audio=None if state.audio is None else freeze_audio(state.audio),
         annotations=None if annotations is None else tuple(annotations),
         extra=extra,
     )
 
 
 def _tool_calls(state: CallsState) -> tuple[ToolCall, ...]:
-    return tuple(_tool_call(call) for call in sorted(state.items, key=lambda call: call.order))
+    return tuple(freeze_call(call) for call in sorted(state.items, key=lambda call: call.order))
 
 
-def _tool_call(state: CallState) -> ToolCall:
+def freeze_call(state: CallState) -> ToolCall:
     function, custom = state.function, state.custom
     return ToolCall(
         id=state.id,
@@ -139,7 +149,7 @@ def _function_call(state: FunctionState) -> FunctionCall:
     )
 
 
-def _audio(state: AudioState) -> Audio:
+def freeze_audio(state: AudioState) -> Audio:
     return Audio(
         id=state.id,
         data=None if state.data is None else base64.b64encode(state.data).decode(),
@@ -151,26 +161,26 @@ def _audio(state: AudioState) -> Audio:
 
 def _logprobs(state: LogprobsState) -> ChoiceLogprobs:
     return ChoiceLogprobs(
-        content=None if state.content is None else _tokens(state.content),
-        refusal=None if state.refusal is None else _tokens(state.refusal),
+        content=None if state.content is None else freeze_tokens(state.content),
+        refusal=None if state.refusal is None else freeze_tokens(state.refusal),
         extra=_object(state.extra),
     )
 
 
-def _tokens(state: TokensState) -> TokenLogprobs:
+def freeze_tokens(state: TokensState) -> TokenLogprobs:
     # The list of runs only grows, so its first entries can be shared until someone looks.
     runs, until = state.runs, len(state.runs)
     return TokenLogprobs(
         state.count,
         lambda: tuple(
-            _token(token)
+            freeze_token(token)
             for run in islice(runs, until)
             for token in (run.read() if isinstance(run, wire.UnreadTokens) else run)
         ),
     )
 
 
-def _token(token: wire.TokenLogprob) -> TokenLogprob:
+def freeze_token(token: wire.TokenLogprob) -> TokenLogprob:
     top = token.top_logprobs
     return TokenLogprob(
         token=token.token,
@@ -190,7 +200,7 @@ def _top(token: wire.TopLogprob) -> TopLogprob:
     )
 
 
-def _usage(state: wire.Usage) -> Usage:
+def freeze_usage(state: wire.Usage) -> Usage:
     prompt, completion, total = state.prompt_tokens, state.completion_tokens, state.total_tokens
     if prompt is not None and completion is not None:
         # Split usage: the totals that came with each half are only that half's.

@@ -10,7 +10,7 @@ from attrs import frozen
 
 from ._accumulator import Accumulator
 from ._feeder import Feeder
-from .completion import ChatCompletion
+from .completion import ChatCompletion, Timing
 from .errors import IncompleteStreamError, Problem
 
 __all__ = ["Observer", "OnEnd", "StreamEnd", "StreamStatus", "cause_of", "check", "report"]
@@ -23,7 +23,8 @@ class StreamEnd:
     """How the reading of a stream ended: what `wrap` and `tap` hand to `on_end`, once.
 
     `completion` is whole or partial. `error` is what the source or the loop raised, else what
-    `Accumulator.completion` raises, else None. `status` is, by the first line that holds:
+    `Accumulator.completion` raises, else None. `timing` is None without a `clock`. `status` is, by
+    the first line that holds:
 
     | status      | the stream                                                                  |
     |-------------|-----------------------------------------------------------------------------|
@@ -43,6 +44,7 @@ class StreamEnd:
     status: Literal["complete", "truncated", "failed", "cancelled"]
     problems: tuple[Problem, ...]
     error: BaseException | None
+    timing: Timing | None = None
 
 
 OnEnd: TypeAlias = Callable[[StreamEnd], object]
@@ -149,6 +151,7 @@ class Observer:
             status=status,
             problems=self.accumulator.problems,
             error=error,
+            timing=self.accumulator.timing,
         )
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 from msgspec import Struct
 
@@ -41,7 +41,7 @@ class Run(Struct, gc=False):
 class ProblemLog:
     """Records problems under the event that is being read."""
 
-    __slots__ = ("_strict", "counts", "event", "met", "offset", "problems", "run")
+    __slots__ = ("_strict", "counts", "event", "met", "offset", "problems", "run", "tell")
 
     def __init__(self, *, strict: bool = False) -> None:
         self._strict = strict
@@ -50,6 +50,7 @@ class ProblemLog:
         self.run: Run | None = None  # which knows the offset if the event is one of it
         self.problems: tuple[Problem, ...] = ()
         self.counts: dict[ProblemKind, int] | None = None
+        self.tell: Callable[[Problem], None] | None = None  # somebody who wants each of them
         self.met: Problem | None = None  # if strict, the first since somebody asked
 
     def start_event(self, offset: int | None) -> None:
@@ -66,7 +67,7 @@ class ProblemLog:
             self.counts = {}
         self.counts[kind] = self.counts.get(kind, 0) + 1
         is_kept = len(self.problems) < _MOST_PROBLEMS
-        if not is_kept and not self._strict:
+        if not is_kept and not self._strict and self.tell is None:
             return
         if self.run is not None:
             self.offset = self.run.offset(self.run.count(self.event) - 1)
@@ -75,6 +76,8 @@ class ProblemLog:
             self.problems += (problem,)
         if self._strict:
             self.met = self.met or problem
+        if self.tell is not None:
+            self.tell(problem)
 
     def take_met(self) -> Problem | None:
         """In strict mode, give the first problem since the last call."""

@@ -32,9 +32,11 @@ __all__ = [
     "IndexedList",
     "LogprobsState",
     "Reducer",
+    "Report",
     "State",
     "Status",
     "TokensState",
+    "is_whole",
 ]
 
 Status = Literal["open", "complete", "truncated", "failed"]
@@ -204,6 +206,7 @@ class Reducer:
         """`[DONE]` was read."""
         self.state.done = True
         self.reading = False
+        self._end_halves()
 
     def fail(self, error: object) -> None:
         """The server sent an error in place of the rest."""
@@ -213,11 +216,16 @@ class Reducer:
         self.reading = False
         self.state.error = error
         self._report("server_error", f"the server sent an error: {_brief(error)}", None, error)
+        self._end_halves()
 
     def close(self) -> None:
         """No more input will come."""
         self.state.closed = True
         self.reading = False
+        self._end_halves()
+
+    def _end_halves(self) -> None:
+        """Nothing can complete the halves of surrogate pairs that are held back any more."""
         for text in self._halved.values():
             text.half = ""
             text.append("\ufffd")
@@ -494,7 +502,7 @@ class Reducer:
             if held is not None and calls.items[held].id == id_:
                 return held, None
             # Some servers give every call of an answer the same id.
-            restart = index is not None and held is None and name and _is_whole(calls.items[known])
+            restart = index is not None and held is None and name and is_whole(calls.items[known])
             return (None if restart else known), None
         if index is not None:
             if held is None:
@@ -750,7 +758,7 @@ def _another_name(call: CallState, name: str) -> str | None:
     return None
 
 
-def _is_whole(call: CallState) -> bool:
+def is_whole(call: CallState) -> bool:
     """Tell whether the arguments so far are complete JSON."""
     named = call.named
     text = named.text
@@ -764,7 +772,7 @@ def _is_whole(call: CallState) -> bool:
 def _may_be_followed(call: CallState, name: str) -> bool:
     """Tell whether a fragment with another id and this name starts a new call."""
     if call.named.text:
-        return _is_whole(call)
+        return is_whole(call)
     return not (call.named.name and call.named.name.equals(name))
 
 

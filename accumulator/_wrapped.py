@@ -11,7 +11,7 @@ from weakref import WeakSet
 
 from ._observer import Observer, StreamStatus, cause_of, report
 from ._responses import Found, is_bound_to_async
-from .completion import ChatCompletion
+from .completion import ChatCompletion, Timing
 from .errors import Problem
 
 __all__ = ["AsyncWrappedStream", "DualWrappedStream", "WrappedStream"]
@@ -71,6 +71,11 @@ class _Wrapped(Generic[T_co]):
     def problem_counts(self) -> Mapping[str, int]:
         """How many problems of each kind there were, those that are not kept included."""
         return self._observer.accumulator.problem_counts
+
+    @property
+    def timing(self) -> Timing | None:
+        """When the chunks came, None without a `clock`."""
+        return self._observer.accumulator.timing
 
     def __getattr__(self, name: str) -> Any:
         # SDK users ask a stream for its `response`. `_source` is not there yet while it is made.

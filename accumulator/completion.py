@@ -343,11 +343,12 @@ class ChatCompletion:
 
 @frozen(kw_only=True)
 class Timing:
-    """When a stream's chunks came: seconds by the injected clock, None for what never happened.
+    """When the chunks of a stream came, in seconds of the clock that was given.
 
-    `time_to_first_chunk` and `time_to_first_token` (the first chunk that brings content) count from
-    the start, `duration` to the end. Between `n` chunks there are `gap_count` = n - 1 gaps;
-    `gap_mean` and `gap_max` are None without any.
+    All counts from the making of the accumulator: `time_to_first_chunk`; `time_to_first_token`, the
+    first chunk that brought content, reasoning, a refusal, a fragment of a tool call or audio;
+    `duration`, until the stream ended. The gaps are between one chunk and the next, `gap_count` of
+    them; chunks of one read have none between them, and count as 0. None is not known (yet).
     """
 
     time_to_first_chunk: float | None = None

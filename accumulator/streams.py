@@ -6,7 +6,18 @@ response of an HTTP client, known by its attributes: none of these libraries is 
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterable, AsyncIterator, Coroutine, Iterable, Iterator
+from collections import deque
+from collections.abc import (
+    AsyncGenerator,
+    AsyncIterable,
+    AsyncIterator,
+    Callable,
+    Coroutine,
+    Generator,
+    Iterable,
+    Iterator,
+)
+from contextlib import suppress
 from typing import (
     TYPE_CHECKING,
     Any,
@@ -23,8 +34,11 @@ from ._accumulator import Accumulator
 from ._feeder import ChunkEventFeeder, Feeder
 from ._observer import Observer, OnEnd, StreamEnd, StreamStatus
 from ._responses import find, is_bound_to_async
+from ._timing import Clock
 from ._wrapped import AsyncWrappedStream, DualWrappedStream, WrappedStream
 from .completion import ChatCompletion
+from .errors import AccumulatorError
+from .events import Event
 from .limits import DEFAULT_LIMITS, Limits
 from .rules import DEFAULT_RULES, Rules
 
@@ -42,6 +56,7 @@ __all__ = [
     "StreamStatus",
     "WrappedStream",
     "accumulate",
+    "iter_events",
     "wrap",
 ]
 
@@ -58,11 +73,13 @@ class Reading(TypedDict, total=False):
     rules: Rules
     limits: Limits
     strict: bool
+    clock: Clock | None
 
 
 class Options(Reading, total=False):
     """The keywords of `wrap`, for a function that hands its own on to it."""
 
+    on_event: Callable[[Event], object] | None
     on_end: OnEnd | None
 
 
@@ -140,14 +157,16 @@ def wrap(
     rules: Rules = DEFAULT_RULES,
     limits: Limits = DEFAULT_LIMITS,
     strict: bool = False,
+    clock: Clock | None = None,
+    on_event: Callable[[Event], object] | None = None,
     on_end: OnEnd | None = None,
 ) -> WrappedStream[Any] | AsyncWrappedStream[Any]:
     """Give a stream that hands out the same items, untouched, and accumulates them on the way.
 
     Items that are bytes or text are a body, SSE or JSON, in pieces cut anywhere; with
     `framing="lines"` each is a line. All other items are chunks, or openai's events with a chunk
-    in them. Of a response the items are the pieces of its body. `rules`, `limits` and `strict` are
-    those of `Accumulator`.
+    in them. Of a response the items are the pieces of its body. `rules`, `limits`, `strict`,
+    `clock` and `on_event` are those of `Accumulator`; `timing` is what came of the clock.
 
     It is read like the stream itself; `with` and `async with` close it. `completion` and
     `snapshot()` are the result, `status` and `problems` tell of it; its other attributes are those
@@ -168,7 +187,9 @@ def wrap(
         kind = AsyncWrappedStream
     elif found.aitems is None:
         kind = WrappedStream
-    accumulator = Accumulator(rules=rules, limits=limits, strict=strict)
+    accumulator = Accumulator(
+        rules=rules, limits=limits, strict=strict, clock=clock, on_event=on_event
+    )
     feeder = (ChunkEventFeeder if found.has_events else Feeder)(
         accumulator, limits, lines=framing == "lines" and not found.is_body
     )
@@ -192,3 +213,111 @@ async def _aread(stream: AsyncWrappedStream[object]) -> ChatCompletion:
             if stream._observer.error is not None:
                 break
     return stream.completion
+
+
+# --- events ---
+
+
+# Any, as for `accumulate`.
+@overload
+def iter_events(stream: _Dual[object], **options: Unpack[Reading]) -> Any: ...
+@overload
+def iter_events(
+    stream: _Sync[object], **options: Unpack[Reading]
+) -> Generator[Event, None, None]: ...
+@overload
+def iter_events(
+    stream: _Async[object], **options: Unpack[Reading]
+) -> AsyncGenerator[Event, None]: ...
+def iter_events(
+    stream: Any,
+    *,
+    framing: Framing = "body",
+    rules: Rules = DEFAULT_RULES,
+    limits: Limits = DEFAULT_LIMITS,
+    strict: bool = False,
+    clock: Clock | None = None,
+) -> Generator[Event, None, None] | AsyncGenerator[Event, None]:
+    """Read a stream to its end and close it; yield its typed events, async if the stream is.
+
+    The last event is always `done`, which has the completion and how the stream ended; a stream
+    that was cut off raises nothing. The events of what one item brought come together, before the
+    next item is read. The arguments are as for `accumulate`; `clock` as for `Accumulator`.
+
+    Raises the stream's own exceptions unchanged, LimitExceededError, and in strict mode what
+    `Accumulator.feed` raises, all of them after the events of what had arrived; TypeError for what
+    is no stream.
+
+        for event in iter_events(client.chat.completions.create(stream=True, **request)):
+            match event.type:
+                case "content.delta":
+                    print(event.delta, end="", flush=True)
+                case "tool_calls.function.arguments.done":
+                    start(event.name, json.loads(event.arguments))
+                case "done":
+                    save(event.completion)
+
+    The stream is closed as soon as the generator is: use `contextlib.aclosing` to leave an async
+    one early.
+    """
+    events: deque[Event] = deque()
+    wrapped = wrap(
+        stream,
+        framing=framing,
+        rules=rules,
+        limits=limits,
+        strict=strict,
+        on_event=events.append,
+        clock=clock,
+    )
+    if isinstance(wrapped, AsyncWrappedStream) and (
+        not isinstance(wrapped, DualWrappedStream) or is_bound_to_async(stream)
+    ):
+        return _aevents(wrapped, events)
+    return _events(wrapped, events)
+
+
+def _events(stream: WrappedStream[object], events: deque[Event]) -> Generator[Event, None, None]:
+    try:
+        with stream:
+            for _ in stream:
+                while events:
+                    yield events.popleft()
+                if stream._observer.error is not None:
+                    break
+    except Exception:
+        yield from _rest(stream, events)
+        raise
+    yield from _rest(stream, events)
+    if stream._observer.error is not None:
+        raise stream._observer.error
+
+
+async def _aevents(
+    stream: AsyncWrappedStream[object], events: deque[Event]
+) -> AsyncGenerator[Event, None]:
+    try:
+        async with stream:
+            async for _ in stream:
+                while events:
+                    yield events.popleft()
+                if stream._observer.error is not None:
+                    break
+    except Exception:
+        for event in _rest(stream, events):
+            yield event
+        raise
+    for event in _rest(stream, events):
+        yield event
+    if stream._observer.error is not None:
+        raise stream._observer.error
+
+
+def _rest(
+    stream: WrappedStream[object] | AsyncWrappedStream[object], events: deque[Event]
+) -> Iterator[Event]:
+    """End a stream that a limit or strict mode stopped, too, and give the events left."""
+    with suppress(AccumulatorError):
+        stream._observer.accumulator.close()
+    while events:
+        yield events.popleft()

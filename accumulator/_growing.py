@@ -1,0 +1,55 @@
+"""A text that is still growing, as it was at an earlier time: what events look back on."""
+
+from __future__ import annotations
+
+from attrs import frozen
+
+from ._text import Text
+from .partial import PartialJson
+
+__all__ = ["Growing", "Then"]
+
+
+class Growing:
+    """Gives a text as it was at any length. Texts only grow, so a length is a point in time."""
+
+    __slots__ = ("_partial", "_pushed", "text")
+
+    def __init__(self, text: Text | None = None) -> None:
+        self.text = text
+        self._partial: PartialJson | None = None  # made once somebody looks
+        self._pushed = 0  # how much of the text it has
+
+    def until(self, length: int) -> str:
+        return str(self.text)[:length] if length else ""
+
+    def parsed(self, length: int, fragment: str) -> object:
+        """Give what is known of the JSON text at a length, where it ended in `fragment`.
+
+        Whoever looks at every event in turn pays for each fragment once. Looking back at an
+        earlier one starts afresh.
+        """
+        partial = self._partial
+        if partial is None or length < self._pushed:
+            partial = PartialJson()
+            partial.push(self.until(length))
+            if length < self._pushed:
+                return partial.value
+            self._partial = partial
+        elif self._pushed == length - len(fragment):
+            partial.push(fragment)
+        else:
+            partial.push(self.until(length)[self._pushed :])
+        self._pushed = length
+        return partial.value
+
+
+@frozen
+class Then:
+    """A growing text at one time: its first `length` characters."""
+
+    growing: Growing
+    length: int
+
+    def __str__(self) -> str:
+        return self.growing.until(self.length)

@@ -1,0 +1,207 @@
+"""What the events of a stream have to add up to, whatever the stream is."""
+
+from __future__ import annotations
+
+import base64
+from collections import Counter
+from collections.abc import Sequence
+from itertools import pairwise
+
+from accumulator import Accumulator, ChatCompletion
+from accumulator import events as ev
+from accumulator.completion import Audio, Choice, Message
+from accumulator.events import Event
+
+Key = tuple[object, ...]
+
+
+def events_of(pieces: Sequence[bytes]) -> tuple[Accumulator, list[Event]]:
+    """Feed the pieces of a body to its end, and collect its events."""
+    events: list[Event] = []
+    acc = Accumulator(on_event=events.append)
+    for piece in pieces:
+        acc.feed_sse(piece)
+    acc.close()
+    return acc, events
+
+
+def shown(events: Sequence[Event]) -> list[object]:
+    """Show events with what is only put together when looked at."""
+    return [
+        (event, getattr(event, "snapshot", None), getattr(event, "name", None))
+        if event.type != "done"
+        else (event, event.completion.to_dict())
+        for event in events
+    ]
+
+
+class Sums:
+    """Adds up deltas, and holds each `.done` against the sum as it comes."""
+
+    def __init__(self) -> None:
+        self.texts: dict[Key, str] = {}
+        self.data: dict[int, bytes] = {}
+        self.tokens: dict[Key, list[object]] = {}
+        self.done: dict[Key, object] = {}
+
+    def add(self, event: Event) -> None:
+        assert "done" not in {kind for (kind, *_) in self.done}, "an event after the last"
+        if isinstance(event, (ev.UsageEvent, ev.ProblemEvent)):
+            return
+        if isinstance(event, ev.DoneEvent):
+            self._end(("done",), event)
+            return
+        if isinstance(event, ev.ChoiceDoneEvent):
+            assert event.choice.index == event.choice_index
+            self._end((event.type, event.choice_index), event)
+            return
+        self._add_of_choice(event)
+
+    def _add_of_choice(self, event: Event) -> None:
+        kind = event.type.rpartition(".")[0]
+        choice: int = getattr(event, "choice_index")  # noqa: B009  # what is left all have
+        key: Key = (kind, choice)
+        match event:
+            case (
+                ev.FunctionToolCallArgumentsDeltaEvent()
+                | ev.CustomToolCallInputDeltaEvent()
+                | ev.FunctionToolCallArgumentsDoneEvent()
+                | ev.CustomToolCallInputDoneEvent()
+            ):
+                key = (*key, event.index)
+            case ev.ReasoningDeltaEvent() | ev.ReasoningDoneEvent():
+                key = (*key, event.field)
+            case _:
+                pass
+        match event:
+            case ev.AudioDeltaEvent():
+                assert event.data or event.transcript
+                self.data[choice] = self.data.get(choice, b"") + (event.data or b"")
+                self.texts[key] = self.texts.get(key, "") + (event.transcript or "")
+                assert _heard(event.snapshot) == (self.data[choice], self.texts[key])
+            case ev.AudioDoneEvent():
+                heard = (self.data.get(choice, b""), self.texts.get(key, ""))
+                self._end(key, _heard(event.audio), heard)
+            case (
+                ev.LogprobsContentDeltaEvent(content=run)
+                | ev.LogprobsRefusalDeltaEvent(refusal=run)
+            ):
+                assert run
+                tokens = self.tokens[key] = [*self.tokens.get(key, []), *run]
+                assert list(event.snapshot) == tokens
+            case (
+                ev.LogprobsContentDoneEvent(content=run) | ev.LogprobsRefusalDoneEvent(refusal=run)
+            ):
+                self._end(key, list(run), self.tokens[key])
+            case (
+                ev.ContentDeltaEvent()
+                | ev.RefusalDeltaEvent()
+                | ev.ReasoningDeltaEvent()
+                | ev.FunctionToolCallArgumentsDeltaEvent()
+                | ev.CustomToolCallInputDeltaEvent()
+            ):
+                assert event.delta or (len(key) == 3 and key not in self.texts)
+                self.texts[key] = self.texts.get(key, "") + event.delta
+                assert event.snapshot == self.texts[key]
+            case ev.ContentDoneEvent(content=text) | ev.RefusalDoneEvent(refusal=text):
+                self._end(key, text, self.texts[key])
+            case ev.ReasoningDoneEvent(reasoning=text):
+                self._end(key, text, self.texts[key])
+            case ev.FunctionToolCallArgumentsDoneEvent(arguments=text):
+                self._end(key, text, self.texts[key])
+            case ev.CustomToolCallInputDoneEvent(input=text):
+                self._end(key, text, self.texts[key])
+            case _:
+                raise AssertionError(event)
+
+    def _end(self, key: Key, value: object, told: object = None) -> None:
+        assert key not in self.done, f"a second {key}"
+        assert told is None or value == told, key
+        self.done[key] = value
+
+
+def check(acc: Accumulator, events: Sequence[Event]) -> None:
+    """Hold the events of a closed stream against its completion."""
+    completion, sums = acc.snapshot(), Sums()
+    for event in events:
+        sums.add(event)
+    last = events[-1]
+    assert isinstance(last, ev.DoneEvent)
+    assert (last.status, last.completion) == (acc.status, completion)
+    problems = [event.problem for event in events if event.type == "problem"]
+    assert problems[:100] == [*acc.problems]
+    usages = [event.usage for event in events if event.type == "usage"]
+    assert (usages[-1] if usages else None) == completion.usage
+    assert not any(a == b for a, b in pairwise(usages))
+    _check_choices(completion, sums)
+    late = {"content_after_finish", "lone_surrogate"} & {problem.kind for problem in problems}
+    if not late:
+        for key, value in sums.done.items():
+            if key[0] in ("content", "refusal", "reasoning"):
+                assert value == sums.texts[key]
+
+
+def _check_choices(completion: ChatCompletion, sums: Sums) -> None:
+    expected: dict[Key, str] = {}
+    calls: Counter[Key] = Counter()
+    for choice in completion.choices:
+        assert ("choice.done", choice.index) in sums.done
+        expected |= _texts_of(choice.index, choice.message)
+        for call in choice.message.tool_calls or ():
+            if call.function is not None:
+                calls["function", choice.index, call.function.arguments or ""] += 1
+            if call.custom is not None:
+                calls["custom", choice.index, call.custom.input or ""] += 1
+        if choice.message.audio is not None:
+            assert ("audio", choice.index) in sums.done
+            data, words = _heard(choice.message.audio)
+            assert data == sums.data.get(choice.index, b"")
+            expected["audio", choice.index] = words
+        _check_tokens(choice, sums)
+    told_calls: Counter[Key] = Counter()
+    told: dict[Key, str] = {}
+    for key, text in sums.texts.items():
+        kind = str(key[0]).split(".")
+        if kind[0] == "tool_calls":
+            told_calls[kind[1], key[1], text] += 1
+            assert key in sums.done
+        elif text:
+            told[key] = text
+            assert key in sums.done
+    assert told == {key: text for key, text in expected.items() if text}
+    assert told_calls == calls
+
+
+def _check_tokens(choice: Choice, sums: Sums) -> None:
+    for name in ("content", "refusal"):
+        tokens = list(getattr(choice.logprobs, name, None) or ())
+        key = (f"logprobs.{name}", choice.index)
+        assert sums.tokens.get(key, []) == tokens
+        assert (key in sums.done) == bool(tokens)
+
+
+def _texts_of(index: int, message: Message) -> dict[Key, str]:
+    content, thinking = message.content or "", ""
+    if not isinstance(content, str):
+        parts = [part for part in content if isinstance(part, dict)]
+        content = "".join(map(_text, (part for part in parts if part.get("type") == "text")))
+        thinking = "".join(map(_text, (part for part in parts if part.get("type") == "thinking")))
+    return {
+        ("content", index): content,
+        ("refusal", index): message.refusal or "",
+        ("reasoning", index, "reasoning"): message.reasoning or "",
+        ("reasoning", index, "reasoning_content"): message.reasoning_content or "",
+        ("reasoning", index, "thinking"): thinking,
+    }
+
+
+def _text(part: object) -> str:
+    if not isinstance(part, dict) or part.get("type") not in ("text", "thinking"):
+        return ""
+    thinking = part.get("thinking") if part["type"] == "thinking" else None
+    inner = "".join(map(_text, thinking)) if isinstance(thinking, list) else thinking or ""
+    return str(part.get("text") or "") + str(inner)
+
+
+def _heard(audio: Audio) -> tuple[bytes, str]:
+    return base64.b64decode(audio.data or ""), audio.transcript or ""

@@ -1,0 +1,539 @@
+"""Typed events: whatever the stream, they add up to its completion."""
+
+from __future__ import annotations
+
+import importlib
+import json
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from strategies import CHOICES, ODD_STREAMS, bodies, cut, rendered
+from telling import check, events_of, shown
+from test_conformance import CASES, DONE, Case, encode, every_case
+from typing_extensions import assert_never
+
+from accumulator import (
+    Accumulator,
+    AccumulatorError,
+    LimitExceededError,
+    Limits,
+)
+from accumulator import events as ev
+from accumulator.events import Event
+
+HAS_JITER = importlib.util.find_spec("jiter") is not None
+needs_jiter = pytest.mark.skipif(not HAS_JITER, reason="the extra `partial` is not installed")
+Chunk = dict[str, object]
+
+
+def delta(fields: Chunk, **choice: object) -> Chunk:
+    return {"choices": [{"index": 0, "delta": fields, **choice}]}
+
+
+def call(index: int, arguments: str | None = None, **fields: object) -> Chunk:
+    return {"index": index, "function": {"arguments": arguments}, **fields}
+
+
+def told(chunks: Sequence[object]) -> list[Event]:
+    """Feed chunks to their end, and check and return their events."""
+    events: list[Event] = []
+    acc = Accumulator(on_event=events.append)
+    for chunk in chunks:
+        acc.feed(chunk)
+    acc.close()
+    check(acc, events)
+    return events
+
+
+def types(events: Sequence[Event]) -> list[str]:
+    return [event.type for event in events]
+
+
+# --- the laws, over every stream there is ---
+
+
+@every_case
+def test_events_add_up_to_the_completion(case: Case) -> None:
+    acc, events = events_of([case.data])
+    check(acc, events)
+    assert acc.snapshot().to_dict() == case.completion
+    assert (acc.status, [p.kind for p in acc.problems]) == (case.status, case.problems)
+
+
+@every_case
+def test_one_byte_at_a_time_gives_the_same_events(case: Case) -> None:
+    _, whole = events_of([case.data])
+    _, in_bytes = events_of([case.data[i : i + 1] for i in range(len(case.data))])
+    assert shown(in_bytes) == shown(whole)
+
+
+@pytest.mark.parametrize("case", [c for c in CASES if c.body is None], ids=lambda case: case.name)
+def test_chunks_and_lines_give_the_same_events(case: Case) -> None:
+    by_line: list[Event] = []
+    by_chunk: list[Event] = []
+    lines, chunks = Accumulator(on_event=by_line.append), Accumulator(on_event=by_chunk.append)
+    for chunk in case.chunks:
+        lines.feed_line(b"data: " + encode(chunk))
+        lines.feed_line(b"")
+        if chunk == DONE:
+            chunks.feed_line(DONE)
+        else:
+            chunks.feed(encode(chunk))
+    for acc, events in ((lines, by_line), (chunks, by_chunk)):
+        acc.close()
+        check(acc, events)
+
+    def without_problems(events: list[Event]) -> list[object]:
+        return shown([event for event in events if event.type != "problem"])  # these have offsets
+
+    assert without_problems(by_line) == without_problems(by_chunk)
+    _, by_body = events_of([case.data])
+    assert without_problems(by_line) == without_problems(by_body)
+
+
+def test_events_of_recorded_streams_add_up(corpus_stream: Path) -> None:
+    body = corpus_stream.read_bytes()
+    acc, events = events_of([body])
+    check(acc, events)
+    _, in_pieces = events_of([body[i : i + 61] for i in range(0, len(body), 61)])
+    assert in_pieces == events
+    plain = Accumulator()
+    plain.feed_sse(body)
+    plain.close()
+    assert plain.snapshot() == acc.snapshot()
+    assert plain.problems == acc.problems
+
+
+@given(st.data(), bodies(ODD_STREAMS))
+def test_any_stream_in_any_cut_gives_the_same_events(data: st.DataObject, body: bytes) -> None:
+    acc, events = events_of([body])
+    check(acc, events)
+    _, in_pieces = events_of(data.draw(cut(body)))
+    assert shown(in_pieces) == shown(events)
+
+
+@given(bodies(ODD_STREAMS))
+def test_events_change_nothing_else(body: bytes) -> None:
+    plain, (acc, _) = Accumulator(), events_of([body])
+    plain.feed_sse(body)
+    plain.close()
+    assert acc.snapshot().to_dict() == plain.snapshot().to_dict()
+    assert (acc.status, acc.problems) == (plain.status, plain.problems)
+
+
+@given(st.lists(CHOICES, min_size=1, max_size=6))
+def test_interleaving_choices_changes_only_the_order_of_events(choices: list[Chunk]) -> None:
+    indexed = [{**choice, "index": choice.get("index", 0), "usage": None} for choice in choices]
+    one_by_one = told([{"choices": [choice]} for choice in indexed])
+    in_order = sorted(indexed, key=lambda choice: str(choice["index"]))
+    grouped = told([{"choices": [choice]} for choice in in_order])
+    together = told([{"choices": indexed}])
+    for index in {choice["index"] for choice in indexed}:
+        expected = of_choice(one_by_one, index)
+        assert of_choice(grouped, index) == expected
+        assert of_choice(together, index) == expected
+
+
+def of_choice(events: list[Event], index: object) -> list[object]:
+    return shown([event for event in events if getattr(event, "choice_index", None) == index])
+
+
+TEXTS: dict[str, Callable[[str], Chunk]] = {
+    "content": lambda text: {"content": text},
+    "refusal": lambda text: {"refusal": text},
+    "reasoning": lambda text: {"reasoning": text},
+    "reasoning_content": lambda text: {"reasoning_content": text},
+    "transcript": lambda text: {"audio": {"transcript": text}},
+    "arguments": lambda text: {"tool_calls": [call(0, text)]},
+    "input": lambda text: {"tool_calls": [{"index": 0, "custom": {"input": text}}]},
+    "text part": lambda text: {"content": [{"type": "text", "text": text}]},
+    "thinking": lambda text: {"content": [{"type": "thinking", "thinking": text}]},
+    "thinking part": lambda text: {
+        "content": [{"type": "thinking", "thinking": [{"type": "text", "text": text}]}]
+    },
+}
+
+
+@pytest.mark.parametrize("field", TEXTS.values(), ids=TEXTS)
+@pytest.mark.parametrize("end", ["\ude00b", ""], ids=["joined", "left alone"])
+def test_a_pair_that_is_cut_is_one_character_in_the_events(
+    field: Callable[[str], Chunk], end: str
+) -> None:
+    chunks = [delta(field("a\ud83d")), delta(field("")), delta(field(end)), delta({"content": ""})]
+    events = told(chunks)
+    deltas = [getattr(e, "delta", getattr(e, "transcript", None)) for e in events]
+    assert [text for text in deltas if text] == ["a", "😀b" if end else "\ufffd"]
+    (done,) = [e for e in events if e.type.endswith(".done") and e.type != "choice.done"]
+    values = ("content", "refusal", "reasoning", "arguments", "input", "audio")
+    value = next(getattr(done, name) for name in values if hasattr(done, name))
+    assert getattr(value, "transcript", value) == ("a😀b" if end else "a\ufffd")
+
+
+def test_half_a_pair_held_back_survives_the_change_to_parts() -> None:
+    events = told(
+        [
+            delta({"content": "a\ud83d"}),
+            delta({"content": [{"type": "text", "text": "\ude00"}, {"type": "image_url"}]}),
+            delta({"content": "b\ud83d"}),
+        ]
+    )
+    texts = [event.delta for event in events if event.type == "content.delta"]
+    assert texts == ["a", "😀", "b", "\ufffd"]
+
+
+# --- when a `.done` comes ---
+
+
+def place(events: list[Event], type_: str, index: int) -> int:
+    return next(
+        i
+        for i, event in enumerate(events)
+        if event.type == type_ and getattr(event, "index", None) == index
+    )
+
+
+FUNCTION = "tool_calls.function.arguments"
+# fragments of calls (index, arguments), and which of them lets the first call be done
+DONE_BY: dict[str, tuple[list[tuple[int, str]], int | None]] = {
+    "another call starts": ([(0, "{}"), (1, "")], 1),
+    "another call starts, blanks behind": ([(0, "{} "), (1, "")], 1),
+    "the other call starts before it is whole": ([(0, "{"), (1, "{}"), (0, "}"), (1, " ")], 3),
+    "it is not whole": ([(0, "{"), (1, "{}")], None),
+    "a string is whole": ([(0, '"x"'), (1, "")], 1),
+    "a number could go on": ([(0, "1"), (1, ""), (0, "2")], None),
+    "no arguments": ([(0, ""), (1, "")], None),
+    "no other call": ([(0, "{}")], None),
+}
+
+
+@pytest.mark.parametrize(("fragments", "at"), DONE_BY.values(), ids=DONE_BY)
+def test_a_call_is_done_when_it_is_whole_and_another_goes_on(
+    fragments: list[tuple[int, str]], at: int | None
+) -> None:
+    chunks = [delta({"tool_calls": [call(*fragment)]}) for fragment in fragments]
+    events: list[Event] = []
+    acc = Accumulator(on_event=events.append)
+    for number, chunk in enumerate(chunks):
+        acc.feed(chunk)
+        dones = [e.index for e in events if e.type == "tool_calls.function.arguments.done"]
+        assert (0 in dones) == (at is not None and number >= at)
+    acc.feed(delta({}, finish_reason="tool_calls"))
+    dones = [e.index for e in events if e.type == "tool_calls.function.arguments.done"]
+    assert sorted(dones) == sorted({index for index, _ in fragments})
+    acc.close()
+    check(acc, events)
+
+
+def test_a_call_is_done_before_the_fragment_that_shows_it() -> None:
+    events = told([delta({"tool_calls": [call(0, "{}", id="a"), call(1, "[", id="b")]})])
+    assert place(events, f"{FUNCTION}.done", 0) < place(events, f"{FUNCTION}.delta", 1)
+
+
+def test_every_call_is_announced_by_a_delta_and_told_by_name() -> None:
+    (first, *rest) = told(
+        [
+            delta({"tool_calls": [{"index": 3, "id": "a", "function": {"name": "get"}}]}),
+            delta({"tool_calls": [{"index": 3, "function": {"name": "_it"}}]}),
+        ]
+    )
+    assert isinstance(first, ev.FunctionToolCallArgumentsDeltaEvent)
+    assert (first.index, first.id, first.name, first.delta) == (0, "a", "get", "")
+    (done,) = [e for e in rest if isinstance(e, ev.FunctionToolCallArgumentsDoneEvent)]
+    assert (done.index, done.id, done.name, done.arguments) == (0, "a", "get_it", "")
+
+
+def test_calls_that_the_server_numbers_alike_are_told_apart() -> None:
+    chunks = [
+        delta({"tool_calls": [{"index": 0, "id": i, "function": {"name": i, "arguments": "{}"}}]})
+        for i in ("a", "b", "c")
+    ]
+    calls = [e for e in told(chunks) if e.type == "tool_calls.function.arguments.done"]
+    assert [(e.index, e.id) for e in calls] == [(0, "a"), (1, "b"), (2, "c")]
+
+
+def test_what_comes_after_the_finish_reason_is_told_and_no_done_is_repeated() -> None:
+    events = told(
+        [
+            delta({"content": "Hi"}, finish_reason="stop"),
+            delta({"content": " there"}),
+            delta({"refusal": "No"}, finish_reason="stop"),
+            delta({"reasoning": "Hm"}),
+        ]
+    )
+    assert types(events) == [
+        "content.delta",
+        "content.done",
+        "choice.done",
+        "problem",
+        "content.delta",
+        "problem",
+        "refusal.delta",
+        "refusal.done",
+        "problem",
+        "reasoning.delta",
+        "reasoning.done",
+        "done",
+    ]
+
+
+def test_azures_late_filter_results_are_in_the_completion_of_done() -> None:
+    events = told(
+        [
+            delta({"content": "Hi"}, finish_reason="stop"),
+            {"choices": [{"index": 0, "content_filter_results": {"hate": False}}]},
+        ]
+    )
+    (choice,) = [e for e in events if isinstance(e, ev.ChoiceDoneEvent)]
+    assert (choice.finish_reason, choice.choice.extra) == ("stop", {})
+    last = events[-1]
+    assert isinstance(last, ev.DoneEvent)
+    assert last.completion.choices[0].extra == {"content_filter_results": {"hate": False}}
+
+
+ENDS: dict[str, tuple[bytes, str]] = {
+    "[DONE]": (b"data: [DONE]\n\n", "complete"),
+    "an error event": (b'event: error\ndata: {"message": "no"}\n\n', "failed"),
+    "an error chunk": (b'data: {"error": {"message": "no"}}\n\n', "failed"),
+}
+
+
+@pytest.mark.parametrize(("end", "status"), ENDS.values(), ids=ENDS)
+def test_done_comes_as_soon_as_the_stream_ends(end: bytes, status: str) -> None:
+    events: list[Event] = []
+    acc = Accumulator(on_event=events.append)
+    acc.feed_sse(rendered([delta({"content": "a\ud83d"})]) + end)
+    before = shown(events)
+    last = events[-1]
+    assert isinstance(last, ev.DoneEvent)
+    assert last.status == status
+    assert last.completion.choices[0].message.content == "a\ufffd"
+    acc.close()
+    acc.close()
+    assert shown(events) == before
+
+
+def test_usage_is_told_when_it_changes() -> None:
+    counts = [{"prompt_tokens": 3}, {"prompt_tokens": 3}, {"completion_tokens": 2}]
+    events = told([{"choices": [], "usage": usage} for usage in counts])
+    usages = [event.usage for event in events if event.type == "usage"]
+    assert [usage.total_tokens for usage in usages] == [None, 5]
+
+
+def test_problems_too_many_to_be_kept_are_told() -> None:
+    events: list[Event] = []
+    acc = Accumulator(on_event=events.append)
+    for _ in range(150):
+        acc.feed("no json")
+    assert len(acc.problems) == 100
+    assert types(events) == ["problem"] * 150
+
+
+# --- snapshots, and unfinished JSON ---
+
+
+def test_a_snapshot_is_that_of_its_event_whenever_it_is_looked_at() -> None:
+    token = {"token": "x", "logprob": -1.0}
+    chunks = [delta({"content": text}, logprobs={"content": [token]}) for text in "abc" * 20]
+    events = told(chunks)
+    deltas = [event for event in events if isinstance(event, ev.ContentDeltaEvent)]
+    assert [event.snapshot for event in reversed(deltas)] == [
+        ("abc" * 20)[:length] for length in range(60, 0, -1)
+    ]
+    tokens = [event for event in events if isinstance(event, ev.LogprobsContentDeltaEvent)]
+    assert [len(event.snapshot) for event in tokens] == [*range(1, 61)]
+
+
+def test_events_are_frozen() -> None:
+    for event in told([delta({"content": "a"}, finish_reason="stop")]):
+        with pytest.raises(AttributeError):
+            event.type = "content.delta"  # type: ignore[misc]  # that is the point
+
+
+@needs_jiter
+@pytest.mark.parametrize("arguments", [True, False], ids=["arguments", "content"])
+def test_parsed_is_what_is_known_of_unfinished_json(arguments: bool) -> None:
+    pieces = ['{"city": "Par', 'is", "days": [1, ', "2]", "}"]
+    seen: list[object] = []
+
+    def look(event: Event) -> None:
+        if isinstance(event, (ev.ContentDeltaEvent, ev.FunctionToolCallArgumentsDeltaEvent)):
+            seen.append(event.parsed)
+
+    acc = Accumulator(on_event=look)
+    for piece in pieces:
+        acc.feed(delta({"tool_calls": [call(0, piece)]} if arguments else {"content": piece}))
+    assert seen[0] in ({}, {"city": "Par"})
+    assert seen[2] == {"city": "Paris", "days": [1, 2]}
+
+
+@needs_jiter
+def test_parsed_can_be_looked_at_in_any_order() -> None:
+    events = told([delta({"content": text}) for text in ["[1,", "22,", "333,", "4444]"]])
+    deltas = [event for event in events if isinstance(event, ev.ContentDeltaEvent)]
+    known: list[object] = [[1], [1, 22], [1, 22, 333], [1, 22, 333, 4444]]
+    for order in ([0, 3, 1, 2], [2, 0], [3, 3], [0, 1, 2, 3]):
+        assert [deltas[i].parsed for i in order] == [known[i] for i in order]
+
+
+@needs_jiter
+def test_parsed_of_text_that_is_no_json_is_none() -> None:
+    events = told([delta({"content": text}) for text in ["Hello, ", "world"]])
+    assert [e.parsed for e in events if isinstance(e, ev.ContentDeltaEvent)] == [None, None]
+
+
+# --- what goes wrong ---
+
+
+def test_a_chunk_that_a_limit_refuses_tells_nothing() -> None:
+    events: list[Event] = []
+    acc = Accumulator(on_event=events.append, limits=Limits(choices=1, tool_calls=1))
+    acc.feed(delta({"content": "a"}))
+    before = types(events)
+    two_choices = {"choices": [{"index": 1, "delta": {"content": "b"}}]}
+    two_calls = delta({"content": "b", "tool_calls": [call(0, "{}"), call(1, "{}")]})
+    for chunk in (two_choices, two_calls, json.dumps(two_choices), json.dumps(two_calls)):
+        with pytest.raises(LimitExceededError):
+            acc.feed(chunk)
+    assert types(events) == before
+    acc.feed(delta({"content": "c"}))
+    acc.close()
+    check(acc, events)
+
+
+def test_a_limit_inside_a_read_tells_what_stands_before_it() -> None:
+    events: list[Event] = []
+    acc = Accumulator(on_event=events.append, limits=Limits(choices=1))
+    other = {"choices": [{"index": 1, "delta": {"content": "b"}}]}
+    with pytest.raises(LimitExceededError):
+        acc.feed_sse(rendered([delta({"content": "a"}), other, delta({"content": "c"})]))
+    assert types(events) == ["content.delta"]
+    acc.feed_sse(b"")
+    acc.close()
+    check(acc, events)
+    assert [e.delta for e in events if isinstance(e, ev.ContentDeltaEvent)] == ["a", "c"]
+
+
+@given(bodies(ODD_STREAMS))
+def test_strict_mode_tells_before_it_raises(body: bytes) -> None:
+    events: list[Event] = []
+    acc = Accumulator(on_event=events.append, strict=True)
+    for _ in range(40):  # what stands behind an event that raised is read by the next call
+        count = len(events)
+        try:
+            acc.feed_sse(b"" if count else body)
+            acc.close()
+        except AccumulatorError as error:
+            assert error.problem in [e.problem for e in events[count:] if e.type == "problem"]
+        except ValueError:
+            break  # closed by a close that raised
+    check(acc, events)
+
+
+class Boom(Exception):
+    pass
+
+
+@pytest.mark.parametrize("form", ["body", "chunks", "lines"])
+def test_what_the_callback_raises_reaches_the_caller_and_loses_nothing(form: str) -> None:
+    case = next(case for case in CASES if case.name == "ends-tool-call-after-finish")
+    events: list[Event] = []
+
+    def fail(event: Event) -> None:
+        events.append(event)
+        raise Boom
+
+    acc = Accumulator(on_event=fail)
+    feeds: dict[str, Callable[[object], None]] = {
+        "body": lambda chunk: acc.feed_sse(rendered([chunk])),
+        "chunks": acc.feed,
+        "lines": lambda chunk: acc.feed_line(encode(chunk)),
+    }
+    for chunk in [chunk for chunk in case.chunks if chunk != DONE]:
+        with pytest.raises(Boom):
+            feeds[form](chunk)
+    for _ in range(20):
+        try:
+            acc.close()
+        except Boom:
+            continue
+        break
+    check(acc, events)
+    assert acc.snapshot().to_dict() == case.completion
+
+
+def test_the_callback_may_look_and_close() -> None:
+    events: list[Event] = []
+
+    def look(event: Event) -> None:
+        events.append(event)
+        acc.snapshot()
+        acc.close()
+
+    acc = Accumulator(on_event=look)
+    acc.feed(delta({"content": "a"}))
+    check(acc, events)
+
+
+# --- the closed union, for type checkers ---
+
+
+def brought(event: Event) -> object:
+    """Name every event; mypy finds one that is missing."""
+    match event:
+        case ev.ContentDeltaEvent() | ev.RefusalDeltaEvent() | ev.ReasoningDeltaEvent():
+            return event.delta
+        case ev.ContentDoneEvent():
+            return event.content
+        case ev.RefusalDoneEvent():
+            return event.refusal
+        case ev.ReasoningDoneEvent():
+            return event.reasoning
+        case ev.FunctionToolCallArgumentsDeltaEvent() | ev.CustomToolCallInputDeltaEvent():
+            return event.delta
+        case ev.FunctionToolCallArgumentsDoneEvent():
+            return event.arguments
+        case ev.CustomToolCallInputDoneEvent():
+            return event.input
+        case ev.LogprobsContentDeltaEvent() | ev.LogprobsContentDoneEvent():
+            return event.content
+        case ev.LogprobsRefusalDeltaEvent() | ev.LogprobsRefusalDoneEvent():
+            return event.refusal
+        case ev.AudioDeltaEvent():
+            return event.data
+        case ev.AudioDoneEvent():
+            return event.audio
+        case ev.ChoiceDoneEvent():
+            return event.choice
+        case ev.UsageEvent():
+            return event.usage
+        case ev.ProblemEvent():
+            return event.problem
+        case ev.DoneEvent():
+            return event.completion
+    assert_never(event)
+
+
+def brought_by_type(event: Event) -> object:
+    """Tell a few events by their `type`; mypy knows the class then."""
+    if event.type == "content.delta":
+        return event.parsed
+    if event.type == "tool_calls.custom.input.done":
+        return event.input
+    if event.type == "audio.delta":
+        return event.transcript
+    return None
+
+
+def test_types_are_one_to_a_class() -> None:
+    classes = [
+        getattr(ev, name) for name in ev.__all__ if name.endswith("Event") and name != "Event"
+    ]
+    literals = [cls.__attrs_attrs__.type.default for cls in classes]
+    assert len(set(literals)) == len(classes) == 20
+    assert {cls.__name__ for cls in classes} == set(ev.__all__) - {"Event", "ReasoningField"}
+    events = told([delta({"content": "a"}, finish_reason="stop")])
+    assert [brought(event) for event in events[:2]] == ["a", "a"]
+    assert brought_by_type(events[1]) is None

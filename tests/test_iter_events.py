@@ -1,0 +1,371 @@
+"""`iter_events`: every kind of stream, and every way to leave it."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Sequence
+from contextlib import aclosing, closing
+from itertools import count
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+from strategies import rendered
+from test_openai import STREAMS, deviation, openai, serving
+from test_openai import rendered as rendered_to_the_end
+
+from accumulator import (
+    Accumulator,
+    DecodeError,
+    LimitExceededError,
+    Limits,
+    ServerError,
+    Timing,
+    iter_events,
+)
+from accumulator.events import DoneEvent, Event
+
+Chunk = dict[str, object]
+
+
+def delta(text: str, **choice: object) -> Chunk:
+    return {"choices": [{"index": 0, "delta": {"content": text}, **choice}]}
+
+
+CHUNKS: list[Chunk] = [delta("Hel"), delta("lo"), delta("", finish_reason="stop")]
+BODY = rendered([*CHUNKS]) + b"data: [DONE]\n\n"
+TYPES = ["content.delta", "content.delta", "content.done", "choice.done", "done"]
+
+
+class Source:
+    """A stream of items, sync or async, that may fail at its end, and counts how often it is
+    closed.
+    """
+
+    def __init__(self, items: Iterable[object], error: Exception | None = None) -> None:
+        self.items = iter(items)
+        self.error = error
+        self.closed = 0
+        self.read = 0
+
+    def next(self, stop: Exception) -> object:
+        for item in self.items:
+            self.read += 1
+            return item
+        raise self.error or stop
+
+
+class SyncSource(Source):
+    def __iter__(self) -> Iterator[object]:
+        return self
+
+    def __next__(self) -> object:
+        return self.next(StopIteration())
+
+    def close(self) -> None:
+        self.closed += 1
+
+
+class AsyncSource(Source):
+    def __aiter__(self) -> AsyncIterator[object]:
+        return self
+
+    async def __anext__(self) -> object:
+        await asyncio.sleep(0)
+        return self.next(StopAsyncIteration())
+
+    async def aclose(self) -> None:
+        self.closed += 1
+
+
+Read = Callable[..., tuple[list[Event], Exception | None]]
+
+
+def read_sync(stream: Any, **options: Any) -> tuple[list[Event], Exception | None]:
+    events: list[Event] = []
+    try:
+        for event in iter_events(stream, **options):
+            events.append(event)
+    except Exception as error:
+        return events, error
+    return events, None
+
+
+def read_async(stream: Any, **options: Any) -> tuple[list[Event], Exception | None]:
+    events: list[Event] = []
+
+    async def read() -> None:
+        async for event in iter_events(stream, **options):
+            events.append(event)
+
+    try:
+        asyncio.run(read())
+    except Exception as error:
+        return events, error
+    return events, None
+
+
+both = pytest.mark.parametrize(
+    ("source", "read"), [(SyncSource, read_sync), (AsyncSource, read_async)], ids=["sync", "async"]
+)
+FORMS: dict[str, tuple[Sequence[object], dict[str, object]]] = {
+    "chunks": (CHUNKS, {}),
+    "body": ([BODY], {}),
+    "body in bytes": ([BODY[i : i + 1] for i in range(len(BODY))], {}),
+    "text": ([BODY.decode()], {}),
+    "lines": (BODY.splitlines(), {"framing": "lines"}),
+    "JSON Lines": (["\n".join(map(json.dumps, CHUNKS))], {}),
+}
+
+
+@both
+@pytest.mark.parametrize(("items", "options"), FORMS.values(), ids=FORMS)
+def test_every_form_of_a_stream(
+    source: type[Source], read: Read, items: Sequence[object], options: dict[str, object]
+) -> None:
+    stream = source(items)
+    events, error = read(stream, **options)
+    assert error is None
+    assert [event.type for event in events] == TYPES
+    last = events[-1]
+    assert isinstance(last, DoneEvent)
+    assert last.status == "complete"
+    assert last.completion.choices[0].message.content == "Hello"
+    assert last.timing is None
+    assert stream.closed == 1
+
+
+# The finish reason is in the third chunk; only the end of the source tells that it was the last.
+WHEN = list(zip(TYPES, [1, 2, 3, 3, 3], strict=True))
+
+
+def test_the_events_of_an_item_come_before_the_next_is_read() -> None:
+    stream = SyncSource(CHUNKS)
+    assert [(event.type, stream.read) for event in iter_events(stream)] == WHEN
+
+
+def test_the_events_of_an_item_come_before_the_next_is_awaited() -> None:
+    async def read() -> list[tuple[str, int]]:
+        stream = AsyncSource(CHUNKS)
+        return [(event.type, stream.read) async for event in iter_events(stream)]
+
+    assert asyncio.run(read()) == WHEN
+
+
+@both
+def test_the_clock_is_read_for_each_item(source: type[Source], read: Read) -> None:
+    clock = count()
+    events, _ = read(source(CHUNKS), clock=lambda: next(clock))
+    last = events[-1]
+    assert isinstance(last, DoneEvent)
+    # 0 at the start, 1 to 3 for the items, 4 for the end.
+    assert last.timing == Timing(
+        time_to_first_chunk=1,
+        time_to_first_token=1,
+        gap_count=2,
+        gap_mean=1,
+        gap_max=1,
+        duration=4,
+    )
+
+
+@both
+def test_a_stream_that_is_cut_off_ends_with_done(source: type[Source], read: Read) -> None:
+    events, error = read(source(CHUNKS[:2]))
+    last = events[-1]
+    assert isinstance(last, DoneEvent)
+    assert (error, last.status) == (None, "truncated")
+    assert [event.type for event in events] == TYPES
+
+
+class Reset(Exception):
+    pass
+
+
+@both
+def test_an_error_of_the_source_comes_after_the_events(source: type[Source], read: Read) -> None:
+    stream = source(CHUNKS[:2], reset := Reset())
+    events, error = read(stream)
+    assert error is reset
+    assert [event.type for event in events] == TYPES
+    assert stream.closed == 1
+
+
+STOPS: dict[str, tuple[dict[str, object], object, type[Exception]]] = {
+    "a limit": ({"limits": Limits(choices=1)}, {"choices": [{"index": 1}]}, LimitExceededError),
+    "strict mode": ({"strict": True}, "{no json}", DecodeError),
+    "strict mode, failed": ({"strict": True}, {"error": "no"}, ServerError),
+}
+
+
+@both
+@pytest.mark.parametrize(("options", "item", "kind"), STOPS.values(), ids=STOPS)
+def test_what_stops_the_reading_comes_after_the_events(
+    source: type[Source],
+    read: Read,
+    options: dict[str, object],
+    item: object,
+    kind: type[Exception],
+) -> None:
+    text = item if isinstance(item, str) else json.dumps(item)
+    stream = source([json.dumps(CHUNKS[0]) + "\n", text + "\n", BODY])
+    events, error = read(stream, **options)
+    assert type(error) is kind
+    found = [event.type for event in events if event.type != "problem"]
+    assert found == ["content.delta", "content.done", "choice.done", "done"]
+    assert (stream.closed, stream.read) == (1, 2)
+
+
+def test_leaving_the_loop_closes_the_source() -> None:
+    stream = SyncSource(CHUNKS)
+    with closing(iter_events(stream)) as events:
+        next(events)
+    assert (stream.closed, stream.read) == (1, 1)
+
+
+def test_leaving_the_async_loop_closes_the_source() -> None:
+    stream = AsyncSource(CHUNKS)
+
+    async def read() -> None:
+        async with aclosing(iter_events(stream)) as events:
+            async for _ in events:
+                break
+
+    asyncio.run(read())
+    assert (stream.closed, stream.read) == (1, 1)
+
+
+def test_cancelling_closes_the_source_and_tells_nothing_more() -> None:
+    class Endless(AsyncSource):
+        async def __anext__(self) -> object:
+            if self.read:
+                await asyncio.sleep(3600)
+            return await super().__anext__()
+
+    stream, events = Endless(CHUNKS), list[Event]()
+
+    async def read() -> None:
+        async for event in iter_events(stream):
+            events.append(event)
+
+    async def cancel() -> None:
+        task = asyncio.create_task(read())
+        while not events:
+            await asyncio.sleep(0)
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+
+    asyncio.run(cancel())
+    assert [event.type for event in events] == ["content.delta"]
+    assert stream.closed == 1
+
+
+@pytest.mark.parametrize("thing", [None, 3, {"choices": []}])
+def test_what_is_no_stream_is_refused_at_once(thing: Any) -> None:
+    with pytest.raises(TypeError):
+        iter_events(thing)
+
+
+# --- real clients ---
+
+
+def test_the_body_of_a_sync_httpx_response() -> None:
+    with serving(BODY) as url, httpx.Client() as client:
+        with client.stream("POST", url, json={}) as response:
+            events, error = read_sync(response)
+        assert response.is_closed
+    assert (error, [event.type for event in events]) == (None, TYPES)
+
+
+def test_the_body_of_an_async_httpx_response() -> None:
+    async def read(url: str) -> list[Event]:
+        async with httpx.AsyncClient() as client:
+            request = client.build_request("POST", url, json={})
+            response = await client.send(request, stream=True)
+            events = [event async for event in iter_events(response)]
+            assert response.is_closed
+            return events
+
+    with serving(BODY) as url:
+        assert [event.type for event in asyncio.run(read(url))] == TYPES
+
+
+def test_an_openai_stream() -> None:
+    body = rendered_to_the_end(STREAMS["text"])
+    with serving(body) as url, openai.OpenAI(base_url=url, api_key="none") as client:
+        stream = client.chat.completions.create(
+            model="m", messages=[{"role": "user", "content": "?"}], stream=True
+        )
+        events, error = read_sync(stream)
+        assert stream.response.is_closed
+    assert error is None
+    deltas = [event.delta for event in events if event.type == "content.delta"]
+    assert deltas == ["Hé", "llo 😀"]
+
+
+# --- the events of openai-python, where it is right ---
+
+# What each event brings, by openai-python's names.
+FIELDS = {
+    "content.delta": ("snapshot", "delta"),
+    "content.done": ("content",),
+    "refusal.delta": ("snapshot", "delta"),
+    "refusal.done": ("refusal",),
+    "tool_calls.function.arguments.delta": ("name", "index", "arguments", "arguments_delta"),
+    "tool_calls.function.arguments.done": ("name", "index", "arguments"),
+    "logprobs.content.delta": ("content",),
+    "logprobs.content.done": ("content",),
+    "logprobs.refusal.delta": ("refusal",),
+    "logprobs.refusal.done": ("refusal",),
+}
+# It calls a call done as soon as a fragment of another comes, and forgets the one that was open.
+UNFINISHED = {"calls interleaved"}
+
+
+def brought_by(events: Iterable[Any]) -> dict[str, list[object]]:
+    """Give what the events bring, by their type; an empty fragment is no event for us."""
+    found: dict[str, list[object]] = {}
+    for event in events:
+        brought = [_plain(getattr(event, name)) for name in FIELDS.get(event.type, ())]
+        if brought and (brought[-1] or event.type == "tool_calls.function.arguments.done"):
+            found.setdefault(event.type, []).append(brought)
+    return found
+
+
+def _plain(value: Any) -> object:
+    return value if isinstance(value, (str, int, type(None))) else [item.token for item in value]
+
+
+def theirs(body: bytes) -> dict[str, list[object]]:
+    with (
+        serving(body) as url,
+        openai.OpenAI(base_url=url, api_key="none", max_retries=0) as client,
+        client.chat.completions.stream(
+            model="m", messages=[{"role": "user", "content": "?"}]
+        ) as stream,
+    ):
+        return brought_by(stream)
+
+
+def ours(body: bytes) -> dict[str, list[object]]:
+    events: list[Event] = []
+    acc = Accumulator(on_event=events.append)
+    acc.feed_sse(body)
+    acc.close()
+    return brought_by(events)
+
+
+@pytest.mark.parametrize("name", sorted(STREAMS.keys() - UNFINISHED))
+def test_our_events_are_openai_pythons(name: str) -> None:
+    body = rendered_to_the_end(STREAMS[name])
+    assert ours(body) == theirs(body)
+
+
+def test_the_events_of_recorded_streams_are_openai_pythons(corpus: Path) -> None:
+    bodies = {path.name: path.read_bytes() for path in sorted(corpus.glob("*.sse"))}
+    compared = [name for name, body in bodies.items() if deviation(body) is None]
+    assert len(compared) >= 40, "hardly a stream is left to compare"
+    assert [name for name in compared if ours(bodies[name]) != theirs(bodies[name])] == []

@@ -1,0 +1,199 @@
+"""Timing: from the clock that was given, read once for each call of input."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Iterator
+
+import pytest
+from strategies import rendered
+
+from accumulator import Accumulator, Timing, iter_events, wrap
+from accumulator.events import DoneEvent
+
+Chunk = dict[str, object]
+DONE = b"data: [DONE]\n\n"
+
+
+class Clock:
+    """A clock that stands still until it is told to go on, and counts who asks."""
+
+    def __init__(self) -> None:
+        self.now = 100.0
+        self.asked = 0
+
+    def __call__(self) -> float:
+        self.asked += 1
+        return self.now
+
+
+def delta(fields: Chunk, **choice: object) -> Chunk:
+    return {"id": "c", "model": "m", "choices": [{"index": 0, "delta": fields, **choice}]}
+
+
+ROLE = delta({"role": "assistant", "content": ""})
+TEXT = delta({"content": "a"})
+FINISH = delta({}, finish_reason="stop")
+
+
+def timed(*steps: tuple[float, object], close_after: float | None = None) -> Timing:
+    """Feed each chunk, or the bytes of a read, so many seconds after what came before it."""
+    clock = Clock()
+    acc = Accumulator(clock=clock)
+    for seconds, item in steps:
+        clock.now += seconds
+        if isinstance(item, bytes):
+            acc.feed_sse(item)
+        else:
+            acc.feed(item)
+    if close_after is not None:
+        clock.now += close_after
+        acc.close()
+    assert acc.timing is not None
+    return acc.timing
+
+
+def test_off_by_default() -> None:
+    acc = Accumulator()
+    acc.feed(TEXT)
+    acc.close()
+    assert acc.timing is None
+
+
+def test_nothing_has_come_yet() -> None:
+    assert timed() == Timing()
+
+
+def test_chunks_one_by_one() -> None:
+    assert timed((2, ROLE), (3, TEXT), (1, TEXT), (5, FINISH), close_after=7) == Timing(
+        time_to_first_chunk=2,
+        time_to_first_token=5,
+        gap_count=3,
+        gap_mean=3,
+        gap_max=5,
+        duration=18,
+    )
+
+
+def test_the_chunks_of_one_read_have_no_gaps_between_them() -> None:
+    read = rendered([TEXT, TEXT, TEXT])
+    assert timed((1, read)) == Timing(
+        time_to_first_chunk=1, time_to_first_token=1, gap_count=2, gap_mean=0, gap_max=0
+    )
+    assert timed((1, read), (10, read)) == Timing(
+        time_to_first_chunk=1, time_to_first_token=1, gap_count=5, gap_mean=2, gap_max=10
+    )
+
+
+def test_a_chunk_comes_with_its_last_byte() -> None:
+    body = rendered([TEXT])
+    assert timed((1, body[:9]), (2, body[9:])).time_to_first_chunk == 3
+
+
+def test_done_is_no_chunk_but_the_end() -> None:
+    expected = Timing(time_to_first_chunk=1, time_to_first_token=1, duration=3)
+    assert timed((1, rendered([TEXT])), (2, DONE), close_after=50) == expected
+    assert timed((3, DONE)) == Timing(duration=3)
+
+
+def test_an_error_of_the_server_is_the_end() -> None:
+    assert timed((1, TEXT), (2, {"error": "no"}), close_after=50).duration == 3
+
+
+TOKENS: dict[str, Chunk] = {
+    "content": {"content": "a"},
+    "parts": {"content": [{"type": "text", "text": "a"}]},
+    "refusal": {"refusal": "a"},
+    "reasoning": {"reasoning": "a"},
+    "reasoning_content": {"reasoning_content": "a"},
+    "a tool call": {"tool_calls": [{"index": 0, "id": "c"}]},
+    "the old function call": {"function_call": {"name": "f"}},
+    "audio": {"audio": {"id": "a"}},
+}
+
+
+@pytest.mark.parametrize("fields", TOKENS.values(), ids=TOKENS)
+def test_what_the_first_token_is(fields: Chunk) -> None:
+    timing = timed((1, ROLE), (1, delta({"vendor": "x"})), (1, delta(fields)), (1, delta(fields)))
+    assert timing.time_to_first_token == 3
+
+
+@pytest.mark.parametrize("form", ["chunks", "reads", "single reads"])
+@pytest.mark.parametrize("shortcut", [True, False], ids=["shortcut", "plain"])
+def test_the_shortcut_counts_the_same(form: str, shortcut: bool) -> None:
+    clock = Clock()
+    acc = Accumulator(clock=clock, shortcut=shortcut)
+    for i in range(100):
+        clock.now += i + 1
+        if form == "chunks":
+            acc.feed(TEXT)
+        else:
+            acc.feed_sse(rendered([TEXT] * (1 if form == "single reads" else 3)))
+    count = 299 if form == "reads" else 99
+    assert acc.timing == Timing(
+        time_to_first_chunk=1,
+        time_to_first_token=1,
+        gap_count=count,
+        gap_mean=sum(range(2, 101)) / count,
+        gap_max=100,
+    )
+    assert acc.snapshot().choices[0].message.content == "a" * (count + 1)
+
+
+def test_the_clock_is_read_once_for_each_call() -> None:
+    clock = Clock()
+    acc = Accumulator(clock=clock)
+    acc.feed(TEXT)
+    acc.feed_line("data: [DONE]")
+    acc.feed_sse(b"")
+    acc.close()
+    assert clock.asked == 5
+
+
+def test_what_the_clock_raises_leaves_the_state_as_it_was() -> None:
+    clock = iter([0.0])
+    acc = Accumulator(clock=lambda: next(clock))
+    with pytest.raises(StopIteration):
+        acc.feed(TEXT)
+    assert acc.snapshot().choices == ()
+
+
+def ticking(clock: Clock) -> Iterator[Chunk]:
+    for chunk in (ROLE, TEXT, FINISH):
+        clock.now += 2
+        yield chunk
+
+
+async def aticking(clock: Clock) -> AsyncIterator[Chunk]:
+    for chunk in ticking(clock):
+        yield chunk
+
+
+EXPECTED = Timing(
+    time_to_first_chunk=2, time_to_first_token=4, gap_count=2, gap_mean=2, gap_max=2, duration=6
+)
+
+
+def test_a_wrapped_stream_is_timed() -> None:
+    clock = Clock()
+    with wrap(ticking(clock), clock=clock) as stream:
+        list(stream)
+    assert stream.timing == EXPECTED
+
+
+def test_the_last_event_has_the_timing() -> None:
+    clock = Clock()
+    (*_, last) = iter_events(ticking(clock), clock=clock)
+    assert isinstance(last, DoneEvent)
+    assert last.timing == EXPECTED
+
+
+def test_the_last_event_of_an_async_stream_has_the_timing() -> None:
+    async def read() -> object:
+        clock = Clock()
+        events = [event async for event in iter_events(aticking(clock), clock=clock)]
+        last = events[-1]
+        assert isinstance(last, DoneEvent)
+        return last.timing
+
+    assert asyncio.run(read()) == EXPECTED

@@ -23,7 +23,8 @@ LADDER = [
     ["_freeze", "_shortcut"],
     ["_accumulator"],
     ["_feeder"],
-    ["streams"],
+    ["streams", "_bulk"],
+    ["batch"],
     ["cli"],
     ["__init__"],
     ["__main__"],
@@ -66,6 +67,7 @@ def test_importing_the_package_imports_no_sdk_and_no_event_loop() -> None:
     code = "import sys, accumulator; print(' '.join(sys.modules))"
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     unwanted = {"asyncio", "openai", "httpx", "requests", "aiohttp", "pydantic", "rich"}
+    unwanted |= {"duckdb", "pyarrow", "zstandard"}
     assert unwanted.isdisjoint(run.stdout.split())
 
 

@@ -19,7 +19,7 @@ from .errors import LOSSY_KINDS, LimitExceededError, Problem
 from .limits import Limits
 from .rules import Rules
 
-__all__ = ["BulkStream", "StreamResult", "frame"]
+__all__ = ["BulkStream", "StreamResult", "chunk_text", "frame"]
 
 _FIRST = 16  # events after which a template is learnt; a read it was not learnt for is wasted
 _READ = 32  # events of a later read; the one with the finish reason in it is parsed in full
@@ -56,15 +56,35 @@ class StreamResult:
         )
 
 
-def frame(texts: Iterable[bytes]) -> bytes:
+def frame(texts: Iterable[bytes | msgspec.Raw]) -> bytes:
     """Write JSON texts without line ends as the events of a `text/event-stream` body."""
     return _OPENING + _JOINT.join(texts) + _CLOSING
+
+
+def chunk_text(chunk: bytes | msgspec.Raw) -> bytes:
+    """Give a chunk's JSON as bytes; a log may keep it as a string of JSON inside its own JSON."""
+    text = bytes(chunk)
+    if text.startswith(b'"'):
+        try:
+            return msgspec.json.decode(text, type=str).encode("utf-8", "surrogatepass")
+        except ValueError:
+            return text  # what is wrong with it is for the reducer to say
+    return text
 
 
 class BulkStream:
     """One recorded stream: its chunks in order, then what they come to."""
 
-    __slots__ = ("_accumulator", "_limit", "_most", "_read", "_size", "_taken", "_waiting")
+    __slots__ = (
+        "_accumulator",
+        "_limit",
+        "_most",
+        "_of_body",
+        "_read",
+        "_size",
+        "_taken",
+        "_waiting",
+    )
 
     def __init__(self, rules: Rules, limits: Limits) -> None:
         self._accumulator = Accumulator(rules=rules, limits=limits)
@@ -76,6 +96,7 @@ class BulkStream:
         bounds = [each for each in (limits.event_bytes, limits.total_bytes) if each is not None]
         self._most = min(bounds, default=None)
         self._limit: str | None = None
+        self._of_body = False
 
     def feed(self, chunk: object) -> None:
         """Take in the next chunk: JSON text, one event of a `text/event-stream` body, a mapping.
@@ -107,17 +128,31 @@ class BulkStream:
         self._flush()
         self._feed_one(text)
 
-    def feed_texts(self, texts: Sequence[bytes]) -> None:
-        """Take in chunks: JSON texts that start with a brace and hold no line end."""
+    def feed_texts(self, texts: Sequence[bytes | msgspec.Raw]) -> None:
+        """Take in chunks: JSON texts, or strings of JSON in JSON, as lines of a log hold them."""
         start = 0
         while start < len(texts) and self._limit is None:
-            end = start + self._read - len(self._waiting)
-            some = texts[start:end]
-            self._waiting += some
-            self._size += sum(map(len, some))
-            start = end
-            if len(self._waiting) >= self._read or self._size > _LONGEST:
-                self._flush()
+            some = texts[start : start + self._read]
+            self._flush()
+            start += len(some)
+            body = frame(some)
+            if (
+                body.startswith(b"data: {")
+                and body.count(b"\n\ndata: {") == len(some) - 1
+                and body.count(b"\n") == 2 * len(some)
+                and b"\r" not in body
+                and (self._most is None or self._taken + len(body) <= self._most // 2)
+            ):
+                self._read = _READ
+                self._feed_body(body)
+            else:
+                for text in some:
+                    self.feed(chunk_text(text))
+
+    def feed_body(self, data: bytes) -> None:
+        """Take in the next bytes of a `text/event-stream` body, cut anywhere."""
+        self._of_body = True
+        self._feed_body(data)
 
     def finish(self, *, repeats: int = 0) -> StreamResult:
         """End the stream and tell what it came to."""
@@ -125,7 +160,9 @@ class BulkStream:
         acc = self._accumulator
         acc.close()
         # The events were framed here: the bytes they start at mean nothing to anybody.
-        problems = tuple(attrs.evolve(problem, offset=None) for problem in acc.problems)
+        problems = acc.problems
+        if not self._of_body:
+            problems = tuple(attrs.evolve(problem, offset=None) for problem in problems)
         return StreamResult(
             completion=acc.snapshot(),
             status=acc.status,
@@ -146,9 +183,14 @@ class BulkStream:
             for text in texts:
                 self._feed_one(text)
             return
-        self._taken += framed
+        self._feed_body(frame(texts))
+
+    def _feed_body(self, body: bytes) -> None:
+        self._taken += len(body)
+        if self._limit is not None:
+            return
         try:
-            self._accumulator.feed_sse(frame(texts))
+            self._accumulator.feed_sse(body)
         except LimitExceededError as error:
             self._limit = error.limit
 

@@ -24,6 +24,7 @@ __all__ = ["BulkStream", "StreamResult", "chunk_text", "frame"]
 _FIRST = 16  # events after which a template is learnt; a read it was not learnt for is wasted
 _READ = 32  # events of a later read; the one with the finish reason in it is parsed in full
 _LONGEST = 64 * 1024  # bytes that wait for a read, so that memory is one stream's, not 32 images'
+_LF, _CR = 10, 13  # looking for one byte as a number is several times faster
 _OPENING, _CLOSING = b"data: ", b"\n\n"
 _JOINT = _CLOSING + _OPENING
 _SSE_FIELDS = (b"data", b"event", b"error", b"id", b"retry", b"")
@@ -56,20 +57,19 @@ class StreamResult:
         )
 
 
-def frame(texts: Iterable[bytes | msgspec.Raw]) -> bytes:
+def frame(texts: Iterable[bytes]) -> bytes:
     """Write JSON texts without line ends as the events of a `text/event-stream` body."""
     return _OPENING + _JOINT.join(texts) + _CLOSING
 
 
-def chunk_text(chunk: bytes | msgspec.Raw) -> bytes:
+def chunk_text(chunk: bytes) -> bytes:
     """Give a chunk's JSON as bytes; a log may keep it as a string of JSON inside its own JSON."""
-    text = bytes(chunk)
-    if text.startswith(b'"'):
+    if chunk.startswith(b'"'):
         try:
-            return msgspec.json.decode(text, type=str).encode("utf-8", "surrogatepass")
+            return msgspec.json.decode(chunk, type=str).encode("utf-8", "surrogatepass")
         except ValueError:
-            return text  # what is wrong with it is for the reducer to say
-    return text
+            pass  # what is wrong with it is for the reducer to say
+    return chunk
 
 
 class BulkStream:
@@ -128,23 +128,23 @@ class BulkStream:
         self._flush()
         self._feed_one(text)
 
-    def feed_texts(self, texts: Sequence[bytes | msgspec.Raw]) -> None:
+    def feed_texts(self, texts: Sequence[bytes]) -> None:
         """Take in chunks: JSON texts, or strings of JSON in JSON, as lines of a log hold them."""
         start = 0
         while start < len(texts) and self._limit is None:
             some = texts[start : start + self._read]
             self._flush()
             start += len(some)
-            body = frame(some)
+            joined = b"".join(some)
+            size = len(joined) + len(some) * len(_JOINT)
             if (
-                body.startswith(b"data: {")
-                and body.count(b"\n\ndata: {") == len(some) - 1
-                and body.count(b"\n") == 2 * len(some)
-                and b"\r" not in body
-                and (self._most is None or self._taken + len(body) <= self._most // 2)
+                {text[:1] for text in some} == {b"{"}
+                and _LF not in joined
+                and _CR not in joined
+                and (self._most is None or self._taken + size <= self._most // 2)
             ):
                 self._read = _READ
-                self._feed_body(body)
+                self._feed_body(frame(some))
             else:
                 for text in some:
                     self.feed(chunk_text(text))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from typing import IO, cast
 
 import msgspec
@@ -29,14 +29,14 @@ class Keys(Struct, frozen=True):
 
 
 class Rows(Struct):
-    """Rows in order of arrival: a column each. A chunk is JSON text, or JSON's raw bytes.
+    """Rows in order of arrival: a column each. A chunk is JSON text.
 
     `seqs` is None if no row has one.
     """
 
     ids: list[str]
     seqs: list[int | None] | None
-    chunks: Sequence[bytes | msgspec.Raw]
+    chunks: list[bytes]
 
 
 class BadRow(Struct):
@@ -92,13 +92,12 @@ class RowReader:
         if len(rows) != count:
             return self._rows_one_by_one(block, before)
         ids = [row.id for row in rows]
-        chunks: list[bytes | msgspec.Raw] = [row.chunk for row in rows]
-        if not all(map(len, chunks)):
+        chunks = [bytes(row.chunk) for row in rows]
+        if not all(chunks):
             # A line without the key is itself a chunk.
             lines = block.split(b"\n")
-            chunks = [
-                chunk if len(chunk) else line for chunk, line in zip(chunks, lines, strict=False)
-            ]
+            lines.pop()
+            chunks = [chunk or line for chunk, line in zip(chunks, lines, strict=True)]
         kinds = set(map(type, ids))
         if kinds != {str} or "" in ids:
             return self._rows_one_by_one(block, before)
@@ -127,13 +126,13 @@ class RowReader:
                 self._tell(number, f"no stream id under {self._keys.id!r}", line)
                 continue
             last = str(row.id)
-            chunk = row.chunk if len(row.chunk) else text
+            chunk = bytes(row.chunk) or text
             if chunk is text and not text.startswith(b"{"):
                 self._tell(number, "no object", line)
                 continue
             rows.ids.append(last)
             cast("list[int | None]", rows.seqs).append(row.seq)
-            cast("list[object]", rows.chunks).append(chunk)
+            rows.chunks.append(chunk)
         if not rows.ids:
             return None
         if set(cast("list[int | None]", rows.seqs)) == {None}:
@@ -221,7 +220,7 @@ class RowReader:
                     continue
                 rows.ids.append(id if type(id) is str else _text_of(id))
                 cast("list[int | None]", rows.seqs).append(seq)
-                cast("list[bytes]", rows.chunks).append(_bytes_of(chunk))
+                rows.chunks.append(_bytes_of(chunk))
             self.lines += count
             if rows.ids:
                 if set(cast("list[int | None]", rows.seqs)) == {None}:

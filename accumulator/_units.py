@@ -260,7 +260,7 @@ def _reduce(plan: Plan, unit: Unit, base: Path, bad: IO[bytes], report: Report) 
                 seqs: list[int | None] = [None] * (stop - start)
                 if rows.seqs:
                     seqs = rows.seqs[start:stop]
-                chunks = cast("list[bytes]", rows.chunks[start:stop])
+                chunks = rows.chunks[start:stop]
                 open_runs.append(Run(id, seqs, chunks))
     if open_runs:
         done.last = _joined(open_runs)
@@ -280,7 +280,7 @@ def hash_of(id: str) -> int:
 
 def _joined(runs: Sequence[Run]) -> Run:
     seqs = [seq for run in runs for seq in run.seqs]
-    return Run(runs[0].id, seqs, [bytes(chunk) for run in runs for chunk in run.chunks])
+    return Run(runs[0].id, seqs, [chunk for run in runs for chunk in run.chunks])
 
 
 def _reduce_sse(unit: Unit, base: Path, report: Report) -> Done:
@@ -408,7 +408,10 @@ def _sort(plan: Plan, folder: Path, bucket: int, memory: int, base: Path, report
     try:
         connection.register("spread", rows)
         query = "SELECT id, seq, chunk FROM spread ORDER BY id, seq NULLS LAST, place"
-        result = connection.execute(query).fetch_record_batch(_SORTED)
+        relation = connection.sql(query)
+        # DuckDB 1.5 renamed it.
+        name = next(each for each in _READERS if hasattr(relation, each))
+        result = getattr(relation, name)(_SORTED)
         stream: _Open | None = None
         with open(f"{base}.rows", "wb") as out:
 
@@ -434,4 +437,5 @@ def _sort(plan: Plan, folder: Path, bucket: int, memory: int, base: Path, report
     return done
 
 
+_READERS = ("to_arrow_reader", "fetch_arrow_reader")
 _SORTED = 8192  # rows of a batch from DuckDB

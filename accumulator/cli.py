@@ -14,7 +14,7 @@ from importlib import metadata
 
 import msgspec
 
-from . import _command_reduce
+from . import _command_inspect, _command_reduce
 from .completion import ChatCompletion
 from .errors import AccumulatorError, IncompleteStreamError, LimitExceededError, ServerError
 from .streams import WrappedStream, wrap
@@ -27,13 +27,13 @@ INTERRUPTED, UNREAD = 128 + 2, 128 + 13
 
 _BLOCK = 65536  # the most that a pipe holds
 
-_COMMANDS = {"reduce": _command_reduce}
+_COMMANDS = {"reduce": _command_reduce, "inspect": _command_inspect}
 
 _EPILOG = """\
 exit codes: 0 every stream is whole, 2 wrong usage, 3 a stream was cut off, 4 a server reported an
 error, 5 a file or a chunk could not be read; of several files, the worst
 
-whole logs: accumulator reduce --help
+whole logs: accumulator reduce --help; one stream to look at: accumulator inspect --help
 """
 
 

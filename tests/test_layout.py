@@ -29,7 +29,7 @@ LADDER = [
     ["_units"],
     ["_pool"],
     ["_run"],
-    ["_command_reduce"],
+    ["_command_reduce", "_command_inspect"],
     ["cli"],
     ["__init__"],
     ["__main__"],

@@ -6,6 +6,8 @@ import argparse
 import sys
 from collections.abc import Iterator
 from datetime import datetime
+from itertools import pairwise
+from typing import IO, cast
 
 import msgspec
 from msgspec import Struct
@@ -82,14 +84,12 @@ def _exhaust(stream: WrappedStream[bytes]) -> str | None:
     return None
 
 
-def _lines(
-    file: Iterator[bytes] | object, time: str, chunk: str, times: list[float]
-) -> Iterator[bytes]:
+def _lines(file: IO[bytes], time: str, chunk: str, times: list[float]) -> Iterator[bytes]:
     """Give each line's chunk, and note when those came that brought something."""
     kind = msgspec.defstruct("_Renamed", [], bases=(_Timed,), rename={"time": time, "chunk": chunk})
-    decoder = msgspec.json.Decoder(kind)
+    decoder = msgspec.json.Decoder(cast("type[_Timed]", kind))
     bare = msgspec.json.Decoder(_Timed)
-    for line in file:  # type: ignore[attr-defined]  # an open file is its lines
+    for line in file:
         try:
             row = decoder.decode(line)
         except ValueError:
@@ -150,9 +150,11 @@ def _show(
     ]
     table("tool calls", ["choice", "id", "name", "arguments"], calls)
     usage = completion.usage
-    counts = [] if usage is None else list(completion.to_dict()["usage"].items())  # type: ignore[attr-defined]  # a mapping
-    table("usage", ["", "tokens"], [[name, count] for name, count in counts])
-    problems = [[problem.kind, problem.event, problem.message] for problem in stream.problems]
+    counts = {} if usage is None else cast("dict[str, object]", completion.to_dict()["usage"])
+    table("usage", ["", "tokens"], [[name, count] for name, count in counts.items()])
+    problems: list[list[object]] = [
+        [problem.kind, problem.event, problem.message] for problem in stream.problems
+    ]
     table("problems", ["kind", "event", ""], problems)
     picture = _picture(times)
     if picture:
@@ -203,7 +205,7 @@ def _picture(times: list[float]) -> list[str]:
         counts[min(int((time - first) / span * _WIDTH), _WIDTH - 1)] += 1
     most = max(counts)
     bars = "".join(_LEVELS[-(-count * (len(_LEVELS) - 1) // most)] for count in counts)
-    gaps = [later - earlier for earlier, later in zip(times, times[1:], strict=False)]
+    gaps = [later - earlier for earlier, later in pairwise(times)]
     return [
         f"│{bars}│ at most {most} in {span / _WIDTH * 1000:.1f} ms",
         f"{len(times)} chunks in {span:.3f} s, {len(times) / span:.1f} a second, "

@@ -87,7 +87,8 @@ def _looked_at(path: str, name: str) -> Input:
         elif head == _ZSTD:
             compression = "zstd"
         try:
-            with _decompressed(path, compression) as text:
+            source = Input(path, name, 0, 0, form, compression)
+            with open_raw(source) as raw, open_text(source, raw) as text:
                 head = text.read(_HEAD).lstrip(_BLANK)
         except (OSError, EOFError):
             head = b""  # told when the file is read
@@ -127,8 +128,3 @@ def open_text(source: Input, raw: IO[bytes]) -> IO[bytes]:
     if source.compression == "zstd":
         return io.BufferedReader(arrow().CompressedInputStream(raw, "zstd"))
     return raw
-
-
-def _decompressed(path: str, compression: Compression) -> IO[bytes]:
-    source = Input(path, "", 0, 0, "json", compression)
-    return open_text(source, open_raw(source))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import re
 import sys
 from collections.abc import Iterator
 from datetime import datetime
@@ -86,7 +87,11 @@ def _exhaust(stream: WrappedStream[bytes]) -> str | None:
 
 def _lines(file: IO[bytes], time: str, chunk: str, times: list[float]) -> Iterator[bytes]:
     """Give each line's chunk, and note when those came that brought something."""
-    kind = msgspec.defstruct("_Renamed", [], bases=(_Timed,), rename={"time": time, "chunk": chunk})
+    kind = msgspec.defstruct(
+        "_Line",
+        [("chunk", msgspec.Raw, msgspec.Raw()), ("time", float | str | None, None)],
+        rename={"time": time, "chunk": chunk},
+    )
     decoder = msgspec.json.Decoder(cast("type[_Timed]", kind))
     bare = msgspec.json.Decoder(_Timed)
     for line in file:
@@ -162,7 +167,11 @@ def _show(
         for line in picture:
             console.print(texts.Text(line))
     if svg is not None:
-        console.save_svg(svg, title="accumulator inspect")
+        picture_text = console.export_svg(title="accumulator inspect")
+        # It would load its font from a network.
+        without_font = re.sub(r"@font-face \{.*?\}", "", picture_text, flags=re.DOTALL)
+        with open(svg, "w", encoding="utf-8") as file:
+            file.write(without_font)
 
 
 def _choice_rows(completion: ChatCompletion) -> list[list[object]]:

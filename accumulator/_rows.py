@@ -53,6 +53,19 @@ class _Row(Struct):
     chunk: msgspec.Raw = msgspec.Raw()
 
 
+def _decoder(keys: Keys) -> msgspec.json.Decoder[_Row]:
+    kind = msgspec.defstruct(
+        "_Row",
+        [
+            ("id", str | int | None, None),
+            ("seq", int | None, None),
+            ("chunk", msgspec.Raw, msgspec.Raw()),
+        ],
+        rename={"id": keys.id, "seq": keys.seq, "chunk": keys.chunk},
+    )
+    return msgspec.json.Decoder(cast("type[_Row]", kind))
+
+
 class RowReader:
     """Reads the rows of one unit. `lines` and `position` (bytes on disk) tell how far it is."""
 
@@ -63,9 +76,7 @@ class RowReader:
         self.lines = 0
         self.position = 0
         self._last_id: str | None = None
-        renamed = {"id": keys.id, "seq": keys.seq, "chunk": keys.chunk}
-        kind = msgspec.defstruct("_Renamed", [], bases=(_Row,), rename=renamed)
-        self._decoder = msgspec.json.Decoder(cast("type[_Row]", kind))
+        self._decoder = _decoder(keys)
 
     def __iter__(self) -> Iterator[Rows]:
         """Give the rows, block by block. Raises OSError if the file cannot be read further."""

@@ -98,7 +98,7 @@ class LogRun:
         if parts is None:
             parts = self._sorted()
         stats = self._assemble(parts)
-        shutil.rmtree(self._folder)
+        shutil.rmtree(self._folder, ignore_errors=True)
         return stats
 
     # --- the two ways ---

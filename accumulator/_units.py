@@ -191,7 +191,9 @@ def _runs(rows: Rows) -> Iterator[tuple[str, int, int]]:
 def work(plan: Plan, folder: str, job: tuple[str, int], memory: int, report: Report) -> None:
     """Do one job: ("reduce", unit), ("spread", unit) or ("sort", bucket). Raises TornError."""
     kind, number = job
-    base = Path(folder, f"{kind}-{number:06}")
+    name = f"{kind}-{number:06}"
+    # Under names of its own: the workers of a run that was killed live on for a moment.
+    base = Path(folder, f"{name}.{os.getpid()}")
     if kind == "sort":
         done = _sort(plan, Path(folder), number, memory, base, report)
     else:
@@ -203,9 +205,10 @@ def work(plan: Plan, folder: str, job: tuple[str, int], memory: int, report: Rep
                 done = _reduce(plan, unit, base, bad, report)
             else:
                 done = _spread(plan, number, base, bad, report)
-    with open(f"{base}.new", "wb") as file:
-        file.write(msgspec.msgpack.encode(done))
-    os.replace(f"{base}.new", f"{base}.done")
+    Path(f"{base}.done").write_bytes(msgspec.msgpack.encode(done))
+    for suffix in ("bad", "rows", "arrow", "done"):
+        if os.path.exists(f"{base}.{suffix}"):
+            os.replace(f"{base}.{suffix}", Path(folder, f"{name}.{suffix}"))
 
 
 def _reader(plan: Plan, unit: Unit, bad: IO[bytes], stats: Stats) -> RowReader:
@@ -401,7 +404,7 @@ def _sort(plan: Plan, folder: Path, bucket: int, memory: int, base: Path, report
     settings = {
         "memory_limit": f"{memory // 1024}KiB",
         "threads": "1",
-        "temp_directory": str(folder / f"sort-{bucket:06}.tmp"),
+        "temp_directory": f"{base}.tmp",
         "preserve_insertion_order": "false",
     }
     connection = duckdb().connect(config=settings)

@@ -222,14 +222,20 @@ def _reader(plan: Plan, unit: Unit, bad: IO[bytes], stats: Stats) -> RowReader:
 def _readable(reader: RowReader, done: Done, report: Report) -> Iterator[Rows]:
     """Give the rows of a unit as far as it can be read."""
     position = 0
-    try:
-        for rows in reader:
-            done.stats.rows += len(rows.ids)
-            yield rows
-            report(reader.position - position, 0)
-            position = reader.position
-    except (OSError, EOFError, ValueError) as error:
-        done.unread = getattr(error, "strerror", None) or str(error)
+    blocks = iter(reader)
+    while True:
+        try:
+            rows = next(blocks, None)
+        except (OSError, EOFError, ValueError) as error:
+            done.unread = getattr(error, "strerror", None) or str(error)
+            break
+        if rows is None:
+            break
+        done.stats.rows += len(rows.ids)
+        yield rows
+        # Not within the `try`: that the parent is gone says nothing of the file.
+        report(reader.position - position, 0)
+        position = reader.position
     done.lines = reader.lines
 
 

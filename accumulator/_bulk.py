@@ -158,14 +158,15 @@ class BulkStream:
         """End the stream and tell what it came to."""
         self._flush()
         acc = self._accumulator
-        acc.close()
+        if self._limit is None:  # else what stands behind the bound would be read now
+            acc.close()
         # The events were framed here: the bytes they start at mean nothing to anybody.
         problems = acc.problems
         if not self._of_body:
             problems = tuple(attrs.evolve(problem, offset=None) for problem in problems)
         return StreamResult(
             completion=acc.snapshot(),
-            status=acc.status,
+            status="truncated" if acc.status == "open" else acc.status,
             problems=problems,
             problem_counts=acc.problem_counts,
             repeats=repeats,

@@ -14,6 +14,7 @@ from importlib import metadata
 
 import msgspec
 
+from . import _command_inspect, _command_reduce
 from .completion import ChatCompletion
 from .errors import AccumulatorError, IncompleteStreamError, LimitExceededError, ServerError
 from .streams import WrappedStream, wrap
@@ -26,15 +27,23 @@ INTERRUPTED, UNREAD = 128 + 2, 128 + 13
 
 _BLOCK = 65536  # the most that a pipe holds
 
+_COMMANDS = {"reduce": _command_reduce, "inspect": _command_inspect}
+
 _EPILOG = """\
 exit codes: 0 every stream is whole, 2 wrong usage, 3 a stream was cut off, 4 a server reported an
 error, 5 a file or a chunk could not be read; of several files, the worst
+
+whole logs: accumulator reduce --help; one stream to look at: accumulator inspect --help
 """
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command with these arguments, else with the process's own; return its exit code."""
-    arguments = _parser().parse_args(argv)
+    given = sys.argv[1:] if argv is None else list(argv)
+    # A file of that name is `./reduce`.
+    if given and given[0] in _COMMANDS:
+        return _run_command(given[0], given[1:])
+    arguments = _parser().parse_args(given)
     try:
         if arguments.version:
             _write(f"accumulator {metadata.version('chunk-accumulator')}\n")
@@ -49,6 +58,18 @@ def main(argv: Sequence[str] | None = None) -> int:
             return UNREAD
         _tell("standard output", f"cannot be written: {error.strerror}")
         return UNWRITABLE
+
+
+def _run_command(name: str, given: Sequence[str]) -> int:
+    command = _COMMANDS[name]
+    parser = argparse.ArgumentParser(
+        prog=f"accumulator {name}",
+        description=command.__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    command.add_arguments(parser)
+    code: int = command.run(parser.parse_args(given))
+    return code
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -1,0 +1,198 @@
+"""`accumulator reduce`: a log to one completion a stream."""
+
+from __future__ import annotations
+
+import argparse
+import re
+import sys
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from typing import IO
+
+import msgspec
+
+from ._extras import rich
+from ._rows import BadRow, Keys
+from ._run import LogRun, NotTheSameRunError
+from ._units import Stats
+
+__all__ = ["add_arguments", "run"]
+
+WRITTEN, UNWRITABLE, WRONG, UNREADABLE, INTERRUPTED = 0, 1, 2, 5, 128 + 2
+_MOST_TOLD = 20  # bad rows; the rest is counted, and in the file of bad rows
+_EVERY = 5.0  # seconds between two lines of progress
+
+EPILOG = """\
+A row is an object with a stream's id, a sequence number (optional) and a chunk; a line without the
+key of a chunk is itself a chunk. SSE files are a stream each. Rows whose streams stand together, in
+order, are reduced as they come; others are sorted on disk first, which needs the extra 'logs'.
+
+exit codes: 0 the output is written, whatever its streams came to; 1 it could not be written; 2
+wrong usage; 5 it is written, but rows were bad or a file could not be read; 130 interrupted
+"""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the arguments of `reduce`."""
+    add = parser.add_argument
+    parser.epilog = EPILOG
+    add("paths", nargs="+", metavar="PATH", help="a file, a folder or a glob")
+    add("-o", "--output", required=True, metavar="OUT", help="JSON Lines (.gz, .zst) or .parquet")
+    add("--id", default="id", metavar="KEY", help="key or column of a stream's id (id)")
+    add("--seq", default="seq", metavar="KEY", help="of the sequence number (seq)")
+    add("--chunk", default="chunk", metavar="KEY", help="of the chunk (chunk)")
+    add("--workers", type=_positive, default=1, metavar="N", help="processes (1)")
+    add("--memory", type=_size, default=1 << 30, metavar="SIZE", help="for all of them (1G)")
+    add("--bad-rows", metavar="FILE", help="write the rows that are none, as JSON Lines")
+    add("--resume", action="store_true", help="go on with an interrupted run")
+
+
+def _positive(text: str) -> int:
+    number = int(text)
+    if number < 1:
+        raise argparse.ArgumentTypeError("at least 1")
+    return number
+
+
+def _size(text: str) -> int:
+    found = re.fullmatch(r"(\d+)([KMGT]?)(?:i?B)?", text, re.IGNORECASE)
+    if found is None:
+        raise argparse.ArgumentTypeError("a size is a number with K, M, G or T, as 512M")
+    return int(found[1]) << 10 * " KMGT".index(found[2].upper() or " ")
+
+
+def printable(text: str) -> str:
+    """Replace what a terminal could take for a command, and line ends."""
+    return "".join(c if c.isprintable() else "\ufffd" for c in text)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Run the command; return its exit code."""
+    teller = _Teller(arguments.bad_rows)
+    keys = Keys(arguments.id, arguments.seq, arguments.chunk)
+    try:
+        try:
+            log = LogRun(
+                arguments.paths,
+                arguments.output,
+                keys=keys,
+                workers=arguments.workers,
+                memory=arguments.memory,
+                resume=arguments.resume,
+                told=teller,
+            )
+        except (NotTheSameRunError, FileNotFoundError) as error:
+            teller.say(f"accumulator reduce: {error}")
+            return WRONG
+        stats = log.run()
+    except KeyboardInterrupt:
+        teller.stop()
+        teller.say("interrupted; go on with --resume")
+        return INTERRUPTED
+    except (OSError, ImportError) as error:
+        teller.stop()
+        teller.say(f"accumulator reduce: {error}")
+        return UNWRITABLE
+    finally:
+        teller.close()
+    for line in _summary(stats):
+        teller.say(line)
+    return UNREADABLE if stats.bad_rows or teller.files_unread else WRITTEN
+
+
+def _summary(stats: Stats) -> list[str]:
+    def listed(counts: dict[str, int]) -> str:
+        return ", ".join(f"{count:,} {name}" for name, count in sorted(counts.items())) or "none"
+
+    return [
+        f"streams: {listed(stats.streams)}",
+        f"problems: {listed(stats.problems)}",
+        f"limits passed: {listed(stats.limits)}",
+        f"tokens: {listed({k.removesuffix('_tokens'): n for k, n in stats.tokens.items()})}",
+        f"rows: {stats.rows:,}, repeats dropped: {stats.repeats:,}, bad: {stats.bad_rows:,}",
+    ]
+
+
+class _Teller:
+    """Tells on standard error: a bar on a terminal, lines anywhere else."""
+
+    def __init__(self, bad_rows: str | None) -> None:
+        self.files_unread = 0
+        self._bad_rows: IO[bytes] | None = open(bad_rows, "wb") if bad_rows else None  # noqa: SIM115
+        self._told = 0
+        self._phase = ""
+        self._size = self._read = self._streams = 0
+        self._start = self._last = time.monotonic()
+        self._update: Callable[[], None] = self._print_line
+        self._bar: object = None
+        self._stop: Callable[[], None] | None = None
+
+    def begin(self, phase: str, size: int) -> None:
+        self.stop()
+        self._phase, self._size, self._read, self._streams = phase, size, 0, 0
+        self._start = self._last = time.monotonic()
+        if sys.stderr.isatty():
+            with suppress(ImportError):  # lines tell the same
+                self._begin_bar()
+
+    def _begin_bar(self) -> None:
+        progress, console = rich("progress"), rich("console")
+        bar = progress.Progress(
+            progress.TextColumn("{task.description}"),
+            progress.BarColumn(),
+            progress.DownloadColumn(),
+            progress.TransferSpeedColumn(),
+            progress.TextColumn("{task.fields[streams]:,} streams"),
+            progress.TimeRemainingColumn(),
+            console=console.Console(file=sys.stderr),
+        )
+        task = bar.add_task(self._phase, total=self._size, streams=0)
+        bar.start()
+        self._stop = bar.stop
+        self._update = lambda: bar.update(task, completed=self._read, streams=self._streams)
+
+    def report(self, size: int, streams: int) -> None:
+        self._read += size
+        self._streams += streams
+        self._update()
+
+    def _print_line(self) -> None:
+        now = time.monotonic()
+        if now - self._last < _EVERY:
+            return
+        self._last = now
+        rate = self._read / (now - self._start)
+        left = (self._size - self._read) / rate if rate else 0
+        self.say(
+            f"{self._phase}: {self._read / 1e6:,.0f} of {self._size / 1e6:,.0f} MB, "
+            f"{rate / 1e6:,.1f} MB/s, {self._streams:,} streams, {left:,.0f} s left"
+        )
+
+    def bad_row(self, path: str, row: BadRow) -> None:
+        self._told += 1
+        if self._told <= _MOST_TOLD:
+            self.say(f"{path}:{row.line}: bad row: {row.why}")
+        if self._bad_rows is not None:
+            entry = {"file": path, "line": row.line, "why": row.why, "text": row.text}
+            self._bad_rows.write(msgspec.json.encode(entry) + b"\n")
+
+    def unread(self, path: str, why: str) -> None:
+        self.files_unread += 1
+        self.say(f"{path}: cannot be read to its end: {why}")
+
+    def say(self, line: str) -> None:
+        print(printable(line), file=sys.stderr, flush=True)
+
+    def stop(self) -> None:
+        if self._stop is not None:
+            self._stop()
+            self._stop = None
+            self._update = self._print_line
+
+    def close(self) -> None:
+        self.stop()
+        if self._told > _MOST_TOLD:
+            self.say(f"{self._told - _MOST_TOLD:,} more bad rows")
+        if self._bad_rows is not None:
+            self._bad_rows.close()

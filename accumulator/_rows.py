@@ -1,0 +1,294 @@
+"""A unit of a log to blocks of rows; what is no row is noted with its line, and kept out."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import IO, cast
+
+import msgspec
+from msgspec import Struct
+
+from ._extras import parquet
+from ._inputs import Unit, open_raw, open_text
+
+__all__ = ["BadRow", "Keys", "RowReader", "Rows"]
+
+_BLOCK = 256 * 1024  # bytes that are decoded at a time; more falls out of the cache
+_BATCH = 4096  # rows of Parquet
+_LONGEST_LINE = 64 * 1024 * 1024  # bytes; four times what a chunk may have by default
+_DONE = b"[DONE]"
+_EXCERPT = 200  # bytes of a bad row that are kept
+
+
+class Keys(Struct, frozen=True):
+    """Under which keys or columns a row's parts stand, and the time of `inspect`."""
+
+    id: str = "id"
+    seq: str = "seq"
+    chunk: str = "chunk"
+
+
+class Rows(Struct):
+    """Rows in order of arrival: a column each. A chunk is JSON text.
+
+    `seqs` is None if no row has one.
+    """
+
+    ids: list[str]
+    seqs: list[int | None] | None
+    chunks: list[bytes]
+
+
+class BadRow(Struct):
+    """A line (of Parquet, a row), counted from 1 within its unit, that holds no row, and why."""
+
+    line: int
+    why: str
+    text: str
+
+
+class _Row(Struct):
+    id: str | int | None = None
+    seq: int | None = None
+    chunk: msgspec.Raw = msgspec.Raw()
+
+
+def _decoder(keys: Keys) -> msgspec.json.Decoder[_Row]:
+    kind = msgspec.defstruct(
+        "_Row",
+        [
+            ("id", str | int | None, None),
+            ("seq", int | None, None),
+            ("chunk", msgspec.Raw, msgspec.Raw()),
+        ],
+        rename={"id": keys.id, "seq": keys.seq, "chunk": keys.chunk},
+    )
+    return msgspec.json.Decoder(cast("type[_Row]", kind))
+
+
+class RowReader:
+    """Reads the rows of one unit. `lines` and `position` (bytes on disk) tell how far it is."""
+
+    def __init__(self, unit: Unit, keys: Keys, tell_bad: Callable[[BadRow], None]) -> None:
+        self._unit = unit
+        self._keys = keys
+        self._tell_bad = tell_bad
+        self.lines = 0
+        self.position = 0
+        self._last_id: str | None = None
+        self._decoder = _decoder(keys)
+
+    def __iter__(self) -> Iterator[Rows]:
+        """Give the rows, block by block. Raises OSError if the file cannot be read further."""
+        if self._unit.source.form == "parquet":
+            return self._read_parquet()
+        return self._read_lines()
+
+    # --- JSON Lines ---
+
+    def _read_lines(self) -> Iterator[Rows]:
+        for block in self._blocks():
+            rows = self._rows_of(block)
+            if rows is not None:
+                self._last_id = rows.ids[-1]
+                yield rows
+
+    def _rows_of(self, block: bytes) -> Rows | None:
+        before, count = self.lines, block.count(b"\n")
+        self.lines += count
+        try:
+            rows = self._decoder.decode_lines(block)
+        except (ValueError, RecursionError):
+            rows = []
+        if len(rows) != count:
+            return self._rows_one_by_one(block, before)
+        ids = [row.id for row in rows]
+        chunks = [bytes(row.chunk) for row in rows]
+        if not all(chunks):
+            # A line without the key is itself a chunk.
+            lines = block.split(b"\n")
+            lines.pop()
+            chunks = [chunk or line for chunk, line in zip(chunks, lines, strict=True)]
+        kinds = set(map(type, ids))
+        if kinds != {str} or "" in ids:
+            return self._rows_one_by_one(block, before)
+        seqs = [row.seq for row in rows]
+        return Rows(cast("list[str]", ids), None if set(seqs) == {None} else seqs, chunks)
+
+    def _rows_one_by_one(self, block: bytes, before: int) -> Rows | None:
+        rows = Rows([], [], [])
+        last = self._last_id
+        for number, line in enumerate(block.split(b"\n"), before + 1):
+            text = line.strip()
+            if text.startswith(b"data:"):
+                text = text[5:].strip()
+            if not text or text.startswith(b":"):
+                continue
+            if text == _DONE:
+                # A bare chunk's `[DONE]` says no id: it ends the stream of the line before.
+                row = _Row(last, None, msgspec.Raw(_DONE))
+            else:
+                try:
+                    row = self._decoder.decode(text)
+                except (ValueError, RecursionError) as error:
+                    self._tell(number, str(error), line)
+                    continue
+            if row.id is None or row.id == "":
+                self._tell(number, f"no stream id under {self._keys.id!r}", line)
+                continue
+            last = str(row.id)
+            chunk = bytes(row.chunk) or text
+            if chunk is text and not text.startswith(b"{"):
+                self._tell(number, "no object", line)
+                continue
+            rows.ids.append(last)
+            cast("list[int | None]", rows.seqs).append(row.seq)
+            rows.chunks.append(chunk)
+        if not rows.ids:
+            return None
+        if set(cast("list[int | None]", rows.seqs)) == {None}:
+            rows.seqs = None
+        return rows
+
+    def _blocks(self) -> Iterator[bytes]:
+        """Give whole lines, each with its end. A line belongs to the unit that its first byte is
+        in; `[DONE]` on a line of its own to that of the line before.
+        """
+        unit = self._unit
+        with open_raw(unit.source) as raw, open_text(unit.source, raw) as file:
+            compressed = file is not raw
+            # Where the unread line starts; of what is decompressed nobody knows the end before.
+            at, end = (0, None) if compressed else (unit.start, unit.end)
+            if not compressed and unit.start:
+                file.seek(unit.start - 1)
+                at += len(_read_line(file)) - 1
+                while at < unit.end and _is_done(line := _read_line(file)):
+                    at += len(line)
+                file.seek(at)
+            rest = b""
+            while end is None or at < end:
+                block = file.read(_BLOCK)
+                if not block:
+                    break
+                self.position = raw.tell() - (0 if compressed else unit.start)
+                cut = block.rfind(b"\n") + 1
+                if not cut:
+                    rest += block + _read_line(file, _LONGEST_LINE)
+                    cut, block = len(rest), b""
+                    if not rest.endswith(b"\n") and len(rest) > _LONGEST_LINE:
+                        self.lines += 1
+                        self._tell(self.lines, f"longer than {_LONGEST_LINE} bytes", rest)
+                        at += len(rest) + _skip_line(file)
+                        rest = b""
+                        continue
+                    lines, rest = rest, b""
+                else:
+                    lines, rest = rest + block[:cut], block[cut:]
+                if end is not None and at + len(lines) > end:
+                    lines = _cut_behind(lines, end - at)
+                    at += len(lines)
+                    yield from self._bomless(lines)
+                    while _is_done(line := _line_at(file, at)):
+                        at += len(line)
+                        yield line
+                    return
+                at += len(lines)
+                yield from self._bomless(lines)
+            if rest and (end is None or at < end):
+                yield from self._bomless(rest + b"\n")
+
+    def _bomless(self, lines: bytes) -> Iterator[bytes]:
+        if not self.lines and not self._unit.start:
+            lines = lines.removeprefix(b"\xef\xbb\xbf")
+        if lines:
+            yield lines if lines.endswith(b"\n") else lines + b"\n"
+
+    # --- Parquet ---
+
+    def _read_parquet(self) -> Iterator[Rows]:
+        unit, keys = self._unit, self._keys
+        file = parquet().ParquetFile(unit.source.path)
+        names = file.schema_arrow.names
+        columns = [name for name in (keys.id, keys.seq, keys.chunk) if name in names]
+        if keys.id not in columns or keys.chunk not in columns:
+            missing = keys.id if keys.id not in columns else keys.chunk
+            raise OSError(None, f"there is no column {missing!r}")
+        groups = range(unit.start, unit.end)
+        for batch in file.iter_batches(_BATCH, row_groups=groups, columns=columns):
+            self.position += unit.size * batch.num_rows // max(file.metadata.num_rows, 1)
+            ids = batch.column(keys.id).to_pylist()
+            chunks = batch.column(keys.chunk).to_pylist()
+            count = len(ids)
+            seqs = batch.column(keys.seq).to_pylist() if keys.seq in columns else [None] * count
+            rows = Rows([], [], [])
+            for number, (id, seq, chunk) in enumerate(
+                zip(ids, seqs, chunks, strict=True), self.lines + 1
+            ):
+                why = _misfit(id, seq, chunk)
+                if why:
+                    text = msgspec.json.encode([id, seq, chunk], enc_hook=str)
+                    self._tell(number, why, text)
+                    continue
+                rows.ids.append(id if type(id) is str else _text_of(id))
+                cast("list[int | None]", rows.seqs).append(seq)
+                rows.chunks.append(_bytes_of(chunk))
+            self.lines += count
+            if rows.ids:
+                if set(cast("list[int | None]", rows.seqs)) == {None}:
+                    rows.seqs = None
+                yield rows
+
+    def _tell(self, line: int, why: str, text: bytes) -> None:
+        self._tell_bad(BadRow(line, why, text[:_EXCERPT].decode("utf-8", "replace")))
+
+
+def _misfit(id: object, seq: object, chunk: object) -> str | None:
+    if id is None or id in ("", b""):
+        return "no stream id"
+    if not isinstance(id, (str, bytes, int)) or isinstance(id, bool):
+        return f"a stream id is text or an integer, not {type(id).__name__}"
+    if seq is not None and (not isinstance(seq, int) or isinstance(seq, bool)):
+        return f"a sequence number is an integer, not {type(seq).__name__}"
+    if not isinstance(chunk, (str, bytes, dict)):
+        return f"a chunk is text, bytes or an object, not {type(chunk).__name__}"
+    return None
+
+
+def _text_of(id: object) -> str:
+    return id.decode("utf-8", "replace") if isinstance(id, bytes) else str(id)
+
+
+def _bytes_of(chunk: str | bytes | dict[str, object]) -> bytes:
+    if isinstance(chunk, bytes):
+        return chunk
+    if isinstance(chunk, str):
+        return chunk.encode("utf-8", "surrogatepass")
+    return msgspec.json.encode(chunk, enc_hook=str)
+
+
+def _read_line(file: IO[bytes], most: int = -1) -> bytes:
+    return file.readline(most)
+
+
+def _line_at(file: IO[bytes], offset: int) -> bytes:
+    file.seek(offset)
+    return file.readline(64)
+
+
+def _skip_line(file: IO[bytes]) -> int:
+    skipped = 0
+    while part := file.readline(_BLOCK):
+        skipped += len(part)
+        if part.endswith(b"\n"):
+            break
+    return skipped
+
+
+def _is_done(line: bytes) -> bool:
+    return line.strip().removeprefix(b"data:").strip() == _DONE
+
+
+def _cut_behind(lines: bytes, size: int) -> bytes:
+    """Cut lines behind the one that the last of so many bytes is in."""
+    end = lines.find(b"\n", max(size - 1, 0)) + 1
+    return lines[:end] if end else lines

@@ -1,0 +1,282 @@
+"""A run over a whole log: units in order if they can be, sorted if they must, then one output.
+
+Everything a run has done stands in a folder beside the output until the output is whole.
+"""
+
+from __future__ import annotations
+
+import gzip
+import os
+import shutil
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import IO, Protocol, cast
+
+import msgspec
+
+from ._extras import arrow, duckdb, parquet
+from ._inputs import find_inputs, units_of
+from ._pool import Job, run_jobs
+from ._rows import BadRow, Keys
+from ._units import Done, Plan, Run, Stats, TornError, hash_of, reduce_runs, row_of
+
+__all__ = ["LogRun", "NotTheSameRunError", "Told"]
+
+# What a process weighs before it holds a row: Python, Arrow and DuckDB.
+_BASE = 150 * 1024 * 1024
+_LEAST = 32 * 1024 * 1024  # that DuckDB sorts with
+_REMEMBERED = 1_000_000  # ids that are looked at while reading; all are at the end
+_ROWS = 1000  # of a batch of Parquet
+
+
+class NotTheSameRunError(Exception):
+    """There is nothing to resume, or what was begun was another run."""
+
+
+class Told(Protocol):
+    """Is told what goes on: progress, and each bad row with its place."""
+
+    def begin(self, phase: str, size: int) -> None: ...
+    def report(self, size: int, streams: int) -> None: ...
+    def bad_row(self, path: str, row: BadRow) -> None: ...
+    def unread(self, path: str, why: str) -> None: ...
+
+
+class LogRun:
+    """Reduces the streams of files to one file. `memory` bounds all processes, in bytes."""
+
+    def __init__(
+        self,
+        paths: Sequence[str],
+        output: str,
+        *,
+        keys: Keys,
+        workers: int,
+        memory: int,
+        resume: bool,
+        told: Told,
+    ) -> None:
+        self._output = output
+        self._folder = f"{output}.parts"
+        self._workers = workers
+        share = (memory - _BASE * (workers if workers == 1 else workers + 1)) // workers
+        self._memory = max(share, _LEAST)
+        self._told = told
+        units = list(units_of(find_inputs(paths)))
+        # Text is three to ten times what is compressed; a bucket that outgrows memory is spilled.
+        size = sum(unit.size * (5 if unit.source.compression else 1) for unit in units)
+        self._plan = Plan(units, keys, min(size * 4 // self._memory + 1, 1024))
+        self._prepare(resume)
+
+    def _prepare(self, resume: bool) -> None:
+        plan = msgspec.json.encode(self._plan)
+        path = Path(self._folder, "plan.json")
+        if resume:
+            if not path.exists():
+                raise NotTheSameRunError(f"there is no interrupted run in {self._folder}")
+            if path.read_bytes() != plan:
+                raise NotTheSameRunError(
+                    f"{self._folder} is of a run with other files or options, or a file has changed"
+                )
+            return
+        shutil.rmtree(self._folder, ignore_errors=True)
+        os.makedirs(self._folder)
+        path.write_bytes(plan)
+
+    def run(self) -> Stats:
+        """Do it all, or what is left of it. Raises OSError, ImportError (sorting needs DuckDB)."""
+        is_torn = Path(self._folder, "torn")
+        parts: list[Job] | None = None
+        if not is_torn.exists():
+            try:
+                parts = self._in_order()
+            except TornError:
+                duckdb()  # before anything is thrown away
+                for path in Path(self._folder).glob("reduce-*"):
+                    path.unlink()
+                is_torn.touch()
+        if parts is None:
+            parts = self._sorted()
+        stats = self._assemble(parts)
+        shutil.rmtree(self._folder, ignore_errors=True)
+        return stats
+
+    # --- the two ways ---
+
+    def _in_order(self) -> list[Job]:
+        jobs = [("reduce", number) for number in range(len(self._plan.units))]
+        seen: set[int] = set()
+        for job in self._do("reading", jobs):
+            if len(seen) < _REMEMBERED:
+                ids = self._done(job).ids
+                before = len(seen)
+                seen.update(ids)
+                if len(seen) != before + len(ids):
+                    raise TornError
+        self._check_ids(jobs)
+        return jobs
+
+    def _check_ids(self, jobs: Sequence[Job]) -> None:
+        """Ask whether a stream is in two places: of all ids, a part at a time."""
+        count = sum(len(self._done(job).ids) for job in jobs)
+        portions = count // _REMEMBERED + 1
+        for portion in range(portions):
+            seen: set[int] = set()
+            for _, ids in self._edges(jobs):
+                for digest in ids:
+                    if digest % portions == portion:
+                        if digest in seen:
+                            raise TornError
+                        seen.add(digest)
+
+    def _sorted(self) -> list[Job]:
+        jobs = [("spread", number) for number in range(len(self._plan.units))]
+        for _ in self._do("reading", jobs):
+            pass
+        buckets = [("sort", number) for number in range(self._plan.buckets)]
+        for _ in self._do("sorting", buckets):
+            pass
+        return jobs + buckets
+
+    def _do(self, phase: str, jobs: Sequence[Job]) -> Iterator[Job]:
+        size = sum(unit.size for unit in self._plan.units)
+        left = [job for job in jobs if not self._path(job, "done").exists()]
+        self._told.begin(phase, size)
+        units = self._plan.units
+        for job in jobs:
+            if job not in left:
+                part = size // len(jobs) if job[0] == "sort" else units[job[1]].size
+                streams = sum(self._done(job).stats.streams.values())
+                self._told.report(part, streams)
+                yield job
+        yield from run_jobs(
+            self._plan, self._folder, left, self._workers, self._memory, self._told.report
+        )
+
+    def _path(self, job: Job, suffix: str) -> Path:
+        return Path(self._folder, f"{job[0]}-{job[1]:06}.{suffix}")
+
+    def _done(self, job: Job) -> Done:
+        return msgspec.msgpack.decode(self._path(job, "done").read_bytes(), type=Done)
+
+    # --- the output ---
+
+    def _edges(self, jobs: Sequence[Job]) -> Iterator[tuple[list[Run], list[int]]]:
+        """Join the streams at the edges of units. Give for each unit the streams that ended before
+        its own (their runs), and the digests of all that ended in it.
+        """
+        runs: list[Run] = []
+        for job in jobs:
+            done = self._done(job)
+            ended: list[Run] = []
+            ids = list(done.ids)
+            if done.stats.streams or done.first or done.last:
+                for edge in (done.first, done.last):
+                    if edge is None:
+                        continue
+                    if runs and runs[0].id != edge.id:
+                        ids.append(hash_of(runs[0].id))
+                        ended += runs
+                        runs = []
+                    runs.append(edge)
+            yield ended, ids
+        yield runs, [hash_of(runs[0].id)] if runs else []
+
+    def _assemble(self, parts: Sequence[Job]) -> Stats:
+        stats = Stats()
+        temporary = Path(self._folder, "output")
+        with _writer(self._output, temporary) as write:
+            in_order = parts[-1][0] == "reduce" if parts else True
+            edges = self._edges(parts) if in_order else iter(())
+            lines: dict[str, int] = {}
+            for job in parts:
+                done = self._done(job)
+                stats.add(done.stats)
+                if job[0] != "sort":
+                    self._tell(job, done, lines)
+                self._write_edges(next(edges, ([], []))[0], stats, write)
+                path = self._path(job, "rows")
+                if path.exists():
+                    with path.open("rb") as file:
+                        while block := file.readlines(1024 * 1024):
+                            write(b"".join(block))
+            self._write_edges(next(edges, ([], []))[0], stats, write)
+        os.replace(temporary, self._output)
+        return stats
+
+    def _write_edges(self, runs: list[Run], stats: Stats, write: Callable[[bytes], None]) -> None:
+        start = 0
+        for end in range(1, len(runs) + 1):
+            if end == len(runs) or runs[end].id != runs[start].id:
+                result = reduce_runs(runs[start].id, runs[start:end])
+                stats.count(result)
+                write(row_of(runs[start].id, result))
+                start = end
+
+    def _tell(self, job: Job, done: Done, lines: dict[str, int]) -> None:
+        path = self._plan.units[job[1]].source.path
+        before = lines.get(path, 0)
+        if done.stats.bad_rows:
+            with self._path(job, "bad").open("rb") as file:
+                for line in file:
+                    row = msgspec.json.decode(line, type=BadRow)
+                    row.line += before
+                    self._told.bad_row(path, row)
+        lines[path] = before + done.lines
+        if done.unread is not None:
+            self._told.unread(path, done.unread)
+
+
+class _writer:  # a context manager that reads as a function
+    """Writes lines of results to a file, in the form that the output's name asks for."""
+
+    def __init__(self, name: str, path: Path) -> None:
+        self._path = path
+        self._file = path.open("wb")
+        self._close: list[Callable[[], None]] = []
+        if name.endswith(".parquet"):
+            self.write = self._write_parquet
+            schema = [(each, arrow().string()) for each in _COLUMNS]
+            schema[_COLUMNS.index("repeats")] = ("repeats", arrow().int64())
+            self._schema = arrow().schema(schema)
+            self._parquet = parquet().ParquetWriter(self._file, self._schema, compression="zstd")
+            self._close.append(self._parquet.close)
+        else:
+            stream: IO[bytes] = self._file
+            if name.endswith(".gz"):
+                stream = cast("IO[bytes]", gzip.GzipFile("", "wb", 6, self._file, mtime=0))
+            elif name.endswith((".zst", ".zstd")):
+                stream = arrow().CompressedOutputStream(self._file, "zstd")
+            self.write = lambda lines: _write_all(stream, lines)
+            if stream is not self._file:
+                self._close.append(stream.close)
+
+    def __enter__(self) -> Callable[[bytes], None]:
+        return self.write
+
+    def __exit__(self, *_: object) -> None:
+        for close in self._close:
+            close()
+        if not self._file.closed:
+            self._file.flush()
+            os.fsync(self._file.fileno())
+            self._file.close()
+
+    def _write_parquet(self, lines: bytes) -> None:
+        rows = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode_lines(lines)
+        values: dict[str, list[object]] = {name: [] for name in _COLUMNS}
+        for row in rows:
+            for name in _COLUMNS:
+                raw = row[name]
+                if name in ("completion", "problems"):
+                    values[name].append(bytes(cast("bytes", raw)).decode())
+                else:
+                    values[name].append(msgspec.json.decode(raw))
+        self._parquet.write_table(arrow().table(values, schema=self._schema))
+
+
+_COLUMNS = ["id", "status", "completion", "problems", "repeats", "limit"]
+
+
+def _write_all(stream: IO[bytes], data: bytes) -> None:
+    stream.write(data)

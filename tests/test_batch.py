@@ -1,0 +1,216 @@
+"""`reduce_sorted`: sorted rows in, one result a stream, the same as one accumulator each makes."""
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import attrs
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from accumulator import Accumulator, AccumulatorError, LimitExceededError, Limits
+from accumulator.batch import StreamResult, UnsortedRowsError, reduce_sorted
+
+HERE = Path(__file__).parent
+Json = dict[str, object]
+
+
+def a_chunk(text: str, finish: str | None = None) -> Json:
+    return {"choices": [{"index": 0, "delta": {"content": text}, "finish_reason": finish}]}
+
+
+def text_of(result: StreamResult) -> object:
+    return result.completion.choices[0].message.content
+
+
+def plainly(chunks: list[object], limits: Limits) -> StreamResult:
+    """Feed chunks one by one, and write down what came of them."""
+    acc = Accumulator(limits=limits)
+    limit = None
+    for chunk in chunks:
+        try:
+            acc.feed(chunk)
+        except LimitExceededError as error:
+            limit = error.limit
+            break
+    acc.close()
+    return StreamResult(
+        completion=acc.snapshot(),
+        status=acc.status,
+        problems=acc.problems,
+        problem_counts=acc.problem_counts,
+        limit=limit,
+    )
+
+
+def recorded_streams() -> Iterator[tuple[str, list[object]]]:
+    """Give every shipped stream as the texts of its events."""
+    for path in sorted(HERE.glob("conformance/*.json")):
+        case = json.loads(path.read_text())
+        chunks = case.get("chunks")
+        if chunks:
+            yield path.stem, [json.dumps(chunk).encode() for chunk in chunks]
+    for path in sorted(HERE.glob("recordings/*.sse")):
+        lines = path.read_bytes().splitlines()
+        yield path.stem, [line[5:].strip() for line in lines if line.startswith(b"data:")]
+
+
+STREAMS = dict(recorded_streams())
+LONG: list[object] = [
+    *[json.dumps({"id": "c", "model": "m", **a_chunk(f"t{i} ")}).encode() for i in range(300)],
+    json.dumps({"id": "c", "model": "m", **a_chunk("", finish="stop")}).encode(),
+]
+ODD: list[object] = [
+    b"null",
+    b"[DONE]",
+    b'{"choices": [',
+    b"\xff{}",
+    b"",
+    b'{"choices":\n[]}',
+    b'{"error": {"message": "overloaded"}}',
+    json.dumps(a_chunk("\ud83d")),
+    json.dumps(a_chunk("\ude00")),
+    a_chunk("of a mapping"),
+    json.dumps(a_chunk("x", finish="stop")).encode(),
+    json.dumps({"choices": [{"index": i, "delta": {}} for i in range(5)]}).encode(),
+]
+
+
+@pytest.mark.parametrize("name", STREAMS)
+def test_a_shipped_stream_comes_to_what_one_accumulator_makes_of_it(name: str) -> None:
+    chunks = STREAMS[name]
+    [(id, result)] = reduce_sorted((name, seq, chunk) for seq, chunk in enumerate(chunks))
+    assert id == name
+    assert result == plainly(chunks, Limits())
+
+
+@given(
+    st.lists(st.sampled_from([*ODD, *LONG[:40]]) | st.sampled_from(LONG), max_size=80),
+    st.builds(
+        Limits,
+        event_bytes=st.sampled_from([100, 1000, None]),
+        choices=st.sampled_from([1, 4, None]),
+    ),
+)
+def test_any_chunks_come_to_what_one_accumulator_makes_of_them(
+    chunks: list[object], limits: Limits
+) -> None:
+    results = [result for _, result in reduce_sorted(((1, None, c) for c in chunks), limits=limits)]
+    assert results == ([plainly(chunks, limits)] if chunks else [])
+
+
+@pytest.mark.parametrize("size", range(0, len(LONG), 7))
+def test_a_long_stream_may_end_anywhere(size: int) -> None:
+    [(_, result)] = reduce_sorted(("a", seq, chunk) for seq, chunk in enumerate(LONG[: size + 1]))
+    assert result == plainly(LONG[: size + 1], Limits())
+
+
+def test_past_total_bytes_a_stream_ends_and_the_next_is_read() -> None:
+    limits = Limits(total_bytes=4000)
+    rows = [(id, seq, chunk) for id in "ab" for seq, chunk in enumerate(LONG)]
+    results = dict(reduce_sorted(rows, limits=limits))
+    for result in results.values():
+        assert result.limit == "total_bytes"
+        assert not result.is_whole
+        whole = plainly(LONG, Limits()).completion.choices[0].message.content
+        assert isinstance(whole, str)
+        assert whole.startswith(str(text_of(result)))
+        assert len(str(text_of(result))) > 50
+    assert len(results) == 2
+
+
+@pytest.mark.parametrize("form", ["bytes", "str", "mapping", "line", "line without a space", "raw"])
+def test_a_chunk_may_come_in_any_form(form: str) -> None:
+    chunk = a_chunk("Grüße", finish="stop")
+    text = json.dumps(chunk)
+    forms: dict[str, object] = {
+        "bytes": text.encode(),
+        "str": text,
+        "mapping": chunk,
+        "line": f"data: {text}\r\n",
+        "line without a space": f"data:{text}".encode(),
+        "raw": memoryview(text.encode()),
+    }
+    [(_, result)] = reduce_sorted([("a", 1, forms[form])])
+    assert result == plainly([chunk], Limits())
+    assert result.is_whole
+
+
+def test_the_lines_of_a_named_event_are_one_row() -> None:
+    rows = [
+        ("a", 1, "data: " + json.dumps(a_chunk("x"))),
+        ("a", 2, ": keep-alive"),
+        ("a", 3, 'event: error\ndata: {"message": "overloaded"}'),
+    ]
+    [(_, result)] = reduce_sorted(rows)
+    assert (result.status, text_of(result)) == ("failed", "x")
+
+
+def test_a_repeated_sequence_number_is_dropped_and_counted() -> None:
+    seqs = [1, 1, 2, 3, 3, 3]
+    [(_, result)] = reduce_sorted(("a", seq, a_chunk(str(place))) for place, seq in enumerate(seqs))
+    assert (text_of(result), result.repeats) == ("023", 3)
+
+
+def test_without_sequence_numbers_rows_stand_in_order_of_arrival() -> None:
+    [(_, result)] = reduce_sorted(("a", None, a_chunk(text)) for text in "aabb")
+    assert (text_of(result), result.repeats) == ("aabb", 0)
+
+
+def test_a_missing_chunk_is_a_problem_of_its_stream() -> None:
+    [(_, result)] = reduce_sorted([("a", 1, None), ("a", 2, a_chunk("x", finish="stop"))])
+    assert result.problem_counts == {"invalid_chunk": 1}
+    assert (result.status, result.is_whole) == ("complete", False)
+
+
+UNSORTED: dict[str, tuple[list[tuple[object, object]], int]] = {
+    "seq falls": ([("a", 1), ("a", 3), ("a", 2)], 3),
+    "seqs of two types": ([("a", 1), ("a", "2")], 2),
+    "id comes again": ([("a", 1), ("b", 1), ("a", 2)], 3),
+    "ids descend": ([("b", 1), ("a", 1)], 2),
+    "ids of two types": ([("a", 1), (2, 1)], 2),
+}
+
+
+@pytest.mark.parametrize("case", UNSORTED)
+def test_a_row_out_of_order_is_named(case: str) -> None:
+    places, row = UNSORTED[case]
+    with pytest.raises(UnsortedRowsError, match=f"^row {row}, id ") as raised:
+        list(reduce_sorted((id, seq, a_chunk("x")) for id, seq in places))
+    assert (raised.value.row, raised.value.id) == (row, places[row - 1][0])
+    assert not isinstance(raised.value, AccumulatorError)
+
+
+def test_grouped_rows_may_have_ids_in_any_order() -> None:
+    rows = [(id, seq, a_chunk(id)) for id in "bca" for seq in (1, 2)]
+    assert [(id, text_of(result)) for id, result in reduce_sorted(rows, grouped=True)] == [
+        ("b", "bb"),
+        ("c", "cc"),
+        ("a", "aa"),
+    ]
+
+
+def test_what_is_no_chunk_raises_and_names_its_row() -> None:
+    with pytest.raises(TypeError, match=r"^row 2, id 'a': a chunk is .*, not int$"):
+        list(reduce_sorted([("a", 1, a_chunk("x")), ("a", 2, 7)]))
+
+
+def test_it_reads_no_further_than_it_is_asked() -> None:
+    read = []
+
+    def rows() -> Iterator[tuple[str, int, Json]]:
+        for id in "abc":
+            read.append(id)
+            yield id, 1, a_chunk(id)
+
+    results = reduce_sorted(rows())
+    assert read == []
+    next(results)
+    assert read == ["a", "b"]
+
+
+def test_results_are_frozen() -> None:
+    [(_, result)] = reduce_sorted([("a", 1, a_chunk("x"))])
+    with pytest.raises(attrs.exceptions.FrozenInstanceError):
+        result.repeats = 1  # type: ignore[misc]  # that is the point

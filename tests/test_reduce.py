@@ -1,0 +1,290 @@
+"""`accumulator reduce`: every way through it comes to what `reduce_sorted` makes of sorted rows."""
+
+import gzip
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from accumulator import cli
+from accumulator.batch import reduce_sorted
+
+pa = pytest.importorskip("pyarrow", reason="the extra 'logs' is not installed")
+pytest.importorskip("duckdb", reason="the extra 'logs' is not installed")
+
+HERE = Path(__file__).parent
+COMMAND = [sys.executable, "-m", "accumulator", "reduce"]
+Row = tuple[str, int, dict[str, object]]
+Json = dict[str, object]
+
+
+def a_stream(id: str, count: int) -> list[Row]:
+    def chunk(delta: Json, finish: str | None = None) -> Json:
+        choice = {"index": 0, "delta": delta, "finish_reason": finish}
+        return {"id": id, "model": "m", "choices": [choice]}
+
+    texts = [chunk({"content": f"{id}é{i} "}) for i in range(count)]
+    usage: Json = {"id": id, "choices": [], "usage": {"prompt_tokens": 2, "completion_tokens": 3}}
+    ends = [] if id.endswith("7") else [chunk({}, "stop"), usage]
+    return [(id, seq, each) for seq, each in enumerate([*texts, *ends])]
+
+
+ROWS = [row for i in range(60) for row in a_stream(f"s{i}", 3 + i * 3 % 91)]
+
+
+def shuffled(rows: list[Row]) -> list[Row]:
+    """Shuffle, with repeats."""
+    rng = random.Random(5)
+    rows = [*rows, *rng.sample(rows, 50)]
+    rng.shuffle(rows)
+    return rows
+
+
+def lines_of(rows: list[Row]) -> bytes:
+    return b"".join(
+        json.dumps({"id": id, "seq": seq, "chunk": chunk}).encode() + b"\n"
+        for id, seq, chunk in rows
+    )
+
+
+def write(path: Path, rows: list[Row]) -> Path:
+    """Write rows in the form that a suffix asks for."""
+    data = lines_of(rows)
+    if path.suffix == ".gz":
+        data = gzip.compress(data)
+    elif path.suffix == ".zst":
+        data = pa.compress(data, codec="zstd", asbytes=True)
+    elif path.suffix == ".parquet":
+        ids, seqs, chunks = zip(*rows, strict=True)
+        texts = [json.dumps(chunk) for chunk in chunks]
+        table = pa.table({"id": ids, "seq": seqs, "chunk": texts})
+        __import__("pyarrow.parquet").parquet.write_table(table, path, row_group_size=500)
+        return path
+    path.write_bytes(data)
+    return path
+
+
+def expected(rows: list[Row]) -> dict[object, object]:
+    results = reduce_sorted(sorted(rows, key=lambda row: row[:2]))
+    return {
+        id: (result.status, result.completion.to_dict(), result.repeats) for id, result in results
+    }
+
+
+def read(path: Path) -> dict[object, object]:
+    data = path.read_bytes()
+    if path.suffix == ".gz":
+        data = gzip.decompress(data)
+    elif path.suffix == ".zst":
+        data = pa.CompressedInputStream(pa.BufferReader(data), "zstd").read()
+    if path.suffix == ".parquet":
+        table = __import__("pyarrow.parquet").parquet.read_table(path)
+        found = [row | {"completion": json.loads(row["completion"])} for row in table.to_pylist()]
+    else:
+        found = [json.loads(line) for line in data.splitlines()]
+    results: dict[object, object] = {
+        row["id"]: (row["status"], row["completion"], row["repeats"]) for row in found
+    }
+    assert len(results) == len(found), "a stream stands twice in the output"
+    return results
+
+
+@pytest.mark.parametrize("workers", ["1", "2"])
+@pytest.mark.parametrize("order", [list, shuffled])
+def test_every_order_comes_to_the_same(
+    workers: str, order: Callable[[list[Row]], list[Row]], tmp_path: Path
+) -> None:
+    rows = order(ROWS)
+    folder = tmp_path / "log"
+    folder.mkdir()
+    for part in range(3):  # a stream goes on in the next file
+        write(folder / f"{part}.jsonl", rows[part * 1000 : (part + 1) * 1000 if part < 2 else None])
+    out = tmp_path / "out.jsonl"
+    assert cli.main(["reduce", str(folder), "-o", str(out), "--workers", workers]) == 0
+    assert read(out) == expected(rows)
+    assert [path.name for path in tmp_path.iterdir() if path != folder] == ["out.jsonl"]
+
+
+@pytest.mark.parametrize("order", [list, shuffled])
+@pytest.mark.parametrize("suffix", [".jsonl", ".gz", ".zst", ".parquet"])
+def test_every_form_is_read_and_written(
+    suffix: str, order: Callable[[list[Row]], list[Row]], tmp_path: Path
+) -> None:
+    rows = order(ROWS)
+    log, out = write(tmp_path / f"log{suffix}", rows), tmp_path / f"out{suffix}"
+    assert cli.main(["reduce", str(log), "-o", str(out)]) == 0
+    assert read(out) == expected(rows)
+
+
+def test_units_of_a_file_join_where_they_were_cut(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    log, out = write(tmp_path / "log.jsonl", ROWS[:700]), tmp_path / "out.jsonl"
+    for size in (100, 1000, 7001):
+        monkeypatch.setattr("accumulator._inputs._UNIT", size)
+        assert cli.main(["reduce", str(log), "-o", str(out)]) == 0
+        assert read(out) == expected(ROWS[:700])
+
+
+def test_bare_chunks_go_by_their_own_id(tmp_path: Path) -> None:
+    log, out = tmp_path / "log.jsonl", tmp_path / "out.jsonl"
+    texts = [json.dumps(chunk) for _, _, chunk in ROWS]
+    log.write_text("".join(f"{text}\n" for text in texts) + "data: [DONE]\n\n")
+    assert cli.main(["reduce", str(log), "-o", str(out)]) == 0
+    assert read(out) == expected(ROWS)
+
+
+def test_keys_have_the_names_that_options_give(tmp_path: Path) -> None:
+    log, out = tmp_path / "log.jsonl", tmp_path / "out.jsonl"
+    rows = [{"trace": id, "n": seq, "body": json.dumps(chunk)} for id, seq, chunk in ROWS[:300]]
+    log.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    options = ["--id", "trace", "--seq", "n", "--chunk", "body"]
+    assert cli.main(["reduce", str(log), "-o", str(out), *options]) == 0
+    assert read(out) == expected(ROWS[:300])
+
+
+def test_an_sse_dump_is_one_stream_under_its_name(tmp_path: Path) -> None:
+    out = tmp_path / "out.jsonl"
+    assert cli.main(["reduce", str(HERE / "recordings"), "-o", str(out)]) == 0
+    names = {path.name for path in (HERE / "recordings").glob("*.sse")}
+    assert names <= read(out).keys()
+
+
+BAD = {
+    b"not JSON": "JSON is malformed",
+    b'{"id": "a", "chunk"': "truncated",
+    b'{"seq": 1, "chunk": {}}': "no stream id",
+    b'{"id": "", "chunk": {}}': "no stream id",
+    b'{"id": [1], "chunk": {}}': "Expected",
+    b'{"id": "a", "seq": "x", "chunk": {}}': "Expected",
+    b"[1]": "Expected",
+}
+
+
+@pytest.mark.parametrize("order", [list, shuffled])
+def test_bad_rows_are_told_with_their_line_and_kept_out(
+    order: Callable[[list[Row]], list[Row]],
+    tmp_path: Path,
+    capfd: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("accumulator._inputs._UNIT", 10_000)
+    rows = order(ROWS)
+    lines = lines_of(rows).splitlines(keepends=True)
+    for place, text in enumerate(BAD):
+        lines.insert(100 + place * 200, text + b"\n")
+    log, out, bad = tmp_path / "log.jsonl", tmp_path / "out.jsonl", tmp_path / "bad.jsonl"
+    log.write_bytes(b"".join(lines))
+    assert cli.main(["reduce", str(log), "-o", str(out), "--bad-rows", str(bad)]) == 5
+    assert read(out) == expected(rows)
+    told = [json.loads(line) for line in bad.read_text().splitlines()]
+    assert [each["line"] for each in told] == [101 + place * 200 for place in range(len(BAD))]
+    for each, why in zip(told, BAD.values(), strict=True):
+        assert why in each["why"]
+        assert f"{log}:{each['line']}: bad row: " in capfd.readouterr().err or each["line"] > 101
+
+
+def test_a_file_that_ends_too_early_is_told_and_the_others_are_read(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    log, out = tmp_path / "a.gz", tmp_path / "out.jsonl"
+    log.write_bytes(gzip.compress(lines_of(ROWS[:500]))[:-20])
+    other = write(tmp_path / "b.jsonl", ROWS[-50:])
+    assert cli.main(["reduce", str(log), str(other), "-o", str(out)]) == 5
+    assert "a.gz: cannot be read to its end: " in capfd.readouterr().err
+    assert ROWS[-1][0] in read(out)
+
+
+@pytest.mark.parametrize(
+    ("order", "kind", "number"),
+    [(list, "reduce", 0), (list, "reduce", 4), (shuffled, "spread", 1), (shuffled, "sort", 0)],
+)
+def test_a_killed_run_leaves_no_output_and_is_resumed(
+    order: Callable[[list[Row]], list[Row]], kind: str, number: int, tmp_path: Path
+) -> None:
+    folder = tmp_path / "log"
+    folder.mkdir()
+    rows = order([row for i in range(900) for row in a_stream(f"s{i:05}", 40)])
+    for part in range(8):
+        write(folder / f"{part:02}.jsonl", rows[part * 5000 : (part + 1) * 5000])
+    rows = rows[: 8 * 5000]
+    out = tmp_path / "out.jsonl"
+    command = [*COMMAND, str(folder), "-o", str(out), "--workers", "2", "--memory", "500M"]
+    done = tmp_path / "out.jsonl.parts" / f"{kind}-{number:06}.done"
+    process = subprocess.Popen(command, stderr=subprocess.DEVNULL)
+    while not done.exists() and process.poll() is None:
+        time.sleep(0.002)
+    process.kill()
+    process.wait()
+    if not out.exists():  # it may have been quicker than the kill
+        resumed = subprocess.run([*command, "--resume"], check=False, capture_output=True)
+        assert resumed.returncode == 0, resumed.stderr
+    assert read(out) == expected(rows)
+
+
+def test_ctrl_c_says_how_to_go_on(tmp_path: Path) -> None:
+    log, out = write(tmp_path / "log.jsonl", shuffled(ROWS) * 40), tmp_path / "out.jsonl"
+    command = [*COMMAND, str(log), "-o", str(out)]
+    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+    while not (tmp_path / "out.jsonl.parts" / "plan.json").exists():
+        time.sleep(0.01)
+    process.send_signal(signal.SIGINT)
+    _, told = process.communicate()
+    assert (process.returncode, told.splitlines()[-1]) == (
+        130,
+        "interrupted; go on with --resume",
+    )
+    assert not out.exists()
+    assert subprocess.run([*command, "--resume"], check=False, capture_output=True).returncode == 0
+
+
+def test_another_run_is_not_resumed(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    log, out = write(tmp_path / "log.jsonl", ROWS[:10]), tmp_path / "out.jsonl"
+    assert cli.main(["reduce", str(log), "-o", str(out), "--resume"]) == 2
+    assert "no interrupted run" in capfd.readouterr().err
+    assert cli.main(["reduce", str(tmp_path / "none*"), "-o", str(out)]) == 2
+
+
+def test_a_shuffled_log_is_sorted_within_the_memory(tmp_path: Path) -> None:
+    rows = lines_of([(id, seq, chunk) for id, seq, chunk in shuffled(ROWS)])
+    log, out = tmp_path / "log.jsonl", tmp_path / "out.jsonl"
+    with log.open("wb") as file:
+        for copy in range(200):
+            file.write(rows.replace(b'"id": "s', b'"id": "%ds' % copy))
+    assert log.stat().st_size > 60_000_000
+    command = [*COMMAND, str(log), "-o", str(out), "--memory", "300M"]
+    process = subprocess.Popen(command, stderr=subprocess.DEVNULL)
+    _, process.returncode, usage = os.wait4(process.pid, 0)
+    assert process.returncode == 0
+    assert usage.ru_maxrss * 1024 < 300 * 1024 * 1024
+    with out.open("rb") as results:
+        assert sum(1 for _ in results) == 200 * 60
+
+
+def test_on_a_terminal_there_is_a_bar_and_on_a_pipe_are_lines(tmp_path: Path) -> None:
+    pytest.importorskip("rich", reason="the extra 'cli' is not installed")
+    log, out = write(tmp_path / "log.jsonl", ROWS), tmp_path / "out.jsonl"
+    command = [*COMMAND, str(log), "-o", str(out)]
+    piped = subprocess.run(command, check=True, capture_output=True)
+    assert b"\x1b" not in piped.stderr
+    assert b"streams: 54 complete, 6 truncated\n" in piped.stderr
+    ours, theirs = os.openpty()
+    env = os.environ | {"TERM": "xterm", "COLUMNS": "100"}
+    process = subprocess.Popen(command, stderr=theirs, env=env)
+    os.close(theirs)
+    shown = b""
+    try:
+        while part := os.read(ours, 65536):
+            shown += part
+    except OSError:
+        pass  # what Linux says at the end
+    assert process.wait() == 0
+    assert b"\x1b[" in shown
+    assert b"60 streams" in shown or b"58 streams" in shown

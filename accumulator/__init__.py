@@ -19,6 +19,7 @@ from .completion import (
 )
 from .errors import (
     AccumulatorError,
+    CheckpointError,
     DecodeError,
     IncompleteStreamError,
     LimitExceededError,
@@ -35,6 +36,7 @@ __all__ = [
     "AccumulatorError",
     "Audio",
     "ChatCompletion",
+    "CheckpointError",
     "Choice",
     "ChoiceLogprobs",
     "CompletionTokensDetails",

@@ -38,7 +38,7 @@ from ._wire import (
     heal,
 )
 
-__all__ = ["Shortcut"]
+__all__ = ["Shortcut", "roles_of", "rows_decoder"]
 
 _TEXT_FIELDS = ("content", "reasoning", "reasoning_content", "refusal")
 _STRING = rb'"%s": ?"((?:[^"\\]|\\.)*)"'
@@ -124,7 +124,7 @@ class Template:
         self.opening = b"[" + brackets[0] + quotes[0]
         self.close = quotes[-1] + brackets[1] + b"]"
         self.row_end = quotes[-1] + brackets[1] + b",\n" + brackets[0] + quotes[0]
-        self.decode = _decoder(tuple(self.roles))
+        self.decode = rows_decoder(tuple(self.roles))
 
     def address(self, key: object) -> tuple[int, int | None]:
         """Give the indices of choice and call that a key stands for."""
@@ -156,12 +156,18 @@ class Template:
 _decoders: dict[tuple[str, ...], Callable[[bytes], list[object]]] = {}
 
 
-def _decoder(roles: tuple[str, ...]) -> Callable[[bytes], list[object]]:
+def rows_decoder(roles: tuple[str, ...]) -> Callable[[bytes], list[object]]:
+    """Give the decoder of rows whose columns have these roles. Raises KeyError for unknown ones."""
     if roles not in _decoders:
         types = tuple(_TYPES[role] for role in roles)
         row = types[0] if len(types) == 1 else tuple[types]  # type: ignore[valid-type]
         _decoders[roles] = msgspec.json.Decoder(list[row]).decode  # type: ignore[valid-type]
     return _decoders[roles]
+
+
+def roles_of(decode: Callable[[bytes], list[object]]) -> tuple[str, ...]:
+    """Give the roles that a decoder was made for."""
+    return next(roles for roles, known in _decoders.items() if known == decode)
 
 
 _decode_string = msgspec.json.Decoder(str).decode

@@ -13,6 +13,7 @@ __all__ = [
     "LOSSY_KINDS",
     "PROBLEM_KINDS",
     "AccumulatorError",
+    "CheckpointError",
     "DecodeError",
     "IncompleteStreamError",
     "LimitExceededError",
@@ -123,3 +124,9 @@ class LimitExceededError(AccumulatorError):
         )
         self.limit = limit
         self.bound = bound
+
+
+class CheckpointError(ValueError):
+    """The bytes are no checkpoint that can be gone on from: damaged, cut off, of another version
+    or written under other rules.
+    """

@@ -21,6 +21,7 @@ LADDER = [
     ["_schema"],
     ["_reduce"],
     ["_freeze", "_shortcut"],
+    ["_checkpoint"],
     ["_accumulator"],
     ["_feeder"],
     ["streams"],

@@ -12,6 +12,7 @@ Nothing that is read here names a class or a function, so reading never runs wha
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from itertools import groupby
 from struct import Struct as Layout
 from struct import error as LayoutError
 from typing import Protocol, TypeVar, cast, get_origin
@@ -40,6 +41,8 @@ _TEXT, _INDEXED, _INTEGER, _PAIRS = range(1, 5)  # msgpack extension types
 _SMALLEST, _LARGEST = -(2**63), 2**64 - 1  # integers that msgpack has
 
 S = TypeVar("S", bound=Struct)
+Decode = Callable[[bytes], list[object]]
+Run = list[_wire.TokenLogprob] | _wire.UnreadTokens
 EventRow = tuple[bytes, bytes | None, int | None]
 ProblemRow = tuple[str, str, int, int | None, str | None, object]
 
@@ -102,6 +105,12 @@ class Saved(Struct, array_like=True):
 
 def pack(stream: Stream, reducer: Reducer, parser: EventParser, rules: Rules) -> bytes:
     """Give an accumulator's state as bytes, at a cost that grows with its size alone."""
+    for choice in reducer.state.choices.values():
+        if choice.logprobs is not None:
+            for tokens in (choice.logprobs.content, choice.logprobs.refusal):
+                if tokens is not None:
+                    # In a list of its own: snapshots read the one that was there.
+                    tokens.runs = _joined(tokens.runs)
     saved = Saved(
         rules=rules.digest,
         parser=_read(ParserFields, parser),
@@ -167,6 +176,22 @@ def _give(fields: Struct, holder: object) -> None:
         setattr(holder, name, getattr(fields, name))
 
 
+def _joined(runs: list[Run]) -> list[Run]:
+    """Put unread rows of one kind together: one read, one token is the usual case."""
+    out: list[Run] = []
+    for unread, run in groupby(runs, _kind_of_rows):
+        if unread is None:
+            out += run
+        else:
+            rows = [cast("_wire.UnreadTokens", tokens).rows[1:-1] for tokens in run]
+            out.append(_wire.UnreadTokens(b"[%b]" % b",".join(rows), *unread))
+    return out
+
+
+def _kind_of_rows(run: Run) -> tuple[Decode, int] | None:
+    return (run.decode, run.place) if isinstance(run, _wire.UnreadTokens) else None
+
+
 def _write(value: object) -> bytes:
     try:
         return _encode(value)
@@ -182,7 +207,7 @@ def _replace(value: object) -> object:
         return Ext(_INDEXED, _write(_places_of(value)))
     if isinstance(value, JsonScan):
         return _read(ScanFields, value)
-    return roles_of(cast("Callable[[bytes], list[object]]", value))
+    return roles_of(cast("Decode", value))
 
 
 _encode = Encoder(enc_hook=_replace).encode

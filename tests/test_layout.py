@@ -24,7 +24,9 @@ LADDER = [
     ["_checkpoint"],
     ["_accumulator"],
     ["_feeder"],
-    ["streams"],
+    ["streams", "_bulk"],
+    ["batch"],
+    ["spark"],
     ["cli"],
     ["__init__"],
     ["__main__"],
@@ -67,6 +69,7 @@ def test_importing_the_package_imports_no_sdk_and_no_event_loop() -> None:
     code = "import sys, accumulator; print(' '.join(sys.modules))"
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     unwanted = {"asyncio", "openai", "httpx", "requests", "aiohttp", "pydantic", "rich"}
+    unwanted |= {"pyarrow", "pyspark", "pandas"}
     assert unwanted.isdisjoint(run.stdout.split())
 
 

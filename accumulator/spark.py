@@ -227,7 +227,9 @@ class _Processor:
         self._handle = handle
         self._state = handle.getValueState("stream", "held binary")
 
-    def handleInputRows(self, key: tuple[object], rows: Iterable[Any], timer: Any) -> Iterator[Row]:
+    def handleInputRows(
+        self, key: tuple[object], rows: Iterable[Any], timerValues: Any
+    ) -> Iterator[Row]:
         held = self._get()
         if held is None:
             held = _Held(next=self._first)
@@ -250,18 +252,20 @@ class _Processor:
             yield from self._read(key, held, lost=lost)
         self._state.update((_encode_held(held),))
 
-    def handleExpiredTimer(self, key: tuple[object], timer: Any, expired: Any) -> Iterator[Row]:
+    def handleExpiredTimer(
+        self, key: tuple[object], timerValues: Any, expiredTimerInfo: Any
+    ) -> Iterator[Row]:
         held = self._get()
         if held is None:
             return
-        if timer.getCurrentWatermarkInMs() < held.newest:
+        if timerValues.getCurrentWatermarkInMs() < held.newest:
             self._handle.registerTimer(held.newest)
             return
         if not held.given_out:
             yield from self._read(key, held, close=True)
         self._state.clear()
 
-    def handleInitialState(self, key: object, state: object, timer: object) -> None:
+    def handleInitialState(self, key: object, state: object, timerValues: object) -> None:
         """There is none."""
 
     def close(self) -> None:

@@ -135,7 +135,7 @@ def plain(rows: Sequence[Record]) -> dict[str, tuple[object, ...]]:
 
 
 def found(rows: Sequence[Row]) -> dict[str, tuple[object, ...]]:
-    out = {
+    out: dict[str, tuple[object, ...]] = {
         row.id: (
             row.status,
             json.loads(row.completion),
@@ -160,7 +160,7 @@ def write(path: Path, rows: Sequence[tuple[object, ...]], names: str = "id seq c
 def test_a_table_of_shuffled_rows_is_reduced_as_each_stream_alone(
     spark: SparkSession, tmp_path: Path
 ) -> None:
-    streams = [row for i in range(4900) for row in stream_of(f"stream-{i}", 42)]
+    streams = [row for i in range(5200) for row in stream_of(f"stream-{i}", 42)]
     rows = shuffled(streams, 2000)
     assert len(rows) > 200_000
     for part in range(4):
@@ -196,7 +196,7 @@ def test_columns_have_the_names_and_types_that_the_caller_gives(
 
 def test_columns_that_cannot_be_meant_are_refused(spark: SparkSession) -> None:
     table = spark.range(1).selectExpr("id", "0.5D AS seq", "'{}' AS chunk")
-    with pytest.raises(ValueError, match="seq: sequence numbers are integers, .* not double"):
+    with pytest.raises(ValueError, match=r"seq: sequence numbers are integers, .* not double"):
         reduce_chunks(table)
     table = spark.range(1).selectExpr("id", "id AS seq", "id AS chunk")
     with pytest.raises(ValueError, match="chunk: chunks are strings or binary, not bigint"):
@@ -226,8 +226,8 @@ def stream_from(spark: SparkSession, folder: Path) -> DataFrame:
 def test_a_query_that_is_stopped_and_started_again_reduces_as_each_stream_alone(
     spark: SparkSession, tmp_path: Path
 ) -> None:
-    streams = [row for i in range(300) for row in stream_of(f"stream-{i}", 30, done=i % 3 > 0)]
-    files_of(tmp_path / "in", shuffled(streams, 200), 4)
+    streams = [row for i in range(150) for row in stream_of(f"stream-{i}", 30, done=i % 3 > 0)]
+    files_of(tmp_path / "in", shuffled(streams, 200), 3)
 
     def start(*, all_of_it: bool) -> object:
         writer = reduce_stream(stream_from(spark, tmp_path / "in")).writeStream
@@ -300,7 +300,7 @@ def test_a_store_that_cannot_hold_the_state_is_refused(spark: SparkSession, tmp_
             reduce_stream(source)
     finally:
         spark.conf.set(STORE, ROCKSDB)
-    with pytest.raises(ValueError, match="seq: sequence numbers are integers, not string"):
+    with pytest.raises(ValueError, match="chunk: sequence numbers are integers, not string"):
         reduce_stream(source, seq="chunk")
     with pytest.raises(ValueError, match="times are timestamps"):
         reduce_stream(source, time="chunk")

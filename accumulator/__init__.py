@@ -20,6 +20,7 @@ from .completion import (
 )
 from .errors import (
     AccumulatorError,
+    CheckpointError,
     DecodeError,
     IncompleteStreamError,
     LimitExceededError,
@@ -39,6 +40,7 @@ __all__ = [
     "AccumulatorError",
     "Audio",
     "ChatCompletion",
+    "CheckpointError",
     "Choice",
     "ChoiceLogprobs",
     "CompletionTokensDetails",

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from math import inf
 
+from ._checkpoint import pack, unpack
 from ._emit import EmittingReducer
 from ._freeze import freeze
 from ._intake import Intake
@@ -73,6 +74,7 @@ class Accumulator:
         "_one_chunk_waits",
         "_parser",
         "_queue",
+        "_rules",
         "_shortcut",
         "_stopwatch",
         "_strict",
@@ -88,6 +90,7 @@ class Accumulator:
         on_event: Callable[[StreamEvent], object] | None = None,
         clock: Clock | None = None,
     ) -> None:
+        self._rules = rules
         log = self._log = ProblemLog(strict=strict)
         self._on_event = on_event
         self._emitter: EmittingReducer | None = None
@@ -352,6 +355,38 @@ class Accumulator:
                     str(first or kind), partial=partial, problems=problems, problem=first
                 )
         return partial
+
+    # --- going on elsewhere ---
+
+    def checkpoint(self) -> bytes:
+        """Give the whole state as bytes, from which `restore` goes on: at any time, also between
+        two bytes of an event.
+
+        They hold what arrived (texts as UTF-8, the rest as msgpack) and about 200 bytes more, so a
+        checkpoint after each read of a long stream costs in all the square of its length.
+        """
+        return pack(self, self._intake, self._parser, self._rules)
+
+    @classmethod
+    def restore(
+        cls,
+        data: bytes | bytearray | memoryview,
+        *,
+        rules: Rules = DEFAULT_RULES,
+        limits: Limits = DEFAULT_LIMITS,
+        strict: bool = False,
+        shortcut: bool = True,
+    ) -> Accumulator:
+        """Go on from a checkpoint, in this process or another one.
+
+        The keywords are those of `Accumulator`, given again; `rules` must have the same rows as
+        before, the others may differ. Nothing in a checkpoint is run. Raises CheckpointError for
+        bytes that are none, are damaged, or come from other rules or another version of this
+        package; TypeError for what is no bytes.
+        """
+        restored = cls(rules=rules, limits=limits, strict=strict, shortcut=shortcut)
+        unpack(data, restored, restored._intake, restored._parser, rules)
+        return restored
 
     # --- from a read to events ---
 

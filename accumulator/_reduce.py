@@ -52,7 +52,10 @@ _COMPLETION_COUNTS = wire.CompletionTokensDetails.__struct_fields__[:-1]
 # --- state --------------------------------------------------------------------------------
 
 
-class FunctionState(Struct):
+# `_checkpoint` writes these classes as they stand; what is as it was at first is left out.
+
+
+class FunctionState(Struct, omit_defaults=True):
     """A function or custom tool as named so far; `text` is its arguments or its input."""
 
     name: Text | None = None
@@ -61,7 +64,7 @@ class FunctionState(Struct):
     scan: JsonScan | None = None  # of the text, once somebody asked whether it is whole
 
 
-class CallState(Struct):
+class CallState(Struct, omit_defaults=True):
     """A tool call. `order` is where it stands among the calls: its first index, if it has one."""
 
     order: int
@@ -76,7 +79,7 @@ class CallState(Struct):
         return self.function or self.custom or FunctionState()
 
 
-class CallsState(Struct):
+class CallsState(Struct, omit_defaults=True):
     """The calls of a choice in order of arrival, and at which place the one with an id or an
     index stands.
     """
@@ -87,7 +90,7 @@ class CallsState(Struct):
     last: int = -1
 
 
-class AudioState(Struct):
+class AudioState(Struct, omit_defaults=True):
     id: str | None = None
     transcript: Text | None = None
     data: bytearray | None = None
@@ -95,7 +98,7 @@ class AudioState(Struct):
     extra: JsonObject | None = None
 
 
-class TokensState(Struct):
+class TokensState(Struct, omit_defaults=True):
     """Token logprobs in the runs in which they came."""
 
     runs: list[list[wire.TokenLogprob] | wire.UnreadTokens] = field(default_factory=list)
@@ -106,13 +109,13 @@ class TokensState(Struct):
         self.count += len(run)
 
 
-class LogprobsState(Struct):
+class LogprobsState(Struct, omit_defaults=True):
     content: TokensState | None = None
     refusal: TokensState | None = None
     extra: JsonObject | None = None
 
 
-class ChoiceState(Struct):
+class ChoiceState(Struct, omit_defaults=True):
     """A choice; `extra` holds what the choice has no field for, `delta_extra` what the message
     has none for.
     """
@@ -133,7 +136,7 @@ class ChoiceState(Struct):
     extra: JsonObject | None = None
 
 
-class State(Struct):
+class State(Struct, omit_defaults=True):
     """A stream: the completion's own fields, its choices by index, and how it ended."""
 
     id: str | None = None
@@ -201,6 +204,17 @@ class Reducer:
         ):
             return "complete"
         return "truncated" if state.closed else "open"
+
+    @property
+    def halves(self) -> int:
+        """How many texts end in half a surrogate pair, those included that were replaced since."""
+        return len(self._halved)
+
+    def resume(self, state: State, *, reading: bool, halves: Iterable[Text]) -> None:
+        """Go on from a state that was kept elsewhere; `halves` are its texts that end in one."""
+        self.state, self.reading = state, reading
+        self._halved = {id(text): text for text in halves}
+        self._careful = bool(self._halved)
 
     def end(self) -> None:
         """`[DONE]` was read."""

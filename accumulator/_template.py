@@ -23,7 +23,7 @@ from msgspec import Struct
 
 from ._wire import Choice, Chunk, Delta, TokenLogprob, ToolCallFragment
 
-__all__ = ["Template", "learn_template", "the_change"]
+__all__ = ["Template", "learn_template", "roles_of", "rows_decoder", "the_change"]
 
 Decode = Callable[[bytes], Chunk]
 
@@ -120,7 +120,7 @@ class Template:
         self.opening = b"[" + brackets[0] + quotes[0]
         self.close = quotes[-1] + brackets[1] + b"]"
         self.row_end = quotes[-1] + brackets[1] + b",\n" + brackets[0] + quotes[0]
-        self.decode = _decoder(tuple(self.roles))
+        self.decode = rows_decoder(tuple(self.roles))
 
     @property
     def is_clear(self) -> bool:
@@ -175,12 +175,18 @@ class Template:
 _decoders: dict[tuple[str, ...], Callable[[bytes], list[object]]] = {}
 
 
-def _decoder(roles: tuple[str, ...]) -> Callable[[bytes], list[object]]:
+def rows_decoder(roles: tuple[str, ...]) -> Callable[[bytes], list[object]]:
+    """Give the decoder of rows whose columns have these roles. Raises KeyError for unknown ones."""
     if roles not in _decoders:
         types = tuple(_TYPES[role] for role in roles)
         row = types[0] if len(types) == 1 else tuple[types]  # type: ignore[valid-type]
         _decoders[roles] = msgspec.json.Decoder(list[row]).decode  # type: ignore[valid-type]
     return _decoders[roles]
+
+
+def roles_of(decode: Callable[[bytes], list[object]]) -> tuple[str, ...]:
+    """Give the roles that a decoder was made for."""
+    return next(roles for roles, known in _decoders.items() if known == decode)
 
 
 # --- learning -----------------------------------------------------------------------------

@@ -48,14 +48,14 @@ class Extra(JsonObject):
     """
 
 
-class TopLogprob(Struct, forbid_unknown_fields=True, gc=False):
+class TopLogprob(Struct, forbid_unknown_fields=True, omit_defaults=True, gc=False):
     token: str | None = None
     logprob: float | None = None
     bytes: list[int] | None = None
     extra: Extra | None = None
 
 
-class TokenLogprob(Struct, forbid_unknown_fields=True, gc=False):
+class TokenLogprob(Struct, forbid_unknown_fields=True, omit_defaults=True, gc=False):
     token: str | None = None
     logprob: float | None = None
     bytes: list[int] | None = None
@@ -130,7 +130,7 @@ class Delta(Struct, forbid_unknown_fields=True):
     extra: Extra | None = None
 
 
-class CompletionTokensDetails(Struct, forbid_unknown_fields=True):
+class CompletionTokensDetails(Struct, forbid_unknown_fields=True, omit_defaults=True):
     accepted_prediction_tokens: int | None = None
     audio_tokens: int | None = None
     reasoning_tokens: int | None = None
@@ -138,13 +138,13 @@ class CompletionTokensDetails(Struct, forbid_unknown_fields=True):
     extra: Extra | None = None
 
 
-class PromptTokensDetails(Struct, forbid_unknown_fields=True):
+class PromptTokensDetails(Struct, forbid_unknown_fields=True, omit_defaults=True):
     audio_tokens: int | None = None
     cached_tokens: int | None = None
     extra: Extra | None = None
 
 
-class Usage(Struct, forbid_unknown_fields=True):
+class Usage(Struct, forbid_unknown_fields=True, omit_defaults=True):
     prompt_tokens: int | None = None
     completion_tokens: int | None = None
     total_tokens: int | None = None

@@ -14,6 +14,7 @@ __all__ = [
     "LOSSY_KINDS",
     "PROBLEM_KINDS",
     "AccumulatorError",
+    "CheckpointError",
     "DecodeError",
     "IncompleteStreamError",
     "LimitExceededError",
@@ -125,3 +126,9 @@ class LimitExceededError(AccumulatorError):
         )
         self.limit = limit
         self.bound = bound
+
+
+class CheckpointError(ValueError):
+    """The bytes are no checkpoint that can be gone on from: damaged, cut off, of another version
+    or written under other rules.
+    """

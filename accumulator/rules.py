@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from hashlib import blake2b
 from typing import Literal, get_args
 
 from attrs import field, frozen
@@ -203,6 +204,7 @@ class Rules:
     rows: Mapping[str, Policy]
     levels: Mapping[str, Level] = field(init=False, repr=False, eq=False)
     moved: Mapping[str, frozenset[str]] = field(init=False, repr=False, eq=False)
+    digest: bytes = field(init=False, repr=False, eq=False)
 
     @levels.default
     def _compile(self) -> Mapping[str, Level]:
@@ -229,6 +231,11 @@ class Rules:
             )
             for level, names in TYPED.items()
         }
+
+    @digest.default
+    def _digest(self) -> bytes:
+        """Stand for the rows in a checkpoint, which another table must not go on from."""
+        return blake2b(repr(sorted(self.rows.items())).encode(), digest_size=8).digest()
 
     @property
     def moves(self) -> bool:

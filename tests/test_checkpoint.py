@@ -1,0 +1,434 @@
+"""`checkpoint` and `restore`: SPEC law 4, damage, size, and a process that is killed."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import zlib
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import suppress
+from pathlib import Path
+
+import attrs
+import msgspec
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from strategies import ODD_STREAMS, bodies, cut
+from test_conformance import CASES, Case
+
+from accumulator import (
+    DEFAULT_RULES,
+    Accumulator,
+    AccumulatorError,
+    CheckpointError,
+    LimitExceededError,
+    Limits,
+)
+from accumulator._accumulator import Accumulator as Holder
+from accumulator._checkpoint import LogFields, ParserFields, ScanFields, StreamFields
+from accumulator._intake import Intake
+from accumulator._problems import ProblemLog
+from accumulator._reduce import IndexedList, Reducer
+from accumulator._sse import Event, EventParser
+from accumulator._text import Text
+from accumulator.errors import Problem
+from accumulator.partial import JsonScan
+
+# What a checkpoint knows of each class that is no Struct: what it saves, what comes from the
+# caller's keywords or from what is saved, and what is learnt anew.
+KNOWN = {
+    Holder: {
+        *StreamFields.__struct_fields__,
+        *("_queue", "_intake", "_log", "_parser"),
+        *("_rules", "_strict", "_may_shortcut", "_most_pending", "_shortcut"),
+        # Events and times are told to the process that reads the stream.
+        *("_on_event", "_emitter", "_done_told", "_observed", "_stopwatch"),
+    },
+    Intake: {"size", "reducer", "log", "_rules", "_limits", "most_bytes", "decoder"},
+    ProblemLog: {*LogFields.__struct_fields__, "problems", "met", "run", "tell", "_strict"},
+    EventParser: set(ParserFields.__struct_fields__),
+    JsonScan: set(ScanFields.__struct_fields__),
+    Reducer: {"state", "reading", "_halved", "_careful", "_levels", "_limits", "_report"},
+    Text: {"_seen", "_unseen", "fragments", "half"},
+    IndexedList: {"entries", "places"},
+}
+
+
+@pytest.mark.parametrize("kind", KNOWN, ids=lambda kind: kind.__name__)
+def test_every_field_of_the_state_is_known(kind: type) -> None:
+    """Structs are saved as they stand; whoever adds a slot elsewhere decides here what it is."""
+    assert set(kind.__slots__) == KNOWN[kind]  # type: ignore[attr-defined]  # all have slots
+
+
+def test_rows_have_the_fields_of_their_classes() -> None:
+    assert Event.__struct_fields__ == ("data", "name", "offset")
+    assert tuple(field.name for field in attrs.fields(Problem)) == (
+        "kind",
+        "message",
+        "event",
+        "offset",
+        "path",
+        "detail",
+    )
+
+
+# --- law 4 --------------------------------------------------------------------------------
+
+
+def everything(acc: Accumulator) -> tuple[object, ...]:
+    return acc.snapshot().to_dict(), acc.status, acc.problems, dict(acc.problem_counts)
+
+
+def resumed(acc: Accumulator, **keywords: bool | Limits) -> Accumulator:
+    """Go on from a checkpoint, which holds what the next one holds."""
+    data = acc.checkpoint()
+    before = everything(acc)
+    again = Accumulator.restore(data, **keywords)  # type: ignore[arg-type]  # by name
+    assert everything(again) == before
+    assert again.checkpoint() == data
+    return again
+
+
+def check(pieces: Iterable[object], way: str = "feed_sse", every: int = 1) -> None:
+    """Feed with and without checkpoints between the pieces: nothing differs, then or later."""
+    straight, broken = Accumulator(), Accumulator()
+    for count, piece in enumerate(pieces):
+        getattr(straight, way)(piece)
+        if count % every == 0:
+            broken = resumed(broken)
+        getattr(broken, way)(piece)
+    straight.close()
+    resumed(broken).close()
+    broken.close()
+    assert everything(broken) == everything(straight)
+    assert everything(resumed(broken)) == everything(straight)
+
+
+@given(st.data(), bodies(ODD_STREAMS))
+def test_law_4_a_checkpoint_at_any_byte_changes_nothing(data: st.DataObject, body: bytes) -> None:
+    check(data.draw(cut(body)))
+
+
+@given(ODD_STREAMS)
+def test_law_4_a_checkpoint_between_chunks_changes_nothing(chunks: list[object]) -> None:
+    check([chunk for chunk in chunks if isinstance(chunk, dict)], "feed")
+    check([json.dumps(chunk) for chunk in chunks], "feed")
+
+
+@given(bodies(ODD_STREAMS))
+def test_law_4_a_checkpoint_between_lines_changes_nothing(body: bytes) -> None:
+    check(body.splitlines(), "feed_line")
+    check(body.splitlines(keepends=True), "feed_line")
+
+
+@pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
+def test_law_4_over_the_conformance_cases(case: Case) -> None:
+    data = case.data
+    check(data[i : i + 7] for i in range(0, len(data), 7))
+    check(data.splitlines(keepends=True), "feed_line")
+
+
+def test_law_4_at_every_byte_of_a_sample() -> None:
+    for case in random.Random(4).sample(CASES, 12):
+        data = case.data
+        check(data[i : i + 1] for i in range(len(data)))
+
+
+def test_law_4_over_recorded_streams(corpus_stream: Path) -> None:
+    body = corpus_stream.read_bytes()
+    events = [event + b"\n\n" for event in body.split(b"\n\n")]
+    check(events, every=max(1, len(events) // 20))
+    # Not at the ends of events, and with what the shortcut takes in whole reads.
+    check([body[i : i + 999] for i in range(0, len(body), 999)], every=max(1, len(body) // 9999))
+
+
+def test_a_run_of_chunks_that_the_shortcut_took_is_kept() -> None:
+    for kind in ("content", "logprobs", "arguments"):
+        events = list(stream_of(kind, 60))
+        check([b"".join(events[i : i + 5]) for i in range(0, 60, 5)])
+        check(events, every=7)
+
+
+def test_integers_that_msgpack_does_not_have_are_kept() -> None:
+    big = 10**40
+    check(
+        [
+            {"created": big, "n": [-big, {"x": 2**63 - 1, "y": 2**64}], "usage": {"cost": big}},
+            {"choices": [{"index": big, "delta": {"x": [{"index": big, "text": "\ud83d"}]}}]},
+            {"choices": [{"index": big, "delta": {"x": [{"index": big, "text": "\ude00"}]}}]},
+            {"choices": [{"index": -big, "delta": {"tool_calls": [{"index": big}]}}]},
+        ],
+        "feed",
+    )
+
+
+def test_a_half_that_waits_in_a_text_that_was_replaced_is_kept() -> None:
+    """It is a problem at the end, even so."""
+    check([{"choices": [{"delta": {"x": x}}]} for x in ("\ud83d", {"y": 1}, "z")], "feed")
+    check(['{"choices":[{"delta":{"content":"\\ud83d"}}]}'], "feed")
+
+
+def test_a_list_whose_entries_hide_their_index_is_kept() -> None:
+    rules = DEFAULT_RULES.replace({"delta.x.index": "drop", "delta.x.text": "concat"})
+    straight, broken = Accumulator(rules=rules), Accumulator(rules=rules)
+    for entries in ([{"index": 7, "text": "a"}], [{"index": 7, "text": "b"}, {"index": 3}, 5]):
+        for acc in (straight, broken):
+            acc.feed({"choices": [{"delta": {"x": entries}}]})
+        broken = Accumulator.restore(broken.checkpoint(), rules=rules)
+    assert broken.snapshot() == straight.snapshot()
+
+
+def test_under_rules_that_move_fields_nothing_changes() -> None:
+    rules = DEFAULT_RULES.replace({"delta.content": "last", "chunk.id": "last"})
+    straight, broken = Accumulator(rules=rules), Accumulator(rules=rules)
+    for event in stream_of("content", 20):
+        straight.feed_sse(event)
+        broken.feed_sse(event)
+        broken = Accumulator.restore(broken.checkpoint(), rules=rules)
+    assert everything(broken) == everything(straight)
+    assert broken.snapshot().choices[0].message.content == text_of(19)
+
+
+def test_a_checkpoint_leaves_snapshots_as_they_are() -> None:
+    acc = Accumulator()
+    snapshots = []
+    for event in stream_of("logprobs", 30):
+        acc.feed_sse(event)
+        snapshots.append(acc.snapshot())
+        acc.checkpoint()
+    for count, snapshot in enumerate(snapshots, 1):
+        logprobs = snapshot.choices[0].logprobs
+        assert logprobs is not None
+        assert logprobs.content is not None
+        assert [token.token for token in logprobs.content] == [text_of(i) for i in range(count)]
+
+
+@pytest.mark.parametrize("at", range(4))
+def test_what_waits_behind_an_event_that_raised_is_kept(at: int) -> None:
+    body = b"".join(stream_of("content", 2)) + b"data: {\n\n" + b"".join(stream_of("content", 2))
+    limits = Limits(event_bytes=600)
+    body += b"data: " + b"x" * 700 + b"\n\n" + b"".join(stream_of("content", 3))
+    raised: list[list[str]] = []
+    ends = []
+    for breaking in (False, True):
+        acc = Accumulator(strict=True, limits=limits)
+        raised.append([])
+        for step in range(5):
+            if breaking and step == at:
+                acc = resumed(acc, strict=True, limits=limits)
+            try:
+                acc.feed_sse(b"" if step else body)
+            except AccumulatorError as error:
+                raised[-1].append(f"{type(error).__name__}: {error}")
+        ends.append(everything(acc))
+    assert raised[0] == raised[1]
+    assert len(raised[0]) == 2
+    assert ends[0] == ends[1]
+
+
+def test_limits_go_on_counting() -> None:
+    limits = Limits(total_bytes=1000, choices=1)
+    acc = Accumulator(limits=limits)
+    acc.feed_sse(next(stream_of("content", 1)))
+    acc = resumed(acc, limits=limits)
+    with pytest.raises(LimitExceededError, match="choices"):
+        acc.feed({"choices": [{"index": 1, "delta": {}}]})
+    with pytest.raises(LimitExceededError, match="total_bytes"):
+        resumed(acc, limits=limits).feed_sse(b"x" * 900)
+
+
+def test_a_closed_accumulator_stays_closed() -> None:
+    acc = Accumulator()
+    acc.close()
+    with pytest.raises(ValueError, match="closed"):
+        resumed(acc).feed({})
+
+
+# --- what is refused ----------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def checkpoint() -> bytes:
+    acc = Accumulator()
+    acc.feed_sse(b"".join(stream_of("logprobs", 3)) + b"data: {\n\ndata: half an event")
+    return acc.checkpoint()
+
+
+def test_any_byte_that_was_changed_is_found(checkpoint: bytes) -> None:
+    for place in range(len(checkpoint)):
+        for flip in (1, 0x80, 0xFF):
+            damaged = bytearray(checkpoint)
+            damaged[place] ^= flip
+            with pytest.raises(CheckpointError):
+                Accumulator.restore(damaged)
+
+
+def test_what_was_cut_off_or_added_is_found(checkpoint: bytes) -> None:
+    for end in range(len(checkpoint)):
+        with pytest.raises(CheckpointError):
+            Accumulator.restore(checkpoint[:end])
+    with pytest.raises(CheckpointError):
+        Accumulator.restore(checkpoint + b"\0")
+
+
+def test_what_is_wrong_is_said(checkpoint: bytes) -> None:
+    with pytest.raises(CheckpointError, match="no checkpoint"):
+        Accumulator.restore(b"")
+    with pytest.raises(CheckpointError, match="does not start as one"):
+        Accumulator.restore(b"{" + checkpoint)
+    with pytest.raises(CheckpointError, match="another version"):
+        Accumulator.restore(checkpoint[:4] + b"\x09" + checkpoint[5:])
+    with pytest.raises(CheckpointError, match="damaged"):
+        Accumulator.restore(checkpoint[:-1])
+    with pytest.raises(CheckpointError, match="other rules"):
+        Accumulator.restore(checkpoint, rules=DEFAULT_RULES.replace({"chunk.citations": "extend"}))
+    with pytest.raises(TypeError):
+        Accumulator.restore("text")  # type: ignore[arg-type]  # the case
+
+
+@given(st.data())
+def test_bytes_with_a_right_checksum_that_mean_something_else_are_refused_or_read(
+    data: st.DataObject,
+) -> None:
+    """Nobody writes such bytes by chance, and whoever does gains nothing but an answer."""
+    acc = Accumulator()
+    for event in stream_of(data.draw(st.sampled_from(["content", "logprobs", "arguments"])), 12):
+        acc.feed_sse(event)
+    body = bytearray(acc.checkpoint()[14:])
+    for _ in range(data.draw(st.integers(1, 3))):
+        body[data.draw(st.integers(0, len(body) - 1))] = data.draw(st.integers(0, 255))
+    head = acc.checkpoint()[:10] + zlib.crc32(body).to_bytes(4, "little")
+    with suppress(CheckpointError):
+        Accumulator.restore(head + body)
+
+
+# --- size ---------------------------------------------------------------------------------
+
+
+def text_of(number: int) -> str:
+    return f" word{number} «é» 日本" if number % 3 else " a plain piece of text,"
+
+
+def stream_of(kind: str, count: int) -> Iterator[bytes]:
+    """Give a stream of one kind, an event each."""
+    for number in range(count):
+        text = text_of(number)
+        delta: dict[str, object] = {"content": text}
+        more: dict[str, object] = {}
+        if kind == "logprobs":
+            tops = [{"token": t, "logprob": -0.123456 * number, "bytes": [65]} for t in "ab"]
+            token = {"token": text, "logprob": -1.2345 * number, "bytes": list(text.encode())}
+            more = {"logprobs": {"content": [{**token, "top_logprobs": tops}], "refusal": None}}
+        if kind == "arguments":
+            call: dict[str, object] = {"index": 0, "function": {"arguments": text}}
+            if not number:
+                call |= {"id": "call_a", "type": "function"}
+                call["function"] = {"name": "f", "arguments": ""}
+            delta = {"tool_calls": [call]}
+        if kind == "vendor":
+            delta = {"details": [{"index": number, "type": "note", "text": text}], "x": text}
+        if kind == "parts":
+            delta = {"content": [{"type": "image", "url": text}, {"type": "text", "text": text}]}
+        if kind == "choices":
+            more = {"index": number % 64}
+        if kind == "emoji":
+            delta = {"content": "😀" * 9}
+        if kind == "audio":
+            delta = {"audio": {"id": "a", "data": "QUFB" * 40, "transcript": text}}
+        choice = {"index": 0, "delta": delta, "finish_reason": None, **more}
+        chunk = {"id": "chatcmpl-1", "object": "chat.completion.chunk", "created": 1, "model": "m"}
+        yield b"data: " + msgspec.json.encode({**chunk, "choices": [choice]}) + b"\n\n"
+
+
+KINDS = "content logprobs arguments vendor parts choices emoji audio".split()
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("count", [1, 40, 3000])
+@pytest.mark.parametrize("reads", [1, 50])
+def test_a_checkpoint_is_as_large_as_what_arrived(kind: str, count: int, reads: int) -> None:
+    """That is: the texts, and whatever else of the completion there is as the JSON it came as."""
+    acc = Accumulator()
+    events = list(stream_of(kind, count))
+    for i in range(0, count, reads):
+        acc.feed_sse(b"".join(events[i : i + reads]))
+    held = len(acc.snapshot().to_json().encode())
+    size = len(acc.checkpoint())
+    assert size <= 1.2 * held + 1024, f"{size} bytes for {held}"
+
+
+def test_the_smallest_checkpoint_is_small() -> None:
+    assert len(Accumulator().checkpoint()) < 100
+
+
+def test_an_unfinished_event_and_what_waits_are_kept_once() -> None:
+    acc = Accumulator()
+    acc.feed_sse(b"data: " + b"x" * 10_000)
+    assert len(acc.checkpoint()) < 10_000 + 200
+
+
+# --- a process that is killed -------------------------------------------------------------
+
+CHILD = """
+import os, sys
+from pathlib import Path
+from accumulator import Accumulator
+
+body, kept, size = Path(sys.argv[1]), Path(sys.argv[2]), int(sys.argv[3])
+acc, place = Accumulator(), 0
+if kept.exists():
+    data = kept.read_bytes()
+    acc, place = Accumulator.restore(data[8:]), int.from_bytes(data[:8], "big")
+with body.open("rb") as source:
+    source.seek(place)
+    while data := source.read(size):
+        acc.feed_sse(data)
+        place += len(data)
+        new = kept.with_suffix(".new")
+        new.write_bytes(place.to_bytes(8, "big") + acc.checkpoint())
+        os.replace(new, kept)  # whole or not at all
+        print(place, flush=True)
+print(acc.completion().to_json(), flush=True)
+"""
+
+
+def _watched(start: Callable[[], subprocess.Popen[str]], until: int) -> str | None:
+    """Kill a child once it says that it has read so far; give its result if it was faster."""
+    with start() as child:
+        assert child.stdout is not None
+        line = ""
+        for line in child.stdout:
+            if line.startswith("{"):
+                return line
+            if int(line) >= until:
+                os.kill(child.pid, signal.SIGKILL)
+                break
+        child.stdout.read()
+    return None
+
+
+@pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="Windows has no kill -9")
+@pytest.mark.parametrize("kind", ["content", "logprobs", "arguments"])
+def test_a_killed_process_is_gone_on_from(kind: str, tmp_path: Path) -> None:
+    body, kept = tmp_path / "body.sse", tmp_path / "kept"
+    body.write_bytes(b"".join(stream_of(kind, 80)) + b"data: [DONE]\n\n")
+    whole = Accumulator()
+    whole.feed_sse(body.read_bytes())
+    size = len(body.read_bytes())
+
+    def start() -> subprocess.Popen[str]:
+        command = [sys.executable, "-c", CHILD, str(body), str(kept), "97"]
+        return subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+
+    # The child goes on while the word about its last read is on the way, so where it dies is
+    # left to the machine: between two reads, inside one, while it writes its checkpoint.
+    results = [_watched(start, until) for until in (1, size // 3, size // 2, size)]
+    results.append(_watched(start, 2 * size))
+    assert results[0] is None
+    found = next(result for result in results if result is not None)
+    assert json.loads(found) == whole.completion().to_dict()

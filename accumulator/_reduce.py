@@ -177,10 +177,6 @@ class Reducer:
         "_levels",
         "_limits",
         "_report",
-        "_same",
-        "_same_backoff",
-        "_same_text",
-        "_same_waits",
         "reading",
         "state",
     )

@@ -169,7 +169,7 @@ def reduce_stream(
     rows = _selected(df, id, seq, chunk, _INTEGERS, time)
     # Not by processing time: that runs empty batches without end, also where all input was read.
     return rows.groupBy("id").transformWithState(
-        statefulProcessor=_Processor(first, most_waiting, rules, limits),  # type: ignore[arg-type]  # one by its methods
+        statefulProcessor=_Processor(first, most_waiting, rules, limits),
         outputStructType=_schema(rows),
         outputMode="Append",
         timeMode="EventTime",

@@ -20,6 +20,7 @@ myst_heading_anchors = 3
 # In docstrings a name in backticks is code; where it is a documented name, also a link to it.
 default_role = "py:obj"
 autodoc_member_order = "bysource"
+autodoc_preserve_defaults = True
 autodoc_typehints_format = "short"
 python_use_unqualified_type_names = True
 python_maximum_signature_line_length = 80

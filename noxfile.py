@@ -72,9 +72,12 @@ def package(session: nox.Session) -> None:
 
 @nox.session
 def coverage(session: nox.Session) -> None:
-    """Run the whole suite on the tree; every line and branch of the package must be taken."""
+    """Run the suite on the tree; every line and branch of the package must be taken.
+
+    What measures costs would measure those of being traced.
+    """
     session.install("-q", "-e", ".[test]")
-    session.run("pytest", "-q", "--cov", *session.posargs)
+    session.run("pytest", "-q", "--cov", "-m", "not costs", *session.posargs)
 
 
 @nox.session(python=PYTHONS)
@@ -131,4 +134,4 @@ def test_wheel(session: nox.Session, *bounds: str) -> None:
     session.run("python", "-W", "error", "tests/import_everything.py")
     session.run("accumulator", RECORDING, silent=True)
     session.install("-q", f"{built}[test]", *bounds)
-    session.run("pytest", "-q", "--hypothesis-profile=brief", *session.posargs)
+    session.run("pytest", "-q", "-m", "not costs", "--hypothesis-profile=brief", *session.posargs)

@@ -28,4 +28,5 @@ python_maximum_signature_line_length = 80
 html_theme = "furo"
 html_title = "accumulator"
 html_copy_source = False
+html_show_copyright = False
 html_show_sphinx = False

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import importlib.util
+import inspect
 import io
 import re
 import subprocess
@@ -20,6 +21,8 @@ from pathlib import Path
 
 import pytest
 from loopback import serving
+
+import accumulator
 
 ROOT = Path(__file__).resolve().parents[1]
 DOCS = ROOT / "docs"
@@ -113,6 +116,15 @@ def printed_by(commands: str) -> str:
         ["sh", "-c", command], capture_output=True, text=True, encoding="utf-8", check=False
     )
     return run.stdout + run.stderr
+
+
+def test_signatures_that_the_reference_spells_out_are_those_of_the_functions() -> None:
+    page = DOCS.joinpath("reference.md").read_text("utf-8")
+    spelt = dict(re.findall(r"autofunction:: (\w+)\((.*)\)$", page, re.M))
+    assert set(spelt) == {"accumulate", "wrap"}
+    for name, parameters in spelt.items():
+        found = list(inspect.signature(getattr(accumulator, name)).parameters)
+        assert re.findall(r"(?:^|, )(\w+)", parameters) == found
 
 
 def test_cases_that_the_pages_name_are_there() -> None:

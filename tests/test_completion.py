@@ -138,9 +138,9 @@ def with_tokens(tokens: object) -> dict[str, object]:
         ({"choices": [{"index": 0, "message": {"content": 5}}]}, r"message\.content"),
         ({"choices": [{"index": 0}]}, "message"),
         ({"usage": {"prompt_tokens": True}}, r"\$\.usage\.prompt_tokens"),
-        (with_tokens(5), "expected a list"),
-        (with_tokens("Hi"), "expected a list"),
-        (with_tokens([{"logprob": "-1"}]), "expected a number"),
+        (with_tokens(5), r"logprobs\.content"),
+        (with_tokens("Hi"), r"logprobs\.content"),
+        (with_tokens([{"logprob": "-1"}]), r"logprobs\.content\[0\]\.logprob"),
         ([], "object"),
     ],
 )

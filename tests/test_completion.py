@@ -203,7 +203,8 @@ def test_tokens_that_are_made_late_are_like_a_tuple() -> None:
     assert token_logprobs() == list(expected)
     assert token_logprobs() == token_logprobs()
     assert token_logprobs() != expected[:1]
-    assert token_logprobs() != "Hi!"
+    text: object = "Hi!"
+    assert token_logprobs() != text
     assert token_logprobs()[1:] == expected[1:]
     assert repr(token_logprobs()) == repr(expected)
     assert copy.deepcopy(token_logprobs()) == expected

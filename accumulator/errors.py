@@ -82,7 +82,7 @@ class AccumulatorError(Exception):
     ) -> None:
         super().__init__(message)
         self.partial = partial
-        self.problems = tuple(problems)
+        self.problems: tuple[Problem, ...] = tuple(problems)
         self.problem = problem
 
 

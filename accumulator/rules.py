@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from hashlib import blake2b
 from typing import Literal, get_args
 
-from attrs import field, frozen
+from attrs import Factory, field, frozen
 
 __all__ = ["DEFAULT_RULES", "POLICIES", "Policy", "Rules"]
 
@@ -177,7 +177,7 @@ class Level:
     @classmethod
     def compile(cls, rows: Mapping[str, Policy], prefix: str) -> Level:
         level = cls()
-        own = {
+        own: dict[str, Policy] = {
             path[len(prefix) + 1 :]: p for path, p in rows.items() if path.startswith(prefix + ".")
         }
         for path, policy in own.items():
@@ -202,13 +202,29 @@ class Rules:
     """
 
     rows: Mapping[str, Policy]
-    levels: Mapping[str, Level] = field(init=False, repr=False, eq=False)
-    moved: Mapping[str, frozenset[str]] = field(init=False, repr=False, eq=False)
-    digest: bytes = field(init=False, repr=False, eq=False)
+    levels: Mapping[str, Level] = field(
+        init=False,
+        repr=False,
+        eq=False,
+        default=Factory(lambda rules: rules._compile(), takes_self=True),
+    )
+    moved: Mapping[str, frozenset[str]] = field(
+        init=False,
+        repr=False,
+        eq=False,
+        default=Factory(lambda rules: rules._find_moved(), takes_self=True),
+    )
+    digest: bytes = field(
+        init=False,
+        repr=False,
+        eq=False,
+        default=Factory(lambda rules: rules._digest(), takes_self=True),
+    )
 
-    @levels.default
     def _compile(self) -> Mapping[str, Level]:
-        rows = {path: policy for path, policy in self.rows.items() if not self._is_typed(path)}
+        rows: dict[str, Policy] = {
+            path: policy for path, policy in self.rows.items() if not self._is_typed(path)
+        }
         return {
             name: Level.compile(rows, name)
             for name in ("chunk", "choice", "choice.logprobs", "delta", "delta.<object>")
@@ -222,7 +238,6 @@ class Rules:
             return name != "logprobs" or not inner.startswith("<")
         return name in TYPED[level] and self.rows[path] == _ROWS.get(path)
 
-    @moved.default
     def _find_moved(self) -> Mapping[str, frozenset[str]]:
         """Name the typed fields of each level that have another policy than the default."""
         return {
@@ -232,7 +247,6 @@ class Rules:
             for level, names in TYPED.items()
         }
 
-    @digest.default
     def _digest(self) -> bytes:
         """Stand for the rows in a checkpoint, which another table must not go on from."""
         return blake2b(repr(sorted(self.rows.items())).encode(), digest_size=8).digest()

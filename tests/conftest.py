@@ -12,6 +12,8 @@ CORPUS = Path(__file__).resolve().parents[2] / "shared" / "corpus"
 settings.register_profile(
     "patient", settings(), deadline=None, suppress_health_check=[HealthCheck.too_slow]
 )
+# Where the whole search runs elsewhere: nox tests each Python with it.
+settings.register_profile("brief", settings.get_profile("patient"), max_examples=10)
 # For a long search by hand: pytest --hypothesis-profile=thorough
 settings.register_profile("thorough", settings.get_profile("patient"), max_examples=5000)
 settings.load_profile("patient")

@@ -183,8 +183,10 @@ ODD_CHUNKS = st.one_of(
     JSON,
 )
 
-STREAMS = st.lists(st.one_of(LIKELY_CHUNKS, CHUNKS), max_size=6)
-ODD_STREAMS = st.lists(st.one_of(LIKELY_CHUNKS, ODD_CHUNKS), max_size=5)
+STREAMS: st.SearchStrategy[list[object]] = st.lists(st.one_of(LIKELY_CHUNKS, CHUNKS), max_size=6)
+ODD_STREAMS: st.SearchStrategy[list[object]] = st.lists(
+    st.one_of(LIKELY_CHUNKS, ODD_CHUNKS), max_size=5
+)
 
 LINE_ENDS = st.sampled_from(["\n", "\r\n", "\r"])
 _COMMENTS = st.sampled_from([": ping", "event: message", "retry: 10", "id: 7", "data:", "unknown"])

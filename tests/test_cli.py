@@ -321,6 +321,15 @@ def test_text_is_printed_as_it_arrives(
     assert (output, errors, process.returncode) == (b"!\n", b"", 0)
 
 
+@pytest.fixture
+def heeds_ctrl_c() -> Iterator[None]:
+    """Let child processes heed Ctrl-C also where the tests are a job that a shell runs behind."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("heeds_ctrl_c")
 def test_ctrl_c_ends_it_quietly() -> None:
     with running("--text") as process:
         assert process.stdin is not None

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import copy
 import json
+from collections.abc import Sequence
 
 import attrs
 import pytest
 
-from accumulator import Accumulator, ChatCompletion, Function, Message, ToolCall
+from accumulator import Accumulator, ChatCompletion, Function, Message, TokenLogprob, ToolCall
 
 WHOLE: dict[str, object] = {
     "id": "chatcmpl-1",
@@ -124,6 +126,10 @@ def test_fields_that_the_api_always_sends_are_null_and_others_left_out() -> None
     }
 
 
+def with_tokens(tokens: object) -> dict[str, object]:
+    return {"choices": [{"index": 0, "message": {}, "logprobs": {"content": tokens}}]}
+
+
 @pytest.mark.parametrize(
     ("data", "named"),
     [
@@ -132,6 +138,9 @@ def test_fields_that_the_api_always_sends_are_null_and_others_left_out() -> None
         ({"choices": [{"index": 0, "message": {"content": 5}}]}, r"message\.content"),
         ({"choices": [{"index": 0}]}, "message"),
         ({"usage": {"prompt_tokens": True}}, r"\$\.usage\.prompt_tokens"),
+        (with_tokens(5), r"logprobs\.content"),
+        (with_tokens("Hi"), r"logprobs\.content"),
+        (with_tokens([{"logprob": "-1"}]), r"logprobs\.content\[0\]\.logprob"),
         ([], "object"),
     ],
 )
@@ -176,3 +185,31 @@ def test_to_message_says_assistant_where_no_role_arrived() -> None:
 def test_arguments_are_complete_as_one_json_value(arguments: str, complete: bool) -> None:
     assert Function(arguments=arguments).arguments_complete is complete
     assert Function().arguments_complete is False
+
+
+def token_logprobs() -> Sequence[TokenLogprob]:
+    acc = Accumulator()
+    tokens = [{"token": text, "logprob": -0.5} for text in ("Hi", "!")]
+    acc.feed({"choices": [{"index": 0, "delta": {}, "logprobs": {"content": tokens}}]})
+    logprobs = acc.snapshot().choices[0].logprobs
+    assert logprobs is not None
+    assert logprobs.content is not None
+    return logprobs.content
+
+
+def test_tokens_that_are_made_late_are_like_a_tuple() -> None:
+    expected = (TokenLogprob(token="Hi", logprob=-0.5), TokenLogprob(token="!", logprob=-0.5))
+    assert token_logprobs() == expected
+    assert token_logprobs() == list(expected)
+    assert token_logprobs() == token_logprobs()
+    assert token_logprobs() != expected[:1]
+    text: object = "Hi!"
+    assert token_logprobs() != text
+    assert token_logprobs()[1:] == expected[1:]
+    assert repr(token_logprobs()) == repr(expected)
+    assert copy.deepcopy(token_logprobs()) == expected
+
+
+def test_tokens_that_are_made_late_have_no_hash_as_long_as_their_extras_have_none() -> None:
+    with pytest.raises(TypeError, match="unhashable"):
+        hash(token_logprobs())

@@ -30,6 +30,7 @@ MOST_ANYHOW = 2 * MIB
 # --- memory ---
 
 
+@pytest.mark.costs
 @pytest.mark.parametrize("attack", ATTACKS, ids=lambda attack: attack.what)
 def test_what_is_endless_is_ended_by_a_limit(attack: Attack) -> None:
     limits = Limits(event_bytes=MIB // 8, total_bytes=MIB // 4)
@@ -61,6 +62,7 @@ def test_what_is_endless_is_ended_by_a_limit(attack: Attack) -> None:
     assert all(len(choice.message.tool_calls or ()) <= 1024 for choice in completion.choices)
 
 
+@pytest.mark.costs
 @pytest.mark.parametrize("size", [1, 2, 100])
 def test_an_event_in_small_reads_is_held_once(size: int) -> None:
     acc = Accumulator()
@@ -73,6 +75,7 @@ def test_an_event_in_small_reads_is_held_once(size: int) -> None:
     assert held <= 3 * MIB // 2
 
 
+@pytest.mark.costs
 def test_text_is_held_once_and_a_snapshot_holds_it_once_more() -> None:
     fragment = event(delta(b'"content":"%s"' % (b"a" * 64 * 1024)))
     acc = Accumulator(limits=Limits(total_bytes=64 * MIB))
@@ -91,6 +94,7 @@ def test_text_is_held_once_and_a_snapshot_holds_it_once_more() -> None:
     assert most <= 3.5 * 64 * MIB
 
 
+@pytest.mark.costs
 def test_a_chunk_of_many_choices_is_bounded_by_its_bytes() -> None:
     text = b'{"choices":[' + b"{}," * (2 * MIB // 3) + b"{}]}"
     acc = Accumulator()
@@ -274,6 +278,7 @@ FLOODS: dict[str, Flood] = {
 }
 
 
+@pytest.mark.costs
 @pytest.mark.parametrize(("pieces", "found", "expected"), FLOODS.values(), ids=FLOODS)
 def test_work_grows_with_what_arrives_and_not_with_its_square(
     pieces: Callable[[], Iterator[bytes]], found: Callable[[Accumulator], object], expected: object

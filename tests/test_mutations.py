@@ -251,9 +251,13 @@ def test_damage_to_one_choice_is_on_record_and_leaves_the_other_alone(
     acc = fed(*data.draw(cut(joined(stream))))
 
     assert acc.snapshot().choices[0] == expected.choices[0]
-    known = {(p.kind, p.event, p.offset) for p in acc.problems}
-    for place in places:
-        assert (kind, place + 1, len(joined(stream[:place]))) in known
+    assert acc.problem_counts[kind] >= len(places)
+    # Where a stream goes on after a finish reason (Cerebras), each later chunk is a problem of its
+    # own, and of more than a hundred the first hundred alone are kept.
+    if sum(acc.problem_counts.values()) == len(acc.problems):
+        known = {(p.kind, p.event, p.offset) for p in acc.problems}
+        for place in places:
+            assert (kind, place + 1, len(joined(stream[:place]))) in known
 
 
 @given(st.data(), plain_names)

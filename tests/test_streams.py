@@ -130,8 +130,12 @@ def test_an_open_file_is_a_body_or_lines(tmp_path: Path) -> None:
     recorded.write_bytes(BODY)
     logged = tmp_path / "logged.jsonl"
     logged.write_text("\n".join(TEXTS), "utf-8")
-    cases: list[tuple[Path, Framing]] = [(recorded, "body"), (recorded, "lines")]
-    cases += [(logged, "body"), (logged, "lines")]
+    cases: list[tuple[Path, Framing]] = [
+        (recorded, "body"),
+        (recorded, "lines"),
+        (logged, "body"),
+        (logged, "lines"),
+    ]
     for path, framing in cases:
         with path.open("rb") as file:
             assert accumulate(file, framing=framing).to_dict() == WHOLE
@@ -458,7 +462,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
     """Sends BODY in awkward pieces, or with `wait` in the path its rest only when it may."""
 
     protocol_version = "HTTP/1.1"
-    server: "Server"
+    server: "Server"  # pyright: ignore[reportIncompatibleVariableOverride]  # the one that made it
 
     def do_GET(self) -> None:
         chunked = "chunked" in self.path

@@ -1,0 +1,32 @@
+"""How Sphinx builds the documentation: `sphinx-build -W --keep-going docs build/docs`."""
+
+from __future__ import annotations
+
+import sys
+from importlib import metadata
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parent / "_ext"))
+
+project = "accumulator"
+author = "The accumulator authors"
+release = metadata.version("chunk-accumulator")
+version = release.partition(".dev")[0]
+
+extensions = ["myst_parser", "sphinx.ext.autodoc", "tables"]
+myst_enable_extensions = ["colon_fence"]
+myst_heading_anchors = 3
+
+# In docstrings a name in backticks is code; where it is a documented name, also a link to it.
+default_role = "py:obj"
+autodoc_member_order = "bysource"
+autodoc_preserve_defaults = True
+autodoc_typehints_format = "short"
+python_use_unqualified_type_names = True
+python_maximum_signature_line_length = 80
+
+html_theme = "furo"
+html_title = "accumulator"
+html_copy_source = False
+html_show_copyright = False
+html_show_sphinx = False

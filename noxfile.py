@@ -1,0 +1,137 @@
+"""The gates, one copy of each command. `.ci/run` runs all of them; so does `nox` by itself.
+
+`nox -s lint types` runs two; `nox -l` lists them. The sessions that test the wheel want it in
+`dist/`, where `nox -s package` puts it.
+"""
+
+from __future__ import annotations
+
+import re
+import shutil
+import zipfile
+from pathlib import Path
+
+import nox
+
+nox.needs_version = ">=2025.2.9"
+# uv makes the environments where it is installed beside nox; pip does where it is not.
+nox.options.default_venv_backend = "uv|venv"
+nox.options.error_on_missing_interpreters = False
+nox.options.sessions = ["lint", "types", "docs", "package", "coverage", "lowest", "tests", "fuzz"]
+
+ROOT = Path(__file__).parent
+PYTHONS = nox.project.python_versions(nox.project.load_toml("pyproject.toml"))
+RECORDING = "tests/recordings/weather-tool-call.sse"
+
+
+@nox.session
+def lint(session: nox.Session) -> None:
+    """Judge the style of the code, and the safety of the workflows."""
+    session.install("-q", "--group", "lint")
+    session.run("ruff", "check")
+    session.run("ruff", "format", "--check")
+    session.run("zizmor", "--offline", "--quiet", "--no-progress", ".github")
+
+
+@nox.session
+def types(session: nox.Session) -> None:
+    """Check the types by three checkers, and that no public name is without."""
+    # Not editable: what pyright verifies is the package as a user has it.
+    session.install("-q", ".[test]", "--group", "types")
+    session.run("mypy")
+    session.run("pyright")
+    session.run("pyright", "--verifytypes", "accumulator", "--ignoreexternal")
+    session.run("ty", "check", "tests/typing")
+
+
+@nox.session
+def docs(session: nox.Session) -> None:
+    """Build the documentation, warnings being errors."""
+    session.install("-q", ".[docs]")
+    session.run("sphinx-build", "-q", "-W", "--keep-going", "docs", "build/docs", *session.posargs)
+
+
+@nox.session
+def package(session: nox.Session) -> None:
+    """Build the sdist, and the wheel from it; look at what is in them."""
+    session.install("-q", "--group", "package")
+    shutil.rmtree("dist", ignore_errors=True)
+    session.run("python", "-m", "build", silent=True)
+    session.run("twine", "check", "--strict", *map(str, Path("dist").iterdir()))
+    session.run("check-wheel-contents", str(wheel()))
+    with zipfile.ZipFile(wheel()) as archive:
+        packed = {name for name in archive.namelist() if ".dist-info/" not in name}
+    sources = {
+        path.relative_to(ROOT).as_posix()
+        for path in (ROOT / "accumulator").rglob("*")
+        if path.is_file() and "__pycache__" not in path.parts
+    }
+    if packed != sources:
+        session.error(f"wheel and tree differ in {sorted(packed ^ sources)}")
+
+
+@nox.session
+def coverage(session: nox.Session) -> None:
+    """Run the suite on the tree; every line and branch of the package must be taken.
+
+    What measures costs would measure those of being traced.
+    """
+    session.install("-q", "-e", ".[test]")
+    session.run("pytest", "-q", "--cov", "-m", "not costs", *session.posargs)
+
+
+@nox.session(python=PYTHONS)
+def tests(session: nox.Session) -> None:
+    """Test the wheel on each Python, with few examples of each property."""
+    test_wheel(session)
+
+
+@nox.session(python=PYTHONS[0])
+def lowest(session: nox.Session) -> None:
+    """Test the wheel with the lowest versions that it says it can do with."""
+    bounds = [
+        re.sub(r">=([\w.]+)$", r"==\1", requirement)
+        for requirement in nox.project.load_toml("pyproject.toml")["project"]["dependencies"]
+    ]
+    if not all("==" in bound for bound in bounds):
+        session.error(f"a dependency without a lower bound alone: {bounds}")
+    test_wheel(session, *bounds)
+
+
+@nox.session
+def fuzz(session: nox.Session) -> None:
+    """Fuzz for a moment; a search that finds something is one by hand, see fuzz/README.md."""
+    session.install("-q", "-e", ".[test,fuzz]")
+    session.run("pytest", "-q", "tests/test_fuzz.py", *session.posargs)
+
+
+def wheel() -> Path:
+    """Find the one wheel that was built."""
+    [found] = (ROOT / "dist").glob("*.whl")
+    return found
+
+
+def test_wheel(session: nox.Session, *bounds: str) -> None:
+    """Test the wheel in a folder from which the source tree cannot be imported.
+
+    First the wheel alone: the tests' own requirements would supply a dependency that it forgot to
+    declare.
+    """
+    room = Path(session.create_tmp()) / "room"
+    shutil.rmtree(room, ignore_errors=True)
+    room.mkdir()
+    for name in ("tests", "docs"):
+        shutil.copytree(ROOT / name, room / name, ignore=shutil.ignore_patterns("__pycache__"))
+    for name in ("pyproject.toml", "README.md"):
+        shutil.copy(ROOT / name, room)
+    # Tests read the recorded streams beside the checkout, where there are any.
+    shared = ROOT.parent / "shared"
+    if shared.is_dir() and not room.parent.joinpath("shared").exists():
+        room.parent.joinpath("shared").symlink_to(shared)
+    built = wheel()
+    session.chdir(room)
+    session.install("-q", str(built), *bounds)
+    session.run("python", "-W", "error", "tests/import_everything.py")
+    session.run("accumulator", RECORDING, silent=True)
+    session.install("-q", f"{built}[test]", *bounds)
+    session.run("pytest", "-q", "-m", "not costs", "--hypothesis-profile=brief", *session.posargs)

@@ -433,7 +433,8 @@ class Accumulator:
             # That each line is data is seen at once from what they make when put together again.
             body = (line_end + line_end + _DATA).join(texts)
             if data.startswith(_DATA) and data[len(_DATA) : -2 * len(line_end)] == body:
-                chunk = self._apply_run(Run(texts, start, len(_DATA) + 2 * len(line_end)))
+                more = len(_DATA) + 2 * len(line_end)
+                chunk = self._apply_run(Run(texts, start, start + len(data), more))
                 if chunk is not None and self._may_shortcut and self._log.event >= _LEARN_AFTER:
                     self._find_shortcut().learn(lines[-1], chunk)
                 return
@@ -464,7 +465,7 @@ class Accumulator:
                     if refusal is None:
                         return chunk
                 chunk = None
-                run.place, run.event = run.count(log.event), log.event
+                run.go_on(log.event)
                 text = texts[run.place]
                 if not text or text.isspace():
                     run.place += 1
@@ -476,13 +477,15 @@ class Accumulator:
                     chunk = intake.apply_refused(text, refusal)
                 if log.met is not None:
                     self._raise_met()
+                run.go_on(log.event)
                 if not intake.reducer.reading:
                     return None
-                run.place += 1
         except AccumulatorError:
             if intake.reducer.reading:
                 self._queue = (*self._queue, *run.events_from(run.count(log.event)))
             raise
+        finally:
+            log.end_run()
         return chunk
 
     def _find_shortcut(self) -> Shortcut:

@@ -19,13 +19,28 @@ class Run(Struct, gc=False):
 
     texts: Sequence[bytes]  # their data
     start: int  # the byte at which the first begins
+    end: int  # and the one behind the last
     more: int  # bytes of an event beside its data
     place: int = 0  # of the text that follows event number `event`
     event: int = 0
+    last: int = 0  # the place of the text of event number `event`
 
     def count(self, event: int) -> int:
-        """Count the texts up to and with that of an event."""
+        """Count the texts up to and with that of an event; not of one that is over."""
         return self.place + event - self.event
+
+    def go_on(self, event: int) -> None:
+        """Come to the text behind that of an event."""
+        if event > self.event:
+            self.place, self.event = self.count(event), event
+            self.last = self.place - 1
+
+    def offset_of(self, event: int) -> int:
+        """Give the byte at which an event begins."""
+        place = self.count(event) - 1 if event > self.event else self.last
+        if place == len(self.texts) - 1:
+            return self.end - len(self.texts[place]) - self.more
+        return self.offset(place)
 
     def offset(self, count: int) -> int:
         """Give the byte behind so many texts."""
@@ -59,6 +74,12 @@ class ProblemLog:
         self.offset = offset
         self.run = None
 
+    def end_run(self) -> None:
+        """Hold nothing of a run that was read."""
+        if self.run is not None:
+            self.offset = self.run.offset_of(self.event)
+            self.run = None
+
     def report(
         self, kind: ProblemKind, message: str, path: str | None = None, detail: object = None
     ) -> None:
@@ -70,7 +91,7 @@ class ProblemLog:
         if not is_kept and not self._strict and self.tell is None:
             return
         if self.run is not None:
-            self.offset = self.run.offset(self.run.count(self.event) - 1)
+            self.offset = self.run.offset_of(self.event)
         problem = Problem(kind, message, self.event, self.offset, path, detail)
         if is_kept:
             self.problems += (problem,)

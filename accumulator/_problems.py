@@ -23,7 +23,7 @@ class Run(Struct, gc=False):
     more: int  # bytes of an event beside its data
     place: int = 0  # of the text that follows event number `event`
     event: int = 0
-    last: int = 0  # the place of the text of event number `event`
+    last: int = -1  # the place of the text of event number `event`, if it is one of these
 
     def count(self, event: int) -> int:
         """Count the texts up to and with that of an event; not of one that is over."""
@@ -77,7 +77,8 @@ class ProblemLog:
     def end_run(self) -> None:
         """Hold nothing of a run that was read."""
         if self.run is not None:
-            self.offset = self.run.offset_of(self.event)
+            if self.event > self.run.event or self.run.last >= 0:
+                self.offset = self.run.offset_of(self.event)
             self.run = None
 
     def report(

@@ -17,7 +17,18 @@ nox.needs_version = ">=2025.2.9"
 # uv makes the environments where it is installed beside nox; pip does where it is not.
 nox.options.default_venv_backend = "uv|venv"
 nox.options.error_on_missing_interpreters = False
-nox.options.sessions = ["lint", "types", "docs", "package", "coverage", "lowest", "tests", "fuzz"]
+nox.options.sessions = [
+    "package",
+    "coverage",
+    "lowest",
+    "tests",
+    "spark",
+    "types",
+    "instructions",
+    "docs",
+    "fuzz",
+    "lint",
+]
 
 ROOT = Path(__file__).parent
 PYTHONS = nox.project.python_versions(nox.project.load_toml("pyproject.toml"))
@@ -77,10 +88,11 @@ def coverage(session: nox.Session) -> None:
     What measures costs would measure those of being traced.
     """
     session.install("-q", "-e", ".[test]")
-    session.run("pytest", "-q", "--cov", "-m", "not costs", *session.posargs)
+    session.run("pytest", "-q", "--cov", "-m", "not costs and not spark", *session.posargs)
 
 
-@nox.session(python=PYTHONS)
+# The oldest is that of `lowest`.
+@nox.session(python=PYTHONS[1:])
 def tests(session: nox.Session) -> None:
     """Test the wheel on each Python, with few examples of each property."""
     test_wheel(session)
@@ -96,6 +108,20 @@ def lowest(session: nox.Session) -> None:
     if not all("==" in bound for bound in bounds):
         session.error(f"a dependency without a lower bound alone: {bounds}")
     test_wheel(session, *bounds)
+
+
+@nox.session
+def spark(session: nox.Session) -> None:
+    """Run a real Spark, which needs Java."""
+    session.install("-q", "-e", ".[test,spark]")
+    session.run("pytest", "-q", "-m", "spark", *session.posargs)
+
+
+@nox.session
+def instructions(session: nox.Session) -> None:
+    """Count the instructions of the benchmarks, where there is valgrind."""
+    session.install("-q", ".", "-r", "benchmarks/requirements.txt")
+    session.run("python", "benchmarks/instructions.py", "--check")
 
 
 @nox.session
@@ -134,4 +160,4 @@ def test_wheel(session: nox.Session, *bounds: str) -> None:
     session.run("python", "-W", "error", "tests/import_everything.py")
     session.run("accumulator", RECORDING, silent=True)
     session.install("-q", f"{built}[test]", *bounds)
-    session.run("pytest", "-q", "-m", "not costs", "--hypothesis-profile=brief", *session.posargs)
+    session.run("pytest", "-q", "-m", "not costs and not spark", "--hypothesis-profile=brief", *session.posargs)

@@ -160,4 +160,11 @@ def test_wheel(session: nox.Session, *bounds: str) -> None:
     session.run("python", "-W", "error", "tests/import_everything.py")
     session.run("accumulator", RECORDING, silent=True)
     session.install("-q", f"{built}[test]", *bounds)
-    session.run("pytest", "-q", "-m", "not costs and not spark", "--hypothesis-profile=brief", *session.posargs)
+    session.run(
+        "pytest",
+        "-q",
+        "-m",
+        "not costs and not spark",
+        "--hypothesis-profile=brief",
+        *session.posargs,
+    )

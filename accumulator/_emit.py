@@ -12,8 +12,6 @@ from collections import deque
 from collections.abc import Iterable, Sequence
 from typing import Literal
 
-from msgspec import Struct, field
-
 from . import _wire as wire
 from ._freeze import (
     freeze,
@@ -24,7 +22,7 @@ from ._freeze import (
     freeze_tokens,
     freeze_usage,
 )
-from ._growing import Growing, Then
+from ._growing import Growing
 from ._reduce import (
     CallsState,
     CallState,
@@ -35,6 +33,7 @@ from ._reduce import (
     is_whole,
 )
 from ._text import Text
+from ._told import KINDS, TOOLS, Held, Kind, Seen, Told, ToldCall, ToldChoice, Tool
 from .completion import TokenLogprob, TokenLogprobs, Usage
 from .errors import Problem
 from .events import (
@@ -63,68 +62,6 @@ from .limits import Limits
 from .rules import Rules
 
 __all__ = ["EmittingReducer"]
-
-Kind = Literal["content", "refusal", "reasoning", "reasoning_content", "thinking"]
-Tool = Literal["function", "custom"]
-_KINDS: tuple[Kind, ...] = ("content", "refusal", "reasoning", "reasoning_content")
-_TOOLS: tuple[Tool, ...] = ("function", "custom")
-
-
-class Told(Struct):
-    """A text, as far as events have told of it.
-
-    `apart` says that the text is our own copy: of content in parts, whose text is in pieces.
-    """
-
-    growing: Growing
-    length: int = 0
-    apart: bool = False
-    done: bool = False
-
-    def add(self, fragment: str) -> None:
-        self.length += len(fragment)
-        if self.apart and self.growing.text is not None:
-            self.growing.text.append(fragment)
-
-    def now(self) -> Then:
-        return Then(self.growing, self.length)
-
-
-class ToldCall(Struct):
-    """A call of a function or custom tool, as far as events have told of it."""
-
-    name: Told
-    text: Told
-    done: bool = False
-
-
-class ToldChoice(Struct):
-    """A choice, as far as events have told of it. `done` holds what else had its `.done`."""
-
-    index: int
-    state: ChoiceState
-    texts: dict[Kind, Told] = field(default_factory=dict)
-    calls: dict[tuple[int, Tool], ToldCall] = field(default_factory=dict)
-    transcript: Told | None = None
-    done: set[str] = field(default_factory=set)
-
-
-class Seen(Struct):
-    """A fragment that was appended to a text; `kind` where that is known from the way it went."""
-
-    text: Text
-    fragment: str
-    kind: Kind | None = None
-
-
-class Held(Struct):
-    """Where a text belongs that ends in half a surrogate pair. It holds the text, whose identity
-    would else be another's one day.
-    """
-
-    text: Text
-    choice: ToldChoice
-    kind: Kind | Literal["transcript"] | tuple[int, Tool]
 
 
 class EmittingReducer(Reducer):
@@ -316,7 +253,7 @@ class EmittingReducer(Reducer):
         if before not in (-1, calls.last):
             self._end_call_before(told, before, calls.items[before])
         call = calls.items[calls.last]
-        for tool in _TOOLS:
+        for tool in TOOLS:
             named: FunctionState | None = getattr(call, tool)
             if named is not None and getattr(fragment, tool) is not None:
                 name = _added(named.name, seen)
@@ -467,7 +404,7 @@ class EmittingReducer(Reducer):
 
 
 def _kind_of(text: Text, state: ChoiceState) -> Kind | None:
-    for kind in _KINDS:
+    for kind in KINDS:
         if getattr(state, kind) is text:
             return kind
     return None

@@ -23,7 +23,7 @@ LADDER = [
     ["_reader", "_schema"],
     ["_template"],
     ["_reduce"],
-    ["_freeze", "_shortcut", "_problems"],
+    ["_freeze", "_shortcut", "_problems", "_told"],
     ["_emit", "_intake", "_timing"],
     ["_checkpoint"],
     ["_accumulator"],

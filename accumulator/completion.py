@@ -57,7 +57,7 @@ class _Shown:
     __slots__ = ()
 
     def __repr__(self) -> str:
-        names = (attribute.name for attribute in attrs.fields(type(self)))
+        names = (attribute.name for attribute in attrs.fields(type(self)))  # type: ignore[arg-type]  # each class is one
         return f"{type(self).__name__}({', '.join(f'{n}={getattr(self, n)!r}' for n in names)})"
 
 

@@ -342,13 +342,20 @@ class ChunkDecoder:
     def _read_usage(self, schema: _Schema, usage: Usage) -> None:
         # All usage of a stream is merged into one, wherever it stands.
         of_usage, of_prompt, of_completion = schema.raw_usage
+        quiet = self._quiet
         if of_usage is not None:
-            self._read(of_usage, _USAGE, of_usage.get(usage), usage)
+            raws = of_usage.get(usage)
+            if raws != quiet.get(_USAGE):
+                self._read(of_usage, _USAGE, raws, usage)
         prompt, completion = usage.prompt_tokens_details, usage.completion_tokens_details
         if of_prompt is not None and prompt is not None:
-            self._read(of_prompt, _PROMPT, of_prompt.get(prompt), prompt)
+            raws = of_prompt.get(prompt)
+            if raws != quiet.get(_PROMPT):
+                self._read(of_prompt, _PROMPT, raws, prompt)
         if of_completion is not None and completion is not None:
-            self._read(of_completion, _COMPLETION, of_completion.get(completion), completion)
+            raws = of_completion.get(completion)
+            if raws != quiet.get(_COMPLETION):
+                self._read(of_completion, _COMPLETION, raws, completion)
 
     def _read(
         self, fields: _RawFields, place: _Place, raws: tuple[Raw, ...], into: Struct
@@ -403,6 +410,12 @@ class _Known(Struct, gc=False):
 
 def _is_merged(name: str, text: bytes, into: Struct) -> bool:
     """Tell whether a field that may be more is one to merge; if it is content, read it."""
+    if name == "message" and isinstance(into, Choice):
+        if into.delta is None:
+            raise ValueError("a message in place of a delta")
+        # Perplexity's, beside a delta, is dropped; but its bytes are judged like all others.
+        text.decode()
+        return False
     if name == "content" and isinstance(into, Delta):
         if text.startswith(b'"'):
             into.content = _decode_text(text)
@@ -417,12 +430,6 @@ def _is_merged(name: str, text: bytes, into: Struct) -> bool:
         if not isinstance(moderation, dict):
             raise ValueError("moderation is an object")
         into.moderation = Extra(moderation)
-        return False
-    if name == "message" and isinstance(into, Choice):
-        if into.delta is None:
-            raise ValueError("a message in place of a delta")
-        # Perplexity's, beside a delta, is dropped; but its bytes are judged like all others.
-        text.decode()
         return False
     if name == "error" and isinstance(into, Chunk):
         raise ValueError("an error of the server's")

@@ -88,7 +88,8 @@ _WORTHWHILE = 8  # chunks of a shape until its Structs are made, which takes as 
 _MOST_SHAPES = 256  # of all streams of a process: a server may make names up
 _MOST_STEPS = 64  # from one shape to others
 _MOST_BRACKETS = 8  # of a value that is certainly not nested too deep
-_LONGEST_REMEMBERED = 65536  # bytes of a value that is compared with the next
+_LONGEST_REMEMBERED = 65536  # bytes of a level's values that are compared with the next
+_SHORTEST_COPIED = 256  # bytes of them that hold a chunk, which is not so much longer
 _LONGEST_BACKOFF = 256  # chunks
 
 _KNOWN = {level: frozenset(level.__struct_encode_fields__) for level in _LEVELS}
@@ -103,6 +104,7 @@ class _RawFields(Struct):
 
     names: tuple[str, ...]
     get: Callable[[object], tuple[Raw, ...]]
+    nothing: tuple[Raw, ...]
 
 
 class _Schema:
@@ -125,7 +127,11 @@ class _Schema:
         self.decode = cast("Callable[[bytes], Chunk]", msgspec.json.Decoder(types[Chunk]).decode)
         raw = {
             # The last slot is read twice, so that a single one gives a tuple, too.
-            level: _RawFields(own, attrgetter(*_slots(own), _slots(own)[-1]))
+            level: _RawFields(
+                own,
+                attrgetter(*_slots(own), _slots(own)[-1]),
+                (_NOTHING,) * (len(own) + 1),
+            )
             for level, own in zip(_LEVELS, names, strict=True)
             if own
         }
@@ -224,12 +230,13 @@ class ChunkDecoder:
 
     __slots__ = (
         "_backoff",
-        "_known",
+        "_last",
         "_levels",
         "_next",
         "_quiet",
         "_refusal",
         "_schema",
+        "_settled",
         "decode",
         "waits",
     )
@@ -238,8 +245,9 @@ class ChunkDecoder:
         self.decode: Decode | None = None if refuses else decode_typed
         self._levels = rules.levels
         self._schema = _NO_SCHEMA
-        # The last value of each field, and the last values of all that brought nothing new.
-        self._known: dict[_Place, dict[str, _Known]] = {}
+        # The last values, which of them settle, and values that brought nothing new.
+        self._last: dict[_Place, tuple[Raw, ...]] = {}
+        self._settled: dict[_Place, dict[str, bool]] = {}
         self._quiet: dict[_Place, tuple[Raw, ...]] = {}
         self._refusal: str | None = None
         # How many chunks to read the general way before this one is tried again: a refused decode
@@ -262,6 +270,7 @@ class ChunkDecoder:
                 return self._decode_raw(text)
             except (ValueError, RecursionError) as error:
                 refusal = error
+        self.forget()  # of the refused chunk something may have been read
         if event > self._next:  # others were taken in the meantime
             self._backoff = 1
         self.waits = self._backoff
@@ -285,7 +294,7 @@ class ChunkDecoder:
     def _enter(self, schema: _Schema) -> None:
         self._schema = schema
         self.decode = self._decode_raw
-        self._quiet.clear()
+        self.forget()
 
     def peek(self, text: bytes) -> Chunk:
         """Decode a chunk that was decoded before, or one of its shape, for comparison only."""
@@ -298,7 +307,8 @@ class ChunkDecoder:
 
     def forget(self) -> None:
         """Something was merged that did not pass through here: no value is known to stand."""
-        self._known.clear()
+        self._last.clear()
+        self._settled.clear()
         self._quiet.clear()
 
     def _decode_raw(self, text: bytes) -> Chunk:
@@ -360,37 +370,44 @@ class ChunkDecoder:
     def _read(
         self, fields: _RawFields, place: _Place, raws: tuple[Raw, ...], into: Struct
     ) -> None:
-        known = self._known.get(place)
-        if known is None:
-            known = self._known[place] = {}
+        lasts = self._last.get(place, fields.nothing)
+        settled = self._settled.get(place)
         extra: Extra | None = None
         is_quiet = True
-        for name, raw in zip(fields.names, raws, strict=False):
-            if not raw:
+        size = 0
+        for name, raw, last in zip(fields.names, raws, lasts, strict=False):
+            if not raw or raw == _NULL:
                 continue
-            last = known.get(name)
-            if last is not None and last.raw == raw:
-                if last.settles is None:
-                    last.settles = self._settles(place, name, raw)
-                if last.settles:
-                    continue
-            elif raw == _NULL:
-                continue
-            elif name in _NOT_MERGED and not _is_merged(name, bytes(raw), into):
+            size += len(raw)  # type: ignore[arg-type]  # it has a length
+            if name in _NOT_MERGED and not _is_merged(name, bytes(raw), into):
                 is_quiet = False
                 continue
-            elif len(raw) <= _LONGEST_REMEMBERED:  # type: ignore[arg-type]  # it has a length
-                known[name] = _Known(raw.copy())
-            else:
-                known.pop(name, None)
+            if raw == last:
+                if settled is None:
+                    settled = self._settled[place] = {}
+                if name not in settled:
+                    settled[name] = self._settles(place, name, raw)
+                if settled[name]:
+                    continue
+            elif settled:
+                settled.pop(name, None)
+            value = _decode_value(raw)
+            if type(value) is dict or type(value) is list:
+                _check_depth(value, bytes(raw))
             if extra is None:
                 extra = Extra()
-            extra[name] = _value(raw)
+            extra[name] = value
+        if size > _LONGEST_REMEMBERED:
+            raws = fields.nothing
+            is_quiet = False
+        elif size > _SHORTEST_COPIED:
+            raws = tuple([raw.copy() for raw in raws])  # without the chunk that it is part of
+        self._last[place] = raws
         if extra is not None:
             into.extra = extra  # type: ignore[attr-defined]  # every level has it
             self._quiet.pop(place, None)
         elif is_quiet:
-            self._quiet[place] = tuple([raw.copy() for raw in raws])
+            self._quiet[place] = raws
 
     def _settles(self, place: _Place, name: str, raw: Raw) -> bool:
         """Tell whether a value makes no difference when it comes again."""
@@ -399,13 +416,6 @@ class ChunkDecoder:
             return False  # of which call it was is not known here
         level = _RULES_OF.get(kind)
         return level is None or self._levels[level].settles(name, _decode_value(raw))
-
-
-class _Known(Struct, gc=False):
-    """The last value of a field, and whether it settles, once that was asked."""
-
-    raw: Raw
-    settles: bool | None = None
 
 
 def _is_merged(name: str, text: bytes, into: Struct) -> bool:
@@ -443,12 +453,14 @@ def _listed(text: bytes) -> list[object]:
     return value
 
 
-def _value(text: bytes | Raw) -> object:
+def _value(text: bytes) -> object:
     value: object = _decode_value(text)
-    if type(value) is dict or type(value) is list:
-        text = bytes(text)
-        if text.count(b"{") + text.count(b"[") > _MOST_BRACKETS and exceeds_depth(
-            value, _MOST_BRACKETS
-        ):
-            raise ValueError("nested too deep to be taken without counting")
+    _check_depth(value, text)
     return value
+
+
+def _check_depth(value: object, text: bytes) -> None:
+    if text.count(b"{") + text.count(b"[") > _MOST_BRACKETS and exceeds_depth(
+        value, _MOST_BRACKETS
+    ):
+        raise ValueError("nested too deep to be taken without counting")

@@ -237,9 +237,7 @@ def _string(text: Text | None) -> str | None:
 def _object(state: JsonObject | None) -> JsonObject:
     if state is None:
         return {}
-    return {
-        name: value if type(value) in _PLAIN else _json(value) for name, value in state.items()
-    }
+    return {name: value if type(value) in _PLAIN else _json(value) for name, value in state.items()}
 
 
 _PLAIN = frozenset({str, int, float, bool, type(None)})

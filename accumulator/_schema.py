@@ -110,7 +110,16 @@ class _RawFields(Struct):
 class _Schema:
     """The Structs of one shape."""
 
-    __slots__ = ("decode", "in_choices", "in_usage", "names", "raw", "raw_usage", "steps")
+    __slots__ = (
+        "below_choices",
+        "decode",
+        "in_choices",
+        "in_usage",
+        "names",
+        "raw",
+        "raw_usage",
+        "steps",
+    )
 
     def __init__(self, names: Names) -> None:
         self.names = names
@@ -140,7 +149,8 @@ class _Schema:
         usages = (Usage, PromptTokensDetails, CompletionTokensDetails)
         self.raw_usage = tuple(raw.get(level) for level in usages)
         self.in_usage = any(self.raw_usage)
-        self.in_choices = self.in_usage or any(self.raw[1:])
+        self.below_choices = any(self.raw[1:])
+        self.in_choices = self.in_usage or self.below_choices
 
 
 def _slots(names: tuple[str, ...]) -> tuple[str, ...]:
@@ -324,11 +334,13 @@ class ChunkDecoder:
             self._read_usage(schema, chunk.usage)
         if not schema.in_choices or chunk.choices is None:
             return chunk
-        position = 0
-        for choice in chunk.choices:
+        for position, choice in enumerate(chunk.choices):
+            if schema.in_usage and choice.usage is not None:
+                self._read_usage(schema, choice.usage)
+            if not schema.below_choices:
+                continue
             index = choice.index
             place = 8 * (position if index is None else index)
-            position += 1
             delta = choice.delta
             if delta is not None:
                 if of_delta is not None:
@@ -345,8 +357,6 @@ class ChunkDecoder:
             if of_logprobs is not None and choice.logprobs is not None:
                 raws = of_logprobs.get(choice.logprobs)
                 self._read(of_logprobs, place + _LOGPROBS, raws, choice.logprobs)
-            if schema.in_usage and choice.usage is not None:
-                self._read_usage(schema, choice.usage)
         return chunk
 
     def _read_usage(self, schema: _Schema, usage: Usage) -> None:
@@ -367,9 +377,7 @@ class ChunkDecoder:
             if raws != quiet.get(_COMPLETION):
                 self._read(of_completion, _COMPLETION, raws, completion)
 
-    def _read(
-        self, fields: _RawFields, place: _Place, raws: tuple[Raw, ...], into: Struct
-    ) -> None:
+    def _read(self, fields: _RawFields, place: _Place, raws: tuple[Raw, ...], into: Struct) -> None:
         lasts = self._last.get(place, fields.nothing)
         settled = self._settled.get(place)
         extra: Extra | None = None
@@ -378,7 +386,7 @@ class ChunkDecoder:
         for name, raw, last in zip(fields.names, raws, lasts, strict=False):
             if not raw or raw == _NULL:
                 continue
-            size += len(raw)  # type: ignore[arg-type]  # it has a length
+            size += len(raw)
             if name in _NOT_MERGED and not _is_merged(name, bytes(raw), into):
                 is_quiet = False
                 continue

@@ -35,7 +35,7 @@ from .rules import DEFAULT_RULES, Rules
 
 __all__ = ["Accumulator"]
 
-_LEARN_AFTER = 8  # events; many streams are too short to earn a template's cost back
+_LEARN_AFTER = 16  # events; many streams are too short to earn a template's cost back
 _SHORT = 16384  # bytes that wait and may be copied with every read
 _LF = 10
 _DATA = b"data: "
@@ -349,7 +349,7 @@ class Accumulator:
             raise IncompleteStreamError(
                 "the stream stopped before its end", partial=partial, problems=problems
             )
-        for kind in LOSSY_KINDS:
+        for kind in LOSSY_KINDS if problems else ():
             if kind in self.problem_counts:
                 first = next((problem for problem in problems if problem.kind == kind), None)
                 raise DecodeError(
@@ -446,6 +446,8 @@ class Accumulator:
         log, intake, texts = self._log, self._intake, run.texts
         apply, decoder = intake.reducer.apply, intake.decoder
         chunk: Chunk | None = None
+        # The end is no chunk, and a refused decode costs as much as several that are not.
+        end = -1 if texts[-1] == _DONE else None
         log.run = run
         try:
             while run.place < len(texts):
@@ -453,7 +455,7 @@ class Accumulator:
                 refusal = None
                 if not decoder.waits and decoder.decode is not None:
                     decode = decoder.decode
-                    for text in texts[run.place :] if run.place else texts:
+                    for text in texts[run.place : end] if run.place or end else texts:
                         try:
                             chunk = decode(text)
                         except (ValueError, RecursionError) as error:
@@ -463,7 +465,7 @@ class Accumulator:
                         apply(chunk)
                         if log.met is not None:
                             self._raise_met()
-                    if refusal is None:
+                    if refusal is None and not end:
                         return chunk
                 chunk = None
                 run.go_on(log.event)

@@ -245,7 +245,12 @@ def _string(text: Text | None) -> str | None:
 
 
 def _object(state: JsonObject | None) -> JsonObject:
-    return {} if state is None else {name: _json(value) for name, value in state.items()}
+    if state is None:
+        return {}
+    return {name: value if type(value) in _PLAIN else _json(value) for name, value in state.items()}
+
+
+_PLAIN = frozenset({str, int, float, bool, type(None)})
 
 
 def _json(value: object) -> object:
@@ -253,9 +258,9 @@ def _json(value: object) -> object:
     if isinstance(value, Text):
         return str(value)
     if isinstance(value, dict):
-        return {name: _json(item) for name, item in value.items()}
+        return _object(value)
     if isinstance(value, list):
-        return [_json(item) for item in value]
+        return [item if type(item) in _PLAIN else _json(item) for item in value]
     if isinstance(value, IndexedList):
         return [_json(item) for item in value.entries]
     return value

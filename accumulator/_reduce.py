@@ -375,13 +375,15 @@ class Reducer:
         into = self.state.usage
         if into is None:
             into = self.state.usage = wire.Usage()
-        for count, known, name in (
-            (usage.prompt_tokens, into.prompt_tokens, "prompt_tokens"),
-            (usage.completion_tokens, into.completion_tokens, "completion_tokens"),
-            (usage.total_tokens, into.total_tokens, "total_tokens"),
-        ):
-            if count is not None and (known is None or count > known):
-                setattr(into, name, count)
+        count, known = usage.prompt_tokens, into.prompt_tokens
+        if count is not None and (known is None or count > known):
+            into.prompt_tokens = count
+        count, known = usage.completion_tokens, into.completion_tokens
+        if count is not None and (known is None or count > known):
+            into.completion_tokens = count
+        count, known = usage.total_tokens, into.total_tokens
+        if count is not None and (known is None or count > known):
+            into.total_tokens = count
         if usage.extra is not None:
             self._apply_counts((), into, usage)
         prompt = usage.prompt_tokens_details
@@ -489,14 +491,16 @@ class Reducer:
         if fragment.function is not None:
             call.function = call.function or FunctionState()
             self._apply_function(call.function, fragment.function.name, fragment.function.arguments)
-            call.function.extra = self._merge_extra(
-                "delta", call.function.extra, fragment.function.extra
-            )
+            if fragment.function.extra is not None:
+                call.function.extra = self._merge_extra(
+                    "delta", call.function.extra, fragment.function.extra
+                )
         if fragment.custom is not None:
             call.custom = call.custom or FunctionState()
             self._apply_function(call.custom, fragment.custom.name, fragment.custom.input)
             call.custom.extra = self._merge_extra("delta", call.custom.extra, fragment.custom.extra)
-        call.extra = self._merge_extra("delta", call.extra, fragment.extra)
+        if fragment.extra is not None:
+            call.extra = self._merge_extra("delta", call.extra, fragment.extra)
 
     def _find_call(
         self, calls: CallsState, fragment: wire.ToolCallFragment
@@ -715,7 +719,10 @@ class Reducer:
             text = Text()
         if self._careful:
             fragment = self._pair(text, fragment)
-        text.append(fragment)
+        fragments = text.fragments  # `Text.append`, without the call
+        fragments.append(fragment)
+        if len(fragments) >= COMPACT_AT:
+            text.compact()
         return text
 
     def _pair(self, text: Text, fragment: str) -> str:

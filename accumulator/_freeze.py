@@ -7,18 +7,10 @@ from itertools import islice
 from typing import TypeVar, cast
 
 from . import _wire as wire
+from ._calls import CallsState, CallState, FunctionState
+from ._fields import IndexedList
 from ._reader import read_usage
-from ._reduce import (
-    AudioState,
-    CallsState,
-    CallState,
-    ChoiceState,
-    FunctionState,
-    IndexedList,
-    LogprobsState,
-    State,
-    TokensState,
-)
+from ._reduce import AudioState, ChoiceState, LogprobsState, State, TokensState
 from ._text import Text
 from .completion import (
     Audio,

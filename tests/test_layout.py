@@ -20,6 +20,7 @@ LADDER = [
     ["_wire"],
     ["_reader", "_schema"],
     ["_template"],
+    ["_learning"],
     ["_reduce"],
     ["_freeze", "_shortcut", "_problems"],
     ["_intake"],

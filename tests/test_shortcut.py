@@ -18,8 +18,11 @@ from accumulator._wire import Chunk
 
 def outcome(body: Iterable[bytes], *, shortcut: bool = True) -> tuple[object, ...]:
     acc = Accumulator(shortcut=shortcut)
-    for data in body:
-        acc.feed_sse(data)
+    try:
+        for data in body:
+            acc.feed_sse(data)
+    except LimitExceededError as error:
+        return acc.snapshot(), str(error)
     acc.close()
     problems = [(p.kind, p.message, p.event, p.offset, p.path) for p in acc.problems]
     return acc.snapshot(), acc.status, problems, acc.problem_counts
@@ -76,6 +79,21 @@ def token_chunk(text: str, logprob: float) -> str:
     )
 
 
+def with_usage(chunk: str, completion: int, total: int | None = None, reasoning: int = 0) -> str:
+    counts: dict[str, object] = {"prompt_tokens": 9, "completion_tokens": completion}
+    if total is not None:
+        counts["total_tokens"] = total
+    counts["completion_tokens_details"] = {"reasoning_tokens": reasoning, "audio_tokens": 0}
+    return chunk.replace('"usage":null', f'"usage":{json.dumps(counts)}')
+
+
+def with_vendor(chunk: str, value: object, *, first: bool = False) -> str:
+    text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+    if first:
+        return f'{{"x_vendor":{text},{chunk[1:]}'
+    return f'{chunk[:-1]},"x_vendor":{text}}}'
+
+
 # Streams that a template fits, of every kind, so that the shortcut is really taken.
 REGULAR: dict[str, list[str]] = {
     "text": [text_chunk(f"word{i} ") for i in range(60)],
@@ -93,7 +111,84 @@ REGULAR: dict[str, list[str]] = {
         *(call_chunk(f"{i}", i % 3) for i in range(60)),
     ],
     "logprobs": [token_chunk(f"t{i}", -i / 8) for i in range(60)],
+    "a letter that may separate": [text_chunk("a\x7f"[: i % 3]) for i in range(60)],
+    "choices at random": [text_chunk(f"w{i}", index=(i * i + i // 7) % 3) for i in range(60)],
+    "usage": [with_usage(text_chunk(f"u{i}"), i, i + 9) for i in range(1, 61)],
+    "usage with reasoning": [
+        with_usage(text_chunk(f"u{i}"), 2 * i, 2 * i + 9, reasoning=i) for i in range(1, 61)
+    ],
+    "usage without total": [with_usage(text_chunk(f"u{i}"), i) for i in range(1, 61)],
+    "usage that shrinks": [with_usage(text_chunk("u"), 500 - i, 900 - i % 7) for i in range(60)],
+    "usage and padding": [
+        with_usage(text_chunk("u", padding="p" * (i % 5)), i, i + 9) for i in range(1, 61)
+    ],
+    "usage and choices in turn": [
+        with_usage(text_chunk(f"u{i}", index=i % 3), i, i + 9) for i in range(1, 61)
+    ],
+    "usage and logprobs": [with_usage(token_chunk(f"u{i}", -i / 8), i) for i in range(1, 61)],
+    "vendor": [with_vendor(text_chunk(f"v{i}"), {"seq": i, "region": "eu"}) for i in range(60)],
+    "vendor first": [with_vendor(text_chunk(f"v{i}"), i, first=True) for i in range(60)],
+    "vendor of every kind": [
+        with_vendor(
+            text_chunk("v"),
+            [i, -i / 4, "null", [i], {"a": {f"b{i % 3}": [i]}}, True, json.dumps("é\n" * i)][i % 7],
+        )
+        for i in range(60)
+    ],
+    "vendor's text": [with_vendor(text_chunk("v"), f'"t{i}"') for i in range(60)],
+    "vendor's object now and then the same": [
+        with_vendor(text_chunk("v"), {"a": i // 20, "b": None}) for i in range(60)
+    ],
+    "vendor, usage and padding": [
+        with_vendor(with_usage(text_chunk("v", padding="p"), i, i + 9), {"s": i})
+        for i in range(1, 61)
+    ],
+    "vendor and choices in turn": [
+        with_vendor(text_chunk(f"v{i}", index=i % 4), {"s": i}, first=True) for i in range(60)
+    ],
+    "two of a vendor's, one constant": [
+        with_vendor(text_chunk(f"v{i}"), i).replace('"x_vendor"', '"x_same":{"a":[1]},"x_vendor"')
+        for i in range(60)
+    ],
 }
+# Not regular enough to be taken, but alike.
+IRREGULAR: dict[str, list[str]] = {
+    "two of a vendor's": [
+        with_vendor(text_chunk(f"v{i}"), i).replace('"x_vendor"', f'"x_other":{i},"x_vendor"')
+        for i in range(60)
+    ],
+    "vendor's null then deeper": [
+        with_vendor(text_chunk("v"), "null" if i < 30 else "[" * (i - 25) + "]" * (i - 25))
+        for i in range(60)
+    ],
+    "vendor's error": [
+        with_vendor(text_chunk("v"), i).replace("x_vendor", "error" if i > 30 else "x_vendor")
+        for i in range(60)
+    ],
+    "vendor's moderation": [
+        with_vendor(text_chunk("v"), {"s": i}).replace("x_vendor", "moderation") for i in range(60)
+    ],
+    "usage that becomes null": [
+        with_usage(text_chunk("u"), i, i).replace(f": {i},", ": null," if i > 30 else f": {i},")
+        for i in range(1, 61)
+    ],
+    "usage of a vendor's": [
+        with_usage(text_chunk("u"), i, i).replace('"audio_tokens"', '"x_tokens"')
+        for i in range(1, 61)
+    ],
+    "usage in another order": [
+        with_usage(text_chunk("u"), i, i + 9, reasoning=i)
+        if i % 2
+        else with_usage(text_chunk("u"), i, reasoning=i).replace(
+            '"audio_tokens": 0', f'"total_tokens": {i + 9}'
+        )
+        for i in range(1, 61)
+    ],
+    "reasoning that starts": [
+        with_usage(text_chunk("u"), i, i + 9, reasoning=max(0, i - 30)) for i in range(1, 61)
+    ],
+}
+STREAMS = REGULAR | IRREGULAR
 
 
 def body_of(chunks: Iterable[str]) -> bytes:
@@ -101,9 +196,11 @@ def body_of(chunks: Iterable[str]) -> bytes:
 
 
 @pytest.mark.parametrize("size", [1, 100, 400, 1500, 4096, 10**9])
-@pytest.mark.parametrize("name", REGULAR)
+@pytest.mark.parametrize("name", STREAMS)
 def test_regular_streams_come_out_the_same(name: str, size: int) -> None:
-    body = body_of(REGULAR[name])
+    body = body_of(STREAMS[name])
+    assert outcome(pieces(body, size)) == outcome([body], shortcut=False)
+    body = body.replace(b"\n", b"\r\n")
     assert outcome(pieces(body, size)) == outcome([body], shortcut=False)
 
 
@@ -156,6 +253,29 @@ ODD: list[bytes] = [
     event(text_chunk("a", padding="x").replace('"obfuscation":"x"', '"usage":{"total_tokens":5}')),
     event(call_chunk("a", 0).replace('"arguments"', '"name":"g","arguments"')),
     event(call_chunk("a", 9)),
+    event(with_vendor(text_chunk("a"), "null")),
+    event(with_vendor(text_chunk("a"), '"\\ud83d"')),
+    event(with_vendor(text_chunk("a"), '"\\ude00"')),
+    event(with_vendor(text_chunk("a"), "01")),
+    event(with_vendor(text_chunk("a"), "1,2")),
+    event(with_vendor(text_chunk("a"), '{"seq":1')),
+    event(with_vendor(text_chunk("a"), '{"seq":1}}')),
+    event(with_vendor(text_chunk("a"), "[" * 40 + "]" * 40)),
+    event(with_vendor(text_chunk("a"), "[" * 400 + "]" * 400)),
+    event(with_vendor(text_chunk("a"), '1,"x_vendor":2')),
+    event(with_vendor(text_chunk("a"), '1,"usage":{"total_tokens":7}')),
+    event(with_vendor(text_chunk("a"), '"\xff"').encode("latin-1")),
+    event(with_vendor(text_chunk("a"), "\r1")),
+    event(with_vendor(text_chunk("a"), " 1 ")),
+    event(with_usage(text_chunk("a"), -5, 3)),
+    event(with_usage(text_chunk("a"), 10**30, 3)),
+    event(with_usage(text_chunk("a"), 5, 3).replace(": 5", ": 5.0")),
+    event(with_usage(text_chunk("a"), 5, 3).replace(": 5", ": 5.5")),
+    event(with_usage(text_chunk("a"), 5, 3).replace(": 5", ": true")),
+    event(with_usage(text_chunk("a"), 5, 3).replace(": 5", ': "5"')),
+    event(with_usage(text_chunk("a"), 5, 3).replace(": 5", ": [5]")),
+    event(with_usage(text_chunk("a"), 5, 3).replace(": 5", ": null")),
+    event(with_usage(text_chunk("a"), 5, 3).replace(": 5", ": 05")),
     event('{"error":{"message":"overloaded"}}'),
     event("[DONE]"),
     event("{"),
@@ -169,9 +289,9 @@ ODD: list[bytes] = [
 
 
 @pytest.mark.parametrize("odd", ODD)
-@pytest.mark.parametrize("name", REGULAR)
+@pytest.mark.parametrize("name", STREAMS)
 def test_an_odd_event_in_a_regular_stream_comes_out_the_same(name: str, odd: bytes) -> None:
-    events = [event(chunk) for chunk in REGULAR[name]]
+    events = [event(chunk) for chunk in STREAMS[name]]
     events[40:40] = [odd]
     body = b"".join(events)
     expected = outcome([body], shortcut=False)
@@ -216,7 +336,7 @@ def test_texts_of_any_kind_come_out_the_same(data: st.DataObject) -> None:
             st.one_of(
                 st.builds(text_chunk, TEXTS),
                 st.builds(text_chunk, TEXTS, st.integers(0, 2), st.sampled_from([None, "p", ""])),
-                st.sampled_from([chunk for stream in REGULAR.values() for chunk in stream[:5]]),
+                st.sampled_from([chunk for stream in STREAMS.values() for chunk in stream[:5]]),
             ),
             max_size=30,
         )
@@ -228,9 +348,9 @@ def test_texts_of_any_kind_come_out_the_same(data: st.DataObject) -> None:
     assert outcome([event(chunk) for chunk in repeated]) == expected
 
 
-@given(st.sampled_from(sorted(REGULAR)), st.data())
+@given(st.sampled_from(sorted(STREAMS)), st.data())
 def test_a_damaged_byte_comes_out_the_same(name: str, data: st.DataObject) -> None:
-    body = bytearray(body_of(REGULAR[name][:30]))
+    body = bytearray(body_of(STREAMS[name][:30]))
     for place in data.draw(st.lists(st.integers(0, len(body) - 1), max_size=3)):
         body[place] = data.draw(st.sampled_from(list(b'"\\{}[],:\n\r\x00\xff0a ')))
     whole = bytes(body)
@@ -260,9 +380,9 @@ def fed_objects(chunks: Iterable[object], *, shortcut: bool) -> tuple[object, ..
 
 
 @pytest.mark.parametrize("odd", ODD_OBJECTS)
-@pytest.mark.parametrize("name", REGULAR)
+@pytest.mark.parametrize("name", STREAMS)
 def test_objects_come_out_the_same(name: str, odd: dict[str, object]) -> None:
-    chunks = [json.loads(chunk) for chunk in REGULAR[name]]
+    chunks = [json.loads(chunk) for chunk in STREAMS[name]]
     first = json.loads(text_chunk("a"))
     odd_choices: list[dict[str, object]] = [
         {"index": 0.0, "delta": {"content": "a"}},

@@ -125,10 +125,10 @@ class Accumulator:
         if shortcut is not None and shortcut.ready and type(data) is bytes:
             size = intake.size + len(data)
             if size <= intake.most_bytes:
-                events = shortcut.take_read(parser, data)
-                if events:
+                taken = shortcut.take_read(parser, data)
+                if taken:
                     intake.size = size
-                    self._log.event += events
+                    self._log.event += taken
                     return
         if not intake.reducer.reading or type(data) is not bytes:
             self._check_open()

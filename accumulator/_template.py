@@ -246,5 +246,6 @@ def _decoder(roles: tuple[str, ...]) -> Callable[[bytes], list[object]]:
             for role in roles
         )
         row = tuple[types]  # type: ignore[valid-type]
-        _decoders[roles] = msgspec.json.Decoder(list[row]).decode  # type: ignore[valid-type]
+        decode: object = msgspec.json.Decoder(list[row]).decode
+        _decoders[roles] = cast("Callable[[bytes], list[object]]", decode)
     return _decoders[roles]

@@ -22,6 +22,7 @@ LADDER = [
     ["_template"],
     ["_learning"],
     ["_reduce"],
+    ["_objects"],
     ["_freeze", "_shortcut", "_problems"],
     ["_intake"],
     ["_accumulator"],

@@ -23,7 +23,7 @@ from ._schema import ChunkDecoder
 from ._sse import EventParser
 from ._template import Columns, Template
 from ._text import Text
-from ._wire import Chunk, CompletionTokensDetails, TokenLogprob, UnreadTokens, Usage
+from ._wire import Chunk, CompletionTokensDetails, TokenLogprob, Usage
 
 __all__ = ["Shortcut"]
 
@@ -205,7 +205,7 @@ class Shortcut:
             template is None
             or not template.fits(line)
             or (vendor is not None and template.name != vendor)
-            or self._read(template, [line[template.gap]]) is None
+            or not template.reads(line[template.gap])
         ):
             template = learn_template(
                 line, chunk, self._decoder.peek, many=many, calls=self._calls_seen
@@ -233,18 +233,14 @@ class Shortcut:
             return
         self._single = template.width == 1
 
-    def _read(self, template: Template, cuts: list[bytes]) -> tuple[Columns, bytes] | None:
-        if template.tokens is not None:
-            return template.read_tokens(cuts)
-        columns = template.read(cuts)
-        return None if columns is None else (columns, b"")
-
     def _apply(self, template: Template, cuts: list[bytes]) -> bool:
         """Apply what was cut out of lines that fit, all or nothing."""
+        columns: Columns | None
+        unread = None
         if template.tokens is None:
-            columns, rows_text = template.read(cuts), b""
+            columns = template.read(cuts)
         else:
-            columns, rows_text = template.read_tokens(cuts) or (None, b"")
+            columns, unread = template.read_tokens(cuts) or (None, None)
         if columns is None:
             return False
         usage = None
@@ -258,10 +254,9 @@ class Shortcut:
                 return False
         else:
             cast("Text", self._text).extend(texts)
-        place = template.tokens
-        if place is not None and self._tokens is not None:
-            self._tokens.runs.append(UnreadTokens(rows_text, template.decode_rows, place))
-            lists = cast("Sequence[list[TokenLogprob]]", columns[place])
+        if unread is not None and self._tokens is not None:
+            self._tokens.runs.append(unread)
+            lists = cast("Sequence[list[TokenLogprob]]", columns[unread.place])
             self._tokens.count += sum(map(len, lists))
         if usage is not None:
             self._reducer.apply_usage(usage)
@@ -275,8 +270,8 @@ class Shortcut:
     def _apply_by_key(self, template: Template, columns: Columns, fragments: list[str]) -> bool:
         """Add fragments of several choices or calls, each to its own text."""
         places = template.keys
-        keys: list[object] = (
-            list(columns[places[0]])
+        keys = (
+            cast("list[object]", columns[places[0]])
             if len(places) == 1
             else list(zip(*[columns[place] for place in places], strict=True))
         )

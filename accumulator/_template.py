@@ -20,7 +20,7 @@ from typing import cast
 import msgspec
 from msgspec import Struct
 
-from ._wire import TokenLogprob
+from ._wire import TokenLogprob, UnreadTokens
 
 __all__ = ["COUNTS", "Columns", "Gap", "Template"]
 
@@ -60,6 +60,7 @@ class Template:
         "call",
         "choice",
         "counts",
+        "decode_rows",
         "end",
         "field",
         "gap",
@@ -123,6 +124,7 @@ class Template:
         )
         self._opening, self._close = b"[" + quotes[0], quotes[-1] + b"]"
         self._row_end = quotes[-1] + b",\n" + quotes[0]
+        self.decode_rows = None if self.tokens is None else _decoder(tuple(roles))
         self._decode = _decode_mixed if self.has_bare_gaps else _decode_texts
 
     def address(self, key: object) -> tuple[int, int | None]:
@@ -140,6 +142,11 @@ class Template:
             and len(line) >= self.size
             and all(joint in line for joint, _, _ in self._joints)
         )
+
+    def reads(self, cut: bytes) -> bool:
+        """Tell whether what was cut out of a line can be read."""
+        read = self.read if self.tokens is None else self.read_tokens
+        return read([cut]) is not None
 
     def read(self, cuts: list[bytes]) -> Columns | None:
         """Give the values of each gap, an event a value; None unless all can be read.
@@ -189,11 +196,14 @@ class Template:
             return None
         return columns
 
-    def read_tokens(self, cuts: list[bytes]) -> tuple[Columns, bytes] | None:
-        """Do as `read`, for a template with tokens, and give the JSON of the rows, too."""
+    def read_tokens(self, cuts: list[bytes]) -> tuple[Columns, UnreadTokens] | None:
+        """Do as `read`, for a template with tokens, and give the tokens as they are kept, too."""
+        decode, place = self.decode_rows, self.tokens
+        if decode is None or place is None:
+            return None
         first, instead, _ = self._joints[0]
-        parts: list[bytes] = []
         row_end = self._close + b",\n" + self._opening
+        parts: list[bytes] = []
         for cut in cuts:
             # Long lists, in which the first joint need not be looked for.
             text, found, rest = cut.partition(first)
@@ -209,12 +219,12 @@ class Template:
             if before - len(rows_text) != less * len(cuts):
                 return None
         try:
-            rows = self.decode_rows(rows_text)
+            rows = cast("list[tuple[object, ...]]", decode(rows_text))
         except (ValueError, RecursionError):
             return None
         if len(rows) != len(cuts):
             return None
-        return list(zip(*cast("list[tuple[object, ...]]", rows), strict=True)), rows_text
+        return list(zip(*rows, strict=True)), UnreadTokens(rows_text, decode, place)
 
     @property
     def is_usable(self) -> bool:
@@ -223,11 +233,6 @@ class Template:
             return False
         # A list of tokens is only looked for behind its text, and nothing is read apart beside it.
         return self.tokens is None or (self.roles[:2] == ["text", "tokens"] and not self._apart)
-
-    @property
-    def decode_rows(self) -> Callable[[bytes], list[object]]:
-        """The decoder of rows with tokens."""
-        return _decoder(tuple(self.roles))
 
 
 def _read_value(text: bytes) -> object:

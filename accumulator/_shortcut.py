@@ -22,7 +22,7 @@ from ._reduce import Reducer, TokensState
 from ._schema import ChunkDecoder
 from ._sse import EventParser
 from ._template import Columns, Template
-from ._text import Text
+from ._text import COMPACT_AT, Text
 from ._wire import Chunk, CompletionTokensDetails, TokenLogprob, Usage
 
 __all__ = ["Shortcut"]
@@ -97,13 +97,23 @@ class Shortcut:
             if size > _SHORT or _LF not in data:
                 return 0
             data = b"".join((parser.pending, data))
-        elif (
-            self._single
-            and data.startswith(template.head)
-            and data.endswith(template.end)
-            and data.find(_LF) >= len(data) - 2
-        ):
-            return self._take_one(template, parser, data)
+        elif self._single and data.startswith(template.head) and data.endswith(template.end):
+            # A read that is one event, by the look of it.
+            string = data[template.string]
+            if _LF not in string:
+                if not template.whole <= len(data) <= self._most_pending:
+                    return 0
+                try:
+                    fragment = _decode_string(string)
+                except ValueError:
+                    return 0
+                text = cast("Text", self._text)
+                text.fragments.append(fragment)
+                if len(text.fragments) >= COMPACT_AT:
+                    text.compact()
+                parser.taken += len(data)
+                parser.skip_lf = False
+                return 1
         if len(data) > self._most_pending:
             return 0
         lines = BytesIO(data).readlines()
@@ -148,20 +158,6 @@ class Shortcut:
         else:
             text.extend_utf8(fragment.encode().translate(None, b"\x7f"))
         return True
-
-    def _take_one(self, template: Template, parser: EventParser, data: bytes) -> int:
-        """Apply a read that is one event, by the look of it."""
-        cut = data[len(template.head) : -len(template.end)]
-        if _LF in cut or len(data) <= template.size or len(data) > self._most_pending:
-            return 0
-        try:
-            fragment = _decode_string(b'"%b"' % cut)
-        except ValueError:
-            return 0
-        cast("Text", self._text).append(fragment)
-        parser.taken += len(data)
-        parser.skip_lf = False
-        return 1
 
     def take(self, lines: Sequence[bytes], line_end: bytes) -> tuple[int, int]:
         """Apply the events that fit, from the first on; return how many they are, and how many

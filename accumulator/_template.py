@@ -71,10 +71,12 @@ class Template:
         "name",
         "roles",
         "size",
+        "string",
         "tail",
         "text",
         "tokens",
         "vendor",
+        "whole",
         "width",
     )
 
@@ -105,6 +107,9 @@ class Template:
         self.end = self.tail + self.line_end
         self.size = len(self.head) + len(self.tail)
         self.gap = slice(len(self.head), -len(self.tail))
+        # Of a whole event with one gap for a string: its bytes, and where that is with its quotes.
+        self.whole = len(self.head) + len(self.end)
+        self.string = slice(len(self.head) - 1, 1 - len(self.end))
         self.between = self.end + self.head
         quotes = [b'"' if role in _STRINGS else b"" for role in roles]
         # A CR ends a line, and is a blank between tokens.

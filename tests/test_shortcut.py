@@ -113,6 +113,14 @@ def test_a_string_left_open_does_not_swallow_the_next_event(name: str) -> None:
     assert outcome(reads)[3] == {"malformed_json": 2}
 
 
+@pytest.mark.parametrize("line_end", [b"\n", b"\r\n"])
+def test_a_quote_that_opens_and_closes_is_no_string(line_end: bytes) -> None:
+    chunks = [*REGULAR["text"][:20], text_chunk("a").replace('"a"', '"'), *REGULAR["text"][20:]]
+    reads = [event(chunk).replace(b"\n", line_end) for chunk in chunks]
+    assert outcome(reads) == outcome(reads, shortcut=False)
+    assert outcome(reads)[3] == {"malformed_json": 1}
+
+
 @given(st.data())
 def test_texts_of_any_kind_come_out_the_same(data: st.DataObject) -> None:
     chunks = data.draw(

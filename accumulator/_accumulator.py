@@ -36,8 +36,6 @@ from .rules import DEFAULT_RULES, Rules
 __all__ = ["Accumulator"]
 
 _LEARN_AFTER = 16  # events; many streams are too short to earn a template's cost back
-_SHORT = 16384  # bytes that wait and may be copied with every read
-_LF = 10
 _DATA = b"data: "
 _DONE = b"[DONE]"
 
@@ -165,9 +163,12 @@ class Accumulator:
         shortcut, parser, intake = self._shortcut, self._parser, self._intake
         if shortcut is not None and shortcut.ready and type(data) is bytes:
             size = intake.size + len(data)
-            if size <= intake.most_bytes and self._take_shortcut(shortcut, data):
-                intake.size = size
-                return
+            if size <= intake.most_bytes:
+                taken = shortcut.take_read(parser, data)
+                if taken:
+                    intake.size = size
+                    self._log.event += taken
+                    return
         if not intake.reducer.reading or type(data) is not bytes:
             self._check_open()
             if not isinstance(data, (bytes, bytearray, memoryview)):
@@ -391,26 +392,6 @@ class Accumulator:
 
     # --- from a read to events ---
 
-    def _take_shortcut(self, shortcut: Shortcut, data: bytes) -> bool:
-        """Apply a read of which the shortcut takes all whole events."""
-        parser = self._parser
-        if shortcut.single and not parser.size and shortcut.take_one(data):
-            self._log.event += 1
-            parser.skip(data, len(data))
-            return True
-        if parser.size:
-            if parser.size > _SHORT or _LF not in data:
-                return False
-            data = parser.pending + data
-        if len(data) > self._most_pending:
-            return False
-        events, size = shortcut.take_read(data)
-        if not events:
-            return False
-        self._log.event += events
-        parser.skip(data, size)
-        return True
-
     def _apply_read(self, data: bytes) -> None:
         """Apply the whole events of a read: what repeats by the shortcut, else one by one."""
         start, shortcut = self._parser.start, self._shortcut
@@ -493,7 +474,9 @@ class Accumulator:
 
     def _find_shortcut(self) -> Shortcut:
         if self._shortcut is None:
-            self._shortcut = Shortcut(self._intake.reducer, self._intake.decoder)
+            self._shortcut = Shortcut(
+                self._intake.reducer, self._intake.decoder, self._most_pending
+            )
         return self._shortcut
 
     def _apply_events(self, events: Sequence[Event], *, unterminated: bool = False) -> None:

@@ -59,10 +59,10 @@ class Stream(Protocol):
 class ParserFields(Struct, array_like=True):
     """What is saved of an `EventParser`, under its own names; so the next ones."""
 
-    _has_cr: bool
-    _pending: bytes
-    _skip_lf: bool
-    _taken: int
+    has_cr: bool
+    pending: bytes
+    skip_lf: bool
+    taken: int
     size: int
     start: int
 

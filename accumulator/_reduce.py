@@ -234,6 +234,15 @@ class Reducer(FieldMerger):
         if calls is not None:
             calls.last = calls.by_index[call]
 
+    def apply_usage(self, usage: wire.Usage) -> None:
+        """Keep the larger of two counts, as for a chunk that brings a usage."""
+        self._apply_usage(usage)
+
+    def merge_into_chunk(self, name: str, values: Iterable[object]) -> None:
+        """Merge a field that the API does not name, as chunks that bring these values in turn."""
+        for value in values:
+            self.state.extra = self._merge_extra("chunk", self.state.extra, {name: value})
+
     def check(self, chunk: wire.Chunk) -> None:
         """Raise LimitExceededError if the chunk would open more choices or calls than allowed."""
         choices = chunk.choices or ()

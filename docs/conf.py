@@ -13,7 +13,7 @@ author = "The accumulator authors"
 release = metadata.version("chunk-accumulator")
 version = release.partition(".dev")[0]
 
-extensions = ["myst_parser", "sphinx.ext.autodoc", "tables"]
+extensions = ["myst_parser", "sphinx.ext.autodoc", "docstrings", "tables"]
 myst_enable_extensions = ["colon_fence"]
 myst_heading_anchors = 3
 

@@ -71,7 +71,10 @@ def names(listed: str) -> tuple[str, ...]:
 
 
 def is_there(package: str) -> bool:
-    return importlib.util.find_spec(package) is not None
+    try:
+        return importlib.util.find_spec(package) is not None
+    except ModuleNotFoundError:  # a package's own package
+        return False
 
 
 PAGES = {

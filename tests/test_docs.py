@@ -97,7 +97,9 @@ def openai_in_the_environment(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]
 
 
 def test_there_are_pages_with_examples() -> None:
-    pages = "index raw-http openai-sdk gateway tracing typed-events typed-arguments caches checkpoints"
+    pages = (
+        "index raw-http openai-sdk gateway tracing typed-events typed-arguments caches checkpoints"
+    )
     assert {f"{page}.md" for page in pages.split()} <= set(PAGES)
 
 
@@ -188,7 +190,7 @@ def test_every_client_has_its_section() -> None:
 def test_the_reference_has_every_public_name() -> None:
     page = DOCS.joinpath("reference.md").read_text("utf-8")
     documented = {name.rpartition(".")[2] for name in re.findall(r"auto\w+:: ([\w.]+)", page)}
-    assert set(accumulator.__all__) - documented == {"Event"}  # the union of the module's classes
+    assert set(accumulator.__all__) <= documented
 
 
 def test_cases_that_the_pages_name_are_there() -> None:

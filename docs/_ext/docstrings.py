@@ -11,6 +11,8 @@ from itertools import groupby
 
 from sphinx.application import Sphinx
 
+_CITATION = re.compile(r"SPEC (sections?|law) (\d+)")
+
 
 def make_rest(
     app: Sphinx, what: str, name: str, found: object, options: object, lines: list[str]
@@ -28,7 +30,12 @@ def make_rest(
         else:
             out += group
         in_literal = in_literal and kind in ("example", "blank")
-    lines[:] = out
+    lines[:] = [_CITATION.sub(as_link, line) for line in out]
+
+
+def as_link(cited: re.Match[str]) -> str:
+    section = 10 if cited[1] == "law" else cited[2]
+    return f":ref:`{cited[0]} <s{section}>`"
 
 
 def kind_of(line: str) -> str:

@@ -51,7 +51,9 @@ def as_list_table(lines: list[str]) -> list[str]:
         if all(re.fullmatch(r"-+", cell) for cell in cells):
             continue
         if rows and not cells[0]:
-            rows[-1] = [f"{above} {cell}".strip() for above, cell in zip(rows[-1], cells)]
+            rows[-1] = [
+                f"{above} {cell}".strip() for above, cell in zip(rows[-1], cells, strict=True)
+            ]
         else:
             rows.append(cells)
     out = ["", ".. list-table::", "   :header-rows: 1", ""]

@@ -1,7 +1,7 @@
 """Tables that are made from what they are about, so that they cannot differ from it.
 
-`{merge-rules}`: the rows of `DEFAULT_RULES`. `{policies}`: what each policy does. `{rooms}`: what is
-changed where, held to the ladder of the layout test. `{peer-cases} NAME`: the conformance cases
+`{merge-rules}`: the rows of `DEFAULT_RULES`. `{policies}`: what each policy does. `{rooms}`: what
+is changed where, held to the ladder of the layout test. `{peer-cases} NAME`: the conformance cases
 that a peer has not right, from `peers.md`.
 """
 

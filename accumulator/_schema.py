@@ -83,7 +83,9 @@ _MOST_BRACKETS = 8  # of a value that is certainly not nested too deep
 _LONGEST_REMEMBERED = 65536  # bytes of a value that is compared with the next
 _LONGEST_BACKOFF = 256  # chunks
 
-_KNOWN = {level: frozenset(level.__struct_encode_fields__) for level in _LEVELS}
+_KNOWN: Mapping[type[Struct], frozenset[str]] = {
+    level: frozenset(level.__struct_encode_fields__) for level in _LEVELS
+}
 _decode_value = msgspec.json.Decoder().decode
 _decode_text = msgspec.json.Decoder(str | None).decode
 _NOTHING = Raw(b"")

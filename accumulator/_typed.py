@@ -107,9 +107,10 @@ def _load_model(kind: PydanticModel[T], text: str | bytes) -> T:
     try:
         return kind.model_validate_json(text, strict=True)
     except ValueError as error:
-        if not hasattr(error, "errors"):
+        errors = getattr(error, "errors", None)
+        if errors is None:
             raise
-        first = error.errors()[0]
+        first = errors()[0]
         steps = (f"[{step}]" if type(step) is int else f".{step}" for step in first["loc"])
         # msgspec puts its own path behind any ValueError but its own.
         raise ValueError(f"{first['msg']} - at `${''.join(steps)}`") from error

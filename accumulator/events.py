@@ -77,7 +77,7 @@ ReasoningField = Literal["reasoning", "reasoning_content", "thinking"]
 class _TextDelta:
     choice_index: int
     delta: str
-    _then: Then = field(eq=False, repr=False)
+    _then: Then = field(alias="then", eq=False, repr=False)
 
     @property
     def snapshot(self) -> str:
@@ -182,7 +182,7 @@ class FunctionToolCallArgumentsDeltaEvent(_JsonDelta):
     )
     index: int
     id: str | None
-    _name: Then | None = field(eq=False, repr=False)
+    _name: Then | None = field(alias="name", eq=False, repr=False)
 
     @property
     def name(self) -> str | None:
@@ -235,7 +235,7 @@ class CustomToolCallInputDeltaEvent(_TextDelta):
     )
     index: int
     id: str | None
-    _name: Then | None = field(eq=False, repr=False)
+    _name: Then | None = field(alias="name", eq=False, repr=False)
 
     @property
     def name(self) -> str | None:
@@ -315,10 +315,10 @@ class AudioDeltaEvent:
     choice_index: int
     data: bytes | None
     transcript: str | None
-    _id: str | None = field(eq=False, repr=False)
-    _audio: bytearray | None = field(eq=False, repr=False)
-    _length: int = field(eq=False, repr=False)
-    _then: Then | None = field(eq=False, repr=False)
+    _id: str | None = field(alias="id", eq=False, repr=False)
+    _audio: bytearray | None = field(alias="audio", eq=False, repr=False)
+    _length: int = field(alias="length", eq=False, repr=False)
+    _then: Then | None = field(alias="then", eq=False, repr=False)
 
     @property
     def snapshot(self) -> Audio:
@@ -389,7 +389,7 @@ class DoneEvent:
     type: Literal["done"] = field(default="done", init=False)
     status: Literal["complete", "truncated", "failed"]
     timing: Timing | None
-    _snapshot: Callable[[], ChatCompletion] = field(eq=False, repr=False)
+    _snapshot: Callable[[], ChatCompletion] = field(alias="snapshot", eq=False, repr=False)
 
     @property
     def completion(self) -> ChatCompletion:

@@ -529,13 +529,12 @@ def test_an_error_in_on_end_of_a_dropped_stream_is_unraisable(
 
 def test_on_end_is_called_when_the_source_is_closed() -> None:
     closed: list[int] = []
-    sources = Source(CHUNKS), AsyncSource(CHUNKS)
-    for source in sources:
-        wrapped = wrap(source, on_end=lambda end: closed.append(source.closed))  # noqa: B023
-        if isinstance(wrapped, AsyncWrappedStream):
-            asyncio.run(astop_in_with(lambda: wrapped, 1))  # noqa: B023
-        else:
-            stop_in_with(lambda: wrapped, 1)  # noqa: B023
+    source, asource = Source(CHUNKS), AsyncSource(CHUNKS)
+    stop_in_with(lambda: wrap(source, on_end=lambda end: closed.append(source.closed)), 1)
+    async_stop = astop_in_with(
+        lambda: wrap(asource, on_end=lambda end: closed.append(asource.closed)), 1
+    )
+    asyncio.run(async_stop)
     assert closed == [1, 1]
 
 

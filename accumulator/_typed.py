@@ -156,7 +156,7 @@ def _with_keys(path: str, value: object, kind: type) -> str:
     for place, step in enumerate(steps):
         if step is None:
             found = _at(value, steps[:place])
-            if not isinstance(found, dict):
+            if not (found and isinstance(found, dict)):
                 return path
             entries = [*found.items()]
             while len(entries) > 1:
@@ -164,8 +164,6 @@ def _with_keys(path: str, value: object, kind: type) -> str:
                 fits = _fits(_replaced(value, steps[:place], dict(half)), kind)
                 entries = entries[len(half) :] if fits else half
             value = _replaced(value, steps[:place], dict(entries))
-            if _fits(value, kind):
-                return path
             steps[place] = entries[0][0]
     return "$" + "".join(
         f"[{step}]"

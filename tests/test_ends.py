@@ -621,6 +621,23 @@ def test_streams_that_are_open_when_the_interpreter_exits_end() -> None:
     )
 
 
+FAILING_AT_EXIT = """
+from accumulator import wrap
+
+def on_end(end):
+    raise ValueError("at the end")
+
+kept = wrap(iter([{}, {}]), on_end=on_end)
+next(kept)
+"""
+
+
+def test_what_on_end_raises_at_exit_is_told() -> None:
+    command = [sys.executable, "-c", FAILING_AT_EXIT]
+    run = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert "ValueError: at the end" in run.stderr
+
+
 def test_logging_is_not_imported_for_nothing() -> None:
     code = "import sys, accumulator; print('logging' in sys.modules)"
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

@@ -208,6 +208,13 @@ def test_a_path_that_cannot_be_followed_stays_as_it_is() -> None:
     with pytest.raises(ParseError, match="Expected `int`"):
         read('{"a.b": {"c": "x"}}', Dotted)
 
+    class Bracketed(msgspec.Struct, rename={"inner": "a[...]"}):
+        inner: int
+        a: dict[str, int] = {}
+
+    with pytest.raises(ParseError, match="Expected `int`"):
+        read('{"a[...]": "x", "a": {}}', Bracketed)
+
 
 def test_a_key_that_does_not_fit_is_said_to_be_one() -> None:
     with pytest.raises(ParseError, match="as a key"):

@@ -8,6 +8,7 @@ from math import inf
 from ._checkpoint import pack, unpack
 from ._emit import EmittingReducer
 from ._freeze import freeze
+from ._growing import Later
 from ._intake import Intake
 from ._problems import ProblemLog, Run
 from ._reader import is_chunk_like
@@ -296,7 +297,7 @@ class Accumulator:
         if not self._done_told and not emitter.reading and status != "open":
             self._done_told = True
             emitter.events.append(
-                DoneEvent(status=status, timing=self.timing, snapshot=self.snapshot)
+                DoneEvent(status=status, timing=self.timing, _completion=Later(self.snapshot))
             )
         while emitter.events:
             on_event(emitter.events.popleft())

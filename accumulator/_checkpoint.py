@@ -96,7 +96,7 @@ class LogFields(Struct, array_like=True):
 class Saved(Struct, array_like=True):
     """All that a checkpoint holds."""
 
-    rules: bytes
+    rules: int
     parser: ParserFields
     stream: StreamFields
     log: LogFields

@@ -227,12 +227,12 @@ class EmittingReducer(Reducer):
         index, then = told.index, channel.now()
         match kind:
             case "content":
-                event: Event = ContentDeltaEvent(choice_index=index, delta=fragment, then=then)
+                event: Event = ContentDeltaEvent(choice_index=index, delta=fragment, _then=then)
             case "refusal":
-                event = RefusalDeltaEvent(choice_index=index, delta=fragment, then=then)
+                event = RefusalDeltaEvent(choice_index=index, delta=fragment, _then=then)
             case _:
                 event = ReasoningDeltaEvent(
-                    choice_index=index, field=kind, delta=fragment, then=then
+                    choice_index=index, field=kind, delta=fragment, _then=then
                 )
         self.events.append(event)
 
@@ -290,9 +290,9 @@ class EmittingReducer(Reducer):
                 choice_index=told.index,
                 index=place,
                 id=call.id,
-                name=None if named.name is None else channel.name.now(),
+                _name=None if named.name is None else channel.name.now(),
                 delta=fragment,
-                then=channel.text.now(),
+                _then=channel.text.now(),
             )
         )
 
@@ -353,10 +353,10 @@ class EmittingReducer(Reducer):
                     choice_index=told.index,
                     data=data or None,
                     transcript=transcript or None,
-                    id=audio.id,
-                    audio=audio.data,
-                    length=len(audio.data or b""),
-                    then=None if channel is None else channel.now(),
+                    _id=audio.id,
+                    _audio=audio.data,
+                    _length=len(audio.data or b""),
+                    _then=None if channel is None else channel.now(),
                 )
             )
 

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from attrs import frozen
+from collections.abc import Callable
+from typing import Generic, TypeVar
 
 from ._text import Text
 from .partial import PartialJson
 
-__all__ = ["Growing", "Then"]
+__all__ = ["Growing", "Later", "Then"]
+
+T = TypeVar("T")
 
 
 class Growing:
@@ -44,12 +47,42 @@ class Growing:
         return partial.value
 
 
-@frozen
 class Then:
-    """A growing text at one time: its first `length` characters."""
+    """A growing text at one time: its first `length` characters. Equal to the same text."""
 
-    growing: Growing
-    length: int
+    __slots__ = ("growing", "length")
+
+    def __init__(self, growing: Growing, length: int) -> None:
+        self.growing = growing
+        self.length = length
 
     def __str__(self) -> str:
         return self.growing.until(self.length)
+
+    def __repr__(self) -> str:
+        return f"<{self.length} characters>"
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Then) and str(self) == str(other)
+
+    __hash__ = None  # type: ignore[assignment]  # by whose text is not known before it is looked at
+
+
+class Later(Generic[T]):
+    """A value that is put together when it is called for. Equal to the same value."""
+
+    __slots__ = ("_make",)
+
+    def __init__(self, make: Callable[[], T]) -> None:
+        self._make = make
+
+    def __call__(self) -> T:
+        return self._make()
+
+    def __repr__(self) -> str:
+        return "..."
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Later) and self() == other()
+
+    __hash__ = None  # type: ignore[assignment]  # as above

@@ -8,13 +8,12 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from attrs import frozen
+from msgspec import Struct
 
 __all__ = ["Found", "find", "is_bound_to_async"]
 
 
-@frozen
-class Found:
+class Found(Struct, frozen=True):
     """How a stream is read: by `items`, by `aitems`, or by either."""
 
     items: Any

@@ -7,7 +7,6 @@ then, and both lead to the same `Chunk`: `_schema` knows the fields of vendors s
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from typing import cast
 
@@ -203,6 +202,8 @@ def decode_untyped(text: bytes | str) -> tuple[object, bool]:
     except ValueError as refusal:
         # Of JSON's legal texts msgspec refuses only a half of a surrogate pair, and the stdlib
         # takes that.
+        import json  # noqa: PLC0415  # takes time to import, and few streams need it
+
         try:
             return json.loads(text, parse_constant=_refuse, parse_float=_finite), True
         except RecursionError:

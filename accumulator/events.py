@@ -31,12 +31,12 @@ Source: openai-python, `openai/lib/streaming/chat/_events.py`, for the names; SP
 from __future__ import annotations
 
 import base64
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Literal, TypeAlias
 
-from attrs import field, frozen
+from msgspec import Struct
 
-from ._growing import Then
+from ._growing import Later, Then
 from .completion import Audio, ChatCompletion, Choice, Timing, TokenLogprob, ToolCall, Usage
 from .errors import Problem
 
@@ -73,11 +73,10 @@ ReasoningField = Literal["reasoning", "reasoning_content", "thinking"]
 # --- what the events of a text have in common ---
 
 
-@frozen(kw_only=True)
-class _TextDelta:
+class _TextDelta(Struct, frozen=True, kw_only=True):
     choice_index: int
     delta: str
-    _then: Then = field(alias="then", eq=False, repr=False)
+    _then: Then
 
     @property
     def snapshot(self) -> str:
@@ -85,8 +84,7 @@ class _TextDelta:
         return str(self._then)
 
 
-@frozen(kw_only=True)
-class _JsonDelta(_TextDelta):
+class _JsonDelta(_TextDelta, frozen=True, kw_only=True):
     @property
     def parsed(self) -> object:
         """What is known of the text so far, if it is JSON; None where nothing is.
@@ -97,8 +95,7 @@ class _JsonDelta(_TextDelta):
         return self._then.growing.parsed(self._then.length, self.delta)
 
 
-@frozen(kw_only=True)
-class _CallDone:
+class _CallDone(Struct, frozen=True, kw_only=True):
     choice_index: int
     index: int
     tool_call: ToolCall
@@ -112,55 +109,49 @@ class _CallDone:
 # --- texts ---
 
 
-@frozen(kw_only=True)
-class ContentDeltaEvent(_JsonDelta):
+class ContentDeltaEvent(_JsonDelta, frozen=True, kw_only=True):
     """Text was added to a choice's content; of content in parts (Mistral), to a text part."""
 
-    type: Literal["content.delta"] = field(default="content.delta", init=False)
+    type: Literal["content.delta"] = "content.delta"
 
 
-@frozen(kw_only=True)
-class ContentDoneEvent:
+class ContentDoneEvent(Struct, frozen=True, kw_only=True):
     """A choice's content is whole. Of content in parts it is the text; the parts are in
     `choice.done`.
     """
 
-    type: Literal["content.done"] = field(default="content.done", init=False)
+    type: Literal["content.done"] = "content.done"
     choice_index: int
     content: str
 
 
-@frozen(kw_only=True)
-class RefusalDeltaEvent(_TextDelta):
+class RefusalDeltaEvent(_TextDelta, frozen=True, kw_only=True):
     """Text was added to a choice's refusal."""
 
-    type: Literal["refusal.delta"] = field(default="refusal.delta", init=False)
+    type: Literal["refusal.delta"] = "refusal.delta"
 
 
-@frozen(kw_only=True)
-class RefusalDoneEvent:
+class RefusalDoneEvent(Struct, frozen=True, kw_only=True):
     """A choice's refusal is whole."""
 
-    type: Literal["refusal.done"] = field(default="refusal.done", init=False)
+    type: Literal["refusal.done"] = "refusal.done"
     choice_index: int
     refusal: str
 
 
-@frozen(kw_only=True)
-class ReasoningDeltaEvent(_TextDelta):
+class ReasoningDeltaEvent(_TextDelta, frozen=True, kw_only=True):
     """Text was added to a choice's reasoning, in the given field; a server may fill more than
     one.
     """
 
-    type: Literal["reasoning.delta"] = field(default="reasoning.delta", init=False)
+    type: Literal["reasoning.delta"] = "reasoning.delta"
     field: ReasoningField
 
 
-@frozen(kw_only=True)
-class ReasoningDoneEvent:
+class ReasoningDoneEvent(Struct, frozen=True, kw_only=True):
     """A choice's reasoning is whole, in the given field."""
 
-    type: Literal["reasoning.done"] = field(default="reasoning.done", init=False)
+    type: Literal["reasoning.done"] = "reasoning.done"
     choice_index: int
     field: ReasoningField
     reasoning: str
@@ -169,20 +160,17 @@ class ReasoningDoneEvent:
 # --- tool calls ---
 
 
-@frozen(kw_only=True)
-class FunctionToolCallArgumentsDeltaEvent(_JsonDelta):
+class FunctionToolCallArgumentsDeltaEvent(_JsonDelta, frozen=True, kw_only=True):
     """JSON text was added to the arguments of a function call.
 
     `index` numbers the calls of a choice from 0 in order of arrival, whatever the server numbers
     them: Gemini calls every parallel call 0. `id` and `name` are what is known of the call so far.
     """
 
-    type: Literal["tool_calls.function.arguments.delta"] = field(
-        default="tool_calls.function.arguments.delta", init=False
-    )
+    type: Literal["tool_calls.function.arguments.delta"] = "tool_calls.function.arguments.delta"
     index: int
     id: str | None
-    _name: Then | None = field(alias="name", eq=False, repr=False)
+    _name: Then | None
 
     @property
     def name(self) -> str | None:
@@ -205,13 +193,10 @@ class FunctionToolCallArgumentsDeltaEvent(_JsonDelta):
         return self.parsed
 
 
-@frozen(kw_only=True)
-class FunctionToolCallArgumentsDoneEvent(_CallDone):
+class FunctionToolCallArgumentsDoneEvent(_CallDone, frozen=True, kw_only=True):
     """The arguments of a function call are whole; `index` is as in the deltas."""
 
-    type: Literal["tool_calls.function.arguments.done"] = field(
-        default="tool_calls.function.arguments.done", init=False
-    )
+    type: Literal["tool_calls.function.arguments.done"] = "tool_calls.function.arguments.done"
 
     @property
     def name(self) -> str | None:
@@ -226,16 +211,13 @@ class FunctionToolCallArgumentsDoneEvent(_CallDone):
         return (None if function is None else function.arguments) or ""
 
 
-@frozen(kw_only=True)
-class CustomToolCallInputDeltaEvent(_TextDelta):
+class CustomToolCallInputDeltaEvent(_TextDelta, frozen=True, kw_only=True):
     """Text was added to the input of a custom tool's call; `index` is as for functions."""
 
-    type: Literal["tool_calls.custom.input.delta"] = field(
-        default="tool_calls.custom.input.delta", init=False
-    )
+    type: Literal["tool_calls.custom.input.delta"] = "tool_calls.custom.input.delta"
     index: int
     id: str | None
-    _name: Then | None = field(alias="name", eq=False, repr=False)
+    _name: Then | None
 
     @property
     def name(self) -> str | None:
@@ -243,13 +225,10 @@ class CustomToolCallInputDeltaEvent(_TextDelta):
         return None if self._name is None else str(self._name)
 
 
-@frozen(kw_only=True)
-class CustomToolCallInputDoneEvent(_CallDone):
+class CustomToolCallInputDoneEvent(_CallDone, frozen=True, kw_only=True):
     """The input of a custom tool's call is whole; `index` is as in the deltas."""
 
-    type: Literal["tool_calls.custom.input.done"] = field(
-        default="tool_calls.custom.input.done", init=False
-    )
+    type: Literal["tool_calls.custom.input.done"] = "tool_calls.custom.input.done"
 
     @property
     def name(self) -> str | None:
@@ -267,58 +246,53 @@ class CustomToolCallInputDoneEvent(_CallDone):
 # --- logprobs and audio ---
 
 
-@frozen(kw_only=True)
-class LogprobsContentDeltaEvent:
+class LogprobsContentDeltaEvent(Struct, frozen=True, kw_only=True):
     """Log probabilities of content tokens came; `snapshot` is all of the choice's so far."""
 
-    type: Literal["logprobs.content.delta"] = field(default="logprobs.content.delta", init=False)
+    type: Literal["logprobs.content.delta"] = "logprobs.content.delta"
     choice_index: int
     content: Sequence[TokenLogprob]
-    snapshot: Sequence[TokenLogprob] = field(eq=False, repr=False)
+    snapshot: Sequence[TokenLogprob]
 
 
-@frozen(kw_only=True)
-class LogprobsContentDoneEvent:
+class LogprobsContentDoneEvent(Struct, frozen=True, kw_only=True):
     """The log probabilities of a choice's content tokens are whole."""
 
-    type: Literal["logprobs.content.done"] = field(default="logprobs.content.done", init=False)
+    type: Literal["logprobs.content.done"] = "logprobs.content.done"
     choice_index: int
     content: Sequence[TokenLogprob]
 
 
-@frozen(kw_only=True)
-class LogprobsRefusalDeltaEvent:
+class LogprobsRefusalDeltaEvent(Struct, frozen=True, kw_only=True):
     """Log probabilities of refusal tokens came; `snapshot` is all of the choice's so far."""
 
-    type: Literal["logprobs.refusal.delta"] = field(default="logprobs.refusal.delta", init=False)
+    type: Literal["logprobs.refusal.delta"] = "logprobs.refusal.delta"
     choice_index: int
     refusal: Sequence[TokenLogprob]
-    snapshot: Sequence[TokenLogprob] = field(eq=False, repr=False)
+    snapshot: Sequence[TokenLogprob]
 
 
-@frozen(kw_only=True)
-class LogprobsRefusalDoneEvent:
+class LogprobsRefusalDoneEvent(Struct, frozen=True, kw_only=True):
     """The log probabilities of a choice's refusal tokens are whole."""
 
-    type: Literal["logprobs.refusal.done"] = field(default="logprobs.refusal.done", init=False)
+    type: Literal["logprobs.refusal.done"] = "logprobs.refusal.done"
     choice_index: int
     refusal: Sequence[TokenLogprob]
 
 
-@frozen(kw_only=True)
-class AudioDeltaEvent:
+class AudioDeltaEvent(Struct, frozen=True, kw_only=True):
     """Audio was added: `data` is the decoded bytes of this fragment, `transcript` its words; each
     None if the chunk had none.
     """
 
-    type: Literal["audio.delta"] = field(default="audio.delta", init=False)
+    type: Literal["audio.delta"] = "audio.delta"
     choice_index: int
     data: bytes | None
     transcript: str | None
-    _id: str | None = field(alias="id", eq=False, repr=False)
-    _audio: bytearray | None = field(alias="audio", eq=False, repr=False)
-    _length: int = field(alias="length", eq=False, repr=False)
-    _then: Then | None = field(alias="then", eq=False, repr=False)
+    _id: str | None
+    _audio: bytearray | None
+    _length: int
+    _then: Then | None
 
     @property
     def snapshot(self) -> Audio:
@@ -331,11 +305,10 @@ class AudioDeltaEvent:
         )
 
 
-@frozen(kw_only=True)
-class AudioDoneEvent:
+class AudioDoneEvent(Struct, frozen=True, kw_only=True):
     """A choice's audio is whole; its `data` is base64 of all of it."""
 
-    type: Literal["audio.done"] = field(default="audio.done", init=False)
+    type: Literal["audio.done"] = "audio.done"
     choice_index: int
     audio: Audio
 
@@ -343,15 +316,14 @@ class AudioDoneEvent:
 # --- the rest ---
 
 
-@frozen(kw_only=True)
-class ChoiceDoneEvent:
+class ChoiceDoneEvent(Struct, frozen=True, kw_only=True):
     """A choice has its finish reason, or the stream ended without one.
 
     `choice` is as of then. What a server sends later, such as Azure's filter results, is in the
     completion of `done`.
     """
 
-    type: Literal["choice.done"] = field(default="choice.done", init=False)
+    type: Literal["choice.done"] = "choice.done"
     choice_index: int
     choice: Choice
 
@@ -361,40 +333,37 @@ class ChoiceDoneEvent:
         return self.choice.finish_reason
 
 
-@frozen(kw_only=True)
-class UsageEvent:
+class UsageEvent(Struct, frozen=True, kw_only=True):
     """A chunk changed the usage. Some servers send it with every chunk; the last is the
     completion's.
     """
 
-    type: Literal["usage"] = field(default="usage", init=False)
+    type: Literal["usage"] = "usage"
     usage: Usage
 
 
-@frozen(kw_only=True)
-class ProblemEvent:
+class ProblemEvent(Struct, frozen=True, kw_only=True):
     """The server did something wrong. There is an event also for problems too many to be kept."""
 
-    type: Literal["problem"] = field(default="problem", init=False)
+    type: Literal["problem"] = "problem"
     problem: Problem
 
 
-@frozen(kw_only=True)
-class DoneEvent:
+class DoneEvent(Struct, frozen=True, kw_only=True):
     """The stream has ended: by `[DONE]`, by an error of the server, or because it was closed.
 
     `timing` is None if no clock was given.
     """
 
-    type: Literal["done"] = field(default="done", init=False)
+    type: Literal["done"] = "done"
     status: Literal["complete", "truncated", "failed"]
     timing: Timing | None
-    _snapshot: Callable[[], ChatCompletion] = field(alias="snapshot", eq=False, repr=False)
+    _completion: Later[ChatCompletion]
 
     @property
     def completion(self) -> ChatCompletion:
         """The completion as far as it is known; whole if `status` is "complete"."""
-        return self._snapshot()
+        return self._completion()
 
 
 Event: TypeAlias = (

@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from itertools import zip_longest
 from pathlib import Path
 
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -549,7 +550,10 @@ def test_types_are_one_to_a_class() -> None:
     classes = [
         getattr(ev, name) for name in ev.__all__ if name.endswith("Event") and name != "Event"
     ]
-    literals = [cls.__attrs_attrs__.type.default for cls in classes]
+    literals = [
+        next(field.default for field in msgspec.structs.fields(cls) if field.name == "type")
+        for cls in classes
+    ]
     assert len(set(literals)) == len(classes) == 20
     assert {cls.__name__ for cls in classes} == set(ev.__all__) - {"Event", "ReasoningField"}
     events = told([delta({"content": "a"}, finish_reason="stop")])

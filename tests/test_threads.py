@@ -70,7 +70,8 @@ def test_threads_with_an_accumulator_each_disturb_nobody(
         message = completion.choices[0].message
         assert message.content == "".join(f"{number}-{i} é" for i in range(COUNT))
         assert message.extra == {f"vendor_{number}": "x" * COUNT}
-        [call] = message.tool_calls or ()
+        [call] = message.tool_calls or [None]
+        assert call is not None
         assert call.function is not None
         assert call.function.arguments == f'["{number}' + f"{number}" * (COUNT - 1)
 

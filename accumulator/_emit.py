@@ -204,8 +204,8 @@ class EmittingReducer(Reducer):
             self._tell_audio(told, None, "\ufffd")
         elif isinstance(kind, tuple):
             place, tool = kind
-            if told.state.calls is not None:
-                self._tell_call(told, place, told.state.calls.items[place], tool, "\ufffd")
+            assert told.state.calls is not None  # it holds the text
+            self._tell_call(told, place, told.state.calls.items[place], tool, "\ufffd")
         else:
             self._tell_text(told, kind, text, "\ufffd")
 
@@ -238,14 +238,12 @@ class EmittingReducer(Reducer):
         self, calls: CallsState, fragment: wire.ToolCallFragment, path: str
     ) -> None:
         told = self._choice
-        if told is not None:
-            self._tell_texts(told)
+        assert told is not None  # fragments come with a delta
+        self._tell_texts(told)
         before = calls.last
         super()._apply_fragment(calls, fragment, path)
         seen = self._seen.copy()
         self._seen.clear()
-        if told is None:
-            return
         if before not in (-1, calls.last):
             self._end_call_before(told, before, calls.items[before])
         call = calls.items[calls.last]
@@ -318,8 +316,7 @@ class EmittingReducer(Reducer):
 
     def _tell_tokens(self, told: ToldChoice, logprobs: wire.Logprobs) -> None:
         into = told.state.logprobs
-        if into is None:
-            return
+        assert into is not None  # they were just added to it
         index = told.index
         if logprobs.content and into.content is not None:
             self.events.append(
@@ -340,8 +337,7 @@ class EmittingReducer(Reducer):
 
     def _tell_audio(self, told: ToldChoice, data: bytes | None, transcript: str) -> None:
         audio = told.state.audio
-        if audio is None:
-            return
+        assert audio is not None  # a fragment of it was just applied
         channel = told.transcript
         if audio.transcript is not None and channel is None:
             channel = told.transcript = Told(Growing(audio.transcript))

@@ -416,14 +416,14 @@ def fields_of(value: object) -> JsonObject:
         return value
     if isinstance(value, Mapping):
         return dict(value)
-    own = getattr(value, "__dict__", None)
+    own: JsonObject | None = getattr(value, "__dict__", None)
     if own is None:
         names = getattr(value, "__struct_fields__", None) or [
             name for base in type(value).__mro__ for name in getattr(base, "__slots__", ())
         ]
         own = {name: getattr(value, name, None) for name in names}
     if hasattr(value, "__pydantic_extra__"):
-        extra = value.__pydantic_extra__
+        extra: JsonObject | None = value.__pydantic_extra__  # pyright: ignore[reportAttributeAccessIssue]
         return {**own, **extra} if extra else own
     return {name: item for name, item in own.items() if not name.startswith("_")}
 

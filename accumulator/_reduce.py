@@ -467,9 +467,9 @@ class Reducer(FieldMerger):
                 before = []
             last["thinking"] = before
             for item in thinking if isinstance(thinking, list) else [thinking]:
-                self._add_part(before, item)
+                self._add_part(before, item)  # pyright: ignore[reportArgumentType]
             part = {name: value for name, value in part.items() if name != "thinking"}
-        self._merge(self._levels["delta.<object>"], last, part, nested=True)
+        self._merge(self._levels["delta.<object>"], last, part, nested=True)  # pyright: ignore
 
     def _apply_audio(self, state: ChoiceState, fragment: wire.AudioFragment) -> None:
         audio = state.audio = state.audio or AudioState()

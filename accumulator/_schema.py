@@ -92,7 +92,9 @@ _LONGEST_REMEMBERED = 65536  # bytes of a level's values that are compared with 
 _SHORTEST_COPIED = 256  # bytes of them that hold a chunk, which is not so much longer
 _LONGEST_BACKOFF = 256  # chunks
 
-_KNOWN = {level: frozenset(level.__struct_encode_fields__) for level in _LEVELS}
+_KNOWN: Mapping[type[Struct], frozenset[str]] = {
+    level: frozenset(level.__struct_encode_fields__) for level in _LEVELS
+}
 _decode_value = msgspec.json.Decoder().decode
 _decode_text = msgspec.json.Decoder(str | None).decode
 _NOTHING = Raw(b"")

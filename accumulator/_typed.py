@@ -107,9 +107,10 @@ def _load_model(kind: PydanticModel[T], text: str | bytes) -> T:
     try:
         return kind.model_validate_json(text, strict=True)
     except ValueError as error:
-        if not hasattr(error, "errors"):
+        errors = getattr(error, "errors", None)
+        if errors is None:
             raise
-        first = error.errors()[0]
+        first = errors()[0]
         steps = (f"[{step}]" if type(step) is int else f".{step}" for step in first["loc"])
         # msgspec puts its own path behind any ValueError but its own.
         raise ValueError(f"{first['msg']} - at `${''.join(steps)}`") from error
@@ -155,7 +156,7 @@ def _with_keys(path: str, value: object, kind: type) -> str:
     for place, step in enumerate(steps):
         if step is None:
             found = _at(value, steps[:place])
-            if not isinstance(found, dict):
+            if not (found and isinstance(found, dict)):
                 return path
             entries = [*found.items()]
             while len(entries) > 1:
@@ -163,8 +164,6 @@ def _with_keys(path: str, value: object, kind: type) -> str:
                 fits = _fits(_replaced(value, steps[:place], dict(half)), kind)
                 entries = entries[len(half) :] if fits else half
             value = _replaced(value, steps[:place], dict(entries))
-            if _fits(value, kind):
-                return path
             steps[place] = entries[0][0]
     return "$" + "".join(
         f"[{step}]"

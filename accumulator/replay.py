@@ -260,7 +260,7 @@ def _objects(value: attrs.AttrsInstance, names: Sequence[str] = ()) -> list[Json
         item = getattr(value, name)
         if attrs.has(type(item)):
             objects[name], *rest = _objects(item)
-            alone += [{name: more} for more in rest]
+            alone.extend({name: more} for more in rest)
         elif item is not None:
             objects[name] = item
     misfits, together = _extras(value.extra, _names(type(value), *names))  # type: ignore[attr-defined]  # all have it

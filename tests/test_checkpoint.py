@@ -309,6 +309,16 @@ def test_bytes_with_a_right_checksum_that_mean_something_else_are_refused_or_rea
         Accumulator.restore(head + body)
 
 
+def test_a_value_of_another_kind_is_refused() -> None:
+    acc = Accumulator()
+    acc.feed({"usage": {"prompt_tokens": 1, "vendor": "x"}})
+    data = acc.checkpoint()
+    body = data[14:].replace(msgspec.msgpack.encode({"vendor": "x"}), msgspec.msgpack.encode(5))
+    assert len(body) < len(data) - 14
+    with pytest.raises(CheckpointError, match="damaged"):
+        Accumulator.restore(data[:10] + zlib.crc32(body).to_bytes(4, "little") + body)
+
+
 # --- size ---------------------------------------------------------------------------------
 
 

@@ -272,7 +272,7 @@ def framing_of(name: str) -> Framing:
     return "lines" if name.endswith("lines") else "body"
 
 
-def accumulated(name: str, client: SyncClient | AsyncClient, url: str) -> ChatCompletion:
+def accumulated(name: str, client: Any, url: str) -> ChatCompletion:
     """Read it by `accumulate`."""
 
     async def read(client: AsyncClient) -> ChatCompletion:
@@ -282,14 +282,14 @@ def accumulated(name: str, client: SyncClient | AsyncClient, url: str) -> ChatCo
 
     if client in (*ASYNC_SDKS.values(), *ASYNC_HTTP.values()):
         return asyncio.run(read(client))
-    with client(url) as stream:  # type: ignore[union-attr]
+    with client(url) as stream:
         completion: ChatCompletion = accumulate(stream, framing=framing_of(name))
         return completion
 
 
 def wrapped(
     name: str,
-    client: SyncClient | AsyncClient,
+    client: Any,
     url: str,
     each: Callable[[int], object] = id,
 ) -> tuple[StreamEnd, BaseException | None]:
@@ -310,7 +310,7 @@ def wrapped(
     if client in (*ASYNC_SDKS.values(), *ASYNC_HTTP.values()):
         asyncio.run(read(client))
     else:
-        with client(url) as stream:  # type: ignore[union-attr]
+        with client(url) as stream:
             try:
                 with wrap(stream, **options) as reading:
                     for _ in reading:

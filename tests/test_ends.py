@@ -529,13 +529,12 @@ def test_an_error_in_on_end_of_a_dropped_stream_is_unraisable(
 
 def test_on_end_is_called_when_the_source_is_closed() -> None:
     closed: list[int] = []
-    sources = Source(CHUNKS), AsyncSource(CHUNKS)
-    for source in sources:
-        wrapped = wrap(source, on_end=lambda end: closed.append(source.closed))  # noqa: B023
-        if isinstance(wrapped, AsyncWrappedStream):
-            asyncio.run(astop_in_with(lambda: wrapped, 1))  # noqa: B023
-        else:
-            stop_in_with(lambda: wrapped, 1)  # noqa: B023
+    source, asource = Source(CHUNKS), AsyncSource(CHUNKS)
+    stop_in_with(lambda: wrap(source, on_end=lambda end: closed.append(source.closed)), 1)
+    async_stop = astop_in_with(
+        lambda: wrap(asource, on_end=lambda end: closed.append(asource.closed)), 1
+    )
+    asyncio.run(async_stop)
     assert closed == [1, 1]
 
 
@@ -620,6 +619,23 @@ def test_streams_that_are_open_when_the_interpreter_exits_end() -> None:
         + [f"{name} cancelled {name}" for name in ("cycle", "global", "module")]
         + ["async cancelled"]
     )
+
+
+FAILING_AT_EXIT = """
+from accumulator import wrap
+
+def on_end(end):
+    raise ValueError("at the end")
+
+kept = wrap(iter([{}, {}]), on_end=on_end)
+next(kept)
+"""
+
+
+def test_what_on_end_raises_at_exit_is_told() -> None:
+    command = [sys.executable, "-c", FAILING_AT_EXIT]
+    run = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert "ValueError: at the end" in run.stderr
 
 
 def test_logging_is_not_imported_for_nothing() -> None:

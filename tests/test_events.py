@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import importlib
+import importlib.util
 import json
 from collections.abc import Callable, Sequence
+from itertools import zip_longest
 from pathlib import Path
 
 import msgspec
@@ -131,8 +132,12 @@ def test_interleaving_choices_changes_only_the_order_of_events(choices: list[Chu
     one_by_one = told([{"choices": [choice]} for choice in indexed])
     in_order = sorted(indexed, key=lambda choice: str(choice["index"]))
     grouped = told([{"choices": [choice]} for choice in in_order])
-    together = told([{"choices": indexed}])
-    for index in {choice["index"] for choice in indexed}:
+    # A chunk's choices end at its end, so what follows a finish reason stands in the next one.
+    indices = {choice["index"] for choice in indexed}
+    of_each = [[choice for choice in indexed if choice["index"] == index] for index in indices]
+    rounds = zip_longest(*of_each)
+    together = told([{"choices": [choice for choice in round if choice]} for round in rounds])
+    for index in indices:
         expected = of_choice(one_by_one, index)
         assert of_choice(grouped, index) == expected
         assert of_choice(together, index) == expected
@@ -183,6 +188,11 @@ def test_half_a_pair_held_back_survives_the_change_to_parts() -> None:
     )
     texts = [event.delta for event in events if event.type == "content.delta"]
     assert texts == ["a", "😀", "b", "\ufffd"]
+
+
+def test_half_a_pair_in_a_vendors_text_is_a_problem_and_no_delta() -> None:
+    events = told([delta({"vendor": "a\ud83d"})])
+    assert types(events) == ["problem", "choice.done", "done"]
 
 
 # --- when a `.done` comes ---
@@ -244,6 +254,14 @@ def test_every_call_is_announced_by_a_delta_and_told_by_name() -> None:
     assert (first.index, first.id, first.name, first.delta) == (0, "a", "get", "")
     (done,) = [e for e in rest if isinstance(e, ev.FunctionToolCallArgumentsDoneEvent)]
     assert (done.index, done.id, done.name, done.arguments) == (0, "a", "get_it", "")
+
+
+def test_the_names_of_openai_python_are_there_too() -> None:
+    [event, *_] = told([delta({"tool_calls": [call(0, '{"a": 1}', id="a")]})])
+    assert isinstance(event, ev.FunctionToolCallArgumentsDeltaEvent)
+    assert (event.arguments_delta, event.arguments) == (event.delta, event.snapshot)
+    if HAS_JITER:
+        assert event.parsed_arguments == event.parsed == {"a": 1}
 
 
 def test_calls_that_the_server_numbers_alike_are_told_apart() -> None:

@@ -62,7 +62,8 @@ def test_the_arguments_of_a_snapshot() -> None:
     acc = Accumulator()
     function = {"name": "f", "arguments": '{"city": "Pa'}
     acc.feed({"choices": [{"index": 0, "delta": {"tool_calls": [{"function": function}]}}]})
-    [call] = acc.snapshot().choices[0].message.tool_calls or ()
+    [call] = acc.snapshot().choices[0].message.tool_calls or [None]
+    assert call is not None
     assert call.partial_arguments() == {"city": "Pa"}
 
 

@@ -19,7 +19,9 @@ from test_conformance import CASES, Case, same
 from accumulator import (
     Accumulator,
     ChatCompletion,
+    Choice,
     IncompleteStreamError,
+    Message,
     ServerError,
     accumulate,
     split,
@@ -176,6 +178,9 @@ ODD: dict[str, list[JsonObject]] = {
             ]
         }
     ),
+    "entries among the top tokens that are none": choice(
+        logprobs={"content": [{"token": "a", "top_logprobs": [{"token": "a"}, 5, None]}]}
+    ),
     "halves of surrogate pairs": choice(delta={"content": "a\ud83d", "vendor": ["\ude00"]}),
     "Groq's usage alone": [{"x_groq": {"usage": {"prompt_tokens": 5, "queue_time": 0.5}}}],
     "nothing": [],
@@ -255,6 +260,15 @@ def test_law_5_leaves_out_what_no_stream_gives(given_: JsonObject, back: JsonObj
     again = fed(split(ChatCompletion.from_dict(given_))).snapshot()
     assert again == ChatCompletion.from_dict(back) != ChatCompletion.from_dict(given_)
     assert_law_5(again)  # once through, it is what a stream gives
+
+
+def test_an_index_that_cannot_be_read_is_left_out_at_a_place_that_no_list_has() -> None:
+    def completion(**extra: object) -> ChatCompletion:
+        choice = Choice(index=10**9, message=Message(content="a"), finish_reason="stop")
+        return ChatCompletion(choices=(attrs.evolve(choice, extra=extra),))
+
+    again = fed(split(completion(index="word", vendor="b"))).snapshot()
+    assert again == completion(vendor="b")
 
 
 def test_audio_that_is_no_base64_goes_whole_to_its_extras() -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
 
 from accumulator import DEFAULT_RULES, Accumulator
@@ -50,6 +52,33 @@ def test_each_policy_merges_a_vendors_field(
 
 def test_every_policy_has_a_case() -> None:
     assert {policy for policy, _, _ in CHUNK_CASES} == set(POLICIES)
+
+
+AGAIN: list[object] = [
+    {"a": 1},
+    {"a": {"b": None}},
+    {"a": [1]},
+    5,
+    "a",
+    [1],
+    [{"index": 0, "a": "b"}],
+]
+
+
+@pytest.mark.parametrize("value", AGAIN, ids=str)
+@pytest.mark.parametrize("policy", sorted(POLICIES))
+def test_a_value_that_comes_in_every_event_is_merged_as_by_itself(
+    policy: Policy, value: object
+) -> None:
+    """A shape that comes often is read by a decoder of its own."""
+    rules = DEFAULT_RULES.replace({"chunk.x": policy, "choice.x": policy, "delta.x": policy})
+    choice = {"index": 0, "delta": {"content": "a", "x": value}, "x": value}
+    chunk = {"id": "a", "choices": [choice], "x": value}
+    by_chunk, by_body = Accumulator(rules=rules), Accumulator(rules=rules)
+    for _ in range(40):
+        by_chunk.feed(chunk)
+        by_body.feed_sse(b"data: %s\n\n" % json.dumps(chunk).encode())
+    assert by_body.snapshot() == by_chunk.snapshot()
 
 
 def test_a_typed_field_may_have_another_policy() -> None:

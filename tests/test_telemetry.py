@@ -153,6 +153,7 @@ def test_choices_have_a_message_and_a_reason_each() -> None:
                     {"type": "text", "text": "c"},
                     {"type": "reference", "reference_ids": [1]},
                     "odd",
+                    {"type": 5},
                 ]
             },
             [
@@ -168,6 +169,10 @@ def test_choices_have_a_message_and_a_reason_each() -> None:
                 {"type": "text", "content": "Hi"},
                 {"type": "blob", "modality": "audio", "mime_type": None, "content": "AAEC"},
             ],
+        ),
+        (
+            {"audio": {"id": "a", "transcript": "Hi"}},
+            [{"type": "text", "content": "Hi"}],
         ),
         (
             {"function_call": {"name": "f", "arguments": "[1]"}},

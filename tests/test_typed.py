@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import enum
+import inspect
 import pickle
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import date
@@ -12,6 +14,7 @@ from typing import TYPE_CHECKING, Literal, TypedDict
 import attrs
 import msgspec
 import pytest
+from typing_extensions import Self
 
 from accumulator import Custom, Function, FunctionCall, Message, ParseError, ToolCall
 
@@ -205,6 +208,13 @@ def test_a_path_that_cannot_be_followed_stays_as_it_is() -> None:
     with pytest.raises(ParseError, match="Expected `int`"):
         read('{"a.b": {"c": "x"}}', Dotted)
 
+    class Bracketed(msgspec.Struct, rename={"inner": "a[...]"}):
+        inner: int
+        a: dict[str, int] = {}
+
+    with pytest.raises(ParseError, match="Expected `int`"):
+        read('{"a[...]": "x", "a": {}}', Bracketed)
+
 
 def test_a_key_that_does_not_fit_is_said_to_be_one() -> None:
     with pytest.raises(ParseError, match="as a key"):
@@ -325,6 +335,32 @@ def test_a_post_init_that_refuses_is_a_text_that_does_not_fit() -> None:
         read('{"x": 1}', Even)
 
 
+@attrs.frozen
+class Node:
+    child: Node | None = None
+
+
+def test_an_object_that_is_nested_too_deep_for_its_class_does_not_fit() -> None:
+    deep = '{"child": ' * 400 + "null" + "}" * 400
+    limit = sys.getrecursionlimit()
+    sys.setrecursionlimit(len(inspect.stack(0)) + 300)
+    try:
+        with pytest.raises(ParseError, match="nested too deep"):
+            read(deep, Node)
+    finally:
+        sys.setrecursionlimit(limit)
+
+
+def test_a_model_that_refuses_in_its_own_words_does_not_fit() -> None:
+    class Refusing(pydantic.BaseModel):
+        @classmethod
+        def model_validate_json(cls, *args: object, **options: object) -> Self:
+            raise ValueError("not today")
+
+    with pytest.raises(ParseError, match="not today"):
+        read("{}", Refusing)
+
+
 class Plain:
     pass
 
@@ -333,6 +369,11 @@ class Plain:
 def test_a_type_that_json_cannot_be_read_as_is_the_callers_mistake(kind: type) -> None:
     with pytest.raises(TypeError, match="Plain"):
         read('{"a": 1}' if kind != list[Plain] else "[1]", kind)
+
+
+def test_a_union_that_nothing_tells_apart_is_the_callers_mistake() -> None:
+    with pytest.raises(TypeError, match="union"):
+        read("[1]", dict[str, list[int] | set[int]])
 
 
 def test_calls_and_content_are_read_alike() -> None:

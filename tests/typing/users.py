@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator
+from typing import Literal, TypedDict
 
+import attrs
 import httpx
+import msgspec
 import openai
 import requests
 from openai.types.chat import ChatCompletionChunk
-from typing_extensions import assert_type
+from starlette.applications import Starlette
+from starlette.responses import StreamingResponse
+from typing_extensions import assert_never, assert_type
 
 from accumulator import (
     DEFAULT_RULES,
@@ -17,6 +22,7 @@ from accumulator import (
     ChatCompletion,
     Choice,
     DecodeError,
+    Event,
     IncompleteStreamError,
     LimitExceededError,
     Limits,
@@ -24,11 +30,19 @@ from accumulator import (
     Problem,
     Rules,
     ServerError,
+    StreamEnd,
+    Timing,
     ToolCall,
     Usage,
     accumulate,
+    iter_events,
+    split,
+    telemetry,
     wrap,
 )
+from accumulator.asgi import CompletionMiddleware, Scope, tap
+from accumulator.batch import reduce_sorted
+from accumulator.replay import sse
 from accumulator.streams import AsyncWrappedStream, WrappedStream
 
 
@@ -137,3 +151,148 @@ def read_responses(response: httpx.Response, other: requests.Response) -> None:
         for data in stream:
             assert_type(data, bytes)
     print(completion)
+
+
+# --- however it ends ---
+
+
+def record(end: StreamEnd) -> None:
+    assert_type(end.completion, ChatCompletion)
+    assert_type(end.status, Literal["complete", "truncated", "failed", "cancelled"])
+    assert_type(end.error, BaseException | None)
+    assert_type(end.timing, Timing | None)
+
+
+def record_sync(chunks: Iterator[ChatCompletionChunk], clock: Callable[[], float]) -> None:
+    stream = wrap(chunks, on_end=record, clock=clock, limits=Limits(total_bytes=1 << 30))
+    assert_type(stream, WrappedStream[ChatCompletionChunk])
+    for chunk in stream:
+        assert_type(chunk, ChatCompletionChunk)
+    assert_type(accumulate(chunks, on_end=lambda end: print(end.status)), ChatCompletion)
+
+
+async def record_async(chunks: AsyncIterator[ChatCompletionChunk]) -> None:
+    async with wrap(chunks, on_end=record) as stream:
+        assert_type(stream, AsyncWrappedStream[ChatCompletionChunk])
+        async for chunk in stream:
+            assert_type(chunk, ChatCompletionChunk)
+    assert_type(await accumulate(chunks, on_end=record), ChatCompletion)
+
+
+# --- events ---
+
+
+def show(event: Event) -> str | None:
+    match event.type:
+        case "content.delta" | "refusal.delta" | "reasoning.delta":
+            return event.delta
+        case "content.done":
+            return event.content
+        case "refusal.done":
+            return event.refusal
+        case "reasoning.done":
+            return event.reasoning
+        case "tool_calls.function.arguments.delta" | "tool_calls.custom.input.delta":
+            return event.delta
+        case "tool_calls.function.arguments.done":
+            return event.arguments
+        case "tool_calls.custom.input.done":
+            return event.input
+        case "logprobs.content.delta" | "logprobs.content.done":
+            return event.content[0].token
+        case "logprobs.refusal.delta" | "logprobs.refusal.done":
+            return event.refusal[0].token
+        case "audio.delta":
+            return event.transcript
+        case "audio.done":
+            return event.audio.transcript
+        case "choice.done":
+            return event.choice.finish_reason
+        case "usage":
+            return str(event.usage.total_tokens)
+        case "problem":
+            return event.problem.message
+        case "done":
+            return event.status
+    assert_never(event)
+
+
+def show_sync(chunks: Iterable[dict[str, object]]) -> None:
+    for event in iter_events(chunks):
+        assert_type(event, Event)
+        show(event)
+    acc = Accumulator(on_event=show)
+    acc.feed({"choices": []})
+
+
+async def show_async(body: AsyncIterator[bytes]) -> None:
+    async for event in iter_events(body, strict=True):
+        assert_type(event, Event)
+        show(event)
+
+
+# --- arguments, in types of one's own ---
+
+
+@attrs.frozen
+class AttrsQuery:
+    city: str
+
+
+class StructQuery(msgspec.Struct):
+    city: str
+
+
+class DictQuery(TypedDict):
+    city: str
+
+
+def read_arguments(call: ToolCall, message: Message) -> None:
+    assert_type(call.arguments_as(AttrsQuery), AttrsQuery)
+    assert_type(call.arguments_as(StructQuery), StructQuery)
+    assert_type(call.arguments_as(DictQuery), DictQuery)
+    assert_type(call.arguments_as(dict[str, int]), dict[str, int])
+    if call.function is not None:
+        assert_type(call.function.arguments_as(AttrsQuery), AttrsQuery)
+    assert_type(message.content_as(list[str]), list[str])
+
+
+# --- a cache, a gateway, a trace, logs ---
+
+
+def replay(completion: ChatCompletion) -> StreamingResponse:
+    assert_type(split(completion), Iterator[dict[str, object]])
+    assert_type(sse(split(completion, by=5)), Iterator[bytes])
+    return StreamingResponse(sse(split(completion)), media_type="text/event-stream")
+
+
+def serve(app: Starlette, upstream: httpx.Response, pieces: Iterator[bytes]) -> StreamingResponse:
+    def on_end(end: StreamEnd, scope: Scope) -> None:
+        print(scope["path"], end.completion.usage)
+
+    app.add_middleware(CompletionMiddleware, on_end=on_end, paths=["/chat/completions"])
+    assert_type(tap(pieces, on_end=record), WrappedStream[bytes])
+    body = tap(upstream.aiter_bytes(), on_end=record, strict=True)
+    assert_type(body, AsyncWrappedStream[bytes])
+    return StreamingResponse(body, media_type="text/event-stream")
+
+
+def go_on_elsewhere(acc: Accumulator) -> Accumulator:
+    data = acc.checkpoint()
+    assert_type(data, bytes)
+    again = Accumulator.restore(data, rules=DEFAULT_RULES, limits=Limits())
+    assert_type(again, Accumulator)
+    return again
+
+
+def trace(acc: Accumulator, end: StreamEnd) -> None:
+    found = telemetry.attributes(end.completion, timing=end.timing, content=True)
+    assert_type(found, dict[str, str | int | float | list[str]])
+    assert_type(telemetry.output_messages(acc.completion()), list[dict[str, object]])
+
+
+def reduce_logs(rows: Iterable[tuple[str, int, bytes]]) -> None:
+    for id, result in reduce_sorted(rows):
+        assert_type(id, str)
+        assert_type(result.completion, ChatCompletion)
+        print(result.status, result.problems)

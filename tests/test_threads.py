@@ -1,0 +1,103 @@
+"""Threads: each with an accumulator of its own, or one that they share behind a lock."""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+
+from accumulator import Accumulator, ChatCompletion, Event
+
+THREADS = 8
+COUNT = 300
+
+
+def body_of(number: int) -> bytes:
+    """Give a stream whose text, call and fields are those of one number, each shape its own."""
+    chunks: list[dict[str, object]] = []
+    for i in range(COUNT):
+        call = {"index": 0, "function": {"arguments": f"{number}" if i else f'["{number}'}}
+        delta = {"content": f"{number}-{i} é", "tool_calls": [call], f"vendor_{number}": "x"}
+        chunks.append({"id": f"c{number}", "choices": [{"index": 0, "delta": delta}]})
+    chunks.append({"choices": [{"index": 0, "delta": {}, "finish_reason": "stop"}]})
+    return b"".join(b"data: %s\n\n" % json.dumps(chunk).encode() for chunk in chunks)
+
+
+def read(number: int, size: int = 997) -> ChatCompletion:
+    acc = Accumulator()
+    body = body_of(number)
+    for at in range(0, len(body), size):
+        acc.feed_sse(body[at : at + size])
+    return acc.completion()
+
+
+def read_with_events(number: int) -> ChatCompletion:
+    events: list[Event] = []
+    acc = Accumulator(on_event=events.append)
+    acc.feed_sse(body_of(number))
+    completion = acc.completion()
+    text = "".join(event.delta for event in events if event.type == "content.delta")
+    assert text == completion.choices[0].message.content
+    return completion
+
+
+def read_with_checkpoints(number: int) -> ChatCompletion:
+    acc = Accumulator()
+    body = body_of(number)
+    for at in range(0, len(body), 9973):
+        acc = Accumulator.restore(acc.checkpoint())
+        acc.feed_sse(body[at : at + 9973])
+    return acc.completion()
+
+
+@pytest.mark.parametrize("way", [read, read_with_events, read_with_checkpoints])
+def test_threads_with_an_accumulator_each_disturb_nobody(
+    way: Callable[[int], ChatCompletion],
+) -> None:
+    """What a process shares, as the decoders of the shapes that it saw, is safe to share."""
+    start = threading.Barrier(THREADS)
+
+    def run(number: int) -> ChatCompletion:
+        start.wait()
+        return way(number)
+
+    with ThreadPoolExecutor(THREADS) as pool:
+        found = list(pool.map(run, range(THREADS)))
+    for number, completion in enumerate(found):
+        message = completion.choices[0].message
+        assert message.content == "".join(f"{number}-{i} é" for i in range(COUNT))
+        assert message.extra == {f"vendor_{number}": "x" * COUNT}
+        [call] = message.tool_calls or [None]
+        assert call is not None
+        assert call.function is not None
+        assert call.function.arguments == f'["{number}' + f"{number}" * (COUNT - 1)
+
+
+@pytest.mark.parametrize("form", ["chunk", "event"])
+def test_threads_that_share_an_accumulator_behind_a_lock_lose_nothing(form: str) -> None:
+    acc = Accumulator()
+    lock = threading.Lock()
+    start = threading.Barrier(THREADS)
+
+    def run(number: int) -> None:
+        start.wait()
+        for i in range(COUNT):
+            delta = {"content": f"{i},"}
+            text = json.dumps({"choices": [{"index": number, "delta": delta}]}).encode()
+            with lock:
+                if form == "chunk":
+                    acc.feed(text)
+                else:
+                    acc.feed_sse(b"data: %s\n\n" % text)
+                if i % 50 == 0:
+                    acc.snapshot()
+
+    with ThreadPoolExecutor(THREADS) as pool:
+        list(pool.map(run, range(THREADS)))
+    expected = "".join(f"{i}," for i in range(COUNT))
+    contents = {choice.index: choice.message.content for choice in acc.snapshot().choices}
+    assert contents == dict.fromkeys(range(THREADS), expected)
+    assert acc.problems == ()

@@ -16,7 +16,7 @@ from ._accumulator import Accumulator
 from ._reduce import Status
 from ._sse import EventParser
 from .completion import ChatCompletion
-from .errors import LOSSY_KINDS, LimitExceededError, Problem
+from .errors import LOSSY_KINDS, CheckpointError, LimitExceededError, Problem
 from .limits import Limits
 from .rules import Rules
 
@@ -172,6 +172,14 @@ class BulkStream:
             else:
                 for text in some:
                     self.feed(chunk_text(text))
+
+    def feed_framed(self, body: bytes) -> None:
+        """Take in chunks that were framed as `frame` does it."""
+        self._flush()
+        if self._most is None or self._taken + len(body) <= self._most // 2:
+            self._feed_body(body)
+        else:
+            self.feed_texts([text[len(_OPENING) :] for text in body.split(_CLOSING)[:-1]])
 
     def feed_body(self, data: bytes) -> None:
         """Take in the next bytes of a `text/event-stream` body, cut anywhere."""

@@ -8,6 +8,7 @@ fit is for the caller to decode.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import lru_cache
 from typing import Protocol
 
 import msgspec
@@ -87,87 +88,86 @@ class Alike:
             return None
         return cls(row.id, row.seq, (before, middle, tail), (head, rest))
 
-    def take(self, lines: Sequence[bytes]) -> tuple[int, bytes]:
-        """Tell how many lines, from the first on, are alike, and give their chunks as the events of
-        a `text/event-stream` body.
+    def take(self, block: bytes, start: int, lines: Sequence[bytes]) -> tuple[int, int, bytes]:
+        """Tell how many lines are alike, from the first on, and how many bytes they are; give their
+        chunks as the events of a `text/event-stream` body. The lines start at a byte of a block.
         """
         if self.seq is not None:  # as many as have the same number of digits
             lines = lines[: 10 ** len(b"%d" % self.seq) - self.seq]
-        cuts = self._cut(lines)
-        if cuts is None:
-            cuts = self._cut_one_by_one(lines)
-            if not cuts:
-                return 0, b""
+        lines = self._fitting(lines)
+        cut = self._cut(block, start, lines)
+        while cut is None:
+            lines = lines[: len(lines) // 2]
+            cut = self._cut(block, start, lines)
+        if not lines:
+            return 0, 0, b""
+        cuts, size = cut
         if self.seq is not None:
             self.seq += len(cuts)
         head, tail = self._chunk
-        return len(cuts), head + (tail + head).join(cuts) + tail
+        return len(cuts), size, head + (tail + head).join(cuts) + tail
 
-    def _cut(self, lines: Sequence[bytes]) -> list[bytes] | None:
-        before, middle, tail, seq = self._before, self._middle, self._tail, self.seq
-        size = len(before) + len(middle) + (0 if seq is None else len(b"%d" % seq))
-        gap = slice(size, -len(tail))
-        cuts = [line[gap] for line in lines]
+    def _cut(
+        self, block: bytes, start: int, lines: Sequence[bytes]
+    ) -> tuple[list[bytes], int] | None:
+        """Cut the texts out of lines; None if these are not all alike."""
+        if not lines:
+            return [], 0
+        middle, tail, seq = self._middle, self._tail, self.seq
         if seq is None:
+            gap = slice(len(middle), -len(tail))
+            cuts = [line[gap] for line in lines]
             same = middle + (tail + middle).join(cuts) + tail
         else:
-            count = len(cuts)
+            count = len(lines)
+            numbers = _numbers(seq, count)
+            size = len(self._before) + len(middle) + len(b"%d" % seq)
+            gap = slice(size, -len(tail))
+            cuts = [line[gap] for line in lines]
             parts = [middle] * (4 * count)
-            parts[::4] = [b"%d" % number for number in range(seq, seq + count)]
+            parts[::4] = numbers
             parts[2::4] = cuts
             parts[3::4] = [self._between] * count
-            parts[-1] = tail
-            same = before + b"".join(parts)
-        if same != b"".join(lines):
+            parts[-1:] = [tail]
+            same = self._before + b"".join(parts)
+        if not block.startswith(same, start):
             return None
         try:
             # A string of JSON has no line end in it: no text can reach into the next one.
             texts = _decode_texts(b'["%b"]' % b'"\n,"'.join(cuts))
         except ValueError:
             return None
-        return cuts if len(texts) == len(cuts) else None
+        return (cuts, len(same)) if len(texts) == len(cuts) else None
 
-    def _cut_one_by_one(self, lines: Sequence[bytes]) -> list[bytes]:
-        cuts: list[bytes] = []
-        start = self.seq
-        for place, line in enumerate(lines):
-            number = b"" if start is None else b"%d" % (start + place)
-            head = self._before + number + self._middle
-            if (
-                not line.startswith(head)
-                or not line.endswith(self._tail)
-                or len(line) < len(head) + len(self._tail)
-            ):
-                break
-            cut = line[len(head) : -len(self._tail)]
-            try:
-                if len(_decode_texts(b'["%b"]' % cut)) != 1:
-                    break
-            except ValueError:
-                break
-            cuts.append(cut)
-        return cuts
+    def _fitting(self, lines: Sequence[bytes]) -> Sequence[bytes]:
+        """Leave out lines that cannot be alike. Most streams end somewhere within the lines."""
+        head, tail = self._middle if self.seq is None else self._before, self._tail
+        low, high = 0, len(lines)
+        place = high - 1
+        while low < high:
+            if lines[place].startswith(head) and lines[place].endswith(tail):
+                low = place + 1
+            else:
+                high = place
+            place = (low + high) // 2
+        return lines[:low]
+
+
+@lru_cache(maxsize=1024)
+def _numbers(first: int, count: int) -> list[bytes]:
+    return [b"%d" % number for number in range(first, first + count)]
 
 
 def _alike_to(one: bytes, other: bytes) -> int:
     """Count the bytes at the start of two texts that are the same."""
-    low, high = 0, min(len(one), len(other))
-    while low < high:
-        middle = (low + high + 1) // 2
-        if one[:middle] == other[:middle]:
-            low = middle
-        else:
-            high = middle - 1
-    return low
+    size = min(len(one), len(other))
+    differing = int.from_bytes(one[:size], "big") ^ int.from_bytes(other[:size], "big")
+    return size - (differing.bit_length() + 7) // 8
 
 
 def _alike_from(one: bytes, other: bytes) -> int:
     """Count the bytes at the end of two texts that are the same."""
-    low, high = 0, min(len(one), len(other))
-    while low < high:
-        middle = (low + high + 1) // 2
-        if one[-middle:] == other[-middle:]:
-            low = middle
-        else:
-            high = middle - 1
-    return low
+    size = min(len(one), len(other))
+    ends = one[len(one) - size :], other[len(other) - size :]
+    differing = int.from_bytes(ends[0], "big") ^ int.from_bytes(ends[1], "big")
+    return ((differing & -differing).bit_length() - 1) // 8 if differing else size

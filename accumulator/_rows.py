@@ -17,8 +17,8 @@ __all__ = ["BadRow", "Framed", "Keys", "RowReader", "Rows"]
 
 _BLOCK = 256 * 1024  # bytes that are decoded at a time; more falls out of the cache
 _BATCH = 4096  # rows of Parquet
-_FIRST = 8  # lines of the first body, of which the accumulator learns what the others are alike in
-_LINES = 64  # of a body
+_FIRST = 7  # lines of the first body, of which the accumulator learns what the others are alike in
+_LINES = 96  # of a body
 _ATTEMPTS = 8  # in a block, to find lines that are alike; many logs have none
 _LONGEST_LINE = 64 * 1024 * 1024  # bytes; four times what a chunk may have by default
 _DONE = b"[DONE]"
@@ -126,6 +126,7 @@ class RowReader:
         lines = BytesIO(block).readlines()
         attempts = _ATTEMPTS
         start = at = 0  # the first line that was not given, and the one that is looked at
+        offset = 0  # where that one starts
         alike, most = self._alike, _LINES
         while at < len(lines):
             if alike is None:
@@ -134,16 +135,18 @@ class RowReader:
                 attempts -= 1
                 alike = Alike.learn(self._decoder.decode, lines[at], lines[at + 1])
                 if alike is None:
+                    offset += len(lines[at])
                     at += 1
                     continue
                 most = _FIRST
             first = alike.seq
-            count, body = alike.take(lines[at : at + most])
+            count, size, body = alike.take(block, offset, lines[at : at + most])
             if not count:
                 alike = None
                 continue
             if start < at:
                 yield from self._rows_of(b"".join(lines[start:at]))
+            offset += size
             at += count
             start = at
             self.lines += count

@@ -36,6 +36,7 @@ from .rules import DEFAULT_RULES, Rules
 __all__ = ["Accumulator"]
 
 _LEARN_AFTER = 16  # events; many streams are too short to earn a template's cost back
+_LF, _CR = 10, 13
 _DATA = b"data: "
 _DONE = b"[DONE]"
 
@@ -178,6 +179,16 @@ class Accumulator:
             data = bytes(data)
         try:
             intake.count_bytes(len(data))
+            if (
+                not parser.size
+                and data.startswith(b"data: {")
+                and data.find(_LF) == len(data) - 2
+                and data.endswith(b"\n")
+                and not self._queue
+                and _CR not in data
+            ):
+                self._apply_one(data)
+                return
             if parser.size > self._most_pending:
                 intake.check_size(parser.size)
             events = parser.take(data)
@@ -418,9 +429,25 @@ class Accumulator:
                 more = len(_DATA) + 2 * len(line_end)
                 chunk = self._apply_run(Run(texts, start, start + len(data), more))
                 if chunk is not None and self._may_shortcut and self._log.event >= _LEARN_AFTER:
-                    self._find_shortcut().learn(lines[-1], chunk)
+                    self._find_shortcut().learn(lines[-1], chunk, events=len(lines))
                 return
         self._apply_events(split(data, start))
+
+    def _apply_one(self, data: bytes) -> None:
+        """Apply a read that is one event of one line, as clients hand them out."""
+        log, parser, shortcut = self._log, self._parser, self._shortcut
+        log.start_event(parser.taken)
+        parser.taken += len(data)
+        parser.skip_lf = False
+        if shortcut is not None:
+            shortcut.forget()
+        text = data[len(_DATA) : -2]
+        self._intake.check_size(len(text))
+        chunk = self._intake.apply_text(text)
+        if log.met is not None:
+            self._raise_met()
+        if chunk is not None and self._may_shortcut and log.event >= _LEARN_AFTER:
+            self._find_shortcut().learn(data[:-1], chunk, events=1)
 
     def _apply_run(self, run: Run) -> Chunk | None:
         """Apply events of one line each; give the last one's chunk, if it was decoded typed."""

@@ -29,6 +29,7 @@ __all__ = ["Shortcut"]
 
 _LONGEST_BACKOFF = 256  # reads
 _MOST_MISSES = 3  # calls that take turns are known as such after two
+_FEWEST = 2  # events of a read that a template with several gaps is worth its cost for
 _SHORT = 16384  # bytes that wait and may be copied with every read
 _LF, _CR = 10, 13
 _decode_string = msgspec.json.Decoder(str).decode
@@ -118,7 +119,7 @@ class Shortcut:
             return 0
         lines = BytesIO(data).readlines()
         count = len(lines) >> 1
-        if not count:
+        if count < (1 if self._single else _FEWEST):
             return 0
         gap = template.gap
         cuts = [line[gap] for line in lines[: 2 * count : 2]]
@@ -167,6 +168,9 @@ class Shortcut:
         """
         template = self._template
         count = size = 0
+        if len(lines) < _FEWEST and not self._single:
+            self.forget()
+            return 0, 0
         if template is not None and template.line_end == line_end:
             for line in lines:
                 if not template.fits(line):
@@ -183,8 +187,10 @@ class Shortcut:
         self.forget()
         return 0, 0
 
-    def learn(self, line: bytes, chunk: Chunk) -> None:
-        """Learn from the line of the chunk that was applied last."""
+    def learn(self, line: bytes, chunk: Chunk, *, events: int) -> None:
+        """Learn from the line of the chunk that was applied last, in a read of so many events."""
+        if events < _FEWEST and self._template is not None and not self._single:
+            return
         if self._waits:
             self._waits -= 1
             return

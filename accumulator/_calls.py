@@ -45,7 +45,11 @@ class CallState(Struct, omit_defaults=True):
 
     @property
     def named(self) -> FunctionState:
-        return self.function or self.custom or FunctionState()
+        # Of a call that is both, what has arguments tells more.
+        function, custom = self.function, self.custom
+        if custom is not None and (function is None or (custom.text and not function.text)):
+            return custom
+        return function or FunctionState()
 
 
 class CallsState(Struct, omit_defaults=True):

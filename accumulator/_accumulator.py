@@ -35,9 +35,7 @@ from .rules import DEFAULT_RULES, Rules
 
 __all__ = ["Accumulator"]
 
-_LEARN_AFTER = 8  # events; many streams are too short to earn a template's cost back
-_SHORT = 16384  # bytes that wait and may be copied with every read
-_LF = 10
+_LEARN_AFTER = 16  # events; many streams are too short to earn a template's cost back
 _DATA = b"data: "
 _DONE = b"[DONE]"
 
@@ -165,9 +163,12 @@ class Accumulator:
         shortcut, parser, intake = self._shortcut, self._parser, self._intake
         if shortcut is not None and shortcut.ready and type(data) is bytes:
             size = intake.size + len(data)
-            if size <= intake.most_bytes and self._take_shortcut(shortcut, data):
-                intake.size = size
-                return
+            if size <= intake.most_bytes:
+                taken = shortcut.take_read(parser, data)
+                if taken:
+                    intake.size = size
+                    self._log.event += taken
+                    return
         if not intake.reducer.reading or type(data) is not bytes:
             self._check_open()
             if not isinstance(data, (bytes, bytearray, memoryview)):
@@ -349,7 +350,7 @@ class Accumulator:
             raise IncompleteStreamError(
                 "the stream stopped before its end", partial=partial, problems=problems
             )
-        for kind in LOSSY_KINDS:
+        for kind in LOSSY_KINDS if problems else ():
             if kind in self.problem_counts:
                 first = next((problem for problem in problems if problem.kind == kind), None)
                 raise DecodeError(
@@ -391,26 +392,6 @@ class Accumulator:
 
     # --- from a read to events ---
 
-    def _take_shortcut(self, shortcut: Shortcut, data: bytes) -> bool:
-        """Apply a read of which the shortcut takes all whole events."""
-        parser = self._parser
-        if shortcut.single and not parser.size and shortcut.take_one(data):
-            self._log.event += 1
-            parser.skip(data, len(data))
-            return True
-        if parser.size:
-            if parser.size > _SHORT or _LF not in data:
-                return False
-            data = parser.pending + data
-        if len(data) > self._most_pending:
-            return False
-        events, size = shortcut.take_read(data)
-        if not events:
-            return False
-        self._log.event += events
-        parser.skip(data, size)
-        return True
-
     def _apply_read(self, data: bytes) -> None:
         """Apply the whole events of a read: what repeats by the shortcut, else one by one."""
         start, shortcut = self._parser.start, self._shortcut
@@ -446,6 +427,8 @@ class Accumulator:
         log, intake, texts = self._log, self._intake, run.texts
         apply, decoder = intake.reducer.apply, intake.decoder
         chunk: Chunk | None = None
+        # The end is no chunk, and a refused decode costs as much as several that are not.
+        end = -1 if texts[-1] == _DONE else None
         log.run = run
         try:
             while run.place < len(texts):
@@ -453,7 +436,7 @@ class Accumulator:
                 refusal = None
                 if not decoder.waits and decoder.decode is not None:
                     decode = decoder.decode
-                    for text in texts[run.place :] if run.place else texts:
+                    for text in texts[run.place : end] if run.place or end else texts:
                         try:
                             chunk = decode(text)
                         except (ValueError, RecursionError) as error:
@@ -463,7 +446,7 @@ class Accumulator:
                         apply(chunk)
                         if log.met is not None:
                             self._raise_met()
-                    if refusal is None:
+                    if refusal is None and not end:
                         return chunk
                 chunk = None
                 run.go_on(log.event)
@@ -491,7 +474,9 @@ class Accumulator:
 
     def _find_shortcut(self) -> Shortcut:
         if self._shortcut is None:
-            self._shortcut = Shortcut(self._intake.reducer, self._intake.decoder)
+            self._shortcut = Shortcut(
+                self._intake.reducer, self._intake.decoder, self._most_pending
+            )
         return self._shortcut
 
     def _apply_events(self, events: Sequence[Event], *, unterminated: bool = False) -> None:

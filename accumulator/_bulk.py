@@ -14,8 +14,9 @@ from attrs import field, frozen
 
 from ._accumulator import Accumulator
 from ._reduce import Status
+from ._sse import EventParser
 from .completion import ChatCompletion
-from .errors import LOSSY_KINDS, LimitExceededError, Problem
+from .errors import LOSSY_KINDS, CheckpointError, LimitExceededError, Problem
 from .limits import Limits
 from .rules import Rules
 
@@ -27,6 +28,7 @@ _LONGEST = 64 * 1024  # bytes that wait for a read, so that memory is one stream
 _LF, _CR = 10, 13  # looking for one byte as a number is several times faster
 _OPENING, _CLOSING = b"data: ", b"\n\n"
 _JOINT = _CLOSING + _OPENING
+_decode_checkpoint = msgspec.msgpack.Decoder(tuple[str | None, bytes]).decode
 _SSE_FIELDS = (b"data", b"event", b"error", b"id", b"retry", b"")
 
 
@@ -72,6 +74,28 @@ def chunk_text(chunk: bytes) -> bytes:
     return chunk
 
 
+class _Recorded(Accumulator):
+    """An accumulator whose input is known to be over at any point."""
+
+    __slots__ = ()
+
+    @property
+    def size(self) -> int:
+        """Bytes and characters it has taken in."""
+        return self._intake.size
+
+    @property
+    def has_ended(self) -> bool:
+        """Whether the stream said its end itself, by `[DONE]` or an error."""
+        return not self._intake.reducer.reading
+
+    def stop(self) -> None:
+        """Close, and leave unread what stands behind the event that raised."""
+        self._queue = ()
+        self._parser = EventParser()
+        self.close()
+
+
 class BulkStream:
     """One recorded stream: its chunks in order, then what they come to."""
 
@@ -87,7 +111,7 @@ class BulkStream:
     )
 
     def __init__(self, rules: Rules, limits: Limits) -> None:
-        self._accumulator = Accumulator(rules=rules, limits=limits)
+        self._accumulator = _Recorded(rules=rules, limits=limits)
         self._waiting: list[bytes] = []
         self._size = 0  # bytes of these
         self._taken = 0  # bytes
@@ -149,17 +173,51 @@ class BulkStream:
                 for text in some:
                     self.feed(chunk_text(text))
 
+    def feed_framed(self, body: bytes) -> None:
+        """Take in chunks that were framed as `frame` does it."""
+        self._flush()
+        if self._most is None or self._taken + len(body) <= self._most // 2:
+            self._feed_body(body)
+        else:
+            self.feed_texts([text[len(_OPENING) :] for text in body.split(_CLOSING)[:-1]])
+
     def feed_body(self, data: bytes) -> None:
         """Take in the next bytes of a `text/event-stream` body, cut anywhere."""
         self._of_body = True
         self._feed_body(data)
 
+    def checkpoint(self) -> bytes:
+        """Give all that was taken in as bytes, from which `resume` goes on."""
+        self._flush()
+        return msgspec.msgpack.encode((self._limit, self._accumulator.checkpoint()))
+
+    @classmethod
+    def resume(cls, checkpoint: bytes, rules: Rules, limits: Limits) -> BulkStream:
+        """Go on from a checkpoint. Raises CheckpointError."""
+        try:
+            limit, state = _decode_checkpoint(checkpoint)
+        except msgspec.MsgspecError as error:
+            raise CheckpointError(f"no checkpoint: {error}") from None
+        stream = cls(rules, limits)
+        stream._limit = limit
+        stream._accumulator = _Recorded.restore(state, rules=rules, limits=limits)
+        stream._taken = stream._accumulator.size
+        return stream
+
+    @property
+    def has_ended(self) -> bool:
+        """Whether nothing more will be read: the stream said its end, or passed a bound."""
+        self._flush()
+        return self._limit is not None or self._accumulator.has_ended
+
     def finish(self, *, repeats: int = 0) -> StreamResult:
         """End the stream and tell what it came to."""
         self._flush()
         acc = self._accumulator
-        if self._limit is None:  # else what stands behind the bound would be read now
+        if self._limit is None:
             acc.close()
+        else:
+            acc.stop()
         # The events were framed here: the bytes they start at mean nothing to anybody.
         problems = acc.problems
         if not self._of_body:

@@ -23,10 +23,11 @@ import msgspec
 from msgspec import Struct
 from msgspec.msgpack import Decoder, Encoder, Ext
 
-from . import _reduce, _wire
+from . import _calls, _reduce, _wire
+from ._fields import IndexedList
 from ._intake import Intake
 from ._problems import ProblemLog
-from ._reduce import IndexedList, State
+from ._reduce import State
 from ._sse import Event, EventParser
 from ._template import roles_of, rows_decoder
 from ._text import Text
@@ -58,10 +59,10 @@ class Stream(Protocol):
 class ParserFields(Struct, array_like=True):
     """What is saved of an `EventParser`, under its own names; so the next ones."""
 
-    _has_cr: bool
-    _pending: bytes
-    _skip_lf: bool
-    _taken: int
+    has_cr: bool
+    pending: bytes
+    skip_lf: bool
+    taken: int
     size: int
     start: int
 
@@ -337,4 +338,4 @@ def _layout(*modules: object) -> int:
     return crc32(repr(fields).encode())
 
 
-_LAYOUT = _layout(_reduce, _wire)
+_LAYOUT = _layout(_calls, _reduce, _wire)

@@ -13,9 +13,9 @@ from typing import IO
 import msgspec
 
 from ._extras import rich
+from ._records import Stats
 from ._rows import BadRow, Keys
-from ._run import LogRun, NotTheSameRunError
-from ._units import Stats
+from ._run import LogRun, NotTheSameRunError, TooLittleMemoryError
 
 __all__ = ["add_arguments", "run"]
 
@@ -82,7 +82,7 @@ def run(arguments: argparse.Namespace) -> int:
                 resume=arguments.resume,
                 told=teller,
             )
-        except (NotTheSameRunError, FileNotFoundError) as error:
+        except (NotTheSameRunError, TooLittleMemoryError, FileNotFoundError) as error:
             teller.say(f"accumulator reduce: {error}")
             return WRONG
         stats = log.run()

@@ -13,6 +13,8 @@ from collections.abc import Iterable, Sequence
 from typing import Literal
 
 from . import _wire as wire
+from ._calls import CallsState, CallState, FunctionState, is_whole
+from ._fields import Report
 from ._freeze import (
     freeze,
     freeze_audio,
@@ -23,15 +25,7 @@ from ._freeze import (
     freeze_usage,
 )
 from ._growing import Growing
-from ._reduce import (
-    CallsState,
-    CallState,
-    ChoiceState,
-    FunctionState,
-    Reducer,
-    Report,
-    is_whole,
-)
+from ._reduce import ChoiceState, Reducer
 from ._text import Text
 from ._told import KINDS, TOOLS, Held, Kind, Seen, Told, ToldCall, ToldChoice, Tool
 from .completion import TokenLogprob, TokenLogprobs, Usage
@@ -91,13 +85,6 @@ class EmittingReducer(Reducer):
 
     def apply(self, chunk: wire.Chunk, *, has_halves: bool = False) -> None:
         super().apply(chunk, has_halves=True)
-        for position, choice in enumerate(chunk.choices or ()):
-            index = position if choice.index is None else choice.index
-            told = self._find(index, self.state.choices[index])
-            if choice.logprobs is not None:
-                self._tell_tokens(told, choice.logprobs)
-            if choice.finish_reason:
-                self._end_choice(told)
         if chunk.usage is not None or any(choice.usage for choice in chunk.choices or ()):
             usage = self.state.usage
             self._tell_usage(None if usage is None else freeze_usage(usage))
@@ -136,6 +123,15 @@ class EmittingReducer(Reducer):
             self.events.append(UsageEvent(usage=usage))
 
     # --- transitions of a choice ---
+
+    def _apply_choice(self, position: int, choice: wire.Choice) -> None:
+        super()._apply_choice(position, choice)
+        index = position if choice.index is None else choice.index
+        told = self._find(index, self.state.choices[index])
+        if choice.logprobs is not None:
+            self._tell_tokens(told, choice.logprobs)
+        if choice.finish_reason:
+            self._end_choice(told)
 
     def _apply_delta(
         self, state: ChoiceState, delta: wire.Delta, index: int, position: int

@@ -7,18 +7,10 @@ from itertools import islice
 from typing import TypeVar, cast
 
 from . import _wire as wire
+from ._calls import CallsState, CallState, FunctionState
+from ._fields import IndexedList
 from ._reader import read_usage
-from ._reduce import (
-    AudioState,
-    CallsState,
-    CallState,
-    ChoiceState,
-    FunctionState,
-    IndexedList,
-    LogprobsState,
-    State,
-    TokensState,
-)
+from ._reduce import AudioState, ChoiceState, LogprobsState, State, TokensState
 from ._text import Text
 from .completion import (
     Audio,
@@ -245,7 +237,12 @@ def _string(text: Text | None) -> str | None:
 
 
 def _object(state: JsonObject | None) -> JsonObject:
-    return {} if state is None else {name: _json(value) for name, value in state.items()}
+    if state is None:
+        return {}
+    return {name: value if type(value) in _PLAIN else _json(value) for name, value in state.items()}
+
+
+_PLAIN = frozenset({str, int, float, bool, type(None)})
 
 
 def _json(value: object) -> object:
@@ -253,9 +250,9 @@ def _json(value: object) -> object:
     if isinstance(value, Text):
         return str(value)
     if isinstance(value, dict):
-        return {name: _json(item) for name, item in value.items()}
+        return _object(value)
     if isinstance(value, list):
-        return [_json(item) for item in value]
+        return [item if type(item) in _PLAIN else _json(item) for item in value]
     if isinstance(value, IndexedList):
         return [_json(item) for item in value.entries]
     return value

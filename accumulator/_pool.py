@@ -8,7 +8,8 @@ import sys
 from collections.abc import Callable, Iterator, Sequence
 from multiprocessing.connection import Connection, wait
 
-from ._units import Plan, TornError, work
+from ._records import Plan, TornError
+from ._units import work
 
 __all__ = ["run_jobs"]
 

@@ -1,4 +1,4 @@
-"""The state of a stream and every transition of it. All that merges is here (SPEC sections 3 to 6).
+"""The state of a stream and every transition of it (SPEC sections 3 to 6).
 
 Laws:
 
@@ -12,82 +12,38 @@ Laws:
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from typing import Literal, cast
 
 from msgspec import Struct, field
 
 from . import _wire as wire
-from ._text import COMPACT_AT, Text, heal, healed
-from .errors import LimitExceededError, ProblemKind
+from ._calls import CallsState, CallState, FunctionState, brief, count_new, find_call
+from ._fields import FieldMerger, JsonObject, Report
+from ._text import COMPACT_AT, Text, healed
+from .errors import LimitExceededError
 from .limits import Limits
-from .partial import JsonScan
-from .rules import Level, Policy, Rules
+from .rules import Rules
 
 __all__ = [
     "AudioState",
-    "CallState",
     "ChoiceState",
-    "FunctionState",
-    "IndexedList",
     "LogprobsState",
     "Reducer",
-    "Report",
     "State",
     "Status",
     "TokensState",
-    "is_whole",
 ]
 
 Status = Literal["open", "complete", "truncated", "failed"]
-JsonObject = dict[str, object]
 Counts = wire.Usage | wire.PromptTokensDetails | wire.CompletionTokensDetails
-Report = Callable[[ProblemKind, str, str | None, object], None]
-
-
 _PROMPT_COUNTS = wire.PromptTokensDetails.__struct_fields__[:-1]
 _COMPLETION_COUNTS = wire.CompletionTokensDetails.__struct_fields__[:-1]
 
 
 # --- state --------------------------------------------------------------------------------
 
-
 # `_checkpoint` writes these classes as they stand; what is as it was at first is left out.
-
-
-class FunctionState(Struct, omit_defaults=True):
-    """A function or custom tool as named so far; `text` is its arguments or its input."""
-
-    name: Text | None = None
-    text: Text | None = None
-    extra: JsonObject | None = None
-    scan: JsonScan | None = None  # of the text, once somebody asked whether it is whole
-
-
-class CallState(Struct, omit_defaults=True):
-    """A tool call. `order` is where it stands among the calls: its first index, if it has one."""
-
-    order: int
-    id: str | None = None
-    type: str | None = None
-    function: FunctionState | None = None
-    custom: FunctionState | None = None
-    extra: JsonObject | None = None
-
-    @property
-    def named(self) -> FunctionState:
-        return self.function or self.custom or FunctionState()
-
-
-class CallsState(Struct, omit_defaults=True):
-    """The calls of a choice in order of arrival, and at which place the one with an id or an
-    index stands.
-    """
-
-    items: list[CallState] = field(default_factory=list)
-    by_id: dict[str, int] = field(default_factory=dict)
-    by_index: dict[int, int] = field(default_factory=dict)
-    last: int = -1
 
 
 class AudioState(Struct, omit_defaults=True):
@@ -155,40 +111,19 @@ class State(Struct, omit_defaults=True):
     error: object = None
 
 
-class IndexedList:
-    """A list whose entries are merged by their `index`."""
-
-    __slots__ = ("entries", "places")
-
-    def __init__(self) -> None:
-        self.entries: list[object] = []
-        self.places: dict[int, JsonObject] = {}
-
-
 # --- transitions --------------------------------------------------------------------------
 
 
-class Reducer:
+class Reducer(FieldMerger):
     """Applies chunks to a `State`; what is odd about them goes to `report`."""
 
-    __slots__ = (
-        "_careful",
-        "_halved",
-        "_levels",
-        "_limits",
-        "_report",
-        "reading",
-        "state",
-    )
+    __slots__ = ("_limits", "reading", "state")
 
     def __init__(self, rules: Rules, limits: Limits, report: Report) -> None:
+        super().__init__(rules.levels, report)
         self.state = State()
-        self._levels = rules.levels
         self._limits = limits
-        self._report = report
-        self._halved: dict[int, Text] = {}  # texts that end in half a surrogate pair, by identity
         self.reading = True  # neither ended nor closed
-        self._careful = False  # whether a fragment may hold or complete such a half
 
     @property
     def status(self) -> Status:
@@ -225,7 +160,7 @@ class Reducer:
         self.state.failed = True
         self.reading = False
         self.state.error = error
-        self._report("server_error", f"the server sent an error: {_brief(error)}", None, error)
+        self._report("server_error", f"the server sent an error: {brief(error)}", None, error)
         self._end_halves()
 
     def close(self) -> None:
@@ -233,14 +168,6 @@ class Reducer:
         self.state.closed = True
         self.reading = False
         self._end_halves()
-
-    def _end_halves(self) -> None:
-        """Nothing can complete the halves of surrogate pairs that are held back any more."""
-        for text in self._halved.values():
-            text.half = ""
-            text.append("\ufffd")
-            self._report_lone(1)
-        self._halved.clear()
 
     def apply(self, chunk: wire.Chunk, *, has_halves: bool = False) -> None:
         """Merge a chunk. Raises LimitExceededError, with the state as it was."""
@@ -272,22 +199,7 @@ class Reducer:
         if chunk.extra is not None:
             state.extra = self._merge_extra("chunk", state.extra, chunk.extra)
         for position, choice in enumerate(choices):
-            index = choice.index
-            if index is None:
-                index = position
-            into = known.get(index)
-            if into is None:
-                into = known[index] = ChoiceState()
-            if choice.delta is not None:
-                self._apply_delta(into, choice.delta, index, position)
-            if choice.finish_reason:
-                into.finish_reason = choice.finish_reason
-            if choice.logprobs is not None:
-                self._apply_logprobs(into, choice.logprobs)
-            if choice.usage is not None:
-                self._apply_usage(choice.usage)
-            if choice.extra is not None:
-                into.extra = self._merge_extra("choice", into.extra, choice.extra)
+            self._apply_choice(position, choice)
         if self._careful:
             self._careful = bool(self._halved)
 
@@ -322,6 +234,15 @@ class Reducer:
         if calls is not None:
             calls.last = calls.by_index[call]
 
+    def apply_usage(self, usage: wire.Usage) -> None:
+        """Keep the larger of two counts, as for a chunk that brings a usage."""
+        self._apply_usage(usage)
+
+    def merge_into_chunk(self, name: str, values: Iterable[object]) -> None:
+        """Merge a field that the API does not name, as chunks that bring these values in turn."""
+        for value in values:
+            self.state.extra = self._merge_extra("chunk", self.state.extra, {name: value})
+
     def check(self, chunk: wire.Chunk) -> None:
         """Raise LimitExceededError if the chunk would open more choices or calls than allowed."""
         choices = chunk.choices or ()
@@ -342,30 +263,14 @@ class Reducer:
             state = known.get(index)
             calls = (state and state.calls) or CallsState()
             room = limit - len(calls.items)
-            if len(brought) > room and self._count_new(calls, brought) > room:
+            if len(brought) > room and count_new(calls, brought) > room:
                 raise LimitExceededError("tool_calls", limit)
-
-    def _count_new(self, calls: CallsState, fragments: Iterable[wire.ToolCallFragment]) -> int:
-        """Count the calls that the fragments of one delta may open: never too few, and too many
-        only where several fragments of a call bring another id and a name each.
-        """
-        count = 0
-        opened: set[int | str | None] = set()
-        for fragment in fragments:
-            id_, index = fragment.id or None, fragment.index
-            starts = bool(id_ and _name_of(fragment))
-            if self._find_call(calls, fragment)[0] is not None:
-                count += starts and (id_ not in calls.by_id or index not in calls.by_index)
-            elif starts or (id_ if index is None else index) not in opened:
-                count += 1
-                opened |= {id_, index}
-        return count
 
     def _apply_id(self, id_: str) -> None:
         state = self.state
         state.id = state.id or id_
         if id_ and state.last_id:
-            self._report("id_changed", f"the stream's id changed to {_brief(id_)}", "$.id", id_)
+            self._report("id_changed", f"the stream's id changed to {brief(id_)}", "$.id", id_)
         state.last_id = id_ or state.last_id
 
     def _apply_usage(self, usage: wire.Usage) -> None:
@@ -375,13 +280,15 @@ class Reducer:
         into = self.state.usage
         if into is None:
             into = self.state.usage = wire.Usage()
-        for count, known, name in (
-            (usage.prompt_tokens, into.prompt_tokens, "prompt_tokens"),
-            (usage.completion_tokens, into.completion_tokens, "completion_tokens"),
-            (usage.total_tokens, into.total_tokens, "total_tokens"),
-        ):
-            if count is not None and (known is None or count > known):
-                setattr(into, name, count)
+        count, known = usage.prompt_tokens, into.prompt_tokens
+        if count is not None and (known is None or count > known):
+            into.prompt_tokens = count
+        count, known = usage.completion_tokens, into.completion_tokens
+        if count is not None and (known is None or count > known):
+            into.completion_tokens = count
+        count, known = usage.total_tokens, into.total_tokens
+        if count is not None and (known is None or count > known):
+            into.total_tokens = count
         if usage.extra is not None:
             self._apply_counts((), into, usage)
         prompt = usage.prompt_tokens_details
@@ -406,6 +313,24 @@ class Reducer:
             into.extra = cast(
                 "wire.Extra", self._larger_json(into.extra or wire.Extra(), usage.extra)
             )
+
+    def _apply_choice(self, position: int, choice: wire.Choice) -> None:
+        index = choice.index
+        if index is None:
+            index = position
+        state = self.state.choices.get(index)
+        if state is None:
+            state = self.state.choices[index] = ChoiceState()
+        if choice.delta is not None:
+            self._apply_delta(state, choice.delta, index, position)
+        if choice.finish_reason:
+            state.finish_reason = choice.finish_reason
+        if choice.logprobs is not None:
+            self._apply_logprobs(state, choice.logprobs)
+        if choice.usage is not None:
+            self._apply_usage(choice.usage)
+        if choice.extra is not None:
+            state.extra = self._merge_extra("choice", state.extra, choice.extra)
 
     def _apply_delta(
         self, state: ChoiceState, delta: wire.Delta, index: int, position: int
@@ -469,7 +394,7 @@ class Reducer:
     def _apply_fragment(
         self, calls: CallsState, fragment: wire.ToolCallFragment, path: str
     ) -> None:
-        place, ambiguous = self._find_call(calls, fragment)
+        place, ambiguous = find_call(calls, fragment)
         if ambiguous:
             self._report("ambiguous_tool_call", ambiguous, path, fragment.id)
         if place is None:
@@ -489,49 +414,16 @@ class Reducer:
         if fragment.function is not None:
             call.function = call.function or FunctionState()
             self._apply_function(call.function, fragment.function.name, fragment.function.arguments)
-            call.function.extra = self._merge_extra(
-                "delta", call.function.extra, fragment.function.extra
-            )
+            if fragment.function.extra is not None:
+                call.function.extra = self._merge_extra(
+                    "delta", call.function.extra, fragment.function.extra
+                )
         if fragment.custom is not None:
             call.custom = call.custom or FunctionState()
             self._apply_function(call.custom, fragment.custom.name, fragment.custom.input)
             call.custom.extra = self._merge_extra("delta", call.custom.extra, fragment.custom.extra)
-        call.extra = self._merge_extra("delta", call.extra, fragment.extra)
-
-    def _find_call(
-        self, calls: CallsState, fragment: wire.ToolCallFragment
-    ) -> tuple[int | None, str | None]:
-        """Find the call that a fragment belongs to, None for a new one, and say why that is a
-        guess, if it is.
-        """
-        id_, index = fragment.id, fragment.index
-        name = _name_of(fragment)
-        held = None if index is None else calls.by_index.get(index)
-        known = calls.by_id.get(id_) if id_ else None
-        if known is not None:
-            if held is not None and calls.items[held].id == id_:
-                return held, None
-            # Some servers give every call of an answer the same id.
-            restart = index is not None and held is None and name and is_whole(calls.items[known])
-            return (None if restart else known), None
-        if index is not None:
-            if held is None:
-                return None, None
-            call = calls.items[held]
-            if not id_:
-                return held, _another_name(call, name)
-            if not call.id:
-                return held, None
-            if name and _may_be_followed(call, name):
-                return None, None  # Gemini numbers every parallel call 0
-            # vLLM made up a new id for every fragment of a call.
-            return held, f"a new id {_brief(id_)} at index {index}, but nothing starts a new call"
-        if id_ or calls.last < 0:
-            return None, None
-        call = calls.items[calls.last]
-        if len(calls.items) > 1:
-            return calls.last, "neither id nor index while several calls are open"
-        return calls.last, _another_name(call, name)
+        if fragment.extra is not None:
+            call.extra = self._merge_extra("delta", call.extra, fragment.extra)
 
     def _apply_function(self, state: FunctionState, name: str | None, text: str | None) -> None:
         # Some servers repeat the name with every fragment.
@@ -603,148 +495,9 @@ class Reducer:
             into.refusal.add(logprobs.refusal)
         into.extra = self._merge_extra("choice.logprobs", into.extra, logprobs.extra)
 
-    def _larger_json(
-        self, into: JsonObject, usage: JsonObject, *, nested: bool = False
-    ) -> JsonObject:
-        for name, new in usage.items():
-            old = into.get(name)
-            if new is None:
-                if nested:
-                    into.setdefault(name, None)
-            elif isinstance(new, dict):
-                into[name] = self._larger_json(
-                    old if isinstance(old, dict) else {}, new, nested=True
-                )
-            elif not (
-                _is_number(new) and _is_number(old) and cast("float", new) <= cast("float", old)
-            ):
-                into[name] = self._own(new)
-        return into
-
-    # --- fields merged by the rules (SPEC section 3) ---
-
-    def _merge_extra(
-        self, level: str, into: JsonObject | None, extra: JsonObject | None
-    ) -> JsonObject | None:
-        if extra is not None:
-            if into is None:
-                into = {}
-            self._merge(self._levels[level], into, extra, nested=False)
-        return into
-
-    def _merge(self, level: Level, into: JsonObject, fields: JsonObject, *, nested: bool) -> None:
-        names, kinds = level.names, level.kinds
-        for name, value in fields.items():
-            if value is None:
-                if nested:
-                    into.setdefault(name, None)
-                continue
-            policy = names.get(name) or kinds[type(value)]
-            if policy == "last" and not self._careful:
-                into[name] = value
-                continue
-            if policy == "merge" and type(value) is dict:
-                target = into.get(name)
-                if type(target) is not dict:
-                    target = into[name] = {}
-                self._merge(level.below(name), target, value, nested=True)
-                continue
-            merged = self._merged(level, policy, name, into.get(name), value)
-            if merged is not None:
-                into[name] = merged
-
-    def _merged(
-        self, level: Level, policy: Policy, name: str, old: object, value: object
-    ) -> object | None:
-        """Give what stands after a field's next value; None to leave it as it was."""
-        match policy, value:
-            case "drop", _:
-                return None
-            case "last", _:
-                return self._own(value)
-            case "first", _:
-                return self._own(value) if old is None or (value and not old) else None
-            case "concat", str():
-                return self._join(old if isinstance(old, Text) else None, value)
-            case "extend", list():
-                if not isinstance(old, list):
-                    return self._own(value)
-                old += cast("list[object]", self._own(value))
-                return old
-            case "by_index", list():
-                entries = old if isinstance(old, IndexedList) else IndexedList()
-                self._merge_entries(level.below(name), entries, value)
-                return entries
-            case "merge", dict():
-                target = old if isinstance(old, dict) else {}
-                self._merge(level.below(name), target, value, nested=True)
-                return target
-            case "larger", dict():
-                return self._larger_json(old if isinstance(old, dict) else {}, value, nested=True)
-            case "larger", int() | float():
-                return old if _is_number(old) and cast("float", old) >= value else value
-            case _:
-                # A value that its field's rule is not made for goes by its kind.
-                kind = level.unnamed(value)
-                return self._merged(level, "last" if kind == policy else kind, "", old, value)
-
-    def _merge_entries(self, level: Level, into: IndexedList, entries: list[object]) -> None:
-        for entry in entries:
-            index = entry.get("index") if isinstance(entry, dict) else None
-            if type(index) is not int:
-                into.entries.append(self._own(entry))
-                continue
-            target = into.places.get(index)
-            if target is None:
-                target = into.places[index] = {}
-                into.entries.append(target)
-            self._merge(level, target, cast("JsonObject", entry), nested=True)
-
-    def _own(self, value: object) -> object:
-        """Take a value that stands as it is; no half of a surrogate pair stays in it."""
-        if not self._careful:
-            return value
-        value, lone = healed(value)
-        self._report_lone(lone)
-        return value
-
-    # --- strings ---
-
-    def _join(self, text: Text | None, fragment: str) -> Text:
-        if text is None:
-            text = Text()
-        if self._careful:
-            fragment = self._pair(text, fragment)
-        text.append(fragment)
-        return text
-
-    def _pair(self, text: Text, fragment: str) -> str:
-        """Join a surrogate pair that was cut between two fragments; hold back a first half at
-        the end.
-        """
-        fragment = text.half + fragment
-        text.half = ""
-        self._halved.pop(id(text), None)
-        if "\ud800" <= fragment[-1:] <= "\udbff":
-            text.half = fragment[-1]
-            fragment = fragment[:-1]
-            self._halved[id(text)] = text
-        fragment, lone = heal(fragment)
-        self._report_lone(lone)
-        return fragment
-
-    def _report_lone(self, count: int) -> None:
-        for _ in range(count):
-            self._report("lone_surrogate", "half a surrogate pair, replaced by U+FFFD", None, None)
-
 
 def _index(choice: wire.Choice, position: int) -> int:
     return position if choice.index is None else choice.index
-
-
-def _name_of(fragment: wire.ToolCallFragment) -> str:
-    source = fragment.function or fragment.custom
-    return (source.name if source is not None else None) or ""
 
 
 def _brings_content(delta: wire.Delta) -> bool:
@@ -758,38 +511,3 @@ def _brings_content(delta: wire.Delta) -> bool:
         or delta.function_call is not None
         or delta.audio is not None
     )
-
-
-def _another_name(call: CallState, name: str) -> str | None:
-    """Say so if a name comes after arguments and is not the one so far: perhaps another call's."""
-    named = call.named
-    if name and named.text and named.name and not named.name.equals(name):
-        return f"another name {_brief(name)}, but no id that starts a new call"
-    return None
-
-
-def is_whole(call: CallState) -> bool:
-    """Tell whether the arguments so far are complete JSON."""
-    named = call.named
-    text = named.text
-    if text is None:
-        return False
-    if named.scan is None:
-        named.scan = JsonScan(str(text))
-    return named.scan.complete(lambda: str(text))
-
-
-def _may_be_followed(call: CallState, name: str) -> bool:
-    """Tell whether a fragment with another id and this name starts a new call."""
-    if call.named.text:
-        return is_whole(call)
-    return not (call.named.name and call.named.name.equals(name))
-
-
-def _is_number(value: object) -> bool:
-    return type(value) is int or type(value) is float
-
-
-def _brief(value: object) -> str:
-    text = repr(value)
-    return text if len(text) <= 100 else text[:97] + "..."

@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from io import BytesIO
 from typing import IO, cast
 
 import msgspec
 from msgspec import Struct
 
+from ._alike import Alike
 from ._extras import parquet
 from ._inputs import Unit, open_raw, open_text
 
-__all__ = ["BadRow", "Keys", "RowReader", "Rows"]
+__all__ = ["BadRow", "Framed", "Keys", "RowReader", "Rows"]
 
 _BLOCK = 256 * 1024  # bytes that are decoded at a time; more falls out of the cache
 _BATCH = 4096  # rows of Parquet
+_FIRST = 7  # lines of the first body, of which the accumulator learns what the others are alike in
+_LINES = 96  # of a body
+_ATTEMPTS = 8  # in a block, to find lines that are alike; many logs have none
 _LONGEST_LINE = 64 * 1024 * 1024  # bytes; four times what a chunk may have by default
 _DONE = b"[DONE]"
 _EXCERPT = 200  # bytes of a bad row that are kept
@@ -37,6 +42,21 @@ class Rows(Struct):
     ids: list[str]
     seqs: list[int | None] | None
     chunks: list[bytes]
+
+    @property
+    def count(self) -> int:
+        return len(self.ids)
+
+
+class Framed(Struct):
+    """Rows of one stream, their chunks as the events of a `text/event-stream` body. They have no
+    numbers, or such as count on from the first.
+    """
+
+    id: str
+    first: int | None
+    count: int
+    body: bytes
 
 
 class BadRow(Struct):
@@ -69,7 +89,14 @@ def _decoder(keys: Keys) -> msgspec.json.Decoder[_Row]:
 class RowReader:
     """Reads the rows of one unit. `lines` and `position` (bytes on disk) tell how far it is."""
 
-    def __init__(self, unit: Unit, keys: Keys, tell_bad: Callable[[BadRow], None]) -> None:
+    def __init__(
+        self,
+        unit: Unit,
+        keys: Keys,
+        tell_bad: Callable[[BadRow], None],
+        *,
+        framed: bool = False,
+    ) -> None:
         self._unit = unit
         self._keys = keys
         self._tell_bad = tell_bad
@@ -77,23 +104,68 @@ class RowReader:
         self.position = 0
         self._last_id: str | None = None
         self._decoder = _decoder(keys)
+        self._framed = framed
+        self._alike: Alike | None = None
 
-    def __iter__(self) -> Iterator[Rows]:
-        """Give the rows, block by block. Raises OSError if the file cannot be read further."""
+    def __iter__(self) -> Iterator[Rows | Framed]:
+        """Give the rows, block by block; framed, where they are alike, if asked for. Raises OSError if the file cannot be read further."""
         if self._unit.source.form == "parquet":
             return self._read_parquet()
         return self._read_lines()
 
     # --- JSON Lines ---
 
-    def _read_lines(self) -> Iterator[Rows]:
+    def _read_lines(self) -> Iterator[Rows | Framed]:
         for block in self._blocks():
-            rows = self._rows_of(block)
-            if rows is not None:
-                self._last_id = rows.ids[-1]
-                yield rows
+            if self._framed:
+                yield from self._framed_of(block)
+            else:
+                yield from self._rows_of(block)
 
-    def _rows_of(self, block: bytes) -> Rows | None:
+    def _framed_of(self, block: bytes) -> Iterator[Rows | Framed]:
+        lines = BytesIO(block).readlines()
+        attempts = _ATTEMPTS
+        start = at = 0  # the first line that was not given, and the one that is looked at
+        offset = 0  # where that one starts
+        alike, most = self._alike, _LINES
+        while at < len(lines):
+            if alike is None:
+                if not attempts or at + 1 == len(lines):
+                    break
+                attempts -= 1
+                alike = Alike.learn(self._decoder.decode, lines[at], lines[at + 1])
+                if alike is None:
+                    offset += len(lines[at])
+                    at += 1
+                    continue
+                most = _FIRST
+            first = alike.seq
+            count, size, body = alike.take(block, offset, lines[at : at + most])
+            if not count:
+                alike = None
+                continue
+            if start < at:
+                yield from self._rows_of(b"".join(lines[start:at]))
+            offset += size
+            at += count
+            start = at
+            self.lines += count
+            self._last_id = alike.id
+            attempts = min(attempts + 1, _ATTEMPTS)
+            most = _LINES
+            yield Framed(alike.id, first, count, body)
+        self._alike = alike
+        if start < len(lines):
+            yield from self._rows_of(b"".join(lines[start:]))
+            self._alike = None
+
+    def _rows_of(self, block: bytes) -> Iterator[Rows]:
+        rows = self._decoded(block)
+        if rows is not None:
+            self._last_id = rows.ids[-1]
+            yield rows
+
+    def _decoded(self, block: bytes) -> Rows | None:
         before, count = self.lines, block.count(b"\n")
         self.lines += count
         try:

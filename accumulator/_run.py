@@ -17,20 +17,29 @@ import msgspec
 from ._extras import arrow, duckdb, parquet
 from ._inputs import find_inputs, units_of
 from ._pool import Job, run_jobs
+from ._records import Done, Plan, Run, Stats, TornError, hash_of
 from ._rows import BadRow, Keys
-from ._units import Done, Plan, Run, Stats, TornError, hash_of, reduce_runs, row_of
+from ._runs import reduce_runs, row_of
 
-__all__ = ["LogRun", "NotTheSameRunError", "Told"]
+__all__ = ["LogRun", "NotTheSameRunError", "TooLittleMemoryError", "Told"]
 
-# What a process weighs before it holds a row: Python, Arrow and DuckDB.
-_BASE = 150 * 1024 * 1024
-_LEAST = 32 * 1024 * 1024  # that DuckDB sorts with
-_REMEMBERED = 1_000_000  # ids that are looked at while reading; all are at the end
+_MIB = 1024 * 1024
+# What a process weighs beside what DuckDB is told to keep to: Python, Arrow and DuckDB are 110 MiB
+# as they are loaded, the rest is rows on their way in and out.
+_PROCESS = 150 * _MIB
+_PARENT = 90 * _MIB  # and one that hands out the work and writes the output
+_OVER = 1.25  # of what it is told DuckDB takes, at most
+_LEAST = 40 * _MIB  # that DuckDB sorts with
+_ID = 200  # bytes of an id that is remembered
 _ROWS = 1000  # of a batch of Parquet
 
 
 class NotTheSameRunError(Exception):
     """There is nothing to resume, or what was begun was another run."""
+
+
+class TooLittleMemoryError(ValueError):
+    """No run fits into so little memory."""
 
 
 class Told(Protocol):
@@ -59,13 +68,19 @@ class LogRun:
         self._output = output
         self._folder = f"{output}.parts"
         self._workers = workers
-        share = (memory - _BASE * (workers if workers == 1 else workers + 1)) // workers
-        self._memory = max(share, _LEAST)
+        parent = _PARENT if workers > 1 else 0
+        share = (memory - parent) // workers - _PROCESS
+        if share < _LEAST:
+            least = (workers * (_PROCESS + _LEAST) + parent) // _MIB
+            raise TooLittleMemoryError(f"{workers} worker(s) need a memory of {least}M at least")
+        self._memory = int(share / _OVER)
+        self._remembered = self._memory // _ID  # ids looked at while reading; all are at the end
         self._told = told
         units = list(units_of(find_inputs(paths)))
         # Text is three to ten times what is compressed; a bucket that outgrows memory is spilled.
         size = sum(unit.size * (5 if unit.source.compression else 1) for unit in units)
-        self._plan = Plan(units, keys, min(size * 4 // self._memory + 1, 1024))
+        buckets = min(size * 4 // self._memory + 1, 1024)
+        self._plan = Plan(units, keys, buckets, longest=max(share // 2, 32 * _MIB))
         self._prepare(resume)
 
     def _prepare(self, resume: bool) -> None:
@@ -107,7 +122,7 @@ class LogRun:
         jobs = [("reduce", number) for number in range(len(self._plan.units))]
         seen: set[int] = set()
         for job in self._do("reading", jobs):
-            if len(seen) < _REMEMBERED:
+            if len(seen) < self._remembered:
                 ids = self._done(job).ids
                 before = len(seen)
                 seen.update(ids)
@@ -119,7 +134,7 @@ class LogRun:
     def _check_ids(self, jobs: Sequence[Job]) -> None:
         """Ask whether a stream is in two places: of all ids, a part at a time."""
         count = sum(len(self._done(job).ids) for job in jobs)
-        portions = count // _REMEMBERED + 1
+        portions = count // self._remembered + 1
         for portion in range(portions):
             seen: set[int] = set()
             for _, ids in self._edges(jobs):
@@ -170,15 +185,14 @@ class LogRun:
             done = self._done(job)
             ended: list[Run] = []
             ids = list(done.ids)
-            if done.stats.streams or done.first or done.last:
-                for edge in (done.first, done.last):
-                    if edge is None:
-                        continue
-                    if runs and runs[0].id != edge.id:
-                        ids.append(hash_of(runs[0].id))
-                        ended += runs
-                        runs = []
-                    runs.append(edge)
+            for edge in (done.first, done.last):
+                if edge and runs and runs[0].id != edge[0].id:
+                    ids.append(hash_of(runs[0].id))
+                    ended += runs
+                    runs = []
+                runs += edge
+            if sum(run.size for run in runs) > self._plan.longest:
+                raise TornError
             yield ended, ids
         yield runs, [hash_of(runs[0].id)] if runs else []
 
@@ -208,9 +222,9 @@ class LogRun:
         start = 0
         for end in range(1, len(runs) + 1):
             if end == len(runs) or runs[end].id != runs[start].id:
-                result = reduce_runs(runs[start].id, runs[start:end])
+                id, result = reduce_runs(runs[start:end])
                 stats.count(result)
-                write(row_of(runs[start].id, result))
+                write(row_of(id, result))
                 start = end
 
     def _tell(self, job: Job, done: Done, lines: dict[str, int]) -> None:

@@ -59,15 +59,23 @@ _BELOW: Mapping[type[Struct], Mapping[str, type[Struct]]] = {
     Chunk: {"choices": Choice, "usage": Usage},
 }
 _LISTS = ("tool_calls", "choices")
+_PROMPT, _COMPLETION, _USAGE, _LOGPROBS, _CALL, _DELTA, _CHOICE, _CHUNK = range(len(_LEVELS))
 # Whose rules say whether the same value twice makes a difference; in usage it makes none.
-_RULES_OF = {Chunk: "chunk", Choice: "choice", Delta: "delta", Logprobs: "choice.logprobs"}
+_RULES_OF = {
+    _CHUNK: "chunk",
+    _CHOICE: "choice",
+    _DELTA: "delta",
+    _LOGPROBS: "choice.logprobs",
+}
 # Fields that the Structs have, but where a list or any object stands they are read from raw JSON.
 _OWN_FIELDS: Mapping[type[Struct], Mapping[str, type]] = {
     Delta: {"content": list, "annotations": list},
     Chunk: {"moderation": dict},
 }
 _NOT_MERGED = frozenset({"content", "annotations", "moderation", "message", "error"})
-_Place = tuple[type[Struct], int | None]  # a level, and the index of the choice it is in
+# A level of a stream as a number: that of the level, and if it is in a choice, eight times the
+# choice's index more.
+_Place = int
 
 Decode = Callable[[bytes], Chunk]
 # The names that each level's Struct lacks, in the order in which they came; `content` of a delta
@@ -78,9 +86,10 @@ _NO_NAMES: Names = ((),) * len(_LEVELS)
 _MOST_NAMES = 64  # of one shape
 _WORTHWHILE = 8  # chunks of a shape until its Structs are made, which takes as long as many decodes
 _MOST_SHAPES = 256  # of all streams of a process: a server may make names up
-_MOST_STEPS = 1024  # from one shape to the next
+_MOST_STEPS = 64  # from one shape to others
 _MOST_BRACKETS = 8  # of a value that is certainly not nested too deep
-_LONGEST_REMEMBERED = 65536  # bytes of a value that is compared with the next
+_LONGEST_REMEMBERED = 65536  # bytes of a level's values that are compared with the next
+_SHORTEST_COPIED = 256  # bytes of them that hold a chunk, which is not so much longer
 _LONGEST_BACKOFF = 256  # chunks
 
 _KNOWN: Mapping[type[Struct], frozenset[str]] = {
@@ -89,6 +98,7 @@ _KNOWN: Mapping[type[Struct], frozenset[str]] = {
 _decode_value = msgspec.json.Decoder().decode
 _decode_text = msgspec.json.Decoder(str | None).decode
 _NOTHING = Raw(b"")
+_NULL = Raw(b"null")
 
 
 class _RawFields(Struct):
@@ -96,15 +106,28 @@ class _RawFields(Struct):
 
     names: tuple[str, ...]
     get: Callable[[object], tuple[Raw, ...]]
+    nothing: tuple[Raw, ...]
 
 
 class _Schema:
     """The Structs of one shape."""
 
-    __slots__ = ("decode", "in_choices", "in_usage", "names", "raw", "raw_usage")
+    __slots__ = (
+        "below_choices",
+        "decode",
+        "in_choices",
+        "in_usage",
+        "names",
+        "raw",
+        "raw_usage",
+        "steps",
+    )
 
     def __init__(self, names: Names) -> None:
         self.names = names
+        # Which shape took a chunk that this one refused with these words: the refusal names the
+        # field, so that a stream of a known vendor has its decoder after one refusal.
+        self.steps: dict[str, _Schema] = {}
         types: dict[type[Struct], type[Struct]] = {}
         for level, own in zip(_LEVELS, names, strict=True):
             below = _BELOW.get(level, {}).values()
@@ -115,7 +138,11 @@ class _Schema:
         self.decode = cast("Callable[[bytes], Chunk]", msgspec.json.Decoder(types[Chunk]).decode)
         raw = {
             # The last slot is read twice, so that a single one gives a tuple, too.
-            level: _RawFields(own, attrgetter(*_slots(own), _slots(own)[-1]))
+            level: _RawFields(
+                own,
+                attrgetter(*_slots(own), _slots(own)[-1]),
+                (_NOTHING,) * (len(own) + 1),
+            )
             for level, own in zip(_LEVELS, names, strict=True)
             if own
         }
@@ -124,7 +151,8 @@ class _Schema:
         usages = (Usage, PromptTokensDetails, CompletionTokensDetails)
         self.raw_usage = tuple(raw.get(level) for level in usages)
         self.in_usage = any(self.raw_usage)
-        self.in_choices = self.in_usage or any(self.raw[1:])
+        self.below_choices = any(self.raw[1:])
+        self.in_choices = self.in_usage or self.below_choices
 
 
 def _slots(names: tuple[str, ...]) -> tuple[str, ...]:
@@ -158,9 +186,7 @@ def _extended(
 
 _schemas: dict[Names, _Schema | None] = {}
 _seen: Counter[Names] = Counter()
-# Which shape took a chunk that another refused with these words: the refusal names the field, so
-# that a stream of a known vendor has its decoder after one refusal.
-_steps: dict[tuple[Names, str], _Schema] = {}
+_NO_SCHEMA = _Schema(_NO_NAMES)
 
 
 def _find_schema(names: Names) -> _Schema | None:
@@ -215,14 +241,27 @@ class ChunkDecoder:
     `retry` tells whether another shape takes the chunk.
     """
 
-    __slots__ = ("_backoff", "_last", "_levels", "_next", "_refusal", "_schema", "decode", "waits")
+    __slots__ = (
+        "_backoff",
+        "_last",
+        "_levels",
+        "_next",
+        "_quiet",
+        "_refusal",
+        "_schema",
+        "_settled",
+        "decode",
+        "waits",
+    )
 
     def __init__(self, rules: Rules, *, refuses: bool = False) -> None:
         self.decode: Decode | None = None if refuses else decode_typed
         self._levels = rules.levels
-        self._schema: _Schema | None = None
-        # The last value of each field, as it came, by level and choice.
-        self._last: dict[_Place, dict[str, _Known]] | None = None
+        self._schema = _NO_SCHEMA
+        # The last values, which of them settle, and values that brought nothing new.
+        self._last: dict[_Place, tuple[Raw, ...]] = {}
+        self._settled: dict[_Place, dict[str, bool]] = {}
+        self._quiet: dict[_Place, tuple[Raw, ...]] = {}
         self._refusal: str | None = None
         # How many chunks to read the general way before this one is tried again: a refused decode
         # is wasted.
@@ -236,7 +275,7 @@ class ChunkDecoder:
         """
         while isinstance(refusal, msgspec.ValidationError):
             self._refusal = str(refusal)
-            step = _steps.get((self._names, self._refusal))
+            step = self._schema.steps.get(self._refusal)
             if step is None:
                 break
             self._enter(step)
@@ -244,6 +283,7 @@ class ChunkDecoder:
                 return self._decode_raw(text)
             except (ValueError, RecursionError) as error:
                 refusal = error
+        self.forget()  # of the refused chunk something may have been read
         if event > self._next:  # others were taken in the meantime
             self._backoff = 1
         self.waits = self._backoff
@@ -255,127 +295,148 @@ class ChunkDecoder:
         """Look for Structs that know the fields of a chunk that was refused."""
         if self.decode is None:
             return
-        known = self._names
-        names = _unknown_names(value, known)
+        steps = self._schema.steps
+        names = _unknown_names(value, self._schema.names)
         schema = None if names is None else _find_schema(names)
         if schema is not None:
-            if self._refusal is not None and len(_steps) < _MOST_STEPS:
-                _steps[known, self._refusal] = schema
+            if self._refusal is not None and len(steps) < _MOST_STEPS:
+                steps[self._refusal] = schema
             self._enter(schema)
             self.waits, self._backoff = 0, 1
-
-    @property
-    def _names(self) -> Names:
-        return _NO_NAMES if self._schema is None else self._schema.names
 
     def _enter(self, schema: _Schema) -> None:
         self._schema = schema
         self.decode = self._decode_raw
+        self.forget()
 
     def peek(self, text: bytes) -> Chunk:
         """Decode a chunk that was decoded before, or one of its shape, for comparison only."""
-        return decode_typed(text) if self._schema is None else self._schema.decode(text)
+        return self._schema.decode(text)
 
     @property
     def adds_to_choices(self) -> bool:
         """Whether it knows vendor's fields of choices, or of what is below them."""
-        return self._schema is not None and self._schema.in_choices
+        return self._schema.in_choices
 
     def forget(self) -> None:
         """Something was merged that did not pass through here: no value is known to stand."""
-        self._last = None
+        self._last.clear()
+        self._settled.clear()
+        self._quiet.clear()
 
     def _decode_raw(self, text: bytes) -> Chunk:
-        schema = cast("_Schema", self._schema)
+        """Decode a chunk, and move its raw fields to the `extra` of their levels."""
+        schema, quiet = self._schema, self._quiet
         chunk = schema.decode(text)
-        self._read_extras(schema, chunk)
-        return chunk
-
-    def _read_extras(self, schema: _Schema, chunk: Chunk) -> None:
-        """Move the raw fields of a chunk to the `extra` of its levels."""
         of_chunk, of_choice, of_delta, of_logprobs, of_call = schema.raw
         if of_chunk is not None:
-            self._read(of_chunk, (Chunk, None), chunk)
+            raws = of_chunk.get(chunk)
+            if raws != quiet.get(_CHUNK):
+                self._read(of_chunk, _CHUNK, raws, chunk)
         if schema.in_usage and chunk.usage is not None:
             self._read_usage(schema, chunk.usage)
-        if not schema.in_choices:
-            return
-        for place, choice in enumerate(chunk.choices or ()):
-            index = place if choice.index is None else choice.index
+        if not schema.in_choices or chunk.choices is None:
+            return chunk
+        for position, choice in enumerate(chunk.choices):
+            if schema.in_usage and choice.usage is not None:
+                self._read_usage(schema, choice.usage)
+            if not schema.below_choices:
+                continue
+            index = choice.index
+            place = 8 * (position if index is None else index)
             delta = choice.delta
             if delta is not None:
                 if of_delta is not None:
-                    self._read(of_delta, (Delta, index), delta)
+                    raws = of_delta.get(delta)
+                    if raws != quiet.get(place + _DELTA):
+                        self._read(of_delta, place + _DELTA, raws, delta)
                 if of_call is not None:
                     for call in delta.tool_calls or ():
-                        self._read(of_call, (ToolCallFragment, index), call)
+                        self._read(of_call, place + _CALL, of_call.get(call), call)
             if of_choice is not None:
-                self._read(of_choice, (Choice, index), choice)
+                raws = of_choice.get(choice)
+                if raws != quiet.get(place + _CHOICE):
+                    self._read(of_choice, place + _CHOICE, raws, choice)
             if of_logprobs is not None and choice.logprobs is not None:
-                self._read(of_logprobs, (Logprobs, index), choice.logprobs)
-            if schema.in_usage and choice.usage is not None:
-                self._read_usage(schema, choice.usage)
+                raws = of_logprobs.get(choice.logprobs)
+                self._read(of_logprobs, place + _LOGPROBS, raws, choice.logprobs)
+        return chunk
 
     def _read_usage(self, schema: _Schema, usage: Usage) -> None:
         # All usage of a stream is merged into one, wherever it stands.
         of_usage, of_prompt, of_completion = schema.raw_usage
+        quiet = self._quiet
         if of_usage is not None:
-            self._read(of_usage, (Usage, None), usage)
-        if of_prompt is not None and usage.prompt_tokens_details is not None:
-            self._read(of_prompt, (PromptTokensDetails, None), usage.prompt_tokens_details)
-        if of_completion is not None and usage.completion_tokens_details is not None:
-            self._read(
-                of_completion, (CompletionTokensDetails, None), usage.completion_tokens_details
-            )
+            raws = of_usage.get(usage)
+            if raws != quiet.get(_USAGE):
+                self._read(of_usage, _USAGE, raws, usage)
+        prompt, completion = usage.prompt_tokens_details, usage.completion_tokens_details
+        if of_prompt is not None and prompt is not None:
+            raws = of_prompt.get(prompt)
+            if raws != quiet.get(_PROMPT):
+                self._read(of_prompt, _PROMPT, raws, prompt)
+        if of_completion is not None and completion is not None:
+            raws = of_completion.get(completion)
+            if raws != quiet.get(_COMPLETION):
+                self._read(of_completion, _COMPLETION, raws, completion)
 
-    def _read(self, fields: _RawFields, place: _Place, into: Struct) -> None:
-        lasts = self._last
-        if lasts is None:
-            lasts = self._last = {}
-        last = lasts.get(place)
-        if last is None:
-            last = lasts[place] = {}
+    def _read(self, fields: _RawFields, place: _Place, raws: tuple[Raw, ...], into: Struct) -> None:
+        lasts = self._last.get(place, fields.nothing)
+        settled = self._settled.get(place)
         extra: Extra | None = None
-        for name, raw in zip(fields.names, fields.get(into), strict=False):
-            if not raw:
+        is_quiet = True
+        size = 0
+        for name, raw, last in zip(fields.names, raws, lasts, strict=False):
+            if not raw or raw == _NULL:
                 continue
-            text = bytes(raw)
-            known = last.get(name)
-            if known is not None and known.text == text:
-                if known.settles is None:
-                    known.settles = self._settles(place, name, text)
-                if known.settles:
+            size += len(raw)
+            if name in _NOT_MERGED and not _is_merged(name, bytes(raw), into):
+                is_quiet = False
+                continue
+            if raw == last:
+                if settled is None:
+                    settled = self._settled[place] = {}
+                if name not in settled:
+                    settled[name] = self._settles(place, name, raw)
+                if settled[name]:
                     continue
-            elif text == b"null" or (name in _NOT_MERGED and not _is_merged(name, text, into)):
-                continue
-            elif len(text) <= _LONGEST_REMEMBERED:
-                last[name] = _Known(text)
-            else:
-                last.pop(name, None)
+            elif settled:
+                settled.pop(name, None)
+            value = _decode_value(raw)
+            if type(value) is dict or type(value) is list:
+                _check_depth(value, bytes(raw))
             if extra is None:
                 extra = Extra()
-            extra[name] = _value(text)
+            extra[name] = value
+        if size > _LONGEST_REMEMBERED:
+            raws = fields.nothing
+            is_quiet = False
+        elif size > _SHORTEST_COPIED:
+            raws = tuple([raw.copy() for raw in raws])  # without the chunk that it is part of
+        self._last[place] = raws
         if extra is not None:
             into.extra = extra  # type: ignore[attr-defined]  # every level has it
+            self._quiet.pop(place, None)
+        elif is_quiet:
+            self._quiet[place] = raws
 
-    def _settles(self, place: _Place, name: str, text: bytes) -> bool:
+    def _settles(self, place: _Place, name: str, raw: Raw) -> bool:
         """Tell whether a value makes no difference when it comes again."""
-        kind, _ = place
-        if kind is ToolCallFragment:
+        kind = place % 8
+        if kind == _CALL:
             return False  # of which call it was is not known here
         level = _RULES_OF.get(kind)
-        return level is None or self._levels[level].settles(name, _decode_value(text))
-
-
-class _Known(Struct, gc=False):
-    """The last value of a field, and whether it settles, once that was asked."""
-
-    text: bytes
-    settles: bool | None = None
+        return level is None or self._levels[level].settles(name, _decode_value(raw))
 
 
 def _is_merged(name: str, text: bytes, into: Struct) -> bool:
     """Tell whether a field that may be more is one to merge; if it is content, read it."""
+    if name == "message" and isinstance(into, Choice):
+        if into.delta is None:
+            raise ValueError("a message in place of a delta")
+        # Perplexity's, beside a delta, is dropped; but its bytes are judged like all others.
+        text.decode()
+        return False
     if name == "content" and isinstance(into, Delta):
         if text.startswith(b'"'):
             into.content = _decode_text(text)
@@ -391,12 +452,6 @@ def _is_merged(name: str, text: bytes, into: Struct) -> bool:
             raise ValueError("moderation is an object")
         into.moderation = Extra(moderation)
         return False
-    if name == "message" and isinstance(into, Choice):
-        if into.delta is None:
-            raise ValueError("a message in place of a delta")
-        # Perplexity's, beside a delta, is dropped; but its bytes are judged like all others.
-        text.decode()
-        return False
     if name == "error" and isinstance(into, Chunk):
         raise ValueError("an error of the server's")
     return True
@@ -411,8 +466,12 @@ def _listed(text: bytes) -> list[object]:
 
 def _value(text: bytes) -> object:
     value: object = _decode_value(text)
+    _check_depth(value, text)
+    return value
+
+
+def _check_depth(value: object, text: bytes) -> None:
     if text.count(b"{") + text.count(b"[") > _MOST_BRACKETS and exceeds_depth(
         value, _MOST_BRACKETS
     ):
         raise ValueError("nested too deep to be taken without counting")
-    return value

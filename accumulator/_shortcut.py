@@ -2,7 +2,7 @@
 
 From chunk to chunk of a stream only a few values change. What is the same was applied before, and
 once more changes nothing: that is asked for when a template is learnt, and asked again (`forget`)
-after anything else was applied in between. What changes is appended where it belongs.
+after anything else was applied in between. What changes is merged where it belongs.
 
 Whatever is refused goes the plain way. So a template can make a stream faster, but it cannot make
 an answer another one; SPEC law 6 holds that over every stream the tests have.
@@ -10,25 +10,27 @@ an answer another one; SPEC law 6 holds that over every stream the tests have.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from io import BytesIO
 from typing import cast
 
 import msgspec
 
+from ._learning import learn_template, the_change
+from ._objects import ObjectTemplate, learn_object_template
 from ._reduce import Reducer, TokensState
 from ._schema import ChunkDecoder
-from ._template import Template, learn_template, the_change
-from ._text import Text, holds_half
-from ._wire import Chunk, TokenLogprob, UnreadTokens
+from ._sse import EventParser
+from ._template import Columns, Template
+from ._text import COMPACT_AT, Text
+from ._wire import Chunk, CompletionTokensDetails, TokenLogprob, Usage
 
 __all__ = ["Shortcut"]
 
 _LONGEST_BACKOFF = 256  # reads
 _MOST_MISSES = 3  # calls that take turns are known as such after two
+_SHORT = 16384  # bytes that wait and may be copied with every read
 _LF, _CR = 10, 13
-Fields = dict[str, object]
-_CONSTANTS = (str, int, type(None))
 _decode_string = msgspec.json.Decoder(str).decode
 
 
@@ -40,81 +42,122 @@ class Shortcut:
         "_calls_seen",
         "_decoder",
         "_misses",
+        "_most_pending",
         "_reducer",
+        "_single",
         "_template",
         "_text",
         "_texts",
         "_tokens",
+        "_vendor_seen",
         "_waits",
         "object",
         "ready",
-        "single",
     )
 
-    def __init__(self, reducer: Reducer, decoder: ChunkDecoder) -> None:
+    def __init__(self, reducer: Reducer, decoder: ChunkDecoder, most_pending: float) -> None:
         self._reducer = reducer
         self._decoder = decoder
+        self._most_pending = most_pending  # bytes; of a longer read each event is to be looked at
         self._template: Template | None = None
         self._text: Text | None = None  # where the fragments go, if it is one text
         self._tokens: TokensState | None = None
         self._texts: dict[object, Text] = {}  # where they go if not, as they are met
         self._calls_seen: frozenset[int] = frozenset()
+        self._vendor_seen: str | None = None  # a field that brought a value in the last chunk
         self._waits = 0  # how many more reads to go by before learning again
         self._backoff = 1
         self._misses = 0  # reads in a row whose first event did not fit
+        self._single = False  # the template has one gap, for one text
         self.object: ObjectTemplate | None = None
         self.ready = False  # there is a template, and nothing else was applied since it held
-        self.single = False  # and it has one gap, so that `take_one` can be tried
 
     def forget(self) -> None:
         """Something else was applied: what the templates take for known may have changed."""
-        self.ready = self.single = False
+        self.ready = False
         self.object = None
 
     def _give_up(self) -> None:
         """Learn later, and later still each time that what was learnt was of no use."""
-        self.ready = self.single = False
+        self.ready = False
         self._waits = self._backoff
         self._backoff = min(2 * self._backoff, _LONGEST_BACKOFF)
 
     # --- bytes ---
 
-    def take_one(self, data: bytes) -> bool:
-        """Apply a read that is one event which fits; only if `single`."""
-        template, text = self._template, self._text
-        if template is None or text is None:
-            return False
-        head, end = template.head, template.end
-        cut = data[len(head) : -len(end)]
-        if (
-            not (data.startswith(head) and data.endswith(end))
-            or _LF in cut
-            or len(data) <= template.size
-        ):
-            return False
-        try:
-            text.append(_decode_string(b'"%b"' % cut))
-        except ValueError:
-            return False
-        return True
-
-    def take_read(self, data: bytes) -> tuple[int, int]:
-        """Apply a read of which all whole events fit; return how many they are, and how many
-        bytes. Only if `ready`.
+    def take_read(self, parser: EventParser, data: bytes) -> int:
+        """Apply a read of which all whole events fit, and leave the rest to wait in the parser;
+        return how many events they are, 0 if nothing was done. Only if `ready`.
         """
-        template = self._template
+        # One function for nearly all that happens in a long stream: a call takes as long as an
+        # event.
+        template = cast("Template", self._template)
+        size = parser.size
+        if size:
+            if size > _SHORT or _LF not in data:
+                return 0
+            data = b"".join((parser.pending, data))
+        elif self._single and data.startswith(template.head) and data.endswith(template.end):
+            # A read that is one event, by the look of it.
+            string = data[template.string]
+            if _LF not in string:
+                if not template.whole <= len(data) <= self._most_pending:
+                    return 0
+                try:
+                    fragment = _decode_string(string)
+                except ValueError:
+                    return 0
+                text = cast("Text", self._text)
+                text.fragments.append(fragment)
+                if len(text.fragments) >= COMPACT_AT:
+                    text.compact()
+                parser.taken += len(data)
+                parser.skip_lf = False
+                return 1
+        if len(data) > self._most_pending:
+            return 0
         lines = BytesIO(data).readlines()
         count = len(lines) >> 1
-        if template is None or not count:
-            return 0, 0
+        if not count:
+            return 0
         gap = template.gap
         cuts = [line[gap] for line in lines[: 2 * count : 2]]
-        if template.has_bare_gaps and _CR in b"".join(cuts):
-            return 0, 0
+        if template.has_bare_gaps and _CR in data and _CR in b"".join(cuts):
+            return 0
         body = b"".join((template.head, template.between.join(cuts), template.end))
         if not data.startswith(body):
-            return 0, 0
-        return (count, len(body)) if self._apply(template, cuts) else (0, 0)
+            return 0
+        if self._single:
+            if not self._add(cuts):
+                return 0
+            self._backoff, self._misses = 1, 0
+        elif not self._apply(template, cuts):
+            return 0
+        size = len(body)
+        parser.taken += size
+        parser.skip_lf = False
+        rest = parser.pending = data[size:]
+        parser.size = len(rest)
+        parser.has_cr = _CR in rest
+        return count
+
+    def _add(self, cuts: list[bytes]) -> bool:
+        """Add the fragments of a template with one gap, all or nothing."""
+        try:
+            # As one string, in a third of the time. What is put between two fragments, a control
+            # character that JSON allows, shows that none ends within an escape or a character.
+            fragment = _decode_string(b'"%b"' % b"\x7f".join(cuts))
+        except ValueError:
+            return False
+        text = cast("Text", self._text)
+        if fragment.count("\x7f") >= len(cuts):  # theirs
+            columns = cast("Template", self._template).read(cuts)
+            if columns is None:
+                return False
+            text.extend(cast("list[str]", columns[0]))
+        else:
+            text.extend_utf8(fragment.encode().translate(None, b"\x7f"))
+        return True
 
     def take(self, lines: Sequence[bytes], line_end: bytes) -> tuple[int, int]:
         """Apply the events that fit, from the first on; return how many they are, and how many
@@ -148,18 +191,20 @@ class Shortcut:
         many = len(self._reducer.state.choices) > 1
         if the_change(chunk, many=many) is None:
             return
+        # A field that brings a value once is constant from then on, or nothing to learn from.
+        vendor = None if chunk.extra is None else next(iter(chunk.extra))
+        seen, self._vendor_seen = self._vendor_seen, vendor
+        if vendor is not None and seen != vendor:
+            return
         template = self._template
         if (
             template is None
             or not template.fits(line)
-            or template.read([line[template.gap]]) is None
+            or (vendor is not None and template.name != vendor)
+            or not template.reads(line[template.gap])
         ):
             template = learn_template(
-                line,
-                chunk,
-                self._decoder.peek,
-                many=many,
-                calls=self._calls_seen,
+                line, chunk, self._decoder.peek, many=many, calls=self._calls_seen
             )
             if template is None:
                 self._give_up()
@@ -169,7 +214,7 @@ class Shortcut:
             self._template = template
         self._text = self._tokens = None
         self._texts.clear()
-        if template.key is None:
+        if not template.keys:
             self._text = self._reducer.open_text(template.field, template.choice, template.call)
             if template.tokens is not None:
                 self._tokens = self._reducer.open_tokens(template.choice)
@@ -182,52 +227,70 @@ class Shortcut:
         if not self.ready:
             self._give_up()
             return
-        self.single = len(template.roles) == 1
+        self._single = template.width == 1
 
     def _apply(self, template: Template, cuts: list[bytes]) -> bool:
         """Apply what was cut out of lines that fit, all or nothing."""
-        taken = template.read(cuts)
-        if taken is None:
+        columns: Columns | None
+        unread = None
+        if template.tokens is None:
+            columns = template.read(cuts)
+        else:
+            columns, unread = template.read_tokens(cuts) or (None, None)
+        if columns is None:
             return False
-        rows, rows_text = taken
-        if template.key is not None:
-            if not self._apply_by_key(template, cast("list[tuple[object, ...]]", rows)):
+        usage = None
+        if template.counts:
+            usage = _usage_of(template, columns)
+            if usage is None:
+                return False
+        texts = cast("list[str]", columns[template.text])
+        if template.keys:
+            if not self._apply_by_key(template, columns, texts):
                 return False
         else:
-            text = cast("Text", self._text)
-            if len(template.roles) == 1:
-                text.extend(cast("list[str]", rows))
-            else:
-                place = template.text
-                text.extend([row[place] for row in cast("list[tuple[str, ...]]", rows)])
-            if self._tokens is not None and template.tokens is not None:
-                place = template.tokens
-                self._tokens.runs.append(UnreadTokens(rows_text, template.decode, place))
-                lists = cast("list[tuple[list[TokenLogprob], ...]]", rows)
-                self._tokens.count += sum([len(row[place]) for row in lists])
+            cast("Text", self._text).extend(texts)
+        if unread is not None and self._tokens is not None:
+            self._tokens.runs.append(unread)
+            lists = cast("Sequence[list[TokenLogprob]]", columns[unread.place])
+            self._tokens.count += sum(map(len, lists))
+        if usage is not None:
+            self._reducer.apply_usage(usage)
+        if template.vendor is not None and template.name is not None:
+            self._reducer.merge_into_chunk(template.name, columns[template.vendor])
+            self._decoder.forget()
         self._backoff = 1
         self._misses = 0
         return True
 
-    def _apply_by_key(self, template: Template, rows: list[tuple[object, ...]]) -> bool:
+    def _apply_by_key(self, template: Template, columns: Columns, fragments: list[str]) -> bool:
         """Add fragments of several choices or calls, each to its own text."""
-        key_of, place, texts = (
-            cast("Callable[[object], object]", template.key),
-            template.text,
-            self._texts,
+        places = template.keys
+        keys = (
+            cast("list[object]", columns[places[0]])
+            if len(places) == 1
+            else list(zip(*[columns[place] for place in places], strict=True))
         )
-        keys = list(map(key_of, rows))
-        brought: dict[object, list[str]] = {key: [] for key in keys}
-        for key in brought:
-            if key not in texts:
+        met = set(keys)
+        texts = self._texts
+        if not met <= texts.keys():
+            for key in dict.fromkeys(keys):
                 text = self._reducer.open_text(template.field, *template.address(key))
                 if text is None:
                     return False
                 texts[key] = text
-        for key, row in zip(keys, rows, strict=True):
-            brought[key].append(cast("str", row[place]))
-        for key, fragments in brought.items():
-            texts[key].extend(fragments)
+        period = len(met)
+        count = len(keys)
+        order = keys[:period]
+        if keys == (order * (count // period + 1))[:count]:
+            for place, key in enumerate(order):
+                texts[key].extend(fragments[place::period])
+        else:
+            brought: dict[object, list[str]] = {key: [] for key in order}
+            for key, fragment in zip(keys, fragments, strict=True):
+                brought.setdefault(key, []).append(fragment)
+            for key, own in brought.items():
+                texts[key].extend(own)
         if template.call is not None:
             for choice, call in dict(map(template.address, keys)).items():
                 self._reducer.set_last_call(choice, cast("int", call))
@@ -237,94 +300,19 @@ class Shortcut:
 
     def learn_object(self, value: object, chunk: Chunk, size: int) -> None:
         """Learn from an object that was read as a chunk, which was applied last."""
-        parts = _object_parts(value)
-        found = the_change(chunk, many=False)
-        if parts is None or found is None or found[1].logprobs is not None:
-            return
-        field, choice, fragment = found
-        text = self._reducer.open_text(field, choice.index or 0, None)
-        if text is None or fragment is not None or not self._reducer.state.model:
-            return
-        constant = [*parts[0].items(), *parts[1].items(), *parts[2].items()]
-        if type(parts[2].get(field)) is str and all(
-            type(value) in _CONSTANTS or name in ("choices", "delta") for name, value in constant
-        ):
-            self.object = ObjectTemplate(parts, field, size, text)
+        self.object = learn_object_template(value, chunk, size, self._reducer)
 
 
-class ObjectTemplate:
-    """An SDK's chunk object, or a mapping, without the one text that changes.
-
-    What stands around it is compared as it is: three dicts against the three of a chunk that was
-    read in full and applied.
-    """
-
-    __slots__ = ("_choice", "_chunk", "_created", "_delta", "_field", "_size", "_text")
-
-    def __init__(
-        self, parts: tuple[Fields, Fields, Fields], field: str, size: int, text: Text
-    ) -> None:
-        chunk, choice, delta = parts
-        self._chunk = {**chunk, "choices": None}
-        self._choice = {**choice, "delta": None}
-        self._delta = {**delta, field: None}
-        self._created = type(chunk.get("created"))
-        self._field = field
-        self._text = text
-        self._size = size - len(cast("str", delta[field]))
-
-    def take(self, chunk: object, room: float) -> int:
-        """Append the chunk's text, if nothing else is in it; return how many characters the chunk
-        holds, 0 if nothing was done or they are more than `room`.
-        """
-        parts = _object_parts(chunk)
-        if parts is None:
-            return 0
-        fields, choice, delta = parts
-        text = delta.get(self._field)
-        if type(text) is not str or holds_half(text):
-            return 0
-        # What changes is put in for the comparison, and taken out again: nothing of the caller's
-        # is kept.
-        self._chunk["choices"] = fields["choices"]
-        self._choice["delta"] = choice["delta"]
-        self._delta[self._field] = text
-        same = (
-            delta == self._delta
-            and choice == self._choice
-            and fields == self._chunk
-            # 1 == 1.0 == True, but not for a field that should be an integer.
-            and type(fields.get("created")) is self._created
-            and type(choice.get("index")) is int
-        )
-        self._chunk["choices"] = self._choice["delta"] = None
-        size = self._size + len(text)
-        if not same or size > room:
-            return 0
-        self._text.append(text)
-        return size
-
-
-def _object_parts(chunk: object) -> tuple[Fields, Fields, Fields] | None:
-    """Give the fields of a chunk, of its one choice and of its delta, if they are all there is."""
-    if type(chunk) is dict:
-        choices = chunk.get("choices")
-        if type(choices) is not list or len(choices) != 1 or type(choices[0]) is not dict:
+def _usage_of(template: Template, columns: Columns) -> Usage | None:
+    """Make a usage of the largest of each count; None if one is no integer."""
+    usage = Usage()
+    for name, place in template.counts:
+        column = columns[place]
+        if set(map(type, column)) != {int}:
             return None
-        delta = choices[0].get("delta")
-        return (chunk, choices[0], delta) if type(delta) is dict else None
-    try:
-        fields = chunk.__dict__
-        (choice,) = fields["choices"]
-        of_choice = choice.__dict__
-        delta = of_choice["delta"]
-        # pydantic keeps apart what a class has no field for.
-        if (
-            chunk.__pydantic_extra__  # type: ignore[attr-defined]  # an AttributeError is an answer
-            or choice.__pydantic_extra__
-            or delta.__pydantic_extra__
-        ):
-            return None
-        return fields, of_choice, delta.__dict__
-    except (AttributeError, LookupError, TypeError, ValueError):
-        return None
+        count = max(cast("Sequence[int]", column))
+        if name == "reasoning_tokens":
+            usage.completion_tokens_details = CompletionTokensDetails(reasoning_tokens=count)
+        else:
+            setattr(usage, name, count)
+    return usage

@@ -32,31 +32,34 @@ class Event(Struct, gc=False):
 
 
 class EventParser:
-    """Takes a body's bytes, cut anywhere, and gives the bytes of whole events."""
+    """Takes a body's bytes, cut anywhere, and gives the bytes of whole events.
 
-    __slots__ = ("_has_cr", "_pending", "_skip_lf", "_taken", "size", "start")
+    `_shortcut` moves it on by itself where it takes a read whole.
+    """
+
+    __slots__ = ("has_cr", "pending", "size", "skip_lf", "start", "taken")
 
     def __init__(self) -> None:
         # What waits, as it came; joined in a bytearray once it has come in several reads, because
         # a list would cost forty bytes for each read of two.
-        self._pending: bytes | bytearray = b""
-        self._has_cr = False  # whether what is pending has a CR
+        self.pending: bytes | bytearray = b""
+        self.has_cr = False  # whether what is pending has a CR
         self.start = 0  # the body's byte at which what was last taken starts
-        self._taken = 0  # and the one behind it
-        self._skip_lf = False  # the CR that ended the last event may be half of a CRLF
+        self.taken = 0  # and the one behind it
+        self.skip_lf = False  # the CR that ended the last event may be half of a CRLF
         self.size = 0  # bytes pending
 
     def take(self, data: bytes) -> bytes:
         """Take in the next bytes of the body; return all up to the last blank line."""
-        if self._skip_lf and data:
-            self._skip_lf = False
+        if self.skip_lf and data:
+            self.skip_lf = False
             if data[:1] == b"\n":
                 data = data[1:]
-                self._taken += 1
-        if self._has_cr or _CR in data:
+                self.taken += 1
+        if self.has_cr or _CR in data:
             return self._take_with_cr(data)
         if self.size:
-            pending = self._pending
+            pending = self.pending
             end = _end_of_events(data)
             if not end:
                 if data[:1] != b"\n" or not pending.endswith(b"\n"):
@@ -65,7 +68,7 @@ class EventParser:
                 end = 1
             end += self.size
             data = bytes(pending) + data
-            self._pending = b""
+            self.pending = b""
             self.size = 0
         else:
             end = _end_of_events(data)
@@ -75,68 +78,52 @@ class EventParser:
         return self._give(data)
 
     def _take_with_cr(self, data: bytes) -> bytes:
-        if self.size > _SHORT and not _BLANK_LINE.search(bytes(self._pending[-_WINDOW:]) + data):
+        if self.size > _SHORT and not _BLANK_LINE.search(bytes(self.pending[-_WINDOW:]) + data):
             self._wait(data)
             return b""
-        data = bytes(self._pending) + data
-        self._pending = b""
+        data = bytes(self.pending) + data
+        self.pending = b""
         self.size = 0
-        self._has_cr = False
+        self.has_cr = False
         end = _end_of_crlf_events(data)
         if end is None:
             end = 0
             for found in _BLANK_LINE.finditer(data):
                 end = found.end()
-        self._skip_lf = end == len(data) and data.endswith(b"\r")
+        self.skip_lf = end == len(data) and data.endswith(b"\r")
         if end < len(data):
             self._wait(data[end:])
         return self._give(data[:end])
 
     def _give(self, data: bytes) -> bytes:
-        start = self.start = self._taken
-        self._taken += len(data)
+        start = self.start = self.taken
+        self.taken += len(data)
         if start == 0 and data.startswith(_BOM):
             self.start = len(_BOM)
             return data[len(_BOM) :]
         return data
 
-    @property
-    def pending(self) -> bytes:
-        """What waits for its blank line."""
-        return bytes(self._pending)
-
-    def skip(self, data: bytes, size: int) -> None:
-        """Take `data`, of which so many bytes are whole events that need not be given back.
-
-        What was pending is part of it.
-        """
-        self._taken += size
-        self._skip_lf = False
-        rest = self._pending = data[size:]
-        self.size = len(rest)
-        self._has_cr = self.size > 0 and _CR in rest
-
     def close(self) -> Sequence[Event]:
         """Return the event, if any, that the body ended in without its blank line."""
-        rest = bytes(self._pending)
-        self._pending = b""
+        rest = bytes(self.pending)
+        self.pending = b""
         self.size = 0
-        if self._taken == 0 and rest.startswith(_BOM):
+        if self.taken == 0 and rest.startswith(_BOM):
             return _events(rest[3:], rest[3:].splitlines(), len(_BOM))
-        return _events(rest, rest.splitlines(), self._taken)
+        return _events(rest, rest.splitlines(), self.taken)
 
     def _wait(self, data: bytes) -> None:
         if not data:
             return
         if not self.size:
-            self._pending = data
-        elif type(self._pending) is bytearray:
-            self._pending += data
+            self.pending = data
+        elif type(self.pending) is bytearray:
+            self.pending += data
         else:
-            self._pending = bytearray(self._pending)
-            self._pending += data
+            self.pending = bytearray(self.pending)
+            self.pending += data
         self.size += len(data)
-        self._has_cr = self._has_cr or _CR in data
+        self.has_cr = self.has_cr or _CR in data
 
 
 def _end_of_events(data: bytes) -> int:

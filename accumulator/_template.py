@@ -1,19 +1,18 @@
 """Templates: the bytes of a chunk around the few values that change from chunk to chunk.
 
-A template is learnt from a line that was decoded in full: its bytes, cut at the gaps where the
-values stand. Lines that fit are then read as follows.
+A template is learnt from a line that was decoded in full (`_learning`): its bytes, cut at the gaps
+where the values stand. Lines that fit are then read as follows.
 
 1. Each is cut at the gaps' outer ends, and all are put together again from the cuts and the
    template. If that is not what came, byte for byte, nothing is taken.
-2. What was cut out is put together to one JSON array, a row an event, and decoded in one call, as
-   strictly as in a chunk: bad escapes, control characters or broken UTF-8 are refused there.
+2. What was cut out is put together to one JSON array and decoded in one call, as strictly as in a
+   chunk: bad escapes, control characters or broken UTF-8 are refused there.
 
-What a row means, and whether the constant part changes nothing, is `_shortcut`'s business.
+What the values mean, and whether the constant part changes nothing, is `_shortcut`'s business.
 """
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Sequence
 from operator import itemgetter
 from typing import cast
@@ -21,81 +20,84 @@ from typing import cast
 import msgspec
 from msgspec import Struct
 
-from ._wire import Choice, Chunk, Delta, TokenLogprob, ToolCallFragment
+from ._wire import TokenLogprob, UnreadTokens
 
-__all__ = ["Template", "learn_template", "roles_of", "rows_decoder", "the_change"]
+__all__ = ["COUNTS", "Columns", "Gap", "Template", "roles_of", "rows_decoder"]
 
-Decode = Callable[[bytes], Chunk]
+# Counts of usage that grow with every chunk of servers that send it in each.
+COUNTS = ("completion_tokens", "total_tokens", "reasoning_tokens")
+_STRINGS = ("text", "padding")
+_MOST_BRACKETS = 8  # of a value that is certainly not nested too deep
+_CR = 13
+Columns = Sequence[Sequence[object]]
 
-_TEXT_FIELDS = ("content", "reasoning", "reasoning_content", "refusal")
-_STRING = rb'"%s": ?"((?:[^"\\]|\\.)*)"'
-_INDEX = re.compile(rb'"index": ?([0-9]+)')
-_TOKENS = re.compile(rb'"content": ?\[')
-_PADDING = re.compile(_STRING % b"obfuscation")
-_STRINGS = {name: re.compile(_STRING % name.encode()) for name in (*_TEXT_FIELDS, "arguments")}
+_decode_value = msgspec.json.Decoder().decode
+_decode_texts = msgspec.json.Decoder(list[str]).decode
+_decode_mixed = msgspec.json.Decoder(list[int | str]).decode
 
 
 class Gap(Struct):
     """A place in a chunk's bytes where a value stands: a string without its quotes, a number, a
-    list.
+    list, any value.
     """
 
     start: int
     end: int
-    role: str  # "choice", "call", "text", "tokens" or "padding"
-
-
-_TYPES = {
-    "choice": int,
-    "call": int,
-    "text": str,
-    "padding": str,
-    "tokens": list[TokenLogprob],
-}
-_PROBES = {
-    "choice": b"4001",
-    "call": b"4002",
-    "text": b"probe",
-    "padding": b"probe",
-    "tokens": b'[{"token":"probe"}]',
-}
+    role: str  # "text", "choice", "call", "padding", "tokens", "vendor" or one of COUNTS
 
 
 class Template:
-    """A chunk's bytes around its gaps, and how to put the gaps of many together."""
+    """A chunk's bytes around its gaps, and how to read the gaps of many chunks together."""
 
     __slots__ = (
+        "_apart",
+        "_close",
+        "_decode",
         "_joints",
+        "_opening",
+        "_row_end",
         "between",
         "call",
         "choice",
-        "close",
-        "decode",
+        "counts",
+        "decode_rows",
         "end",
         "field",
         "gap",
         "has_bare_gaps",
         "head",
-        "key",
+        "keys",
         "line_end",
-        "opening",
+        "name",
         "roles",
-        "row_end",
         "size",
+        "string",
         "tail",
         "text",
         "tokens",
+        "vendor",
+        "whole",
+        "width",
     )
 
     def __init__(
-        self, line: bytes, gaps: Sequence[Gap], field: str, choice: int, call: int | None
+        self,
+        line: bytes,
+        gaps: Sequence[Gap],
+        field: str,
+        choice: int,
+        call: int | None,
+        name: str | None = None,
     ) -> None:
-        self.roles = [gap.role for gap in gaps]
-        self.text = self.roles.index("text")
-        self.tokens = self.roles.index("tokens") if "tokens" in self.roles else None
-        keys = [self.roles.index(role) for role in ("choice", "call") if role in self.roles]
+        roles = self.roles = [gap.role for gap in gaps]
+        self.width = len(gaps)
+        self.text = roles.index("text")
+        self.tokens = roles.index("tokens") if "tokens" in roles else None
+        self.vendor = roles.index("vendor") if "vendor" in roles else None
+        self.name = name  # of the vendor's field
+        self.counts = [(role, roles.index(role)) for role in COUNTS if role in roles]
         # What tells an event's text from those of others: the one index that changes, or both.
-        self.key = itemgetter(*keys) if keys else None
+        self.keys = [roles.index(role) for role in ("choice", "call") if role in roles]
         self.field = field
         self.choice = choice
         self.call = call
@@ -105,28 +107,30 @@ class Template:
         self.end = self.tail + self.line_end
         self.size = len(self.head) + len(self.tail)
         self.gap = slice(len(self.head), -len(self.tail))
+        # Of a whole event with one gap for a string: its bytes, and where that is with its quotes.
+        self.whole = len(self.head) + len(self.end)
+        self.string = slice(len(self.head) - 1, 1 - len(self.end))
         self.between = self.end + self.head
-        quotes = [b'"' if _TYPES[role] is str else b"" for role in self.roles]
+        quotes = [b'"' if role in _STRINGS else b"" for role in roles]
         # A CR ends a line, and is a blank between tokens.
         self.has_bare_gaps = b"" in quotes
-        # Between two gaps of an event: the bytes there, and what stands for them in a row. What was
-        # cut out holds no newline, and no JSON string does: so one in each separator proves that it
-        # separates, and was not swallowed by a string whose end an event left open.
-        self._joints = [
-            (line[a.end : b.start], close + b",\n" + opening)
-            for a, b, close, opening in zip(gaps, gaps[1:], quotes, quotes[1:], strict=False)
-        ]
-        brackets = (b"[", b"]") if len(gaps) > 1 else (b"", b"")
-        self.opening = b"[" + brackets[0] + quotes[0]
-        self.close = quotes[-1] + brackets[1] + b"]"
-        self.row_end = quotes[-1] + brackets[1] + b",\n" + brackets[0] + quotes[0]
-        self.decode = rows_decoder(tuple(self.roles))
-
-    @property
-    def is_clear(self) -> bool:
-        """Whether no two of its joints are written alike in a row."""
-        instead = [row for _, row in self._joints]
-        return len(set(instead)) == len(instead)
+        # Between two gaps of an event: the bytes there, what stands for them among the values, and
+        # how much shorter that is. What was cut out holds no newline, and no JSON string does: so
+        # one in each separator proves that it separates, and was not swallowed by a string whose
+        # end an event left open.
+        self._joints: list[tuple[bytes, bytes, int]] = []
+        for a, b, close, opening in zip(gaps, gaps[1:], quotes, quotes[1:], strict=False):
+            joint, instead = line[a.end : b.start], close + b",\n" + opening
+            self._joints.append((joint, instead, len(joint) - len(instead)))
+        # Joints that are written alike could be taken for one another, and an array or object that
+        # an event left open swallows any separator: then each event's gaps are looked for in turn.
+        self._apart = self.vendor is not None or len({i for _, i, _ in self._joints}) < len(
+            self._joints
+        )
+        self._opening, self._close = b"[" + quotes[0], quotes[-1] + b"]"
+        self._row_end = quotes[-1] + b",\n" + quotes[0]
+        self.decode_rows = None if self.tokens is None else rows_decoder(tuple(roles))
+        self._decode = _decode_mixed if self.has_bare_gaps else _decode_texts
 
     def address(self, key: object) -> tuple[int, int | None]:
         """Give the indices of choice and call that a key stands for."""
@@ -141,198 +145,123 @@ class Template:
             line.startswith(self.head)
             and line.endswith(self.tail)
             and len(line) >= self.size
-            and all(joint in line for joint, _ in self._joints)
+            and all(joint in line for joint, _, _ in self._joints)
         )
 
-    def read(self, cuts: list[bytes]) -> tuple[list[object], bytes] | None:
-        """Give a row of values for each cut, and the JSON of all; None unless all can be read."""
-        joints = self._joints
-        if not joints:
-            rows_text = b"%b%b%b" % (self.opening, self.row_end.join(cuts), self.close)
-        else:
-            count = len(cuts)
-            if self.tokens is not None:
-                # Long lists, in which the first joint need not be looked for.
-                (joint, instead), *joints = joints
-                whole = sum(map(len, cuts))
-                cuts = [cut.replace(joint, instead, 1) for cut in cuts]
-                if whole - sum(map(len, cuts)) != (len(joint) - len(instead)) * count:
-                    return None
-            rows_text = self.row_end.join(cuts)
-            for joint, instead in joints:
-                before = len(rows_text)
-                rows_text = rows_text.replace(joint, instead)
-                if before - len(rows_text) != (len(joint) - len(instead)) * count:
-                    return None
-            rows_text = b"%b%b%b" % (self.opening, rows_text, self.close)
+    def reads(self, cut: bytes) -> bool:
+        """Tell whether what was cut out of a line can be read."""
+        read = self.read if self.tokens is None else self.read_tokens
+        return read([cut]) is not None
+
+    def read(self, cuts: list[bytes]) -> Columns | None:
+        """Give the values of each gap, an event a value; None unless all can be read.
+
+        Not for templates with tokens.
+        """
+        if self._apart:
+            return self._read_apart(cuts)
+        text = self._row_end.join(cuts)
+        count, width = len(cuts), self.width
+        for joint, instead, less in self._joints:
+            before = len(text)
+            text = text.replace(joint, instead)
+            if before - len(text) != less * count:
+                return None
         try:
-            rows = self.decode(rows_text)
+            values = self._decode(b"%b%b%b" % (self._opening, text, self._close))
+        except ValueError:
+            return None
+        if len(values) != count * width:
+            return None
+        return [values] if width == 1 else [values[i::width] for i in range(width)]
+
+    def _read_apart(self, cuts: list[bytes]) -> Columns | None:
+        columns: list[Sequence[object]] = []
+        rest = cuts
+        for joint, _, _ in self._joints:
+            parts = [cut.partition(joint) for cut in rest]
+            if not all(map(itemgetter(1), parts)):
+                return None
+            columns.append(list(map(itemgetter(0), parts)))
+            rest = list(map(itemgetter(2), parts))
+        columns.append(rest)
+        try:
+            for place, (role, column) in enumerate(zip(self.roles, columns, strict=True)):
+                parts_of = cast("list[bytes]", column)
+                if role == "vendor":
+                    columns[place] = [_read_value(part) for part in parts_of]
+                    continue
+                quote = b'"' if role in _STRINGS else b""
+                decode = _decode_texts if quote else _decode_mixed
+                separator = quote + b",\n" + quote
+                columns[place] = decode(b"[%b%b%b]" % (quote, separator.join(parts_of), quote))
+                if len(columns[place]) != len(cuts):
+                    return None
         except (ValueError, RecursionError):
             return None
-        return (rows, rows_text) if len(rows) == len(cuts) else None
+        return columns
+
+    def read_tokens(self, cuts: list[bytes]) -> tuple[Columns, UnreadTokens] | None:
+        """Do as `read`, for a template with tokens, and give the tokens as they are kept, too."""
+        decode, place = self.decode_rows, self.tokens
+        if decode is None or place is None:
+            return None
+        first, instead, _ = self._joints[0]
+        row_end = self._close + b",\n" + self._opening
+        parts: list[bytes] = []
+        for cut in cuts:
+            # Long lists, in which the first joint need not be looked for.
+            text, found, rest = cut.partition(first)
+            if not found:
+                return None
+            parts += (row_end, text, instead, rest)
+        parts[0] = b"[" + self._opening
+        parts.append(self._close + b"]")
+        rows_text = b"".join(parts)
+        for joint, instead, less in self._joints[1:]:
+            before = len(rows_text)
+            rows_text = rows_text.replace(joint, instead)
+            if before - len(rows_text) != less * len(cuts):
+                return None
+        try:
+            rows = cast("list[tuple[object, ...]]", decode(rows_text))
+        except (ValueError, RecursionError):
+            return None
+        if len(rows) != len(cuts):
+            return None
+        return list(zip(*rows, strict=True)), UnreadTokens(rows_text, decode, place)
+
+    @property
+    def is_usable(self) -> bool:
+        """Whether events that fit can be read without taking one gap for another."""
+        if any(less <= 0 for _, _, less in self._joints):
+            return False
+        # A list of tokens is only looked for behind its text, and nothing is read apart beside it.
+        return self.tokens is None or (self.roles[:2] == ["text", "tokens"] and not self._apart)
+
+
+def _read_value(text: bytes) -> object:
+    if text.count(b"{") + text.count(b"[") > _MOST_BRACKETS:
+        raise ValueError("perhaps nested too deep")
+    return _decode_value(text)
 
 
 _decoders: dict[tuple[str, ...], Callable[[bytes], list[object]]] = {}
 
 
 def rows_decoder(roles: tuple[str, ...]) -> Callable[[bytes], list[object]]:
-    """Give the decoder of rows whose columns have these roles. Raises KeyError for unknown ones."""
+    """Give the decoder of rows whose columns have these roles."""
     if roles not in _decoders:
-        types = tuple(_TYPES[role] for role in roles)
-        row = types[0] if len(types) == 1 else tuple[types]  # type: ignore[valid-type]
-        _decoders[roles] = msgspec.json.Decoder(list[row]).decode  # type: ignore[valid-type]
+        types = tuple(
+            list[TokenLogprob] if role == "tokens" else str if role in _STRINGS else int
+            for role in roles
+        )
+        row = tuple[types]  # type: ignore[valid-type]
+        decode: object = msgspec.json.Decoder(list[row]).decode
+        _decoders[roles] = cast("Callable[[bytes], list[object]]", decode)
     return _decoders[roles]
 
 
 def roles_of(decode: Callable[[bytes], list[object]]) -> tuple[str, ...]:
     """Give the roles that a decoder was made for."""
     return next(roles for roles, known in _decoders.items() if known == decode)
-
-
-# --- learning -----------------------------------------------------------------------------
-
-
-def learn_template(
-    line: bytes, chunk: Chunk, decode: Decode, *, many: bool, calls: frozenset[int]
-) -> Template | None:
-    """Learn from the line of a chunk, if all it brings is one text, and perhaps its logprobs.
-
-    `many` says that choices take turns, `calls` name calls that were seen to.
-    """
-    found = the_change(chunk, many=many)
-    if found is None:
-        return None
-    field, choice, fragment = found
-    gaps = [_one(_STRINGS[field], line, "text")]
-    if choice.logprobs is not None:
-        gaps.append(_list_gap(line, choice))
-    if chunk.obfuscation is not None or choice.obfuscation is not None:
-        gaps.append(_one(_PADDING, line, "padding"))
-    if None in gaps:
-        return None
-    indices = [Gap(*match.span(1), "") for match in _INDEX.finditer(line)]
-    orders: list[tuple[str, ...]] = [("choice",)]
-    several_calls = False
-    if fragment is not None:
-        # The choice's `index` stands before its delta or behind it, the call's within.
-        orders = [("choice", "call"), ("call", "choice")]
-        # Calls that come one after another are constant, those that take turns are not.
-        several_calls = fragment.index in calls
-    for order in orders:
-        if len(indices) != len(order):
-            return None
-        for gap, role in zip(indices, order, strict=True):
-            gap.role = role
-        wanted = [gap for gap in indices if (several_calls if gap.role == "call" else many)]
-        ordered = sorted([*cast("list[Gap]", gaps), *wanted], key=lambda gap: gap.start)
-        if _is_sound(line, ordered, field, decode):
-            call = None if fragment is None else fragment.index
-            template = Template(line, ordered, field, choice.index or 0, call)
-            # Joints that are written alike could be taken for one another, and a list of tokens is
-            # only looked for behind its text.
-            in_order = template.tokens is None or template.roles[:2] == ["text", "tokens"]
-            return template if template.is_clear and in_order else None
-    return None
-
-
-def the_change(chunk: Chunk, *, many: bool) -> tuple[str, Choice, ToolCallFragment | None] | None:
-    """Find the one text that a chunk brings; None if it brings more, or changes the state
-    otherwise.
-    """
-    if chunk.usage is not None or not chunk.choices or len(chunk.choices) != 1:
-        return None
-    choice = chunk.choices[0]
-    if chunk.extra is not None or chunk.moderation is not None or choice.extra is not None:
-        return None
-    delta = choice.delta
-    if delta is None or choice.index is None or choice.finish_reason or choice.usage is not None:
-        return None
-    if many and (delta.role is not None or choice.logprobs is not None):
-        return None  # another choice may have none yet
-    texts = [name for name in _TEXT_FIELDS if getattr(delta, name) is not None]
-    if delta.tool_calls and len(delta.tool_calls) == 1 and not texts and choice.logprobs is None:
-        fragment = delta.tool_calls[0]
-        function = fragment.function
-        if function is None or function.arguments is None or fragment.index is None:
-            return None
-        others = (fragment.id, fragment.type, fragment.custom, fragment.extra)
-        if any(other is not None for other in (*others, function.name, function.extra)):
-            return None
-        return ("arguments", choice, fragment) if _brings_only(delta, "tool_calls") else None
-    if len(texts) != 1 or not _brings_only(delta, texts[0]):
-        return None
-    if choice.logprobs is not None and (
-        not choice.logprobs.content
-        or choice.logprobs.refusal is not None
-        or choice.logprobs.extra is not None
-        or texts != ["content"]
-    ):
-        return None
-    return texts[0], choice, None
-
-
-_SILENT_FIELDS = tuple(name for name in Delta.__struct_fields__ if name != "role")
-
-
-def _brings_only(delta: Delta, field: str) -> bool:
-    return all(name == field or getattr(delta, name) is None for name in _SILENT_FIELDS)
-
-
-def _one(pattern: re.Pattern[bytes], line: bytes, role: str) -> Gap | None:
-    found = list(pattern.finditer(line))
-    return Gap(*found[0].span(1), role) if len(found) == 1 else None
-
-
-class _RawLogprobs(Struct):
-    content: msgspec.Raw = msgspec.Raw(b"")
-
-
-class _RawChoice(Struct):
-    logprobs: _RawLogprobs
-
-
-class _RawChunk(Struct):
-    choices: list[_RawChoice]
-
-
-def _list_gap(line: bytes, choice: Choice) -> Gap | None:
-    found = list(_TOKENS.finditer(line))
-    if len(found) != 1:
-        return None
-    raw = bytes(msgspec.json.decode(line[6:], type=_RawChunk).choices[0].logprobs.content)
-    start = found[0].end() - 1
-    return Gap(start, start + len(raw), "tokens") if line.startswith(raw, start) else None
-
-
-def _is_sound(line: bytes, gaps: Sequence[Gap], field: str, decode: Decode) -> bool:
-    """Try a template: other values at its gaps must be read as those values at their places."""
-    probe, end = b"", 0
-    for gap in gaps:
-        probe += line[end : gap.start] + _PROBES[gap.role]
-        end = gap.end
-    try:
-        read = decode((probe + line[end:])[6:])
-        expected = decode(line[6:])
-    except ValueError:
-        return False
-    choice = (expected.choices or [])[0]
-    delta = choice.delta or Delta()
-    for gap in gaps:
-        match gap.role:
-            case "choice":
-                choice.index = 4001
-            case "tokens" if choice.logprobs is not None:
-                choice.logprobs.content = [TokenLogprob(token="probe")]
-            case "padding" if expected.obfuscation is not None:
-                expected.obfuscation = "probe"
-            case "padding":
-                choice.obfuscation = "probe"
-            case "call" if delta.tool_calls:
-                delta.tool_calls[0].index = 4002
-            case "text" if field == "arguments" and delta.tool_calls:
-                function = delta.tool_calls[0].function
-                if function is not None:
-                    function.arguments = "probe"
-            case "text":
-                setattr(delta, field, "probe")
-    return read == expected

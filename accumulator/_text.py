@@ -9,7 +9,7 @@ __all__ = ["COMPACT_AT", "Text", "heal", "healed", "holds_half"]
 # Few enough that the fragments' own overhead stays under a kilobyte, enough that joining them is
 # cheap.
 COMPACT_AT = 16
-_LONG = 256  # characters of one fragment that is no longer small beside its overhead
+_FEW = 8  # fragments that are not worth to be joined before the others are
 
 
 class Text:
@@ -37,10 +37,20 @@ class Text:
 
     def extend(self, fragments: list[str]) -> None:
         """Add fragments as `append` does one."""
-        fragment = "".join(fragments)
-        self.fragments.append(fragment)
-        if len(self.fragments) >= COMPACT_AT or len(fragment) > _LONG:
+        if len(fragments) < _FEW:
+            self.fragments += fragments
+            if len(self.fragments) >= COMPACT_AT:
+                self.compact()
+        else:
+            self.extend_utf8("".join(fragments).encode())
+
+    def extend_utf8(self, fragment: bytes) -> None:
+        """Add a fragment that is valid UTF-8."""
+        if self.fragments:
             self.compact()
+        if self._unseen is None:
+            self._unseen = bytearray()
+        self._unseen += fragment
 
     def compact(self) -> None:
         """Join the fragments."""

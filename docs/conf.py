@@ -13,12 +13,15 @@ author = "The accumulator authors"
 release = metadata.version("chunk-accumulator")
 version = release.partition(".dev")[0]
 
-extensions = ["myst_parser", "sphinx.ext.autodoc", "tables"]
+extensions = ["myst_parser", "sphinx.ext.autodoc", "docstrings", "tables"]
 myst_enable_extensions = ["colon_fence"]
 myst_heading_anchors = 3
 
 # In docstrings a name in backticks is code; where it is a documented name, also a link to it.
 default_role = "py:obj"
+autodoc_mock_imports = ["pyarrow", "pyspark", "pandas"]
+# As the source has it; the union of all events, written out, fills a screen.
+autodoc_type_aliases = {"Event": "Event", "StreamEvent": "Event"}
 autodoc_member_order = "bysource"
 autodoc_preserve_defaults = True
 autodoc_typehints_format = "short"

@@ -97,7 +97,12 @@ def _check_prefix(part: ChatCompletion, whole: ChatCompletion) -> None:
 
 def _outcome(acc: Accumulator) -> tuple[object, ...]:
     problems = [(p.kind, p.message, p.event, p.offset, p.path) for p in acc.problems]
-    return json.dumps(acc.snapshot().to_dict()), acc.status, problems, acc.problem_counts
+    return (
+        json.dumps(acc.snapshot().to_dict(), sort_keys=True),
+        acc.status,
+        problems,
+        acc.problem_counts,
+    )
 
 
 if __name__ == "__main__":

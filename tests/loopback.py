@@ -5,7 +5,7 @@ from __future__ import annotations
 import http.server
 import threading
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 # Takes the request's body; gives the content type and the answer's body in pieces.
 Answer = Callable[[bytes], tuple[str, Iterable[bytes]]]
@@ -22,9 +22,10 @@ def serving(answer: Answer) -> Iterator[str]:
             self.send_response(200)
             self.send_header("Content-Type", kind)
             self.end_headers()
-            for piece in pieces:
-                self.wfile.write(piece)
-                self.wfile.flush()
+            with suppress(ConnectionError):  # the client may have enough before the end
+                for piece in pieces:
+                    self.wfile.write(piece)
+                    self.wfile.flush()
 
         def log_message(self, format: str, *args: object) -> None:
             pass

@@ -31,9 +31,10 @@ from accumulator import (
 )
 from accumulator._accumulator import Accumulator as Holder
 from accumulator._checkpoint import LogFields, ParserFields, ScanFields, StreamFields
+from accumulator._fields import FieldMerger, IndexedList
 from accumulator._intake import Intake
 from accumulator._problems import ProblemLog
-from accumulator._reduce import IndexedList, Reducer
+from accumulator._reduce import Reducer
 from accumulator._sse import Event, EventParser
 from accumulator._text import Text
 from accumulator.errors import Problem
@@ -53,7 +54,8 @@ KNOWN = {
     ProblemLog: {*LogFields.__struct_fields__, "problems", "met", "run", "tell", "_strict"},
     EventParser: set(ParserFields.__struct_fields__),
     JsonScan: set(ScanFields.__struct_fields__),
-    Reducer: {"state", "reading", "_halved", "_careful", "_levels", "_limits", "_report"},
+    Reducer: {"state", "reading", "_limits"},
+    FieldMerger: {"_halved", "_careful", "_levels", "_report"},
     Text: {"_seen", "_unseen", "fragments", "half"},
     IndexedList: {"entries", "places"},
 }

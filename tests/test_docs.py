@@ -1,13 +1,16 @@
 """The documentation keeps its word: every Python block of every page runs, in the page's order.
 
-A page's blocks share their names, as they do for a reader who types them in. An `output` block is
-what the Python block, or the shell command, above it prints. A page is skipped where a package is
-not installed that a line `<!-- needs: NAME -->` in it names; such a line right above a block is for
-that block alone.
+A page's blocks share their names, as they do for a reader who types them in; `await` may stand
+outside of any function, as in `python -m asyncio`. An `output` block is what the Python block, or
+the shell command, above it prints. A page is skipped where a package is not installed that a line
+`<!-- needs: NAME -->` in it names; such a line right above a block is for that block alone.
+`<!-- not run: WHY -->` right above a block is for what no test machine has, such as a cluster.
 """
 
 from __future__ import annotations
 
+import ast
+import asyncio
 import contextlib
 import importlib.util
 import inspect
@@ -15,24 +18,27 @@ import io
 import re
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Coroutine, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 from openai_played import playing
+from serving import drop_connections, heavy
 
 import accumulator
 
 ROOT = Path(__file__).resolve().parents[1]
 DOCS = ROOT / "docs"
 _BLOCK = re.compile(
-    r"(?:^<!-- needs: (?P<needs>[\w., ]+) -->\n)?"
+    r"(?:^<!-- (?:needs: (?P<needs>[\w., ]+)|not run: (?P<why>[^\n]+)) -->\n)?"
     r"^(?P<fence>```+)(?P<kind>\w+)\n(?P<code>.*?)^(?P=fence)$"
     r"(?:\n+^(?P=fence)output\n(?P<output>.*?)^(?P=fence)$)?",
     re.M | re.S,
 )
 _NEEDS = re.compile(r"^<!-- needs: ([\w., ]+) -->\n\n", re.M)
+# Clients that warn of themselves, and leave connections open.
+_HEAVY = {"litellm", "any_llm"}
 
 
 @dataclass(frozen=True)
@@ -43,6 +49,7 @@ class Block:
     code: str
     output: str | None
     needs: tuple[str, ...]
+    runs: bool
     line: int
 
 
@@ -50,7 +57,12 @@ def blocks_of(page: str) -> Iterator[Block]:
     for found in _BLOCK.finditer(page):
         line = page.count("\n", 0, found.start("code")) + 1
         yield Block(
-            found["kind"], found["code"], found["output"], names(found["needs"] or ""), line
+            kind=found["kind"],
+            code=found["code"],
+            output=found["output"],
+            needs=names(found["needs"] or ""),
+            runs=found["why"] is None,
+            line=line,
         )
 
 
@@ -59,14 +71,19 @@ def names(listed: str) -> tuple[str, ...]:
 
 
 def is_there(package: str) -> bool:
-    return importlib.util.find_spec(package) is not None
+    try:
+        return importlib.util.find_spec(package) is not None
+    except ModuleNotFoundError:  # a package's own package
+        return False
 
 
 PAGES = {
     str(path.relative_to(DOCS)): path
     for path in sorted(DOCS.rglob("*.md"))
-    if any(block.kind in ("python", "sh") for block in blocks_of(path.read_text("utf-8")))
-    and path.name != "use-it-with.md"  # whose examples run in test_use_it_with.py, by sections
+    if any(
+        block.runs and (block.kind == "python" or block.output is not None)
+        for block in blocks_of(path.read_text("utf-8"))
+    )
 }
 
 
@@ -80,7 +97,10 @@ def openai_in_the_environment(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]
 
 
 def test_there_are_pages_with_examples() -> None:
-    assert {"index.md", "raw-http.md", "openai-sdk.md"} <= set(PAGES)
+    pages = (
+        "index raw-http openai-sdk gateway tracing typed-events typed-arguments caches checkpoints"
+    )
+    assert {f"{page}.md" for page in pages.split()} <= set(PAGES)
 
 
 @pytest.mark.usefixtures("openai_in_the_environment")
@@ -97,17 +117,37 @@ def test_examples_run_and_print_what_the_page_says(
     tmp_path.joinpath("tests").symlink_to(ROOT / "tests")
     known: dict[str, object] = {"__name__": "__main__"}
     for block in blocks_of(page):
-        if not all(map(is_there, block.needs)):
+        if not block.runs or not all(map(is_there, block.needs)):
             continue
         if block.kind == "python":
-            # With lines before it, so that a traceback has those of the page.
-            code = compile("\n" * (block.line - 1) + block.code, str(path), "exec")
             with contextlib.redirect_stdout(io.StringIO()) as out:
-                exec(code, known)
+                run(block, path, known)
             if block.output is not None:
                 assert out.getvalue() == block.output, f"{path.name}, line {block.line}"
         elif block.kind == "sh" and block.output is not None:
             assert printed_by(block.code) == block.output, f"{path.name}, line {block.line}"
+
+
+def run(block: Block, path: Path, known: dict[str, object]) -> None:
+    # With lines before it, so that a traceback has those of the page.
+    code = compile(
+        "\n" * (block.line - 1) + block.code,
+        str(path),
+        "exec",
+        flags=ast.PyCF_ALLOW_TOP_LEVEL_AWAIT,
+    )
+    with contextlib.ExitStack() as stack:
+        for package in _HEAVY.intersection(block.needs):
+            stack.enter_context(heavy(package))
+        running = eval(code, known)
+        if inspect.iscoroutine(running):
+            asyncio.run(ran(running, _HEAVY.intersection(block.needs)))
+
+
+async def ran(running: Coroutine[object, object, object], clients: set[str]) -> None:
+    await running
+    if clients:
+        await drop_connections()
 
 
 def printed_by(commands: str) -> str:
@@ -122,12 +162,37 @@ def printed_by(commands: str) -> str:
 def test_signatures_that_the_reference_spells_out_are_those_of_the_functions() -> None:
     page = DOCS.joinpath("reference.md").read_text("utf-8")
     spelt = dict(re.findall(r"autofunction:: (\w+)\((.*)\)$", page, re.M))
-    assert set(spelt) == {"accumulate", "wrap"}
+    # `accumulate` takes the keywords of `wrap`, and has one name for all of them.
+    functions: dict[str, Callable[..., object]] = {
+        "accumulate": accumulator.wrap,
+        "wrap": accumulator.wrap,
+        "iter_events": accumulator.iter_events,
+    }
+    assert set(spelt) == set(functions)
     for name, parameters in spelt.items():
-        found = list(inspect.signature(getattr(accumulator, name)).parameters)
-        if found[-1] == "options":  # the keywords of `wrap`
-            found[1:] = list(inspect.signature(accumulator.wrap).parameters)[1:]
-        assert re.findall(r"(?:^|, )(\w+)", parameters) == found
+        found = inspect.signature(functions[name]).parameters.values()
+        keywords = [f"{each.name}={default_of(each)}" for each in found if each.name != "stream"]
+        expected = ["stream", "*", *keywords]
+        assert parameters.split(", ") == expected
+
+
+def default_of(parameter: inspect.Parameter) -> str:
+    named = {"rules": "DEFAULT_RULES", "limits": "DEFAULT_LIMITS"}
+    return named.get(parameter.name) or repr(parameter.default).replace("'", '"')
+
+
+def test_every_client_has_its_section() -> None:
+    page = DOCS.joinpath("use-it-with.md").read_text("utf-8")
+    clients = "openai litellm any-llm httpx httpx2 requests aiohttp urllib3"
+    assert set(clients.split()) <= set(re.findall(r"^## (.+)$", page, re.M))
+
+
+def test_the_reference_has_every_public_name() -> None:
+    page = DOCS.joinpath("reference.md").read_text("utf-8")
+    documented = {
+        name.rpartition(".")[2] for name in re.findall(r"^\.\. \w+(?::\w+)?:: ([\w.]+)", page, re.M)
+    }
+    assert set(accumulator.__all__) <= documented
 
 
 def test_cases_that_the_pages_name_are_there() -> None:

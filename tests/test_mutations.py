@@ -237,6 +237,7 @@ DAMAGES: dict[str, tuple[Damage, str]] = {
 
 
 @pytest.mark.parametrize(("damage", "kind"), DAMAGES.values(), ids=DAMAGES)
+@pytest.mark.usefixtures("corpus")  # no recording that ships with the tests is plain
 @given(data=st.data(), name=plain_names)
 def test_damage_to_one_choice_is_on_record_and_leaves_the_other_alone(
     damage: Damage, kind: str, data: st.DataObject, name: str
@@ -260,6 +261,7 @@ def test_damage_to_one_choice_is_on_record_and_leaves_the_other_alone(
             assert (kind, place + 1, len(joined(stream[:place]))) in known
 
 
+@pytest.mark.usefixtures("corpus")  # no recording that ships with the tests is plain
 @given(st.data(), plain_names)
 def test_events_of_one_choice_lost_repeated_or_moved_leave_the_other_alone(
     data: st.DataObject, name: str

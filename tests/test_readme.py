@@ -54,4 +54,6 @@ def test_the_python_lines_run_as_they_stand(url: str, capsys: pytest.CaptureFixt
             },
         ]
     }
-    assert len(capsys.readouterr().out.splitlines()) == 14
+    *printed, told = capsys.readouterr().out.splitlines()
+    assert len(printed) == 14
+    assert told == "Let me see how warm it is in Zürich and in 東京 … 🌤️"

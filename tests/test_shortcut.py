@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from regular import ODD, REGULAR, STREAMS, event, text_chunk
 from strategies import TEXTS, cut
 
 from accumulator import Accumulator, LimitExceededError, Limits
@@ -18,8 +19,11 @@ from accumulator._wire import Chunk
 
 def outcome(body: Iterable[bytes], *, shortcut: bool = True) -> tuple[object, ...]:
     acc = Accumulator(shortcut=shortcut)
-    for data in body:
-        acc.feed_sse(data)
+    try:
+        for data in body:
+            acc.feed_sse(data)
+    except LimitExceededError as error:
+        return acc.snapshot(), str(error)
     acc.close()
     problems = [(p.kind, p.message, p.event, p.offset, p.path) for p in acc.problems]
     return acc.snapshot(), acc.status, problems, acc.problem_counts
@@ -29,81 +33,16 @@ def pieces(body: bytes, size: int) -> list[bytes]:
     return [body[i : i + size] for i in range(0, len(body), size)]
 
 
-def event(text: str | bytes) -> bytes:
-    return b"data: " + (text.encode() if isinstance(text, str) else text) + b"\n\n"
-
-
-ENVELOPE = (
-    '{"id":"chatcmpl-1","object":"chat.completion.chunk","created":1760000000,"model":"gpt-4o",'
-    '"service_tier":"default","system_fingerprint":"fp_1","choices":[%s],"usage":null%s}'
-)
-
-
-def text_chunk(text: str, index: int = 0, padding: str | None = None) -> str:
-    choice = (
-        f'{{"index":{index},"delta":{{"content":{json.dumps(text)}}},'
-        '"logprobs":null,"finish_reason":null}'
-    )
-    return ENVELOPE % (choice, "" if padding is None else f',"obfuscation":"{padding}"')
-
-
-def call_chunk(arguments: str, call: int, choice: int = 0) -> str:
-    fragment = f'{{"index":{call},"function":{{"arguments":{json.dumps(arguments)}}}}}'
-    return ENVELOPE % (
-        f'{{"index":{choice},"delta":{{"tool_calls":[{fragment}]}},'
-        '"logprobs":null,"finish_reason":null}',
-        "",
-    )
-
-
-def call_start(call: int) -> str:
-    fragment = (
-        f'{{"index":{call},"id":"call_{call}","type":"function",'
-        '"function":{"name":"f","arguments":""}}'
-    )
-    return ENVELOPE % (
-        f'{{"index":0,"delta":{{"tool_calls":[{fragment}]}},"logprobs":null,"finish_reason":null}}',
-        "",
-    )
-
-
-def token_chunk(text: str, logprob: float) -> str:
-    token = json.dumps({"token": text, "logprob": logprob, "bytes": None, "top_logprobs": []})
-    return ENVELOPE % (
-        f'{{"index":0,"delta":{{"content":{json.dumps(text)}}},'
-        f'"logprobs":{{"content":[{token}],"refusal":null}},"finish_reason":null}}',
-        "",
-    )
-
-
-# Streams that a template fits, of every kind, so that the shortcut is really taken.
-REGULAR: dict[str, list[str]] = {
-    "text": [text_chunk(f"word{i} ") for i in range(60)],
-    "text with escapes": [text_chunk('"é😀\\\n'[i % 5] * 3) for i in range(60)],
-    "padding": [text_chunk("a", padding="x" * (i % 7)) for i in range(60)],
-    "choices in turn": [text_chunk(f"w{i}", index=i % 4) for i in range(60)],
-    "choices and padding": [text_chunk("w", index=i % 3, padding="p" * (i % 5)) for i in range(60)],
-    "calls one after another": [
-        chunk
-        for call in range(3)
-        for chunk in [call_start(call), *(call_chunk(f'{{"{i}', call) for i in range(20))]
-    ],
-    "calls in turn": [
-        *(call_start(call) for call in range(3)),
-        *(call_chunk(f"{i}", i % 3) for i in range(60)),
-    ],
-    "logprobs": [token_chunk(f"t{i}", -i / 8) for i in range(60)],
-}
-
-
 def body_of(chunks: Iterable[str]) -> bytes:
     return b"".join(event(chunk) for chunk in chunks)
 
 
 @pytest.mark.parametrize("size", [1, 100, 400, 1500, 4096, 10**9])
-@pytest.mark.parametrize("name", REGULAR)
+@pytest.mark.parametrize("name", STREAMS)
 def test_regular_streams_come_out_the_same(name: str, size: int) -> None:
-    body = body_of(REGULAR[name])
+    body = body_of(STREAMS[name])
+    assert outcome(pieces(body, size)) == outcome([body], shortcut=False)
+    body = body.replace(b"\n", b"\r\n")
     assert outcome(pieces(body, size)) == outcome([body], shortcut=False)
 
 
@@ -133,45 +72,10 @@ class CountingReducer:
         return getattr(self._reducer, name)
 
 
-# What must not be taken, or not be taken as something else, in the midst of a regular stream.
-ODD: list[bytes] = [
-    event(text_chunk("a").replace('"a"', '"a\\x"')),
-    event(text_chunk("a").replace('"a"', '"a\\"')),
-    event(text_chunk("a").replace('"a"', '"a\x01"')),
-    event(text_chunk("a").encode().replace(b'"a"', b'"\xc3"')),
-    event(text_chunk("a").replace('"a"', '"\\ud83d"')),
-    event(text_chunk("a").replace('"a"', '"\\ude00"')),
-    event(text_chunk("a").replace('"a"', '"a","refusal":"b"')),
-    event(text_chunk("a").replace('"a"', '"a","b"')),
-    event(text_chunk("a").replace('"a"', "5")),
-    event(text_chunk("a").replace('"a"', '"","content":"b"')),
-    event(text_chunk("a").replace('"index":0', '"index":1.0')),
-    event(text_chunk("a").replace('"index":0', '"index":7')),
-    event(text_chunk("a").replace('"index":0', '"index":-1')),
-    event(text_chunk("a").replace('"finish_reason":null', '"finish_reason":"stop"')),
-    event(text_chunk("a").replace("gpt-4o", "other")),
-    event(text_chunk("a").replace("fp_1", "fp_2")),
-    event(text_chunk("a").replace("chatcmpl-1", "chatcmpl-2")),
-    event(text_chunk("a", padding="x").replace('"x"', '"x","vendor":1')),
-    event(text_chunk("a", padding="x").replace('"obfuscation":"x"', '"usage":{"total_tokens":5}')),
-    event(call_chunk("a", 0).replace('"arguments"', '"name":"g","arguments"')),
-    event(call_chunk("a", 9)),
-    event('{"error":{"message":"overloaded"}}'),
-    event("[DONE]"),
-    event("{"),
-    b": comment\n\n",
-    b"event: error\ndata: {}\n\n",
-    b"data:" + text_chunk("a").encode() + b"\n\n",
-    b"data: " + text_chunk("a").encode() + b"\r\n\r\n",
-    b"data: " + text_chunk("a").encode() + b"\n",
-    b"\n",
-]
-
-
 @pytest.mark.parametrize("odd", ODD)
-@pytest.mark.parametrize("name", REGULAR)
+@pytest.mark.parametrize("name", STREAMS)
 def test_an_odd_event_in_a_regular_stream_comes_out_the_same(name: str, odd: bytes) -> None:
-    events = [event(chunk) for chunk in REGULAR[name]]
+    events = [event(chunk) for chunk in STREAMS[name]]
     events[40:40] = [odd]
     body = b"".join(events)
     expected = outcome([body], shortcut=False)
@@ -209,6 +113,14 @@ def test_a_string_left_open_does_not_swallow_the_next_event(name: str) -> None:
     assert outcome(reads)[3] == {"malformed_json": 2}
 
 
+@pytest.mark.parametrize("line_end", [b"\n", b"\r\n"])
+def test_a_quote_that_opens_and_closes_is_no_string(line_end: bytes) -> None:
+    chunks = [*REGULAR["text"][:20], text_chunk("a").replace('"a"', '"'), *REGULAR["text"][20:]]
+    reads = [event(chunk).replace(b"\n", line_end) for chunk in chunks]
+    assert outcome(reads) == outcome(reads, shortcut=False)
+    assert outcome(reads)[3] == {"malformed_json": 1}
+
+
 @given(st.data())
 def test_texts_of_any_kind_come_out_the_same(data: st.DataObject) -> None:
     chunks = data.draw(
@@ -216,7 +128,7 @@ def test_texts_of_any_kind_come_out_the_same(data: st.DataObject) -> None:
             st.one_of(
                 st.builds(text_chunk, TEXTS),
                 st.builds(text_chunk, TEXTS, st.integers(0, 2), st.sampled_from([None, "p", ""])),
-                st.sampled_from([chunk for stream in REGULAR.values() for chunk in stream[:5]]),
+                st.sampled_from([chunk for stream in STREAMS.values() for chunk in stream[:5]]),
             ),
             max_size=30,
         )
@@ -228,9 +140,9 @@ def test_texts_of_any_kind_come_out_the_same(data: st.DataObject) -> None:
     assert outcome([event(chunk) for chunk in repeated]) == expected
 
 
-@given(st.sampled_from(sorted(REGULAR)), st.data())
+@given(st.sampled_from(sorted(STREAMS)), st.data())
 def test_a_damaged_byte_comes_out_the_same(name: str, data: st.DataObject) -> None:
-    body = bytearray(body_of(REGULAR[name][:30]))
+    body = bytearray(body_of(STREAMS[name][:30]))
     for place in data.draw(st.lists(st.integers(0, len(body) - 1), max_size=3)):
         body[place] = data.draw(st.sampled_from(list(b'"\\{}[],:\n\r\x00\xff0a ')))
     whole = bytes(body)
@@ -260,9 +172,9 @@ def fed_objects(chunks: Iterable[object], *, shortcut: bool) -> tuple[object, ..
 
 
 @pytest.mark.parametrize("odd", ODD_OBJECTS)
-@pytest.mark.parametrize("name", REGULAR)
+@pytest.mark.parametrize("name", STREAMS)
 def test_objects_come_out_the_same(name: str, odd: dict[str, object]) -> None:
-    chunks = [json.loads(chunk) for chunk in REGULAR[name]]
+    chunks = [json.loads(chunk) for chunk in STREAMS[name]]
     first = json.loads(text_chunk("a"))
     odd_choices: list[dict[str, object]] = [
         {"index": 0.0, "delta": {"content": "a"}},

@@ -1,7 +1,7 @@
 """Tables that are made from what they are about, so that they cannot differ from it.
 
-`{merge-rules}`: the rows of `DEFAULT_RULES`. `{policies}`: what each policy does. `{ladder}`: the
-modules by rung, from the test that holds them to it. `{peer-cases} NAME`: the conformance cases
+`{merge-rules}`: the rows of `DEFAULT_RULES`. `{policies}`: what each policy does. `{rooms}`: what
+is changed where, held to the ladder of the layout test. `{peer-cases} NAME`: the conformance cases
 that a peer has not right, from `peers.md`.
 """
 
@@ -16,11 +16,9 @@ from docutils import nodes
 from sphinx.application import Sphinx
 from sphinx.util.docutils import SphinxDirective
 
-import accumulator
 from accumulator.rules import DEFAULT_RULES, POLICIES, Policy
 
 DOCS = Path(__file__).resolve().parents[1]
-PACKAGE = Path(accumulator.__file__).parent
 LADDER_TEST = DOCS.parent / "tests" / "test_layout.py"
 PEERS = DOCS / "peers.md"
 
@@ -79,16 +77,53 @@ class MergeRules(Table):
         return out
 
 
-class Ladder(Table):
-    """The highest rung first, as a ladder stands."""
+# What somebody wants to change: the modules that do it, and the tests to run and to add to. The
+# highest rung first, as a ladder stands.
+ROOMS: list[tuple[str, str, str]] = [
+    ("the commands: arguments, exit codes", "__main__ cli", "test_cli"),
+    ("`accumulator inspect`", "_command_inspect", "test_inspect"),
+    (
+        "`accumulator reduce`: files, workers, sorting",
+        "_command_reduce _run _pool _units _rows _inputs _extras",
+        "test_reduce",
+    ),
+    ("recorded logs, in other engines", "spark batch _bulk", "test_spark test_batch"),
+    ("gateways", "asgi", "test_asgi"),
+    ("the names of `import accumulator`", "__init__", "test_layout"),
+    (
+        "`accumulate`, `wrap`, `iter_events`; which clients are known, how an end is told",
+        "streams _wrapped _observer _feeder _responses",
+        "test_streams test_clients test_ends test_iter_events",
+    ),
+    ("a completion as a stream; as attributes", "replay telemetry", "test_replay test_telemetry"),
+    ("input, the gate, checkpoints", "_accumulator _checkpoint", "test_laws test_checkpoint"),
+    ("problems, timing", "_intake _problems _timing", "test_problems test_timing"),
+    ("which events are told, and when", "_emit events _growing", "test_events"),
+    ("speed of chunks that repeat", "_shortcut _template", "test_shortcut"),
+    ("how values merge; tool calls; usage", "_reduce _freeze", "test_conformance test_reference"),
+    ("what a chunk may look like", "_reader _schema _wire", "test_conformance test_mutations"),
+    ("bytes to events; halves of characters", "_sse _text", "test_conformance test_fuzz"),
+    ("a row of the merge table; a bound", "rules limits", "test_rules test_limits"),
+    ("exceptions, kinds of problem", "errors", "test_problems"),
+    ("the result and its forms", "completion _outward _convert", "test_completion test_openai"),
+    ("JSON into types; unfinished JSON", "_typed partial", "test_typed test_partial"),
+]
 
+
+class Rooms(Table):
     def text(self) -> str:
-        rows = []
-        for rung, modules in reversed(list(enumerate(ladder(), 1))):
-            for place, module in enumerate(modules):
-                number = str(rung) if place == 0 else ""
-                rows.append((number, f"`{module}`", first_sentence(PACKAGE / f"{module}.py")))
-        return as_table(("rung", "module", "its one job"), rows)
+        rungs = {module: rung for rung, modules in enumerate(ladder()) for module in modules}
+        placed = [module for _, modules, _ in ROOMS for module in modules.split()]
+        assert sorted(placed) == sorted(rungs), f"no room for {set(rungs) ^ set(placed)}"
+        tests = {f"{path.stem}" for path in LADDER_TEST.parent.glob("test_*.py")}
+        named = {test for _, _, listed in ROOMS for test in listed.split()}
+        assert named <= tests, f"no tests {named - tests}"
+        rows = [(what, as_code(modules), as_code(listed)) for what, modules, listed in ROOMS]
+        return as_table(("to change", "look in `accumulator/`", "and in `tests/`"), rows)
+
+
+def as_code(names: str) -> str:
+    return " ".join(f"`{name}`" for name in names.split())
 
 
 def ladder() -> list[list[str]]:
@@ -98,11 +133,6 @@ def ladder() -> list[list[str]]:
             found: list[list[str]] = ast.literal_eval(node.value)
             return found
     raise LookupError(f"no LADDER in {LADDER_TEST.name}")
-
-
-def first_sentence(module: Path) -> str:
-    text = ast.get_docstring(ast.parse(module.read_text("utf-8"))) or ""
-    return " ".join(text.partition("\n\n")[0].split())
 
 
 class PeerCases(Table):
@@ -132,6 +162,6 @@ def verdicts(peer: str) -> Iterator[tuple[str, str]]:
 def setup(app: Sphinx) -> dict[str, bool]:
     app.add_directive("merge-rules", MergeRules)
     app.add_directive("policies", Policies)
-    app.add_directive("ladder", Ladder)
+    app.add_directive("rooms", Rooms)
     app.add_directive("peer-cases", PeerCases)
     return {"parallel_read_safe": True}

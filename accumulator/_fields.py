@@ -1,0 +1,188 @@
+"""Fields merged by the rules, and strings joined; no knowledge of chunks (SPEC section 3).
+
+Strings stay fragments, in `Text`s inside the merged JSON. A fragment may end in half a surrogate
+pair, whose other half comes with a later chunk: it is held back until then.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import cast
+
+from ._text import COMPACT_AT, Text, heal, healed
+from .errors import ProblemKind
+from .rules import Level, Policy
+
+__all__ = ["FieldMerger", "IndexedList", "JsonObject", "Report"]
+
+JsonObject = dict[str, object]
+Report = Callable[[ProblemKind, str, str | None, object], None]
+
+
+class IndexedList:
+    """A list whose entries are merged by their `index`."""
+
+    __slots__ = ("entries", "places")
+
+    def __init__(self) -> None:
+        self.entries: list[object] = []
+        self.places: dict[int, JsonObject] = {}
+
+
+class FieldMerger:
+    """Merges JSON into JSON by a table of rules; what is odd about strings goes to `report`."""
+
+    __slots__ = ("_careful", "_halved", "_levels", "_report")
+
+    def __init__(self, levels: Mapping[str, Level], report: Report) -> None:
+        self._levels = levels
+        self._report = report
+        self._halved: dict[int, Text] = {}  # texts that end in half a surrogate pair, by identity
+        self._careful = False  # whether a fragment may hold or complete such a half
+
+    def _larger_json(
+        self, into: JsonObject, usage: JsonObject, *, nested: bool = False
+    ) -> JsonObject:
+        for name, new in usage.items():
+            old = into.get(name)
+            if new is None:
+                if nested:
+                    into.setdefault(name, None)
+            elif isinstance(new, dict):
+                into[name] = self._larger_json(
+                    old if isinstance(old, dict) else {}, new, nested=True
+                )
+            elif not (
+                _is_number(new) and _is_number(old) and cast("float", new) <= cast("float", old)
+            ):
+                into[name] = self._own(new)
+        return into
+
+    def _merge_extra(
+        self, level: str, into: JsonObject | None, extra: JsonObject | None
+    ) -> JsonObject | None:
+        if extra is not None:
+            if into is None:
+                into = {}
+            self._merge(self._levels[level], into, extra, nested=False)
+        return into
+
+    def _merge(self, level: Level, into: JsonObject, fields: JsonObject, *, nested: bool) -> None:
+        names, kinds = level.names, level.kinds
+        for name, value in fields.items():
+            if value is None:
+                if nested:
+                    into.setdefault(name, None)
+                continue
+            policy = names.get(name) or kinds[type(value)]
+            if policy == "last" and not self._careful:
+                into[name] = value
+                continue
+            if policy == "merge" and type(value) is dict:
+                target = into.get(name)
+                if type(target) is not dict:
+                    target = into[name] = {}
+                self._merge(level.below(name), target, value, nested=True)
+                continue
+            merged = self._merged(level, policy, name, into.get(name), value)
+            if merged is not None:
+                into[name] = merged
+
+    def _merged(
+        self, level: Level, policy: Policy, name: str, old: object, value: object
+    ) -> object | None:
+        """Give what stands after a field's next value; None to leave it as it was."""
+        match policy, value:
+            case "drop", _:
+                return None
+            case "last", _:
+                return self._own(value)
+            case "first", _:
+                return self._own(value) if old is None or (value and not old) else None
+            case "concat", str():
+                return self._join(old if isinstance(old, Text) else None, value)
+            case "extend", list():
+                if not isinstance(old, list):
+                    return self._own(value)
+                old += cast("list[object]", self._own(value))
+                return old
+            case "by_index", list():
+                entries = old if isinstance(old, IndexedList) else IndexedList()
+                self._merge_entries(level.below(name), entries, value)
+                return entries
+            case "merge", dict():
+                target = old if isinstance(old, dict) else {}
+                self._merge(level.below(name), target, value, nested=True)
+                return target
+            case "larger", dict():
+                return self._larger_json(old if isinstance(old, dict) else {}, value, nested=True)
+            case "larger", int() | float():
+                return old if _is_number(old) and cast("float", old) >= value else value
+            case _:
+                # A value that its field's rule is not made for goes by its kind.
+                kind = level.unnamed(value)
+                return self._merged(level, "last" if kind == policy else kind, "", old, value)
+
+    def _merge_entries(self, level: Level, into: IndexedList, entries: list[object]) -> None:
+        for entry in entries:
+            index = entry.get("index") if isinstance(entry, dict) else None
+            if type(index) is not int:
+                into.entries.append(self._own(entry))
+                continue
+            target = into.places.get(index)
+            if target is None:
+                target = into.places[index] = {}
+                into.entries.append(target)
+            self._merge(level, target, cast("JsonObject", entry), nested=True)
+
+    def _own(self, value: object) -> object:
+        """Take a value that stands as it is; no half of a surrogate pair stays in it."""
+        if not self._careful:
+            return value
+        value, lone = healed(value)
+        self._report_lone(lone)
+        return value
+
+    # --- strings ---
+
+    def _join(self, text: Text | None, fragment: str) -> Text:
+        if text is None:
+            text = Text()
+        if self._careful:
+            fragment = self._pair(text, fragment)
+        fragments = text.fragments  # `Text.append`, without the call
+        fragments.append(fragment)
+        if len(fragments) >= COMPACT_AT:
+            text.compact()
+        return text
+
+    def _pair(self, text: Text, fragment: str) -> str:
+        """Join a surrogate pair that was cut between two fragments; hold back a first half at
+        the end.
+        """
+        fragment = text.half + fragment
+        text.half = ""
+        self._halved.pop(id(text), None)
+        if "\ud800" <= fragment[-1:] <= "\udbff":
+            text.half = fragment[-1]
+            fragment = fragment[:-1]
+            self._halved[id(text)] = text
+        fragment, lone = heal(fragment)
+        self._report_lone(lone)
+        return fragment
+
+    def _report_lone(self, count: int) -> None:
+        for _ in range(count):
+            self._report("lone_surrogate", "half a surrogate pair, replaced by U+FFFD", None, None)
+
+    def _end_halves(self) -> None:
+        """Nothing can complete the halves of surrogate pairs that are held back any more."""
+        for text in self._halved.values():
+            text.half = ""
+            text.append("\ufffd")
+            self._report_lone(1)
+        self._halved.clear()
+
+
+def _is_number(value: object) -> bool:
+    return type(value) is int or type(value) is float

@@ -1,0 +1,261 @@
+"""What a chunk changes, and the template that is learnt from its line.
+
+A chunk may bring one text, and beside it what a template has gaps for: its logprobs, padding,
+counts of usage, one field of a vendor's. Everything else of it must be what was applied before.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Sequence
+from typing import cast
+
+import msgspec
+from msgspec import Struct
+
+from ._template import COUNTS, Gap, Template
+from ._wire import (
+    Choice,
+    Chunk,
+    CompletionTokensDetails,
+    Delta,
+    TokenLogprob,
+    ToolCallFragment,
+    Usage,
+)
+
+__all__ = ["learn_template", "the_change"]
+
+Decode = Callable[[bytes], Chunk]
+
+_TEXT_FIELDS = ("content", "reasoning", "reasoning_content", "refusal")
+_STRING = rb'"%s": ?"((?:[^"\\]|\\.)*)"'
+_INDEX = re.compile(rb'"index": ?([0-9]+)')
+_TOKENS = re.compile(rb'"content": ?\[')
+_PADDING = re.compile(_STRING % b"obfuscation")
+_STRINGS = {name: re.compile(_STRING % name.encode()) for name in (*_TEXT_FIELDS, "arguments")}
+_COUNTS = {name: re.compile(rb'"%s": ?([0-9]+)' % name.encode()) for name in COUNTS}
+_PROBES = {
+    "choice": b"4001",
+    "call": b"4002",
+    "text": b"probe",
+    "padding": b"probe",
+    "tokens": b'[{"token":"probe"}]',
+    "vendor": b'"probe"',
+    "completion_tokens": b"4003",
+    "total_tokens": b"4004",
+    "reasoning_tokens": b"4005",
+}
+# Fields of a chunk that are not merged like those that the API does not name.
+_NOT_MERGED = frozenset({*Chunk.__struct_fields__, "error", "message", "annotations", "content"})
+
+
+def learn_template(
+    line: bytes, chunk: Chunk, decode: Decode, *, many: bool, calls: frozenset[int]
+) -> Template | None:
+    """Learn from the line of a chunk, if all it brings is one text and what there are gaps for.
+
+    `many` says that choices take turns, `calls` name calls that were seen to.
+    """
+    found = the_change(chunk, many=many)
+    if found is None:
+        return None
+    field, choice, fragment = found
+    gaps = [_one(_STRINGS[field], line, "text")]
+    if choice.logprobs is not None:
+        gaps.append(_list_gap(line, choice))
+    if chunk.obfuscation is not None or choice.obfuscation is not None:
+        gaps.append(_one(_PADDING, line, "padding"))
+    gaps += [_one(_COUNTS[name], line, name) for name in _counts(chunk)]
+    vendor = None if chunk.extra is None else next(iter(chunk.extra))
+    if vendor is not None:
+        gaps.append(_value_gap(line, vendor, decode))
+    if None in gaps:
+        return None
+    indices = [Gap(*match.span(1), "") for match in _INDEX.finditer(line)]
+    orders: list[tuple[str, ...]] = [("choice",)]
+    several_calls = False
+    if fragment is not None:
+        # The choice's `index` stands before its delta or behind it, the call's within.
+        orders = [("choice", "call"), ("call", "choice")]
+        # Calls that come one after another are constant, those that take turns are not.
+        several_calls = fragment.index in calls
+    for order in orders:
+        if len(indices) != len(order):
+            return None
+        for gap, role in zip(indices, order, strict=True):
+            gap.role = role
+        wanted = [gap for gap in indices if (several_calls if gap.role == "call" else many)]
+        ordered = sorted([*cast("list[Gap]", gaps), *wanted], key=lambda gap: gap.start)
+        if _is_sound(line, ordered, field, vendor, decode):
+            call = None if fragment is None else fragment.index
+            template = Template(line, ordered, field, choice.index or 0, call, vendor)
+            return template if template.is_usable else None
+    return None
+
+
+def the_change(chunk: Chunk, *, many: bool) -> tuple[str, Choice, ToolCallFragment | None] | None:
+    """Find the one text that a chunk brings; None if it brings more than a template has gaps for,
+    or changes the state otherwise.
+    """
+    if not chunk.choices or len(chunk.choices) != 1:
+        return None
+    choice = chunk.choices[0]
+    if chunk.moderation is not None or choice.extra is not None:
+        return None
+    if chunk.extra is not None and (
+        len(chunk.extra) != 1 or not _NOT_MERGED.isdisjoint(chunk.extra)
+    ):
+        return None
+    usage = chunk.usage
+    if usage is not None and (
+        usage.extra is not None
+        or (
+            usage.prompt_tokens_details is not None
+            and usage.prompt_tokens_details.extra is not None
+        )
+        or (
+            usage.completion_tokens_details is not None
+            and usage.completion_tokens_details.extra is not None
+        )
+    ):
+        return None
+    delta = choice.delta
+    if delta is None or choice.index is None or choice.finish_reason or choice.usage is not None:
+        return None
+    if many and (delta.role is not None or choice.logprobs is not None):
+        return None  # another choice may have none yet
+    texts = [name for name in _TEXT_FIELDS if getattr(delta, name) is not None]
+    if delta.tool_calls and len(delta.tool_calls) == 1 and not texts and choice.logprobs is None:
+        fragment = delta.tool_calls[0]
+        function = fragment.function
+        if function is None or function.arguments is None or fragment.index is None:
+            return None
+        others = (fragment.id, fragment.type, fragment.custom, fragment.extra)
+        if any(other is not None for other in (*others, function.name, function.extra)):
+            return None
+        return ("arguments", choice, fragment) if _brings_only(delta, "tool_calls") else None
+    if len(texts) != 1 or not _brings_only(delta, texts[0]):
+        return None
+    if choice.logprobs is not None and (
+        not choice.logprobs.content
+        or choice.logprobs.refusal is not None
+        or choice.logprobs.extra is not None
+        or texts != ["content"]
+    ):
+        return None
+    return texts[0], choice, None
+
+
+_SILENT_FIELDS = tuple(name for name in Delta.__struct_fields__ if name != "role")
+
+
+def _brings_only(delta: Delta, field: str) -> bool:
+    return all(name == field or getattr(delta, name) is None for name in _SILENT_FIELDS)
+
+
+def _one(pattern: re.Pattern[bytes], line: bytes, role: str) -> Gap | None:
+    found = list(pattern.finditer(line))
+    return Gap(*found[0].span(1), role) if len(found) == 1 else None
+
+
+class _RawLogprobs(Struct):
+    content: msgspec.Raw = msgspec.Raw(b"")
+
+
+class _RawChoice(Struct):
+    logprobs: _RawLogprobs
+
+
+class _RawChunk(Struct):
+    choices: list[_RawChoice]
+
+
+def _list_gap(line: bytes, choice: Choice) -> Gap | None:
+    found = list(_TOKENS.finditer(line))
+    if len(found) != 1:
+        return None
+    raw = bytes(msgspec.json.decode(line[6:], type=_RawChunk).choices[0].logprobs.content)
+    start = found[0].end() - 1
+    return Gap(start, start + len(raw), "tokens") if line.startswith(raw, start) else None
+
+
+def _counts(chunk: Chunk) -> list[str]:
+    """Name the counts of a chunk that may be others in the next."""
+    usage = chunk.usage
+    if usage is None:
+        return []
+    return [name for name in COUNTS if getattr(_count_place(usage, name), name, None)]
+
+
+def _count_place(usage: Usage, name: str) -> Usage | CompletionTokensDetails | None:
+    return usage.completion_tokens_details if name == "reasoning_tokens" else usage
+
+
+def _slot_of(chunk: Chunk, name: str) -> str | None:
+    """Find the attribute that a field of the wire is read into."""
+    names = dict(zip(chunk.__struct_encode_fields__, chunk.__struct_fields__, strict=True))
+    return names.get(name)
+
+
+def _value_gap(line: bytes, name: str, decode: Decode) -> Gap | None:
+    """Find the raw value of a field that the API does not name, if it has a slot for it."""
+    try:
+        chunk = decode(line[6:])
+    except ValueError:
+        return None
+    slot = _slot_of(chunk, name)
+    raw = None if slot is None else getattr(chunk, slot)
+    if not isinstance(raw, msgspec.Raw):
+        return None
+    key = msgspec.json.encode(name) + b":"
+    if line.count(key) != 1:
+        return None
+    start = line.index(key) + len(key)
+    start += line[start : start + 1] == b" "
+    text = bytes(raw)
+    return Gap(start, start + len(text), "vendor") if line.startswith(text, start) else None
+
+
+def _is_sound(
+    line: bytes, gaps: Sequence[Gap], field: str, vendor: str | None, decode: Decode
+) -> bool:
+    """Try a template: other values at its gaps must be read as those values at their places."""
+    probe, end = b"", 0
+    for gap in gaps:
+        probe += line[end : gap.start] + _PROBES[gap.role]
+        end = gap.end
+    try:
+        read = decode((probe + line[end:])[6:])
+        expected = decode(line[6:])
+    except ValueError:
+        return False
+    choice = (expected.choices or [])[0]
+    delta = choice.delta or Delta()
+    for gap in gaps:
+        match gap.role:
+            case "choice":
+                choice.index = 4001
+            case "vendor" if vendor is not None:
+                slot = _slot_of(expected, vendor)
+                if slot is not None:
+                    setattr(expected, slot, msgspec.Raw(_PROBES["vendor"]))
+            case name if name in COUNTS:
+                if expected.usage is None:
+                    return False
+                setattr(_count_place(expected.usage, name), name, int(_PROBES[name]))
+            case "tokens" if choice.logprobs is not None:
+                choice.logprobs.content = [TokenLogprob(token="probe")]
+            case "padding" if expected.obfuscation is not None:
+                expected.obfuscation = "probe"
+            case "padding":
+                choice.obfuscation = "probe"
+            case "call" if delta.tool_calls:
+                delta.tool_calls[0].index = 4002
+            case "text" if field == "arguments" and delta.tool_calls:
+                function = delta.tool_calls[0].function
+                if function is not None:
+                    function.arguments = "probe"
+            case "text":
+                setattr(delta, field, "probe")
+    return read == expected

@@ -1,0 +1,59 @@
+"""A unit's rows as far as it can be read, with what is to be told of it on the way."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import IO
+
+import msgspec
+
+from ._inputs import Unit
+from ._records import Done, Plan
+from ._rows import BadRow, Framed, RowReader, Rows
+
+__all__ = ["Report", "UnitRows"]
+
+Report = Callable[[int, int], None]  # bytes and streams since the last one
+
+
+class UnitRows:
+    """The rows of a unit. What is no row is written to `bad`, and all is counted in `done`."""
+
+    def __init__(
+        self,
+        plan: Plan,
+        unit: Unit,
+        bad: IO[bytes],
+        done: Done,
+        report: Report,
+        *,
+        framed: bool = False,
+    ) -> None:
+        self._bad = bad
+        self._done = done
+        self._report = report
+        self._reader = RowReader(unit, plan.keys, self._tell, framed=framed)
+
+    def _tell(self, row: BadRow) -> None:
+        self._done.stats.bad_rows += 1
+        self._bad.write(msgspec.json.encode(row) + b"\n")
+
+    def __iter__(self) -> Iterator[Rows | Framed]:
+        done, reader = self._done, self._reader
+        position = 0
+        blocks = iter(reader)
+        while True:
+            try:
+                rows = next(blocks, None)
+            except (OSError, EOFError, ValueError) as error:
+                done.unread = getattr(error, "strerror", None) or str(error)
+                break
+            if rows is None:
+                break
+            done.stats.rows += rows.count
+            yield rows
+            # Not within the `try`: that the parent is gone says nothing of the file.
+            if reader.position != position:
+                self._report(reader.position - position, 0)
+                position = reader.position
+        done.lines = reader.lines

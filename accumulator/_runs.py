@@ -1,0 +1,128 @@
+"""The rows of one stream, run by run, to its line of the output."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from itertools import pairwise
+
+import msgspec
+
+from ._bulk import BulkStream, StreamResult
+from ._records import Run, TornError
+from ._rows import Framed, Rows
+from .limits import DEFAULT_LIMITS
+from .rules import DEFAULT_RULES
+
+__all__ = ["RowStream", "reduce_runs", "row_of", "runs_in"]
+
+
+def row_of(id: str, result: StreamResult) -> bytes:
+    """Write a stream's result as a line of JSON Lines."""
+    return (
+        msgspec.json.encode(
+            {
+                "id": id,
+                "status": result.status,
+                "completion": msgspec.Raw(result.completion.to_json().encode()),
+                "problems": [_without_nulls(problem) for problem in result.problems],
+                "repeats": result.repeats,
+                "limit": result.limit,
+            }
+        )
+        + b"\n"
+    )
+
+
+def _without_nulls(problem: object) -> dict[str, object]:
+    fields = cast("dict[str, object]", msgspec.to_builtins(problem, enc_hook=str))
+    return {name: value for name, value in fields.items() if value is not None}
+
+
+class RowStream:
+    """A stream whose rows come run by run."""
+
+    def __init__(self, id: str) -> None:
+        self.id = id
+        self._stream = BulkStream(DEFAULT_RULES, DEFAULT_LIMITS)
+        self._last: int | None = None
+        self._begun = False
+        self._repeats = 0
+
+    def take(self, run: Run) -> None:
+        """Take in the next run. Raises TornError if it is out of order."""
+        if run.body:
+            self._take_body(run)
+            return
+        chunks: Sequence[bytes] = run.chunks
+        if run.seqs is not None:
+            chunks = self._in_order(run.seqs, chunks)
+        else:
+            self._last = None
+        self._begun = True
+        self._stream.feed_texts(chunks)
+
+    def _take_body(self, run: Run) -> None:
+        body, first = run.body, run.first
+        if first is None:
+            self._last = None
+        else:
+            if self._begun and (self._last is None or first < self._last):
+                raise TornError
+            if self._begun and first == self._last:
+                self._repeats += 1
+                body = body[body.index(b"\n\n") + 2 :]
+            self._last = first + run.count - 1
+        self._begun = True
+        self._stream.feed_framed(body)
+
+    def _in_order(self, seqs: Sequence[int | None], chunks: Sequence[bytes]) -> Sequence[bytes]:
+        """Drop repeats. Rows without a number stand behind those that have one."""
+        first, last = seqs[0], self._last
+        if (
+            first is not None
+            and (not self._begun or (last is not None and last < first))
+            and seqs == list(range(first, first + len(seqs)))
+        ):
+            self._last = seqs[-1]
+            return chunks
+        kept = []
+        begun = self._begun
+        for seq, chunk in zip(seqs, chunks, strict=True):
+            if begun and seq is not None and (last is None or seq < last):
+                raise TornError
+            if begun and seq is not None and seq == last:
+                self._repeats += 1
+            else:
+                kept.append(chunk)
+            last, begun = seq, True
+        self._last = last
+        return kept
+
+    def finish(self) -> StreamResult:
+        return self._stream.finish(repeats=self._repeats)
+
+
+def reduce_runs(runs: Sequence[Run]) -> tuple[str, StreamResult]:
+    """Reduce one stream. Raises TornError if its rows are out of order."""
+    stream = RowStream(runs[0].id)
+    for run in runs:
+        stream.take(run)
+    return stream.id, stream.finish()
+
+
+def runs_in(rows: Rows | Framed) -> Iterator[Run]:
+    """Cut rows into runs."""
+    if isinstance(rows, Framed):
+        yield Run(rows.id, rows.count, body=rows.body, first=rows.first)
+        return
+    ids, seqs = rows.ids, rows.seqs
+    start = 0
+    ends = [len(ids)]
+    if ids[0] != ids[-1] or ids.count(ids[0]) != len(ids):
+        ends = [end for end, (a, b) in enumerate(pairwise(ids), 1) if a != b] + ends
+    for end in ends:
+        some = None if seqs is None else seqs[start:end]
+        if some is not None and some.count(None) == len(some):
+            some = None
+        yield Run(ids[start], end - start, some, rows.chunks[start:end])
+        start = end

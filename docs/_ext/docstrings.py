@@ -1,0 +1,110 @@
+"""Docstrings are written for who reads the source: Sphinx is told what is meant.
+
+An indented example after a blank line is a literal block, and lines between bars are a table, the
+first of them its head; a row whose first cell is empty goes on with the one above.
+"""
+
+from __future__ import annotations
+
+import inspect
+import re
+from itertools import groupby
+
+import attrs
+from sphinx.application import Sphinx
+
+from accumulator import streams
+from accumulator.completion import TokenLogprobs
+
+_EVENTS = "accumulator.events."
+_MADE_HERE = (streams.WrappedStream, streams.AsyncWrappedStream, TokenLogprobs)
+_DEFAULT = re.compile(r"attr_dict\['(\w+)'\]\.default")
+_ALIAS = re.compile(r"TypeAliasForwardRef\('(\w+)'\)")
+_CITATION = re.compile(r"SPEC (sections?|law) (\d+)")
+
+
+def make_rest(
+    app: Sphinx, what: str, name: str, found: object, options: object, lines: list[str]
+) -> None:
+    """Rewrite the lines of a docstring in place."""
+    out: list[str] = []
+    in_literal = False
+    for kind, grouped in groupby(lines, kind_of):
+        group = list(grouped)
+        if kind == "example" and out and not out[-1] and not in_literal:
+            out += ["::", "", *group]
+            in_literal = True
+        elif kind == "table":
+            out += as_list_table(group)
+        else:
+            out += group
+        in_literal = in_literal and kind in ("example", "blank")
+    if what == "class" and name.startswith(_EVENTS) and attrs.has(found):
+        out += ["", "Fields: " + ", ".join(fields_of(found)), ""]
+    lines[:] = [_CITATION.sub(as_link, line) for line in out]
+
+
+def as_link(cited: re.Match[str]) -> str:
+    section = 10 if cited[1] == "law" else cited[2]
+    return f":ref:`{cited[0]} <s{section}>`"
+
+
+def fields_of(event: type[attrs.AttrsInstance]) -> list[str]:
+    """Name the fields of an event; what it looks back on by is none of a reader's."""
+    fields = attrs.fields_dict(event)
+    public = [name for name in fields if name != "type" and not name.startswith("_")]
+    type_ = fields["type"].default
+    return [f'``type: "{type_}"``', *(f"``{name}: {fields[name].type}``" for name in public)]
+
+
+def kind_of(line: str) -> str:
+    if line.startswith("|"):
+        return "table"
+    return "example" if line.startswith("    ") else "blank" if not line.strip() else "text"
+
+
+def as_list_table(lines: list[str]) -> list[str]:
+    rows: list[list[str]] = []
+    for line in lines:
+        cells = [cell.strip() for cell in line.strip("|").split("|")]
+        if all(re.fullmatch(r"-+", cell) for cell in cells):
+            continue
+        if rows and not cells[0]:
+            rows[-1] = [
+                f"{above} {cell}".strip() for above, cell in zip(rows[-1], cells, strict=True)
+            ]
+        else:
+            rows.append(cells)
+    out = ["", ".. list-table::", "   :header-rows: 1", ""]
+    for row in rows:
+        out += [f"   {'  -' if place else '* -'} {cell}" for place, cell in enumerate(row)]
+    return [*out, ""]
+
+
+def make_signature(
+    app: Sphinx,
+    what: str,
+    name: str,
+    found: object,
+    options: object,
+    signature: str | None,
+    returns: str | None,
+) -> tuple[str | None, str | None]:
+    """Write defaults as values, where attrs has an expression of its own; an alias inside another
+    type as its name alone; and nothing of how this package makes its own objects.
+    """
+    if what == "class" and (
+        name.startswith(_EVENTS) or (inspect.isclass(found) and issubclass(found, _MADE_HERE))
+    ):
+        return "", None
+    if signature and inspect.isclass(found) and attrs.has(found):
+        defaults = {field.name: field.default for field in attrs.fields(found)}
+        signature = _DEFAULT.sub(lambda named: repr(defaults[named[1]]), signature)
+        signature = signature.replace("= NOTHING", "= {}").replace("=NOTHING", "={}")
+    return signature and _ALIAS.sub(r"\1", signature), returns and _ALIAS.sub(r"\1", returns)
+
+
+def setup(app: Sphinx) -> dict[str, bool]:
+    app.connect("autodoc-process-docstring", make_rest)
+    app.connect("autodoc-process-signature", make_signature)
+    return {"parallel_read_safe": True}

@@ -1,0 +1,223 @@
+"""Streams whose chunks repeat, and events that do not belong in them."""
+
+from __future__ import annotations
+
+import json
+
+__all__ = ["IRREGULAR", "ODD", "REGULAR", "STREAMS", "event", "text_chunk"]
+
+
+def event(text: str | bytes) -> bytes:
+    return b"data: " + (text.encode() if isinstance(text, str) else text) + b"\n\n"
+
+
+ENVELOPE = (
+    '{"id":"chatcmpl-1","object":"chat.completion.chunk","created":1760000000,"model":"gpt-4o",'
+    '"service_tier":"default","system_fingerprint":"fp_1","choices":[%s],"usage":null%s}'
+)
+
+
+def text_chunk(text: str, index: int = 0, padding: str | None = None) -> str:
+    choice = (
+        f'{{"index":{index},"delta":{{"content":{json.dumps(text)}}},'
+        '"logprobs":null,"finish_reason":null}'
+    )
+    return ENVELOPE % (choice, "" if padding is None else f',"obfuscation":"{padding}"')
+
+
+def call_chunk(arguments: str, call: int, choice: int = 0) -> str:
+    fragment = f'{{"index":{call},"function":{{"arguments":{json.dumps(arguments)}}}}}'
+    return ENVELOPE % (
+        f'{{"index":{choice},"delta":{{"tool_calls":[{fragment}]}},'
+        '"logprobs":null,"finish_reason":null}',
+        "",
+    )
+
+
+def call_start(call: int) -> str:
+    fragment = (
+        f'{{"index":{call},"id":"call_{call}","type":"function",'
+        '"function":{"name":"f","arguments":""}}'
+    )
+    return ENVELOPE % (
+        f'{{"index":0,"delta":{{"tool_calls":[{fragment}]}},"logprobs":null,"finish_reason":null}}',
+        "",
+    )
+
+
+def token_chunk(text: str, logprob: float) -> str:
+    token = json.dumps({"token": text, "logprob": logprob, "bytes": None, "top_logprobs": []})
+    return ENVELOPE % (
+        f'{{"index":0,"delta":{{"content":{json.dumps(text)}}},'
+        f'"logprobs":{{"content":[{token}],"refusal":null}},"finish_reason":null}}',
+        "",
+    )
+
+
+def with_usage(chunk: str, completion: int, total: int | None = None, reasoning: int = 0) -> str:
+    counts: dict[str, object] = {"prompt_tokens": 9, "completion_tokens": completion}
+    if total is not None:
+        counts["total_tokens"] = total
+    counts["completion_tokens_details"] = {"reasoning_tokens": reasoning, "audio_tokens": 0}
+    return chunk.replace('"usage":null', f'"usage":{json.dumps(counts)}')
+
+
+def with_vendor(chunk: str, value: object, *, first: bool = False) -> str:
+    text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+    if first:
+        return f'{{"x_vendor":{text},{chunk[1:]}'
+    return f'{chunk[:-1]},"x_vendor":{text}}}'
+
+
+# Streams that a template fits, of every kind, so that the shortcut is really taken.
+REGULAR: dict[str, list[str]] = {
+    "text": [text_chunk(f"word{i} ") for i in range(60)],
+    "text with escapes": [text_chunk('"é😀\\\n'[i % 5] * 3) for i in range(60)],
+    "padding": [text_chunk("a", padding="x" * (i % 7)) for i in range(60)],
+    "choices in turn": [text_chunk(f"w{i}", index=i % 4) for i in range(60)],
+    "choices and padding": [text_chunk("w", index=i % 3, padding="p" * (i % 5)) for i in range(60)],
+    "calls one after another": [
+        chunk
+        for call in range(3)
+        for chunk in [call_start(call), *(call_chunk(f'{{"{i}', call) for i in range(20))]
+    ],
+    "calls in turn": [
+        *(call_start(call) for call in range(3)),
+        *(call_chunk(f"{i}", i % 3) for i in range(60)),
+    ],
+    "logprobs": [token_chunk(f"t{i}", -i / 8) for i in range(60)],
+    "a letter that may separate": [text_chunk("a\x7f"[: i % 3]) for i in range(60)],
+    "choices at random": [text_chunk(f"w{i}", index=(i * i + i // 7) % 3) for i in range(60)],
+    "usage": [with_usage(text_chunk(f"u{i}"), i, i + 9) for i in range(1, 61)],
+    "usage with reasoning": [
+        with_usage(text_chunk(f"u{i}"), 2 * i, 2 * i + 9, reasoning=i) for i in range(1, 61)
+    ],
+    "usage without total": [with_usage(text_chunk(f"u{i}"), i) for i in range(1, 61)],
+    "usage that shrinks": [with_usage(text_chunk("u"), 500 - i, 900 - i % 7) for i in range(60)],
+    "usage and padding": [
+        with_usage(text_chunk("u", padding="p" * (i % 5)), i, i + 9) for i in range(1, 61)
+    ],
+    "usage and choices in turn": [
+        with_usage(text_chunk(f"u{i}", index=i % 3), i, i + 9) for i in range(1, 61)
+    ],
+    "usage and logprobs": [with_usage(token_chunk(f"u{i}", -i / 8), i) for i in range(1, 61)],
+    "vendor": [with_vendor(text_chunk(f"v{i}"), {"seq": i, "region": "eu"}) for i in range(60)],
+    "vendor first": [with_vendor(text_chunk(f"v{i}"), i, first=True) for i in range(60)],
+    "vendor of every kind": [
+        with_vendor(
+            text_chunk("v"),
+            [i, -i / 4, "null", [i], {"a": {f"b{i % 3}": [i]}}, True, json.dumps("é\n" * i)][i % 7],
+        )
+        for i in range(60)
+    ],
+    "vendor's text": [with_vendor(text_chunk("v"), f'"t{i}"') for i in range(60)],
+    "vendor's object now and then the same": [
+        with_vendor(text_chunk("v"), {"a": i // 20, "b": None}) for i in range(60)
+    ],
+    "vendor, usage and padding": [
+        with_vendor(with_usage(text_chunk("v", padding="p"), i, i + 9), {"s": i})
+        for i in range(1, 61)
+    ],
+    "vendor and choices in turn": [
+        with_vendor(text_chunk(f"v{i}", index=i % 4), {"s": i}, first=True) for i in range(60)
+    ],
+    "two of a vendor's, one constant": [
+        with_vendor(text_chunk(f"v{i}"), i).replace('"x_vendor"', '"x_same":{"a":[1]},"x_vendor"')
+        for i in range(60)
+    ],
+}
+# Not regular enough to be taken, but alike.
+IRREGULAR: dict[str, list[str]] = {
+    "two of a vendor's": [
+        with_vendor(text_chunk(f"v{i}"), i).replace('"x_vendor"', f'"x_other":{i},"x_vendor"')
+        for i in range(60)
+    ],
+    "vendor's null then deeper": [
+        with_vendor(text_chunk("v"), "null" if i < 30 else "[" * (i - 25) + "]" * (i - 25))
+        for i in range(60)
+    ],
+    "vendor's error": [
+        with_vendor(text_chunk("v"), i).replace("x_vendor", "error" if i > 30 else "x_vendor")
+        for i in range(60)
+    ],
+    "vendor's moderation": [
+        with_vendor(text_chunk("v"), {"s": i}).replace("x_vendor", "moderation") for i in range(60)
+    ],
+    "usage that becomes null": [
+        with_usage(text_chunk("u"), i, i).replace(f": {i},", ": null," if i > 30 else f": {i},")
+        for i in range(1, 61)
+    ],
+    "usage of a vendor's": [
+        with_usage(text_chunk("u"), i, i).replace('"audio_tokens"', '"x_tokens"')
+        for i in range(1, 61)
+    ],
+    "usage in another order": [
+        with_usage(text_chunk("u"), i, i + 9, reasoning=i)
+        if i % 2
+        else with_usage(text_chunk("u"), i, reasoning=i).replace(
+            '"audio_tokens": 0', f'"total_tokens": {i + 9}'
+        )
+        for i in range(1, 61)
+    ],
+    "reasoning that starts": [
+        with_usage(text_chunk("u"), i, i + 9, reasoning=max(0, i - 30)) for i in range(1, 61)
+    ],
+}
+STREAMS = REGULAR | IRREGULAR
+
+# What must not be taken, or not be taken as something else, in the midst of a regular stream.
+ODD: list[bytes] = [
+    event(text_chunk("a").replace('"a"', '"a\\x"')),
+    event(text_chunk("a").replace('"a"', '"a\\"')),
+    event(text_chunk("a").replace('"a"', '"a\x01"')),
+    event(text_chunk("a").encode().replace(b'"a"', b'"\xc3"')),
+    event(text_chunk("a").replace('"a"', '"\\ud83d"')),
+    event(text_chunk("a").replace('"a"', '"\\ude00"')),
+    event(text_chunk("a").replace('"a"', '"a","refusal":"b"')),
+    event(text_chunk("a").replace('"a"', '"a","b"')),
+    event(text_chunk("a").replace('"a"', "5")),
+    event(text_chunk("a").replace('"a"', '"","content":"b"')),
+    event(text_chunk("a").replace('"index":0', '"index":1.0')),
+    event(text_chunk("a").replace('"index":0', '"index":7')),
+    event(text_chunk("a").replace('"index":0', '"index":-1')),
+    event(text_chunk("a").replace('"finish_reason":null', '"finish_reason":"stop"')),
+    event(text_chunk("a").replace("gpt-4o", "other")),
+    event(text_chunk("a").replace("fp_1", "fp_2")),
+    event(text_chunk("a").replace("chatcmpl-1", "chatcmpl-2")),
+    event(text_chunk("a", padding="x").replace('"x"', '"x","vendor":1')),
+    event(text_chunk("a", padding="x").replace('"obfuscation":"x"', '"usage":{"total_tokens":5}')),
+    event(call_chunk("a", 0).replace('"arguments"', '"name":"g","arguments"')),
+    event(call_chunk("a", 9)),
+    event(with_vendor(text_chunk("a"), "null")),
+    event(with_vendor(text_chunk("a"), '"\\ud83d"')),
+    event(with_vendor(text_chunk("a"), '"\\ude00"')),
+    event(with_vendor(text_chunk("a"), "01")),
+    event(with_vendor(text_chunk("a"), "1,2")),
+    event(with_vendor(text_chunk("a"), '{"seq":1')),
+    event(with_vendor(text_chunk("a"), '{"seq":1}}')),
+    event(with_vendor(text_chunk("a"), "[" * 40 + "]" * 40)),
+    event(with_vendor(text_chunk("a"), "[" * 400 + "]" * 400)),
+    event(with_vendor(text_chunk("a"), '1,"x_vendor":2')),
+    event(with_vendor(text_chunk("a"), '1,"usage":{"total_tokens":7}')),
+    event(with_vendor(text_chunk("a"), '"\xff"').encode("latin-1")),
+    event(with_vendor(text_chunk("a"), "\r1")),
+    event(with_vendor(text_chunk("a"), " 1 ")),
+    event(with_usage(text_chunk("a"), -5, 3)),
+    event(with_usage(text_chunk("a"), 10**30, 3)),
+    event(with_usage(text_chunk("a"), 5, 3).replace(": 5", ": 5.0")),
+    event(with_usage(text_chunk("a"), 5, 3).replace(": 5", ": 5.5")),
+    event(with_usage(text_chunk("a"), 5, 3).replace(": 5", ": true")),
+    event(with_usage(text_chunk("a"), 5, 3).replace(": 5", ': "5"')),
+    event(with_usage(text_chunk("a"), 5, 3).replace(": 5", ": [5]")),
+    event(with_usage(text_chunk("a"), 5, 3).replace(": 5", ": null")),
+    event(with_usage(text_chunk("a"), 5, 3).replace(": 5", ": 05")),
+    event('{"error":{"message":"overloaded"}}'),
+    event("[DONE]"),
+    event("{"),
+    b": comment\n\n",
+    b"event: error\ndata: {}\n\n",
+    b"data:" + text_chunk("a").encode() + b"\n\n",
+    b"data: " + text_chunk("a").encode() + b"\r\n\r\n",
+    b"data: " + text_chunk("a").encode() + b"\n",
+    b"\n",
+]

@@ -345,7 +345,7 @@ def test_an_object_that_is_nested_too_deep_for_its_class_does_not_fit() -> None:
     limit = sys.getrecursionlimit()
     sys.setrecursionlimit(len(inspect.stack(0)) + 300)
     try:
-        with pytest.raises(ParseError, match="nested too deep|recursion depth"):
+        with pytest.raises(ParseError, match=r"nested too deep|recursion depth"):
             read(deep, Node)
     finally:
         sys.setrecursionlimit(limit)

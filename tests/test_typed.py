@@ -351,13 +351,16 @@ def test_an_object_that_is_nested_too_deep_for_its_class_does_not_fit() -> None:
         sys.setrecursionlimit(limit)
 
 
-def test_a_model_that_refuses_in_its_own_words_does_not_fit() -> None:
+@pytest.mark.parametrize(
+    ("error", "said"), [(ValueError("not today"), "not today"), (RecursionError(), "too deep")]
+)
+def test_a_model_that_refuses_in_its_own_words_does_not_fit(error: Exception, said: str) -> None:
     class Refusing(pydantic.BaseModel):
         @classmethod
         def model_validate_json(cls, *args: object, **options: object) -> Self:
-            raise ValueError("not today")
+            raise error
 
-    with pytest.raises(ParseError, match="not today"):
+    with pytest.raises(ParseError, match=said):
         read("{}", Refusing)
 
 

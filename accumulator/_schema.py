@@ -220,7 +220,8 @@ def _collect(
 ) -> None:
     if isinstance(value, list):
         for item in value:
-            _collect(found, level, item)
+            if isinstance(item, dict):  # a list in it is none of the level's
+                _collect(found, level, item)
     elif isinstance(value, dict):
         found[level].update(dict.fromkeys(name for name in value if name not in _KNOWN[level]))
         for name, kind in _OWN_FIELDS.get(level, {}).items():

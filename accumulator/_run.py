@@ -21,7 +21,7 @@ from ._records import Done, Plan, Run, Stats, TornError, hash_of
 from ._rows import BadRow, Keys
 from ._runs import reduce_runs, row_of
 
-__all__ = ["LogRun", "NotTheSameRunError", "TooLittleMemoryError", "Told"]
+__all__ = ["LogRun", "NotTheSameRunError", "Told", "TooLittleMemoryError"]
 
 _MIB = 1024 * 1024
 # What a process weighs beside what DuckDB is told to keep to: Python, Arrow and DuckDB are 110 MiB

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
+from types import ModuleType
 from typing import IO
 from zlib import crc32
 
@@ -28,7 +29,7 @@ _SORTED = 1024  # rows of a batch from DuckDB
 _READERS = ("to_arrow_reader", "fetch_arrow_reader")
 
 
-def _lean_arrow() -> object:
+def _lean_arrow() -> ModuleType:
     pa = arrow()
     pa.set_memory_pool(pa.system_memory_pool())
     # A thread has an arena of memory of its own; there is a process for each core as it is.

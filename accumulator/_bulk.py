@@ -7,6 +7,7 @@ read they take the shortcut, which is several times cheaper than a parse each.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from typing import cast
 
 import attrs
 import msgspec
@@ -200,7 +201,9 @@ class BulkStream:
             raise CheckpointError(f"no checkpoint: {error}") from None
         stream = cls(rules, limits)
         stream._limit = limit
-        stream._accumulator = _Recorded.restore(state, rules=rules, limits=limits)
+        stream._accumulator = cast(
+            "_Recorded", _Recorded.restore(state, rules=rules, limits=limits)
+        )
         stream._taken = stream._accumulator.size
         return stream
 

@@ -76,12 +76,8 @@ def _exhaust(stream: WrappedStream[bytes]) -> str | None:
         with stream:
             for _ in stream:
                 pass
-        _ = stream.completion
     except LimitExceededError as error:
         return error.limit
-    except Exception as error:
-        if isinstance(error, OSError):
-            raise
     return None
 
 

@@ -20,7 +20,7 @@ Report = Callable[[int, int], None]
 def run_jobs(
     plan: Plan, folder: str, jobs: Sequence[Job], workers: int, memory: int, report: Report
 ) -> Iterator[Job]:
-    """Do jobs in `workers` processes, one of them in this one; give each job that is done.
+    """Do jobs in `workers` processes, or in this one if that is all; give each job that is done.
 
     `memory` is what a job may hold, in bytes. Raises TornError, and what else a job raises.
     """

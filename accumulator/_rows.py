@@ -108,7 +108,10 @@ class RowReader:
         self._alike: Alike | None = None
 
     def __iter__(self) -> Iterator[Rows | Framed]:
-        """Give the rows, block by block; framed, where they are alike, if asked for. Raises OSError if the file cannot be read further."""
+        """Give the rows, block by block; framed, where they are alike, if that was asked for.
+
+        Raises OSError if the file cannot be read further.
+        """
         if self._unit.source.form == "parquet":
             return self._read_parquet()
         return self._read_lines()

@@ -21,15 +21,15 @@ from ._records import Done, Plan, Run, Stats, TornError, hash_of
 from ._rows import BadRow, Keys
 from ._runs import reduce_runs, row_of
 
-__all__ = ["LogRun", "NotTheSameRunError", "TooLittleMemoryError", "Told"]
+__all__ = ["LogRun", "NotTheSameRunError", "Told", "TooLittleMemoryError"]
 
 _MIB = 1024 * 1024
 # What a process weighs beside what DuckDB is told to keep to: Python, Arrow and DuckDB are 110 MiB
 # as they are loaded, the rest is rows on their way in and out.
-_PROCESS = 150 * _MIB
+_PROCESS = 165 * _MIB
 _PARENT = 90 * _MIB  # and one that hands out the work and writes the output
 _OVER = 1.25  # of what it is told DuckDB takes, at most
-_LEAST = 40 * _MIB  # that DuckDB sorts with
+_LEAST = 60 * _MIB  # that DuckDB sorts with; rows of 2 KB need so much
 _ID = 200  # bytes of an id that is remembered
 _ROWS = 1000  # of a batch of Parquet
 

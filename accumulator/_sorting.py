@@ -7,6 +7,7 @@ allocator keeps what was freed, which comes to more than all that is held at a t
 from __future__ import annotations
 
 from collections.abc import Iterator
+from errno import ENOMEM
 from pathlib import Path
 from types import ModuleType
 from typing import IO
@@ -163,6 +164,9 @@ def sort(plan: Plan, folder: Path, bucket: int, memory: int, base: Path, report:
                     stream.take(run)
             if stream is not None:
                 end(stream)
+    except duckdb().OutOfMemoryException:
+        # It holds 2048 rows at a time, whatever their size.
+        raise OSError(ENOMEM, "rows as large as these need a larger --memory") from None
     finally:
         connection.close()
     pa.default_memory_pool().release_unused()

@@ -25,7 +25,6 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 from msgspec import Struct, field
 
-from ._accumulator import Accumulator
 from ._bulk import BulkStream, StreamResult
 from .batch import reduce_sorted
 from .limits import DEFAULT_LIMITS, Limits
@@ -184,34 +183,12 @@ class _Held(Struct, array_like=True):
     given_out: bool = False
     repeats: int = 0
     gaps: int = 0
-    limit: str | None = None
     checkpoint: bytes = b""
     waiting: dict[int, bytes | None] = field(default_factory=dict)
 
 
 _encode_held = msgspec.msgpack.Encoder().encode
 _decode_held = msgspec.msgpack.Decoder(_Held).decode
-
-
-class _Stream(BulkStream):
-    """A stream that stands in a checkpoint between its chunks."""
-
-    __slots__ = ()
-
-    @classmethod
-    def resume(cls, held: _Held, rules: Rules, limits: Limits) -> _Stream:
-        stream = cls(rules, limits)
-        stream._limit = held.limit
-        if held.checkpoint:
-            stream._accumulator = Accumulator.restore(held.checkpoint, rules=rules, limits=limits)
-            stream._taken = stream._accumulator._intake.size
-        return stream
-
-    def keep(self, held: _Held) -> bool:
-        """Put the stream into what is kept; tell whether it has ended by itself."""
-        self._flush()
-        held.checkpoint, held.limit = self._accumulator.checkpoint(), self._limit
-        return self._limit is not None or not self._accumulator._intake.reducer.reading
 
 
 class _Processor:
@@ -279,7 +256,10 @@ class _Processor:
         self, key: tuple[object], held: _Held, *, lost: int = 0, close: bool = False
     ) -> Iterator[Row]:
         """Read what is in order; give the stream out if it has ended, or is to be closed."""
-        stream = _Stream.resume(held, self._rules, self._limits)
+        if held.checkpoint:
+            stream = BulkStream.resume(held.checkpoint, self._rules, self._limits)
+        else:
+            stream = BulkStream(self._rules, self._limits)
         held.gaps += lost
         for _ in range(lost):
             stream.feed(None)
@@ -293,7 +273,8 @@ class _Processor:
                 held.next = min(waiting)
             stream.feed(waiting.pop(held.next))
             held.next += 1
-        if not (stream.keep(held) or close):
+        if not (close or stream.has_ended):
+            held.checkpoint = stream.checkpoint()
             return
         result = stream.finish(repeats=held.repeats)
         status, *columns = _columns(result)

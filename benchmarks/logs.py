@@ -76,7 +76,7 @@ def main() -> None:
             figures.setdefault("bare decode", []).append((seconds, seconds))
             for kind in ("bare", "rows", "shuffled"):
                 for workers in ("1", "2"):
-                    options = ["--workers", workers, "--memory", "512M"]
+                    options = ["--workers", workers, "--memory", "640M"]
                     run = reduce(folder / f"{kind}.jsonl", *options)
                     figures.setdefault(f"{kind}, {workers} worker(s)", []).append(run)
     decoding = min(figures["bare decode"])[0]

@@ -10,7 +10,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from accumulator import Accumulator, AccumulatorError, LimitExceededError, Limits
+from accumulator._bulk import BulkStream
 from accumulator.batch import StreamResult, UnsortedRowsError, reduce_sorted
+from accumulator.errors import CheckpointError
+from accumulator.rules import DEFAULT_RULES
 
 HERE = Path(__file__).parent
 Json = dict[str, object]
@@ -98,6 +101,29 @@ def test_any_chunks_come_to_what_one_accumulator_makes_of_them(
 ) -> None:
     results = [result for _, result in reduce_sorted(((1, None, c) for c in chunks), limits=limits)]
     assert results == ([plainly(chunks, limits)] if chunks else [])
+
+
+@given(
+    st.lists(st.sampled_from([*ODD[:-2], *LONG[:20]]), max_size=40),
+    st.integers(0, 40),
+    st.sampled_from([Limits(), Limits(event_bytes=100), Limits(choices=1)]),
+)
+def test_a_stream_goes_on_from_its_checkpoint(
+    chunks: list[object], cut: int, limits: Limits
+) -> None:
+    stream = BulkStream(DEFAULT_RULES, limits)
+    for chunk in chunks[:cut]:
+        stream.feed(chunk)
+    stream = BulkStream.resume(stream.checkpoint(), DEFAULT_RULES, limits)
+    for chunk in chunks[cut:]:
+        stream.feed(chunk)
+    assert stream.finish() == plainly(chunks, limits)
+
+
+def test_what_is_no_checkpoint_is_said_to_be_none() -> None:
+    for data in (b"", b"\x92\xc0", BulkStream(DEFAULT_RULES, Limits()).checkpoint()[:-1]):
+        with pytest.raises(CheckpointError):
+            BulkStream.resume(data, DEFAULT_RULES, Limits())
 
 
 @pytest.mark.parametrize("size", range(0, len(LONG), 7))

@@ -32,6 +32,7 @@ nox.options.sessions = [
 
 ROOT = Path(__file__).parent
 PYTHONS = nox.project.python_versions(nox.project.load_toml("pyproject.toml"))
+EXTRAS = "cli,logs,partial"
 RECORDING = "tests/recordings/weather-tool-call.sse"
 
 
@@ -48,7 +49,7 @@ def lint(session: nox.Session) -> None:
 def types(session: nox.Session) -> None:
     """Check the types by three checkers, and that no public name is without."""
     # Not editable: what pyright verifies is the package as a user has it.
-    session.install("-q", ".[test]", "--group", "types")
+    session.install("-q", f".[test,{EXTRAS},spark]", "--group", "types")
     session.run("mypy")
     session.run("pyright")
     session.run("pyright", "--verifytypes", "accumulator", "--ignoreexternal")
@@ -87,7 +88,7 @@ def coverage(session: nox.Session) -> None:
 
     What measures costs would measure those of being traced.
     """
-    session.install("-q", "-e", ".[test]")
+    session.install("-q", "-e", f".[test,{EXTRAS}]")
     session.run("pytest", "-q", "--cov", "-m", "not costs and not spark", *session.posargs)
 
 
@@ -159,7 +160,7 @@ def test_wheel(session: nox.Session, *bounds: str) -> None:
     session.install("-q", str(built), *bounds)
     session.run("python", "-W", "error", "tests/import_everything.py")
     session.run("accumulator", RECORDING, silent=True)
-    session.install("-q", f"{built}[test]", *bounds)
+    session.install("-q", f"{built}[test,{EXTRAS}]", *bounds)
     session.run(
         "pytest",
         "-q",

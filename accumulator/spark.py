@@ -20,7 +20,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import msgspec
 from msgspec import Struct, field
@@ -168,7 +168,8 @@ def reduce_stream(
     rows = _selected(df, id, seq, chunk, _INTEGERS, time)
     # Not by processing time: that runs empty batches without end, also where all input was read.
     return rows.groupBy("id").transformWithState(
-        statefulProcessor=_Processor(first, most_waiting, rules, limits),
+        # One by its methods; the class that PySpark has for it is only there with PySpark.
+        statefulProcessor=cast("Any", _Processor(first, most_waiting, rules, limits)),
         outputStructType=_schema(rows),
         outputMode="Append",
         timeMode="EventTime",

@@ -29,7 +29,7 @@ _MIB = 1024 * 1024
 _PROCESS = 165 * _MIB
 _PARENT = 90 * _MIB  # and one that hands out the work and writes the output
 _OVER = 1.25  # of what it is told DuckDB takes, at most
-_LEAST = 60 * _MIB  # that DuckDB sorts with; rows of 2 KB need so much
+_LEAST = 60 * _MIB  # that DuckDB sorts with, and what goes over
 _ID = 200  # bytes of an id that is remembered
 _ROWS = 1000  # of a batch of Parquet
 

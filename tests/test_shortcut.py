@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -12,7 +13,7 @@ from hypothesis import strategies as st
 from regular import ODD, REGULAR, STREAMS, event, text_chunk
 from strategies import TEXTS, cut
 
-from accumulator import Accumulator, LimitExceededError, Limits
+from accumulator import Accumulator, LimitExceededError, Limits, _schema
 from accumulator._reduce import Reducer
 from accumulator._wire import Chunk
 
@@ -35,6 +36,13 @@ def pieces(body: bytes, size: int) -> list[bytes]:
 
 def body_of(chunks: Iterable[str]) -> bytes:
     return b"".join(event(chunk) for chunk in chunks)
+
+
+@pytest.fixture(autouse=True)
+def no_shapes_of_other_tests(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A process knows a bounded number of shapes, and random streams have many."""
+    monkeypatch.setattr(_schema, "_schemas", {})
+    monkeypatch.setattr(_schema, "_seen", Counter())
 
 
 @pytest.mark.parametrize("size", [1, 100, 400, 1500, 4096, 10**9])

@@ -55,6 +55,10 @@ class Observer:
 
     __slots__ = ("_feeder", "_on_end", "accumulator", "cause", "ended", "error", "stopped")
 
+    accumulator: Accumulator
+    ended: bool
+    stopped: bool
+
     def __init__(self, accumulator: Accumulator, feeder: Feeder, on_end: OnEnd | None) -> None:
         check(on_end)
         self.accumulator = accumulator

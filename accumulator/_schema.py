@@ -205,6 +205,11 @@ def _find_schema(names: Names) -> _Schema | None:
     return _schemas[names]
 
 
+def _may_come(names: Names) -> bool:
+    """Tell whether a shape has its Structs made as soon as it was seen more often."""
+    return names not in _schemas and _seen[names] > 0
+
+
 def _unknown_names(value: Mapping[str, object], known: Names) -> Names | None:
     """Add to the names of a shape those that a chunk has more; None for no usable shape."""
     found = {level: dict.fromkeys(own) for level, own in zip(_LEVELS, known, strict=True)}
@@ -302,6 +307,7 @@ class ChunkDecoder:
             if self._refusal is not None and len(steps) < _MOST_STEPS:
                 steps[self._refusal] = schema
             self._enter(schema)
+        if schema is not None or (names is not None and _may_come(names)):
             self.waits, self._backoff = 0, 1
 
     def _enter(self, schema: _Schema) -> None:

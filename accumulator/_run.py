@@ -26,7 +26,7 @@ __all__ = ["LogRun", "NotTheSameRunError", "Told", "TooLittleMemoryError"]
 _MIB = 1024 * 1024
 # What a process weighs beside what DuckDB is told to keep to: Python, Arrow and DuckDB are 110 MiB
 # as they are loaded, the rest is rows on their way in and out.
-_PROCESS = 165 * _MIB
+_PROCESS = 185 * _MIB
 _PARENT = 90 * _MIB  # and one that hands out the work and writes the output
 _OVER = 1.25  # of what it is told DuckDB takes, at most
 _LEAST = 60 * _MIB  # that DuckDB sorts with, and what goes over

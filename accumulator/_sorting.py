@@ -131,7 +131,6 @@ def sort(plan: Plan, folder: Path, bucket: int, memory: int, base: Path, report:
                         yield source.get_batch(place)
             report(unit.size // plan.buckets, 0)
 
-    rows = pa.RecordBatchReader.from_batches(_schema(), batches())
     settings = {
         "memory_limit": f"{memory // 1024}KiB",
         "threads": "1",
@@ -140,7 +139,14 @@ def sort(plan: Plan, folder: Path, bucket: int, memory: int, base: Path, report:
     }
     connection = duckdb().connect(config=settings)
     try:
-        connection.register("spread", rows)
+        connection.register("piece", pa.Table.from_batches([], _schema()))
+        connection.execute("CREATE TABLE spread AS SELECT * FROM piece")
+        # Not as a reader over a generator: DuckDB scans that in a thread of Arrow's, of which there
+        # is one, and the files are opened by the same: it waited for itself, now and then.
+        for batch in batches():
+            connection.register("piece", pa.Table.from_batches([batch]))
+            connection.execute("INSERT INTO spread SELECT * FROM piece")
+        connection.unregister("piece")
         query = "SELECT id, seq, chunk FROM spread ORDER BY id, seq NULLS LAST, place"
         relation = connection.sql(query)
         # DuckDB 1.5 renamed it.

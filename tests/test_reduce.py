@@ -217,7 +217,7 @@ def test_a_killed_run_leaves_no_output_and_is_resumed(
         write(folder / f"{part:02}.jsonl", rows[part * 5000 : (part + 1) * 5000])
     rows = rows[: 8 * 5000]
     out = tmp_path / "out.jsonl"
-    command = [*COMMAND, str(folder), "-o", str(out), "--workers", "2", "--memory", "560M"]
+    command = [*COMMAND, str(folder), "-o", str(out), "--workers", "2", "--memory", "600M"]
     done = tmp_path / "out.jsonl.parts" / f"{kind}-{number:06}.done"
     for _ in range(5):  # a run may be over before it is killed
         process = subprocess.Popen(command, stderr=subprocess.DEVNULL)
@@ -272,7 +272,7 @@ def resident(pid: int) -> int:
 @pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="only Linux tells it so")
 @pytest.mark.parametrize(
     ("workers", "memory", "skewed"),
-    [("1", 225, False), ("1", 300, False), ("1", 225, True), ("2", 540, False)],
+    [("1", 245, False), ("1", 300, False), ("1", 245, True), ("2", 580, False)],
 )
 def test_a_shuffled_log_is_sorted_within_the_memory(
     workers: str, memory: int, skewed: bool, tmp_path: Path
@@ -311,7 +311,7 @@ def test_a_stream_too_long_to_be_held_is_sorted_as_well(
     cut = 20000 if files == 2 else len(rows)
     write(folder / "0.jsonl.gz", [*ROWS[:50], *rows[:cut]])
     write(folder / "1.jsonl.gz", rows[cut:])
-    command = ["reduce", str(folder), "-o", str(out), "--memory", "225M"]
+    command = ["reduce", str(folder), "-o", str(out), "--memory", "245M"]
     assert cli.main(command) == 0
     assert read(out) == expected([*ROWS[:50], *rows])
     assert sorted_by == ["duckdb"]
@@ -324,12 +324,12 @@ def test_rows_too_large_to_be_sorted_in_the_memory_are_said_to_be_so(
     for _, _, chunk in rows[:20]:
         chunk["choices"] = [{"index": 0, "delta": {"content": "x" * 6_000_000}}]
     log, out = write(tmp_path / "log.jsonl.gz", rows[::-1]), tmp_path / "out.jsonl"
-    assert cli.main(["reduce", str(log), "-o", str(out), "--memory", "225M"]) == 1
+    assert cli.main(["reduce", str(log), "-o", str(out), "--memory", "245M"]) == 1
     assert "rows as large as these need a larger --memory" in capfd.readouterr().err
     assert not out.exists()
 
 
-@pytest.mark.parametrize(("workers", "least"), [("1", 225), ("2", 540)])
+@pytest.mark.parametrize(("workers", "least"), [("1", 245), ("2", 580)])
 def test_a_memory_too_small_is_refused_with_the_smallest(
     workers: str, least: int, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:

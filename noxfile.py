@@ -84,7 +84,7 @@ def package(session: nox.Session) -> None:
 
 @nox.session
 def coverage(session: nox.Session) -> None:
-    """Run the suite on the tree; every line and branch of the package must be taken.
+    """Run the suite on the tree; list each line and branch of the package that it missed.
 
     What measures costs would measure those of being traced.
     """

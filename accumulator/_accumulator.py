@@ -64,6 +64,7 @@ class Accumulator:
         "_done_told",
         "_emitter",
         "_intake",
+        "_learn_after",
         "_line_end",
         "_line_start",
         "_log",
@@ -107,6 +108,7 @@ class Accumulator:
         self._strict = strict
         self._parser = EventParser()
         self._may_shortcut = shortcut and not rules.moves and on_event is None
+        self._learn_after = _LEARN_AFTER
         self._shortcut: Shortcut | None = None  # made once a stream is long enough to need it
         self._queue: Sequence[Event] = ()  # events behind one that raised
         self._most_pending = inf if limits.event_bytes is None else limits.event_bytes
@@ -428,7 +430,7 @@ class Accumulator:
             if data.startswith(_DATA) and data[len(_DATA) : -2 * len(line_end)] == body:
                 more = len(_DATA) + 2 * len(line_end)
                 chunk = self._apply_run(Run(texts, start, start + len(data), more))
-                if chunk is not None and self._may_shortcut and self._log.event >= _LEARN_AFTER:
+                if chunk is not None and self._may_shortcut and self._log.event >= self._learn_after:
                     self._find_shortcut().learn(lines[-1], chunk, events=len(lines))
                 return
         self._apply_events(split(data, start))
@@ -446,7 +448,7 @@ class Accumulator:
         chunk = self._intake.apply_text(text)
         if log.met is not None:
             self._raise_met()
-        if chunk is not None and self._may_shortcut and log.event >= _LEARN_AFTER:
+        if chunk is not None and self._may_shortcut and log.event >= self._learn_after:
             self._find_shortcut().learn(data[:-1], chunk, events=1)
 
     def _apply_run(self, run: Run) -> Chunk | None:

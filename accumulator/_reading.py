@@ -7,9 +7,10 @@ from typing import IO
 
 import msgspec
 
+from ._alike import AlikeRows
 from ._inputs import Unit
 from ._records import Done, Plan
-from ._rows import BadRow, Framed, RowReader, Rows
+from ._rows import BadRow, RowReader, Rows
 
 __all__ = ["Report", "UnitRows"]
 
@@ -27,18 +28,18 @@ class UnitRows:
         done: Done,
         report: Report,
         *,
-        framed: bool = False,
+        alike: bool = False,
     ) -> None:
         self._bad = bad
         self._done = done
         self._report = report
-        self._reader = RowReader(unit, plan.keys, self._tell, framed=framed)
+        self._reader = RowReader(unit, plan.keys, self._tell, alike=alike)
 
     def _tell(self, row: BadRow) -> None:
         self._done.stats.bad_rows += 1
         self._bad.write(msgspec.json.encode(row) + b"\n")
 
-    def __iter__(self) -> Iterator[Rows | Framed]:
+    def __iter__(self) -> Iterator[Rows | AlikeRows]:
         done, reader = self._done, self._reader
         position = 0
         blocks = iter(reader)

@@ -7,6 +7,7 @@ from typing import cast
 
 from msgspec import Struct
 
+from ._alike import AlikeRows
 from ._bulk import StreamResult
 from ._inputs import Unit
 from ._rows import Keys
@@ -54,20 +55,17 @@ def _add(totals: dict[str, int], more: object) -> None:
 
 
 class Run(Struct):
-    """Rows of one stream that stand together: their chunks, or these framed as one body, then with
-    numbers that count on from the first.
-    """
+    """Rows of one stream that stand together: their numbers and chunks, or such as are alike."""
 
     id: str
-    count: int
     seqs: list[int | None] | None = None
     chunks: list[bytes] = []
-    body: bytes = b""
-    first: int | None = None
+    alike: AlikeRows | None = None
 
     @property
     def size(self) -> int:
-        return len(self.body) + sum(map(len, self.chunks))
+        alike = self.alike
+        return sum(map(len, self.chunks)) if alike is None else len(alike.joined) + len(alike.text)
 
 
 class Done(Struct):

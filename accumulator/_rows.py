@@ -9,16 +9,14 @@ from typing import IO, cast
 import msgspec
 from msgspec import Struct
 
-from ._alike import Alike
+from ._alike import Alike, AlikeRows
 from ._extras import parquet
 from ._inputs import Unit, open_raw, open_text
 
-__all__ = ["BadRow", "Framed", "Keys", "RowReader", "Rows"]
+__all__ = ["BadRow", "Keys", "RowReader", "Rows"]
 
-_BLOCK = 256 * 1024  # bytes that are decoded at a time; more falls out of the cache
+_BLOCK = 64 * 1024  # bytes that are read at a time; more falls out of the cache
 _BATCH = 4096  # rows of Parquet
-_FIRST = 7  # lines of the first body, of which the accumulator learns what the others are alike in
-_LINES = 96  # of a body
 _ATTEMPTS = 8  # in a block, to find lines that are alike; many logs have none
 _LONGEST_LINE = 64 * 1024 * 1024  # bytes; four times what a chunk may have by default
 _DONE = b"[DONE]"
@@ -46,17 +44,6 @@ class Rows(Struct):
     @property
     def count(self) -> int:
         return len(self.ids)
-
-
-class Framed(Struct):
-    """Rows of one stream, their chunks as the events of a `text/event-stream` body. They have no
-    numbers, or such as count on from the first.
-    """
-
-    id: str
-    first: int | None
-    count: int
-    body: bytes
 
 
 class BadRow(Struct):
@@ -95,7 +82,7 @@ class RowReader:
         keys: Keys,
         tell_bad: Callable[[BadRow], None],
         *,
-        framed: bool = False,
+        alike: bool = False,
     ) -> None:
         self._unit = unit
         self._keys = keys
@@ -104,11 +91,11 @@ class RowReader:
         self.position = 0
         self._last_id: str | None = None
         self._decoder = _decoder(keys)
-        self._framed = framed
+        self._with_alike = alike
         self._alike: Alike | None = None
 
-    def __iter__(self) -> Iterator[Rows | Framed]:
-        """Give the rows, block by block; framed, where they are alike, if that was asked for.
+    def __iter__(self) -> Iterator[Rows | AlikeRows]:
+        """Give the rows, block by block; those that are alike together, if that was asked for.
 
         Raises OSError if the file cannot be read further.
         """
@@ -118,19 +105,19 @@ class RowReader:
 
     # --- JSON Lines ---
 
-    def _read_lines(self) -> Iterator[Rows | Framed]:
+    def _read_lines(self) -> Iterator[Rows | AlikeRows]:
         for block in self._blocks():
-            if self._framed:
-                yield from self._framed_of(block)
+            if self._with_alike:
+                yield from self._alike_of(block)
             else:
                 yield from self._rows_of(block)
 
-    def _framed_of(self, block: bytes) -> Iterator[Rows | Framed]:
+    def _alike_of(self, block: bytes) -> Iterator[Rows | AlikeRows]:
         lines = BytesIO(block).readlines()
         attempts = _ATTEMPTS
         start = at = 0  # the first line that was not given, and the one that is looked at
         offset = 0  # where that one starts
-        alike, most = self._alike, _LINES
+        alike = self._alike
         while at < len(lines):
             if alike is None:
                 if not attempts or at + 1 == len(lines):
@@ -141,22 +128,19 @@ class RowReader:
                     offset += len(lines[at])
                     at += 1
                     continue
-                most = _FIRST
-            first = alike.seq
-            count, size, body = alike.take(block, offset, lines[at : at + most])
-            if not count:
+            rows, size = alike.take(block, offset, lines[at:])
+            if rows is None:
                 alike = None
                 continue
             if start < at:
                 yield from self._rows_of(b"".join(lines[start:at]))
             offset += size
-            at += count
+            at += rows.count
             start = at
-            self.lines += count
+            self.lines += rows.count
             self._last_id = alike.id
             attempts = min(attempts + 1, _ATTEMPTS)
-            most = _LINES
-            yield Framed(alike.id, first, count, body)
+            yield rows
         self._alike = alike
         if start < len(lines):
             yield from self._rows_of(b"".join(lines[start:]))
@@ -258,7 +242,8 @@ class RowReader:
                         continue
                     lines, rest = rest, b""
                 else:
-                    lines, rest = rest + block[:cut], block[cut:]
+                    lines = b"".join((rest, memoryview(block)[:cut]))
+                    rest = block[cut:]
                 if end is not None and at + len(lines) > end:
                     lines = _cut_behind(lines, end - at)
                     at += len(lines)

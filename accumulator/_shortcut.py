@@ -142,6 +142,14 @@ class Shortcut:
         parser.has_cr = _CR in rest
         return count
 
+    def text_of(self, head: bytes, end: bytes) -> Text | None:
+        """Give the text to which an event adds that has nothing else between these bytes, if that
+        is known. Only if `ready`.
+        """
+        template = cast("Template", self._template)
+        same = self._single and template.head == head and template.end == end
+        return self._text if same else None
+
     def _add(self, cuts: list[bytes]) -> bool:
         """Add the fragments of a template with one gap, all or nothing."""
         try:

@@ -21,11 +21,13 @@ from ._sorting import sort, spread
 from .limits import DEFAULT_LIMITS
 from .rules import DEFAULT_RULES
 
-__all__ = ["work"]
+__all__ = ["Job", "work"]
+
+Job = tuple[str, int]  # ("reduce", unit), ("spread", unit) or ("sort", bucket)
 
 
-def work(plan: Plan, folder: str, job: tuple[str, int], memory: int, report: Report) -> None:
-    """Do one job: ("reduce", unit), ("spread", unit) or ("sort", bucket). Raises TornError."""
+def work(plan: Plan, folder: str, job: Job, memory: int, report: Report) -> None:
+    """Do one job. Raises TornError."""
     kind, number = job
     name = f"{kind}-{number:06}"
     # Under names of its own: the workers of a run that was killed live on for a moment.
@@ -67,7 +69,7 @@ def _reduce(plan: Plan, unit: Unit, base: Path, bad: IO[bytes], report: Report) 
             out.write(row_of(id, result))
             report(0, 1)
 
-        for rows in UnitRows(plan, unit, bad, done, report, framed=True):
+        for rows in UnitRows(plan, unit, bad, done, report, alike=True):
             for run in runs_in(rows):
                 if runs and run.id != runs[0].id:
                     end()

@@ -18,7 +18,7 @@ __all__ = ["BETWEEN", "Alike", "AlikeRows", "Row", "decode_texts"]
 _GAP = b"\x7f~gap~\x7f"  # stands for the text when what is around it is decoded
 _NUMBER = 987_654_321_987  # and this for the sequence number
 BETWEEN = b"\x7f"  # texts: a control character that JSON allows within a string
-_END = 3  # bytes at the end of two lines that are looked at first
+_END = 6  # bytes at the end of two lines that are looked at first
 _MOST_KEPT = 1 << 14  # numbers, as most streams have no more chunks
 _small: list[bytes] = []
 _decode_string = msgspec.json.Decoder(str).decode
@@ -45,19 +45,13 @@ class AlikeRows(Struct):
     tail: bytes
     text: bytes  # what they come to: UTF-8
 
-    def behind(self, count: int) -> AlikeRows:
-        """Give the rows behind the first ones."""
-        texts = self.joined.split(BETWEEN)
-        known = decode_texts(BETWEEN.join(texts[:count]), count) or b""
-        return AlikeRows(
-            self.id,
-            None if self.first is None else self.first + count,
-            self.count - count,
-            self.head,
-            BETWEEN.join(texts[count:]),
-            self.tail,
-            self.text[len(known) :],
-        )
+    def split(self) -> tuple[bytes, AlikeRows]:
+        """Give the first text as it stands in JSON, and the rows behind its own."""
+        first, _, rest = self.joined.partition(BETWEEN)
+        known = decode_texts(first, 1) or b""
+        seq = None if self.first is None else self.first + 1
+        text = self.text[len(known) :]
+        return first, AlikeRows(self.id, seq, self.count - 1, self.head, rest, self.tail, text)
 
 
 def decode_texts(joined: bytes, count: int) -> bytes | None:
@@ -139,8 +133,6 @@ class Alike:
         """Give the rows of the lines that are alike, from the first on, and how many bytes these
         lines are. The lines start at a byte of a block.
         """
-        if self.seq is not None:  # as many as have the same number of digits
-            lines = lines[: 10 ** len(b"%d" % self.seq) - self.seq]
         lines = self._fitting(lines)
         while lines:
             taken = self._cut(block, start, lines)
@@ -162,14 +154,16 @@ class Alike:
             cuts = [line[gap] for line in lines]
             same = middle + (tail + middle).join(cuts) + tail
         else:
-            size = len(self._before) + len(middle) + len(b"%d" % seq)
-            gap = slice(size, -len(tail))
-            cuts = [line[gap] for line in lines]
-            parts = [middle] * (4 * count)
+            cuts = []
+            while len(cuts) < count:
+                # Numbers with as many digits.
+                digits = len(b"%d" % (seq + len(cuts)))
+                gap = slice(len(self._before) + digits + len(middle), -len(tail))
+                cuts += [line[gap] for line in lines[len(cuts) : 10**digits - seq]]
+            parts = [b"", middle, b"", self._between] * count
             parts[::4] = _numbers(seq, count)
             parts[2::4] = cuts
-            parts[3::4] = [self._between] * count
-            parts[-1:] = [tail]
+            parts[-1] = tail
             same = self._before + b"".join(parts)
         if not block.startswith(same, start):
             return None

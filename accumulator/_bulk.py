@@ -27,7 +27,6 @@ __all__ = ["BulkStream", "StreamResult", "chunk_text", "frame"]
 _FIRST = 16  # events after which a template is learnt; a read it was not learnt for is wasted
 _WORTH_LEARNING = 16  # events that differ in one text
 _WORTH_FRAMING = 3  # events
-_FIRST_ALIKE = 2  # of these
 _READ = 32  # events of a later read; the one with the finish reason in it is parsed in full
 _LONGEST = 64 * 1024  # bytes that wait for a read, so that memory is one stream's, not 32 images'
 _LF, _CR = 10, 13  # looking for one byte as a number is several times faster
@@ -214,8 +213,8 @@ class BulkStream:
             return
         if rows.count >= _WORTH_LEARNING:
             self._accumulator.learn_soon()
-            self._feed_framed(rows, rows.joined.split(BETWEEN, _FIRST_ALIKE)[:_FIRST_ALIKE])
-            rows = rows.behind(_FIRST_ALIKE)
+            first, rows = rows.split()
+            self._feed_framed(rows, [first])
             if self._take_alike(rows):
                 return
         texts = rows.joined.split(BETWEEN)

@@ -72,7 +72,7 @@ class RowStream:
                 raise TornError
             if self._begun and first == self._last:
                 self._repeats += 1
-                rows = rows.behind(1)
+                _, rows = rows.split()
             self._last = first + rows.count - 1
         self._begun = True
         self._stream.feed_alike(rows)

@@ -430,7 +430,11 @@ class Accumulator:
             if data.startswith(_DATA) and data[len(_DATA) : -2 * len(line_end)] == body:
                 more = len(_DATA) + 2 * len(line_end)
                 chunk = self._apply_run(Run(texts, start, start + len(data), more))
-                if chunk is not None and self._may_shortcut and self._log.event >= self._learn_after:
+                if (
+                    chunk is not None
+                    and self._may_shortcut
+                    and self._log.event >= self._learn_after
+                ):
                     self._find_shortcut().learn(lines[-1], chunk, events=len(lines))
                 return
         self._apply_events(split(data, start))

@@ -129,7 +129,9 @@ class Alike:
             return None
         return cls(row.id, row.seq, (before, middle, tail), (head, rest))
 
-    def take(self, block: bytes, start: int, lines: Sequence[bytes]) -> tuple[AlikeRows | None, int]:
+    def take(
+        self, block: bytes, start: int, lines: Sequence[bytes]
+    ) -> tuple[AlikeRows | None, int]:
         """Give the rows of the lines that are alike, from the first on, and how many bytes these
         lines are. The lines start at a byte of a block.
         """

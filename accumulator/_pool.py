@@ -83,7 +83,7 @@ def _serve(pipe: Connection, plan: Plan, folder: str, memory: int) -> None:
 
 
 def _grouped(report: Report) -> Report:
-    """Report as often as bytes are read, not for each stream."""
+    """Report when bytes were read, not for each stream."""
     streams = 0
 
     def grouped(size: int, more: int) -> None:

@@ -14,6 +14,7 @@ from ._rows import BadRow, RowReader, Rows
 
 __all__ = ["Report", "UnitRows"]
 
+_REPORTED = 1024 * 1024  # bytes; to tell it costs as much as to reduce a few hundred rows
 Report = Callable[[int, int], None]  # bytes and streams since the last one
 
 
@@ -54,7 +55,8 @@ class UnitRows:
             done.stats.rows += rows.count
             yield rows
             # Not within the `try`: that the parent is gone says nothing of the file.
-            if reader.position != position:
+            if reader.position - position >= _REPORTED:
                 self._report(reader.position - position, 0)
                 position = reader.position
+        self._report(reader.position - position, 0)
         done.lines = reader.lines

@@ -13,7 +13,7 @@ from typing import Protocol
 import msgspec
 from msgspec import Struct
 
-__all__ = ["BETWEEN", "Alike", "AlikeRows", "Row", "decode_texts"]
+__all__ = ["BETWEEN", "Alike", "AlikeRows", "Row", "decode_texts", "tell_alike"]
 
 _GAP = b"\x7f~gap~\x7f"  # stands for the text when what is around it is decoded
 _NUMBER = 987_654_321_987  # and this for the sequence number
@@ -96,7 +96,7 @@ class Alike:
             row = decode(first)
         except (ValueError, RecursionError):
             return None
-        if type(row.id) is not str or not row.id or _GAP in first:
+        if type(row.id) is not str or not row.id or _GAP in first or (row.seq or 0) < 0:
             return None
         before, behind, other = b"", first, second
         if row.seq is not None:
@@ -108,13 +108,10 @@ class Alike:
                 return None
             before, behind = first[:start], first[start + len(number) :]
             other = second[start + len(b"%d" % (row.seq + 1)) :]
-        left = behind.rfind(b'"', 0, _alike_to(behind, other)) + 1
-        middle = behind[:left]
-        same = behind[len(behind) - _alike_from(behind[left:], other[left:]) :]
-        tail = same[max(same.find(b'"'), 0) :]
-        # A string with any of these behind it is no key, so that the text cannot make it another.
-        if tail[:2] not in (b'",', b'"}', b'"]'):
+        left, tail = _around(behind, other)
+        if not tail:
             return None
+        middle = behind[:left]
         number = b"" if row.seq is None else b"%d" % _NUMBER
         line = before + number + middle + _GAP + tail
         try:
@@ -135,7 +132,7 @@ class Alike:
         """Give the rows of the lines that are alike, from the first on, and how many bytes these
         lines are. The lines start at a byte of a block.
         """
-        lines = self._fitting(lines)
+        lines = _fitting(lines, self._middle if self.seq is None else self._before, self._tail)
         while lines:
             taken = self._cut(block, start, lines)
             if taken is not None:
@@ -175,18 +172,47 @@ class Alike:
             return None
         return AlikeRows(self.id, seq, count, self.head, joined, self.rest, text), len(same)
 
-    def _fitting(self, lines: Sequence[bytes]) -> Sequence[bytes]:
-        """Leave out lines that cannot be alike. Most streams end somewhere within the lines."""
-        head, tail = self._middle if self.seq is None else self._before, self._tail
-        low, high = 0, len(lines)
-        place = high - 1
-        while low < high:
-            if lines[place].startswith(head) and lines[place].endswith(tail):
-                low = place + 1
-            else:
-                high = place
-            place = (low + high) // 2
-        return lines[:low]
+def tell_alike(chunks: Sequence[bytes]) -> AlikeRows | None:
+    """Tell which chunks, from the first on, differ in one text; None if the first two do not."""
+    left, tail = _around(chunks[0], chunks[1])
+    head = chunks[0][:left]
+    if not tail or not head.startswith(b"{") or b"\n" in head + tail or b"\r" in head + tail:
+        return None
+    chunks = _fitting(chunks, head, tail)
+    while chunks:
+        gap = slice(left, -len(tail))
+        cuts = [chunk[gap] for chunk in chunks]
+        if b"".join(chunks) == head + (tail + head).join(cuts) + tail:
+            joined = BETWEEN.join(cuts)
+            text = decode_texts(joined, len(cuts))
+            if text is not None:
+                return AlikeRows("", None, len(cuts), head, joined, tail, text)
+        chunks = chunks[: len(chunks) // 2]
+    return None
+
+
+def _around(one: bytes, other: bytes) -> tuple[int, bytes]:
+    """Find the text that two lines differ in: where it starts, and what stands behind it, which is
+    empty if they differ in more.
+    """
+    left = one.rfind(b'"', 0, _alike_to(one, other)) + 1
+    same = one[len(one) - _alike_from(one[left:], other[left:]) :]
+    tail = same[max(same.find(b'"'), 0) :]
+    # A string with any of these behind it is no key, so that the text cannot make it another.
+    return left, tail if tail[:2] in (b'",', b'"}', b'"]') else b""
+
+
+def _fitting(lines: Sequence[bytes], head: bytes, tail: bytes) -> Sequence[bytes]:
+    """Leave out lines that cannot be alike. Most streams end somewhere within the lines."""
+    low, high = 0, len(lines)
+    place = high - 1
+    while low < high:
+        if lines[place].startswith(head) and lines[place].endswith(tail):
+            low = place + 1
+        else:
+            high = place
+        place = (low + high) // 2
+    return lines[:low]
 
 
 def _numbers(first: int, count: int) -> list[bytes]:

@@ -14,7 +14,7 @@ import msgspec
 from attrs import field, frozen
 
 from ._accumulator import Accumulator
-from ._alike import BETWEEN, AlikeRows
+from ._alike import BETWEEN, AlikeRows, tell_alike
 from ._reduce import Status
 from ._sse import EventParser
 from .completion import ChatCompletion
@@ -27,6 +27,7 @@ __all__ = ["BulkStream", "StreamResult", "chunk_text", "frame"]
 _FIRST = 16  # events after which a template is learnt; a read it was not learnt for is wasted
 _WORTH_LEARNING = 16  # events that differ in one text
 _WORTH_FRAMING = 3  # events
+_TRIES = 4  # to find chunks that are alike, one after the other
 _READ = 32  # events of a later read; the one with the finish reason in it is parsed in full
 _LONGEST = 64 * 1024  # bytes that wait for a read, so that memory is one stream's, not 32 images'
 _LF, _CR = 10, 13  # looking for one byte as a number is several times faster
@@ -178,28 +179,40 @@ class BulkStream:
 
     def feed_texts(self, texts: Sequence[bytes]) -> None:
         """Take in chunks: JSON texts, or strings of JSON in JSON, as lines of a log hold them."""
-        start = 0
+        start, tries = 0, _TRIES
         while start < len(texts) and self._limit is None:
-            some = texts[start : start + self._read]
-            self._flush()
-            start += len(some)
-            if len(some) < _WORTH_FRAMING:
-                for text in some:
-                    self._feed_one(text) if text[:1] == b"{" else self.feed(chunk_text(text))
-                continue
-            joined = b"".join(some)
-            size = len(joined) + len(some) * len(_JOINT)
-            if (
-                {text[:1] for text in some} == {b"{"}
-                and _LF not in joined
-                and _CR not in joined
-                and (self._most is None or self._taken + size <= self._most // 2)
-            ):
-                self._read = _READ
-                self._feed_body(frame(some))
+            if tries and len(texts) - start >= _WORTH_LEARNING:
+                rows = tell_alike(texts[start:])
+                if rows is not None:
+                    self.feed_alike(rows)
+                    start, tries = start + rows.count, _TRIES
+                    continue
+                tries -= 1
+                some = texts[start : start + 1]
             else:
-                for text in some:
-                    self.feed(chunk_text(text))
+                some = texts[start : start + self._read]
+            start += len(some)
+            self._feed_some(some)
+
+    def _feed_some(self, texts: Sequence[bytes]) -> None:
+        self._flush()
+        joined = b"".join(texts)
+        size = len(joined) + len(texts) * len(_JOINT)
+        if (
+            len(texts) >= _WORTH_FRAMING
+            and {text[:1] for text in texts} == {b"{"}
+            and _LF not in joined
+            and _CR not in joined
+            and (self._most is None or self._taken + size <= self._most // 2)
+        ):
+            self._read = _READ
+            self._feed_body(frame(texts))
+            return
+        for text in texts:
+            if text.startswith(b"{"):
+                self._feed_one(text)
+            else:
+                self.feed(chunk_text(text))
 
     def feed_alike(self, rows: AlikeRows) -> None:
         """Take in chunks that differ in one text."""

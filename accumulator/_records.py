@@ -12,7 +12,7 @@ from ._bulk import StreamResult
 from ._inputs import Unit
 from ._rows import Keys
 
-__all__ = ["Done", "Plan", "Run", "Stats", "TornError", "hash_of"]
+__all__ = ["Done", "Part", "Plan", "Run", "Stats", "TornError", "hash_of"]
 
 
 class TornError(Exception):
@@ -68,6 +68,15 @@ class Run(Struct):
         return sum(map(len, self.chunks)) if alike is None else len(alike.joined) + len(alike.text)
 
 
+class Part(Struct, array_like=True):
+    """Where rows of a bucket stand in the file of a unit, in bytes."""
+
+    bucket: int
+    start: int
+    head: int  # their ids, numbers and sizes
+    size: int  # of their chunks, behind
+
+
 class Done(Struct):
     """What a unit came to. Its first and its last stream may go on in its neighbours."""
 
@@ -77,6 +86,7 @@ class Done(Struct):
     last: list[Run] = []
     unread: str | None = None  # why the file could not be read to the end
     ids: list[int] = []  # digests of the streams that are wholly within the unit
+    parts: list[Part] = []  # if its rows were spread
 
 
 class Plan(Struct, frozen=True):
@@ -86,7 +96,7 @@ class Plan(Struct, frozen=True):
     keys: Keys
     buckets: int
     longest: int = 64 * 1024 * 1024  # bytes of one stream that are held at a time
-    version: int = 2
+    version: int = 3
 
 
 def hash_of(id: str) -> int:

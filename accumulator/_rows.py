@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from io import BytesIO
-from typing import IO, cast
+from typing import IO, Annotated, cast
 
 import msgspec
-from msgspec import Struct
+from msgspec import Meta, Struct
 
 from ._alike import Alike, AlikeRows
 from ._extras import parquet
@@ -60,12 +60,15 @@ class _Row(Struct):
     chunk: msgspec.Raw = msgspec.Raw()
 
 
+_Seq = Annotated[int, Meta(ge=-(1 << 63), le=(1 << 63) - 1)]  # as columns of Parquet have them
+
+
 def _decoder(keys: Keys) -> msgspec.json.Decoder[_Row]:
     kind = msgspec.defstruct(
         "_Row",
         [
             ("id", str | int | None, None),
-            ("seq", int | None, None),
+            ("seq", _Seq | None, None),
             ("chunk", msgspec.Raw, msgspec.Raw()),
         ],
         rename={"id": keys.id, "seq": keys.seq, "chunk": keys.chunk},

@@ -17,7 +17,8 @@ from ._inputs import Unit, open_raw, open_text
 from ._reading import Report, UnitRows
 from ._records import Done, Plan, Run, Stats, TornError, hash_of
 from ._runs import reduce_runs, row_of, runs_in
-from ._sorting import sort, spread
+from ._sorting import sort
+from ._spreading import spread
 from .limits import DEFAULT_LIMITS
 from .rules import DEFAULT_RULES
 
@@ -42,9 +43,9 @@ def work(plan: Plan, folder: str, job: Job, memory: int, report: Report) -> None
             elif kind == "reduce":
                 done = _reduce(plan, unit, base, bad, report)
             else:
-                done = spread(plan, number, base, bad, report)
+                done = spread(plan, number, memory, base, bad, report)
     Path(f"{base}.done").write_bytes(msgspec.msgpack.encode(done))
-    for suffix in ("bad", "rows", "arrow", "done"):
+    for suffix in ("bad", "rows", "spread", "done"):
         if os.path.exists(f"{base}.{suffix}"):
             os.replace(f"{base}.{suffix}", Path(folder, f"{name}.{suffix}"))
 

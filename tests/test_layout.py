@@ -38,6 +38,7 @@ LADDER = [
     ["_rows", "spark"],
     ["_records"],
     ["_reading", "_runs"],
+    ["_spreading"],
     ["_sorting"],
     ["_units"],
     ["_pool"],

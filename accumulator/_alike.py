@@ -172,6 +172,7 @@ class Alike:
             return None
         return AlikeRows(self.id, seq, count, self.head, joined, self.rest, text), len(same)
 
+
 def tell_alike(chunks: Sequence[bytes]) -> AlikeRows | None:
     """Tell which chunks, from the first on, differ in one text; None if the first two do not."""
     left, tail = _around(chunks[0], chunks[1])

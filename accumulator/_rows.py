@@ -60,7 +60,8 @@ class _Row(Struct):
     chunk: msgspec.Raw = msgspec.Raw()
 
 
-_Seq = Annotated[int, Meta(ge=-(1 << 63), le=(1 << 63) - 1)]  # as columns of Parquet have them
+_LEAST, _MOST = -(1 << 63), (1 << 63) - 2  # 64 bits, but for a value that stands for none
+_Seq = Annotated[int, Meta(ge=_LEAST, le=_MOST)]
 
 
 def _decoder(keys: Keys) -> msgspec.json.Decoder[_Row]:
@@ -72,6 +73,7 @@ def _decoder(keys: Keys) -> msgspec.json.Decoder[_Row]:
             ("chunk", msgspec.Raw, msgspec.Raw()),
         ],
         rename={"id": keys.id, "seq": keys.seq, "chunk": keys.chunk},
+        gc=False,
     )
     return msgspec.json.Decoder(cast("type[_Row]", kind))
 
@@ -312,6 +314,8 @@ def _misfit(id: object, seq: object, chunk: object) -> str | None:
         return f"a stream id is text or an integer, not {type(id).__name__}"
     if seq is not None and (not isinstance(seq, int) or isinstance(seq, bool)):
         return f"a sequence number is an integer, not {type(seq).__name__}"
+    if seq is not None and not _LEAST <= seq <= _MOST:
+        return f"a sequence number of more than 64 bits: {seq}"
     if not isinstance(chunk, (str, bytes, dict)):
         return f"a chunk is text, bytes or an object, not {type(chunk).__name__}"
     return None

@@ -96,7 +96,10 @@ class LogRun:
             return
         shutil.rmtree(self._folder, ignore_errors=True)
         os.makedirs(self._folder)
-        path.write_bytes(plan)
+        # At once: a run that is killed here was begun, or not.
+        begun = path.with_suffix(".begun")
+        begun.write_bytes(plan)
+        os.replace(begun, path)
 
     def run(self) -> Stats:
         """Do it all, or what is left of it. Raises OSError, ImportError (sorting needs DuckDB)."""

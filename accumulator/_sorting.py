@@ -1,6 +1,6 @@
 """The rows of a bucket, sorted by DuckDB and reduced.
 
-Of a row DuckDB holds five numbers, whatever its size: chunks are no part of what is sorted.
+Of a row DuckDB holds four numbers, whatever its size: chunks are no part of what is sorted.
 """
 
 from __future__ import annotations
@@ -15,14 +15,14 @@ from ._extras import arrow, duckdb
 from ._reading import Report
 from ._records import Done, Plan, Run, Stats
 from ._runs import RowStream, row_of
-from ._spreading import Bucket, Keys
+from ._spreading import UNNUMBERED, Bucket, Keys
 
 __all__ = ["sort"]
 
 _SORTED = 20_000  # rows that DuckDB gives at once
 _GATHERED = 4 * 1024 * 1024  # bytes of chunks that are held at once
-_NAMES = ["stream", "unnumbered", "seq", "place", "size"]
-_ORDER = "FROM keys ORDER BY stream, unnumbered, seq, place"
+_NAMES = ["stream", "seq", "start", "size"]
+_ORDER = "FROM keys ORDER BY stream, seq, start"
 _READERS = ("to_arrow_reader", "fetch_arrow_reader")  # DuckDB 1.5 renamed it
 
 
@@ -75,7 +75,7 @@ def _runs_of(spread: Bucket, memory: int, folder: str) -> Iterator[Run]:
     connection = duckdb().connect(config=settings)
     try:
         create = "CREATE TABLE keys AS"
-        for keys in spread.keys():
+        for keys in spread.read_keys():
             connection.register("piece", _table(keys))
             connection.execute(f"{create} SELECT * FROM piece")
             connection.unregister("piece")
@@ -109,28 +109,27 @@ def _integers(column: _Column) -> list[int]:
 def _cut(
     spread: Bucket,
     streams: Sequence[int],
-    unnumbered: Sequence[int],
     seqs: Sequence[int],
-    places: Sequence[int],
+    starts: Sequence[int],
     sizes: Sequence[int],
 ) -> Iterator[Run]:
     """Cut sorted rows into runs of one stream each, of so many bytes at most."""
-    start = size = 0
+    start = 0
     ends = [end for end, (a, b) in enumerate(pairwise(streams), 1) if a != b]
     for end in [*ends, len(streams)]:
         while start < end:
             stop = end
             if sum(sizes[start:end]) > _GATHERED:
                 stop, size = start + 1, sizes[start]
-                while size + sizes[stop] <= _GATHERED:
+                while stop < end and size + sizes[stop] <= _GATHERED:
                     size += sizes[stop]
                     stop += 1
             some = slice(start, stop)
-            numbers: list[int | None] = list(seqs[some])
-            if 1 in unnumbered[some]:
-                pairs = zip(seqs[some], unnumbered[some], strict=True)
-                numbers = [None if without else seq for seq, without in pairs]
-            chunks = spread.chunks(places[some], sizes[some])
-            id = spread.id(streams[start])
-            yield Run(id, None if numbers.count(None) == len(numbers) else numbers, chunks)
+            numbers: list[int | None] | None = list(seqs[some])
+            if seqs[start] == UNNUMBERED:
+                numbers = None
+            elif seqs[stop - 1] == UNNUMBERED:
+                numbers = [None if seq == UNNUMBERED else seq for seq in seqs[some]]
+            chunks = spread.chunks(starts[some], sizes[some])
+            yield Run(spread.id(streams[start]), numbers, chunks)
             start = stop

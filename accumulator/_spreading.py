@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 from array import array
 from collections.abc import Iterator, Sequence
+from io import BytesIO
 from itertools import accumulate
 from pathlib import Path
 from types import TracebackType
@@ -22,19 +23,21 @@ from ._reading import Report, UnitRows
 from ._records import Done, Part, Plan, Stats
 from ._rows import Rows
 
-__all__ = ["Bucket", "Keys", "spread"]
+__all__ = ["UNNUMBERED", "Bucket", "Keys", "spread"]
 
+_WAITING = 4 * 1024 * 1024  # bytes of chunks that wait to be written; more falls out of the cache
+_LEAST_PART = 32 * 1024
 _KEYS = 50_000  # of rows, that are given at once
-_PART_BITS = 40  # of a place, for where in its part it is
+UNNUMBERED = (1 << 63) - 1  # stands for no number: such rows are behind those that have one
 
-# Columns of numbers: stream, 1 if it has no number, number, place of the chunk, size of it.
+# Columns of rows: the stream, its row's number, and where the chunk starts and how long it is.
 Keys = tuple["array[int]", ...]
 
 
 class _Columns(Struct, array_like=True):
     ids: list[str]
-    seqs: list[int | None]
-    sizes: list[int]
+    seqs: bytes  # 64 bits each, as are these
+    sizes: bytes
 
 
 _encode_columns = msgspec.msgpack.Encoder().encode
@@ -69,27 +72,32 @@ def spread(
     """Write a unit's rows to a file. `memory` is what may be held, in bytes."""
     done = Done(Stats())
     buckets = _Buckets(plan.buckets)
+    most = min(max(_WAITING, plan.buckets * _LEAST_PART), memory // 8)
     ids: list[str] = []
-    seqs: list[int | None] = []
+    seqs = array("q")
     chunks: list[bytes] = []
     size = 0
     with open(f"{base}.spread", "wb") as out:
         for rows in UnitRows(plan, plan.units[number], bad, done, report):
             assert isinstance(rows, Rows)
             ids += rows.ids
-            seqs += rows.seqs or [None] * rows.count
+            numbers = rows.seqs or [None] * rows.count
+            if None in numbers:
+                seqs.extend(UNNUMBERED if number is None else number for number in numbers)
+            else:
+                seqs.extend(cast("list[int]", numbers))
             chunks += rows.chunks
             size += sum(map(len, rows.chunks))
-            if size > memory // 8:
+            if size > most:
                 done.parts += _write_parts(ids, seqs, chunks, buckets, out)
-                ids, seqs, chunks, size = [], [], [], 0
+                ids, seqs, chunks, size = [], array("q"), [], 0
         done.parts += _write_parts(ids, seqs, chunks, buckets, out)
     return done
 
 
 def _write_parts(
     ids: list[str],
-    seqs: list[int | None],
+    seqs: array[int],
     chunks: list[bytes],
     buckets: _Buckets,
     out: IO[bytes],
@@ -102,9 +110,10 @@ def _write_parts(
             places[bucket] = [place]
     for bucket, own in places.items():
         some = [chunks[place] for place in own]
-        sizes = list(map(len, some))
-        columns = _Columns([ids[place] for place in own], [seqs[place] for place in own], sizes)
-        head = _encode_columns(columns)
+        sizes = array("q", map(len, some))
+        numbers = array("q", [seqs[place] for place in own])
+        own_ids = [ids[place] for place in own]
+        head = _encode_columns(_Columns(own_ids, numbers.tobytes(), sizes.tobytes()))
         start = out.tell()
         out.write(head)
         out.write(b"".join(some))
@@ -127,65 +136,53 @@ class Bucket:
                 parts = [part for part in done.parts if part.bucket == bucket]
                 self._parts.append((Path(f"{spread}.spread"), parts))
                 size += sum(part.size for part in parts)
-        self._held: list[bytes] = []
-        self._file: IO[bytes] | None = None if size <= most else path.open("w+b")
+        self._file: IO[bytes] = BytesIO() if size <= most else path.open("w+b")
+        self._held = b""
         self._ids = _Numbers()
         self._names: list[str] = []
 
-    def keys(self) -> Iterator[Keys]:
+    def read_keys(self) -> Iterator[Keys]:
         """Give what the rows are sorted by, in columns of some rows each."""
-        columns: Keys = tuple(array("q") for _ in range(5))
-        for ids, seqs, sizes, start in self._read_parts():
-            streams, unnumbered, numbers, places, lengths = columns
-            streams.extend(map(self._ids.__getitem__, ids))
-            if None in seqs:
-                unnumbered.extend(seq is None for seq in seqs)
-                numbers.extend(seq or 0 for seq in seqs)
-            else:
-                unnumbered.frombytes(bytes(8 * len(seqs)))
-                numbers.extend(cast("list[int]", seqs))
-            ends = list(accumulate(sizes, initial=start))
-            ends.pop()
-            places.extend(ends)
-            lengths.extend(sizes)
+        columns: Keys = tuple(array("q") for _ in range(4))
+        start = 0
+        for part in self._read_parts():
+            streams, seqs, starts, sizes = columns
+            first = len(sizes)
+            streams.extend(map(self._ids.__getitem__, part.ids))
+            seqs.frombytes(part.seqs)
+            sizes.frombytes(part.sizes)
+            *some, start = accumulate(sizes[first:], initial=start)
+            starts.extend(some)
             if len(streams) >= _KEYS:
                 yield columns
-                columns = tuple(array("q") for _ in range(5))
+                columns = tuple(array("q") for _ in range(4))
         yield columns
         self._names = list(self._ids)
+        if isinstance(self._file, BytesIO):
+            self._held = self._file.getvalue()
+        self._file.flush()
 
-    def _read_parts(self) -> Iterator[tuple[list[str], list[int | None], list[int], int]]:
-        start = 0
+    def _read_parts(self) -> Iterator[_Columns]:
         for path, parts in self._parts:
             with path.open("rb") as file:
                 for part in parts:
                     file.seek(part.start)
                     columns = _decode_columns(file.read(part.head))
-                    chunks = file.read(part.size)
-                    if self._file is None:
-                        start = len(self._held) << _PART_BITS
-                        self._held.append(chunks)
-                    yield columns.ids, columns.seqs, columns.sizes, start
-                    if self._file is not None:
-                        self._file.write(chunks)
-                        start += len(chunks)
-        if self._file is not None:
-            self._file.flush()
+                    self._file.write(file.read(part.size))
+                    yield columns
 
     def id(self, stream: int) -> str:
         """Give the id that a number of the keys stands for, once all were given."""
         return self._names[stream]
 
-    def chunks(self, places: Sequence[int], sizes: Sequence[int]) -> list[bytes]:
-        """Give the chunks at some places, once all keys were given."""
-        if self._file is not None:
-            number = self._file.fileno()
-            return [os.pread(number, size, at) for at, size in zip(places, sizes, strict=True)]
-        held, within = self._held, (1 << _PART_BITS) - 1
-        return [
-            held[at >> _PART_BITS][at & within : (at & within) + size]
-            for at, size in zip(places, sizes, strict=True)
-        ]
+    def chunks(self, starts: Sequence[int], sizes: Sequence[int]) -> list[bytes]:
+        """Give the chunks that start at some places, once all keys were read."""
+        places = zip(starts, sizes, strict=True)
+        if isinstance(self._file, BytesIO):
+            held = self._held
+            return [held[start : start + size] for start, size in places]
+        number = self._file.fileno()
+        return [os.pread(number, size, start) for start, size in places]
 
     def __enter__(self) -> Bucket:
         return self
@@ -196,5 +193,4 @@ class Bucket:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        if self._file is not None:
-            self._file.close()
+        self._file.close()

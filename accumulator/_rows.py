@@ -238,7 +238,6 @@ class RowReader:
                 cut = block.rfind(b"\n") + 1
                 if not cut:
                     rest += block + _read_line(file, _LONGEST_LINE)
-                    cut, block = len(rest), b""
                     if not rest.endswith(b"\n") and len(rest) > _LONGEST_LINE:
                         self.lines += 1
                         self._tell(self.lines, f"longer than {_LONGEST_LINE} bytes", rest)

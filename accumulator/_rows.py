@@ -202,9 +202,6 @@ class RowReader:
                 continue
             last = str(row.id)
             chunk = bytes(row.chunk) or text
-            if chunk is text and not text.startswith(b"{"):
-                self._tell(number, "no object", line)
-                continue
             rows.ids.append(last)
             cast("list[int | None]", rows.seqs).append(row.seq)
             rows.chunks.append(chunk)

@@ -145,7 +145,7 @@ def test_rows_are_alike_whatever_their_numbers(first: int, tmp_path: Path) -> No
 
 
 def test_lines_that_differ_in_their_ids_are_not_alike(tmp_path: Path) -> None:
-    lines = [a_line(f"a{place}", None, "x", order="ci") for place in range(40)]
+    lines = [a_line(f"a{place}", None, "x", ',"k":"value"', order="ci") for place in range(40)]
     assert check(lines, tmp_path / "log") == 0
 
 

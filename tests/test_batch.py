@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from accumulator import Accumulator, AccumulatorError, LimitExceededError, Limits
+from accumulator._alike import tell_alike
 from accumulator._bulk import BulkStream, chunk_text
 from accumulator.batch import StreamResult, UnsortedRowsError, reduce_sorted
 from accumulator.errors import CheckpointError
@@ -64,6 +65,7 @@ LONG: list[object] = [
     *[json.dumps({"id": "c", "model": "m", **a_chunk(f"t{i} ")}).encode() for i in range(300)],
     json.dumps({"id": "c", "model": "m", **a_chunk("", finish="stop")}).encode(),
 ]
+ODD_CHOICES: Json = {"choices": [{"index": i, "delta": {}} for i in range(5)]}
 ODD: list[object] = [
     b"null",
     b"[DONE]",
@@ -76,7 +78,7 @@ ODD: list[object] = [
     json.dumps(a_chunk("\ude00")),
     a_chunk("of a mapping"),
     json.dumps(a_chunk("x", finish="stop")).encode(),
-    json.dumps({"choices": [{"index": i, "delta": {}} for i in range(5)]}).encode(),
+    json.dumps(ODD_CHOICES).encode(),
 ]
 
 
@@ -241,6 +243,16 @@ def test_a_body_past_a_limit_is_read_no_further() -> None:
     result = stream.finish()
     assert result.limit == "total_bytes"
     assert str(text_of(result)).startswith("t0 t1 ")
+
+
+def test_alike_chunks_past_a_limit_are_not_read() -> None:
+    stream = BulkStream(DEFAULT_RULES, Limits(choices=1))
+    stream.feed_texts([json.dumps(ODD_CHOICES).encode()])
+    rows = tell_alike(chunks_of(CONTENT))
+    assert rows is not None
+    stream.feed_alike(rows)
+    result = stream.finish()
+    assert (result.limit, result.completion.choices) == ("choices", ())
 
 
 def test_what_is_no_checkpoint_is_said_to_be_none() -> None:

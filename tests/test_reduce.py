@@ -15,6 +15,7 @@ from typing import cast
 import pytest
 
 from accumulator import cli
+from accumulator._spreading import Buckets
 from accumulator.batch import reduce_sorted
 
 pa = pytest.importorskip("pyarrow", reason="the extra 'logs' is not installed")
@@ -425,20 +426,40 @@ def test_lines_that_are_alike_may_start_with_a_repeat_or_fall(numbers: str, tmp_
     assert read(out) == expected(rows)
 
 
-@pytest.mark.parametrize("remembered", [1, 1 << 30])
-@pytest.mark.parametrize("places", [(0, 900), (0, 300), (300, 1200), (1200, 1400)])
+@pytest.mark.parametrize("size", [200, 600_000_000])  # of an id: only one is remembered then
+@pytest.mark.parametrize("places", [(0, 900), (0, 300), (300, 1000), (1200, 1300)])
 def test_a_stream_that_comes_again_anywhere_is_found(
-    places: tuple[int, int], remembered: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    places: tuple[int, int], size: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     rows = [row for i in range(60) for row in a_stream(f"s{i:02}", 20)]
     moved = rows[places[0] : places[0] + 1]
     del rows[places[0] : places[0] + 1]
     rows[places[1] : places[1]] = moved
     monkeypatch.setattr("accumulator._inputs._UNIT", 40_000)
-    monkeypatch.setattr("accumulator._run._ID", (1 << 50) // remembered)
+    monkeypatch.setattr("accumulator._run._ID", size)
     log, out = write(tmp_path / "log.jsonl", rows), tmp_path / "out.jsonl"
     assert cli.main(["reduce", str(log), "-o", str(out)]) == 0
     assert read(out) == expected(rows)
+
+
+def test_one_stream_may_have_numbers_and_the_next_none(tmp_path: Path) -> None:
+    log, out = tmp_path / "log.jsonl", tmp_path / "out.jsonl"
+    rows = [*a_stream("a", 3), *a_stream("b", 3)]
+    lines = lines_of(rows).splitlines(keepends=True)
+    lines[5:] = [line.replace(b'"seq"', b'"none"') for line in lines[5:]]
+    log.write_bytes(b"".join(lines))
+    assert cli.main(["reduce", str(log), "-o", str(out)]) == 0
+    assert read(out) == expected(rows)
+
+
+def test_the_bucket_of_an_id_is_the_same_when_it_was_forgotten(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("accumulator._spreading._REMEMBERED", 3)
+    buckets = Buckets(7)
+    found = [buckets[id] for id in "abcdefghij"]
+    assert [buckets[id] for id in "abcdefghij"] == found
+    assert len(buckets) <= 4
 
 
 def test_an_sse_dump_beside_shuffled_rows_is_its_own_stream(tmp_path: Path) -> None:

@@ -46,7 +46,7 @@ KNOWN = {
     Holder: {
         *StreamFields.__struct_fields__,
         *("_queue", "_intake", "_log", "_parser"),
-        *("_rules", "_strict", "_may_shortcut", "_most_pending", "_shortcut"),
+        *("_rules", "_strict", "_may_shortcut", "_most_pending", "_shortcut", "_learn_after"),
         # Events and times are told to the process that reads the stream.
         *("_on_event", "_emitter", "_done_told", "_observed", "_stopwatch"),
     },

@@ -416,6 +416,30 @@ def test_rows_without_a_number_are_behind_those_with_one(
     assert '"content":"012xyz"' in json.dumps(row["completion"], separators=(",", ":"))
 
 
+OUT_OF_ORDER = {
+    "numbers fall": a_stream("a", 3)[::-1],
+    "the last stream comes again": [
+        *a_stream("a", 3)[1:],
+        *a_stream("b", 3),
+        *a_stream("a", 1)[:1],
+    ],
+    "another one comes again": [
+        *a_stream("a", 3)[1:],
+        *a_stream("b", 3),
+        *a_stream("a", 1)[:1],
+        *a_stream("c", 1),
+    ],
+}
+
+
+@pytest.mark.parametrize("case", OUT_OF_ORDER)
+def test_a_few_rows_out_of_order_are_sorted(case: str, tmp_path: Path) -> None:
+    rows = OUT_OF_ORDER[case]
+    log, out = write(tmp_path / "log.jsonl", rows), tmp_path / "out.jsonl"
+    assert cli.main(["reduce", str(log), "-o", str(out)]) == 0
+    assert read(out) == expected(rows)
+
+
 @pytest.mark.parametrize("numbers", ["repeat", "fall"])
 def test_lines_that_are_alike_may_start_with_a_repeat_or_fall(numbers: str, tmp_path: Path) -> None:
     rows = a_stream("a", 60)
@@ -428,14 +452,16 @@ def test_lines_that_are_alike_may_start_with_a_repeat_or_fall(numbers: str, tmp_
 
 
 @pytest.mark.parametrize("size", [200, 600_000_000])  # of an id: only one is remembered then
-@pytest.mark.parametrize("places", [(0, 900), (0, 300), (300, 1000), (1200, 1300)])
+@pytest.mark.parametrize(
+    "moved", [("s00", "s45"), ("s00", "s05"), ("s05", "s10"), ("s13", "s45"), ("s55", "s02")]
+)
 def test_a_stream_that_comes_again_anywhere_is_found(
-    places: tuple[int, int], size: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    moved: tuple[str, str], size: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     rows = [row for i in range(60) for row in a_stream(f"s{i:02}", 20)]
-    moved = rows[places[0] : places[0] + 1]
-    del rows[places[0] : places[0] + 1]
-    rows[places[1] : places[1]] = moved
+    row = next(row for row in rows if row[:2] == (moved[0], 4))
+    rows.remove(row)
+    rows.insert([id for id, _, _ in rows].index(moved[1]), row)
     monkeypatch.setattr("accumulator._inputs._UNIT", 40_000)
     monkeypatch.setattr("accumulator._run._ID", size)
     log, out = write(tmp_path / "log.jsonl", rows), tmp_path / "out.jsonl"

@@ -92,8 +92,8 @@ class _Recorded(Accumulator):
 
     def stop(self) -> None:
         """Close, and leave unread what stands behind the event that raised."""
-        self._queue = ()
-        self._parser = EventParser()
+        self._intake.queue = ()
+        self._intake.parser = EventParser()
         self.close()
 
 

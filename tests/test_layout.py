@@ -27,6 +27,7 @@ LADDER = [
     ["_objects"],
     ["_freeze", "_shortcut", "_problems", "_told"],
     ["_emit", "_intake", "_timing"],
+    ["_body"],
     ["_checkpoint"],
     ["_accumulator"],
     ["_feeder", "_responses"],

@@ -97,7 +97,7 @@ ROOMS: list[tuple[str, str, str]] = [
         "test_streams test_clients test_ends test_iter_events",
     ),
     ("a completion as a stream; as attributes", "replay telemetry", "test_replay test_telemetry"),
-    ("input, the gate, checkpoints", "_accumulator _checkpoint", "test_laws test_checkpoint"),
+    ("input, the gate, checkpoints", "_accumulator _body _checkpoint", "test_laws test_checkpoint"),
     ("problems, timing", "_intake _problems _timing", "test_problems test_timing"),
     ("which events are told, and when", "_emit events _growing _told", "test_events"),
     ("speed of chunks that repeat", "_shortcut _template _learning _objects", "test_shortcut"),

@@ -11,7 +11,8 @@ from ._freeze import freeze
 from ._growing import Later
 from ._problems import ProblemLog
 from ._reader import is_chunk_like
-from ._reduce import Reducer, Status
+from ._reduce import Reducer
+from ._state import Status
 from ._timing import Clock, Stopwatch
 from .completion import ChatCompletion, Timing
 from .errors import (
@@ -224,7 +225,7 @@ class Accumulator:
     @property
     def status(self) -> Status:
         """How the stream stands: "open", "complete", "truncated" or "failed" (SPEC section 6)."""
-        return self._intake.reducer.status
+        return self._intake.reducer.state.status
 
     @property
     def problems(self) -> tuple[Problem, ...]:

@@ -14,8 +14,8 @@ import msgspec
 from attrs import field, frozen
 
 from ._accumulator import Accumulator
-from ._reduce import Status
 from ._sse import EventParser
+from ._state import Status
 from .completion import ChatCompletion
 from .errors import LOSSY_KINDS, CheckpointError, LimitExceededError, Problem
 from .limits import Limits

@@ -1,7 +1,7 @@
 """An accumulator's state as bytes, and back: what `checkpoint` writes and `restore` reads.
 
 The bytes are a header and msgpack. The classes of the state are written field by field as they
-stand in `_reduce`, so a new field there is saved as well; what is no Struct has its row below, and
+stand in `_state`, so a new field there is saved as well; what is no Struct has its row below, and
 the tests hold the rows against the classes. Three things are not saved. Rules, limits and the other
 keywords are the caller's, and given again; rules must be the same, because what was merged by
 others cannot be merged again. Templates and shapes only make a stream faster, and are learnt anew.
@@ -23,11 +23,11 @@ import msgspec
 from msgspec import Struct
 from msgspec.msgpack import Decoder, Encoder, Ext
 
-from . import _calls, _reduce, _wire
+from . import _calls, _state, _wire
 from ._body import BodyIntake
 from ._fields import IndexedList
-from ._reduce import State
 from ._sse import Event
+from ._state import State
 from ._template import roles_of, rows_decoder
 from ._text import Text
 from .errors import CheckpointError, Problem, ProblemKind
@@ -324,4 +324,4 @@ def _layout(*modules: object) -> int:
     return crc32(repr(fields).encode())
 
 
-_LAYOUT = _layout(_calls, _reduce, _wire)
+_LAYOUT = _layout(_calls, _state, _wire)

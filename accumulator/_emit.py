@@ -25,7 +25,8 @@ from ._freeze import (
     freeze_usage,
 )
 from ._growing import Growing
-from ._reduce import ChoiceState, Reducer
+from ._reduce import Reducer
+from ._state import ChoiceState
 from ._text import Text
 from ._told import KINDS, TOOLS, Held, Kind, Seen, Told, ToldCall, ToldChoice, Tool
 from .completion import TokenLogprob, TokenLogprobs, Usage

@@ -8,10 +8,10 @@ from __future__ import annotations
 
 from math import inf
 
+from ._decoder import ChunkDecoder
 from ._problems import ProblemLog
 from ._reader import InvalidChunkError, read_chunk
 from ._reduce import Reducer
-from ._schema import ChunkDecoder
 from ._sse import Event
 from ._text import healed
 from ._wire import (

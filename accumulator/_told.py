@@ -7,7 +7,7 @@ from typing import Literal
 from msgspec import Struct, field
 
 from ._growing import Growing, Then
-from ._reduce import ChoiceState
+from ._state import ChoiceState
 from ._text import Text
 
 __all__ = ["KINDS", "TOOLS", "Held", "Kind", "Seen", "Told", "ToldCall", "ToldChoice", "Tool"]

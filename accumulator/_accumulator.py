@@ -10,10 +10,10 @@ from ._emit import EmittingReducer
 from ._freeze import freeze
 from ._growing import Later
 from ._problems import ProblemLog
-from ._reader import is_chunk_like
 from ._reduce import Reducer
 from ._state import Status
 from ._timing import Clock, Stopwatch
+from ._values import is_chunk_like
 from .completion import ChatCompletion, Timing
 from .errors import (
     LOSSY_KINDS,

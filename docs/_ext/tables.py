@@ -108,7 +108,7 @@ ROOMS: list[tuple[str, str, str]] = [
     ),
     (
         "what a chunk may look like",
-        "_reader _decoder _schema _wire",
+        "_reader _values _decoder _schema _wire",
         "test_conformance test_mutations",
     ),
     ("bytes to events; halves of characters", "_sse _text", "test_conformance test_fuzz"),

@@ -10,6 +10,7 @@ What is read here is the same `Chunk` as the general way reads, less such repeti
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from operator import attrgetter
 
 import msgspec
 from msgspec import Raw, Struct
@@ -45,7 +46,6 @@ _RULES_OF = {
     _DELTA: "delta",
     _LOGPROBS: "choice.logprobs",
 }
-_NOT_MERGED = frozenset({"content", "annotations", "moderation", "message", "error"})
 # A level of a stream as a number: that of the level, and if it is in a choice, eight times the
 # choice's index more.
 Place = int
@@ -53,12 +53,13 @@ Decode = Callable[[bytes], Chunk]
 
 _MOST_STEPS = 64  # from one shape to others
 _MOST_BRACKETS = 8  # of a value that is certainly not nested too deep
+_AROUND = 4  # brackets around what is in a delta
 _LONGEST_REMEMBERED = 65536  # bytes of a level's values that are compared with the next
 _SHORTEST_COPIED = 256  # bytes of them that hold a chunk, which is not so much longer
 _LONGEST_BACKOFF = 256  # chunks
 
 _decode_value = msgspec.json.Decoder().decode
-_decode_text = msgspec.json.Decoder(str | None).decode
+_message_of: Callable[[Choice], Raw] = attrgetter("message")
 _NULL = Raw(b"null")
 
 
@@ -162,6 +163,9 @@ class ChunkDecoder:
             raws = of_chunk.get(chunk)
             if raws != quiet.get(_CHUNK):
                 self._read(of_chunk, _CHUNK, raws, chunk)
+        if schema.has_moderation and chunk.moderation is not None:
+            _check_depth(chunk.moderation, text, 1)
+            chunk.moderation = Extra(chunk.moderation)
         if schema.in_usage and chunk.usage is not None:
             self._read_usage(schema, chunk.usage)
         if not schema.in_choices or chunk.choices is None:
@@ -169,12 +173,14 @@ class ChunkDecoder:
         for position, choice in enumerate(chunk.choices):
             if schema.in_usage and choice.usage is not None:
                 self._read_usage(schema, choice.usage)
-            if not schema.below_choices:
-                continue
             index = choice.index
             place = 8 * (position if index is None else index)
             delta = choice.delta
+            if schema.has_messages:
+                _drop_message(choice)
             if delta is not None:
+                if schema.has_parts:
+                    _move_parts(delta, text)
                 if of_delta is not None:
                     raws = of_delta.get(delta)
                     if raws != quiet.get(place + _DELTA):
@@ -219,9 +225,6 @@ class ChunkDecoder:
             if not raw or raw == _NULL:
                 continue
             size += len(raw)
-            if name in _NOT_MERGED and not _is_merged(name, bytes(raw), into):
-                is_quiet = False
-                continue
             if raw == last:
                 if settled is None:
                     settled = self._settled[place] = {}
@@ -258,49 +261,30 @@ class ChunkDecoder:
         return level is None or self._levels[level].settles(name, _decode_value(raw))
 
 
-def _is_merged(name: str, text: bytes, into: Struct) -> bool:
-    """Tell whether a field that may be more is one to merge; if it is content, read it."""
-    if name == "message" and isinstance(into, Choice):
-        if into.delta is None:
+def _drop_message(choice: Choice) -> None:
+    """Drop Perplexity's message beside a delta, where it brings nothing new."""
+    message = _message_of(choice)
+    if message and message != _NULL:
+        if choice.delta is None:
             raise ValueError("a message in place of a delta")
-        # Perplexity's, beside a delta, is dropped; but its bytes are judged like all others.
-        text.decode()
-        return False
-    if name == "content" and isinstance(into, Delta):
-        if text.startswith(b'"'):
-            into.content = _decode_text(text)
-        else:
-            into.parts = Parts(_listed(text))
-        return False
-    if name == "annotations" and isinstance(into, Delta):
-        into.annotations = Parts(_listed(text))
-        return False
-    if name == "moderation" and isinstance(into, Chunk):
-        moderation = _value(text)
-        if not isinstance(moderation, dict):
-            raise ValueError("moderation is an object")
-        into.moderation = Extra(moderation)
-        return False
-    if name == "error" and isinstance(into, Chunk):
-        raise ValueError("an error of the server's")
-    return True
+        bytes(message).decode()  # its bytes are judged like all others
 
 
-def _listed(text: bytes) -> list[object]:
-    value = _value(text)
-    if not isinstance(value, list):
-        raise ValueError("not a list")
-    return value
+def _move_parts(delta: Delta, text: bytes) -> None:
+    """Make content and annotations what they are in a `Delta` of our own."""
+    content: object = delta.content
+    if type(content) is list:
+        _check_depth(content, text, _AROUND)
+        delta.parts, delta.content = Parts(content), None
+    if delta.annotations is not None:
+        _check_depth(delta.annotations, text, _AROUND)
+        delta.annotations = Parts(delta.annotations)
 
 
-def _value(text: bytes) -> object:
-    value: object = _decode_value(text)
-    _check_depth(value, text)
-    return value
-
-
-def _check_depth(value: object, text: bytes) -> None:
-    if text.count(b"{") + text.count(b"[") > _MOST_BRACKETS and exceeds_depth(
-        value, _MOST_BRACKETS
-    ):
+def _check_depth(value: object, text: bytes, around: int = 0) -> None:
+    """Refuse a value that may be nested too deep; `text` is its own, or has so many brackets around
+    it.
+    """
+    brackets = text.count(b"{") + text.count(b"[")
+    if brackets > _MOST_BRACKETS + around and exceeds_depth(value, _MOST_BRACKETS):
         raise ValueError("nested too deep to be taken without counting")

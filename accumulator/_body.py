@@ -27,6 +27,7 @@ __all__ = ["BodyIntake"]
 _LEARN_AFTER = 16  # events; many streams are too short to earn a template's cost back
 _LF, _CR = 10, 13
 _DATA = b"data: "
+_TIGHT = b"data:"  # as text-generation-inference writes it
 _DONE = b"[DONE]"
 
 
@@ -100,16 +101,28 @@ class BodyIntake(Intake):
             shortcut.forget()
         if single is not None:
             lines, line_end = single
+            # OpenRouter keeps a connection open by comments until the first chunk is there.
+            while taken < len(lines) and lines[taken].startswith(b":"):
+                size += len(lines[taken]) + len(line_end)
+                taken += 1
             if taken:
                 lines, data, start = lines[taken:], data[size:], start + size
-            text = slice(len(_DATA), -len(line_end))
+            opening = _DATA
+            if not data.startswith(_DATA) and line_end + _DATA not in data:
+                opening = _TIGHT
+            text = slice(len(opening), -len(line_end))
             texts = [line[text] for line in lines]
             # That each line is data is seen at once from what they make when put together again.
-            body = (line_end + line_end + _DATA).join(texts)
-            if data.startswith(_DATA) and data[len(_DATA) : -2 * len(line_end)] == body:
-                more = len(_DATA) + 2 * len(line_end)
+            body = (line_end + line_end + opening).join(texts)
+            if data.startswith(opening) and data[len(opening) : -2 * len(line_end)] == body:
+                more = len(opening) + 2 * len(line_end)
                 chunk = self._apply_run(Run(texts, start, start + len(data), more))
-                if chunk is not None and self._may_shortcut and self.log.event >= _LEARN_AFTER:
+                if (
+                    chunk is not None
+                    and self._may_shortcut
+                    and self.log.event >= _LEARN_AFTER
+                    and opening is _DATA
+                ):
                     self._find_shortcut().learn(lines[-1], chunk, events=len(lines))
                 return
         self._apply_events(split(data, start))

@@ -230,13 +230,13 @@ class EmittingReducer(Reducer):
     # --- tool calls ---
 
     def _apply_fragment(
-        self, calls: CallsState, fragment: wire.ToolCallFragment, path: str
+        self, calls: CallsState, fragment: wire.ToolCallFragment, position: int, entry: int
     ) -> None:
         told = self._choice
         assert told is not None  # fragments come with a delta
         self._tell_texts(told)
         before = calls.last
-        super()._apply_fragment(calls, fragment, path)
+        super()._apply_fragment(calls, fragment, position, entry)
         seen = self._seen.copy()
         self._seen.clear()
         if before not in (-1, calls.last):

@@ -260,9 +260,16 @@ def _string(text: Text | None) -> str | None:
 
 
 def _object(state: JsonObject | None) -> JsonObject:
+    """Copy an object of merged JSON out of the state."""
     if state is None:
         return {}
-    return {name: value if type(value) in _PLAIN else _json(value) for name, value in state.items()}
+    copy = dict(state)
+    # Most objects hold strings and numbers alone, which is asked for all at once.
+    if not _PLAIN.issuperset(map(type, copy.values())):
+        for name, value in state.items():
+            if type(value) not in _PLAIN:
+                copy[name] = _json(value)
+    return copy
 
 
 _PLAIN = frozenset({str, int, float, bool, type(None)})
@@ -270,12 +277,14 @@ _PLAIN = frozenset({str, int, float, bool, type(None)})
 
 def _json(value: object) -> object:
     """Copy merged JSON out of the state."""
-    if isinstance(value, Text):
-        return str(value)
     if isinstance(value, dict):
         return _object(value)
     if isinstance(value, list):
+        if _PLAIN.issuperset(map(type, value)):
+            return value.copy()
         return [item if type(item) in _PLAIN else _json(item) for item in value]
+    if isinstance(value, Text):
+        return str(value)
     if isinstance(value, IndexedList):
         return [_json(item) for item in value.entries]
     return value

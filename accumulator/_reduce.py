@@ -161,6 +161,12 @@ class Reducer(FieldMerger):
         limit = self._limits.tool_calls
         if limit is None:
             return
+        if len(choices) == 1:
+            delta, state = choices[0].delta, known.get(_index(choices[0], 0))
+            brings = 0 if delta is None or not delta.tool_calls else len(delta.tool_calls)
+            has = 0 if state is None or state.calls is None else len(state.calls.items)
+            if brings + has <= limit:
+                return
         fragments: dict[int, list[wire.ToolCallFragment]] = {}  # a chunk may name a choice twice
         for position, choice in enumerate(choices):
             if choice.delta is not None and choice.delta.tool_calls:
@@ -271,9 +277,8 @@ class Reducer(FieldMerger):
         if delta.tool_calls:
             if state.calls is None:
                 state.calls = CallsState()
-            for place, fragment in enumerate(delta.tool_calls):
-                path = f"$.choices[{position}].delta.tool_calls[{place}]"
-                self._apply_fragment(state.calls, fragment, path)
+            for entry, fragment in enumerate(delta.tool_calls):
+                self._apply_fragment(state.calls, fragment, position, entry)
         if delta.function_call is not None:
             call = state.function_call = state.function_call or FunctionState()
             if delta.function_call.name is not None:
@@ -298,10 +303,11 @@ class Reducer(FieldMerger):
     # --- tool calls (SPEC section 4) ---
 
     def _apply_fragment(
-        self, calls: CallsState, fragment: wire.ToolCallFragment, path: str
+        self, calls: CallsState, fragment: wire.ToolCallFragment, position: int, entry: int
     ) -> None:
         place, ambiguous = find_call(calls, fragment)
         if ambiguous:
+            path = f"$.choices[{position}].delta.tool_calls[{entry}]"
             self._report("ambiguous_tool_call", ambiguous, path, fragment.id)
         if place is None:
             place = len(calls.items)

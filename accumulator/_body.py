@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from math import inf
 
+from ._decoder import words_of
 from ._freeze import freeze
 from ._intake import Intake
 from ._problems import ProblemLog, Run
@@ -155,13 +156,12 @@ class BodyIntake(Intake):
             while run.place < len(texts):
                 run.event = log.event
                 refusal = None
-                if not decoder.waits and decoder.decode is not None:
-                    decode = decoder.decode
+                if not decoder.waits and (decode := decoder.decode) is not None:
                     for text in texts[run.place : end] if run.place or end else texts:
                         try:
                             chunk = decode(text)
                         except (ValueError, RecursionError) as error:
-                            refusal = error
+                            refusal = words_of(error)
                             break
                         log.event += 1
                         apply(chunk)

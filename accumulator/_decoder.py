@@ -36,7 +36,7 @@ from ._wire import (
 )
 from .rules import Rules
 
-__all__ = ["ChunkDecoder"]
+__all__ = ["ChunkDecoder", "words_of"]
 
 _PROMPT, _COMPLETION, _USAGE, _LOGPROBS, _CALL, _DELTA, _CHOICE, _CHUNK = range(len(LEVELS))
 # Whose rules say whether the same value twice makes a difference; in usage it makes none.
@@ -66,8 +66,8 @@ _NULL = Raw(b"null")
 class ChunkDecoder:
     """Decodes the chunks of one stream, typed.
 
-    `decode` is the decoder of the shape at hand: it raises ValueError or RecursionError, and then
-    `retry` tells whether another shape takes the chunk.
+    `decode` is the decoder of the shape at hand, None if there is none: it raises ValueError or
+    RecursionError, and then `retry` tells whether another shape takes the chunk.
     """
 
     __slots__ = (
@@ -79,12 +79,12 @@ class ChunkDecoder:
         "_refusal",
         "_schema",
         "_settled",
-        "decode",
+        "_typed",
         "waits",
     )
 
     def __init__(self, rules: Rules, *, refuses: bool = False) -> None:
-        self.decode: Decode | None = None if refuses else decode_typed
+        self._typed: Decode | None = None if refuses else decode_typed
         self._levels = rules.levels
         self._schema = NO_SCHEMA
         # The last values, which of them settle, and values that brought nothing new.
@@ -98,20 +98,25 @@ class ChunkDecoder:
         self._backoff = 1
         self._next = 0  # the event that is tried again after the last refusal
 
-    def retry(self, text: bytes, refusal: Exception, event: int) -> Chunk | None:
+    @property
+    def decode(self) -> Decode | None:
+        # A bound method is not kept: what holds itself is freed by the garbage collector alone.
+        return self._typed if self._schema is NO_SCHEMA else self._decode_raw
+
+    def retry(self, text: bytes, refusal: str, event: int) -> Chunk | None:
         """Decode a chunk that `decode` refused in the shape that took others like it; None if it is
         left to the general way.
         """
-        while isinstance(refusal, msgspec.ValidationError):
-            self._refusal = str(refusal)
-            step = self._schema.steps.get(self._refusal)
+        while refusal:
+            self._refusal = refusal
+            step = self._schema.steps.get(refusal)
             if step is None:
                 break
             self._enter(step)
             try:
                 return self._decode_raw(text)
             except (ValueError, RecursionError) as error:
-                refusal = error
+                refusal = words_of(error)
         self.forget()  # of the refused chunk something may have been read
         if event > self._next:  # others were taken in the meantime
             self._backoff = 1
@@ -122,7 +127,7 @@ class ChunkDecoder:
 
     def learn(self, value: Mapping[str, object]) -> None:
         """Look for Structs that know the fields of a chunk that was refused."""
-        if self.decode is None:
+        if self._typed is None:
             return
         steps = self._schema.steps
         names = unknown_names(value, self._schema.names)
@@ -136,7 +141,6 @@ class ChunkDecoder:
 
     def _enter(self, schema: Schema) -> None:
         self._schema = schema
-        self.decode = self._decode_raw
         self.forget()
 
     def peek(self, text: bytes) -> Chunk:
@@ -259,6 +263,14 @@ class ChunkDecoder:
             return False  # of which call it was is not known here
         level = _RULES_OF.get(kind)
         return level is None or self._levels[level].settles(name, _decode_value(raw))
+
+
+def words_of(refusal: Exception) -> str:
+    """Give the words of a refusal if another shape may take the chunk, else none.
+
+    They are all that is kept of it: an exception holds the frames that it went through.
+    """
+    return str(refusal) if isinstance(refusal, msgspec.ValidationError) else ""
 
 
 def _drop_message(choice: Choice) -> None:

@@ -115,15 +115,14 @@ class BodyIntake(Intake):
             texts = [line[text] for line in lines]
             # That each line is data is seen at once from what they make when put together again.
             body = (line_end + line_end + opening).join(texts)
-            if data.startswith(opening) and data[len(opening) : -2 * len(line_end)] == body:
-                more = len(opening) + 2 * len(line_end)
+            more = len(opening) + 2 * len(line_end)
+            if (
+                len(data) == len(body) + more
+                and data.startswith(opening)
+                and data.startswith(body, len(opening))
+            ):
                 chunk = self._apply_run(Run(texts, start, start + len(data), more))
-                if (
-                    chunk is not None
-                    and self._may_shortcut
-                    and self.log.event >= _LEARN_AFTER
-                    and opening is _DATA
-                ):
+                if chunk is not None and opening is _DATA and self._may_learn():
                     self._find_shortcut().learn(lines[-1], chunk, events=len(lines))
                 return
         self._apply_events(split(data, start))
@@ -141,7 +140,7 @@ class BodyIntake(Intake):
         chunk = self.apply_text(text)
         if log.met is not None:
             self.raise_met()
-        if chunk is not None and self._may_shortcut and log.event >= _LEARN_AFTER:
+        if chunk is not None and self._may_learn():
             self._find_shortcut().learn(data[:-1], chunk, events=1)
 
     def _apply_run(self, run: Run) -> Chunk | None:
@@ -269,6 +268,10 @@ class BodyIntake(Intake):
             self._apply_events(())
         if self.parser.size:
             self._apply_events(self.parser.close(), unterminated=True)
+
+    def _may_learn(self) -> bool:
+        """Tell whether a template of the next chunks is worth its cost."""
+        return self._may_shortcut and self.log.event >= _LEARN_AFTER and self.decoder.repeats
 
     def _find_shortcut(self) -> Shortcut:
         if self.shortcut is None:

@@ -80,6 +80,7 @@ class ChunkDecoder:
         "_schema",
         "_settled",
         "_typed",
+        "repeats",
         "waits",
     )
 
@@ -92,6 +93,7 @@ class ChunkDecoder:
         self._settled: dict[Place, dict[str, bool]] = {}
         self._quiet: dict[Place, tuple[Raw, ...]] = {}
         self._refusal: str | None = None
+        self.repeats = True  # whether chunks may be alike; not with all of the text in each
         # How many chunks to read the general way before this one is tried again: a refused decode
         # is wasted.
         self.waits = 0
@@ -177,14 +179,18 @@ class ChunkDecoder:
         for position, choice in enumerate(chunk.choices):
             if schema.in_usage and choice.usage is not None:
                 self._read_usage(schema, choice.usage)
+            if not schema.below_choices:
+                continue
+            delta = choice.delta
+            if schema.has_messages and _drops_message(choice):
+                self.repeats = False
+            if schema.has_parts and delta is not None:
+                _move_parts(delta, text)
+            if not schema.raw_below_choices:
+                continue
             index = choice.index
             place = 8 * (position if index is None else index)
-            delta = choice.delta
-            if schema.has_messages:
-                _drop_message(choice)
             if delta is not None:
-                if schema.has_parts:
-                    _move_parts(delta, text)
                 if of_delta is not None:
                     raws = of_delta.get(delta)
                     if raws != quiet.get(place + _DELTA):
@@ -273,13 +279,17 @@ def words_of(refusal: Exception) -> str:
     return str(refusal) if isinstance(refusal, msgspec.ValidationError) else ""
 
 
-def _drop_message(choice: Choice) -> None:
-    """Drop Perplexity's message beside a delta, where it brings nothing new."""
+def _drops_message(choice: Choice) -> bool:
+    """Tell whether a message is there to be dropped: Perplexity sends it beside a delta, where it
+    brings nothing new.
+    """
     message = _message_of(choice)
-    if message and message != _NULL:
-        if choice.delta is None:
-            raise ValueError("a message in place of a delta")
-        bytes(message).decode()  # its bytes are judged like all others
+    if not message or message == _NULL:
+        return False
+    if choice.delta is None:
+        raise ValueError("a message in place of a delta")
+    bytes(message).decode()  # its bytes are judged like all others
+    return True
 
 
 def _move_parts(delta: Delta, text: bytes) -> None:

@@ -103,6 +103,7 @@ class Schema:
     """
 
     __slots__ = (
+        "below_choices",
         "decode",
         "has_messages",
         "has_moderation",
@@ -111,6 +112,7 @@ class Schema:
         "in_usage",
         "names",
         "raw",
+        "raw_below_choices",
         "raw_usage",
         "steps",
     )
@@ -147,7 +149,9 @@ class Schema:
         self.has_parts = not _OWN_FIELDS[Delta].keys().isdisjoint(named[Delta])
         self.has_moderation = "moderation" in named[Chunk]
         self.in_usage = any(self.raw_usage)
-        self.in_choices = self.in_usage or any(self.raw[1:]) or self.has_messages or self.has_parts
+        self.raw_below_choices = any(self.raw[1:])
+        self.below_choices = self.raw_below_choices or self.has_messages or self.has_parts
+        self.in_choices = self.in_usage or self.below_choices
 
 
 def _slots(level: type[Struct], names: tuple[str, ...]) -> dict[str, str]:

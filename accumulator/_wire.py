@@ -66,12 +66,12 @@ class UnreadTokens(Struct, gc=False):
     """Token logprobs as JSON rows that were found valid; read again only when someone looks."""
 
     rows: bytes
-    decode: Callable[[bytes], list[object]]
+    decode: Callable[[bytes], list[tuple[object, ...]]]
     place: int  # of the tokens in a row
 
     def read(self) -> list[TokenLogprob]:
         found: list[TokenLogprob] = []
-        for row in cast("list[tuple[object, ...]]", self.decode(self.rows)):
+        for row in self.decode(self.rows):
             found += cast("list[TokenLogprob]", row[self.place])
         return found
 

@@ -4,7 +4,16 @@ from __future__ import annotations
 
 import json
 
-__all__ = ["IRREGULAR", "ODD", "REGULAR", "STREAMS", "event", "text_chunk"]
+__all__ = [
+    "IRREGULAR",
+    "ODD",
+    "REGULAR",
+    "STREAMS",
+    "event",
+    "text_chunk",
+    "token_chunk",
+    "with_usage",
+]
 
 
 def event(text: str | bytes) -> bytes:

@@ -40,7 +40,7 @@ _PROBES = {
     "call": b"4002",
     "text": b"probe",
     "padding": b"probe",
-    "tokens": b'[{"token":"probe"}]',
+    "tokens": b'probe"},"logprobs":{"content":[{"token":"probe"}]',
     "vendor": b'"probe"',
     "completion_tokens": b"4003",
     "total_tokens": b"4004",
@@ -63,7 +63,7 @@ def learn_template(
     field, choice, fragment = found
     gaps = [_one(_STRINGS[field], line, "text")]
     if choice.logprobs is not None:
-        gaps.append(_list_gap(line, choice))
+        gaps = [_with_list(line, gaps[0], choice)]
     if chunk.obfuscation is not None or choice.obfuscation is not None:
         gaps.append(_one(_PADDING, line, "padding"))
     gaps += [_one(_COUNTS[name], line, name) for name in _counts(chunk)]
@@ -171,13 +171,16 @@ class _RawChunk(Struct):
     choices: list[_RawChoice]
 
 
-def _list_gap(line: bytes, choice: Choice) -> Gap | None:
+def _with_list(line: bytes, text: Gap | None, choice: Choice) -> Gap | None:
+    """Find the gap of content and the list of its logprobs, which stands behind it."""
     found = list(_TOKENS.finditer(line))
-    if len(found) != 1:
+    if len(found) != 1 or text is None:
         return None
     raw = bytes(msgspec.json.decode(line[6:], type=_RawChunk).choices[0].logprobs.content)
     start = found[0].end() - 1
-    return Gap(start, start + len(raw), "tokens") if line.startswith(raw, start) else None
+    if start < text.end or not line.startswith(raw, start):
+        return None
+    return Gap(text.start, start + len(raw), "tokens")
 
 
 def _counts(chunk: Chunk) -> list[str]:
@@ -245,6 +248,7 @@ def _is_sound(
                     return False
                 setattr(_count_place(expected.usage, name), name, int(_PROBES[name]))
             case "tokens" if choice.logprobs is not None:
+                delta.content = "probe"
                 choice.logprobs.content = [TokenLogprob(token="probe")]
             case "padding" if expected.obfuscation is not None:
                 expected.obfuscation = "probe"

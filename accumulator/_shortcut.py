@@ -22,9 +22,9 @@ from ._objects import ObjectTemplate, learn_object_template
 from ._reduce import Reducer, TokensState
 from ._schema import ChunkDecoder
 from ._sse import EventParser
-from ._template import Rows, Template, Turns, decode_strings, turns_of
+from ._template import Rows, Template, Turns, decode_strings, rows_decoder, turns_of
 from ._text import COMPACT_AT, Text
-from ._wire import Chunk, CompletionTokensDetails, Usage
+from ._wire import Chunk, CompletionTokensDetails, ContentWithTokens, UnreadTokens, Usage
 
 __all__ = ["Shortcut"]
 
@@ -192,7 +192,7 @@ class Shortcut:
             template is None
             or not template.fits(line)
             or (vendor is not None and template.name != vendor)
-            or not template.reads(line[template.gap])
+            or template.read([line[template.gap]]) is None
         ):
             template = learn_template(
                 line, chunk, self._decoder.peek, many=many, calls=self._calls_seen
@@ -207,43 +207,41 @@ class Shortcut:
         self._texts.clear()
         if not template.keys:
             self._text = self._reducer.open_text(template.field, template.choice, template.call)
-            if template.tokens is not None:
+            if template.has_tokens:
                 self._tokens = self._reducer.open_tokens(template.choice)
-            self.ready = self._text is not None and (template.tokens is None) == (
-                self._tokens is None
-            )
+            self.ready = self._text is not None and template.has_tokens == bool(self._tokens)
         else:
             # What a vendor adds to one choice is not known of another.
             self.ready = not self._decoder.adds_to_choices
         if not self.ready:
             self._give_up()
             return
-        self._single = template.width == 1
+        self._single = template.roles == ("text",)
 
     def _apply(self, cuts: list[bytes]) -> bool:
         """Apply what was cut out of events that fit, all or nothing."""
         if self._single:
             return self._add(cuts)
         template = cast("Template", self._template)
-        rows: Rows | None
-        unread = None
-        if template.tokens is None:
-            rows = template.read(cuts)
-        else:
-            rows, unread = template.read_tokens(cuts) or (None, None)
-        if rows is None:
+        read = template.read(cuts)
+        if read is None:
             return False
+        rows, json = read
         place = template.text
-        texts = cast("list[str]", [row[place] for row in rows])
+        values = [row[place] for row in rows]
+        if self._tokens is None:
+            texts = cast("list[str]", values)
+        else:
+            texts = [each.delta.content for each in cast("list[ContentWithTokens]", values)]
         if template.keys:
             if not self._add_by_key(template, rows, texts):
                 return False
         else:
             cast("Text", self._text).extend(texts)
-        if unread is not None and self._tokens is not None:
-            self._tokens.runs.append(unread)
-            place = unread.place
-            self._tokens.count += sum([len(cast("list[object]", row[place])) for row in rows])
+        if self._tokens is not None:
+            found = cast("list[ContentWithTokens]", values)
+            self._tokens.runs.append(UnreadTokens(json, rows_decoder(template.roles), place))
+            self._tokens.count += sum([len(each.logprobs.content) for each in found])
         if template.counts:
             self._reducer.apply_usage(_usage_of(template, rows))
         if template.vendor is not None and template.name is not None:

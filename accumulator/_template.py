@@ -20,7 +20,7 @@ from typing import Literal, cast
 import msgspec
 from msgspec import Struct
 
-from ._wire import TokenLogprob, UnreadTokens
+from ._wire import ContentWithTokens
 
 __all__ = [
     "COUNTS",
@@ -36,7 +36,11 @@ __all__ = [
 
 # Counts of usage that grow with every chunk of servers that send it in each.
 COUNTS = ("completion_tokens", "total_tokens", "reasoning_tokens")
-_STRINGS = ("text", "padding")
+# What the value of a gap is read as, and what stands around it then; else it is an integer.
+_TYPES: dict[str | int, object] = {"text": str, "padding": str, "tokens": ContentWithTokens}
+_STRING = (b'"', b'"')
+_BARE = (b"", b"")
+_AROUND = {"text": _STRING, "padding": _STRING, "tokens": (b'{"delta":{"content":"', b"}}")}
 _MOST_BRACKETS = 8  # of a value that is certainly not nested too deep
 _CR = 13
 Rows = Sequence[tuple[object, ...]]
@@ -48,8 +52,8 @@ _decode_integers = msgspec.json.Decoder(list[int]).decode
 
 
 class Gap(Struct):
-    """A place in a chunk's bytes where a value stands: a string without its quotes, a number, a
-    list, any value.
+    """A place in a chunk's bytes where a value stands: a string without its quotes, a number, any
+    value; or content and its logprobs, from within the string to the end of the list.
     """
 
     start: int
@@ -61,8 +65,8 @@ class Template:
     """A chunk's bytes around its gaps, and how to read the gaps of many chunks together."""
 
     __slots__ = (
-        "_check",
         "_close",
+        "_decode",
         "_joints",
         "_opening",
         "_row_end",
@@ -74,6 +78,7 @@ class Template:
         "field",
         "gap",
         "has_bare_gaps",
+        "has_tokens",
         "head",
         "keys",
         "line_end",
@@ -83,7 +88,6 @@ class Template:
         "string",
         "tail",
         "text",
-        "tokens",
         "vendor",
         "whole",
         "width",
@@ -101,8 +105,8 @@ class Template:
         roles = self.roles = tuple([gap.role for gap in gaps])
         self.width = len(gaps)
         places = {role: place for place, role in enumerate(_columns(roles))}
-        self.text = places["text"]
-        self.tokens = places.get("tokens")
+        self.has_tokens = "tokens" in roles  # with its text
+        self.text = places["tokens" if self.has_tokens else "text"]
         self.vendor = places.get("vendor")
         self.name = name  # of the vendor's field
         self.counts = [(role, places[role]) for role in COUNTS if role in roles]
@@ -121,19 +125,18 @@ class Template:
         self.whole = len(self.head) + len(self.end)
         self.string = slice(len(self.head) - 1, 1 - len(self.end))
         self.between = self.end + self.head
-        quotes = [b'"' if role in _STRINGS else b"" for role in roles]
-        # A CR ends a line, and is a blank between tokens.
-        self.has_bare_gaps = b"" in quotes
+        around = [_AROUND.get(role, _BARE) for role in roles]
+        # A CR ends a line, and is a blank between numbers.
+        self.has_bare_gaps = any(pair is not _STRING for pair in around)
         # Between two gaps of an event: the bytes there, and what stands for them in a row.
         self._joints: list[tuple[bytes, bytes]] = []
-        marks = _marks(roles)
-        for a, b, close, opening, mark in zip(
-            gaps, gaps[1:], quotes, quotes[1:], marks, strict=False
-        ):
-            self._joints.append((line[a.end : b.start], close + b",\n" + mark + opening))
-        self._opening, self._close = b"[[" + quotes[0], quotes[-1] + b"]]"
-        self._row_end = quotes[-1] + b"],\n[" + quotes[0]
-        self._check = None if self.vendor is not None else _checking_decoder(roles)
+        for place, mark in enumerate(_marks(roles)):
+            joint = line[gaps[place].end : gaps[place + 1].start]
+            self._joints.append((joint, around[place][1] + b",\n" + mark + around[place + 1][0]))
+        opening, close = around[0][0], around[-1][1]
+        self._opening, self._close = b"[[" + opening, close + b"]]"
+        self._row_end = close + b"],\n[" + opening
+        self._decode = rows_decoder(roles)
 
     def address(self, key: object) -> tuple[int, int | None]:
         """Give the indices of choice and call that a key stands for."""
@@ -162,17 +165,11 @@ class Template:
             and all(joint in line for joint, _ in self._joints)
         )
 
-    def reads(self, cut: bytes) -> bool:
-        """Tell whether what was cut out of a line can be read."""
-        read = self.read if self.tokens is None else self.read_tokens
-        return read([cut]) is not None
-
-    def read(self, cuts: list[bytes]) -> Rows | None:
-        """Give the values of the gaps, an event a row; None unless all can be read.
-
-        Not for templates with tokens.
+    def read(self, cuts: list[bytes]) -> tuple[Rows, bytes] | None:
+        """Give the values of the gaps, an event a row, and the JSON that they were read from; None
+        unless all can be read.
         """
-        if self._check is None:
+        if self.vendor is not None:
             return self._read_apart(cuts)
         # Each event has each joint once. What was cut out holds no newline, and no JSON string
         # does: so what is put in with one separates, and was not swallowed by a string whose end
@@ -184,13 +181,14 @@ class Template:
             if len(parts) != len(cuts) + 1:
                 return None
             text = instead.join(parts)
+        text = b"".join((self._opening, text, self._close))
         try:
-            rows = self._check(b"%b%b%b" % (self._opening, text, self._close))
-        except ValueError:
+            rows = self._decode(text)
+        except (ValueError, RecursionError):
             return None
-        return rows if len(rows) == len(cuts) else None
+        return (rows, text) if len(rows) == len(cuts) else None
 
-    def _read_apart(self, cuts: list[bytes]) -> Rows | None:
+    def _read_apart(self, cuts: list[bytes]) -> tuple[Rows, bytes] | None:
         # A vendor's value may be an array or object that an event left open, which swallows any
         # separator: then each event's gaps are looked for in turn.
         columns: list[Sequence[object]] = []
@@ -208,7 +206,7 @@ class Template:
                 if role == "vendor":
                     columns[place] = [_read_value(part) for part in parts_of]
                     continue
-                quote = b'"' if role in _STRINGS else b""
+                quote = _AROUND.get(role, _BARE)[0]
                 decode = _decode_texts if quote else _decode_integers
                 separator = quote + b",\n" + quote
                 columns[place] = decode(b"[%b%b%b]" % (quote, separator.join(parts_of), quote))
@@ -216,45 +214,13 @@ class Template:
                     return None
         except (ValueError, RecursionError):
             return None
-        return list(zip(*columns, strict=True))
-
-    def read_tokens(self, cuts: list[bytes]) -> tuple[Rows, UnreadTokens] | None:
-        """Do as `read`, for a template with tokens, and give the tokens as they are kept, too."""
-        check, place = self._check, self.tokens
-        if check is None or place is None:
-            return None
-        # Lists of tokens are long: the first joint need not be looked for in them.
-        first, instead = self._joints[0]
-        count = len(cuts)
-        found = [part for cut in cuts for part in cut.partition(first)]
-        if found[1::3] != [first] * count:
-            return None
-        parts = [self._row_end] * (4 * count)
-        parts[1::4], parts[2::4], parts[3::4] = found[::3], [instead] * count, found[2::3]
-        parts[0] = self._opening
-        parts.append(self._close)
-        text = b"".join(parts)
-        for joint, instead in self._joints[1:]:
-            parts = text.split(joint)
-            if len(parts) != count + 1:
-                return None
-            text = instead.join(parts)
-        try:
-            rows = check(text)
-        except (ValueError, RecursionError):
-            return None
-        if len(rows) != count:
-            return None
-        return rows, UnreadTokens(text, rows_decoder(self.roles), place)
+        return list(zip(*columns, strict=True)), b""
 
     @property
     def is_usable(self) -> bool:
         """Whether events that fit can be read without taking one gap for another."""
         joints = [joint for joint, _ in self._joints]
-        if len(set(joints)) < len(joints):
-            return False
-        # A list of tokens is only looked for behind its text, and nothing is read apart beside it.
-        return self.tokens is None or (self.roles[:2] == ("text", "tokens") and self.vendor is None)
+        return len(set(joints)) == len(joints) and not (self.has_tokens and self.vendor is not None)
 
 
 class Turns:
@@ -310,21 +276,6 @@ def _read_value(text: bytes) -> object:
 # --- rows ---------------------------------------------------------------------------------
 
 
-class _TopChecked(Struct, forbid_unknown_fields=True, gc=False):
-    token: str | None = None
-    logprob: float | None = None
-    bytes: list[int] | None = None
-
-
-class _TokenChecked(Struct, forbid_unknown_fields=True, gc=False):
-    """What is valid as a TokenLogprob, for a tenth less of the time."""
-
-    token: str | None = None
-    logprob: float | None = None
-    bytes: list[int] | None = None
-    top_logprobs: list[_TopChecked] | None = None
-
-
 def _marks(roles: tuple[str, ...]) -> list[bytes]:
     """Give what stands in a row before the second gap, and before each that follows.
 
@@ -343,33 +294,21 @@ def _columns(roles: tuple[str, ...]) -> list[str | int]:
     return columns
 
 
-def _row_decoder(roles: tuple[str, ...], token: type) -> Decode:
-    types: dict[str, object] = {"tokens": list[token], **dict.fromkeys(_STRINGS, str)}  # type: ignore[valid-type]
-    row: object = tuple[  # type: ignore[misc]
-        tuple(
-            Literal[column] if isinstance(column, int) else types.get(column, int)
-            for column in _columns(roles)
-        )
-    ]
-    decode: object = msgspec.json.Decoder(list[row]).decode  # type: ignore[valid-type]
-    return cast("Decode", decode)
-
-
 _decoders: dict[tuple[str, ...], Decode] = {}
-_checking_decoders: dict[tuple[str, ...], Decode] = {}
 
 
 def rows_decoder(roles: tuple[str, ...]) -> Decode:
     """Give the decoder of rows whose gaps have these roles."""
     if roles not in _decoders:
-        _decoders[roles] = _row_decoder(roles, TokenLogprob)
+        row: object = tuple[  # type: ignore[misc]
+            tuple(
+                Literal[column] if isinstance(column, int) else _TYPES.get(column, int)
+                for column in _columns(roles)
+            )
+        ]
+        decode: object = msgspec.json.Decoder(list[row]).decode  # type: ignore[valid-type]
+        _decoders[roles] = cast("Decode", decode)
     return _decoders[roles]
-
-
-def _checking_decoder(roles: tuple[str, ...]) -> Decode:
-    if roles not in _checking_decoders:
-        _checking_decoders[roles] = _row_decoder(roles, _TokenChecked)
-    return _checking_decoders[roles]
 
 
 def roles_of(decode: Decode) -> tuple[str, ...]:

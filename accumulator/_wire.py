@@ -18,6 +18,7 @@ __all__ = [
     "Choice",
     "Chunk",
     "CompletionTokensDetails",
+    "ContentWithTokens",
     "CustomFragment",
     "Delta",
     "Extra",
@@ -62,6 +63,21 @@ class TokenLogprob(Struct, forbid_unknown_fields=True, omit_defaults=True, gc=Fa
     extra: Extra | None = None
 
 
+class TokensContent(Struct, forbid_unknown_fields=True, gc=False):
+    content: str
+
+
+class TokensOfContent(Struct, forbid_unknown_fields=True, gc=False):
+    content: list[TokenLogprob]
+
+
+class ContentWithTokens(Struct, forbid_unknown_fields=True, gc=False):
+    """What a choice has if it brings content with its logprobs, and nothing beside them."""
+
+    delta: TokensContent
+    logprobs: TokensOfContent
+
+
 class UnreadTokens(Struct, gc=False):
     """Token logprobs as JSON rows that were found valid; read again only when someone looks."""
 
@@ -72,7 +88,7 @@ class UnreadTokens(Struct, gc=False):
     def read(self) -> list[TokenLogprob]:
         found: list[TokenLogprob] = []
         for row in self.decode(self.rows):
-            found += cast("list[TokenLogprob]", row[self.place])
+            found += cast("ContentWithTokens", row[self.place]).logprobs.content
         return found
 
 

@@ -429,7 +429,7 @@ class Accumulator:
                 more = len(_DATA) + 2 * len(line_end)
                 chunk = self._apply_run(Run(texts, start, start + len(data), more))
                 if chunk is not None and self._may_shortcut and self._log.event >= _LEARN_AFTER:
-                    self._find_shortcut().learn(lines[-1], chunk, events=len(lines))
+                    self._find_shortcut().learn(lines[-1], chunk)
                 return
         self._apply_events(split(data, start))
 
@@ -447,7 +447,7 @@ class Accumulator:
         if log.met is not None:
             self._raise_met()
         if chunk is not None and self._may_shortcut and log.event >= _LEARN_AFTER:
-            self._find_shortcut().learn(data[:-1], chunk, events=1)
+            self._find_shortcut().learn(data[:-1], chunk)
 
     def _apply_run(self, run: Run) -> Chunk | None:
         """Apply events of one line each; give the last one's chunk, if it was decoded typed."""

@@ -30,7 +30,6 @@ __all__ = ["Shortcut"]
 
 _LONGEST_BACKOFF = 256  # reads
 _MOST_MISSES = 3  # calls that take turns are known as such after two
-_FEWEST = 2  # events of a read that a template with several gaps is worth its cost for
 _SHORT = 16384  # bytes that wait and may be copied with every read
 _LF, _CR = 10, 13
 _decode_string = msgspec.json.Decoder(str).decode
@@ -103,20 +102,23 @@ class Shortcut:
             if size > _SHORT or _LF not in data:
                 return 0
             data = b"".join((parser.pending, data))
-        elif self._single and data.startswith(template.head) and data.endswith(template.end):
+        elif data.startswith(template.head) and data.endswith(template.end):
             # A read that is one event, by the look of it.
             string = data[template.string]
             if _LF not in string:
                 if not template.whole <= len(data) <= self._most_pending:
                     return 0
-                try:
-                    fragment = _decode_string(string)
-                except ValueError:
+                if self._single:
+                    try:
+                        fragment = _decode_string(string)
+                    except ValueError:
+                        return 0
+                    text = cast("Text", self._text)
+                    text.fragments.append(fragment)
+                    if len(text.fragments) >= COMPACT_AT:
+                        text.compact()
+                elif (template.has_bare_gaps and _CR in string) or not self._apply([string[1:-1]]):
                     return 0
-                text = cast("Text", self._text)
-                text.fragments.append(fragment)
-                if len(text.fragments) >= COMPACT_AT:
-                    text.compact()
                 parser.taken += len(data)
                 parser.skip_lf = False
                 return 1
@@ -124,7 +126,7 @@ class Shortcut:
             return 0
         lines = BytesIO(data).readlines()
         count = len(lines) >> 1
-        if count < (1 if self._single else _FEWEST):
+        if not count:
             return 0
         size = 0 if self._turns is None else self._take_turns(self._turns, lines, data)
         if not size:
@@ -152,9 +154,6 @@ class Shortcut:
         """
         template = self._template
         count = size = 0
-        if len(lines) < _FEWEST and not self._single:
-            self.forget()
-            return 0, 0
         if template is not None and template.line_end == line_end:
             for line in lines:
                 if not template.fits(line):
@@ -172,10 +171,8 @@ class Shortcut:
         self.forget()
         return 0, 0
 
-    def learn(self, line: bytes, chunk: Chunk, *, events: int) -> None:
-        """Learn from the line of the chunk that was applied last, in a read of so many events."""
-        if events < _FEWEST and self._template is not None and not self._single:
-            return
+    def learn(self, line: bytes, chunk: Chunk) -> None:
+        """Learn from the line of the chunk that was applied last."""
         if self._waits:
             self._waits -= 1
             return
@@ -273,8 +270,13 @@ class Shortcut:
         places = template.keys
         # An index, or both in a tuple.
         keys: list[object] = list(map(itemgetter(*places), rows))
-        met = set(keys)
         texts = self._texts
+        if len(keys) == 1 and keys[0] in texts:
+            texts[keys[0]].append(fragments[0])
+            if template.call is not None:
+                self._reducer.set_last_call(*cast("tuple[int, int]", template.address(keys[0])))
+            return True
+        met = set(keys)
         if not met <= texts.keys():
             for key in dict.fromkeys(keys):
                 text = self._reducer.open_text(template.field, *template.address(key))

@@ -65,7 +65,10 @@ class Text:
             fragments.insert(0, self._unseen.decode())
             self._unseen = None
         if fragments:
-            self._seen += "".join(fragments)
+            # A string that nobody else has grows in place; one that an attribute has, too, is copied.
+            seen, self._seen = self._seen, ""
+            seen += "".join(fragments)
+            self._seen = seen
             fragments.clear()
         return self._seen
 

@@ -17,11 +17,12 @@ from typing import cast
 
 import msgspec
 
+from ._decoder import ChunkDecoder
 from ._learning import learn_template, the_change
 from ._objects import ObjectTemplate, learn_object_template
-from ._reduce import Reducer, TokensState
-from ._schema import ChunkDecoder
+from ._reduce import Reducer
 from ._sse import EventParser
+from ._state import TokensState
 from ._template import Rows, Template, Turns, decode_strings, rows_decoder, turns_of
 from ._text import COMPACT_AT, Text
 from ._wire import Chunk, CompletionTokensDetails, ContentWithTokens, UnreadTokens, Usage

@@ -65,7 +65,7 @@ class Text:
             fragments.insert(0, self._unseen.decode())
             self._unseen = None
         if fragments:
-            # A string that nobody else has grows in place; one that an attribute has, too, is copied.
+            # A string that no attribute has, too, grows in place; else it would be copied.
             seen, self._seen = self._seen, ""
             seen += "".join(fragments)
             self._seen = seen

@@ -43,7 +43,7 @@ def no_shapes_of_other_tests(monkeypatch: pytest.MonkeyPatch) -> None:
     """A process knows a bounded number of shapes, and random streams have many."""
     monkeypatch.setattr(_schema, "_schemas", {})
     monkeypatch.setattr(_schema, "_seen", Counter())
-    monkeypatch.setattr(_schema._NO_SCHEMA, "steps", {})
+    monkeypatch.setattr(_schema.NO_SCHEMA, "steps", {})
 
 
 @pytest.mark.parametrize("size", [1, 100, 400, 1500, 4096, 10**9])

@@ -13,7 +13,7 @@ from typing import cast
 import msgspec
 from msgspec import Struct
 
-from ._template import COUNTS, Gap, Template
+from ._template import COUNTS, Gap, Template, kind_of_tokens
 from ._wire import (
     Choice,
     Chunk,
@@ -40,7 +40,6 @@ _PROBES = {
     "call": b"4002",
     "text": b"probe",
     "padding": b"probe",
-    "tokens": b'probe"},"logprobs":{"content":[{"token":"probe"}]',
     "vendor": b'"probe"',
     "completion_tokens": b"4003",
     "total_tokens": b"4004",
@@ -90,7 +89,8 @@ def learn_template(
         if _is_sound(line, ordered, field, vendor, decode):
             call = None if fragment is None else fragment.index
             template = Template(line, ordered, field, choice.index or 0, call, vendor)
-            return template if template.is_usable else None
+            read = template.read([line[template.gap]]) if template.is_usable else None
+            return None if read is None else template
     return None
 
 
@@ -180,7 +180,10 @@ def _with_list(line: bytes, text: Gap | None, choice: Choice) -> Gap | None:
     start = found[0].end() - 1
     if start < text.end or not line.startswith(raw, start):
         return None
-    return Gap(text.start, start + len(raw), "tokens")
+    end = start + len(raw)
+    probe = b"probe" + line[text.end : start] + b'[{"token":"probe"}]'
+    kind = kind_of_tokens(line[text.start : end])
+    return None if kind is None else Gap(text.start, end, "tokens", probe, kind)
 
 
 def _counts(chunk: Chunk) -> list[str]:
@@ -226,7 +229,7 @@ def _is_sound(
     """Try a template: other values at its gaps must be read as those values at their places."""
     probe, end = b"", 0
     for gap in gaps:
-        probe += line[end : gap.start] + _PROBES[gap.role]
+        probe += line[end : gap.start] + (gap.probe or _PROBES[gap.role])
         end = gap.end
     try:
         read = decode((probe + line[end:])[6:])

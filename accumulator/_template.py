@@ -15,12 +15,14 @@ What the values mean, and whether the constant part changes nothing, is `_shortc
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import lru_cache
+from keyword import iskeyword
 from typing import Literal, cast
 
 import msgspec
 from msgspec import Struct
 
-from ._wire import ContentWithTokens
+from ._wire import ContentWithTokens, TokenLogprob
 
 __all__ = [
     "COUNTS",
@@ -29,6 +31,7 @@ __all__ = [
     "Template",
     "Turns",
     "decode_strings",
+    "kind_of_tokens",
     "roles_of",
     "rows_decoder",
     "turns_of",
@@ -36,8 +39,9 @@ __all__ = [
 
 # Counts of usage that grow with every chunk of servers that send it in each.
 COUNTS = ("completion_tokens", "total_tokens", "reasoning_tokens")
-# What the value of a gap is read as, and what stands around it then; else it is an integer.
-_TYPES: dict[str | int, object] = {"text": str, "padding": str, "tokens": ContentWithTokens}
+_MOST_KINDS = 64
+_LITERALS = (int, str, type(None))
+# What stands around the value of a gap when it is read.
 _STRING = (b'"', b'"')
 _BARE = (b"", b"")
 _AROUND = {"text": _STRING, "padding": _STRING, "tokens": (b'{"delta":{"content":"', b"}}")}
@@ -47,6 +51,7 @@ Rows = Sequence[tuple[object, ...]]
 Decode = Callable[[bytes], list[tuple[object, ...]]]
 
 _decode_value = msgspec.json.Decoder().decode
+_decode_object = msgspec.json.Decoder(dict[str, object]).decode
 _decode_texts = msgspec.json.Decoder(list[str]).decode
 _decode_integers = msgspec.json.Decoder(list[int]).decode
 
@@ -59,6 +64,8 @@ class Gap(Struct):
     start: int
     end: int
     role: str  # "text", "choice", "call", "padding", "tokens", "vendor" or one of COUNTS
+    probe: bytes = b""  # what to try a template with, if not what all of the role are tried with
+    kind: type | None = None  # what is read there, if that is not told by the role
 
 
 class Template:
@@ -136,7 +143,8 @@ class Template:
         opening, close = around[0][0], around[-1][1]
         self._opening, self._close = b"[[" + opening, close + b"]]"
         self._row_end = close + b"],\n[" + opening
-        self._decode = rows_decoder(roles)
+        kinds = [gap.kind for gap in gaps if gap.kind is not None]
+        self._decode = _row_decoder(roles, kinds[0]) if kinds else rows_decoder(roles)
 
     def address(self, key: object) -> tuple[int, int | None]:
         """Give the indices of choice and call that a key stands for."""
@@ -300,17 +308,61 @@ _decoders: dict[tuple[str, ...], Decode] = {}
 def rows_decoder(roles: tuple[str, ...]) -> Decode:
     """Give the decoder of rows whose gaps have these roles."""
     if roles not in _decoders:
-        row: object = tuple[  # type: ignore[misc]
-            tuple(
-                Literal[column] if isinstance(column, int) else _TYPES.get(column, int)
-                for column in _columns(roles)
-            )
-        ]
-        decode: object = msgspec.json.Decoder(list[row]).decode  # type: ignore[valid-type]
-        _decoders[roles] = cast("Decode", decode)
+        _decoders[roles] = _row_decoder(roles, ContentWithTokens)
     return _decoders[roles]
+
+
+@lru_cache(_MOST_KINDS)
+def _row_decoder(roles: tuple[str, ...], tokens: type) -> Decode:
+    types: dict[str | int, object] = {"text": str, "padding": str, "tokens": tokens}
+    row: object = tuple[  # type: ignore[misc]
+        tuple(
+            Literal[column] if isinstance(column, int) else types.get(column, int)
+            for column in _columns(roles)
+        )
+    ]
+    decode: object = msgspec.json.Decoder(list[row]).decode  # type: ignore[valid-type]
+    return cast("Decode", decode)
 
 
 def roles_of(decode: Decode) -> tuple[str, ...]:
     """Give the roles that a decoder was made for."""
     return next(roles for roles, known in _decoders.items() if known == decode)
+
+
+# --- content with its logprobs ------------------------------------------------------------
+
+Constants = tuple[tuple[str, object], ...]
+
+
+def kind_of_tokens(text: bytes) -> type | None:
+    """Give the type of content and its logprobs, from what was cut out of a line: what stands
+    between them is of a type that has this one value. None if there is none for that.
+    """
+    opening, close = _AROUND["tokens"]
+    try:
+        choice: dict[str, object] = _decode_object(opening + text + close)
+    except ValueError:
+        return None
+    levels = [choice, choice.pop("delta", None), choice.pop("logprobs", None)]
+    constants: list[Constants] = []
+    for level in levels:
+        if not isinstance(level, dict):
+            return None
+        constants.append(tuple(pair for pair in level.items() if pair[0] != "content"))
+        for name, value in constants[-1]:
+            if not name.isidentifier() or iskeyword(name) or type(value) not in _LITERALS:
+                return None
+    return _kind(*constants)
+
+
+@lru_cache(_MOST_KINDS)
+def _kind(choice: Constants, delta: Constants, logprobs: Constants) -> type:
+    content = _strict(("content", str), constants=delta)
+    tokens = _strict(("content", list[TokenLogprob]), constants=logprobs)
+    return _strict(("delta", content), ("logprobs", tokens), constants=choice)
+
+
+def _strict(*fields: tuple[str, object], constants: Constants) -> type:
+    same = [(name, None if value is None else Literal[value]) for name, value in constants]
+    return msgspec.defstruct("Strict", [*fields, *same], forbid_unknown_fields=True, gc=False)

@@ -63,19 +63,19 @@ class TokenLogprob(Struct, forbid_unknown_fields=True, omit_defaults=True, gc=Fa
     extra: Extra | None = None
 
 
-class TokensContent(Struct, forbid_unknown_fields=True, gc=False):
+class _Content(Struct, gc=False):
     content: str
 
 
-class TokensOfContent(Struct, forbid_unknown_fields=True, gc=False):
+class _Tokens(Struct, gc=False):
     content: list[TokenLogprob]
 
 
-class ContentWithTokens(Struct, forbid_unknown_fields=True, gc=False):
-    """What a choice has if it brings content with its logprobs, and nothing beside them."""
+class ContentWithTokens(Struct, gc=False):
+    """What is new in a choice that brings content with its logprobs."""
 
-    delta: TokensContent
-    logprobs: TokensOfContent
+    delta: _Content
+    logprobs: _Tokens
 
 
 class UnreadTokens(Struct, gc=False):

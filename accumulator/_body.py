@@ -123,7 +123,7 @@ class BodyIntake(Intake):
             ):
                 chunk = self._apply_run(Run(texts, start, start + len(data), more))
                 if chunk is not None and opening is _DATA and self._may_learn():
-                    self._find_shortcut().learn(lines[-1], chunk, events=len(lines))
+                    self._find_shortcut().learn(lines[-1], chunk)
                 return
         self._apply_events(split(data, start))
 
@@ -141,7 +141,7 @@ class BodyIntake(Intake):
         if log.met is not None:
             self.raise_met()
         if chunk is not None and self._may_learn():
-            self._find_shortcut().learn(data[:-1], chunk, events=1)
+            self._find_shortcut().learn(data[:-1], chunk)
 
     def _apply_run(self, run: Run) -> Chunk | None:
         """Apply events of one line each; give the last one's chunk, if it was decoded typed."""

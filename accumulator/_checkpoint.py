@@ -42,7 +42,7 @@ _TEXT, _INDEXED, _INTEGER, _PAIRS = range(1, 5)  # msgpack extension types
 _SMALLEST, _LARGEST = -(2**63), 2**64 - 1  # integers that msgpack has
 
 S = TypeVar("S", bound=Struct)
-Decode = Callable[[bytes], list[object]]
+Decode = Callable[[bytes], list[tuple[object, ...]]]
 Run = list[_wire.TokenLogprob] | _wire.UnreadTokens
 EventRow = tuple[bytes, bytes | None, int | None]
 ProblemRow = tuple[str, str, int, int | None, str | None, object]

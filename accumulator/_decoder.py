@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from operator import attrgetter
+from typing import Any
 
 import msgspec
 from msgspec import Raw, Struct
@@ -63,6 +64,9 @@ _message_of: Callable[[Choice], Raw] = attrgetter("message")
 _NULL = Raw(b"null")
 
 
+_NEVER_WRITTEN: dict[Place, Any] = {}
+
+
 class ChunkDecoder:
     """Decodes the chunks of one stream, typed.
 
@@ -88,10 +92,11 @@ class ChunkDecoder:
         self._typed: Decode | None = None if refuses else decode_typed
         self._levels = rules.levels
         self._schema = NO_SCHEMA
-        # The last values, which of them settle, and values that brought nothing new.
-        self._last: dict[Place, tuple[Raw, ...]] = {}
-        self._settled: dict[Place, dict[str, bool]] = {}
-        self._quiet: dict[Place, tuple[Raw, ...]] = {}
+        # The last values, which of them settle, and values that brought nothing new. Most streams
+        # have none: three dicts would be a fifth of what an idle accumulator holds.
+        self._last: dict[Place, tuple[Raw, ...]] = _NEVER_WRITTEN
+        self._settled: dict[Place, dict[str, bool]] = _NEVER_WRITTEN
+        self._quiet: dict[Place, tuple[Raw, ...]] = _NEVER_WRITTEN
         self._refusal: str | None = None
         self.repeats = True  # whether chunks may be alike; not with all of the text in each
         # How many chunks to read the general way before this one is tried again: a refused decode
@@ -143,7 +148,7 @@ class ChunkDecoder:
 
     def _enter(self, schema: Schema) -> None:
         self._schema = schema
-        self.forget()
+        self._last, self._settled, self._quiet = {}, {}, {}
 
     def peek(self, text: bytes) -> Chunk:
         """Decode a chunk that was decoded before, or one of its shape, for comparison only."""

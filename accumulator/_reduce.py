@@ -105,7 +105,22 @@ class Reducer(FieldMerger):
         if chunk.extra is not None:
             state.extra = self._merge_extra("chunk", state.extra, chunk.extra)
         for position, choice in enumerate(choices):
-            self._apply_choice(position, choice)
+            index = choice.index
+            if index is None:
+                index = position
+            into = known.get(index)
+            if into is None:
+                into = known[index] = ChoiceState()
+            if choice.delta is not None:
+                self._apply_delta(into, choice.delta, index, position)
+            if choice.logprobs is not None:
+                self._apply_logprobs(into, choice.logprobs, index)
+            if choice.usage is not None:
+                self._apply_usage(choice.usage)
+            if choice.extra is not None:
+                into.extra = self._merge_extra("choice", into.extra, choice.extra)
+            if choice.finish_reason:
+                self._apply_finish(into, choice.finish_reason, index)
         if self._careful:
             self._careful = bool(self._halved)
 
@@ -225,24 +240,6 @@ class Reducer(FieldMerger):
             into.extra = cast(
                 "wire.Extra", self._larger_json(into.extra or wire.Extra(), usage.extra)
             )
-
-    def _apply_choice(self, position: int, choice: wire.Choice) -> None:
-        index = choice.index
-        if index is None:
-            index = position
-        state = self.state.choices.get(index)
-        if state is None:
-            state = self.state.choices[index] = ChoiceState()
-        if choice.delta is not None:
-            self._apply_delta(state, choice.delta, index, position)
-        if choice.finish_reason:
-            state.finish_reason = choice.finish_reason
-        if choice.logprobs is not None:
-            self._apply_logprobs(state, choice.logprobs)
-        if choice.usage is not None:
-            self._apply_usage(choice.usage)
-        if choice.extra is not None:
-            state.extra = self._merge_extra("choice", state.extra, choice.extra)
 
     def _apply_delta(
         self, state: ChoiceState, delta: wire.Delta, index: int, position: int
@@ -371,7 +368,7 @@ class Reducer(FieldMerger):
             audio.expires_at = fragment.expires_at
         audio.extra = self._merge_extra("delta.<object>", audio.extra, fragment.extra)
 
-    def _apply_logprobs(self, state: ChoiceState, logprobs: wire.Logprobs) -> None:
+    def _apply_logprobs(self, state: ChoiceState, logprobs: wire.Logprobs, index: int) -> None:
         into = state.logprobs = state.logprobs or LogprobsState()
         if logprobs.content is not None:
             into.content = into.content or TokensState()
@@ -380,6 +377,9 @@ class Reducer(FieldMerger):
             into.refusal = into.refusal or TokensState()
             into.refusal.add(logprobs.refusal)
         into.extra = self._merge_extra("choice.logprobs", into.extra, logprobs.extra)
+
+    def _apply_finish(self, state: ChoiceState, reason: str, index: int) -> None:
+        state.finish_reason = reason
 
 
 def _index(choice: wire.Choice, position: int) -> int:

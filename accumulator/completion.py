@@ -72,6 +72,10 @@ class _Fields:
         return hash(tuple(self._named()))
 
 
+# A frozen class fills each slot by a call, and a completion has fifty. So only those have slots of
+# which it may have thousands.
+
+
 @frozen(kw_only=True, repr=False, eq=False)
 class TopLogprob(_Fields):
     """One of the likeliest tokens at a position: `logprob` is a natural logarithm, `bytes` its
@@ -140,7 +144,7 @@ class TokenLogprobs(Sequence[TokenLogprob]):
         return tuple, (list(self._all()),)
 
 
-@frozen(kw_only=True, repr=False, eq=False)
+@frozen(kw_only=True, repr=False, eq=False, slots=False)
 class ChoiceLogprobs(_Fields):
     """The token log probabilities of a choice: of its content, and of its refusal."""
 
@@ -149,7 +153,7 @@ class ChoiceLogprobs(_Fields):
     extra: JsonObject = field(factory=dict)
 
 
-@frozen(kw_only=True, repr=False, eq=False)
+@frozen(kw_only=True, repr=False, eq=False, slots=False)
 class Function(_Fields):
     """The function that a tool call names; `arguments` is JSON text as the model wrote it,
     whole or not.
@@ -185,12 +189,12 @@ class Function(_Fields):
         return None if self.arguments is None else parse_partial(self.arguments)
 
 
-@frozen(kw_only=True, repr=False, eq=False)
+@frozen(kw_only=True, repr=False, eq=False, slots=False)
 class FunctionCall(Function):
     """The deprecated predecessor of tool calls."""
 
 
-@frozen(kw_only=True, repr=False, eq=False)
+@frozen(kw_only=True, repr=False, eq=False, slots=False)
 class Custom(_Fields):
     """The custom tool that a tool call names; `input` is free text."""
 
@@ -199,7 +203,7 @@ class Custom(_Fields):
     extra: JsonObject = field(factory=dict)
 
 
-@frozen(kw_only=True, repr=False, eq=False)
+@frozen(kw_only=True, repr=False, eq=False, slots=False)
 class ToolCall(_Fields):
     """A call of a tool: of a function, or of a custom tool."""
 
@@ -225,7 +229,7 @@ class ToolCall(_Fields):
         return None if self.function is None else self.function.partial_arguments()
 
 
-@frozen(kw_only=True, repr=False, eq=False)
+@frozen(kw_only=True, repr=False, eq=False, slots=False)
 class Audio(_Fields):
     """A spoken answer: `data` is base64 of the whole audio, `expires_at` in seconds since 1970."""
 
@@ -236,7 +240,7 @@ class Audio(_Fields):
     extra: JsonObject = field(factory=dict)
 
 
-@frozen(kw_only=True, repr=False, eq=False)
+@frozen(kw_only=True, repr=False, eq=False, slots=False)
 class Message(_Fields):
     """What the model said. `content` is text, or parts where the server sends parts (Mistral)."""
 
@@ -280,7 +284,7 @@ class Message(_Fields):
         return _outward.to_request(_convert.to_dict(self))
 
 
-@frozen(kw_only=True, repr=False, eq=False)
+@frozen(kw_only=True, repr=False, eq=False, slots=False)
 class Choice(_Fields):
     """One of the `n` answers; `finish_reason` is None where the stream stopped before it."""
 
@@ -291,7 +295,7 @@ class Choice(_Fields):
     extra: JsonObject = field(factory=dict)
 
 
-@frozen(kw_only=True, repr=False, eq=False)
+@frozen(kw_only=True, repr=False, eq=False, slots=False)
 class CompletionTokensDetails(_Fields):
     """How the completion's tokens divide; counts of tokens."""
 
@@ -302,7 +306,7 @@ class CompletionTokensDetails(_Fields):
     extra: JsonObject = field(factory=dict)
 
 
-@frozen(kw_only=True, repr=False, eq=False)
+@frozen(kw_only=True, repr=False, eq=False, slots=False)
 class PromptTokensDetails(_Fields):
     """How the prompt's tokens divide; counts of tokens."""
 
@@ -311,7 +315,7 @@ class PromptTokensDetails(_Fields):
     extra: JsonObject = field(factory=dict)
 
 
-@frozen(kw_only=True, repr=False, eq=False)
+@frozen(kw_only=True, repr=False, eq=False, slots=False)
 class Usage(_Fields):
     """What the request used; counts of tokens."""
 
@@ -323,7 +327,7 @@ class Usage(_Fields):
     extra: JsonObject = field(factory=dict)
 
 
-@frozen(kw_only=True, repr=False, eq=False)
+@frozen(kw_only=True, repr=False, eq=False, slots=False)
 class ChatCompletion(_Fields):
     """A finished chat completion; `created` is in seconds since 1970, `choices` are ordered by
     index.
@@ -365,7 +369,7 @@ class ChatCompletion(_Fields):
         return _convert.from_dict(data, cls)
 
 
-@frozen(kw_only=True, repr=False, eq=False)
+@frozen(kw_only=True, repr=False, eq=False, slots=False)
 class Timing(_Fields):
     """When the chunks of a stream came, in seconds of the clock that was given.
 

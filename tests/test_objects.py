@@ -85,7 +85,10 @@ SAME: dict[str, tuple[object, object]] = {
         with_delta({"role": Role.ASSISTANT}, finish_reason=Reason.STOP),
         with_delta({"role": "assistant"}, finish_reason="stop"),
     ),
-    "an enum of a vendor's field": (with_delta({"v": Role.ASSISTANT}), with_delta({"v": "assistant"})),
+    "an enum of a vendor's field": (
+        with_delta({"v": Role.ASSISTANT}),
+        with_delta({"v": "assistant"}),
+    ),
     "a string's subclass": (with_delta({"content": Text("x")}), with_delta({"content": "x"})),
     "a number's subclass": (
         with_delta({"v": [Whole(3), Real(0.5)]}),

@@ -102,6 +102,9 @@ def test_an_endless_event_is_bounded(pieces: list[bytes]) -> None:
         for piece in pieces:
             acc.feed_sse(piece)
     assert acc.snapshot().model == "m"
+    if not pieces[0].endswith(b"\n\n"):
+        with pytest.raises(LimitExceededError, match="event_bytes=100"):
+            acc.feed_sse(b"x")  # what waits is no shorter by now
 
 
 def test_events_behind_one_that_passes_a_limit_are_not_lost() -> None:
@@ -111,6 +114,25 @@ def test_events_behind_one_that_passes_a_limit_are_not_lost() -> None:
         acc.feed_sse(body)
     acc.feed_sse(b"")
     assert acc.snapshot().choices[0].message.content == "ab"
+
+
+def test_events_behind_one_that_passes_a_limit_are_read_at_the_end_at_the_latest() -> None:
+    acc = Accumulator(limits=Limits(choices=1))
+    body = sse(chunk(content="a")) + sse({"choices": [{"index": 9}]}) + sse(chunk(content="b"))
+    with pytest.raises(LimitExceededError):
+        acc.feed_sse(body)
+    acc.close()
+    assert acc.snapshot().choices[0].message.content == "ab"
+
+
+def test_a_last_event_that_passes_a_limit_raises_from_close_which_closes() -> None:
+    acc = Accumulator(limits=Limits(choices=1))
+    acc.feed_sse(sse(chunk(content="a")) + sse({"choices": [{"index": 9}]}).rstrip(b"\n"))
+    with pytest.raises(LimitExceededError, match="choices=1") as caught:
+        acc.close()
+    assert caught.value.partial == acc.snapshot()
+    assert acc.status == "truncated"
+    acc.close()
 
 
 def test_a_huge_index_costs_one_entry() -> None:

@@ -219,11 +219,12 @@ def test_conformance_cases_come_out_the_same() -> None:
         assert outcome(pieces(body, 64)) == outcome([body], shortcut=False), path.name
 
 
-def test_limits_hold_on_the_shortcut() -> None:
+@pytest.mark.parametrize("count", [10, 40])
+def test_the_bytes_of_all_reads_are_counted_on_the_shortcut(count: int) -> None:
     chunk = event(text_chunk("word"))
-    acc = Accumulator(limits=Limits(total_bytes=len(chunk) * 10))
-    for _ in range(10):
+    acc = Accumulator(limits=Limits(total_bytes=len(chunk) * count))
+    for _ in range(count):
         acc.feed_sse(chunk)
     with pytest.raises(LimitExceededError, match="total_bytes"):
         acc.feed_sse(chunk)
-    assert acc.snapshot().choices[0].message.content == "word" * 10
+    assert acc.snapshot().choices[0].message.content == "word" * count

@@ -146,8 +146,9 @@ def calls_of(acc: Accumulator) -> list[tuple[str | None, str | None, str | None]
     choices = acc.snapshot().choices
     for call in (choices and choices[0].message.tool_calls) or ():
         function, tool = call.function, call.custom
-        text = (function and function.arguments) or (tool and tool.input)
-        found.append((call.id, (function and function.name) or (tool and tool.name), text))
+        name = (function.name if function else None) or (tool.name if tool else None)
+        text = (function.arguments if function else None) or (tool.input if tool else None)
+        found.append((call.id, name, text))
     return found
 
 

@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 import pytest
 
-from accumulator import Accumulator, IncompleteStreamError, LimitExceededError, Limits
+from accumulator import Accumulator, DecodeError, IncompleteStreamError, LimitExceededError, Limits
 
 
 def chunk(**delta: object) -> dict[str, object]:
@@ -153,6 +153,23 @@ def test_the_problems_kept_are_bounded_and_all_are_counted() -> None:
         acc.feed("{")
     assert len(acc.problems) == 100
     assert acc.problem_counts == {"malformed_json": 1000}
+
+
+def test_the_first_problem_that_loses_something_is_kept_whatever_its_number() -> None:
+    acc = Accumulator()
+    for number in range(300):
+        acc.feed({"id": str(number)})
+    for odd in (b"[1]", b"{", b"[2]"):
+        acc.feed(odd)
+    acc.feed({"choices": [{"finish_reason": "stop"}]})
+    with pytest.raises(DecodeError) as caught:
+        acc.completion()
+    problem = caught.value.problem
+    assert problem is not None
+    assert (problem.kind, problem.event) == ("invalid_chunk", 301)
+    assert str(caught.value) == str(problem)
+    assert [each.kind for each in acc.problems] == ["id_changed"] * 100 + ["invalid_chunk"]
+    assert acc.problem_counts == {"id_changed": 299, "invalid_chunk": 2, "malformed_json": 1}
 
 
 @pytest.mark.parametrize("value", [0, -1, 1.5, True, "1"])

@@ -104,14 +104,14 @@ ROOMS: list[tuple[str, str, str]] = [
     (
         "how values merge; tool calls; usage",
         "_reduce _freeze _calls _fields",
-        "test_conformance test_reference",
+        "test_conformance test_calls test_reference",
     ),
     (
         "what a chunk may look like",
         "_reader _schema _wire",
         "test_objects test_vendors test_mutations",
     ),
-    ("bytes to events; halves of characters", "_sse _text", "test_conformance test_fuzz"),
+    ("bytes to events; halves of characters", "_sse _text", "test_sse test_conformance test_fuzz"),
     ("a row of the merge table; a bound", "rules limits", "test_rules test_limits"),
     ("exceptions, kinds of problem", "errors", "test_problems"),
     ("the result and its forms", "completion _outward _convert", "test_completion test_openai"),

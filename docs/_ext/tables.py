@@ -86,7 +86,7 @@ ROOMS: list[tuple[str, str, str]] = [
         "`accumulator reduce`: files, workers, sorting",
         "_command_reduce _run _pool _units _rows _inputs _extras _sorting _runs _reading _records"
         " _alike",
-        "test_reduce",
+        "test_reduce test_inputs",
     ),
     ("recorded logs, in other engines", "spark batch _bulk", "test_spark test_batch"),
     ("gateways", "asgi", "test_asgi"),

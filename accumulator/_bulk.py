@@ -14,8 +14,8 @@ import msgspec
 from attrs import field, frozen
 
 from ._accumulator import Accumulator
-from ._reduce import Status
 from ._sse import EventParser
+from ._state import Status
 from .completion import ChatCompletion
 from .errors import LOSSY_KINDS, CheckpointError, LimitExceededError, Problem
 from .limits import Limits
@@ -92,8 +92,8 @@ class _Recorded(Accumulator):
 
     def stop(self) -> None:
         """Close, and leave unread what stands behind the event that raised."""
-        self._queue = ()
-        self._parser = EventParser()
+        self._intake.queue = ()
+        self._intake.parser = EventParser()
         self.close()
 
 

@@ -25,9 +25,10 @@ from ._freeze import (
     freeze_usage,
 )
 from ._growing import Growing
-from ._reduce import ChoiceState, Reducer
+from ._reduce import Reducer
+from ._state import ChoiceState
 from ._text import Text
-from ._told import KINDS, TOOLS, Held, Kind, Seen, Told, ToldCall, ToldChoice, Tool
+from ._told import TOOLS, Held, Kind, Seen, Told, ToldCall, ToldChoice, Tool
 from .completion import TokenLogprob, TokenLogprobs, Usage
 from .errors import Problem
 from .events import (
@@ -181,7 +182,7 @@ class EmittingReducer(Reducer):
                 transcript += seen.fragment
                 self._hold(seen.text, told, "transcript")
                 continue
-            kind = seen.kind or _kind_of(seen.text, told.state)
+            kind = seen.kind or told.kind_of(seen.text)
             if kind is not None:
                 self._tell_text(told, kind, seen.text, seen.fragment)
                 self._hold(seen.text, told, kind)
@@ -212,13 +213,7 @@ class EmittingReducer(Reducer):
     def _tell_text(self, told: ToldChoice, kind: Kind, text: Text, fragment: str) -> None:
         if not fragment:
             return
-        apart = text is not getattr(told.state, kind, None)
-        channel = told.texts.get(kind)
-        if channel is None:
-            channel = told.texts[kind] = Told(Growing(Text() if apart else text), apart=apart)
-        elif apart and not channel.apart:
-            channel.growing = Growing(Text(channel.growing.until(channel.length)))
-            channel.apart = True
+        channel = told.told_of(kind, text)
         channel.add(fragment)
         index, then = told.index, channel.now()
         match kind:
@@ -393,13 +388,6 @@ class EmittingReducer(Reducer):
             case _:
                 event = ReasoningDoneEvent(choice_index=index, field=kind, reasoning=text)
         self.events.append(event)
-
-
-def _kind_of(text: Text, state: ChoiceState) -> Kind | None:
-    for kind in KINDS:
-        if getattr(state, kind) is text:
-            return kind
-    return None
 
 
 def _added(text: Text | None, seen: Iterable[Seen]) -> str:

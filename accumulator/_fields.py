@@ -130,6 +130,32 @@ class FieldMerger:
                 into.entries.append(target)
             self._merge(level, target, cast("JsonObject", entry), nested=True)
 
+    def _add_part(self, parts: list[object], part: object) -> None:
+        """Append a part; text and thinking join their neighbour of the same type."""
+        if isinstance(part, str):
+            if not part:
+                return
+            part = {"type": "text", "text": part}
+        if not isinstance(part, dict) or part.get("type") not in ("text", "thinking"):
+            parts.append(self._own(part))
+            return
+        last = parts[-1] if parts else None
+        if not isinstance(last, dict) or last.get("type") != part["type"]:
+            last = {}
+            parts.append(last)
+        thinking, before = part.get("thinking"), last.get("thinking")
+        if isinstance(thinking, list) or (isinstance(before, list) and isinstance(thinking, str)):
+            # Mistral nests text parts in it.
+            if isinstance(before, Text):
+                before = [{"type": "text", "text": before}]
+            elif not isinstance(before, list):
+                before = []
+            last["thinking"] = before
+            for item in thinking if isinstance(thinking, list) else [thinking]:
+                self._add_part(before, item)  # pyright: ignore[reportArgumentType]
+            part = {name: value for name, value in part.items() if name != "thinking"}
+        self._merge(self._levels["delta.<object>"], last, part, nested=True)  # pyright: ignore
+
     def _own(self, value: object) -> object:
         """Take a value that stands as it is; no half of a surrogate pair stays in it."""
         if not self._careful:

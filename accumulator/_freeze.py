@@ -10,7 +10,7 @@ from . import _wire as wire
 from ._calls import CallsState, CallState, FunctionState
 from ._fields import IndexedList
 from ._reader import read_usage
-from ._reduce import AudioState, ChoiceState, LogprobsState, State, TokensState
+from ._state import AudioState, ChoiceState, LogprobsState, State, TokensState
 from ._text import Text
 from .completion import (
     Audio,

@@ -8,10 +8,10 @@ from __future__ import annotations
 
 from math import inf
 
+from ._decoder import ChunkDecoder
 from ._problems import ProblemLog
 from ._reader import InvalidChunkError, read_chunk
 from ._reduce import Reducer
-from ._schema import ChunkDecoder
 from ._sse import Event
 from ._text import healed
 from ._wire import (
@@ -36,10 +36,10 @@ _DONE = b"[DONE]"
 class Intake:
     """Reads events and chunks into a `Reducer`."""
 
-    __slots__ = ("_limits", "_rules", "decoder", "log", "most_bytes", "reducer", "size")
+    __slots__ = ("_limits", "decoder", "log", "most_bytes", "reducer", "rules", "size")
 
     def __init__(self, rules: Rules, limits: Limits, reducer: Reducer, log: ProblemLog) -> None:
-        self._rules = rules
+        self.rules = rules
         self._limits = limits
         self.reducer = reducer
         self.log = log
@@ -175,7 +175,7 @@ class Intake:
         try:
             if may_be_deep:
                 self._check_depth(value)
-            reading = read_chunk(value, self._rules.moved, copying=copying, has_halves=has_halves)
+            reading = read_chunk(value, self.rules.moved, copying=copying, has_halves=has_halves)
         except InvalidChunkError as error:
             if bad_utf8:
                 self._report_utf8()

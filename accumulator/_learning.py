@@ -13,7 +13,7 @@ from typing import cast
 import msgspec
 from msgspec import Struct
 
-from ._template import COUNTS, Gap, Template
+from ._template import COUNTS, Gap, Template, kind_of_tokens
 from ._wire import (
     Choice,
     Chunk,
@@ -40,7 +40,6 @@ _PROBES = {
     "call": b"4002",
     "text": b"probe",
     "padding": b"probe",
-    "tokens": b'[{"token":"probe"}]',
     "vendor": b'"probe"',
     "completion_tokens": b"4003",
     "total_tokens": b"4004",
@@ -63,7 +62,7 @@ def learn_template(
     field, choice, fragment = found
     gaps = [_one(_STRINGS[field], line, "text")]
     if choice.logprobs is not None:
-        gaps.append(_list_gap(line, choice))
+        gaps = [_with_list(line, gaps[0], choice)]
     if chunk.obfuscation is not None or choice.obfuscation is not None:
         gaps.append(_one(_PADDING, line, "padding"))
     gaps += [_one(_COUNTS[name], line, name) for name in _counts(chunk)]
@@ -90,7 +89,8 @@ def learn_template(
         if _is_sound(line, ordered, field, vendor, decode):
             call = None if fragment is None else fragment.index
             template = Template(line, ordered, field, choice.index or 0, call, vendor)
-            return template if template.is_usable else None
+            read = template.read([line[template.gap]]) if template.is_usable else None
+            return None if read is None else template
     return None
 
 
@@ -171,13 +171,19 @@ class _RawChunk(Struct):
     choices: list[_RawChoice]
 
 
-def _list_gap(line: bytes, choice: Choice) -> Gap | None:
+def _with_list(line: bytes, text: Gap | None, choice: Choice) -> Gap | None:
+    """Find the gap of content and the list of its logprobs, which stands behind it."""
     found = list(_TOKENS.finditer(line))
-    if len(found) != 1:
+    if len(found) != 1 or text is None:
         return None
     raw = bytes(msgspec.json.decode(line[6:], type=_RawChunk).choices[0].logprobs.content)
     start = found[0].end() - 1
-    return Gap(start, start + len(raw), "tokens") if line.startswith(raw, start) else None
+    if start < text.end or not line.startswith(raw, start):
+        return None
+    end = start + len(raw)
+    probe = b"probe" + line[text.end : start] + b'[{"token":"probe"}]'
+    kind = kind_of_tokens(line[text.start : end])
+    return None if kind is None else Gap(text.start, end, "tokens", probe, kind)
 
 
 def _counts(chunk: Chunk) -> list[str]:
@@ -223,7 +229,7 @@ def _is_sound(
     """Try a template: other values at its gaps must be read as those values at their places."""
     probe, end = b"", 0
     for gap in gaps:
-        probe += line[end : gap.start] + _PROBES[gap.role]
+        probe += line[end : gap.start] + (gap.probe or _PROBES[gap.role])
         end = gap.end
     try:
         read = decode((probe + line[end:])[6:])
@@ -245,6 +251,7 @@ def _is_sound(
                     return False
                 setattr(_count_place(expected.usage, name), name, int(_PROBES[name]))
             case "tokens" if choice.logprobs is not None:
+                delta.content = "probe"
                 choice.logprobs.content = [TokenLogprob(token="probe")]
             case "padding" if expected.obfuscation is not None:
                 expected.obfuscation = "probe"

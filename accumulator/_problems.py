@@ -59,10 +59,10 @@ class Run(Struct, gc=False):
 class ProblemLog:
     """Records problems under the event that is being read."""
 
-    __slots__ = ("_strict", "counts", "event", "met", "offset", "problems", "run", "tell")
+    __slots__ = ("counts", "event", "met", "offset", "problems", "run", "strict", "tell")
 
     def __init__(self, *, strict: bool = False) -> None:
-        self._strict = strict
+        self.strict = strict
         self.event = 0  # counted from 1
         self.offset: int | None = None  # the byte of the body at which it starts
         self.run: Run | None = None  # which knows the offset if the event is one of it
@@ -93,14 +93,14 @@ class ProblemLog:
             kind in LOSSY_KINDS and LOSSY_KINDS.isdisjoint(self.counts)
         )
         self.counts[kind] = self.counts.get(kind, 0) + 1
-        if not is_kept and not self._strict and self.tell is None:
+        if not is_kept and not self.strict and self.tell is None:
             return
         if self.run is not None:
             self.offset = self.run.offset_of(self.event)
         problem = Problem(kind, message, self.event, self.offset, path, detail)
         if is_kept:
             self.problems += (problem,)
-        if self._strict:
+        if self.strict:
             self.met = self.met or problem
         if self.tell is not None:
             self.tell(problem)

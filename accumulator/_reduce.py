@@ -1,4 +1,4 @@
-"""The state of a stream and every transition of it (SPEC sections 3 to 6).
+"""Every transition of a stream's state (SPEC sections 3 to 6).
 
 Laws:
 
@@ -13,105 +13,22 @@ Laws:
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Literal, cast
-
-from msgspec import Struct, field
+from typing import cast
 
 from . import _wire as wire
 from ._calls import CallsState, CallState, FunctionState, brief, count_new, find_call
 from ._fields import FieldMerger, JsonObject, Report
+from ._state import AudioState, ChoiceState, LogprobsState, State, TokensState
 from ._text import COMPACT_AT, Text, healed
 from .errors import LimitExceededError
 from .limits import Limits
 from .rules import Rules
 
-__all__ = [
-    "AudioState",
-    "ChoiceState",
-    "LogprobsState",
-    "Reducer",
-    "State",
-    "Status",
-    "TokensState",
-]
+__all__ = ["Reducer"]
 
-Status = Literal["open", "complete", "truncated", "failed"]
 Counts = wire.Usage | wire.PromptTokensDetails | wire.CompletionTokensDetails
 _PROMPT_COUNTS = wire.PromptTokensDetails.__struct_fields__[:-1]
 _COMPLETION_COUNTS = wire.CompletionTokensDetails.__struct_fields__[:-1]
-
-
-# --- state --------------------------------------------------------------------------------
-
-# `_checkpoint` writes these classes as they stand; what is as it was at first is left out.
-
-
-class AudioState(Struct, omit_defaults=True):
-    id: str | None = None
-    transcript: Text | None = None
-    data: bytearray | None = None
-    expires_at: int | None = None
-    extra: JsonObject | None = None
-
-
-class TokensState(Struct, omit_defaults=True):
-    """Token logprobs in the runs in which they came."""
-
-    runs: list[list[wire.TokenLogprob] | wire.UnreadTokens] = field(default_factory=list)
-    count: int = 0
-
-    def add(self, run: list[wire.TokenLogprob]) -> None:
-        self.runs.append(run)
-        self.count += len(run)
-
-
-class LogprobsState(Struct, omit_defaults=True):
-    content: TokensState | None = None
-    refusal: TokensState | None = None
-    extra: JsonObject | None = None
-
-
-class ChoiceState(Struct, omit_defaults=True):
-    """A choice; `extra` holds what the choice has no field for, `delta_extra` what the message
-    has none for.
-    """
-
-    role: str | None = None
-    content: Text | None = None
-    parts: list[object] | None = None
-    refusal: Text | None = None
-    reasoning: Text | None = None
-    reasoning_content: Text | None = None
-    calls: CallsState | None = None
-    function_call: FunctionState | None = None
-    audio: AudioState | None = None
-    annotations: list[object] | None = None
-    delta_extra: JsonObject | None = None
-    finish_reason: str | None = None
-    logprobs: LogprobsState | None = None
-    extra: JsonObject | None = None
-
-
-class State(Struct, omit_defaults=True):
-    """A stream: the completion's own fields, its choices by index, and how it ended."""
-
-    id: str | None = None
-    last_id: str | None = None
-    created: int | None = None
-    model: str | None = None
-    service_tier: str | None = None
-    system_fingerprint: str | None = None
-    usage: wire.Usage | None = None
-    moderation: JsonObject | None = None
-    extra: JsonObject | None = None
-    choices: dict[int, ChoiceState] = field(default_factory=dict)
-    done: bool = False
-    closed: bool = False
-    failed: bool = False
-    error: object = None
-
-
-# --- transitions --------------------------------------------------------------------------
 
 
 class Reducer(FieldMerger):
@@ -124,17 +41,6 @@ class Reducer(FieldMerger):
         self.state = State()
         self._limits = limits
         self.reading = True  # neither ended nor closed
-
-    @property
-    def status(self) -> Status:
-        state = self.state
-        if state.failed:
-            return "failed"
-        if state.done or (
-            state.choices and all(choice.finish_reason for choice in state.choices.values())
-        ):
-            return "complete"
-        return "truncated" if state.closed else "open"
 
     @property
     def halves(self) -> int:
@@ -444,32 +350,6 @@ class Reducer(FieldMerger):
             state.content = None
         for part in parts:
             self._add_part(state.parts, part)
-
-    def _add_part(self, parts: list[object], part: object) -> None:
-        """Append a part; text and thinking join their neighbour of the same type."""
-        if isinstance(part, str):
-            if not part:
-                return
-            part = {"type": "text", "text": part}
-        if not isinstance(part, dict) or part.get("type") not in ("text", "thinking"):
-            parts.append(self._own(part))
-            return
-        last = parts[-1] if parts else None
-        if not isinstance(last, dict) or last.get("type") != part["type"]:
-            last = {}
-            parts.append(last)
-        thinking, before = part.get("thinking"), last.get("thinking")
-        if isinstance(thinking, list) or (isinstance(before, list) and isinstance(thinking, str)):
-            # Mistral nests text parts in it.
-            if isinstance(before, Text):
-                before = [{"type": "text", "text": before}]
-            elif not isinstance(before, list):
-                before = []
-            last["thinking"] = before
-            for item in thinking if isinstance(thinking, list) else [thinking]:
-                self._add_part(before, item)  # pyright: ignore[reportArgumentType]
-            part = {name: value for name, value in part.items() if name != "thinking"}
-        self._merge(self._levels["delta.<object>"], last, part, nested=True)  # pyright: ignore
 
     def _apply_audio(self, state: ChoiceState, fragment: wire.AudioFragment) -> None:
         audio = state.audio = state.audio or AudioState()

@@ -65,7 +65,10 @@ class Text:
             fragments.insert(0, self._unseen.decode())
             self._unseen = None
         if fragments:
-            self._seen += "".join(fragments)
+            # A string that no attribute has, too, grows in place; else it would be copied.
+            seen, self._seen = self._seen, ""
+            seen += "".join(fragments)
+            self._seen = seen
             fragments.clear()
         return self._seen
 

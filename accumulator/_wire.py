@@ -18,6 +18,7 @@ __all__ = [
     "Choice",
     "Chunk",
     "CompletionTokensDetails",
+    "ContentWithTokens",
     "CustomFragment",
     "Delta",
     "Extra",
@@ -62,17 +63,32 @@ class TokenLogprob(Struct, forbid_unknown_fields=True, omit_defaults=True, gc=Fa
     extra: Extra | None = None
 
 
+class _Content(Struct, gc=False):
+    content: str
+
+
+class _Tokens(Struct, gc=False):
+    content: list[TokenLogprob]
+
+
+class ContentWithTokens(Struct, gc=False):
+    """What is new in a choice that brings content with its logprobs."""
+
+    delta: _Content
+    logprobs: _Tokens
+
+
 class UnreadTokens(Struct, gc=False):
     """Token logprobs as JSON rows that were found valid; read again only when someone looks."""
 
     rows: bytes
-    decode: Callable[[bytes], list[object]]
+    decode: Callable[[bytes], list[tuple[object, ...]]]
     place: int  # of the tokens in a row
 
     def read(self) -> list[TokenLogprob]:
         found: list[TokenLogprob] = []
-        for row in cast("list[tuple[object, ...]]", self.decode(self.rows)):
-            found += cast("list[TokenLogprob]", row[self.place])
+        for row in self.decode(self.rows):
+            found += cast("ContentWithTokens", row[self.place]).logprobs.content
         return found
 
 

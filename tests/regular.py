@@ -4,7 +4,16 @@ from __future__ import annotations
 
 import json
 
-__all__ = ["IRREGULAR", "ODD", "REGULAR", "STREAMS", "event", "text_chunk"]
+__all__ = [
+    "IRREGULAR",
+    "ODD",
+    "REGULAR",
+    "STREAMS",
+    "event",
+    "text_chunk",
+    "token_chunk",
+    "with_usage",
+]
 
 
 def event(text: str | bytes) -> bytes:
@@ -86,6 +95,13 @@ REGULAR: dict[str, list[str]] = {
         *(call_chunk(f"{i}", i % 3) for i in range(60)),
     ],
     "logprobs": [token_chunk(f"t{i}", -i / 8) for i in range(60)],
+    # As DeepSeek has it.
+    "logprobs behind more of the choice": [
+        token_chunk(f"t{i}", -i / 8)
+        .replace('"index":0,', "")
+        .replace('"},"logprobs"', '","reasoning_content":null},"index":0,"logprobs"')
+        for i in range(60)
+    ],
     "a letter that may separate": [text_chunk("a\x7f"[: i % 3]) for i in range(60)],
     "choices at random": [text_chunk(f"w{i}", index=(i * i + i // 7) % 3) for i in range(60)],
     "usage": [with_usage(text_chunk(f"u{i}"), i, i + 9) for i in range(1, 61)],

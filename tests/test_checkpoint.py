@@ -30,7 +30,8 @@ from accumulator import (
     Limits,
 )
 from accumulator._accumulator import Accumulator as Holder
-from accumulator._checkpoint import LogFields, ParserFields, ScanFields, StreamFields
+from accumulator._body import BodyIntake
+from accumulator._checkpoint import BodyFields, LogFields, ParserFields, ScanFields
 from accumulator._fields import FieldMerger, IndexedList
 from accumulator._intake import Intake
 from accumulator._problems import ProblemLog
@@ -45,14 +46,16 @@ from accumulator.partial import JsonScan
 # caller's keywords or from what is saved, and what is learnt anew.
 KNOWN = {
     Holder: {
-        *StreamFields.__struct_fields__,
-        *("_queue", "_intake", "_log", "_parser"),
-        *("_rules", "_strict", "_may_shortcut", "_most_pending", "_shortcut"),
+        "_intake",
         # Events and times are told to the process that reads the stream.
         *("_on_event", "_emitter", "_done_told", "_observed", "_stopwatch"),
     },
-    Intake: {"size", "reducer", "log", "_rules", "_limits", "most_bytes", "decoder"},
-    ProblemLog: {*LogFields.__struct_fields__, "problems", "met", "run", "tell", "_strict"},
+    BodyIntake: {
+        *BodyFields.__struct_fields__,
+        *("queue", "parser", "_may_shortcut", "_most_pending", "shortcut"),
+    },
+    Intake: {"size", "reducer", "log", "rules", "_limits", "most_bytes", "decoder"},
+    ProblemLog: {*LogFields.__struct_fields__, "problems", "met", "run", "tell", "strict"},
     EventParser: set(ParserFields.__struct_fields__),
     JsonScan: set(ScanFields.__struct_fields__),
     Reducer: {"state", "reading", "_limits"},

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections import Counter
 from collections.abc import Iterator
 
 import pytest
@@ -15,12 +14,7 @@ from accumulator import Accumulator, _schema
 COUNT = 40
 
 
-@pytest.fixture(autouse=True)
-def no_shapes_of_other_tests(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A process knows a bounded number of shapes."""
-    monkeypatch.setattr(_schema, "_schemas", {})
-    monkeypatch.setattr(_schema, "_seen", Counter())
-    monkeypatch.setattr(_schema._NO_SCHEMA, "steps", {})
+pytestmark = pytest.mark.usefixtures("no_shapes_of_other_tests")
 
 
 def chunk(delta: object, **more: object) -> str:

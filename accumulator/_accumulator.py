@@ -229,7 +229,9 @@ class Accumulator:
 
     @property
     def problems(self) -> tuple[Problem, ...]:
-        """What was wrong with the stream: the first hundred problems, in order."""
+        """What was wrong with the stream: the first hundred problems, in order, and behind them the
+        first after which something is missing, if that came later.
+        """
         return self._intake.log.problems
 
     @property
@@ -268,12 +270,9 @@ class Accumulator:
             raise IncompleteStreamError(
                 "the stream stopped before its end", partial=partial, problems=problems
             )
-        for kind in LOSSY_KINDS if problems else ():
-            if kind in self.problem_counts:
-                first = next((problem for problem in problems if problem.kind == kind), None)
-                raise DecodeError(
-                    str(first or kind), partial=partial, problems=problems, problem=first
-                )
+        lossy = next((problem for problem in problems if problem.kind in LOSSY_KINDS), None)
+        if lossy is not None:
+            raise DecodeError(str(lossy), partial=partial, problems=problems, problem=lossy)
         return partial
 
     # --- going on elsewhere ---

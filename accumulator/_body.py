@@ -42,6 +42,7 @@ class BodyIntake(Intake):
         "_may_shortcut",
         "_most_pending",
         "_one_chunk_waits",
+        "learn_after",
         "parser",
         "queue",
         "shortcut",
@@ -53,6 +54,7 @@ class BodyIntake(Intake):
         super().__init__(rules, limits, reducer, log)
         self.parser = EventParser()
         self.queue: Sequence[Event] = ()  # events behind one that raised
+        self.learn_after = _LEARN_AFTER
         self.shortcut: Shortcut | None = None  # made once a stream is long enough to need it
         self._may_shortcut = shortcut and not rules.moves
         self._most_pending = inf if limits.event_bytes is None else limits.event_bytes
@@ -271,7 +273,7 @@ class BodyIntake(Intake):
 
     def _may_learn(self) -> bool:
         """Tell whether a template of the next chunks is worth its cost."""
-        return self._may_shortcut and self.log.event >= _LEARN_AFTER and self.decoder.repeats
+        return self._may_shortcut and self.log.event >= self.learn_after and self.decoder.repeats
 
     def _find_shortcut(self) -> Shortcut:
         if self.shortcut is None:

@@ -40,18 +40,13 @@ class FieldMerger:
         self._halved: dict[int, Text] = {}  # texts that end in half a surrogate pair, by identity
         self._careful = False  # whether a fragment may hold or complete such a half
 
-    def _larger_json(
-        self, into: JsonObject, usage: JsonObject, *, nested: bool = False
-    ) -> JsonObject:
+    def _larger_json(self, into: JsonObject, usage: JsonObject) -> JsonObject:
         for name, new in usage.items():
             old = into.get(name)
             if new is None:
-                if nested:
-                    into.setdefault(name, None)
+                into.setdefault(name, None)
             elif isinstance(new, dict):
-                into[name] = self._larger_json(
-                    old if isinstance(old, dict) else {}, new, nested=True
-                )
+                into[name] = self._larger_json(old if isinstance(old, dict) else {}, new)
             elif not (
                 _is_number(new) and _is_number(old) and cast("float", new) <= cast("float", old)
             ):
@@ -71,7 +66,7 @@ class FieldMerger:
         names, kinds = level.names, level.kinds
         for name, value in fields.items():
             if value is None:
-                if nested:
+                if nested and names.get(name) != "drop":
                     into.setdefault(name, None)
                 continue
             policy = names.get(name) or kinds[type(value)]
@@ -119,7 +114,7 @@ class FieldMerger:
                 self._merge(level.below(name), target, value, nested=True)
                 return target
             case "larger", dict():
-                return self._larger_json(old if isinstance(old, dict) else {}, value, nested=True)
+                return self._larger_json(old if isinstance(old, dict) else {}, value)
             case "larger", int() | float():
                 return old if _is_number(old) and cast("float", old) >= value else value
             case _:

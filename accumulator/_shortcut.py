@@ -150,6 +150,16 @@ class Shortcut:
         parser.has_cr = _CR in rest
         return count
 
+    def text_of(self, head: bytes, end: bytes) -> Text | None:
+        """Give the text to which an event adds that has nothing else between these bytes, if that
+        is known. Only if `ready`.
+        """
+        template = self._template
+        same = (
+            self._single and template is not None and template.head == head and template.end == end
+        )
+        return self._text if same else None
+
     def take(self, lines: Sequence[bytes], line_end: bytes) -> tuple[int, int]:
         """Apply the events that fit, from the first on; return how many they are, and how many
         bytes. Only if `ready`.

@@ -427,6 +427,7 @@ def test_nesting_is_a_limit_or_a_problem_and_never_a_crash(
         b"[" * levels + b"]" * levels,
         b'{"x":' * levels + b"1" + b"}" * levels,
         b"[" * levels,
+        b'["\\ud83d",' + b"[" * levels + b"]" * levels + b"]",
         b'[{"text":' * (levels // 2) + b'"\\ud83d"' + b"}]" * (levels // 2),
     ):
         acc = Accumulator(limits=Limits(depth=bound))

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import gc
 import json
-from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -15,7 +14,7 @@ from judged import assert_as_judged
 from regular import ODD, REGULAR, STREAMS, event, text_chunk, token_chunk, with_usage
 from strategies import TEXTS, cut
 
-from accumulator import Accumulator, LimitExceededError, Limits, _schema
+from accumulator import Accumulator, LimitExceededError, Limits
 from accumulator._reduce import Reducer
 from accumulator._wire import Chunk
 
@@ -40,12 +39,7 @@ def body_of(chunks: Iterable[str]) -> bytes:
     return b"".join(event(chunk) for chunk in chunks)
 
 
-@pytest.fixture(autouse=True)
-def no_shapes_of_other_tests(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A process knows a bounded number of shapes, and random streams have many."""
-    monkeypatch.setattr(_schema, "_schemas", {})
-    monkeypatch.setattr(_schema, "_seen", Counter())
-    monkeypatch.setattr(_schema.NO_SCHEMA, "steps", {})
+pytestmark = pytest.mark.usefixtures("no_shapes_of_other_tests")
 
 
 @pytest.mark.parametrize("size", [1, 100, 400, 1500, 4096, 10**9])
@@ -296,11 +290,12 @@ def test_conformance_cases_come_out_the_same() -> None:
         assert outcome(pieces(body, 64)) == outcome([body], shortcut=False), path.name
 
 
-def test_limits_hold_on_the_shortcut() -> None:
+@pytest.mark.parametrize("count", [10, 40])
+def test_the_bytes_of_all_reads_are_counted_on_the_shortcut(count: int) -> None:
     chunk = event(text_chunk("word"))
-    acc = Accumulator(limits=Limits(total_bytes=len(chunk) * 10))
-    for _ in range(10):
+    acc = Accumulator(limits=Limits(total_bytes=len(chunk) * count))
+    for _ in range(count):
         acc.feed_sse(chunk)
     with pytest.raises(LimitExceededError, match="total_bytes"):
         acc.feed_sse(chunk)
-    assert acc.snapshot().choices[0].message.content == "word" * 10
+    assert acc.snapshot().choices[0].message.content == "word" * count

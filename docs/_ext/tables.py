@@ -84,9 +84,9 @@ ROOMS: list[tuple[str, str, str]] = [
     ("`accumulator inspect`", "_command_inspect", "test_inspect"),
     (
         "`accumulator reduce`: files, workers, sorting",
-        "_command_reduce _run _pool _units _rows _inputs _extras _sorting _runs _reading _records"
-        " _alike",
-        "test_reduce",
+        "_command_reduce _run _pool _units _rows _inputs _extras _sorting _spreading _runs _reading"
+        " _records _alike",
+        "test_reduce test_inputs",
     ),
     ("recorded logs, in other engines", "spark batch _bulk", "test_spark test_batch"),
     ("gateways", "asgi", "test_asgi"),
@@ -104,14 +104,14 @@ ROOMS: list[tuple[str, str, str]] = [
     (
         "how values merge; tool calls; usage",
         "_reduce _state _freeze _calls _fields",
-        "test_conformance test_reference",
+        "test_conformance test_calls test_reference",
     ),
     (
         "what a chunk may look like",
         "_reader _values _decoder _schema _wire",
-        "test_conformance test_mutations",
+        "test_objects test_vendors test_mutations",
     ),
-    ("bytes to events; halves of characters", "_sse _text", "test_conformance test_fuzz"),
+    ("bytes to events; halves of characters", "_sse _text", "test_sse test_text test_conformance"),
     ("a row of the merge table; a bound", "rules limits", "test_rules test_limits"),
     ("exceptions, kinds of problem", "errors", "test_problems"),
     ("the result and its forms", "completion _outward _convert", "test_completion test_openai"),

@@ -307,9 +307,10 @@ _decoders: dict[tuple[str, ...], Decode] = {}
 
 def rows_decoder(roles: tuple[str, ...]) -> Decode:
     """Give the decoder of rows whose gaps have these roles."""
-    if roles not in _decoders:
-        _decoders[roles] = _row_decoder(roles, ContentWithTokens)
-    return _decoders[roles]
+    decode = _decoders.get(roles)
+    if decode is None:  # of two threads that made one, both take the first: `roles_of` knows it
+        decode = _decoders.setdefault(roles, _row_decoder(roles, ContentWithTokens))
+    return decode
 
 
 @lru_cache(_MOST_KINDS)
@@ -327,7 +328,7 @@ def _row_decoder(roles: tuple[str, ...], tokens: type) -> Decode:
 
 def roles_of(decode: Decode) -> tuple[str, ...]:
     """Give the roles that a decoder was made for."""
-    return next(roles for roles, known in _decoders.items() if known == decode)
+    return next(roles for roles, known in _decoders.copy().items() if known == decode)
 
 
 # --- content with its logprobs ------------------------------------------------------------
@@ -360,7 +361,9 @@ def kind_of_tokens(text: bytes) -> type | None:
 def _kind(choice: Constants, delta: Constants, logprobs: Constants) -> type:
     content = _strict(("content", str), constants=delta)
     tokens = _strict(("content", list[TokenLogprob]), constants=logprobs)
-    return _strict(("delta", content), ("logprobs", tokens), constants=choice)
+    kind = _strict(("delta", content), ("logprobs", tokens), constants=choice)
+    msgspec.json.Decoder(kind)  # before two threads meet it at once, see `_wire`
+    return kind
 
 
 def _strict(*fields: tuple[str, object], constants: Constants) -> type:

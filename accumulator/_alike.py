@@ -8,16 +8,20 @@ fit is for the caller to decode.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from functools import lru_cache
 from typing import Protocol
 
 import msgspec
+from msgspec import Struct
 
-__all__ = ["Alike", "Row"]
+__all__ = ["BETWEEN", "Alike", "AlikeRows", "Row", "decode_texts", "tell_alike"]
 
 _GAP = b"\x7f~gap~\x7f"  # stands for the text when what is around it is decoded
 _NUMBER = 987_654_321_987  # and this for the sequence number
-_decode_texts = msgspec.json.Decoder(list[str]).decode
+BETWEEN = b"\x7f"  # texts: a control character that JSON allows within a string
+_END = 6  # bytes at the end of two lines that are looked at first
+_MOST_KEPT = 1 << 14  # numbers, as most streams have no more chunks
+_small: list[bytes] = []
+_decode_string = msgspec.json.Decoder(str).decode
 
 
 class Row(Protocol):
@@ -28,10 +32,45 @@ class Row(Protocol):
     chunk: msgspec.Raw
 
 
+class AlikeRows(Struct):
+    """Rows of one stream whose chunks differ in one text: the JSON before it, the texts as they
+    stand there, and the JSON behind. They have no numbers, or such as count on from the first.
+    """
+
+    id: str
+    first: int | None
+    count: int
+    head: bytes
+    joined: bytes  # the texts, with BETWEEN between them
+    tail: bytes
+    text: bytes  # what they come to: UTF-8
+
+    def split(self) -> tuple[bytes, AlikeRows]:
+        """Give the first text as it stands in JSON, and the rows behind its own."""
+        first, _, rest = self.joined.partition(BETWEEN)
+        known = decode_texts(first, 1) or b""
+        seq = None if self.first is None else self.first + 1
+        text = self.text[len(known) :]
+        return first, AlikeRows(self.id, seq, self.count - 1, self.head, rest, self.tail, text)
+
+
+def decode_texts(joined: bytes, count: int) -> bytes | None:
+    """Read so many texts of JSON with BETWEEN between them; None if each is not valid by itself.
+
+    What is between two of them shows that none ends within an escape or a character. None has a
+    quote, or it would end the string.
+    """
+    try:
+        text = _decode_string(b'"%b"' % joined)
+    except ValueError:
+        return None
+    return text.encode().translate(None, BETWEEN) if text.count("\x7f") == count - 1 else None
+
+
 class Alike:
     """What stands around the text, and around the sequence number if there is one."""
 
-    __slots__ = ("_before", "_between", "_chunk", "_middle", "_tail", "id", "seq")
+    __slots__ = ("_before", "_between", "_middle", "_tail", "head", "id", "rest", "seq")
 
     def __init__(
         self,
@@ -43,7 +82,7 @@ class Alike:
         self.id = id
         self.seq = seq  # of the next line
         self._before, self._middle, self._tail = around
-        self._chunk = b"data: " + chunk[0], chunk[1] + b"\n\n"
+        self.head, self.rest = chunk  # the text's chunk around it
         self._between = self._tail + self._before
 
     @classmethod
@@ -51,11 +90,13 @@ class Alike:
         """Learn from two lines, ends included, of which the first is to be taken next; None if they
         are not alike.
         """
+        if first[-_END:] != second[-_END:]:
+            return None
         try:
             row = decode(first)
         except (ValueError, RecursionError):
             return None
-        if type(row.id) is not str or not row.id or _GAP in first:
+        if type(row.id) is not str or not row.id or _GAP in first or (row.seq or 0) < 0:
             return None
         before, behind, other = b"", first, second
         if row.seq is not None:
@@ -67,13 +108,10 @@ class Alike:
                 return None
             before, behind = first[:start], first[start + len(number) :]
             other = second[start + len(b"%d" % (row.seq + 1)) :]
-        left = behind.rfind(b'"', 0, _alike_to(behind, other)) + 1
-        middle = behind[:left]
-        same = behind[len(behind) - _alike_from(behind[left:], other[left:]) :]
-        tail = same[max(same.find(b'"'), 0) :]
-        # A string with any of these behind it is no key, so that the text cannot make it another.
-        if tail[:2] not in (b'",', b'"}', b'"]'):
+        left, tail = _around(behind, other)
+        if not tail:
             return None
+        middle = behind[:left]
         number = b"" if row.seq is None else b"%d" % _NUMBER
         line = before + number + middle + _GAP + tail
         try:
@@ -88,74 +126,103 @@ class Alike:
             return None
         return cls(row.id, row.seq, (before, middle, tail), (head, rest))
 
-    def take(self, block: bytes, start: int, lines: Sequence[bytes]) -> tuple[int, int, bytes]:
-        """Tell how many lines are alike, from the first on, and how many bytes they are; give their
-        chunks as the events of a `text/event-stream` body. The lines start at a byte of a block.
+    def take(
+        self, block: bytes, start: int, lines: Sequence[bytes]
+    ) -> tuple[AlikeRows | None, int]:
+        """Give the rows of the lines that are alike, from the first on, and how many bytes these
+        lines are. The lines start at a byte of a block.
         """
-        if self.seq is not None:  # as many as have the same number of digits
-            lines = lines[: 10 ** len(b"%d" % self.seq) - self.seq]
-        lines = self._fitting(lines)
-        cut = self._cut(block, start, lines)
-        while cut is None:
+        lines = _fitting(lines, self._middle if self.seq is None else self._before, self._tail)
+        while lines:
+            taken = self._cut(block, start, lines)
+            if taken is not None:
+                if self.seq is not None:
+                    self.seq += len(lines)
+                return taken
             lines = lines[: len(lines) // 2]
-            cut = self._cut(block, start, lines)
-        if not lines:
-            return 0, 0, b""
-        cuts, size = cut
-        if self.seq is not None:
-            self.seq += len(cuts)
-        head, tail = self._chunk
-        return len(cuts), size, head + (tail + head).join(cuts) + tail
+        return None, 0
 
     def _cut(
         self, block: bytes, start: int, lines: Sequence[bytes]
-    ) -> tuple[list[bytes], int] | None:
+    ) -> tuple[AlikeRows, int] | None:
         """Cut the texts out of lines; None if these are not all alike."""
-        if not lines:
-            return [], 0
         middle, tail, seq = self._middle, self._tail, self.seq
+        count = len(lines)
         if seq is None:
             gap = slice(len(middle), -len(tail))
             cuts = [line[gap] for line in lines]
             same = middle + (tail + middle).join(cuts) + tail
         else:
-            count = len(lines)
-            numbers = _numbers(seq, count)
-            size = len(self._before) + len(middle) + len(b"%d" % seq)
-            gap = slice(size, -len(tail))
-            cuts = [line[gap] for line in lines]
-            parts = [middle] * (4 * count)
-            parts[::4] = numbers
+            cuts = []
+            while len(cuts) < count:
+                # Numbers with as many digits.
+                digits = len(b"%d" % (seq + len(cuts)))
+                gap = slice(len(self._before) + digits + len(middle), -len(tail))
+                cuts += [line[gap] for line in lines[len(cuts) : 10**digits - seq]]
+            parts = [b"", middle, b"", self._between] * count
+            parts[::4] = _numbers(seq, count)
             parts[2::4] = cuts
-            parts[3::4] = [self._between] * count
-            parts[-1:] = [tail]
+            parts[-1] = tail
             same = self._before + b"".join(parts)
         if not block.startswith(same, start):
             return None
-        try:
-            # A string of JSON has no line end in it: no text can reach into the next one.
-            texts = _decode_texts(b'["%b"]' % b'"\n,"'.join(cuts))
-        except ValueError:
+        joined = BETWEEN.join(cuts)
+        text = decode_texts(joined, count)
+        if text is None:
             return None
-        return (cuts, len(same)) if len(texts) == len(cuts) else None
-
-    def _fitting(self, lines: Sequence[bytes]) -> Sequence[bytes]:
-        """Leave out lines that cannot be alike. Most streams end somewhere within the lines."""
-        head, tail = self._middle if self.seq is None else self._before, self._tail
-        low, high = 0, len(lines)
-        place = high - 1
-        while low < high:
-            if lines[place].startswith(head) and lines[place].endswith(tail):
-                low = place + 1
-            else:
-                high = place
-            place = (low + high) // 2
-        return lines[:low]
+        return AlikeRows(self.id, seq, count, self.head, joined, self.rest, text), len(same)
 
 
-@lru_cache(maxsize=1024)
+def tell_alike(chunks: Sequence[bytes]) -> AlikeRows | None:
+    """Tell which chunks, from the first on, differ in one text; None if the first two do not."""
+    left, tail = _around(chunks[0], chunks[1])
+    head = chunks[0][:left]
+    if not tail or not head.startswith(b"{") or b"\n" in head + tail or b"\r" in head + tail:
+        return None
+    chunks = _fitting(chunks, head, tail)
+    while chunks:
+        gap = slice(left, -len(tail))
+        cuts = [chunk[gap] for chunk in chunks]
+        if b"".join(chunks) == head + (tail + head).join(cuts) + tail:
+            joined = BETWEEN.join(cuts)
+            text = decode_texts(joined, len(cuts))
+            if text is not None:
+                return AlikeRows("", None, len(cuts), head, joined, tail, text)
+        chunks = chunks[: len(chunks) // 2]
+    return None
+
+
+def _around(one: bytes, other: bytes) -> tuple[int, bytes]:
+    """Find the text that two lines differ in: where it starts, and what stands behind it, which is
+    empty if they differ in more.
+    """
+    left = one.rfind(b'"', 0, _alike_to(one, other)) + 1
+    same = one[len(one) - _alike_from(one[left:], other[left:]) :]
+    tail = same[max(same.find(b'"'), 0) :]
+    # A string with any of these behind it is no key, so that the text cannot make it another.
+    return left, tail if tail[:2] in (b'",', b'"}', b'"]') else b""
+
+
+def _fitting(lines: Sequence[bytes], head: bytes, tail: bytes) -> Sequence[bytes]:
+    """Leave out lines that cannot be alike. Most streams end somewhere within the lines."""
+    low, high = 0, len(lines)
+    place = high - 1
+    while low < high:
+        if lines[place].startswith(head) and lines[place].endswith(tail):
+            low = place + 1
+        else:
+            high = place
+        place = (low + high) // 2
+    return lines[:low]
+
+
 def _numbers(first: int, count: int) -> list[bytes]:
-    return [b"%d" % number for number in range(first, first + count)]
+    """Write numbers that count on from the first."""
+    end = first + count
+    if end > _MOST_KEPT:
+        return [b"%d" % number for number in range(first, end)]
+    _small.extend(b"%d" % number for number in range(len(_small), end))
+    return _small[first:end]
 
 
 def _alike_to(one: bytes, other: bytes) -> int:

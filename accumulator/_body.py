@@ -40,6 +40,7 @@ class BodyIntake(Intake):
         "_may_shortcut",
         "_most_pending",
         "_one_chunk_waits",
+        "learn_after",
         "parser",
         "queue",
         "shortcut",
@@ -51,6 +52,7 @@ class BodyIntake(Intake):
         super().__init__(rules, limits, reducer, log)
         self.parser = EventParser()
         self.queue: Sequence[Event] = ()  # events behind one that raised
+        self.learn_after = _LEARN_AFTER
         self.shortcut: Shortcut | None = None  # made once a stream is long enough to need it
         self._may_shortcut = shortcut and not rules.moves
         self._most_pending = inf if limits.event_bytes is None else limits.event_bytes
@@ -109,7 +111,7 @@ class BodyIntake(Intake):
             if data.startswith(_DATA) and data[len(_DATA) : -2 * len(line_end)] == body:
                 more = len(_DATA) + 2 * len(line_end)
                 chunk = self._apply_run(Run(texts, start, start + len(data), more))
-                if chunk is not None and self._may_shortcut and self.log.event >= _LEARN_AFTER:
+                if chunk is not None and self._may_shortcut and self.log.event >= self.learn_after:
                     self._find_shortcut().learn(lines[-1], chunk)
                 return
         self._apply_events(split(data, start))
@@ -127,7 +129,7 @@ class BodyIntake(Intake):
         chunk = self.apply_text(text)
         if log.met is not None:
             self.raise_met()
-        if chunk is not None and self._may_shortcut and log.event >= _LEARN_AFTER:
+        if chunk is not None and self._may_shortcut and log.event >= self.learn_after:
             self._find_shortcut().learn(data[:-1], chunk)
 
     def _apply_run(self, run: Run) -> Chunk | None:

@@ -14,6 +14,7 @@ import msgspec
 from attrs import field, frozen
 
 from ._accumulator import Accumulator
+from ._alike import BETWEEN, AlikeRows, tell_alike
 from ._sse import EventParser
 from ._state import Status
 from .completion import ChatCompletion
@@ -24,6 +25,9 @@ from .rules import Rules
 __all__ = ["BulkStream", "StreamResult", "chunk_text", "frame"]
 
 _FIRST = 16  # events after which a template is learnt; a read it was not learnt for is wasted
+_WORTH_LEARNING = 16  # events that differ in one text
+_WORTH_FRAMING = 3  # events
+_TRIES = 4  # to find chunks that are alike, one after the other
 _READ = 32  # events of a later read; the one with the finish reason in it is parsed in full
 _LONGEST = 64 * 1024  # bytes that wait for a read, so that memory is one stream's, not 32 images'
 _LF, _CR = 10, 13  # looking for one byte as a number is several times faster
@@ -90,6 +94,27 @@ class _Recorded(Accumulator):
         """Whether the stream said its end itself, by `[DONE]` or an error."""
         return not self._intake.reducer.reading
 
+    def take_alike(self, rows: AlikeRows) -> int:
+        """Apply events that differ in one text as `feed_sse` would, if that is known how; return
+        how many bytes they are, 0 if nothing was done.
+        """
+        head, tail = _OPENING + rows.head, rows.tail + _CLOSING
+        intake = self._intake
+        shortcut = intake.shortcut
+        text = None if shortcut is None or not shortcut.ready else shortcut.text_of(head, tail)
+        if text is None:
+            return 0
+        size = rows.count * (len(head) + len(tail)) + len(rows.joined)
+        text.extend_utf8(rows.text)
+        intake.size += size
+        intake.parser.taken += size
+        intake.log.event += rows.count
+        return size
+
+    def learn_soon(self) -> None:
+        """Learn from the next read how to take what is like its last event."""
+        self._intake.learn_after = 0
+
     def stop(self) -> None:
         """Close, and leave unread what stands behind the event that raised."""
         self._intake.queue = ()
@@ -155,32 +180,70 @@ class BulkStream:
 
     def feed_texts(self, texts: Sequence[bytes]) -> None:
         """Take in chunks: JSON texts, or strings of JSON in JSON, as lines of a log hold them."""
-        start = 0
+        start, tries = 0, _TRIES
         while start < len(texts) and self._limit is None:
-            some = texts[start : start + self._read]
-            self._flush()
-            start += len(some)
-            joined = b"".join(some)
-            size = len(joined) + len(some) * len(_JOINT)
-            if (
-                {text[:1] for text in some} == {b"{"}
-                and _LF not in joined
-                and _CR not in joined
-                and (self._most is None or self._taken + size <= self._most // 2)
-            ):
-                self._read = _READ
-                self._feed_body(frame(some))
+            if tries and len(texts) - start >= _WORTH_LEARNING:
+                rows = tell_alike(texts[start:])
+                if rows is not None:
+                    self.feed_alike(rows)
+                    start, tries = start + rows.count, _TRIES
+                    continue
+                tries -= 1
+                some = texts[start : start + 1]
             else:
-                for text in some:
-                    self.feed(chunk_text(text))
+                some = texts[start : start + self._read]
+            start += len(some)
+            self._feed_some(some)
 
-    def feed_framed(self, body: bytes) -> None:
-        """Take in chunks that were framed as `frame` does it."""
+    def _feed_some(self, texts: Sequence[bytes]) -> None:
         self._flush()
-        if self._most is None or self._taken + len(body) <= self._most // 2:
-            self._feed_body(body)
-        else:
-            self.feed_texts([text[len(_OPENING) :] for text in body.split(_CLOSING)[:-1]])
+        joined = b"".join(texts)
+        size = len(joined) + len(texts) * len(_JOINT)
+        if (
+            len(texts) >= _WORTH_FRAMING
+            and {text[:1] for text in texts} == {b"{"}
+            and _LF not in joined
+            and _CR not in joined
+            and (self._most is None or self._taken + size <= self._most // 2)
+        ):
+            self._read = _READ
+            self._feed_body(frame(texts))
+            return
+        for text in texts:
+            if text.startswith(b"{"):
+                self._feed_one(text)
+            else:
+                self.feed(chunk_text(text))
+
+    def feed_alike(self, rows: AlikeRows) -> None:
+        """Take in chunks that differ in one text."""
+        self._flush()
+        size = rows.count * (len(rows.head) + len(rows.tail) + len(_JOINT)) + len(rows.joined)
+        if self._most is not None and self._taken + size > self._most // 2:
+            for text in rows.joined.split(BETWEEN):
+                self._feed_one(rows.head + text + rows.tail)
+            return
+        if self._take_alike(rows):
+            return
+        if rows.count >= _WORTH_LEARNING:
+            self._accumulator.learn_soon()
+            first, rows = rows.split()
+            self._feed_framed(rows, [first])
+            if self._take_alike(rows):
+                return
+        texts = rows.joined.split(BETWEEN)
+        for start in range(0, len(texts), _READ):
+            self._feed_framed(rows, texts[start : start + _READ])
+
+    def _take_alike(self, rows: AlikeRows) -> bool:
+        if self._limit is not None:
+            return True
+        size = self._accumulator.take_alike(rows)
+        self._taken += size
+        return size > 0
+
+    def _feed_framed(self, rows: AlikeRows, texts: list[bytes]) -> None:
+        self._feed_body(frame([rows.head + text + rows.tail for text in texts]))
 
     def feed_body(self, data: bytes) -> None:
         """Take in the next bytes of a `text/event-stream` body, cut anywhere."""

@@ -22,6 +22,7 @@ T = TypeVar("T")
 JsonObject = dict[str, object]
 
 NULLABLE = {"nullable": True}
+_SCALARS = frozenset({str, int, float, bool})  # nearly all fields; a converter's call costs more
 
 
 def copy_json(value: object) -> object:
@@ -46,7 +47,9 @@ def _unstructure_fn(cls: type) -> Callable[[object], JsonObject]:
         out: JsonObject = {}
         for name, nullable in fields:
             item = getattr(value, name)
-            if isinstance(item, Sequence) and not isinstance(item, str):
+            if type(item) in _SCALARS:
+                out[name] = item
+            elif isinstance(item, Sequence) and not isinstance(item, str):
                 out[name] = [_converter.unstructure(entry) for entry in item]
             elif item is not None or nullable:
                 out[name] = _converter.unstructure(item)

@@ -9,26 +9,20 @@ from collections.abc import Callable, Iterator, Sequence
 from multiprocessing.connection import Connection, wait
 
 from ._records import Plan, TornError
-from ._units import work
+from ._units import Job, work
 
 __all__ = ["run_jobs"]
 
-Job = tuple[str, int]
 Report = Callable[[int, int], None]
 
 
 def run_jobs(
     plan: Plan, folder: str, jobs: Sequence[Job], workers: int, memory: int, report: Report
 ) -> Iterator[Job]:
-    """Do jobs in `workers` processes, or in this one if that is all; give each job that is done.
+    """Do jobs in `workers` processes; give each job that is done.
 
     `memory` is what a job may hold, in bytes. Raises TornError, and what else a job raises.
     """
-    if workers == 1 or len(jobs) == 1:
-        for job in jobs:
-            work(plan, folder, job, memory, report)
-            yield job
-        return
     # Not forked: a fork of a process that has threads (Arrow's, DuckDB's) may hang.
     context = multiprocessing.get_context("spawn")
     waiting = list(reversed(jobs))
@@ -89,7 +83,7 @@ def _serve(pipe: Connection, plan: Plan, folder: str, memory: int) -> None:
 
 
 def _grouped(report: Report) -> Report:
-    """Report as often as bytes are read, not for each stream."""
+    """Report when bytes were read, not for each stream."""
     streams = 0
 
     def grouped(size: int, more: int) -> None:

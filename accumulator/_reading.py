@@ -7,12 +7,14 @@ from typing import IO
 
 import msgspec
 
+from ._alike import AlikeRows
 from ._inputs import Unit
 from ._records import Done, Plan
-from ._rows import BadRow, Framed, RowReader, Rows
+from ._rows import BadRow, RowReader, Rows
 
 __all__ = ["Report", "UnitRows"]
 
+_REPORTED = 1024 * 1024  # bytes; to tell it costs as much as to reduce a few hundred rows
 Report = Callable[[int, int], None]  # bytes and streams since the last one
 
 
@@ -27,18 +29,18 @@ class UnitRows:
         done: Done,
         report: Report,
         *,
-        framed: bool = False,
+        alike: bool = False,
     ) -> None:
         self._bad = bad
         self._done = done
         self._report = report
-        self._reader = RowReader(unit, plan.keys, self._tell, framed=framed)
+        self._reader = RowReader(unit, plan.keys, self._tell, alike=alike)
 
     def _tell(self, row: BadRow) -> None:
         self._done.stats.bad_rows += 1
         self._bad.write(msgspec.json.encode(row) + b"\n")
 
-    def __iter__(self) -> Iterator[Rows | Framed]:
+    def __iter__(self) -> Iterator[Rows | AlikeRows]:
         done, reader = self._done, self._reader
         position = 0
         blocks = iter(reader)
@@ -53,7 +55,8 @@ class UnitRows:
             done.stats.rows += rows.count
             yield rows
             # Not within the `try`: that the parent is gone says nothing of the file.
-            if reader.position != position:
+            if reader.position - position >= _REPORTED:
                 self._report(reader.position - position, 0)
                 position = reader.position
+        self._report(reader.position - position, 0)
         done.lines = reader.lines

@@ -7,11 +7,12 @@ from typing import cast
 
 from msgspec import Struct
 
+from ._alike import AlikeRows
 from ._bulk import StreamResult
 from ._inputs import Unit
 from ._rows import Keys
 
-__all__ = ["Done", "Plan", "Run", "Stats", "TornError", "hash_of"]
+__all__ = ["Done", "Part", "Plan", "Run", "Stats", "TornError", "hash_of"]
 
 
 class TornError(Exception):
@@ -54,20 +55,26 @@ def _add(totals: dict[str, int], more: object) -> None:
 
 
 class Run(Struct):
-    """Rows of one stream that stand together: their chunks, or these framed as one body, then with
-    numbers that count on from the first.
-    """
+    """Rows of one stream that stand together: their numbers and chunks, or such as are alike."""
 
     id: str
-    count: int
     seqs: list[int | None] | None = None
     chunks: list[bytes] = []
-    body: bytes = b""
-    first: int | None = None
+    alike: AlikeRows | None = None
 
     @property
     def size(self) -> int:
-        return len(self.body) + sum(map(len, self.chunks))
+        alike = self.alike
+        return sum(map(len, self.chunks)) if alike is None else len(alike.joined) + len(alike.text)
+
+
+class Part(Struct, array_like=True):
+    """Where rows of a bucket stand in the file of a unit, in bytes."""
+
+    bucket: int
+    start: int
+    head: int  # their ids, numbers and sizes
+    size: int  # of their chunks, behind
 
 
 class Done(Struct):
@@ -79,6 +86,7 @@ class Done(Struct):
     last: list[Run] = []
     unread: str | None = None  # why the file could not be read to the end
     ids: list[int] = []  # digests of the streams that are wholly within the unit
+    parts: list[Part] = []  # if its rows were spread
 
 
 class Plan(Struct, frozen=True):
@@ -88,7 +96,7 @@ class Plan(Struct, frozen=True):
     keys: Keys
     buckets: int
     longest: int = 64 * 1024 * 1024  # bytes of one stream that are held at a time
-    version: int = 2
+    version: int = 3
 
 
 def hash_of(id: str) -> int:

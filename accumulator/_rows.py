@@ -4,21 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from io import BytesIO
-from typing import IO, cast
+from typing import IO, Annotated, cast
 
 import msgspec
-from msgspec import Struct
+from msgspec import Meta, Struct
 
-from ._alike import Alike
+from ._alike import Alike, AlikeRows
 from ._extras import parquet
 from ._inputs import Unit, open_raw, open_text
 
-__all__ = ["BadRow", "Framed", "Keys", "RowReader", "Rows"]
+__all__ = ["BadRow", "Keys", "RowReader", "Rows"]
 
-_BLOCK = 256 * 1024  # bytes that are decoded at a time; more falls out of the cache
+_BLOCK = 64 * 1024  # bytes that are read at a time; more falls out of the cache
 _BATCH = 4096  # rows of Parquet
-_FIRST = 7  # lines of the first body, of which the accumulator learns what the others are alike in
-_LINES = 96  # of a body
 _ATTEMPTS = 8  # in a block, to find lines that are alike; many logs have none
 _LONGEST_LINE = 64 * 1024 * 1024  # bytes; four times what a chunk may have by default
 _DONE = b"[DONE]"
@@ -48,17 +46,6 @@ class Rows(Struct):
         return len(self.ids)
 
 
-class Framed(Struct):
-    """Rows of one stream, their chunks as the events of a `text/event-stream` body. They have no
-    numbers, or such as count on from the first.
-    """
-
-    id: str
-    first: int | None
-    count: int
-    body: bytes
-
-
 class BadRow(Struct):
     """A line (of Parquet, a row), counted from 1 within its unit, that holds no row, and why."""
 
@@ -73,15 +60,20 @@ class _Row(Struct):
     chunk: msgspec.Raw = msgspec.Raw()
 
 
+_LEAST, _MOST = -(1 << 63), (1 << 63) - 2  # 64 bits, but for a value that stands for none
+_Seq = Annotated[int, Meta(ge=_LEAST, le=_MOST)]
+
+
 def _decoder(keys: Keys) -> msgspec.json.Decoder[_Row]:
     kind = msgspec.defstruct(
         "_Row",
         [
             ("id", str | int | None, None),
-            ("seq", int | None, None),
+            ("seq", _Seq | None, None),
             ("chunk", msgspec.Raw, msgspec.Raw()),
         ],
         rename={"id": keys.id, "seq": keys.seq, "chunk": keys.chunk},
+        gc=False,
     )
     return msgspec.json.Decoder(cast("type[_Row]", kind))
 
@@ -95,7 +87,7 @@ class RowReader:
         keys: Keys,
         tell_bad: Callable[[BadRow], None],
         *,
-        framed: bool = False,
+        alike: bool = False,
     ) -> None:
         self._unit = unit
         self._keys = keys
@@ -104,11 +96,11 @@ class RowReader:
         self.position = 0
         self._last_id: str | None = None
         self._decoder = _decoder(keys)
-        self._framed = framed
+        self._with_alike = alike
         self._alike: Alike | None = None
 
-    def __iter__(self) -> Iterator[Rows | Framed]:
-        """Give the rows, block by block; framed, where they are alike, if that was asked for.
+    def __iter__(self) -> Iterator[Rows | AlikeRows]:
+        """Give the rows, block by block; those that are alike together, if that was asked for.
 
         Raises OSError if the file cannot be read further.
         """
@@ -118,19 +110,19 @@ class RowReader:
 
     # --- JSON Lines ---
 
-    def _read_lines(self) -> Iterator[Rows | Framed]:
+    def _read_lines(self) -> Iterator[Rows | AlikeRows]:
         for block in self._blocks():
-            if self._framed:
-                yield from self._framed_of(block)
+            if self._with_alike:
+                yield from self._alike_of(block)
             else:
                 yield from self._rows_of(block)
 
-    def _framed_of(self, block: bytes) -> Iterator[Rows | Framed]:
+    def _alike_of(self, block: bytes) -> Iterator[Rows | AlikeRows]:
         lines = BytesIO(block).readlines()
         attempts = _ATTEMPTS
         start = at = 0  # the first line that was not given, and the one that is looked at
         offset = 0  # where that one starts
-        alike, most = self._alike, _LINES
+        alike = self._alike
         while at < len(lines):
             if alike is None:
                 if not attempts or at + 1 == len(lines):
@@ -141,22 +133,19 @@ class RowReader:
                     offset += len(lines[at])
                     at += 1
                     continue
-                most = _FIRST
-            first = alike.seq
-            count, size, body = alike.take(block, offset, lines[at : at + most])
-            if not count:
+            rows, size = alike.take(block, offset, lines[at:])
+            if rows is None:
                 alike = None
                 continue
             if start < at:
                 yield from self._rows_of(b"".join(lines[start:at]))
             offset += size
-            at += count
+            at += rows.count
             start = at
-            self.lines += count
+            self.lines += rows.count
             self._last_id = alike.id
             attempts = min(attempts + 1, _ATTEMPTS)
-            most = _LINES
-            yield Framed(alike.id, first, count, body)
+            yield rows
         self._alike = alike
         if start < len(lines):
             yield from self._rows_of(b"".join(lines[start:]))
@@ -258,7 +247,8 @@ class RowReader:
                         continue
                     lines, rest = rest, b""
                 else:
-                    lines, rest = rest + block[:cut], block[cut:]
+                    lines = b"".join((rest, memoryview(block)[:cut]))
+                    rest = block[cut:]
                 if end is not None and at + len(lines) > end:
                     lines = _cut_behind(lines, end - at)
                     at += len(lines)
@@ -324,6 +314,8 @@ def _misfit(id: object, seq: object, chunk: object) -> str | None:
         return f"a stream id is text or an integer, not {type(id).__name__}"
     if seq is not None and (not isinstance(seq, int) or isinstance(seq, bool)):
         return f"a sequence number is an integer, not {type(seq).__name__}"
+    if seq is not None and not _LEAST <= seq <= _MOST:
+        return f"a sequence number of more than 64 bits: {seq}"
     if not isinstance(chunk, (str, bytes, dict)):
         return f"a chunk is text, bytes or an object, not {type(chunk).__name__}"
     return None

@@ -16,10 +16,10 @@ import msgspec
 
 from ._extras import arrow, duckdb, parquet
 from ._inputs import find_inputs, units_of
-from ._pool import Job, run_jobs
 from ._records import Done, Plan, Run, Stats, TornError, hash_of
 from ._rows import BadRow, Keys
 from ._runs import reduce_runs, row_of
+from ._units import Job, work
 
 __all__ = ["LogRun", "NotTheSameRunError", "Told", "TooLittleMemoryError"]
 
@@ -96,7 +96,10 @@ class LogRun:
             return
         shutil.rmtree(self._folder, ignore_errors=True)
         os.makedirs(self._folder)
-        path.write_bytes(plan)
+        # At once: a run that is killed here was begun, or not.
+        begun = path.with_suffix(".begun")
+        begun.write_bytes(plan)
+        os.replace(begun, path)
 
     def run(self) -> Stats:
         """Do it all, or what is left of it. Raises OSError, ImportError (sorting needs DuckDB)."""
@@ -164,9 +167,15 @@ class LogRun:
                 streams = sum(self._done(job).stats.streams.values())
                 self._told.report(part, streams)
                 yield job
-        yield from run_jobs(
-            self._plan, self._folder, left, self._workers, self._memory, self._told.report
-        )
+        given = self._plan, self._folder
+        if self._workers > 1 and len(left) > 1:
+            from ._pool import run_jobs  # noqa: PLC0415  # a tenth of the start of a command
+
+            yield from run_jobs(*given, left, self._workers, self._memory, self._told.report)
+            return
+        for job in left:
+            work(*given, job, self._memory, self._told.report)
+            yield job
 
     def _path(self, job: Job, suffix: str) -> Path:
         return Path(self._folder, f"{job[0]}-{job[1]:06}.{suffix}")

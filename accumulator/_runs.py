@@ -8,9 +8,10 @@ from typing import cast
 
 import msgspec
 
+from ._alike import AlikeRows
 from ._bulk import BulkStream, StreamResult
 from ._records import Run, TornError
-from ._rows import Framed, Rows
+from ._rows import Rows
 from .limits import DEFAULT_LIMITS
 from .rules import DEFAULT_RULES
 
@@ -24,7 +25,7 @@ def row_of(id: str, result: StreamResult) -> bytes:
             {
                 "id": id,
                 "status": result.status,
-                "completion": msgspec.Raw(result.completion.to_json().encode()),
+                "completion": result.completion.to_dict(),
                 "problems": [_without_nulls(problem) for problem in result.problems],
                 "repeats": result.repeats,
                 "limit": result.limit,
@@ -51,8 +52,8 @@ class RowStream:
 
     def take(self, run: Run) -> None:
         """Take in the next run. Raises TornError if it is out of order."""
-        if run.body:
-            self._take_body(run)
+        if run.alike is not None:
+            self._take_alike(run.alike)
             return
         chunks: Sequence[bytes] = run.chunks
         if run.seqs is not None:
@@ -62,8 +63,8 @@ class RowStream:
         self._begun = True
         self._stream.feed_texts(chunks)
 
-    def _take_body(self, run: Run) -> None:
-        body, first = run.body, run.first
+    def _take_alike(self, rows: AlikeRows) -> None:
+        first = rows.first
         if first is None:
             self._last = None
         else:
@@ -71,10 +72,10 @@ class RowStream:
                 raise TornError
             if self._begun and first == self._last:
                 self._repeats += 1
-                body = body[body.index(b"\n\n") + 2 :]
-            self._last = first + run.count - 1
+                _, rows = rows.split()
+            self._last = first + rows.count - 1
         self._begun = True
-        self._stream.feed_framed(body)
+        self._stream.feed_alike(rows)
 
     def _in_order(self, seqs: Sequence[int | None], chunks: Sequence[bytes]) -> Sequence[bytes]:
         """Drop repeats. Rows without a number stand behind those that have one."""
@@ -111,10 +112,10 @@ def reduce_runs(runs: Sequence[Run]) -> tuple[str, StreamResult]:
     return stream.id, stream.finish()
 
 
-def runs_in(rows: Rows | Framed) -> Iterator[Run]:
+def runs_in(rows: Rows | AlikeRows) -> Iterator[Run]:
     """Cut rows into runs."""
-    if isinstance(rows, Framed):
-        yield Run(rows.id, rows.count, body=rows.body, first=rows.first)
+    if isinstance(rows, AlikeRows):
+        yield Run(rows.id, alike=rows)
         return
     ids, seqs = rows.ids, rows.seqs
     start = 0
@@ -125,5 +126,5 @@ def runs_in(rows: Rows | Framed) -> Iterator[Run]:
         some = None if seqs is None else seqs[start:end]
         if some is not None and some.count(None) == len(some):
             some = None
-        yield Run(ids[start], end - start, some, rows.chunks[start:end])
+        yield Run(ids[start], some, rows.chunks[start:end])
         start = end

@@ -23,9 +23,9 @@ from ._objects import ObjectTemplate, learn_object_template
 from ._reduce import Reducer
 from ._sse import EventParser
 from ._state import TokensState
-from ._template import Rows, Template, Turns, decode_strings, rows_decoder, turns_of
+from ._template import Rows, Template, Turns, decode_strings, turns_of
 from ._text import COMPACT_AT, Text
-from ._wire import Chunk, CompletionTokensDetails, ContentWithTokens, UnreadTokens, Usage
+from ._wire import Chunk, CompletionTokensDetails, UnreadTokens, Usage
 
 __all__ = ["Shortcut"]
 
@@ -64,7 +64,7 @@ class Shortcut:
         self._decoder = decoder
         self._most_pending = most_pending  # bytes; of a longer read each event is to be looked at
         self._template: Template | None = None
-        self._text: Text | None = None  # where the fragments go, if it is one text
+        self._text = Text()  # where the fragments go, if it is one text
         self._tokens: TokensState | None = None
         self._texts: dict[object, Text] = {}  # where they go if not, as they are met
         self._turns: Turns | None = None  # of these, if they take turns
@@ -97,8 +97,9 @@ class Shortcut:
         """
         # One function for nearly all that happens in a long stream: a call takes as long as an
         # event.
-        template = cast("Template", self._template)
-        size = parser.size
+        template, size = self._template, parser.size
+        if template is None:
+            return 0
         if size:
             if size > _SHORT or _LF not in data:
                 return 0
@@ -114,11 +115,13 @@ class Shortcut:
                         fragment = _decode_string(string)
                     except ValueError:
                         return 0
-                    text = cast("Text", self._text)
+                    text = self._text
                     text.fragments.append(fragment)
                     if len(text.fragments) >= COMPACT_AT:
                         text.compact()
-                elif (template.has_bare_gaps and _CR in string) or not self._apply([string[1:-1]]):
+                elif (template.has_bare_gaps and _CR in string) or not self._apply(
+                    template, [string[1:-1]]
+                ):
                     return 0
                 parser.taken += len(data)
                 parser.skip_lf = False
@@ -136,7 +139,7 @@ class Shortcut:
             if template.has_bare_gaps and _CR in data and _CR in b"".join(cuts):
                 return 0
             body = b"".join((template.head, template.between.join(cuts), template.end))
-            if not data.startswith(body) or not self._apply(cuts):
+            if not data.startswith(body) or not self._apply(template, cuts):
                 return 0
             size = len(body)
         self._backoff, self._misses = 1, 0
@@ -146,6 +149,16 @@ class Shortcut:
         parser.size = len(rest)
         parser.has_cr = _CR in rest
         return count
+
+    def text_of(self, head: bytes, end: bytes) -> Text | None:
+        """Give the text to which an event adds that has nothing else between these bytes, if that
+        is known. Only if `ready`.
+        """
+        template = self._template
+        same = (
+            self._single and template is not None and template.head == head and template.end == end
+        )
+        return self._text if same else None
 
     def take(self, lines: Sequence[bytes], line_end: bytes) -> tuple[int, int]:
         """Apply the events that fit, from the first on; return how many they are, and how many
@@ -162,7 +175,7 @@ class Shortcut:
                 count += 1
                 size += len(line) + len(line_end)
             if count:
-                if self._apply([line[template.gap] for line in lines[:count]]):
+                if self._apply(template, [line[template.gap] for line in lines[:count]]):
                     self._backoff, self._misses = 1, 0
                     return count, size
                 self._give_up()
@@ -201,13 +214,15 @@ class Shortcut:
             if template.call is not None:
                 self._calls_seen |= {template.call}
             self._template = template
-        self._text = self._tokens = self._turns = None
+        self._tokens = self._turns = None
         self._texts.clear()
         if not template.keys:
-            self._text = self._reducer.open_text(template.field, template.choice, template.call)
+            text = self._reducer.open_text(template.field, template.choice, template.call)
             if template.has_tokens:
                 self._tokens = self._reducer.open_tokens(template.choice)
-            self.ready = self._text is not None and template.has_tokens == bool(self._tokens)
+            self.ready = text is not None and template.has_tokens == bool(self._tokens)
+            if text is not None:
+                self._text = text
         else:
             # What a vendor adds to one choice is not known of another.
             self.ready = not self._decoder.adds_to_choices
@@ -216,30 +231,27 @@ class Shortcut:
             return
         self._single = template.roles == ("text",)
 
-    def _apply(self, cuts: list[bytes]) -> bool:
+    def _apply(self, template: Template, cuts: list[bytes]) -> bool:
         """Apply what was cut out of events that fit, all or nothing."""
         if self._single:
             return self._add(cuts)
-        template = cast("Template", self._template)
         read = template.read(cuts)
         if read is None:
             return False
         rows, json = read
-        place = template.text
-        values = [row[place] for row in rows]
-        if self._tokens is None:
-            texts = cast("list[str]", values)
+        place, tokens = template.text, self._tokens
+        texts: list[str]
+        if tokens is None:
+            texts = [row[place] for row in rows]
         else:
-            texts = [each.delta.content for each in cast("list[ContentWithTokens]", values)]
+            texts = [row[place].delta.content for row in rows]
+            tokens.runs.append(UnreadTokens(json, template.decode_rows, place))
+            tokens.count += sum([len(row[place].logprobs.content) for row in rows])
         if template.keys:
             if not self._add_by_key(template, rows, texts):
                 return False
         else:
-            cast("Text", self._text).extend(texts)
-        if self._tokens is not None:
-            found = cast("list[ContentWithTokens]", values)
-            self._tokens.runs.append(UnreadTokens(json, rows_decoder(template.roles), place))
-            self._tokens.count += sum([len(each.logprobs.content) for each in found])
+            self._text.extend(texts)
         if template.counts:
             self._reducer.apply_usage(_usage_of(template, rows))
         if template.vendor is not None and template.name is not None:
@@ -256,7 +268,7 @@ class Shortcut:
             fragment = _decode_string(b'"%b"' % b"\x7f".join(cuts))
         except ValueError:
             return False
-        text = cast("Text", self._text)
+        text = self._text
         if fragment.count("\x7f") >= len(cuts):  # theirs
             texts = decode_strings(cuts)
             if texts is None:
@@ -337,7 +349,7 @@ def _usage_of(template: Template, rows: Rows) -> Usage:
     """Make a usage of the largest of each count."""
     usage = Usage()
     for name, place in template.counts:
-        count = max([cast("int", row[place]) for row in rows])
+        count = max([row[place] for row in rows])
         if name == "reasoning_tokens":
             usage.completion_tokens_details = CompletionTokensDetails(reasoning_tokens=count)
         else:

@@ -17,7 +17,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from functools import lru_cache
 from keyword import iskeyword
-from typing import Literal, cast
+from typing import Any, Literal, cast
 
 import msgspec
 from msgspec import Struct
@@ -47,8 +47,8 @@ _BARE = (b"", b"")
 _AROUND = {"text": _STRING, "padding": _STRING, "tokens": (b'{"delta":{"content":"', b"}}")}
 _MOST_BRACKETS = 8  # of a value that is certainly not nested too deep
 _CR = 13
-Rows = Sequence[tuple[object, ...]]
-Decode = Callable[[bytes], list[tuple[object, ...]]]
+Rows = Sequence[tuple[Any, ...]]
+Decode = Callable[[bytes], list[tuple[Any, ...]]]
 
 _decode_value = msgspec.json.Decoder().decode
 _decode_object = msgspec.json.Decoder(dict[str, object]).decode
@@ -81,6 +81,7 @@ class Template:
         "call",
         "choice",
         "counts",
+        "decode_rows",
         "end",
         "field",
         "gap",
@@ -143,8 +144,9 @@ class Template:
         opening, close = around[0][0], around[-1][1]
         self._opening, self._close = b"[[" + opening, close + b"]]"
         self._row_end = close + b"],\n[" + opening
+        self.decode_rows = rows_decoder(roles)
         kinds = [gap.kind for gap in gaps if gap.kind is not None]
-        self._decode = _row_decoder(roles, kinds[0]) if kinds else rows_decoder(roles)
+        self._decode = _row_decoder(roles, kinds[0]) if kinds else self.decode_rows
 
     def address(self, key: object) -> tuple[int, int | None]:
         """Give the indices of choice and call that a key stands for."""

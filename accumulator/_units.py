@@ -17,15 +17,18 @@ from ._inputs import Unit, open_raw, open_text
 from ._reading import Report, UnitRows
 from ._records import Done, Plan, Run, Stats, TornError, hash_of
 from ._runs import reduce_runs, row_of, runs_in
-from ._sorting import sort, spread
+from ._sorting import sort
+from ._spreading import spread
 from .limits import DEFAULT_LIMITS
 from .rules import DEFAULT_RULES
 
-__all__ = ["work"]
+__all__ = ["Job", "work"]
+
+Job = tuple[str, int]  # ("reduce", unit), ("spread", unit) or ("sort", bucket)
 
 
-def work(plan: Plan, folder: str, job: tuple[str, int], memory: int, report: Report) -> None:
-    """Do one job: ("reduce", unit), ("spread", unit) or ("sort", bucket). Raises TornError."""
+def work(plan: Plan, folder: str, job: Job, memory: int, report: Report) -> None:
+    """Do one job. Raises TornError."""
     kind, number = job
     name = f"{kind}-{number:06}"
     # Under names of its own: the workers of a run that was killed live on for a moment.
@@ -40,9 +43,9 @@ def work(plan: Plan, folder: str, job: tuple[str, int], memory: int, report: Rep
             elif kind == "reduce":
                 done = _reduce(plan, unit, base, bad, report)
             else:
-                done = spread(plan, number, base, bad, report)
+                done = spread(plan, number, memory, base, bad, report)
     Path(f"{base}.done").write_bytes(msgspec.msgpack.encode(done))
-    for suffix in ("bad", "rows", "arrow", "done"):
+    for suffix in ("bad", "rows", "spread", "done"):
         if os.path.exists(f"{base}.{suffix}"):
             os.replace(f"{base}.{suffix}", Path(folder, f"{name}.{suffix}"))
 
@@ -67,7 +70,7 @@ def _reduce(plan: Plan, unit: Unit, base: Path, bad: IO[bytes], report: Report) 
             out.write(row_of(id, result))
             report(0, 1)
 
-        for rows in UnitRows(plan, unit, bad, done, report, framed=True):
+        for rows in UnitRows(plan, unit, bad, done, report, alike=True):
             for run in runs_in(rows):
                 if runs and run.id != runs[0].id:
                     end()

@@ -10,11 +10,10 @@ import argparse
 import os
 import sys
 from collections.abc import Iterator, Sequence
-from importlib import metadata
+from types import ModuleType
 
 import msgspec
 
-from . import _command_inspect, _command_reduce
 from .completion import ChatCompletion
 from .errors import AccumulatorError, IncompleteStreamError, LimitExceededError, ServerError
 from .streams import WrappedStream, wrap
@@ -27,7 +26,7 @@ INTERRUPTED, UNREAD = 128 + 2, 128 + 13
 
 _BLOCK = 65536  # the most that a pipe holds
 
-_COMMANDS = {"reduce": _command_reduce, "inspect": _command_inspect}
+_COMMANDS = ("reduce", "inspect")
 
 _EPILOG = """\
 exit codes: 0 every stream is whole, 2 wrong usage, 3 a stream was cut off, 4 a server reported an
@@ -46,6 +45,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = _parser().parse_args(given)
     try:
         if arguments.version:
+            from importlib import metadata  # noqa: PLC0415  # a sixth of the start of a command
+
             _write(f"accumulator {metadata.version('chunk-accumulator')}\n")
             return WHOLE
         return max([_run(name, as_text=arguments.text) for name in arguments.files or ["-"]])
@@ -61,7 +62,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _run_command(name: str, given: Sequence[str]) -> int:
-    command = _COMMANDS[name]
+    command = _command(name)
     parser = argparse.ArgumentParser(
         prog=f"accumulator {name}",
         description=command.__doc__,
@@ -70,6 +71,17 @@ def _run_command(name: str, given: Sequence[str]) -> int:
     command.add_arguments(parser)
     code: int = command.run(parser.parse_args(given))
     return code
+
+
+def _command(name: str) -> ModuleType:
+    """Import a command's module: what it needs, the others need not wait for."""
+    if name == "reduce":
+        from . import _command_reduce  # noqa: PLC0415
+
+        return _command_reduce
+    from . import _command_inspect  # noqa: PLC0415
+
+    return _command_inspect
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -1,6 +1,6 @@
 """What `accumulator reduce` costs against decoding alone, by CPU time and by the clock.
 
-    python benchmarks/logs.py [MEGABYTES] [ROUNDS]
+    python benchmarks/logs.py [MEGABYTES] [ROUNDS] [--json]
 
 The log is of W1 streams of 400 chunks, made in a temporary folder. The runs take turns, so that a
 machine that is busy with something else is so for all of them; of each the best is told.
@@ -8,6 +8,8 @@ machine that is busy with something else is so for all of them; of each the best
 
 from __future__ import annotations
 
+import argparse
+import json
 import os
 import random
 import subprocess
@@ -15,9 +17,12 @@ import sys
 import tempfile
 import time
 from pathlib import Path
+from typing import Any
 
 import bare
+import msgspec
 import workloads
+from msgspec import Struct
 
 _ID = b"chatcmpl-CdKU5xm8z6nhRMJs7Slt7m0OhOdgz"
 
@@ -45,44 +50,91 @@ def write_logs(folder: Path, size: int) -> None:
         file.writelines(map(row, places))
 
 
-def decode(path: Path) -> float:
+class Row(Struct):
+    """A line that is not itself a chunk, decoded as `bare` decodes a chunk."""
+
+    id: str
+    seq: int
+    chunk: bare.Chunk
+
+
+def decode(path: Path, kind: type[Struct]) -> float:
     """Decode the lines of a file; return the seconds of CPU time, reading aside."""
     lines = path.read_bytes().splitlines()
+    decode_line = msgspec.json.Decoder(kind).decode
     start = time.process_time()
-    bare.decode_all(lines)
+    for line in lines:
+        decode_line(line)
     return time.process_time() - start
 
 
-def reduce(path: Path, *options: str) -> tuple[float, float]:
+def reduce(path: Path, *options: str) -> dict[str, float]:
     """Run the command; return its seconds of CPU time and by the clock."""
+    # A user's Python keeps the bytecode that it compiled.
+    environment = {k: v for k, v in os.environ.items() if k != "PYTHONDONTWRITEBYTECODE"}
     before, start = os.times(), time.perf_counter()
     command = [sys.executable, "-m", "accumulator", "reduce", str(path)]
     out = str(path.parent / "out.jsonl")
-    subprocess.run([*command, "-o", out, *options], check=True, stderr=subprocess.DEVNULL)
+    subprocess.run(
+        [*command, "-o", out, *options], check=True, stderr=subprocess.DEVNULL, env=environment
+    )
     after = os.times()
     cpu = after.children_user + after.children_system
-    return cpu - before.children_user - before.children_system, time.perf_counter() - start
+    cpu -= before.children_user + before.children_system
+    return {"cpu": cpu, "clock": time.perf_counter() - start}
 
 
-def main() -> None:
-    size = int(sys.argv[1]) if len(sys.argv) > 1 else 200
-    rounds = int(sys.argv[2]) if len(sys.argv) > 2 else 5
-    figures: dict[str, list[tuple[float, float]]] = {}
+def measured(megabytes: int, rounds: int) -> dict[str, Any]:
+    """Give the least seconds of each run, and of decoding alone."""
+    decoding: dict[str, list[float]] = {"bare": [], "rows": []}
+    runs: dict[str, list[dict[str, float]]] = {}
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        write_logs(folder, size * 1_000_000)
+        write_logs(folder, megabytes * 1_000_000)
+        reduce(folder / "bare.jsonl")  # compiles
         for _ in range(rounds):
-            seconds = decode(folder / "bare.jsonl")
-            figures.setdefault("bare decode", []).append((seconds, seconds))
+            decoding["bare"].append(decode(folder / "bare.jsonl", bare.Chunk))
+            decoding["rows"].append(decode(folder / "rows.jsonl", Row))
             for kind in ("bare", "rows", "shuffled"):
                 for workers in ("1", "2"):
                     options = ["--workers", workers, "--memory", "640M"]
                     run = reduce(folder / f"{kind}.jsonl", *options)
-                    figures.setdefault(f"{kind}, {workers} worker(s)", []).append(run)
-    decoding = min(figures["bare decode"])[0]
-    for label, runs in figures.items():
-        cpu, clock = min(run[0] for run in runs), min(run[1] for run in runs)
-        print(f"{label:24} {cpu:6.2f} s CPU {clock:6.2f} s, decode is {decoding / cpu:4.2f} of it")
+                    runs.setdefault(f"{kind}, {workers}", []).append(run)
+        with (folder / "rows.jsonl").open("rb") as file:
+            count = sum(1 for _ in file)
+    return {
+        "megabytes": megabytes,
+        "rounds": rounds,
+        "chunks": count,
+        "load": os.getloadavg()[0],
+        "decode": {kind: min(times) for kind, times in decoding.items()},
+        "runs": {
+            label: {name: min(run[name] for run in own) for name in ("cpu", "clock")}
+            for label, own in runs.items()
+        },
+    }
+
+
+def main() -> None:
+    """Print the figures: tables, or with --json what the report is made of."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
+    parser.add_argument("megabytes", nargs="?", type=int, default=200)
+    parser.add_argument("rounds", nargs="?", type=int, default=3)
+    parser.add_argument("--json", action="store_true")
+    options = parser.parse_args()
+    figures = measured(options.megabytes, options.rounds)
+    if options.json:
+        print(json.dumps(figures))
+        return
+    print(f"{figures['chunks']:,} chunks; load {figures['load']:.1f}")
+    for kind, seconds in figures["decode"].items():
+        print(f"{f'decode, {kind}':16} {seconds:6.2f} s CPU")
+    for label, run in figures["runs"].items():
+        alone = figures["decode"]["bare" if label.startswith("bare") else "rows"]
+        print(
+            f"{label:16} {run['cpu']:6.2f} s CPU {run['clock']:6.2f} s,"
+            f" decode is {alone / run['cpu']:4.2f} of it"
+        )
 
 
 if __name__ == "__main__":

@@ -36,6 +36,14 @@ WRAP_REACH = 1.03
 IMPORT_REACH = 1.5
 IDLE_REACH = 1024
 HELD_REACH = 1.5
+DECODE_REACH = 0.6
+WORKERS_REACH = 1.8
+SHUFFLED_REACH = 2.0
+LOGS = {
+    "bare": "bare chunks, in order",
+    "rows": "rows of id, number and chunk, in order",
+    "shuffled": "the same rows, shuffled",
+}
 
 
 def reach(workload: str, reads: str, version: str) -> float | None:
@@ -88,6 +96,8 @@ def lines(figures: Figures) -> Iterator[str]:
         yield ", ".join(list(others)[1:]) + "."
         for section in (workloads_table, growth_table, wrap_line, memory_tables, import_line):
             yield from section(own, version)
+    if "logs" in figures:
+        yield from logs_table(figures["logs"])
     if "peers" in figures:
         yield from peers_table(figures["peers"])
 
@@ -203,6 +213,36 @@ def import_line(own: Figures, version: str) -> Iterator[str]:
         )
 
 
+def logs_table(logs: Figures) -> Iterator[str]:
+    """Give what `accumulator reduce` costs."""
+    decode, runs = logs["decode"], logs["runs"]
+    yield ""
+    yield "## Recorded logs"
+    yield ""
+    yield (
+        f"`accumulator reduce` over {logs['chunks']:,} chunks of W1 ({logs['megabytes']} MB as bare"
+        " chunks), 400 a stream, its start and its files included; the load was"
+        f" {logs['load']:.1f}. Beside it stands what decoding the same lines alone is of its CPU"
+        " time, typed as `bare` is."
+    )
+    yield ""
+    yield from head("", "1 worker, CPU s", "decode", "reach", "2 workers, CPU s", "s by the clock")
+    for kind, title in LOGS.items():
+        one, two = runs[f"{kind}, 1"], runs[f"{kind}, 2"]
+        share = decode["bare" if kind == "bare" else "rows"] / one["cpu"]
+        bound = "" if kind == "shuffled" else at_least(share, DECODE_REACH)
+        cells = (f"{one['cpu']:.2f}", f"{share:.2f}", bound, f"{two['cpu']:.2f}")
+        yield row(title, *cells, f"{one['clock']:.2f} to {two['clock']:.2f}")
+    faster = runs["bare, 1"]["clock"] / runs["bare, 2"]["clock"]
+    dearer = runs["shuffled, 1"]["cpu"] / runs["rows, 1"]["cpu"]
+    yield ""
+    yield (
+        f"Two workers are {faster:.2f} times as fast as one by the clock"
+        f" ({at_least(faster, WORKERS_REACH)}); shuffled rows cost {dearer:.1f} times the CPU time"
+        f" of sorted ones ({verdict(dearer, SHUFFLED_REACH)})."
+    )
+
+
 def peers_table(peers: Figures) -> Iterator[str]:
     """Give the table of the peers."""
     bodies = peers["bodies"]
@@ -253,6 +293,11 @@ def row(*cells: str) -> str:
 def verdict(value: float, bound: float, form: str = "") -> str:
     """Say whether a bound was kept."""
     return f"≤ {bound:{form}}" if value <= bound else f"≤ {bound:{form}} **missed**"
+
+
+def at_least(value: float, bound: float) -> str:
+    """Say whether a lower bound was reached."""
+    return f"≥ {bound}" if value >= bound else f"≥ {bound} **missed**"
 
 
 def ratio(timed: Figures) -> str:

@@ -30,6 +30,7 @@ SECTIONS = (
     "wrap",
     "memory",
     "import",
+    "logs",
     "peers",
 )
 GROWTH = tuple(
@@ -104,6 +105,10 @@ def measured(pythons: Sequence[str], options: argparse.Namespace) -> Figures:
         },
         "pythons": by_version,
     }
+    if "logs" in options.only:
+        say("logs", pythons[0])
+        size = ("20", "1") if options.quick else ("400", "3")
+        result["logs"] = ask(pythons[0], "logs.py", *size, "--json")
     if "peers" in options.only:
         say("peers", pythons[0])
         rounds = "3" if options.quick else "10"

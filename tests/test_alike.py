@@ -9,8 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from accumulator._alike import BETWEEN, AlikeRows
 from accumulator._inputs import find_inputs, units_of
-from accumulator._rows import BadRow, Framed, Keys, RowReader
+from accumulator._rows import BadRow, Keys, RowReader
 
 Rows = list[tuple[object, object, bytes]]
 
@@ -25,34 +26,35 @@ def a_line(id: object, seq: object, text: str, more: str = "", order: str = "isc
     )
 
 
-def read(path: Path, *, framed: bool) -> tuple[Rows, list[BadRow], int, int]:
+def read(path: Path, *, alike: bool) -> tuple[Rows, list[BadRow], int, int]:
     bad: list[BadRow] = []
     rows: Rows = []
-    framed_rows = lines = 0
+    alike_rows = lines = 0
     for unit in units_of(find_inputs([str(path)])):
-        reader = RowReader(unit, Keys(), bad.append, framed=framed)
+        reader = RowReader(unit, Keys(), bad.append, alike=alike)
         for some in reader:
-            if isinstance(some, Framed):
-                framed_rows += some.count
-                texts = some.body.split(b"\n\n")
-                assert texts.pop() == b""
+            if isinstance(some, AlikeRows):
+                alike_rows += some.count
+                texts = some.joined.split(BETWEEN)
                 assert len(texts) == some.count
+                decoded = "".join(json.loads(b'"%b"' % text) for text in texts)
+                assert some.text == decoded.encode()
                 for place, text in enumerate(texts):
                     seq = None if some.first is None else some.first + place
-                    rows.append((some.id, seq, text.removeprefix(b"data: ")))
+                    rows.append((some.id, seq, some.head + text + some.tail))
             else:
                 seqs = some.seqs or [None] * some.count
                 rows += zip(some.ids, seqs, some.chunks, strict=True)
         lines += reader.lines
-    return rows, bad, lines, framed_rows
+    return rows, bad, lines, alike_rows
 
 
 def check(lines: list[bytes], path: Path) -> int:
-    """Compare; tell how many rows were framed."""
+    """Compare; tell how many rows were told as alike."""
     path.write_bytes(b"".join(lines))
-    *plain, none = read(path, framed=False)
-    *framed, count = read(path, framed=True)
-    assert framed == plain
+    *plain, none = read(path, alike=False)
+    *quickly, count = read(path, alike=True)
+    assert quickly == plain
     assert none == 0
     return count
 
@@ -62,12 +64,12 @@ def words(count: int) -> Iterator[str]:
 
 
 @pytest.mark.parametrize("order", ["isc", "ic", "sic", "csi"])
-def test_rows_of_one_stream_are_framed(order: str, tmp_path: Path) -> None:
+def test_rows_of_one_stream_are_alike(order: str, tmp_path: Path) -> None:
     lines = [a_line("a", seq, text, order=order) for seq, text in enumerate(words(300))]
     assert check(lines, tmp_path / "log") > (290 if order != "csi" else -1)
 
 
-def test_bare_chunks_are_framed(tmp_path: Path) -> None:
+def test_bare_chunks_are_alike(tmp_path: Path) -> None:
     lines = [
         b'{"id":"%b","choices":[{"delta":{"content":"%b"}}]}\n' % (id, text.encode())
         for id in (b"a", b"b")

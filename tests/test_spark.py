@@ -9,8 +9,11 @@ import json
 import os
 import random
 import shutil
+import signal
+import subprocess
 import sys
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from datetime import datetime, timezone
 from pathlib import Path
 from time import monotonic, sleep
@@ -22,11 +25,18 @@ from accumulator import Accumulator
 from accumulator.batch import reduce_sorted
 
 if TYPE_CHECKING:
-    from pyspark.sql import DataFrame, Row, SparkSession
+    from pyspark.sql import Row, SparkSession
 
 pytest.importorskip("pyspark", reason="PySpark is not installed (extra `spark`)")
 pq = pytest.importorskip("pyarrow.parquet", reason="pyarrow is not installed (extra `spark`)")
 import pyarrow as pa  # noqa: E402  # not before it is known to be there
+from streaming_query import (  # noqa: E402
+    ROCKSDB,
+    STORE,
+    start_query,
+    start_spark,
+    stream_from,
+)
 
 from accumulator.spark import reduce_chunks, reduce_stream  # noqa: E402
 
@@ -38,33 +48,13 @@ pytestmark = [
 ]
 
 Record = tuple[str, int | None, str | None]
-STORE = "spark.sql.streaming.stateStore.providerClass"
-ROCKSDB = "org.apache.spark.sql.execution.streaming.state.RocksDBStateStoreProvider"
 NOON = datetime(2026, 1, 1, 12, tzinfo=timezone.utc)
 MIDNIGHT = datetime(2026, 1, 2, tzinfo=timezone.utc)
 
 
 @pytest.fixture(scope="session")
 def spark(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SparkSession]:
-    from pyspark.sql import SparkSession  # noqa: PLC0415
-
-    os.environ["PYSPARK_PYTHON"] = sys.executable
-    settings = {
-        "spark.ui.enabled": "false",
-        "spark.ui.showConsoleProgress": "false",
-        "spark.driver.bindAddress": "127.0.0.1",
-        "spark.driver.host": "127.0.0.1",
-        "spark.driver.memory": "1g",
-        "spark.log.level": "ERROR",
-        "spark.sql.session.timeZone": "UTC",
-        "spark.sql.shuffle.partitions": "2",
-        "spark.sql.warehouse.dir": str(tmp_path_factory.mktemp("warehouse")),
-        STORE: ROCKSDB,
-    }
-    builder = SparkSession.builder.master("local[2]")
-    for name, value in settings.items():
-        builder = builder.config(name, value)
-    session = builder.getOrCreate()
+    session = start_spark(tmp_path_factory.mktemp("warehouse"))
     yield session
     session.stop()
 
@@ -217,10 +207,14 @@ def files_of(folder: Path, rows: Sequence[Record], count: int) -> None:
         os.utime(path, (number, number))
 
 
-def stream_from(spark: SparkSession, folder: Path) -> DataFrame:
-    schema = "id string, seq bigint, chunk string, time timestamp"
-    source = spark.readStream.schema(schema).option("maxFilesPerTrigger", 1)
-    return source.parquet(str(folder)).withWatermark("time", "10 minutes")
+def check_all_given_out(spark: SparkSession, folder: Path, streams: Sequence[Record]) -> None:
+    result = found(spark.read.parquet(str(folder / "out")).collect())
+    expected = plain(streams)
+    assert result.keys() == expected.keys()  # of the last one more may come
+    for name, each in expected.items():
+        assert result[name][:-1] == each[:-1]
+    repeats = sum(row[-1] for row in result.values())  # type: ignore[misc]
+    assert 0 < repeats <= 200  # those behind the end are dropped uncounted
 
 
 def test_a_query_that_is_stopped_and_started_again_reduces_as_each_stream_alone(
@@ -228,29 +222,50 @@ def test_a_query_that_is_stopped_and_started_again_reduces_as_each_stream_alone(
 ) -> None:
     streams = [row for i in range(150) for row in stream_of(f"stream-{i}", 30, done=i % 3 > 0)]
     files_of(tmp_path / "in", shuffled(streams, 200), 3)
-
-    def start(*, all_of_it: bool) -> object:
-        writer = reduce_stream(stream_from(spark, tmp_path / "in")).writeStream
-        writer = writer.option("checkpointLocation", str(tmp_path / "state")).format("parquet")
-        if all_of_it:
-            writer = writer.trigger(availableNow=True)
-        return writer.start(str(tmp_path / "out"))
-
-    query = start(all_of_it=False)
+    query = start_query(spark, tmp_path, all_of_it=False)
     until = monotonic() + 120
-    while not query.recentProgress and monotonic() < until:  # type: ignore[attr-defined]
+    while not query.recentProgress and monotonic() < until:
         sleep(0.1)
-    assert query.exception() is None  # type: ignore[attr-defined]
-    query.stop()  # type: ignore[attr-defined]  # wherever it is
-    start(all_of_it=True).awaitTermination()  # type: ignore[attr-defined]
+    assert query.exception() is None
+    query.stop()  # wherever it is
+    start_query(spark, tmp_path, all_of_it=True).awaitTermination()
+    check_all_given_out(spark, tmp_path, streams)
 
-    result = found(spark.read.parquet(str(tmp_path / "out")).collect())
-    expected = plain(streams)
-    assert result.keys() == expected.keys()  # of the last one more may come
-    for name, each in expected.items():
-        assert result[name][:-1] == each[:-1]
-    repeats = sum(row[-1] for row in result.values())  # type: ignore[misc]
-    assert 0 < repeats <= 200  # those behind the end are dropped uncounted
+
+def kill_session(leader: int) -> int:
+    """Kill a process and all that came from it: the JVM, and the workers of that, which are in
+    groups of their own. Give how many were killed.
+    """
+    killed = 0
+    for folder in Path("/proc").glob("[0-9]*"):
+        with suppress(OSError):  # it has just ended
+            fields = (folder / "stat").read_text().rpartition(")")[2].split()
+            if int(fields[3]) == leader:
+                os.kill(int(folder.name), signal.SIGKILL)
+                killed += 1
+    return killed
+
+
+@pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="only Linux tells it so")
+def test_a_query_that_is_killed_within_a_batch_goes_on_in_another_process(
+    spark: SparkSession, tmp_path: Path
+) -> None:
+    streams = [row for i in range(60) for row in stream_of(f"stream-{i}", 30, done=i % 3 > 0)]
+    files_of(tmp_path / "in", shuffled(streams, 200), 2)
+    command = [sys.executable, str(Path(__file__).parent / "streaming_query.py"), str(tmp_path)]
+    process = subprocess.Popen(command, start_new_session=True, stderr=subprocess.DEVNULL)
+    # A micro-batch begins with a file in one folder, and ends with one in the other.
+    begun, committed = tmp_path / "state/offsets/1", tmp_path / "state/commits"
+    while not begun.exists() and process.poll() is None:
+        sleep(0.002)
+    sleep(0.2)
+    assert kill_session(process.pid) >= 3  # it, the JVM, a worker's parent
+    assert process.wait() == -signal.SIGKILL
+    assert (committed / "0").exists()
+    assert not (committed / "1").exists()
+
+    subprocess.run(command, check=True, stderr=subprocess.DEVNULL)
+    check_all_given_out(spark, tmp_path, streams)
 
 
 def test_rows_that_never_come_close_a_stream_as_truncated(

@@ -84,8 +84,8 @@ ROOMS: list[tuple[str, str, str]] = [
     ("`accumulator inspect`", "_command_inspect", "test_inspect"),
     (
         "`accumulator reduce`: files, workers, sorting",
-        "_command_reduce _run _pool _units _rows _inputs _extras _sorting _runs _reading _records"
-        " _alike",
+        "_command_reduce _run _pool _units _rows _inputs _extras _sorting _spreading _runs _reading"
+        " _records _alike",
         "test_reduce test_inputs",
     ),
     ("recorded logs, in other engines", "spark batch _bulk", "test_spark test_batch"),

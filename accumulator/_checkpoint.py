@@ -211,6 +211,7 @@ def _replace(value: object) -> object:
 
 
 _encode = Encoder(enc_hook=_replace).encode
+_MET = (Decoder(Saved), Decoder(ScanFields))  # before two threads meet them at once, see `_wire`
 
 
 class _Reader:

@@ -204,6 +204,9 @@ class TooDeepError(ValueError):
 
 decode_typed = msgspec.json.Decoder(Chunk).decode
 _decode = msgspec.json.Decoder().decode
+# msgspec looks at a class when it first meets it, and crashes the process if two threads make it do
+# so at once (seen with 0.22). So every class is met where one thread imports, as Chunk is above.
+_MET = msgspec.json.Decoder(ContentWithTokens)
 
 
 def decode_untyped(text: bytes | str) -> tuple[object, bool]:

@@ -156,9 +156,10 @@ class FieldMerger:
                 before = []
             last["thinking"] = before
             for item in thinking if isinstance(thinking, list) else [thinking]:
-                self._add_part(before, item)  # pyright: ignore[reportArgumentType]
+                self._add_part(cast("list[object]", before), item)
             part = {name: value for name, value in part.items() if name != "thinking"}
-        self._merge(self._levels["delta.<object>"], last, part, nested=True)  # pyright: ignore
+        into, fields = cast("JsonObject", last), cast("JsonObject", part)
+        self._merge(self._levels["delta.<object>"], into, fields, nested=True)
 
     def _own(self, value: object) -> object:
         """Take a value that stands as it is; no half of a surrogate pair stays in it."""

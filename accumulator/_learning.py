@@ -171,12 +171,15 @@ class _RawChunk(Struct):
     choices: list[_RawChoice]
 
 
+_decode_raw = msgspec.json.Decoder(_RawChunk).decode
+
+
 def _with_list(line: bytes, text: Gap | None, choice: Choice) -> Gap | None:
     """Find the gap of content and the list of its logprobs, which stands behind it."""
     found = list(_TOKENS.finditer(line))
     if len(found) != 1 or text is None:
         return None
-    raw = bytes(msgspec.json.decode(line[6:], type=_RawChunk).choices[0].logprobs.content)
+    raw = bytes(_decode_raw(line[6:]).choices[0].logprobs.content)
     start = found[0].end() - 1
     if start < text.end or not line.startswith(raw, start):
         return None

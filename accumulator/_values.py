@@ -36,7 +36,7 @@ def fields_of(value: object) -> JsonObject:
         ]
         own = {name: getattr(value, name, None) for name in names}
     if hasattr(value, "__pydantic_extra__"):
-        extra: JsonObject | None = value.__pydantic_extra__  # pyright: ignore[reportAttributeAccessIssue]
+        extra: JsonObject | None = getattr(value, "__pydantic_extra__", None)
         return {**own, **extra} if extra else own
     return {name: item for name, item in own.items() if not name.startswith("_")}
 

@@ -191,6 +191,29 @@ IRREGULAR: dict[str, list[str]] = {
         )
         for i in range(1, 61)
     ],
+    "a text that is sent twice": [
+        text_chunk(f"w{i}").replace('"content"', '"content":"x","content"') for i in range(60)
+    ],
+    "logprobs that are sent twice": [
+        token_chunk(f"t{i}", -i / 8).replace('"logprobs":{', '"logprobs":{"content":[],')
+        for i in range(60)
+    ],
+    "padding in the choice": [
+        text_chunk("a").replace(
+            '"finish_reason"', f'"obfuscation":"{"x" * (i % 7)}","finish_reason"'
+        )
+        for i in range(60)
+    ],
+    "padding in the choice and beside it": [
+        text_chunk("a", padding="y").replace('"logprobs"', '"obfuscation":"x","logprobs"')
+        for i in range(60)
+    ],
+    "a count in a vendor's object, too": [
+        with_vendor(with_usage(text_chunk("u"), i, i + 9), {"total_tokens": 5}) for i in range(60)
+    ],
+    "a vendor's field in itself": [
+        with_vendor(text_chunk("v"), {"x_vendor": i}) for i in range(60)
+    ],
     "reasoning that starts": [
         with_usage(text_chunk("u"), i, i + 9, reasoning=max(0, i - 30)) for i in range(1, 61)
     ],

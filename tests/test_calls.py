@@ -144,7 +144,7 @@ def fed(deltas: list[list[Fragment]], limit: int | None = None) -> Accumulator:
 def calls_of(acc: Accumulator) -> list[tuple[str | None, str | None, str | None]]:
     found = []
     choices = acc.snapshot().choices
-    for call in (choices and choices[0].message.tool_calls) or ():
+    for call in (choices[0].message.tool_calls if choices else None) or ():
         function, tool = call.function, call.custom
         name = (function.name if function else None) or (tool.name if tool else None)
         text = (function.arguments if function else None) or (tool.input if tool else None)

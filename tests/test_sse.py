@@ -141,7 +141,9 @@ ENDS: dict[str, tuple[bytes, list[tuple[bytes, bytes | None, int]]]] = {
     "a line and its end": (b"data: a\n\nevent: e\r\ndata: b\r\n", [(b"b", b"e", 9)]),
     "nothing": (b"data: a\n\n", []),
     "no data": (b"data: a\n\nevent: e\n", []),
+    "nothing but a line": (b"data: b", [(b"b", None, 0)]),
     "a BOM and a line": (BOM + b"data: b", [(b"b", None, 3)]),
+    "a BOM, a line end and a line": (BOM + b"\r\ndata: b", [(b"b", None, 5)]),
     "half a BOM": (BOM[:2], []),
     "a BOM that is not in front": (b"data: a\n\n" + BOM + b"data: b", []),
 }

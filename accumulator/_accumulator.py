@@ -260,11 +260,12 @@ class Accumulator:
         the `problems`.
         """
         self.close()
-        partial, problems = self.snapshot(), self.problems
-        status = self.status
+        state, problems = self._intake.reducer.state, self.problems
+        partial, status = freeze(state), state.status
         if status == "failed":
-            error = self._intake.reducer.state.error
-            raise ServerError(_message_of(error), error=error, partial=partial, problems=problems)
+            raise ServerError(
+                _message_of(state.error), error=state.error, partial=partial, problems=problems
+            )
         if status == "truncated":
             raise IncompleteStreamError(
                 "the stream stopped before its end", partial=partial, problems=problems

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from math import inf
 
+from ._decoder import words_of
 from ._freeze import freeze
 from ._intake import Intake
 from ._problems import ProblemLog, Run
@@ -27,6 +28,7 @@ __all__ = ["BodyIntake"]
 _LEARN_AFTER = 16  # events; many streams are too short to earn a template's cost back
 _LF, _CR = 10, 13
 _DATA = b"data: "
+_TIGHT = b"data:"  # as text-generation-inference writes it
 _DONE = b"[DONE]"
 
 
@@ -102,16 +104,27 @@ class BodyIntake(Intake):
             shortcut.forget()
         if single is not None:
             lines, line_end = single
+            # OpenRouter keeps a connection open by comments until the first chunk is there.
+            while taken < len(lines) and lines[taken].startswith(b":"):
+                size += len(lines[taken]) + len(line_end)
+                taken += 1
             if taken:
                 lines, data, start = lines[taken:], data[size:], start + size
-            text = slice(len(_DATA), -len(line_end))
+            opening = _DATA
+            if not data.startswith(_DATA) and line_end + _DATA not in data:
+                opening = _TIGHT
+            text = slice(len(opening), -len(line_end))
             texts = [line[text] for line in lines]
             # That each line is data is seen at once from what they make when put together again.
-            body = (line_end + line_end + _DATA).join(texts)
-            if data.startswith(_DATA) and data[len(_DATA) : -2 * len(line_end)] == body:
-                more = len(_DATA) + 2 * len(line_end)
+            body = (line_end + line_end + opening).join(texts)
+            more = len(opening) + 2 * len(line_end)
+            if (
+                len(data) == len(body) + more
+                and data.startswith(opening)
+                and data.startswith(body, len(opening))
+            ):
                 chunk = self._apply_run(Run(texts, start, start + len(data), more))
-                if chunk is not None and self._may_shortcut and self.log.event >= self.learn_after:
+                if chunk is not None and opening is _DATA and self._may_learn():
                     self._find_shortcut().learn(lines[-1], chunk)
                 return
         self._apply_events(split(data, start))
@@ -129,7 +142,7 @@ class BodyIntake(Intake):
         chunk = self.apply_text(text)
         if log.met is not None:
             self.raise_met()
-        if chunk is not None and self._may_shortcut and log.event >= self.learn_after:
+        if chunk is not None and self._may_learn():
             self._find_shortcut().learn(data[:-1], chunk)
 
     def _apply_run(self, run: Run) -> Chunk | None:
@@ -144,13 +157,12 @@ class BodyIntake(Intake):
             while run.place < len(texts):
                 run.event = log.event
                 refusal = None
-                if not decoder.waits and decoder.decode is not None:
-                    decode = decoder.decode
+                if not decoder.waits and (decode := decoder.decode) is not None:
                     for text in texts[run.place : end] if run.place or end else texts:
                         try:
                             chunk = decode(text)
                         except (ValueError, RecursionError) as error:
-                            refusal = error
+                            refusal = words_of(error)
                             break
                         log.event += 1
                         apply(chunk)
@@ -258,6 +270,10 @@ class BodyIntake(Intake):
             self._apply_events(())
         if self.parser.size:
             self._apply_events(self.parser.close(), unterminated=True)
+
+    def _may_learn(self) -> bool:
+        """Tell whether a template of the next chunks is worth its cost."""
+        return self._may_shortcut and self.log.event >= self.learn_after and self.decoder.repeats
 
     def _find_shortcut(self) -> Shortcut:
         if self.shortcut is None:

@@ -196,7 +196,6 @@ class BulkStream:
             self._feed_some(some)
 
     def _feed_some(self, texts: Sequence[bytes]) -> None:
-        self._flush()
         joined = b"".join(texts)
         size = len(joined) + len(texts) * len(_JOINT)
         if (
@@ -206,17 +205,21 @@ class BulkStream:
             and _CR not in joined
             and (self._most is None or self._taken + size <= self._most // 2)
         ):
+            self._flush()
             self._read = _READ
             self._feed_body(frame(texts))
             return
         for text in texts:
             if text.startswith(b"{"):
+                self._flush()
                 self._feed_one(text)
             else:
                 self.feed(chunk_text(text))
 
     def feed_alike(self, rows: AlikeRows) -> None:
         """Take in chunks that differ in one text."""
+        if self._limit is not None:
+            return
         self._flush()
         size = rows.count * (len(rows.head) + len(rows.tail) + len(_JOINT)) + len(rows.joined)
         if self._most is not None and self._taken + size > self._most // 2:
@@ -236,8 +239,6 @@ class BulkStream:
             self._feed_framed(rows, texts[start : start + _READ])
 
     def _take_alike(self, rows: AlikeRows) -> bool:
-        if self._limit is not None:
-            return True
         size = self._accumulator.take_alike(rows)
         self._taken += size
         return size > 0

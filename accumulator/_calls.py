@@ -125,8 +125,10 @@ def _name_of(fragment: wire.ToolCallFragment) -> str:
 
 def _another_name(call: CallState, name: str) -> str | None:
     """Say so if a name comes after arguments and is not the one so far: perhaps another call's."""
+    if not name:
+        return None
     named = call.named
-    if name and named.text and named.name and not named.name.equals(name):
+    if named.text and named.name and not named.name.equals(name):
         return f"another name {brief(name)}, but no id that starts a new call"
     return None
 

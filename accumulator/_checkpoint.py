@@ -11,11 +11,10 @@ Nothing that is read here names a class or a function, so reading never runs wha
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from itertools import groupby
 from struct import Struct as Layout
 from struct import error as LayoutError
-from typing import TypeVar, cast, get_origin
+from typing import TypeVar, cast
 from zlib import crc32
 
 import attrs
@@ -28,7 +27,6 @@ from ._body import BodyIntake
 from ._fields import IndexedList
 from ._sse import Event
 from ._state import State
-from ._template import roles_of, rows_decoder
 from ._text import Text
 from .errors import CheckpointError, Problem, ProblemKind
 from .partial import JsonScan
@@ -42,7 +40,6 @@ _TEXT, _INDEXED, _INTEGER, _PAIRS = range(1, 5)  # msgpack extension types
 _SMALLEST, _LARGEST = -(2**63), 2**64 - 1  # integers that msgpack has
 
 S = TypeVar("S", bound=Struct)
-Decode = Callable[[bytes], list[tuple[object, ...]]]
 Run = list[_wire.TokenLogprob] | _wire.UnreadTokens
 EventRow = tuple[bytes, bytes | None, int | None]
 ProblemRow = tuple[str, str, int, int | None, str | None, object]
@@ -176,19 +173,23 @@ def _give(fields: Struct, holder: object) -> None:
 
 
 def _joined(runs: list[Run]) -> list[Run]:
-    """Put unread rows of one kind together: one read, one token is the usual case."""
+    """Put unread tokens together, without what came with them: one read, one token is the usual
+    case.
+    """
     out: list[Run] = []
-    for unread, run in groupby(runs, _kind_of_rows):
-        if unread is None:
-            out += run
+    for unread, some in groupby(runs, lambda run: isinstance(run, _wire.UnreadTokens)):
+        if unread:
+            lists = [_list_of(cast("_wire.UnreadTokens", run))[1:-1] for run in some]
+            out.append(_wire.UnreadTokens(b"[%b]" % b",".join(filter(None, lists))))
         else:
-            rows = [cast("_wire.UnreadTokens", tokens).rows[1:-1] for tokens in run]
-            out.append(_wire.UnreadTokens(b"[%b]" % b",".join(rows), *unread))
+            out += some
     return out
 
 
-def _kind_of_rows(run: Run) -> tuple[Decode, int] | None:
-    return (run.decode, run.place) if isinstance(run, _wire.UnreadTokens) else None
+def _list_of(tokens: _wire.UnreadTokens) -> bytes:
+    if tokens.decode == _wire.decode_tokens:
+        return tokens.text
+    return msgspec.json.encode(tokens.read())
 
 
 def _write(value: object) -> bytes:
@@ -206,7 +207,7 @@ def _replace(value: object) -> object:
         return Ext(_INDEXED, _write(_places_of(value)))
     if isinstance(value, JsonScan):
         return _read(ScanFields, value)
-    return roles_of(cast("Decode", value))
+    raise TypeError(f"no {type(value).__name__} is part of a state")
 
 
 _encode = Encoder(enc_hook=_replace).encode
@@ -253,8 +254,6 @@ class _Reader:
             return scan
         if kind is _wire.Extra and isinstance(value, dict):
             return _wire.Extra(value)
-        if get_origin(kind) is Callable and isinstance(value, list):
-            return rows_decoder(tuple(value))
         raise ValueError(f"no {kind}: {type(value).__name__}")
 
 

@@ -15,7 +15,7 @@ from msgspec import Struct
 
 from ._extras import rich
 from .completion import ChatCompletion, Choice
-from .errors import LimitExceededError
+from .errors import AccumulatorError, LimitExceededError
 from .streams import WrappedStream, wrap
 
 __all__ = ["add_arguments", "run"]
@@ -59,26 +59,18 @@ def run(arguments: argparse.Namespace) -> int:
                 stream = wrap(lines, framing="lines")
             else:
                 stream = wrap(iter(lambda: file.read(_BLOCK), b""))
-            limit = _exhaust(stream)
+            with stream:
+                for _ in stream:
+                    pass
     except OSError as error:
         print(f"accumulator inspect: {arguments.file}: {error.strerror}", file=sys.stderr)
         return UNREADABLE
     try:
-        _show(stream, limit, times, arguments.svg)
+        _show(stream, times, arguments.svg)
     except (OSError, ImportError) as error:
         print(f"accumulator inspect: {error}", file=sys.stderr)
         return UNWRITABLE
     return SHOWN
-
-
-def _exhaust(stream: WrappedStream[bytes]) -> str | None:
-    try:
-        with stream:
-            for _ in stream:
-                pass
-    except LimitExceededError as error:
-        return error.limit
-    return None
 
 
 def _lines(file: IO[bytes], time: str, chunk: str, times: list[float]) -> Iterator[bytes]:
@@ -122,9 +114,17 @@ def _seconds(value: float | str | None) -> float | None:
 # --- what is shown ------------------------------------------------------------------------
 
 
-def _show(
-    stream: WrappedStream[bytes], limit: str | None, times: list[float], svg: str | None
-) -> None:
+def _status_of(stream: WrappedStream[bytes]) -> str:
+    try:
+        _ = stream.completion
+    except LimitExceededError as error:
+        return f"limit {error.limit}"
+    except AccumulatorError:
+        pass  # the status says it, and the problems
+    return stream.status
+
+
+def _show(stream: WrappedStream[bytes], times: list[float], svg: str | None) -> None:
     consoles, tables, texts = rich("console"), rich("table"), rich("text")
     console = consoles.Console(record=svg is not None)
     completion = stream.snapshot()
@@ -139,8 +139,7 @@ def _show(
                 grid.add_row(*[texts.Text(printable(cell)) for cell in row])
             console.print(grid)
 
-    status = f"limit {limit}" if limit else stream.status
-    head: list[object] = [completion.id, completion.model, completion.created, status]
+    head: list[object] = [completion.id, completion.model, completion.created, _status_of(stream)]
     table("stream", ["id", "model", "created", "status"], [head])
     table("choices", ["index", "finish reason", "message"], _choice_rows(completion))
     calls: list[list[object]] = [

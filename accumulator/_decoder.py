@@ -10,6 +10,7 @@ What is read here is the same `Chunk` as the general way reads, less such repeti
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from operator import attrgetter
 from typing import Any
 
 import msgspec
@@ -36,7 +37,7 @@ from ._wire import (
 )
 from .rules import Rules
 
-__all__ = ["ChunkDecoder"]
+__all__ = ["ChunkDecoder", "words_of"]
 
 _PROMPT, _COMPLETION, _USAGE, _LOGPROBS, _CALL, _DELTA, _CHOICE, _CHUNK = range(len(LEVELS))
 # Whose rules say whether the same value twice makes a difference; in usage it makes none.
@@ -46,7 +47,6 @@ _RULES_OF = {
     _DELTA: "delta",
     _LOGPROBS: "choice.logprobs",
 }
-_NOT_MERGED = frozenset({"content", "annotations", "moderation", "message", "error"})
 # A level of a stream as a number: that of the level, and if it is in a choice, eight times the
 # choice's index more.
 Place = int
@@ -54,12 +54,13 @@ Decode = Callable[[bytes], Chunk]
 
 _MOST_STEPS = 64  # from one shape to others
 _MOST_BRACKETS = 8  # of a value that is certainly not nested too deep
+_AROUND = 4  # brackets around what is in a delta
 _LONGEST_REMEMBERED = 65536  # bytes of a level's values that are compared with the next
 _SHORTEST_COPIED = 256  # bytes of them that hold a chunk, which is not so much longer
 _LONGEST_BACKOFF = 256  # chunks
 
 _decode_value = msgspec.json.Decoder().decode
-_decode_text = msgspec.json.Decoder(str | None).decode
+_message_of: Callable[[Choice], Raw] = attrgetter("message")
 _NULL = Raw(b"null")
 
 
@@ -69,8 +70,8 @@ _NEVER_WRITTEN: dict[Place, Any] = {}
 class ChunkDecoder:
     """Decodes the chunks of one stream, typed.
 
-    `decode` is the decoder of the shape at hand: it raises ValueError or RecursionError, and then
-    `retry` tells whether another shape takes the chunk.
+    `decode` is the decoder of the shape at hand, None if there is none: it raises ValueError or
+    RecursionError, and then `retry` tells whether another shape takes the chunk.
     """
 
     __slots__ = (
@@ -82,12 +83,13 @@ class ChunkDecoder:
         "_refusal",
         "_schema",
         "_settled",
-        "decode",
+        "_typed",
+        "repeats",
         "waits",
     )
 
     def __init__(self, rules: Rules, *, refuses: bool = False) -> None:
-        self.decode: Decode | None = None if refuses else decode_typed
+        self._typed: Decode | None = None if refuses else decode_typed
         self._levels = rules.levels
         self._schema = NO_SCHEMA
         # The last values, which of them settle, and values that brought nothing new. Most streams
@@ -96,26 +98,32 @@ class ChunkDecoder:
         self._settled: dict[Place, dict[str, bool]] = _NEVER_WRITTEN
         self._quiet: dict[Place, tuple[Raw, ...]] = _NEVER_WRITTEN
         self._refusal: str | None = None
+        self.repeats = True  # whether chunks may be alike; not with all of the text in each
         # How many chunks to read the general way before this one is tried again: a refused decode
         # is wasted.
         self.waits = 0
         self._backoff = 1
         self._next = 0  # the event that is tried again after the last refusal
 
-    def retry(self, text: bytes, refusal: Exception, event: int) -> Chunk | None:
+    @property
+    def decode(self) -> Decode | None:
+        # A bound method is not kept: what holds itself is freed by the garbage collector alone.
+        return self._typed if self._schema is NO_SCHEMA else self._decode_raw
+
+    def retry(self, text: bytes, refusal: str, event: int) -> Chunk | None:
         """Decode a chunk that `decode` refused in the shape that took others like it; None if it is
         left to the general way.
         """
-        while isinstance(refusal, msgspec.ValidationError):
-            self._refusal = str(refusal)
-            step = self._schema.steps.get(self._refusal)
+        while refusal:
+            self._refusal = refusal
+            step = self._schema.steps.get(refusal)
             if step is None:
                 break
             self._enter(step)
             try:
                 return self._decode_raw(text)
             except (ValueError, RecursionError) as error:
-                refusal = error
+                refusal = words_of(error)
         self.forget()  # of the refused chunk something may have been read
         if event > self._next:  # others were taken in the meantime
             self._backoff = 1
@@ -126,7 +134,7 @@ class ChunkDecoder:
 
     def learn(self, value: Mapping[str, object]) -> None:
         """Look for Structs that know the fields of a chunk that was refused."""
-        if self.decode is None:
+        if self._typed is None:
             return
         steps = self._schema.steps
         names = unknown_names(value, self._schema.names)
@@ -140,7 +148,6 @@ class ChunkDecoder:
 
     def _enter(self, schema: Schema) -> None:
         self._schema = schema
-        self.decode = self._decode_raw
         self._last, self._settled, self._quiet = {}, {}, {}
 
     def peek(self, text: bytes) -> Chunk:
@@ -167,6 +174,9 @@ class ChunkDecoder:
             raws = of_chunk.get(chunk)
             if raws != quiet.get(_CHUNK):
                 self._read(of_chunk, _CHUNK, raws, chunk)
+        if schema.has_moderation and chunk.moderation is not None:
+            _check_depth(chunk.moderation, text, 1)
+            chunk.moderation = Extra(chunk.moderation)
         if schema.in_usage and chunk.usage is not None:
             self._read_usage(schema, chunk.usage)
         if not schema.in_choices or chunk.choices is None:
@@ -176,9 +186,15 @@ class ChunkDecoder:
                 self._read_usage(schema, choice.usage)
             if not schema.below_choices:
                 continue
+            delta = choice.delta
+            if schema.has_messages and _drops_message(choice):
+                self.repeats = False
+            if schema.has_parts and delta is not None:
+                _move_parts(delta, text)
+            if not schema.raw_below_choices:
+                continue
             index = choice.index
             place = 8 * (position if index is None else index)
-            delta = choice.delta
             if delta is not None:
                 if of_delta is not None:
                     raws = of_delta.get(delta)
@@ -224,9 +240,6 @@ class ChunkDecoder:
             if not raw or raw == _NULL:
                 continue
             size += len(raw)
-            if name in _NOT_MERGED and not _is_merged(name, bytes(raw), into):
-                is_quiet = False
-                continue
             if raw == last:
                 if settled is None:
                     settled = self._settled[place] = {}
@@ -263,49 +276,42 @@ class ChunkDecoder:
         return level is None or self._levels[level].settles(name, _decode_value(raw))
 
 
-def _is_merged(name: str, text: bytes, into: Struct) -> bool:
-    """Tell whether a field that may be more is one to merge; if it is content, read it."""
-    if name == "message" and isinstance(into, Choice):
-        if into.delta is None:
-            raise ValueError("a message in place of a delta")
-        # Perplexity's, beside a delta, is dropped; but its bytes are judged like all others.
-        text.decode()
+def words_of(refusal: Exception) -> str:
+    """Give the words of a refusal if another shape may take the chunk, else none.
+
+    They are all that is kept of it: an exception holds the frames that it went through.
+    """
+    return str(refusal) if isinstance(refusal, msgspec.ValidationError) else ""
+
+
+def _drops_message(choice: Choice) -> bool:
+    """Tell whether a message is there to be dropped: Perplexity sends it beside a delta, where it
+    brings nothing new.
+    """
+    message = _message_of(choice)
+    if not message or message == _NULL:
         return False
-    if name == "content" and isinstance(into, Delta):
-        if text.startswith(b'"'):
-            into.content = _decode_text(text)
-        else:
-            into.parts = Parts(_listed(text))
-        return False
-    if name == "annotations" and isinstance(into, Delta):
-        into.annotations = Parts(_listed(text))
-        return False
-    if name == "moderation" and isinstance(into, Chunk):
-        moderation = _value(text)
-        if not isinstance(moderation, dict):
-            raise ValueError("moderation is an object")
-        into.moderation = Extra(moderation)
-        return False
-    if name == "error" and isinstance(into, Chunk):
-        raise ValueError("an error of the server's")
+    if choice.delta is None:
+        raise ValueError("a message in place of a delta")
+    bytes(message).decode()  # its bytes are judged like all others
     return True
 
 
-def _listed(text: bytes) -> list[object]:
-    value = _value(text)
-    if not isinstance(value, list):
-        raise ValueError("not a list")
-    return value
+def _move_parts(delta: Delta, text: bytes) -> None:
+    """Make content and annotations what they are in a `Delta` of our own."""
+    content: object = delta.content
+    if type(content) is list:
+        _check_depth(content, text, _AROUND)
+        delta.parts, delta.content = Parts(content), None
+    if delta.annotations is not None:
+        _check_depth(delta.annotations, text, _AROUND)
+        delta.annotations = Parts(delta.annotations)
 
 
-def _value(text: bytes) -> object:
-    value: object = _decode_value(text)
-    _check_depth(value, text)
-    return value
-
-
-def _check_depth(value: object, text: bytes) -> None:
-    if text.count(b"{") + text.count(b"[") > _MOST_BRACKETS and exceeds_depth(
-        value, _MOST_BRACKETS
-    ):
+def _check_depth(value: object, text: bytes, around: int = 0) -> None:
+    """Refuse a value that may be nested too deep; `text` is its own, or has so many brackets around
+    it.
+    """
+    brackets = text.count(b"{") + text.count(b"[")
+    if brackets > _MOST_BRACKETS + around and exceeds_depth(value, _MOST_BRACKETS):
         raise ValueError("nested too deep to be taken without counting")

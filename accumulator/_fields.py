@@ -73,6 +73,10 @@ class FieldMerger:
             if policy == "last" and not self._careful:
                 into[name] = value
                 continue
+            if policy == "concat" and type(value) is str:
+                text = into.get(name)
+                into[name] = self._join(text if type(text) is Text else None, value)
+                continue
             if policy == "merge" and type(value) is dict:
                 target = into.get(name)
                 if type(target) is not dict:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from math import inf
 
-from ._decoder import ChunkDecoder
+from ._decoder import ChunkDecoder, words_of
 from ._problems import ProblemLog
 from ._reader import InvalidChunkError, read_chunk
 from ._reduce import Reducer
@@ -83,11 +83,11 @@ class Intake:
             return None
         if decoder.waits:
             decoder.waits -= 1
-        elif decoder.decode is not None:
+        elif (decode := decoder.decode) is not None:
             try:
-                chunk = decoder.decode(text)
+                chunk = decode(text)
             except (ValueError, RecursionError) as error:
-                refusal = error
+                refusal = words_of(error)
             else:
                 self.reducer.apply(chunk)
                 return chunk
@@ -96,9 +96,9 @@ class Intake:
         return None
 
     def apply_refused(
-        self, text: bytes, refusal: Exception, *, unterminated: bool = False
+        self, text: bytes, refusal: str, *, unterminated: bool = False
     ) -> Chunk | None:
-        """Apply a text that `decoder.decode` refused, as `apply_text` does."""
+        """Apply a text that `decoder.decode` refused with these words, as `apply_text` does."""
         chunk = self.decoder.retry(text, refusal, self.log.event)
         if chunk is not None:
             self.reducer.apply(chunk)

@@ -42,10 +42,7 @@ def run_jobs(
         while busy:
             for pipe in wait(pipes):
                 assert isinstance(pipe, Connection)
-                try:
-                    kind, value = pipe.recv()
-                except EOFError:
-                    raise ChildProcessError("a worker process ended before its work") from None
+                kind, value = pipe.recv()
                 if kind == "report":
                     report(*value)
                 elif kind == "error":
@@ -56,6 +53,8 @@ def run_jobs(
                         pipe.send(waiting.pop())
                     else:
                         busy -= 1
+    except (EOFError, ConnectionError):
+        raise ChildProcessError("a worker process ended before its work") from None
     finally:
         for process in processes:
             process.terminate()

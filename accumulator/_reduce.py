@@ -105,7 +105,22 @@ class Reducer(FieldMerger):
         if chunk.extra is not None:
             state.extra = self._merge_extra("chunk", state.extra, chunk.extra)
         for position, choice in enumerate(choices):
-            self._apply_choice(position, choice)
+            index = choice.index
+            if index is None:
+                index = position
+            into = known.get(index)
+            if into is None:
+                into = known[index] = ChoiceState()
+            if choice.delta is not None:
+                self._apply_delta(into, choice.delta, index, position)
+            if choice.logprobs is not None:
+                self._apply_logprobs(into, choice.logprobs, index)
+            if choice.usage is not None:
+                self._apply_usage(choice.usage)
+            if choice.extra is not None:
+                into.extra = self._merge_extra("choice", into.extra, choice.extra)
+            if choice.finish_reason:
+                self._apply_finish(into, choice.finish_reason, index)
         if self._careful:
             self._careful = bool(self._halved)
 
@@ -161,6 +176,12 @@ class Reducer(FieldMerger):
         limit = self._limits.tool_calls
         if limit is None:
             return
+        if len(choices) == 1:
+            delta, state = choices[0].delta, known.get(_index(choices[0], 0))
+            brings = 0 if delta is None or not delta.tool_calls else len(delta.tool_calls)
+            has = 0 if state is None or state.calls is None else len(state.calls.items)
+            if brings + has <= limit:
+                return
         fragments: dict[int, list[wire.ToolCallFragment]] = {}  # a chunk may name a choice twice
         for position, choice in enumerate(choices):
             if choice.delta is not None and choice.delta.tool_calls:
@@ -220,24 +241,6 @@ class Reducer(FieldMerger):
                 "wire.Extra", self._larger_json(into.extra or wire.Extra(), usage.extra)
             )
 
-    def _apply_choice(self, position: int, choice: wire.Choice) -> None:
-        index = choice.index
-        if index is None:
-            index = position
-        state = self.state.choices.get(index)
-        if state is None:
-            state = self.state.choices[index] = ChoiceState()
-        if choice.delta is not None:
-            self._apply_delta(state, choice.delta, index, position)
-        if choice.finish_reason:
-            state.finish_reason = choice.finish_reason
-        if choice.logprobs is not None:
-            self._apply_logprobs(state, choice.logprobs)
-        if choice.usage is not None:
-            self._apply_usage(choice.usage)
-        if choice.extra is not None:
-            state.extra = self._merge_extra("choice", state.extra, choice.extra)
-
     def _apply_delta(
         self, state: ChoiceState, delta: wire.Delta, index: int, position: int
     ) -> None:
@@ -271,9 +274,8 @@ class Reducer(FieldMerger):
         if delta.tool_calls:
             if state.calls is None:
                 state.calls = CallsState()
-            for place, fragment in enumerate(delta.tool_calls):
-                path = f"$.choices[{position}].delta.tool_calls[{place}]"
-                self._apply_fragment(state.calls, fragment, path)
+            for entry, fragment in enumerate(delta.tool_calls):
+                self._apply_fragment(state.calls, fragment, position, entry)
         if delta.function_call is not None:
             call = state.function_call = state.function_call or FunctionState()
             if delta.function_call.name is not None:
@@ -298,10 +300,11 @@ class Reducer(FieldMerger):
     # --- tool calls (SPEC section 4) ---
 
     def _apply_fragment(
-        self, calls: CallsState, fragment: wire.ToolCallFragment, path: str
+        self, calls: CallsState, fragment: wire.ToolCallFragment, position: int, entry: int
     ) -> None:
         place, ambiguous = find_call(calls, fragment)
         if ambiguous:
+            path = f"$.choices[{position}].delta.tool_calls[{entry}]"
             self._report("ambiguous_tool_call", ambiguous, path, fragment.id)
         if place is None:
             place = len(calls.items)
@@ -365,7 +368,7 @@ class Reducer(FieldMerger):
             audio.expires_at = fragment.expires_at
         audio.extra = self._merge_extra("delta.<object>", audio.extra, fragment.extra)
 
-    def _apply_logprobs(self, state: ChoiceState, logprobs: wire.Logprobs) -> None:
+    def _apply_logprobs(self, state: ChoiceState, logprobs: wire.Logprobs, index: int) -> None:
         into = state.logprobs = state.logprobs or LogprobsState()
         if logprobs.content is not None:
             into.content = into.content or TokensState()
@@ -374,6 +377,9 @@ class Reducer(FieldMerger):
             into.refusal = into.refusal or TokensState()
             into.refusal.add(logprobs.refusal)
         into.extra = self._merge_extra("choice.logprobs", into.extra, logprobs.extra)
+
+    def _apply_finish(self, state: ChoiceState, reason: str, index: int) -> None:
+        state.finish_reason = reason
 
 
 def _index(choice: wire.Choice, position: int) -> int:

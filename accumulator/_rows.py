@@ -202,9 +202,6 @@ class RowReader:
                 continue
             last = str(row.id)
             chunk = bytes(row.chunk) or text
-            if chunk is text and not text.startswith(b"{"):
-                self._tell(number, "no object", line)
-                continue
             rows.ids.append(last)
             cast("list[int | None]", rows.seqs).append(row.seq)
             rows.chunks.append(chunk)
@@ -238,7 +235,6 @@ class RowReader:
                 cut = block.rfind(b"\n") + 1
                 if not cut:
                     rest += block + _read_line(file, _LONGEST_LINE)
-                    cut, block = len(rest), b""
                     if not rest.endswith(b"\n") and len(rest) > _LONGEST_LINE:
                         self.lines += 1
                         self._tell(self.lines, f"longer than {_LONGEST_LINE} bytes", rest)

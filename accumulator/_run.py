@@ -9,6 +9,8 @@ import gzip
 import os
 import shutil
 from collections.abc import Callable, Iterator, Sequence
+from itertools import groupby
+from operator import attrgetter
 from pathlib import Path
 from typing import IO, Protocol, cast
 
@@ -18,7 +20,7 @@ from ._extras import arrow, duckdb, parquet
 from ._inputs import find_inputs, units_of
 from ._records import Done, Plan, Run, Stats, TornError, hash_of
 from ._rows import BadRow, Keys
-from ._runs import reduce_runs, row_of
+from ._runs import check_order, reduce_runs, row_of
 from ._units import Job, work
 
 __all__ = ["LogRun", "NotTheSameRunError", "Told", "TooLittleMemoryError"]
@@ -131,16 +133,20 @@ class LogRun:
                 seen.update(ids)
                 if len(seen) != before + len(ids):
                     raise TornError
-        self._check_ids(jobs)
+        self._check(jobs)
         return jobs
 
-    def _check_ids(self, jobs: Sequence[Job]) -> None:
-        """Ask whether a stream is in two places: of all ids, a part at a time."""
+    def _check(self, jobs: Sequence[Job]) -> None:
+        """Ask whether a stream is in two places, of all ids a part at a time; and whether those at
+        the edges of units are in order.
+        """
         count = sum(len(self._done(job).ids) for job in jobs)
         portions = count // self._remembered + 1
         for portion in range(portions):
             seen: set[int] = set()
-            for _, ids in self._edges(jobs):
+            for ended, ids in self._edges(jobs):
+                for runs in _by_stream(ended) if portion == 0 else ():
+                    check_order(runs)
                 for digest in ids:
                     if digest % portions == portion:
                         if digest in seen:
@@ -228,13 +234,10 @@ class LogRun:
         return stats
 
     def _write_edges(self, runs: list[Run], stats: Stats, write: Callable[[bytes], None]) -> None:
-        start = 0
-        for end in range(1, len(runs) + 1):
-            if end == len(runs) or runs[end].id != runs[start].id:
-                id, result = reduce_runs(runs[start:end])
-                stats.count(result)
-                write(row_of(id, result))
-                start = end
+        for own in _by_stream(runs):
+            id, result = reduce_runs(own)
+            stats.count(result)
+            write(row_of(id, result))
 
     def _tell(self, job: Job, done: Done, lines: dict[str, int]) -> None:
         path = self._plan.units[job[1]].source.path
@@ -248,6 +251,11 @@ class LogRun:
         lines[path] = before + done.lines
         if done.unread is not None:
             self._told.unread(path, done.unread)
+
+
+def _by_stream(runs: Sequence[Run]) -> Iterator[list[Run]]:
+    for _, own in groupby(runs, key=attrgetter("id")):
+        yield list(own)
 
 
 class _writer:  # a context manager that reads as a function

@@ -15,7 +15,7 @@ from ._rows import Rows
 from .limits import DEFAULT_LIMITS
 from .rules import DEFAULT_RULES
 
-__all__ = ["RowStream", "reduce_runs", "row_of", "runs_in"]
+__all__ = ["RowStream", "check_order", "reduce_runs", "row_of", "runs_in"]
 
 
 def row_of(id: str, result: StreamResult) -> bytes:
@@ -40,44 +40,43 @@ def _without_nulls(problem: object) -> dict[str, object]:
     return {name: value for name, value in fields.items() if value is not None}
 
 
-class RowStream:
-    """A stream whose rows come run by run."""
+class _Order:
+    """Holds the rows of a stream to their order, and drops repeats."""
 
-    def __init__(self, id: str) -> None:
-        self.id = id
-        self._stream = BulkStream(DEFAULT_RULES, DEFAULT_LIMITS)
+    def __init__(self) -> None:
         self._last: int | None = None
         self._begun = False
-        self._repeats = 0
+        self.repeats = 0
 
-    def take(self, run: Run) -> None:
-        """Take in the next run. Raises TornError if it is out of order."""
+    def take(self, run: Run) -> AlikeRows | Sequence[bytes]:
+        """Give the chunks of the next run. Raises TornError if it is out of order."""
         if run.alike is not None:
-            self._take_alike(run.alike)
-            return
+            return self._take_alike(run.alike)
         chunks: Sequence[bytes] = run.chunks
         if run.seqs is not None:
-            chunks = self._in_order(run.seqs, chunks)
+            chunks = self._take_numbered(run.seqs, chunks)
         else:
             self._last = None
         self._begun = True
-        self._stream.feed_texts(chunks)
+        return chunks
 
-    def _take_alike(self, rows: AlikeRows) -> None:
+    def _take_alike(self, rows: AlikeRows) -> AlikeRows:
         first = rows.first
         if first is None:
             self._last = None
         else:
             if self._begun and (self._last is None or first < self._last):
                 raise TornError
-            if self._begun and first == self._last:
-                self._repeats += 1
+            self._last, last = first + rows.count - 1, self._last
+            if self._begun and first == last:
+                self.repeats += 1
                 _, rows = rows.split()
-            self._last = first + rows.count - 1
         self._begun = True
-        self._stream.feed_alike(rows)
+        return rows
 
-    def _in_order(self, seqs: Sequence[int | None], chunks: Sequence[bytes]) -> Sequence[bytes]:
+    def _take_numbered(
+        self, seqs: Sequence[int | None], chunks: Sequence[bytes]
+    ) -> Sequence[bytes]:
         """Drop repeats. Rows without a number stand behind those that have one."""
         first, last = seqs[0], self._last
         if (
@@ -93,15 +92,39 @@ class RowStream:
             if begun and seq is not None and (last is None or seq < last):
                 raise TornError
             if begun and seq is not None and seq == last:
-                self._repeats += 1
+                self.repeats += 1
             else:
                 kept.append(chunk)
             last, begun = seq, True
         self._last = last
         return kept
 
+
+class RowStream:
+    """A stream whose rows come run by run."""
+
+    def __init__(self, id: str) -> None:
+        self.id = id
+        self._stream = BulkStream(DEFAULT_RULES, DEFAULT_LIMITS)
+        self._order = _Order()
+
+    def take(self, run: Run) -> None:
+        """Take in the next run. Raises TornError if it is out of order."""
+        chunks = self._order.take(run)
+        if isinstance(chunks, AlikeRows):
+            self._stream.feed_alike(chunks)
+        else:
+            self._stream.feed_texts(chunks)
+
     def finish(self) -> StreamResult:
-        return self._stream.finish(repeats=self._repeats)
+        return self._stream.finish(repeats=self._order.repeats)
+
+
+def check_order(runs: Sequence[Run]) -> None:
+    """Raise TornError if the rows of a stream are out of order."""
+    order = _Order()
+    for run in runs:
+        order.take(run)
 
 
 def reduce_runs(runs: Sequence[Run]) -> tuple[str, StreamResult]:

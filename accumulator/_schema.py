@@ -60,8 +60,15 @@ _BELOW: Mapping[type[Struct], Mapping[str, type[Struct]]] = {
     Chunk: {"choices": Choice, "usage": Usage},
 }
 _LISTS = ("tool_calls", "choices")
-# Fields that the Structs have, but where a list or any object stands they are read from raw JSON.
-_OWN_FIELDS: Mapping[type[Struct], Mapping[str, type]] = {
+# Fields that are not merged as a vendor's are, and the type that they have in the Structs of a
+# shape in which they came.
+_OWN_FIELDS: Mapping[type[Struct], Mapping[str, object]] = {
+    Delta: {"content": str | list[object] | None, "annotations": list[object] | None},
+    Choice: {"message": Raw},
+    Chunk: {"moderation": dict[str, object] | None, "error": None},
+}
+# Those of them that the Structs of `_wire` have, for nothing that a decoder could bring.
+_WIDENED: Mapping[type[Struct], Mapping[str, type]] = {
     Delta: {"content": list, "annotations": list},
     Chunk: {"moderation": dict},
 }
@@ -89,15 +96,23 @@ class RawFields(Struct):
 
 
 class Schema:
-    """The Structs of one shape."""
+    """The Structs of one shape.
+
+    `raw` and `raw_usage` are the vendor's fields of each level, None for none; the rest tells where
+    to look for anything that the Structs of `_wire` do not have.
+    """
 
     __slots__ = (
         "below_choices",
         "decode",
+        "has_messages",
+        "has_moderation",
+        "has_parts",
         "in_choices",
         "in_usage",
         "names",
         "raw",
+        "raw_below_choices",
         "raw_usage",
         "steps",
     )
@@ -115,27 +130,34 @@ class Schema:
             else:
                 types[level] = level
         self.decode = cast("Callable[[bytes], Chunk]", msgspec.json.Decoder(types[Chunk]).decode)
-        raw = {
-            # The last slot is read twice, so that a single one gives a tuple, too.
-            level: RawFields(
-                own,
-                attrgetter(*_slots(own), _slots(own)[-1]),
-                (_NOTHING,) * (len(own) + 1),
-            )
-            for level, own in zip(LEVELS, names, strict=True)
-            if own
-        }
+        raw: dict[type[Struct], RawFields] = {}
+        for level, own in zip(LEVELS, names, strict=True):
+            slots = _slots(level, own)
+            if slots:
+                raw[level] = RawFields(
+                    tuple(slots.values()),
+                    # The last slot is read twice, so that a single one gives a tuple, too.
+                    attrgetter(*slots, [*slots][-1]),
+                    (_NOTHING,) * (len(slots) + 1),
+                )
         levels = (Chunk, Choice, Delta, Logprobs, ToolCallFragment)
         self.raw = tuple(raw.get(level) for level in levels)
         usages = (Usage, PromptTokensDetails, CompletionTokensDetails)
         self.raw_usage = tuple(raw.get(level) for level in usages)
+        named = dict(zip(LEVELS, names, strict=True))
+        self.has_messages = "message" in named[Choice]
+        self.has_parts = not _OWN_FIELDS[Delta].keys().isdisjoint(named[Delta])
+        self.has_moderation = "moderation" in named[Chunk]
         self.in_usage = any(self.raw_usage)
-        self.below_choices = any(self.raw[1:])
+        self.raw_below_choices = any(self.raw[1:])
+        self.below_choices = self.raw_below_choices or self.has_messages or self.has_parts
         self.in_choices = self.in_usage or self.below_choices
 
 
-def _slots(names: tuple[str, ...]) -> tuple[str, ...]:
-    return tuple(f"x{i}" for i in range(len(names)))
+def _slots(level: type[Struct], names: tuple[str, ...]) -> dict[str, str]:
+    """Give each name that is a vendor's a slot in the Struct of its level."""
+    own = _OWN_FIELDS.get(level, {})
+    return {f"x{i}": name for i, name in enumerate(names) if name not in own}
 
 
 def _extended(
@@ -145,13 +167,11 @@ def _extended(
     for name, below in _BELOW.get(level, {}).items():
         kind = types[below]
         fields.append((name, (list[kind] if name in _LISTS else kind) | None, None))  # type: ignore[valid-type]  # built at run time
-    # A default of its own for each, as Structs have it.
-    fields += [(slot, Raw, _NOTHING) for slot in _slots(names)]
-    rename = dict(zip(_slots(names), names, strict=True))
-    for name in _OWN_FIELDS.get(level, {}):
+    rename = _slots(level, names)
+    fields += [(slot, Raw, _NOTHING) for slot in rename]
+    for name, own in _OWN_FIELDS.get(level, {}).items():
         if name in names:
-            fields.append((name, None, None))
-            rename[name] = f" {name}"  # what stands there is read as the raw field of that name
+            fields.append((name, own, _NOTHING if own is Raw else None))
     return defstruct(
         level.__name__,
         fields,
@@ -208,7 +228,7 @@ def _collect(
                 _collect(found, level, item)
     elif isinstance(value, dict):
         found[level].update(dict.fromkeys(name for name in value if name not in _KNOWN[level]))
-        for name, kind in _OWN_FIELDS.get(level, {}).items():
+        for name, kind in _WIDENED.get(level, {}).items():
             if isinstance(value.get(name), kind):
                 found[level][name] = None
         for name, below in _BELOW.get(level, {}).items():

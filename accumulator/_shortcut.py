@@ -218,9 +218,11 @@ class Shortcut:
         self._texts.clear()
         if not template.keys:
             text = self._reducer.open_text(template.field, template.choice, template.call)
-            if template.has_tokens:
+            if template.read_tokens is not None:
                 self._tokens = self._reducer.open_tokens(template.choice)
-            self.ready = text is not None and template.has_tokens == bool(self._tokens)
+            self.ready = text is not None and (
+                template.read_tokens is None or self._tokens is not None
+            )
             if text is not None:
                 self._text = text
         else:
@@ -241,11 +243,11 @@ class Shortcut:
         rows, json = read
         place, tokens = template.text, self._tokens
         texts: list[str]
-        if tokens is None:
+        if tokens is None or template.read_tokens is None:
             texts = [row[place] for row in rows]
         else:
             texts = [row[place].delta.content for row in rows]
-            tokens.runs.append(UnreadTokens(json, template.decode_rows, place))
+            tokens.runs.append(UnreadTokens(json, template.read_tokens))
             tokens.count += sum([len(row[place].logprobs.content) for row in rows])
         if template.keys:
             if not self._add_by_key(template, rows, texts):

@@ -23,10 +23,11 @@ from ._reading import Report, UnitRows
 from ._records import Done, Part, Plan, Stats
 from ._rows import Rows
 
-__all__ = ["UNNUMBERED", "Bucket", "Keys", "spread"]
+__all__ = ["UNNUMBERED", "Bucket", "Buckets", "Keys", "spread"]
 
 _WAITING = 4 * 1024 * 1024  # bytes of chunks that wait to be written; more falls out of the cache
 _LEAST_PART = 32 * 1024
+_REMEMBERED = 100_000  # ids whose bucket is known
 _KEYS = 50_000  # of rows, that are given at once
 UNNUMBERED = (1 << 63) - 1  # stands for no number: such rows are behind those that have one
 
@@ -44,7 +45,7 @@ _encode_columns = msgspec.msgpack.Encoder().encode
 _decode_columns = msgspec.msgpack.Decoder(_Columns).decode
 
 
-class _Buckets(dict[str, int]):
+class Buckets(dict[str, int]):
     """The bucket of an id, whichever unit it is met in."""
 
     def __init__(self, count: int) -> None:
@@ -52,7 +53,7 @@ class _Buckets(dict[str, int]):
         self._count = count
 
     def __missing__(self, id: str) -> int:
-        if len(self) > 100_000:
+        if len(self) > _REMEMBERED:
             self.clear()
         bucket = self[id] = crc32(id.encode("utf-8", "surrogatepass")) % self._count
         return bucket
@@ -71,7 +72,7 @@ def spread(
 ) -> Done:
     """Write a unit's rows to a file. `memory` is what may be held, in bytes."""
     done = Done(Stats())
-    buckets = _Buckets(plan.buckets)
+    buckets = Buckets(plan.buckets)
     most = min(max(_WAITING, plan.buckets * _LEAST_PART), memory // 8)
     ids: list[str] = []
     seqs = array("q")
@@ -99,7 +100,7 @@ def _write_parts(
     ids: list[str],
     seqs: array[int],
     chunks: list[bytes],
-    buckets: _Buckets,
+    buckets: Buckets,
     out: IO[bytes],
 ) -> Iterator[Part]:
     places: dict[int, list[int]] = {}

@@ -32,8 +32,6 @@ __all__ = [
     "Turns",
     "decode_strings",
     "kind_of_tokens",
-    "roles_of",
-    "rows_decoder",
     "turns_of",
 ]
 
@@ -65,7 +63,7 @@ class Gap(Struct):
     end: int
     role: str  # "text", "choice", "call", "padding", "tokens", "vendor" or one of COUNTS
     probe: bytes = b""  # what to try a template with, if not what all of the role are tried with
-    kind: type | None = None  # what is read there, if that is not told by the role
+    kind: type = ContentWithTokens  # of tokens, and of all that is constant between
 
 
 class Template:
@@ -81,16 +79,15 @@ class Template:
         "call",
         "choice",
         "counts",
-        "decode_rows",
         "end",
         "field",
         "gap",
         "has_bare_gaps",
-        "has_tokens",
         "head",
         "keys",
         "line_end",
         "name",
+        "read_tokens",
         "roles",
         "size",
         "string",
@@ -113,8 +110,9 @@ class Template:
         roles = self.roles = tuple([gap.role for gap in gaps])
         self.width = len(gaps)
         places = {role: place for place, role in enumerate(_columns(roles))}
-        self.has_tokens = "tokens" in roles  # with its text
-        self.text = places["tokens" if self.has_tokens else "text"]
+        # Where it is, by itself or with its tokens; and what reads these out of rows.
+        self.text = places["tokens" if "tokens" in roles else "text"]
+        self.read_tokens = _tokens_decoder(roles) if "tokens" in roles else None
         self.vendor = places.get("vendor")
         self.name = name  # of the vendor's field
         self.counts = [(role, places[role]) for role in COUNTS if role in roles]
@@ -144,9 +142,8 @@ class Template:
         opening, close = around[0][0], around[-1][1]
         self._opening, self._close = b"[[" + opening, close + b"]]"
         self._row_end = close + b"],\n[" + opening
-        self.decode_rows = rows_decoder(roles)
-        kinds = [gap.kind for gap in gaps if gap.kind is not None]
-        self._decode = _row_decoder(roles, kinds[0]) if kinds else self.decode_rows
+        kind = next((gap.kind for gap in gaps if gap.role == "tokens"), ContentWithTokens)
+        self._decode = _row_decoder(roles, kind)
 
     def address(self, key: object) -> tuple[int, int | None]:
         """Give the indices of choice and call that a key stands for."""
@@ -230,7 +227,9 @@ class Template:
     def is_usable(self) -> bool:
         """Whether events that fit can be read without taking one gap for another."""
         joints = [joint for joint, _ in self._joints]
-        return len(set(joints)) == len(joints) and not (self.has_tokens and self.vendor is not None)
+        return len(set(joints)) == len(joints) and not (
+            self.read_tokens is not None and self.vendor is not None
+        )
 
 
 class Turns:
@@ -304,17 +303,6 @@ def _columns(roles: tuple[str, ...]) -> list[str | int]:
     return columns
 
 
-_decoders: dict[tuple[str, ...], Decode] = {}
-
-
-def rows_decoder(roles: tuple[str, ...]) -> Decode:
-    """Give the decoder of rows whose gaps have these roles."""
-    decode = _decoders.get(roles)
-    if decode is None:  # of two threads that made one, both take the first: `roles_of` knows it
-        decode = _decoders.setdefault(roles, _row_decoder(roles, ContentWithTokens))
-    return decode
-
-
 @lru_cache(_MOST_KINDS)
 def _row_decoder(roles: tuple[str, ...], tokens: type) -> Decode:
     types: dict[str | int, object] = {"text": str, "padding": str, "tokens": tokens}
@@ -328,9 +316,14 @@ def _row_decoder(roles: tuple[str, ...], tokens: type) -> Decode:
     return cast("Decode", decode)
 
 
-def roles_of(decode: Decode) -> tuple[str, ...]:
-    """Give the roles that a decoder was made for."""
-    return next(roles for roles, known in _decoders.copy().items() if known == decode)
+@lru_cache(_MOST_KINDS)
+def _tokens_decoder(roles: tuple[str, ...]) -> Callable[[bytes], list[TokenLogprob]]:
+    decode, place = _row_decoder(roles, ContentWithTokens), _columns(roles).index("tokens")
+
+    def read(text: bytes) -> list[TokenLogprob]:
+        return [token for row in decode(text) for token in row[place].logprobs.content]
+
+    return read
 
 
 # --- content with its logprobs ------------------------------------------------------------
@@ -363,9 +356,7 @@ def kind_of_tokens(text: bytes) -> type | None:
 def _kind(choice: Constants, delta: Constants, logprobs: Constants) -> type:
     content = _strict(("content", str), constants=delta)
     tokens = _strict(("content", list[TokenLogprob]), constants=logprobs)
-    kind = _strict(("delta", content), ("logprobs", tokens), constants=choice)
-    msgspec.json.Decoder(kind)  # before two threads meet it at once, see `_wire`
-    return kind
+    return _strict(("delta", content), ("logprobs", tokens), constants=choice)
 
 
 def _strict(*fields: tuple[str, object], constants: Constants) -> type:

@@ -34,6 +34,7 @@ __all__ = [
     "TopLogprob",
     "UnreadTokens",
     "Usage",
+    "decode_tokens",
     "decode_typed",
     "decode_untyped",
     "exceeds_depth",
@@ -78,18 +79,17 @@ class ContentWithTokens(Struct, gc=False):
     logprobs: _Tokens
 
 
-class UnreadTokens(Struct, gc=False):
-    """Token logprobs as JSON rows that were found valid; read again only when someone looks."""
+decode_tokens = msgspec.json.Decoder(list[TokenLogprob]).decode
 
-    rows: bytes
-    decode: Callable[[bytes], list[tuple[object, ...]]]
-    place: int  # of the tokens in a row
+
+class UnreadTokens(Struct, omit_defaults=True, gc=False):
+    """Token logprobs as JSON that was found valid; read again only when someone looks."""
+
+    text: bytes
+    decode: Callable[[bytes], list[TokenLogprob]] = decode_tokens
 
     def read(self) -> list[TokenLogprob]:
-        found: list[TokenLogprob] = []
-        for row in self.decode(self.rows):
-            found += cast("ContentWithTokens", row[self.place]).logprobs.content
-        return found
+        return self.decode(self.text)
 
 
 class Logprobs(Struct, forbid_unknown_fields=True):

@@ -78,6 +78,22 @@ def with_vendor(chunk: str, value: object, *, first: bool = False) -> str:
     return f'{chunk[:-1]},"x_vendor":{text}}}'
 
 
+def with_message(chunk: str, message: str) -> str:
+    return chunk.replace('"delta":', f'"message":{message},"delta":')
+
+
+# Of a delta, as Mistral and others send it.
+CONTENTS = [
+    '[{"type":"thinking","thinking":[{"type":"text","text":"t"}]}]',
+    '[{"type":"text","text":"u"},{"type":"text","text":"v"}]',
+    '"w"',
+    '["x",{"type":"image_url","image_url":"y"},7,null]',
+    "[]",
+    "null",
+    "[" * 40 + "]" * 40,
+]
+
+
 # Streams that a template fits, of every kind, so that the shortcut is really taken.
 REGULAR: dict[str, list[str]] = {
     "text": [text_chunk(f"word{i} ") for i in range(60)],
@@ -200,6 +216,27 @@ IRREGULAR: dict[str, list[str]] = {
     ],
     "reasoning that starts": [
         with_usage(text_chunk("u"), i, i + 9, reasoning=max(0, i - 30)) for i in range(1, 61)
+    ],
+    "content in parts and in strings": [
+        text_chunk("p").replace('"p"', CONTENTS[i % len(CONTENTS)] if i > 5 else '"p"')
+        for i in range(60)
+    ],
+    "annotations": [
+        text_chunk("a").replace('"a"', f'"a","annotations":{["null", "[]", f"[{i}]"][i % 3]}')
+        for i in range(60)
+    ],
+    "a message beside the delta": [
+        with_message(text_chunk("m"), '{"content":"%s"}' % ("m" * i)) for i in range(60)
+    ],
+    "a message that is null": [with_message(text_chunk(f"m{i}"), "null") for i in range(60)],
+    "a message in place of the delta": [
+        with_message(text_chunk("m"), '{"content":"x"}').replace(
+            '"delta":' if i % 20 == 19 else "none", '"x_delta":'
+        )
+        for i in range(60)
+    ],
+    "an error that is null": [
+        with_vendor(text_chunk("e"), "null").replace("x_vendor", "error") for _ in range(60)
     ],
 }
 STREAMS = REGULAR | IRREGULAR

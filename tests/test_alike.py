@@ -138,6 +138,17 @@ def test_any_lines_come_to_what_a_decode_makes_of_them(
     check(lines, path)
 
 
+@pytest.mark.parametrize("first", [0, 7, 95, 16_000, 10**6 - 50])
+def test_rows_are_alike_whatever_their_numbers(first: int, tmp_path: Path) -> None:
+    lines = [a_line("a", seq, text) for seq, text in enumerate(words(600), first)]
+    assert check(lines, tmp_path / "log") > 590
+
+
+def test_lines_that_differ_in_their_ids_are_not_alike(tmp_path: Path) -> None:
+    lines = [a_line(f"a{place}", None, "x", ',"k":"value"', order="ci") for place in range(40)]
+    assert check(lines, tmp_path / "log") == 0
+
+
 def test_a_line_end_is_in_no_string() -> None:
     """What the proof rests on: the decoder takes no control character within a string."""
     with pytest.raises(msgspec.DecodeError):

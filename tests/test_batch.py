@@ -10,7 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from accumulator import Accumulator, AccumulatorError, LimitExceededError, Limits
-from accumulator._bulk import BulkStream
+from accumulator._alike import tell_alike
+from accumulator._bulk import BulkStream, chunk_text
 from accumulator.batch import StreamResult, UnsortedRowsError, reduce_sorted
 from accumulator.errors import CheckpointError
 from accumulator.rules import DEFAULT_RULES
@@ -64,6 +65,7 @@ LONG: list[object] = [
     *[json.dumps({"id": "c", "model": "m", **a_chunk(f"t{i} ")}).encode() for i in range(300)],
     json.dumps({"id": "c", "model": "m", **a_chunk("", finish="stop")}).encode(),
 ]
+ODD_CHOICES: Json = {"choices": [{"index": i, "delta": {}} for i in range(5)]}
 ODD: list[object] = [
     b"null",
     b"[DONE]",
@@ -76,7 +78,7 @@ ODD: list[object] = [
     json.dumps(a_chunk("\ude00")),
     a_chunk("of a mapping"),
     json.dumps(a_chunk("x", finish="stop")).encode(),
-    json.dumps({"choices": [{"index": i, "delta": {}} for i in range(5)]}).encode(),
+    json.dumps(ODD_CHOICES).encode(),
 ]
 
 
@@ -118,6 +120,139 @@ def test_a_stream_goes_on_from_its_checkpoint(
     for chunk in chunks[cut:]:
         stream.feed(chunk)
     assert stream.finish() == plainly(chunks, limits)
+
+
+def chunks_of(fields: str, count: int = 60) -> list[bytes]:
+    """Give chunks that differ in one text, or in `N` as well."""
+    texts = (f"t{place} " for place in range(count))
+    return [
+        fields.replace("TEXT", text).replace("N", str(place)).encode()
+        for place, text in enumerate(texts)
+    ]
+
+
+CONTENT = '{"id":"c","choices":[{"index":0,"delta":{"content":"TEXT"}}]}'
+CALL = '{"index":0,"function":{"arguments":"TEXT"}}'
+OPENING = b'{"choices":[{"delta":{"tool_calls":[{"index":0,"id":"x","function":{"name":"f"}}]}}]}'
+FINISH = b'{"choices":[{"index":0,"delta":{},"finish_reason":"stop"}]}'
+IN_BULK: dict[str, list[bytes]] = {
+    "content": [*chunks_of(CONTENT), FINISH],
+    "few": chunks_of(CONTENT, 8),
+    "two": chunks_of(CONTENT, 2),
+    "content, then reasoning": chunks_of(CONTENT)
+    + chunks_of(CONTENT.replace("content", "reasoning")),
+    "two choices": chunks_of(CONTENT) + chunks_of(CONTENT.replace('"index":0', '"index":1')),
+    "choices in turn": [
+        each
+        for pair in zip(
+            chunks_of(CONTENT), chunks_of(CONTENT.replace('"index":0', '"index":1')), strict=True
+        )
+        for each in pair
+    ],
+    "a call": [OPENING, *chunks_of('{"choices":[{"delta":{"tool_calls":[' + CALL + "]}}]}")],
+    "a call never opened": chunks_of('{"choices":[{"delta":{"tool_calls":[' + CALL + "]}}]}"),
+    "a vendor's field": chunks_of(CONTENT[:-1] + ',"vendor":"v"}'),
+    "a vendor's text": chunks_of('{"id":"c","vendor":"TEXT","choices":[]}'),
+    "a vendor's number": chunks_of(CONTENT[:-1] + ',"vendor":N}'),
+    "usage in each": chunks_of(CONTENT[:-1] + ',"usage":{"completion_tokens":N}}'),
+    "the same text": chunks_of(CONTENT.replace("TEXT", "x")),
+    "logprobs": chunks_of(
+        '{"choices":[{"delta":{"content":"x"},"logprobs":{"content":[{"token":"TEXT"}]}}]}'
+    ),
+    "behind the finish reason": [FINISH, *chunks_of(CONTENT)],
+    "behind the end": [*chunks_of(CONTENT, 30), b"[DONE]", *chunks_of(CONTENT)],
+    "behind an error": [b'{"error":{"message":"overloaded"}}', *chunks_of(CONTENT)],
+    "an odd one between": [
+        *chunks_of(CONTENT),
+        CONTENT.replace("TEXT", "\\ud83d").encode(),
+        *chunks_of(CONTENT),
+    ],
+    "halves of a pair": [
+        *chunks_of(CONTENT),
+        *(CONTENT.replace("TEXT", half).encode() for half in ("\\ud83d", "\\ude00")),
+        *chunks_of(CONTENT),
+    ],
+    "a text with what stands between texts": chunks_of(CONTENT.replace("TEXT", "TEXT\x7f")),
+    "escapes": chunks_of(CONTENT.replace("TEXT", '\\"TEXT\\n\\u00e9é')),
+    "broken UTF-8": [each.replace(b" ", b"\xff") for each in chunks_of(CONTENT)],
+    "no JSON": [each[:-1] for each in chunks_of(CONTENT)],
+    "spaced over lines": [each.replace(b",", b",\n") for each in chunks_of(CONTENT)],
+    "strings of JSON": [json.dumps(each.decode()).encode() for each in chunks_of(CONTENT)],
+    "half a string of JSON": [b'"abc'],
+}
+
+
+@pytest.mark.parametrize("limits", [Limits(), Limits(event_bytes=300)])
+@pytest.mark.parametrize("name", IN_BULK)
+def test_chunks_in_bulk_come_to_what_one_accumulator_makes_of_them(
+    name: str, limits: Limits
+) -> None:
+    chunks = IN_BULK[name]
+    stream = BulkStream(DEFAULT_RULES, limits)
+    stream.feed_texts(chunks)
+    expected = plainly([chunk_text(chunk) for chunk in chunks], limits)
+    assert stream.finish() == expected
+    # Nor does it matter how many come at once.
+    stream = BulkStream(DEFAULT_RULES, limits)
+    for start in range(0, len(chunks), 25):
+        stream.feed_texts(chunks[start : start + 25])
+    assert stream.finish() == expected
+
+
+def test_chunks_in_bulk_past_total_bytes_are_read_no_further() -> None:
+    limits = Limits(total_bytes=2000)
+    stream = BulkStream(DEFAULT_RULES, limits)
+    for start in range(0, 60, 20):
+        stream.feed_texts(IN_BULK["content"][start : start + 20])
+    result, plain = stream.finish(), plainly([*IN_BULK["content"]], limits)
+    assert (result.status, result.limit) == (plain.status, plain.limit)
+    # What frames them counts as well, in bulk.
+    assert str(text_of(plain)).startswith(str(text_of(result)))
+    assert len(str(text_of(result))) > 60
+
+
+@given(
+    st.lists(
+        st.sampled_from([name for name in IN_BULK if name != "spaced over lines"]), max_size=4
+    ),
+    st.integers(0, 3),
+)
+def test_whatever_comes_behind_whatever(names: list[str], most: int) -> None:
+    chunks = [chunk for name in names for chunk in IN_BULK[name][: (3, 20, 40, None)[most]]]
+    stream = BulkStream(DEFAULT_RULES, Limits())
+    stream.feed_texts(chunks)
+    assert stream.finish() == plainly([chunk_text(chunk) for chunk in chunks], Limits())
+
+
+@pytest.mark.parametrize("end", [b"[DONE]", b'{"error":{"message":"overloaded"}}'])
+def test_a_stream_tells_that_nothing_more_will_be_read(end: bytes) -> None:
+    stream = BulkStream(DEFAULT_RULES, Limits())
+    for chunk in chunks_of(CONTENT, 3):
+        stream.feed(chunk)
+    assert not stream.has_ended
+    stream.feed(end)
+    assert stream.has_ended
+
+
+def test_a_body_past_a_limit_is_read_no_further() -> None:
+    stream = BulkStream(DEFAULT_RULES, Limits(total_bytes=1000))
+    body = b"".join(b"data: %b\n\n" % chunk for chunk in chunks_of(CONTENT, 40))
+    for start in range(0, len(body), 600):
+        stream.feed_body(body[start : start + 600])
+    assert stream.has_ended
+    result = stream.finish()
+    assert result.limit == "total_bytes"
+    assert str(text_of(result)).startswith("t0 t1 ")
+
+
+def test_alike_chunks_past_a_limit_are_not_read() -> None:
+    stream = BulkStream(DEFAULT_RULES, Limits(choices=1))
+    stream.feed_texts([json.dumps(ODD_CHOICES).encode()])
+    rows = tell_alike(chunks_of(CONTENT))
+    assert rows is not None
+    stream.feed_alike(rows)
+    result = stream.finish()
+    assert (result.limit, result.completion.choices) == ("choices", ())
 
 
 def test_what_is_no_checkpoint_is_said_to_be_none() -> None:

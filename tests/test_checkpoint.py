@@ -52,7 +52,7 @@ KNOWN = {
     },
     BodyIntake: {
         *BodyFields.__struct_fields__,
-        *("queue", "parser", "_may_shortcut", "_most_pending", "shortcut"),
+        *("queue", "parser", "_may_shortcut", "_most_pending", "learn_after", "shortcut"),
     },
     Intake: {"size", "reducer", "log", "rules", "_limits", "most_bytes", "decoder"},
     ProblemLog: {*LogFields.__struct_fields__, "problems", "met", "run", "tell", "strict"},

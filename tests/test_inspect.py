@@ -27,3 +27,93 @@ def test_what_a_server_wrote_is_shown_and_commands_no_terminal(
     assert not {"\x1b", "\x07"} & set(shown)
     assert "<svg" in svg.read_text(encoding="utf-8")
     assert "@font-face" not in svg.read_text(encoding="utf-8")
+
+
+def shown_of(data: bytes, path: Path, capfd: pytest.CaptureFixture[str], *options: str) -> str:
+    path.write_bytes(data)
+    assert cli.main(["inspect", str(path), *options]) == 0
+    return capfd.readouterr().out
+
+
+def a_chunk(delta: object, **fields: object) -> dict[str, object]:
+    return {"choices": [{"index": 0, "delta": delta}], **fields}
+
+
+CALL = {"index": 0, "id": "call_1", "function": {"name": "f", "arguments": '{"x": 1}'}}
+CUSTOM = {"index": 0, "id": "call_2", "type": "custom", "custom": {"name": "g", "input": "in"}}
+SHOWN: dict[str, tuple[dict[str, object], list[str]]] = {
+    "an id, a model": (a_chunk({}, id="c-1", model="m-1", created=7), ["c-1", "m-1", "7"]),
+    "reasoning": (a_chunk({"reasoning": "think"}), ["reasoning: think"]),
+    "content in parts": (a_chunk({"content": [{"type": "text", "text": "x"}]}), ["content: ("]),
+    "a call": (a_chunk({"tool_calls": [CALL]}), ["tool calls", "call_1", '{"x": 1}']),
+    "a custom call": (a_chunk({"tool_calls": [CUSTOM]}), ["tool calls", "call_2", "in"]),
+    "usage": (a_chunk({}, usage={"prompt_tokens": 3}), ["usage", "prompt_tokens"]),
+    "a problem": (a_chunk({"content": 7}), ["problems", "invalid_field"]),
+    "a long text": (a_chunk({"content": "x" * 2000}), ["(2,000 characters)"]),
+}
+
+
+@pytest.mark.parametrize("form", ["SSE", "rows", "strings", "bare"])
+@pytest.mark.parametrize("name", SHOWN)
+def test_what_a_stream_has_is_shown_whatever_its_form(
+    name: str, form: str, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    chunk, parts = SHOWN[name]
+    text = json.dumps(chunk)
+    data = {
+        "SSE": f"data: {text}\n\n",
+        "rows": json.dumps({"id": "a", "chunk": chunk}) + "\n",
+        "strings": json.dumps({"id": "a", "chunk": text}) + "\n",
+        "bare": f"{text}\n",
+    }[form]
+    shown = shown_of(data.encode(), tmp_path / "log", capfd)
+    assert [part for part in parts if part not in shown] == []
+
+
+def test_lines_that_are_no_rows_are_a_problem_of_the_stream(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    lines = [json.dumps({"chunk": a_chunk({"content": "x"})}), '{"chunk": "{no JSON"}', "{no JSON"]
+    shown = shown_of("\n".join(lines).encode(), tmp_path / "log", capfd)
+    assert shown.count("malformed_json") == 2
+
+
+@pytest.mark.parametrize(
+    "times",
+    [[0, 0.5, 2], ["2026-01-01T00:00:00Z", "2026-01-01T00:00:00.5+00:00", "2026-01-01T00:00:02Z"]],
+)
+def test_times_are_seconds_or_iso_8601(
+    times: list[object], tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    rows = [{"at": time, "chunk": a_chunk({"content": "x"})} for time in times]
+    data = "".join(json.dumps(row) + "\n" for row in rows).encode()
+    shown = shown_of(data, tmp_path / "log", capfd, "--time", "at")
+    assert "3 chunks in 2.000 s" in shown
+    assert "longest pause 1.500 s" in shown
+
+
+@pytest.mark.parametrize("times", [[], [1], [1, "never"], [1, None]])
+def test_without_two_times_there_is_no_picture(
+    times: list[object], tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    rows = [{"time": time, "chunk": a_chunk({"content": "x"})} for time in [*times, None]]
+    data = "".join(json.dumps(row) + "\n" for row in rows).encode()
+    assert "chunks over time" not in shown_of(data, tmp_path / "log", capfd)
+
+
+def test_a_stream_past_a_limit_says_which(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "120")
+    data = json.dumps(a_chunk({"content": "x" * 17_000_000})).encode()
+    assert "limit event_bytes" in shown_of(b"data: %b\n\n" % data, tmp_path / "log", capfd)
+
+
+def test_what_cannot_be_read_or_written_is_said_to_be_so(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    assert cli.main(["inspect", str(tmp_path / "none")]) == 5
+    assert capfd.readouterr().err.endswith("none: No such file or directory\n")
+    (tmp_path / "log").write_bytes(b"data: [DONE]\n\n")
+    assert cli.main(["inspect", str(tmp_path / "log"), "--svg", str(tmp_path)]) == 1
+    assert "accumulator inspect: [Errno 21] Is a directory" in capfd.readouterr().err

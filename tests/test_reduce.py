@@ -10,10 +10,12 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import cast
 
 import pytest
 
 from accumulator import cli
+from accumulator._spreading import Buckets
 from accumulator.batch import reduce_sorted
 
 pa = pytest.importorskip("pyarrow", reason="the extra 'logs' is not installed")
@@ -366,3 +368,200 @@ def test_on_a_terminal_there_is_a_bar_and_on_a_pipe_are_lines(tmp_path: Path) ->
     # The first and the last stream of a unit are no part of its count.
     assert b"reading" in shown
     assert b"58 streams" in shown
+
+
+# --- what stands in the way -----------------------------------------------------------------
+
+
+def reduced(path: Path, out: Path, *options: str) -> list[Json]:
+    """Reduce in order or not; give the output's rows."""
+    assert cli.main(["reduce", str(path), "-o", str(out), *options]) in (0, 5)
+    return [json.loads(line) for line in out.read_bytes().splitlines()]
+
+
+def test_a_row_of_the_output_has_problems_repeats_and_limit(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    log = tmp_path / "log.jsonl"
+    large = json.dumps({"id": "large", "chunk": {"choices": [], "x": "x" * 17_000_000}})
+    log.write_text(
+        large + '\n{"id":"odd","chunk":{"choices":7}}\n{"id":"odd","chunk":"{\\"choices\\":[]}"}\n'
+    )
+    rows = {row["id"]: row for row in reduced(log, tmp_path / "out.jsonl")}
+    assert (rows["large"]["limit"], rows["odd"]["limit"]) == ("event_bytes", None)
+    (problem,) = cast("list[Json]", rows["odd"]["problems"])
+    assert (problem["kind"], problem["event"]) == ("invalid_chunk", 1)
+    assert None not in problem.values()
+    said = capfd.readouterr().err
+    assert "problems: 1 invalid_chunk\n" in said
+    assert "limits passed: 1 event_bytes\n" in said
+
+
+@pytest.mark.parametrize("order", [list, reversed])
+def test_rows_without_a_number_are_behind_those_with_one(
+    order: Callable[[list[bytes]], list[bytes]], tmp_path: Path
+) -> None:
+    def line(seq: object, text: str) -> bytes:
+        chunk = {"choices": [{"index": 0, "delta": {"content": text}}]}
+        return json.dumps({"id": "a", "seq": seq, "chunk": chunk}).encode() + b"\n"
+
+    numbered = [line(seq, str(seq)) for seq in range(3)]
+    others = [line(None, text) for text in "xy"]
+    log = tmp_path / "log.jsonl"
+    # The second is that of a stream that comes again: all is sorted.
+    again = json.dumps({"id": "b", "chunk": {}}).encode() + b"\n"
+    log.write_bytes(b"".join([again, *order(numbered), *others, again, line(None, "z")]))
+    (row,) = [each for each in reduced(log, tmp_path / "out.jsonl") if each["id"] == "a"]
+    assert '"content":"012xyz"' in json.dumps(row["completion"], separators=(",", ":"))
+
+
+@pytest.mark.parametrize("numbers", ["repeat", "fall"])
+def test_lines_that_are_alike_may_start_with_a_repeat_or_fall(numbers: str, tmp_path: Path) -> None:
+    rows = a_stream("a", 60)
+    cut = rows[30:] if numbers == "fall" else rows[39:]
+    rows = [*rows[:40], *cut]
+    log = write(tmp_path / "log.jsonl", rows)
+    out = tmp_path / "out.jsonl"
+    assert cli.main(["reduce", str(log), "-o", str(out)]) == 0
+    assert read(out) == expected(rows)
+
+
+@pytest.mark.parametrize("size", [200, 600_000_000])  # of an id: only one is remembered then
+@pytest.mark.parametrize("places", [(0, 900), (0, 300), (300, 1000), (1200, 1300)])
+def test_a_stream_that_comes_again_anywhere_is_found(
+    places: tuple[int, int], size: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rows = [row for i in range(60) for row in a_stream(f"s{i:02}", 20)]
+    moved = rows[places[0] : places[0] + 1]
+    del rows[places[0] : places[0] + 1]
+    rows[places[1] : places[1]] = moved
+    monkeypatch.setattr("accumulator._inputs._UNIT", 40_000)
+    monkeypatch.setattr("accumulator._run._ID", size)
+    log, out = write(tmp_path / "log.jsonl", rows), tmp_path / "out.jsonl"
+    assert cli.main(["reduce", str(log), "-o", str(out)]) == 0
+    assert read(out) == expected(rows)
+
+
+def test_one_stream_may_have_numbers_and_the_next_none(tmp_path: Path) -> None:
+    log, out = tmp_path / "log.jsonl", tmp_path / "out.jsonl"
+    rows = [*a_stream("a", 3), *a_stream("b", 3)]
+    lines = lines_of(rows).splitlines(keepends=True)
+    lines[5:] = [line.replace(b'"seq"', b'"none"') for line in lines[5:]]
+    log.write_bytes(b"".join(lines))
+    assert cli.main(["reduce", str(log), "-o", str(out)]) == 0
+    assert read(out) == expected(rows)
+
+
+def test_the_bucket_of_an_id_is_the_same_when_it_was_forgotten(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("accumulator._spreading._REMEMBERED", 3)
+    buckets = Buckets(7)
+    found = [buckets[id] for id in "abcdefghij"]
+    assert [buckets[id] for id in "abcdefghij"] == found
+    assert len(buckets) <= 4
+
+
+def test_an_sse_dump_beside_shuffled_rows_is_its_own_stream(tmp_path: Path) -> None:
+    folder, out = tmp_path / "log", tmp_path / "out.jsonl"
+    folder.mkdir()
+    write(folder / "log.jsonl", shuffled(ROWS))
+    body = b'data: {"choices":[]}\n\ndata: [DONE]\n\n'
+    (folder / "a.sse").write_bytes(body)
+    (folder / "b.sse.gz").write_bytes(gzip.compress(body * 1000)[:-9])
+    assert cli.main(["reduce", str(folder), "-o", str(out)]) == 5
+    found = read(out)
+    assert found.keys() == expected(ROWS).keys() | {"a.sse", "b.sse.gz"}
+
+
+def test_bad_rows_beyond_twenty_are_counted(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    log = tmp_path / "log.jsonl"
+    log.write_text("{x\n" * 25)
+    assert reduced(log, tmp_path / "out.jsonl") == []
+    said = capfd.readouterr().err
+    assert said.count("bad row: ") == 20
+    assert "\n5 more bad rows\n" in said
+
+
+WRONG = [
+    ("--workers", "0", "at least 1"),
+    ("--workers", "x", "invalid"),
+    ("--memory", "1Q", "a size is a number with K, M, G or T"),
+]
+
+
+@pytest.mark.parametrize(("option", "value", "why"), WRONG)
+def test_a_wrong_option_is_said_to_be_wrong(
+    option: str, value: str, why: str, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as raised:
+        cli.main(["reduce", str(tmp_path), "-o", "out", option, value])
+    assert raised.value.code == 2
+    assert why in capfd.readouterr().err
+
+
+def test_what_was_begun_with_other_options_is_not_resumed(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    log, out = write(tmp_path / "log.jsonl", ROWS[:10]), tmp_path / "out.jsonl"
+    parts = tmp_path / "out.jsonl.parts"
+    parts.mkdir()
+    (parts / "plan.json").write_bytes(b"{}")
+    assert cli.main(["reduce", str(log), "-o", str(out), "--resume"]) == 2
+    assert "is of a run with other files or options" in capfd.readouterr().err
+
+
+def test_an_output_that_cannot_be_written_is_said_to_be_so(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    log, out = write(tmp_path / "log.jsonl", ROWS[:10]), tmp_path / "out.jsonl"
+    out.mkdir()
+    assert cli.main(["reduce", str(log), "-o", str(out)]) == 1
+    assert "accumulator reduce: [Errno 21] Is a directory" in capfd.readouterr().err
+
+
+def test_sorting_without_duckdb_names_the_extra_and_keeps_what_was_read(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    log, out = write(tmp_path / "log.jsonl", shuffled(ROWS)), tmp_path / "out.jsonl"
+    monkeypatch.setitem(sys.modules, "duckdb", None)
+    assert cli.main(["reduce", str(log), "-o", str(out)]) == 1
+    assert "this needs duckdb: pip install 'chunk-accumulator[logs]'" in capfd.readouterr().err
+    monkeypatch.undo()
+    assert cli.main(["reduce", str(log), "-o", str(out), "--resume"]) == 0
+    assert read(out) == expected(shuffled(ROWS))
+
+
+def test_so_many_rows_that_their_keys_do_not_fit_are_said_to_be_so(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    log, out = write(tmp_path / "log.jsonl", shuffled(ROWS)), tmp_path / "out.jsonl"
+    monkeypatch.setattr("accumulator._run._OVER", 5000.0)
+    assert cli.main(["reduce", str(log), "-o", str(out)]) == 1
+    assert "so many rows need a larger --memory" in capfd.readouterr().err
+
+
+@pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="only Linux tells it so")
+def test_a_run_whose_worker_is_killed_ends_and_is_resumed(tmp_path: Path) -> None:
+    folder, out = tmp_path / "log", tmp_path / "out.jsonl"
+    folder.mkdir()
+    for part in range(8):
+        write(folder / f"{part}.jsonl", ROWS * 10)
+    command = [*COMMAND, str(folder), "-o", str(out), "--workers", "2"]
+    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+    children = Path(f"/proc/{process.pid}/task/{process.pid}/children")
+    killed = False
+    while process.poll() is None and not killed:
+        for child in children.read_text().split():
+            if b"spawn_main" in Path(f"/proc/{child}/cmdline").read_bytes():
+                os.kill(int(child), signal.SIGKILL)
+                killed = True
+                break
+    _, told = process.communicate()
+    assert (process.returncode, killed) == (1, True)
+    assert told.splitlines()[-1] == ("accumulator reduce: a worker process ended before its work")
+    assert not out.exists()
+    assert subprocess.run([*command, "--resume"], check=False, capture_output=True).returncode == 0
+    assert read(out) == expected(ROWS * 80)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 from collections.abc import Iterable
 from pathlib import Path
@@ -9,6 +10,7 @@ from pathlib import Path
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from judged import assert_as_judged
 from regular import ODD, REGULAR, STREAMS, event, text_chunk, token_chunk, with_usage
 from strategies import TEXTS, cut
 
@@ -47,6 +49,30 @@ def test_regular_streams_come_out_the_same(name: str, size: int) -> None:
     assert outcome(pieces(body, size)) == outcome([body], shortcut=False)
     body = body.replace(b"\n", b"\r\n")
     assert outcome(pieces(body, size)) == outcome([body], shortcut=False)
+
+
+@pytest.mark.parametrize("name", STREAMS)
+def test_shapes_that_were_learnt_come_out_as_the_second_reducer_has_it(name: str) -> None:
+    body = body_of(STREAMS[name])
+    for _ in range(2):
+        acc = Accumulator(shortcut=False)
+        for data in pieces(body, 1500):
+            acc.feed_sse(data)
+        acc.close()
+        assert_as_judged(acc, body)
+
+
+@pytest.mark.parametrize("name", STREAMS)
+def test_a_stream_is_freed_without_the_garbage_collector(name: str) -> None:
+    reads = [*pieces(body_of(STREAMS[name]), 1500), *ODD, b"data: [1]\n\n"]
+    outcome(reads, shortcut=False)  # making the Structs of a shape leaves cycles
+    gc.collect()
+    gc.disable()
+    try:
+        outcome(reads, shortcut=False)
+        assert gc.collect() == 0
+    finally:
+        gc.enable()
 
 
 @pytest.mark.parametrize("name", REGULAR)

@@ -134,8 +134,6 @@ class ChunkDecoder:
 
     def learn(self, value: Mapping[str, object]) -> None:
         """Look for Structs that know the fields of a chunk that was refused."""
-        if self._typed is None:
-            return
         steps = self._schema.steps
         names = unknown_names(value, self._schema.names)
         schema = None if names is None else find_schema(names)

@@ -19,6 +19,8 @@ from ._wire import (
     Chunk,
     CompletionTokensDetails,
     Delta,
+    FunctionFragment,
+    Logprobs,
     TokenLogprob,
     ToolCallFragment,
     Usage,
@@ -201,28 +203,20 @@ def _count_place(usage: Usage, name: str) -> Usage | CompletionTokensDetails | N
     return usage.completion_tokens_details if name == "reasoning_tokens" else usage
 
 
-def _slot_of(chunk: Chunk, name: str) -> str | None:
-    """Find the attribute that a field of the wire is read into."""
-    names = dict(zip(chunk.__struct_encode_fields__, chunk.__struct_fields__, strict=True))
-    return names.get(name)
+def _slot_of(chunk: Chunk, name: str) -> str:
+    """Find the attribute that a vendor's field is read into."""
+    return chunk.__struct_fields__[chunk.__struct_encode_fields__.index(name)]
 
 
 def _value_gap(line: bytes, name: str, decode: Decode) -> Gap | None:
     """Find the raw value of a field that the API does not name, if it has a slot for it."""
-    try:
-        chunk = decode(line[6:])
-    except ValueError:
-        return None
-    slot = _slot_of(chunk, name)
-    raw = None if slot is None else getattr(chunk, slot)
-    if not isinstance(raw, msgspec.Raw):
-        return None
+    chunk = decode(line[6:])
     key = msgspec.json.encode(name) + b":"
     if line.count(key) != 1:
         return None
     start = line.index(key) + len(key)
     start += line[start : start + 1] == b" "
-    text = bytes(raw)
+    text = bytes(getattr(chunk, _slot_of(chunk, name)))
     return Gap(start, start + len(text), "vendor") if line.startswith(text, start) else None
 
 
@@ -245,27 +239,24 @@ def _is_sound(
         match gap.role:
             case "choice":
                 choice.index = 4001
-            case "vendor" if vendor is not None:
-                slot = _slot_of(expected, vendor)
-                if slot is not None:
-                    setattr(expected, slot, msgspec.Raw(_PROBES["vendor"]))
+            case "vendor":
+                slot = _slot_of(expected, cast("str", vendor))
+                setattr(expected, slot, msgspec.Raw(_PROBES["vendor"]))
             case name if name in COUNTS:
-                if expected.usage is None:
-                    return False
-                setattr(_count_place(expected.usage, name), name, int(_PROBES[name]))
-            case "tokens" if choice.logprobs is not None:
+                place = _count_place(cast("Usage", expected.usage), name)
+                setattr(place, name, int(_PROBES[name]))
+            case "tokens":
                 delta.content = "probe"
-                choice.logprobs.content = [TokenLogprob(token="probe")]
+                cast("Logprobs", choice.logprobs).content = [TokenLogprob(token="probe")]
             case "padding" if expected.obfuscation is not None:
                 expected.obfuscation = "probe"
             case "padding":
                 choice.obfuscation = "probe"
-            case "call" if delta.tool_calls:
-                delta.tool_calls[0].index = 4002
-            case "text" if field == "arguments" and delta.tool_calls:
-                function = delta.tool_calls[0].function
-                if function is not None:
-                    function.arguments = "probe"
-            case "text":
+            case "call":
+                cast("list[ToolCallFragment]", delta.tool_calls)[0].index = 4002
+            case _ if field == "arguments":
+                [fragment] = cast("list[ToolCallFragment]", delta.tool_calls)
+                cast("FunctionFragment", fragment.function).arguments = "probe"
+            case _:
                 setattr(delta, field, "probe")
     return read == expected

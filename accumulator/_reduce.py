@@ -151,9 +151,8 @@ class Reducer(FieldMerger):
 
     def set_last_call(self, choice: int, call: int) -> None:
         """Remember the call that the last fragment of a choice went to."""
-        calls = self.state.choices[choice].calls
-        if calls is not None:
-            calls.last = calls.by_index[call]
+        calls = cast("CallsState", self.state.choices[choice].calls)
+        calls.last = calls.by_index[call]
 
     def apply_usage(self, usage: wire.Usage) -> None:
         """Keep the larger of two counts, as for a chunk that brings a usage."""

@@ -272,10 +272,7 @@ class Shortcut:
             return False
         text = self._text
         if fragment.count("\x7f") >= len(cuts):  # theirs
-            texts = decode_strings(cuts)
-            if texts is None:
-                return False
-            text.extend(texts)
+            text.extend([_decode_string(b'"%b"' % cut) for cut in cuts])
         else:
             text.extend_utf8(fragment.encode().translate(None, b"\x7f"))
         return True

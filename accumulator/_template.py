@@ -356,7 +356,9 @@ def kind_of_tokens(text: bytes) -> type | None:
 def _kind(choice: Constants, delta: Constants, logprobs: Constants) -> type:
     content = _strict(("content", str), constants=delta)
     tokens = _strict(("content", list[TokenLogprob]), constants=logprobs)
-    return _strict(("delta", content), ("logprobs", tokens), constants=choice)
+    kind = _strict(("delta", content), ("logprobs", tokens), constants=choice)
+    msgspec.json.Decoder(kind)  # before two threads meet it at once, see `_wire`
+    return kind
 
 
 def _strict(*fields: tuple[str, object], constants: Constants) -> type:

@@ -214,6 +214,26 @@ IRREGULAR: dict[str, list[str]] = {
     "a vendor's field in itself": [
         with_vendor(text_chunk("v"), {"x_vendor": i}) for i in range(60)
     ],
+    "logprobs before their text": [
+        ENVELOPE
+        % (
+            f'{{"index":0,"logprobs":{{"content":[{{"token":"t{i}"}}]}},"delta":{{"content":"t{i}"}}}}',
+            "",
+        )
+        for i in range(60)
+    ],
+    "a vendor's list between a text and its logprobs": [
+        token_chunk(f"t{i}", -i / 8).replace('"logprobs"', '"x_list":[1],"logprobs"')
+        for i in range(60)
+    ],
+    "a name written with an escape, and that name elsewhere": [
+        with_vendor(
+            token_chunk(f"t{i}", -i / 8).replace('"content":"', '"conte\\u006et":"'),
+            {"content": "x"},
+            first=True,
+        )
+        for i in range(60)
+    ],
     "reasoning that starts": [
         with_usage(text_chunk("u"), i, i + 9, reasoning=max(0, i - 30)) for i in range(1, 61)
     ],
@@ -277,6 +297,7 @@ ODD: list[bytes] = [
     event(with_vendor(text_chunk("a"), '1,"usage":{"total_tokens":7}')),
     event(with_vendor(text_chunk("a"), '"\xff"').encode("latin-1")),
     event(with_vendor(text_chunk("a"), "\r1")),
+    event(with_vendor(text_chunk("a").replace('"a"', '"a","b"'), 5)),
     event(with_vendor(text_chunk("a"), " 1 ")),
     event(with_usage(text_chunk("a"), -5, 3)),
     event(with_usage(text_chunk("a"), 10**30, 3)),

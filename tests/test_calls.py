@@ -72,6 +72,22 @@ CASES: dict[str, tuple[list[Fragment], list[tuple[str | None, str | None, str | 
         [part(0, "", "f", "{"), part(0, "", "f", "}"), part(1, "", "g", "{}")],
         [(None, "f", "{}"), (None, "g", "{}")],
     ),
+    "an id that is empty goes on with the last, as none does": (
+        [part(None, None, "f", "{"), part(None, "", None, "}")],
+        [(None, "f", "{}")],
+    ),
+    "ids alone tell calls": (
+        [part(None, "a", None, "{}"), part(None, "b", None, "{}")],
+        [("a", None, "{}"), ("b", None, "{}")],
+    ),
+    "a new id and a name as soon as the arguments have become whole": (
+        [part(0, "a", "f", "{"), part(0, None, None, "}"), part(0, "b", "g", "{}")],
+        [("a", "f", "{}"), ("b", "g", "{}")],
+    ),
+    "a name that the call before the last at its index has": (
+        [part(0, "a", "f"), part(0, "b", "g", "{}"), part(1, "c", "h"), part(0, "d", "f", "{}")],
+        [("a", "f", None), ("b", "g", "{}"), ("d", "f", "{}"), ("c", "h", None)],
+    ),
     "an index that is null and no id goes on with the last": (
         [part(None, "a", "f", "{"), part(None, None, None, "}")],
         [("a", "f", "{}")],

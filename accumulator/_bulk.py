@@ -15,8 +15,8 @@ from attrs import field, frozen
 
 from ._accumulator import Accumulator
 from ._alike import BETWEEN, AlikeRows, tell_alike
-from ._reduce import Status
 from ._sse import EventParser
+from ._state import Status
 from .completion import ChatCompletion
 from .errors import LOSSY_KINDS, CheckpointError, LimitExceededError, Problem
 from .limits import Limits
@@ -99,25 +99,26 @@ class _Recorded(Accumulator):
         how many bytes they are, 0 if nothing was done.
         """
         head, tail = _OPENING + rows.head, rows.tail + _CLOSING
-        shortcut = self._shortcut
+        intake = self._intake
+        shortcut = intake.shortcut
         text = None if shortcut is None or not shortcut.ready else shortcut.text_of(head, tail)
         if text is None:
             return 0
         size = rows.count * (len(head) + len(tail)) + len(rows.joined)
         text.extend_utf8(rows.text)
-        self._intake.size += size
-        self._parser.taken += size
-        self._log.event += rows.count
+        intake.size += size
+        intake.parser.taken += size
+        intake.log.event += rows.count
         return size
 
     def learn_soon(self) -> None:
         """Learn from the next read how to take what is like its last event."""
-        self._learn_after = 0
+        self._intake.learn_after = 0
 
     def stop(self) -> None:
         """Close, and leave unread what stands behind the event that raised."""
-        self._queue = ()
-        self._parser = EventParser()
+        self._intake.queue = ()
+        self._intake.parser = EventParser()
         self.close()
 
 

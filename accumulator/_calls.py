@@ -99,18 +99,22 @@ def find_call(calls: CallsState, fragment: wire.ToolCallFragment) -> tuple[int |
 
 def count_new(calls: CallsState, fragments: Iterable[wire.ToolCallFragment]) -> int:
     """Count the calls that the fragments of one delta may open: never too few, and too many
-    only where several fragments of a call bring another id and a name each.
+    only where several of them bring an id.
     """
     count = 0
     opened: set[int | str | None] = set()
+    changed: set[int] = set()  # calls whose arguments may be whole after earlier fragments
     for fragment in fragments:
         id_, index = fragment.id or None, fragment.index
         starts = bool(id_ and _name_of(fragment))
-        if find_call(calls, fragment)[0] is not None:
-            count += starts and (id_ not in calls.by_id or index not in calls.by_index)
+        place, _ = find_call(calls, fragment)
+        if place is not None:
+            is_its_own = id_ in calls.by_id and index in calls.by_index
+            count += starts and not is_its_own and (place in changed or index in opened)
+            changed.add(place)
         elif starts or (id_ if index is None else index) not in opened:
             count += 1
-            opened |= {id_, index}
+            opened |= {id_, index, None}  # what has neither goes to the last
     return count
 
 
@@ -121,8 +125,10 @@ def _name_of(fragment: wire.ToolCallFragment) -> str:
 
 def _another_name(call: CallState, name: str) -> str | None:
     """Say so if a name comes after arguments and is not the one so far: perhaps another call's."""
+    if not name:
+        return None
     named = call.named
-    if name and named.text and named.name and not named.name.equals(name):
+    if named.text and named.name and not named.name.equals(name):
         return f"another name {brief(name)}, but no id that starts a new call"
     return None
 

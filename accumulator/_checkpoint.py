@@ -1,7 +1,7 @@
 """An accumulator's state as bytes, and back: what `checkpoint` writes and `restore` reads.
 
 The bytes are a header and msgpack. The classes of the state are written field by field as they
-stand in `_reduce`, so a new field there is saved as well; what is no Struct has its row below, and
+stand in `_state`, so a new field there is saved as well; what is no Struct has its row below, and
 the tests hold the rows against the classes. Three things are not saved. Rules, limits and the other
 keywords are the caller's, and given again; rules must be the same, because what was merged by
 others cannot be merged again. Templates and shapes only make a stream faster, and are learnt anew.
@@ -11,11 +11,10 @@ Nothing that is read here names a class or a function, so reading never runs wha
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
 from itertools import groupby
 from struct import Struct as Layout
 from struct import error as LayoutError
-from typing import Protocol, TypeVar, cast, get_origin
+from typing import TypeVar, cast
 from zlib import crc32
 
 import attrs
@@ -23,17 +22,14 @@ import msgspec
 from msgspec import Struct
 from msgspec.msgpack import Decoder, Encoder, Ext
 
-from . import _calls, _reduce, _wire
+from . import _calls, _state, _wire
+from ._body import BodyIntake
 from ._fields import IndexedList
-from ._intake import Intake
-from ._problems import ProblemLog
-from ._reduce import State
-from ._sse import Event, EventParser
-from ._template import roles_of, rows_decoder
+from ._sse import Event
+from ._state import State
 from ._text import Text
 from .errors import CheckpointError, Problem, ProblemKind
 from .partial import JsonScan
-from .rules import Rules
 
 __all__ = ["pack", "unpack"]
 
@@ -44,16 +40,9 @@ _TEXT, _INDEXED, _INTEGER, _PAIRS = range(1, 5)  # msgpack extension types
 _SMALLEST, _LARGEST = -(2**63), 2**64 - 1  # integers that msgpack has
 
 S = TypeVar("S", bound=Struct)
-Decode = Callable[[bytes], list[object]]
 Run = list[_wire.TokenLogprob] | _wire.UnreadTokens
 EventRow = tuple[bytes, bytes | None, int | None]
 ProblemRow = tuple[str, str, int, int | None, str | None, object]
-
-
-class Stream(Protocol):
-    """What an `Accumulator` is to this module, which stands below it."""
-
-    _queue: Sequence[Event]
 
 
 class ParserFields(Struct, array_like=True):
@@ -77,8 +66,8 @@ class ScanFields(Struct, array_like=True):
     _verdict: bool | None
 
 
-class StreamFields(Struct, array_like=True):
-    """Of an `Accumulator`."""
+class BodyFields(Struct, array_like=True):
+    """Of a `BodyIntake`."""
 
     _by_line: bool
     _line_end: int | None
@@ -99,7 +88,7 @@ class Saved(Struct, array_like=True):
 
     rules: int
     parser: ParserFields
-    stream: StreamFields
+    body: BodyFields
     log: LogFields
     size: int  # bytes taken in
     queue: list[EventRow]
@@ -110,7 +99,7 @@ class Saved(Struct, array_like=True):
     state: State
 
 
-def pack(stream: Stream, intake: Intake, parser: EventParser, rules: Rules) -> bytes:
+def pack(intake: BodyIntake) -> bytes:
     """Give an accumulator's state as bytes, at a cost that grows with its size alone."""
     reducer, log = intake.reducer, intake.log
     for choice in reducer.state.choices.values():
@@ -120,12 +109,12 @@ def pack(stream: Stream, intake: Intake, parser: EventParser, rules: Rules) -> b
                     # In a list of its own: snapshots read the one that was there.
                     tokens.runs = _joined(tokens.runs)
     saved = Saved(
-        rules=rules.digest,
-        parser=_read(ParserFields, parser),
-        stream=_read(StreamFields, stream),
+        rules=intake.rules.digest,
+        parser=_read(ParserFields, intake.parser),
+        body=_read(BodyFields, intake),
         log=_read(LogFields, log),
         size=intake.size,
-        queue=[(event.data, event.name, event.offset) for event in stream._queue],
+        queue=[(event.data, event.name, event.offset) for event in intake.queue],
         problems=[attrs.astuple(problem, recurse=False) for problem in log.problems],
         met=None if log.met is None else attrs.astuple(log.met, recurse=False),
         reading=reducer.reading,
@@ -136,14 +125,8 @@ def pack(stream: Stream, intake: Intake, parser: EventParser, rules: Rules) -> b
     return _HEADER.pack(_MAGIC, _VERSION, _LAYOUT, crc32(body)) + body
 
 
-def unpack(
-    data: bytes | bytearray | memoryview,
-    stream: Stream,
-    intake: Intake,
-    parser: EventParser,
-    rules: Rules,
-) -> None:
-    """Bring a new accumulator to a state that was packed. Raises CheckpointError."""
+def unpack(data: bytes | bytearray | memoryview, intake: BodyIntake) -> None:
+    """Bring a new accumulator's intake to a state that was packed. Raises CheckpointError."""
     try:
         magic, version, layout, checksum = _HEADER.unpack_from(data)
     except LayoutError:
@@ -160,14 +143,14 @@ def unpack(
         saved = reader.read(body)
     except (ValueError, TypeError, LookupError, RecursionError) as error:
         raise CheckpointError(f"the checkpoint is damaged: {error}") from None
-    if saved.rules != rules.digest:
+    if saved.rules != intake.rules.digest:
         raise CheckpointError("the checkpoint was written under other rules than those given")
-    _give(saved.parser, parser)
-    _give(saved.stream, stream)
-    log: ProblemLog = intake.log
+    _give(saved.parser, intake.parser)
+    _give(saved.body, intake)
+    log = intake.log
     _give(saved.log, log)
     intake.size = saved.size
-    stream._queue = tuple(Event(*row) for row in saved.queue)
+    intake.queue = tuple(Event(*row) for row in saved.queue)
     log.problems = tuple(map(_problem, saved.problems))
     log.met = None if saved.met is None else _problem(saved.met)
     lost = [Text() for _ in range(saved.halves - len(reader.halves))]
@@ -190,19 +173,23 @@ def _give(fields: Struct, holder: object) -> None:
 
 
 def _joined(runs: list[Run]) -> list[Run]:
-    """Put unread rows of one kind together: one read, one token is the usual case."""
+    """Put unread tokens together, without what came with them: one read, one token is the usual
+    case.
+    """
     out: list[Run] = []
-    for unread, run in groupby(runs, _kind_of_rows):
-        if unread is None:
-            out += run
+    for unread, some in groupby(runs, lambda run: isinstance(run, _wire.UnreadTokens)):
+        if unread:
+            lists = [_list_of(cast("_wire.UnreadTokens", run))[1:-1] for run in some]
+            out.append(_wire.UnreadTokens(b"[%b]" % b",".join(filter(None, lists))))
         else:
-            rows = [cast("_wire.UnreadTokens", tokens).rows[1:-1] for tokens in run]
-            out.append(_wire.UnreadTokens(b"[%b]" % b",".join(rows), *unread))
+            out += some
     return out
 
 
-def _kind_of_rows(run: Run) -> tuple[Decode, int] | None:
-    return (run.decode, run.place) if isinstance(run, _wire.UnreadTokens) else None
+def _list_of(tokens: _wire.UnreadTokens) -> bytes:
+    if tokens.decode == _wire.decode_tokens:
+        return tokens.text
+    return msgspec.json.encode(tokens.read())
 
 
 def _write(value: object) -> bytes:
@@ -220,10 +207,11 @@ def _replace(value: object) -> object:
         return Ext(_INDEXED, _write(_places_of(value)))
     if isinstance(value, JsonScan):
         return _read(ScanFields, value)
-    return roles_of(cast("Decode", value))
+    raise TypeError(f"no {type(value).__name__} is part of a state")
 
 
 _encode = Encoder(enc_hook=_replace).encode
+_MET = (Decoder(Saved), Decoder(ScanFields))  # before two threads meet them at once, see `_wire`
 
 
 class _Reader:
@@ -266,8 +254,6 @@ class _Reader:
             return scan
         if kind is _wire.Extra and isinstance(value, dict):
             return _wire.Extra(value)
-        if get_origin(kind) is Callable and isinstance(value, list):
-            return rows_decoder(tuple(value))
         raise ValueError(f"no {kind}: {type(value).__name__}")
 
 
@@ -333,9 +319,9 @@ def _layout(*modules: object) -> int:
         for name, kind in sorted(vars(module).items())
         if isinstance(kind, type) and issubclass(kind, Struct)
     ]
-    saved = (Saved, ParserFields, ScanFields, StreamFields, LogFields)
+    saved = (Saved, ParserFields, ScanFields, BodyFields, LogFields)
     fields = [*names, *((kind.__name__, kind.__struct_fields__) for kind in saved)]
     return crc32(repr(fields).encode())
 
 
-_LAYOUT = _layout(_calls, _reduce, _wire)
+_LAYOUT = _layout(_calls, _state, _wire)

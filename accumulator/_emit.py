@@ -25,9 +25,10 @@ from ._freeze import (
     freeze_usage,
 )
 from ._growing import Growing
-from ._reduce import ChoiceState, Reducer
+from ._reduce import Reducer
+from ._state import ChoiceState
 from ._text import Text
-from ._told import KINDS, TOOLS, Held, Kind, Seen, Told, ToldCall, ToldChoice, Tool
+from ._told import TOOLS, Held, Kind, Seen, Told, ToldCall, ToldChoice, Tool
 from .completion import TokenLogprob, TokenLogprobs, Usage
 from .errors import Problem
 from .events import (
@@ -112,8 +113,8 @@ class EmittingReducer(Reducer):
 
     def _finish(self) -> None:
         """End what is not ended yet; again it does nothing."""
-        for _, choice in sorted(self._told.items()):
-            self._end_choice(choice)
+        for index, state in sorted(self.state.choices.items()):
+            self._end_choice(self._find(index, state))
         if "x_groq" in (self.state.extra or ()):  # stands in for usage where there is none
             self._tell_usage(freeze(self.state).usage)
 
@@ -124,15 +125,6 @@ class EmittingReducer(Reducer):
 
     # --- transitions of a choice ---
 
-    def _apply_choice(self, position: int, choice: wire.Choice) -> None:
-        super()._apply_choice(position, choice)
-        index = position if choice.index is None else choice.index
-        told = self._find(index, self.state.choices[index])
-        if choice.logprobs is not None:
-            self._tell_tokens(told, choice.logprobs)
-        if choice.finish_reason:
-            self._end_choice(told)
-
     def _apply_delta(
         self, state: ChoiceState, delta: wire.Delta, index: int, position: int
     ) -> None:
@@ -142,6 +134,14 @@ class EmittingReducer(Reducer):
         fragment = self._tell_texts(told)
         if delta.audio is not None:
             self._tell_audio(told, delta.audio.data, fragment)
+
+    def _apply_logprobs(self, state: ChoiceState, logprobs: wire.Logprobs, index: int) -> None:
+        super()._apply_logprobs(state, logprobs, index)
+        self._tell_tokens(self._find(index, state), logprobs)
+
+    def _apply_finish(self, state: ChoiceState, reason: str, index: int) -> None:
+        super()._apply_finish(state, reason, index)
+        self._end_choice(self._find(index, state))
 
     def _find(self, index: int, state: ChoiceState) -> ToldChoice:
         told = self._told.get(index)
@@ -181,7 +181,7 @@ class EmittingReducer(Reducer):
                 transcript += seen.fragment
                 self._hold(seen.text, told, "transcript")
                 continue
-            kind = seen.kind or _kind_of(seen.text, told.state)
+            kind = seen.kind or told.kind_of(seen.text)
             if kind is not None:
                 self._tell_text(told, kind, seen.text, seen.fragment)
                 self._hold(seen.text, told, kind)
@@ -212,13 +212,7 @@ class EmittingReducer(Reducer):
     def _tell_text(self, told: ToldChoice, kind: Kind, text: Text, fragment: str) -> None:
         if not fragment:
             return
-        apart = text is not getattr(told.state, kind, None)
-        channel = told.texts.get(kind)
-        if channel is None:
-            channel = told.texts[kind] = Told(Growing(Text() if apart else text), apart=apart)
-        elif apart and not channel.apart:
-            channel.growing = Growing(Text(channel.growing.until(channel.length)))
-            channel.apart = True
+        channel = told.told_of(kind, text)
         channel.add(fragment)
         index, then = told.index, channel.now()
         match kind:
@@ -235,13 +229,13 @@ class EmittingReducer(Reducer):
     # --- tool calls ---
 
     def _apply_fragment(
-        self, calls: CallsState, fragment: wire.ToolCallFragment, path: str
+        self, calls: CallsState, fragment: wire.ToolCallFragment, position: int, entry: int
     ) -> None:
         told = self._choice
         assert told is not None  # fragments come with a delta
         self._tell_texts(told)
         before = calls.last
-        super()._apply_fragment(calls, fragment, path)
+        super()._apply_fragment(calls, fragment, position, entry)
         seen = self._seen.copy()
         self._seen.clear()
         if before not in (-1, calls.last):
@@ -393,13 +387,6 @@ class EmittingReducer(Reducer):
             case _:
                 event = ReasoningDoneEvent(choice_index=index, field=kind, reasoning=text)
         self.events.append(event)
-
-
-def _kind_of(text: Text, state: ChoiceState) -> Kind | None:
-    for kind in KINDS:
-        if getattr(state, kind) is text:
-            return kind
-    return None
 
 
 def _added(text: Text | None, seen: Iterable[Seen]) -> str:

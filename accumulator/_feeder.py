@@ -33,13 +33,17 @@ class Feeder:
         self._accumulator = accumulator
         self._most = limits.event_bytes
         self._lines = lines
+        self._kind: type | None = None  # of the last chunk that was no text
         self._feed_body: Callable[[bytes], None] = self._find_framing
         self._text = bytearray()  # of a body, not fed yet
         self._line = 0  # where its last line starts
 
     def feed(self, item: object) -> None:
         """Feed the next item. Raises what the accumulator raises."""
-        if not isinstance(item, (bytes, bytearray, memoryview, str)):
+        kind = type(item)
+        # The chunks of a stream are of one class, of which it takes long to tell what it is not.
+        if kind is self._kind or not isinstance(item, (bytes, bytearray, memoryview, str)):
+            self._kind = kind
             self._accumulator.feed(item)
         elif self._lines:
             self._accumulator.feed_line(item)

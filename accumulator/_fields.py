@@ -40,18 +40,13 @@ class FieldMerger:
         self._halved: dict[int, Text] = {}  # texts that end in half a surrogate pair, by identity
         self._careful = False  # whether a fragment may hold or complete such a half
 
-    def _larger_json(
-        self, into: JsonObject, usage: JsonObject, *, nested: bool = False
-    ) -> JsonObject:
+    def _larger_json(self, into: JsonObject, usage: JsonObject) -> JsonObject:
         for name, new in usage.items():
             old = into.get(name)
             if new is None:
-                if nested:
-                    into.setdefault(name, None)
+                into.setdefault(name, None)
             elif isinstance(new, dict):
-                into[name] = self._larger_json(
-                    old if isinstance(old, dict) else {}, new, nested=True
-                )
+                into[name] = self._larger_json(old if isinstance(old, dict) else {}, new)
             elif not (
                 _is_number(new) and _is_number(old) and cast("float", new) <= cast("float", old)
             ):
@@ -71,12 +66,16 @@ class FieldMerger:
         names, kinds = level.names, level.kinds
         for name, value in fields.items():
             if value is None:
-                if nested:
+                if nested and names.get(name) != "drop":
                     into.setdefault(name, None)
                 continue
             policy = names.get(name) or kinds[type(value)]
             if policy == "last" and not self._careful:
                 into[name] = value
+                continue
+            if policy == "concat" and type(value) is str:
+                text = into.get(name)
+                into[name] = self._join(text if type(text) is Text else None, value)
                 continue
             if policy == "merge" and type(value) is dict:
                 target = into.get(name)
@@ -115,7 +114,7 @@ class FieldMerger:
                 self._merge(level.below(name), target, value, nested=True)
                 return target
             case "larger", dict():
-                return self._larger_json(old if isinstance(old, dict) else {}, value, nested=True)
+                return self._larger_json(old if isinstance(old, dict) else {}, value)
             case "larger", int() | float():
                 return old if _is_number(old) and cast("float", old) >= value else value
             case _:
@@ -134,6 +133,33 @@ class FieldMerger:
                 target = into.places[index] = {}
                 into.entries.append(target)
             self._merge(level, target, cast("JsonObject", entry), nested=True)
+
+    def _add_part(self, parts: list[object], part: object) -> None:
+        """Append a part; text and thinking join their neighbour of the same type."""
+        if isinstance(part, str):
+            if not part:
+                return
+            part = {"type": "text", "text": part}
+        if not isinstance(part, dict) or part.get("type") not in ("text", "thinking"):
+            parts.append(self._own(part))
+            return
+        last = parts[-1] if parts else None
+        if not isinstance(last, dict) or last.get("type") != part["type"]:
+            last = {}
+            parts.append(last)
+        thinking, before = part.get("thinking"), last.get("thinking")
+        if isinstance(thinking, list) or (isinstance(before, list) and isinstance(thinking, str)):
+            # Mistral nests text parts in it.
+            if isinstance(before, Text):
+                before = [{"type": "text", "text": before}]
+            elif not isinstance(before, list):
+                before = []
+            last["thinking"] = before
+            for item in thinking if isinstance(thinking, list) else [thinking]:
+                self._add_part(cast("list[object]", before), item)
+            part = {name: value for name, value in part.items() if name != "thinking"}
+        into, fields = cast("JsonObject", last), cast("JsonObject", part)
+        self._merge(self._levels["delta.<object>"], into, fields, nested=True)
 
     def _own(self, value: object) -> object:
         """Take a value that stands as it is; no half of a surrogate pair stays in it."""

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import base64
+from collections.abc import Mapping
 from itertools import islice
-from typing import TypeVar, cast
+from typing import Any, TypeVar, cast
+
+import attrs
 
 from . import _wire as wire
 from ._calls import CallsState, CallState, FunctionState
 from ._fields import IndexedList
 from ._reader import read_usage
-from ._reduce import AudioState, ChoiceState, LogprobsState, State, TokensState
+from ._state import AudioState, ChoiceState, LogprobsState, State, TokensState
 from ._text import Text
 from .completion import (
     Audio,
@@ -40,7 +43,7 @@ __all__ = [
     "freeze_usage",
 ]
 
-T = TypeVar("T")
+F = TypeVar("F", ChatCompletion, Choice, Message)
 JsonObject = dict[str, object]
 
 
@@ -52,62 +55,89 @@ def freeze(state: State) -> ChatCompletion:
         groq = extra.get("x_groq")
         if isinstance(groq, dict) and isinstance(groq.get("usage"), dict):
             usage = read_usage(groq["usage"])
-    return ChatCompletion(
-        id=_else(state.id, extra, "id", str),
-        created=_else(state.created, extra, "created", int),
-        model=_else(state.model, extra, "model", str),
-        choices=tuple(
-            freeze_choice(index, choice) for index, choice in sorted(state.choices.items())
+    return _read_back(
+        ChatCompletion(
+            id=state.id,
+            created=state.created,
+            model=state.model,
+            choices=tuple(
+                [freeze_choice(index, choice) for index, choice in sorted(state.choices.items())]
+            ),
+            service_tier=state.service_tier,
+            system_fingerprint=state.system_fingerprint,
+            usage=None if usage is None else freeze_usage(usage),
+            moderation=None if state.moderation is None else _object(state.moderation),
+            extra=extra,
         ),
-        service_tier=_else(state.service_tier, extra, "service_tier", str),
-        system_fingerprint=_else(state.system_fingerprint, extra, "system_fingerprint", str),
-        usage=None if usage is None else freeze_usage(usage),
-        moderation=_else(
-            None if state.moderation is None else _object(state.moderation),
-            extra,
-            "moderation",
-            dict,
-        ),
-        extra=extra,
+        _OF_COMPLETION,
     )
 
 
 def freeze_choice(index: int, state: ChoiceState) -> Choice:
-    extra = _object(state.extra)
-    return Choice(
-        index=index,
-        message=_message(state),
-        finish_reason=_else(state.finish_reason, extra, "finish_reason", str),
-        logprobs=None if state.logprobs is None else _logprobs(state.logprobs),
-        extra=extra,
+    return _read_back(
+        Choice(
+            index=index,
+            message=_message(state),
+            finish_reason=state.finish_reason,
+            logprobs=None if state.logprobs is None else _logprobs(state.logprobs),
+            extra=_object(state.extra),
+        ),
+        _OF_CHOICE,
     )
 
 
 def _message(state: ChoiceState) -> Message:
-    extra = _object(state.delta_extra)
-    content: str | tuple[object, ...] | None
-    if state.parts is not None:
-        content = tuple(cast("list[object]", _json(state.parts)))
-    else:
-        content = _else(_string(state.content), extra, "content", str)
-    annotations = _else(
-        None if state.annotations is None else cast("list[object]", _json(state.annotations)),
-        extra,
-        "annotations",
-        list,
+    content, annotations = state.content, state.annotations
+    refusal, reasoning = state.refusal, state.reasoning
+    reasoning_content = state.reasoning_content
+    parts = None if state.parts is None else tuple(cast("list[object]", _json(state.parts)))
+    return _read_back(
+        Message(
+            role=state.role,
+            content=str(content) if parts is None and content is not None else parts,
+            refusal=None if refusal is None else str(refusal),
+            reasoning=None if reasoning is None else str(reasoning),
+            reasoning_content=None if reasoning_content is None else str(reasoning_content),
+            tool_calls=None if state.calls is None else _tool_calls(state.calls),
+            function_call=None
+            if state.function_call is None
+            else _function_call(state.function_call),
+            audio=None if state.audio is None else freeze_audio(state.audio),
+            annotations=None
+            if annotations is None
+            else tuple(cast("list[object]", _json(annotations))),
+            extra=_object(state.delta_extra),
+        ),
+        _OF_MESSAGE,
     )
-    return Message(
-        role=_else(state.role, extra, "role", str),
-        content=content,
-        refusal=_else(_string(state.refusal), extra, "refusal", str),
-        reasoning=_else(_string(state.reasoning), extra, "reasoning", str),
-        reasoning_content=_else(_string(state.reasoning_content), extra, "reasoning_content", str),
-        tool_calls=None if state.calls is None else _tool_calls(state.calls),
-        function_call=None if state.function_call is None else _function_call(state.function_call),
-        audio=None if state.audio is None else freeze_audio(state.audio),
-        annotations=None if annotations is None else tuple(annotations),
-        extra=extra,
-    )
+
+
+# The typed fields that a rule of the user's may have merged in `extra`, and their types.
+_OF_COMPLETION: Mapping[str, type] = {
+    **dict.fromkeys(("id", "model", "service_tier", "system_fingerprint"), str),
+    "created": int,
+    "moderation": dict,
+}
+_OF_CHOICE: Mapping[str, type] = {"finish_reason": str}
+_OF_MESSAGE: Mapping[str, type] = {
+    **dict.fromkeys(("role", "content", "refusal", "reasoning", "reasoning_content"), str),
+    "annotations": list,
+}
+
+
+def _read_back(frozen: F, kinds: Mapping[str, type]) -> F:
+    """Put what a rule of the user's merged in `extra` to its typed field."""
+    extra = cast("JsonObject", frozen.extra)
+    if not extra or kinds.keys().isdisjoint(extra):
+        return frozen
+    found: dict[str, Any] = {
+        name: extra.pop(name)
+        for name, kind in kinds.items()
+        if type(extra.get(name)) is kind and getattr(frozen, name) is None
+    }
+    if isinstance(found.get("annotations"), list):
+        found["annotations"] = tuple(found["annotations"])
+    return attrs.evolve(frozen, **found)
 
 
 def _tool_calls(state: CallsState) -> tuple[ToolCall, ...]:
@@ -225,21 +255,21 @@ def freeze_usage(state: wire.Usage) -> Usage:
     )
 
 
-def _else(value: T | None, extra: JsonObject, name: str, kind: type[T]) -> T | None:
-    """Give a typed field's value, else the one that a rule of the user's merged in `extra`."""
-    if value is None and type(extra.get(name)) is kind:
-        return cast("T", extra.pop(name))
-    return value
-
-
 def _string(text: Text | None) -> str | None:
     return None if text is None else str(text)
 
 
 def _object(state: JsonObject | None) -> JsonObject:
+    """Copy an object of merged JSON out of the state."""
     if state is None:
         return {}
-    return {name: value if type(value) in _PLAIN else _json(value) for name, value in state.items()}
+    copy = dict(state)
+    # Most objects hold strings and numbers alone, which is asked for all at once.
+    if not _PLAIN.issuperset(map(type, copy.values())):
+        for name, value in state.items():
+            if type(value) not in _PLAIN:
+                copy[name] = _json(value)
+    return copy
 
 
 _PLAIN = frozenset({str, int, float, bool, type(None)})
@@ -247,12 +277,14 @@ _PLAIN = frozenset({str, int, float, bool, type(None)})
 
 def _json(value: object) -> object:
     """Copy merged JSON out of the state."""
-    if isinstance(value, Text):
-        return str(value)
     if isinstance(value, dict):
         return _object(value)
     if isinstance(value, list):
+        if _PLAIN.issuperset(map(type, value)):
+            return value.copy()
         return [item if type(item) in _PLAIN else _json(item) for item in value]
+    if isinstance(value, Text):
+        return str(value)
     if isinstance(value, IndexedList):
         return [_json(item) for item in value.entries]
     return value

@@ -8,10 +8,10 @@ from __future__ import annotations
 
 from math import inf
 
+from ._decoder import ChunkDecoder, words_of
 from ._problems import ProblemLog
 from ._reader import InvalidChunkError, read_chunk
 from ._reduce import Reducer
-from ._schema import ChunkDecoder
 from ._sse import Event
 from ._text import healed
 from ._wire import (
@@ -36,10 +36,10 @@ _DONE = b"[DONE]"
 class Intake:
     """Reads events and chunks into a `Reducer`."""
 
-    __slots__ = ("_limits", "_rules", "decoder", "log", "most_bytes", "reducer", "size")
+    __slots__ = ("_limits", "decoder", "log", "most_bytes", "reducer", "rules", "size")
 
     def __init__(self, rules: Rules, limits: Limits, reducer: Reducer, log: ProblemLog) -> None:
-        self._rules = rules
+        self.rules = rules
         self._limits = limits
         self.reducer = reducer
         self.log = log
@@ -83,11 +83,11 @@ class Intake:
             return None
         if decoder.waits:
             decoder.waits -= 1
-        elif decoder.decode is not None:
+        elif (decode := decoder.decode) is not None:
             try:
-                chunk = decoder.decode(text)
+                chunk = decode(text)
             except (ValueError, RecursionError) as error:
-                refusal = error
+                refusal = words_of(error)
             else:
                 self.reducer.apply(chunk)
                 return chunk
@@ -96,9 +96,9 @@ class Intake:
         return None
 
     def apply_refused(
-        self, text: bytes, refusal: Exception, *, unterminated: bool = False
+        self, text: bytes, refusal: str, *, unterminated: bool = False
     ) -> Chunk | None:
-        """Apply a text that `decoder.decode` refused, as `apply_text` does."""
+        """Apply a text that `decoder.decode` refused with these words, as `apply_text` does."""
         chunk = self.decoder.retry(text, refusal, self.log.event)
         if chunk is not None:
             self.reducer.apply(chunk)
@@ -175,7 +175,7 @@ class Intake:
         try:
             if may_be_deep:
                 self._check_depth(value)
-            reading = read_chunk(value, self._rules.moved, copying=copying, has_halves=has_halves)
+            reading = read_chunk(value, self.rules.moved, copying=copying, has_halves=has_halves)
         except InvalidChunkError as error:
             if bad_utf8:
                 self._report_utf8()

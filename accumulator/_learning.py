@@ -13,12 +13,14 @@ from typing import cast
 import msgspec
 from msgspec import Struct
 
-from ._template import COUNTS, Gap, Template
+from ._template import COUNTS, Gap, Template, kind_of_tokens
 from ._wire import (
     Choice,
     Chunk,
     CompletionTokensDetails,
     Delta,
+    FunctionFragment,
+    Logprobs,
     TokenLogprob,
     ToolCallFragment,
     Usage,
@@ -40,7 +42,6 @@ _PROBES = {
     "call": b"4002",
     "text": b"probe",
     "padding": b"probe",
-    "tokens": b'[{"token":"probe"}]',
     "vendor": b'"probe"',
     "completion_tokens": b"4003",
     "total_tokens": b"4004",
@@ -63,7 +64,7 @@ def learn_template(
     field, choice, fragment = found
     gaps = [_one(_STRINGS[field], line, "text")]
     if choice.logprobs is not None:
-        gaps.append(_list_gap(line, choice))
+        gaps = [_with_list(line, gaps[0], choice)]
     if chunk.obfuscation is not None or choice.obfuscation is not None:
         gaps.append(_one(_PADDING, line, "padding"))
     gaps += [_one(_COUNTS[name], line, name) for name in _counts(chunk)]
@@ -90,7 +91,8 @@ def learn_template(
         if _is_sound(line, ordered, field, vendor, decode):
             call = None if fragment is None else fragment.index
             template = Template(line, ordered, field, choice.index or 0, call, vendor)
-            return template if template.is_usable else None
+            read = template.read([line[template.gap]]) if template.is_usable else None
+            return None if read is None else template
     return None
 
 
@@ -171,13 +173,22 @@ class _RawChunk(Struct):
     choices: list[_RawChoice]
 
 
-def _list_gap(line: bytes, choice: Choice) -> Gap | None:
+_decode_raw = msgspec.json.Decoder(_RawChunk).decode
+
+
+def _with_list(line: bytes, text: Gap | None, choice: Choice) -> Gap | None:
+    """Find the gap of content and the list of its logprobs, which stands behind it."""
     found = list(_TOKENS.finditer(line))
-    if len(found) != 1:
+    if len(found) != 1 or text is None:
         return None
-    raw = bytes(msgspec.json.decode(line[6:], type=_RawChunk).choices[0].logprobs.content)
+    raw = bytes(_decode_raw(line[6:]).choices[0].logprobs.content)
     start = found[0].end() - 1
-    return Gap(start, start + len(raw), "tokens") if line.startswith(raw, start) else None
+    if start < text.end or not line.startswith(raw, start):
+        return None
+    end = start + len(raw)
+    probe = b"probe" + line[text.end : start] + b'[{"token":"probe"}]'
+    kind = kind_of_tokens(line[text.start : end])
+    return None if kind is None else Gap(text.start, end, "tokens", probe, kind)
 
 
 def _counts(chunk: Chunk) -> list[str]:
@@ -192,28 +203,20 @@ def _count_place(usage: Usage, name: str) -> Usage | CompletionTokensDetails | N
     return usage.completion_tokens_details if name == "reasoning_tokens" else usage
 
 
-def _slot_of(chunk: Chunk, name: str) -> str | None:
-    """Find the attribute that a field of the wire is read into."""
-    names = dict(zip(chunk.__struct_encode_fields__, chunk.__struct_fields__, strict=True))
-    return names.get(name)
+def _slot_of(chunk: Chunk, name: str) -> str:
+    """Find the attribute that a vendor's field is read into."""
+    return chunk.__struct_fields__[chunk.__struct_encode_fields__.index(name)]
 
 
 def _value_gap(line: bytes, name: str, decode: Decode) -> Gap | None:
     """Find the raw value of a field that the API does not name, if it has a slot for it."""
-    try:
-        chunk = decode(line[6:])
-    except ValueError:
-        return None
-    slot = _slot_of(chunk, name)
-    raw = None if slot is None else getattr(chunk, slot)
-    if not isinstance(raw, msgspec.Raw):
-        return None
+    chunk = decode(line[6:])
     key = msgspec.json.encode(name) + b":"
     if line.count(key) != 1:
         return None
     start = line.index(key) + len(key)
     start += line[start : start + 1] == b" "
-    text = bytes(raw)
+    text = bytes(getattr(chunk, _slot_of(chunk, name)))
     return Gap(start, start + len(text), "vendor") if line.startswith(text, start) else None
 
 
@@ -223,7 +226,7 @@ def _is_sound(
     """Try a template: other values at its gaps must be read as those values at their places."""
     probe, end = b"", 0
     for gap in gaps:
-        probe += line[end : gap.start] + _PROBES[gap.role]
+        probe += line[end : gap.start] + (gap.probe or _PROBES[gap.role])
         end = gap.end
     try:
         read = decode((probe + line[end:])[6:])
@@ -236,26 +239,24 @@ def _is_sound(
         match gap.role:
             case "choice":
                 choice.index = 4001
-            case "vendor" if vendor is not None:
-                slot = _slot_of(expected, vendor)
-                if slot is not None:
-                    setattr(expected, slot, msgspec.Raw(_PROBES["vendor"]))
+            case "vendor":
+                slot = _slot_of(expected, cast("str", vendor))
+                setattr(expected, slot, msgspec.Raw(_PROBES["vendor"]))
             case name if name in COUNTS:
-                if expected.usage is None:
-                    return False
-                setattr(_count_place(expected.usage, name), name, int(_PROBES[name]))
-            case "tokens" if choice.logprobs is not None:
-                choice.logprobs.content = [TokenLogprob(token="probe")]
+                place = _count_place(cast("Usage", expected.usage), name)
+                setattr(place, name, int(_PROBES[name]))
+            case "tokens":
+                delta.content = "probe"
+                cast("Logprobs", choice.logprobs).content = [TokenLogprob(token="probe")]
             case "padding" if expected.obfuscation is not None:
                 expected.obfuscation = "probe"
             case "padding":
                 choice.obfuscation = "probe"
-            case "call" if delta.tool_calls:
-                delta.tool_calls[0].index = 4002
-            case "text" if field == "arguments" and delta.tool_calls:
-                function = delta.tool_calls[0].function
-                if function is not None:
-                    function.arguments = "probe"
-            case "text":
+            case "call":
+                cast("list[ToolCallFragment]", delta.tool_calls)[0].index = 4002
+            case _ if field == "arguments":
+                [fragment] = cast("list[ToolCallFragment]", delta.tool_calls)
+                cast("FunctionFragment", fragment.function).arguments = "probe"
+            case _:
                 setattr(delta, field, "probe")
     return read == expected

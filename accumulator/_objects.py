@@ -45,7 +45,7 @@ class ObjectTemplate:
             return 0
         fields, choice, delta = parts
         text = delta.get(self._field)
-        if type(text) is not str or holds_half(text):
+        if type(text) is not str or (not text.isascii() and holds_half(text)):
             return 0
         # What changes is put in for the comparison, and taken out again: nothing of the caller's
         # is kept.

@@ -1,4 +1,7 @@
-"""What was wrong with a stream, on record: the first problems whole, all of them counted."""
+"""What was wrong with a stream, on record: the first problems whole, all of them counted.
+
+Also whole is the first after which something is missing, however late: `DecodeError` tells it.
+"""
 
 from __future__ import annotations
 
@@ -7,7 +10,7 @@ from collections.abc import Callable, Iterator, Sequence
 from msgspec import Struct
 
 from ._sse import Event
-from .errors import Problem, ProblemKind
+from .errors import LOSSY_KINDS, Problem, ProblemKind
 
 __all__ = ["ProblemLog", "Run"]
 
@@ -56,10 +59,10 @@ class Run(Struct, gc=False):
 class ProblemLog:
     """Records problems under the event that is being read."""
 
-    __slots__ = ("_strict", "counts", "event", "met", "offset", "problems", "run", "tell")
+    __slots__ = ("counts", "event", "met", "offset", "problems", "run", "strict", "tell")
 
     def __init__(self, *, strict: bool = False) -> None:
-        self._strict = strict
+        self.strict = strict
         self.event = 0  # counted from 1
         self.offset: int | None = None  # the byte of the body at which it starts
         self.run: Run | None = None  # which knows the offset if the event is one of it
@@ -76,10 +79,9 @@ class ProblemLog:
 
     def end_run(self) -> None:
         """Hold nothing of a run that was read."""
-        if self.run is not None:
-            if self.event > self.run.event or self.run.last >= 0:
-                self.offset = self.run.offset_of(self.event)
-            self.run = None
+        run, self.run = self.run, None
+        if run is not None and (self.event > run.event or run.last >= 0):
+            self.offset = run.offset_of(self.event)
 
     def report(
         self, kind: ProblemKind, message: str, path: str | None = None, detail: object = None
@@ -87,16 +89,18 @@ class ProblemLog:
         """Put a problem on record."""
         if self.counts is None:
             self.counts = {}
+        is_kept = len(self.problems) < _MOST_PROBLEMS or (
+            kind in LOSSY_KINDS and LOSSY_KINDS.isdisjoint(self.counts)
+        )
         self.counts[kind] = self.counts.get(kind, 0) + 1
-        is_kept = len(self.problems) < _MOST_PROBLEMS
-        if not is_kept and not self._strict and self.tell is None:
+        if not is_kept and not self.strict and self.tell is None:
             return
         if self.run is not None:
             self.offset = self.run.offset_of(self.event)
         problem = Problem(kind, message, self.event, self.offset, path, detail)
         if is_kept:
             self.problems += (problem,)
-        if self._strict:
+        if self.strict:
             self.met = self.met or problem
         if self.tell is not None:
             self.tell(problem)

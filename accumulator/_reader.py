@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import base64
 import binascii
-import re
 from collections.abc import Callable, Mapping
 from enum import Enum
 from typing import TypeVar, cast
@@ -17,6 +16,7 @@ import msgspec
 from msgspec import Struct
 
 from ._text import heal, healed, holds_half
+from ._values import as_float, as_integer, fields_of, is_object, kind_of
 from ._wire import (
     AudioFragment,
     Choice,
@@ -37,14 +37,7 @@ from ._wire import (
     Usage,
 )
 
-__all__ = [
-    "InvalidChunkError",
-    "Misfit",
-    "Reading",
-    "is_chunk_like",
-    "read_chunk",
-    "read_usage",
-]
+__all__ = ["InvalidChunkError", "Misfit", "Reading", "read_chunk", "read_usage"]
 
 
 class Misfit(Struct):
@@ -140,7 +133,7 @@ class _Reader:
 
     def name(self, name: object) -> str:
         if not isinstance(name, str):
-            raise InvalidChunkError(f"a field's name is a string, not {_kind_of(name)}")
+            raise InvalidChunkError(f"a field's name is a string, not {kind_of(name)}")
         return _label(self, name, "")
 
     def _copy(self, value: object) -> object:
@@ -154,19 +147,31 @@ class _Reader:
             return _text(self, value, "")
         if isinstance(value, (list, tuple)):
             return [self._copy(item) for item in value]
-        if _is_object(value):
+        if is_object(value):
             return {self.name(name): self._copy(item) for name, item in fields_of(value).items()}
-        raise InvalidChunkError(f"{_kind_of(value)} is nothing that JSON holds")
+        raise InvalidChunkError(f"{kind_of(value)} is nothing that JSON holds")
 
 
 _Read = Callable[[_Reader, object, str], object]
+
+
+def _object(value: object) -> JsonObject:
+    if not is_object(value):
+        raise _MisfitError(f"expected an object, got {kind_of(value)}")
+    return fields_of(value)
+
+
+def _list(value: object) -> list[object] | tuple[object, ...]:
+    if not isinstance(value, (list, tuple)):
+        raise _MisfitError(f"expected a list, got {kind_of(value)}")
+    return value
 
 
 def _text(reader: _Reader, value: object, path: str) -> str:
     if isinstance(value, Enum):  # some SDKs make roles and finish reasons enums
         value = value.value
     if not isinstance(value, str):
-        raise _MisfitError(f"expected a string, got {_kind_of(value)}")
+        raise _MisfitError(f"expected a string, got {kind_of(value)}")
     value = str(value)
     reader.size += len(value)
     if not reader.has_halves and holds_half(value):
@@ -184,37 +189,22 @@ def _label(reader: _Reader, value: object, path: str) -> str:
 def _integer(reader: _Reader, value: object, path: str) -> int:
     if type(value) is int:
         return value
-    number = _as_integer(value)
+    number = as_integer(value)
     if number is None:
-        raise _MisfitError(f"expected an integer, got {_kind_of(value)}")
-    reader.misfits.append(Misfit(path, f"expected an integer, got {_kind_of(value)}", value))
+        raise _MisfitError(f"expected an integer, got {kind_of(value)}")
+    reader.misfits.append(Misfit(path, f"expected an integer, got {kind_of(value)}", value))
     return number
 
 
-def _as_integer(value: object) -> int | None:
-    """Read an integer where that loses nothing: 1.0 and "1" are one, True and "01" are none."""
-    if type(value) is int:
-        return value
-    if type(value) is float and value.is_integer():
-        return int(value)
-    if type(value) is str and len(value) < 20 and re.fullmatch("-?[0-9]+", value):
-        return int(value) if str(int(value)) == value else None
-    return None
-
-
-_LARGEST_FLOAT = 2**1000  # an integer beyond it may not be converted
-
-
 def _number(reader: _Reader, value: object, path: str) -> float:
-    if type(value) is float:
-        return value
-    if type(value) is int and abs(value) < _LARGEST_FLOAT:
-        return float(value)
-    raise _MisfitError(f"expected a number, got {_kind_of(value)}")
+    number = as_float(value)
+    if number is None:
+        raise _MisfitError(f"expected a number, got {kind_of(value)}")
+    return number
 
 
 def _integers(reader: _Reader, value: object, path: str) -> list[int]:
-    numbers = [_as_integer(item) for item in _list(value)]
+    numbers = [as_integer(item) for item in _list(value)]
     if None in numbers:
         raise _MisfitError("expected a list of integers")
     if any(type(item) is not int for item in _list(value)):
@@ -233,7 +223,7 @@ def _base64(reader: _Reader, value: object, path: str) -> bytes:
 
 def _json_text(reader: _Reader, value: object, path: str) -> str:
     """Read a string of JSON; some servers send the JSON itself."""
-    if not isinstance(value, str) and (isinstance(value, (list, tuple)) or _is_object(value)):
+    if not isinstance(value, str) and (isinstance(value, (list, tuple)) or is_object(value)):
         ours, lone = healed(reader._copy(value))
         reader.lone += lone
         return msgspec.json.encode(ours).decode()
@@ -252,7 +242,7 @@ def _structs(kind: type[K]) -> _Read:
         entries: list[K] = []
         leftover: list[object] = []
         for i, item in enumerate(_list(value)):
-            if _is_object(item):
+            if is_object(item):
                 entries.append(reader.fields(kind, fields_of(item), f"{path}[{i}]"))
             elif item is not None:
                 leftover.append(reader.adopt(item))
@@ -271,7 +261,7 @@ def _any_object(reader: _Reader, value: object, path: str) -> Extra:
 
 
 def _misfit(reader: _Reader, value: object, path: str) -> object:
-    raise _MisfitError(f"expected an object, got {_kind_of(value)}")
+    raise _MisfitError(f"expected an object, got {kind_of(value)}")
 
 
 def _delta(reader: _Reader, value: object, path: str) -> Delta:
@@ -290,18 +280,18 @@ def _content(reader: _Reader, value: object, path: str) -> str | Parts:
 
 def _choices(reader: _Reader, value: object, path: str) -> list[Choice]:
     if not isinstance(value, (list, tuple)):
-        raise InvalidChunkError(f"{path}: expected a list, got {_kind_of(value)}")
+        raise InvalidChunkError(f"{path}: expected a list, got {kind_of(value)}")
     choices = []
     for i, item in enumerate(value):
-        if not _is_object(item):
-            raise InvalidChunkError(f"{path}[{i}]: expected an object, got {_kind_of(item)}")
+        if not is_object(item):
+            raise InvalidChunkError(f"{path}[{i}]: expected an object, got {kind_of(item)}")
         source = dict(fields_of(item))
         source.pop("obfuscation", None)
         # A server that ignored `stream` sends a message in place of a delta; Perplexity sends it
         # beside one, where it brings nothing new.
         message = source.pop("message", None)
         if message is not None and source.get("delta") is None:
-            if _is_object(message):
+            if is_object(message):
                 source["delta"] = message
             else:
                 source["message"] = message
@@ -382,8 +372,8 @@ def read_chunk(
     TooDeepError.
     """
     reader = _Reader(moved, copying=copying, has_halves=has_halves)
-    if not _is_object(value):
-        raise InvalidChunkError(f"expected an object, got {_kind_of(value)}")
+    if not is_object(value):
+        raise InvalidChunkError(f"expected an object, got {kind_of(value)}")
     source = dict(fields_of(value))
     for padding in ("object", "obfuscation"):
         source.pop(padding, None)
@@ -398,67 +388,3 @@ def read_chunk(
 def read_usage(value: object) -> Usage:
     """Read a usage object from builtins; what does not fit goes to `extra`."""
     return _Reader({}, copying=True, has_halves=False).fields(Usage, _object(value), "$")
-
-
-# --- objects ------------------------------------------------------------------------------
-
-
-def is_chunk_like(value: object) -> bool:
-    """Tell whether a value may be a chunk: a mapping, or an object with `choices`."""
-    return isinstance(value, Mapping) or hasattr(value, "choices")
-
-
-def fields_of(value: object) -> JsonObject:
-    """Give the fields of a mapping or an SDK's object, vendor extras included. Not to be
-    changed.
-    """
-    if type(value) is dict:
-        return value
-    if isinstance(value, Mapping):
-        return dict(value)
-    own: JsonObject | None = getattr(value, "__dict__", None)
-    if own is None:
-        names = getattr(value, "__struct_fields__", None) or [
-            name for base in type(value).__mro__ for name in getattr(base, "__slots__", ())
-        ]
-        own = {name: getattr(value, name, None) for name in names}
-    if hasattr(value, "__pydantic_extra__"):
-        extra: JsonObject | None = value.__pydantic_extra__  # pyright: ignore[reportAttributeAccessIssue]
-        return {**own, **extra} if extra else own
-    return {name: item for name, item in own.items() if not name.startswith("_")}
-
-
-def _is_object(value: object) -> bool:
-    return isinstance(value, Mapping) or (
-        (
-            hasattr(value, "__dict__")
-            or hasattr(value, "__struct_fields__")
-            or hasattr(value, "__attrs_attrs__")
-        )
-        and not callable(value)
-    )
-
-
-def _object(value: object) -> JsonObject:
-    if not _is_object(value):
-        raise _MisfitError(f"expected an object, got {_kind_of(value)}")
-    return fields_of(value)
-
-
-def _list(value: object) -> list[object] | tuple[object, ...]:
-    if not isinstance(value, (list, tuple)):
-        raise _MisfitError(f"expected a list, got {_kind_of(value)}")
-    return value
-
-
-_KIND_NAMES = {
-    dict: "an object",
-    list: "a list",
-    str: "a string",
-    bool: "a boolean",
-    int: "an integer",
-}
-
-
-def _kind_of(value: object) -> str:
-    return _KIND_NAMES.get(type(value), f"a {type(value).__name__}")

@@ -1,4 +1,4 @@
-"""The state of a stream and every transition of it (SPEC sections 3 to 6).
+"""Every transition of a stream's state (SPEC sections 3 to 6).
 
 Laws:
 
@@ -13,105 +13,22 @@ Laws:
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Literal, cast
-
-from msgspec import Struct, field
+from typing import cast
 
 from . import _wire as wire
 from ._calls import CallsState, CallState, FunctionState, brief, count_new, find_call
 from ._fields import FieldMerger, JsonObject, Report
+from ._state import AudioState, ChoiceState, LogprobsState, State, TokensState
 from ._text import COMPACT_AT, Text, healed
 from .errors import LimitExceededError
 from .limits import Limits
 from .rules import Rules
 
-__all__ = [
-    "AudioState",
-    "ChoiceState",
-    "LogprobsState",
-    "Reducer",
-    "State",
-    "Status",
-    "TokensState",
-]
+__all__ = ["Reducer"]
 
-Status = Literal["open", "complete", "truncated", "failed"]
 Counts = wire.Usage | wire.PromptTokensDetails | wire.CompletionTokensDetails
 _PROMPT_COUNTS = wire.PromptTokensDetails.__struct_fields__[:-1]
 _COMPLETION_COUNTS = wire.CompletionTokensDetails.__struct_fields__[:-1]
-
-
-# --- state --------------------------------------------------------------------------------
-
-# `_checkpoint` writes these classes as they stand; what is as it was at first is left out.
-
-
-class AudioState(Struct, omit_defaults=True):
-    id: str | None = None
-    transcript: Text | None = None
-    data: bytearray | None = None
-    expires_at: int | None = None
-    extra: JsonObject | None = None
-
-
-class TokensState(Struct, omit_defaults=True):
-    """Token logprobs in the runs in which they came."""
-
-    runs: list[list[wire.TokenLogprob] | wire.UnreadTokens] = field(default_factory=list)
-    count: int = 0
-
-    def add(self, run: list[wire.TokenLogprob]) -> None:
-        self.runs.append(run)
-        self.count += len(run)
-
-
-class LogprobsState(Struct, omit_defaults=True):
-    content: TokensState | None = None
-    refusal: TokensState | None = None
-    extra: JsonObject | None = None
-
-
-class ChoiceState(Struct, omit_defaults=True):
-    """A choice; `extra` holds what the choice has no field for, `delta_extra` what the message
-    has none for.
-    """
-
-    role: str | None = None
-    content: Text | None = None
-    parts: list[object] | None = None
-    refusal: Text | None = None
-    reasoning: Text | None = None
-    reasoning_content: Text | None = None
-    calls: CallsState | None = None
-    function_call: FunctionState | None = None
-    audio: AudioState | None = None
-    annotations: list[object] | None = None
-    delta_extra: JsonObject | None = None
-    finish_reason: str | None = None
-    logprobs: LogprobsState | None = None
-    extra: JsonObject | None = None
-
-
-class State(Struct, omit_defaults=True):
-    """A stream: the completion's own fields, its choices by index, and how it ended."""
-
-    id: str | None = None
-    last_id: str | None = None
-    created: int | None = None
-    model: str | None = None
-    service_tier: str | None = None
-    system_fingerprint: str | None = None
-    usage: wire.Usage | None = None
-    moderation: JsonObject | None = None
-    extra: JsonObject | None = None
-    choices: dict[int, ChoiceState] = field(default_factory=dict)
-    done: bool = False
-    closed: bool = False
-    failed: bool = False
-    error: object = None
-
-
-# --- transitions --------------------------------------------------------------------------
 
 
 class Reducer(FieldMerger):
@@ -124,17 +41,6 @@ class Reducer(FieldMerger):
         self.state = State()
         self._limits = limits
         self.reading = True  # neither ended nor closed
-
-    @property
-    def status(self) -> Status:
-        state = self.state
-        if state.failed:
-            return "failed"
-        if state.done or (
-            state.choices and all(choice.finish_reason for choice in state.choices.values())
-        ):
-            return "complete"
-        return "truncated" if state.closed else "open"
 
     @property
     def halves(self) -> int:
@@ -199,7 +105,22 @@ class Reducer(FieldMerger):
         if chunk.extra is not None:
             state.extra = self._merge_extra("chunk", state.extra, chunk.extra)
         for position, choice in enumerate(choices):
-            self._apply_choice(position, choice)
+            index = choice.index
+            if index is None:
+                index = position
+            into = known.get(index)
+            if into is None:
+                into = known[index] = ChoiceState()
+            if choice.delta is not None:
+                self._apply_delta(into, choice.delta, index, position)
+            if choice.logprobs is not None:
+                self._apply_logprobs(into, choice.logprobs, index)
+            if choice.usage is not None:
+                self._apply_usage(choice.usage)
+            if choice.extra is not None:
+                into.extra = self._merge_extra("choice", into.extra, choice.extra)
+            if choice.finish_reason:
+                self._apply_finish(into, choice.finish_reason, index)
         if self._careful:
             self._careful = bool(self._halved)
 
@@ -230,9 +151,8 @@ class Reducer(FieldMerger):
 
     def set_last_call(self, choice: int, call: int) -> None:
         """Remember the call that the last fragment of a choice went to."""
-        calls = self.state.choices[choice].calls
-        if calls is not None:
-            calls.last = calls.by_index[call]
+        calls = cast("CallsState", self.state.choices[choice].calls)
+        calls.last = calls.by_index[call]
 
     def apply_usage(self, usage: wire.Usage) -> None:
         """Keep the larger of two counts, as for a chunk that brings a usage."""
@@ -255,6 +175,12 @@ class Reducer(FieldMerger):
         limit = self._limits.tool_calls
         if limit is None:
             return
+        if len(choices) == 1:
+            delta, state = choices[0].delta, known.get(_index(choices[0], 0))
+            brings = 0 if delta is None or not delta.tool_calls else len(delta.tool_calls)
+            has = 0 if state is None or state.calls is None else len(state.calls.items)
+            if brings + has <= limit:
+                return
         fragments: dict[int, list[wire.ToolCallFragment]] = {}  # a chunk may name a choice twice
         for position, choice in enumerate(choices):
             if choice.delta is not None and choice.delta.tool_calls:
@@ -314,24 +240,6 @@ class Reducer(FieldMerger):
                 "wire.Extra", self._larger_json(into.extra or wire.Extra(), usage.extra)
             )
 
-    def _apply_choice(self, position: int, choice: wire.Choice) -> None:
-        index = choice.index
-        if index is None:
-            index = position
-        state = self.state.choices.get(index)
-        if state is None:
-            state = self.state.choices[index] = ChoiceState()
-        if choice.delta is not None:
-            self._apply_delta(state, choice.delta, index, position)
-        if choice.finish_reason:
-            state.finish_reason = choice.finish_reason
-        if choice.logprobs is not None:
-            self._apply_logprobs(state, choice.logprobs)
-        if choice.usage is not None:
-            self._apply_usage(choice.usage)
-        if choice.extra is not None:
-            state.extra = self._merge_extra("choice", state.extra, choice.extra)
-
     def _apply_delta(
         self, state: ChoiceState, delta: wire.Delta, index: int, position: int
     ) -> None:
@@ -365,9 +273,8 @@ class Reducer(FieldMerger):
         if delta.tool_calls:
             if state.calls is None:
                 state.calls = CallsState()
-            for place, fragment in enumerate(delta.tool_calls):
-                path = f"$.choices[{position}].delta.tool_calls[{place}]"
-                self._apply_fragment(state.calls, fragment, path)
+            for entry, fragment in enumerate(delta.tool_calls):
+                self._apply_fragment(state.calls, fragment, position, entry)
         if delta.function_call is not None:
             call = state.function_call = state.function_call or FunctionState()
             if delta.function_call.name is not None:
@@ -392,10 +299,11 @@ class Reducer(FieldMerger):
     # --- tool calls (SPEC section 4) ---
 
     def _apply_fragment(
-        self, calls: CallsState, fragment: wire.ToolCallFragment, path: str
+        self, calls: CallsState, fragment: wire.ToolCallFragment, position: int, entry: int
     ) -> None:
         place, ambiguous = find_call(calls, fragment)
         if ambiguous:
+            path = f"$.choices[{position}].delta.tool_calls[{entry}]"
             self._report("ambiguous_tool_call", ambiguous, path, fragment.id)
         if place is None:
             place = len(calls.items)
@@ -445,32 +353,6 @@ class Reducer(FieldMerger):
         for part in parts:
             self._add_part(state.parts, part)
 
-    def _add_part(self, parts: list[object], part: object) -> None:
-        """Append a part; text and thinking join their neighbour of the same type."""
-        if isinstance(part, str):
-            if not part:
-                return
-            part = {"type": "text", "text": part}
-        if not isinstance(part, dict) or part.get("type") not in ("text", "thinking"):
-            parts.append(self._own(part))
-            return
-        last = parts[-1] if parts else None
-        if not isinstance(last, dict) or last.get("type") != part["type"]:
-            last = {}
-            parts.append(last)
-        thinking, before = part.get("thinking"), last.get("thinking")
-        if isinstance(thinking, list) or (isinstance(before, list) and isinstance(thinking, str)):
-            # Mistral nests text parts in it.
-            if isinstance(before, Text):
-                before = [{"type": "text", "text": before}]
-            elif not isinstance(before, list):
-                before = []
-            last["thinking"] = before
-            for item in thinking if isinstance(thinking, list) else [thinking]:
-                self._add_part(before, item)  # pyright: ignore[reportArgumentType]
-            part = {name: value for name, value in part.items() if name != "thinking"}
-        self._merge(self._levels["delta.<object>"], last, part, nested=True)  # pyright: ignore
-
     def _apply_audio(self, state: ChoiceState, fragment: wire.AudioFragment) -> None:
         audio = state.audio = state.audio or AudioState()
         if fragment.id is not None and not audio.id:
@@ -485,7 +367,7 @@ class Reducer(FieldMerger):
             audio.expires_at = fragment.expires_at
         audio.extra = self._merge_extra("delta.<object>", audio.extra, fragment.extra)
 
-    def _apply_logprobs(self, state: ChoiceState, logprobs: wire.Logprobs) -> None:
+    def _apply_logprobs(self, state: ChoiceState, logprobs: wire.Logprobs, index: int) -> None:
         into = state.logprobs = state.logprobs or LogprobsState()
         if logprobs.content is not None:
             into.content = into.content or TokensState()
@@ -494,6 +376,9 @@ class Reducer(FieldMerger):
             into.refusal = into.refusal or TokensState()
             into.refusal.add(logprobs.refusal)
         into.extra = self._merge_extra("choice.logprobs", into.extra, logprobs.extra)
+
+    def _apply_finish(self, state: ChoiceState, reason: str, index: int) -> None:
+        state.finish_reason = reason
 
 
 def _index(choice: wire.Choice, position: int) -> int:

@@ -1,13 +1,11 @@
-"""Typed decoders that know a vendor's fields, too.
+"""The shapes of vendors' chunks, and Structs that know them.
 
 The strict decoder of `_wire` refuses a chunk with a field that the API does not name, and reading
 one field by field costs ten times as much. A stream that sends such fields sends them in nearly
 every chunk, so a shape that was seen often gets Structs of its own: those of `_wire` with the
-vendor's fields added as raw JSON. Raw, because most come again unchanged (Perplexity sends all of
-its search results with every token): a value whose bytes are those of the last one, and whose rule
-makes nothing of the same value twice, is not parsed again.
+vendor's fields added as raw JSON, which `_decoder` reads.
 
-What is read here is the same `Chunk` as the general way reads, less such repetitions.
+A process keeps its shapes: many streams come from few servers.
 """
 
 from __future__ import annotations
@@ -25,21 +23,24 @@ from ._wire import (
     Chunk,
     CompletionTokensDetails,
     Delta,
-    Extra,
     Logprobs,
-    Parts,
     PromptTokensDetails,
     ToolCallFragment,
     Usage,
-    decode_typed,
-    exceeds_depth,
 )
-from .rules import Rules
 
-__all__ = ["ChunkDecoder"]
+__all__ = [
+    "LEVELS",
+    "NO_SCHEMA",
+    "RawFields",
+    "Schema",
+    "find_schema",
+    "may_come",
+    "unknown_names",
+]
 
 # The levels that a vendor may add fields to, and where each stands below another.
-_LEVELS: tuple[type[Struct], ...] = (
+LEVELS: tuple[type[Struct], ...] = (
     PromptTokensDetails,
     CompletionTokensDetails,
     Usage,
@@ -59,49 +60,34 @@ _BELOW: Mapping[type[Struct], Mapping[str, type[Struct]]] = {
     Chunk: {"choices": Choice, "usage": Usage},
 }
 _LISTS = ("tool_calls", "choices")
-_PROMPT, _COMPLETION, _USAGE, _LOGPROBS, _CALL, _DELTA, _CHOICE, _CHUNK = range(len(_LEVELS))
-# Whose rules say whether the same value twice makes a difference; in usage it makes none.
-_RULES_OF = {
-    _CHUNK: "chunk",
-    _CHOICE: "choice",
-    _DELTA: "delta",
-    _LOGPROBS: "choice.logprobs",
+# Fields that are not merged as a vendor's are, and the type that they have in the Structs of a
+# shape in which they came.
+_OWN_FIELDS: Mapping[type[Struct], Mapping[str, object]] = {
+    Delta: {"content": str | list[object] | None, "annotations": list[object] | None},
+    Choice: {"message": Raw},
+    Chunk: {"moderation": dict[str, object] | None, "error": None},
 }
-# Fields that the Structs have, but where a list or any object stands they are read from raw JSON.
-_OWN_FIELDS: Mapping[type[Struct], Mapping[str, type]] = {
+# Those of them that the Structs of `_wire` have, for nothing that a decoder could bring.
+_WIDENED: Mapping[type[Struct], Mapping[str, type]] = {
     Delta: {"content": list, "annotations": list},
     Chunk: {"moderation": dict},
 }
-_NOT_MERGED = frozenset({"content", "annotations", "moderation", "message", "error"})
-# A level of a stream as a number: that of the level, and if it is in a choice, eight times the
-# choice's index more.
-_Place = int
-
-Decode = Callable[[bytes], Chunk]
 # The names that each level's Struct lacks, in the order in which they came; `content` of a delta
 # counts among them where it is a list of parts (Mistral), and so do annotations (OpenRouter).
 Names = tuple[tuple[str, ...], ...]
-_NO_NAMES: Names = ((),) * len(_LEVELS)
+_NO_NAMES: Names = ((),) * len(LEVELS)
 
 _MOST_NAMES = 64  # of one shape
 _WORTHWHILE = 8  # chunks of a shape until its Structs are made, which takes as long as many decodes
 _MOST_SHAPES = 256  # of all streams of a process: a server may make names up
-_MOST_STEPS = 64  # from one shape to others
-_MOST_BRACKETS = 8  # of a value that is certainly not nested too deep
-_LONGEST_REMEMBERED = 65536  # bytes of a level's values that are compared with the next
-_SHORTEST_COPIED = 256  # bytes of them that hold a chunk, which is not so much longer
-_LONGEST_BACKOFF = 256  # chunks
 
 _KNOWN: Mapping[type[Struct], frozenset[str]] = {
-    level: frozenset(level.__struct_encode_fields__) for level in _LEVELS
+    level: frozenset(level.__struct_encode_fields__) for level in LEVELS
 }
-_decode_value = msgspec.json.Decoder().decode
-_decode_text = msgspec.json.Decoder(str | None).decode
 _NOTHING = Raw(b"")
-_NULL = Raw(b"null")
 
 
-class _RawFields(Struct):
+class RawFields(Struct):
     """The vendor's fields of one level, and how to get their raw values out of its Struct."""
 
     names: tuple[str, ...]
@@ -109,16 +95,24 @@ class _RawFields(Struct):
     nothing: tuple[Raw, ...]
 
 
-class _Schema:
-    """The Structs of one shape."""
+class Schema:
+    """The Structs of one shape.
+
+    `raw` and `raw_usage` are the vendor's fields of each level, None for none; the rest tells where
+    to look for anything that the Structs of `_wire` do not have.
+    """
 
     __slots__ = (
         "below_choices",
         "decode",
+        "has_messages",
+        "has_moderation",
+        "has_parts",
         "in_choices",
         "in_usage",
         "names",
         "raw",
+        "raw_below_choices",
         "raw_usage",
         "steps",
     )
@@ -127,36 +121,43 @@ class _Schema:
         self.names = names
         # Which shape took a chunk that this one refused with these words: the refusal names the
         # field, so that a stream of a known vendor has its decoder after one refusal.
-        self.steps: dict[str, _Schema] = {}
+        self.steps: dict[str, Schema] = {}
         types: dict[type[Struct], type[Struct]] = {}
-        for level, own in zip(_LEVELS, names, strict=True):
+        for level, own in zip(LEVELS, names, strict=True):
             below = _BELOW.get(level, {}).values()
             if own or any(types[kind] is not kind for kind in below):
                 types[level] = _extended(level, own, types)
             else:
                 types[level] = level
         self.decode = cast("Callable[[bytes], Chunk]", msgspec.json.Decoder(types[Chunk]).decode)
-        raw = {
-            # The last slot is read twice, so that a single one gives a tuple, too.
-            level: _RawFields(
-                own,
-                attrgetter(*_slots(own), _slots(own)[-1]),
-                (_NOTHING,) * (len(own) + 1),
-            )
-            for level, own in zip(_LEVELS, names, strict=True)
-            if own
-        }
+        raw: dict[type[Struct], RawFields] = {}
+        for level, own in zip(LEVELS, names, strict=True):
+            slots = _slots(level, own)
+            if slots:
+                raw[level] = RawFields(
+                    tuple(slots.values()),
+                    # The last slot is read twice, so that a single one gives a tuple, too.
+                    attrgetter(*slots, [*slots][-1]),
+                    (_NOTHING,) * (len(slots) + 1),
+                )
         levels = (Chunk, Choice, Delta, Logprobs, ToolCallFragment)
         self.raw = tuple(raw.get(level) for level in levels)
         usages = (Usage, PromptTokensDetails, CompletionTokensDetails)
         self.raw_usage = tuple(raw.get(level) for level in usages)
+        named = dict(zip(LEVELS, names, strict=True))
+        self.has_messages = "message" in named[Choice]
+        self.has_parts = not _OWN_FIELDS[Delta].keys().isdisjoint(named[Delta])
+        self.has_moderation = "moderation" in named[Chunk]
         self.in_usage = any(self.raw_usage)
-        self.below_choices = any(self.raw[1:])
+        self.raw_below_choices = any(self.raw[1:])
+        self.below_choices = self.raw_below_choices or self.has_messages or self.has_parts
         self.in_choices = self.in_usage or self.below_choices
 
 
-def _slots(names: tuple[str, ...]) -> tuple[str, ...]:
-    return tuple(f"x{i}" for i in range(len(names)))
+def _slots(level: type[Struct], names: tuple[str, ...]) -> dict[str, str]:
+    """Give each name that is a vendor's a slot in the Struct of its level."""
+    own = _OWN_FIELDS.get(level, {})
+    return {f"x{i}": name for i, name in enumerate(names) if name not in own}
 
 
 def _extended(
@@ -166,13 +167,11 @@ def _extended(
     for name, below in _BELOW.get(level, {}).items():
         kind = types[below]
         fields.append((name, (list[kind] if name in _LISTS else kind) | None, None))  # type: ignore[valid-type]  # built at run time
-    # A default of its own for each, as Structs have it.
-    fields += [(slot, Raw, _NOTHING) for slot in _slots(names)]
-    rename = dict(zip(_slots(names), names, strict=True))
-    for name in _OWN_FIELDS.get(level, {}):
+    rename = _slots(level, names)
+    fields += [(slot, Raw, _NOTHING) for slot in rename]
+    for name, own in _OWN_FIELDS.get(level, {}).items():
         if name in names:
-            fields.append((name, None, None))
-            rename[name] = f" {name}"  # what stands there is read as the raw field of that name
+            fields.append((name, own, _NOTHING if own is Raw else None))
     return defstruct(
         level.__name__,
         fields,
@@ -184,12 +183,12 @@ def _extended(
 
 # --- the shapes of a process --------------------------------------------------------------
 
-_schemas: dict[Names, _Schema | None] = {}
+_schemas: dict[Names, Schema | None] = {}
 _seen: Counter[Names] = Counter()
-_NO_SCHEMA = _Schema(_NO_NAMES)
+NO_SCHEMA = Schema(_NO_NAMES)
 
 
-def _find_schema(names: Names) -> _Schema | None:
+def find_schema(names: Names) -> Schema | None:
     """Give the schema of a shape that was seen often; None at first, and for too many shapes."""
     if names in _schemas:
         return _schemas[names]
@@ -199,22 +198,22 @@ def _find_schema(names: Names) -> _Schema | None:
     if _seen[names] < _WORTHWHILE:
         return None
     try:
-        _schemas[names] = _Schema(names)
+        _schemas[names] = Schema(names)
     except (TypeError, ValueError):
         _schemas[names] = None  # a name that a Struct's field cannot have
     return _schemas[names]
 
 
-def _may_come(names: Names) -> bool:
+def may_come(names: Names) -> bool:
     """Tell whether a shape has its Structs made as soon as it was seen more often."""
     return names not in _schemas and _seen[names] > 0
 
 
-def _unknown_names(value: Mapping[str, object], known: Names) -> Names | None:
+def unknown_names(value: Mapping[str, object], known: Names) -> Names | None:
     """Add to the names of a shape those that a chunk has more; None for no usable shape."""
-    found = {level: dict.fromkeys(own) for level, own in zip(_LEVELS, known, strict=True)}
+    found = {level: dict.fromkeys(own) for level, own in zip(LEVELS, known, strict=True)}
     _collect(found, Chunk, value)
-    names = tuple(tuple(found[level]) for level in _LEVELS)
+    names = tuple(tuple(found[level]) for level in LEVELS)
     if names == known or sum(map(len, names)) > _MOST_NAMES:
         return None
     return names
@@ -229,255 +228,8 @@ def _collect(
                 _collect(found, level, item)
     elif isinstance(value, dict):
         found[level].update(dict.fromkeys(name for name in value if name not in _KNOWN[level]))
-        for name, kind in _OWN_FIELDS.get(level, {}).items():
+        for name, kind in _WIDENED.get(level, {}).items():
             if isinstance(value.get(name), kind):
                 found[level][name] = None
         for name, below in _BELOW.get(level, {}).items():
             _collect(found, below, value.get(name))
-
-
-# --- the decoder of a stream --------------------------------------------------------------
-
-
-class ChunkDecoder:
-    """Decodes the chunks of one stream, typed.
-
-    `decode` is the decoder of the shape at hand: it raises ValueError or RecursionError, and then
-    `retry` tells whether another shape takes the chunk.
-    """
-
-    __slots__ = (
-        "_backoff",
-        "_last",
-        "_levels",
-        "_next",
-        "_quiet",
-        "_refusal",
-        "_schema",
-        "_settled",
-        "decode",
-        "waits",
-    )
-
-    def __init__(self, rules: Rules, *, refuses: bool = False) -> None:
-        self.decode: Decode | None = None if refuses else decode_typed
-        self._levels = rules.levels
-        self._schema = _NO_SCHEMA
-        # The last values, which of them settle, and values that brought nothing new.
-        self._last: dict[_Place, tuple[Raw, ...]] = {}
-        self._settled: dict[_Place, dict[str, bool]] = {}
-        self._quiet: dict[_Place, tuple[Raw, ...]] = {}
-        self._refusal: str | None = None
-        # How many chunks to read the general way before this one is tried again: a refused decode
-        # is wasted.
-        self.waits = 0
-        self._backoff = 1
-        self._next = 0  # the event that is tried again after the last refusal
-
-    def retry(self, text: bytes, refusal: Exception, event: int) -> Chunk | None:
-        """Decode a chunk that `decode` refused in the shape that took others like it; None if it is
-        left to the general way.
-        """
-        while isinstance(refusal, msgspec.ValidationError):
-            self._refusal = str(refusal)
-            step = self._schema.steps.get(self._refusal)
-            if step is None:
-                break
-            self._enter(step)
-            try:
-                return self._decode_raw(text)
-            except (ValueError, RecursionError) as error:
-                refusal = error
-        self.forget()  # of the refused chunk something may have been read
-        if event > self._next:  # others were taken in the meantime
-            self._backoff = 1
-        self.waits = self._backoff
-        self._next = event + self.waits + 1
-        self._backoff = min(2 * self._backoff, _LONGEST_BACKOFF)
-        return None
-
-    def learn(self, value: Mapping[str, object]) -> None:
-        """Look for Structs that know the fields of a chunk that was refused."""
-        if self.decode is None:
-            return
-        steps = self._schema.steps
-        names = _unknown_names(value, self._schema.names)
-        schema = None if names is None else _find_schema(names)
-        if schema is not None:
-            if self._refusal is not None and len(steps) < _MOST_STEPS:
-                steps[self._refusal] = schema
-            self._enter(schema)
-        if schema is not None or (names is not None and _may_come(names)):
-            self.waits, self._backoff = 0, 1
-
-    def _enter(self, schema: _Schema) -> None:
-        self._schema = schema
-        self.decode = self._decode_raw
-        self.forget()
-
-    def peek(self, text: bytes) -> Chunk:
-        """Decode a chunk that was decoded before, or one of its shape, for comparison only."""
-        return self._schema.decode(text)
-
-    @property
-    def adds_to_choices(self) -> bool:
-        """Whether it knows vendor's fields of choices, or of what is below them."""
-        return self._schema.in_choices
-
-    def forget(self) -> None:
-        """Something was merged that did not pass through here: no value is known to stand."""
-        self._last.clear()
-        self._settled.clear()
-        self._quiet.clear()
-
-    def _decode_raw(self, text: bytes) -> Chunk:
-        """Decode a chunk, and move its raw fields to the `extra` of their levels."""
-        schema, quiet = self._schema, self._quiet
-        chunk = schema.decode(text)
-        of_chunk, of_choice, of_delta, of_logprobs, of_call = schema.raw
-        if of_chunk is not None:
-            raws = of_chunk.get(chunk)
-            if raws != quiet.get(_CHUNK):
-                self._read(of_chunk, _CHUNK, raws, chunk)
-        if schema.in_usage and chunk.usage is not None:
-            self._read_usage(schema, chunk.usage)
-        if not schema.in_choices or chunk.choices is None:
-            return chunk
-        for position, choice in enumerate(chunk.choices):
-            if schema.in_usage and choice.usage is not None:
-                self._read_usage(schema, choice.usage)
-            if not schema.below_choices:
-                continue
-            index = choice.index
-            place = 8 * (position if index is None else index)
-            delta = choice.delta
-            if delta is not None:
-                if of_delta is not None:
-                    raws = of_delta.get(delta)
-                    if raws != quiet.get(place + _DELTA):
-                        self._read(of_delta, place + _DELTA, raws, delta)
-                if of_call is not None:
-                    for call in delta.tool_calls or ():
-                        self._read(of_call, place + _CALL, of_call.get(call), call)
-            if of_choice is not None:
-                raws = of_choice.get(choice)
-                if raws != quiet.get(place + _CHOICE):
-                    self._read(of_choice, place + _CHOICE, raws, choice)
-            if of_logprobs is not None and choice.logprobs is not None:
-                raws = of_logprobs.get(choice.logprobs)
-                self._read(of_logprobs, place + _LOGPROBS, raws, choice.logprobs)
-        return chunk
-
-    def _read_usage(self, schema: _Schema, usage: Usage) -> None:
-        # All usage of a stream is merged into one, wherever it stands.
-        of_usage, of_prompt, of_completion = schema.raw_usage
-        quiet = self._quiet
-        if of_usage is not None:
-            raws = of_usage.get(usage)
-            if raws != quiet.get(_USAGE):
-                self._read(of_usage, _USAGE, raws, usage)
-        prompt, completion = usage.prompt_tokens_details, usage.completion_tokens_details
-        if of_prompt is not None and prompt is not None:
-            raws = of_prompt.get(prompt)
-            if raws != quiet.get(_PROMPT):
-                self._read(of_prompt, _PROMPT, raws, prompt)
-        if of_completion is not None and completion is not None:
-            raws = of_completion.get(completion)
-            if raws != quiet.get(_COMPLETION):
-                self._read(of_completion, _COMPLETION, raws, completion)
-
-    def _read(self, fields: _RawFields, place: _Place, raws: tuple[Raw, ...], into: Struct) -> None:
-        lasts = self._last.get(place, fields.nothing)
-        settled = self._settled.get(place)
-        extra: Extra | None = None
-        is_quiet = True
-        size = 0
-        for name, raw, last in zip(fields.names, raws, lasts, strict=False):
-            if not raw or raw == _NULL:
-                continue
-            size += len(raw)
-            if name in _NOT_MERGED and not _is_merged(name, bytes(raw), into):
-                is_quiet = False
-                continue
-            if raw == last:
-                if settled is None:
-                    settled = self._settled[place] = {}
-                if name not in settled:
-                    settled[name] = self._settles(place, name, raw)
-                if settled[name]:
-                    continue
-            elif settled:
-                settled.pop(name, None)
-            value = _decode_value(raw)
-            if type(value) is dict or type(value) is list:
-                _check_depth(value, bytes(raw))
-            if extra is None:
-                extra = Extra()
-            extra[name] = value
-        if size > _LONGEST_REMEMBERED:
-            raws = fields.nothing
-            is_quiet = False
-        elif size > _SHORTEST_COPIED:
-            raws = tuple([raw.copy() for raw in raws])  # without the chunk that it is part of
-        self._last[place] = raws
-        if extra is not None:
-            into.extra = extra  # type: ignore[attr-defined]  # every level has it
-            self._quiet.pop(place, None)
-        elif is_quiet:
-            self._quiet[place] = raws
-
-    def _settles(self, place: _Place, name: str, raw: Raw) -> bool:
-        """Tell whether a value makes no difference when it comes again."""
-        kind = place % 8
-        if kind == _CALL:
-            return False  # of which call it was is not known here
-        level = _RULES_OF.get(kind)
-        return level is None or self._levels[level].settles(name, _decode_value(raw))
-
-
-def _is_merged(name: str, text: bytes, into: Struct) -> bool:
-    """Tell whether a field that may be more is one to merge; if it is content, read it."""
-    if name == "message" and isinstance(into, Choice):
-        if into.delta is None:
-            raise ValueError("a message in place of a delta")
-        # Perplexity's, beside a delta, is dropped; but its bytes are judged like all others.
-        text.decode()
-        return False
-    if name == "content" and isinstance(into, Delta):
-        if text.startswith(b'"'):
-            into.content = _decode_text(text)
-        else:
-            into.parts = Parts(_listed(text))
-        return False
-    if name == "annotations" and isinstance(into, Delta):
-        into.annotations = Parts(_listed(text))
-        return False
-    if name == "moderation" and isinstance(into, Chunk):
-        moderation = _value(text)
-        if not isinstance(moderation, dict):
-            raise ValueError("moderation is an object")
-        into.moderation = Extra(moderation)
-        return False
-    if name == "error" and isinstance(into, Chunk):
-        raise ValueError("an error of the server's")
-    return True
-
-
-def _listed(text: bytes) -> list[object]:
-    value = _value(text)
-    if not isinstance(value, list):
-        raise ValueError("not a list")
-    return value
-
-
-def _value(text: bytes) -> object:
-    value: object = _decode_value(text)
-    _check_depth(value, text)
-    return value
-
-
-def _check_depth(value: object, text: bytes) -> None:
-    if text.count(b"{") + text.count(b"[") > _MOST_BRACKETS and exceeds_depth(
-        value, _MOST_BRACKETS
-    ):
-        raise ValueError("nested too deep to be taken without counting")

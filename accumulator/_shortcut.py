@@ -12,24 +12,25 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from io import BytesIO
+from operator import itemgetter
 from typing import cast
 
 import msgspec
 
+from ._decoder import ChunkDecoder
 from ._learning import learn_template, the_change
 from ._objects import ObjectTemplate, learn_object_template
-from ._reduce import Reducer, TokensState
-from ._schema import ChunkDecoder
+from ._reduce import Reducer
 from ._sse import EventParser
-from ._template import Columns, Template
+from ._state import TokensState
+from ._template import Rows, Template, Turns, decode_strings, turns_of
 from ._text import COMPACT_AT, Text
-from ._wire import Chunk, CompletionTokensDetails, TokenLogprob, Usage
+from ._wire import Chunk, CompletionTokensDetails, UnreadTokens, Usage
 
 __all__ = ["Shortcut"]
 
 _LONGEST_BACKOFF = 256  # reads
 _MOST_MISSES = 3  # calls that take turns are known as such after two
-_FEWEST = 2  # events of a read that a template with several gaps is worth its cost for
 _SHORT = 16384  # bytes that wait and may be copied with every read
 _LF, _CR = 10, 13
 _decode_string = msgspec.json.Decoder(str).decode
@@ -50,6 +51,8 @@ class Shortcut:
         "_text",
         "_texts",
         "_tokens",
+        "_turn_texts",
+        "_turns",
         "_vendor_seen",
         "_waits",
         "object",
@@ -61,9 +64,11 @@ class Shortcut:
         self._decoder = decoder
         self._most_pending = most_pending  # bytes; of a longer read each event is to be looked at
         self._template: Template | None = None
-        self._text: Text | None = None  # where the fragments go, if it is one text
+        self._text = Text()  # where the fragments go, if it is one text
         self._tokens: TokensState | None = None
         self._texts: dict[object, Text] = {}  # where they go if not, as they are met
+        self._turns: Turns | None = None  # of these, if they take turns
+        self._turn_texts: list[Text] = []  # as often as they come in two rounds
         self._calls_seen: frozenset[int] = frozenset()
         self._vendor_seen: str | None = None  # a field that brought a value in the last chunk
         self._waits = 0  # how many more reads to go by before learning again
@@ -92,26 +97,32 @@ class Shortcut:
         """
         # One function for nearly all that happens in a long stream: a call takes as long as an
         # event.
-        template = cast("Template", self._template)
-        size = parser.size
+        template, size = self._template, parser.size
+        if template is None:
+            return 0
         if size:
             if size > _SHORT or _LF not in data:
                 return 0
             data = b"".join((parser.pending, data))
-        elif self._single and data.startswith(template.head) and data.endswith(template.end):
+        elif data.startswith(template.head) and data.endswith(template.end):
             # A read that is one event, by the look of it.
             string = data[template.string]
             if _LF not in string:
                 if not template.whole <= len(data) <= self._most_pending:
                     return 0
-                try:
-                    fragment = _decode_string(string)
-                except ValueError:
+                if self._single:
+                    try:
+                        fragment = _decode_string(string)
+                    except ValueError:
+                        return 0
+                    text = self._text
+                    text.fragments.append(fragment)
+                    if len(text.fragments) >= COMPACT_AT:
+                        text.compact()
+                elif (template.has_bare_gaps and _CR in string) or not self._apply(
+                    template, [string[1:-1]]
+                ):
                     return 0
-                text = cast("Text", self._text)
-                text.fragments.append(fragment)
-                if len(text.fragments) >= COMPACT_AT:
-                    text.compact()
                 parser.taken += len(data)
                 parser.skip_lf = False
                 return 1
@@ -119,22 +130,19 @@ class Shortcut:
             return 0
         lines = BytesIO(data).readlines()
         count = len(lines) >> 1
-        if count < (1 if self._single else _FEWEST):
+        if not count:
             return 0
-        gap = template.gap
-        cuts = [line[gap] for line in lines[: 2 * count : 2]]
-        if template.has_bare_gaps and _CR in data and _CR in b"".join(cuts):
-            return 0
-        body = b"".join((template.head, template.between.join(cuts), template.end))
-        if not data.startswith(body):
-            return 0
-        if self._single:
-            if not self._add(cuts):
+        size = 0 if self._turns is None else self._take_turns(self._turns, lines, data)
+        if not size:
+            gap = template.gap
+            cuts = [line[gap] for line in lines[: 2 * count : 2]]
+            if template.has_bare_gaps and _CR in data and _CR in b"".join(cuts):
                 return 0
-            self._backoff, self._misses = 1, 0
-        elif not self._apply(template, cuts):
-            return 0
-        size = len(body)
+            body = b"".join((template.head, template.between.join(cuts), template.end))
+            if not data.startswith(body) or not self._apply(template, cuts):
+                return 0
+            size = len(body)
+        self._backoff, self._misses = 1, 0
         parser.taken += size
         parser.skip_lf = False
         rest = parser.pending = data[size:]
@@ -146,27 +154,11 @@ class Shortcut:
         """Give the text to which an event adds that has nothing else between these bytes, if that
         is known. Only if `ready`.
         """
-        template = cast("Template", self._template)
-        same = self._single and template.head == head and template.end == end
+        template = self._template
+        same = (
+            self._single and template is not None and template.head == head and template.end == end
+        )
         return self._text if same else None
-
-    def _add(self, cuts: list[bytes]) -> bool:
-        """Add the fragments of a template with one gap, all or nothing."""
-        try:
-            # As one string, in a third of the time. What is put between two fragments, a control
-            # character that JSON allows, shows that none ends within an escape or a character.
-            fragment = _decode_string(b'"%b"' % b"\x7f".join(cuts))
-        except ValueError:
-            return False
-        text = cast("Text", self._text)
-        if fragment.count("\x7f") >= len(cuts):  # theirs
-            columns = cast("Template", self._template).read(cuts)
-            if columns is None:
-                return False
-            text.extend(cast("list[str]", columns[0]))
-        else:
-            text.extend_utf8(fragment.encode().translate(None, b"\x7f"))
-        return True
 
     def take(self, lines: Sequence[bytes], line_end: bytes) -> tuple[int, int]:
         """Apply the events that fit, from the first on; return how many they are, and how many
@@ -176,9 +168,6 @@ class Shortcut:
         """
         template = self._template
         count = size = 0
-        if len(lines) < _FEWEST and not self._single:
-            self.forget()
-            return 0, 0
         if template is not None and template.line_end == line_end:
             for line in lines:
                 if not template.fits(line):
@@ -187,6 +176,7 @@ class Shortcut:
                 size += len(line) + len(line_end)
             if count:
                 if self._apply(template, [line[template.gap] for line in lines[:count]]):
+                    self._backoff, self._misses = 1, 0
                     return count, size
                 self._give_up()
         self._misses += 1
@@ -195,10 +185,8 @@ class Shortcut:
         self.forget()
         return 0, 0
 
-    def learn(self, line: bytes, chunk: Chunk, *, events: int) -> None:
-        """Learn from the line of the chunk that was applied last, in a read of so many events."""
-        if events < _FEWEST and self._template is not None and not self._single:
-            return
+    def learn(self, line: bytes, chunk: Chunk) -> None:
+        """Learn from the line of the chunk that was applied last."""
         if self._waits:
             self._waits -= 1
             return
@@ -215,7 +203,7 @@ class Shortcut:
             template is None
             or not template.fits(line)
             or (vendor is not None and template.name != vendor)
-            or not template.reads(line[template.gap])
+            or template.read([line[template.gap]]) is None
         ):
             template = learn_template(
                 line, chunk, self._decoder.peek, many=many, calls=self._calls_seen
@@ -226,67 +214,81 @@ class Shortcut:
             if template.call is not None:
                 self._calls_seen |= {template.call}
             self._template = template
-        self._text = self._tokens = None
+        self._tokens = self._turns = None
         self._texts.clear()
         if not template.keys:
-            self._text = self._reducer.open_text(template.field, template.choice, template.call)
-            if template.tokens is not None:
+            text = self._reducer.open_text(template.field, template.choice, template.call)
+            if template.read_tokens is not None:
                 self._tokens = self._reducer.open_tokens(template.choice)
-            self.ready = self._text is not None and (template.tokens is None) == (
-                self._tokens is None
+            self.ready = text is not None and (
+                template.read_tokens is None or self._tokens is not None
             )
+            if text is not None:
+                self._text = text
         else:
             # What a vendor adds to one choice is not known of another.
             self.ready = not self._decoder.adds_to_choices
         if not self.ready:
             self._give_up()
             return
-        self._single = template.width == 1
+        self._single = template.roles == ("text",)
 
     def _apply(self, template: Template, cuts: list[bytes]) -> bool:
-        """Apply what was cut out of lines that fit, all or nothing."""
-        columns: Columns | None
-        unread = None
-        if template.tokens is None:
-            columns = template.read(cuts)
-        else:
-            columns, unread = template.read_tokens(cuts) or (None, None)
-        if columns is None:
+        """Apply what was cut out of events that fit, all or nothing."""
+        if self._single:
+            return self._add(cuts)
+        read = template.read(cuts)
+        if read is None:
             return False
-        usage = None
-        if template.counts:
-            usage = _usage_of(template, columns)
-            if usage is None:
-                return False
-        texts = cast("list[str]", columns[template.text])
+        rows, json = read
+        place, tokens = template.text, self._tokens
+        texts: list[str]
+        if tokens is None or template.read_tokens is None:
+            texts = [row[place] for row in rows]
+        else:
+            texts = [row[place].delta.content for row in rows]
+            tokens.runs.append(UnreadTokens(json, template.read_tokens))
+            tokens.count += sum([len(row[place].logprobs.content) for row in rows])
         if template.keys:
-            if not self._apply_by_key(template, columns, texts):
+            if not self._add_by_key(template, rows, texts):
                 return False
         else:
-            cast("Text", self._text).extend(texts)
-        if unread is not None and self._tokens is not None:
-            self._tokens.runs.append(unread)
-            lists = cast("Sequence[list[TokenLogprob]]", columns[unread.place])
-            self._tokens.count += sum(map(len, lists))
-        if usage is not None:
-            self._reducer.apply_usage(usage)
+            self._text.extend(texts)
+        if template.counts:
+            self._reducer.apply_usage(_usage_of(template, rows))
         if template.vendor is not None and template.name is not None:
-            self._reducer.merge_into_chunk(template.name, columns[template.vendor])
+            place = template.vendor
+            self._reducer.merge_into_chunk(template.name, [row[place] for row in rows])
             self._decoder.forget()
-        self._backoff = 1
-        self._misses = 0
         return True
 
-    def _apply_by_key(self, template: Template, columns: Columns, fragments: list[str]) -> bool:
+    def _add(self, cuts: list[bytes]) -> bool:
+        """Add the fragments of a template with one gap, all or nothing."""
+        try:
+            # As one string, in a third of the time. What is put between two fragments, a control
+            # character that JSON allows, shows that none ends within an escape or a character.
+            fragment = _decode_string(b'"%b"' % b"\x7f".join(cuts))
+        except ValueError:
+            return False
+        text = self._text
+        if fragment.count("\x7f") >= len(cuts):  # theirs
+            text.extend([_decode_string(b'"%b"' % cut) for cut in cuts])
+        else:
+            text.extend_utf8(fragment.encode().translate(None, b"\x7f"))
+        return True
+
+    def _add_by_key(self, template: Template, rows: Rows, fragments: list[str]) -> bool:
         """Add fragments of several choices or calls, each to its own text."""
         places = template.keys
-        keys = (
-            cast("list[object]", columns[places[0]])
-            if len(places) == 1
-            else list(zip(*[columns[place] for place in places], strict=True))
-        )
-        met = set(keys)
+        # An index, or both in a tuple.
+        keys: list[object] = list(map(itemgetter(*places), rows))
         texts = self._texts
+        if len(keys) == 1 and keys[0] in texts:
+            texts[keys[0]].append(fragments[0])
+            if template.call is not None:
+                self._reducer.set_last_call(*cast("tuple[int, int]", template.address(keys[0])))
+            return True
+        met = set(keys)
         if not met <= texts.keys():
             for key in dict.fromkeys(keys):
                 text = self._reducer.open_text(template.field, *template.address(key))
@@ -297,6 +299,9 @@ class Shortcut:
         count = len(keys)
         order = keys[:period]
         if keys == (order * (count // period + 1))[:count]:
+            if count > period:
+                self._turns = turns_of(template, order, count % period)
+                self._turn_texts = 2 * [texts[key] for key in order]
             for place, key in enumerate(order):
                 texts[key].extend(fragments[place::period])
         else:
@@ -310,6 +315,28 @@ class Shortcut:
                 self._reducer.set_last_call(choice, cast("int", call))
         return True
 
+    def _take_turns(self, turns: Turns, lines: Sequence[bytes], data: bytes) -> int:
+        """Apply the events of a read if each is of the choice or call whose turn it is; return how
+        many bytes they are, 0 if nothing was done.
+        """
+        gap, count, period = turns.gap, len(lines) >> 1, turns.period
+        cuts = [line[gap] for line in lines[: 2 * count : 2]]
+        body = turns.body(cuts)
+        fragments = decode_strings(cuts) if data.startswith(body) else None
+        if fragments is None:
+            self._turns = None
+            return 0
+        at, fewer = turns.next, min(count, period)
+        for place, text in enumerate(self._turn_texts[at : at + fewer]):
+            text.extend(fragments[place::period])
+        turns.next = (at + count) % period
+        template = cast("Template", self._template)
+        if template.call is not None:
+            for key in (turns.order * 3)[turns.next + period - fewer : turns.next + period]:
+                choice, call = template.address(key)
+                self._reducer.set_last_call(choice, cast("int", call))
+        return len(body)
+
     # --- objects ---
 
     def learn_object(self, value: object, chunk: Chunk, size: int) -> None:
@@ -317,14 +344,11 @@ class Shortcut:
         self.object = learn_object_template(value, chunk, size, self._reducer)
 
 
-def _usage_of(template: Template, columns: Columns) -> Usage | None:
-    """Make a usage of the largest of each count; None if one is no integer."""
+def _usage_of(template: Template, rows: Rows) -> Usage:
+    """Make a usage of the largest of each count."""
     usage = Usage()
     for name, place in template.counts:
-        column = columns[place]
-        if set(map(type, column)) != {int}:
-            return None
-        count = max(cast("Sequence[int]", column))
+        count = max([row[place] for row in rows])
         if name == "reasoning_tokens":
             usage.completion_tokens_details = CompletionTokensDetails(reasoning_tokens=count)
         else:

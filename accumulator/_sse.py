@@ -141,9 +141,10 @@ def _end_of_events(data: bytes) -> int:
 def _end_of_crlf_events(data: bytes) -> int | None:
     """Find where the last blank line ends, 0 if there is none; None if a CR stands alone."""
     lines = BytesIO(data).readlines()
-    if not _all_crlf(lines if data.endswith(b"\n") else lines[:-1]) or _CR in lines[-1][:-2]:
+    rest = b"" if data.endswith(b"\n") else lines.pop()
+    if not _all_crlf(lines) or _CR in rest[:-1]:  # a last CR may be half of a CRLF
         return None
-    end = len(data)
+    end = len(data) - len(rest)
     for line in reversed(lines):
         if line in (b"\r\n", b"\n"):
             return end

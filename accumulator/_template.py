@@ -5,8 +5,9 @@ where the values stand. Lines that fit are then read as follows.
 
 1. Each is cut at the gaps' outer ends, and all are put together again from the cuts and the
    template. If that is not what came, byte for byte, nothing is taken.
-2. What was cut out is put together to one JSON array and decoded in one call, as strictly as in a
-   chunk: bad escapes, control characters or broken UTF-8 are refused there.
+2. What was cut out is put together to one JSON array, a row for each event, and decoded in one
+   call, as strictly as in a chunk: bad escapes, control characters or broken UTF-8 are refused
+   there.
 
 What the values mean, and whether the constant part changes nothing, is `_shortcut`'s business.
 """
@@ -14,43 +15,61 @@ What the values mean, and whether the constant part changes nothing, is `_shortc
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from operator import itemgetter
-from typing import cast
+from functools import lru_cache
+from keyword import iskeyword
+from typing import Any, Literal, cast
 
 import msgspec
 from msgspec import Struct
 
-from ._wire import TokenLogprob, UnreadTokens
+from ._wire import ContentWithTokens, TokenLogprob
 
-__all__ = ["COUNTS", "Columns", "Gap", "Template", "roles_of", "rows_decoder"]
+__all__ = [
+    "COUNTS",
+    "Gap",
+    "Rows",
+    "Template",
+    "Turns",
+    "decode_strings",
+    "kind_of_tokens",
+    "turns_of",
+]
 
 # Counts of usage that grow with every chunk of servers that send it in each.
 COUNTS = ("completion_tokens", "total_tokens", "reasoning_tokens")
-_STRINGS = ("text", "padding")
+_MOST_KINDS = 64
+_LITERALS = (int, str, type(None))
+# What stands around the value of a gap when it is read.
+_STRING = (b'"', b'"')
+_BARE = (b"", b"")
+_AROUND = {"text": _STRING, "padding": _STRING, "tokens": (b'{"delta":{"content":"', b"}}")}
 _MOST_BRACKETS = 8  # of a value that is certainly not nested too deep
 _CR = 13
-Columns = Sequence[Sequence[object]]
+Rows = Sequence[tuple[Any, ...]]
+Decode = Callable[[bytes], list[tuple[Any, ...]]]
 
 _decode_value = msgspec.json.Decoder().decode
+_decode_object = msgspec.json.Decoder(dict[str, object]).decode
 _decode_texts = msgspec.json.Decoder(list[str]).decode
-_decode_mixed = msgspec.json.Decoder(list[int | str]).decode
+_decode_integers = msgspec.json.Decoder(list[int]).decode
 
 
 class Gap(Struct):
-    """A place in a chunk's bytes where a value stands: a string without its quotes, a number, a
-    list, any value.
+    """A place in a chunk's bytes where a value stands: a string without its quotes, a number, any
+    value; or content and its logprobs, from within the string to the end of the list.
     """
 
     start: int
     end: int
     role: str  # "text", "choice", "call", "padding", "tokens", "vendor" or one of COUNTS
+    probe: bytes = b""  # what to try a template with, if not what all of the role are tried with
+    kind: type = ContentWithTokens  # of tokens, and of all that is constant between
 
 
 class Template:
     """A chunk's bytes around its gaps, and how to read the gaps of many chunks together."""
 
     __slots__ = (
-        "_apart",
         "_close",
         "_decode",
         "_joints",
@@ -60,7 +79,6 @@ class Template:
         "call",
         "choice",
         "counts",
-        "decode_rows",
         "end",
         "field",
         "gap",
@@ -69,12 +87,12 @@ class Template:
         "keys",
         "line_end",
         "name",
+        "read_tokens",
         "roles",
         "size",
         "string",
         "tail",
         "text",
-        "tokens",
         "vendor",
         "whole",
         "width",
@@ -89,15 +107,17 @@ class Template:
         call: int | None,
         name: str | None = None,
     ) -> None:
-        roles = self.roles = [gap.role for gap in gaps]
+        roles = self.roles = tuple([gap.role for gap in gaps])
         self.width = len(gaps)
-        self.text = roles.index("text")
-        self.tokens = roles.index("tokens") if "tokens" in roles else None
-        self.vendor = roles.index("vendor") if "vendor" in roles else None
+        places = {role: place for place, role in enumerate(_columns(roles))}
+        # Where it is, by itself or with its tokens; and what reads these out of rows.
+        self.text = places["tokens" if "tokens" in roles else "text"]
+        self.read_tokens = _tokens_decoder(roles) if "tokens" in roles else None
+        self.vendor = places.get("vendor")
         self.name = name  # of the vendor's field
-        self.counts = [(role, roles.index(role)) for role in COUNTS if role in roles]
+        self.counts = [(role, places[role]) for role in COUNTS if role in roles]
         # What tells an event's text from those of others: the one index that changes, or both.
-        self.keys = [roles.index(role) for role in ("choice", "call") if role in roles]
+        self.keys = [places[role] for role in ("choice", "call") if role in roles]
         self.field = field
         self.choice = choice
         self.call = call
@@ -111,26 +131,19 @@ class Template:
         self.whole = len(self.head) + len(self.end)
         self.string = slice(len(self.head) - 1, 1 - len(self.end))
         self.between = self.end + self.head
-        quotes = [b'"' if role in _STRINGS else b"" for role in roles]
-        # A CR ends a line, and is a blank between tokens.
-        self.has_bare_gaps = b"" in quotes
-        # Between two gaps of an event: the bytes there, what stands for them among the values, and
-        # how much shorter that is. What was cut out holds no newline, and no JSON string does: so
-        # one in each separator proves that it separates, and was not swallowed by a string whose
-        # end an event left open.
-        self._joints: list[tuple[bytes, bytes, int]] = []
-        for a, b, close, opening in zip(gaps, gaps[1:], quotes, quotes[1:], strict=False):
-            joint, instead = line[a.end : b.start], close + b",\n" + opening
-            self._joints.append((joint, instead, len(joint) - len(instead)))
-        # Joints that are written alike could be taken for one another, and an array or object that
-        # an event left open swallows any separator: then each event's gaps are looked for in turn.
-        self._apart = self.vendor is not None or len({i for _, i, _ in self._joints}) < len(
-            self._joints
-        )
-        self._opening, self._close = b"[" + quotes[0], quotes[-1] + b"]"
-        self._row_end = quotes[-1] + b",\n" + quotes[0]
-        self.decode_rows = None if self.tokens is None else rows_decoder(tuple(roles))
-        self._decode = _decode_mixed if self.has_bare_gaps else _decode_texts
+        around = [_AROUND.get(role, _BARE) for role in roles]
+        # A CR ends a line, and is a blank between numbers.
+        self.has_bare_gaps = any(pair is not _STRING for pair in around)
+        # Between two gaps of an event: the bytes there, and what stands for them in a row.
+        self._joints: list[tuple[bytes, bytes]] = []
+        for place, mark in enumerate(_marks(roles)):
+            joint = line[gaps[place].end : gaps[place + 1].start]
+            self._joints.append((joint, around[place][1] + b",\n" + mark + around[place + 1][0]))
+        opening, close = around[0][0], around[-1][1]
+        self._opening, self._close = b"[[" + opening, close + b"]]"
+        self._row_end = close + b"],\n[" + opening
+        kind = next((gap.kind for gap in gaps if gap.role == "tokens"), ContentWithTokens)
+        self._decode = _row_decoder(roles, kind)
 
     def address(self, key: object) -> tuple[int, int | None]:
         """Give the indices of choice and call that a key stands for."""
@@ -139,51 +152,60 @@ class Template:
         index = cast("int", key)
         return (index, self.call) if "choice" in self.roles else (self.choice, index)
 
+    def head_of(self, key: object) -> bytes | None:
+        """Give the bytes before the text of a choice or call, if its indices all stand there."""
+        if self.roles[-1] != "text" or len(self.keys) != self.width - 1:
+            return None
+        head = self.head
+        for index, (joint, _) in zip(
+            key if isinstance(key, tuple) else (key,), self._joints, strict=True
+        ):
+            head += b"%d%b" % (index, joint)
+        return head
+
     def fits(self, line: bytes) -> bool:
         """Tell whether a line has all that the template has, by the look of it."""
         return (
             line.startswith(self.head)
             and line.endswith(self.tail)
             and len(line) >= self.size
-            and all(joint in line for joint, _, _ in self._joints)
+            and all(joint in line for joint, _ in self._joints)
         )
 
-    def reads(self, cut: bytes) -> bool:
-        """Tell whether what was cut out of a line can be read."""
-        read = self.read if self.tokens is None else self.read_tokens
-        return read([cut]) is not None
-
-    def read(self, cuts: list[bytes]) -> Columns | None:
-        """Give the values of each gap, an event a value; None unless all can be read.
-
-        Not for templates with tokens.
+    def read(self, cuts: list[bytes]) -> tuple[Rows, bytes] | None:
+        """Give the values of the gaps, an event a row, and the JSON that they were read from; None
+        unless all can be read.
         """
-        if self._apart:
+        if self.vendor is not None:
             return self._read_apart(cuts)
+        # Each event has each joint once. What was cut out holds no newline, and no JSON string
+        # does: so what is put in with one separates, and was not swallowed by a string whose end
+        # an event left open. A row is as long as its type, and there are as many as events: so
+        # none brings a separator of its own.
         text = self._row_end.join(cuts)
-        count, width = len(cuts), self.width
-        for joint, instead, less in self._joints:
-            before = len(text)
-            text = text.replace(joint, instead)
-            if before - len(text) != less * count:
+        for joint, instead in self._joints:
+            parts = text.split(joint)
+            if len(parts) != len(cuts) + 1:
                 return None
+            text = instead.join(parts)
+        text = b"".join((self._opening, text, self._close))
         try:
-            values = self._decode(b"%b%b%b" % (self._opening, text, self._close))
-        except ValueError:
+            rows = self._decode(text)
+        except (ValueError, RecursionError):
             return None
-        if len(values) != count * width:
-            return None
-        return [values] if width == 1 else [values[i::width] for i in range(width)]
+        return (rows, text) if len(rows) == len(cuts) else None
 
-    def _read_apart(self, cuts: list[bytes]) -> Columns | None:
+    def _read_apart(self, cuts: list[bytes]) -> tuple[Rows, bytes] | None:
+        # A vendor's value may be an array or object that an event left open, which swallows any
+        # separator: then each event's gaps are looked for in turn.
         columns: list[Sequence[object]] = []
         rest = cuts
-        for joint, _, _ in self._joints:
-            parts = [cut.partition(joint) for cut in rest]
-            if not all(map(itemgetter(1), parts)):
+        for joint, _ in self._joints:
+            parts = [part for cut in rest for part in cut.partition(joint)]
+            if parts[1::3] != [joint] * len(cuts):
                 return None
-            columns.append(list(map(itemgetter(0), parts)))
-            rest = list(map(itemgetter(2), parts))
+            columns.append(parts[::3])
+            rest = parts[2::3]
         columns.append(rest)
         try:
             for place, (role, column) in enumerate(zip(self.roles, columns, strict=True)):
@@ -191,53 +213,67 @@ class Template:
                 if role == "vendor":
                     columns[place] = [_read_value(part) for part in parts_of]
                     continue
-                quote = b'"' if role in _STRINGS else b""
-                decode = _decode_texts if quote else _decode_mixed
+                quote = _AROUND.get(role, _BARE)[0]
+                decode = _decode_texts if quote else _decode_integers
                 separator = quote + b",\n" + quote
                 columns[place] = decode(b"[%b%b%b]" % (quote, separator.join(parts_of), quote))
                 if len(columns[place]) != len(cuts):
                     return None
         except (ValueError, RecursionError):
             return None
-        return columns
-
-    def read_tokens(self, cuts: list[bytes]) -> tuple[Columns, UnreadTokens] | None:
-        """Do as `read`, for a template with tokens, and give the tokens as they are kept, too."""
-        decode, place = self.decode_rows, self.tokens
-        if decode is None or place is None:
-            return None
-        first, instead, _ = self._joints[0]
-        row_end = self._close + b",\n" + self._opening
-        parts: list[bytes] = []
-        for cut in cuts:
-            # Long lists, in which the first joint need not be looked for.
-            text, found, rest = cut.partition(first)
-            if not found:
-                return None
-            parts += (row_end, text, instead, rest)
-        parts[0] = b"[" + self._opening
-        parts.append(self._close + b"]")
-        rows_text = b"".join(parts)
-        for joint, instead, less in self._joints[1:]:
-            before = len(rows_text)
-            rows_text = rows_text.replace(joint, instead)
-            if before - len(rows_text) != less * len(cuts):
-                return None
-        try:
-            rows = cast("list[tuple[object, ...]]", decode(rows_text))
-        except (ValueError, RecursionError):
-            return None
-        if len(rows) != len(cuts):
-            return None
-        return list(zip(*rows, strict=True)), UnreadTokens(rows_text, decode, place)
+        return list(zip(*columns, strict=True)), b""
 
     @property
     def is_usable(self) -> bool:
         """Whether events that fit can be read without taking one gap for another."""
-        if any(less <= 0 for _, _, less in self._joints):
-            return False
-        # A list of tokens is only looked for behind its text, and nothing is read apart beside it.
-        return self.tokens is None or (self.roles[:2] == ["text", "tokens"] and not self._apart)
+        joints = [joint for joint, _ in self._joints]
+        return len(set(joints)) == len(joints) and not (
+            self.read_tokens is not None and self.vendor is not None
+        )
+
+
+class Turns:
+    """Events of a template whose choices or calls take turns: where each stands is known before."""
+
+    __slots__ = ("_betweens", "_end", "_heads", "gap", "next", "order", "period")
+
+    def __init__(
+        self, template: Template, order: list[object], heads: Sequence[bytes], next_: int
+    ) -> None:
+        self.order = order
+        self._heads = heads
+        self._end = template.end
+        self._betweens = [template.end + head for head in heads]
+        self.gap = slice(len(heads[0]), template.gap.stop)
+        self.period = len(heads)
+        self.next = next_  # whose turn it is
+
+    def body(self, cuts: Sequence[bytes]) -> bytes:
+        """Put events together again around what was cut out of them."""
+        count, at = len(cuts), self.next
+        parts = [self._end] * (2 * count + 1)
+        parts[:-1:2] = (self._betweens * (count // self.period + 2))[at : at + count]
+        parts[1::2] = cuts
+        parts[0] = self._heads[at]
+        return b"".join(parts)
+
+
+def turns_of(template: Template, order: list[object], next_: int) -> Turns | None:
+    """Tell the turns of keys that come in an order, if all of their events are cut alike."""
+    heads = [template.head_of(key) for key in order]
+    known = [head for head in heads if head is not None]
+    if len(known) < len(heads) or len(set(map(len, known))) > 1:
+        return None
+    return Turns(template, order, known, next_)
+
+
+def decode_strings(cuts: Sequence[bytes]) -> list[str] | None:
+    """Decode what was cut out of so many strings; None unless all can be read."""
+    try:
+        texts = _decode_texts(b'["%b"]' % b'",\n"'.join(cuts))
+    except ValueError:
+        return None
+    return texts if len(texts) == len(cuts) else None
 
 
 def _read_value(text: bytes) -> object:
@@ -246,22 +282,85 @@ def _read_value(text: bytes) -> object:
     return _decode_value(text)
 
 
-_decoders: dict[tuple[str, ...], Callable[[bytes], list[object]]] = {}
+# --- rows ---------------------------------------------------------------------------------
 
 
-def rows_decoder(roles: tuple[str, ...]) -> Callable[[bytes], list[object]]:
-    """Give the decoder of rows whose columns have these roles."""
-    if roles not in _decoders:
-        types = tuple(
-            list[TokenLogprob] if role == "tokens" else str if role in _STRINGS else int
-            for role in roles
+def _marks(roles: tuple[str, ...]) -> list[bytes]:
+    """Give what stands in a row before the second gap, and before each that follows.
+
+    Where there are more than two, a number tells one joint from another.
+    """
+    return [b""] if len(roles) == 2 else [b"%d,\n" % place for place in range(1, len(roles))]
+
+
+def _columns(roles: tuple[str, ...]) -> list[str | int]:
+    """Give what the values of a row are: roles, and the numbers of `_marks`."""
+    if len(roles) < 3 or "vendor" in roles:  # those are told apart otherwise
+        return list(roles)
+    columns: list[str | int] = [roles[0]]
+    for place, role in enumerate(roles[1:], 1):
+        columns += (place, role)
+    return columns
+
+
+@lru_cache(_MOST_KINDS)
+def _row_decoder(roles: tuple[str, ...], tokens: type) -> Decode:
+    types: dict[str | int, object] = {"text": str, "padding": str, "tokens": tokens}
+    row: object = tuple[  # type: ignore[misc]
+        tuple(
+            Literal[column] if isinstance(column, int) else types.get(column, int)
+            for column in _columns(roles)
         )
-        row = tuple[types]  # type: ignore[valid-type]
-        decode: object = msgspec.json.Decoder(list[row]).decode
-        _decoders[roles] = cast("Callable[[bytes], list[object]]", decode)
-    return _decoders[roles]
+    ]
+    decode: object = msgspec.json.Decoder(list[row]).decode  # type: ignore[valid-type]
+    return cast("Decode", decode)
 
 
-def roles_of(decode: Callable[[bytes], list[object]]) -> tuple[str, ...]:
-    """Give the roles that a decoder was made for."""
-    return next(roles for roles, known in _decoders.items() if known == decode)
+@lru_cache(_MOST_KINDS)
+def _tokens_decoder(roles: tuple[str, ...]) -> Callable[[bytes], list[TokenLogprob]]:
+    decode, place = _row_decoder(roles, ContentWithTokens), _columns(roles).index("tokens")
+
+    def read(text: bytes) -> list[TokenLogprob]:
+        return [token for row in decode(text) for token in row[place].logprobs.content]
+
+    return read
+
+
+# --- content with its logprobs ------------------------------------------------------------
+
+Constants = tuple[tuple[str, object], ...]
+
+
+def kind_of_tokens(text: bytes) -> type | None:
+    """Give the type of content and its logprobs, from what was cut out of a line: what stands
+    between them is of a type that has this one value. None if there is none for that.
+    """
+    opening, close = _AROUND["tokens"]
+    try:
+        choice: dict[str, object] = _decode_object(opening + text + close)
+    except ValueError:
+        return None
+    levels = [choice, choice.pop("delta", None), choice.pop("logprobs", None)]
+    constants: list[Constants] = []
+    for level in levels:
+        if not isinstance(level, dict):
+            return None
+        constants.append(tuple(pair for pair in level.items() if pair[0] != "content"))
+        for name, value in constants[-1]:
+            if not name.isidentifier() or iskeyword(name) or type(value) not in _LITERALS:
+                return None
+    return _kind(*constants)
+
+
+@lru_cache(_MOST_KINDS)
+def _kind(choice: Constants, delta: Constants, logprobs: Constants) -> type:
+    content = _strict(("content", str), constants=delta)
+    tokens = _strict(("content", list[TokenLogprob]), constants=logprobs)
+    kind = _strict(("delta", content), ("logprobs", tokens), constants=choice)
+    msgspec.json.Decoder(kind)  # before two threads meet it at once, see `_wire`
+    return kind
+
+
+def _strict(*fields: tuple[str, object], constants: Constants) -> type:
+    same = [(name, None if value is None else Literal[value]) for name, value in constants]
+    return msgspec.defstruct("Strict", [*fields, *same], forbid_unknown_fields=True, gc=False)

@@ -41,8 +41,12 @@ class Text:
             self.fragments += fragments
             if len(self.fragments) >= COMPACT_AT:
                 self.compact()
-        else:
-            self.extend_utf8("".join(fragments).encode())
+        else:  # `extend_utf8`, without the call
+            if self.fragments:
+                self.compact()
+            if self._unseen is None:
+                self._unseen = bytearray()
+            self._unseen += "".join(fragments).encode()
 
     def extend_utf8(self, fragment: bytes) -> None:
         """Add a fragment that is valid UTF-8."""
@@ -65,7 +69,10 @@ class Text:
             fragments.insert(0, self._unseen.decode())
             self._unseen = None
         if fragments:
-            self._seen += "".join(fragments)
+            # A string that no attribute has, too, grows in place; else it would be copied.
+            seen, self._seen = self._seen, ""
+            seen += "".join(fragments)
+            self._seen = seen
             fragments.clear()
         return self._seen
 

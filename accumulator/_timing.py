@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from ._reduce import State
+from ._state import State
 from .completion import Timing
 
 __all__ = ["Clock", "Stopwatch"]

@@ -7,14 +7,14 @@ from typing import Literal
 from msgspec import Struct, field
 
 from ._growing import Growing, Then
-from ._reduce import ChoiceState
+from ._state import ChoiceState
 from ._text import Text
 
-__all__ = ["KINDS", "TOOLS", "Held", "Kind", "Seen", "Told", "ToldCall", "ToldChoice", "Tool"]
+__all__ = ["TOOLS", "Held", "Kind", "Seen", "Told", "ToldCall", "ToldChoice", "Tool"]
 
 Kind = Literal["content", "refusal", "reasoning", "reasoning_content", "thinking"]
 Tool = Literal["function", "custom"]
-KINDS: tuple[Kind, ...] = ("content", "refusal", "reasoning", "reasoning_content")
+_KINDS: tuple[Kind, ...] = ("content", "refusal", "reasoning", "reasoning_content")
 TOOLS: tuple[Tool, ...] = ("function", "custom")
 
 
@@ -55,6 +55,24 @@ class ToldChoice(Struct):
     calls: dict[tuple[int, Tool], ToldCall] = field(default_factory=dict)
     transcript: Told | None = None
     done: set[str] = field(default_factory=set)
+
+    def kind_of(self, text: Text) -> Kind | None:
+        """Tell which of the choice's own texts one is."""
+        for kind in _KINDS:
+            if getattr(self.state, kind) is text:
+                return kind
+        return None
+
+    def told_of(self, kind: Kind, text: Text) -> Told:
+        """Give what was told of a kind of text, of which this is the whole or one of its pieces."""
+        apart = text is not getattr(self.state, kind, None)
+        told = self.texts.get(kind)
+        if told is None:
+            told = self.texts[kind] = Told(Growing(Text() if apart else text), apart=apart)
+        elif apart and not told.apart:
+            told.growing = Growing(Text(told.growing.until(told.length)))
+            told.apart = True
+        return told
 
 
 class Seen(Struct):

@@ -7,9 +7,11 @@ and a pydantic model reads itself; it is known by its method, so that pydantic i
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from enum import Enum
+from functools import lru_cache
 from pathlib import Path
+from threading import Lock
 from typing import Protocol, TypeVar, cast, get_args, get_origin
 
 import attrs
@@ -35,6 +37,7 @@ _STEP = re.compile(r"\.([^.\[]+)|\[(\d+)\]|\[\.\.\.\]")
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*\Z")
 _decode_raw = msgspec.json.Decoder(msgspec.Raw).decode
 _decode = msgspec.json.Decoder().decode
+_MOST_KINDS = 256  # types whose decoders are kept
 
 
 class ParseError(ValueError):
@@ -125,9 +128,19 @@ def _reason(error: BaseException, _: object) -> str:
 # --- what msgspec reads -------------------------------------------------------------------
 
 
+_meeting = Lock()
+
+
+@lru_cache(_MOST_KINDS)
+def _decoder(kind: Hashable) -> msgspec.json.Decoder[object]:
+    """Make the decoder of a type; by one thread at a time, see `_wire`."""
+    with _meeting:
+        return msgspec.json.Decoder(cast("type[object]", kind), dec_hook=_load_nested)
+
+
 def _load_plain(text: str, kind: type[T]) -> T:
     try:
-        return msgspec.json.decode(text, type=kind, dec_hook=_load_nested)
+        return cast("T", _decoder(cast("Hashable", kind)).decode(text))
     except msgspec.ValidationError as error:
         if "[...]" in str(error):
             _convert(_decode(text), kind)  # its error names the key
@@ -135,6 +148,7 @@ def _load_plain(text: str, kind: type[T]) -> T:
 
 
 def _convert(value: object, kind: type[T]) -> T:
+    _decoder(cast("Hashable", kind))
     try:
         return msgspec.convert(value, kind, str_keys=True, dec_hook=_load_nested)
     except msgspec.ValidationError as error:

@@ -18,6 +18,7 @@ __all__ = [
     "Choice",
     "Chunk",
     "CompletionTokensDetails",
+    "ContentWithTokens",
     "CustomFragment",
     "Delta",
     "Extra",
@@ -33,6 +34,7 @@ __all__ = [
     "TopLogprob",
     "UnreadTokens",
     "Usage",
+    "decode_tokens",
     "decode_typed",
     "decode_untyped",
     "exceeds_depth",
@@ -62,18 +64,32 @@ class TokenLogprob(Struct, forbid_unknown_fields=True, omit_defaults=True, gc=Fa
     extra: Extra | None = None
 
 
-class UnreadTokens(Struct, gc=False):
-    """Token logprobs as JSON rows that were found valid; read again only when someone looks."""
+class _Content(Struct, gc=False):
+    content: str
 
-    rows: bytes
-    decode: Callable[[bytes], list[object]]
-    place: int  # of the tokens in a row
+
+class _Tokens(Struct, gc=False):
+    content: list[TokenLogprob]
+
+
+class ContentWithTokens(Struct, gc=False):
+    """What is new in a choice that brings content with its logprobs."""
+
+    delta: _Content
+    logprobs: _Tokens
+
+
+decode_tokens = msgspec.json.Decoder(list[TokenLogprob]).decode
+
+
+class UnreadTokens(Struct, omit_defaults=True, gc=False):
+    """Token logprobs as JSON that was found valid; read again only when someone looks."""
+
+    text: bytes
+    decode: Callable[[bytes], list[TokenLogprob]] = decode_tokens
 
     def read(self) -> list[TokenLogprob]:
-        found: list[TokenLogprob] = []
-        for row in cast("list[tuple[object, ...]]", self.decode(self.rows)):
-            found += cast("list[TokenLogprob]", row[self.place])
-        return found
+        return self.decode(self.text)
 
 
 class Logprobs(Struct, forbid_unknown_fields=True):
@@ -188,6 +204,9 @@ class TooDeepError(ValueError):
 
 decode_typed = msgspec.json.Decoder(Chunk).decode
 _decode = msgspec.json.Decoder().decode
+# msgspec looks at a class when it first meets it, and crashes the process if two threads make it do
+# so at once (seen with 0.22). So every class is met where one thread imports, as Chunk is above.
+_MET = msgspec.json.Decoder(ContentWithTokens)
 
 
 def decode_untyped(text: bytes | str) -> tuple[object, bool]:

@@ -64,7 +64,7 @@ class _Wrapped(Generic[T_co]):
 
     @property
     def problems(self) -> tuple[Problem, ...]:
-        """What was wrong with the stream: the first hundred problems, in order."""
+        """What was wrong with the stream, as `Accumulator.problems`."""
         return self._observer.accumulator.problems
 
     @property

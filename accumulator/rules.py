@@ -214,6 +214,13 @@ class Rules:
         eq=False,
         default=Factory(lambda rules: rules._find_moved(), takes_self=True),
     )
+    # Whether any typed field has another policy than the default.
+    moves: bool = field(
+        init=False,
+        repr=False,
+        eq=False,
+        default=Factory(lambda rules: any(rules.moved.values()), takes_self=True),
+    )
     digest: int = field(
         init=False,
         repr=False,
@@ -250,11 +257,6 @@ class Rules:
     def _digest(self) -> int:
         """Stand for the rows in a checkpoint, which another table must not go on from."""
         return crc32(repr(sorted(self.rows.items())).encode())
-
-    @property
-    def moves(self) -> bool:
-        """Whether any typed field has another policy than the default."""
-        return any(self.moved.values())
 
     def replace(self, rows: Mapping[str, Policy]) -> Rules:
         """Return a table in which the given rows replace or extend this one's.

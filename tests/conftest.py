@@ -1,10 +1,13 @@
 """What every test gets: patience, and the recorded streams where they are."""
 
 import os
+from collections import Counter
 from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, settings
+
+from accumulator import _schema
 
 CORPUS = Path(__file__).resolve().parents[2] / "shared" / "corpus"
 
@@ -40,3 +43,13 @@ def corpus_stream(corpus: Path, request: pytest.FixtureRequest) -> Path:
     """Give one recorded stream."""
     name: str = request.param
     return corpus / name
+
+
+@pytest.fixture
+def no_shapes_of_other_tests(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Forget the shapes of vendors' chunks: a process knows a bounded number, and random streams
+    have many.
+    """
+    monkeypatch.setattr(_schema, "_schemas", {})
+    monkeypatch.setattr(_schema, "_seen", Counter())
+    monkeypatch.setattr(_schema.NO_SCHEMA, "steps", {})

@@ -4,7 +4,16 @@ from __future__ import annotations
 
 import json
 
-__all__ = ["IRREGULAR", "ODD", "REGULAR", "STREAMS", "event", "text_chunk"]
+__all__ = [
+    "IRREGULAR",
+    "ODD",
+    "REGULAR",
+    "STREAMS",
+    "event",
+    "text_chunk",
+    "token_chunk",
+    "with_usage",
+]
 
 
 def event(text: str | bytes) -> bytes:
@@ -69,6 +78,22 @@ def with_vendor(chunk: str, value: object, *, first: bool = False) -> str:
     return f'{chunk[:-1]},"x_vendor":{text}}}'
 
 
+def with_message(chunk: str, message: str) -> str:
+    return chunk.replace('"delta":', f'"message":{message},"delta":')
+
+
+# Of a delta, as Mistral and others send it.
+CONTENTS = [
+    '[{"type":"thinking","thinking":[{"type":"text","text":"t"}]}]',
+    '[{"type":"text","text":"u"},{"type":"text","text":"v"}]',
+    '"w"',
+    '["x",{"type":"image_url","image_url":"y"},7,null]',
+    "[]",
+    "null",
+    "[" * 40 + "]" * 40,
+]
+
+
 # Streams that a template fits, of every kind, so that the shortcut is really taken.
 REGULAR: dict[str, list[str]] = {
     "text": [text_chunk(f"word{i} ") for i in range(60)],
@@ -86,6 +111,13 @@ REGULAR: dict[str, list[str]] = {
         *(call_chunk(f"{i}", i % 3) for i in range(60)),
     ],
     "logprobs": [token_chunk(f"t{i}", -i / 8) for i in range(60)],
+    # As DeepSeek has it.
+    "logprobs behind more of the choice": [
+        token_chunk(f"t{i}", -i / 8)
+        .replace('"index":0,', "")
+        .replace('"},"logprobs"', '","reasoning_content":null},"index":0,"logprobs"')
+        for i in range(60)
+    ],
     "a letter that may separate": [text_chunk("a\x7f"[: i % 3]) for i in range(60)],
     "choices at random": [text_chunk(f"w{i}", index=(i * i + i // 7) % 3) for i in range(60)],
     "usage": [with_usage(text_chunk(f"u{i}"), i, i + 9) for i in range(1, 61)],
@@ -159,8 +191,72 @@ IRREGULAR: dict[str, list[str]] = {
         )
         for i in range(1, 61)
     ],
+    "a text that is sent twice": [
+        text_chunk(f"w{i}").replace('"content"', '"content":"x","content"') for i in range(60)
+    ],
+    "logprobs that are sent twice": [
+        token_chunk(f"t{i}", -i / 8).replace('"logprobs":{', '"logprobs":{"content":[],')
+        for i in range(60)
+    ],
+    "padding in the choice": [
+        text_chunk("a").replace(
+            '"finish_reason"', f'"obfuscation":"{"x" * (i % 7)}","finish_reason"'
+        )
+        for i in range(60)
+    ],
+    "padding in the choice and beside it": [
+        text_chunk("a", padding="y").replace('"logprobs"', '"obfuscation":"x","logprobs"')
+        for i in range(60)
+    ],
+    "a count in a vendor's object, too": [
+        with_vendor(with_usage(text_chunk("u"), i, i + 9), {"total_tokens": 5}) for i in range(60)
+    ],
+    "a vendor's field in itself": [
+        with_vendor(text_chunk("v"), {"x_vendor": i}) for i in range(60)
+    ],
+    "logprobs before their text": [
+        ENVELOPE
+        % (
+            f'{{"index":0,"logprobs":{{"content":[{{"token":"t{i}"}}]}},"delta":{{"content":"t{i}"}}}}',
+            "",
+        )
+        for i in range(60)
+    ],
+    "a vendor's list between a text and its logprobs": [
+        token_chunk(f"t{i}", -i / 8).replace('"logprobs"', '"x_list":[1],"logprobs"')
+        for i in range(60)
+    ],
+    "a name written with an escape, and that name elsewhere": [
+        with_vendor(
+            token_chunk(f"t{i}", -i / 8).replace('"content":"', '"conte\\u006et":"'),
+            {"content": "x"},
+            first=True,
+        )
+        for i in range(60)
+    ],
     "reasoning that starts": [
         with_usage(text_chunk("u"), i, i + 9, reasoning=max(0, i - 30)) for i in range(1, 61)
+    ],
+    "content in parts and in strings": [
+        text_chunk("p").replace('"p"', CONTENTS[i % len(CONTENTS)] if i > 5 else '"p"')
+        for i in range(60)
+    ],
+    "annotations": [
+        text_chunk("a").replace('"a"', f'"a","annotations":{["null", "[]", f"[{i}]"][i % 3]}')
+        for i in range(60)
+    ],
+    "a message beside the delta": [
+        with_message(text_chunk("m"), '{"content":"%s"}' % ("m" * i)) for i in range(60)
+    ],
+    "a message that is null": [with_message(text_chunk(f"m{i}"), "null") for i in range(60)],
+    "a message in place of the delta": [
+        with_message(text_chunk("m"), '{"content":"x"}').replace(
+            '"delta":' if i % 20 == 19 else "none", '"x_delta":'
+        )
+        for i in range(60)
+    ],
+    "an error that is null": [
+        with_vendor(text_chunk("e"), "null").replace("x_vendor", "error") for _ in range(60)
     ],
 }
 STREAMS = REGULAR | IRREGULAR
@@ -201,6 +297,7 @@ ODD: list[bytes] = [
     event(with_vendor(text_chunk("a"), '1,"usage":{"total_tokens":7}')),
     event(with_vendor(text_chunk("a"), '"\xff"').encode("latin-1")),
     event(with_vendor(text_chunk("a"), "\r1")),
+    event(with_vendor(text_chunk("a").replace('"a"', '"a","b"'), 5)),
     event(with_vendor(text_chunk("a"), " 1 ")),
     event(with_usage(text_chunk("a"), -5, 3)),
     event(with_usage(text_chunk("a"), 10**30, 3)),

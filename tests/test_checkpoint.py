@@ -30,13 +30,15 @@ from accumulator import (
     Limits,
 )
 from accumulator._accumulator import Accumulator as Holder
-from accumulator._checkpoint import LogFields, ParserFields, ScanFields, StreamFields
+from accumulator._body import BodyIntake
+from accumulator._checkpoint import BodyFields, LogFields, ParserFields, ScanFields
 from accumulator._fields import FieldMerger, IndexedList
 from accumulator._intake import Intake
 from accumulator._problems import ProblemLog
 from accumulator._reduce import Reducer
 from accumulator._sse import Event, EventParser
 from accumulator._text import Text
+from accumulator._wire import UnreadTokens
 from accumulator.errors import Problem
 from accumulator.partial import JsonScan
 
@@ -44,14 +46,16 @@ from accumulator.partial import JsonScan
 # caller's keywords or from what is saved, and what is learnt anew.
 KNOWN = {
     Holder: {
-        *StreamFields.__struct_fields__,
-        *("_queue", "_intake", "_log", "_parser"),
-        *("_rules", "_strict", "_may_shortcut", "_most_pending", "_shortcut", "_learn_after"),
+        "_intake",
         # Events and times are told to the process that reads the stream.
         *("_on_event", "_emitter", "_done_told", "_observed", "_stopwatch"),
     },
-    Intake: {"size", "reducer", "log", "_rules", "_limits", "most_bytes", "decoder"},
-    ProblemLog: {*LogFields.__struct_fields__, "problems", "met", "run", "tell", "_strict"},
+    BodyIntake: {
+        *BodyFields.__struct_fields__,
+        *("queue", "parser", "_may_shortcut", "_most_pending", "learn_after", "shortcut"),
+    },
+    Intake: {"size", "reducer", "log", "rules", "_limits", "most_bytes", "decoder"},
+    ProblemLog: {*LogFields.__struct_fields__, "problems", "met", "run", "tell", "strict"},
     EventParser: set(ParserFields.__struct_fields__),
     JsonScan: set(ScanFields.__struct_fields__),
     Reducer: {"state", "reading", "_limits"},
@@ -152,8 +156,21 @@ def test_law_4_over_recorded_streams(corpus_stream: Path) -> None:
 def test_a_run_of_chunks_that_the_shortcut_took_is_kept() -> None:
     for kind in ("content", "logprobs", "arguments"):
         events = list(stream_of(kind, 60))
-        check([b"".join(events[i : i + 5]) for i in range(0, 60, 5)])
+        for every in (1, 4):
+            check([b"".join(events[i : i + 5]) for i in range(0, 60, 5)], every=every)
         check(events, every=7)
+
+
+def test_token_logprobs_that_nobody_looked_at_are_kept_as_they_came() -> None:
+    acc = Accumulator()
+    events = list(stream_of("logprobs", 60))
+    for i in range(0, 60, 5):
+        acc.feed_sse(b"".join(events[i : i + 5]))
+    [choice] = acc._intake.reducer.state.choices.values()
+    assert choice.logprobs is not None
+    assert choice.logprobs.content is not None
+    assert any(isinstance(run, UnreadTokens) for run in choice.logprobs.content.runs)
+    resumed(acc)
 
 
 def test_integers_that_msgpack_does_not_have_are_kept() -> None:
@@ -251,6 +268,15 @@ def test_a_closed_accumulator_stays_closed() -> None:
         resumed(acc).feed({})
 
 
+def test_half_a_character_at_the_end_is_replaced_once() -> None:
+    acc = Accumulator()
+    acc.feed(json.dumps({"choices": [{"delta": {"content": "a\ud83d"}}]}))
+    acc.close()
+    again = resumed(acc)
+    assert again.snapshot().choices[0].message.content == "a\ufffd"
+    assert again.problem_counts == {"lone_surrogate": 1}
+
+
 # --- what is refused ----------------------------------------------------------------------
 
 
@@ -316,6 +342,17 @@ def test_a_value_of_another_kind_is_refused() -> None:
     body = data[14:].replace(msgspec.msgpack.encode({"vendor": "x"}), msgspec.msgpack.encode(5))
     assert len(body) < len(data) - 14
     with pytest.raises(CheckpointError, match="damaged"):
+        Accumulator.restore(data[:10] + zlib.crc32(body).to_bytes(4, "little") + body)
+
+
+def test_an_extension_of_another_number_is_refused() -> None:
+    acc = Accumulator()
+    acc.feed({"choices": [{"delta": {"content": "text"}}]})
+    data = acc.checkpoint()
+    text = msgspec.msgpack.encode(msgspec.msgpack.Ext(1, b"text"))
+    body = data[14:].replace(text, msgspec.msgpack.encode(msgspec.msgpack.Ext(9, b"text")))
+    assert body != data[14:]
+    with pytest.raises(CheckpointError, match="unknown extension 9"):
         Accumulator.restore(data[:10] + zlib.crc32(body).to_bytes(4, "little") + body)
 
 

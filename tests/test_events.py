@@ -446,6 +446,15 @@ def test_strict_mode_tells_before_it_raises(body: bytes) -> None:
     check(acc, events)
 
 
+def test_to_show_an_event_puts_no_text_together() -> None:
+    events: list[Event] = []
+    acc = Accumulator(on_event=events.append)
+    acc.feed_sse(rendered([delta({"content": "a word"})]) + b"data: [DONE]\n\n")
+    shown = {type(event).__name__: repr(event) for event in events}
+    assert "<6 characters>" in shown["ContentDeltaEvent"]
+    assert "..." in shown["DoneEvent"]
+
+
 class Boom(Exception):
     pass
 

@@ -112,6 +112,35 @@ def test_a_chunk_of_many_choices_is_bounded_by_its_bytes() -> None:
     assert caught.value.limit == "event_bytes"
 
 
+@pytest.mark.costs
+def test_an_idle_accumulator_holds_a_kilobyte() -> None:
+    Accumulator().feed_sse(b"")
+    gc.collect()
+    tracemalloc.start()
+    idle = [Accumulator() for _ in range(1000)]
+    held, _ = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert held <= 1024 * len(idle)
+
+
+@pytest.mark.costs
+@pytest.mark.parametrize(
+    "fragment", ["a", "word", "\u3042", "\\u3042", "a longer piece of text, " * 3]
+)
+def test_a_stream_in_flight_holds_little_more_than_its_text(fragment: str) -> None:
+    chunk = event(delta(b'"content":"%s"' % fragment.encode()))
+    acc = Accumulator()
+    gc.collect()
+    tracemalloc.start()
+    for _ in range(1000):
+        acc.feed_sse(chunk * 10)
+    held, _ = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    text = acc.snapshot().choices[0].message.content
+    assert isinstance(text, str)
+    assert held <= 1.5 * len(text.encode()) + 2048
+
+
 # --- work ---
 
 MANY = 100_000
@@ -398,6 +427,7 @@ def test_nesting_is_a_limit_or_a_problem_and_never_a_crash(
         b"[" * levels + b"]" * levels,
         b'{"x":' * levels + b"1" + b"}" * levels,
         b"[" * levels,
+        b'["\\ud83d",' + b"[" * levels + b"]" * levels + b"]",
         b'[{"text":' * (levels // 2) + b'"\\ud83d"' + b"}]" * (levels // 2),
     ):
         acc = Accumulator(limits=Limits(depth=bound))

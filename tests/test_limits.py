@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 import pytest
 
-from accumulator import Accumulator, IncompleteStreamError, LimitExceededError, Limits
+from accumulator import Accumulator, DecodeError, IncompleteStreamError, LimitExceededError, Limits
 
 
 def chunk(**delta: object) -> dict[str, object]:
@@ -102,6 +102,9 @@ def test_an_endless_event_is_bounded(pieces: list[bytes]) -> None:
         for piece in pieces:
             acc.feed_sse(piece)
     assert acc.snapshot().model == "m"
+    if not pieces[0].endswith(b"\n\n"):
+        with pytest.raises(LimitExceededError, match="event_bytes=100"):
+            acc.feed_sse(b"x")  # what waits is no shorter by now
 
 
 def test_events_behind_one_that_passes_a_limit_are_not_lost() -> None:
@@ -111,6 +114,25 @@ def test_events_behind_one_that_passes_a_limit_are_not_lost() -> None:
         acc.feed_sse(body)
     acc.feed_sse(b"")
     assert acc.snapshot().choices[0].message.content == "ab"
+
+
+def test_events_behind_one_that_passes_a_limit_are_read_at_the_end_at_the_latest() -> None:
+    acc = Accumulator(limits=Limits(choices=1))
+    body = sse(chunk(content="a")) + sse({"choices": [{"index": 9}]}) + sse(chunk(content="b"))
+    with pytest.raises(LimitExceededError):
+        acc.feed_sse(body)
+    acc.close()
+    assert acc.snapshot().choices[0].message.content == "ab"
+
+
+def test_a_last_event_that_passes_a_limit_raises_from_close_which_closes() -> None:
+    acc = Accumulator(limits=Limits(choices=1))
+    acc.feed_sse(sse(chunk(content="a")) + sse({"choices": [{"index": 9}]}).rstrip(b"\n"))
+    with pytest.raises(LimitExceededError, match="choices=1") as caught:
+        acc.close()
+    assert caught.value.partial == acc.snapshot()
+    assert acc.status == "truncated"
+    acc.close()
 
 
 def test_a_huge_index_costs_one_entry() -> None:
@@ -131,6 +153,23 @@ def test_the_problems_kept_are_bounded_and_all_are_counted() -> None:
         acc.feed("{")
     assert len(acc.problems) == 100
     assert acc.problem_counts == {"malformed_json": 1000}
+
+
+def test_the_first_problem_that_loses_something_is_kept_whatever_its_number() -> None:
+    acc = Accumulator()
+    for number in range(300):
+        acc.feed({"id": str(number)})
+    for odd in (b"[1]", b"{", b"[2]"):
+        acc.feed(odd)
+    acc.feed({"choices": [{"finish_reason": "stop"}]})
+    with pytest.raises(DecodeError) as caught:
+        acc.completion()
+    problem = caught.value.problem
+    assert problem is not None
+    assert (problem.kind, problem.event) == ("invalid_chunk", 301)
+    assert str(caught.value) == str(problem)
+    assert [each.kind for each in acc.problems] == ["id_changed"] * 100 + ["invalid_chunk"]
+    assert acc.problem_counts == {"id_changed": 299, "invalid_chunk": 2, "malformed_json": 1}
 
 
 @pytest.mark.parametrize("value", [0, -1, 1.5, True, "1"])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 
 import pytest
 
@@ -74,13 +75,33 @@ def test_a_problem_names_event_byte_and_path(kind: str) -> None:
     assert problem.message in str(problem)
 
 
+@pytest.mark.parametrize("line_end", [b"\n", b"\r\n"])
+@pytest.mark.parametrize("opening", [b"data: ", b"data:"])
+@pytest.mark.parametrize("comments", [0, 1, 3])
+def test_comments_and_a_missing_space_are_counted(
+    comments: int, opening: bytes, line_end: bytes
+) -> None:
+    def event(line: bytes) -> bytes:
+        return line + 2 * line_end
+
+    head = event(b": OPENROUTER PROCESSING") * comments + event(opening + GOOD.encode())
+    body = head + event(opening + b'{"id":') + event(opening + b"[DONE]")
+    for size in (len(body), 50, 1):
+        acc = Accumulator()
+        for start in range(0, len(body), size):
+            acc.feed_sse(body[start : start + size])
+        assert acc.status == "complete"
+        assert [(problem.event, problem.offset) for problem in acc.problems] == [(2, len(head))]
+
+
 @pytest.mark.parametrize("kind", CASES)
-def test_strict_mode_raises_it_at_the_moment_it_is_met(kind: str) -> None:
+@pytest.mark.parametrize("at_once", [False, True], ids=["two reads", "one read"])
+def test_strict_mode_raises_it_at_the_moment_it_is_met(kind: str, at_once: bool) -> None:
     body, event, offset = body_of(kind)
     acc = Accumulator(strict=True)
-    acc.feed_sse(body[:offset])
     with pytest.raises(CASES[kind][3]) as caught:  # noqa: PT012  # whichever meets it first
-        acc.feed_sse(body[offset:])
+        for read in [body] if at_once else [body[:offset], body[offset:]]:
+            acc.feed_sse(read)
         acc.close()
     error = caught.value
     assert type(error) is CASES[kind][3]
@@ -93,10 +114,23 @@ def test_strict_mode_raises_it_at_the_moment_it_is_met(kind: str) -> None:
     assert error.partial.choices
 
 
-@pytest.mark.parametrize("kind", CASES)
+GOING_ON = [kind for kind in CASES if kind not in ("server_error", "unterminated_event")]
+
+
+@pytest.mark.parametrize("kind", GOING_ON)
+def test_in_strict_mode_the_events_behind_it_come_with_the_next_call(kind: str) -> None:
+    body, _, _ = body_of(kind)
+    acc = Accumulator(strict=True)
+    with pytest.raises(CASES[kind][3]):
+        acc.feed_sse(body + b'data:  \n\ndata: {"service_tier":"read"}\n\n')
+    assert acc.snapshot().service_tier is None
+    acc.feed_sse(b"")
+    assert acc.snapshot().service_tier == "read"
+    assert len(acc.problems) == 1
+
+
+@pytest.mark.parametrize("kind", GOING_ON)
 def test_events_before_and_after_a_problem_stand(kind: str) -> None:
-    if kind in ("server_error", "unterminated_event"):
-        pytest.skip("both end the stream")
     body, _, _ = body_of(kind)
     acc = Accumulator()
     acc.feed_sse(
@@ -134,6 +168,23 @@ def test_lines_without_their_ends_do_not() -> None:
     acc.feed_line("data: [1]")
     acc.close()
     assert [problem.offset for problem in acc.problems] == [None]
+
+
+@pytest.mark.parametrize("kind", [bytes, bytearray, memoryview])
+def test_bytes_of_any_kind_are_taken_and_not_kept(kind: Callable[[bytearray], bytes]) -> None:
+    ways = {
+        "feed": GOOD.encode(),
+        "feed_line": GOOD.encode(),
+        "feed_sse": b"data: " + GOOD.encode() + b"\n\n",
+    }
+    for way, data in ways.items():
+        acc = Accumulator()
+        for read in (data, data[:20], data[20:]) if way == "feed_sse" else (data, data):
+            buffer = bytearray(read)
+            getattr(acc, way)(kind(buffer))
+            buffer[:] = b"x" * len(buffer)
+        assert acc.problems == ()
+        assert acc.snapshot().choices[0].message.content == "xx"
 
 
 def test_a_wrong_argument_is_the_callers_error_and_raises() -> None:

@@ -507,3 +507,23 @@ def test_a_real_client_reads_it() -> None:
     assert theirs.finish_reason == ours.finish_reason
     assert [call.id for call in theirs.message.tool_calls] == ["call_1"]
     assert final.usage.total_tokens == 3
+
+
+@pytest.mark.parametrize(
+    ("index", "told"), [(2, True), (1023, True), (1024, False), (10**9, False)]
+)
+def test_an_index_that_could_not_be_read_is_told_by_its_place_within_the_limit(
+    index: int, told: bool
+) -> None:
+    choice = {"index": index, "message": {"role": "assistant", "content": "x"}}
+    whole = ChatCompletion.from_dict({"id": "a", "choices": [choice]})
+    odd = attrs.evolve(whole, choices=(attrs.evolve(whole.choices[0], extra={"index": "two"}),))
+    acc = Accumulator()
+    for chunk in split(odd):
+        choices = chunk["choices"]
+        assert isinstance(choices, list)
+        assert len(choices) <= 1024
+        acc.feed(chunk)
+    found = acc.snapshot().choices[-1]
+    assert (found.index, found.message.content) == (index, "x")
+    assert found.extra == ({"index": "two"} if told else {})

@@ -28,15 +28,35 @@ CHUNK_CASES: list[tuple[Policy, list[object], object]] = [
     ("last", [{"a": 1}, {"b": 2}], {"b": 2}),
     ("concat", ["a", "", "b"], "ab"),
     ("concat", ["a", 1], 1),
+    ("concat", [5, "a", "b"], "ab"),
+    ("concat", [{"a": None}, {"b": 2}], {"a": None, "b": 2}),
+    ("concat", [{"a": 1}, "b", {"c": 2}], {"c": 2}),
     ("extend", [[1], [2, 3]], [1, 2, 3]),
     ("extend", ["a", [1]], [1]),
+    ("extend", [[1], 5, [2], [3]], [2, 3]),
     (
         "by_index",
         [[{"index": 1, "x": 1}], [{"index": 1, "y": 2}, 3]],
         [{"index": 1, "x": 1, "y": 2}, 3],
     ),
     ("merge", [{"a": {"b": 1}}, {"a": {"c": None}}, {"a": {"c": 2}}], {"a": {"b": 1, "c": 2}}),
+    (
+        "by_index",
+        [[{"index": 1, "x": None}], [{"index": True}], [{"index": 1, "x": 2}]],
+        [{"index": 1, "x": 2}, {"index": True}],
+    ),
     ("larger", [3, 5, 4], 5),
+    ("larger", [5, 5.0], 5),
+    ("larger", [{"n": 5, "m": 1}, {"n": 5.0, "m": 1.5}], {"n": 5, "m": 1.5}),
+    ("larger", [{"n": 5}, {"n": "x"}], {"n": "x"}),
+    ("larger", [{"n": "x"}, {"n": 5}], {"n": 5}),
+    ("larger", [{"n": 5}, {"n": {"a": 1}}], {"n": {"a": 1}}),
+    ("larger", [{"n": {"a": 1}}, {"n": 5}], {"n": 5}),
+    (
+        "larger",
+        [{"n": {"a": 1, "b": 5}}, {"n": {"a": 3, "b": 4, "c": None}}, {"n": {}}],
+        {"n": {"a": 3, "b": 5, "c": None}},
+    ),
     ("larger", [{"n": 3}, {"n": 1, "m": 1}], {"n": 3, "m": 1}),
     ("drop", ["a"], None),
 ]
@@ -47,7 +67,42 @@ def test_each_policy_merges_a_vendors_field(
     policy: Policy, values: list[object], expected: object
 ) -> None:
     result = merged({"chunk.x": policy}, *({"x": value} for value in values))
-    assert result.get("x") == expected
+    assert json.dumps(result.get("x")) == json.dumps(expected)  # to Python, 5 is 5.0
+
+
+# Halves of surrogate pairs, which JSON has as escapes alone (SPEC section 2).
+HALVES: list[tuple[Policy, list[object], object]] = [
+    ("first", ["\ud83d"], "\ufffd"),
+    ("last", ["\ud83d"], "\ufffd"),
+    ("last", [["\ud83d", {"\ud83d": "\ude00"}]], ["\ufffd", {"\ufffd": "\ufffd"}]),
+    ("extend", [["a"], ["\ud83d", "\ude00"]], ["a", "\ufffd", "\ufffd"]),
+    (
+        "by_index",
+        [["\ud83d"], [{"index": 0, "x": "\ud83d"}]],
+        ["\ufffd", {"index": 0, "x": "\ufffd"}],
+    ),
+    ("merge", [{"a": "\ud83d"}], {"a": "\ufffd"}),
+    ("larger", [{"a": "\ud83d"}], {"a": "\ufffd"}),
+    ("concat", ["\ud83d", "\ude00"], "\U0001f600"),
+    ("concat", ["a\ud83d", "\ude00", "\ud83d", "\ude01b"], "a\U0001f600\U0001f601b"),
+    ("concat", ["\ud800", "\udc00", "\udbff", "\udfff"], "\U00010000\U0010ffff"),
+    ("concat", ["\ud83d", "\ud83d", "a", "\ude00"], "\ufffd\ufffda\ufffd"),
+]
+
+
+@pytest.mark.parametrize(("policy", "values", "expected"), HALVES)
+def test_no_policy_leaves_half_a_character(
+    policy: Policy, values: list[object], expected: object
+) -> None:
+    acc = Accumulator(rules=DEFAULT_RULES.replace({"chunk.x": policy}))
+    for value in values:
+        acc.feed(json.dumps({"x": value}))
+    acc.close()
+    assert acc.snapshot().to_dict()["x"] == expected
+    lone = json.dumps(expected).count("\\ufffd")
+    assert acc.problem_counts == ({"lone_surrogate": lone} if lone else {})
+    for problem in acc.problems:
+        assert problem.message == "half a surrogate pair, replaced by U+FFFD"
 
 
 def test_every_policy_has_a_case() -> None:
@@ -91,6 +146,17 @@ def test_a_typed_field_may_have_another_policy() -> None:
 def test_a_kind_of_value_may_have_another_policy() -> None:
     result = merged({"delta.<string>": "last"}, *deltas({"mood": "a"}, {"mood": "b"}))
     assert result["choices"][0]["message"]["mood"] == "b"  # type: ignore[index]  # a list of dicts
+
+
+def test_a_kind_whose_policy_is_made_for_another_kind_goes_by_the_last() -> None:
+    result = merged({"delta.<list>": "concat"}, *deltas({"x": [1]}, {"x": [2]}))
+    assert result["choices"][0]["message"]["x"] == [2]  # type: ignore[index]  # a list of dicts
+
+
+def test_what_is_dropped_is_dropped_where_it_is_null() -> None:
+    rules: dict[str, Policy] = {"delta.<object>.x": "drop"}
+    result = merged(rules, *deltas({"o": {"x": None, "y": None}}, {"o": {"x": 1}}))
+    assert result["choices"][0]["message"]["o"] == {"y": None}  # type: ignore[index]  # as above
 
 
 @pytest.mark.parametrize(

@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
+import gc
 import json
-from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from regular import ODD, REGULAR, STREAMS, event, text_chunk
+from judged import assert_as_judged
+from regular import ODD, REGULAR, STREAMS, event, text_chunk, token_chunk, with_usage
 from strategies import TEXTS, cut
 
-from accumulator import Accumulator, LimitExceededError, Limits, _schema
+from accumulator import Accumulator, LimitExceededError, Limits
 from accumulator._reduce import Reducer
 from accumulator._wire import Chunk
 
@@ -38,12 +39,7 @@ def body_of(chunks: Iterable[str]) -> bytes:
     return b"".join(event(chunk) for chunk in chunks)
 
 
-@pytest.fixture(autouse=True)
-def no_shapes_of_other_tests(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A process knows a bounded number of shapes, and random streams have many."""
-    monkeypatch.setattr(_schema, "_schemas", {})
-    monkeypatch.setattr(_schema, "_seen", Counter())
-    monkeypatch.setattr(_schema._NO_SCHEMA, "steps", {})
+pytestmark = pytest.mark.usefixtures("no_shapes_of_other_tests")
 
 
 @pytest.mark.parametrize("size", [1, 100, 400, 1500, 4096, 10**9])
@@ -53,6 +49,30 @@ def test_regular_streams_come_out_the_same(name: str, size: int) -> None:
     assert outcome(pieces(body, size)) == outcome([body], shortcut=False)
     body = body.replace(b"\n", b"\r\n")
     assert outcome(pieces(body, size)) == outcome([body], shortcut=False)
+
+
+@pytest.mark.parametrize("name", STREAMS)
+def test_shapes_that_were_learnt_come_out_as_the_second_reducer_has_it(name: str) -> None:
+    body = body_of(STREAMS[name])
+    for _ in range(2):
+        acc = Accumulator(shortcut=False)
+        for data in pieces(body, 1500):
+            acc.feed_sse(data)
+        acc.close()
+        assert_as_judged(acc, body)
+
+
+@pytest.mark.parametrize("name", STREAMS)
+def test_a_stream_is_freed_without_the_garbage_collector(name: str) -> None:
+    reads = [*pieces(body_of(STREAMS[name]), 1500), *ODD, b"data: [1]\n\n"]
+    outcome(reads, shortcut=False)  # making the Structs of a shape leaves cycles
+    gc.collect()
+    gc.disable()
+    try:
+        outcome(reads, shortcut=False)
+        assert gc.collect() == 0
+    finally:
+        gc.enable()
 
 
 @pytest.mark.parametrize("name", REGULAR)
@@ -120,6 +140,57 @@ def test_a_string_left_open_does_not_swallow_the_next_event(name: str) -> None:
     reads.append(body_of(broken))
     assert outcome(reads) == outcome(reads, shortcut=False)
     assert outcome(reads)[3] == {"malformed_json": 2}
+
+
+# What stands between two values, and two events of which one has it twice and the other not at all:
+# all in all it is there as often as there are events.
+MOVED: dict[str, tuple[str, str, str]] = {
+    "text and padding": (
+        "padding",
+        '"},"logprobs":null,"finish_reason":null}],"usage":null,"obfuscation":"',
+        text_chunk("a", padding="b"),
+    ),
+    "choice and text": ("choices in turn", ',"delta":{"content":"', text_chunk("a")),
+    "two counts": (
+        "usage",
+        ', "total_tokens": ',
+        with_usage(text_chunk("a"), 70, 80),
+    ),
+    "text and tokens": ("logprobs", '"},"logprobs":{"content":', token_chunk("a", -1)),
+}
+
+
+@pytest.mark.parametrize("name", MOVED)
+def test_what_one_event_has_twice_does_not_stand_for_what_another_lacks(name: str) -> None:
+    stream, joint, chunk = MOVED[name]
+    before, _, after = chunk.partition(joint)
+    assert after
+    twice, never = before + joint + after.partition('"')[0] + joint + after, before + after
+    chunks = REGULAR[stream]
+    reads = [body_of(chunks[i : i + 10]) for i in range(0, 60, 10)]
+    reads.append(body_of([*chunks[:3], twice, never, *chunks[3:6]]))
+    assert outcome(reads) == outcome(reads, shortcut=False)
+    assert outcome(reads)[3]
+
+
+@given(st.sampled_from(sorted(STREAMS)), st.data())
+def test_a_piece_of_an_event_moved_into_another_comes_out_the_same(
+    name: str, data: st.DataObject
+) -> None:
+    chunks = list(STREAMS[name][:40])
+    a, b = data.draw(st.lists(st.integers(30, 39), min_size=2, max_size=2, unique=True))
+    edges = [i for i, letter in enumerate(chunks[a]) if letter in '"{}[],:']
+    start, end = sorted(data.draw(st.lists(st.sampled_from(edges), min_size=2, max_size=2)))
+    place = data.draw(
+        st.sampled_from([i for i, letter in enumerate(chunks[b]) if letter in '"{}[],:'])
+    )
+    piece = chunks[a][start:end]
+    chunks[a] = chunks[a][:start] + chunks[a][end:]
+    chunks[b] = chunks[b][:place] + piece + chunks[b][place:]
+    body = body_of(chunks)
+    expected = outcome([body], shortcut=False)
+    assert outcome(pieces(body, 1500)) == expected
+    assert outcome(pieces(body, 4096)) == expected
 
 
 @pytest.mark.parametrize("line_end", [b"\n", b"\r\n"])
@@ -219,11 +290,12 @@ def test_conformance_cases_come_out_the_same() -> None:
         assert outcome(pieces(body, 64)) == outcome([body], shortcut=False), path.name
 
 
-def test_limits_hold_on_the_shortcut() -> None:
+@pytest.mark.parametrize("count", [10, 40])
+def test_the_bytes_of_all_reads_are_counted_on_the_shortcut(count: int) -> None:
     chunk = event(text_chunk("word"))
-    acc = Accumulator(limits=Limits(total_bytes=len(chunk) * 10))
-    for _ in range(10):
+    acc = Accumulator(limits=Limits(total_bytes=len(chunk) * count))
+    for _ in range(count):
         acc.feed_sse(chunk)
     with pytest.raises(LimitExceededError, match="total_bytes"):
         acc.feed_sse(chunk)
-    assert acc.snapshot().choices[0].message.content == "word" * 10
+    assert acc.snapshot().choices[0].message.content == "word" * count

@@ -519,6 +519,47 @@ def server() -> Iterator[Server]:
         thread.join()
 
 
+class Plain:
+    """A response as that of http.client and urllib, which hand out the body as it came."""
+
+    def __init__(self, body: bytes, headers: dict[str, str]) -> None:
+        self.headers = headers
+        self.asked: list[int] = []
+        self._body = body
+
+    def __iter__(self) -> Iterator[bytes]:
+        raise AssertionError("lines of a response are not how its body is read")
+
+    def geturl(self) -> str:
+        return ""
+
+    def read1(self, size: int) -> bytes:
+        self.asked.append(size)
+        piece, self._body = self._body[:7], self._body[7:]
+        return piece
+
+
+class Decoding(Plain):
+    """A response as that of urllib3, which decompresses it."""
+
+    def stream(self) -> None: ...
+
+
+@pytest.mark.parametrize("kind", [Plain, Decoding])
+@pytest.mark.parametrize("encoding", [None, "", "identity", "Identity", "gzip", "br"])
+def test_a_body_that_nobody_decompresses_is_refused_by_its_header(
+    kind: type[Plain], encoding: str | None
+) -> None:
+    headers = {} if encoding is None else {"Content-Encoding": encoding}
+    response = kind(BODY, headers)
+    if kind is Plain and encoding in ("gzip", "br"):
+        with pytest.raises(DecodeError, match=f"compressed \\({encoding}\\)"):
+            accumulate(response)
+    else:
+        assert accumulate(response).to_dict() == WHOLE
+        assert set(response.asked) == {65536}
+
+
 WHY = "a client that is installed for the tests only"
 
 

@@ -1,11 +1,18 @@
-"""Threads: each with an accumulator of its own, or one that they share behind a lock."""
+"""Threads: each with an accumulator of its own, or one that they share behind a lock.
+
+These run on a free-threaded Python as well.
+"""
 
 from __future__ import annotations
 
 import json
+import os
+import subprocess
+import sys
 import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import pytest
 
@@ -101,3 +108,75 @@ def test_threads_that_share_an_accumulator_behind_a_lock_lose_nothing(form: str)
     contents = {choice.index: choice.message.content for choice in acc.snapshot().choices}
     assert contents == dict.fromkeys(range(THREADS), expected)
     assert acc.problems == ()
+
+
+# What a process does for the first time, eight threads do at once. msgspec crashes the process
+# where two let it look at a class that it has not met.
+FIRST = """
+import sys, threading
+from concurrent.futures import ThreadPoolExecutor
+
+import msgspec
+
+from accumulator import Accumulator, Function
+from regular import REGULAR, event
+
+class Day(msgspec.Struct):
+    date: str
+
+class Week(msgspec.Struct):
+    days: list[Day]
+    best: Day | None = None
+
+class Query(msgspec.Struct):
+    weeks: dict[str, Week]
+    then: Week | None = None
+
+def streams():
+    for name in ("logprobs", "vendor", "calls in turn", "usage and padding"):
+        body = b"".join(map(event, REGULAR[name]))
+        acc = Accumulator()
+        for at in range(0, len(body), 3000):
+            acc.feed_sse(body[at : at + 3000])
+            acc.checkpoint()
+        acc.close()
+        yield Accumulator.restore(acc.checkpoint()).snapshot().to_dict()
+
+def restored():
+    return Accumulator.restore(CHECKPOINT).snapshot()
+
+def parsed():
+    function = Function(name="f", arguments='{"weeks":{"a":{"days":[{"date":"x"}]}}}')
+    return function.arguments_as(Query)
+
+def streamed():
+    return [*streams()]
+
+acc = Accumulator()
+acc.feed({"choices": [{"delta": {"content": "x", "tool_calls": [{"index": 0, "id": "a"}]}}]})
+CHECKPOINT = acc.checkpoint()
+start = threading.Barrier(8)
+
+def run(number):
+    start.wait()
+    return globals()[sys.argv[1]]()
+
+sys.setswitchinterval(1e-6)
+with ThreadPoolExecutor(8) as pool:
+    found = list(pool.map(run, range(8)))
+assert all(each == found[0] for each in found)
+"""
+
+
+@pytest.mark.parametrize("what", ["streamed", "restored", "parsed"])
+def test_what_a_process_does_first_is_done_by_threads_at_once(what: str) -> None:
+    for _ in range(3):
+        done = subprocess.run(
+            [sys.executable, "-c", FIRST, what],
+            cwd=Path(__file__).parent,
+            env=os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)},
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert done.returncode == 0, done.stderr[-2000:]

@@ -1,0 +1,315 @@
+"""Chunks of one stream, decoded typed, vendors' fields included.
+
+Those are raw JSON in the Structs of `_schema`, because most come again unchanged (Perplexity sends
+all of its search results with every token): a value whose bytes are those of the last one, and
+whose rule makes nothing of the same value twice, is not parsed again.
+
+What is read here is the same `Chunk` as the general way reads, less such repetitions.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from operator import attrgetter
+from typing import Any
+
+import msgspec
+from msgspec import Raw, Struct
+
+from ._schema import (
+    LEVELS,
+    NO_SCHEMA,
+    RawFields,
+    Schema,
+    find_schema,
+    may_come,
+    unknown_names,
+)
+from ._wire import (
+    Choice,
+    Chunk,
+    Delta,
+    Extra,
+    Parts,
+    Usage,
+    decode_typed,
+    exceeds_depth,
+)
+from .rules import Rules
+
+__all__ = ["ChunkDecoder", "words_of"]
+
+_PROMPT, _COMPLETION, _USAGE, _LOGPROBS, _CALL, _DELTA, _CHOICE, _CHUNK = range(len(LEVELS))
+# Whose rules say whether the same value twice makes a difference; in usage it makes none.
+_RULES_OF = {
+    _CHUNK: "chunk",
+    _CHOICE: "choice",
+    _DELTA: "delta",
+    _LOGPROBS: "choice.logprobs",
+}
+# A level of a stream as a number: that of the level, and if it is in a choice, eight times the
+# choice's index more.
+Place = int
+Decode = Callable[[bytes], Chunk]
+
+_MOST_STEPS = 64  # from one shape to others
+_MOST_BRACKETS = 8  # of a value that is certainly not nested too deep
+_AROUND = 4  # brackets around what is in a delta
+_LONGEST_REMEMBERED = 65536  # bytes of a level's values that are compared with the next
+_SHORTEST_COPIED = 256  # bytes of them that hold a chunk, which is not so much longer
+_LONGEST_BACKOFF = 256  # chunks
+
+_decode_value = msgspec.json.Decoder().decode
+_message_of: Callable[[Choice], Raw] = attrgetter("message")
+_NULL = Raw(b"null")
+
+
+_NEVER_WRITTEN: dict[Place, Any] = {}
+
+
+class ChunkDecoder:
+    """Decodes the chunks of one stream, typed.
+
+    `decode` is the decoder of the shape at hand, None if there is none: it raises ValueError or
+    RecursionError, and then `retry` tells whether another shape takes the chunk.
+    """
+
+    __slots__ = (
+        "_backoff",
+        "_last",
+        "_levels",
+        "_next",
+        "_quiet",
+        "_refusal",
+        "_schema",
+        "_settled",
+        "_typed",
+        "repeats",
+        "waits",
+    )
+
+    def __init__(self, rules: Rules, *, refuses: bool = False) -> None:
+        self._typed: Decode | None = None if refuses else decode_typed
+        self._levels = rules.levels
+        self._schema = NO_SCHEMA
+        # The last values, which of them settle, and values that brought nothing new. Most streams
+        # have none: three dicts would be a fifth of what an idle accumulator holds.
+        self._last: dict[Place, tuple[Raw, ...]] = _NEVER_WRITTEN
+        self._settled: dict[Place, dict[str, bool]] = _NEVER_WRITTEN
+        self._quiet: dict[Place, tuple[Raw, ...]] = _NEVER_WRITTEN
+        self._refusal: str | None = None
+        self.repeats = True  # whether chunks may be alike; not with all of the text in each
+        # How many chunks to read the general way before this one is tried again: a refused decode
+        # is wasted.
+        self.waits = 0
+        self._backoff = 1
+        self._next = 0  # the event that is tried again after the last refusal
+
+    @property
+    def decode(self) -> Decode | None:
+        # A bound method is not kept: what holds itself is freed by the garbage collector alone.
+        return self._typed if self._schema is NO_SCHEMA else self._decode_raw
+
+    def retry(self, text: bytes, refusal: str, event: int) -> Chunk | None:
+        """Decode a chunk that `decode` refused in the shape that took others like it; None if it is
+        left to the general way.
+        """
+        while refusal:
+            self._refusal = refusal
+            step = self._schema.steps.get(refusal)
+            if step is None:
+                break
+            self._enter(step)
+            try:
+                return self._decode_raw(text)
+            except (ValueError, RecursionError) as error:
+                refusal = words_of(error)
+        self.forget()  # of the refused chunk something may have been read
+        if event > self._next:  # others were taken in the meantime
+            self._backoff = 1
+        self.waits = self._backoff
+        self._next = event + self.waits + 1
+        self._backoff = min(2 * self._backoff, _LONGEST_BACKOFF)
+        return None
+
+    def learn(self, value: Mapping[str, object]) -> None:
+        """Look for Structs that know the fields of a chunk that was refused."""
+        steps = self._schema.steps
+        names = unknown_names(value, self._schema.names)
+        schema = None if names is None else find_schema(names)
+        if schema is not None:
+            if self._refusal is not None and len(steps) < _MOST_STEPS:
+                steps[self._refusal] = schema
+            self._enter(schema)
+        if schema is not None or (names is not None and may_come(names)):
+            self.waits, self._backoff = 0, 1
+
+    def _enter(self, schema: Schema) -> None:
+        self._schema = schema
+        self._last, self._settled, self._quiet = {}, {}, {}
+
+    def peek(self, text: bytes) -> Chunk:
+        """Decode a chunk that was decoded before, or one of its shape, for comparison only."""
+        return self._schema.decode(text)
+
+    @property
+    def adds_to_choices(self) -> bool:
+        """Whether it knows vendor's fields of choices, or of what is below them."""
+        return self._schema.in_choices
+
+    def forget(self) -> None:
+        """Something was merged that did not pass through here: no value is known to stand."""
+        self._last.clear()
+        self._settled.clear()
+        self._quiet.clear()
+
+    def _decode_raw(self, text: bytes) -> Chunk:
+        """Decode a chunk, and move its raw fields to the `extra` of their levels."""
+        schema, quiet = self._schema, self._quiet
+        chunk = schema.decode(text)
+        of_chunk, of_choice, of_delta, of_logprobs, of_call = schema.raw
+        if of_chunk is not None:
+            raws = of_chunk.get(chunk)
+            if raws != quiet.get(_CHUNK):
+                self._read(of_chunk, _CHUNK, raws, chunk)
+        if schema.has_moderation and chunk.moderation is not None:
+            _check_depth(chunk.moderation, text, 1)
+            chunk.moderation = Extra(chunk.moderation)
+        if schema.in_usage and chunk.usage is not None:
+            self._read_usage(schema, chunk.usage)
+        if not schema.in_choices or chunk.choices is None:
+            return chunk
+        for position, choice in enumerate(chunk.choices):
+            if schema.in_usage and choice.usage is not None:
+                self._read_usage(schema, choice.usage)
+            if not schema.below_choices:
+                continue
+            delta = choice.delta
+            if schema.has_messages and _drops_message(choice):
+                self.repeats = False
+            if schema.has_parts and delta is not None:
+                _move_parts(delta, text)
+            if not schema.raw_below_choices:
+                continue
+            index = choice.index
+            place = 8 * (position if index is None else index)
+            if delta is not None:
+                if of_delta is not None:
+                    raws = of_delta.get(delta)
+                    if raws != quiet.get(place + _DELTA):
+                        self._read(of_delta, place + _DELTA, raws, delta)
+                if of_call is not None:
+                    for call in delta.tool_calls or ():
+                        self._read(of_call, place + _CALL, of_call.get(call), call)
+            if of_choice is not None:
+                raws = of_choice.get(choice)
+                if raws != quiet.get(place + _CHOICE):
+                    self._read(of_choice, place + _CHOICE, raws, choice)
+            if of_logprobs is not None and choice.logprobs is not None:
+                raws = of_logprobs.get(choice.logprobs)
+                self._read(of_logprobs, place + _LOGPROBS, raws, choice.logprobs)
+        return chunk
+
+    def _read_usage(self, schema: Schema, usage: Usage) -> None:
+        # All usage of a stream is merged into one, wherever it stands.
+        of_usage, of_prompt, of_completion = schema.raw_usage
+        quiet = self._quiet
+        if of_usage is not None:
+            raws = of_usage.get(usage)
+            if raws != quiet.get(_USAGE):
+                self._read(of_usage, _USAGE, raws, usage)
+        prompt, completion = usage.prompt_tokens_details, usage.completion_tokens_details
+        if of_prompt is not None and prompt is not None:
+            raws = of_prompt.get(prompt)
+            if raws != quiet.get(_PROMPT):
+                self._read(of_prompt, _PROMPT, raws, prompt)
+        if of_completion is not None and completion is not None:
+            raws = of_completion.get(completion)
+            if raws != quiet.get(_COMPLETION):
+                self._read(of_completion, _COMPLETION, raws, completion)
+
+    def _read(self, fields: RawFields, place: Place, raws: tuple[Raw, ...], into: Struct) -> None:
+        lasts = self._last.get(place, fields.nothing)
+        settled = self._settled.get(place)
+        extra: Extra | None = None
+        is_quiet = True
+        size = 0
+        for name, raw, last in zip(fields.names, raws, lasts, strict=False):
+            if not raw or raw == _NULL:
+                continue
+            size += len(raw)
+            if raw == last:
+                if settled is None:
+                    settled = self._settled[place] = {}
+                if name not in settled:
+                    settled[name] = self._settles(place, name, raw)
+                if settled[name]:
+                    continue
+            elif settled:
+                settled.pop(name, None)
+            value = _decode_value(raw)
+            if type(value) is dict or type(value) is list:
+                _check_depth(value, bytes(raw))
+            if extra is None:
+                extra = Extra()
+            extra[name] = value
+        if size > _LONGEST_REMEMBERED:
+            raws = fields.nothing
+            is_quiet = False
+        elif size > _SHORTEST_COPIED:
+            raws = tuple([raw.copy() for raw in raws])  # without the chunk that it is part of
+        self._last[place] = raws
+        if extra is not None:
+            into.extra = extra  # type: ignore[attr-defined]  # every level has it
+            self._quiet.pop(place, None)
+        elif is_quiet:
+            self._quiet[place] = raws
+
+    def _settles(self, place: Place, name: str, raw: Raw) -> bool:
+        """Tell whether a value makes no difference when it comes again."""
+        kind = place % 8
+        if kind == _CALL:
+            return False  # of which call it was is not known here
+        level = _RULES_OF.get(kind)
+        return level is None or self._levels[level].settles(name, _decode_value(raw))
+
+
+def words_of(refusal: Exception) -> str:
+    """Give the words of a refusal if another shape may take the chunk, else none.
+
+    They are all that is kept of it: an exception holds the frames that it went through.
+    """
+    return str(refusal) if isinstance(refusal, msgspec.ValidationError) else ""
+
+
+def _drops_message(choice: Choice) -> bool:
+    """Tell whether a message is there to be dropped: Perplexity sends it beside a delta, where it
+    brings nothing new.
+    """
+    message = _message_of(choice)
+    if not message or message == _NULL:
+        return False
+    if choice.delta is None:
+        raise ValueError("a message in place of a delta")
+    bytes(message).decode()  # its bytes are judged like all others
+    return True
+
+
+def _move_parts(delta: Delta, text: bytes) -> None:
+    """Make content and annotations what they are in a `Delta` of our own."""
+    content: object = delta.content
+    if type(content) is list:
+        _check_depth(content, text, _AROUND)
+        delta.parts, delta.content = Parts(content), None
+    if delta.annotations is not None:
+        _check_depth(delta.annotations, text, _AROUND)
+        delta.annotations = Parts(delta.annotations)
+
+
+def _check_depth(value: object, text: bytes, around: int = 0) -> None:
+    """Refuse a value that may be nested too deep; `text` is its own, or has so many brackets around
+    it.
+    """
+    brackets = text.count(b"{") + text.count(b"[")
+    if brackets > _MOST_BRACKETS + around and exceeds_depth(value, _MOST_BRACKETS):
+        raise ValueError("nested too deep to be taken without counting")

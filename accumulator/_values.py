@@ -1,0 +1,87 @@
+"""What a value is in JSON's terms, whoever made it: a server, a caller, any SDK.
+
+No SDK is imported for it. Objects are mappings, pydantic models, Structs, or have plain attributes
+or slots.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+
+from ._wire import JsonObject
+
+__all__ = ["as_float", "as_integer", "fields_of", "is_chunk_like", "is_object", "kind_of"]
+
+_LARGEST_FLOAT = 2**1000  # an integer beyond it may not be converted
+
+
+def is_chunk_like(value: object) -> bool:
+    """Tell whether a value may be a chunk: a mapping, or an object with `choices`."""
+    return isinstance(value, Mapping) or hasattr(value, "choices")
+
+
+def fields_of(value: object) -> JsonObject:
+    """Give the fields of a mapping or an SDK's object, vendor extras included. Not to be
+    changed.
+    """
+    if type(value) is dict:
+        return value
+    if isinstance(value, Mapping):
+        return dict(value)
+    own: JsonObject | None = getattr(value, "__dict__", None)
+    if own is None:
+        names = getattr(value, "__struct_fields__", None) or [
+            name for base in type(value).__mro__ for name in getattr(base, "__slots__", ())
+        ]
+        own = {name: getattr(value, name, None) for name in names}
+    if hasattr(value, "__pydantic_extra__"):
+        extra: JsonObject | None = getattr(value, "__pydantic_extra__", None)
+        return {**own, **extra} if extra else own
+    return {name: item for name, item in own.items() if not name.startswith("_")}
+
+
+def is_object(value: object) -> bool:
+    """Tell whether `fields_of` can give the fields of a value."""
+    return isinstance(value, Mapping) or (
+        (
+            hasattr(value, "__dict__")
+            or hasattr(value, "__struct_fields__")
+            or hasattr(value, "__attrs_attrs__")
+        )
+        and not callable(value)
+    )
+
+
+_KIND_NAMES = {
+    dict: "an object",
+    list: "a list",
+    str: "a string",
+    bool: "a boolean",
+    int: "an integer",
+}
+
+
+def kind_of(value: object) -> str:
+    """Name what a value is, for a message."""
+    return _KIND_NAMES.get(type(value), f"a {type(value).__name__}")
+
+
+def as_integer(value: object) -> int | None:
+    """Read an integer where that loses nothing: 1.0 and "1" are one, True and "01" are none."""
+    if type(value) is int:
+        return value
+    if type(value) is float and value.is_integer():
+        return int(value)
+    if type(value) is str and len(value) < 20 and re.fullmatch("-?[0-9]+", value):
+        return int(value) if str(int(value)) == value else None
+    return None
+
+
+def as_float(value: object) -> float | None:
+    """Read a float, or an integer that it can stand for."""
+    if type(value) is float:
+        return value
+    if type(value) is int and abs(value) < _LARGEST_FLOAT:
+        return float(value)
+    return None

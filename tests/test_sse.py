@@ -1,0 +1,170 @@
+"""SPEC section 2 on the parser itself: each event comes as soon as its blank line is there."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import pytest
+
+from accumulator._sse import Event, EventParser, single_lines, split
+
+BOM = b"\xef\xbb\xbf"
+LONG = b"x" * 9000  # two lines of it are more than the parser looks at with every read
+
+
+def naive(body: bytes) -> tuple[list[tuple[bytes, bytes | None, int]], int]:
+    """Read line by line, as the standard has it; also give where the last blank line ends."""
+    events: list[tuple[bytes, bytes | None, int]] = []
+    data: list[bytes] = []
+    name: bytes | None = None
+    place = end = start = len(BOM) if body.startswith(BOM) else 0
+    for each in body[place:].splitlines(keepends=True):
+        line = each.rstrip(b"\r\n")
+        if line == each:
+            break
+        place += len(each)
+        field, _, value = line.partition(b":")
+        value = value[1:] if value.startswith(b" ") else value
+        if not line:
+            if b"".join(data).strip():
+                events.append((b"\n".join(data), name, start))
+            data, name = [], None
+            end = start = place
+        elif field == b"data":
+            data.append(value)
+        elif field == b"event":
+            name = value
+    return events, end
+
+
+BODIES: dict[str, bytes] = {
+    "LF": b"data: a\n\ndata: b\n\n",
+    "CRLF": b"data: a\r\n\r\ndata: b\r\n\r\n",
+    "CR": b"data: a\r\rdata: b\r\r",
+    "CRLF, then LF": b"data: a\r\n\ndata: b\n\r\ndata: c\n\n",
+    "CR, then LF": b"data: a\r\rdata: b\n\ndata: c\r\r",
+    "CR before a blank line of LF": b"data: a\r\n\ndata: b\r\r\ndata: c\n\n",
+    "a lone CR among CRLF": b"data: a\rdata: b\r\n\r\ndata: c\r\n\r\n",
+    "a lone CR in what waits": b"data: a\r\n\r\ndata: b\rdata: c",
+    "a CR in front": b"\r\n\r\ndata: a\n\n\rdata: b\r\r",
+    "many blank lines": b"\n\n\ndata: a\n\n\n\n\ndata: b\n\n\n",
+    "many blank lines of CRLF": b"\r\n\r\n\r\ndata: a\r\n\r\n\r\n\r\ndata: b\r\n\r\n\r\n",
+    "a BOM": BOM + b"data: a\n\ndata: b\n\n",
+    "a BOM and CRLF": BOM + b"data: a\r\n\r\ndata: b\r\n\r\n",
+    "a BOM that is not in front": b"data: a\n\n" + BOM + b"data: b\n\n",
+    "several lines": b"event: e\ndata: a\ndata: b\nid: 1\n\ndata: c\n\n",
+    "several lines of CRLF": b"event: e\r\ndata: a\r\ndata: b\r\n\r\ndata: c\r\n\r\n",
+    "comments": b": hi\n\n: ho\ndata: a\n\n:\n\n",
+    "without data": b"event: e\n\ndata:\n\ndata: \n\ndata: a\n\n",
+    "without a space": b"data:a\n\ndata:  b\n\ndata\n\n",
+    "objects": b'data: {"a":1}\n\ndata: {"b":2}\n\n',
+    "objects in several lines": b'data: {"a":\ndata: 1}\n\ndata: {"b":2}\n\n',
+    "objects with an id": b'data: {"a":1}\nid: 7\n\ndata: {"b":2}\n\n',
+    "no blank line at the end": b"data: a\n\ndata: b\n",
+    "no blank line of CRLF at the end": b"data: a\r\n\r\ndata: b\r\n",
+    "no line end at the end": b"data: a\n\ndata: b",
+    "nothing but line ends": b"\n\r\n\r\r\n\n",
+}
+LONGER: dict[str, bytes] = {
+    f"{name} {where}": b"data: " + (end.join([LONG] * 3) if inside else LONG) + more
+    for name, end in {"LF": b"\n", "CRLF": b"\r\n", "CR": b"\r"}.items()
+    for where, inside, more in (
+        ("in a long event", True, end * 2 + b"data: b" + end * 2),
+        ("behind a long line", False, LONG * 2 + end + end + b"data: b" + end * 2),
+        ("behind a long line and another end", False, LONG * 2 + b"\r\n" + end + b"data: b\r\n"),
+    )
+}
+
+
+def take(parser: EventParser, data: bytes) -> list[Event]:
+    taken = parser.take(data)
+    events = split(taken, parser.start)
+    single = single_lines(taken)
+    if single is not None:
+        lines, end = single
+        assert b"".join(line + end for line in lines) == taken
+        assert all(b"\n" not in line[:-1] for line in lines)
+    return events
+
+
+def as_rows(events: Iterable[Event]) -> list[tuple[bytes, bytes | None, int | None]]:
+    return [(event.data, event.name, event.offset) for event in events]
+
+
+def check(parser: EventParser, events: list[Event], body: bytes) -> None:
+    """Compare what is known after these bytes; a CR at their end may be half of a CRLF."""
+    known = [naive(body)] + [naive(body[:-1])] * body.endswith(b"\r")
+    assert as_rows(events) in [expected for expected, _ in known]
+    waits = bytes(parser.pending)
+    if not parser.taken:
+        waits = waits.removeprefix(BOM)
+    assert waits.lstrip(b"\r\n") in [body[end:].lstrip(b"\r\n") for _, end in known]
+    assert parser.size == len(parser.pending)
+    assert parser.taken + parser.size == len(body)
+
+
+@pytest.mark.parametrize("body", BODIES.values(), ids=BODIES)
+def test_each_event_comes_with_its_last_byte(body: bytes) -> None:
+    parser = EventParser()
+    events: list[Event] = []
+    for i in range(len(body)):
+        events += take(parser, body[i : i + 1])
+        check(parser, events, body[: i + 1])
+
+
+@pytest.mark.parametrize("body", BODIES.values(), ids=BODIES)
+def test_two_reads_are_as_one(body: bytes) -> None:
+    for i in range(len(body) + 1):
+        parser = EventParser()
+        events = take(parser, body[:i])
+        check(parser, events, body[:i])
+        events += take(parser, b"")
+        events += take(parser, body[i:])
+        check(parser, events, body)
+
+
+@pytest.mark.parametrize("body", LONGER.values(), ids=LONGER)
+@pytest.mark.parametrize("size", [700, 5000, 17_000, 10**6])
+def test_a_long_event_is_found_wherever_it_is_cut(body: bytes, size: int) -> None:
+    parser = EventParser()
+    events: list[Event] = []
+    end = len(body) - 20
+    for i in range(0, end, size):
+        events += take(parser, body[i : min(i + size, end)])
+    for i in range(end, len(body)):
+        events += take(parser, body[i : i + 1])
+        check(parser, events, body[: i + 1])
+
+
+ENDS: dict[str, tuple[bytes, list[tuple[bytes, bytes | None, int]]]] = {
+    "a line": (b"data: a\n\ndata: b", [(b"b", None, 9)]),
+    "a line and its end": (b"data: a\n\nevent: e\r\ndata: b\r\n", [(b"b", b"e", 9)]),
+    "nothing": (b"data: a\n\n", []),
+    "no data": (b"data: a\n\nevent: e\n", []),
+    "nothing but a line": (b"data: b", [(b"b", None, 0)]),
+    "a BOM and a line": (BOM + b"data: b", [(b"b", None, 3)]),
+    "a BOM, a line end and a line": (BOM + b"\r\ndata: b", [(b"b", None, 5)]),
+    "half a BOM": (BOM[:2], []),
+    "a BOM that is not in front": (b"data: a\n\n" + BOM + b"data: b", []),
+}
+
+
+@pytest.mark.parametrize(("body", "expected"), ENDS.values(), ids=ENDS)
+def test_the_end_of_the_body_ends_its_last_event(
+    body: bytes, expected: list[tuple[bytes, bytes | None, int]]
+) -> None:
+    parser = EventParser()
+    parser.take(body)
+    assert as_rows(parser.close()) == expected
+    assert (parser.size, bytes(parser.pending)) == (0, b"")
+    assert list(parser.close()) == []
+
+
+def test_a_line_named_error_is_an_event_of_that_name() -> None:
+    for body, expected in (
+        (b'error: {"a":1}\n\n', [(b'{"a":1}', b"error", 0)]),
+        (b"error: a\ndata: b\n\n", [(b"a", b"error", 0), (b"b", None, 0)]),
+        (b"data: b\nerror: a\n\n", [(b"b", None, 0)]),
+        (b"error:  \n\n", []),
+    ):
+        assert as_rows(split(body, 0)) == expected

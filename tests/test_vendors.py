@@ -1,0 +1,134 @@
+"""A vendor's fields are the same in the result, whichever decoder a stream's shape gets."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+
+import pytest
+from judged import assert_as_judged
+from regular import STREAMS, event
+
+from accumulator import Accumulator, _schema
+
+COUNT = 40
+
+
+pytestmark = pytest.mark.usefixtures("no_shapes_of_other_tests")
+
+
+def chunk(delta: object, **more: object) -> str:
+    return json.dumps({"id": "a", "choices": [{"index": 0, "delta": delta}], **more})
+
+
+def call(**fields: object) -> str:
+    return chunk({"tool_calls": [{"index": 0, **fields}]})
+
+
+def usage(count: int, **details: object) -> str:
+    counts = {"prompt_tokens": 9, "completion_tokens": count, "prompt_tokens_details": details}
+    return chunk({"content": "u"}, usage=counts)
+
+
+# Streams in which a shape is met often enough to get Structs of its own, and then is another.
+SHAPES: dict[str, list[str]] = {
+    "a usage's fields that come again": [usage(i, x_cached=i // 20) for i in range(COUNT)],
+    "a usage's details that stop coming": [
+        usage(i, x_cached=i) if i < 20 else usage(i) for i in range(COUNT)
+    ],
+    "a call's field that comes again": [
+        call(id="c", type="function", function={"name": "f", "arguments": ""}, x=["a"]),
+        *[call(function={"arguments": "1"}, x=["a"]) for _ in range(COUNT)],
+    ],
+    "a choice's field in each of several choices": [
+        json.dumps(
+            {
+                "choices": [
+                    {"index": i % 2, "delta": {"content": "x"}, "x_a": {"n": i // 8}},
+                    {"delta": {"content": "y", "x_b": "z"}, "index": 2 + i % 3},
+                ]
+            }
+        )
+        for i in range(COUNT)
+    ],
+    "a logprobs' field": [
+        json.dumps(
+            {"choices": [{"delta": {"content": "x"}, "logprobs": {"content": [], "x_n": [i % 3]}}]}
+        )
+        for i in range(COUNT)
+    ],
+    "moderation that is no object any more": [
+        chunk({"content": "x"}, moderation={"flagged": i} if i < 30 else i) for i in range(COUNT)
+    ],
+    "annotations that are no list any more": [
+        chunk({"content": "x", "annotations": [i] if i < 30 else i}) for i in range(COUNT)
+    ],
+    "parts that are a number in the end": [
+        chunk({"content": [{"type": "text", "text": "x"}] if i < 30 else i}) for i in range(COUNT)
+    ],
+    "a message that comes without its delta": [
+        json.dumps(
+            {"choices": [{"index": 0, "delta": {"content": "x"}, "message": {"content": "x"}}]}
+            if i < 30
+            else {"choices": [{"index": 0, "message": {"content": "x"}}]}
+        )
+        for i in range(COUNT)
+    ],
+    "a name that no Struct's field can have": [
+        chunk({"content": "x"}, **{'x"y\\': i}) for i in range(COUNT)
+    ],
+    "more names than a shape may have": [
+        chunk({"content": "x", **{f"x{n}": i for n in range(65)}}) for i in range(COUNT)
+    ],
+    "a value too long to be compared with the next": [
+        chunk({"content": "x"}, x_long="é" * 40_000, x_short=i // 20) for i in range(COUNT)
+    ],
+}
+
+
+def reads(chunks: list[str]) -> Iterator[list[bytes]]:
+    events = [event(text) for text in chunks]
+    yield events
+    yield [b"".join(events)]
+    yield [b"".join(events[i : i + 7]) for i in range(0, len(events), 7)]
+
+
+@pytest.mark.parametrize("chunks", [*SHAPES.values(), *STREAMS.values()], ids=[*SHAPES, *STREAMS])
+def test_the_second_reducer_agrees(chunks: list[str]) -> None:
+    body = b"".join(map(event, chunks))
+    for pieces in reads(chunks):
+        acc = Accumulator()
+        for piece in pieces:
+            acc.feed_sse(piece)
+        acc.close()
+        assert_as_judged(acc, body)
+
+
+@pytest.mark.parametrize("most", [0, 1, 4])
+def test_shapes_beyond_those_that_a_process_knows_are_read_all_the_same(
+    most: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(_schema, "_MOST_SHAPES", most)
+    for name in "abcdefgh":
+        chunks = [chunk({"content": "x", f"x_{name}": f"{i}"}) for i in range(COUNT)]
+        acc = Accumulator()
+        for text in chunks:
+            acc.feed_sse(event(text))
+        acc.close()
+        assert_as_judged(acc, b"".join(map(event, chunks)))
+    assert len(_schema._schemas) <= most
+    assert len(_schema._seen) <= 4 * most + 1
+
+
+def test_a_shape_is_made_once_for_all_streams() -> None:
+    for _ in range(3):
+        acc = Accumulator()
+        for i in range(COUNT):
+            acc.feed(chunk({"content": "x", "x_n": i}))
+    assert len(_schema._schemas) == 1
+    refused = 0
+    acc = Accumulator()
+    for i in range(COUNT):
+        acc.feed(chunk({"content": "x", "x_n": i}))
+        refused += acc._intake.decoder.waits
+    assert refused == 0, "a shape that is known is entered at the first refusal"

@@ -218,7 +218,7 @@ class BulkStream:
 
     def feed_alike(self, rows: AlikeRows) -> None:
         """Take in chunks that differ in one text."""
-        if self._limit is not None:
+        if self._limit is not None or not rows.count:
             return
         self._flush()
         size = rows.count * (len(rows.head) + len(rows.tail) + len(_JOINT)) + len(rows.joined)

@@ -22,6 +22,7 @@ __all__ = ["add_arguments", "run"]
 WRITTEN, UNWRITABLE, WRONG, UNREADABLE, INTERRUPTED = 0, 1, 2, 5, 128 + 2
 _MOST_TOLD = 20  # bad rows; the rest is counted, and in the file of bad rows
 _EVERY = 5.0  # seconds between two lines of progress
+_REDRAWN = 0.1  # and between two looks of a bar; to draw one costs as much as to reduce a stream
 
 EPILOG = """\
 A row is an object with a stream's id, a sequence number (optional) and a chunk; a line without the
@@ -124,8 +125,8 @@ class _Teller:
         self._phase = ""
         self._size = self._read = self._streams = 0
         self._start = self._last = time.monotonic()
+        self._every = _EVERY
         self._update: Callable[[], None] = self._print_line
-        self._bar: object = None
         self._stop: Callable[[], None] | None = None
 
     def begin(self, phase: str, size: int) -> None:
@@ -151,18 +152,18 @@ class _Teller:
         bar.start()
         self._stop = bar.stop
         self._update = lambda: bar.update(task, completed=self._read, streams=self._streams)
+        self._every = _REDRAWN
 
     def report(self, size: int, streams: int) -> None:
         self._read += size
         self._streams += streams
-        self._update()
+        now = time.monotonic()
+        if now - self._last >= self._every:
+            self._last = now
+            self._update()
 
     def _print_line(self) -> None:
-        now = time.monotonic()
-        if now - self._last < _EVERY:
-            return
-        self._last = now
-        rate = self._read / (now - self._start)
+        rate = self._read / (self._last - self._start)
         left = (self._size - self._read) / rate if rate else 0
         self.say(
             f"{self._phase}: {self._read / 1e6:,.0f} of {self._size / 1e6:,.0f} MB, "
@@ -186,9 +187,10 @@ class _Teller:
 
     def stop(self) -> None:
         if self._stop is not None:
+            self._update()
             self._stop()
             self._stop = None
-            self._update = self._print_line
+            self._update, self._every = self._print_line, _EVERY
 
     def close(self) -> None:
         self.stop()

@@ -64,7 +64,7 @@ class _Fields:
         return f"{type(self).__name__}({', '.join(f'{n}={value!r}' for n, value in self._named())})"
 
     def __eq__(self, other: object) -> bool:
-        if type(self) is not type(other):
+        if not isinstance(other, _Fields) or type(self) is not type(other):
             return NotImplemented
         return self._named() == other._named()
 

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from accumulator import Accumulator, AccumulatorError, LimitExceededError, Limits
-from accumulator._alike import tell_alike
+from accumulator._alike import AlikeRows, tell_alike
 from accumulator._bulk import BulkStream, chunk_text
 from accumulator.batch import StreamResult, UnsortedRowsError, reduce_sorted
 from accumulator.errors import CheckpointError
@@ -243,6 +243,24 @@ def test_a_body_past_a_limit_is_read_no_further() -> None:
     result = stream.finish()
     assert result.limit == "total_bytes"
     assert str(text_of(result)).startswith("t0 t1 ")
+
+
+@pytest.mark.parametrize("count", [1, 2, 20])
+def test_alike_chunks_are_split_into_the_first_and_the_others(count: int) -> None:
+    chunks = [each.replace(b"t", b"\\u00e9") for each in chunks_of(CONTENT, max(count, 2))]
+    rows = tell_alike(chunks)
+    assert rows is not None
+    while rows.count > count:
+        _, rows = rows.split()
+    stream = BulkStream(DEFAULT_RULES, Limits())
+    for chunk in chunks[:-count]:
+        stream.feed(chunk)
+    while rows.count:
+        first, rows = rows.split()
+        stream.feed(rows.head + first + rows.tail)
+        stream.feed_alike(AlikeRows("", None, 0, rows.head, b"", rows.tail, b""))
+    stream.feed(b"{")  # a problem, which says how many events there were
+    assert stream.finish() == plainly([*chunks, b"{"], Limits())
 
 
 def test_alike_chunks_past_a_limit_are_not_read() -> None:

@@ -75,6 +75,25 @@ def test_a_problem_names_event_byte_and_path(kind: str) -> None:
     assert problem.message in str(problem)
 
 
+@pytest.mark.parametrize("line_end", [b"\n", b"\r\n"])
+@pytest.mark.parametrize("opening", [b"data: ", b"data:"])
+@pytest.mark.parametrize("comments", [0, 1, 3])
+def test_comments_and_a_missing_space_are_counted(
+    comments: int, opening: bytes, line_end: bytes
+) -> None:
+    def event(line: bytes) -> bytes:
+        return line + 2 * line_end
+
+    head = event(b": OPENROUTER PROCESSING") * comments + event(opening + GOOD.encode())
+    body = head + event(opening + b'{"id":') + event(opening + b"[DONE]")
+    for size in (len(body), 50, 1):
+        acc = Accumulator()
+        for start in range(0, len(body), size):
+            acc.feed_sse(body[start : start + size])
+        assert acc.status == "complete"
+        assert [(problem.event, problem.offset) for problem in acc.problems] == [(2, len(head))]
+
+
 @pytest.mark.parametrize("kind", CASES)
 @pytest.mark.parametrize("at_once", [False, True], ids=["two reads", "one read"])
 def test_strict_mode_raises_it_at_the_moment_it_is_met(kind: str, at_once: bool) -> None:

@@ -4,6 +4,7 @@ import gzip
 import json
 import os
 import random
+import re
 import signal
 import subprocess
 import sys
@@ -565,3 +566,22 @@ def test_a_run_whose_worker_is_killed_ends_and_is_resumed(tmp_path: Path) -> Non
     assert not out.exists()
     assert subprocess.run([*command, "--resume"], check=False, capture_output=True).returncode == 0
     assert read(out) == expected(ROWS * 80)
+
+
+@pytest.mark.parametrize("order", [list, shuffled])
+def test_lines_of_progress_tell_rate_streams_and_time_left(
+    order: Callable[[list[Row]], list[Row]],
+    tmp_path: Path,
+    capfd: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("accumulator._command_reduce._EVERY", 1e-6)
+    log, out = write(tmp_path / "log.jsonl", order(ROWS)), tmp_path / "out.jsonl"
+    assert cli.main(["reduce", str(log), "-o", str(out)]) == 0
+    lines = re.findall(
+        r"^(reading|sorting): 0 of 0 MB, [\d,.]+ MB/s, (\d+) streams, [\d,]+ s left$",
+        capfd.readouterr().err,
+        re.MULTILINE,
+    )
+    phase, streams = lines[-1]
+    assert (phase, int(streams)) == (("reading", 58) if order is list else ("sorting", 60))

@@ -458,3 +458,34 @@ def test_every_recorded_stream_comes_over_a_socket_as_it_is(server: Server, corp
     for name, body in bodies.items():
         acc = directly(body)
         assert (ends[name].completion, ends[name].status) == (acc.snapshot(), acc.status), name
+
+
+# --- another event loop ---
+
+
+# httpx leaves its inner generators to the garbage collector where it is not read to the end.
+@pytest.mark.filterwarnings("ignore:Async generator 'httpx:ResourceWarning")
+def test_trio_reads_as_asyncio_does(server: Server) -> None:
+    httpx = pytest.importorskip("httpx", reason=WHY)
+    trio = pytest.importorskip("trio", reason=WHY)
+    ends: list[StreamEnd] = []
+    url = server.add(Replay(RECORDING, (1, 50)))
+
+    async def read() -> None:
+        async with httpx.AsyncClient(trust_env=False) as client:
+            async with client.stream("GET", url + "/x") as response:
+                assert await accumulate(response) == directly(RECORDING).completion()
+            async with client.stream("GET", url + "/x") as response:
+                async with wrap(response, on_end=ends.append) as stream:
+                    assert b"".join([piece async for piece in stream]) == RECORDING
+                assert stream.completion == directly(RECORDING).completion()
+            async with client.stream("GET", url + "/x") as response:
+                with trio.CancelScope() as scope:
+                    async with wrap(response, on_end=ends.append) as stream:
+                        await stream.__anext__()
+                        scope.cancel()
+                        await trio.sleep_forever()
+
+    trio.run(read)
+    assert [end.status for end in ends] == ["complete", "cancelled"]
+    assert isinstance(ends[1].error, trio.Cancelled)

@@ -259,6 +259,8 @@ def test_objects_come_out_the_same(name: str, odd: dict[str, object]) -> None:
     odd_choices: list[dict[str, object]] = [
         {"index": 0.0, "delta": {"content": "a"}},
         {"index": 0, "delta": {"content": "\ud83d"}},
+        {"index": 0, "delta": {"content": "\ud83d"}, "logprobs": None, "finish_reason": None},
+        {"index": 0, "delta": {"content": "\ude00"}, "logprobs": None, "finish_reason": None},
         {"index": 0, "delta": {"role": "\ud83d", "content": "a"}},
         {"index": 0, "delta": {"role": "\ud83d", "content": "a"}},
         {"index": 0, "delta": {"content": "a", "refusal": "b"}},

@@ -10,6 +10,7 @@ import attrs
 import pytest
 
 from accumulator import Accumulator, ChatCompletion, Function, Message, TokenLogprob, ToolCall
+from accumulator.completion import FunctionCall, Timing
 
 WHOLE: dict[str, object] = {
     "id": "chatcmpl-1",
@@ -213,3 +214,13 @@ def test_tokens_that_are_made_late_are_like_a_tuple() -> None:
 def test_tokens_that_are_made_late_have_no_hash_as_long_as_their_extras_have_none() -> None:
     with pytest.raises(TypeError, match="unhashable"):
         hash(token_logprobs())
+
+
+def test_results_are_equal_by_class_and_fields() -> None:
+    assert Function(name="f", arguments="{}") == Function(name="f", arguments="{}")
+    assert Function(name="f", arguments="{}") != Function(name="f")
+    assert Function(name="f") != FunctionCall(name="f")
+    text: object = "f"
+    assert Function(name="f") != text
+    assert hash(Timing(gap_count=1)) == hash(Timing(gap_count=1))
+    assert hash(Timing(gap_count=1)) != hash(Timing(gap_count=2))

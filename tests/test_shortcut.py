@@ -15,6 +15,7 @@ from regular import ODD, REGULAR, STREAMS, event, text_chunk, token_chunk, with_
 from strategies import TEXTS, cut
 
 from accumulator import Accumulator, LimitExceededError, Limits
+from accumulator._body import BodyIntake
 from accumulator._reduce import Reducer
 from accumulator._wire import Chunk
 
@@ -84,6 +85,38 @@ def test_regular_streams_take_the_shortcut(name: str) -> None:
     for data in pieces(body_of(chunks), 2048):
         acc.feed_sse(data)
     assert 0 < reducer.applied < len(chunks) / 2
+
+
+@pytest.mark.parametrize("size", [None, 2048])
+@pytest.mark.parametrize(
+    "name", ["text", "padding", "choices in turn", "calls in turn", "logprobs"]
+)
+def test_reads_of_regular_streams_are_taken_without_framing(
+    name: str, size: int | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    framed: list[bytes] = []
+    plain = BodyIntake.take_read
+
+    def take_read(intake: BodyIntake, data: bytes) -> None:
+        framed.append(data)
+        plain(intake, data)
+
+    monkeypatch.setattr(BodyIntake, "take_read", take_read)
+    chunks = REGULAR[name] * 5
+    reads = [event(chunk) for chunk in chunks] if size is None else pieces(body_of(chunks), size)
+    acc = Accumulator()
+    for data in reads:
+        acc.feed_sse(data)
+    assert 0 < len(framed) < len(reads) / 2
+
+
+def test_objects_of_regular_streams_are_taken_without_reading_them() -> None:
+    acc = Accumulator()
+    reducer = CountingReducer(acc._intake.reducer)
+    acc._intake.reducer = reducer  # type: ignore[assignment]  # hands everything on
+    for chunk in REGULAR["text"]:
+        acc.feed(json.loads(chunk))
+    assert 0 < reducer.applied < len(REGULAR["text"]) / 2
 
 
 class CountingReducer:

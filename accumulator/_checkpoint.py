@@ -205,9 +205,7 @@ def _replace(value: object) -> object:
         return Ext(_TEXT, (str(value) + value.half).encode("utf-8", "surrogatepass"))
     if isinstance(value, IndexedList):
         return Ext(_INDEXED, _write(_places_of(value)))
-    if isinstance(value, JsonScan):
-        return _read(ScanFields, value)
-    raise TypeError(f"no {type(value).__name__} is part of a state")
+    return _read(ScanFields, cast("JsonScan", value))
 
 
 _encode = Encoder(enc_hook=_replace).encode

@@ -232,7 +232,6 @@ class ChunkDecoder:
         lasts = self._last.get(place, fields.nothing)
         settled = self._settled.get(place)
         extra: Extra | None = None
-        is_quiet = True
         size = 0
         for name, raw, last in zip(fields.names, raws, lasts, strict=False):
             if not raw or raw == _NULL:
@@ -255,14 +254,13 @@ class ChunkDecoder:
             extra[name] = value
         if size > _LONGEST_REMEMBERED:
             raws = fields.nothing
-            is_quiet = False
         elif size > _SHORTEST_COPIED:
             raws = tuple([raw.copy() for raw in raws])  # without the chunk that it is part of
         self._last[place] = raws
         if extra is not None:
             into.extra = extra  # type: ignore[attr-defined]  # every level has it
             self._quiet.pop(place, None)
-        elif is_quiet:
+        else:
             self._quiet[place] = raws
 
     def _settles(self, place: Place, name: str, raw: Raw) -> bool:

@@ -29,6 +29,7 @@ from ._wire import (
 __all__ = ["learn_template", "the_change"]
 
 Decode = Callable[[bytes], Chunk]
+Change = tuple[str, Choice, ToolCallFragment | None]
 
 _TEXT_FIELDS = ("content", "reasoning", "reasoning_content", "refusal")
 _STRING = rb'"%s": ?"((?:[^"\\]|\\.)*)"'
@@ -52,16 +53,19 @@ _NOT_MERGED = frozenset({*Chunk.__struct_fields__, "error", "message", "annotati
 
 
 def learn_template(
-    line: bytes, chunk: Chunk, decode: Decode, *, many: bool, calls: frozenset[int]
+    line: bytes,
+    chunk: Chunk,
+    change: Change,
+    decode: Decode,
+    *,
+    many: bool,
+    calls: frozenset[int],
 ) -> Template | None:
-    """Learn from the line of a chunk, if all it brings is one text and what there are gaps for.
+    """Learn from the line of a chunk and `the_change` of it, if there are gaps for all of it.
 
     `many` says that choices take turns, `calls` name calls that were seen to.
     """
-    found = the_change(chunk, many=many)
-    if found is None:
-        return None
-    field, choice, fragment = found
+    field, choice, fragment = change
     gaps = [_one(_STRINGS[field], line, "text")]
     if choice.logprobs is not None:
         gaps = [_with_list(line, gaps[0], choice)]
@@ -96,7 +100,7 @@ def learn_template(
     return None
 
 
-def the_change(chunk: Chunk, *, many: bool) -> tuple[str, Choice, ToolCallFragment | None] | None:
+def the_change(chunk: Chunk, *, many: bool) -> Change | None:
     """Find the one text that a chunk brings; None if it brings more than a template has gaps for,
     or changes the state otherwise.
     """

@@ -98,8 +98,7 @@ class Shortcut:
         # One function for nearly all that happens in a long stream: a call takes as long as an
         # event.
         template, size = self._template, parser.size
-        if template is None:
-            return 0
+        assert template is not None
         if size:
             if size > _SHORT or _LF not in data:
                 return 0
@@ -191,7 +190,8 @@ class Shortcut:
             self._waits -= 1
             return
         many = len(self._reducer.state.choices) > 1
-        if the_change(chunk, many=many) is None:
+        change = the_change(chunk, many=many)
+        if change is None:
             return
         # A field that brings a value once is constant from then on, or nothing to learn from.
         vendor = None if chunk.extra is None else next(iter(chunk.extra))
@@ -206,7 +206,7 @@ class Shortcut:
             or template.read([line[template.gap]]) is None
         ):
             template = learn_template(
-                line, chunk, self._decoder.peek, many=many, calls=self._calls_seen
+                line, chunk, change, self._decoder.peek, many=many, calls=self._calls_seen
             )
             if template is None:
                 self._give_up()

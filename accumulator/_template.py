@@ -343,9 +343,8 @@ def kind_of_tokens(text: bytes) -> type | None:
     levels = [choice, choice.pop("delta", None), choice.pop("logprobs", None)]
     constants: list[Constants] = []
     for level in levels:
-        if not isinstance(level, dict):
-            return None
-        constants.append(tuple(pair for pair in level.items() if pair[0] != "content"))
+        fields = level if isinstance(level, dict) else {"": level}  # which is no name
+        constants.append(tuple(pair for pair in fields.items() if pair[0] != "content"))
         for name, value in constants[-1]:
             if not name.isidentifier() or iskeyword(name) or type(value) not in _LITERALS:
                 return None

@@ -81,10 +81,8 @@ class Text:
 
     def equals(self, text: str) -> bool:
         """Compare with a string, at a cost that grows with that string and not with this one."""
-        if self.half:
-            return False
         known = len(self._seen) + len(self._unseen or b"") + sum(map(len, self.fragments))
-        return known <= 4 * len(text) and str(self) == text
+        return known <= 4 * len(text) and str(self) + self.half == text
 
 
 # --- halves of surrogate pairs ------------------------------------------------------------

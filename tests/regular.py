@@ -110,6 +110,15 @@ REGULAR: dict[str, list[str]] = {
         *(call_start(call) for call in range(3)),
         *(call_chunk(f"{i}", i % 3) for i in range(60)),
     ],
+    "calls in turn, before the index of their choice": [
+        *(call_start(call) for call in range(3)),
+        *(
+            call_chunk(f"{i}", i % 3)
+            .replace('"index":0,"delta"', '"delta"')
+            .replace('"logprobs"', '"index":0,"logprobs"')
+            for i in range(60)
+        ),
+    ],
     "logprobs": [token_chunk(f"t{i}", -i / 8) for i in range(60)],
     # As DeepSeek has it.
     "logprobs behind more of the choice": [
@@ -224,6 +233,20 @@ IRREGULAR: dict[str, list[str]] = {
     ],
     "a vendor's list between a text and its logprobs": [
         token_chunk(f"t{i}", -i / 8).replace('"logprobs"', '"x_list":[1],"logprobs"')
+        for i in range(60)
+    ],
+    "a vendor's object between a text and its logprobs": [
+        token_chunk(f"t{i}", -i / 8).replace('"logprobs"', '"x_object":{"a":1},"logprobs"')
+        for i in range(60)
+    ],
+    "logprobs of nothing": [
+        text_chunk(f"t{i}").replace('"logprobs":null', '"logprobs":{"content":null}')
+        for i in range(60)
+    ],
+    "a vendor's text under the name of the text": [
+        with_vendor(
+            text_chunk(f"t{i}").replace('"content":', '"content" :'), {"content": "x"}, first=True
+        ).replace('"content": ', '"content":')
         for i in range(60)
     ],
     "a name written with an escape, and that name elsewhere": [

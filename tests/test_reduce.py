@@ -16,6 +16,8 @@ from typing import cast
 import pytest
 
 from accumulator import cli
+from accumulator._records import Stats
+from accumulator._run import LogRun
 from accumulator._spreading import Buckets
 from accumulator.batch import reduce_sorted
 
@@ -253,6 +255,18 @@ def test_ctrl_c_says_how_to_go_on(tmp_path: Path) -> None:
     )
     assert not out.exists()
     assert subprocess.run([*command, "--resume"], check=False, capture_output=True).returncode == 0
+
+
+def test_an_interrupted_run_is_no_error_of_the_programs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    def interrupted(run: LogRun) -> Stats:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(LogRun, "run", interrupted)
+    log = write(tmp_path / "log.jsonl", ROWS)
+    assert cli.main(["reduce", str(log), "-o", str(tmp_path / "out.jsonl")]) == 130
+    assert capfd.readouterr().err.splitlines()[-1] == "interrupted; go on with --resume"
 
 
 def test_another_run_is_not_resumed(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:

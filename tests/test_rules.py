@@ -138,6 +138,10 @@ def test_a_value_that_comes_in_every_event_is_merged_as_by_itself(
 
 def test_a_typed_field_may_have_another_policy() -> None:
     # A server that sends the whole text so far with every chunk.
+    result = merged(
+        {"delta.annotations": "last"}, *deltas({"annotations": [1]}, {"annotations": [2, 3]})
+    )
+    assert result["choices"][0]["message"]["annotations"] == [2, 3]  # type: ignore[index]  # as below
     result = merged({"delta.content": "last"}, *deltas({"content": "a"}, {"content": "ab"}))
     assert result["choices"][0]["message"]["content"] == "ab"  # type: ignore[index]  # a list of dicts
     assert merged({"chunk.id": "last"}, {"id": "a"}, {"id": "b"})["id"] == "b"

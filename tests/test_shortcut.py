@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import json
 from collections.abc import Iterable
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -16,8 +17,9 @@ from strategies import TEXTS, cut
 
 from accumulator import Accumulator, LimitExceededError, Limits
 from accumulator._body import BodyIntake
+from accumulator._learning import learn_template, the_change
 from accumulator._reduce import Reducer
-from accumulator._wire import Chunk
+from accumulator._wire import Chunk, decode_typed
 
 
 def outcome(body: Iterable[bytes], *, shortcut: bool = True) -> tuple[object, ...]:
@@ -173,6 +175,33 @@ def test_a_string_left_open_does_not_swallow_the_next_event(name: str) -> None:
     reads.append(body_of(broken))
     assert outcome(reads) == outcome(reads, shortcut=False)
     assert outcome(reads)[3] == {"malformed_json": 2}
+
+
+@pytest.mark.parametrize("name", ["padding", "choices in turn", "calls in turn", "logprobs"])
+@pytest.mark.parametrize("size", [1, 12])
+def test_a_text_that_is_no_json_is_refused_among_those_that_are(name: str, size: int) -> None:
+    chunks = list(REGULAR[name])
+    assert {chunks[50].count('"content":"'), chunks[50].count('"arguments":"')} == {0, 1}
+    for key in ('"content":"', '"arguments":"'):
+        chunks[50] = chunks[50].replace(key, key + "\\q")
+    reads = [body_of(chunks[i : i + size]) for i in range(0, len(chunks), size)]
+    assert outcome(reads) == outcome(reads, shortcut=False)
+    assert outcome(reads)[3] == {"malformed_json": 1}
+
+
+def test_a_template_that_the_decoder_refuses_is_not_learnt() -> None:
+    def refuse(text: bytes) -> Chunk:
+        raise ValueError(text)
+
+    text = text_chunk("a").encode()
+    chunk = decode_typed(text)
+    change = the_change(chunk, many=False)
+    assert change is not None
+    learnt = partial(
+        learn_template, b"data: %b\n" % text, chunk, change, many=False, calls=frozenset()
+    )
+    assert learnt(decode=decode_typed) is not None
+    assert learnt(decode=refuse) is None
 
 
 # What stands between two values, and two events of which one has it twice and the other not at all:
@@ -334,3 +363,12 @@ def test_the_bytes_of_all_reads_are_counted_on_the_shortcut(count: int) -> None:
     with pytest.raises(LimitExceededError, match="total_bytes"):
         acc.feed_sse(chunk)
     assert acc.snapshot().choices[0].message.content == "word" * count
+
+
+def test_a_read_longer_than_an_event_may_be_is_looked_at_event_by_event() -> None:
+    acc = Accumulator(limits=Limits(event_bytes=1000))
+    body = body_of(REGULAR["text"])
+    for data in [*pieces(body, 900), *pieces(body, 4096)]:
+        acc.feed_sse(data)
+    acc.close()
+    assert acc.snapshot() == outcome([body * 2], shortcut=False)[0]

@@ -67,11 +67,12 @@ def test_a_text_is_true_once_there_is_something_in_it(
     assert str(text) == "a"
 
 
-def test_a_text_that_waits_for_the_half_of_a_character_equals_none() -> None:
+def test_a_half_that_waits_is_compared_with_the_text_before_it() -> None:
     text = Text("a")
     text.half = "\ud83d"
     assert text
     assert not text.equals("a")
+    assert text.equals("a\ud83d")
 
 
 HEALED: list[tuple[object, object, int]] = [

@@ -25,6 +25,7 @@ _BLOCK = 65536
 _WIDTH = 60  # columns of the picture
 _LEVELS = " ▁▂▃▄▅▆▇█"
 _EXCERPT = 500  # characters of a text that are shown
+_FRACTION = re.compile(r"\.([0-9]+)")
 
 
 class _Timed(Struct):
@@ -104,9 +105,10 @@ def _lines(file: IO[bytes], time: str, chunk: str, times: list[float]) -> Iterat
 def _seconds(value: float | str | None) -> float | None:
     if not isinstance(value, str):
         return value
+    # Python 3.10 reads no Z, and a fraction of three or six digits alone.
+    value = _FRACTION.sub(lambda found: f".{found[1]:0<6.6}", value.replace("Z", "+00:00"))
     try:
-        # Python 3.10 reads no Z.
-        return datetime.fromisoformat(value.replace("Z", "+00:00")).timestamp()
+        return datetime.fromisoformat(value).timestamp()
     except ValueError:
         return None
 

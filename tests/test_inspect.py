@@ -80,7 +80,10 @@ def test_lines_that_are_no_rows_are_a_problem_of_the_stream(
 
 @pytest.mark.parametrize(
     "times",
-    [[0, 0.5, 2], ["2026-01-01T00:00:00Z", "2026-01-01T00:00:00.5+00:00", "2026-01-01T00:00:02Z"]],
+    [
+        [0, 0.5, 2],
+        ["2026-01-01T00:00:00Z", "2026-01-01T00:00:00.5+00:00", "2026-01-01T00:00:02.000000001Z"],
+    ],
 )
 def test_times_are_seconds_or_iso_8601(
     times: list[object], tmp_path: Path, capfd: pytest.CaptureFixture[str]

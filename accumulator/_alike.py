@@ -13,15 +13,15 @@ from typing import Protocol
 import msgspec
 from msgspec import Struct
 
-__all__ = ["BETWEEN", "Alike", "AlikeRows", "Row", "decode_texts", "tell_alike"]
+from ._template import BETWEEN, decode_joined
+
+__all__ = ["Alike", "AlikeRows", "Row", "tell_alike"]
 
 _GAP = b"\x7f~gap~\x7f"  # stands for the text when what is around it is decoded
 _NUMBER = 987_654_321_987  # and this for the sequence number
-BETWEEN = b"\x7f"  # texts: a control character that JSON allows within a string
 _END = 6  # bytes at the end of two lines that are looked at first
 _MOST_KEPT = 1 << 14  # numbers, as most streams have no more chunks
 _small: list[bytes] = []
-_decode_string = msgspec.json.Decoder(str).decode
 
 
 class Row(Protocol):
@@ -48,23 +48,10 @@ class AlikeRows(Struct):
     def split(self) -> tuple[bytes, AlikeRows]:
         """Give the first text as it stands in JSON, and the rows behind its own."""
         first, _, rest = self.joined.partition(BETWEEN)
-        known = decode_texts(first, 1) or b""
+        known = decode_joined(first, 1) or b""
         seq = None if self.first is None else self.first + 1
         text = self.text[len(known) :]
         return first, AlikeRows(self.id, seq, self.count - 1, self.head, rest, self.tail, text)
-
-
-def decode_texts(joined: bytes, count: int) -> bytes | None:
-    """Read so many texts of JSON with BETWEEN between them; None if each is not valid by itself.
-
-    What is between two of them shows that none ends within an escape or a character. None has a
-    quote, or it would end the string.
-    """
-    try:
-        text = _decode_string(b'"%b"' % joined)
-    except ValueError:
-        return None
-    return text.encode().translate(None, BETWEEN) if text.count("\x7f") == count - 1 else None
 
 
 class Alike:
@@ -167,7 +154,7 @@ class Alike:
         if not block.startswith(same, start):
             return None
         joined = BETWEEN.join(cuts)
-        text = decode_texts(joined, count)
+        text = decode_joined(joined, count)
         if text is None:
             return None
         return AlikeRows(self.id, seq, count, self.head, joined, self.rest, text), len(same)
@@ -185,7 +172,7 @@ def tell_alike(chunks: Sequence[bytes]) -> AlikeRows | None:
         cuts = [chunk[gap] for chunk in chunks]
         if b"".join(chunks) == head + (tail + head).join(cuts) + tail:
             joined = BETWEEN.join(cuts)
-            text = decode_texts(joined, len(cuts))
+            text = decode_joined(joined, len(cuts))
             if text is not None:
                 return AlikeRows("", None, len(cuts), head, joined, tail, text)
         chunks = chunks[: len(chunks) // 2]

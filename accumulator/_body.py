@@ -12,7 +12,7 @@ from math import inf
 
 from ._decoder import words_of
 from ._freeze import freeze
-from ._intake import Intake
+from ._intake import DONE, Intake
 from ._problems import ProblemLog, Run
 from ._reduce import Reducer
 from ._shortcut import Shortcut
@@ -29,7 +29,6 @@ _LEARN_AFTER = 16  # events; many streams are too short to earn a template's cos
 _LF, _CR = 10, 13
 _DATA = b"data: "
 _TIGHT = b"data:"  # as text-generation-inference writes it
-_DONE = b"[DONE]"
 
 
 class BodyIntake(Intake):
@@ -151,7 +150,7 @@ class BodyIntake(Intake):
         apply = self.reducer.apply
         chunk: Chunk | None = None
         # The end is no chunk, and a refused decode costs as much as several that are not.
-        end = -1 if texts[-1] == _DONE else None
+        end = -1 if texts[-1] == DONE else None
         log.run = run
         try:
             while run.place < len(texts):
@@ -177,7 +176,7 @@ class BodyIntake(Intake):
                     run.place += 1
                     continue
                 log.event += 1
-                if refusal is None or text == _DONE:
+                if refusal is None or text == DONE:
                     chunk = self.apply_text(text)
                 else:
                     chunk = self.apply_refused(text, refusal)
@@ -217,7 +216,7 @@ class BodyIntake(Intake):
         self._line_end = None if offset is None or len(text) == len(line) else offset + len(line)
         if offset == 0:
             text = text.removeprefix(b"\xef\xbb\xbf")
-        in_json_lines = text.startswith((b"{", _DONE))
+        in_json_lines = text.startswith((b"{", DONE))
         is_chunk = in_json_lines or _is_chunk_line(text)
         if is_chunk and (in_json_lines or self._one_chunk_waits) and self.parser.size:
             # What waits lacks its blank line, as in many logs: no JSON goes on with a second chunk.
@@ -299,4 +298,4 @@ def _is_chunk_line(line: bytes) -> bool:
     if not line.startswith(b"data:"):
         return False
     text = line[5:].strip()
-    return text == _DONE or (text.startswith(b"{") and is_complete(text))
+    return text == DONE or (text.startswith(b"{") and is_complete(text))

@@ -14,9 +14,10 @@ import msgspec
 from attrs import field, frozen
 
 from ._accumulator import Accumulator
-from ._alike import BETWEEN, AlikeRows, tell_alike
+from ._alike import AlikeRows, tell_alike
 from ._sse import EventParser
 from ._state import Status
+from ._template import BETWEEN
 from .completion import ChatCompletion
 from .errors import LOSSY_KINDS, CheckpointError, LimitExceededError, Problem
 from .limits import Limits
@@ -42,9 +43,10 @@ class StreamResult:
     """What one recorded stream came to.
 
     `completion` is the whole one or what is known of it, `status` "complete", "truncated" or
-    "failed" (SPEC section 6). `problems` are the first hundred, `problem_counts` count all by kind.
-    `repeats` is the number of rows dropped because their sequence number had come before. `limit`
-    names the bound of `Limits` that the stream passed, after which nothing more of it was read.
+    "failed" (SPEC section 6). `problems` are those that `Accumulator.problems` keeps,
+    `problem_counts` count all by kind. `repeats` is the number of rows dropped because their
+    sequence number had come before. `limit` names the bound of `Limits` that the stream passed,
+    after which nothing more of it was read.
     """
 
     completion: ChatCompletion

@@ -32,8 +32,8 @@ from ._wire import (
     Extra,
     Parts,
     Usage,
+    check_depth,
     decode_typed,
-    exceeds_depth,
 )
 from .rules import Rules
 
@@ -53,7 +53,6 @@ Place = int
 Decode = Callable[[bytes], Chunk]
 
 _MOST_STEPS = 64  # from one shape to others
-_MOST_BRACKETS = 8  # of a value that is certainly not nested too deep
 _AROUND = 4  # brackets around what is in a delta
 _LONGEST_REMEMBERED = 65536  # bytes of a level's values that are compared with the next
 _SHORTEST_COPIED = 256  # bytes of them that hold a chunk, which is not so much longer
@@ -62,8 +61,6 @@ _LONGEST_BACKOFF = 256  # chunks
 _decode_value = msgspec.json.Decoder().decode
 _message_of: Callable[[Choice], Raw] = attrgetter("message")
 _NULL = Raw(b"null")
-
-
 _NEVER_WRITTEN: dict[Place, Any] = {}
 
 
@@ -173,7 +170,7 @@ class ChunkDecoder:
             if raws != quiet.get(_CHUNK):
                 self._read(of_chunk, _CHUNK, raws, chunk)
         if schema.has_moderation and chunk.moderation is not None:
-            _check_depth(chunk.moderation, text, 1)
+            check_depth(chunk.moderation, text, 1)
             chunk.moderation = Extra(chunk.moderation)
         if schema.in_usage and chunk.usage is not None:
             self._read_usage(schema, chunk.usage)
@@ -248,7 +245,7 @@ class ChunkDecoder:
                 settled.pop(name, None)
             value = _decode_value(raw)
             if type(value) is dict or type(value) is list:
-                _check_depth(value, bytes(raw))
+                check_depth(value, bytes(raw))
             if extra is None:
                 extra = Extra()
             extra[name] = value
@@ -297,17 +294,8 @@ def _move_parts(delta: Delta, text: bytes) -> None:
     """Make content and annotations what they are in a `Delta` of our own."""
     content: object = delta.content
     if type(content) is list:
-        _check_depth(content, text, _AROUND)
+        check_depth(content, text, _AROUND)
         delta.parts, delta.content = Parts(content), None
     if delta.annotations is not None:
-        _check_depth(delta.annotations, text, _AROUND)
+        check_depth(delta.annotations, text, _AROUND)
         delta.annotations = Parts(delta.annotations)
-
-
-def _check_depth(value: object, text: bytes, around: int = 0) -> None:
-    """Refuse a value that may be nested too deep; `text` is its own, or has so many brackets around
-    it.
-    """
-    brackets = text.count(b"{") + text.count(b"[")
-    if brackets > _MOST_BRACKETS + around and exceeds_depth(value, _MOST_BRACKETS):
-        raise ValueError("nested too deep to be taken without counting")

@@ -87,17 +87,15 @@ def freeze_choice(index: int, state: ChoiceState) -> Choice:
 
 
 def _message(state: ChoiceState) -> Message:
-    content, annotations = state.content, state.annotations
-    refusal, reasoning = state.refusal, state.reasoning
-    reasoning_content = state.reasoning_content
+    annotations = state.annotations
     parts = None if state.parts is None else tuple(cast("list[object]", _json(state.parts)))
     return _read_back(
         Message(
             role=state.role,
-            content=str(content) if parts is None and content is not None else parts,
-            refusal=None if refusal is None else str(refusal),
-            reasoning=None if reasoning is None else str(reasoning),
-            reasoning_content=None if reasoning_content is None else str(reasoning_content),
+            content=_string(state.content) if parts is None else parts,
+            refusal=_string(state.refusal),
+            reasoning=_string(state.reasoning),
+            reasoning_content=_string(state.reasoning_content),
             tool_calls=None if state.calls is None else _tool_calls(state.calls),
             function_call=None
             if state.function_call is None

@@ -25,12 +25,12 @@ from .errors import LimitExceededError
 from .limits import Limits
 from .rules import Rules
 
-__all__ = ["Intake"]
+__all__ = ["DONE", "Intake"]
 
+DONE = b"[DONE]"
 _EXCERPT = 200  # characters of an unreadable text that its problem keeps
 _STACK_DEPTH = 200  # levels that can be merged without exhausting the stack, limit or not
 _TYPED_DEPTH = 16  # what a typed decoder takes nests less deep
-_DONE = b"[DONE]"
 
 
 class Intake:
@@ -67,7 +67,7 @@ class Intake:
     def apply_event(self, event: Event, *, unterminated: bool = False) -> None:
         """Apply an event of a body. Raises LimitExceededError."""
         self.check_size(len(event.data))
-        if event.name == b"error" and event.data.strip() != _DONE:
+        if event.name == b"error" and event.data.strip() != DONE:
             self._apply_error(event.data)
         else:
             self.apply_text(event.data, unterminated=unterminated)
@@ -78,7 +78,7 @@ class Intake:
         Raises LimitExceededError.
         """
         decoder = self.decoder
-        if text == _DONE:
+        if text == DONE:
             self.reducer.end()
             return None
         if decoder.waits:
@@ -110,7 +110,7 @@ class Intake:
 
     def _apply_generally(self, text: bytes, *, unterminated: bool) -> object:
         """Apply the data of one event in the general way; return the JSON value that it is."""
-        if text.strip() == _DONE:
+        if text.strip() == DONE:
             self.reducer.end()
             return None
         valid = text.decode("utf-8", "replace")

@@ -21,9 +21,9 @@ from ._decoder import ChunkDecoder
 from ._learning import learn_template, the_change
 from ._objects import ObjectTemplate, learn_object_template
 from ._reduce import Reducer
-from ._sse import EventParser
+from ._sse import SHORT, EventParser
 from ._state import TokensState
-from ._template import Rows, Template, Turns, decode_strings, turns_of
+from ._template import BETWEEN, Rows, Template, Turns, decode_joined, decode_strings, turns_of
 from ._text import COMPACT_AT, Text
 from ._wire import Chunk, CompletionTokensDetails, UnreadTokens, Usage
 
@@ -31,7 +31,6 @@ __all__ = ["Shortcut"]
 
 _LONGEST_BACKOFF = 256  # reads
 _MOST_MISSES = 3  # calls that take turns are known as such after two
-_SHORT = 16384  # bytes that wait and may be copied with every read
 _LF, _CR = 10, 13
 _decode_string = msgspec.json.Decoder(str).decode
 
@@ -100,7 +99,7 @@ class Shortcut:
         template, size = self._template, parser.size
         assert template is not None
         if size:
-            if size > _SHORT or _LF not in data:
+            if size > SHORT or _LF not in data:
                 return 0
             data = b"".join((parser.pending, data))
         elif data.startswith(template.head) and data.endswith(template.end):
@@ -236,7 +235,14 @@ class Shortcut:
     def _apply(self, template: Template, cuts: list[bytes]) -> bool:
         """Apply what was cut out of events that fit, all or nothing."""
         if self._single:
-            return self._add(cuts)
+            text = decode_joined(BETWEEN.join(cuts), len(cuts))
+            if text is not None:
+                self._text.extend_utf8(text)
+                return True
+            strings = decode_strings(cuts)
+            if strings is not None:
+                self._text.extend(strings)
+            return strings is not None
         read = template.read(cuts)
         if read is None:
             return False
@@ -260,21 +266,6 @@ class Shortcut:
             place = template.vendor
             self._reducer.merge_into_chunk(template.name, [row[place] for row in rows])
             self._decoder.forget()
-        return True
-
-    def _add(self, cuts: list[bytes]) -> bool:
-        """Add the fragments of a template with one gap, all or nothing."""
-        try:
-            # As one string, in a third of the time. What is put between two fragments, a control
-            # character that JSON allows, shows that none ends within an escape or a character.
-            fragment = _decode_string(b'"%b"' % b"\x7f".join(cuts))
-        except ValueError:
-            return False
-        text = self._text
-        if fragment.count("\x7f") >= len(cuts):  # theirs
-            text.extend([_decode_string(b'"%b"' % cut) for cut in cuts])
-        else:
-            text.extend_utf8(fragment.encode().translate(None, b"\x7f"))
         return True
 
     def _add_by_key(self, template: Template, rows: Rows, fragments: list[str]) -> bool:

@@ -13,13 +13,13 @@ from io import BytesIO
 
 from msgspec import Struct
 
-__all__ = ["Event", "EventParser", "single_lines", "split"]
+__all__ = ["SHORT", "Event", "EventParser", "single_lines", "split"]
 
 _BOM = b"\xef\xbb\xbf"
 # A CRLF is one line end, so a CR only counts as one of its own where no LF follows.
 _BLANK_LINE = re.compile(rb"(?:\r\n|\n|\r(?!\n))(?:\r\n|\n|\r)")
 _LF, _CR = 10, 13  # looking for one byte as a number is several times faster
-_SHORT = 16384  # bytes that wait and may be looked at with every read
+SHORT = 16384  # bytes that wait, and may be looked at and copied with every read
 _WINDOW = 3  # a blank line is found although a read ended inside it: CR LF CR
 
 
@@ -78,7 +78,7 @@ class EventParser:
         return self._give(data)
 
     def _take_with_cr(self, data: bytes) -> bytes:
-        if self.size > _SHORT and not _BLANK_LINE.search(bytes(self.pending[-_WINDOW:]) + data):
+        if self.size > SHORT and not _BLANK_LINE.search(bytes(self.pending[-_WINDOW:]) + data):
             self._wait(data)
             return b""
         data = bytes(self.pending) + data

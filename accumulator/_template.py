@@ -22,14 +22,16 @@ from typing import Any, Literal, cast
 import msgspec
 from msgspec import Struct
 
-from ._wire import ContentWithTokens, TokenLogprob
+from ._wire import ContentWithTokens, TokenLogprob, check_depth
 
 __all__ = [
+    "BETWEEN",
     "COUNTS",
     "Gap",
     "Rows",
     "Template",
     "Turns",
+    "decode_joined",
     "decode_strings",
     "kind_of_tokens",
     "turns_of",
@@ -43,13 +45,13 @@ _LITERALS = (int, str, type(None))
 _STRING = (b'"', b'"')
 _BARE = (b"", b"")
 _AROUND = {"text": _STRING, "padding": _STRING, "tokens": (b'{"delta":{"content":"', b"}}")}
-_MOST_BRACKETS = 8  # of a value that is certainly not nested too deep
-_CR = 13
+BETWEEN = b"\x7f"  # strings that are read as one: a control character that JSON allows in them
 Rows = Sequence[tuple[Any, ...]]
 Decode = Callable[[bytes], list[tuple[Any, ...]]]
 
 _decode_value = msgspec.json.Decoder().decode
 _decode_object = msgspec.json.Decoder(dict[str, object]).decode
+_decode_string = msgspec.json.Decoder(str).decode
 _decode_texts = msgspec.json.Decoder(list[str]).decode
 _decode_integers = msgspec.json.Decoder(list[int]).decode
 
@@ -95,7 +97,6 @@ class Template:
         "text",
         "vendor",
         "whole",
-        "width",
     )
 
     def __init__(
@@ -108,7 +109,6 @@ class Template:
         name: str | None = None,
     ) -> None:
         roles = self.roles = tuple([gap.role for gap in gaps])
-        self.width = len(gaps)
         places = {role: place for place, role in enumerate(_columns(roles))}
         # Where it is, by itself or with its tokens; and what reads these out of rows.
         self.text = places["tokens" if "tokens" in roles else "text"]
@@ -154,7 +154,7 @@ class Template:
 
     def head_of(self, key: object) -> bytes | None:
         """Give the bytes before the text of a choice or call, if its indices all stand there."""
-        if self.roles[-1] != "text" or len(self.keys) != self.width - 1:
+        if self.roles[-1] != "text" or len(self.keys) != len(self.roles) - 1:
             return None
         head = self.head
         for index, (joint, _) in zip(
@@ -276,10 +276,24 @@ def decode_strings(cuts: Sequence[bytes]) -> list[str] | None:
     return texts if len(texts) == len(cuts) else None
 
 
+def decode_joined(joined: bytes, count: int) -> bytes | None:
+    """Read what was cut out of so many strings, with BETWEEN between, as one: in a third of the
+    time that `decode_strings` takes. None if one is not valid by itself, or holds a BETWEEN.
+
+    What is between two shows that none ends within an escape or a character. None has a quote, or
+    it would end the string.
+    """
+    try:
+        text = _decode_string(b'"%b"' % joined)
+    except ValueError:
+        return None
+    return text.encode().translate(None, BETWEEN) if text.count("\x7f") == count - 1 else None
+
+
 def _read_value(text: bytes) -> object:
-    if text.count(b"{") + text.count(b"[") > _MOST_BRACKETS:
-        raise ValueError("perhaps nested too deep")
-    return _decode_value(text)
+    value: object = _decode_value(text)
+    check_depth(value, text)
+    return value
 
 
 # --- rows ---------------------------------------------------------------------------------

@@ -34,6 +34,7 @@ __all__ = [
     "TopLogprob",
     "UnreadTokens",
     "Usage",
+    "check_depth",
     "decode_tokens",
     "decode_typed",
     "decode_untyped",
@@ -41,6 +42,8 @@ __all__ = [
 ]
 
 JsonObject = dict[str, object]
+
+_MOST_BRACKETS = 8  # of a value that is certainly not nested too deep
 
 
 class Extra(JsonObject):
@@ -257,3 +260,13 @@ def exceeds_depth(value: object, bound: int) -> bool:
         if not level:
             return False
     return True
+
+
+def check_depth(value: object, text: bytes, around: int = 0) -> None:
+    """Refuse a value that may be nested too deep to be taken without counting, by a ValueError.
+
+    `text` is its own JSON, or has so many brackets around it.
+    """
+    brackets = text.count(b"{") + text.count(b"[")
+    if brackets > _MOST_BRACKETS + around and exceeds_depth(value, _MOST_BRACKETS):
+        raise ValueError("nested too deep to be taken without counting")

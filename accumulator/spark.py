@@ -7,7 +7,7 @@ Both take rows of (stream id, sequence number, chunk) and give the columns
 | `id` | as in the input | |
 | `status` | string | "complete", "truncated" or "failed" (SPEC section 6) |
 | `completion` | string | the `chat.completion` as JSON: whole, or what is known of it |
-| `problems` | array of (kind, message, event, path, detail) | the first hundred; `detail` is JSON |
+| `problems` | array of (kind, message, event, path, detail) | those kept; `detail` is JSON |
 | `problem_counts` | map of string to bigint | all of them, by kind |
 | `repeats` | bigint | rows that were dropped, because their sequence number had come before |
 | `limit` | string | the bound of `Limits` that the stream passed, if it did |

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 
 from ._body import BodyIntake
-from ._checkpoint import pack, unpack
 from ._emit import EmittingReducer
 from ._freeze import freeze
 from ._growing import Later
@@ -284,6 +283,9 @@ class Accumulator:
         They hold what arrived (texts as UTF-8, the rest as msgpack) and about 200 bytes more, so a
         checkpoint after each read of a long stream costs in all the square of its length.
         """
+        # Few streams are kept, and what does it is a fifteenth of what importing the package costs.
+        from ._checkpoint import pack  # noqa: PLC0415
+
         return pack(self._intake)
 
     @classmethod
@@ -303,6 +305,8 @@ class Accumulator:
         bytes that are none, are damaged, or come from other rules or another version of this
         package; TypeError for what is no bytes.
         """
+        from ._checkpoint import unpack  # noqa: PLC0415  # as in `checkpoint`
+
         restored = cls(rules=rules, limits=limits, strict=strict, shortcut=shortcut)
         unpack(data, restored._intake)
         return restored

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import base64
+from binascii import b2a_base64
 from collections.abc import Mapping
 from itertools import islice
 from typing import Any, TypeVar, cast
@@ -172,7 +172,7 @@ def _function_call(state: FunctionState) -> FunctionCall:
 def freeze_audio(state: AudioState) -> Audio:
     return Audio(
         id=state.id,
-        data=None if state.data is None else base64.b64encode(state.data).decode(),
+        data=None if state.data is None else b2a_base64(state.data, newline=False).decode(),
         transcript=_string(state.transcript),
         expires_at=state.expires_at,
         extra=_object(state.extra),

@@ -32,12 +32,10 @@ Decode = Callable[[bytes], Chunk]
 Change = tuple[str, Choice, ToolCallFragment | None]
 
 _TEXT_FIELDS = ("content", "reasoning", "reasoning_content", "refusal")
+# `re` compiles these, and keeps them, when a stream needs them: at import they would be dear.
 _STRING = rb'"%s": ?"((?:[^"\\]|\\.)*)"'
-_INDEX = re.compile(rb'"index": ?([0-9]+)')
-_TOKENS = re.compile(rb'"content": ?\[')
-_PADDING = re.compile(_STRING % b"obfuscation")
-_STRINGS = {name: re.compile(_STRING % name.encode()) for name in (*_TEXT_FIELDS, "arguments")}
-_COUNTS = {name: re.compile(rb'"%s": ?([0-9]+)' % name.encode()) for name in COUNTS}
+_COUNT = rb'"%s": ?([0-9]+)'
+_LIST = rb'"content": ?\['
 _PROBES = {
     "choice": b"4001",
     "call": b"4002",
@@ -66,18 +64,18 @@ def learn_template(
     `many` says that choices take turns, `calls` name calls that were seen to.
     """
     field, choice, fragment = change
-    gaps = [_one(_STRINGS[field], line, "text")]
+    gaps = [_one(_STRING % field.encode(), line, "text")]
     if choice.logprobs is not None:
         gaps = [_with_list(line, gaps[0], choice)]
     if chunk.obfuscation is not None or choice.obfuscation is not None:
-        gaps.append(_one(_PADDING, line, "padding"))
-    gaps += [_one(_COUNTS[name], line, name) for name in _counts(chunk)]
+        gaps.append(_one(_STRING % b"obfuscation", line, "padding"))
+    gaps += [_one(_COUNT % name.encode(), line, name) for name in _counts(chunk)]
     vendor = None if chunk.extra is None else next(iter(chunk.extra))
     if vendor is not None:
         gaps.append(_value_gap(line, vendor, decode))
     if None in gaps:
         return None
-    indices = [Gap(*match.span(1), "") for match in _INDEX.finditer(line)]
+    indices = [Gap(*match.span(1), "") for match in re.finditer(_COUNT % b"index", line)]
     orders: list[tuple[str, ...]] = [("choice",)]
     several_calls = False
     if fragment is not None:
@@ -160,8 +158,8 @@ def _brings_only(delta: Delta, field: str) -> bool:
     return all(name == field or getattr(delta, name) is None for name in _SILENT_FIELDS)
 
 
-def _one(pattern: re.Pattern[bytes], line: bytes, role: str) -> Gap | None:
-    found = list(pattern.finditer(line))
+def _one(pattern: bytes, line: bytes, role: str) -> Gap | None:
+    found = list(re.finditer(pattern, line))
     return Gap(*found[0].span(1), role) if len(found) == 1 else None
 
 
@@ -182,7 +180,7 @@ _decode_raw = msgspec.json.Decoder(_RawChunk).decode
 
 def _with_list(line: bytes, text: Gap | None, choice: Choice) -> Gap | None:
     """Find the gap of content and the list of its logprobs, which stands behind it."""
-    found = list(_TOKENS.finditer(line))
+    found = list(re.finditer(_LIST, line))
     if len(found) != 1 or text is None:
         return None
     raw = bytes(_decode_raw(line[6:]).choices[0].logprobs.content)

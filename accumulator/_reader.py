@@ -6,8 +6,6 @@ is known and well-typed goes to its place, the rest to the `extra` of its level.
 
 from __future__ import annotations
 
-import base64
-import binascii
 from collections.abc import Callable, Mapping
 from enum import Enum
 from typing import TypeVar, cast
@@ -16,7 +14,7 @@ import msgspec
 from msgspec import Struct
 
 from ._text import heal, healed, holds_half
-from ._values import as_float, as_integer, fields_of, is_object, kind_of
+from ._values import as_float, as_integer, decode_base64, fields_of, is_object, kind_of
 from ._wire import (
     AudioFragment,
     Choice,
@@ -216,8 +214,8 @@ def _base64(reader: _Reader, value: object, path: str) -> bytes:
     if type(value) is bytes:
         return value  # our own `Chunk` holds it decoded
     try:
-        return base64.b64decode(_text(reader, value, path), validate=True)
-    except (binascii.Error, UnicodeError, ValueError):
+        return decode_base64(_text(reader, value, path))
+    except ValueError:
         raise _MisfitError("expected base64") from None
 
 

@@ -32,9 +32,9 @@ class PydanticModel(Protocol[T_co]):
     def model_validate_json(self, json_data: str | bytes, *, strict: bool) -> T_co: ...
 
 
-_MSGSPEC_PATH = re.compile(r" - at (?:`key` in )?`\$([^`]*)`$")
-_STEP = re.compile(r"\.([^.\[]+)|\[(\d+)\]|\[\.\.\.\]")
-_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*\Z")
+_MSGSPEC_PATH = r" - at (?:`key` in )?`\$([^`]*)`$"
+_STEP = r"\.([^.\[]+)|\[(\d+)\]|\[\.\.\.\]"
+_NAME = r"[A-Za-z_][A-Za-z0-9_]*\Z"
 _decode_raw = msgspec.json.Decoder(msgspec.Raw).decode
 _decode = msgspec.json.Decoder().decode
 _MOST_KINDS = 256  # types whose decoders are kept
@@ -99,7 +99,7 @@ def _explained(error: Exception) -> ParseError:
 
 def _without_paths(message: str, path: str) -> tuple[str, str]:
     """Take the paths off the end of a message of msgspec, the outermost of which is the last."""
-    while (found := _MSGSPEC_PATH.search(message)) is not None:
+    while (found := re.search(_MSGSPEC_PATH, message)) is not None:
         is_key = "`key` in" in found[0]
         message = message[: found.start()] + (" as a key" if is_key else "")
         path += found[1]
@@ -165,7 +165,7 @@ def _with_keys(path: str, value: object, kind: type) -> str:
     Of a dict's entries half is tried without the rest, until one is left.
     """
     steps: list[str | int | None] = [
-        int(step[2]) if step[2] else step[1] for step in _STEP.finditer(path)
+        int(step[2]) if step[2] else step[1] for step in re.finditer(_STEP, path)
     ]
     for place, step in enumerate(steps):
         if step is None:
@@ -183,7 +183,7 @@ def _with_keys(path: str, value: object, kind: type) -> str:
         f"[{step}]"
         if isinstance(step, int)
         else f".{step}"
-        if _NAME.match(str(step))
+        if re.match(_NAME, str(step))
         else f"[{step!r}]"
         for step in steps
     )

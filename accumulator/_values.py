@@ -11,7 +11,15 @@ from collections.abc import Mapping
 
 from ._wire import JsonObject
 
-__all__ = ["as_float", "as_integer", "fields_of", "is_chunk_like", "is_object", "kind_of"]
+__all__ = [
+    "as_float",
+    "as_integer",
+    "decode_base64",
+    "fields_of",
+    "is_chunk_like",
+    "is_object",
+    "kind_of",
+]
 
 _LARGEST_FLOAT = 2**1000  # an integer beyond it may not be converted
 
@@ -85,3 +93,10 @@ def as_float(value: object) -> float | None:
     if type(value) is int and abs(value) < _LARGEST_FLOAT:
         return float(value)
     return None
+
+
+def decode_base64(text: str) -> bytes:
+    """Read base64, strictly. Raises ValueError."""
+    import base64  # noqa: PLC0415  # takes time to import, and few streams have audio
+
+    return base64.b64decode(text, validate=True)

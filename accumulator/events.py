@@ -30,7 +30,7 @@ Source: openai-python, `openai/lib/streaming/chat/_events.py`, for the names; SP
 
 from __future__ import annotations
 
-import base64
+from binascii import b2a_base64
 from collections.abc import Sequence
 from typing import Literal, TypeAlias
 
@@ -300,7 +300,9 @@ class AudioDeltaEvent(Struct, frozen=True, kw_only=True):
         audio, then = self._audio, self._then
         return Audio(
             id=self._id,
-            data=None if audio is None else base64.b64encode(audio[: self._length]).decode(),
+            data=None
+            if audio is None
+            else b2a_base64(audio[: self._length], newline=False).decode(),
             transcript=None if then is None else str(then),
         )
 

@@ -5,9 +5,8 @@ For caches and test servers that have a whole completion and must answer `stream
 
 from __future__ import annotations
 
-import base64
-import json
 import re
+from binascii import b2a_base64
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from itertools import zip_longest
@@ -17,6 +16,7 @@ import attrs
 import msgspec
 
 from ._convert import copy_json, to_dict
+from ._values import decode_base64
 from .completion import (
     Audio,
     ChatCompletion,
@@ -42,7 +42,6 @@ Cut = Callable[[str], list[str]]
 _WORD = re.compile(r"\s*\S{1,24}(?:\s+\Z)?|\s+")
 _AUDIO_SIZE = 4096  # characters of base64; a multiple of four, so that each piece decodes by itself
 _SHORTEST_NUMBER = re.compile(r"[ \t\r\n]*-?[0-9]")
-_FIRST_JSON = json.JSONDecoder().raw_decode
 
 
 def _names(cls: type[attrs.AttrsInstance], *more: str) -> list[str]:
@@ -96,6 +95,8 @@ def sse(chunks: Iterable[Mapping[str, object]]) -> Iterator[bytes]:
         try:
             text = msgspec.json.encode(chunk)
         except UnicodeEncodeError:  # half a surrogate pair can only be written as an escape
+            import json  # noqa: PLC0415  # takes time to import
+
             text = json.dumps(chunk, separators=(",", ":")).encode()
         yield b"data: " + text + b"\n\n"
     yield b"data: [DONE]\n\n"
@@ -322,7 +323,7 @@ def _audio(audio: Audio, cut: Cut) -> Iterator[JsonObject]:
 
 def _audio_pieces(data: str) -> list[str]:
     try:
-        data = base64.b64encode(base64.b64decode(data, validate=True)).decode()
+        data = b2a_base64(decode_base64(data), newline=False).decode()
     except ValueError:
         return [data]  # no base64; one piece can be kept, the last of several would replace others
     return _slices(data, _AUDIO_SIZE) or [""]
@@ -392,9 +393,11 @@ def _shortest_json(text: str) -> int:
     number = _SHORTEST_NUMBER.match(text)
     if number is not None:
         return number.end()
+    import json  # noqa: PLC0415  # takes time to import, and few calls share an id
+
     start = len(text) - len(text.lstrip(" \t\r\n"))
     try:
-        _, end = _FIRST_JSON(text, start)
+        _, end = json.JSONDecoder().raw_decode(text, start)
     except (ValueError, RecursionError):
         return 0
     return end if is_complete(text[:end]) else 0

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+from binascii import crc32
 from collections.abc import Mapping
 from typing import Literal, get_args
-from zlib import crc32
 
 from attrs import Factory, field, frozen
 

@@ -300,8 +300,9 @@ class Accumulator:
     ) -> Accumulator:
         """Go on from a checkpoint, in this process or another one.
 
-        The keywords are those of `Accumulator`, given again; `rules` must have the same rows as
-        before, the others may differ. Nothing in a checkpoint is run. Raises CheckpointError for
+        The keywords are those of `Accumulator`, given again, without `on_event` and `clock`: what
+        was told and timed before is not known. `rules` must have the same rows as before, the
+        others may differ. Nothing in a checkpoint is run. Raises CheckpointError for
         bytes that are none, are damaged, or come from other rules or another version of this
         package; TypeError for what is no bytes.
         """
@@ -314,6 +315,8 @@ class Accumulator:
     # --- what is raised ---
 
     def _exceeded(self, error: LimitExceededError) -> LimitExceededError:
+        # The decoder remembers values of the chunk that was refused: the next may bring them again.
+        self._intake.decoder.forget()
         error.partial = self.snapshot()
         error.problems = self.problems
         return error

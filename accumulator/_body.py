@@ -150,14 +150,14 @@ class BodyIntake(Intake):
         apply = self.reducer.apply
         chunk: Chunk | None = None
         # The end is no chunk, and a refused decode costs as much as several that are not.
-        end = -1 if texts[-1] == DONE else None
+        waiting = iter(texts[:-1] if texts[-1] == DONE else texts)
         log.run = run
         try:
             while run.place < len(texts):
                 run.event = log.event
                 refusal = None
                 if not decoder.waits and (decode := decoder.decode) is not None:
-                    for text in texts[run.place : end] if run.place or end else texts:
+                    for text in waiting:
                         try:
                             chunk = decode(text)
                         except (ValueError, RecursionError) as error:
@@ -167,11 +167,14 @@ class BodyIntake(Intake):
                         apply(chunk)
                         if log.met is not None:
                             self.raise_met()
-                    if refusal is None and not end:
-                        return chunk
+                    else:
+                        if texts[-1] != DONE:
+                            return chunk
+                        text = DONE
+                else:
+                    text = next(waiting, DONE)
                 chunk = None
                 run.go_on(log.event)
-                text = texts[run.place]
                 if not text or text.isspace():
                     run.place += 1
                     continue

@@ -153,5 +153,8 @@ def _may_be_followed(call: CallState, name: str) -> bool:
 
 def brief(value: object) -> str:
     """Show a value in a message, not more than a hundred characters of it."""
-    text = repr(value)
+    try:
+        text = repr(value)
+    except ValueError:  # an integer of more digits than Python writes out
+        text = f"a {type(value).__name__} that is too long to be shown"
     return text if len(text) <= 100 else text[:97] + "..."

@@ -180,6 +180,8 @@ class Intake:
             if bad_utf8:
                 self._report_utf8()
             report("invalid_chunk", str(error))
+            if isinstance(value, dict) and value.get("error") is not None:
+                self.reducer.fail(value["error"])
             return None
         except TooDeepError as error:
             self._too_deep(str(error))

@@ -27,6 +27,8 @@ class Run(Struct, gc=False):
     place: int = 0  # of the text that follows event number `event`
     event: int = 0
     last: int = -1  # the place of the text of event number `event`, if it is one of these
+    counted: int = 0  # texts whose bytes are summed up
+    size: int = 0  # of these, with what is beside their data
 
     def count(self, event: int) -> int:
         """Count the texts up to and with that of an event; not of one that is over."""
@@ -47,7 +49,13 @@ class Run(Struct, gc=False):
 
     def offset(self, count: int) -> int:
         """Give the byte behind so many texts."""
-        return self.start + sum(map(len, self.texts[:count])) + count * self.more
+        # Of each problem of a long read the offset is asked for: only what is new is summed up.
+        if count < self.counted:
+            self.counted = self.size = 0
+        new = self.texts[self.counted : count]
+        self.size += sum(map(len, new)) + len(new) * self.more
+        self.counted = count
+        return self.start + self.size
 
     def events_from(self, count: int) -> Iterator[Event]:
         """Give what comes after so many texts."""

@@ -45,9 +45,8 @@ class _Wrapped(Generic[T_co]):
 
     @property
     def completion(self) -> ChatCompletion:
-        """The whole completion; of a stream that is complete, also before its last item was read.
-
-        What is read after that is not accumulated.
+        """The whole completion; of a stream that is complete, also before its last item was read:
+        as it is then, without a usage that is still to come.
 
         Raises what `Accumulator.completion` raises, and what accumulating raised on the way.
         """

@@ -71,6 +71,8 @@ class Accumulator:
         on_event: Callable[[Event], object] | None = None,
         clock: Clock | None = None,
     ) -> None:
+        if not isinstance(rules, Rules):
+            raise TypeError("rules are DEFAULT_RULES.replace({path: policy, ...})")
         log = ProblemLog(strict=strict)
         self._on_event = on_event
         self._emitter: EmittingReducer | None = None

@@ -13,7 +13,15 @@ from ._feeder import Feeder
 from .completion import ChatCompletion, Timing
 from .errors import Problem
 
-__all__ = ["Observer", "OnEnd", "StreamEnd", "StreamStatus", "cause_of", "check", "report"]
+__all__ = [
+    "Observer",
+    "OnEnd",
+    "StreamEnd",
+    "StreamStatus",
+    "cause_of",
+    "refuse_coroutine",
+    "report",
+]
 
 StreamStatus = Literal["open", "complete", "truncated", "failed", "cancelled"]
 
@@ -60,7 +68,7 @@ class Observer:
     stopped: bool
 
     def __init__(self, accumulator: Accumulator, feeder: Feeder, on_end: OnEnd | None) -> None:
-        check(on_end)
+        refuse_coroutine(on_end)
         self.accumulator = accumulator
         self._feeder = feeder
         self._on_end = on_end
@@ -121,7 +129,7 @@ class Observer:
         # OpenAI's usage comes behind the last finish reason.
         return self.accumulator._judged()
 
-    def tell(self, closing: BaseException | None = None) -> None:
+    def call_on_end(self, closing: BaseException | None = None) -> None:
         """Call `on_end`, if nobody has; what it raises hides neither the cause nor an error in
         closing.
         """
@@ -153,7 +161,7 @@ class Observer:
         )
 
 
-def check(on_end: object) -> None:
+def refuse_coroutine(on_end: object) -> None:
     """Raise TypeError for one that would have to be awaited."""
     if iscoroutinefunction(on_end) or (
         callable(on_end) and iscoroutinefunction(type(on_end).__call__)

@@ -203,6 +203,14 @@ def test_what_is_no_stream_is_a_type_error(stream: object) -> None:
         not_typed(stream)
 
 
+def test_a_completion_that_was_not_streamed_is_a_type_error_that_says_so() -> None:
+    types = pytest.importorskip("openai.types.chat", reason="an SDK installed for the tests only")
+    not_typed: Callable[[object], object] = accumulate  # type: ignore[assignment]
+    for completion in ChatCompletion.from_dict(WHOLE), types.ChatCompletion.model_validate(WHOLE):
+        with pytest.raises(TypeError, match=r"not ChatCompletion.*stream=True"):
+            not_typed(completion)
+
+
 def test_an_sdk_call_that_was_not_awaited_is_a_type_error() -> None:
     async def create() -> AsyncIterator[object]:
         return drip(CHUNKS)

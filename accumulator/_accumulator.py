@@ -28,6 +28,11 @@ from .rules import DEFAULT_RULES, Rules
 
 __all__ = ["Accumulator"]
 
+_NO_CHUNK = (
+    "no chunk was read: the body was empty or no event stream (an error page, say), "
+    'or its lines came without their ends (framing="lines" reads those)'
+)
+
 
 class Accumulator:
     """Turns a stream of `chat.completion.chunk` objects into one `ChatCompletion`, without doing
@@ -66,6 +71,8 @@ class Accumulator:
         on_event: Callable[[Event], object] | None = None,
         clock: Clock | None = None,
     ) -> None:
+        if not isinstance(rules, Rules):
+            raise TypeError("rules are DEFAULT_RULES.replace({path: policy, ...})")
         log = ProblemLog(strict=strict)
         self._on_event = on_event
         self._emitter: EmittingReducer | None = None
@@ -259,15 +266,26 @@ class Accumulator:
         the `problems`.
         """
         self.close()
+        return self._judged()
+
+    def _judged(self) -> ChatCompletion:
+        """Return the completion, or raise as `completion` does, without closing."""
         state, problems = self._intake.reducer.state, self.problems
         partial, status = freeze(state), state.status
+        if status == "open":
+            raise IncompleteStreamError(
+                "the stream has not ended yet", partial=partial, problems=problems
+            )
         if status == "failed":
             raise ServerError(
                 _message_of(state.error), error=state.error, partial=partial, problems=problems
             )
         if status == "truncated":
+            has_chunks = state.id is not None or state.choices or state.usage is not None
             raise IncompleteStreamError(
-                "the stream stopped before its end", partial=partial, problems=problems
+                "the stream stopped before its end" if has_chunks else _NO_CHUNK,
+                partial=partial,
+                problems=problems,
             )
         lossy = next((problem for problem in problems if problem.kind in LOSSY_KINDS), None)
         if lossy is not None:

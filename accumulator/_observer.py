@@ -11,9 +11,17 @@ from attrs import frozen
 from ._accumulator import Accumulator
 from ._feeder import Feeder
 from .completion import ChatCompletion, Timing
-from .errors import IncompleteStreamError, Problem
+from .errors import Problem
 
-__all__ = ["Observer", "OnEnd", "StreamEnd", "StreamStatus", "cause_of", "check", "report"]
+__all__ = [
+    "Observer",
+    "OnEnd",
+    "StreamEnd",
+    "StreamStatus",
+    "cause_of",
+    "refuse_coroutine",
+    "report",
+]
 
 StreamStatus = Literal["open", "complete", "truncated", "failed", "cancelled"]
 
@@ -60,7 +68,7 @@ class Observer:
     stopped: bool
 
     def __init__(self, accumulator: Accumulator, feeder: Feeder, on_end: OnEnd | None) -> None:
-        check(on_end)
+        refuse_coroutine(on_end)
         self.accumulator = accumulator
         self._feeder = feeder
         self._on_end = on_end
@@ -115,19 +123,13 @@ class Observer:
         return "cancelled" if self.stopped else "truncated"
 
     def completion(self) -> ChatCompletion:
-        if not self.ended and self.status == "open":
-            # Not the accumulator's own gate, which closes it: debuggers look at properties, too.
-            raise IncompleteStreamError(
-                "the stream has not ended yet",
-                partial=self.accumulator.snapshot(),
-                problems=self.accumulator.problems,
-            )
-        self.end()
         if self.error is not None:
             raise self.error
-        return self.accumulator.completion()
+        # Not the accumulator's own gate, which closes it: debuggers look at properties, too, and
+        # OpenAI's usage comes behind the last finish reason.
+        return self.accumulator._judged()
 
-    def tell(self, closing: BaseException | None = None) -> None:
+    def call_on_end(self, closing: BaseException | None = None) -> None:
         """Call `on_end`, if nobody has; what it raises hides neither the cause nor an error in
         closing.
         """
@@ -159,9 +161,11 @@ class Observer:
         )
 
 
-def check(on_end: object) -> None:
+def refuse_coroutine(on_end: object) -> None:
     """Raise TypeError for one that would have to be awaited."""
-    if iscoroutinefunction(on_end):
+    if iscoroutinefunction(on_end) or (
+        callable(on_end) and iscoroutinefunction(type(on_end).__call__)
+    ):
         raise TypeError("on_end is called, not awaited: a stream can end in the collector")
 
 

@@ -31,8 +31,11 @@ def find(stream: object) -> Found:
     # Told by what came: the `iter_bytes` of openai's AsyncAPIResponse is async.
     items = next((each for each in given if _has(each, "__iter__")), None)
     aitems = next((each for each in given if _has(each, "__aiter__")), None)
-    if items is aitems is None or isinstance(stream, Mapping):
-        raise TypeError(f"a stream is an iterable or a response, not {type(stream).__name__}")
+    # pydantic's models, such as openai's ChatCompletion, are iterables of their fields.
+    if items is aitems is None or isinstance(stream, Mapping) or _has(stream, "model_dump"):
+        lacks = "; was it asked for without stream=True?" if hasattr(stream, "choices") else ""
+        kind = type(stream).__name__
+        raise TypeError(f"a stream is an iterable or a response, not {kind}{lacks}")
     encoding = _encoding(stream) if bodies else None
     return Found(items, aitems, bool(bodies), _has(stream, *_EVENT_STREAM), encoding)
 
@@ -45,7 +48,7 @@ def is_bound_to_async(stream: object) -> bool:
 
 # What a response is known by, and how its body is read in the pieces that arrive.
 _RESPONSES: tuple[tuple[tuple[str, ...], Callable[[Any], object]], ...] = (
-    # httpx, httpx2, openai's raw responses
+    # httpx, httpx2, openai's `with_streaming_response`
     (("iter_bytes",), lambda response: response.iter_bytes()),
     (("aiter_bytes",), lambda response: response.aiter_bytes()),
     # requests, which hands out 128 bytes at a time when iterated over

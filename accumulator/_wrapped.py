@@ -45,9 +45,8 @@ class _Wrapped(Generic[T_co]):
 
     @property
     def completion(self) -> ChatCompletion:
-        """The whole completion; of a stream that is complete, also before its last item was read.
-
-        What is read after that is not accumulated.
+        """The whole completion; of a stream that is complete, also before its last item was read:
+        as it is then, without a usage that is still to come.
 
         Raises what `Accumulator.completion` raises, and what accumulating raised on the way.
         """
@@ -91,7 +90,7 @@ class _Wrapped(Generic[T_co]):
         if not self._closed:
             self._closed = True
             self._observer.end()
-            self._observer.tell()
+            self._observer.call_on_end()
 
 
 class WrappedStream(_Wrapped[T_co]):
@@ -130,9 +129,9 @@ class WrappedStream(_Wrapped[T_co]):
                 if self._source is not self._iterator:
                     _close(self._source)
         except BaseException as error:
-            self._observer.tell(error)
+            self._observer.call_on_end(error)
             raise
-        self._observer.tell()
+        self._observer.call_on_end()
 
     def __enter__(self: Self) -> Self:
         return self
@@ -186,9 +185,9 @@ class AsyncWrappedStream(_Wrapped[T_co]):
             if self._keeper is not None:
                 await self._keeper.aclose()
         except BaseException as error:
-            self._observer.tell(error)
+            self._observer.call_on_end(error)
             raise
-        self._observer.tell()
+        self._observer.call_on_end()
 
     async def close(self) -> None:
         """Do as `aclose`, by the name that openai's AsyncStream has for it."""

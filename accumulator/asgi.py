@@ -6,15 +6,24 @@ package; what goes wrong here is logged as `accumulator` and never disturbs the 
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterable, Awaitable, Callable, Iterable, MutableMapping
+from collections.abc import Awaitable, Callable, Iterable, MutableMapping
 from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar, overload
 
 from ._accumulator import Accumulator
 from ._feeder import Feeder
-from ._observer import Observer, OnEnd, StreamEnd, check, report
+from ._observer import Observer, OnEnd, StreamEnd, refuse_coroutine, report
 from .limits import DEFAULT_LIMITS, Limits
 from .rules import DEFAULT_RULES, Rules
-from .streams import AsyncWrappedStream, Reading, WrappedStream, wrap
+from .streams import (
+    AsyncSource,
+    AsyncWrappedStream,
+    DualSource,
+    DualWrappedStream,
+    Reading,
+    SyncSource,
+    WrappedStream,
+    wrap,
+)
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
@@ -34,25 +43,32 @@ _STREAMS = (b"text/event-stream", b"application/x-ndjson", b"application/jsonl")
 
 @overload
 def tap(
-    body_iterator: Iterable[T], *, on_end: OnEnd, **options: Unpack[Reading]
+    stream: DualSource[T], *, on_end: OnEnd, **options: Unpack[Reading]
+) -> DualWrappedStream[T]: ...
+@overload
+def tap(
+    stream: SyncSource[T], *, on_end: OnEnd, **options: Unpack[Reading]
 ) -> WrappedStream[T]: ...
 @overload
 def tap(
-    body_iterator: AsyncIterable[T], *, on_end: OnEnd, **options: Unpack[Reading]
+    stream: AsyncSource[T], *, on_end: OnEnd, **options: Unpack[Reading]
 ) -> AsyncWrappedStream[T]: ...
-def tap(body_iterator: Any, *, on_end: OnEnd, **options: Any) -> Any:
+def tap(stream: Any, *, on_end: OnEnd, **options: Any) -> Any:
     """Give an iterator for a streaming response that passes each piece on as it comes.
 
     As `wrap`, but what `on_end` raises is always logged, never raised. A client that disconnects
     makes the server cancel or drop the iterator: `on_end` then gets the partial completion, with
     the status "cancelled"; for a sync iterator, which threads read, that may take until the next
-    garbage collection. A compressed body passes as it is; the `error` of its end says so.
+    garbage collection. A compressed body passes as it is; the `error` of its end says so where the
+    body shows it (gzip, zlib, zstd), and of another one that no chunk was read.
 
-        return StreamingResponse(tap(upstream.aiter_bytes(), on_end=record), ...)
+        return StreamingResponse(tap(upstream, on_end=record), ...)
+
+    The response of an HTTP client is closed with it; httpx's own `aiter_bytes()` cannot do that.
 
     Raises TypeError for what is no stream, and for an `on_end` that would have to be awaited.
     """
-    return wrap(body_iterator, on_end=_guarded(on_end), **options)
+    return wrap(stream, on_end=_guarded(on_end), **options)
 
 
 class CompletionMiddleware:
@@ -79,7 +95,7 @@ class CompletionMiddleware:
         rules: Rules = DEFAULT_RULES,
         limits: Limits = DEFAULT_LIMITS,
     ) -> None:
-        check(on_end)
+        refuse_coroutine(on_end)
         self._app = app
         self._on_end = on_end
         self._paths = (paths,) if isinstance(paths, str) else tuple(paths)
@@ -153,13 +169,13 @@ class _Response:
         observer, self._observer = self._observer, None
         if observer is not None:
             observer.end(error, stopped=stopped)
-            observer.tell()
+            observer.call_on_end()
 
 
 def _guarded(on_end: OnEnd) -> OnEnd:
     """Log what a callback raises."""
 
-    check(on_end)
+    refuse_coroutine(on_end)
 
     def guarded(end: StreamEnd) -> None:
         try:

@@ -111,9 +111,9 @@ class _DualIterable(Protocol[T_co]):
     def __aiter__(self) -> AsyncIterator[T_co]: ...
 
 
-_Dual: TypeAlias = _DualBody[T] | _DualIterable[T]
-_Sync: TypeAlias = Iterable[T] | _SyncBody[T]
-_Async: TypeAlias = AsyncIterable[T] | _AsyncBody[T] | _ContentBody[T]
+DualSource: TypeAlias = _DualBody[T] | _DualIterable[T]
+SyncSource: TypeAlias = Iterable[T] | _SyncBody[T]
+AsyncSource: TypeAlias = AsyncIterable[T] | _AsyncBody[T] | _ContentBody[T]
 _Coroutine: TypeAlias = Coroutine[Any, Any, ChatCompletion]
 
 
@@ -122,11 +122,11 @@ _Coroutine: TypeAlias = Coroutine[Any, Any, ChatCompletion]
 
 # Any: httpx has one Response for both its clients, so the type does not tell whether to await.
 @overload
-def accumulate(stream: _Dual[object], **options: Unpack[Options]) -> Any: ...
+def accumulate(stream: DualSource[object], **options: Unpack[Options]) -> Any: ...
 @overload
-def accumulate(stream: _Sync[object], **options: Unpack[Options]) -> ChatCompletion: ...
+def accumulate(stream: SyncSource[object], **options: Unpack[Options]) -> ChatCompletion: ...
 @overload
-def accumulate(stream: _Async[object], **options: Unpack[Options]) -> _Coroutine: ...
+def accumulate(stream: AsyncSource[object], **options: Unpack[Options]) -> _Coroutine: ...
 def accumulate(stream: Any, **options: Unpack[Options]) -> ChatCompletion | _Coroutine:
     """Read a stream to its end and close it; return its completion, to be awaited if it is async.
 
@@ -137,19 +137,17 @@ def accumulate(stream: Any, **options: Unpack[Options]) -> ChatCompletion | _Cor
     of the stream's own is handed to `on_end`.
     """
     wrapped = wrap(stream, **options)
-    if isinstance(wrapped, DualWrappedStream):
-        return _aread(wrapped) if is_bound_to_async(stream) else _read(wrapped)
-    return _aread(wrapped) if isinstance(wrapped, AsyncWrappedStream) else _read(wrapped)
+    return _aread(wrapped) if _is_read_async(wrapped, stream) else _read(wrapped)
 
 
 @overload
 def wrap(stream: Text, **options: Unpack[Options]) -> WrappedStream[Text]: ...
 @overload
-def wrap(stream: _Dual[T], **options: Unpack[Options]) -> DualWrappedStream[T]: ...
+def wrap(stream: DualSource[T], **options: Unpack[Options]) -> DualWrappedStream[T]: ...
 @overload
-def wrap(stream: _Sync[T], **options: Unpack[Options]) -> WrappedStream[T]: ...
+def wrap(stream: SyncSource[T], **options: Unpack[Options]) -> WrappedStream[T]: ...
 @overload
-def wrap(stream: _Async[T], **options: Unpack[Options]) -> AsyncWrappedStream[T]: ...
+def wrap(stream: AsyncSource[T], **options: Unpack[Options]) -> AsyncWrappedStream[T]: ...
 def wrap(
     stream: Any,
     *,
@@ -199,10 +197,21 @@ def wrap(
     return kind(stream, found, observer)
 
 
+def _is_read_async(wrapped: object, stream: object) -> bool:
+    if isinstance(wrapped, DualWrappedStream):
+        return is_bound_to_async(stream)
+    return isinstance(wrapped, AsyncWrappedStream)
+
+
+def _error_of(stream: WrappedStream[object] | AsyncWrappedStream[object]) -> Exception | None:
+    """What accumulating raised."""
+    return stream._observer.error
+
+
 def _read(stream: WrappedStream[object]) -> ChatCompletion:
     with stream:
         for _ in stream:
-            if stream._observer.error is not None:
+            if _error_of(stream) is not None:
                 break
     return stream.completion
 
@@ -210,7 +219,7 @@ def _read(stream: WrappedStream[object]) -> ChatCompletion:
 async def _aread(stream: AsyncWrappedStream[object]) -> ChatCompletion:
     async with stream:
         async for _ in stream:
-            if stream._observer.error is not None:
+            if _error_of(stream) is not None:
                 break
     return stream.completion
 
@@ -220,14 +229,14 @@ async def _aread(stream: AsyncWrappedStream[object]) -> ChatCompletion:
 
 # Any, as for `accumulate`.
 @overload
-def iter_events(stream: _Dual[object], **options: Unpack[Reading]) -> Any: ...
+def iter_events(stream: DualSource[object], **options: Unpack[Reading]) -> Any: ...
 @overload
 def iter_events(
-    stream: _Sync[object], **options: Unpack[Reading]
+    stream: SyncSource[object], **options: Unpack[Reading]
 ) -> Generator[Event, None, None]: ...
 @overload
 def iter_events(
-    stream: _Async[object], **options: Unpack[Reading]
+    stream: AsyncSource[object], **options: Unpack[Reading]
 ) -> AsyncGenerator[Event, None]: ...
 def iter_events(
     stream: Any,
@@ -242,7 +251,7 @@ def iter_events(
 
     The last event is always `done`, which has the completion and how the stream ended; a stream
     that was cut off raises nothing. The events of what one item brought come together, before the
-    next item is read. The arguments are as for `accumulate`; `clock` as for `Accumulator`.
+    next item is read. The arguments are those of `wrap`.
 
     Raises the stream's own exceptions unchanged, LimitExceededError, and in strict mode what
     `Accumulator.feed` raises, all of them after the events of what had arrived; TypeError for what
@@ -270,9 +279,7 @@ def iter_events(
         on_event=events.append,
         clock=clock,
     )
-    if isinstance(wrapped, AsyncWrappedStream) and (
-        not isinstance(wrapped, DualWrappedStream) or is_bound_to_async(stream)
-    ):
+    if _is_read_async(wrapped, stream):
         return _aevents(wrapped, events)
     return _events(wrapped, events)
 
@@ -283,14 +290,14 @@ def _events(stream: WrappedStream[object], events: deque[Event]) -> Generator[Ev
             for _ in stream:
                 while events:
                     yield events.popleft()
-                if stream._observer.error is not None:
+                if _error_of(stream) is not None:
                     break
     except Exception:
         yield from _rest(stream, events)
         raise
     yield from _rest(stream, events)
-    if stream._observer.error is not None:
-        raise stream._observer.error
+    if (error := _error_of(stream)) is not None:
+        raise error
 
 
 async def _aevents(
@@ -301,7 +308,7 @@ async def _aevents(
             async for _ in stream:
                 while events:
                     yield events.popleft()
-                if stream._observer.error is not None:
+                if _error_of(stream) is not None:
                     break
     except Exception:
         for event in _rest(stream, events):
@@ -309,8 +316,8 @@ async def _aevents(
         raise
     for event in _rest(stream, events):
         yield event
-    if stream._observer.error is not None:
-        raise stream._observer.error
+    if (error := _error_of(stream)) is not None:
+        raise error
 
 
 def _rest(

@@ -296,9 +296,29 @@ def test_what_is_no_http_passes() -> None:
     assert ends == []
 
 
-def test_an_on_end_to_be_awaited_is_a_type_error() -> None:
-    async def on_end(*args: object) -> None: ...
+def test_a_tapped_response_is_closed_where_its_client_disconnects() -> None:
+    ends: list[StreamEnd] = []
 
+    async def disconnect(url: str) -> bool:
+        async with httpx.AsyncClient(trust_env=False) as client:
+            upstream = await client.send(client.build_request("GET", url), stream=True)
+            async with tap(upstream, on_end=ends.append) as pieces:
+                await anext(pieces)
+            return bool(upstream.is_closed)
+
+    with serving() as server:
+        replay = Replay(BODY, (FIRST, 1), holds_after=1)
+        assert asyncio.run(disconnect(f"{server.add(replay)}/chat/completions"))
+        replay.goes_on.set()
+    assert [end.status for end in ends] == ["cancelled"]
+
+
+class AsyncCallable:
+    async def __call__(self, *args: object) -> None: ...
+
+
+@pytest.mark.parametrize("on_end", [AsyncCallable(), AsyncCallable().__call__])
+def test_an_on_end_to_be_awaited_is_a_type_error(on_end: Callable[..., object]) -> None:
     with pytest.raises(TypeError, match="not awaited"):
         tap([], on_end=on_end)
     with pytest.raises(TypeError, match="not awaited"):

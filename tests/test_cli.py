@@ -62,8 +62,8 @@ CASES: dict[str, Case] = {
         ["Grüße"],
         ["FILE: truncated: the stream stopped before its end"],
     ),
-    "blank": (b"\n\n", 3, [], ["FILE: truncated: the stream stopped before its end"]),
-    "empty": (b"", 3, [], ["FILE: truncated: the stream stopped before its end"]),
+    "blank": (b"\n\n", 3, [], ["FILE: truncated: no chunk was read: "]),
+    "empty": (b"", 3, [], ["FILE: truncated: no chunk was read: "]),
     "failed": (
         sse(GRUSS[0], ERROR),
         4,

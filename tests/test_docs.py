@@ -181,6 +181,13 @@ def default_of(parameter: inspect.Parameter) -> str:
     return named.get(parameter.name) or repr(parameter.default).replace("'", '"')
 
 
+@pytest.mark.parametrize("path", [ROOT / "README.md", *PAGES.values()], ids=["README", *PAGES])
+def test_examples_that_feed_a_response_look_at_its_status(path: Path) -> None:
+    for block in blocks_of(path.read_text("utf-8")):
+        if block.kind == "python" and "acc.feed_sse" in block.code and ".stream(" in block.code:
+            assert "response.raise_for_status()" in block.code, f"{path.name}, line {block.line}"
+
+
 def test_every_client_has_its_section() -> None:
     page = DOCS.joinpath("use-it-with.md").read_text("utf-8")
     clients = "openai litellm any-llm httpx httpx2 requests aiohttp urllib3"

@@ -32,7 +32,7 @@ from accumulator import (
     ServerError,
     StreamEnd,
 )
-from accumulator.streams import AsyncWrappedStream, Framing, WrappedStream, accumulate, wrap
+from accumulator.streams import AsyncWrappedStream, Framing, OnEnd, WrappedStream, accumulate, wrap
 
 Make = Callable[[], WrappedStream[object]]
 AsyncMake = Callable[[], AsyncWrappedStream[object]]
@@ -538,9 +538,12 @@ def test_on_end_is_called_when_the_source_is_closed() -> None:
     assert closed == [1, 1]
 
 
-def test_an_on_end_to_be_awaited_is_a_type_error() -> None:
-    async def on_end(end: StreamEnd) -> None: ...
+class AsyncCallable:
+    async def __call__(self, *args: object) -> None: ...
 
+
+@pytest.mark.parametrize("on_end", [AsyncCallable(), AsyncCallable().__call__])
+def test_an_on_end_to_be_awaited_is_a_type_error(on_end: OnEnd) -> None:
     with pytest.raises(TypeError, match="not awaited"):
         wrap(CHUNKS, on_end=on_end)
 

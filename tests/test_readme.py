@@ -5,7 +5,6 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
-import httpx
 import openai
 import pytest
 from openai_played import playing
@@ -28,9 +27,9 @@ def test_the_python_lines_run_as_they_stand(url: str, capsys: pytest.CaptureFixt
     request = {"model": "gpt-4o-mini", "messages": [asked], "tools": tools, "stream": True}
     with openai.OpenAI(base_url=url.removesuffix("/chat/completions"), api_key="none") as client:
         names: dict[str, object] = {
-            "httpx": httpx,
             "client": client,
             "url": url,
+            "headers": {"Authorization": "Bearer none"},
             "request": copy.deepcopy(request),
         }
         exec(compile(lines, "README.md", "exec"), names)

@@ -182,6 +182,11 @@ def test_an_unknown_path_or_policy_is_an_error_that_names_the_choices(
         DEFAULT_RULES.replace({path: policy})  # type: ignore[dict-item]  # what is wrong is the point
 
 
+def test_rows_that_are_no_rules_are_a_type_error_that_says_how_to_make_them() -> None:
+    with pytest.raises(TypeError, match=r"DEFAULT_RULES\.replace"):
+        Accumulator(rules={"delta.x": "last"})  # type: ignore[arg-type]  # what is wrong is the point
+
+
 def test_replace_leaves_the_default_rules_as_they_are() -> None:
     before = dict(DEFAULT_RULES.rows)
     DEFAULT_RULES.replace({"delta.channel": "concat"})

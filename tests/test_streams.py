@@ -8,6 +8,7 @@ import http.server
 import inspect
 import json
 import pickle
+import re
 import threading
 import urllib.request
 from collections.abc import (
@@ -35,6 +36,7 @@ from streamed import (
     FINISH,
     REFUSED,
     TEXTS,
+    USAGE,
     WHOLE,
     AsyncSource,
     BodyError,
@@ -61,6 +63,7 @@ from accumulator.streams import (
     AsyncWrappedStream,
     DualWrappedStream,
     Framing,
+    StreamEnd,
     WrappedStream,
     accumulate,
     wrap,
@@ -200,6 +203,14 @@ def test_what_is_no_stream_is_a_type_error(stream: object) -> None:
         not_typed(stream)
 
 
+def test_a_completion_that_was_not_streamed_is_a_type_error_that_says_so() -> None:
+    types = pytest.importorskip("openai.types.chat", reason="an SDK installed for the tests only")
+    not_typed: Callable[[object], object] = accumulate  # type: ignore[assignment]
+    for completion in ChatCompletion.from_dict(WHOLE), types.ChatCompletion.model_validate(WHOLE):
+        with pytest.raises(TypeError, match=r"not ChatCompletion.*stream=True"):
+            not_typed(completion)
+
+
 def test_an_sdk_call_that_was_not_awaited_is_a_type_error() -> None:
     async def create() -> AsyncIterator[object]:
         return drip(CHUNKS)
@@ -247,6 +258,33 @@ def test_accumulate_raises_as_the_gate_does(
     assert str(content_of(caught.value.partial)).startswith("Grüße")
     with pytest.raises(error):
         read_async(drip(chunks))
+
+
+NOTHING_READ: dict[str, Iterable[object]] = {
+    "nothing": [],
+    "an error page": [b"<html>502 Bad Gateway</html>"],
+    "a list with an error, as Gemini sends it": [b'[{\n  "error": {"code": 400}\n}]\n'],
+    "JSON that is no chunk": [b'{"detail": "Not Found"}'],
+    "lines without their ends": BODY.splitlines(),
+    "a list of JSON texts": TEXTS,
+    "a path": "weather.sse",
+}
+
+
+@pytest.mark.parametrize("stream", NOTHING_READ.values(), ids=NOTHING_READ)
+def test_a_stream_of_which_no_chunk_was_read_is_told_from_one_cut_off(
+    stream: Iterable[object],
+) -> None:
+    with pytest.raises(IncompleteStreamError, match=r"^no chunk was read: "):
+        accumulate(stream)
+
+
+@pytest.mark.parametrize(
+    "chunk", [a_piece("a"), {"id": "a"}, {"id": "", "choices": []}, {"usage": USAGE}]
+)
+def test_a_stream_cut_off_behind_any_chunk_is_told_so(chunk: Chunk) -> None:
+    with pytest.raises(IncompleteStreamError, match=r"^the stream stopped before its end$"):
+        accumulate([chunk])
 
 
 def test_accumulate_raises_a_passed_limit_at_once_and_closes() -> None:
@@ -396,8 +434,28 @@ def test_a_complete_stream_need_not_be_read_to_its_end() -> None:
         if chunk is FINISH:
             break
     assert content_of(stream.completion) == "Grüße, 世界 🌍\u2028\n"
-    assert list(stream) == [CHUNKS[-1]]
     assert stream.completion.usage is None
+    assert list(stream) == [CHUNKS[-1]]
+
+
+# The usage comes behind the last finish reason; an event of which half has come waits.
+LOOKED_AT: dict[str, Iterable[object]] = {
+    "chunks": CHUNKS,
+    "a body in events": re.findall(b".*?\n\n", BODY, re.S),
+    "a body in bytes": [*cut(BODY, 1)],
+    "JSON Lines in bytes": [*cut("\n".join(TEXTS).encode(), 1)],
+}
+
+
+@pytest.mark.parametrize("form", LOOKED_AT.values(), ids=LOOKED_AT)
+def test_looking_at_a_complete_stream_ends_nothing(form: Iterable[object]) -> None:
+    ends: list[StreamEnd] = []
+    stream = wrap(form, on_end=ends.append)
+    for _ in stream:
+        if stream.status == "complete":
+            _ = stream.completion
+    assert stream.completion.to_dict() == WHOLE
+    assert [end.completion.to_dict() for end in ends] == [WHOLE]
 
 
 def test_problems_are_those_of_the_accumulator() -> None:

@@ -43,7 +43,7 @@ from accumulator import (
 from accumulator.asgi import CompletionMiddleware, Scope, tap
 from accumulator.batch import reduce_sorted
 from accumulator.replay import sse
-from accumulator.streams import AsyncWrappedStream, WrappedStream
+from accumulator.streams import AsyncWrappedStream, DualWrappedStream, WrappedStream
 
 
 def feed_everything(body: Iterable[bytes], lines: Iterable[str], chunks: Iterable[object]) -> None:
@@ -274,6 +274,8 @@ def serve(app: Starlette, upstream: httpx.Response, pieces: Iterator[bytes]) -> 
     assert_type(tap(pieces, on_end=record), WrappedStream[bytes])
     body = tap(upstream.aiter_bytes(), on_end=record, strict=True)
     assert_type(body, AsyncWrappedStream[bytes])
+    body = tap(upstream, on_end=record)
+    assert_type(body, DualWrappedStream[bytes])
     return StreamingResponse(body, media_type="text/event-stream")
 
 

@@ -13,9 +13,10 @@ from typing import IO
 import msgspec
 
 from ._extras import rich
+from ._inputs import UsageError, in_utf8
 from ._records import Stats
 from ._rows import BadRow, Keys
-from ._run import LogRun, NotTheSameRunError, TooLittleMemoryError
+from ._run import LogRun
 
 __all__ = ["add_arguments", "run"]
 
@@ -70,22 +71,25 @@ def printable(text: str) -> str:
 
 def run(arguments: argparse.Namespace) -> int:
     """Run the command; return its exit code."""
-    teller = _Teller(arguments.bad_rows)
-    keys = Keys(arguments.id, arguments.seq, arguments.chunk)
+    teller = _Teller()
+    bad_rows: str | None = arguments.bad_rows
     try:
         try:
             log = LogRun(
                 arguments.paths,
                 arguments.output,
-                keys=keys,
+                keys=Keys(arguments.id, arguments.seq, arguments.chunk),
                 workers=arguments.workers,
                 memory=arguments.memory,
                 resume=arguments.resume,
                 told=teller,
+                spared=[] if bad_rows is None else [bad_rows],
             )
-        except (NotTheSameRunError, TooLittleMemoryError, FileNotFoundError) as error:
+        except (UsageError, FileNotFoundError) as error:
             teller.say(f"accumulator reduce: {error}")
             return WRONG
+        if bad_rows is not None:
+            teller.open(bad_rows)
         stats = log.run()
     except KeyboardInterrupt:
         teller.stop()
@@ -118,9 +122,9 @@ def _summary(stats: Stats) -> list[str]:
 class _Teller:
     """Tells on standard error: a bar on a terminal, lines anywhere else."""
 
-    def __init__(self, bad_rows: str | None) -> None:
+    def __init__(self) -> None:
         self.files_unread = 0
-        self._bad_rows: IO[bytes] | None = open(bad_rows, "wb") if bad_rows else None  # noqa: SIM115
+        self._bad_rows: IO[bytes] | None = None
         self._told = 0
         self._phase = ""
         self._size = self._read = self._streams = 0
@@ -128,6 +132,10 @@ class _Teller:
         self._every = _EVERY
         self._update: Callable[[], None] = self._print_line
         self._stop: Callable[[], None] | None = None
+
+    def open(self, bad_rows: str) -> None:
+        """Write bad rows to a file, too. Raises OSError."""
+        self._bad_rows = open(bad_rows, "wb")  # noqa: SIM115  # closed with the teller
 
     def begin(self, phase: str, size: int) -> None:
         self.stop()
@@ -175,7 +183,7 @@ class _Teller:
         if self._told <= _MOST_TOLD:
             self.say(f"{path}:{row.line}: bad row: {row.why}")
         if self._bad_rows is not None:
-            entry = {"file": path, "line": row.line, "why": row.why, "text": row.text}
+            entry = {"file": in_utf8(path), "line": row.line, "why": row.why, "text": row.text}
             self._bad_rows.write(msgspec.json.encode(entry) + b"\n")
 
     def unread(self, path: str, why: str) -> None:

@@ -6,6 +6,7 @@ import glob
 import gzip
 import io
 import os
+import zlib
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import IO, Literal, cast
@@ -14,7 +15,21 @@ from msgspec import Struct
 
 from ._extras import arrow, parquet
 
-__all__ = ["Input", "Unit", "find_inputs", "open_raw", "open_text", "units_of"]
+__all__ = [
+    "READ_ERRORS",
+    "Input",
+    "Unit",
+    "UsageError",
+    "find_inputs",
+    "in_utf8",
+    "open_raw",
+    "open_text",
+    "units_of",
+    "why_unread",
+]
+
+# Gzip raises each of these for one damage or another; those of Arrow are among them.
+READ_ERRORS = (OSError, EOFError, ValueError, zlib.error)
 
 Form = Literal["json", "sse", "parquet"]
 Compression = Literal["", "gzip", "zstd"]
@@ -24,6 +39,10 @@ _HEAD = 4096  # bytes that tell JSON from SSE
 _BLANK = b" \t\r\n\xef\xbb\xbf"
 _UNIT = 32 * 1024 * 1024  # bytes: what is done again after an interruption, and a worker's portion
 _MOST_UNITS = 4096
+
+
+class UsageError(Exception):
+    """What was asked for cannot be done, or would destroy what is to be read."""
 
 
 class Input(Struct, frozen=True):
@@ -46,30 +65,64 @@ class Unit(Struct, frozen=True):
     size: int  # bytes on disk
 
 
-def find_inputs(paths: Sequence[str]) -> list[Input]:
+def find_inputs(paths: Sequence[str], outputs: Sequence[str] = ()) -> list[Input]:
     """Find the files of paths, folders (all in them, hidden ones aside) and globs, in order of
-    their names.
+    their names. Folders and globs are without `outputs`, files or folders that a run writes.
 
-    The name of a file in a folder is its path from there. Raises FileNotFoundError for a path or a
-    glob that is nothing, OSError for a file that cannot be read.
+    The name of a file in a folder is its path from there; a second one of that name has its whole
+    path for a name. Raises FileNotFoundError for a path or a glob that is nothing, UsageError for a
+    path that is an output or no regular file, OSError for a file that cannot be read.
     """
-    found: dict[str, str] = {}
+    written = [os.path.realpath(path) for path in outputs]
+    found: dict[str, tuple[str, str]] = {}  # by its real path: a file is read once
+    names: set[str] = set()
     for path in paths:
-        if os.path.isdir(path):
-            for each in sorted(Path(path).rglob("*")):
-                name = each.relative_to(path)
-                if each.is_file() and not any(part.startswith(".") for part in name.parts):
-                    found.setdefault(str(each), name.as_posix())
-        elif os.path.exists(path):
-            found.setdefault(path, os.path.basename(path))
-        else:
-            matches = sorted(glob.glob(path, recursive=True))
-            if not matches:
-                raise FileNotFoundError(2, os.strerror(2), path)
-            for match in matches:
-                if os.path.isfile(match):
-                    found.setdefault(match, os.path.basename(match))
-    return [_looked_at(path, name) for path, name in found.items()]
+        if _is_within(os.path.realpath(path), written):
+            raise UsageError(
+                f"{path} is written by this run, and no input; a folder or a quoted glob is read "
+                "without it"
+            )
+        for file, name in _files_of(path):
+            place = os.path.realpath(file)
+            if place not in found and not _is_within(place, written):
+                own = in_utf8(name if name not in names else os.path.abspath(file))
+                found[place] = file, own
+                names.add(own)
+    return [_looked_at(path, name) for path, name in found.values()]
+
+
+def _is_within(place: str, places: Sequence[str]) -> bool:
+    return any(place == each or place.startswith(each + os.sep) for each in places)
+
+
+def _files_of(path: str) -> Iterator[tuple[str, str]]:
+    """Give the files of a path, a folder or a glob, each with its name."""
+    if os.path.isdir(path):
+        for each in sorted(Path(path).rglob("*")):
+            name = each.relative_to(path)
+            if each.is_file() and not any(part.startswith(".") for part in name.parts):
+                yield str(each), name.as_posix()
+    elif os.path.isfile(path):
+        yield path, os.path.basename(path)
+    elif os.path.exists(path):
+        raise UsageError(f"{path} is no regular file; a log is read in parts, so write it to one")
+    else:
+        matches = sorted(glob.glob(path, recursive=True))
+        if not matches:
+            raise FileNotFoundError(2, os.strerror(2), path)
+        for match in matches:
+            if os.path.isfile(match):
+                yield match, os.path.basename(match)
+
+
+def in_utf8(path: str) -> str:
+    """Write a path in characters that have a form in UTF-8; its bytes may be anything."""
+    return os.fsencode(path).decode("utf-8", "replace")
+
+
+def why_unread(error: Exception) -> str:
+    """Tell why a file could not be read to its end."""
+    return getattr(error, "strerror", None) or str(error)
 
 
 def _looked_at(path: str, name: str) -> Input:
@@ -90,7 +143,7 @@ def _looked_at(path: str, name: str) -> Input:
             source = Input(path, name, 0, 0, form, compression)
             with open_raw(source) as raw, open_text(source, raw) as text:
                 head = text.read(_HEAD).lstrip(_BLANK)
-        except (OSError, EOFError):
+        except READ_ERRORS:
             head = b""  # told when the file is read
         if head and not head.startswith((b"{", b"[")):
             form = "sse"
@@ -103,7 +156,10 @@ def units_of(inputs: Sequence[Input]) -> Iterator[Unit]:
     size = max(_UNIT, total // _MOST_UNITS)
     for each in inputs:
         if each.form == "parquet":
-            groups = parquet().ParquetFile(each.path).metadata.num_row_groups
+            try:
+                groups = parquet().ParquetFile(each.path).metadata.num_row_groups
+            except READ_ERRORS:
+                groups = 1  # told when it is read
             portion = max(1, groups * size // max(each.size, 1))
             for start in range(0, groups, portion):
                 end = min(start + portion, groups)

@@ -8,7 +8,7 @@ from typing import IO
 import msgspec
 
 from ._alike import AlikeRows
-from ._inputs import Unit
+from ._inputs import READ_ERRORS, Unit, why_unread
 from ._records import Done, Plan
 from ._rows import BadRow, RowReader, Rows
 
@@ -47,8 +47,8 @@ class UnitRows:
         while True:
             try:
                 rows = next(blocks, None)
-            except (OSError, EOFError, ValueError) as error:
-                done.unread = getattr(error, "strerror", None) or str(error)
+            except READ_ERRORS as error:
+                done.unread = why_unread(error)
                 break
             if rows is None:
                 break

@@ -11,7 +11,7 @@ from msgspec import Meta, Struct
 
 from ._alike import Alike, AlikeRows
 from ._extras import parquet
-from ._inputs import Unit, open_raw, open_text
+from ._inputs import Unit, UsageError, open_raw, open_text
 
 __all__ = ["BadRow", "Keys", "RowReader", "Rows"]
 
@@ -24,11 +24,15 @@ _EXCERPT = 200  # bytes of a bad row that are kept
 
 
 class Keys(Struct, frozen=True):
-    """Under which keys or columns a row's parts stand, and the time of `inspect`."""
+    """Under which keys or columns a row's parts stand. Raises UsageError for one key twice."""
 
     id: str = "id"
     seq: str = "seq"
     chunk: str = "chunk"
+
+    def __post_init__(self) -> None:
+        if len({self.id, self.seq, self.chunk}) < 3:
+            raise UsageError("the id, the sequence number and the chunk have a key each")
 
 
 class Rows(Struct):

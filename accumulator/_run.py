@@ -6,6 +6,7 @@ Everything a run has done stands in a folder beside the output until the output 
 from __future__ import annotations
 
 import gzip
+import json
 import os
 import shutil
 from collections.abc import Callable, Iterator, Sequence
@@ -17,13 +18,13 @@ from typing import IO, Protocol, cast
 import msgspec
 
 from ._extras import arrow, duckdb, parquet
-from ._inputs import find_inputs, units_of
+from ._inputs import UsageError, find_inputs, units_of
 from ._records import Done, Plan, Run, Stats, TornError, hash_of
 from ._rows import BadRow, Keys
 from ._runs import check_order, reduce_runs, row_of
 from ._units import Job, work
 
-__all__ = ["LogRun", "NotTheSameRunError", "Told", "TooLittleMemoryError"]
+__all__ = ["LogRun", "Told"]
 
 _MIB = 1024 * 1024
 # What a process weighs beside what DuckDB is told to keep to: Python, Arrow and DuckDB are 110 MiB
@@ -33,15 +34,7 @@ _PARENT = 90 * _MIB  # and one that hands out the work and writes the output
 _OVER = 1.25  # of what it is told DuckDB takes, at most
 _LEAST = 60 * _MIB  # that DuckDB sorts with, and what goes over
 _ID = 200  # bytes of an id that is remembered
-_ROWS = 1000  # of a batch of Parquet
-
-
-class NotTheSameRunError(Exception):
-    """There is nothing to resume, or what was begun was another run."""
-
-
-class TooLittleMemoryError(ValueError):
-    """No run fits into so little memory."""
+_BEGUN = "plan.begun"
 
 
 class Told(Protocol):
@@ -54,7 +47,12 @@ class Told(Protocol):
 
 
 class LogRun:
-    """Reduces the streams of files to one file. `memory` bounds all processes, in bytes."""
+    """Reduces the streams of files to one file. `memory` bounds all processes, in bytes; `spared`
+    are files that are written beside the output, and so are no input.
+
+    Raises UsageError for what cannot be done as it is asked for, FileNotFoundError for a path that
+    is nothing, ImportError if the form of the output needs an extra.
+    """
 
     def __init__(
         self,
@@ -66,6 +64,7 @@ class LogRun:
         memory: int,
         resume: bool,
         told: Told,
+        spared: Sequence[str] = (),
     ) -> None:
         self._output = output
         self._folder = f"{output}.parts"
@@ -74,37 +73,48 @@ class LogRun:
         share = (memory - parent) // workers - _PROCESS
         if share < _LEAST:
             least = (workers * (_PROCESS + _LEAST) + parent) // _MIB
-            raise TooLittleMemoryError(f"{workers} worker(s) need a memory of {least}M at least")
+            raise UsageError(f"{workers} worker(s) need a memory of {least}M at least")
         self._memory = int(share / _OVER)
         self._remembered = self._memory // _ID  # ids looked at while reading; all are at the end
         self._told = told
-        units = list(units_of(find_inputs(paths)))
+        self._resume = resume
+        _import_for(output)
+        inputs = find_inputs(paths, [output, self._folder, *spared])
+        units = list(units_of(inputs))
         # Text is three to ten times what is compressed; a bucket that outgrows memory is spilled.
         size = sum(unit.size * (5 if unit.source.compression else 1) for unit in units)
         buckets = min(size * 4 // self._memory + 1, 1024)
         self._plan = Plan(units, keys, buckets, longest=max(share // 2, 32 * _MIB))
-        self._prepare(resume)
+        self._plan_path = Path(self._folder, "plan.json")
+        self._check_folder()
 
-    def _prepare(self, resume: bool) -> None:
-        plan = msgspec.json.encode(self._plan)
-        path = Path(self._folder, "plan.json")
-        if resume:
-            if not path.exists():
-                raise NotTheSameRunError(f"there is no interrupted run in {self._folder}")
-            if path.read_bytes() != plan:
-                raise NotTheSameRunError(
-                    f"{self._folder} is of a run with other files or options, or a file has changed"
-                )
-            return
+    def _plan_text(self) -> bytes:
+        # By `json`, which writes a file's name in ASCII even if it has no form in UTF-8.
+        return json.dumps(msgspec.to_builtins(self._plan)).encode()
+
+    def _check_folder(self) -> None:
+        if not self._plan_path.exists():
+            if self._resume:
+                raise UsageError(f"there is no interrupted run in {self._folder}")
+            if os.path.isdir(self._folder) and not set(os.listdir(self._folder)) <= {_BEGUN}:
+                raise UsageError(f"{self._folder} is no folder of a run, which would replace it")
+        elif self._resume and self._plan_path.read_bytes() != self._plan_text():
+            raise UsageError(
+                f"{self._folder} is of a run with other files or options, or a file has changed"
+            )
+
+    def _begin(self) -> None:
         shutil.rmtree(self._folder, ignore_errors=True)
         os.makedirs(self._folder)
         # At once: a run that is killed here was begun, or not.
-        begun = path.with_suffix(".begun")
-        begun.write_bytes(plan)
-        os.replace(begun, path)
+        begun = Path(self._folder, _BEGUN)
+        begun.write_bytes(self._plan_text())
+        os.replace(begun, self._plan_path)
 
     def run(self) -> Stats:
         """Do it all, or what is left of it. Raises OSError, ImportError (sorting needs DuckDB)."""
+        if not self._resume:
+            self._begin()
         is_torn = Path(self._folder, "torn")
         parts: list[Job] | None = None
         if not is_torn.exists():
@@ -214,7 +224,7 @@ class LogRun:
     def _assemble(self, parts: Sequence[Job]) -> Stats:
         stats = Stats()
         temporary = Path(self._folder, "output")
-        with _writer(self._output, temporary) as write:
+        with _Writer(self._output, temporary) as write:
             in_order = parts[-1][0] == "reduce" if parts else True
             edges = self._edges(parts) if in_order else iter(())
             lines: dict[str, int] = {}
@@ -233,7 +243,7 @@ class LogRun:
         os.replace(temporary, self._output)
         return stats
 
-    def _write_edges(self, runs: list[Run], stats: Stats, write: Callable[[bytes], None]) -> None:
+    def _write_edges(self, runs: list[Run], stats: Stats, write: Callable[[bytes], object]) -> None:
         for own in _by_stream(runs):
             id, result = reduce_runs(own)
             stats.count(result)
@@ -258,13 +268,25 @@ def _by_stream(runs: Sequence[Run]) -> Iterator[list[Run]]:
         yield list(own)
 
 
-class _writer:  # a context manager that reads as a function
+_COLUMNS = ["id", "status", "completion", "problems", "repeats", "limit"]
+_ZSTD = (".zst", ".zstd")
+
+
+def _import_for(output: str) -> None:
+    """Ask for what an output's form needs before anything is read. Raises ImportError."""
+    if output.endswith(".parquet"):
+        parquet()
+    elif output.endswith(_ZSTD):
+        arrow()
+
+
+class _Writer:
     """Writes lines of results to a file, in the form that the output's name asks for."""
 
     def __init__(self, name: str, path: Path) -> None:
-        self._path = path
         self._file = path.open("wb")
         self._close: list[Callable[[], None]] = []
+        self.write: Callable[[bytes], object]
         if name.endswith(".parquet"):
             self.write = self._write_parquet
             schema = [(each, arrow().string()) for each in _COLUMNS]
@@ -276,13 +298,13 @@ class _writer:  # a context manager that reads as a function
             stream: IO[bytes] = self._file
             if name.endswith(".gz"):
                 stream = cast("IO[bytes]", gzip.GzipFile("", "wb", 6, self._file, mtime=0))
-            elif name.endswith((".zst", ".zstd")):
+            elif name.endswith(_ZSTD):
                 stream = arrow().CompressedOutputStream(self._file, "zstd")
-            self.write = lambda lines: _write_all(stream, lines)
+            self.write = stream.write
             if stream is not self._file:
                 self._close.append(stream.close)
 
-    def __enter__(self) -> Callable[[bytes], None]:
+    def __enter__(self) -> Callable[[bytes], object]:
         return self.write
 
     def __exit__(self, *_: object) -> None:
@@ -304,10 +326,3 @@ class _writer:  # a context manager that reads as a function
                 else:
                     values[name].append(msgspec.json.decode(raw))
         self._parquet.write_table(arrow().table(values, schema=self._schema))
-
-
-_COLUMNS = ["id", "status", "completion", "problems", "repeats", "limit"]
-
-
-def _write_all(stream: IO[bytes], data: bytes) -> None:
-    stream.write(data)

@@ -13,7 +13,7 @@ from typing import IO
 import msgspec
 
 from ._bulk import BulkStream
-from ._inputs import Unit, open_raw, open_text
+from ._inputs import READ_ERRORS, Unit, open_raw, open_text, why_unread
 from ._reading import Report, UnitRows
 from ._records import Done, Plan, Run, Stats, TornError, hash_of
 from ._runs import reduce_runs, row_of, runs_in
@@ -96,8 +96,8 @@ def _reduce_sse(unit: Unit, base: Path, report: Report) -> Done:
         with open_raw(unit.source) as raw, open_text(unit.source, raw) as file:
             while data := file.read(65536):
                 stream.feed_body(data)
-    except (OSError, EOFError, ValueError) as error:
-        done.unread = getattr(error, "strerror", None) or str(error)
+    except READ_ERRORS as error:
+        done.unread = why_unread(error)
     result = stream.finish()
     done.stats.count(result)
     Path(f"{base}.rows").write_bytes(row_of(unit.source.name, result))

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import gzip
+import os
 from pathlib import Path
 
 import pytest
 
-from accumulator._inputs import find_inputs
+from accumulator._inputs import UsageError, find_inputs
 
 JSON = b'{"id":"a"}\n'
 SSE = b"data: {}\n\n"
@@ -65,8 +66,46 @@ def test_a_path_means_files_in_order(asked: str, names: list[str], tree: Path) -
 
 
 def test_a_file_that_is_asked_for_twice_is_read_once(tree: Path) -> None:
-    found = find_inputs([str(tree / "b" / "c.json"), str(tree / "b"), str(tree / "b" / "*.json")])
+    paths = ("b/c.json", "b", "b/*.json", "b/../b/c.json")
+    found = find_inputs([str(tree / path) for path in paths])
     assert [each.name for each in found] == ["c.json", "d/e.json"]
+
+
+def test_a_second_file_of_one_name_has_its_whole_path_for_a_name(tree: Path) -> None:
+    (tree / "b" / "a.json").write_bytes(JSON)
+    found = find_inputs([str(tree / "a.json"), str(tree / "b" / "*.json")])
+    assert [each.name for each in found] == ["a.json", str(tree / "b" / "a.json"), "c.json"]
+
+
+# Of that tree: what is written, the path asked for, and the names found.
+WRITTEN: dict[str, tuple[list[str], str, list[str]]] = {
+    "a file in a folder": (["a.json"], ".", ["b/c.json", "b/d/e.json"]),
+    "a folder in a folder": (["b/d"], ".", ["a.json", "b/c.json"]),
+    "a folder by another way": (["b/../b/d"], ".", ["a.json", "b/c.json"]),
+    "what a glob finds": (["a.json", "b/d"], "**/*.json", ["c.json"]),
+    "what starts alike": (["a", "b/c"], ".", ["a.json", "b/c.json", "b/d/e.json"]),
+}
+
+
+@pytest.mark.parametrize(("written", "asked", "names"), WRITTEN.values(), ids=WRITTEN)
+def test_what_is_written_is_left_out_of_folders_and_globs(
+    written: list[str], asked: str, names: list[str], tree: Path
+) -> None:
+    found = find_inputs([str(tree / asked)], [str(tree / path) for path in written])
+    assert [each.name for each in found] == names
+
+
+@pytest.mark.parametrize("asked", ["b", "b/c.json", "b/d", "b/../b/d/e.json"])
+def test_what_is_written_is_refused_where_it_is_named(asked: str, tree: Path) -> None:
+    with pytest.raises(UsageError, match="is written by this run"):
+        find_inputs([str(tree / asked)], [str(tree / "b")])
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="there are no named pipes")
+def test_a_pipe_is_refused(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(UsageError, match="pipe is no regular file"):
+        find_inputs([str(tmp_path / "pipe")])
 
 
 @pytest.mark.parametrize("asked", ["none.json", "none/*.json"])

@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import time
+import zlib
 from collections.abc import Callable
 from pathlib import Path
 from typing import cast
@@ -208,6 +209,55 @@ def test_a_file_that_ends_too_early_is_told_and_the_others_are_read(
     assert ROWS[-1][0] in read(out)
 
 
+SSE = b'data: {"choices":[]}\n\n' * 1000
+
+
+@pytest.mark.parametrize("data", [lines_of(ROWS), SSE, b""], ids=["rows", "SSE", "nothing"])
+def test_a_damaged_file_is_told_and_the_others_are_read(
+    data: bytes, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    log, out = tmp_path / "a.gz", tmp_path / "out.jsonl"
+    packed = zlib.compressobj(wbits=31)
+    whole = packed.compress(data) + packed.flush(zlib.Z_FULL_FLUSH)
+    log.write_bytes(whole + b"\xff" * 50)
+    other = write(tmp_path / "b.jsonl", ROWS[-50:])
+    assert cli.main(["reduce", str(log), str(other), "-o", str(out)]) == 5
+    assert "a.gz: cannot be read to its end: Error -3" in capfd.readouterr().err
+    assert ROWS[-1][0] in read(out)
+
+
+def test_what_starts_as_parquet_and_is_none_is_told(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    log, out = tmp_path / "a.parquet", tmp_path / "out.jsonl"
+    log.write_bytes(b"PAR1 and no more")
+    other = write(tmp_path / "b.jsonl", ROWS[-50:])
+    assert cli.main(["reduce", str(log), str(other), "-o", str(out)]) == 5
+    assert "a.parquet: cannot be read to its end: Parquet magic bytes" in capfd.readouterr().err
+    assert ROWS[-1][0] in read(out)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere a file's name is text")
+def test_a_file_name_is_of_any_bytes(tmp_path: Path) -> None:
+    folder, out, bad = tmp_path / "log", tmp_path / "out.jsonl", tmp_path / "bad.jsonl"
+    folder.mkdir()
+    Path(os.fsdecode(os.fsencode(folder) + b"/\xff.sse")).write_bytes(SSE)
+    Path(os.fsdecode(os.fsencode(folder) + b"/\xff.jsonl")).write_bytes(b"{x\n")
+    assert cli.main(["reduce", str(folder), "-o", str(out), "--bad-rows", str(bad)]) == 5
+    assert read(out).keys() == {"\ufffd.sse"}
+    assert json.loads(bad.read_bytes())["file"] == f"{folder}/\ufffd.jsonl"
+
+
+def test_sse_dumps_of_one_name_are_two_streams(tmp_path: Path) -> None:
+    out = tmp_path / "out.jsonl"
+    paths = [tmp_path / folder / "a.sse" for folder in ("s1", "s2")]
+    for path in paths:
+        path.parent.mkdir()
+        path.write_bytes(SSE)
+    assert cli.main(["reduce", *map(str, paths), "-o", str(out)]) == 0
+    assert read(out).keys() == {"a.sse", str(paths[1])}
+
+
 @pytest.mark.parametrize(
     ("order", "kind", "number"),
     [(list, "reduce", 0), (list, "reduce", 4), (shuffled, "spread", 1), (shuffled, "sort", 0)],
@@ -267,6 +317,63 @@ def test_an_interrupted_run_is_no_error_of_the_programs(
     log = write(tmp_path / "log.jsonl", ROWS)
     assert cli.main(["reduce", str(log), "-o", str(tmp_path / "out.jsonl")]) == 130
     assert capfd.readouterr().err.splitlines()[-1] == "interrupted; go on with --resume"
+
+
+# What is asked for, `log.jsonl` and `out.parts/log.jsonl` being there, and why it is refused.
+REFUSED: dict[str, tuple[list[str], str]] = {
+    "the output is the input": (["log.jsonl", "-o", "log.jsonl"], "log.jsonl is written by this"),
+    "the input is in the folder of parts": (["out.parts", "-o", "out"], "out.parts is written by"),
+    "as a file": (["out.parts/log.jsonl", "-o", "out"], "out.parts/log.jsonl is written by this"),
+    "the folder of parts is another's": (["log.jsonl", "-o", "out"], "out.parts is no folder of a"),
+    "bad rows go to the input": (
+        ["log.jsonl", "-o", "o", "--bad-rows", "log.jsonl"],
+        "log.jsonl is written by this run",
+    ),
+    "one key for two things": (["log.jsonl", "-o", "o", "--seq", "id"], "have a key each"),
+}
+
+
+@pytest.mark.parametrize(("arguments", "why"), REFUSED.values(), ids=REFUSED)
+def test_what_would_destroy_files_or_makes_no_sense_is_refused(
+    arguments: list[str],
+    why: str,
+    tmp_path: Path,
+    capfd: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    parts = tmp_path / "out.parts"
+    parts.mkdir()
+    files = [write(tmp_path / "log.jsonl", ROWS[:9]), write(parts / "log.jsonl", ROWS[:9])]
+    assert cli.main(["reduce", *arguments]) == 2
+    assert why in capfd.readouterr().err
+    assert [path.read_bytes() for path in files] == [lines_of(ROWS[:9])] * 2
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["log.jsonl", "out.parts"]
+
+
+def test_a_pipe_is_refused_before_an_output_is_made(tmp_path: Path) -> None:
+    out = tmp_path / "out.jsonl"
+    command = [*COMMAND, "/dev/stdin", "-o", str(out)]
+    done = subprocess.run(command, input=lines_of(ROWS[:9]), check=False, capture_output=True)
+    assert done.returncode == 2
+    assert b"/dev/stdin is no regular file" in done.stderr
+    assert not out.exists()
+
+
+@pytest.mark.parametrize("asked", [".", "*"])
+def test_what_a_run_writes_into_its_input_folder_is_no_input(
+    asked: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    log, out = write(tmp_path / "log.jsonl", shuffled(ROWS)), tmp_path / "out.jsonl"
+    command = ["reduce", str(tmp_path / asked), "-o", str(out)]
+    command += ["--bad-rows", str(tmp_path / "bad.jsonl")]
+    with monkeypatch.context() as patch:
+        patch.setitem(sys.modules, "duckdb", None)
+        assert cli.main(command) == 1
+    assert cli.main([*command, "--resume"]) == 0
+    assert cli.main(command) == 0
+    assert read(out) == expected(shuffled(ROWS))
+    assert log.exists()
 
 
 def test_another_run_is_not_resumed(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
@@ -561,6 +668,35 @@ def test_an_output_that_cannot_be_written_is_said_to_be_so(
     out.mkdir()
     assert cli.main(["reduce", str(log), "-o", str(out)]) == 1
     assert "accumulator reduce: [Errno 21] Is a directory" in capfd.readouterr().err
+
+
+@pytest.mark.parametrize("option", ["--output", "--bad-rows"])
+def test_a_file_that_cannot_be_made_is_said_to_be_so(
+    option: str, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    log, out = write(tmp_path / "log.jsonl", ROWS[:10]), tmp_path / "out.jsonl"
+    (tmp_path / "none").symlink_to(tmp_path / "nothing")
+    none = tmp_path / "none" / "x"
+    assert cli.main(["reduce", str(log), "-o", str(out), option, str(none)]) == 1
+    assert "accumulator reduce: [Errno 2] No such file or directory: " in capfd.readouterr().err
+    assert not out.exists()
+
+
+@pytest.mark.parametrize(
+    ("suffix", "library"), [("parquet", "pyarrow.parquet"), ("zst", "pyarrow")]
+)
+def test_an_output_that_needs_an_extra_is_refused_before_anything_is_read(
+    suffix: str,
+    library: str,
+    tmp_path: Path,
+    capfd: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    log, out = write(tmp_path / "log.jsonl", ROWS[:10]), tmp_path / f"out.{suffix}"
+    monkeypatch.setitem(sys.modules, library, None)
+    assert cli.main(["reduce", str(log), "-o", str(out)]) == 1
+    assert "this needs pyarrow: pip install 'chunk-accumulator[logs]'" in capfd.readouterr().err
+    assert list(tmp_path.iterdir()) == [log]
 
 
 def test_sorting_without_duckdb_names_the_extra_and_keeps_what_was_read(

@@ -121,8 +121,6 @@ class Reducer(FieldMerger):
                 into.extra = self._merge_extra("choice", into.extra, choice.extra)
             if choice.finish_reason:
                 self._apply_finish(into, choice.finish_reason, index)
-        if self._careful:
-            self._careful = bool(self._halved)
 
     def open_text(self, field: str, choice: int, call: int | None) -> Text | None:
         """Give the text that a fragment is appended to, if that is all that a chunk with it does.

@@ -181,7 +181,7 @@ class Accumulator:
 
     def close(self) -> None:
         """End the input: an event without its blank line is read, too. Does nothing when called
-        again.
+        again. Raises LimitExceededError.
         """
         if self._observed:
             self._observe(self.close)
@@ -261,15 +261,17 @@ class Accumulator:
     def completion(self) -> ChatCompletion:
         """Close, and return the whole completion.
 
-        Raises ServerError if the server sent an error, IncompleteStreamError if the stream stopped
-        early, DecodeError if a chunk could not be read; each carries the `partial` completion and
-        the `problems`.
+        Raises LimitExceededError if a limit was passed, now or before, ServerError if the server
+        sent an error, IncompleteStreamError if the stream stopped early, DecodeError if a chunk
+        could not be read; each carries the `partial` completion and the `problems`.
         """
         self.close()
         return self._judged()
 
     def _judged(self) -> ChatCompletion:
         """Return the completion, or raise as `completion` does, without closing."""
+        if self._intake.passed is not None:  # what was refused is missing
+            raise self._exceeded(LimitExceededError(*self._intake.passed))
         state, problems = self._intake.reducer.state, self.problems
         partial, status = freeze(state), state.status
         if status == "open":
@@ -335,6 +337,7 @@ class Accumulator:
     def _exceeded(self, error: LimitExceededError) -> LimitExceededError:
         # The decoder remembers values of the chunk that was refused: the next may bring them again.
         self._intake.decoder.forget()
+        self._intake.passed = (error.limit, error.bound)
         error.partial = self.snapshot()
         error.problems = self.problems
         return error

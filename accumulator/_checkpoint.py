@@ -91,6 +91,7 @@ class Saved(Struct, array_like=True):
     body: BodyFields
     log: LogFields
     size: int  # bytes taken in
+    passed: tuple[str, int] | None  # a limit, and its bound
     queue: list[EventRow]
     problems: list[ProblemRow]
     met: ProblemRow | None
@@ -114,6 +115,7 @@ def pack(intake: BodyIntake) -> bytes:
         body=_read(BodyFields, intake),
         log=_read(LogFields, log),
         size=intake.size,
+        passed=intake.passed,
         queue=[(event.data, event.name, event.offset) for event in intake.queue],
         problems=[attrs.astuple(problem, recurse=False) for problem in log.problems],
         met=None if log.met is None else attrs.astuple(log.met, recurse=False),
@@ -150,6 +152,7 @@ def unpack(data: bytes | bytearray | memoryview, intake: BodyIntake) -> None:
     log = intake.log
     _give(saved.log, log)
     intake.size = saved.size
+    intake.passed = saved.passed
     intake.queue = tuple(Event(*row) for row in saved.queue)
     log.problems = tuple(map(_problem, saved.problems))
     log.met = None if saved.met is None else _problem(saved.met)

@@ -36,7 +36,7 @@ _TYPED_DEPTH = 16  # what a typed decoder takes nests less deep
 class Intake:
     """Reads events and chunks into a `Reducer`."""
 
-    __slots__ = ("_limits", "decoder", "log", "most_bytes", "reducer", "rules", "size")
+    __slots__ = ("_limits", "decoder", "log", "most_bytes", "passed", "reducer", "rules", "size")
 
     def __init__(self, rules: Rules, limits: Limits, reducer: Reducer, log: ProblemLog) -> None:
         self.rules = rules
@@ -44,6 +44,7 @@ class Intake:
         self.reducer = reducer
         self.log = log
         self.size = 0  # bytes taken in
+        self.passed: tuple[str, int] | None = None  # the last limit that was passed, and its bound
         self.most_bytes = inf if limits.total_bytes is None else limits.total_bytes
         self.decoder = ChunkDecoder(
             rules,

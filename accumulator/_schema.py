@@ -78,6 +78,7 @@ Names = tuple[tuple[str, ...], ...]
 _NO_NAMES: Names = ((),) * len(LEVELS)
 
 _MOST_NAMES = 64  # of one shape
+_LONGEST_NAMES = 4096  # characters of them all
 _WORTHWHILE = 8  # chunks of a shape until its Structs are made, which takes as long as many decodes
 _MOST_SHAPES = 256  # of all streams of a process: a server may make names up
 
@@ -189,11 +190,14 @@ NO_SCHEMA = Schema(_NO_NAMES)
 
 
 def find_schema(names: Names) -> Schema | None:
-    """Give the schema of a shape that was seen often; None at first, and for too many shapes."""
+    """Give the schema of a shape that was seen often; None at first."""
     if names in _schemas:
         return _schemas[names]
-    if len(_schemas) >= _MOST_SHAPES or len(_seen) > 4 * _MOST_SHAPES:
-        return None
+    if len(_schemas) >= _MOST_SHAPES or len(_seen) >= 4 * _MOST_SHAPES:
+        # Names that a server made up must not take the place of all that come after them.
+        _schemas.clear()
+        _seen.clear()
+        NO_SCHEMA.steps.clear()
     _seen[names] += 1
     if _seen[names] < _WORTHWHILE:
         return None
@@ -216,7 +220,7 @@ def unknown_names(value: Mapping[str, object], known: Names) -> Names | None:
     names = tuple(tuple(found[level]) for level in LEVELS)
     if names == known or sum(map(len, names)) > _MOST_NAMES:
         return None
-    return names
+    return None if sum(len(name) for own in names for name in own) > _LONGEST_NAMES else names
 
 
 def _collect(

@@ -297,6 +297,7 @@ def peak_of(command: list[str]) -> int:
     return peak
 
 
+@pytest.mark.costs
 @pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="only Linux tells it so")
 @pytest.mark.parametrize(
     ("workers", "memory", "skewed"),
@@ -339,6 +340,8 @@ def test_a_stream_too_long_to_be_held_is_sorted_as_well(
     assert sorted_by == ["duckdb"]
 
 
+@pytest.mark.costs
+@pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="only Linux tells it so")
 def test_rows_of_any_size_are_sorted_in_the_smallest_memory(tmp_path: Path) -> None:
     large = [a_stream(f"large{place}", 1) for place in range(20)]
     for (_, _, chunk), *_ in large:

@@ -1,5 +1,6 @@
 """What every test gets: patience, and the recorded streams where they are."""
 
+import gc
 import os
 from collections import Counter
 from pathlib import Path
@@ -15,11 +16,20 @@ CORPUS = Path(__file__).resolve().parents[2] / "shared" / "corpus"
 settings.register_profile(
     "patient", settings(), deadline=None, suppress_health_check=[HealthCheck.too_slow]
 )
-# Where the whole search runs elsewhere: nox tests each Python with it.
+# Where the whole search runs elsewhere: nox tests each Python but one with it.
 settings.register_profile("brief", settings.get_profile("patient"), max_examples=10)
 # For a long search by hand: pytest --hypothesis-profile=thorough
 settings.register_profile("thorough", settings.get_profile("patient"), max_examples=5000)
 settings.load_profile("patient")
+
+
+@pytest.fixture(scope="module", autouse=True)
+def no_walk_through_what_was_there() -> None:
+    """Spare the collector what other modules left: it is all walked through at each `gc.collect`,
+    which a few tests call at each of their rows.
+    """
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(scope="session")

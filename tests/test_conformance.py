@@ -108,6 +108,7 @@ def test_fed_byte_by_byte(case: Case) -> None:
     check(acc, case)
 
 
+@pytest.mark.costs
 @every_case
 def test_cut_in_two(case: Case) -> None:
     data = case.data

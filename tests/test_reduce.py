@@ -292,8 +292,10 @@ def test_a_killed_run_leaves_no_output_and_is_resumed(
 
 
 def test_ctrl_c_says_how_to_go_on(tmp_path: Path) -> None:
-    log, out = write(tmp_path / "log.jsonl", shuffled(ROWS) * 150), tmp_path / "out.jsonl"
+    log, out = write(tmp_path / "log.jsonl", shuffled(ROWS) * 60), tmp_path / "out.jsonl"
     command = [*COMMAND, str(log), "-o", str(out)]
+    # What a shell runs in the background ignores it, and so would what that starts.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
     while not (tmp_path / "out.jsonl.parts" / "plan.json").exists():
         time.sleep(0.01)
@@ -404,6 +406,7 @@ def peak_of(command: list[str]) -> int:
     return peak
 
 
+@pytest.mark.costs
 @pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="only Linux tells it so")
 @pytest.mark.parametrize(
     ("workers", "memory", "skewed"),
@@ -446,6 +449,8 @@ def test_a_stream_too_long_to_be_held_is_sorted_as_well(
     assert sorted_by == ["duckdb"]
 
 
+@pytest.mark.costs
+@pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="only Linux tells it so")
 def test_rows_of_any_size_are_sorted_in_the_smallest_memory(tmp_path: Path) -> None:
     large = [a_stream(f"large{place}", 1) for place in range(20)]
     for (_, _, chunk), *_ in large:

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from judged import assert_as_judged
-from regular import ODD, REGULAR, STREAMS, event, text_chunk, token_chunk, with_usage
+from regular import IRREGULAR, ODD, REGULAR, STREAMS, event, text_chunk, token_chunk, with_usage
 from strategies import TEXTS, cut
 
 from accumulator import Accumulator, LimitExceededError, Limits
@@ -45,7 +45,10 @@ def body_of(chunks: Iterable[str]) -> bytes:
 pytestmark = pytest.mark.usefixtures("no_shapes_of_other_tests")
 
 
-@pytest.mark.parametrize("size", [1, 100, 400, 1500, 4096, 10**9])
+# Reads of a few bytes go the way of those of one.
+@pytest.mark.parametrize(
+    "size", [pytest.param(1, marks=pytest.mark.costs), 7, 100, 400, 1500, 4096, 10**9]
+)
 @pytest.mark.parametrize("name", STREAMS)
 def test_regular_streams_come_out_the_same(name: str, size: int) -> None:
     body = body_of(STREAMS[name])
@@ -137,7 +140,9 @@ class CountingReducer:
 
 
 @pytest.mark.parametrize("odd", ODD)
-@pytest.mark.parametrize("name", STREAMS)
+@pytest.mark.parametrize(
+    "name", [*REGULAR, *(pytest.param(name, marks=pytest.mark.costs) for name in IRREGULAR)]
+)
 def test_an_odd_event_in_a_regular_stream_comes_out_the_same(name: str, odd: bytes) -> None:
     events = [event(chunk) for chunk in STREAMS[name]]
     events[40:40] = [odd]
@@ -313,24 +318,35 @@ def fed_objects(chunks: Iterable[object], *, shortcut: bool) -> tuple[object, ..
     return acc.snapshot(), acc.status, acc.problems, acc.problem_counts
 
 
+ODD_CHOICES: list[dict[str, object]] = [
+    {"index": 0.0, "delta": {"content": "a"}},
+    {"index": 0, "delta": {"content": "\ud83d"}},
+    {"index": 0, "delta": {"content": "\ud83d"}, "logprobs": None, "finish_reason": None},
+    {"index": 0, "delta": {"content": "\ude00"}, "logprobs": None, "finish_reason": None},
+    {"index": 0, "delta": {"role": "\ud83d", "content": "a"}},
+    {"index": 0, "delta": {"role": "\ud83d", "content": "a"}},
+    {"index": 0, "delta": {"content": "a", "refusal": "b"}},
+    {"index": 0, "delta": {"content": 5}},
+    {"index": 0, "delta": {"content": "a"}, "finish_reason": "stop", "logprobs": None},
+]
+
+
 @pytest.mark.parametrize("odd", ODD_OBJECTS)
 @pytest.mark.parametrize("name", STREAMS)
-def test_objects_come_out_the_same(name: str, odd: dict[str, object]) -> None:
+def test_an_odd_object_among_regular_ones_comes_out_the_same(
+    name: str, odd: dict[str, object]
+) -> None:
+    chunks = [json.loads(chunk) for chunk in STREAMS[name]]
+    chunks[20:20] = [json.loads(text_chunk("a")) | odd]
+    assert fed_objects(chunks, shortcut=True) == fed_objects(chunks, shortcut=False)
+
+
+@pytest.mark.parametrize("name", STREAMS)
+def test_odd_choices_among_regular_objects_come_out_the_same(name: str) -> None:
     chunks = [json.loads(chunk) for chunk in STREAMS[name]]
     first = json.loads(text_chunk("a"))
-    odd_choices: list[dict[str, object]] = [
-        {"index": 0.0, "delta": {"content": "a"}},
-        {"index": 0, "delta": {"content": "\ud83d"}},
-        {"index": 0, "delta": {"content": "\ud83d"}, "logprobs": None, "finish_reason": None},
-        {"index": 0, "delta": {"content": "\ude00"}, "logprobs": None, "finish_reason": None},
-        {"index": 0, "delta": {"role": "\ud83d", "content": "a"}},
-        {"index": 0, "delta": {"role": "\ud83d", "content": "a"}},
-        {"index": 0, "delta": {"content": "a", "refusal": "b"}},
-        {"index": 0, "delta": {"content": 5}},
-        {"index": 0, "delta": {"content": "a"}, "finish_reason": "stop", "logprobs": None},
-    ]
-    mixed = [*chunks[:20], first | odd, *chunks[20:40]]
-    for choice in odd_choices:
+    mixed = chunks[:40]
+    for choice in ODD_CHOICES:
         mixed += [first | {"choices": [choice]}, *chunks[40:]]
     assert fed_objects(mixed, shortcut=True) == fed_objects(mixed, shortcut=False)
 

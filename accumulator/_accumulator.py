@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 
 from ._body import BodyIntake
+from ._calls import brief
 from ._emit import EmittingReducer
 from ._freeze import freeze
 from ._growing import Later
@@ -351,4 +352,4 @@ def _message_of(error: object) -> str:
     """Find the sentence in a server's error object."""
     if isinstance(error, Mapping) and isinstance(error.get("message"), str):
         return f"the server sent an error: {error['message']}"
-    return f"the server sent an error: {error!r}"
+    return f"the server sent an error: {brief(error)}"

@@ -137,7 +137,7 @@ class BodyIntake(Intake):
         if shortcut is not None:
             shortcut.forget()
         text = data[len(_DATA) : -2]
-        self.check_size(len(text))
+        self.check_size(len(data))
         chunk = self.apply_text(text)
         if log.met is not None:
             self.raise_met()
@@ -219,7 +219,7 @@ class BodyIntake(Intake):
         self._line_end = None if offset is None or len(text) == len(line) else offset + len(line)
         if offset == 0:
             text = text.removeprefix(b"\xef\xbb\xbf")
-        in_json_lines = text.startswith((b"{", DONE))
+        in_json_lines = text.lstrip(b" \t").startswith((b"{", DONE))
         is_chunk = in_json_lines or _is_chunk_line(text)
         if is_chunk and (in_json_lines or self._one_chunk_waits) and self.parser.size:
             # What waits lacks its blank line, as in many logs: no JSON goes on with a second chunk.

@@ -156,5 +156,5 @@ def brief(value: object) -> str:
     try:
         text = repr(value)
     except ValueError:  # an integer of more digits than Python writes out
-        text = f"a {type(value).__name__} that is too long to be shown"
+        text = f"too long to be shown ({type(value).__name__})"
     return text if len(text) <= 100 else text[:97] + "..."

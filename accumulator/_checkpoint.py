@@ -41,7 +41,7 @@ _SMALLEST, _LARGEST = -(2**63), 2**64 - 1  # integers that msgpack has
 
 S = TypeVar("S", bound=Struct)
 Run = list[_wire.TokenLogprob] | _wire.UnreadTokens
-EventRow = tuple[bytes, bytes | None, int | None]
+EventRow = tuple[bytes, bytes | None, int | None, int]
 ProblemRow = tuple[str, str, int, int | None, str | None, object]
 
 
@@ -116,7 +116,7 @@ def pack(intake: BodyIntake) -> bytes:
         log=_read(LogFields, log),
         size=intake.size,
         passed=intake.passed,
-        queue=[(event.data, event.name, event.offset) for event in intake.queue],
+        queue=[msgspec.structs.astuple(event) for event in intake.queue],
         problems=[attrs.astuple(problem, recurse=False) for problem in log.problems],
         met=None if log.met is None else attrs.astuple(log.met, recurse=False),
         reading=reducer.reading,

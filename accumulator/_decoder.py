@@ -34,6 +34,7 @@ from ._wire import (
     Usage,
     check_depth,
     decode_typed,
+    may_be_deep,
 )
 from .rules import Rules
 
@@ -286,7 +287,10 @@ def _drops_message(choice: Choice) -> bool:
         return False
     if choice.delta is None:
         raise ValueError("a message in place of a delta")
-    bytes(message).decode()  # its bytes are judged like all others
+    text = bytes(message)
+    text.decode()  # its bytes are judged like all others, and so is its depth
+    if may_be_deep(text):
+        check_depth(_decode_value(text), text)
     return True
 
 

@@ -43,7 +43,7 @@ __all__ = [
     "freeze_usage",
 ]
 
-F = TypeVar("F", ChatCompletion, Choice, Message)
+F = TypeVar("F", ChatCompletion, Message)
 JsonObject = dict[str, object]
 
 
@@ -74,15 +74,12 @@ def freeze(state: State) -> ChatCompletion:
 
 
 def freeze_choice(index: int, state: ChoiceState) -> Choice:
-    return _read_back(
-        Choice(
-            index=index,
-            message=_message(state),
-            finish_reason=state.finish_reason,
-            logprobs=None if state.logprobs is None else _logprobs(state.logprobs),
-            extra=_object(state.extra),
-        ),
-        _OF_CHOICE,
+    return Choice(
+        index=index,
+        message=_message(state),
+        finish_reason=state.finish_reason,
+        logprobs=None if state.logprobs is None else _logprobs(state.logprobs),
+        extra=_object(state.extra),
     )
 
 
@@ -116,7 +113,6 @@ _OF_COMPLETION: Mapping[str, type] = {
     "created": int,
     "moderation": dict,
 }
-_OF_CHOICE: Mapping[str, type] = {"finish_reason": str}
 _OF_MESSAGE: Mapping[str, type] = {
     **dict.fromkeys(("role", "content", "refusal", "reasoning", "reasoning_content"), str),
     "annotations": list,

@@ -15,6 +15,7 @@ from ._reduce import Reducer
 from ._sse import Event
 from ._text import healed
 from ._wire import (
+    STACK_DEPTH,
     Chunk,
     MalformedJsonError,
     TooDeepError,
@@ -29,7 +30,6 @@ __all__ = ["DONE", "Intake"]
 
 DONE = b"[DONE]"
 _EXCERPT = 200  # characters of an unreadable text that its problem keeps
-_STACK_DEPTH = 200  # levels that can be merged without exhausting the stack, limit or not
 _TYPED_DEPTH = 16  # what a typed decoder takes nests less deep
 
 
@@ -67,7 +67,7 @@ class Intake:
 
     def apply_event(self, event: Event, *, unterminated: bool = False) -> None:
         """Apply an event of a body. Raises LimitExceededError."""
-        self.check_size(len(event.data))
+        self.check_size(event.size)
         if event.name == b"error" and event.data.strip() != DONE:
             self._apply_error(event.data)
         else:
@@ -176,7 +176,13 @@ class Intake:
         try:
             if may_be_deep:
                 self._check_depth(value)
-            reading = read_chunk(value, self.rules.moved, copying=copying, has_halves=has_halves)
+            reading = read_chunk(
+                value,
+                self.rules.moved,
+                copying=copying,
+                has_halves=has_halves,
+                depth=self._limits.depth or STACK_DEPTH,
+            )
         except InvalidChunkError as error:
             if bad_utf8:
                 self._report_utf8()
@@ -225,13 +231,13 @@ class Intake:
 
     def _has_brackets(self, text: str) -> bool:
         """Whether a text has brackets enough to be nested too deep."""
-        return text.count("{") + text.count("[") > (self._limits.depth or _STACK_DEPTH)
+        return text.count("{") + text.count("[") > (self._limits.depth or STACK_DEPTH)
 
     def _check_depth(self, value: object) -> None:
         bound = self._limits.depth
-        if exceeds_depth(value, bound or _STACK_DEPTH):
+        if exceeds_depth(value, bound or STACK_DEPTH):
             if bound is None:
-                raise TooDeepError(f"nested deeper than {_STACK_DEPTH} levels")
+                raise TooDeepError(f"nested deeper than {STACK_DEPTH} levels")
             raise LimitExceededError("depth", bound)
 
     def _too_deep(self, message: str) -> None:

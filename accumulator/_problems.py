@@ -61,7 +61,7 @@ class Run(Struct, gc=False):
         """Give what comes after so many texts."""
         for place, text in enumerate(self.texts[count:], count):
             if text and not text.isspace():
-                yield Event(text, None, self.offset(place))
+                yield Event(text, None, self.offset(place), len(text) + self.more)
 
 
 class ProblemLog:

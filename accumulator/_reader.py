@@ -16,6 +16,7 @@ from msgspec import Struct
 from ._text import heal, healed, holds_half
 from ._values import as_float, as_integer, decode_base64, fields_of, is_object, kind_of
 from ._wire import (
+    STACK_DEPTH,
     AudioFragment,
     Choice,
     Chunk,
@@ -77,12 +78,13 @@ class _MisfitError(ValueError):
 class _Reader:
     """Reads one chunk from builtins or an SDK's objects, and notes what did not fit."""
 
-    __slots__ = ("copying", "has_halves", "leftover", "lone", "misfits", "moved", "size")
+    __slots__ = ("copying", "depth", "has_halves", "leftover", "lone", "misfits", "moved", "size")
 
     def __init__(
-        self, moved: Mapping[str, frozenset[str]], *, copying: bool, has_halves: bool
+        self, moved: Mapping[str, frozenset[str]], *, copying: bool, has_halves: bool, depth: int
     ) -> None:
         self.moved = moved
+        self.depth = depth  # levels that a copied value may have
         self.copying = copying  # the values are the caller's, who may change them later
         self.has_halves = has_halves
         self.misfits: list[Misfit] = []
@@ -127,26 +129,30 @@ class _Reader:
 
     def adopt(self, value: object) -> object:
         """Make a value ours: a copy in builtins, unless it was decoded for us."""
-        return self._copy(value) if self.copying else value
+        return self.copy(value, self.depth) if self.copying else value
 
     def name(self, name: object) -> str:
         if not isinstance(name, str):
             raise InvalidChunkError(f"a field's name is a string, not {kind_of(name)}")
         return _label(self, name, "")
 
-    def _copy(self, value: object) -> object:
+    def copy(self, value: object, levels: int) -> object:
+        """Copy a value in builtins, if it has no more levels. Raises TooDeepError."""
         if isinstance(value, Enum):
-            return self._copy(value.value)
+            return self.copy(value.value, levels)
         if value is None or type(value) in (bool, int, float):
             return value
         if isinstance(value, (int, float)):
             return int(value) if isinstance(value, int) else float(value)
         if isinstance(value, str):
             return _text(self, value, "")
+        if not levels:
+            raise TooDeepError(f"nested deeper than {self.depth} levels")
+        below = levels - 1
         if isinstance(value, (list, tuple)):
-            return [self._copy(item) for item in value]
+            return [self.copy(item, below) for item in value]
         if is_object(value):
-            return {self.name(name): self._copy(item) for name, item in fields_of(value).items()}
+            return {self.name(n): self.copy(item, below) for n, item in fields_of(value).items()}
         raise InvalidChunkError(f"{kind_of(value)} is nothing that JSON holds")
 
 
@@ -222,7 +228,7 @@ def _base64(reader: _Reader, value: object, path: str) -> bytes:
 def _json_text(reader: _Reader, value: object, path: str) -> str:
     """Read a string of JSON; some servers send the JSON itself."""
     if not isinstance(value, str) and (isinstance(value, (list, tuple)) or is_object(value)):
-        ours, lone = healed(reader._copy(value))
+        ours, lone = healed(reader.copy(value, reader.depth))
         reader.lone += lone
         return msgspec.json.encode(ours).decode()
     return _text(reader, value, path)
@@ -293,7 +299,7 @@ def _choices(reader: _Reader, value: object, path: str) -> list[Choice]:
                 source["delta"] = message
             else:
                 source["message"] = message
-        choices.append(reader.fields(Choice, source, f"{path}[{i}]", reader.moved["choice"]))
+        choices.append(reader.fields(Choice, source, f"{path}[{i}]"))
     return choices
 
 
@@ -360,16 +366,21 @@ _TABLES: dict[type[Struct], dict[str, _Read]] = {
 
 
 def read_chunk(
-    value: object, moved: Mapping[str, frozenset[str]], *, copying: bool, has_halves: bool = False
+    value: object,
+    moved: Mapping[str, frozenset[str]],
+    *,
+    copying: bool,
+    has_halves: bool,
+    depth: int,
 ) -> Reading:
     """Read a chunk from builtins or an SDK's object.
 
     `moved` names the typed fields that another rule than the API's applies to; they go to `extra`
-    like a vendor's. `copying` says that the value is the caller's, `has_halves` that its strings
-    may hold half a surrogate pair. Raises InvalidChunkError for what is no chunk at all,
-    TooDeepError.
+    like a vendor's. `copying` says that the value is the caller's, and `depth` how many levels one
+    in it may have; `has_halves` that strings may hold half a surrogate pair. Raises
+    InvalidChunkError for what is no chunk at all, TooDeepError.
     """
-    reader = _Reader(moved, copying=copying, has_halves=has_halves)
+    reader = _Reader(moved, copying=copying, has_halves=has_halves, depth=depth)
     if not is_object(value):
         raise InvalidChunkError(f"expected an object, got {kind_of(value)}")
     source = dict(fields_of(value))
@@ -385,4 +396,5 @@ def read_chunk(
 
 def read_usage(value: object) -> Usage:
     """Read a usage object from builtins; what does not fit goes to `extra`."""
-    return _Reader({}, copying=True, has_halves=False).fields(Usage, _object(value), "$")
+    reader = _Reader({}, copying=True, has_halves=False, depth=STACK_DEPTH)
+    return reader.fields(Usage, _object(value), "$")

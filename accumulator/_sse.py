@@ -24,11 +24,14 @@ _WINDOW = 3  # a blank line is found although a read ended inside it: CR LF CR
 
 
 class Event(Struct, gc=False):
-    """One event with data: its `data` lines joined by newlines, its name, the byte it starts at."""
+    """One event with data: its `data` lines joined by newlines, its name, the byte it starts at,
+    and how many bytes it is in all, its blank line included.
+    """
 
     data: bytes
     name: bytes | None
     offset: int | None
+    size: int
 
 
 class EventParser:
@@ -109,8 +112,8 @@ class EventParser:
         self.pending = b""
         self.size = 0
         if self.taken == 0 and rest.startswith(_BOM):
-            return _events(rest[3:], rest[3:].splitlines(), len(_BOM))
-        return _events(rest, rest.splitlines(), self.taken)
+            return _events(rest[3:], rest[3:].splitlines(), len(_BOM), len(rest))
+        return _events(rest, rest.splitlines(), self.taken, len(rest))
 
     def _wait(self, data: bytes) -> None:
         if not data:
@@ -184,19 +187,19 @@ def split(data: bytes, offset: int) -> list[Event]:
             end += len(line)
             if line in (b"\n", b"\r\n", b"\r"):
                 block = data[start:end]
-                events += _events(block, block.splitlines(), offset + start)
+                events += _events(block, block.splitlines(), offset + start, len(block))
                 start = end
         return events
     for block in data.split(b"\n\n"):
         if block.startswith(b"data: {") and b"\n" not in block:
-            events.append(Event(block[6:], None, offset))
+            events.append(Event(block[6:], None, offset, len(block) + 2))
         elif block:
-            events += _events(block, block.split(b"\n"), offset)
+            events += _events(block, block.split(b"\n"), offset, len(block) + 2)
         offset += len(block) + 2
     return events
 
 
-def _events(block: bytes, lines: Sequence[bytes], offset: int) -> list[Event]:
+def _events(block: bytes, lines: Sequence[bytes], offset: int, size: int) -> list[Event]:
     """Read the fields of one event's lines."""
     offset += len(block) - len(block.lstrip(b"\r\n"))
     events: list[Event] = []
@@ -211,8 +214,8 @@ def _events(block: bytes, lines: Sequence[bytes], offset: int) -> list[Event]:
             name = value
         elif field == b"error" and not data and value.strip():
             # llama.cpp reports its errors in a field of that name.
-            events.append(Event(value, b"error", offset))
+            events.append(Event(value, b"error", offset, size))
     text = b"\n".join(data)
     if text and not text.isspace():
-        events.append(Event(text, name, offset))
+        events.append(Event(text, name, offset, size))
     return events

@@ -14,6 +14,7 @@ import msgspec
 from msgspec import Struct
 
 __all__ = [
+    "STACK_DEPTH",
     "AudioFragment",
     "Choice",
     "Chunk",
@@ -39,10 +40,12 @@ __all__ = [
     "decode_typed",
     "decode_untyped",
     "exceeds_depth",
+    "may_be_deep",
 ]
 
 JsonObject = dict[str, object]
 
+STACK_DEPTH = 200  # levels that can be merged without exhausting the stack, limit or not
 _MOST_BRACKETS = 8  # of a value that is certainly not nested too deep
 
 
@@ -267,6 +270,10 @@ def check_depth(value: object, text: bytes, around: int = 0) -> None:
 
     `text` is its own JSON, or has so many brackets around it.
     """
-    brackets = text.count(b"{") + text.count(b"[")
-    if brackets > _MOST_BRACKETS + around and exceeds_depth(value, _MOST_BRACKETS):
+    if may_be_deep(text, around) and exceeds_depth(value, _MOST_BRACKETS):
         raise ValueError("nested too deep to be taken without counting")
+
+
+def may_be_deep(text: bytes, around: int = 0) -> bool:
+    """Tell whether a JSON text has brackets enough for that, beside those around it."""
+    return text.count(b"{") + text.count(b"[") > _MOST_BRACKETS + around

@@ -17,7 +17,8 @@ class Limits:
     """Bounds of one stream, each None for none (SPEC section 8). Passing one raises
     `LimitExceededError`.
 
-    `event_bytes`: bytes of one event, line or chunk text. `choices`: choices of the completion.
+    `event_bytes`: bytes of one event from its first line to its blank line, of one line or of one
+    chunk text. `choices`: choices of the completion.
     `tool_calls`: calls of one choice. `depth`: levels of nesting of one chunk, itself included.
     `total_bytes`: bytes of the whole stream; of chunks that come as objects, the characters of
     their strings.

@@ -55,7 +55,7 @@ _ROWS: dict[str, Policy] = {
     "choice.logprobs.<object>": "merge",
     "choice.usage": "larger",  # Moonshot
     "choice.obfuscation": "drop",
-    "choice.message": "last",  # one that is no object; for others see `_wire`
+    "choice.message": "last",  # Perplexity repeats in it what the deltas bring
     "choice.<string>": "last",
     "choice.<number>": "last",
     "choice.<list>": "extend",
@@ -120,11 +120,13 @@ _ROWS: dict[str, Policy] = {
     "delta.<object>.<object>": "merge",
 }
 
-# Their state is more than one merged value (a call's identity, a sum that must hold), so they have
-# one rule.
+# Their state is more than one merged value (a call's identity, a sum that must hold, whether a
+# choice has ended), or none at all, so they have one rule.
 _FIXED = {
-    "chunk": frozenset({"choices", "usage", "error"}),
-    "choice": frozenset({"index", "delta", "message", "usage", "logprobs"}),
+    "chunk": frozenset({"object", "choices", "usage", "obfuscation", "error"}),
+    "choice": frozenset(
+        {"index", "delta", "message", "finish_reason", "usage", "obfuscation", "logprobs"}
+    ),
     "delta": frozenset({"tool_calls", "function_call", "audio"}),
 }
 
@@ -134,7 +136,6 @@ TYPED = {
     "chunk": frozenset(
         {"id", "model", "created", "service_tier", "system_fingerprint", "moderation"}
     ),
-    "choice": frozenset({"finish_reason"}),
     "delta": frozenset(
         {"role", "content", "refusal", "reasoning", "reasoning_content", "annotations"}
     ),
@@ -192,16 +193,49 @@ class Level:
         return level
 
 
+def _completed(rows: Mapping[str, Policy]) -> Mapping[str, Policy]:
+    """Add the rows that are not given. Raises ValueError for one that can do nothing."""
+    for path, policy in rows.items():
+        if policy == _ROWS.get(path):
+            continue
+        if policy not in POLICIES:
+            raise ValueError(f"{path}: no policy {policy!r}; there are {', '.join(POLICIES)}")
+        level, *names = path.split(".")
+        if level not in _FIXED or not names or not _is_field(names):
+            raise ValueError(
+                f"no path {path!r}; a path is chunk., choice. or delta. and a field's name, "
+                "such as 'delta.channel', or one of <string>, <number>, <list>, <object>; "
+                "behind <object> may stand one of these more"
+            )
+        if names[0] in _FIXED[level]:
+            raise ValueError(f"the rule of {path!r} is fixed; other fields of {level} are free")
+    return {**_ROWS, **rows}
+
+
+def _is_field(names: list[str]) -> bool:
+    """Tell whether names are a path to a field of a level, or to a kind of field."""
+    *above, last = names
+    kinds = set(_KINDS.values())
+    if "<object>" in above[:-1] or not all(names):
+        return False
+    return all(name == "<object>" or "<" not in name for name in above) and (
+        last in kinds or "<" not in last
+    )
+
+
 @frozen
 class Rules:
-    """A merge table: rows of path and policy.
+    """A merge table: rows of path and policy, which replace or extend those of `DEFAULT_RULES`.
 
     A path is a level (`chunk`, `choice`, `delta`) and a field's name, or a kind of value that no
     row names: `<string>`, `<number>`, `<list>`, `<object>`. `delta.<object>.text` is a field of
     any other object of a delta.
+
+    Raises ValueError for a path that is no level and field, for one whose rule is fixed, and for an
+    unknown policy; the message names the choices.
     """
 
-    rows: Mapping[str, Policy]
+    rows: Mapping[str, Policy] = field(converter=_completed)
     levels: Mapping[str, Level] = field(
         init=False,
         repr=False,
@@ -243,7 +277,7 @@ class Rules:
         name, _, inner = names.partition(".")
         if name in _FIXED[level]:
             return name != "logprobs" or not inner.startswith("<")
-        return name in TYPED[level] and self.rows[path] == _ROWS.get(path)
+        return name in TYPED.get(level, ()) and self.rows[path] == _ROWS.get(path)
 
     def _find_moved(self) -> Mapping[str, frozenset[str]]:
         """Name the typed fields of each level that have another policy than the default."""
@@ -261,20 +295,8 @@ class Rules:
     def replace(self, rows: Mapping[str, Policy]) -> Rules:
         """Return a table in which the given rows replace or extend this one's.
 
-        Raises ValueError for a path that is no level and field, for one whose rule is fixed, and
-        for an unknown policy; the message names the choices.
+        Raises ValueError as `Rules` itself does.
         """
-        for path, policy in rows.items():
-            if policy not in POLICIES:
-                raise ValueError(f"{path}: no policy {policy!r}; there are {', '.join(POLICIES)}")
-            level, _, name = path.partition(".")
-            if level not in _FIXED or not name:
-                raise ValueError(
-                    f"no path {path!r}; a path is chunk., choice. or delta. and a field's name, "
-                    "such as 'delta.channel', or one of <string>, <number>, <list>, <object>"
-                )
-            if name.partition(".")[0] in _FIXED[level]:
-                raise ValueError(f"the rule of {path!r} is fixed; other fields of {level} are free")
         return Rules({**self.rows, **rows})
 
 

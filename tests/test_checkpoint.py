@@ -54,7 +54,7 @@ KNOWN = {
         *BodyFields.__struct_fields__,
         *("queue", "parser", "_may_shortcut", "_most_pending", "learn_after", "shortcut"),
     },
-    Intake: {"size", "reducer", "log", "rules", "_limits", "most_bytes", "decoder"},
+    Intake: {"size", "passed", "reducer", "log", "rules", "_limits", "most_bytes", "decoder"},
     ProblemLog: {*LogFields.__struct_fields__, "problems", "met", "run", "tell", "strict"},
     EventParser: set(ParserFields.__struct_fields__),
     JsonScan: set(ScanFields.__struct_fields__),
@@ -72,7 +72,7 @@ def test_every_field_of_the_state_is_known(kind: type) -> None:
 
 
 def test_rows_have_the_fields_of_their_classes() -> None:
-    assert Event.__struct_fields__ == ("data", "name", "offset")
+    assert Event.__struct_fields__ == ("data", "name", "offset", "size")
     assert tuple(field.name for field in attrs.fields(Problem)) == (
         "kind",
         "message",

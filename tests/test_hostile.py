@@ -16,7 +16,7 @@ import pytest
 from attacks import ATTACKS, Attack, calls, choice, delta, event, packed, parts, vendor_list
 from judged import assert_as_judged
 
-from accumulator import Accumulator, AccumulatorError, Limits
+from accumulator import Accumulator, AccumulatorError, Limits, ServerError
 from accumulator.completion import Custom, Message, Usage
 from accumulator.errors import LimitExceededError
 
@@ -299,6 +299,16 @@ FLOODS: dict[str, Flood] = {
         lambda acc: len(acc.snapshot().extra),
         MANY,
     ),
+    "events without data between others, in one read": (
+        lambda: iter([b"data: \n\n".join(chunks(b'{"x":%d}'))]),
+        lambda acc: acc.snapshot().extra,
+        {"x": MANY - 1},
+    ),
+    "problems, in one read": (
+        lambda: iter([b"".join(chunks(b'{"id":"c%d"}'))]),
+        lambda acc: acc.problem_counts,
+        {"id_changed": MANY - 1},
+    ),
     "a line of one byte a read": (
         lambda: (b"%d" % (number % 10) for number in range(5 * MANY)),
         lambda acc: acc.snapshot().to_dict(),
@@ -448,3 +458,11 @@ def test_nesting_is_a_limit_or_a_problem_and_never_a_crash(
             str(problem)
         with pytest.raises(AccumulatorError):
             acc.completion()
+
+
+def test_an_error_that_python_does_not_write_out_is_the_servers_error() -> None:
+    acc = Accumulator()
+    acc.feed({"choices": [], "error": 10**5000})  # more digits than `repr` gives
+    with pytest.raises(ServerError, match="too long to be shown") as caught:
+        acc.completion()
+    assert caught.value.error == 10**5000

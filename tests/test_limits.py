@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from types import MappingProxyType
 
 import pytest
 
@@ -107,6 +108,24 @@ def test_an_endless_event_is_bounded(pieces: list[bytes]) -> None:
             acc.feed_sse(b"x")  # what waits is no shorter by now
 
 
+@pytest.mark.parametrize("end", [b"\n", b"\r\n", b"\r"])
+@pytest.mark.parametrize("lines", [[], [b": comment"] * 4, [b"id: 7", b": x"]])
+def test_an_event_is_as_long_however_it_is_cut(lines: list[bytes], end: bytes) -> None:
+    long = end.join([*lines, b"data: " + json.dumps(chunk(content="b" * 50)).encode(), b"", b""])
+    body = sse(chunk(content="a")) + long + sse(chunk(content="c"))
+    for bound in range(len(long) - 4, len(long) + 4):
+        passed = {}
+        for size in (1, 2, 3, 7, 64, len(body) - 1, len(body)):
+            acc = Accumulator(limits=Limits(event_bytes=bound))
+            try:
+                for start in range(0, len(body), size):
+                    acc.feed_sse(body[start : start + size])
+            except LimitExceededError:
+                passed[size] = acc.snapshot().choices[0].message.content
+        assert passed == ({} if bound >= len(long) else dict.fromkeys(passed, "a"))
+        assert len(passed) in (0, 7)
+
+
 def test_events_behind_one_that_passes_a_limit_are_not_lost() -> None:
     acc = Accumulator(limits=Limits(choices=1))
     body = sse(chunk(content="a")) + sse({"choices": [{"index": 9}]}) + sse(chunk(content="b"))
@@ -123,6 +142,65 @@ def test_events_behind_one_that_passes_a_limit_are_read_at_the_end_at_the_latest
         acc.feed_sse(body)
     acc.close()
     assert acc.snapshot().choices[0].message.content == "ab"
+
+
+def test_what_a_limit_refused_is_missing_and_completion_says_so() -> None:
+    acc = Accumulator(limits=Limits(choices=1))
+    acc.feed(chunk(content="a"))
+    with pytest.raises(LimitExceededError):
+        acc.feed({"choices": [{"index": 9}]})
+    acc.feed({"choices": [{"index": 0, "delta": {}, "finish_reason": "stop"}]})
+    for each in (acc, Accumulator.restore(acc.checkpoint(), limits=Limits(choices=1))):
+        for _ in range(2):
+            with pytest.raises(LimitExceededError, match="choices=1") as caught:
+                each.completion()
+            assert caught.value.partial == acc.snapshot()
+
+
+@pytest.mark.parametrize("feed", FEEDS.values(), ids=FEEDS)
+def test_what_a_limit_refused_was_not_seen(feed: Callable[[Accumulator, object], None]) -> None:
+    """A value of a vendor's that comes in each chunk is not read again while it is the same."""
+    acc = Accumulator(limits=Limits(choices=1))
+    for _ in range(20):
+        feed(acc, {"x": "old", **chunk(content="a")})
+    with pytest.raises(LimitExceededError):
+        feed(acc, {"x": "new", "choices": [{"index": 9, "delta": {"content": "a"}}]})
+    feed(acc, {"x": "new", **chunk(content="a")})
+    assert acc.snapshot().extra == {"x": "new"}
+
+
+class Plain:
+    """An SDK's object with plain attributes."""
+
+    def __init__(self, x: object) -> None:
+        self.x = x
+
+
+NESTED: dict[str, Callable[[object], object]] = {
+    "dicts": lambda value: {"x": value},
+    "lists": lambda value: [value],
+    "tuples": lambda value: (value,),
+    "mappings": lambda value: MappingProxyType({"x": value}),
+    "objects": Plain,
+}
+
+
+@pytest.mark.parametrize("nest", NESTED.values(), ids=NESTED)
+@pytest.mark.parametrize("bound", [None, 64])
+def test_depth_is_counted_in_values_of_any_class(
+    nest: Callable[[object], object], bound: int | None
+) -> None:
+    acc = Accumulator(limits=Limits(depth=bound))
+    value: object = 1
+    for _ in range(300):
+        value = nest(value)
+    if bound is None:
+        acc.feed({"x": value})
+        assert acc.problem_counts == {"invalid_chunk": 1}
+    else:
+        with pytest.raises(LimitExceededError, match="depth=64"):
+            acc.feed({"x": value})
+    assert acc.snapshot().extra == {}
 
 
 def test_a_last_event_that_passes_a_limit_raises_from_close_which_closes() -> None:

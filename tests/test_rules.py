@@ -6,7 +6,7 @@ import json
 
 import pytest
 
-from accumulator import DEFAULT_RULES, Accumulator
+from accumulator import DEFAULT_RULES, Accumulator, Rules
 from accumulator.rules import POLICIES, Policy
 
 
@@ -173,13 +173,31 @@ def test_what_is_dropped_is_dropped_where_it_is_null() -> None:
         ("chunk.usage", "last", "fixed"),
         ("delta.tool_calls.id", "last", "fixed"),
         ("choice.index", "last", "fixed"),
+        ("choice.finish_reason", "first", "fixed"),  # by it a stream is known to be complete
+        ("chunk.object", "last", "fixed"),
+        ("chunk.obfuscation", "last", "fixed"),
+        ("choice.obfuscation", "last", "fixed"),
+        ("delta.", "last", "delta."),
+        ("delta.a..b", "last", "delta."),
+        ("delta.<strings>", "last", "<string>"),
+        ("delta.<list>.x", "last", "<list>"),
+        ("delta.<object>.<strng>", "last", "<string>"),
+        ("delta.<object>.a.b", "last", "<object>"),
     ],
 )
 def test_an_unknown_path_or_policy_is_an_error_that_names_the_choices(
     path: str, policy: str, named: str
 ) -> None:
+    rows: dict[str, Policy] = {path: policy}  # type: ignore[dict-item]  # what is wrong is the point
     with pytest.raises(ValueError, match=named):
-        DEFAULT_RULES.replace({path: policy})  # type: ignore[dict-item]  # what is wrong is the point
+        DEFAULT_RULES.replace(rows)
+    with pytest.raises(ValueError, match=named):
+        Rules(rows)
+
+
+def test_rows_that_are_not_given_are_those_of_the_default_rules() -> None:
+    assert Rules({"delta.channel": "concat"}) == DEFAULT_RULES.replace({"delta.channel": "concat"})
+    assert Rules({}) == DEFAULT_RULES
 
 
 def test_rows_that_are_no_rules_are_a_type_error_that_says_how_to_make_them() -> None:

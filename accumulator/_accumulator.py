@@ -30,7 +30,7 @@ from .rules import DEFAULT_RULES, Rules
 __all__ = ["Accumulator"]
 
 _NO_CHUNK = (
-    "no chunk was read: the body was empty or no event stream (an error page, say), "
+    "no chunk was read: the body is empty (read before?) or no event stream (an error page?), "
     'or its lines came without their ends (framing="lines" reads those)'
 )
 

@@ -261,7 +261,7 @@ def test_accumulate_raises_as_the_gate_does(
 
 
 NOTHING_READ: dict[str, Iterable[object]] = {
-    "nothing": [],
+    "nothing, as of a response that was read before": [],
     "an error page": [b"<html>502 Bad Gateway</html>"],
     "a list with an error, as Gemini sends it": [b'[{\n  "error": {"code": 400}\n}]\n'],
     "JSON that is no chunk": [b'{"detail": "Not Found"}'],

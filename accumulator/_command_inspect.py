@@ -14,13 +14,14 @@ import msgspec
 from msgspec import Struct
 
 from ._extras import rich
+from ._terminal import printable
 from .completion import ChatCompletion, Choice
 from .errors import AccumulatorError, DecodeError, LimitExceededError
 from .streams import WrappedStream, wrap
 
 __all__ = ["add_arguments", "run"]
 
-SHOWN, UNWRITABLE, WRONG, UNREADABLE, INTERRUPTED = 0, 1, 2, 5, 128 + 2
+SHOWN, UNWRITABLE, WRONG, UNREADABLE = 0, 1, 2, 5
 _BLOCK = 65536
 _WIDTH = 60  # columns of the picture
 _LEVELS = " ▁▂▃▄▅▆▇█"
@@ -56,18 +57,6 @@ def run(arguments: argparse.Namespace) -> int:
     """Run the command; return its exit code."""
     if arguments.time == arguments.chunk:
         return _say("the time and the chunk have a key each", WRONG)
-    try:
-        return _inspect(arguments)
-    except KeyboardInterrupt:
-        return INTERRUPTED
-
-
-def _say(message: object, code: int) -> int:
-    print(f"accumulator inspect: {message}", file=sys.stderr)
-    return code
-
-
-def _inspect(arguments: argparse.Namespace) -> int:
     times: list[float] = []
     try:
         with open(arguments.file, "rb") as file:
@@ -92,6 +81,11 @@ def _inspect(arguments: argparse.Namespace) -> int:
     except (OSError, ImportError) as error:
         return _say(error, UNWRITABLE)
     return SHOWN
+
+
+def _say(message: object, code: int) -> int:
+    print(printable(f"accumulator inspect: {message}"), file=sys.stderr)
+    return code
 
 
 def _lines(file: IO[bytes], time: str, chunk: str, times: list[float]) -> Iterator[bytes]:
@@ -170,7 +164,7 @@ def _show(stream: WrappedStream[bytes], times: list[float], svg: str | None) -> 
                 grid.add_column(column, overflow="fold")
             for row in rows:
                 # As text of its own: what a server wrote is no markup, and no terminal command.
-                grid.add_row(*[texts.Text(printable(cell)) for cell in row])
+                grid.add_row(*[texts.Text(_cell(cell)) for cell in row])
             console.print(grid)
 
     head: list[object] = [completion.id, completion.model, completion.created, _status_of(stream)]
@@ -226,10 +220,9 @@ def _shortened(text: str) -> str:
     return text if len(text) <= _EXCERPT else f"{text[:_EXCERPT]}… ({len(text):,} characters)"
 
 
-def printable(value: object) -> str:
-    """Write a value in characters that no terminal takes for a command; line ends stay."""
+def _cell(value: object) -> str:
     text = "" if value is None else str(value)
-    return "".join(c if c.isprintable() or c == "\n" else "\ufffd" for c in text)
+    return "\n".join(map(printable, text.split("\n")))
 
 
 def _picture(times: list[float]) -> list[str]:

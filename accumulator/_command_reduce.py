@@ -17,6 +17,7 @@ from ._inputs import UsageError, in_utf8
 from ._records import Stats
 from ._rows import BadRow, Keys
 from ._run import LogRun
+from ._terminal import printable
 
 __all__ = ["add_arguments", "run"]
 
@@ -64,11 +65,6 @@ def _size(text: str) -> int:
     return int(found[1]) << 10 * " KMGT".index(found[2].upper() or " ")
 
 
-def printable(text: str) -> str:
-    """Replace what a terminal could take for a command, and line ends."""
-    return "".join(c if c.isprintable() else "\ufffd" for c in text)
-
-
 def run(arguments: argparse.Namespace) -> int:
     """Run the command; return its exit code."""
     teller = _Teller()
@@ -82,7 +78,7 @@ def run(arguments: argparse.Namespace) -> int:
                 workers=arguments.workers,
                 memory=arguments.memory,
                 resume=arguments.resume,
-                told=teller,
+                progress=teller,
                 spared=[] if bad_rows is None else [bad_rows],
             )
         except (UsageError, FileNotFoundError) as error:

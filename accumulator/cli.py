@@ -15,6 +15,7 @@ from types import ModuleType
 
 import msgspec
 
+from ._terminal import printable
 from .completion import ChatCompletion
 from .errors import AccumulatorError, IncompleteStreamError, LimitExceededError, ServerError
 from .streams import WrappedStream, wrap
@@ -71,7 +72,10 @@ def _run_command(name: str, given: Sequence[str]) -> int:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     command.add_arguments(parser)
-    code: int = command.run(parser.parse_args(given))
+    try:
+        code: int = command.run(parser.parse_args(given))
+    except KeyboardInterrupt:
+        return INTERRUPTED
     return code
 
 
@@ -225,6 +229,5 @@ def _write(text: str) -> None:
 
 
 def _tell(name: str, message: str) -> None:
-    # A server's words may hold line ends, and sequences that a terminal obeys.
     line = f"{'standard input' if name == '-' else name}: {message}"
-    print("".join(c if c.isprintable() else " " for c in line), file=sys.stderr)
+    print(printable(line), file=sys.stderr)

@@ -171,6 +171,8 @@ def test_what_cannot_be_read_or_written_is_said_to_be_so(
 ) -> None:
     assert cli.main(["inspect", str(tmp_path / "none")]) == 5
     assert capfd.readouterr().err.endswith("none: No such file or directory\n")
+    assert cli.main(["inspect", str(tmp_path / "no\n\x1b[2Jne")]) == 5
+    assert capfd.readouterr().err.endswith("no  [2Jne: No such file or directory\n")
     (tmp_path / "log").write_bytes(b"data: [DONE]\n\n")
     assert cli.main(["inspect", str(tmp_path / "log"), "--svg", str(tmp_path)]) == 1
     assert "accumulator inspect: [Errno 21] Is a directory" in capfd.readouterr().err

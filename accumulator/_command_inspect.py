@@ -68,9 +68,10 @@ def run(arguments: argparse.Namespace) -> int:
             with stream:
                 for _ in stream:
                     pass
-        _ = stream.completion
     except OSError as error:
         return _say(f"{arguments.file}: {error.strerror}", UNREADABLE)
+    try:
+        _ = stream.completion
     except DecodeError as error:
         if error.problem is None:
             return _say(f"{arguments.file}: {error}", UNREADABLE)

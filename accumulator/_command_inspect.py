@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import re
-import sys
 from collections.abc import Iterator
 from datetime import datetime
 from itertools import pairwise
@@ -14,7 +13,7 @@ import msgspec
 from msgspec import Struct
 
 from ._extras import rich
-from ._terminal import printable
+from ._terminal import printable, say
 from .completion import ChatCompletion, Choice
 from .errors import AccumulatorError, DecodeError, LimitExceededError
 from .streams import WrappedStream, wrap
@@ -56,7 +55,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """Run the command; return its exit code."""
     if arguments.time == arguments.chunk:
-        return _say("the time and the chunk have a key each", WRONG)
+        return _end("the time and the chunk have a key each", WRONG)
     times: list[float] = []
     try:
         with open(arguments.file, "rb") as file:
@@ -69,23 +68,23 @@ def run(arguments: argparse.Namespace) -> int:
                 for _ in stream:
                     pass
     except OSError as error:
-        return _say(f"{arguments.file}: {error.strerror}", UNREADABLE)
+        return _end(f"{arguments.file}: {error.strerror}", UNREADABLE)
     try:
         _ = stream.completion
     except DecodeError as error:
         if error.problem is None:
-            return _say(f"{arguments.file}: {error}", UNREADABLE)
+            return _end(f"{arguments.file}: {error}", UNREADABLE)
     except AccumulatorError:
         pass  # the status says it, and the problems
     try:
         _show(stream, times, arguments.svg)
     except (OSError, ImportError) as error:
-        return _say(error, UNWRITABLE)
+        return _end(error, UNWRITABLE)
     return SHOWN
 
 
-def _say(message: object, code: int) -> int:
-    print(printable(f"accumulator inspect: {message}"), file=sys.stderr)
+def _end(message: object, code: int) -> int:
+    say(f"accumulator inspect: {message}")
     return code
 
 

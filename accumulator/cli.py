@@ -15,7 +15,7 @@ from types import ModuleType
 
 import msgspec
 
-from ._terminal import printable
+from ._terminal import say
 from .completion import ChatCompletion
 from .errors import AccumulatorError, IncompleteStreamError, LimitExceededError, ServerError
 from .streams import WrappedStream, wrap
@@ -229,5 +229,4 @@ def _write(text: str) -> None:
 
 
 def _tell(name: str, message: str) -> None:
-    line = f"{'standard input' if name == '-' else name}: {message}"
-    print(printable(line), file=sys.stderr)
+    say(f"{'standard input' if name == '-' else name}: {message}")

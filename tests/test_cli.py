@@ -384,14 +384,28 @@ def test_output_that_cannot_be_written_is_told(tmp_path: Path) -> None:
     assert done.stderr == b"standard output: cannot be written: No space left on device\n"
 
 
-def test_a_standard_output_that_was_closed_is_told(tmp_path: Path) -> None:
+# Python has None for a stream that was closed before it began.
+def test_a_standard_output_that_was_closed_is_told(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     path = tmp_path / "stream"
     path.write_bytes(sse(*GRUSS))
-    shell = ["sh", "-c", 'exec "$@" >&-', "sh"]
-    command = [*shell, sys.executable, "-m", "accumulator", str(path)]
-    done = subprocess.run(command, stderr=subprocess.PIPE, check=False)
-    assert done.returncode == 1
-    assert done.stderr == b"standard output: cannot be written: Bad file descriptor\n"
+    monkeypatch.setattr(sys, "stdout", None)
+    assert cli.main([str(path)]) == 1
+    told = "standard output: cannot be written: Bad file descriptor\n"
+    assert capfd.readouterr() == ("", told)
+
+
+def test_nothing_is_told_where_standard_error_was_closed(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path, out = tmp_path / "stream", tmp_path / "out"
+    path.write_bytes(sse(GRUSS[0]))
+    monkeypatch.setattr(sys, "stderr", None)
+    assert cli.main([str(path)]) == 3
+    assert contents(capfd.readouterr().out) == ["Grüße"]
+    assert cli.main(["reduce", str(path), "-o", str(out)]) == 0
+    assert capfd.readouterr().out == ""
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="a hung-up terminal is no read error elsewhere")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import re
-import sys
 from collections.abc import Iterator
 from datetime import datetime
 from itertools import pairwise
@@ -14,17 +13,19 @@ import msgspec
 from msgspec import Struct
 
 from ._extras import rich
+from ._terminal import printable, say
 from .completion import ChatCompletion, Choice
-from .errors import AccumulatorError, LimitExceededError
+from .errors import AccumulatorError, DecodeError, LimitExceededError
 from .streams import WrappedStream, wrap
 
 __all__ = ["add_arguments", "run"]
 
-SHOWN, UNWRITABLE, UNREADABLE = 0, 1, 5
+SHOWN, UNWRITABLE, WRONG, UNREADABLE = 0, 1, 2, 5
 _BLOCK = 65536
 _WIDTH = 60  # columns of the picture
 _LEVELS = " ▁▂▃▄▅▆▇█"
 _EXCERPT = 500  # characters of a text that are shown
+_FIELDS = {b"", b"data", b"event", b"id", b"retry"}  # of SSE; without a name, a comment
 _FRACTION = re.compile(r"\.([0-9]+)")
 
 
@@ -36,7 +37,10 @@ class _Timed(Struct):
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of `inspect`."""
-    parser.epilog = "exit codes: 0 shown; 1 the SVG could not be written; 5 FILE could not be read"
+    parser.epilog = (
+        "exit codes: 0 shown; 1 the SVG could not be written; 2 wrong usage; 5 FILE could not be "
+        "read; 130 interrupted"
+    )
     parser.add_argument("file", metavar="FILE", help="a recorded stream, SSE or JSON Lines")
     parser.add_argument(
         "--time",
@@ -50,12 +54,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Run the command; return its exit code."""
+    if arguments.time == arguments.chunk:
+        return _end("the time and the chunk have a key each", WRONG)
     times: list[float] = []
     try:
         with open(arguments.file, "rb") as file:
-            head = file.read(_BLOCK)
-            file.seek(0)
-            if head.lstrip(b" \t\r\n\xef\xbb\xbf").startswith(b"{"):
+            if file.peek().lstrip(b" \t\r\n\xef\xbb\xbf").startswith(b"{"):
                 lines = _lines(file, arguments.time, arguments.chunk, times)
                 stream = wrap(lines, framing="lines")
             else:
@@ -64,14 +68,24 @@ def run(arguments: argparse.Namespace) -> int:
                 for _ in stream:
                     pass
     except OSError as error:
-        print(f"accumulator inspect: {arguments.file}: {error.strerror}", file=sys.stderr)
-        return UNREADABLE
+        return _end(f"{arguments.file}: {error.strerror}", UNREADABLE)
+    try:
+        _ = stream.completion
+    except DecodeError as error:
+        if error.problem is None:
+            return _end(f"{arguments.file}: {error}", UNREADABLE)
+    except AccumulatorError:
+        pass  # the status says it, and the problems
     try:
         _show(stream, times, arguments.svg)
     except (OSError, ImportError) as error:
-        print(f"accumulator inspect: {error}", file=sys.stderr)
-        return UNWRITABLE
+        return _end(error, UNWRITABLE)
     return SHOWN
+
+
+def _end(message: object, code: int) -> int:
+    say(f"accumulator inspect: {message}")
+    return code
 
 
 def _lines(file: IO[bytes], time: str, chunk: str, times: list[float]) -> Iterator[bytes]:
@@ -86,8 +100,8 @@ def _lines(file: IO[bytes], time: str, chunk: str, times: list[float]) -> Iterat
     for line in file:
         try:
             row = decoder.decode(line)
-        except ValueError:
-            yield line
+        except (ValueError, RecursionError):
+            yield from _told(line)
             continue
         text = bytes(row.chunk) or line
         if text.startswith(b'"'):
@@ -95,11 +109,23 @@ def _lines(file: IO[bytes], time: str, chunk: str, times: list[float]) -> Iterat
         when = _seconds(row.time)
         try:
             brings = bool(bare.decode(text).choices)
-        except ValueError:
+        except (ValueError, RecursionError):
             brings = False
         if when is not None and brings:
             times.append(when)
+        yield from _told(text)
+
+
+def _told(text: bytes) -> Iterator[bytes]:
+    """Give a line as it is, but what no line of a stream starts with as an event of its own: as a
+    line it would be an unknown field of SSE, which nobody is told of.
+    """
+    start = text.strip()
+    if not start or start.startswith((b"{", b"[DONE]")) or start.partition(b":")[0] in _FIELDS:
         yield text
+    else:
+        yield b"data: " + start
+        yield b""
 
 
 def _seconds(value: float | str | None) -> float | None:
@@ -138,7 +164,7 @@ def _show(stream: WrappedStream[bytes], times: list[float], svg: str | None) -> 
                 grid.add_column(column, overflow="fold")
             for row in rows:
                 # As text of its own: what a server wrote is no markup, and no terminal command.
-                grid.add_row(*[texts.Text(printable(cell)) for cell in row])
+                grid.add_row(*[texts.Text(_cell(cell)) for cell in row])
             console.print(grid)
 
     head: list[object] = [completion.id, completion.model, completion.created, _status_of(stream)]
@@ -194,10 +220,9 @@ def _shortened(text: str) -> str:
     return text if len(text) <= _EXCERPT else f"{text[:_EXCERPT]}… ({len(text):,} characters)"
 
 
-def printable(value: object) -> str:
-    """Write a value in characters that no terminal takes for a command; line ends stay."""
+def _cell(value: object) -> str:
     text = "" if value is None else str(value)
-    return "".join(c if c.isprintable() or c == "\n" else "\ufffd" for c in text)
+    return "\n".join(map(printable, text.split("\n")))
 
 
 def _picture(times: list[float]) -> list[str]:

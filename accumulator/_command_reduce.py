@@ -17,6 +17,7 @@ from ._inputs import UsageError, in_utf8
 from ._records import Stats
 from ._rows import BadRow, Keys
 from ._run import LogRun
+from ._terminal import say
 
 __all__ = ["add_arguments", "run"]
 
@@ -64,11 +65,6 @@ def _size(text: str) -> int:
     return int(found[1]) << 10 * " KMGT".index(found[2].upper() or " ")
 
 
-def printable(text: str) -> str:
-    """Replace what a terminal could take for a command, and line ends."""
-    return "".join(c if c.isprintable() else "\ufffd" for c in text)
-
-
 def run(arguments: argparse.Namespace) -> int:
     """Run the command; return its exit code."""
     teller = _Teller()
@@ -82,27 +78,27 @@ def run(arguments: argparse.Namespace) -> int:
                 workers=arguments.workers,
                 memory=arguments.memory,
                 resume=arguments.resume,
-                told=teller,
+                progress=teller,
                 spared=[] if bad_rows is None else [bad_rows],
             )
         except (UsageError, FileNotFoundError) as error:
-            teller.say(f"accumulator reduce: {error}")
+            say(f"accumulator reduce: {error}")
             return WRONG
         if bad_rows is not None:
             teller.open(bad_rows)
         stats = log.run()
     except KeyboardInterrupt:
         teller.stop()
-        teller.say("interrupted; go on with --resume")
+        say("interrupted; go on with --resume")
         return INTERRUPTED
     except (OSError, ImportError) as error:
         teller.stop()
-        teller.say(f"accumulator reduce: {error}")
+        say(f"accumulator reduce: {error}")
         return UNWRITABLE
     finally:
         teller.close()
     for line in _summary(stats):
-        teller.say(line)
+        say(line)
     return UNREADABLE if stats.bad_rows or teller.files_unread else WRITTEN
 
 
@@ -141,7 +137,7 @@ class _Teller:
         self.stop()
         self._phase, self._size, self._read, self._streams = phase, size, 0, 0
         self._start = self._last = time.monotonic()
-        if sys.stderr.isatty():
+        if sys.stderr is not None and sys.stderr.isatty():
             with suppress(ImportError):  # lines tell the same
                 self._begin_bar()
 
@@ -173,7 +169,7 @@ class _Teller:
     def _print_line(self) -> None:
         rate = self._read / (self._last - self._start)
         left = (self._size - self._read) / rate if rate else 0
-        self.say(
+        say(
             f"{self._phase}: {self._read / 1e6:,.0f} of {self._size / 1e6:,.0f} MB, "
             f"{rate / 1e6:,.1f} MB/s, {self._streams:,} streams, {left:,.0f} s left"
         )
@@ -181,17 +177,14 @@ class _Teller:
     def bad_row(self, path: str, row: BadRow) -> None:
         self._told += 1
         if self._told <= _MOST_TOLD:
-            self.say(f"{path}:{row.line}: bad row: {row.why}")
+            say(f"{path}:{row.line}: bad row: {row.why}")
         if self._bad_rows is not None:
             entry = {"file": in_utf8(path), "line": row.line, "why": row.why, "text": row.text}
             self._bad_rows.write(msgspec.json.encode(entry) + b"\n")
 
     def unread(self, path: str, why: str) -> None:
         self.files_unread += 1
-        self.say(f"{path}: cannot be read to its end: {why}")
-
-    def say(self, line: str) -> None:
-        print(printable(line), file=sys.stderr, flush=True)
+        say(f"{path}: cannot be read to its end: {why}")
 
     def stop(self) -> None:
         if self._stop is not None:
@@ -203,6 +196,6 @@ class _Teller:
     def close(self) -> None:
         self.stop()
         if self._told > _MOST_TOLD:
-            self.say(f"{self._told - _MOST_TOLD:,} more bad rows")
+            say(f"{self._told - _MOST_TOLD:,} more bad rows")
         if self._bad_rows is not None:
             self._bad_rows.close()

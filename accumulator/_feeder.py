@@ -106,7 +106,8 @@ class Feeder:
         text = bytes(self._text[:end])
         del self._text[:end]
         self._line = 0
-        self._accumulator.feed(text)
+        # Logs of JSON Lines often end as SSE does: `data: [DONE]`.
+        self._accumulator.feed(text.removeprefix(b"data:"))
 
 
 class ChunkEventFeeder(Feeder):

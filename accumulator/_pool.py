@@ -5,15 +5,14 @@ from __future__ import annotations
 import multiprocessing
 import signal
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from multiprocessing.connection import Connection, wait
 
+from ._reading import Report
 from ._records import Plan, TornError
 from ._units import Job, work
 
 __all__ = ["run_jobs"]
-
-Report = Callable[[int, int], None]
 
 
 def run_jobs(

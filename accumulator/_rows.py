@@ -181,10 +181,12 @@ class RowReader:
         if kinds != {str} or "" in ids:
             return self._rows_one_by_one(block, before)
         seqs = [row.seq for row in rows]
-        return Rows(cast("list[str]", ids), None if set(seqs) == {None} else seqs, chunks)
+        return _joined(cast("list[str]", ids), seqs, chunks)
 
     def _rows_one_by_one(self, block: bytes, before: int) -> Rows | None:
-        rows = Rows([], [], [])
+        ids: list[str] = []
+        seqs: list[int | None] = []
+        chunks: list[bytes] = []
         last = self._last_id
         for number, line in enumerate(block.split(b"\n"), before + 1):
             text = line.strip()
@@ -205,15 +207,10 @@ class RowReader:
                 self._tell(number, f"no stream id under {self._keys.id!r}", line)
                 continue
             last = str(row.id)
-            chunk = bytes(row.chunk) or text
-            rows.ids.append(last)
-            cast("list[int | None]", rows.seqs).append(row.seq)
-            rows.chunks.append(chunk)
-        if not rows.ids:
-            return None
-        if set(cast("list[int | None]", rows.seqs)) == {None}:
-            rows.seqs = None
-        return rows
+            ids.append(last)
+            seqs.append(row.seq)
+            chunks.append(bytes(row.chunk) or text)
+        return _joined(ids, seqs, chunks)
 
     def _blocks(self) -> Iterator[bytes]:
         """Give whole lines, each with its end. A line belongs to the unit that its first byte is
@@ -226,8 +223,8 @@ class RowReader:
             at, end = (0, None) if compressed else (unit.start, unit.end)
             if not compressed and unit.start:
                 file.seek(unit.start - 1)
-                at += len(_read_line(file)) - 1
-                while at < unit.end and _is_done(line := _read_line(file)):
+                at += len(file.readline()) - 1
+                while at < unit.end and _is_done(line := file.readline()):
                     at += len(line)
                 file.seek(at)
             rest = b""
@@ -238,7 +235,7 @@ class RowReader:
                 self.position = raw.tell() - (0 if compressed else unit.start)
                 cut = block.rfind(b"\n") + 1
                 if not cut:
-                    rest += block + _read_line(file, _LONGEST_LINE)
+                    rest += block + file.readline(_LONGEST_LINE)
                     if not rest.endswith(b"\n") and len(rest) > _LONGEST_LINE:
                         self.lines += 1
                         self._tell(self.lines, f"longer than {_LONGEST_LINE} bytes", rest)
@@ -281,30 +278,35 @@ class RowReader:
         groups = range(unit.start, unit.end)
         for batch in file.iter_batches(_BATCH, row_groups=groups, columns=columns):
             self.position += unit.size * batch.num_rows // max(file.metadata.num_rows, 1)
-            ids = batch.column(keys.id).to_pylist()
-            chunks = batch.column(keys.chunk).to_pylist()
-            count = len(ids)
-            seqs = batch.column(keys.seq).to_pylist() if keys.seq in columns else [None] * count
-            rows = Rows([], [], [])
-            for number, (id, seq, chunk) in enumerate(
-                zip(ids, seqs, chunks, strict=True), self.lines + 1
-            ):
+            values = [
+                batch.column(name).to_pylist() if name in columns else [None] * batch.num_rows
+                for name in (keys.id, keys.seq, keys.chunk)
+            ]
+            ids: list[str] = []
+            seqs: list[int | None] = []
+            chunks: list[bytes] = []
+            for number, (id, seq, chunk) in enumerate(zip(*values, strict=True), self.lines + 1):
                 why = _misfit(id, seq, chunk)
                 if why:
                     text = msgspec.json.encode([id, seq, chunk], enc_hook=str)
                     self._tell(number, why, text)
                     continue
-                rows.ids.append(id if type(id) is str else _text_of(id))
-                cast("list[int | None]", rows.seqs).append(seq)
-                rows.chunks.append(_bytes_of(chunk))
-            self.lines += count
-            if rows.ids:
-                if set(cast("list[int | None]", rows.seqs)) == {None}:
-                    rows.seqs = None
+                ids.append(id if type(id) is str else _text_of(id))
+                seqs.append(seq)
+                chunks.append(_bytes_of(chunk))
+            self.lines += batch.num_rows
+            rows = _joined(ids, seqs, chunks)
+            if rows is not None:
                 yield rows
 
     def _tell(self, line: int, why: str, text: bytes) -> None:
         self._tell_bad(BadRow(line, why, text[:_EXCERPT].decode("utf-8", "replace")))
+
+
+def _joined(ids: list[str], seqs: list[int | None], chunks: list[bytes]) -> Rows | None:
+    if not ids:
+        return None
+    return Rows(ids, None if set(seqs) == {None} else seqs, chunks)
 
 
 def _misfit(id: object, seq: object, chunk: object) -> str | None:
@@ -331,10 +333,6 @@ def _bytes_of(chunk: str | bytes | dict[str, object]) -> bytes:
     if isinstance(chunk, str):
         return chunk.encode("utf-8", "surrogatepass")
     return msgspec.json.encode(chunk, enc_hook=str)
-
-
-def _read_line(file: IO[bytes], most: int = -1) -> bytes:
-    return file.readline(most)
 
 
 def _line_at(file: IO[bytes], offset: int) -> bytes:

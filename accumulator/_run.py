@@ -24,7 +24,7 @@ from ._rows import BadRow, Keys
 from ._runs import check_order, reduce_runs, row_of
 from ._units import Job, work
 
-__all__ = ["LogRun", "Told"]
+__all__ = ["LogRun", "Progress"]
 
 _MIB = 1024 * 1024
 # What a process weighs beside what DuckDB is told to keep to: Python, Arrow and DuckDB are 110 MiB
@@ -37,7 +37,7 @@ _ID = 200  # bytes of an id that is remembered
 _BEGUN = "plan.begun"
 
 
-class Told(Protocol):
+class Progress(Protocol):
     """Is told what goes on: progress, and each bad row with its place."""
 
     def begin(self, phase: str, size: int) -> None: ...
@@ -63,7 +63,7 @@ class LogRun:
         workers: int,
         memory: int,
         resume: bool,
-        told: Told,
+        progress: Progress,
         spared: Sequence[str] = (),
     ) -> None:
         self._output = output
@@ -76,7 +76,7 @@ class LogRun:
             raise UsageError(f"{workers} worker(s) need a memory of {least}M at least")
         self._memory = int(share / _OVER)
         self._remembered = self._memory // _ID  # ids looked at while reading; all are at the end
-        self._told = told
+        self._progress = progress
         self._resume = resume
         _import_for(output)
         inputs = find_inputs(paths, [output, self._folder, *spared])
@@ -152,11 +152,12 @@ class LogRun:
         """
         count = sum(len(self._done(job).ids) for job in jobs)
         portions = count // self._remembered + 1
+        for ended, _ in self._edges(jobs):
+            for runs in _by_stream(ended):
+                check_order(runs)
         for portion in range(portions):
             seen: set[int] = set()
-            for ended, ids in self._edges(jobs):
-                for runs in _by_stream(ended) if portion == 0 else ():
-                    check_order(runs)
+            for _, ids in self._edges(jobs):
                 for digest in ids:
                     if digest % portions == portion:
                         if digest in seen:
@@ -175,22 +176,22 @@ class LogRun:
     def _do(self, phase: str, jobs: Sequence[Job]) -> Iterator[Job]:
         size = sum(unit.size for unit in self._plan.units)
         left = [job for job in jobs if not self._path(job, "done").exists()]
-        self._told.begin(phase, size)
+        self._progress.begin(phase, size)
         units = self._plan.units
         for job in jobs:
             if job not in left:
                 part = size // len(jobs) if job[0] == "sort" else units[job[1]].size
                 streams = sum(self._done(job).stats.streams.values())
-                self._told.report(part, streams)
+                self._progress.report(part, streams)
                 yield job
         given = self._plan, self._folder
         if self._workers > 1 and len(left) > 1:
             from ._pool import run_jobs  # noqa: PLC0415  # a tenth of the start of a command
 
-            yield from run_jobs(*given, left, self._workers, self._memory, self._told.report)
+            yield from run_jobs(*given, left, self._workers, self._memory, self._progress.report)
             return
         for job in left:
-            work(*given, job, self._memory, self._told.report)
+            work(*given, job, self._memory, self._progress.report)
             yield job
 
     def _path(self, job: Job, suffix: str) -> Path:
@@ -257,10 +258,10 @@ class LogRun:
                 for line in file:
                     row = msgspec.json.decode(line, type=BadRow)
                     row.line += before
-                    self._told.bad_row(path, row)
+                    self._progress.bad_row(path, row)
         lines[path] = before + done.lines
         if done.unread is not None:
-            self._told.unread(path, done.unread)
+            self._progress.unread(path, done.unread)
 
 
 def _by_stream(runs: Sequence[Run]) -> Iterator[list[Run]]:

@@ -15,7 +15,7 @@ from ._extras import arrow, duckdb
 from ._reading import Report
 from ._records import Done, Plan, Run, Stats
 from ._runs import RowStream, row_of
-from ._spreading import UNNUMBERED, Bucket, Keys
+from ._spreading import UNNUMBERED, Bucket, KeyColumns
 
 __all__ = ["sort"]
 
@@ -44,10 +44,10 @@ def sort(plan: Plan, folder: Path, bucket: int, memory: int, base: Path, report:
     in bytes.
     """
     done = Done(Stats())
-    spread = Bucket(plan, folder, bucket, memory // 2, Path(f"{base}.chunks"))
-    with spread, open(f"{base}.rows", "wb") as out:
+    rows = Bucket(plan, folder, bucket, memory // 2, Path(f"{base}.chunks"))
+    with rows, open(f"{base}.rows", "wb") as out:
         stream: RowStream | None = None
-        for run in _runs_of(spread, memory // 2, f"{base}.tmp"):
+        for run in _runs_of(rows, memory // 2, f"{base}.tmp"):
             if stream is None or stream.id != run.id:
                 _end(stream, done, out, report)
                 stream = RowStream(run.id)
@@ -65,7 +65,7 @@ def _end(stream: RowStream | None, done: Done, out: IO[bytes], report: Report) -
         report(0, 1)
 
 
-def _runs_of(spread: Bucket, memory: int, folder: str) -> Iterator[Run]:
+def _runs_of(rows: Bucket, memory: int, folder: str) -> Iterator[Run]:
     settings = {
         "memory_limit": f"{memory // 1024}KiB",
         "threads": "1",
@@ -75,7 +75,7 @@ def _runs_of(spread: Bucket, memory: int, folder: str) -> Iterator[Run]:
     connection = duckdb().connect(config=settings)
     try:
         create = "CREATE TABLE keys AS"
-        for keys in spread.read_keys():
+        for keys in rows.read_keys():
             connection.register("piece", _table(keys))
             connection.execute(f"{create} SELECT * FROM piece")
             connection.unregister("piece")
@@ -84,14 +84,14 @@ def _runs_of(spread: Bucket, memory: int, folder: str) -> Iterator[Run]:
         name = next(each for each in _READERS if hasattr(relation, each))
         for batch in getattr(relation, name)(_SORTED):
             columns = cast("_Batch", batch).columns
-            yield from _cut(spread, *map(_integers, columns))
+            yield from _cut(rows, *map(_integers, columns))
     except duckdb().OutOfMemoryException:
         raise OSError(ENOMEM, "so many rows need a larger --memory") from None
     finally:
         connection.close()
 
 
-def _table(keys: Keys) -> object:
+def _table(keys: KeyColumns) -> object:
     pa = arrow()
     # Not by `pa.array`, which imports pandas where there is one.
     columns = [
@@ -107,7 +107,7 @@ def _integers(column: _Column) -> list[int]:
 
 
 def _cut(
-    spread: Bucket,
+    rows: Bucket,
     streams: Sequence[int],
     seqs: Sequence[int],
     starts: Sequence[int],
@@ -130,6 +130,6 @@ def _cut(
                 numbers = None
             elif seqs[stop - 1] == UNNUMBERED:
                 numbers = [None if seq == UNNUMBERED else seq for seq in seqs[some]]
-            chunks = spread.chunks(starts[some], sizes[some])
-            yield Run(spread.id(streams[start]), numbers, chunks)
+            chunks = rows.chunks(starts[some], sizes[some])
+            yield Run(rows.id(streams[start]), numbers, chunks)
             start = stop

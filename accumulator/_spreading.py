@@ -23,7 +23,7 @@ from ._reading import Report, UnitRows
 from ._records import Done, Part, Plan, Stats
 from ._rows import Rows
 
-__all__ = ["UNNUMBERED", "Bucket", "Buckets", "Keys", "spread"]
+__all__ = ["UNNUMBERED", "Bucket", "Buckets", "KeyColumns", "spread"]
 
 _WAITING = 4 * 1024 * 1024  # bytes of chunks that wait to be written; more falls out of the cache
 _LEAST_PART = 32 * 1024
@@ -32,7 +32,7 @@ _KEYS = 50_000  # of rows, that are given at once
 UNNUMBERED = (1 << 63) - 1  # stands for no number: such rows are behind those that have one
 
 # Columns of rows: the stream, its row's number, and where the chunk starts and how long it is.
-Keys = tuple["array[int]", ...]
+KeyColumns = tuple["array[int]", ...]
 
 
 class _Columns(Struct, array_like=True):
@@ -84,7 +84,7 @@ def spread(
             ids += rows.ids
             numbers = rows.seqs or [None] * rows.count
             if None in numbers:
-                seqs.extend(UNNUMBERED if number is None else number for number in numbers)
+                seqs.extend(UNNUMBERED if seq is None else seq for seq in numbers)
             else:
                 seqs.extend(cast("list[int]", numbers))
             chunks += rows.chunks
@@ -132,19 +132,19 @@ class Bucket:
         size = 0
         for number, unit in enumerate(plan.units):
             if unit.source.form != "sse":
-                spread = folder / f"spread-{number:06}"
-                done = msgspec.msgpack.decode(Path(f"{spread}.done").read_bytes(), type=Done)
+                written = folder / f"spread-{number:06}"
+                done = msgspec.msgpack.decode(Path(f"{written}.done").read_bytes(), type=Done)
                 parts = [part for part in done.parts if part.bucket == bucket]
-                self._parts.append((Path(f"{spread}.spread"), parts))
+                self._parts.append((Path(f"{written}.spread"), parts))
                 size += sum(part.size for part in parts)
         self._file: IO[bytes] = BytesIO() if size <= most else path.open("w+b")
         self._held = b""
         self._ids = _Numbers()
         self._names: list[str] = []
 
-    def read_keys(self) -> Iterator[Keys]:
+    def read_keys(self) -> Iterator[KeyColumns]:
         """Give what the rows are sorted by, in columns of some rows each."""
-        columns: Keys = tuple(array("q") for _ in range(4))
+        columns: KeyColumns = tuple(array("q") for _ in range(4))
         start = 0
         for part in self._read_parts():
             streams, seqs, starts, sizes = columns

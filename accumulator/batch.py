@@ -38,7 +38,7 @@ def reduce_sorted(
     A chunk is JSON text (`bytes` or `str`), one event of a `text/event-stream` body (`data: {…}`),
     a mapping, an SDK's chunk object, or None for one that was lost (an `invalid_chunk` problem). A
     seq is anything that has an order, or None for a row that follows the one before it; a row with
-    the seq of the row before it is a repeat, dropped and counted. Ids ascend, as any engine sorts
+    the last seq once more is a repeat, dropped and counted. Ids ascend, as any engine sorts
     them that compares text by its code points or UTF-8 bytes; `grouped=True` takes ids in any order
     as long as the rows of each stand together, and cannot tell if one comes again.
 
@@ -67,8 +67,9 @@ def reduce_sorted(
                 if not grouped and not _ascends(open_id, id):
                     raise UnsortedRowsError(f"after the rows of {open_id!r}", row=number, id=id)
                 yield open_id, stream.finish(repeats=repeats)
-            stream, open_id, repeats = BulkStream(rules, limits), id, 0
-        last = seq
+            stream, open_id, last, repeats = BulkStream(rules, limits), id, None, 0
+        if seq is not None:
+            last = seq
         try:
             stream.feed(chunk)
         except TypeError as error:

@@ -10,10 +10,12 @@ import argparse
 import os
 import sys
 from collections.abc import Iterator, Sequence
+from errno import EBADF
 from types import ModuleType
 
 import msgspec
 
+from ._terminal import say
 from .completion import ChatCompletion
 from .errors import AccumulatorError, IncompleteStreamError, LimitExceededError, ServerError
 from .streams import WrappedStream, wrap
@@ -53,8 +55,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         return INTERRUPTED
     except OSError as error:  # of standard output; what goes wrong in reading is told below
-        # Python flushes once more at its exit, and would report that, too.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        if sys.stdout is not None:
+            # Python flushes once more at its exit, and would report that, too.
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         if isinstance(error, BrokenPipeError):
             return UNREAD
         _tell("standard output", f"cannot be written: {error.strerror}")
@@ -69,7 +72,10 @@ def _run_command(name: str, given: Sequence[str]) -> int:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     command.add_arguments(parser)
-    code: int = command.run(parser.parse_args(given))
+    try:
+        code: int = command.run(parser.parse_args(given))
+    except KeyboardInterrupt:
+        return INTERRUPTED
     return code
 
 
@@ -89,6 +95,7 @@ def _parser() -> argparse.ArgumentParser:
         prog="accumulator",
         description="Read streamed chat completions and print each as the one completion it is.",
         epilog=_EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument(
         "files",
@@ -158,7 +165,9 @@ def _judge(name: str, stream: WrappedStream[bytes]) -> int:
     except LimitExceededError as error:
         _tell(name, f"limit: {error}")
         return UNREADABLE
-    except AccumulatorError:
+    except AccumulatorError as error:
+        if error.problem is None:  # nor was it told above
+            _tell(name, str(error))
         return UNREADABLE
     return WHOLE
 
@@ -209,6 +218,8 @@ def _first_text(completion: ChatCompletion) -> str:
 
 
 def _write(text: str) -> None:
+    if sys.stdout is None:  # it was closed before the command began
+        raise OSError(EBADF, os.strerror(EBADF))
     output = sys.stdout.buffer
     left = memoryview(text.encode())
     while left:
@@ -218,6 +229,4 @@ def _write(text: str) -> None:
 
 
 def _tell(name: str, message: str) -> None:
-    # A server's words may hold line ends, and sequences that a terminal obeys.
-    line = f"{'standard input' if name == '-' else name}: {message}"
-    print("".join(c if c.isprintable() else " " for c in line), file=sys.stderr)
+    say(f"{'standard input' if name == '-' else name}: {message}")

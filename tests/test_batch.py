@@ -332,6 +332,12 @@ def test_a_repeated_sequence_number_is_dropped_and_counted() -> None:
     assert (text_of(result), result.repeats) == ("023", 3)
 
 
+def test_a_row_without_a_number_is_no_end_of_the_order() -> None:
+    rows = [("a", 5, "1"), ("a", None, "2"), ("a", 5, "1"), ("a", 6, "3"), ("b", 1, "4")]
+    results = reduce_sorted((id, seq, a_chunk(text)) for id, seq, text in rows)
+    assert [(text_of(each), each.repeats) for _, each in results] == [("123", 1), ("4", 0)]
+
+
 def test_without_sequence_numbers_rows_stand_in_order_of_arrival() -> None:
     [(_, result)] = reduce_sorted(("a", None, a_chunk(text)) for text in "aabb")
     assert (text_of(result), result.repeats) == ("aabb", 0)
@@ -349,6 +355,7 @@ UNSORTED: dict[str, tuple[list[tuple[object, object]], int]] = {
     "id comes again": ([("a", 1), ("b", 1), ("a", 2)], 3),
     "ids descend": ([("b", 1), ("a", 1)], 2),
     "ids of two types": ([("a", 1), (2, 1)], 2),
+    "a number falls behind rows without one": ([("a", 5), ("a", None), ("a", 1)], 3),
 }
 
 

@@ -1,5 +1,6 @@
 """The command, in this process where its words count and as a process where its behaviour does."""
 
+import gzip
 import json
 import os
 import signal
@@ -81,6 +82,12 @@ CASES: dict[str, Case] = {
         5,
         ["Grüße 🌍"],
         [f"FILE: invalid_chunk: event 2, byte {OFFSET}: "],
+    ),
+    "compressed": (
+        gzip.compress(sse(*GRUSS)),
+        5,
+        [],
+        ["FILE: the body is compressed (gzip) and was not read"],
     ),
     "past a limit": (
         sse(GRUSS[0], {"choices": [{"index": index} for index in range(2000)]}, GRUSS[1]),
@@ -184,7 +191,9 @@ def test_help_names_the_exit_codes(capfd: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as caught:
         cli.main(["--help"])
     assert caught.value.code == 0
-    assert "3 a stream was cut off" in capfd.readouterr().out
+    shown = capfd.readouterr().out
+    assert "3 a stream was cut off" in shown
+    assert shown.endswith("\n\n" + cli._EPILOG)
 
 
 def test_version(capfd: pytest.CaptureFixture[str]) -> None:
@@ -373,6 +382,30 @@ def test_output_that_cannot_be_written_is_told(tmp_path: Path) -> None:
         )
     assert done.returncode == 1
     assert done.stderr == b"standard output: cannot be written: No space left on device\n"
+
+
+# Python has None for a stream that was closed before it began.
+def test_a_standard_output_that_was_closed_is_told(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "stream"
+    path.write_bytes(sse(*GRUSS))
+    monkeypatch.setattr(sys, "stdout", None)
+    assert cli.main([str(path)]) == 1
+    told = "standard output: cannot be written: Bad file descriptor\n"
+    assert capfd.readouterr() == ("", told)
+
+
+def test_nothing_is_told_where_standard_error_was_closed(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path, out = tmp_path / "stream", tmp_path / "out"
+    path.write_bytes(sse(GRUSS[0]))
+    monkeypatch.setattr(sys, "stderr", None)
+    assert cli.main([str(path)]) == 3
+    assert contents(capfd.readouterr().out) == ["Grüße"]
+    assert cli.main(["reduce", str(path), "-o", str(out)]) == 0
+    assert capfd.readouterr().out == ""
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="a hung-up terminal is no read error elsewhere")

@@ -1,6 +1,9 @@
 """`accumulator inspect`: one stream to look at."""
 
+import gzip
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -70,12 +73,63 @@ def test_what_a_stream_has_is_shown_whatever_its_form(
     assert [part for part in parts if part not in shown] == []
 
 
+NO_ROWS = ['{"chunk": "{no JSON"}', "{no JSON", '{"chunk": "text"}', '{"chunk": [1]}', "text"]
+
+
 def test_lines_that_are_no_rows_are_a_problem_of_the_stream(
     tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    lines = [json.dumps({"chunk": a_chunk({"content": "x"})}), '{"chunk": "{no JSON"}', "{no JSON"]
+    lines = [json.dumps({"chunk": a_chunk({"content": "x"})}), *NO_ROWS]
     shown = shown_of("\n".join(lines).encode(), tmp_path / "log", capfd)
-    assert shown.count("malformed_json") == 2
+    assert shown.count("malformed_json") + shown.count("invalid_chunk") == len(NO_ROWS)
+
+
+def test_lines_of_sse_among_rows_are_no_problem(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    lines = [json.dumps({"chunk": a_chunk({"content": "x"})}), "", ": comment", "event: x"]
+    shown = shown_of("\n".join([*lines, "data: [DONE]"]).encode(), tmp_path / "log", capfd)
+    assert "problems" not in shown
+    assert "complete" in shown
+
+
+def test_a_line_nested_too_deeply_is_shown_as_a_limit(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "120")
+    data = b'{"chunk": ' + b"[" * 100_000 + b"]" * 100_000 + b"}\n"
+    assert "limit depth" in shown_of(data, tmp_path / "log", capfd)
+
+
+def test_a_pipe_is_read(tmp_path: Path) -> None:
+    data = json.dumps(a_chunk({"content": "piped"})).encode()
+    command = [sys.executable, "-m", "accumulator", "inspect", "/dev/stdin"]
+    done = subprocess.run(command, input=data, capture_output=True, check=True)
+    assert b"piped" in done.stdout
+
+
+def test_ctrl_c_ends_it_quietly(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    def interrupted(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("accumulator._command_inspect._show", interrupted)
+    (tmp_path / "log").write_bytes(b"data: [DONE]\n\n")
+    assert cli.main(["inspect", str(tmp_path / "log")]) == 130
+
+
+def test_one_key_for_two_things_is_wrong_usage(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    assert cli.main(["inspect", str(tmp_path / "log"), "--time", "chunk"]) == 2
+    assert "have a key each" in capfd.readouterr().err
+
+
+def test_a_compressed_body_is_said_to_be_unread(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "log").write_bytes(gzip.compress(b"data: [DONE]\n\n"))
+    assert cli.main(["inspect", str(tmp_path / "log")]) == 5
+    assert "log: the body is compressed (gzip) and was not read\n" in capfd.readouterr().err
 
 
 @pytest.mark.parametrize(
@@ -117,6 +171,8 @@ def test_what_cannot_be_read_or_written_is_said_to_be_so(
 ) -> None:
     assert cli.main(["inspect", str(tmp_path / "none")]) == 5
     assert capfd.readouterr().err.endswith("none: No such file or directory\n")
+    assert cli.main(["inspect", str(tmp_path / "no\n\x1b[2Jne")]) == 5
+    assert capfd.readouterr().err.endswith("no  [2Jne: No such file or directory\n")
     (tmp_path / "log").write_bytes(b"data: [DONE]\n\n")
     assert cli.main(["inspect", str(tmp_path / "log"), "--svg", str(tmp_path)]) == 1
     assert "accumulator inspect: [Errno 21] Is a directory" in capfd.readouterr().err

@@ -12,7 +12,7 @@ import accumulator
 PACKAGE = Path(accumulator.__file__).parent
 
 LADDER = [
-    ["_convert", "_outward", "_typed", "partial"],
+    ["_convert", "_outward", "_typed", "partial", "_terminal"],
     ["completion"],
     ["errors"],
     ["rules", "limits"],

@@ -105,6 +105,7 @@ FORMS: dict[str, tuple[Framing, Iterable[object]]] = {
         [*cut("\n".join(["\ufeff", *TEXTS]).encode(), 2)],
     ),
     "body of JSON Lines with [DONE]": ("body", ["\n\n".join([*TEXTS, "[DONE]", "{"])]),
+    "body of JSON Lines that ends as SSE": ("body", ["\n".join([*TEXTS, "data: [DONE]\n"])]),
     "body of indented JSON": ("body", ["\n".join(json.dumps(c, indent=2) for c in CHUNKS)]),
     "lines of SSE with ends": ("lines", BODY.splitlines(keepends=True)),
     "lines of SSE without ends": ("lines", BODY.splitlines()),

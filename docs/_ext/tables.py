@@ -80,7 +80,7 @@ class MergeRules(Table):
 # What somebody wants to change: the modules that do it, and the tests to run and to add to. The
 # highest rung first, as a ladder stands.
 ROOMS: list[tuple[str, str, str]] = [
-    ("the commands: arguments, exit codes", "__main__ cli", "test_cli"),
+    ("the commands: arguments, exit codes", "__main__ cli _terminal", "test_cli"),
     ("`accumulator inspect`", "_command_inspect", "test_inspect"),
     (
         "`accumulator reduce`: files, workers, sorting",

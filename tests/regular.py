@@ -181,6 +181,11 @@ IRREGULAR: dict[str, list[str]] = {
         with_vendor(text_chunk("v"), i).replace("x_vendor", "error" if i > 30 else "x_vendor")
         for i in range(60)
     ],
+    "fields of a delta beside the choices": [
+        with_vendor(text_chunk("v"), [i]).replace("x_vendor", name)
+        for name in ("annotations", "content", "message")
+        for i in range(20)
+    ],
     "vendor's moderation": [
         with_vendor(text_chunk("v"), {"s": i}).replace("x_vendor", "moderation") for i in range(60)
     ],
@@ -332,6 +337,8 @@ ODD: list[bytes] = [
     event(with_usage(text_chunk("a"), 5, 3).replace(": 5", ": null")),
     event(with_usage(text_chunk("a"), 5, 3).replace(": 5", ": 05")),
     event('{"error":{"message":"overloaded"}}'),
+    event(ENVELOPE.replace("[%s]", "null") % ""),
+    event(text_chunk("a").replace("}],", '},{"index":1,"finish_reason":"stop"}],')),
     event("[DONE]"),
     event("{"),
     b": comment\n\n",

@@ -89,6 +89,17 @@ def test_regular_streams_take_the_shortcut(name: str) -> None:
     assert 0 < reducer.applied < len(chunks) / 2
 
 
+@pytest.mark.parametrize("name", ["padding", "logprobs", "choices in turn", "usage", "vendor"])
+def test_a_stream_that_becomes_another_takes_the_shortcut_again(name: str) -> None:
+    acc = Accumulator()
+    reducer = CountingReducer(acc._intake.reducer)
+    acc._intake.reducer = reducer  # type: ignore[assignment]  # hands everything on
+    chunks = [*REGULAR["text"] * 2, *REGULAR[name] * 5, *REGULAR["text"] * 5]
+    for data in pieces(body_of(chunks), 2048):
+        acc.feed_sse(data)
+    assert 0 < reducer.applied < len(chunks) / 2
+
+
 @pytest.mark.parametrize("size", [None, 2048])
 @pytest.mark.parametrize(
     "name", ["text", "padding", "choices in turn", "calls in turn", "logprobs"]

@@ -142,7 +142,16 @@ REGULAR: dict[str, list[str]] = {
         with_usage(text_chunk(f"u{i}", index=i % 3), i, i + 9) for i in range(1, 61)
     ],
     "usage and logprobs": [with_usage(token_chunk(f"u{i}", -i / 8), i) for i in range(1, 61)],
+    "usage before logprobs": [
+        f'{{"usage":{{"completion_tokens":{i}}},'
+        + token_chunk(f"u{i}", -i / 8).replace(',"usage":null', "")[1:]
+        for i in range(1, 61)
+    ],
     "vendor": [with_vendor(text_chunk(f"v{i}"), {"seq": i, "region": "eu"}) for i in range(60)],
+    "vendor behind a blank": [
+        with_vendor(text_chunk(f"v{i}"), i).replace('"x_vendor":', '"x_vendor": ')
+        for i in range(60)
+    ],
     "vendor first": [with_vendor(text_chunk(f"v{i}"), i, first=True) for i in range(60)],
     "vendor of every kind": [
         with_vendor(
@@ -180,6 +189,11 @@ IRREGULAR: dict[str, list[str]] = {
     "vendor's error": [
         with_vendor(text_chunk("v"), i).replace("x_vendor", "error" if i > 30 else "x_vendor")
         for i in range(60)
+    ],
+    "fields of a delta beside the choices": [
+        with_vendor(text_chunk("v"), [i]).replace("x_vendor", name)
+        for name in ("annotations", "content", "message")
+        for i in range(20)
     ],
     "vendor's moderation": [
         with_vendor(text_chunk("v"), {"s": i}).replace("x_vendor", "moderation") for i in range(60)
@@ -307,6 +321,9 @@ ODD: list[bytes] = [
     event(text_chunk("a", padding="x").replace('"obfuscation":"x"', '"usage":{"total_tokens":5}')),
     event(call_chunk("a", 0).replace('"arguments"', '"name":"g","arguments"')),
     event(call_chunk("a", 9)),
+    event(call_chunk("a", 0).replace('"function":{"arguments"', '"custom":{"input"')),
+    event(call_chunk("a", 0).replace('"arguments":"a"', "")),
+    event(call_chunk("a", 0).replace('"index":0,"function"', '"function"')),
     event(with_vendor(text_chunk("a"), "null")),
     event(with_vendor(text_chunk("a"), '"\\ud83d"')),
     event(with_vendor(text_chunk("a"), '"\\ude00"')),
@@ -332,6 +349,8 @@ ODD: list[bytes] = [
     event(with_usage(text_chunk("a"), 5, 3).replace(": 5", ": null")),
     event(with_usage(text_chunk("a"), 5, 3).replace(": 5", ": 05")),
     event('{"error":{"message":"overloaded"}}'),
+    event(ENVELOPE.replace("[%s]", "null") % ""),
+    event(text_chunk("a").replace("}],", '},{"index":1,"finish_reason":"stop"}],')),
     event("[DONE]"),
     event("{"),
     b": comment\n\n",

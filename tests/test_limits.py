@@ -93,8 +93,16 @@ def test_fragments_of_open_calls_are_within_the_limit() -> None:
         [b"data: 1\n"] * 20,
         [b": comment\r\n"] * 20,
         [b"data: " + b"x" * 120 + b"\n\n"],
+        [sse({"x": "x" * 120})],
     ],
-    ids=["one line", "one line in pieces", "one event of many lines", "comments", "a whole event"],
+    ids=[
+        "one line",
+        "one line in pieces",
+        "one event of many lines",
+        "comments",
+        "a whole event",
+        "a read that is one chunk",
+    ],
 )
 def test_an_endless_event_is_bounded(pieces: list[bytes]) -> None:
     acc = Accumulator(limits=Limits(event_bytes=100))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import gc
 import json
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from functools import partial
 from pathlib import Path
 
@@ -92,6 +92,17 @@ def test_regular_streams_take_the_shortcut(name: str) -> None:
     assert 0 < reducer.applied < len(chunks) / 2
 
 
+@pytest.mark.parametrize("name", ["padding", "logprobs", "choices in turn", "usage", "vendor"])
+def test_a_stream_that_becomes_another_takes_the_shortcut_again(name: str) -> None:
+    acc = Accumulator()
+    reducer = CountingReducer(acc._intake.reducer)
+    acc._intake.reducer = reducer  # type: ignore[assignment]  # hands everything on
+    chunks = [*REGULAR["text"] * 2, *REGULAR[name] * 5, *REGULAR["text"] * 5]
+    for data in pieces(body_of(chunks), 2048):
+        acc.feed_sse(data)
+    assert 0 < reducer.applied < len(chunks) / 2
+
+
 @pytest.mark.parametrize("size", [None, 2048])
 @pytest.mark.parametrize(
     "name", ["text", "padding", "choices in turn", "calls in turn", "logprobs"]
@@ -115,12 +126,24 @@ def test_reads_of_regular_streams_are_taken_without_framing(
     assert 0 < len(framed) < len(reads) / 2
 
 
-def test_objects_of_regular_streams_are_taken_without_reading_them() -> None:
+class SdkObject:
+    """As pydantic has it: the fields in `__dict__`, what a class has no field for apart."""
+
+    __pydantic_extra__ = None
+
+    def __init__(self, fields: dict[str, object]) -> None:
+        self.__dict__.update(fields)
+
+
+@pytest.mark.parametrize("kind", [dict, SdkObject])
+def test_objects_of_regular_streams_are_taken_without_reading_them(
+    kind: Callable[[dict[str, object]], object],
+) -> None:
     acc = Accumulator()
     reducer = CountingReducer(acc._intake.reducer)
     acc._intake.reducer = reducer  # type: ignore[assignment]  # hands everything on
     for chunk in REGULAR["text"]:
-        acc.feed(json.loads(chunk))
+        acc.feed(json.loads(chunk, object_hook=kind))
     assert 0 < reducer.applied < len(REGULAR["text"]) / 2
 
 
@@ -368,6 +391,31 @@ def test_conformance_cases_come_out_the_same() -> None:
             body = b"".join(event(c if c == "[DONE]" else json.dumps(c)) for c in chunks)
         assert outcome([body]) == outcome([body], shortcut=False), path.name
         assert outcome(pieces(body, 64)) == outcome([body], shortcut=False), path.name
+
+
+@pytest.mark.parametrize("cut", range(1, 8))
+@pytest.mark.parametrize("line_end", [b"\n", b"\r\n"])
+def test_an_event_comes_with_the_read_that_completes_it(line_end: bytes, cut: int) -> None:
+    chunk = event(text_chunk("word")).replace(b"\n", line_end)
+    acc = Accumulator()
+    for count in range(1, 40):
+        acc.feed_sse(chunk + chunk[:-cut])
+        acc.feed_sse(chunk[-cut:])
+        assert acc.snapshot().choices[0].message.content == "word" * 2 * count
+
+
+@pytest.mark.parametrize("end", [b"", event("[DONE]"), event('{"error":"overloaded"}')])
+def test_no_event_is_taken_behind_the_end(end: bytes) -> None:
+    acc = Accumulator()
+    for _ in range(40):
+        acc.feed_sse(event(text_chunk("word")))
+    acc.feed_sse(end)
+    if end:
+        acc.feed_sse(event(text_chunk("more")))
+    acc.close()
+    with pytest.raises(ValueError, match="closed"):
+        acc.feed_sse(event(text_chunk("more")))
+    assert acc.snapshot().choices[0].message.content == "word" * 40
 
 
 @pytest.mark.parametrize("count", [10, 40])

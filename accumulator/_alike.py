@@ -208,7 +208,9 @@ def _numbers(first: int, count: int) -> list[bytes]:
     end = first + count
     if end > _MOST_KEPT:
         return [b"%d" % number for number in range(first, end)]
-    _small.extend(b"%d" % number for number in range(len(_small), end))
+    known = len(_small)
+    if known < end:  # put where it belongs, not at the end: another thread may do the same
+        _small[known:end] = [b"%d" % number for number in range(known, end)]
     return _small[first:end]
 
 

@@ -7,7 +7,7 @@ from collections.abc import AsyncGenerator, Mapping
 from contextlib import AbstractContextManager, nullcontext, suppress
 from inspect import isasyncgen
 from typing import Any, Generic, NoReturn, TypeVar
-from weakref import WeakSet
+from weakref import ref
 
 from ._observer import Observer, StreamStatus, cause_of, report
 from ._responses import Found, is_bound_to_async
@@ -19,7 +19,9 @@ __all__ = ["AsyncWrappedStream", "DualWrappedStream", "WrappedStream"]
 T_co = TypeVar("T_co", covariant=True)
 Self = TypeVar("Self", bound="_Wrapped[Any]")
 
-_OPEN: WeakSet[_Wrapped[Any]] = WeakSet()  # and has an `on_end`
+# Those that are open and have an `on_end`. No WeakSet: to iterate over it, at exit, raises where a
+# daemon thread adds to it.
+_OPEN: set[ref[_Wrapped[Any]]] = set()
 
 
 class _Wrapped(Generic[T_co]):
@@ -41,7 +43,7 @@ class _Wrapped(Generic[T_co]):
         self._feed = observer.feed
         self._closed = False
         if observer.has_on_end:
-            _OPEN.add(self)
+            _OPEN.add(ref(self, _OPEN.discard))
 
     @property
     def completion(self) -> ChatCompletion:
@@ -255,8 +257,9 @@ async def _aclose_each(held: list[object]) -> None:
 @atexit.register
 def _end_what_is_open() -> None:
     # Python collects what modules hold after their functions have lost what they need, or never.
-    for stream in list(_OPEN):
+    for stream in [each() for each in list(_OPEN)]:
         try:
-            stream.__del__()
+            if stream is not None:
+                stream.__del__()
         except Exception:
             report("a stream that was open at exit raised")

@@ -116,10 +116,15 @@ FIRST = """
 import sys, threading
 from concurrent.futures import ThreadPoolExecutor
 
+import attrs
 import msgspec
 
-from accumulator import Accumulator, Function
+from accumulator import Accumulator, ChatCompletion, Function
+from accumulator._alike import _numbers
 from regular import REGULAR, event
+
+if sys.argv[1] == "conformed":
+    from test_conformance import CASES, check
 
 class Day(msgspec.Struct):
     date: str
@@ -131,6 +136,15 @@ class Week(msgspec.Struct):
 class Query(msgspec.Struct):
     weeks: dict[str, Week]
     then: Week | None = None
+
+@attrs.frozen
+class Place:
+    name: str
+
+@attrs.frozen
+class Trip:
+    places: list[Place]
+    back: Place | None = None
 
 def streams():
     for name in ("logprobs", "vendor", "calls in turn", "usage and padding"):
@@ -149,12 +163,37 @@ def parsed():
     function = Function(name="f", arguments='{"weeks":{"a":{"days":[{"date":"x"}]}}}')
     return function.arguments_as(Query)
 
+def parsed_into_attrs():
+    function = Function(name="f", arguments='{"places":[{"name":"a"}],"back":{"name":"b"}}')
+    return function.arguments_as(Trip)
+
+def converted():
+    completion = ChatCompletion.from_dict(COMPLETION)
+    return completion, completion.to_dict()
+
 def streamed():
     return [*streams()]
+
+def conformed():
+    for case in CASES:
+        acc = Accumulator()
+        acc.feed_sse(case.data)
+        check(acc, case)
+
+def numbered():
+    for end in range(100, 10_001, 100):
+        assert _numbers(0, end) == [b"%d" % number for number in range(end)]
 
 acc = Accumulator()
 acc.feed({"choices": [{"delta": {"content": "x", "tool_calls": [{"index": 0, "id": "a"}]}}]})
 CHECKPOINT = acc.checkpoint()
+MESSAGE = {"role": "assistant", "content": "x", "vendor": [1], "tool_calls": [
+    {"id": "a", "type": "function", "function": {"name": "f", "arguments": "{}"}},
+]}
+COMPLETION = {
+    "id": "a", "object": "chat.completion", "created": 1, "usage": {"total_tokens": 1},
+    "choices": [{"index": 0, "finish_reason": "stop", "message": MESSAGE}],
+}
 start = threading.Barrier(8)
 
 def run(number):
@@ -168,7 +207,10 @@ assert all(each == found[0] for each in found)
 """
 
 
-@pytest.mark.parametrize("what", ["streamed", "restored", "parsed"])
+@pytest.mark.parametrize(
+    "what",
+    ["streamed", "conformed", "restored", "parsed", "parsed_into_attrs", "converted", "numbered"],
+)
 def test_what_a_process_does_first_is_done_by_threads_at_once(what: str) -> None:
     for _ in range(3):
         done = subprocess.run(

@@ -125,6 +125,12 @@ def lint(session: nox.Session) -> None:
     session.run("ruff", "check")
     session.run("ruff", "format", "--check")
     session.run("zizmor", "--offline", "--quiet", "--no-progress", ".github")
+    workflow = (ROOT / ".github" / "workflows" / "ci.yml").read_text()
+    asked = re.findall(r"session: \[([\w, ]+)\]", workflow)
+    asked += re.findall(r"(?:session:|nox -s) (\w+)", workflow)
+    unknown = {name for names in asked for name in names.split(", ")} - globals().keys()
+    if unknown:
+        session.error(f"ci.yml asks for sessions that are not here: {sorted(unknown)}")
 
 
 def wheel() -> Path:

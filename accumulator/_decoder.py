@@ -48,8 +48,8 @@ _RULES_OF = {
     _DELTA: "delta",
     _LOGPROBS: "choice.logprobs",
 }
-# A level of a stream as a number: that of the level, and if it is in a choice, eight times the
-# choice's index more.
+# A level of a stream as a number: that of the level, and if it is in a choice, as often the number
+# of levels more as is the choice's index.
 Place = int
 Decode = Callable[[bytes], Chunk]
 
@@ -190,7 +190,7 @@ class ChunkDecoder:
             if not schema.raw_below_choices:
                 continue
             index = choice.index
-            place = 8 * (position if index is None else index)
+            place = len(LEVELS) * (position if index is None else index)
             if delta is not None:
                 if of_delta is not None:
                     raws = of_delta.get(delta)
@@ -263,7 +263,7 @@ class ChunkDecoder:
 
     def _settles(self, place: Place, name: str, raw: Raw) -> bool:
         """Tell whether a value makes no difference when it comes again."""
-        kind = place % 8
+        kind = place % len(LEVELS)
         if kind == _CALL:
             return False  # of which call it was is not known here
         level = _RULES_OF.get(kind)

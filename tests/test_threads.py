@@ -222,3 +222,38 @@ def test_what_a_process_does_first_is_done_by_threads_at_once(what: str) -> None
             check=False,
         )
         assert done.returncode == 0, done.stderr[-2000:]
+
+
+AT_EXIT = """
+import sys, threading
+from accumulator import wrap
+
+ended = []
+kept = []
+
+def open_one():
+    kept.append(wrap(iter(()), on_end=ended.append))
+
+def go_on():
+    while len(kept) < 11_000:
+        open_one()
+
+for _ in range(10_000):
+    open_one()
+sys.setswitchinterval(1e-6)
+threading.Thread(target=go_on, daemon=True).start()
+"""
+
+
+def test_a_daemon_thread_that_opens_streams_disturbs_no_exit() -> None:
+    for _ in range(4):
+        done = subprocess.run(
+            [sys.executable, "-c", AT_EXIT],
+            env=os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)},
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        # What is opened after that is Python's to collect, when little is left of its modules.
+        assert "atexit callback" not in done.stderr
+        assert done.returncode == 0, done.stderr[-2000:]

@@ -17,6 +17,7 @@ nox.needs_version = ">=2025.2.9"
 # uv makes the environments where it is installed beside nox; pip does where it is not.
 nox.options.default_venv_backend = "uv|venv"
 nox.options.error_on_missing_interpreters = False
+nox.options.download_python = "never"
 
 ROOT = Path(__file__).parent
 PYTHONS = nox.project.python_versions(nox.project.load_toml("pyproject.toml"))

@@ -183,12 +183,12 @@ class Intake:
                 has_halves=has_halves,
                 depth=self._limits.depth or STACK_DEPTH,
             )
-        except InvalidChunkError as error:
+        except InvalidChunkError as refusal:
             if bad_utf8:
                 self._report_utf8()
-            report("invalid_chunk", str(error))
-            if isinstance(value, dict) and value.get("error") is not None:
-                self.reducer.fail(value["error"])
+            report("invalid_chunk", str(refusal))
+            if refusal.error is not None:
+                self.reducer.fail(refusal.error)
             return None
         except TooDeepError as error:
             self._too_deep(str(error))

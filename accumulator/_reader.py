@@ -64,11 +64,14 @@ class Reading(Struct):
 
 
 class InvalidChunkError(ValueError):
-    """The value cannot be read as a chunk at all."""
+    """The value cannot be read as a chunk at all; `error` is the server's, if it brings one."""
+
+    error: object = None
 
 
 K = TypeVar("K", bound=Struct)
 _NONE: frozenset[str] = frozenset()
+Moved = Mapping[str, frozenset[str]]  # the fields of each level that are not read to their places
 
 
 class _MisfitError(ValueError):
@@ -80,9 +83,7 @@ class _Reader:
 
     __slots__ = ("copying", "depth", "has_halves", "leftover", "lone", "misfits", "moved", "size")
 
-    def __init__(
-        self, moved: Mapping[str, frozenset[str]], *, copying: bool, has_halves: bool, depth: int
-    ) -> None:
+    def __init__(self, moved: Moved, *, copying: bool, has_halves: bool, depth: int) -> None:
         self.moved = moved
         self.depth = depth  # levels that a copied value may have
         self.copying = copying  # the values are the caller's, who may change them later
@@ -366,12 +367,7 @@ _TABLES: dict[type[Struct], dict[str, _Read]] = {
 
 
 def read_chunk(
-    value: object,
-    moved: Mapping[str, frozenset[str]],
-    *,
-    copying: bool,
-    has_halves: bool,
-    depth: int,
+    value: object, moved: Moved, *, copying: bool, has_halves: bool, depth: int
 ) -> Reading:
     """Read a chunk from builtins or an SDK's object.
 
@@ -386,9 +382,13 @@ def read_chunk(
     source = dict(fields_of(value))
     for padding in ("object", "obfuscation"):
         source.pop(padding, None)
+    error: object = None
     try:
         error = reader.adopt(source.pop("error", None))
         chunk = reader.fields(Chunk, source, "$", moved["chunk"])
+    except InvalidChunkError as refusal:
+        refusal.error = error
+        raise
     except RecursionError:
         raise TooDeepError("nested deeper than the stack holds") from None
     return Reading(chunk, reader.misfits, error, reader.lone, reader.has_halves, reader.size)

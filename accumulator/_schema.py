@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from operator import attrgetter
 from typing import cast
 
@@ -183,6 +184,7 @@ def _extended(
 
 
 # --- the shapes of a process --------------------------------------------------------------
+# Of all threads: any may forget them all between two lines of another.
 
 _schemas: dict[Names, Schema | None] = {}
 _seen: Counter[Names] = Counter()
@@ -191,8 +193,9 @@ NO_SCHEMA = Schema(_NO_NAMES)
 
 def find_schema(names: Names) -> Schema | None:
     """Give the schema of a shape that was seen often; None at first."""
-    if names in _schemas:
-        return _schemas[names]
+    known = _schemas.get(names, NO_SCHEMA)
+    if known is not NO_SCHEMA:
+        return known
     if len(_schemas) >= _MOST_SHAPES or len(_seen) >= 4 * _MOST_SHAPES:
         # Names that a server made up must not take the place of all that come after them.
         _schemas.clear()
@@ -201,11 +204,11 @@ def find_schema(names: Names) -> Schema | None:
     _seen[names] += 1
     if _seen[names] < _WORTHWHILE:
         return None
-    try:
-        _schemas[names] = Schema(names)
-    except (TypeError, ValueError):
-        _schemas[names] = None  # a name that a Struct's field cannot have
-    return _schemas[names]
+    schema: Schema | None = None
+    with suppress(TypeError, ValueError):  # a name that a Struct's field cannot have
+        schema = Schema(names)
+    _schemas[names] = schema
+    return schema
 
 
 def may_come(names: Names) -> bool:

@@ -257,9 +257,8 @@ async def _aclose_each(held: list[object]) -> None:
 @atexit.register
 def _end_what_is_open() -> None:
     # Python collects what modules hold after their functions have lost what they need, or never.
-    for stream in [each() for each in list(_OPEN)]:
+    for stream in [stream for each in list(_OPEN) if (stream := each()) is not None]:
         try:
-            if stream is not None:
-                stream.__del__()
+            stream.__del__()
         except Exception:
             report("a stream that was open at exit raised")

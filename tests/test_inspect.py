@@ -76,10 +76,11 @@ def test_what_a_stream_has_is_shown_whatever_its_form(
 NO_ROWS = ['{"chunk": "{no JSON"}', "{no JSON", '{"chunk": "text"}', '{"chunk": [1]}', "text"]
 
 
+@pytest.mark.parametrize("end", [[], ["data: [DONE]"]])
 def test_lines_that_are_no_rows_are_a_problem_of_the_stream(
-    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+    end: list[str], tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    lines = [json.dumps({"chunk": a_chunk({"content": "x"})}), *NO_ROWS]
+    lines = [json.dumps({"chunk": a_chunk({"content": "x"})}), *NO_ROWS, *end]
     shown = shown_of("\n".join(lines).encode(), tmp_path / "log", capfd)
     assert shown.count("malformed_json") + shown.count("invalid_chunk") == len(NO_ROWS)
 

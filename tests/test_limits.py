@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import inspect
 import json
+import sys
 from collections.abc import Callable
 from types import MappingProxyType
 
@@ -209,6 +211,24 @@ def test_depth_is_counted_in_values_of_any_class(
         with pytest.raises(LimitExceededError, match="depth=64"):
             acc.feed({"x": value})
     assert acc.snapshot().extra == {}
+
+
+def test_a_stack_that_is_nearly_used_up_makes_a_chunk_invalid_and_raises_nothing() -> None:
+    acc = Accumulator(limits=Limits(depth=None))
+    value: object = 1
+    for _ in range(190):
+        value = (value,)
+
+    def feed_below(frames: int) -> None:
+        if frames:
+            feed_below(frames - 1)
+        else:
+            acc.feed({"x": value})
+
+    feed_below(sys.getrecursionlimit() - len(inspect.stack(0)) - 100)
+    assert acc.problem_counts == {"invalid_chunk": 1}
+    acc.feed({"x": value})
+    assert len(acc.snapshot().extra) == 1
 
 
 def test_a_last_event_that_passes_a_limit_raises_from_close_which_closes() -> None:

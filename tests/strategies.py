@@ -88,7 +88,8 @@ PARTS = st.lists(
             TEXTS,
             st.booleans(),
         ),
-        st.just({"type": "image_url", "image_url": {"url": "data:"}}),
+        # Made anew for each: a test spoils what it was given.
+        st.builds(lambda: {"type": "image_url", "image_url": {"url": "data:"}}),
     ),
     max_size=3,
 )
@@ -132,7 +133,7 @@ USAGES = objects(
 )
 CHOICES = st.builds(
     lambda index, fields: {**index, **fields},
-    st.one_of(st.builds(lambda i: {"index": i}, INDICES), st.just({})),
+    st.one_of(st.builds(lambda i: {"index": i}, INDICES), st.builds(dict)),
     objects(
         {
             "delta": _or_null(DELTAS),

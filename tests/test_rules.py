@@ -6,8 +6,8 @@ import json
 
 import pytest
 
-from accumulator import DEFAULT_RULES, Accumulator, Rules
-from accumulator.rules import POLICIES, Policy
+from accumulator import DEFAULT_RULES, Accumulator, Rules, _freeze
+from accumulator.rules import POLICIES, TYPED, Policy
 
 
 def merged(rows: dict[str, Policy], *chunks: object) -> dict[str, object]:
@@ -209,3 +209,8 @@ def test_replace_leaves_the_default_rules_as_they_are() -> None:
     before = dict(DEFAULT_RULES.rows)
     DEFAULT_RULES.replace({"delta.channel": "concat"})
     assert dict(DEFAULT_RULES.rows) == before
+
+
+def test_a_typed_field_that_has_another_policy_has_a_place_to_be_read_back_to() -> None:
+    places = {"chunk": _freeze._OF_COMPLETION, "delta": _freeze._OF_MESSAGE}
+    assert {level: set(fields) for level, fields in places.items()} == TYPED

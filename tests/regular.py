@@ -293,6 +293,24 @@ IRREGULAR: dict[str, list[str]] = {
         )
         for i in range(60)
     ],
+    "arguments in a choice that has no calls": [
+        text_chunk("t", index=2),
+        *(call_start(0).replace('"index":0,"delta"', f'"index":{i},"delta"') for i in range(2)),
+        *(call_chunk(f"{i}", 0, choice=2 if i == 40 else i % 2) for i in range(60)),
+    ],
+    "arguments of a call that is a custom tool's": [
+        *(call_start(call) for call in range(2)),
+        call_start(2).replace('"function":{', '"custom":{').replace('"arguments"', '"input"'),
+        *(call_chunk(f"{i}", 2 if i == 40 else i % 2) for i in range(60)),
+    ],
+    "arguments that were asked whether they are whole": [
+        call_start(0),
+        call_chunk('{"a":"' + "y" * 500, 0),
+        call_start(0).replace("call_0", "call_7"),
+        *(call_chunk(text, 0) for text in [*"x" * 40, '"}', *" " * 20]),
+        call_start(0).replace("call_0", "call_8"),
+        *(call_chunk("{", 0) for _ in range(9)),
+    ],
     "an error that is null": [
         with_vendor(text_chunk("e"), "null").replace("x_vendor", "error") for _ in range(60)
     ],

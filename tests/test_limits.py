@@ -53,6 +53,23 @@ FEEDS: dict[str, Callable[[Accumulator, object], None]] = {
             {"choices": [*call(0)["choices"], *call(1)["choices"]]},  # type: ignore[misc]  # lists
             "tool_calls",
         ),
+        (
+            Limits(tool_calls=1),
+            chunk(content="a"),
+            {
+                "choices": [
+                    {"index": 0},
+                    {"index": 1, "delta": {"tool_calls": [{"index": 0}, {"index": 1}]}},
+                ]
+            },
+            "tool_calls",
+        ),
+        (
+            Limits(tool_calls=1),
+            call(0),
+            {"choices": [{"delta": {"tool_calls": [{"index": 1, "id": "call_1"}]}}]},
+            "tool_calls",
+        ),
         (Limits(depth=20), {"x": deep(19)}, {"x": deep(20)}, "depth"),
         (Limits(total_bytes=120), chunk(content="a" * 20), chunk(content="a" * 120), "total_bytes"),
     ],

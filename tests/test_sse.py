@@ -83,7 +83,7 @@ def take(parser: EventParser, data: bytes) -> list[Event]:
     if single is not None:
         lines, end = single
         assert b"".join(line + end for line in lines) == taken
-        assert all(b"\n" not in line[:-1] for line in lines)
+        assert all(len(line.splitlines()) == 1 for line in lines)
     return events
 
 

@@ -404,12 +404,15 @@ def test_an_event_comes_with_the_read_that_completes_it(line_end: bytes, cut: in
         assert acc.snapshot().choices[0].message.content == "word" * 2 * count
 
 
+@pytest.mark.parametrize("step", [1, -1], ids=["in turn", "out of turn"])
 @pytest.mark.parametrize("count", range(8))
-def test_a_fragment_without_index_goes_to_the_call_whose_turn_was_last(count: int) -> None:
+def test_a_fragment_without_index_goes_to_the_call_whose_turn_was_last(
+    count: int, step: int
+) -> None:
     calls = REGULAR["calls in turn"]
     calls = [*calls, *calls[3:]]
     reads = [body_of(calls[i : i + 10]) for i in range(0, 110, 10)]
-    reads.append(body_of(calls[110 : 110 + count]))
+    reads.append(body_of(calls[110 : 110 + count][::step]))
     reads.append(event(calls[10].replace('"index":1,"function"', '"function"')))
     assert reads[-1] != event(calls[10])
     assert outcome(reads) == outcome(reads, shortcut=False)

@@ -304,8 +304,7 @@ class Accumulator:
         They hold what arrived (texts as UTF-8, the rest as msgpack) and about 200 bytes more, so a
         checkpoint after each read of a long stream costs in all the square of its length.
         """
-        # Few streams are kept, and what does it is a fifteenth of what importing the package costs.
-        from ._checkpoint import pack  # noqa: PLC0415
+        from ._checkpoint import pack  # noqa: PLC0415  # takes time to import, and few streams are kept
 
         return pack(self._intake)
 
@@ -323,9 +322,10 @@ class Accumulator:
 
         The keywords are those of `Accumulator`, given again, without `on_event` and `clock`: what
         was told and timed before is not known. `rules` must have the same rows as before, the
-        others may differ. Nothing in a checkpoint is run. Raises CheckpointError for
-        bytes that are none, are damaged, or come from other rules or another version of this
-        package; TypeError for what is no bytes.
+        others may differ. Nothing in a checkpoint is run.
+
+        Raises CheckpointError for bytes that are none, are damaged, or come from other rules or
+        another version of this package; TypeError for what is no bytes.
         """
         from ._checkpoint import unpack  # noqa: PLC0415  # as in `checkpoint`
 

@@ -13,6 +13,7 @@ import msgspec
 from msgspec import Struct
 
 from ._extras import rich
+from ._intake import DONE
 from ._terminal import printable, say
 from .completion import ChatCompletion, Choice
 from .errors import AccumulatorError, DecodeError, LimitExceededError
@@ -121,7 +122,7 @@ def _told(text: bytes) -> Iterator[bytes]:
     line it would be an unknown field of SSE, which nobody is told of.
     """
     start = text.strip()
-    if not start or start.startswith((b"{", b"[DONE]")) or start.partition(b":")[0] in _FIELDS:
+    if not start or start.startswith((b"{", DONE)) or start.partition(b":")[0] in _FIELDS:
         yield text
     else:
         yield b"data: " + start

@@ -48,8 +48,8 @@ _RULES_OF = {
     _DELTA: "delta",
     _LOGPROBS: "choice.logprobs",
 }
-# A level of a stream as a number: that of the level, and if it is in a choice, as often the number
-# of levels more as is the choice's index.
+# A level of a stream as a number: its place in LEVELS, and for one in a choice, the choice's index
+# times their count more.
 Place = int
 Decode = Callable[[bytes], Chunk]
 

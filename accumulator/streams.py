@@ -251,7 +251,7 @@ def iter_events(
 
     The last event is always `done`, which has the completion and how the stream ended; a stream
     that was cut off raises nothing. The events of what one item brought come together, before the
-    next item is read. The arguments are those of `wrap`.
+    next item is read. The keywords are those of `wrap` but for `on_event` and `on_end`.
 
     Raises the stream's own exceptions unchanged, LimitExceededError, and in strict mode what
     `Accumulator.feed` raises, all of them after the events of what had arrived; TypeError for what

@@ -7,8 +7,8 @@ from collections.abc import Iterable
 from msgspec import Struct, field
 
 from . import _wire as wire
-from ._fields import JsonObject
 from ._text import Text
+from ._wire import JsonObject
 from .partial import JsonScan
 
 __all__ = [

@@ -16,7 +16,7 @@ import attrs
 from cattrs import Converter, transform_error
 from cattrs.gen import make_dict_structure_fn
 
-__all__ = ["NULLABLE", "copy_json", "from_dict", "to_dict"]
+__all__ = ["NULLABLE", "JsonObject", "copy_json", "from_dict", "to_dict"]
 
 T = TypeVar("T")
 JsonObject = dict[str, object]

@@ -10,12 +10,12 @@ from collections.abc import Callable, Mapping
 from typing import cast
 
 from ._text import COMPACT_AT, Text, heal, healed
+from ._wire import JsonObject
 from .errors import ProblemKind
 from .rules import Level, Policy
 
-__all__ = ["FieldMerger", "IndexedList", "JsonObject", "Report"]
+__all__ = ["FieldMerger", "IndexedList", "Report"]
 
-JsonObject = dict[str, object]
 Report = Callable[[ProblemKind, str, str | None, object], None]
 
 

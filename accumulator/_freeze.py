@@ -15,6 +15,7 @@ from ._fields import IndexedList
 from ._reader import read_usage
 from ._state import AudioState, ChoiceState, LogprobsState, State, TokensState
 from ._text import Text
+from ._wire import JsonObject
 from .completion import (
     Audio,
     ChatCompletion,
@@ -44,7 +45,6 @@ __all__ = [
 ]
 
 F = TypeVar("F", ChatCompletion, Message)
-JsonObject = dict[str, object]
 
 
 def freeze(state: State) -> ChatCompletion:

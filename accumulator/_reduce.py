@@ -17,9 +17,10 @@ from typing import cast
 
 from . import _wire as wire
 from ._calls import CallsState, CallState, FunctionState, brief, count_new, find_call
-from ._fields import FieldMerger, JsonObject, Report
+from ._fields import FieldMerger, Report
 from ._state import AudioState, ChoiceState, LogprobsState, State, TokensState
 from ._text import COMPACT_AT, Text, healed
+from ._wire import JsonObject
 from .errors import LimitExceededError
 from .limits import Limits
 from .rules import Rules

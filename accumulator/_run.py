@@ -79,6 +79,8 @@ class LogRun:
         self._progress = progress
         self._resume = resume
         _import_for(output)
+        if os.path.abspath(output) in map(os.path.abspath, spared):
+            raise UsageError(f"{output} is to be two files")
         inputs = find_inputs(paths, [output, self._folder, *spared])
         units = list(units_of(inputs))
         # Text is three to ten times what is compressed; a bucket that outgrows memory is spilled.

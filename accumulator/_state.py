@@ -12,8 +12,8 @@ from msgspec import Struct, field
 
 from . import _wire as wire
 from ._calls import CallsState, FunctionState
-from ._fields import JsonObject
 from ._text import Text
+from ._wire import JsonObject
 
 __all__ = [
     "AudioState",

@@ -15,7 +15,7 @@ from typing import Literal, cast
 import attrs
 import msgspec
 
-from ._convert import copy_json, to_dict
+from ._convert import JsonObject, copy_json, to_dict
 from ._values import decode_base64
 from .completion import (
     Audio,
@@ -34,7 +34,6 @@ from .rules import DEFAULT_RULES
 
 __all__ = ["split", "sse"]
 
-JsonObject = dict[str, object]
 Cut = Callable[[str], list[str]]
 
 # A word with the blanks before it; in texts without blanks (Japanese, compact JSON) so many

@@ -15,13 +15,12 @@ from typing import Literal, Protocol, TypeAlias
 
 import msgspec
 
-from ._convert import copy_json
+from ._convert import JsonObject, copy_json
 from ._typed import ParseError
 from .completion import ChatCompletion, Choice, Function, Message, ToolCall, Usage
 
 __all__ = ["Attributes", "HasTimeToFirstChunk", "attributes", "output_messages"]
 
-JsonObject = dict[str, object]
 Attributes: TypeAlias = dict[str, str | int | float | list[str]]
 
 _DETAILS = (

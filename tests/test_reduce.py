@@ -331,6 +331,10 @@ REFUSED: dict[str, tuple[list[str], str]] = {
         ["log.jsonl", "-o", "o", "--bad-rows", "log.jsonl"],
         "log.jsonl is written by this run",
     ),
+    "bad rows go to the output": (
+        ["log.jsonl", "-o", "o", "--bad-rows", "./o"],
+        "o is to be two files",
+    ),
     "one key for two things": (["log.jsonl", "-o", "o", "--seq", "id"], "have a key each"),
 }
 

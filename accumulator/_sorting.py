@@ -87,6 +87,11 @@ def _runs_of(rows: Bucket, memory: int, folder: str) -> Iterator[Run]:
             yield from _cut(rows, *map(_integers, columns))
     except duckdb().OutOfMemoryException:
         raise OSError(ENOMEM, "so many rows need a larger --memory") from None
+    except Exception as error:
+        # DuckDB makes an error of its own of Ctrl-C: "Query interrupted", "failed: KeyboardInter..".
+        if "interrupt" in str(error).lower():
+            raise KeyboardInterrupt from error
+        raise
     finally:
         connection.close()
 

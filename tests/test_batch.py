@@ -141,6 +141,8 @@ IN_BULK: dict[str, list[bytes]] = {
     "two": chunks_of(CONTENT, 2),
     "content, then reasoning": chunks_of(CONTENT)
     + chunks_of(CONTENT.replace("content", "reasoning")),
+    "content, then with another end": chunks_of(CONTENT)
+    + chunks_of(CONTENT[:-1] + ',"service_tier":"default"}'),
     "two choices": chunks_of(CONTENT) + chunks_of(CONTENT.replace('"index":0', '"index":1')),
     "choices in turn": [
         each

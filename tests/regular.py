@@ -254,6 +254,21 @@ IRREGULAR: dict[str, list[str]] = {
         token_chunk(f"t{i}", -i / 8).replace('"logprobs"', '"x_object":{"a":1},"logprobs"')
         for i in range(60)
     ],
+    "a vendor's list in the choice, always the same": [
+        text_chunk(f"t{i}").replace('"logprobs"', '"x_list":[1],"logprobs"') for i in range(60)
+    ],
+    "a vendor's list in logprobs, always the same": [
+        token_chunk(f"t{i}", -0.5).replace('"refusal":null', '"refusal":null,"x_list":[1]')
+        for i in range(60)
+    ],
+    "logprobs of a refusal beside those of the text": [
+        token_chunk(f"t{i}", -0.5).replace('"refusal":null', '"refusal":[{"token":"r"}]')
+        for i in range(60)
+    ],
+    "logprobs of choices in turn": [
+        token_chunk(f"t{i}", -0.5).replace('"index":0', f'"index":{i % (2 if i < 30 else 3)}')
+        for i in range(60)
+    ],
     "logprobs of nothing": [
         text_chunk(f"t{i}").replace('"logprobs":null', '"logprobs":{"content":null}')
         for i in range(60)

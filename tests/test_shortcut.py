@@ -129,10 +129,11 @@ def test_reads_of_regular_streams_are_taken_without_framing(
 class SdkObject:
     """As pydantic has it: the fields in `__dict__`, what a class has no field for apart."""
 
-    __pydantic_extra__ = None
+    __slots__ = ("__dict__", "__pydantic_extra__")
 
     def __init__(self, fields: dict[str, object]) -> None:
         self.__dict__.update(fields)
+        self.__pydantic_extra__: dict[str, object] | None = None
 
 
 @pytest.mark.parametrize("kind", [dict, SdkObject])
@@ -372,6 +373,37 @@ def test_odd_choices_among_regular_objects_come_out_the_same(name: str) -> None:
     for choice in ODD_CHOICES:
         mixed += [first | {"choices": [choice]}, *chunks[40:]]
     assert fed_objects(mixed, shortcut=True) == fed_objects(mixed, shortcut=False)
+
+
+@pytest.mark.parametrize("place", ["chunk", "choice", "delta"])
+def test_what_pydantic_keeps_apart_is_not_overlooked(place: str) -> None:
+    chunks = [json.loads(chunk, object_hook=SdkObject) for chunk in REGULAR["text"]]
+    odd = chunks[40]
+    for name in {"chunk": [], "choice": ["choices"], "delta": ["choices", "delta"]}[place]:
+        odd = odd.choices[0] if name == "choices" else odd.delta
+    odd.__pydantic_extra__ = {"x_vendor": 5}
+    assert fed_objects(chunks, shortcut=True) == fed_objects(chunks, shortcut=False)
+    assert "x_vendor" in str(fed_objects(chunks, shortcut=True))
+
+
+def fed_before_the_limit(chunks: Iterable[object], limits: Limits, *, shortcut: bool) -> int:
+    acc = Accumulator(shortcut=shortcut, limits=limits)
+    fed = 0
+    try:
+        for chunk in chunks:
+            acc.feed(chunk)
+            fed += 1
+    except LimitExceededError:
+        return fed
+    raise AssertionError("no limit was passed")
+
+
+@pytest.mark.parametrize("total", range(2000, 2040))
+def test_objects_count_for_the_limit_as_without_shortcut(total: int) -> None:
+    chunks = [json.loads(text_chunk("four" * (1 + i % 9))) for i in range(60)]
+    limits = Limits(total_bytes=total)
+    fed = fed_before_the_limit(chunks, limits, shortcut=True)
+    assert fed == fed_before_the_limit(chunks, limits, shortcut=False)
 
 
 def test_recordings_come_out_the_same(corpus_stream: Path) -> None:

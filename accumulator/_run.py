@@ -79,7 +79,7 @@ class LogRun:
         self._progress = progress
         self._resume = resume
         _import_for(output)
-        if os.path.abspath(output) in map(os.path.abspath, spared):
+        if os.path.realpath(output) in map(os.path.realpath, spared):
             raise UsageError(f"{output} is to be two files")
         inputs = find_inputs(paths, [output, self._folder, *spared])
         units = list(units_of(inputs))

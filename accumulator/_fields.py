@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import cast
 
-from ._text import COMPACT_AT, Text, heal, healed
+from ._text import COMPACT_AT, Text, heal, healed, split_half
 from ._wire import JsonObject
 from .errors import ProblemKind
 from .rules import Level, Policy
@@ -186,12 +186,9 @@ class FieldMerger:
         """Join a surrogate pair that was cut between two fragments; hold back a first half at
         the end.
         """
-        fragment = text.half + fragment
-        text.half = ""
+        fragment, text.half = split_half(text.half + fragment)
         self._halved.pop(id(text), None)
-        if "\ud800" <= fragment[-1:] <= "\udbff":
-            text.half = fragment[-1]
-            fragment = fragment[:-1]
+        if text.half:
             self._halved[id(text)] = text
         fragment, lone = heal(fragment)
         self._report_lone(lone)

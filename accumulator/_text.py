@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-__all__ = ["COMPACT_AT", "Text", "heal", "healed", "holds_half"]
+__all__ = ["COMPACT_AT", "Text", "heal", "healed", "holds_half", "split_half"]
 
 # Few enough that the fragments' own overhead stays under a kilobyte, enough that joining them is
 # cheap.
@@ -80,9 +80,14 @@ class Text:
         return bool(self._seen or self._unseen or self.half or any(self.fragments))
 
     def equals(self, text: str) -> bool:
-        """Compare with a string, at a cost that grows with that string and not with this one."""
+        """Compare with what a string would be here, at a cost that grows with that string and not
+        with this one.
+        """
         known = len(self._seen) + len(self._unseen or b"") + sum(map(len, self.fragments))
-        return known <= 4 * len(text) and str(self) + self.half == text
+        if known > 4 * len(text):
+            return False
+        whole, half = split_half(text)
+        return self.half == half and str(self) == heal(whole)[0]
 
 
 # --- halves of surrogate pairs ------------------------------------------------------------
@@ -94,6 +99,11 @@ _HALF = re.compile("[\ud800-\udfff]")
 def holds_half(text: str) -> bool:
     """Tell whether a text holds half a surrogate pair, or a whole one as two halves."""
     return not text.isascii() and _HALF.search(text) is not None
+
+
+def split_half(text: str) -> tuple[str, str]:
+    """Part a text from the first half of a pair at its end, which more text may complete."""
+    return (text[:-1], text[-1]) if "\ud800" <= text[-1:] <= "\udbff" else (text, "")
 
 
 def heal(text: str) -> tuple[str, int]:

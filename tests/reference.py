@@ -189,7 +189,7 @@ class Call:
 
     @property
     def name(self) -> str:
-        return self.text("name", "name")
+        return as_fragment(self.text("name", "name"))
 
     @property
     def arguments(self) -> str:
@@ -455,7 +455,8 @@ class Reducer:
         calls = choice.calls
         index, id_ = integer(entry.get("index")), healed(text_of(entry.get("id")))
         tools = [tool for key in ("function", "custom") if isinstance(tool := entry.get(key), dict)]
-        name = next((name for tool in tools if (name := text_of(tool.get("name")))), "")
+        names = (as_fragment(text_of(tool.get("name"))) for tool in tools)
+        name = next(filter(None, names), "")
 
         def new_call() -> Call:
             calls.append(Call(index, order=len(calls) if index is None else index))
@@ -577,7 +578,7 @@ class Reducer:
         level.known[key] = text_of(level.known.get(key)) + value
 
     def concat_name(self, level: Level, key: str, value: str) -> None:
-        if value != level.known.get(key):
+        if as_fragment(value) != as_fragment(text_of(level.known.get(key))) or not value:
             self.concat(level, key, value)
 
     def concat_json(self, level: Level, key: str, value: object) -> None:
@@ -681,6 +682,12 @@ def paired(text: str) -> str:
 
 def healed(text: str) -> str:
     return LONE.sub("\ufffd", paired(text))
+
+
+def as_fragment(text: str) -> str:
+    """Heal a text that more may follow: a first half at its end is none yet."""
+    half = text[-1:] if "\ud800" <= text[-1:] <= "\udbff" else ""
+    return healed(text.removesuffix(half)) + half
 
 
 # ---- What a value is ----

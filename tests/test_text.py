@@ -75,6 +75,12 @@ def test_a_half_that_waits_is_compared_with_the_text_before_it() -> None:
     assert text.equals("a\ud83d")
 
 
+def test_a_half_that_was_replaced_is_the_half_that_comes_again() -> None:
+    text = Text("\ufffda")
+    assert text.equals("\ude00a")
+    assert not text.equals("\ude00a\ud83d")
+
+
 HEALED: list[tuple[object, object, int]] = [
     ("plain é", "plain é", 0),
     ("\ud83d\ude00", "😀", 0),

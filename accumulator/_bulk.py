@@ -17,7 +17,7 @@ from ._accumulator import Accumulator
 from ._alike import AlikeRows, tell_alike
 from ._sse import EventParser
 from ._state import Status
-from ._template import BETWEEN
+from ._strings import BETWEEN
 from .completion import ChatCompletion
 from .errors import LOSSY_KINDS, CheckpointError, LimitExceededError, Problem
 from .limits import Limits

@@ -23,7 +23,16 @@ from ._objects import ObjectTemplate, learn_object_template
 from ._reduce import Reducer
 from ._sse import SHORT, EventParser
 from ._state import TokensState
-from ._template import BETWEEN, Rows, Template, Turns, decode_joined, decode_strings, turns_of
+from ._strings import (
+    BETWEEN,
+    Padded,
+    Turns,
+    decode_joined,
+    decode_strings,
+    padded_of,
+    turns_of,
+)
+from ._template import Rows, Template
 from ._text import COMPACT_AT, Text
 from ._wire import Chunk, CompletionTokensDetails, UnreadTokens, Usage
 
@@ -44,6 +53,7 @@ class Shortcut:
         "_decoder",
         "_misses",
         "_most_pending",
+        "_padded",
         "_reducer",
         "_single",
         "_template",
@@ -64,6 +74,7 @@ class Shortcut:
         self._most_pending = most_pending  # bytes; of a longer read each event is to be looked at
         self._template: Template | None = None
         self._text = Text()  # where the fragments go, if it is one text
+        self._padded: Padded | None = None  # how to cut it, if it brings a text and padding
         self._tokens: TokensState | None = None
         self._texts: dict[object, Text] = {}  # where they go if not, as they are met
         self._turns: Turns | None = None  # of these, if they take turns
@@ -126,20 +137,32 @@ class Shortcut:
                 return 1
         if len(data) > self._most_pending:
             return 0
-        lines = BytesIO(data).readlines()
-        count = len(lines) >> 1
-        if not count:
-            return 0
-        size = 0 if self._turns is None else self._take_turns(self._turns, lines, data)
-        if not size:
-            gap = template.gap
-            cuts = [line[gap] for line in lines[: 2 * count : 2]]
-            if template.has_bare_gaps and _CR in data and _CR in b"".join(cuts):
+        read = None if self._padded is None else self._padded.read(data)
+        if read is not None:
+            fragments, count, size = read
+            if not count:
                 return 0
-            body = b"".join((template.head, template.between.join(cuts), template.end))
-            if not data.startswith(body) or not self._apply(template, cuts):
+            self._text.extend_utf8(fragments)
+        else:
+            lines = BytesIO(data).readlines()
+            count = len(lines) >> 1
+            if not count:
                 return 0
-            size = len(body)
+            size = 0 if self._turns is None else self._take_turns(self._turns, lines, data)
+            if not size:
+                gap = template.gap
+                cuts = [line[gap] for line in lines[: 2 * count : 2]]
+                if template.has_bare_gaps and _CR in data and _CR in b"".join(cuts):
+                    return 0
+                body = b"".join((template.head, template.between.join(cuts), template.end))
+                if not data.startswith(body):
+                    return 0
+                joined = decode_joined(BETWEEN.join(cuts), count) if self._single else None
+                if joined is not None:
+                    self._text.extend_utf8(joined)
+                elif not self._apply(template, cuts):
+                    return 0
+                size = len(body)
         self._backoff, self._misses = 1, 0
         parser.taken += size
         parser.skip_lf = False
@@ -213,6 +236,7 @@ class Shortcut:
             if template.call is not None:
                 self._calls_seen |= {template.call}
             self._template = template
+            self._padded = padded_of(template)
         self._tokens = self._turns = None
         self._texts.clear()
         if not template.keys:
@@ -235,10 +259,6 @@ class Shortcut:
     def _apply(self, template: Template, cuts: list[bytes]) -> bool:
         """Apply what was cut out of events that fit, all or nothing."""
         if self._single:
-            text = decode_joined(BETWEEN.join(cuts), len(cuts))
-            if text is not None:
-                self._text.extend_utf8(text)
-                return True
             strings = decode_strings(cuts)
             if strings is not None:
                 self._text.extend(strings)
@@ -319,7 +339,9 @@ class Shortcut:
             return 0
         at, fewer = turns.next, min(count, period)
         for place, text in enumerate(self._turn_texts[at : at + fewer]):
-            text.extend(fragments[place::period])
+            text.fragments += fragments[place::period]  # as `extend` does, without the call
+            if len(text.fragments) >= COMPACT_AT:
+                text.compact()
         turns.next = (at + count) % period
         template = cast("Template", self._template)
         if template.call is not None:

@@ -25,16 +25,11 @@ from msgspec import Struct
 from ._wire import ContentWithTokens, TokenLogprob, check_depth
 
 __all__ = [
-    "BETWEEN",
     "COUNTS",
     "Gap",
     "Rows",
     "Template",
-    "Turns",
-    "decode_joined",
-    "decode_strings",
     "kind_of_tokens",
-    "turns_of",
 ]
 
 # Counts of usage that grow with every chunk of servers that send it in each.
@@ -45,13 +40,11 @@ _LITERALS = (int, str, type(None))
 _STRING = (b'"', b'"')
 _BARE = (b"", b"")
 _AROUND = {"text": _STRING, "padding": _STRING, "tokens": (b'{"delta":{"content":"', b"}}")}
-BETWEEN = b"\x7f"  # strings that are read as one: a control character that JSON allows in them
 Rows = Sequence[tuple[Any, ...]]
 Decode = Callable[[bytes], list[tuple[Any, ...]]]
 
 _decode_value = msgspec.json.Decoder().decode
 _decode_object = msgspec.json.Decoder(dict[str, object]).decode
-_decode_string = msgspec.json.Decoder(str).decode
 _decode_texts = msgspec.json.Decoder(list[str]).decode
 _decode_integers = msgspec.json.Decoder(list[int]).decode
 
@@ -74,7 +67,6 @@ class Template:
     __slots__ = (
         "_close",
         "_decode",
-        "_joints",
         "_opening",
         "_row_end",
         "between",
@@ -86,6 +78,7 @@ class Template:
         "gap",
         "has_bare_gaps",
         "head",
+        "joints",
         "keys",
         "line_end",
         "name",
@@ -135,10 +128,10 @@ class Template:
         # A CR ends a line, and is a blank between numbers.
         self.has_bare_gaps = any(pair is not _STRING for pair in around)
         # Between two gaps of an event: the bytes there, and what stands for them in a row.
-        self._joints: list[tuple[bytes, bytes]] = []
+        self.joints: list[tuple[bytes, bytes]] = []
         for place, mark in enumerate(_marks(roles)):
             joint = line[gaps[place].end : gaps[place + 1].start]
-            self._joints.append((joint, around[place][1] + b",\n" + mark + around[place + 1][0]))
+            self.joints.append((joint, around[place][1] + b",\n" + mark + around[place + 1][0]))
         opening, close = around[0][0], around[-1][1]
         self._opening, self._close = b"[[" + opening, close + b"]]"
         self._row_end = close + b"],\n[" + opening
@@ -158,7 +151,7 @@ class Template:
             return None
         head = self.head
         for index, (joint, _) in zip(
-            key if isinstance(key, tuple) else (key,), self._joints, strict=True
+            key if isinstance(key, tuple) else (key,), self.joints, strict=True
         ):
             head += b"%d%b" % (index, joint)
         return head
@@ -169,7 +162,7 @@ class Template:
             line.startswith(self.head)
             and line.endswith(self.tail)
             and len(line) >= self.size
-            and all(joint in line for joint, _ in self._joints)
+            and all(joint in line for joint, _ in self.joints)
         )
 
     def read(self, cuts: list[bytes]) -> tuple[Rows, bytes] | None:
@@ -183,7 +176,7 @@ class Template:
         # an event left open. A row is as long as its type, and there are as many as events: so
         # none brings a separator of its own.
         text = self._row_end.join(cuts)
-        for joint, instead in self._joints:
+        for joint, instead in self.joints:
             parts = text.split(joint)
             if len(parts) != len(cuts) + 1:
                 return None
@@ -200,7 +193,7 @@ class Template:
         # separator: then each event's gaps are looked for in turn.
         columns: list[Sequence[object]] = []
         rest = cuts
-        for joint, _ in self._joints:
+        for joint, _ in self.joints:
             parts = [part for cut in rest for part in cut.partition(joint)]
             if parts[1::3] != [joint] * len(cuts):
                 return None
@@ -226,68 +219,10 @@ class Template:
     @property
     def is_usable(self) -> bool:
         """Whether events that fit can be read without taking one gap for another."""
-        joints = [joint for joint, _ in self._joints]
+        joints = [joint for joint, _ in self.joints]
         return len(set(joints)) == len(joints) and not (
             self.read_tokens is not None and self.vendor is not None
         )
-
-
-class Turns:
-    """Events of a template whose choices or calls take turns: where each stands is known before."""
-
-    __slots__ = ("_betweens", "_end", "_heads", "gap", "next", "order", "period")
-
-    def __init__(
-        self, template: Template, order: list[object], heads: Sequence[bytes], next_: int
-    ) -> None:
-        self.order = order
-        self._heads = heads
-        self._end = template.end
-        self._betweens = [template.end + head for head in heads]
-        self.gap = slice(len(heads[0]), template.gap.stop)
-        self.period = len(heads)
-        self.next = next_  # whose turn it is
-
-    def body(self, cuts: Sequence[bytes]) -> bytes:
-        """Put events together again around what was cut out of them."""
-        count, at = len(cuts), self.next
-        parts = [self._end] * (2 * count + 1)
-        parts[:-1:2] = (self._betweens * (count // self.period + 2))[at : at + count]
-        parts[1::2] = cuts
-        parts[0] = self._heads[at]
-        return b"".join(parts)
-
-
-def turns_of(template: Template, order: list[object], next_: int) -> Turns | None:
-    """Tell the turns of keys that come in an order, if all of their events are cut alike."""
-    heads = [template.head_of(key) for key in order]
-    known = [head for head in heads if head is not None]
-    if len(known) < len(heads) or len(set(map(len, known))) > 1:
-        return None
-    return Turns(template, order, known, next_)
-
-
-def decode_strings(cuts: Sequence[bytes]) -> list[str] | None:
-    """Decode what was cut out of so many strings; None unless all can be read."""
-    try:
-        texts = _decode_texts(b'["%b"]' % b'",\n"'.join(cuts))
-    except ValueError:
-        return None
-    return texts if len(texts) == len(cuts) else None
-
-
-def decode_joined(joined: bytes, count: int) -> bytes | None:
-    """Read what was cut out of so many strings, with BETWEEN between, as one: in a third of the
-    time that `decode_strings` takes. None if one is not valid by itself, or holds a BETWEEN.
-
-    What is between two shows that none ends within an escape or a character. None has a quote, or
-    it would end the string.
-    """
-    try:
-        text = _decode_string(b'"%b"' % joined)
-    except ValueError:
-        return None
-    return text.encode().translate(None, BETWEEN) if text.count("\x7f") == count - 1 else None
 
 
 def _read_value(text: bytes) -> object:

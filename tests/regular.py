@@ -99,6 +99,18 @@ REGULAR: dict[str, list[str]] = {
     "text": [text_chunk(f"word{i} ") for i in range(60)],
     "text with escapes": [text_chunk('"é😀\\\n'[i % 5] * 3) for i in range(60)],
     "padding": [text_chunk("a", padding="x" * (i % 7)) for i in range(60)],
+    "padding, and a bracket now and then": [
+        text_chunk("[1]" if i % 20 == 19 else f"é{i}", padding="x]"[: i % 2]) for i in range(60)
+    ],
+    "padding before the text": [
+        text_chunk(f"w{i}").replace('{"id"', f'{{"obfuscation":"{"x" * (i % 7)}","id"')
+        for i in range(60)
+    ],
+    "padding before the text, and a byte that is there once": [
+        '{"obfuscation":"%s","usage":null,"model":"m","choices":[{"index":0,"delta":{"content":"%s"}}]}'
+        % ("x" * (i % 7), f"w{i}")
+        for i in range(60)
+    ],
     "one choice that is not the first": [text_chunk(f"w{i}", index=2) for i in range(60)],
     "choices in turn": [text_chunk(f"w{i}", index=i % 4) for i in range(60)],
     "choices and padding": [text_chunk("w", index=i % 3, padding="p" * (i % 5)) for i in range(60)],

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from accumulator._alike import AlikeRows
 from accumulator._inputs import find_inputs, units_of
 from accumulator._rows import BadRow, Keys, RowReader
-from accumulator._template import BETWEEN
+from accumulator._strings import BETWEEN
 
 Rows = list[tuple[object, object, bytes]]
 

@@ -23,6 +23,7 @@ LADDER = [
     ["_values", "_schema"],
     ["_reader"],
     ["_template", "_fields", "_decoder"],
+    ["_strings"],
     ["_calls", "_learning"],
     ["_state"],
     ["_reduce"],

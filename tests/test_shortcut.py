@@ -194,6 +194,20 @@ SWALLOWED: dict[str, tuple[str, list[str]]] = {
         "padding",
         [text_chunk("a", padding="b\\"), text_chunk("a", padding='],["x","y')],
     ),
+    "text with padding": (
+        "padding",
+        [
+            text_chunk("a", padding="b").replace('"a"', '"x\\"'),
+            text_chunk("a", padding="b").replace('"a"', '","y"'),
+        ],
+    ),
+    "text and padding": (
+        "padding",
+        [
+            text_chunk("a", padding="b").replace('"a"', '"x\\"'),
+            text_chunk("a", padding=',"y'),
+        ],
+    ),
 }
 
 

@@ -6,7 +6,7 @@ from typing import cast
 
 from ._learning import the_change
 from ._reduce import Reducer
-from ._text import Text, holds_half
+from ._text import COMPACT_AT, Text, holds_half
 from ._wire import Chunk
 
 __all__ = ["ObjectTemplate", "learn_object_template"]
@@ -40,10 +40,27 @@ class ObjectTemplate:
         """Append the chunk's text, if nothing else is in it; return how many characters the chunk
         holds, 0 if nothing was done or they are more than `room`.
         """
-        parts = _object_parts(chunk)
-        if parts is None:
-            return 0
-        fields, choice, delta = parts
+        if type(chunk) is dict:
+            parts = _object_parts(chunk)
+            if parts is None:
+                return 0
+            fields, choice, delta = parts
+        else:
+            try:
+                fields = chunk.__dict__
+                (of_choice,) = fields["choices"]
+                choice = of_choice.__dict__
+                of_delta = choice["delta"]
+                delta = of_delta.__dict__
+                # pydantic keeps apart what a class has no field for.
+                if (
+                    chunk.__pydantic_extra__  # type: ignore[attr-defined]  # an AttributeError is an answer
+                    or of_choice.__pydantic_extra__
+                    or of_delta.__pydantic_extra__
+                ):
+                    return 0
+            except (AttributeError, LookupError, TypeError, ValueError):
+                return 0
         text = delta.get(self._field)
         if type(text) is not str or (not text.isascii() and holds_half(text)):
             return 0
@@ -64,7 +81,10 @@ class ObjectTemplate:
         size = self._size + len(text)
         if not same or size > room:
             return 0
-        self._text.append(text)
+        fragments = self._text.fragments  # as `append` does, without the call
+        fragments.append(text)
+        if len(fragments) >= COMPACT_AT:
+            self._text.compact()
         return size
 
 

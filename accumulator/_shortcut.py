@@ -140,8 +140,6 @@ class Shortcut:
         read = None if self._padded is None else self._padded.read(data)
         if read is not None:
             fragments, count, size = read
-            if not count:
-                return 0
             self._text.extend_utf8(fragments)
         else:
             lines = BytesIO(data).readlines()

@@ -100,7 +100,8 @@ REGULAR: dict[str, list[str]] = {
     "text with escapes": [text_chunk('"é😀\\\n'[i % 5] * 3) for i in range(60)],
     "padding": [text_chunk("a", padding="x" * (i % 7)) for i in range(60)],
     "padding, and a bracket now and then": [
-        text_chunk("[1]" if i % 20 == 19 else f"é{i}", padding="x]"[: i % 2]) for i in range(60)
+        text_chunk({19: "[1]", 39: "\x7f"}.get(i, f"é{i}"), padding="x]"[: i % 2])
+        for i in range(60)
     ],
     "padding before the text": [
         text_chunk(f"w{i}").replace('{"id"', f'{{"obfuscation":"{"x" * (i % 7)}","id"')

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import cast
+from typing import Any, cast
 
 from ._learning import the_change
 from ._reduce import Reducer
@@ -45,16 +45,15 @@ class ObjectTemplate:
             if parts is None:
                 return 0
             fields, choice, delta = parts
-        else:
+        else:  # as `_object_parts` has it, without the call
             try:
                 fields = chunk.__dict__
-                (of_choice,) = fields["choices"]
+                (of_choice,) = cast("list[Any]", fields["choices"])
                 choice = of_choice.__dict__
-                of_delta = choice["delta"]
+                of_delta: Any = choice["delta"]
                 delta = of_delta.__dict__
-                # pydantic keeps apart what a class has no field for.
                 if (
-                    chunk.__pydantic_extra__  # type: ignore[attr-defined]  # an AttributeError is an answer
+                    chunk.__pydantic_extra__  # type: ignore[attr-defined]  # as there
                     or of_choice.__pydantic_extra__
                     or of_delta.__pydantic_extra__
                 ):

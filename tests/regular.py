@@ -107,11 +107,6 @@ REGULAR: dict[str, list[str]] = {
         text_chunk(f"w{i}").replace('{"id"', f'{{"obfuscation":"{"x" * (i % 7)}","id"')
         for i in range(60)
     ],
-    "padding before the text, and a byte that is there once": [
-        '{"obfuscation":"%s","usage":null,"model":"m","choices":[{"index":0,"delta":{"content":"%s"}}]}'
-        % ("x" * (i % 7), f"w{i}")
-        for i in range(60)
-    ],
     "one choice that is not the first": [text_chunk(f"w{i}", index=2) for i in range(60)],
     "choices in turn": [text_chunk(f"w{i}", index=i % 4) for i in range(60)],
     "choices and padding": [text_chunk("w", index=i % 3, padding="p" * (i % 5)) for i in range(60)],

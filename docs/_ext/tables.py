@@ -100,7 +100,11 @@ ROOMS: list[tuple[str, str, str]] = [
     ("input, the gate, checkpoints", "_accumulator _body _checkpoint", "test_laws test_checkpoint"),
     ("problems, timing", "_intake _problems _timing", "test_problems test_timing"),
     ("which events are told, and when", "_emit events _growing _told", "test_events"),
-    ("speed of chunks that repeat", "_shortcut _template _learning _objects", "test_shortcut"),
+    (
+        "speed of chunks that repeat",
+        "_shortcut _template _strings _learning _objects",
+        "test_shortcut",
+    ),
     (
         "how values merge; tool calls; usage",
         "_reduce _state _freeze _calls _fields",

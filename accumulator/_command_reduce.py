@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import argparse
 import re
+import signal
 import sys
+import threading
 import time
 from collections.abc import Callable
 from contextlib import suppress
+from types import FrameType
 from typing import IO
 
 import msgspec
@@ -67,7 +70,22 @@ def _size(text: str) -> int:
 
 def run(arguments: argparse.Namespace) -> int:
     """Run the command; return its exit code."""
-    teller = _Teller()
+    interrupt = _Interrupt()
+    try:
+        return _run(arguments, interrupt)
+    except KeyboardInterrupt:
+        pass
+    except Exception:
+        if not interrupt.met:
+            raise
+    finally:
+        interrupt.close()
+    say("interrupted; go on with --resume")
+    return INTERRUPTED
+
+
+def _run(arguments: argparse.Namespace, interrupt: _Interrupt) -> int:
+    teller = _Teller(interrupt)
     bad_rows: str | None = arguments.bad_rows
     try:
         try:
@@ -87,11 +105,8 @@ def run(arguments: argparse.Namespace) -> int:
         if bad_rows is not None:
             teller.open(bad_rows)
         stats = log.run()
-    except KeyboardInterrupt:
-        teller.stop()
-        say("interrupted; go on with --resume")
-        return INTERRUPTED
     except (OSError, ImportError) as error:
+        interrupt.check()
         teller.stop()
         say(f"accumulator reduce: {error}")
         return UNWRITABLE
@@ -115,10 +130,41 @@ def _summary(stats: Stats) -> list[str]:
     ]
 
 
+class _Interrupt:
+    """Remembers Ctrl-C: DuckDB and Arrow make other errors of it, or nothing, where it meets them
+    while they sort or are imported.
+    """
+
+    def __init__(self) -> None:
+        self.met = False
+        # Whoever ignores it, or has a handler, is left alone; and threads cannot set any.
+        self._is_noting = (
+            threading.current_thread() is threading.main_thread()
+            and signal.getsignal(signal.SIGINT) is signal.default_int_handler
+        )
+        if self._is_noting:
+            signal.signal(signal.SIGINT, self._note)
+
+    def _note(self, number: int, frame: FrameType | None) -> None:
+        self.met = True
+        raise KeyboardInterrupt
+
+    def check(self) -> None:
+        """Raise KeyboardInterrupt if there was one."""
+        if self.met:
+            raise KeyboardInterrupt
+
+    def close(self) -> None:
+        """Leave Ctrl-C to Python again."""
+        if self._is_noting:
+            signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
 class _Teller:
     """Tells on standard error: a bar on a terminal, lines anywhere else."""
 
-    def __init__(self) -> None:
+    def __init__(self, interrupt: _Interrupt) -> None:
+        self._interrupt = interrupt
         self.files_unread = 0
         self._bad_rows: IO[bytes] | None = None
         self._told = 0
@@ -159,6 +205,7 @@ class _Teller:
         self._every = _REDRAWN
 
     def report(self, size: int, streams: int) -> None:
+        self._interrupt.check()
         self._read += size
         self._streams += streams
         now = time.monotonic()

@@ -87,11 +87,6 @@ def _runs_of(rows: Bucket, memory: int, folder: str) -> Iterator[Run]:
             yield from _cut(rows, *map(_integers, columns))
     except duckdb().OutOfMemoryException:
         raise OSError(ENOMEM, "so many rows need a larger --memory") from None
-    except Exception as error:
-        # DuckDB makes an error of its own of Ctrl-C.
-        if "Query interrupted" in str(error) or "KeyboardInterrupt" in str(error):
-            raise KeyboardInterrupt from error
-        raise
     finally:
         connection.close()
 

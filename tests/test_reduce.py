@@ -8,9 +8,11 @@ import re
 import signal
 import subprocess
 import sys
+import threading
 import time
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import cast
 
@@ -19,7 +21,7 @@ import pytest
 from accumulator import _sorting, cli
 from accumulator._records import Stats
 from accumulator._run import LogRun
-from accumulator._spreading import Buckets
+from accumulator._spreading import Buckets, KeyColumns
 from accumulator.batch import reduce_sorted
 
 pa = pytest.importorskip("pyarrow", reason="the extra 'logs' is not installed")
@@ -311,23 +313,68 @@ def test_ctrl_c_says_how_to_go_on(tmp_path: Path) -> None:
     assert subprocess.run([*command, "--resume"], check=False, capture_output=True).returncode == 0
 
 
-def test_an_interrupt_that_duckdb_meets_is_one(
+@pytest.fixture
+def ctrl_c() -> Iterator[None]:
+    # What a shell runs in the background ignores it.
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    assert signal.signal(signal.SIGINT, before) is signal.default_int_handler
+
+
+@pytest.mark.usefixtures("ctrl_c")
+def test_an_interrupt_that_duckdb_makes_an_error_of_is_one(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    met: type[BaseException] = KeyboardInterrupt
-
     class Table:
         def __arrow_c_stream__(self, schema: object = None) -> object:
-            raise met
+            if interrupting:
+                signal.raise_signal(signal.SIGINT)
+            raise ValueError
 
+    interrupting = True
     monkeypatch.setattr(_sorting, "_table", lambda keys: Table())
     log = write(tmp_path / "log.jsonl", shuffled(ROWS))
     command = ["reduce", str(log), "-o", str(tmp_path / "out.jsonl")]
     assert cli.main(command) == 130
     assert capfd.readouterr().err.splitlines()[-1] == "interrupted; go on with --resume"
-    met = ValueError
+    interrupting = False
     with pytest.raises(duckdb.Error, match="ValueError"):
         cli.main(command)
+
+
+@pytest.mark.usefixtures("ctrl_c")
+def test_an_interrupt_that_a_library_swallows_is_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    def swallowing(keys: KeyColumns) -> object:
+        with suppress(KeyboardInterrupt):
+            signal.raise_signal(signal.SIGINT)
+        return table(keys)
+
+    table = _sorting._table
+    monkeypatch.setattr(_sorting, "_table", swallowing)
+    rows = shuffled(ROWS)
+    log, out = write(tmp_path / "log.jsonl", rows), tmp_path / "out.jsonl"
+    command = ["reduce", str(log), "-o", str(out)]
+    assert cli.main(command) == 130
+    assert capfd.readouterr().err.splitlines()[-1] == "interrupted; go on with --resume"
+    monkeypatch.setattr(_sorting, "_table", table)
+    assert cli.main([*command, "--resume"]) == 0
+    assert read(out) == expected(rows)
+
+
+@pytest.mark.usefixtures("ctrl_c")
+def test_a_program_that_calls_the_command_keeps_its_own_handler(tmp_path: Path) -> None:
+    log = write(tmp_path / "log.jsonl", ROWS)
+    command = ["reduce", str(log), "-o", str(tmp_path / "out.jsonl")]
+    codes: list[int] = []
+    thread = threading.Thread(target=lambda: codes.append(cli.main(command)))  # may set none
+    thread.start()
+    thread.join()
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    codes.append(cli.main(command))
+    assert codes == [0, 0]
+    assert signal.signal(signal.SIGINT, signal.default_int_handler) is signal.SIG_IGN
 
 
 def test_an_interrupted_run_is_no_error_of_the_programs(

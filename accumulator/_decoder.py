@@ -34,7 +34,6 @@ from ._wire import (
     Usage,
     check_depth,
     decode_typed,
-    may_be_deep,
 )
 from .rules import Rules
 
@@ -288,9 +287,7 @@ def _drops_message(choice: Choice) -> bool:
     if choice.delta is None:
         raise ValueError("a message in place of a delta")
     text = bytes(message)
-    text.decode()  # its bytes are judged like all others, and so is its depth
-    if may_be_deep(text):
-        check_depth(_decode_value(text), text)
+    check_depth(_decode_value(text), text)
     return True
 
 

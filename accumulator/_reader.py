@@ -125,7 +125,8 @@ class _Reader:
                 self.lone += lone
             extra[self.name(name)] = value
         if extra is not None:
-            out.extra = extra  # type: ignore[attr-defined]  # every Struct that has a table has it
+            # By name, so that it does not matter which of the two ways a chunk went.
+            out.extra = Extra(sorted(extra.items()))  # type: ignore[attr-defined]  # every Struct that has a table has it
         return out
 
     def adopt(self, value: object) -> object:

@@ -73,7 +73,7 @@ _WIDENED: Mapping[type[Struct], Mapping[str, type]] = {
     Delta: {"content": list, "annotations": list},
     Chunk: {"moderation": dict},
 }
-# The names that each level's Struct lacks, in the order in which they came; `content` of a delta
+# The names that each level's Struct lacks, sorted as in an `extra`; `content` of a delta
 # counts among them where it is a list of parts (Mistral), and so do annotations (OpenRouter).
 Names = tuple[tuple[str, ...], ...]
 _NO_NAMES: Names = ((),) * len(LEVELS)
@@ -220,7 +220,7 @@ def unknown_names(value: Mapping[str, object], known: Names) -> Names | None:
     """Add to the names of a shape those that a chunk has more; None for no usable shape."""
     found = {level: dict.fromkeys(own) for level, own in zip(LEVELS, known, strict=True)}
     _collect(found, Chunk, value)
-    names = tuple(tuple(found[level]) for level in LEVELS)
+    names = tuple(tuple(sorted(found[level])) for level in LEVELS)
     if names == known or sum(map(len, names)) > _MOST_NAMES:
         return None
     return None if sum(len(name) for own in names for name in own) > _LONGEST_NAMES else names

@@ -51,6 +51,12 @@ SHAPES: dict[str, list[str]] = {
         )
         for i in range(COUNT)
     ],
+    "a message to be dropped, with a number out of range": [
+        json.dumps({"choices": [{"delta": {"content": "x"}, "message": {"n": i}}]}).replace(
+            ": 30}", ": 1e999}"
+        )
+        for i in range(COUNT)
+    ],
     "a logprobs' field": [
         json.dumps(
             {"choices": [{"delta": {"content": "x"}, "logprobs": {"content": [], "x_n": [i % 3]}}]}
@@ -132,3 +138,15 @@ def test_a_shape_is_made_once_for_all_streams() -> None:
         acc.feed(chunk({"content": "x", "x_n": i}))
         refused += acc._intake.decoder.waits
     assert refused == 0, "a shape that is known is entered at the first refusal"
+
+
+def test_fields_stand_by_name_whatever_a_process_read_before() -> None:
+    def names(*fields: str) -> list[str]:
+        acc = Accumulator()
+        acc.feed(chunk({"content": "x"}, **dict.fromkeys(fields, 1)))
+        return list(acc.snapshot().extra)
+
+    assert names("x_c", "x_a", "x_b") == ["x_a", "x_b", "x_c"]
+    for fields in ("x_c",), ("x_c", "x_b"), ("x_c", "x_a", "x_b"), ("x_b", "x_a", "x_c"):
+        for _ in range(COUNT):
+            assert names(*fields) == sorted(fields)

@@ -140,7 +140,9 @@ class Accumulator:
                 if taken:
                     intake.size = size
                     intake.log.event += taken
-                    return
+                    if not intake.parser.has_cr:
+                        return
+                    data = b""  # what waits may be an event that ends in CRs
         if not intake.reducer.reading or type(data) is not bytes:
             self._check_open()
             if not isinstance(data, (bytes, bytearray, memoryview)):

@@ -94,6 +94,9 @@ class Padded:
         """
         lines = BytesIO(data.replace(self._mark, b"\n")).readlines()
         count = len(lines) // 3
+        # An event without that byte may stand behind the others.
+        if not count or (len(lines) > 3 * count and lines[-1] in (b"\n", b"\r\n")):
+            return None
         first, second = self._gaps
         before = [line[first] for line in lines[: 3 * count : 3]]
         behind = [line[second] for line in lines[1 : 3 * count : 3]]

@@ -298,6 +298,33 @@ def test_a_piece_of_an_event_moved_into_another_comes_out_the_same(
     assert outcome(pieces(body, 4096)) == expected
 
 
+# Whole events that do not fit, but stand behind those that do where a read ends.
+LAST: dict[str, bytes] = {
+    "ended by CRs": event(text_chunk("a", padding="b"))[:-2] + b"\r\r",
+    "ended by a CR and a CRLF": event(text_chunk("a", padding="b"))[:-2] + b"\r\r\n",
+    "ended by an LF and a CR": event(text_chunk("a", padding="b"))[:-1] + b"\r",
+    "without a bracket": event(text_chunk("a", padding="b").replace("]", "")),
+    "without a bracket, ended by CRLFs": event(text_chunk("a").replace("]", "")).replace(
+        b"\n", b"\r\n"
+    ),
+    "a comment": b": x\n\n",
+    "a bracket": b"]\n\n",
+    "a blank line": b"\n",
+}
+
+
+@pytest.mark.parametrize("last", LAST.values(), ids=LAST)
+@pytest.mark.parametrize("name", ["text", "padding", "choices in turn", "usage"])
+def test_a_whole_event_does_not_wait_behind_those_that_fit(name: str, last: bytes) -> None:
+    chunks = REGULAR[name]
+    ways = Accumulator(), Accumulator(shortcut=False)
+    for data in body_of(chunks[:30]), body_of(chunks[30:]) + last, b"data: {", b'"id":7}\n\n':
+        for acc in ways:
+            acc.feed_sse(data)
+        quick, plain = ((acc.snapshot(), acc.problems, acc._intake.log.event) for acc in ways)
+        assert quick == plain
+
+
 @pytest.mark.parametrize("line_end", [b"\n", b"\r\n"])
 def test_a_quote_that_opens_and_closes_is_no_string(line_end: bytes) -> None:
     chunks = [*REGULAR["text"][:20], text_chunk("a").replace('"a"', '"'), *REGULAR["text"][20:]]

@@ -26,7 +26,7 @@ class Feeder:
 
     The first character of a body tells whether it is SSE or JSON. JSON is one text a line, as logs
     have it, or one text of several indented lines, as OpenAI's server sends an error that takes the
-    place of a stream.
+    place of a stream, and Gemini's in a list.
     """
 
     def __init__(self, accumulator: Accumulator, limits: Limits, *, lines: bool) -> None:
@@ -70,7 +70,8 @@ class Feeder:
         self._text += data
         head = bytes(self._text)
         text = head.lstrip(_BLANK)
-        if not text and len(head) < _MOST_BLANKS:
+        opening = text[1:].lstrip(_BLANK) if text.startswith(b"[") else text
+        if not opening and len(head) < _MOST_BLANKS:
             return
         for start, encoding in _COMPRESSED.items():
             if text.startswith(start):
@@ -78,7 +79,7 @@ class Feeder:
             if start.startswith(text) and text:
                 return
         self._text.clear()
-        if text.startswith(b"{"):
+        if opening.startswith(b"{"):
             self._feed_body = self._feed_json
             self._feed_body(text)
         else:
@@ -97,7 +98,11 @@ class Feeder:
         line = bytes(self._text[self._line :])
         if not line.startswith((b"}", *_INSIDE)):
             self._feed_text(self._line)
-        if line.startswith(_INSIDE) or (line.startswith(b"{") and not line.rstrip().endswith(b"}")):
+        if (
+            line.startswith(_INSIDE)
+            or (line.startswith(b"{") and not line.rstrip().endswith(b"}"))
+            or (self._text.startswith(b"[") and not line.rstrip().endswith(b"]"))
+        ):
             self._line = len(self._text)
         else:
             self._feed_text(len(self._text))

@@ -379,7 +379,11 @@ def read_chunk(
     """
     reader = _Reader(moved, copying=copying, has_halves=has_halves, depth=depth)
     if not is_object(value):
-        raise InvalidChunkError(f"expected an object, got {kind_of(value)}")
+        refusal = InvalidChunkError(f"expected an object, got {kind_of(value)}")
+        # Gemini's server puts its error in a list.
+        if isinstance(value, list) and len(value) == 1 and isinstance(value[0], dict):
+            refusal.error = value[0].get("error")
+        raise refusal
     source = dict(fields_of(value))
     for padding in ("object", "obfuscation"):
         source.pop(padding, None)

@@ -275,6 +275,8 @@ class Reducer:
             return
         if not is_chunk(chunk):
             self.problems.append("invalid_chunk")
+            if isinstance(chunk, list) and len(chunk) == 1:
+                [chunk] = chunk
             if isinstance(chunk, dict) and chunk.get("error") is not None:
                 self.fail(chunk["error"])
             return

@@ -148,7 +148,16 @@ def test_an_open_file_is_a_body_or_lines(tmp_path: Path) -> None:
             assert accumulate(text_file, framing=framing).to_dict() == WHOLE
 
 
-@pytest.mark.parametrize("body", [json.dumps(REFUSED), json.dumps(REFUSED, indent=4) + "\n"])
+ERROR_BODIES = {
+    "as gateways have it": json.dumps(REFUSED),
+    "as OpenAI's server has it": json.dumps(REFUSED, indent=4) + "\n",
+    "in a list, as Gemini's server has it": f"[{json.dumps(REFUSED, indent=2)}\n]\n",
+    "in a list, on lines of its own": json.dumps([REFUSED], indent=2),
+    "in a list, in one line": f" [ {json.dumps(REFUSED)}]\n",
+}
+
+
+@pytest.mark.parametrize("body", ERROR_BODIES.values(), ids=ERROR_BODIES)
 def test_an_error_in_place_of_a_stream_is_the_servers_error(body: str) -> None:
     for size in 1, 9, 1000:
         with pytest.raises(ServerError) as caught:
@@ -264,7 +273,8 @@ def test_accumulate_raises_as_the_gate_does(
 NOTHING_READ: dict[str, Iterable[object]] = {
     "nothing, as of a response that was read before": [],
     "an error page": [b"<html>502 Bad Gateway</html>"],
-    "a list with an error, as Gemini sends it": [b'[{\n  "error": {"code": 400}\n}]\n'],
+    "lines in brackets": [b"[ERROR] no such model\n[INFO] bye\n"],
+    "a bracket": [b"\n[\n"],
     "JSON that is no chunk": [b'{"detail": "Not Found"}'],
     "lines without their ends": BODY.splitlines(),
     "a list of JSON texts": TEXTS,

@@ -11,7 +11,6 @@ an answer another one; SPEC law 6 holds that over every stream the tests have.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from io import BytesIO
 from operator import itemgetter
 from typing import cast
 
@@ -27,6 +26,7 @@ from ._strings import (
     BETWEEN,
     Padded,
     Turns,
+    cut_lines,
     decode_joined,
     decode_strings,
     padded_of,
@@ -142,14 +142,10 @@ class Shortcut:
             fragments, count, size = read
             self._text.extend_utf8(fragments)
         else:
-            lines = BytesIO(data).readlines()
-            count = len(lines) >> 1
+            count, size = (0, 0) if self._turns is None else self._take_turns(self._turns, data)
             if not count:
-                return 0
-            size = 0 if self._turns is None else self._take_turns(self._turns, lines, data)
-            if not size:
-                gap = template.gap
-                cuts = [line[gap] for line in lines[: 2 * count : 2]]
+                cuts = cut_lines(data, template.gap)
+                count = len(cuts)
                 if template.has_bare_gaps and _CR in data and _CR in b"".join(cuts):
                     return 0
                 body = b"".join((template.head, template.between.join(cuts), template.end))
@@ -324,17 +320,18 @@ class Shortcut:
                 self._reducer.set_last_call(choice, cast("int", call))
         return True
 
-    def _take_turns(self, turns: Turns, lines: Sequence[bytes], data: bytes) -> int:
+    def _take_turns(self, turns: Turns, data: bytes) -> tuple[int, int]:
         """Apply the events of a read if each is of the choice or call whose turn it is; return how
-        many bytes they are, 0 if nothing was done.
+        many events and how many bytes they are, 0 if nothing was done.
         """
-        gap, count, period = turns.gap, len(lines) >> 1, turns.period
-        cuts = [line[gap] for line in lines[: 2 * count : 2]]
+        period = turns.period
+        cuts = cut_lines(data, turns.gap)
+        count = len(cuts)
         body = turns.body(cuts)
         fragments = decode_strings(cuts) if data.startswith(body) else None
         if fragments is None:
             self._turns = None
-            return 0
+            return 0, 0
         at, fewer = turns.next, min(count, period)
         for place, text in enumerate(self._turn_texts[at : at + fewer]):
             text.fragments += fragments[place::period]  # as `extend` does, without the call
@@ -346,7 +343,7 @@ class Shortcut:
             for key in (turns.order * 3)[turns.next + period - fewer : turns.next + period]:
                 choice, call = template.address(key)
                 self._reducer.set_last_call(choice, cast("int", call))
-        return len(body)
+        return count, len(body)
 
     # --- objects ---
 

@@ -17,6 +17,7 @@ __all__ = [
     "BETWEEN",
     "Padded",
     "Turns",
+    "cut_lines",
     "decode_joined",
     "decode_strings",
     "padded_of",
@@ -25,6 +26,7 @@ __all__ = [
 
 BETWEEN = b"\x7f"  # strings that are read as one: a control character that JSON allows in them
 _FIRST_EVENTS = 32  # of those that a read may hold
+_BLANK_LINES = (b"\n\n", b"\n\r\n")
 _MARKS = (b"]", b"}", b"{", b"[")  # that are rare in a text
 _decode_string = msgspec.json.Decoder(str).decode
 _decode_pair = msgspec.json.Decoder(tuple[str, str]).decode
@@ -92,14 +94,14 @@ class Padded:
         """Give the texts of all whole events as UTF-8, how many events and how many bytes they
         are; None unless all can be read.
         """
-        lines = BytesIO(data.replace(self._mark, b"\n")).readlines()
-        count = len(lines) // 3
-        # An event without that byte may stand behind the others.
-        if not count or (len(lines) > 3 * count and lines[-1] in (b"\n", b"\r\n")):
-            return None
+        lines = BytesIO(data.replace(self._mark, b"\n"))
         first, second = self._gaps
-        before = [line[first] for line in lines[: 3 * count : 3]]
-        behind = [line[second] for line in lines[1 : 3 * count : 3]]
+        before: list[bytes] = []
+        behind: list[bytes] = []
+        for line, next_line, _ in zip(lines, lines, lines):  # noqa: B905  # the rest waits
+            before.append(line[first])
+            behind.append(next_line[second])
+        count = len(before)
         while len(self._constant) <= 4 * count:
             self._constant *= 2
         parts = self._constant[: 4 * count + 1]
@@ -107,7 +109,8 @@ class Padded:
         parts[3::4] = behind
         parts[0], parts[-1] = self._template.head, self._template.end
         body = b"".join(parts)
-        if not data.startswith(body):
+        # Behind them may stand an event without that byte.
+        if not data.startswith(body) or data.endswith(_BLANK_LINES, len(body)):
             return None
         texts, paddings = (before, behind) if self._has_text_first else (behind, before)
         try:
@@ -133,6 +136,12 @@ def padded_of(template: Template) -> Padded | None:
     constant = b"".join((template.head, joint, template.tail))
     mark = next((mark for mark in _MARKS if mark in joint and constant.count(mark) == 1), None)
     return None if mark is None else Padded(template, joint, mark)
+
+
+def cut_lines(data: bytes, gap: slice) -> list[bytes]:
+    """Cut the same out of the line of each event; what has no blank line yet is left out."""
+    lines = BytesIO(data)
+    return [line[gap] for line, _ in zip(lines, lines)]  # noqa: B905  # the rest waits
 
 
 def decode_strings(cuts: Sequence[bytes]) -> list[str] | None:

@@ -25,11 +25,10 @@ __all__ = [
 ]
 
 BETWEEN = b"\x7f"  # strings that are read as one: a control character that JSON allows in them
-_FIRST_EVENTS = 32  # of those that a read may hold
-_BLANK_LINES = (b"\n\n", b"\n\r\n")
+_MANY = 32  # strings and what stands around them, of a read of some events
+_LF = 10
 _MARKS = (b"]", b"}", b"{", b"[")  # that are rare in a text
 _decode_string = msgspec.json.Decoder(str).decode
-_decode_pair = msgspec.json.Decoder(tuple[str, str]).decode
 _decode_texts = msgspec.json.Decoder(list[str]).decode
 
 
@@ -44,8 +43,9 @@ class Turns:
         self.order = order
         self._heads = heads
         self._end = template.end
-        # What stands around the strings: in every other place, from the first turn on.
-        self._constant = [part for head in heads for part in (template.end + head, b"")]
+        # What stands around the strings, in every other place: a round, or some.
+        a_round = [part for head in heads for part in (template.end + head, b"")]
+        self._constant = a_round * (_MANY // len(a_round) + 1)
         self.gap = slice(len(heads[0]), template.gap.stop)
         self.period = len(heads)
         self.next = next_  # whose turn it is
@@ -54,9 +54,10 @@ class Turns:
         """Put events together again around what was cut out of them."""
         start = 2 * self.next
         stop = start + 2 * len(cuts) + 1
-        while len(self._constant) < stop:
-            self._constant *= 2
-        parts = self._constant[start:stop]
+        constant = self._constant
+        if len(constant) < stop:
+            constant = constant * (stop // len(constant) + 1)
+        parts = constant[start:stop]
         parts[1::2] = cuts
         parts[0], parts[-1] = self._heads[self.next], self._end
         return b"".join(parts)
@@ -87,8 +88,7 @@ class Padded:
             slice(len(behind), template.gap.stop),
         )
         self._has_text_first = template.roles[0] == "text"
-        # What stands around the strings: two bytes to an event, as many as the longest read had.
-        self._constant = [template.between, b"", joint, b""] * _FIRST_EVENTS
+        self._constant = [template.between, b"", joint, b""]  # what stands around the strings
 
     def read(self, data: bytes) -> tuple[bytes, int, int] | None:
         """Give the texts of all whole events as UTF-8, how many events and how many bytes they
@@ -102,28 +102,23 @@ class Padded:
             before.append(line[first])
             behind.append(next_line[second])
         count = len(before)
-        while len(self._constant) <= 4 * count:
-            self._constant *= 2
-        parts = self._constant[: 4 * count + 1]
+        if not count:
+            return None
+        parts = self._constant * count
         parts[1::4] = before
         parts[3::4] = behind
-        parts[0], parts[-1] = self._template.head, self._template.end
+        parts[0] = self._template.head
+        parts.append(self._template.end)
         body = b"".join(parts)
         # Behind them may stand an event without that byte.
-        if not data.startswith(body) or data.endswith(_BLANK_LINES, len(body)):
+        if not data.startswith(body) or (data[-1] == _LF and len(data) > len(body)):
             return None
         texts, paddings = (before, behind) if self._has_text_first else (behind, before)
-        try:
-            # A newline separates as in `decode_strings`.
-            joined = b'["%b",\n"%b"]' % (BETWEEN.join(texts), BETWEEN.join(paddings))
-            text, _ = _decode_pair(joined)
-        except ValueError:
+        # Letters and digits, as OpenAI's server pads, are a string as they are.
+        if not b"".join(paddings).isalnum() and decode_strings(paddings) is None:
             return None
-        marked = text.encode()
-        fragments = marked.translate(None, BETWEEN)
-        if len(marked) - len(fragments) != count - 1:
-            return None
-        return fragments, count, len(body)
+        text = decode_joined(BETWEEN.join(texts), count)
+        return None if text is None else (text, count, len(body))
 
 
 def padded_of(template: Template) -> Padded | None:

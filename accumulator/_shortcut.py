@@ -327,6 +327,8 @@ class Shortcut:
         period = turns.period
         cuts = cut_lines(data, turns.gap)
         count = len(cuts)
+        if not count:
+            return 0, 0
         body = turns.body(cuts)
         fragments = decode_strings(cuts) if data.startswith(body) else None
         if fragments is None:

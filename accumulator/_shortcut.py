@@ -105,36 +105,18 @@ class Shortcut:
         """Apply a read of which all whole events fit, and leave the rest to wait in the parser;
         return how many events they are, 0 if nothing was done. Only if `ready`.
         """
-        # One function for nearly all that happens in a long stream: a call takes as long as an
+        # One function for nearly all that happens in a long stream: a call takes half as long as an
         # event.
-        template, size = self._template, parser.size
+        template = self._template
         assert template is not None
-        if size:
-            if size > SHORT or _LF not in data:
+        if parser.size:
+            if parser.size > SHORT or _LF not in data:
                 return 0
             data = b"".join((parser.pending, data))
         elif data.startswith(template.head) and data.endswith(template.end):
-            # A read that is one event, by the look of it.
             string = data[template.string]
             if _LF not in string:
-                if not template.whole <= len(data) <= self._most_pending:
-                    return 0
-                if self._single:
-                    try:
-                        fragment = _decode_string(string)
-                    except ValueError:
-                        return 0
-                    text = self._text
-                    text.fragments.append(fragment)
-                    if len(text.fragments) >= COMPACT_AT:
-                        text.compact()
-                elif (template.has_bare_gaps and _CR in string) or not self._apply(
-                    template, [string[1:-1]]
-                ):
-                    return 0
-                parser.taken += len(data)
-                parser.skip_lf = False
-                return 1
+                return self._take_one(template, parser, string, len(data))
         if len(data) > self._most_pending:
             return 0
         read = None if self._padded is None else self._padded.read(data)
@@ -164,6 +146,27 @@ class Shortcut:
         parser.size = len(rest)
         parser.has_cr = _CR in rest
         return count
+
+    def _take_one(self, template: Template, parser: EventParser, string: bytes, size: int) -> int:
+        """Apply a read of so many bytes that is one event, by the look of it; as `take_read`.
+
+        `string` is what stands in its gap, with the quotes.
+        """
+        if not template.whole <= size <= self._most_pending:
+            return 0
+        if self._single:
+            try:
+                fragment = _decode_string(string)
+            except ValueError:
+                return 0
+            self._text.append(fragment)
+        elif (template.has_bare_gaps and _CR in string) or not self._apply(
+            template, [string[1:-1]]
+        ):
+            return 0
+        parser.taken += size
+        parser.skip_lf = False
+        return 1
 
     def text_of(self, head: bytes, end: bytes) -> Text | None:
         """Give the text to which an event adds that has nothing else between these bytes, if that

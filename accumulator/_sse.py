@@ -147,8 +147,6 @@ def _end_of_crlf_events(data: bytes) -> int | None:
     rest = b"" if data.endswith(b"\n") else lines.pop()
     if not _all_crlf(lines) or _CR in rest[:-1]:  # a last CR may be half of a CRLF
         return None
-    if rest == b"\r":
-        return len(data)  # a blank line, even if its LF is still to come
     end = len(data) - len(rest)
     for line in reversed(lines):
         if line in (b"\r\n", b"\n"):

@@ -92,13 +92,13 @@ def as_rows(events: Iterable[Event]) -> list[tuple[bytes, bytes | None, int | No
 
 
 def check(parser: EventParser, events: list[Event], body: bytes) -> None:
-    """Compare what is known after these bytes. A CR at their end ends a line, whatever comes."""
-    expected, end = naive(body)
-    assert as_rows(events) == expected
+    """Compare what is known after these bytes; a CR at their end may be half of a CRLF."""
+    known = [naive(body)] + [naive(body[:-1])] * body.endswith(b"\r")
+    assert as_rows(events) in [expected for expected, _ in known]
     waits = bytes(parser.pending)
     if not parser.taken:
         waits = waits.removeprefix(BOM)
-    assert waits.lstrip(b"\r\n") == body[end:].lstrip(b"\r\n")
+    assert waits.lstrip(b"\r\n") in [body[end:].lstrip(b"\r\n") for _, end in known]
     assert parser.size == len(parser.pending)
     assert parser.taken + parser.size == len(body)
 

@@ -1,14 +1,15 @@
 """What a chunk changes, and the template that is learnt from its line.
 
-A chunk may bring one text, and beside it what a template has gaps for: its logprobs, padding,
-counts of usage, one field of a vendor's. Everything else of it must be what was applied before.
+A chunk may bring one text, in one field or two, and beside it what a template has gaps for: its
+logprobs, padding, counts of usage, one field of a vendor's. Everything else of it must be what was
+applied before.
 """
 
 from __future__ import annotations
 
 import re
 from collections.abc import Callable, Sequence
-from typing import cast
+from typing import NamedTuple, cast
 
 import msgspec
 from msgspec import Struct
@@ -26,12 +27,24 @@ from ._wire import (
     Usage,
 )
 
-__all__ = ["learn_template", "the_change"]
+__all__ = ["Change", "learn_template", "the_change"]
 
 Decode = Callable[[bytes], Chunk]
-Change = tuple[str, Choice, ToolCallFragment | None]
+
+
+class Change(NamedTuple):
+    """The text that a chunk brings: of which choice, of which call, and in which field; `twin` is
+    another one that brings it, too.
+    """
+
+    field: str
+    choice: Choice
+    fragment: ToolCallFragment | None = None
+    twin: str | None = None
+
 
 _TEXT_FIELDS = ("content", "reasoning", "reasoning_content", "refusal")
+_TWINS = ["reasoning", "reasoning_content"]  # of which vLLM sends both
 # `re` compiles these, and keeps them, when a stream needs them: at import they would be dear.
 _STRING = rb'"%s": ?"((?:[^"\\]|\\.)*)"'
 _COUNT = rb'"%s": ?([0-9]+)'
@@ -40,6 +53,7 @@ _PROBES = {
     "choice": b"4001",
     "call": b"4002",
     "text": b"probe",
+    "twin": b"other",
     "padding": b"probe",
     "vendor": b'"probe"',
     "completion_tokens": b"4003",
@@ -63,8 +77,10 @@ def learn_template(
 
     `many` says that choices take turns, `calls` name calls that were seen to.
     """
-    field, choice, fragment = change
+    field, choice, fragment, twin = change
     gaps = [_one(_STRING % field.encode(), line, "text")]
+    if twin is not None:
+        gaps.append(_one(_STRING % twin.encode(), line, "twin"))
     if choice.logprobs is not None:
         gaps = [_with_list(line, gaps[0], choice)]
     if chunk.obfuscation is not None or choice.obfuscation is not None:
@@ -90,9 +106,9 @@ def learn_template(
             gap.role = role
         wanted = [gap for gap in indices if (several_calls if gap.role == "call" else many)]
         ordered = sorted([*cast("list[Gap]", gaps), *wanted], key=lambda gap: gap.start)
-        if _is_sound(line, ordered, field, vendor, decode):
+        if _is_sound(line, ordered, change, vendor, decode):
             call = None if fragment is None else fragment.index
-            template = Template(line, ordered, field, choice.index or 0, call, vendor)
+            template = Template(line, ordered, field, choice.index or 0, call, vendor, twin)
             read = template.read([line[template.gap]]) if template.is_usable else None
             return None if read is None else template
     return None
@@ -127,9 +143,12 @@ def the_change(chunk: Chunk, *, many: bool) -> Change | None:
     delta = choice.delta
     if delta is None or choice.index is None or choice.finish_reason or choice.usage is not None:
         return None
-    if many and (delta.role is not None or choice.logprobs is not None):
+    present = [name for name in _TEXT_FIELDS if getattr(delta, name) is not None]
+    # An empty text beside another adds nothing: Ollama and OpenRouter send `content` so while a
+    # model reasons.
+    texts = [name for name in present if getattr(delta, name)]
+    if many and (delta.role is not None or choice.logprobs is not None or len(present) > 1):
         return None  # another choice may have none yet
-    texts = [name for name in _TEXT_FIELDS if getattr(delta, name) is not None]
     if delta.tool_calls and len(delta.tool_calls) == 1 and not texts and choice.logprobs is None:
         fragment = delta.tool_calls[0]
         function = fragment.function
@@ -138,8 +157,11 @@ def the_change(chunk: Chunk, *, many: bool) -> Change | None:
         others = (fragment.id, fragment.type, fragment.custom, fragment.extra)
         if any(other is not None for other in (*others, function.name, function.extra)):
             return None
-        return ("arguments", choice, fragment) if _brings_only(delta, "tool_calls") else None
-    if len(texts) != 1 or not _brings_only(delta, texts[0]):
+        if present and many:
+            return None
+        return Change("arguments", choice, fragment) if _brings_only(delta, "tool_calls") else None
+    texts = texts or present
+    if (len(texts) != 1 and texts != _TWINS) or not _brings_only(delta):
         return None
     if choice.logprobs is not None and (
         not choice.logprobs.content
@@ -148,13 +170,16 @@ def the_change(chunk: Chunk, *, many: bool) -> Change | None:
         or texts != ["content"]
     ):
         return None
-    return texts[0], choice, None
+    return Change(texts[0], choice, twin=texts[1] if len(texts) > 1 else None)
 
 
-_SILENT_FIELDS = tuple(name for name in Delta.__struct_fields__ if name != "role")
+_SILENT_FIELDS = tuple(
+    name for name in Delta.__struct_fields__ if name not in ("role", *_TEXT_FIELDS)
+)
 
 
-def _brings_only(delta: Delta, field: str) -> bool:
+def _brings_only(delta: Delta, field: str | None = None) -> bool:
+    """Tell whether a delta has nothing but that and texts."""
     return all(name == field or getattr(delta, name) is None for name in _SILENT_FIELDS)
 
 
@@ -223,7 +248,7 @@ def _value_gap(line: bytes, name: str, decode: Decode) -> Gap | None:
 
 
 def _is_sound(
-    line: bytes, gaps: Sequence[Gap], field: str, vendor: str | None, decode: Decode
+    line: bytes, gaps: Sequence[Gap], change: Change, vendor: str | None, decode: Decode
 ) -> bool:
     """Try a template: other values at its gaps must be read as those values at their places."""
     probe, end = b"", 0
@@ -254,11 +279,13 @@ def _is_sound(
                 expected.obfuscation = "probe"
             case "padding":
                 choice.obfuscation = "probe"
+            case "twin":
+                setattr(delta, cast("str", change.twin), "other")
             case "call":
                 cast("list[ToolCallFragment]", delta.tool_calls)[0].index = 4002
-            case _ if field == "arguments":
+            case _ if change.field == "arguments":
                 [fragment] = cast("list[ToolCallFragment]", delta.tool_calls)
                 cast("FunctionFragment", fragment.function).arguments = "probe"
             case _:
-                setattr(delta, field, "probe")
+                setattr(delta, change.field, "probe")
     return read == expected

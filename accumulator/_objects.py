@@ -118,11 +118,11 @@ def learn_object_template(
     """Learn from an object that was read as a chunk, which was applied last."""
     parts = _object_parts(value)
     found = the_change(chunk, many=False)
-    if parts is None or found is None or found[1].logprobs is not None:
+    if parts is None or found is None or found.choice.logprobs is not None:
         return None
-    if chunk.usage is not None or chunk.extra is not None:
+    if chunk.usage is not None or chunk.extra is not None or found.twin is not None:
         return None
-    field, choice, fragment = found
+    field, choice, fragment, _ = found
     text = reducer.open_text(field, choice.index or 0, None)
     if text is None or fragment is not None or not reducer.state.model:
         return None

@@ -62,6 +62,7 @@ class Shortcut:
         "_tokens",
         "_turn_texts",
         "_turns",
+        "_twin",
         "_vendor_seen",
         "_waits",
         "object",
@@ -74,6 +75,7 @@ class Shortcut:
         self._most_pending = most_pending  # bytes; of a longer read each event is to be looked at
         self._template: Template | None = None
         self._text = Text()  # where the fragments go, if it is one text
+        self._twin: Text | None = None  # and where they go, too, if they come twice
         self._padded: Padded | None = None  # how to cut it, if it brings a text and padding
         self._tokens: TokensState | None = None
         self._texts: dict[object, Text] = {}  # where they go if not, as they are met
@@ -245,6 +247,9 @@ class Shortcut:
             )
             if text is not None:
                 self._text = text
+            if template.twin is not None:
+                self._twin = self._reducer.open_text(template.twin, template.choice, None)
+                self.ready = self.ready and self._twin is not None
         else:
             # What a vendor adds to one choice is not known of another.
             self.ready = not self._decoder.adds_to_choices
@@ -277,6 +282,9 @@ class Shortcut:
                 return False
         else:
             self._text.extend(texts)
+        if template.second is not None and self._twin is not None:
+            place = template.second
+            self._twin.extend([row[place] for row in rows])
         if template.counts:
             self._reducer.apply_usage(_usage_of(template, rows))
         if template.vendor is not None and template.name is not None:

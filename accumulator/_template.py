@@ -39,7 +39,10 @@ _LITERALS = (int, str, type(None))
 # What stands around the value of a gap when it is read.
 _STRING = (b'"', b'"')
 _BARE = (b"", b"")
-_AROUND = {"text": _STRING, "padding": _STRING, "tokens": (b'{"delta":{"content":"', b"}}")}
+_AROUND = {
+    **dict.fromkeys(("text", "twin", "padding"), _STRING),
+    "tokens": (b'{"delta":{"content":"', b"}}"),
+}
 Rows = Sequence[tuple[Any, ...]]
 Decode = Callable[[bytes], list[tuple[Any, ...]]]
 
@@ -56,7 +59,7 @@ class Gap(Struct):
 
     start: int
     end: int
-    role: str  # "text", "choice", "call", "padding", "tokens", "vendor" or one of COUNTS
+    role: str  # "text", "twin", "choice", "call", "padding", "tokens", "vendor" or one of COUNTS
     probe: bytes = b""  # what to try a template with, if not what all of the role are tried with
     kind: type = ContentWithTokens  # of tokens, and of all that is constant between
 
@@ -84,10 +87,12 @@ class Template:
         "name",
         "read_tokens",
         "roles",
+        "second",
         "size",
         "string",
         "tail",
         "text",
+        "twin",
         "vendor",
         "whole",
     )
@@ -100,6 +105,7 @@ class Template:
         choice: int,
         call: int | None,
         name: str | None = None,
+        twin: str | None = None,
     ) -> None:
         roles = self.roles = tuple([gap.role for gap in gaps])
         places = {role: place for place, role in enumerate(_columns(roles))}
@@ -108,6 +114,8 @@ class Template:
         self.read_tokens = _tokens_decoder(roles) if "tokens" in roles else None
         self.vendor = places.get("vendor")
         self.name = name  # of the vendor's field
+        self.twin = twin  # the other field of a text that comes twice
+        self.second = places.get("twin")
         self.counts = [(role, places[role]) for role in COUNTS if role in roles]
         # What tells an event's text from those of others: the one index that changes, or both.
         self.keys = [places[role] for role in ("choice", "call") if role in roles]
@@ -254,7 +262,10 @@ def _columns(roles: tuple[str, ...]) -> list[str | int]:
 
 @lru_cache(_MOST_KINDS)
 def _row_decoder(roles: tuple[str, ...], tokens: type) -> Decode:
-    types: dict[str | int, object] = {"text": str, "padding": str, "tokens": tokens}
+    types: dict[str | int, object] = {
+        **dict.fromkeys(("text", "twin", "padding"), str),
+        "tokens": tokens,
+    }
     row: object = tuple[  # type: ignore[misc]
         tuple(
             Literal[column] if isinstance(column, int) else types.get(column, int)

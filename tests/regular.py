@@ -107,6 +107,26 @@ REGULAR: dict[str, list[str]] = {
         text_chunk(f"w{i}").replace('{"id"', f'{{"obfuscation":"{"x" * (i % 7)}","id"')
         for i in range(60)
     ],
+    "an empty text beside another": [
+        text_chunk("").replace('"content":""', f'"content":"","reasoning":"r{i}"')
+        for i in range(60)
+    ],
+    "an empty text beside arguments": [
+        *[call_start(0).replace('"delta":{', '"delta":{"content":"",')],
+        *[call_chunk(f"{i}", 0).replace('"delta":{', '"delta":{"content":"",') for i in range(59)],
+    ],
+    "a text that comes in two fields": [
+        text_chunk("").replace(
+            '"content":""', f'"reasoning_content":"r{i}","reasoning":"{"é" * (i % 3)}\\n"'
+        )
+        for i in range(60)
+    ],
+    "a text that comes in two fields, with padding and counts": [
+        with_usage(text_chunk("", padding="p" * (i % 5)), i, i + 9).replace(
+            '"content":""', f'"content":"","reasoning":"r{i}","reasoning_content":"r{i}"'
+        )
+        for i in range(1, 61)
+    ],
     "one choice that is not the first": [text_chunk(f"w{i}", index=2) for i in range(60)],
     "choices in turn": [text_chunk(f"w{i}", index=i % 4) for i in range(60)],
     "choices and padding": [text_chunk("w", index=i % 3, padding="p" * (i % 5)) for i in range(60)],
@@ -187,6 +207,32 @@ REGULAR: dict[str, list[str]] = {
 }
 # Not regular enough to be taken, but alike.
 IRREGULAR: dict[str, list[str]] = {
+    "an empty text beside that of each choice": [
+        text_chunk("", index=max(0, i - 20) % 3).replace(
+            '"content":""', f'"content":"","reasoning":"r{i}"'
+        )
+        for i in range(60)
+    ],
+    "an empty text beside arguments of each choice": [
+        *[call_start(0).replace('"index":0,"delta"', f'"index":{i},"delta"') for i in range(3)],
+        *[
+            call_chunk(f"{i}", 0, choice=i % 3).replace('"delta":{', '"delta":{"content":"",')
+            for i in range(60)
+        ],
+    ],
+    "a text of each choice that comes in two fields": [
+        text_chunk("", index=i % 2).replace(
+            '"content":""', f'"reasoning":"r{i}","reasoning_content":"s{i}"'
+        )
+        for i in range(60)
+    ],
+    "a text that comes in two fields, or in one": [
+        text_chunk("").replace(
+            '"content":""',
+            f'"reasoning":"r{i}"' + f',"reasoning_content":"{"s" * (i % 3)}"' * (i % 10 < 8),
+        )
+        for i in range(60)
+    ],
     "two of a vendor's": [
         with_vendor(text_chunk(f"v{i}"), i).replace('"x_vendor"', f'"x_other":{i},"x_vendor"')
         for i in range(60)

@@ -123,7 +123,7 @@ class BodyIntake(Intake):
                 and data.startswith(body, len(opening))
             ):
                 chunk = self._apply_run(Run(texts, start, start + len(data), more))
-                if chunk is not None and opening is _DATA and self._may_learn():
+                if chunk is not None and self._may_learn():
                     self._find_shortcut().learn(lines[-1], chunk)
                 return
         self._apply_events(split(data, start))

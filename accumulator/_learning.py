@@ -43,6 +43,9 @@ class Change(NamedTuple):
     twin: str | None = None
 
 
+_DATA = slice(
+    len("data:"), None
+)  # JSON may have a blank in front, so it does not matter if SSE has
 _TEXT_FIELDS = ("content", "reasoning", "reasoning_content", "refusal")
 _TWINS = ["reasoning", "reasoning_content"]  # of which vLLM sends both
 # `re` compiles these, and keeps them, when a stream needs them: at import they would be dear.
@@ -208,7 +211,7 @@ def _with_list(line: bytes, text: Gap | None, choice: Choice) -> Gap | None:
     found = list(re.finditer(_LIST, line))
     if len(found) != 1 or text is None:
         return None
-    raw = bytes(_decode_raw(line[6:]).choices[0].logprobs.content)
+    raw = bytes(_decode_raw(line[_DATA]).choices[0].logprobs.content)
     start = found[0].end() - 1
     if start < text.end or not line.startswith(raw, start):
         return None
@@ -237,7 +240,7 @@ def _slot_of(chunk: Chunk, name: str) -> str:
 
 def _value_gap(line: bytes, name: str, decode: Decode) -> Gap | None:
     """Find the raw value of a field that the API does not name, if it has a slot for it."""
-    chunk = decode(line[6:])
+    chunk = decode(line[_DATA])
     key = msgspec.json.encode(name) + b":"
     if line.count(key) != 1:
         return None
@@ -256,8 +259,8 @@ def _is_sound(
         probe += line[end : gap.start] + (gap.probe or _PROBES[gap.role])
         end = gap.end
     try:
-        read = decode((probe + line[end:])[6:])
-        expected = decode(line[6:])
+        read = decode((probe + line[end:])[_DATA])
+        expected = decode(line[_DATA])
     except ValueError:
         return False
     choice = (expected.choices or [])[0]

@@ -70,6 +70,28 @@ def test_rows_of_one_stream_are_alike(order: str, tmp_path: Path) -> None:
     assert check(lines, tmp_path / "log") > (290 if order != "csi" else -1)
 
 
+@pytest.mark.parametrize("broken", [0, 1, 40, 41])
+def test_a_line_that_is_no_json_is_a_bad_row_between_alike_ones(
+    broken: int, tmp_path: Path
+) -> None:
+    lines = [a_line("a", seq, text) for seq, text in enumerate(words(300))]
+    lines[broken] = lines[broken].replace(b'"seq":', b'"seq";')
+    assert check(lines, tmp_path / "log") > 200
+
+
+NEVER_ALIKE: dict[str, list[bytes]] = {
+    "an id that is a number": [a_line(7, seq, "w") for seq in range(100)],
+    "an empty id": [a_line("", seq, "w") for seq in range(100)],
+    "a sequence number below 0": [a_line("a", seq - 100, "w") for seq in range(100)],
+    "what stands between texts": [a_line("a", seq, "\x7f") for seq in range(100)],
+}
+
+
+@pytest.mark.parametrize("lines", NEVER_ALIKE.values(), ids=NEVER_ALIKE)
+def test_rows_that_are_never_taken_as_alike(lines: list[bytes], tmp_path: Path) -> None:
+    assert check(lines, tmp_path / "log") == 0
+
+
 def test_bare_chunks_are_alike(tmp_path: Path) -> None:
     lines = [
         b'{"id":"%b","choices":[{"delta":{"content":"%b"}}]}\n' % (id, text.encode())

@@ -287,6 +287,7 @@ def _drops_message(choice: Choice) -> bool:
     if choice.delta is None:
         raise ValueError("a message in place of a delta")
     text = bytes(message)
+    # It is judged like all JSON.
     check_depth(_decode_value(text), text)
     return True
 

@@ -27,7 +27,7 @@ from ._wire import (
     Usage,
 )
 
-__all__ = ["Change", "learn_template", "the_change"]
+__all__ = ["learn_template", "the_change"]
 
 Decode = Callable[[bytes], Chunk]
 
@@ -43,9 +43,8 @@ class Change(NamedTuple):
     twin: str | None = None
 
 
-_DATA = slice(
-    len("data:"), None
-)  # JSON may have a blank in front, so it does not matter if SSE has
+# Of a line: its JSON, before which there may be a blank.
+_DATA = slice(len("data:"), None)
 _TEXT_FIELDS = ("content", "reasoning", "reasoning_content", "refusal")
 _TWINS = ["reasoning", "reasoning_content"]  # of which vLLM sends both
 # `re` compiles these, and keeps them, when a stream needs them: at import they would be dear.
@@ -150,7 +149,8 @@ def the_change(chunk: Chunk, *, many: bool) -> Change | None:
     # An empty text beside another adds nothing: Ollama and OpenRouter send `content` so while a
     # model reasons.
     texts = [name for name in present if getattr(delta, name)]
-    if many and (delta.role is not None or choice.logprobs is not None or len(present) > 1):
+    beside = len(present) + bool(delta.tool_calls) > 1
+    if many and (delta.role is not None or choice.logprobs is not None or beside):
         return None  # another choice may have none yet
     if delta.tool_calls and len(delta.tool_calls) == 1 and not texts and choice.logprobs is None:
         fragment = delta.tool_calls[0]
@@ -159,8 +159,6 @@ def the_change(chunk: Chunk, *, many: bool) -> Change | None:
             return None
         others = (fragment.id, fragment.type, fragment.custom, fragment.extra)
         if any(other is not None for other in (*others, function.name, function.extra)):
-            return None
-        if present and many:
             return None
         return Change("arguments", choice, fragment) if _brings_only(delta, "tool_calls") else None
     texts = texts or present

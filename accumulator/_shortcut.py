@@ -107,8 +107,7 @@ class Shortcut:
         """Apply a read of which all whole events fit, and leave the rest to wait in the parser;
         return how many events they are, 0 if nothing was done. Only if `ready`.
         """
-        # One function for nearly all that happens in a long stream: a call takes half as long as an
-        # event.
+        # Nearly all reads of a long stream are taken here, so it makes few calls.
         template = self._template
         assert template is not None
         if parser.size:

@@ -25,7 +25,7 @@ __all__ = [
 ]
 
 BETWEEN = b"\x7f"  # strings that are read as one: a control character that JSON allows in them
-_MANY = 32  # strings and what stands around them, of a read of some events
+_MANY = 32  # pieces that events are put together of, in a read of a few KiB
 _LF = 10
 _MARKS = (b"]", b"}", b"{", b"[")  # that are rare in a text
 _decode_string = msgspec.json.Decoder(str).decode
@@ -149,8 +149,8 @@ def decode_strings(cuts: Sequence[bytes]) -> list[str] | None:
 
 
 def decode_joined(joined: bytes, count: int) -> bytes | None:
-    """Read what was cut out of so many strings, with BETWEEN between, as one: in a third of the
-    time that `decode_strings` takes. None if one is not valid by itself, or holds a BETWEEN.
+    """Read what was cut out of so many strings, with BETWEEN between, as one: no string is made of
+    each. None if one is not valid by itself, or holds a BETWEEN.
 
     What is between two shows that none ends within an escape or a character. None has a quote, or
     it would end the string.

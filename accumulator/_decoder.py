@@ -176,7 +176,9 @@ class ChunkDecoder:
             self._read_usage(schema, chunk.usage)
         if not schema.in_choices or chunk.choices is None:
             return chunk
-        for position, choice in enumerate(chunk.choices):
+        position = -1  # as in `Reducer.apply`
+        for choice in chunk.choices:
+            position += 1
             if schema.in_usage and choice.usage is not None:
                 self._read_usage(schema, choice.usage)
             if not schema.below_choices:

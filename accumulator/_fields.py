@@ -161,6 +161,26 @@ class FieldMerger:
         into, fields = cast("JsonObject", last), cast("JsonObject", part)
         self._merge(self._levels["delta.<object>"], into, fields, nested=True)
 
+    def _open_part(self, parts: list[object], part: object) -> Text | None:
+        """Give the text that a part was added to, if adding it with another text would do no more
+        than append that.
+        """
+        last = parts[-1] if parts else None
+        if not isinstance(part, dict) or not isinstance(last, dict):
+            return None
+        kind = part.get("type")
+        if kind not in ("text", "thinking") or last.get("type") != kind:
+            return None
+        level = self._levels["delta.<object>"]
+        for name, value in part.items():
+            if name != kind and value is not None and not level.settles(name, value):
+                return None
+        added, text = part.get(kind), last.get(kind)
+        if isinstance(added, list) and isinstance(text, list) and len(added) == 1:
+            return self._open_part(text, added[0])
+        grows = isinstance(added, str) and isinstance(text, Text)
+        return text if grows and level.names.get(kind, level.kinds[str]) == "concat" else None
+
     def _own(self, value: object) -> object:
         """Take a value that stands as it is; no half of a surrogate pair stays in it."""
         if not self._careful:

@@ -21,6 +21,7 @@ from ._wire import (
     CompletionTokensDetails,
     Delta,
     FunctionFragment,
+    JsonObject,
     Logprobs,
     TokenLogprob,
     ToolCallFragment,
@@ -46,6 +47,7 @@ class Change(NamedTuple):
 # Of a line: its JSON, before which there may be a blank.
 _DATA = slice(len("data:"), None)
 _TEXT_FIELDS = ("content", "reasoning", "reasoning_content", "refusal")
+_PART_TYPES = ("text", "thinking")  # whose text may grow
 _TWINS = ["reasoning", "reasoning_content"]  # of which vLLM sends both
 # `re` compiles these, and keeps them, when a stream needs them: at import they would be dear.
 _STRING = rb'"%s": ?"((?:[^"\\]|\\.)*)"'
@@ -61,6 +63,7 @@ _PROBES = {
     "completion_tokens": b"4003",
     "total_tokens": b"4004",
     "reasoning_tokens": b"4005",
+    "created": b"4006",
 }
 # Fields of a chunk that are not merged like those that the API does not name.
 _NOT_MERGED = frozenset({*Chunk.__struct_fields__, "error", "message", "annotations", "content"})
@@ -80,7 +83,13 @@ def learn_template(
     `many` says that choices take turns, `calls` name calls that were seen to.
     """
     field, choice, fragment, twin = change
-    gaps = [_one(_STRING % field.encode(), line, "text")]
+    name = field
+    if field == "parts":
+        growing = _growing(chunk)
+        if growing is None:
+            return None
+        _, name = growing
+    gaps = [_one(_STRING % name.encode(), line, "text")]
     if twin is not None:
         gaps.append(_one(_STRING % twin.encode(), line, "twin"))
     if choice.logprobs is not None:
@@ -93,6 +102,8 @@ def learn_template(
         gaps.append(_value_gap(line, vendor, decode))
     if None in gaps:
         return None
+    # Some servers stamp each chunk with its own second.
+    created = _one(_COUNT % b"created", line, "created") if chunk.created else None
     indices = [Gap(*match.span(1), "") for match in re.finditer(_COUNT % b"index", line)]
     orders: list[tuple[str, ...]] = [("choice",)]
     several_calls = False
@@ -108,9 +119,14 @@ def learn_template(
             gap.role = role
         wanted = [gap for gap in indices if (several_calls if gap.role == "call" else many)]
         ordered = sorted([*cast("list[Gap]", gaps), *wanted], key=lambda gap: gap.start)
-        if _is_sound(line, ordered, change, vendor, decode):
+        tried = ordered
+        if created is not None:
+            tried = sorted([*ordered, created], key=lambda gap: gap.start)
+        if _is_sound(line, tried, change, vendor, decode):
             call = None if fragment is None else fragment.index
-            template = Template(line, ordered, field, choice.index or 0, call, vendor, twin)
+            template = Template(
+                line, ordered, field, choice.index or 0, call, vendor, twin, created
+            )
             read = template.read([line[template.gap]]) if template.is_usable else None
             return None if read is None else template
     return None
@@ -150,7 +166,8 @@ def the_change(chunk: Chunk, *, many: bool) -> Change | None:
     # model reasons.
     texts = [name for name in present if getattr(delta, name)]
     beside = len(present) + bool(delta.tool_calls) > 1
-    if many and (delta.role is not None or choice.logprobs is not None or beside):
+    more = (delta.role, delta.parts, choice.logprobs)
+    if many and (beside or any(value is not None for value in more)):
         return None  # another choice may have none yet
     if delta.tool_calls and len(delta.tool_calls) == 1 and not texts and choice.logprobs is None:
         fragment = delta.tool_calls[0]
@@ -161,6 +178,10 @@ def the_change(chunk: Chunk, *, many: bool) -> Change | None:
         if any(other is not None for other in (*others, function.name, function.extra)):
             return None
         return Change("arguments", choice, fragment) if _brings_only(delta, "tool_calls") else None
+    if delta.parts is not None:
+        if texts or choice.logprobs is not None or not _brings_only(delta, "parts"):
+            return None
+        return Change("parts", choice)
     texts = texts or present
     if (len(texts) != 1 and texts != _TWINS) or not _brings_only(delta):
         return None
@@ -182,6 +203,24 @@ _SILENT_FIELDS = tuple(
 def _brings_only(delta: Delta, field: str | None = None) -> bool:
     """Tell whether a delta has nothing but that and texts."""
     return all(name == field or getattr(delta, name) is None for name in _SILENT_FIELDS)
+
+
+def _growing(chunk: Chunk) -> tuple[JsonObject, str] | None:
+    """Find the object in a chunk's one part, or the part itself, whose text may grow, and that
+    text's name, which is its type's.
+    """
+    delta = (chunk.choices or [])[0].delta or Delta()
+    content: object = delta.content  # of a chunk as it was decoded
+    parts: object = content if isinstance(content, list) else delta.parts
+    while isinstance(parts, list) and len(parts) == 1:
+        part = parts[0]
+        name = part.get("type") if isinstance(part, dict) else None
+        if name not in _PART_TYPES:
+            return None
+        parts = part.get(name)
+        if isinstance(parts, str):
+            return part, name
+    return None
 
 
 def _one(pattern: bytes, line: bytes, role: str) -> Gap | None:
@@ -267,6 +306,8 @@ def _is_sound(
         match gap.role:
             case "choice":
                 choice.index = 4001
+            case "created":
+                expected.created = 4006
             case "vendor":
                 slot = _slot_of(expected, cast("str", vendor))
                 setattr(expected, slot, msgspec.Raw(_PROBES["vendor"]))
@@ -284,6 +325,12 @@ def _is_sound(
                 setattr(delta, cast("str", change.twin), "other")
             case "call":
                 cast("list[ToolCallFragment]", delta.tool_calls)[0].index = 4002
+            case _ if change.field == "parts":
+                growing = _growing(expected)
+                if growing is None:
+                    return False
+                part, name = growing
+                part[name] = "probe"
             case _ if change.field == "arguments":
                 [fragment] = cast("list[ToolCallFragment]", delta.tool_calls)
                 cast("FunctionFragment", fragment.function).arguments = "probe"

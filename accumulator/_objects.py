@@ -123,6 +123,8 @@ def learn_object_template(
     if chunk.usage is not None or chunk.extra is not None or found.twin is not None:
         return None
     field, choice, fragment, _ = found
+    if field == "parts":
+        return None
     text = reducer.open_text(field, choice.index or 0, None)
     if text is None or fragment is not None or not reducer.state.model:
         return None

@@ -95,17 +95,21 @@ class Reducer(FieldMerger):
             state.model = chunk.model
         if not state.created and chunk.created is not None:
             state.created = chunk.created
-        if chunk.service_tier is not None:
-            state.service_tier = chunk.service_tier
-        if chunk.system_fingerprint is not None:
-            state.system_fingerprint = chunk.system_fingerprint
+        # Nearly all chunks of a stream bring the same two, and to compare costs less than to set.
+        tier, fingerprint = chunk.service_tier, chunk.system_fingerprint
+        if tier is not None and tier != state.service_tier:
+            state.service_tier = tier
+        if fingerprint is not None and fingerprint != state.system_fingerprint:
+            state.system_fingerprint = fingerprint
         if chunk.usage is not None:
             self._apply_usage(chunk.usage)
         if chunk.moderation is not None:
             state.moderation = cast("JsonObject", self._own(dict(chunk.moderation)))
         if chunk.extra is not None:
             state.extra = self._merge_extra("chunk", state.extra, chunk.extra)
-        for position, choice in enumerate(choices):
+        position = -1  # `enumerate` doubles what a loop over one choice costs
+        for choice in choices:
+            position += 1
             index = choice.index
             if index is None:
                 index = position
@@ -123,17 +127,24 @@ class Reducer(FieldMerger):
             if choice.finish_reason:
                 self._apply_finish(into, choice.finish_reason, index)
 
-    def open_text(self, field: str, choice: int, call: int | None) -> Text | None:
+    def open_text(
+        self, field: str, choice: int, call: int | None, part: object = None
+    ) -> Text | None:
         """Give the text that a fragment is appended to, if that is all that a chunk with it does.
 
-        `field` is a text of the delta, or "arguments" of the call with an index. None if the chunk
-        may do more: open a choice or a call, go on after its finish reason, complete a character.
+        `field` is a text of the delta, "arguments" of the call with an index, or "parts" for the
+        text in a part like this one, which was added last. None if the chunk may do more: open a
+        choice, a call or a part, go on after its finish reason, complete a character.
         """
         state = self.state.choices.get(choice)
         if state is None or state.finish_reason or self._halved:
             return None
+        if field == "content" and state.parts is not None:
+            field, part = "parts", {"type": "text", "text": ""}
+        if field == "parts":
+            return None if state.parts is None else self._open_part(state.parts, part)
         if field != "arguments":
-            return None if state.parts is not None else cast("Text | None", getattr(state, field))
+            return cast("Text | None", getattr(state, field))
         calls = state.calls
         place = None if calls is None or call is None else calls.by_index.get(call)
         if calls is None or place is None:

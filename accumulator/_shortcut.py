@@ -189,7 +189,7 @@ class Shortcut:
         count = size = 0
         if template is not None and template.line_end == line_end:
             for line in lines:
-                if not template.fits(line):
+                if not template.fits(line) and not self._follow(template, line):
                     break
                 count += 1
                 size += len(line) + len(line_end)
@@ -221,7 +221,7 @@ class Shortcut:
         template = self._template
         if (
             template is None
-            or not template.fits(line)
+            or not (template.fits(line) or self._follow(template, line))
             or (vendor is not None and template.name != vendor)
             or template.read([line[template.gap]]) is None
         ):
@@ -238,7 +238,9 @@ class Shortcut:
         self._tokens = self._turns = None
         self._texts.clear()
         if not template.keys:
-            text = self._reducer.open_text(template.field, template.choice, template.call)
+            delta = change.choice.delta
+            part = delta.parts[0] if delta is not None and delta.parts else None
+            text = self._reducer.open_text(template.field, template.choice, template.call, part)
             if template.read_tokens is not None:
                 self._tokens = self._reducer.open_tokens(template.choice)
             self.ready = text is not None and (
@@ -256,6 +258,13 @@ class Shortcut:
             self._give_up()
             return
         self._single = template.roles == ("text",)
+
+    def _follow(self, template: Template, line: bytes) -> bool:
+        """Go on with a template in a line that was created at another time."""
+        if not template.follow(line):
+            return False
+        self._padded = padded_of(template)
+        return True
 
     def _apply(self, template: Template, cuts: list[bytes]) -> bool:
         """Apply what was cut out of events that fit, all or nothing."""

@@ -69,6 +69,7 @@ class Template:
 
     __slots__ = (
         "_close",
+        "_created",
         "_decode",
         "_opening",
         "_row_end",
@@ -106,6 +107,7 @@ class Template:
         call: int | None,
         name: str | None = None,
         twin: str | None = None,
+        created: Gap | None = None,
     ) -> None:
         roles = self.roles = tuple([gap.role for gap in gaps])
         places = {role: place for place, role in enumerate(_columns(roles))}
@@ -122,16 +124,19 @@ class Template:
         self.field = field
         self.choice = choice
         self.call = call
-        self.head = line[: gaps[0].start]
-        self.tail = line[gaps[-1].end :]
         self.line_end = b"\r\n" if line.endswith(b"\r\n") else b"\n"
-        self.end = self.tail + self.line_end
+        self._surround(line[: gaps[0].start], line[gaps[-1].end :])
+        # Where the digits stand of when a chunk was created, from the start of a line or its end.
+        self._created: slice | None = None
+        if created is not None and created.end <= gaps[0].start:
+            self._created = slice(created.start, created.end)
+        elif created is not None and created.start >= gaps[-1].end:
+            self._created = slice(created.start - len(line), created.end - len(line))
         self.size = len(self.head) + len(self.tail)
         self.gap = slice(len(self.head), -len(self.tail))
         # Of a whole event with one gap for a string: its bytes, and where that is with its quotes.
         self.whole = len(self.head) + len(self.end)
         self.string = slice(len(self.head) - 1, 1 - len(self.end))
-        self.between = self.end + self.head
         around = [_AROUND.get(role, _BARE) for role in roles]
         # A CR ends a line, and is a blank between numbers.
         self.has_bare_gaps = any(pair is not _STRING for pair in around)
@@ -145,6 +150,36 @@ class Template:
         self._row_end = close + b"],\n[" + opening
         kind = next((gap.kind for gap in gaps if gap.role == "tokens"), ContentWithTokens)
         self._decode = _row_decoder(roles, kind)
+
+    def _surround(self, head: bytes, tail: bytes) -> None:
+        """Set what stands before the first gap of a line, and behind the last."""
+        self.head, self.tail = head, tail
+        self.end = tail + self.line_end
+        self.between = self.end + head
+
+    def follow(self, line: bytes) -> bool:
+        """Become the template of a line that was created at another time, if nothing else keeps it
+        from fitting.
+
+        No state changes by that: a template is learnt behind a chunk that said when, and the first
+        to say so counts.
+        """
+        created, head, tail = self._created, self.head, self.tail
+        if created is None:
+            return False
+        digits = line[created]
+        if not digits.isdigit() or digits.startswith(b"0"):
+            return False
+        if created.start >= 0:
+            head = head[: created.start] + digits + head[created.stop :]
+        else:
+            tail = tail[: created.start] + digits + tail[created.stop :]
+        before = self.head, self.tail
+        self._surround(head, tail)
+        if self.fits(line):
+            return True
+        self._surround(*before)
+        return False
 
     def address(self, key: object) -> tuple[int, int | None]:
         """Give the indices of choice and call that a key stands for."""

@@ -82,6 +82,24 @@ def with_message(chunk: str, message: str) -> str:
     return chunk.replace('"delta":', f'"message":{message},"delta":')
 
 
+def created(chunk: str, second: int) -> str:
+    return chunk.replace('"created":1760000000', f'"created":{second}')
+
+
+def created_last(chunk: str, second: int) -> str:
+    chunk = chunk.replace('"created":1760000000,', "")
+    return f'{chunk[:-1]},"created":{second}}}'
+
+
+def part_chunk(part: str) -> str:
+    return text_chunk("").replace('""', f"[{part}]")
+
+
+def thinking(text: str, more: str = "") -> str:
+    nested = f'[{{"type":"text","text":{json.dumps(text)}}}]'
+    return part_chunk(f'{{"type":"thinking","thinking":{nested}{more}}}')
+
+
 # Of a delta, as Mistral and others send it.
 CONTENTS = [
     '[{"type":"thinking","thinking":[{"type":"text","text":"t"}]}]',
@@ -199,6 +217,34 @@ REGULAR: dict[str, list[str]] = {
     ],
     "vendor and choices in turn": [
         with_vendor(text_chunk(f"v{i}", index=i % 4), {"s": i}, first=True) for i in range(60)
+    ],
+    "chunks that say when each was made": [
+        created(text_chunk(f"w{i}"), 1760000000 + i // 7) for i in range(60)
+    ],
+    "chunks that end in when each was made": [
+        created_last(text_chunk(f"w{i}"), 1760000000 + i // 7) for i in range(60)
+    ],
+    "padding, and when each was made": [
+        created(text_chunk(f"w{i}", padding="x" * (i % 7)), 1760000000 + i // 20) for i in range(60)
+    ],
+    "choices in turn, and when each was made": [
+        created(text_chunk(f"w{i}", index=i % 3), 1760000000 + i // 20) for i in range(60)
+    ],
+    "thinking in parts": [thinking(f"é{i}\n") for i in range(60)],
+    "thinking in parts that say more": [
+        thinking(f"t{i}", ',"closed":true,"x":null') for i in range(60)
+    ],
+    "thinking in parts without parts in them": [
+        part_chunk(f'{{"type":"thinking","thinking":"t{i}"}}') for i in range(60)
+    ],
+    "text in parts": [part_chunk(f'{{"type":"text","text":"u{i}"}}') for i in range(60)],
+    "text behind parts": [
+        *(thinking("t") for _ in range(20)),
+        *(text_chunk(f"w{i}" * (i > 0)) for i in range(60)),
+    ],
+    "text in parts, with a vendor's text and padding": [
+        with_vendor(part_chunk(f'{{"type":"text","text":"u{i}"}}'), '"%s"' % ("x" * (i % 5)))
+        for i in range(60)
     ],
     "two of a vendor's, one constant": [
         with_vendor(text_chunk(f"v{i}"), i).replace('"x_vendor"', '"x_same":{"a":[1]},"x_vendor"')
@@ -380,6 +426,59 @@ IRREGULAR: dict[str, list[str]] = {
         call_start(0).replace("call_0", "call_8"),
         *(call_chunk("{", 0) for _ in range(9)),
     ],
+    "when each was made, in a vendor's object, too": [
+        with_vendor(created(text_chunk("w"), 1760000000 + i // 7), {"created": 1760000000 + i // 9})
+        for i in range(60)
+    ],
+    "when each was made, of any length": [
+        created(text_chunk("w"), 9999999970 + i) for i in range(60)
+    ],
+    "when each was made, after it was null": [
+        created(text_chunk("w"), 1760000000 + i // 7).replace("1760000000", "null")
+        for i in range(60)
+    ],
+    "parts beside annotations": [
+        thinking("t").replace('"content"', '"annotations":[{"a":1}],"content"') for i in range(60)
+    ],
+    "text behind parts and empty texts": [
+        text_chunk("a"),
+        part_chunk(""),
+        *(text_chunk("") for _ in range(20)),
+        *(text_chunk(f"w{i}") for i in range(40)),
+    ],
+    "text behind parts that have their text elsewhere": [
+        part_chunk('{"type":"thinking","text":"t"}'),
+        *(text_chunk("") for _ in range(20)),
+        *(text_chunk(f"w{i}") for i in range(40)),
+    ],
+    "parts in turn": [
+        thinking("t") if i % 8 < 4 else part_chunk('{"type":"text","text":"u"}') for i in range(60)
+    ],
+    "parts that merge more than a text": [
+        part_chunk(f'{{"type":"text","text":"u{i}","summary":"s"}}') for i in range(60)
+    ],
+    "parts whose thinking is now a list, now a string": [
+        thinking("t") if i % 20 < 17 else part_chunk('{"type":"thinking","thinking":"s"}')
+        for i in range(60)
+    ],
+    "parts of an unknown type": [
+        part_chunk(f'{{"type":"image_url","image_url":"u{i}"}}') for i in range(60)
+    ],
+    "parts of a type that is no name": [
+        part_chunk(f'{{"type":"(","(":"u{i}"}}') for i in range(60)
+    ],
+    "parts of choices in turn": [
+        thinking("t").replace('"index":0', f'"index":{i % 2}') for i in range(60)
+    ],
+    "parts with logprobs": [
+        token_chunk("t", -0.5).replace('"t"', '[{"type":"text","text":"t"}]', 1) for i in range(60)
+    ],
+    "parts beside another text": [
+        thinking(f"t{i}").replace('"content"', '"reasoning":"r","content"') for i in range(60)
+    ],
+    "parts in which a text is sent twice": [
+        part_chunk(f'{{"type":"text","text":"u","text":"v{i}"}}') for i in range(60)
+    ],
     "an error that is null": [
         with_vendor(text_chunk("e"), "null").replace("x_vendor", "error") for _ in range(60)
     ],
@@ -404,6 +503,16 @@ ODD: list[bytes] = [
     event(text_chunk("a").replace('"finish_reason":null', '"finish_reason":"stop"')),
     event(text_chunk("a").replace("gpt-4o", "other")),
     event(text_chunk("a").replace("fp_1", "fp_2")),
+    event(created(text_chunk("a"), 1760000009)),
+    event(created(text_chunk("a"), 176000000)),
+    event(text_chunk("a").replace("1760000000", "0760000000")),
+    event(text_chunk("a").replace("1760000000", "17600000.5")),
+    event(created_last(text_chunk("a"), 1760000009)),
+    event(thinking("a")),
+    event(thinking("").replace('""', "null")),
+    event(thinking("a", ',"x":"y"')),
+    event(part_chunk('{"type":"text","text":"a"},{"type":"text","text":"b"}')),
+    event(part_chunk('"a"')),
     event(text_chunk("a").replace("chatcmpl-1", "chatcmpl-2")),
     event(text_chunk("a", padding="x").replace('"x"', '"x","vendor":1')),
     event(text_chunk("a", padding="x").replace('"obfuscation":"x"', '"usage":{"total_tokens":5}')),

@@ -15,11 +15,12 @@ from judged import assert_as_judged
 from regular import IRREGULAR, ODD, REGULAR, STREAMS, event, text_chunk, token_chunk, with_usage
 from strategies import TEXTS, cut
 
-from accumulator import Accumulator, LimitExceededError, Limits
+from accumulator import DEFAULT_RULES, Accumulator, LimitExceededError, Limits
 from accumulator._body import BodyIntake
 from accumulator._learning import learn_template, the_change
 from accumulator._reduce import Reducer
 from accumulator._wire import Chunk, decode_typed
+from accumulator.rules import Policy
 
 
 def outcome(body: Iterable[bytes], *, shortcut: bool = True) -> tuple[object, ...]:
@@ -56,6 +57,33 @@ def test_regular_streams_come_out_the_same(name: str, size: int) -> None:
     for old, new in (b"data: ", b"data:"), (b"\n", b"\r\n"):
         body = body.replace(old, new)
         assert outcome(pieces(body, size)) == outcome([body], shortcut=False)
+
+
+# What a template has to ask before it appends: each row makes something else of streams here.
+ROWS: list[tuple[str, Policy]] = [
+    ("delta.<object>.text", "last"),
+    ("delta.<object>.thinking", "first"),
+    ("delta.<object>.<string>", "concat"),
+    ("delta.content", "last"),
+    ("delta.reasoning", "first"),
+    ("delta.refusal", "drop"),
+    ("chunk.x_vendor", "concat"),
+    ("chunk.<object>", "last"),
+    ("chunk.<number>", "larger"),
+    ("chunk.created", "last"),
+]
+
+
+@pytest.mark.parametrize("row", ROWS, ids=" ".join)
+@pytest.mark.parametrize("name", STREAMS)
+def test_other_rules_hold_on_the_shortcut(name: str, row: tuple[str, Policy]) -> None:
+    rules = DEFAULT_RULES.replace(dict([row]))
+    ways = [Accumulator(rules=rules, shortcut=shortcut) for shortcut in (True, False)]
+    for acc in ways:
+        for data in pieces(body_of(STREAMS[name]), 1500):
+            acc.feed_sse(data)
+    assert ways[0].snapshot() == ways[1].snapshot()
+    assert ways[0].problems == ways[1].problems
 
 
 @pytest.mark.parametrize("name", STREAMS)
@@ -299,6 +327,45 @@ def test_a_piece_of_an_event_moved_into_another_comes_out_the_same(
     expected = outcome([body], shortcut=False)
     assert outcome(pieces(body, 1500)) == expected
     assert outcome(pieces(body, 4096)) == expected
+
+
+# What ends an event, a string or a line where none should end, or is like what a template holds.
+BITS = [
+    b"\n",
+    b"\r",
+    b"\n\n",
+    b"\r\r",
+    b"\n\r",
+    b"\r\n\r\n",
+    b"]",
+    b'"',
+    b"\\",
+    b"\x7f",
+    b"\xc3",
+    b'","',
+]
+
+
+@given(
+    st.sampled_from(sorted(STREAMS)), st.sampled_from([b"\n", b"\r\n"]), st.booleans(), st.data()
+)
+def test_a_damaged_stream_stands_the_same_after_each_read(
+    name: str, line_end: bytes, tight: bool, data: st.DataObject
+) -> None:
+    events = [event(chunk).replace(b"\n", line_end) for chunk in STREAMS[name]]
+    if tight:
+        events = [each.replace(b"data: ", b"data:") for each in events]
+    for place in data.draw(st.lists(st.integers(20, len(events) - 1), min_size=1, max_size=3)):
+        whole = events[place]
+        start = data.draw(st.integers(0, len(whole)))
+        kept = whole[start + data.draw(st.integers(0, 3)) :]
+        events[place] = whole[:start] + data.draw(st.sampled_from(BITS)) + kept
+    ways = Accumulator(), Accumulator(shortcut=False)
+    for read in pieces(b"".join(events), data.draw(st.sampled_from([700, 1500, 4096]))):
+        for acc in ways:
+            acc.feed_sse(read)
+        quick, plain = ((acc.snapshot(), acc.problems, acc._intake.log.event) for acc in ways)
+        assert quick == plain
 
 
 # Whole events that do not fit, but stand behind those that do where a read ends.

@@ -13,7 +13,7 @@ from typing import Protocol
 import msgspec
 from msgspec import Struct
 
-from ._strings import BETWEEN, decode_joined
+from ._cuts import BETWEEN, decode_joined
 
 __all__ = ["Alike", "AlikeRows", "Row", "tell_alike"]
 

@@ -16,22 +16,14 @@ from typing import cast
 
 import msgspec
 
+from ._cuts import BETWEEN, cut_lines, decode_joined, decode_strings
 from ._decoder import ChunkDecoder
 from ._learning import learn_template, the_change
 from ._objects import ObjectTemplate, learn_object_template
 from ._reduce import Reducer
 from ._sse import SHORT, EventParser
 from ._state import TokensState
-from ._strings import (
-    BETWEEN,
-    Padded,
-    Turns,
-    cut_lines,
-    decode_joined,
-    decode_strings,
-    padded_of,
-    turns_of,
-)
+from ._strings import Padded, Turns, padded_of, turns_of
 from ._template import Rows, Template
 from ._text import COMPACT_AT, Text
 from ._wire import Chunk, CompletionTokensDetails, UnreadTokens, Usage

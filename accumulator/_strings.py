@@ -9,27 +9,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from io import BytesIO
 
-import msgspec
-
+from ._cuts import BETWEEN, decode_joined, decode_strings
 from ._template import Template
 
-__all__ = [
-    "BETWEEN",
-    "Padded",
-    "Turns",
-    "cut_lines",
-    "decode_joined",
-    "decode_strings",
-    "padded_of",
-    "turns_of",
-]
+__all__ = ["Padded", "Turns", "padded_of", "turns_of"]
 
-BETWEEN = b"\x7f"  # strings that are read as one: a control character that JSON allows in them
 _MANY = 32  # pieces that events are put together of, in a read of a few KiB
 _LF = 10
 _MARKS = (b"]", b"}", b"{", b"[")  # that are rare in a text
-_decode_string = msgspec.json.Decoder(str).decode
-_decode_texts = msgspec.json.Decoder(list[str]).decode
 
 
 class Turns:
@@ -131,33 +118,3 @@ def padded_of(template: Template) -> Padded | None:
     constant = b"".join((template.head, joint, template.tail))
     mark = next((mark for mark in _MARKS if mark in joint and constant.count(mark) == 1), None)
     return None if mark is None else Padded(template, joint, mark)
-
-
-def cut_lines(data: bytes, gap: slice) -> list[bytes]:
-    """Cut the same out of the line of each event; what has no blank line yet is left out."""
-    lines = BytesIO(data)
-    return [line[gap] for line, _ in zip(lines, lines)]  # noqa: B905  # the rest waits
-
-
-def decode_strings(cuts: Sequence[bytes]) -> list[str] | None:
-    """Decode what was cut out of so many strings; None unless all can be read."""
-    try:
-        texts = _decode_texts(b'["%b"]' % b'",\n"'.join(cuts))
-    except ValueError:
-        return None
-    return texts if len(texts) == len(cuts) else None
-
-
-def decode_joined(joined: bytes, count: int) -> bytes | None:
-    """Read what was cut out of so many strings, with BETWEEN between, as one: no string is made of
-    each. None if one is not valid by itself, or holds a BETWEEN.
-
-    What is between two shows that none ends within an escape or a character. None has a quote, or
-    it would end the string.
-    """
-    try:
-        text = _decode_string(b'"%b"' % joined).encode()
-    except ValueError:
-        return None
-    fragments = text.translate(None, BETWEEN)
-    return fragments if len(text) - len(fragments) == count - 1 else None

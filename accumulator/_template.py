@@ -22,6 +22,7 @@ from typing import Any, Literal, cast
 import msgspec
 from msgspec import Struct
 
+from ._cuts import decode_strings
 from ._wire import ContentWithTokens, TokenLogprob, check_depth
 
 __all__ = [
@@ -48,7 +49,6 @@ Decode = Callable[[bytes], list[tuple[Any, ...]]]
 
 _decode_value = msgspec.json.Decoder().decode
 _decode_object = msgspec.json.Decoder(dict[str, object]).decode
-_decode_texts = msgspec.json.Decoder(list[str]).decode
 _decode_integers = msgspec.json.Decoder(list[int]).decode
 
 
@@ -234,7 +234,7 @@ class Template:
     def _read_apart(self, cuts: list[bytes]) -> tuple[Rows, bytes] | None:
         # A vendor's value may be an array or object that an event left open, which swallows any
         # separator: then each event's gaps are looked for in turn.
-        columns: list[Sequence[object]] = []
+        columns: list[list[bytes]] = []
         rest = cuts
         for joint, _ in self.joints:
             parts = [part for cut in rest for part in cut.partition(joint)]
@@ -243,21 +243,16 @@ class Template:
             columns.append(parts[::3])
             rest = parts[2::3]
         columns.append(rest)
+        values: list[Sequence[object]] = []
         try:
-            for place, (role, column) in enumerate(zip(self.roles, columns, strict=True)):
-                parts_of = cast("list[bytes]", column)
-                if role == "vendor":
-                    columns[place] = [_read_value(part) for part in parts_of]
-                    continue
-                quote = _AROUND.get(role, _BARE)[0]
-                decode = _decode_texts if quote else _decode_integers
-                separator = quote + b",\n" + quote
-                columns[place] = decode(b"[%b%b%b]" % (quote, separator.join(parts_of), quote))
-                if len(columns[place]) != len(cuts):
+            for role, column in zip(self.roles, columns, strict=True):
+                read = _read_column(role, column)
+                if read is None:
                     return None
+                values.append(read)
         except (ValueError, RecursionError):
             return None
-        return list(zip(*columns, strict=True)), b""
+        return list(zip(*values, strict=True)), b""
 
     @property
     def is_usable(self) -> bool:
@@ -266,6 +261,16 @@ class Template:
         return len(set(joints)) == len(joints) and not (
             self.read_tokens is not None and self.vendor is not None
         )
+
+
+def _read_column(role: str, cuts: list[bytes]) -> Sequence[object] | None:
+    """Read what stands in one gap of each event; None or ValueError unless all can be read."""
+    if role == "vendor":
+        return [_read_value(cut) for cut in cuts]
+    if _AROUND.get(role) is _STRING:
+        return decode_strings(cuts)
+    numbers = _decode_integers(b"[%b]" % b",\n".join(cuts))
+    return numbers if len(numbers) == len(cuts) else None
 
 
 def _read_value(text: bytes) -> object:

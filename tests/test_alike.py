@@ -10,9 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from accumulator._alike import AlikeRows
+from accumulator._cuts import BETWEEN
 from accumulator._inputs import find_inputs, units_of
 from accumulator._rows import BadRow, Keys, RowReader
-from accumulator._strings import BETWEEN
 
 Rows = list[tuple[object, object, bytes]]
 

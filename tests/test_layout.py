@@ -20,7 +20,7 @@ LADDER = [
     ["_growing"],
     ["events"],
     ["_wire"],
-    ["_values", "_schema"],
+    ["_values", "_schema", "_cuts"],
     ["_reader"],
     ["_template", "_fields", "_decoder"],
     ["_strings"],

@@ -102,7 +102,7 @@ ROOMS: list[tuple[str, str, str]] = [
     ("which events are told, and when", "_emit events _growing _told", "test_events"),
     (
         "speed of chunks that repeat",
-        "_shortcut _template _strings _learning _objects",
+        "_shortcut _template _strings _cuts _learning _objects",
         "test_shortcut",
     ),
     (

@@ -153,6 +153,11 @@ class Shortcut:
             except ValueError:
                 return 0
             self._text.append(fragment)
+        elif self._padded is not None:
+            text = self._padded.read_one(string)
+            if text is None:
+                return 0
+            self._text.append(text)
         elif (template.has_bare_gaps and _CR in string) or not self._apply(
             template, [string[1:-1]]
         ):

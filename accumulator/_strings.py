@@ -9,6 +9,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from io import BytesIO
 
+import msgspec
+
 from ._cuts import BETWEEN, decode_joined, decode_strings
 from ._template import Template
 
@@ -16,6 +18,7 @@ __all__ = ["Padded", "Turns", "padded_of", "turns_of"]
 
 _MANY = 32  # pieces that events are put together of, in a read of a few KiB
 _LF = 10
+_decode_string = msgspec.json.Decoder(str).decode
 _MARKS = (b"]", b"}", b"{", b"[")  # that are rare in a text
 
 
@@ -64,10 +67,11 @@ class Padded:
     is made a line end, so that cutting lines cuts them apart, too.
     """
 
-    __slots__ = ("_constant", "_gaps", "_has_text_first", "_mark", "_template")
+    __slots__ = ("_constant", "_gaps", "_has_text_first", "_joint", "_mark", "_template")
 
     def __init__(self, template: Template, joint: bytes, mark: bytes) -> None:
         self._template = template
+        self._joint = joint
         self._mark = mark
         before, _, behind = joint.partition(mark)
         self._gaps = (
@@ -76,6 +80,23 @@ class Padded:
         )
         self._has_text_first = template.roles[0] == "text"
         self._constant = [template.between, b"", joint, b""]  # what stands around the strings
+
+    def read_one(self, strings: bytes) -> str | None:
+        """Give the text of an event, of which all is here that stands between its outer quotes, and
+        these; None unless it can be read.
+        """
+        first, joint, second = strings.partition(self._joint)
+        if not joint:
+            return None
+        text, padding = first + b'"', b'"' + second
+        if not self._has_text_first:
+            text, padding = padding, text
+        try:
+            if not padding[1:-1].isalnum():
+                _decode_string(padding)
+            return _decode_string(text)
+        except ValueError:
+            return None
 
     def read(self, data: bytes) -> tuple[bytes, int, int] | None:
         """Give the texts of all whole events as UTF-8, how many events and how many bytes they

@@ -14,7 +14,7 @@ from ._wire import JsonObject
 from .errors import ProblemKind
 from .rules import Level, Policy
 
-__all__ = ["FieldMerger", "IndexedList", "Report"]
+__all__ = ["FieldMerger", "IndexedList", "Report", "growing_name"]
 
 Report = Callable[[ProblemKind, str, str | None, object], None]
 
@@ -172,14 +172,23 @@ class FieldMerger:
         if kind not in ("text", "thinking") or last.get("type") != kind:
             return None
         level = self._levels["delta.<object>"]
-        for name, value in part.items():
-            if name != kind and value is not None and not level.settles(name, value):
-                return None
         added, text = part.get(kind), last.get(kind)
-        if isinstance(added, list) and isinstance(text, list) and len(added) == 1:
+        if isinstance(added, list):
+            if not isinstance(text, list) or len(added) != 1 or not _settles(level, part, kind):
+                return None
             return self._open_part(text, added[0])
-        grows = isinstance(added, str) and isinstance(text, Text)
-        return text if grows and level.names.get(kind, level.kinds[str]) == "concat" else None
+        return _open_string(level, last, part, kind)
+
+    def _open_entry(self, fields: JsonObject | None, name: str, entry: JsonObject) -> Text | None:
+        """Give the text in an entry of a vendor's list, as `_open_part`."""
+        level, string = self._levels["delta"], growing_name(entry)
+        if fields is None or string is None:
+            return None
+        entries, index = fields.get(name), entry.get("index")
+        if not isinstance(entries, IndexedList) or type(index) is not int:
+            return None
+        target = entries.places.get(index)
+        return None if target is None else _open_string(level.below(name), target, entry, string)
 
     def _own(self, value: object) -> object:
         """Take a value that stands as it is; no half of a surrogate pair stays in it."""
@@ -225,6 +234,30 @@ class FieldMerger:
             text.append("\ufffd")
             self._report_lone(1)
         self._halved.clear()
+
+
+def growing_name(entry: JsonObject) -> str | None:
+    """Name the string of a list's entry that may come in fragments, if there is one."""
+    names = ("text", "summary")
+    return next((name for name in names if isinstance(entry.get(name), str)), None)
+
+
+def _open_string(level: Level, into: JsonObject, fields: JsonObject, name: str) -> Text | None:
+    """Give the text that a string among fields was appended to, if merging them with another would
+    do no more than append that.
+    """
+    text = into.get(name)
+    grows = isinstance(fields.get(name), str) and isinstance(text, Text)
+    grows = grows and level.names.get(name, level.kinds[str]) == "concat"
+    return cast("Text", text) if grows and _settles(level, fields, name) else None
+
+
+def _settles(level: Level, fields: JsonObject, besides: str) -> bool:
+    """Tell whether all other fields make no difference when they come again."""
+    return all(
+        name == besides or value is None or level.settles(name, value)
+        for name, value in fields.items()
+    )
 
 
 def _is_number(value: object) -> bool:

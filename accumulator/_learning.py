@@ -14,6 +14,7 @@ from typing import NamedTuple, cast
 import msgspec
 from msgspec import Struct
 
+from ._fields import growing_name
 from ._template import COUNTS, Gap, Template, kind_of_tokens
 from ._wire import (
     Choice,
@@ -35,13 +36,15 @@ Decode = Callable[[bytes], Chunk]
 
 class Change(NamedTuple):
     """The text that a chunk brings: of which choice, of which call, and in which field; `twin` is
-    another one that brings it, too.
+    another field that brings it, too, or a vendor's list. `inside` is the one part or entry that
+    it stands in, if the field is "parts" or the twin a vendor's.
     """
 
     field: str
     choice: Choice
     fragment: ToolCallFragment | None = None
     twin: str | None = None
+    inside: JsonObject | None = None
 
 
 # Of a line: its JSON, before which there may be a blank.
@@ -82,16 +85,11 @@ def learn_template(
 
     `many` says that choices take turns, `calls` name calls that were seen to.
     """
-    field, choice, fragment, twin = change
-    name = field
-    if field == "parts":
-        growing = _growing(chunk)
-        if growing is None:
-            return None
-        _, name = growing
-    gaps = [_one(_STRING % name.encode(), line, "text")]
-    if twin is not None:
-        gaps.append(_one(_STRING % twin.encode(), line, "twin"))
+    field, choice, fragment, twin, _ = change
+    gaps = [
+        _one(_STRING % name.encode(), line, role)
+        for name, role in zip(_names(change), ("text", "twin"), strict=False)
+    ]
     if choice.logprobs is not None:
         gaps = [_with_list(line, gaps[0], choice)]
     if chunk.obfuscation is not None or choice.obfuscation is not None:
@@ -104,7 +102,12 @@ def learn_template(
         return None
     # Some servers stamp each chunk with its own second.
     created = _one(_COUNT % b"created", line, "created") if chunk.created else None
-    indices = [Gap(*match.span(1), "") for match in re.finditer(_COUNT % b"index", line)]
+    twins = range(0) if twin is None else _span_of(line, change, decode(line[_DATA]))
+    indices = [
+        Gap(*match.span(1), "")
+        for match in re.finditer(_COUNT % b"index", line)
+        if match.start() not in twins  # where an entry has its own
+    ]
     orders: list[tuple[str, ...]] = [("choice",)]
     several_calls = False
     if fragment is not None:
@@ -166,7 +169,7 @@ def the_change(chunk: Chunk, *, many: bool) -> Change | None:
     # model reasons.
     texts = [name for name in present if getattr(delta, name)]
     beside = len(present) + bool(delta.tool_calls) > 1
-    more = (delta.role, delta.parts, choice.logprobs)
+    more = (delta.role, delta.parts, delta.extra, choice.logprobs)
     if many and (beside or any(value is not None for value in more)):
         return None  # another choice may have none yet
     if delta.tool_calls and len(delta.tool_calls) == 1 and not texts and choice.logprobs is None:
@@ -181,9 +184,24 @@ def the_change(chunk: Chunk, *, many: bool) -> Change | None:
     if delta.parts is not None:
         if texts or choice.logprobs is not None or not _brings_only(delta, "parts"):
             return None
-        return Change("parts", choice)
+        part = delta.parts[0] if len(delta.parts) == 1 else None
+        growing = _growing(part)
+        return None if growing is None else Change("parts", choice, inside=cast("JsonObject", part))
     texts = texts or present
-    if (len(texts) != 1 and texts != _TWINS) or not _brings_only(delta):
+    if len(texts) != 1 and texts != _TWINS:
+        return None
+    if delta.extra is not None:
+        if len(texts) > 1 or choice.logprobs is not None:
+            return None
+        if len(delta.extra) > 1 or not _brings_only(delta, "extra"):
+            return None
+        # OpenRouter sends what a model reasons in the one entry of `reasoning_details`, too.
+        [(name, entries)] = delta.extra.items()
+        entry = entries[0] if isinstance(entries, list) and len(entries) == 1 else None
+        if not isinstance(entry, dict) or growing_name(entry) is None:
+            return None
+        return Change(texts[0], choice, twin=name, inside=entry)
+    if not _brings_only(delta):
         return None
     if choice.logprobs is not None and (
         not choice.logprobs.content
@@ -205,22 +223,28 @@ def _brings_only(delta: Delta, field: str | None = None) -> bool:
     return all(name == field or getattr(delta, name) is None for name in _SILENT_FIELDS)
 
 
-def _growing(chunk: Chunk) -> tuple[JsonObject, str] | None:
-    """Find the object in a chunk's one part, or the part itself, whose text may grow, and that
-    text's name, which is its type's.
+def _growing(part: object) -> tuple[JsonObject, str] | None:
+    """Find the object in a part, or the part itself, whose text may grow, and that text's name,
+    which is its type's.
     """
-    delta = (chunk.choices or [])[0].delta or Delta()
-    content: object = delta.content  # of a chunk as it was decoded
-    parts: object = content if isinstance(content, list) else delta.parts
-    while isinstance(parts, list) and len(parts) == 1:
-        part = parts[0]
-        name = part.get("type") if isinstance(part, dict) else None
+    while isinstance(part, dict):
+        name = part.get("type")
         if name not in _PART_TYPES:
             return None
-        parts = part.get(name)
-        if isinstance(parts, str):
+        text = part.get(name)
+        if isinstance(text, str):
             return part, name
+        part = text[0] if isinstance(text, list) and len(text) == 1 else None
     return None
+
+
+def _names(change: Change) -> list[str]:
+    """Name the strings in which a change's text stands."""
+    if change.field == "parts":
+        growing = _growing(change.inside)
+        return [] if growing is None else [growing[1]]
+    twin = change.twin if change.inside is None else growing_name(change.inside)
+    return [change.field] if twin is None else [change.field, twin]
 
 
 def _one(pattern: bytes, line: bytes, role: str) -> Gap | None:
@@ -270,9 +294,19 @@ def _count_place(usage: Usage, name: str) -> Usage | CompletionTokensDetails | N
     return usage.completion_tokens_details if name == "reasoning_tokens" else usage
 
 
-def _slot_of(chunk: Chunk, name: str) -> str:
+def _slot_of(level: Chunk | Delta, name: str) -> str:
     """Find the attribute that a vendor's field is read into."""
-    return chunk.__struct_fields__[chunk.__struct_encode_fields__.index(name)]
+    return level.__struct_fields__[level.__struct_encode_fields__.index(name)]
+
+
+def _span_of(line: bytes, change: Change, chunk: Chunk) -> range:
+    """Find where the vendor's list stands that brings a text, too; nowhere for another twin."""
+    delta = (chunk.choices or [])[0].delta
+    if change.inside is None or delta is None:
+        return range(0)
+    raw = bytes(getattr(delta, _slot_of(delta, cast("str", change.twin))))
+    start = line.find(raw)
+    return range(start, start + len(raw))
 
 
 def _value_gap(line: bytes, name: str, decode: Decode) -> Gap | None:
@@ -321,12 +355,18 @@ def _is_sound(
                 expected.obfuscation = "probe"
             case "padding":
                 choice.obfuscation = "probe"
+            case "twin" if change.inside is not None:
+                slot = _slot_of(delta, cast("str", change.twin))
+                span = _span_of(line, change, expected)
+                probe = line[span.start : gap.start] + _PROBES["twin"] + line[gap.end : span.stop]
+                setattr(delta, slot, msgspec.Raw(probe))
             case "twin":
                 setattr(delta, cast("str", change.twin), "other")
             case "call":
                 cast("list[ToolCallFragment]", delta.tool_calls)[0].index = 4002
             case _ if change.field == "parts":
-                growing = _growing(expected)
+                content: object = delta.content
+                growing = _growing(content[0]) if isinstance(content, list) else None
                 if growing is None:
                     return False
                 part, name = growing

@@ -122,7 +122,7 @@ def learn_object_template(
         return None
     if chunk.usage is not None or chunk.extra is not None or found.twin is not None:
         return None
-    field, choice, fragment, _ = found
+    field, choice, fragment, _, _ = found
     if field == "parts":
         return None
     text = reducer.open_text(field, choice.index or 0, None)

@@ -128,21 +128,24 @@ class Reducer(FieldMerger):
                 self._apply_finish(into, choice.finish_reason, index)
 
     def open_text(
-        self, field: str, choice: int, call: int | None, part: object = None
+        self, field: str, choice: int, call: int | None, inside: JsonObject | None = None
     ) -> Text | None:
         """Give the text that a fragment is appended to, if that is all that a chunk with it does.
 
-        `field` is a text of the delta, "arguments" of the call with an index, or "parts" for the
-        text in a part like this one, which was added last. None if the chunk may do more: open a
-        choice, a call or a part, go on after its finish reason, complete a character.
+        `field` is a text of the delta, "arguments" of the call with an index, "parts", or a
+        vendor's list; for these two `inside` is the part or entry that brought a fragment last.
+        None if the chunk may do more: open a choice, a call, a part or an entry, go on after its
+        finish reason, complete a character.
         """
         state = self.state.choices.get(choice)
         if state is None or state.finish_reason or self._halved:
             return None
         if field == "content" and state.parts is not None:
-            field, part = "parts", {"type": "text", "text": ""}
+            field, inside = "parts", {"type": "text", "text": ""}
         if field == "parts":
-            return None if state.parts is None else self._open_part(state.parts, part)
+            return None if state.parts is None else self._open_part(state.parts, inside)
+        if inside is not None:
+            return self._open_entry(state.delta_extra, field, inside)
         if field != "arguments":
             return cast("Text | None", getattr(state, field))
         calls = state.calls

@@ -235,8 +235,7 @@ class Shortcut:
         self._tokens = self._turns = None
         self._texts.clear()
         if not template.keys:
-            delta = change.choice.delta
-            part = delta.parts[0] if delta is not None and delta.parts else None
+            part = change.inside if template.twin is None else None
             text = self._reducer.open_text(template.field, template.choice, template.call, part)
             if template.read_tokens is not None:
                 self._tokens = self._reducer.open_tokens(template.choice)
@@ -246,7 +245,9 @@ class Shortcut:
             if text is not None:
                 self._text = text
             if template.twin is not None:
-                self._twin = self._reducer.open_text(template.twin, template.choice, None)
+                self._twin = self._reducer.open_text(
+                    template.twin, template.choice, None, change.inside
+                )
                 self.ready = self.ready and self._twin is not None
         else:
             # What a vendor adds to one choice is not known of another.

@@ -85,9 +85,7 @@ class Padded:
         """Give the text of an event, of which all is here that stands between its outer quotes, and
         these; None unless it can be read.
         """
-        first, joint, second = strings.partition(self._joint)
-        if not joint:
-            return None
+        first, _, second = strings.partition(self._joint)
         text, padding = first + b'"', b'"' + second
         if not self._has_text_first:
             text, padding = padding, text

@@ -100,6 +100,12 @@ def thinking(text: str, more: str = "") -> str:
     return part_chunk(f'{{"type":"thinking","thinking":{nested}{more}}}')
 
 
+def detailed(text: str, entry: str, padding: str | None = None) -> str:
+    written = json.dumps(text)
+    details = f'"reasoning":{written},"reasoning_details":[{entry % written}]'
+    return text_chunk("", padding=padding).replace('"content":""', f'"content":"",{details}')
+
+
 # Of a delta, as Mistral and others send it.
 CONTENTS = [
     '[{"type":"thinking","thinking":[{"type":"text","text":"t"}]}]',
@@ -229,6 +235,20 @@ REGULAR: dict[str, list[str]] = {
     ],
     "choices in turn, and when each was made": [
         created(text_chunk(f"w{i}", index=i % 3), 1760000000 + i // 20) for i in range(60)
+    ],
+    "reasoning that comes in details, too": [
+        detailed(f"é{i}\n", '{"type":"reasoning.text","text":%s,"format":"f","index":0}')
+        for i in range(60)
+    ],
+    "reasoning that comes in a summary, too, with padding and counts": [
+        with_usage(detailed(f"s{i}", '{"index":0,"summary":%s}', padding="p" * (i % 5)), i, i + 9)
+        for i in range(1, 61)
+    ],
+    "an empty text beside details": [
+        detailed(f"d{i}", '{"text":%s,"index":3}').replace('"reasoning"', '"refusal"')
+        if i > 0
+        else detailed("", '{"text":%s,"index":3}')
+        for i in range(60)
     ],
     "thinking in parts": [thinking(f"é{i}\n") for i in range(60)],
     "thinking in parts that say more": [
@@ -451,11 +471,55 @@ IRREGULAR: dict[str, list[str]] = {
         *(text_chunk("") for _ in range(20)),
         *(text_chunk(f"w{i}") for i in range(40)),
     ],
+    "details without index": [detailed(f"d{i}", '{"text":%s}') for i in range(60)],
+    "details of two indices": [
+        detailed("d", '{"text":%s,"index":0}'.replace("0", "01"[i % 20 > 15])) for i in range(60)
+    ],
+    "details of two entries": [
+        detailed("d", '{"text":%s,"index":0},{"summary":"e","index":1}') for _ in range(60)
+    ],
+    "details that merge more than a text": [
+        detailed(f"d{i}", '{"text":%s,"summary":"s","index":0}') for i in range(60)
+    ],
+    "details beside another of a vendor's": [
+        detailed(f"d{i}", '{"text":%s,"index":0}],"x_list":[1') for i in range(60)
+    ],
+    "details of choices in turn": [
+        detailed(f"d{i}", '{"text":%s,"index":0}').replace('"index":0,"d', f'"index":{i % 2},"d')
+        for i in range(60)
+    ],
+    "details before a text with logprobs": [
+        token_chunk("t", -0.5).replace(
+            '"content":"t"', '"reasoning_details":[{"text":"d","index":0}],"content":"t"'
+        )
+        for _ in range(60)
+    ],
+    "details whose index becomes a fraction": [
+        detailed("d", '{"text":%s,"index":0}').replace("0}]", "0}]" if i < 10 else "0.0}]")
+        for i in range(60)
+    ],
+    "details beside annotations": [
+        detailed("d", '{"text":%s,"index":0}],"annotations":[1') for i in range(60)
+    ],
+    "details beside two texts": [
+        detailed("d", '{"text":%s,"index":0}],"reasoning_content":["r"').replace('["r"]', '"r"')
+        for _ in range(60)
+    ],
+    "details with constants of every kind": [
+        detailed(f"d{i}", '{"text":%s,"index":0,"a":[1],"b":{"c":"d"},"e":null,"f":1}')
+        for i in range(60)
+    ],
+    "details whose text is null": [
+        detailed(f"d{i}", '{"text":null,"index":0,"was":%s}') for i in range(60)
+    ],
     "parts in turn": [
         thinking("t") if i % 8 < 4 else part_chunk('{"type":"text","text":"u"}') for i in range(60)
     ],
     "parts that merge more than a text": [
         part_chunk(f'{{"type":"text","text":"u{i}","summary":"s"}}') for i in range(60)
+    ],
+    "thinking in parts that merge more than that": [
+        thinking("t", ',"summary":"s"') for _ in range(60)
     ],
     "parts whose thinking is now a list, now a string": [
         thinking("t") if i % 20 < 17 else part_chunk('{"type":"thinking","thinking":"s"}')
@@ -503,11 +567,18 @@ ODD: list[bytes] = [
     event(text_chunk("a").replace('"finish_reason":null', '"finish_reason":"stop"')),
     event(text_chunk("a").replace("gpt-4o", "other")),
     event(text_chunk("a").replace("fp_1", "fp_2")),
+    event(text_chunk("a", padding="x\\q")),
+    event(text_chunk("a", padding="x\x01")),
+    event(text_chunk("a", padding='x","obfuscation":"y')),
+    event(text_chunk("a", padding="\\u0041")),
     event(created(text_chunk("a"), 1760000009)),
     event(created(text_chunk("a"), 176000000)),
     event(text_chunk("a").replace("1760000000", "0760000000")),
     event(text_chunk("a").replace("1760000000", "17600000.5")),
     event(created_last(text_chunk("a"), 1760000009)),
+    event(detailed("a", '{"type":"reasoning.text","text":%s,"format":"f","index":0}')),
+    event(detailed("a", '{"type":"reasoning.text","text":%s,"format":"f","index":1}')),
+    event(detailed("a", '{"text":%s,"index":0.0}')),
     event(thinking("a")),
     event(thinking("").replace('""', "null")),
     event(thinking("a", ',"x":"y"')),

@@ -23,7 +23,7 @@ from ._objects import ObjectTemplate, learn_object_template
 from ._reduce import Reducer
 from ._sse import SHORT, EventParser
 from ._state import TokensState
-from ._strings import Padded, Turns, padded_of, turns_of
+from ._strings import Padded, Pair, Turns, padded_of, pair_of, turns_of
 from ._template import Rows, Template
 from ._text import COMPACT_AT, Text
 from ._wire import Chunk, CompletionTokensDetails, UnreadTokens, Usage
@@ -46,6 +46,7 @@ class Shortcut:
         "_misses",
         "_most_pending",
         "_padded",
+        "_pair",
         "_reducer",
         "_single",
         "_template",
@@ -69,6 +70,7 @@ class Shortcut:
         self._text = Text()  # where the fragments go, if it is one text
         self._twin: Text | None = None  # and where they go, too, if they come twice
         self._padded: Padded | None = None  # how to cut it, if it brings a text and padding
+        self._pair: Pair | None = None  # how to read an event of it, if that has two strings
         self._tokens: TokensState | None = None
         self._texts: dict[object, Text] = {}  # where they go if not, as they are met
         self._turns: Turns | None = None  # of these, if they take turns
@@ -153,11 +155,13 @@ class Shortcut:
             except ValueError:
                 return 0
             self._text.append(fragment)
-        elif self._padded is not None:
-            text = self._padded.read_one(string)
-            if text is None:
+        elif self._pair is not None:
+            pair = self._pair.read(string)
+            if pair is None:
                 return 0
-            self._text.append(text)
+            self._text.append(pair[0])
+            if self._twin is not None:
+                self._twin.append(pair[1])
         elif (template.has_bare_gaps and _CR in string) or not self._apply(
             template, [string[1:-1]]
         ):
@@ -232,7 +236,8 @@ class Shortcut:
                 self._calls_seen |= {template.call}
             self._template = template
             self._padded = padded_of(template)
-        self._tokens = self._turns = None
+            self._pair = pair_of(template)
+        self._tokens = self._turns = self._twin = None
         self._texts.clear()
         if not template.keys:
             part = change.inside if template.twin is None else None

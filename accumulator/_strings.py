@@ -14,9 +14,10 @@ import msgspec
 from ._cuts import BETWEEN, decode_joined, decode_strings
 from ._template import Template
 
-__all__ = ["Padded", "Turns", "padded_of", "turns_of"]
+__all__ = ["Padded", "Pair", "Turns", "padded_of", "pair_of", "turns_of"]
 
 _MANY = 32  # pieces that events are put together of, in a read of a few KiB
+_PAIRS = [("text", "padding"), ("padding", "text"), ("text", "twin"), ("twin", "text")]
 _LF = 10
 _decode_string = msgspec.json.Decoder(str).decode
 _MARKS = (b"]", b"}", b"{", b"[")  # that are rare in a text
@@ -62,16 +63,50 @@ def turns_of(template: Template, order: list[object], next_: int) -> Turns | Non
     return Turns(template, order, known, next_)
 
 
+class Pair:
+    """Events of a template with two strings, of which one comes alone: a text, and its twin or
+    padding.
+    """
+
+    __slots__ = ("_has_text_first", "_is_padding", "_joint")
+
+    def __init__(self, template: Template) -> None:
+        [(self._joint, _)] = template.joints
+        self._has_text_first = template.roles[0] == "text"
+        self._is_padding = "padding" in template.roles
+
+    def read(self, strings: bytes) -> tuple[str, str] | None:
+        """Give the text of an event and its twin, "" for padding, of what stands between its outer
+        quotes, and these; None unless both can be read.
+        """
+        first, _, second = strings.partition(self._joint)
+        text, other = first + b'"', b'"' + second
+        if not self._has_text_first:
+            text, other = other, text
+        try:
+            # Letters and digits, as OpenAI's server pads, are a string as they are.
+            if self._is_padding and other[1:-1].isalnum():
+                return _decode_string(text), ""
+            twin = _decode_string(other)
+            return _decode_string(text), "" if self._is_padding else twin
+        except ValueError:
+            return None
+
+
+def pair_of(template: Template) -> Pair | None:
+    """Tell how to read a template's events one by one, if they have two strings."""
+    return Pair(template) if template.roles in _PAIRS else None
+
+
 class Padded:
     """Events of a template with a text and padding: a byte that each has once, between the two,
     is made a line end, so that cutting lines cuts them apart, too.
     """
 
-    __slots__ = ("_constant", "_gaps", "_has_text_first", "_joint", "_mark", "_template")
+    __slots__ = ("_constant", "_gaps", "_has_text_first", "_mark", "_template")
 
     def __init__(self, template: Template, joint: bytes, mark: bytes) -> None:
         self._template = template
-        self._joint = joint
         self._mark = mark
         before, _, behind = joint.partition(mark)
         self._gaps = (
@@ -80,21 +115,6 @@ class Padded:
         )
         self._has_text_first = template.roles[0] == "text"
         self._constant = [template.between, b"", joint, b""]  # what stands around the strings
-
-    def read_one(self, strings: bytes) -> str | None:
-        """Give the text of an event, of which all is here that stands between its outer quotes, and
-        these; None unless it can be read.
-        """
-        first, _, second = strings.partition(self._joint)
-        text, padding = first + b'"', b'"' + second
-        if not self._has_text_first:
-            text, padding = padding, text
-        try:
-            if not padding[1:-1].isalnum():
-                _decode_string(padding)
-            return _decode_string(text)
-        except ValueError:
-            return None
 
     def read(self, data: bytes) -> tuple[bytes, int, int] | None:
         """Give the texts of all whole events as UTF-8, how many events and how many bytes they
@@ -120,7 +140,6 @@ class Padded:
         if not data.startswith(body) or (data[-1] == _LF and len(data) > len(body)):
             return None
         texts, paddings = (before, behind) if self._has_text_first else (behind, before)
-        # Letters and digits, as OpenAI's server pads, are a string as they are.
         if not b"".join(paddings).isalnum() and decode_strings(paddings) is None:
             return None
         text = decode_joined(BETWEEN.join(texts), count)

@@ -14,7 +14,9 @@ from ._wire import JsonObject
 from .errors import ProblemKind
 from .rules import Level, Policy
 
-__all__ = ["FieldMerger", "IndexedList", "Report", "growing_name"]
+__all__ = ["PART_TYPES", "FieldMerger", "IndexedList", "Report", "growing_name"]
+
+PART_TYPES = ("text", "thinking")  # of parts that join their neighbour
 
 Report = Callable[[ProblemKind, str, str | None, object], None]
 
@@ -140,7 +142,7 @@ class FieldMerger:
             if not part:
                 return
             part = {"type": "text", "text": part}
-        if not isinstance(part, dict) or part.get("type") not in ("text", "thinking"):
+        if not isinstance(part, dict) or part.get("type") not in PART_TYPES:
             parts.append(self._own(part))
             return
         last = parts[-1] if parts else None
@@ -169,7 +171,7 @@ class FieldMerger:
         if not isinstance(part, dict) or not isinstance(last, dict):
             return None
         kind = part.get("type")
-        if kind not in ("text", "thinking") or last.get("type") != kind:
+        if kind not in PART_TYPES or last.get("type") != kind:
             return None
         level = self._levels["delta.<object>"]
         added, text = part.get(kind), last.get(kind)

@@ -14,7 +14,7 @@ from typing import NamedTuple, cast
 import msgspec
 from msgspec import Struct
 
-from ._fields import growing_name
+from ._fields import PART_TYPES, growing_name
 from ._template import COUNTS, Gap, Template, kind_of_tokens
 from ._wire import (
     Choice,
@@ -50,7 +50,6 @@ class Change(NamedTuple):
 # Of a line: its JSON, before which there may be a blank.
 _DATA = slice(len("data:"), None)
 _TEXT_FIELDS = ("content", "reasoning", "reasoning_content", "refusal")
-_PART_TYPES = ("text", "thinking")  # whose text may grow
 _TWINS = ["reasoning", "reasoning_content"]  # of which vLLM sends both
 # `re` compiles these, and keeps them, when a stream needs them: at import they would be dear.
 _STRING = rb'"%s": ?"((?:[^"\\]|\\.)*)"'
@@ -85,7 +84,7 @@ def learn_template(
 
     `many` says that choices take turns, `calls` name calls that were seen to.
     """
-    field, choice, fragment, twin, _ = change
+    field, choice, fragment, twin, inside = change
     gaps = [
         _one(_STRING % name.encode(), line, role)
         for name, role in zip(_names(change), ("text", "twin"), strict=False)
@@ -102,11 +101,13 @@ def learn_template(
         return None
     # Some servers stamp each chunk with its own second.
     created = _one(_COUNT % b"created", line, "created") if chunk.created else None
-    twins = range(0) if twin is None else _span_of(line, change, decode(line[_DATA]))
+    entries = range(0)  # where a vendor's stand, which have indices of their own
+    if twin is not None and inside is not None:
+        entries = _span_of(line, twin, decode(line[_DATA]))
     indices = [
         Gap(*match.span(1), "")
         for match in re.finditer(_COUNT % b"index", line)
-        if match.start() not in twins  # where an entry has its own
+        if match.start() not in entries
     ]
     orders: list[tuple[str, ...]] = [("choice",)]
     several_calls = False
@@ -229,7 +230,7 @@ def _growing(part: object) -> tuple[JsonObject, str] | None:
     """
     while isinstance(part, dict):
         name = part.get("type")
-        if name not in _PART_TYPES:
+        if name not in PART_TYPES:
             return None
         text = part.get(name)
         if isinstance(text, str):
@@ -299,12 +300,10 @@ def _slot_of(level: Chunk | Delta, name: str) -> str:
     return level.__struct_fields__[level.__struct_encode_fields__.index(name)]
 
 
-def _span_of(line: bytes, change: Change, chunk: Chunk) -> range:
-    """Find where the vendor's list stands that brings a text, too; nowhere for another twin."""
-    delta = (chunk.choices or [])[0].delta
-    if change.inside is None or delta is None:
-        return range(0)
-    raw = bytes(getattr(delta, _slot_of(delta, cast("str", change.twin))))
+def _span_of(line: bytes, name: str, chunk: Chunk) -> range:
+    """Find where the value of a vendor's field of the delta stands."""
+    delta = cast("Delta", (chunk.choices or [])[0].delta)
+    raw = bytes(getattr(delta, _slot_of(delta, name)))
     start = line.find(raw)
     return range(start, start + len(raw))
 
@@ -356,10 +355,10 @@ def _is_sound(
             case "padding":
                 choice.obfuscation = "probe"
             case "twin" if change.inside is not None:
-                slot = _slot_of(delta, cast("str", change.twin))
-                span = _span_of(line, change, expected)
+                twin = cast("str", change.twin)
+                span = _span_of(line, twin, expected)
                 probe = line[span.start : gap.start] + _PROBES["twin"] + line[gap.end : span.stop]
-                setattr(delta, slot, msgspec.Raw(probe))
+                setattr(delta, _slot_of(delta, twin), msgspec.Raw(probe))
             case "twin":
                 setattr(delta, cast("str", change.twin), "other")
             case "call":

@@ -19,8 +19,8 @@ __all__ = ["Padded", "Pair", "Turns", "padded_of", "pair_of", "turns_of"]
 _MANY = 32  # pieces that events are put together of, in a read of a few KiB
 _PAIRS = [("text", "padding"), ("padding", "text"), ("text", "twin"), ("twin", "text")]
 _LF = 10
-_decode_string = msgspec.json.Decoder(str).decode
 _MARKS = (b"]", b"}", b"{", b"[")  # that are rare in a text
+_decode_string = msgspec.json.Decoder(str).decode
 
 
 class Turns:

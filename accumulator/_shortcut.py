@@ -11,12 +11,13 @@ an answer another one; SPEC law 6 holds that over every stream the tests have.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from io import BytesIO
 from operator import itemgetter
 from typing import cast
 
 import msgspec
 
-from ._cuts import BETWEEN, cut_lines, decode_joined, decode_strings
+from ._cuts import BETWEEN, cut_lines, decode_strings
 from ._decoder import ChunkDecoder
 from ._learning import learn_template, the_change
 from ._objects import ObjectTemplate, learn_object_template
@@ -101,7 +102,8 @@ class Shortcut:
         """Apply a read of which all whole events fit, and leave the rest to wait in the parser;
         return how many events they are, 0 if nothing was done. Only if `ready`.
         """
-        # Nearly all reads of a long stream are taken here, so it makes few calls.
+        # Nearly all reads of a long stream are taken here, so it makes few calls: of a single text,
+        # `cut_lines` and `decode_joined` are written out.
         template = self._template
         assert template is not None
         if parser.size:
@@ -114,26 +116,32 @@ class Shortcut:
                 return self._take_one(template, parser, string, len(data))
         if len(data) > self._most_pending:
             return 0
-        read = None if self._padded is None else self._padded.read(data)
-        if read is not None:
+        if self._single:
+            gap = template.gap
+            lines = BytesIO(data)
+            cuts = [line[gap] for line, _ in zip(lines, lines)]  # noqa: B905  # the rest waits
+            body = b"".join((template.head, template.between.join(cuts), template.end))
+            if not data.startswith(body):
+                return 0
+            try:
+                decoded = _decode_string(b'"%b"' % BETWEEN.join(cuts)).encode()
+            except ValueError:
+                return 0
+            fragments = decoded.translate(None, BETWEEN)
+            count, size = len(cuts), len(body)
+            if len(decoded) - len(fragments) == count - 1:
+                self._text.extend_utf8(fragments)
+            elif not self._apply(template, cuts):
+                return 0
+        elif self._padded is not None and (read := self._padded.read(data)) is not None:
             fragments, count, size = read
             self._text.extend_utf8(fragments)
         else:
             count, size = (0, 0) if self._turns is None else self._take_turns(self._turns, data)
             if not count:
-                cuts = cut_lines(data, template.gap)
-                count = len(cuts)
-                if template.has_bare_gaps and _CR in data and _CR in b"".join(cuts):
-                    return 0
-                body = b"".join((template.head, template.between.join(cuts), template.end))
-                if not data.startswith(body):
-                    return 0
-                joined = decode_joined(BETWEEN.join(cuts), count) if self._single else None
-                if joined is not None:
-                    self._text.extend_utf8(joined)
-                elif not self._apply(template, cuts):
-                    return 0
-                size = len(body)
+                count, size = self._take_rows(template, data)
+            if not count:
+                return 0
         self._backoff, self._misses = 1, 0
         parser.taken += size
         parser.skip_lf = False
@@ -141,6 +149,17 @@ class Shortcut:
         parser.size = len(rest)
         parser.has_cr = _CR in rest
         return count
+
+    def _take_rows(self, template: Template, data: bytes) -> tuple[int, int]:
+        """Apply the events of a read, a row each; return how many events and how many bytes they
+        are, 0 if nothing was done.
+        """
+        cuts = cut_lines(data, template.gap)
+        if template.has_bare_gaps and _CR in data and _CR in b"".join(cuts):
+            return 0, 0
+        body = b"".join((template.head, template.between.join(cuts), template.end))
+        fits = data.startswith(body) and self._apply(template, cuts)
+        return (len(cuts), len(body)) if fits else (0, 0)
 
     def _take_one(self, template: Template, parser: EventParser, string: bytes, size: int) -> int:
         """Apply a read of so many bytes that is one event, by the look of it; as `take_read`.

@@ -183,14 +183,12 @@ class FieldMerger:
 
     def _open_entry(self, fields: JsonObject | None, name: str, entry: JsonObject) -> Text | None:
         """Give the text in an entry of a vendor's list, as `_open_part`."""
-        level, string = self._levels["delta"], growing_name(entry)
-        if fields is None or string is None:
-            return None
-        entries, index = fields.get(name), entry.get("index")
+        level, string = self._levels["delta"].below(name), growing_name(entry) or ""
+        entries, index = (fields or {}).get(name), entry.get("index")
         if not isinstance(entries, IndexedList) or type(index) is not int:
             return None
         target = entries.places.get(index)
-        return None if target is None else _open_string(level.below(name), target, entry, string)
+        return None if target is None else _open_string(level, target, entry, string)
 
     def _own(self, value: object) -> object:
         """Take a value that stands as it is; no half of a surrogate pair stays in it."""

@@ -364,11 +364,8 @@ def _is_sound(
             case "call":
                 cast("list[ToolCallFragment]", delta.tool_calls)[0].index = 4002
             case _ if change.field == "parts":
-                content: object = delta.content
-                growing = _growing(content[0]) if isinstance(content, list) else None
-                if growing is None:
-                    return False
-                part, name = growing
+                [content] = cast("list[object]", delta.content)
+                part, name = cast("tuple[JsonObject, str]", _growing(content))
                 part[name] = "probe"
             case _ if change.field == "arguments":
                 [fragment] = cast("list[ToolCallFragment]", delta.tool_calls)

@@ -129,10 +129,9 @@ class Shortcut:
                 return 0
             fragments = decoded.translate(None, BETWEEN)
             count, size = len(cuts), len(body)
-            if len(decoded) - len(fragments) == count - 1:
-                self._text.extend_utf8(fragments)
-            elif not self._apply(template, cuts):
-                return 0
+            if len(decoded) - len(fragments) != count - 1:
+                return 0  # a text has a BETWEEN of its own
+            self._text.extend_utf8(fragments)
         elif self._padded is not None and (read := self._padded.read(data)) is not None:
             fragments, count, size = read
             self._text.extend_utf8(fragments)

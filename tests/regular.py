@@ -466,6 +466,11 @@ IRREGULAR: dict[str, list[str]] = {
         *(text_chunk("") for _ in range(20)),
         *(text_chunk(f"w{i}") for i in range(40)),
     ],
+    "text behind a part that is a number": [
+        part_chunk("7"),
+        *(text_chunk("") for _ in range(20)),
+        *(text_chunk(f"w{i}") for i in range(40)),
+    ],
     "text behind parts that have their text elsewhere": [
         part_chunk('{"type":"thinking","text":"t"}'),
         *(text_chunk("") for _ in range(20)),

@@ -96,14 +96,14 @@ def learn_template(
     gaps += [_one(_COUNT % name.encode(), line, name) for name in _counts(chunk)]
     vendor = None if chunk.extra is None else next(iter(chunk.extra))
     if vendor is not None:
-        gaps.append(_value_gap(line, vendor, decode))
+        gaps.append(_value_gap(line, vendor, chunk))
     if None in gaps:
         return None
     # Some servers stamp each chunk with its own second.
     created = _one(_COUNT % b"created", line, "created") if chunk.created else None
     entries = range(0)  # where a vendor's stand, which have indices of their own
     if twin is not None and inside is not None:
-        entries = _span_of(line, twin, decode(line[_DATA]))
+        entries = _span_of(line, twin, chunk)
     indices = [
         Gap(*match.span(1), "")
         for match in re.finditer(_COUNT % b"index", line)
@@ -308,9 +308,8 @@ def _span_of(line: bytes, name: str, chunk: Chunk) -> range:
     return range(start, start + len(raw))
 
 
-def _value_gap(line: bytes, name: str, decode: Decode) -> Gap | None:
-    """Find the raw value of a field that the API does not name, if it has a slot for it."""
-    chunk = decode(line[_DATA])
+def _value_gap(line: bytes, name: str, chunk: Chunk) -> Gap | None:
+    """Find the raw value of a field that the API does not name."""
     key = msgspec.json.encode(name) + b":"
     if line.count(key) != 1:
         return None

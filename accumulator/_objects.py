@@ -120,10 +120,8 @@ def learn_object_template(
     found = the_change(chunk, many=False)
     if parts is None or found is None or found.choice.logprobs is not None:
         return None
-    if chunk.usage is not None or chunk.extra is not None or found.twin is not None:
-        return None
-    field, choice, fragment, _, _ = found
-    if field == "parts":
+    field, choice, fragment, twin, inside = found
+    if chunk.usage is not None or chunk.extra is not None or twin is not None or inside is not None:
         return None
     text = reducer.open_text(field, choice.index or 0, None)
     if text is None or fragment is not None or not reducer.state.model:

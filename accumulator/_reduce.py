@@ -107,7 +107,7 @@ class Reducer(FieldMerger):
             state.moderation = cast("JsonObject", self._own(dict(chunk.moderation)))
         if chunk.extra is not None:
             state.extra = self._merge_extra("chunk", state.extra, chunk.extra)
-        position = -1  # `enumerate` doubles what a loop over one choice costs
+        position = -1  # counted by hand: most chunks have one choice, and `enumerate` costs more
         for choice in choices:
             position += 1
             index = choice.index

@@ -1,5 +1,5 @@
 """Events in which nothing but strings changes, read without a row for each: the text of one choice,
-of choices or calls that take turns, or a text and its padding.
+of choices or calls that take turns, or a text and its padding or twin.
 
 As in `_template`, what was cut out is put together again around it, and compared with what came.
 """
@@ -140,6 +140,7 @@ class Padded:
         if not data.startswith(body) or (data[-1] == _LF and len(data) > len(body)):
             return None
         texts, paddings = (before, behind) if self._has_text_first else (behind, before)
+        # As in `Pair.read`, letters and digits are a string as they are.
         if not b"".join(paddings).isalnum() and decode_strings(paddings) is None:
             return None
         text = decode_joined(BETWEEN.join(texts), count)

@@ -116,7 +116,7 @@ class Template:
         self.read_tokens = _tokens_decoder(roles) if "tokens" in roles else None
         self.vendor = places.get("vendor")
         self.name = name  # of the vendor's field
-        self.twin = twin  # the other field of a text that comes twice
+        self.twin = twin  # the other field, or a vendor's list, of a text that comes twice
         self.second = places.get("twin")
         self.counts = [(role, places[role]) for role in COUNTS if role in roles]
         # What tells an event's text from those of others: the one index that changes, or both.

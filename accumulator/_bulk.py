@@ -16,8 +16,8 @@ from attrs import field, frozen
 from ._accumulator import Accumulator
 from ._alike import AlikeRows, tell_alike
 from ._cuts import BETWEEN
-from ._sse import EventParser
-from ._state import Status
+from ._decode.sse import EventParser
+from ._merge.state import Status
 from .completion import ChatCompletion
 from .errors import LOSSY_KINDS, CheckpointError, LimitExceededError, Problem
 from .limits import Limits

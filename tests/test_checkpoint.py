@@ -30,15 +30,15 @@ from accumulator import (
     Limits,
 )
 from accumulator._accumulator import Accumulator as Holder
-from accumulator._body import BodyIntake
-from accumulator._checkpoint import BodyFields, LogFields, ParserFields, ScanFields
+from accumulator._checkpoint import LineFields, LogFields, ParserFields, ScanFields
 from accumulator._decode.chunk import UnreadTokens
 from accumulator._decode.sse import Event, EventParser
 from accumulator._decode.text import Text
-from accumulator._intake import Intake
+from accumulator._merge.chat import ChatReducer
 from accumulator._merge.json_merge import FieldMerger, IndexedList
 from accumulator._merge.problem_log import ProblemLog
 from accumulator._merge.reducer import Reducer
+from accumulator._pipeline import LineState, Pipeline
 from accumulator.errors import Problem
 from accumulator.partial import JsonScan
 
@@ -46,20 +46,22 @@ from accumulator.partial import JsonScan
 # caller's keywords or from what is saved, and what is learnt anew.
 KNOWN = {
     Holder: {
-        "_intake",
+        *("_pipeline", "_reducer"),
         # Events and times are told to the process that reads the stream.
-        *("_on_event", "_emitter", "_done_told", "_observed", "_stopwatch"),
+        *("_on_event", "_observed", "_stopwatch"),
     },
-    BodyIntake: {
-        *BodyFields.__struct_fields__,
-        *("queue", "parser", "_may_shortcut", "_most_pending", "learn_after", "shortcut"),
+    Pipeline: {
+        *("besides", "closed", "lines", "log", "parser", "passed", "queue", "reducer", "size"),
+        *("_apply", "_decode", "_is_plain", "_most_bytes", "_most_event"),
     },
-    Intake: {"size", "passed", "reducer", "log", "rules", "_limits", "most_bytes", "decoder"},
-    ProblemLog: {*LogFields.__struct_fields__, "problems", "met", "run", "tell", "strict"},
-    EventParser: set(ParserFields.__struct_fields__),
+    ProblemLog: {
+        *(*LogFields.__struct_fields__, "problems", "met", "tell", "strict"),
+        *("_before", "_cut"),  # of a read that is being applied
+    },
     JsonScan: set(ScanFields.__struct_fields__),
-    Reducer: {"state", "reading", "_limits"},
-    FieldMerger: {"_halved", "_careful", "_levels", "_report"},
+    ChatReducer: {"_decoder", "rules"},
+    Reducer: {"state", "reading", "_calls_left", "_head", "_limits"},
+    FieldMerger: {"_halved", "_careful", "_levels", "_log"},
     Text: {"_seen", "_unseen", "fragments", "half"},
     IndexedList: {"entries", "places"},
 }
@@ -73,6 +75,8 @@ def test_every_field_of_the_state_is_known(kind: type) -> None:
 
 def test_rows_have_the_fields_of_their_classes() -> None:
     assert Event.__struct_fields__ == ("data", "name", "offset", "size")
+    assert set(EventParser.__struct_fields__) == set(ParserFields.__struct_fields__)
+    assert LineState.__struct_fields__ == LineFields.__struct_fields__
     assert tuple(field.name for field in attrs.fields(Problem)) == (
         "kind",
         "message",
@@ -166,7 +170,7 @@ def test_token_logprobs_that_nobody_looked_at_are_kept_as_they_came() -> None:
     events = list(stream_of("logprobs", 60))
     for i in range(0, 60, 5):
         acc.feed_sse(b"".join(events[i : i + 5]))
-    [choice] = acc._intake.reducer.state.choices.values()
+    [choice] = acc._reducer.state.choices.values()
     assert choice.logprobs is not None
     assert choice.logprobs.content is not None
     assert any(isinstance(run, UnreadTokens) for run in choice.logprobs.content.runs)

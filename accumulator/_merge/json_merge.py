@@ -6,19 +6,17 @@ pair, whose other half comes with a later chunk: it is held back until then.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import cast
 
 from .._decode.chunk import JsonObject
 from .._decode.text import COMPACT_AT, Text, heal, healed, split_half
-from ..errors import ProblemKind
 from ..rules import Level, Policy
+from .problem_log import ProblemLog
 
-__all__ = ["PART_TYPES", "FieldMerger", "IndexedList", "Report", "growing_name"]
+__all__ = ["PART_TYPES", "FieldMerger", "IndexedList", "growing_name"]
 
 PART_TYPES = ("text", "thinking")  # of parts that join their neighbour
-
-Report = Callable[[ProblemKind, str, str | None, object], None]
 
 
 class IndexedList:
@@ -30,17 +28,25 @@ class IndexedList:
         self.entries: list[object] = []
         self.places: dict[int, JsonObject] = {}
 
+    def at(self, index: int) -> JsonObject:
+        """Return the entry with an index, a new one at the end if there is none."""
+        entry = self.places.get(index)
+        if entry is None:
+            entry = self.places[index] = {}
+            self.entries.append(entry)
+        return entry
+
 
 class FieldMerger:
     """Merges JSON into JSON by a table of rules; what is odd about strings goes to `report`."""
 
-    __slots__ = ("_careful", "_halved", "_levels", "_report")
+    __slots__ = ("_careful", "_halved", "_levels", "_log")
 
-    def __init__(self, levels: Mapping[str, Level], report: Report) -> None:
-        self._levels = levels
-        self._report = report
-        self._halved: dict[int, Text] = {}  # texts that end in half a surrogate pair, by identity
-        self._careful = False  # whether a fragment may hold or complete such a half
+    # Set by the reducer, whose constructor each stream pays for.
+    _levels: Mapping[str, Level]
+    _log: ProblemLog
+    _halved: dict[int, Text]  # texts that end in half a surrogate pair, by identity
+    _careful: bool  # whether a fragment may hold or complete such a half
 
     def _larger_json(self, into: JsonObject, usage: JsonObject) -> JsonObject:
         for name, new in usage.items():
@@ -130,11 +136,7 @@ class FieldMerger:
             if type(index) is not int:
                 into.entries.append(self._own(entry))
                 continue
-            target = into.places.get(index)
-            if target is None:
-                target = into.places[index] = {}
-                into.entries.append(target)
-            self._merge(level, target, cast("JsonObject", entry), nested=True)
+            self._merge(level, into.at(index), cast("JsonObject", entry), nested=True)
 
     def _add_part(self, parts: list[object], part: object) -> None:
         """Append a part; text and thinking join their neighbour of the same type."""
@@ -203,13 +205,16 @@ class FieldMerger:
     def _join(self, text: Text | None, fragment: str) -> Text:
         if text is None:
             text = Text()
+        self._append(text, fragment)
+        return text
+
+    def _append(self, text: Text, fragment: str) -> None:
         if self._careful:
             fragment = self._pair(text, fragment)
         fragments = text.fragments  # `Text.append`, without the call
         fragments.append(fragment)
         if len(fragments) >= COMPACT_AT:
             text.compact()
-        return text
 
     def _pair(self, text: Text, fragment: str) -> str:
         """Join a surrogate pair that was cut between two fragments; hold back a first half at
@@ -225,7 +230,9 @@ class FieldMerger:
 
     def _report_lone(self, count: int) -> None:
         for _ in range(count):
-            self._report("lone_surrogate", "half a surrogate pair, replaced by U+FFFD", None, None)
+            self._log.report(
+                "lone_surrogate", "half a surrogate pair, replaced by U+FFFD", None, None
+            )
 
     def _end_halves(self) -> None:
         """Nothing can complete the halves of surrogate pairs that are held back any more."""

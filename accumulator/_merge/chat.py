@@ -1,4 +1,4 @@
-"""Events to chunks to the reducer, with what is wrong about them on record.
+"""The reducer of chat completion streams: the data of an event to a chunk, the chunk to the state.
 
 A chunk is decoded typed where it can be. What the typed decoders refuse takes the general way: any
 JSON first, then field by field, and what is no JSON at all is looked at line by line.
@@ -6,113 +6,104 @@ JSON first, then field by field, and what is no JSON at all is looked at line by
 
 from __future__ import annotations
 
-from math import inf
+from collections.abc import Callable
 
-from ._decode.chunk import (
+from .._decode.chunk import (
     STACK_DEPTH,
     Chunk,
     MalformedJsonError,
     TooDeepError,
+    decode_text,
     decode_untyped,
     exceeds_depth,
 )
-from ._decode.lenient import InvalidChunkError, read_chunk
-from ._decode.sse import Event
-from ._decode.text import healed
-from ._decode.vendor_fields import ChunkDecoder, words_of
-from ._merge.problem_log import ProblemLog
-from ._merge.reducer import Reducer
-from .errors import LimitExceededError
-from .limits import Limits
-from .rules import Rules
+from .._decode.lenient import InvalidChunkError, read_chunk
+from .._decode.text import healed
+from .._decode.vendor_fields import ChunkDecoder, words_of
+from ..completion import ChatCompletion
+from ..errors import LimitExceededError
+from ..limits import Limits
+from ..rules import Rules
+from .problem_log import ProblemLog
+from .reducer import Reducer
+from .snapshot import freeze
 
-__all__ = ["DONE", "Intake"]
+__all__ = ["DONE", "ChatReducer"]
 
 DONE = b"[DONE]"
 _EXCERPT = 200  # characters of an unreadable text that its problem keeps
 _TYPED_DEPTH = 16  # what a typed decoder takes nests less deep
 
 
-class Intake:
-    """Reads events and chunks into a `Reducer`."""
+class ChatReducer(Reducer):
+    """Reads events of chat completion streams, and applies them.
 
-    __slots__ = ("_limits", "decoder", "log", "most_bytes", "passed", "reducer", "rules", "size")
+    `next_steps` are the two steps of nearly every event. They change with what a stream brings, so
+    whoever keeps them looks again after each other call.
+    """
 
-    def __init__(self, rules: Rules, limits: Limits, reducer: Reducer, log: ProblemLog) -> None:
+    __slots__ = ("_decoder", "rules")
+
+    def __init__(self, rules: Rules, limits: Limits, log: ProblemLog) -> None:
+        Reducer.__init__(self, rules, limits, log)
         self.rules = rules
-        self._limits = limits
-        self.reducer = reducer
-        self.log = log
-        self.size = 0  # bytes taken in
-        self.passed: tuple[str, int] | None = None  # the last limit that was passed, and its bound
-        self.most_bytes = inf if limits.total_bytes is None else limits.total_bytes
-        self.decoder = ChunkDecoder(
-            rules,
-            # A stream's shape is not worth Structs where another rule moves fields out of their
-            # places, and a low limit of depth can only be held by counting.
-            refuses=rules.moves or (limits.depth is not None and limits.depth < _TYPED_DEPTH),
-        )
+        depth = limits.depth
+        # A stream's shape is not worth Structs where another rule moves fields out of their places,
+        # and a low limit of depth can only be held by counting.
+        refuses = rules.moves or (depth is not None and depth < _TYPED_DEPTH)
+        self._decoder = ChunkDecoder(rules.levels, refuses)
 
-    def count_bytes(self, count: int) -> None:
-        """Raise LimitExceededError if so many more bytes are too many."""
-        if self.size + count > self.most_bytes:
-            raise LimitExceededError("total_bytes", int(self.most_bytes))
-        self.size += count
+    def next_steps(self) -> tuple[Callable[[bytes], Chunk], Callable[[Chunk], None]]:
+        """Return what decodes the data of the next event, and what applies the chunk.
 
-    def check_size(self, size: int) -> None:
-        """Raise LimitExceededError for an event, line or chunk text of too many bytes."""
-        bound = self._limits.event_bytes
-        if bound is not None and size > bound:
-            raise LimitExceededError("event_bytes", bound)
+        The first raises ValueError or RecursionError for data that is to go to `apply_refused`.
+        """
+        decoder = self._decoder
+        if decoder.is_text and not self._careful:
+            return decode_text, self.apply_text
+        return decoder.decode, self.apply_known
 
-    def apply_event(self, event: Event, *, unterminated: bool = False) -> None:
-        """Apply an event of a body. Raises LimitExceededError."""
-        self.check_size(event.size)
-        if event.name == b"error" and event.data.strip() != DONE:
-            self._apply_error(event.data)
+    def apply_data(self, data: bytes, *, unterminated: bool = False) -> None:
+        """Apply the data of one event. Raises LimitExceededError."""
+        if data == DONE:
+            self.end()
+            return
+        try:
+            chunk = self._decoder.decode(data)
+        except (ValueError, RecursionError) as error:
+            self.apply_refused(data, error, unterminated=unterminated)
         else:
-            self.apply_text(event.data, unterminated=unterminated)
+            self.apply(chunk)
 
-    def apply_text(self, text: bytes, *, unterminated: bool = False) -> Chunk | None:
-        """Apply the data of one event; return the chunk if it was decoded typed.
+    def apply_refused(self, data: bytes, error: Exception, *, unterminated: bool = False) -> None:
+        """Apply the data of one event that `decode` refused. Raises LimitExceededError."""
+        chunk = self._decoder.retry(data, words_of(error), self._log.event)
+        if chunk is not None:
+            self.apply(chunk)
+            return
+        value = self._apply_generally(data, unterminated=unterminated)
+        if isinstance(value, dict):
+            self._decoder.learn(value)
+
+    def apply_object(self, value: object, count: Callable[[int], None]) -> None:
+        """Apply a chunk that is the caller's object, whose characters are to be counted first.
 
         Raises LimitExceededError.
         """
-        decoder = self.decoder
-        if text == DONE:
-            self.reducer.end()
-            return None
-        if decoder.waits:
-            decoder.waits -= 1
-        elif (decode := decoder.decode) is not None:
-            try:
-                chunk = decode(text)
-            except (ValueError, RecursionError) as error:
-                refusal = words_of(error)
-            else:
-                self.reducer.apply(chunk)
-                return chunk
-            return self.apply_refused(text, refusal, unterminated=unterminated)
-        self._apply_generally(text, unterminated=unterminated)
-        return None
+        self._apply_value(value, copying=True, count=count)
 
-    def apply_refused(
-        self, text: bytes, refusal: str, *, unterminated: bool = False
-    ) -> Chunk | None:
-        """Apply a text that `decoder.decode` refused with these words, as `apply_text` does."""
-        chunk = self.decoder.retry(text, refusal, self.log.event)
-        if chunk is not None:
-            self.reducer.apply(chunk)
-            return chunk
-        value = self._apply_generally(text, unterminated=unterminated)
-        if isinstance(value, dict):
-            self.decoder.learn(value)
-        return None
+    def snapshot(self) -> ChatCompletion:
+        """Return the completion as far as it is known."""
+        return freeze(self.state)
+
+    def forget(self) -> None:
+        """Take no value for known: the chunk that brought it was not applied."""
+        self._decoder.forget()
 
     def _apply_generally(self, text: bytes, *, unterminated: bool) -> object:
         """Apply the data of one event in the general way; return the JSON value that it is."""
         if text.strip() == DONE:
-            self.reducer.end()
+            self.end()
             return None
         valid = text.decode("utf-8", "replace")
         bad_utf8 = "\ufffd" in valid and not _is_utf8(text)
@@ -135,14 +126,6 @@ class Intake:
             return value
         return None
 
-    def apply_object(self, value: object) -> tuple[Chunk, int] | None:
-        """Apply a chunk that is the caller's object; return it and the characters in it, if there
-        was nothing odd about it.
-
-        Raises LimitExceededError.
-        """
-        return self._apply_value(value, copying=True, sized=False)
-
     def _apply_lines(self, text: str, why: str, *, unterminated: bool) -> None:
         """Apply the `data` lines of an event that are no JSON together; in logs without blank
         lines each is a chunk.
@@ -151,16 +134,16 @@ class Intake:
         each = [_parsed(line) for line in lines] if len(lines) > 1 else []
         if each and (any(isinstance(value, dict) for value in each) or None not in each):
             for place, line in enumerate(lines, 1):
-                if self.reducer.reading and line and not line.isspace():
+                if self.reading and line and not line.isspace():
                     is_last = place == len(lines)
-                    self.apply_text(line.encode(), unterminated=unterminated and is_last)
+                    self.apply_data(line.encode(), unterminated=unterminated and is_last)
             return
         if unterminated:
-            self.log.report(
+            self._log.report(
                 "unterminated_event", "the body ends inside an event", None, text[:_EXCERPT]
             )
         else:
-            self.log.report("malformed_json", why, None, text[:_EXCERPT])
+            self._log.report("malformed_json", why, None, text[:_EXCERPT])
 
     def _apply_value(
         self,
@@ -168,11 +151,11 @@ class Intake:
         *,
         copying: bool,
         has_halves: bool = False,
-        sized: bool = True,
         bad_utf8: bool = False,
         may_be_deep: bool = True,
-    ) -> tuple[Chunk, int] | None:
-        report = self.log.report
+        count: Callable[[int], None] | None = None,
+    ) -> None:
+        report = self._log.report
         try:
             if may_be_deep:
                 self._check_depth(value)
@@ -188,29 +171,27 @@ class Intake:
                 self._report_utf8()
             report("invalid_chunk", str(refusal))
             if refusal.error is not None:
-                self.reducer.fail(refusal.error)
-            return None
+                self.fail(refusal.error)
+            return
         except TooDeepError as error:
             self._too_deep(str(error))
-            return None
-        if not sized:
-            self.count_bytes(reading.size)
-        self.reducer.check(reading.chunk)
+            return
+        if count is not None:
+            count(reading.size)
+        self.check_limits(reading.chunk.choices or ())
         if bad_utf8:
             self._report_utf8()
         for misfit in reading.misfits:
             found, _ = healed(misfit.value)
             report("invalid_field", misfit.message, misfit.path, found)
-        self.decoder.forget()
-        self.reducer.apply(reading.chunk, has_halves=reading.has_halves)
+        self._decoder.forget()
+        self.apply_halved(reading.chunk, has_halves=reading.has_halves)
         for _ in range(reading.lone):
             report("lone_surrogate", "half a surrogate pair, replaced by U+FFFD")
         if reading.error is not None:
-            self.reducer.fail(reading.error)
-        is_odd = reading.misfits or reading.lone or reading.has_halves
-        return None if is_odd else (reading.chunk, reading.size)
+            self.fail(reading.error)
 
-    def _apply_error(self, data: bytes) -> None:
+    def apply_error(self, data: bytes) -> None:
         """Apply an event named `error`: its JSON, else its text, is the server's error."""
         text = data.decode("utf-8", "replace")
         bad_utf8 = not _is_utf8(data)
@@ -224,10 +205,10 @@ class Intake:
         else:
             if bad_utf8:
                 self._report_utf8()
-            self.reducer.fail(value)
+            self.fail(value)
 
     def _report_utf8(self) -> None:
-        self.log.report("invalid_utf8", "bytes that are not UTF-8, replaced by U+FFFD")
+        self._log.report("invalid_utf8", "bytes that are not UTF-8, replaced by U+FFFD")
 
     def _has_brackets(self, text: str) -> bool:
         """Whether a text has brackets enough to be nested too deep."""
@@ -243,7 +224,7 @@ class Intake:
     def _too_deep(self, message: str) -> None:
         if self._limits.depth is not None:
             raise LimitExceededError("depth", self._limits.depth)
-        self.log.report("invalid_chunk", message)
+        self._log.report("invalid_chunk", message)
 
 
 def _is_utf8(data: bytes) -> bool:

@@ -138,7 +138,7 @@ class Pipeline:
 
     # --- a body ---
 
-    def feed_sse(self, data: bytes) -> None:
+    def feed_sse(self, data: object) -> None:
         """Take in the next bytes of a body, cut anywhere."""
         if (
             self._is_plain
@@ -211,7 +211,7 @@ class Pipeline:
             return False
         if parser.size:
             start -= parser.size
-            data = parser.pending + data
+            data = bytes(parser.pending) + data
         cut = cut_events(data, start)
         if cut is None or cut.end - start > self._most_event:
             return False
@@ -310,8 +310,7 @@ class Pipeline:
         is_json = text.lstrip(b" \t").startswith((b"{", _DONE))
         if lines.waiting and (not text or is_json or _are_chunks(lines.waiting, text)):
             # A second chunk ends the first, too: many logs lack the blank line.
-            self._end_waiting(lines)
-            if not self.reducer.reading:
+            if not self._end_waiting(lines):
                 return
         elif is_json and self.parser.size:
             self._parse_line(b"", lines.start)
@@ -333,14 +332,15 @@ class Pipeline:
             self._parse_line(text, lines.start)
         self.raise_met()
 
-    def _end_waiting(self, lines: LineState, *, unterminated: bool = False) -> None:
-        """Apply the line that waited as an event."""
+    def _end_waiting(self, lines: LineState, *, unterminated: bool = False) -> bool:
+        """Apply the line that waited as an event; return whether more is to be read."""
         text, lines.waiting = lines.waiting, b""
         if unterminated:
             self.log.start_event(lines.start)
             self.reducer.apply_data(text[5:].strip(), unterminated=True)
         else:
             self._apply_data(text[5:].strip(), lines.start)
+        return self.reducer.reading
 
     def _hold_waiting(self, lines: LineState) -> None:
         """Keep the line that waited as one of several of its event."""

@@ -14,7 +14,7 @@ from collections import Counter
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from operator import attrgetter
-from typing import cast
+from typing import Any, cast
 
 import msgspec
 from msgspec import Raw, Struct, defstruct
@@ -98,7 +98,7 @@ class RawFields(Struct):
     """The vendor's fields of one level, and how to get their raw values out of its Struct."""
 
     names: tuple[str, ...]
-    get: Callable[[object], tuple[Raw, ...]]
+    get: Callable[[object], tuple[Any, ...]]  # raw JSON; values in the levels of usage
     nothing: tuple[Raw, ...]
 
 

@@ -152,8 +152,7 @@ class ChunkDecoder(Struct):
 
     def _enter(self, schema: Schema) -> None:
         self._schema = schema
-        if schema.has_fields:
-            self._last, self._settled, self._quiet = {}, {}, {}
+        self.forget()
 
     def peek(self, text: bytes) -> Chunk:
         """Decode a chunk that was decoded before, or one of its shape, for comparison only."""
@@ -166,10 +165,7 @@ class ChunkDecoder(Struct):
 
     def forget(self) -> None:
         """Something was merged that did not pass through here: no value is known to stand."""
-        if self._last is not _NEVER_WRITTEN:
-            self._last.clear()
-            self._settled.clear()
-            self._quiet.clear()
+        self._last = self._settled = self._quiet = _NEVER_WRITTEN
 
     def _decode_raw(self, text: bytes) -> Chunk:
         """Decode a chunk, and move its raw fields to the `extra` of their levels."""
@@ -232,6 +228,8 @@ class ChunkDecoder(Struct):
             _gather(of_completion, completion)
 
     def _read(self, fields: RawFields, place: Place, raws: tuple[Raw, ...], into: Struct) -> None:
+        if self._last is _NEVER_WRITTEN:
+            self._last, self._settled, self._quiet = {}, {}, {}
         lasts = self._last.get(place, fields.nothing)
         settled = self._settled.get(place)
         extra: Extra | None = None

@@ -114,8 +114,8 @@ class Reducer(FieldMerger):
                     chunk.service_tier,
                     chunk.system_fingerprint,
                 )
-                if same and (text is not None or content is None):
-                    if content is not None:
+                if same and (content is None or text is not None):
+                    if content is not None and text is not None:
                         fragments = text.fragments  # `Text.append`, without the call
                         fragments.append(content)
                         if len(fragments) >= COMPACT_AT:

@@ -5,9 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 
 from ._body import BodyIntake
-from ._decode.growing import Later
 from ._decode.objects import is_chunk_like
-from ._merge.event_emitter import EmittingReducer
+from ._merge.event_emitter import EventEmitter
 from ._merge.problem_log import ProblemLog
 from ._merge.reducer import Reducer
 from ._merge.snapshot import freeze
@@ -76,16 +75,16 @@ class Accumulator:
             raise TypeError("rules are DEFAULT_RULES.replace({path: policy, ...})")
         log = ProblemLog(strict=strict)
         self._on_event = on_event
-        self._emitter: EmittingReducer | None = None
+        self._emitter: EventEmitter | None = None
+        reducer = Reducer(rules, limits, log.report)
         if on_event is not None:
-            self._emitter = EmittingReducer(rules, limits, log.report)
-            log.tell = self._emitter.tell_problem
+            self._emitter = EventEmitter(reducer)
+            log.tell = self._emitter.add_problem
             shortcut = False
         self._done_told = False  # whether the last event was made
         self._stopwatch = None if clock is None else Stopwatch(clock)
         # Whether a call of input is to be timed, and events are to be handed out behind it.
         self._observed = on_event is not None or clock is not None
-        reducer = self._emitter or Reducer(rules, limits, log.report)
         self._intake = BodyIntake(rules, limits, reducer, log, shortcut=shortcut)
 
     # --- input ---
@@ -201,33 +200,39 @@ class Accumulator:
         intake.raise_met()
 
     def _observe(self, take: Callable[..., None], *data: object) -> None:
-        """Make a call of input; time it, and hand out the events of what it brought."""
-        stopwatch, reducer, log = self._stopwatch, self._intake.reducer, self._intake.log
-        now = 0.0 if stopwatch is None or reducer.state.closed else stopwatch.read()
-        before, was_done = log.event, reducer.state.done
+        """Run a call of input; time it, and call `on_event` with what it brought."""
         self._observed = False
+        try:
+            if self._stopwatch is None:
+                take(*data)
+            else:
+                self._time(self._stopwatch, take, *data)
+        finally:
+            self._observed = True
+            if self._emitter is not None and self._on_event is not None:
+                self._hand_out(self._emitter, self._on_event)
+
+    def _time(self, stopwatch: Stopwatch, take: Callable[..., None], *data: object) -> None:
+        reducer, log = self._intake.reducer, self._intake.log
+        now = 0.0 if reducer.state.closed else stopwatch.read()
+        before, was_done = log.event, reducer.state.done
         try:
             take(*data)
         finally:
-            self._observed = True
-            if stopwatch is not None:
-                # `[DONE]` is an event, but no chunk.
-                chunks = log.event - before - (reducer.state.done and not was_done)
-                stopwatch.lap(now, chunks, reducer.state, ended=not reducer.reading)
-            self._hand_out()
+            # `[DONE]` is an event, but no chunk.
+            chunks = log.event - before - (reducer.state.done and not was_done)
+            stopwatch.lap(now, chunks, reducer.state, ended=not reducer.reading)
 
-    def _hand_out(self) -> None:
-        emitter, on_event = self._emitter, self._on_event
-        if emitter is None or on_event is None:
-            return
-        status = self.status
-        if not self._done_told and not emitter.reading and status != "open":
-            self._done_told = True
-            emitter.events.append(
-                DoneEvent(status=status, timing=self.timing, _completion=Later(self.snapshot))
-            )
-        while emitter.events:
-            on_event(emitter.events.popleft())
+    def _hand_out(self, emitter: EventEmitter, on_event: Callable[[Event], object]) -> None:
+        reducer, events = self._intake.reducer, emitter.events
+        if not reducer.reading and not self._done_told:
+            status = reducer.state.status
+            if status != "open":
+                self._done_told = True
+                emitter.finish(reducer.state)
+                events.append(DoneEvent(status, self.timing, self.snapshot()))
+        while events:
+            on_event(events.popleft())
 
     # --- output ---
 

@@ -58,8 +58,8 @@ KNOWN = {
     ProblemLog: {*LogFields.__struct_fields__, "problems", "met", "run", "tell", "strict"},
     EventParser: set(ParserFields.__struct_fields__),
     JsonScan: set(ScanFields.__struct_fields__),
-    Reducer: {"state", "reading", "_limits"},
-    FieldMerger: {"_halved", "_careful", "_levels", "_report"},
+    Reducer: {"state", "reading", "_limits", "on_call", "on_choice", "on_chunk"},
+    FieldMerger: {"_halved", "_careful", "_levels", "_report", "on_append"},
     Text: {"_seen", "_unseen", "fragments", "half"},
     IndexedList: {"entries", "places"},
 }

@@ -34,13 +34,14 @@ class IndexedList:
 class FieldMerger:
     """Merges JSON into JSON by a table of rules; what is odd about strings goes to `report`."""
 
-    __slots__ = ("_careful", "_halved", "_levels", "_report")
+    __slots__ = ("_careful", "_halved", "_levels", "_report", "on_append")
 
     def __init__(self, levels: Mapping[str, Level], report: Report) -> None:
         self._levels = levels
         self._report = report
         self._halved: dict[int, Text] = {}  # texts that end in half a surrogate pair, by identity
         self._careful = False  # whether a fragment may hold or complete such a half
+        self.on_append: Callable[[Text, str], None] | None = None  # called with what was appended
 
     def _larger_json(self, into: JsonObject, usage: JsonObject) -> JsonObject:
         for name, new in usage.items():
@@ -209,6 +210,8 @@ class FieldMerger:
         fragments.append(fragment)
         if len(fragments) >= COMPACT_AT:
             text.compact()
+        if self.on_append is not None:
+            self.on_append(text, fragment)
         return text
 
     def _pair(self, text: Text, fragment: str) -> str:
@@ -232,6 +235,8 @@ class FieldMerger:
         for text in self._halved.values():
             text.half = ""
             text.append("\ufffd")
+            if self.on_append is not None:
+                self.on_append(text, "\ufffd")
             self._report_lone(1)
         self._halved.clear()
 

@@ -12,7 +12,7 @@ Laws:
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import cast
 
 from .._decode import chunk as wire
@@ -35,13 +35,18 @@ _COMPLETION_COUNTS = wire.CompletionTokensDetails.__struct_fields__[:-1]
 class Reducer(FieldMerger):
     """Applies chunks to a `State`; what is odd about them goes to `report`."""
 
-    __slots__ = ("_limits", "reading", "state")
+    __slots__ = ("_limits", "on_call", "on_choice", "on_chunk", "reading", "state")
 
     def __init__(self, rules: Rules, limits: Limits, report: Report) -> None:
         super().__init__(rules.levels, report)
         self.state = State()
         self._limits = limits
         self.reading = True  # neither ended nor closed
+        # For events, beside `on_append`: called before a fragment goes to the call at a place,
+        # behind each choice of a chunk, and behind each chunk.
+        self.on_call: Callable[[int], None] | None = None
+        self.on_choice: Callable[[int, ChoiceState, wire.Choice], None] | None = None
+        self.on_chunk: Callable[[wire.Chunk, State], None] | None = None
 
     @property
     def halves(self) -> int:
@@ -119,13 +124,17 @@ class Reducer(FieldMerger):
             if choice.delta is not None:
                 self._apply_delta(into, choice.delta, index, position)
             if choice.logprobs is not None:
-                self._apply_logprobs(into, choice.logprobs, index)
+                self._apply_logprobs(into, choice.logprobs)
             if choice.usage is not None:
                 self._apply_usage(choice.usage)
             if choice.extra is not None:
                 into.extra = self._merge_extra("choice", into.extra, choice.extra)
             if choice.finish_reason:
-                self._apply_finish(into, choice.finish_reason, index)
+                into.finish_reason = choice.finish_reason
+            if self.on_choice is not None:
+                self.on_choice(index, into, choice)
+        if self.on_chunk is not None:
+            self.on_chunk(chunk, state)
 
     def open_text(
         self, field: str, choice: int, call: int | None, inside: JsonObject | None = None
@@ -265,7 +274,7 @@ class Reducer(FieldMerger):
             )
         content = delta.content
         if content is not None:
-            if state.content is None or self._careful:
+            if state.content is None or self._careful or self.on_append is not None:
                 self._apply_content(state, content)
             else:
                 # `Text.append`, without the call: nearly every chunk of every stream comes by here.
@@ -324,6 +333,8 @@ class Reducer(FieldMerger):
             calls.items.append(CallState(order=place if index is None else index))
             if index is not None:
                 calls.by_index[index] = place
+        if self.on_call is not None:
+            self.on_call(place)
         calls.last = place
         call = calls.items[place]
         if fragment.id is not None and not call.id:
@@ -380,7 +391,7 @@ class Reducer(FieldMerger):
             audio.expires_at = fragment.expires_at
         audio.extra = self._merge_extra("delta.<object>", audio.extra, fragment.extra)
 
-    def _apply_logprobs(self, state: ChoiceState, logprobs: wire.Logprobs, index: int) -> None:
+    def _apply_logprobs(self, state: ChoiceState, logprobs: wire.Logprobs) -> None:
         into = state.logprobs = state.logprobs or LogprobsState()
         if logprobs.content is not None:
             into.content = into.content or TokensState()
@@ -389,9 +400,6 @@ class Reducer(FieldMerger):
             into.refusal = into.refusal or TokensState()
             into.refusal.add(logprobs.refusal)
         into.extra = self._merge_extra("choice.logprobs", into.extra, logprobs.extra)
-
-    def _apply_finish(self, state: ChoiceState, reason: str, index: int) -> None:
-        state.finish_reason = reason
 
 
 def _index(choice: wire.Choice, position: int) -> int:

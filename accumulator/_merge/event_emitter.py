@@ -112,8 +112,18 @@ class EventEmitter:
         emitted = self._texts.get(text)
         if emitted is None or self._waiting:
             self._waiting.append((text, fragment))
-        elif emitted.kind is not None:
-            self._emit_text(emitted, text, fragment)
+            return
+        kind, history = emitted.kind, emitted.history
+        if kind is None:
+            return
+        length = history.add(text, fragment)
+        if kind == "content":
+            event: Event = ev.ContentDeltaEvent(emitted.choice_index, fragment, history, length)
+        elif kind == "refusal":
+            event = ev.RefusalDeltaEvent(emitted.choice_index, fragment, history, length)
+        else:
+            event = ev.ReasoningDeltaEvent(emitted.choice_index, fragment, history, length, kind)
+        self.events.append(event)
 
     def _on_call(self, place: int) -> None:
         self._waiting.append(place)
@@ -178,23 +188,20 @@ class EventEmitter:
             progress.transcript.add(text, fragment)
             progress.heard += fragment
             return
-        emitted = self._texts.get(text)
-        if emitted is None:
+        if text not in self._texts:
             kinds = (kind for each, kind in _texts_of(progress.state, width) if each is text)
             if len(self._texts) >= _MOST_TEXTS:
                 self._texts.clear()
-            emitted = self._know(progress, text, next(kinds, None))
-        if emitted.kind is not None:
-            self._emit_text(emitted, text, fragment)
+            self._know(progress, text, next(kinds, None))
+        self._on_append(text, fragment)
 
-    def _know(self, progress: ChoiceProgress, text: Text, kind: Kind | None) -> EmittedText:
+    def _know(self, progress: ChoiceProgress, text: Text, kind: Kind | None) -> None:
         history = None if kind is None else progress.texts.get(kind)
         if history is None:
             history = TextHistory()
             if kind is not None:
                 progress.texts[kind] = history
-        emitted = self._texts[text] = EmittedText(progress.index, kind, history)
-        return emitted
+        self._texts[text] = EmittedText(progress.index, kind, history)
 
     def _settle_halves(self, choices: Sequence[ChoiceProgress]) -> None:
         """Emit each U+FFFD that took the place of half a surrogate pair at the end."""
@@ -219,18 +226,6 @@ class EventEmitter:
                 self._emit_audio(progress, None)
 
     # --- texts and calls ---
-
-    def _emit_text(self, emitted: EmittedText, text: Text, fragment: str) -> None:
-        history, kind, index = emitted.history, emitted.kind, emitted.choice_index
-        length = history.add(text, fragment)
-        event: Event
-        if kind == "content":
-            event = ev.ContentDeltaEvent(index, fragment, history, length)
-        elif kind == "refusal":
-            event = ev.RefusalDeltaEvent(index, fragment, history, length)
-        elif kind is not None:
-            event = ev.ReasoningDeltaEvent(index, fragment, history, length, kind)
-        self.events.append(event)
 
     def _emit_call(self, progress: ChoiceProgress, place: int, brought: dict[Text, str]) -> None:
         """Emit what a fragment brought to a call, if it goes to one."""

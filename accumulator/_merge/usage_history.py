@@ -29,32 +29,45 @@ class UsageHistory:
     __slots__ = ("_bound", "_changes", "_count", "_known")
 
     def __init__(self) -> None:
-        self._known: JsonObject = {}  # the usage as of the last change
-        self._changes: list[JsonObject] = []  # that led to it
-        self._count = 0  # names in these
+        self._changes: list[JsonObject] = []  # each on top of those before
+        self._known: JsonObject = {}  # what they make; made for the second
+        self._count = 0  # names in the changes
         self._bound = _FEW
 
     def add(self, reports: Iterable[wire.Usage], usage: wire.Usage) -> Callable[[], Usage] | None:
         """Note reports that were merged into `usage`. Return what puts it together as it is now;
         None if nothing changed.
         """
-        now, total, before = _fields_of(usage), total_of(usage), len(self._changes)
+        now, total = _fields_of(usage), total_of(usage)
+        if total is not None:
+            now["total_tokens"] = total
+        if not self._changes:
+            self._start(now)
+        elif not self._change(reports, now):
+            return None
+        return partial(_usage_at, self._changes, len(self._changes))
+
+    def _start(self, now: JsonObject) -> None:
+        first: JsonObject = {}
+        self._count = _overlay(first, now)
+        self._changes, self._known, self._bound = [first], {}, 2 * self._count + _FEW
+
+    def _change(self, reports: Iterable[wire.Usage], now: JsonObject) -> bool:
+        if not self._known:
+            _overlay(self._known, self._changes[0])
+        before = len(self._changes)
         for report in reports:
             named = _fields_of(report)
-            if total is not None:
-                now["total_tokens"] = named["total_tokens"] = total
+            if "total_tokens" in now:
+                named["total_tokens"] = now["total_tokens"]
             changes = _find_changes(named, now, self._known)
-            if changes or not self._changes:
+            if changes:
                 self._changes.append(changes)
                 self._count += _overlay(self._known, changes)
-        if len(self._changes) == before:
-            return None
-        found = partial(_usage_at, self._changes, len(self._changes))
+        has_changed = len(self._changes) > before
         if self._count > self._bound:
-            base: JsonObject = {}
-            self._count = _overlay(base, self._known)
-            self._changes, self._bound = [base], 2 * self._count + _FEW
-        return found
+            self._start(self._known)
+        return has_changed
 
 
 def _fields_of(usage: Struct, kind: Any = wire.Usage) -> JsonObject:

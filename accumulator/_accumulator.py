@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 
 from ._decode.objects import is_chunk_like
 from ._merge.chat import ChatReducer
+from ._merge.event_emitter import EventEmitter
 from ._merge.problem_log import ProblemLog
 from ._merge.snapshot import freeze
 from ._merge.state import Status
@@ -21,7 +22,7 @@ from .errors import (
     Problem,
     ServerError,
 )
-from .events import Event
+from .events import DoneEvent, Event
 from .limits import DEFAULT_LIMITS, Limits
 from .rules import DEFAULT_RULES, Rules
 
@@ -52,6 +53,8 @@ class Accumulator:
     """
 
     __slots__ = (
+        "_done_emitted",
+        "_emitter",
         "_observed",
         "_on_event",
         "_pipeline",
@@ -74,8 +77,13 @@ class Accumulator:
         log = ProblemLog(strict=strict)
         reducer = ChatReducer(rules, limits, log)
         self._reducer = reducer
-        self._pipeline = Pipeline(reducer, log, limits)
         self._on_event = on_event
+        self._emitter: EventEmitter | None = None
+        self._done_emitted = False  # whether the last event was made
+        if on_event is not None:
+            self._emitter = EventEmitter(reducer)
+            log.tell = self._emitter.add_problem
+        self._pipeline = Pipeline(reducer, log, limits)
         self._stopwatch = None if clock is None else Stopwatch(clock)
         # Whether a call of input is to be timed, and events are to be handed out behind it.
         self._observed = on_event is not None or clock is not None
@@ -159,23 +167,39 @@ class Accumulator:
         self._pipeline.raise_met()
 
     def _observe(self, take: Callable[..., None], *data: object) -> None:
-        """Make a call of input; time it, and hand out the events of what it brought."""
-        stopwatch, reducer, log = self._stopwatch, self._reducer, self._pipeline.log
-        now = 0.0 if stopwatch is None or reducer.state.closed else stopwatch.read()
-        before, was_done = log.event, reducer.state.done
+        """Run a call of input; time it, and call `on_event` with what it brought."""
         self._observed = False
+        try:
+            if self._stopwatch is None:
+                take(*data)
+            else:
+                self._time(self._stopwatch, take, *data)
+        finally:
+            self._observed = True
+            if self._emitter is not None and self._on_event is not None:
+                self._hand_out(self._emitter, self._on_event)
+
+    def _time(self, stopwatch: Stopwatch, take: Callable[..., None], *data: object) -> None:
+        state, log = self._reducer.state, self._pipeline.log
+        now = 0.0 if state.closed else stopwatch.read()
+        before, was_done = log.event, state.done
         try:
             take(*data)
         finally:
-            self._observed = True
-            if stopwatch is not None:
-                # `[DONE]` is an event, but no chunk.
-                chunks = log.event - before - (reducer.state.done and not was_done)
-                stopwatch.lap(now, chunks, reducer.state, ended=not reducer.reading)
-            self._hand_out()
+            # `[DONE]` is an event, but no chunk.
+            chunks = log.event - before - (state.done and not was_done)
+            stopwatch.lap(now, chunks, state, ended=not self._reducer.reading)
 
-    def _hand_out(self) -> None:
-        pass
+    def _hand_out(self, emitter: EventEmitter, on_event: Callable[[Event], object]) -> None:
+        reducer, events = self._reducer, emitter.events
+        if not reducer.reading and not self._done_emitted:
+            status = reducer.state.status
+            if status != "open":
+                self._done_emitted = True
+                emitter.finish(reducer.state)
+                events.append(DoneEvent(status, self.timing, self.snapshot()))
+        while events:
+            on_event(events.popleft())
 
     # --- output ---
 

@@ -48,7 +48,7 @@ KNOWN = {
     Holder: {
         *("_pipeline", "_reducer"),
         # Events and times are told to the process that reads the stream.
-        *("_on_event", "_observed", "_stopwatch"),
+        *("_on_event", "_emitter", "_done_emitted", "_observed", "_stopwatch"),
     },
     Pipeline: {
         *("besides", "closed", "lines", "log", "parser", "passed", "queue", "reducer", "size"),
@@ -61,7 +61,7 @@ KNOWN = {
     JsonScan: set(ScanFields.__struct_fields__),
     ChatReducer: {"_decoder", "rules"},
     Reducer: {"state", "reading", "_calls_left", "_head", "_limits"},
-    FieldMerger: {"_halved", "_careful", "_levels", "_log"},
+    FieldMerger: {"_halved", "_careful", "_levels", "_log", "listener"},
     Text: {"_seen", "_unseen", "fragments", "half"},
     IndexedList: {"entries", "places"},
 }

@@ -7,14 +7,14 @@ pair, whose other half comes with a later chunk: it is held back until then.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import cast
+from typing import Any, Protocol, cast
 
 from .._decode.chunk import JsonObject
 from .._decode.text import COMPACT_AT, Text, heal, healed, split_half
 from ..rules import Level, Policy
 from .problem_log import ProblemLog
 
-__all__ = ["PART_TYPES", "FieldMerger", "IndexedList", "growing_name"]
+__all__ = ["PART_TYPES", "FieldMerger", "IndexedList", "Listener", "growing_name"]
 
 PART_TYPES = ("text", "thinking")  # of parts that join their neighbour
 
@@ -37,16 +37,33 @@ class IndexedList:
         return entry
 
 
+class Listener(Protocol):
+    """Who is told, for events, what a reducer does."""
+
+    def on_append(self, text: Text, fragment: str) -> None:
+        """A fragment was appended to a text of the state."""
+
+    def on_call(self, place: int) -> None:
+        """A fragment is about to go to the tool call at a place."""
+
+    def on_choice(self, index: int, state: Any, choice: Any) -> None:
+        """A choice of a chunk was applied."""
+
+    def on_chunk(self, chunk: Any, state: Any) -> None:
+        """A chunk was applied."""
+
+
 class FieldMerger:
     """Merges JSON into JSON by a table of rules; what is odd about strings goes to `report`."""
 
-    __slots__ = ("_careful", "_halved", "_levels", "_log")
+    __slots__ = ("_careful", "_halved", "_levels", "_log", "listener")
 
     # Set by the reducer, whose constructor each stream pays for.
     _levels: Mapping[str, Level]
     _log: ProblemLog
     _halved: dict[int, Text]  # texts that end in half a surrogate pair, by identity
     _careful: bool  # whether a fragment may hold or complete such a half
+    listener: Listener | None
 
     def _larger_json(self, into: JsonObject, usage: JsonObject) -> JsonObject:
         for name, new in usage.items():
@@ -215,6 +232,8 @@ class FieldMerger:
         fragments.append(fragment)
         if len(fragments) >= COMPACT_AT:
             text.compact()
+        if self.listener is not None:
+            self.listener.on_append(text, fragment)
 
     def _pair(self, text: Text, fragment: str) -> str:
         """Join a surrogate pair that was cut between two fragments; hold back a first half at
@@ -239,6 +258,8 @@ class FieldMerger:
         for text in self._halved.values():
             text.half = ""
             text.append("\ufffd")
+            if self.listener is not None:
+                self.listener.on_append(text, "\ufffd")
             self._report_lone(1)
         self._halved.clear()
 

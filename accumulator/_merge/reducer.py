@@ -24,7 +24,7 @@ from .._decode.text import COMPACT_AT, Text, healed
 from ..errors import LimitExceededError
 from ..limits import Limits
 from ..rules import Rules
-from .json_merge import FieldMerger, IndexedList
+from .json_merge import FieldMerger, IndexedList, Listener
 from .problem_log import ProblemLog
 from .state import AudioState, ChoiceState, LogprobsState, State, TokensState
 from .tool_calls import CallsState, CallState, FunctionState, brief, count_new, find_call
@@ -50,6 +50,7 @@ class Reducer(FieldMerger):
         self._log = log
         self._halved: dict[int, Text] = {}
         self._careful = False
+        self.listener: Listener | None = None
         self._limits = limits
         # So many fragments in one delta can certainly not open too many calls.
         self._calls_left = inf if limits.tool_calls is None else limits.tool_calls
@@ -183,6 +184,10 @@ class Reducer(FieldMerger):
             if choice.delta is not None:
                 self._apply_delta(into, choice.delta, index, position)
             self._apply_choice(into, choice)
+            if self.listener is not None:
+                self.listener.on_choice(index, into, choice)
+        if self.listener is not None:
+            self.listener.on_chunk(chunk, self.state)
 
     def apply_halved(self, chunk: wire.Chunk, *, has_halves: bool) -> None:
         """Apply a chunk whose texts may hold halves of surrogate pairs."""
@@ -479,6 +484,8 @@ class Reducer(FieldMerger):
             ):
                 self._apply_fragment(calls, fragment, position, entry)
                 continue
+            if self.listener is not None:
+                self.listener.on_call(place)
             if calls.last != place:
                 calls.last = place
             if function.arguments is not None:
@@ -509,6 +516,8 @@ class Reducer(FieldMerger):
             self._count_calls(place + 1)
             if index is not None:
                 calls.by_index[index] = place
+        if self.listener is not None:
+            self.listener.on_call(place)
         calls.last = place
         call = calls.items[place]
         if fragment.id is not None and not call.id:

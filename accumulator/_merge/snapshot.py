@@ -42,6 +42,7 @@ __all__ = [
     "freeze_token",
     "freeze_tokens",
     "freeze_usage",
+    "total_of",
 ]
 
 F = TypeVar("F", ChatCompletion, Message)
@@ -245,22 +246,27 @@ def _top(token: wire.TopLogprob) -> TopLogprob:
 
 
 def freeze_usage(state: wire.Usage) -> Usage:
-    prompt, completion, total = state.prompt_tokens, state.completion_tokens, state.total_tokens
-    if prompt is not None and completion is not None:
-        # Split usage: the totals that came with each half are only that half's.
-        total = max(total or 0, prompt + completion)
     output, input_ = state.completion_tokens_details, state.prompt_tokens_details
     return _made(
         Usage,
         {
-            "prompt_tokens": prompt,
-            "completion_tokens": completion,
-            "total_tokens": total,
+            "prompt_tokens": state.prompt_tokens,
+            "completion_tokens": state.completion_tokens,
+            "total_tokens": total_of(state),
             "completion_tokens_details": None if output is None else _output_counts(output),
             "prompt_tokens_details": None if input_ is None else _prompt_counts(input_),
             "extra": {} if state.extra is None else _object(state.extra),
         },
     )
+
+
+def total_of(state: wire.Usage) -> int | None:
+    """Return the sum of all tokens."""
+    prompt, completion, total = state.prompt_tokens, state.completion_tokens, state.total_tokens
+    if prompt is not None and completion is not None:
+        # Split usage: the totals that came with each half are only that half's.
+        total = max(total or 0, prompt + completion)
+    return total
 
 
 def _output_counts(state: wire.CompletionTokensDetails) -> CompletionTokensDetails:

@@ -40,19 +40,19 @@ class Delta(Struct):
 
 
 class Choice(Struct):
-    delta: Delta
     index: int = 0
+    delta: Delta = msgspec.field(default_factory=Delta)
     logprobs: Logprobs | None = None
     finish_reason: str | None = None
 
 
 class Chunk(Struct):
-    choices: list[Choice]
     id: str | None = None
     created: int | None = None
     model: str | None = None
     service_tier: str | None = None
     system_fingerprint: str | None = None
+    choices: list[Choice] = []
     usage: Usage | None = None
 
 

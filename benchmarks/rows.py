@@ -249,9 +249,9 @@ def called_back(reads: Iterable[bytes]) -> list[object]:
     return events
 
 
-def events(shape: str, ours: str, theirs: str, reads: str) -> Case:
+def events(shape: str, ours: str, theirs: str, reads: str, number: int = 100) -> Case:
     """Compare the events of 40 chunks with the generator by hand, or with a rival's."""
-    made = streams(shape, 40, 100)
+    made = streams(shape, 40, number)
     inputs = [stream.reads(SIZES[reads]) for stream in made]
     way: Callable[[Any], Any] = called_back
     if ours == "iter_events":
@@ -306,16 +306,16 @@ EVENTS: dict[str, Callable[[], Callable[[Any], list[Any]]]] = {
 # --- what a completion is turned into ------------------------------------------------------
 
 
-def dumped(method: str) -> Case:
+def dumped(method: str, count: int = 500) -> Case:
     """Compare writing a completion with logprobs with feeding it."""
-    inputs = [stream.reads(4096) for stream in streams("logprobs", 500, 3)]
+    inputs = [stream.reads(4096) for stream in streams("logprobs", count, 3)]
     write = getattr(ChatCompletion, method)
     for given in inputs:
         again = write(completed(given))
         again = json.loads(again) if method == "to_json" else again
         if again != json.loads(json.dumps(completed(given).to_dict())):
             raise AssertionError(f"{method}: not what arrived")
-    return Case(inputs, write, completed, 1500, ready=completed)
+    return Case(inputs, write, completed, 3 * count, ready=completed)
 
 
 # --- long streams -------------------------------------------------------------------------
@@ -363,9 +363,9 @@ def fed_lines(lines: Iterable[bytes]) -> ChatCompletion:
     return acc.completion()
 
 
-def objects(shape: str, kind: str) -> Case:
+def objects(shape: str, kind: str, number: int = 50) -> Case:
     """Compare chunks of openai's client, or mappings, with `bare` over the same JSON."""
-    made = streams(shape, 40, 50)
+    made = streams(shape, 40, number)
     inputs = []
     for stream in made:
         if kind == "objects":

@@ -16,7 +16,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-__all__ = ["CORPUS", "SHAPES", "Stream", "cut", "has_vendor_fields", "made", "recordings"]
+__all__ = [
+    "CORPUS",
+    "SHAPES",
+    "Stream",
+    "cut",
+    "has_vendor_fields",
+    "made",
+    "recordings",
+    "unended",
+]
 
 CORPUS = Path(__file__).resolve().parents[2] / "shared" / "corpus"
 
@@ -28,6 +37,9 @@ _WORDS = (
 _ODD = ("\n", "\n\n", '"', " é", " 東京", "—", " 👍", " naïve", "\\", "\t")
 # fmt: on
 _LETTERS = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789"
+
+
+Json = dict[str, Any]
 
 
 @dataclass(frozen=True)
@@ -57,15 +69,31 @@ def made(shape: str, count: int, number: int = 0) -> Stream:
     escaped = rng.random() < 0.5  # what is not ASCII: servers differ
     envelope = _envelope(rng)
     chunks = [{**envelope, **chunk} for chunk in SHAPES[shape](rng, count)]
-    events = tuple(
-        json.dumps(chunk, separators=(",", ":"), ensure_ascii=escaped).encode() for chunk in chunks
-    )
+    events = tuple(_json(chunk, escaped) for chunk in chunks)
     return Stream(b"".join(b"data: %b\n\n" % data for data in (*events, b"[DONE]")), events)
 
 
-# --- shapes -------------------------------------------------------------------------------
+def _json(chunk: Json, escaped: bool) -> bytes:
+    return json.dumps(chunk, separators=(",", ":"), ensure_ascii=escaped).encode()
 
-Json = dict[str, Any]
+
+def unended(texts: list[str], *, arguments: bool, escaped: bool) -> tuple[bytes, bytes]:
+    """Write how a stream opens, and the events that bring these texts and may come again."""
+    call = {"index": 0, "id": "call_1", "type": "function", "function": {"name": "report"}}
+    opening = {"role": "assistant", **({"tool_calls": [call]} if arguments else {"content": ""})}
+
+    def written(delta: Json) -> bytes:
+        chunk = {**_envelope(random.Random(0)), **_chunk(delta)}
+        return b"data: %b\n\n" % _json(chunk, escaped)
+
+    def brought(text: str) -> Json:
+        fragment = {"index": 0, "function": {"arguments": text}}
+        return {"tool_calls": [fragment]} if arguments else {"content": text}
+
+    return written(opening), b"".join(written(brought(text)) for text in texts)
+
+
+# --- shapes -------------------------------------------------------------------------------
 
 
 def _envelope(rng: random.Random) -> Json:

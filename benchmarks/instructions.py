@@ -28,15 +28,17 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
 HERE = Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE.parent))
 
 import rows  # noqa: E402
+import shapes  # noqa: E402
 
 RECORD = HERE / "instructions.json"
 ALLOWED = 1.05
@@ -133,7 +135,7 @@ def counted() -> Counts:
 def run_all(folder: Path) -> None:
     """Run each workload in a process of its own, and write down which was which."""
     ran = {}
-    for name, (call, chunks) in calls().items():
+    for name, call, chunks in calls():
         pid = os.fork()
         if not pid:
             run(call, 0 if name == FIRST else 2)
@@ -156,8 +158,17 @@ def run(call: Callable[[], object], before: int) -> None:
         os._exit(1)
 
 
-def calls() -> dict[str, tuple[Callable[[], object], int]]:
-    """Return what is counted, and the chunks of each."""
+def calls() -> Iterator[tuple[str, Callable[[], object], int]]:
+    """Yield what is counted, and the chunks of each."""
+    # Before anything else has read a recording in this process.
+    try:
+        streams = shapes.recordings()
+    except FileNotFoundError as error:
+        print(f"instructions: recordings are left out, {error}", file=sys.stderr)
+    else:
+        inputs: list[object] = [stream.reads(4096) for stream in streams]
+        yield FIRST, partial(each, rows.ended, inputs), rows.chunks_of(streams)
+        yield "recordings, 4 KiB reads", partial(each, rows.ended, inputs), rows.chunks_of(streams)
     short = partial(rows.bodies, "text, padded", 40, 20)
     cases = {
         "40 chunks of padded text, one event a read": partial(short, rows.EACH),
@@ -166,29 +177,21 @@ def calls() -> dict[str, tuple[Callable[[], object], int]]:
            for shape in rows.FOUR},
         **{f"long, 4 KiB reads, {shape}": partial(rows.bodies, shape, 1000, 1, rows.SMALL)
            for shape in rows.FOUR},
-        "recordings, 4 KiB reads": partial(rows.recorded, rows.SMALL),
-        FIRST: partial(rows.recorded, rows.SMALL),
         "events, one event a read": partial(
             rows.events, "text", "on_event", "the generator", rows.EACH, 10
         ),
         "mappings, text, padded": partial(rows.objects, "text, padded", "mappings", 10),
         "logprobs as JSON": partial(rows.dumped, "to_json", 100),
     }  # fmt: skip
-    made: dict[str, tuple[Callable[[], object], int]] = {}
     for name, make in cases.items():
-        try:
-            case = make()
-        except FileNotFoundError as error:
-            print(f"instructions: {name} is left out, {error}", file=sys.stderr)
-            continue
+        case = make()
         inputs = [case.ready(given) if case.ready else given for given in case.inputs]
-        made[name] = partial(each, case.ours, inputs), case.chunks
-        if not made.keys() - {name}:
-            made[YARDSTICK] = partial(each, case.theirs, inputs), case.chunks
-    return made
+        yield name, partial(each, case.ours, inputs), case.chunks
+        if name in YARDSTICK:
+            yield YARDSTICK, partial(each, case.theirs, inputs), case.chunks
 
 
-def each(call: Callable[[object], object], inputs: list[object]) -> None:
+def each(call: Callable[[Any], object], inputs: list[object]) -> None:
     """Call a function with each input."""
     for given in inputs:
         call(given)

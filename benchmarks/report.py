@@ -90,7 +90,8 @@ def cell(measured: Figures | None, reach: float) -> str:
         return f"**missed** ({measured['beside']})"
     figure: float = measured["figure"]
     shown = f"{figure:,.0f}" if reach >= 100 else f"{figure:.2f}"
-    return f"{shown} ({measured['beside']})" + " **missed**" * (figure > reach)
+    beside = f" ({measured['beside']})" * bool(measured["beside"])
+    return shown + beside + " **missed**" * (figure > reach)
 
 
 def row_of(*cells: str) -> str:

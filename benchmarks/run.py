@@ -157,7 +157,8 @@ def environment(interpreter: str) -> str:
 
 def run(*command: str) -> str:
     """Run a command with the package of this tree; return what it prints."""
-    known = {**os.environ, "PYTHONPATH": str(ROOT)}
+    # A user's Python keeps the bytecode that it compiled.
+    known = {**os.environ, "PYTHONPATH": str(ROOT), "PYTHONDONTWRITEBYTECODE": ""}
     done = subprocess.run(command, env=known, stdout=subprocess.PIPE, encoding="utf-8", check=True)
     return done.stdout
 

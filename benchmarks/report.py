@@ -103,17 +103,17 @@ def peers_table(peers: Figures) -> Iterator[str]:
     """Yield the table of the peers."""
     yield "\n## Peers\n"
     yield (
-        "Microseconds a chunk from a body on a loopback socket to the result, each peer in a"
-        " process of its own, asked in turn: what a stream of 1,000 chunks takes beyond one of 10."
-        " The package is among them, read the same way. A peer with another result than the"
-        " package's is named with what differs.\n"
+        "Microseconds a chunk, the same bodies in 4 KiB reads, each peer in a process of its own,"
+        " asked in turn. The results were compared first: a peer with another one is named with"
+        " what differs.\n"
     )
     shapes = list(next(iter(peers.values()))["shapes"])
     yield row_of("", *shapes, "versions")
     yield row_of("---", *("--:" for _ in shapes), "---")
     for name, peer in peers.items():
         cells = (
-            each if isinstance(each, str) else f"{each:,.1f}" for each in peer["shapes"].values()
+            each if isinstance(each, str) else f"{each:,.{2 if each < 10 else 0}f}"
+            for each in peer["shapes"].values()
         )
         versions = ", ".join(f"{key} {version}" for key, version in peer["versions"].items())
         yield row_of(name, *cells, versions)

@@ -222,7 +222,8 @@ def digest(completion: Any) -> Any:
         fields = ("content", "refusal", "reasoning", "reasoning_content")
         texts = [message.get(name) or "" for name in fields]
         details = [each.get("text") for each in message.get("reasoning_details") or ()]
-        calls = [(call["id"], call["function"]) for call in message.get("tool_calls") or ()]
+        functions = ((call["id"], call["function"]) for call in message.get("tool_calls") or ())
+        calls = [(id, function["name"], function["arguments"]) for id, function in functions]
         entries = (choice.get("logprobs") or {}).get("content") or ()
         logprobs = [
             (each["token"], each["logprob"], [top["token"] for top in each["top_logprobs"]])

@@ -1,0 +1,177 @@
+"""Time one peer in the environment it is installed in: a JSON object per line in, one per line out.
+
+Run as `python -I peer_clock.py WAY DISTRIBUTION...`. The first line out names the versions; a line
+`{"body": PATH, "read": BYTES}` is answered with the peer's result, an empty object with the seconds
+of one more run. The body comes through a transport in this process, so that no socket is timed.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import importlib.util
+import json
+import os
+import sys
+import time
+from collections.abc import AsyncIterator, Callable, Iterator
+from functools import partial
+from importlib import import_module
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+Reads = list[bytes]
+# What is timed, and what puts its result into the API's shape.
+Way = tuple[Callable[[], Any], Callable[[Any], Any]]
+
+MESSAGES = [{"role": "user", "content": "hello"}]
+QUESTION: dict[str, Any] = {"model": "gpt-4o-mini", "messages": MESSAGES}
+
+
+def main(name: str, distributions: list[str]) -> None:
+    """Answer every line of stdin."""
+    # Peers print to stdout as they like; the answers need it for themselves.
+    with os.fdopen(os.dup(1), "w") as out:
+        os.dup2(2, 1)
+        answer = partial(print, file=out, flush=True)
+        answer(json.dumps({each: version(each) for each in distributions}))
+        run: Callable[[], Any] = list
+        for line in sys.stdin:
+            gc.collect()
+            if request := json.loads(line):
+                body, size = Path(request["body"]).read_bytes(), request["read"]
+                reads = [body[start : start + size] for start in range(0, len(body), size)]
+                run, shape = WAYS[name](reads)
+                answer(json.dumps(shape(run())))
+                gc.freeze()
+            else:
+                start = time.perf_counter()
+                run()
+                answer(json.dumps(time.perf_counter() - start))
+
+
+def dumped(completion: Any) -> Any:
+    """Return a pydantic model as builtins."""
+    return completion.model_dump(warnings=False)
+
+
+def openai_bytes(reads: Reads) -> Way:
+    """From bytes to the final completion, as openai-python's own helper does it."""
+    completions = openai_client(reads).chat.completions
+
+    def run() -> Any:
+        with completions.stream(**QUESTION) as stream:
+            return stream.get_final_completion()
+
+    return run, dumped
+
+
+def openai_state(reads: Reads) -> Way:
+    """Only the state of that helper, over objects that are ready."""
+    helper = import_module("openai.lib.streaming.chat").ChatCompletionStreamState
+    chunks = list(openai_client(reads).chat.completions.create(**QUESTION, stream=True))
+
+    def run() -> Any:
+        state = helper()
+        for chunk in chunks:
+            state.handle_chunk(chunk)
+        return state.get_final_completion()
+
+    return run, dumped
+
+
+def litellm(reads: Reads) -> Way:
+    """From bytes to chunks, and from the chunks to a response."""
+    package, client = import_module("litellm"), openai_client(reads)
+    options = {"client": client, "stream": True, "stream_options": {"include_usage": True}}
+
+    def run() -> Any:
+        stream = package.completion("openai/gpt-4o-mini", MESSAGES, **options)
+        return package.stream_chunk_builder(list(stream), messages=MESSAGES)
+
+    return run, lambda built: adapter("litellm").in_api_shape(built.model_dump())
+
+
+def any_llm(reads: Reads) -> Way:
+    """From bytes to chunks to a completion, the async way, which its sync one goes through."""
+    package, httpx = import_module("any_llm"), http_library()
+    accumulate = import_module("any_llm.utils.streaming").aaccumulate_chunks
+
+    async def ask() -> Any:
+        client = {"http_client": httpx.AsyncClient(transport=transport(httpx, reads))}
+        options = {"provider": "openai", "api_key": "none", "client_args": client, "stream": True}
+        return await accumulate(await package.acompletion(**options, **QUESTION))
+
+    return lambda: asyncio.run(ask()), dumped
+
+
+def langchain(reads: Reads) -> Way:
+    """From bytes to message chunks, and to their sum."""
+    httpx = http_library()
+    client = httpx.Client(transport=transport(httpx, reads))
+    options = {"api_key": "none", "http_client": client, "stream_usage": True}
+    model = import_module("langchain_openai").ChatOpenAI(
+        model=QUESTION["model"], use_responses_api=False, **options
+    )
+
+    def run() -> Any:
+        # Their `+` takes a list, too, and is not quadratic then.
+        first, *others = model.stream("hello")
+        return first + others
+
+    return run, adapter("langchain").in_api_shape
+
+
+WAYS: dict[str, Callable[[Reads], Way]] = {
+    "openai": openai_bytes,
+    "openai_state": openai_state,
+    "litellm": litellm,
+    "any_llm": any_llm,
+    "langchain": langchain,
+}
+
+
+def adapter(name: str) -> Any:
+    """Import what the comparison of results has for a peer."""
+    path = Path(__file__).with_name("peers") / "adapters" / f"{name}.py"
+    spec = importlib.util.spec_from_file_location(f"adapter_{name}", path)
+    if spec is None or spec.loader is None:
+        raise ImportError(f"no adapter for {name}")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def openai_client(reads: Reads) -> Any:
+    """Make openai's client, which gets these reads for an answer."""
+    httpx = http_library()
+    client = httpx.Client(transport=transport(httpx, reads))
+    return import_module("openai").OpenAI(api_key="none", http_client=client, max_retries=0)
+
+
+def http_library() -> Any:
+    """Import the library that the installed openai has its clients from."""
+    base = import_module("openai").DefaultHttpxClient.__mro__[1]
+    return import_module(base.__module__.partition(".")[0])
+
+
+def transport(httpx: Any, reads: Reads) -> Any:
+    """Make a transport that answers every request with these reads."""
+
+    class Body(httpx.SyncByteStream, httpx.AsyncByteStream):  # type: ignore[misc]  # known at run time
+        def __iter__(self) -> Iterator[bytes]:
+            return iter(reads)
+
+        async def __aiter__(self) -> AsyncIterator[bytes]:
+            for data in reads:
+                yield data
+
+    def respond(request: object) -> Any:
+        return httpx.Response(200, headers={"content-type": "text/event-stream"}, stream=Body())
+
+    return httpx.MockTransport(respond)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1], sys.argv[2:])

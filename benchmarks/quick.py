@@ -24,7 +24,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--only", default="", metavar="WORDS", help="rows with these words")
     parser.add_argument("--all", action="store_true", help="the slow rows, too")
-    parser.add_argument("--seconds", type=float, default=0.6, help="for each row")
+    parser.add_argument("--seconds", type=float, default=0.5, help="for each row")
     parser.add_argument("--json", action="store_true", help="print one JSON list")
     options = parser.parse_args()
     printed = []
@@ -44,7 +44,7 @@ def measured(only: str, slow: bool, seconds: float) -> Iterator[dict[str, Any]]:
     """Yield the figure of each row that is asked for."""
     times: dict[str, rows.Times] = {}
     for row in rows.ROWS:
-        if only not in f"{row.group}, {row.name}, {row.against}" or (row.slow and not slow):
+        if only not in f"{row.group}: {row.name}, {row.against}" or (row.slow and not slow):
             continue
         told = {"group": row.group, "name": row.name, "against": row.against, "reach": row.reach}
         key = repr(row.case)

@@ -18,6 +18,8 @@ from typing import Any
 
 __all__ = [
     "CORPUS",
+    "FRAMINGS",
+    "HELD_OUT",
     "SHAPES",
     "Stream",
     "cut",
@@ -205,9 +207,6 @@ def _padded(shape: str) -> Callable[[random.Random, int], list[Json]]:
     return maker
 
 
-# What is held out: shapes that no template is made for.
-
-
 def _choice_object(rng: random.Random, count: int) -> list[Json]:
     chunks = _text(rng, count)
     for chunk in chunks:
@@ -248,11 +247,40 @@ def _created_each(rng: random.Random, count: int) -> list[Json]:
     return [{**chunk, "created": 1_763_489_569 + i} for i, chunk in enumerate(_text(rng, count))]
 
 
+def _delta_object(rng: random.Random, count: int) -> list[Json]:
+    # As the AI SDK's gateway does.
+    chunks = _text(rng, count)
+    for i, chunk in enumerate(chunks):
+        for choice in chunk["choices"]:
+            choice["delta"]["provider_metadata"] = {"router": {"attempt": 1, "took": i / 8}}
+    return chunks
+
+
+def _sorted_keys(rng: random.Random, count: int) -> list[Json]:
+    # As servers in Go do, with tokens as vLLM has them.
+    chunks = _text(rng, count)
+    for chunk in chunks:
+        for choice in chunk["choices"]:
+            choice |= {"stop_reason": None, "token_ids": [rng.randint(0, 99_999)]}
+    return [dict(sorted(chunk.items())) for chunk in chunks]
+
+
 def _four_choices(rng: random.Random, count: int) -> list[Json]:
     words = enumerate(_words(rng, count - 9))
     return _whole([_chunk({"content": word}, index=i % 4) for i, word in words], choices=4)
 
 
+HELD_OUT: Mapping[str, Callable[[random.Random, int], list[Json]]] = {
+    "an object in each choice": _choice_object,
+    "an object in each delta": _delta_object,
+    "a list in each choice, keys sorted": _sorted_keys,
+    "a counter beside the text": _counter,
+    "thinking in parts": _thinking_parts,
+    "usage in every chunk": _usage_each,
+    "cumulative message": _cumulative,
+    "created changes": _created_each,
+    "four choices in turn": _four_choices,
+}
 SHAPES: Mapping[str, Callable[[random.Random, int], list[Json]]] = {
     "text": _text,
     "tool calls": _tools,
@@ -260,13 +288,15 @@ SHAPES: Mapping[str, Callable[[random.Random, int], list[Json]]] = {
     "reasoning": _reasoning,
     "reasoning_content": _reasoning_content,
     **{f"{name}, padded": _padded(name) for name in ("text", "tool calls", "logprobs")},
-    "an object in each choice": _choice_object,
-    "a counter beside the text": _counter,
-    "thinking in parts": _thinking_parts,
-    "usage in every chunk": _usage_each,
-    "cumulative message": _cumulative,
-    "created changes": _created_each,
-    "four choices in turn": _four_choices,
+    **HELD_OUT,
+}
+# What is replaced in a body, and by what, so that it is framed as other servers do.
+FRAMINGS = {
+    "data: without a blank": (b"data: ", b"data:"),
+    "CRLF": (b"\n", b"\r\n"),
+    "an event's name and id": (b"data: ", b"event: message\nid: 7\ndata: "),
+    "comments between": (b"data: ", b": PROCESSING\n\ndata: "),
+    "blanks in the JSON": (b'":', b'": '),
 }
 
 

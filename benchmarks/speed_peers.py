@@ -113,10 +113,10 @@ def differences(result: Any, wanted: Any) -> list[str]:
         ((given,), (right,)) = rows.digest(result)[-1], wanted[-1]
     except (KeyError, TypeError, ValueError) as error:
         return [f"not in the API's shape, {error!r}"]
-    pairs = zip(FIELDS.split(), given, right, strict=True)
-    totals = ("prompt_tokens", "completion_tokens", "total_tokens")
-    used = [[(usage or {}).get(name) for name in totals] for usage in (result["usage"], wanted[4])]
-    return [name for name, a, b in (*pairs, ("usage", *used)) if a != b]
+    pairs = list(zip(FIELDS.split(), given, right, strict=True))
+    for total in ("prompt_tokens", "completion_tokens", "total_tokens"):
+        pairs.append((total, (result["usage"] or {}).get(total), wanted[4][total]))
+    return [str(name) for name, a, b in pairs if a != b]
 
 
 if __name__ == "__main__":

@@ -62,8 +62,8 @@ def main() -> None:
 def row(name: str, reach: float, figure: float, beside: str) -> dict[str, Any]:
     """Return a row of the report."""
     against = "its UTF-8, beyond 2 KiB" if name.startswith("text") else "bytes"
-    told = {"group": "memory", "name": name, "against": against}
-    return {**told, "reach": reach, "figure": figure, "beside": beside}
+    about = {"group": "memory", "name": name, "against": against}
+    return {**about, "reach": reach, "figure": figure, "beside": beside}
 
 
 def in_flight() -> float:

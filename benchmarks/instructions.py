@@ -53,7 +53,7 @@ Counts = dict[str, int]
 
 
 def main() -> int:
-    """Do what the command line asks for."""
+    """Count, and check or record."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     what = parser.add_mutually_exclusive_group(required=True)
     what.add_argument("--check", action="store_true", help="compare with the record")
@@ -77,7 +77,7 @@ def main() -> int:
 
 
 def compared(counts: Counts, record: Mapping[str, Mapping[str, Counts]]) -> int:
-    """Print how the counts compare with those on record; give the exit code."""
+    """Print how the counts compare with those on record; return the exit code."""
     if MINOR not in record:
         print(f"instructions: SKIPPED, none are on record for Python {MINOR}", file=sys.stderr)
         return 0
@@ -105,13 +105,13 @@ def compared(counts: Counts, record: Mapping[str, Mapping[str, Counts]]) -> int:
 
 
 def versions() -> dict[str, str]:
-    """Give what the counts depend on beside the package."""
+    """Return what the counts depend on beside the package."""
     names = ("msgspec", "attrs", "cattrs")
     return {"python": platform.python_version(), **{name: version(name) for name in names}}
 
 
 def counted() -> Counts:
-    """Run all under callgrind, and give the instructions a chunk."""
+    """Run all under callgrind, and return the instructions a chunk."""
     with tempfile.TemporaryDirectory() as folder:
         valgrind = ["valgrind", "--quiet", "--tool=callgrind", f"--toggle-collect={COUNTED}"]
         output = f"--callgrind-out-file={folder}/%p"
@@ -169,13 +169,13 @@ def calls() -> Iterator[tuple[str, Callable[[], object], int]]:
         inputs: list[object] = [stream.reads(4096) for stream in streams]
         yield FIRST, partial(each, rows.ended, inputs), rows.chunks_of(streams)
         yield "recordings, 4 KiB reads", partial(each, rows.ended, inputs), rows.chunks_of(streams)
-    short = partial(rows.bodies, "text, padded", 40, 20)
+    short = partial(rows.bodies, "text, padded", 40, 10)
     cases = {
         "40 chunks of padded text, one event a read": partial(short, rows.EACH),
         "40 chunks of padded text, 4 KiB reads": partial(short, rows.SMALL),
-        **{f"whole body, {shape}": partial(rows.bodies, shape, 50, 10, rows.WHOLE)
+        **{f"whole body, {shape}": partial(rows.bodies, shape, 50, 5, rows.WHOLE)
            for shape in rows.FOUR},
-        **{f"long, 4 KiB reads, {shape}": partial(rows.bodies, shape, 1000, 1, rows.SMALL)
+        **{f"long, 4 KiB reads, {shape}": partial(rows.bodies, shape, 600, 1, rows.SMALL)
            for shape in rows.FOUR},
         "events, one event a read": partial(
             rows.events, "text", "on_event", "the generator", rows.EACH, 10

@@ -144,7 +144,7 @@ def adapter(name: str) -> Any:
 
 
 def openai_client(reads: Reads) -> Any:
-    """Make openai's client, which gets these reads for an answer."""
+    """Return openai's client, which gets these reads for an answer."""
     httpx = http_library()
     client = httpx.Client(transport=transport(httpx, reads))
     return import_module("openai").OpenAI(api_key="none", http_client=client, max_retries=0)
@@ -157,7 +157,7 @@ def http_library() -> Any:
 
 
 def transport(httpx: Any, reads: Reads) -> Any:
-    """Make a transport that answers every request with these reads."""
+    """Return a transport that answers every request with these reads."""
 
     class Body(httpx.SyncByteStream, httpx.AsyncByteStream):  # type: ignore[misc]  # known at run time
         def __iter__(self) -> Iterator[bytes]:

@@ -46,18 +46,18 @@ def measured(only: str, slow: bool, seconds: float) -> Iterator[dict[str, Any]]:
     for row in rows.ROWS:
         if only not in f"{row.group}: {row.name}, {row.against}" or (row.slow and not slow):
             continue
-        told = {"group": row.group, "name": row.name, "against": row.against, "reach": row.reach}
+        about = {"group": row.group, "name": row.name, "against": row.against, "reach": row.reach}
         key = repr(row.case)
         try:
             if key not in times:
                 times[key] = rows.measure(row.case(), seconds)
         except (AssertionError, ImportError, FileNotFoundError) as error:
-            yield {**told, "figure": None, "beside": f"{type(error).__name__}: {error}"}
+            yield {**about, "figure": None, "beside": f"{type(error).__name__}: {error}"}
             continue
         taken = times[key]
         ours, theirs = (1e6 * sum(each) / taken.chunks for each in (taken.ours, taken.theirs))
         beside = f"{ours:.2f} / {theirs:.2f} us"
-        yield {**told, "figure": row.figure(taken), "beside": beside}
+        yield {**about, "figure": row.figure(taken), "beside": beside}
 
 
 def line(row: dict[str, Any]) -> str:

@@ -125,7 +125,7 @@ def ended(reads: Iterable[bytes]) -> object:
 
 @cache
 def streams(shape: str, count: int, number: int) -> list[shapes.Stream]:
-    """Make so many streams of a shape."""
+    """Return so many streams of a shape."""
     return [shapes.made(shape, count, i) for i in range(number)]
 
 
@@ -140,9 +140,7 @@ def bodies(shape: str, count: int, number: int, reads: str) -> Case:
 
 @cache
 def readable() -> list[shapes.Stream]:
-    """Read the recordings that the loop by hand can read, and compare what is told of their
-    texts.
-    """
+    """Read the recordings that the loop by hand can read, and check what comes out."""
     found = []
     for stream in shapes.recordings():
         with suppress(ValueError):
@@ -355,7 +353,7 @@ def growth(shape: str, snapshots: bool) -> Case:
 
 
 def fed(chunks: Iterable[object]) -> ChatCompletion:
-    """Take in chunks."""
+    """Return the completion of chunks that are fed one by one."""
     acc = Accumulator()
     for chunk in chunks:
         acc.feed(chunk)
@@ -363,7 +361,7 @@ def fed(chunks: Iterable[object]) -> ChatCompletion:
 
 
 def fed_lines(lines: Iterable[bytes]) -> ChatCompletion:
-    """Take in lines."""
+    """Return the completion of lines that are fed one by one."""
     acc = Accumulator()
     for line in lines:
         acc.feed_line(line)

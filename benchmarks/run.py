@@ -33,7 +33,7 @@ Row = dict[str, Any]
 
 
 def main() -> None:
-    """Do what the command line asks for."""
+    """Measure what is asked for, and write it."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--only", nargs="+", choices=SECTIONS, default=SECTIONS)
     parser.add_argument("--quick", action="store_true", help="one short turn, to try it out")
@@ -140,7 +140,7 @@ MEASURES: dict[str, Callable[[str, bool], list[Row]]] = {
 
 
 def environment(interpreter: str) -> str:
-    """Make an environment with what is measured beside the package; return its interpreter."""
+    """Create an environment with what is measured beside the package; return its interpreter."""
     version = run(interpreter, "-c", "import platform; print(platform.python_version())").strip()
     folder = CACHE / f"python{version}"
     python = str(folder / "bin" / "python")

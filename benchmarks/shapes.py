@@ -66,7 +66,7 @@ def cut(body: bytes, size: int) -> list[bytes]:
 
 
 def made(shape: str, count: int, number: int = 0) -> Stream:
-    """Make a stream of a shape, with about `count` chunks; each number is another stream."""
+    """Return a stream of a shape, with about `count` chunks; each number is another stream."""
     rng = random.Random(f"{shape} {number}")
     escaped = rng.random() < 0.5  # what is not ASCII: servers differ
     envelope = _envelope(rng)

@@ -108,7 +108,7 @@ def ask(clock: subprocess.Popen[str], request: object = None) -> Any:
 
 
 def differences(result: Any, wanted: Any) -> list[str]:
-    """Name what of a result is not what it should be."""
+    """Return what differs in a result."""
     try:
         ((given,), (right,)) = rows.digest(result)[-1], wanted[-1]
     except (KeyError, TypeError, ValueError) as error:

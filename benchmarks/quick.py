@@ -13,8 +13,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-if __name__ == "__main__":  # the package of this tree, unless another one is installed
-    sys.path.append(str(Path(__file__).resolve().parents[1]))
+if __name__ == "__main__":  # the package of this tree, whatever is installed
+    sys.path.insert(1, str(Path(__file__).resolve().parents[1]))
 
 import rows
 

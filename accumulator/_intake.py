@@ -17,6 +17,7 @@ from ._decode.chunk import (
     exceeds_depth,
 )
 from ._decode.lenient import InvalidChunkError, read_chunk
+from ._decode.objects import read_object
 from ._decode.sse import Event
 from ._decode.text import healed
 from ._decode.vendor_fields import ChunkDecoder, words_of
@@ -36,7 +37,17 @@ _TYPED_DEPTH = 16  # what a typed decoder takes nests less deep
 class Intake:
     """Reads events and chunks into a `Reducer`."""
 
-    __slots__ = ("_limits", "decoder", "log", "most_bytes", "passed", "reducer", "rules", "size")
+    __slots__ = (
+        "_limits",
+        "_reads_objects",
+        "decoder",
+        "log",
+        "most_bytes",
+        "passed",
+        "reducer",
+        "rules",
+        "size",
+    )
 
     def __init__(self, rules: Rules, limits: Limits, reducer: Reducer, log: ProblemLog) -> None:
         self.rules = rules
@@ -46,12 +57,11 @@ class Intake:
         self.size = 0  # bytes taken in
         self.passed: tuple[str, int] | None = None  # the last limit that was passed, and its bound
         self.most_bytes = inf if limits.total_bytes is None else limits.total_bytes
-        self.decoder = ChunkDecoder(
-            rules,
-            # A stream's shape is not worth Structs where another rule moves fields out of their
-            # places, and a low limit of depth can only be held by counting.
-            refuses=rules.moves or (limits.depth is not None and limits.depth < _TYPED_DEPTH),
-        )
+        # A stream's shape is not worth Structs where another rule moves fields out of their
+        # places, and a low limit of depth can only be held by counting.
+        refuses = rules.moves or (limits.depth is not None and limits.depth < _TYPED_DEPTH)
+        self.decoder = ChunkDecoder(rules, refuses=refuses)
+        self._reads_objects = not refuses
 
     def count_bytes(self, count: int) -> None:
         """Raise LimitExceededError if so many more bytes are too many."""
@@ -141,7 +151,16 @@ class Intake:
 
         Raises LimitExceededError.
         """
-        return self._apply_value(value, copying=True, sized=False)
+        # As with text, fields that another rule moves, and low limits of depth, take the general
+        # way.
+        found = read_object(value) if self._reads_objects else None
+        if found is None:
+            return self._apply_value(value, copying=True, sized=False)
+        chunk, size = found
+        self.count_bytes(size)
+        self.decoder.forget()
+        self.reducer.apply(chunk)
+        return found
 
     def _apply_lines(self, text: str, why: str, *, unterminated: bool) -> None:
         """Apply the `data` lines of an event that are no JSON together; in logs without blank

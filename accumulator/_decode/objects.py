@@ -100,8 +100,8 @@ def kind_of(value: object) -> str:
 
 def as_integer(value: object) -> int | None:
     """Read an integer where that loses nothing: 1.0 and "1" are one, True and "01" are none."""
-    if type(value) is int:
-        return value
+    if isinstance(value, int) and type(value) is not bool:
+        return int(value)
     if type(value) is float and value.is_integer():
         return int(value)
     if type(value) is str and len(value) < 20 and re.fullmatch("-?[0-9]+", value):
@@ -111,8 +111,8 @@ def as_integer(value: object) -> int | None:
 
 def as_float(value: object) -> float | None:
     """Read a float, or an integer that it can stand for."""
-    if type(value) is float:
-        return value
+    if isinstance(value, float):
+        return float(value)
     if type(value) is int and abs(value) < _LARGEST_FLOAT:
         return float(value)
     return None
@@ -188,14 +188,16 @@ def read_object(value: object) -> tuple[Chunk, int] | None:
     return None if not whole.isascii() and holds_half(whole) else (chunk, len(whole))
 
 
-def _convert(value: Any) -> Chunk | None:
+def _convert(value: Mapping[str, Any]) -> Chunk | None:
     """Convert a mapping at once; None if it has a vendor's field, or another that does not fit."""
-    try:
+    choices = value.get("choices")
+    if type(choices) is not list:
+        return None
+    if choices and type(choices[0]) is dict:
         # A refusal costs more than all else, and most vendors' fields stand here.
-        if not _NAMES[Delta].issuperset(value["choices"][0]["delta"]):
+        delta = choices[0].get("delta")
+        if type(delta) is dict and not _NAMES[Delta].issuperset(delta):
             return None
-    except (LookupError, TypeError):
-        pass
     try:
         return convert(value, Chunk)
     except ValueError:
@@ -205,14 +207,15 @@ def _convert(value: Any) -> Chunk | None:
 def _model(value: Any, strings: _Strings) -> Chunk | None:
     """Read an object of openai's models by the fields that most have; None for any other."""
     try:
-        own = value.__dict__
-        # That there are no other fields is known by their number.
+        own, more = value.__dict__, value.__pydantic_extra__
+        # That there are no other fields is known by their number. Padding is a field of its own
+        # since openai 3.
         if (
             len(own) != 8 + ("moderation" in own) + ("obfuscation" in own)
             or own["usage"] is not None
             or own.get("moderation") is not None
             or type(own["created"]) is not int
-            or value.__pydantic_extra__
+            or (more and (len(more) > 1 or "obfuscation" not in more))
         ):
             return None
         return Chunk(
@@ -220,11 +223,11 @@ def _model(value: Any, strings: _Strings) -> Chunk | None:
             None,
             own["created"],
             own["model"],
-            [_model_choice(choice, strings) for choice in own["choices"]],
+            [_model_choice(choice, strings) for choice in _list(own["choices"])],
             own["service_tier"],
             own["system_fingerprint"],
         )
-    except (AttributeError, LookupError, TypeError, ValueError):
+    except (_UnfitError, AttributeError, LookupError, TypeError, ValueError):
         return None
 
 
@@ -240,10 +243,10 @@ def _model_choice(value: Any, strings: _Strings) -> Choice:
         or type(index) is not int
         or value.__pydantic_extra__
     ):
-        raise ValueError("other fields")
+        raise _UnfitError
     delta = Delta(fields["role"], fields["content"], fields["refusal"])
     if calls is not None:
-        delta.tool_calls = [*map(_model_call, calls)]
+        delta.tool_calls = [*map(_model_call, _list(calls))]
     if more:
         vendors = {name: item for name, item in more.items() if item is not None}
         delta.reasoning = vendors.pop("reasoning", None)
@@ -263,7 +266,7 @@ def _model_call(value: Any) -> ToolCallFragment:
         or value.__pydantic_extra__
         or call["function"].__pydantic_extra__
     ):
-        raise ValueError("other fields")
+        raise _UnfitError
     return ToolCallFragment(
         index, call["id"], call["type"], FunctionFragment(function["name"], function["arguments"])
     )
@@ -271,7 +274,7 @@ def _model_call(value: Any) -> ToolCallFragment:
 
 def _model_logprobs(value: Any) -> Logprobs:
     if value.__pydantic_extra__:
-        raise ValueError("other fields")
+        raise _UnfitError
     return convert({name: _model_tokens(item) for name, item in value.__dict__.items()}, Logprobs)
 
 
@@ -279,15 +282,15 @@ def _model_tokens(value: Any) -> list[JsonObject] | None:
     if value is None:
         return None
     tokens = []
-    for token in value:
-        tops = []
-        for top in token.top_logprobs:
-            if top.__pydantic_extra__:
-                raise ValueError("other fields")
-            tops.append(top.__dict__)
+    for token in _list(value):
+        own, tops = token.__dict__, token.top_logprobs
+        if tops is not None:
+            if any(top.__pydantic_extra__ for top in _list(tops)):
+                raise _UnfitError
+            own = {**own, "top_logprobs": [top.__dict__ for top in tops]}
         if token.__pydantic_extra__:
-            raise ValueError("other fields")
-        tokens.append({**token.__dict__, "top_logprobs": tops})
+            raise _UnfitError
+        tokens.append(own)
     return tokens
 
 

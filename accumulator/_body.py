@@ -28,6 +28,7 @@ __all__ = ["BodyIntake"]
 _LEARN_AFTER = 16  # events; many streams are too short to earn a template's cost back
 _LF, _CR = 10, 13
 _DATA = b"data: "
+_OPENING = b"data: {"
 _TIGHT = b"data:"  # as text-generation-inference writes it
 
 
@@ -40,7 +41,7 @@ class BodyIntake(Intake):
         "_line_start",
         "_may_shortcut",
         "_most_pending",
-        "_one_chunk_waits",
+        "_one_line_waits",
         "learn_after",
         "parser",
         "queue",
@@ -57,7 +58,7 @@ class BodyIntake(Intake):
         self.shortcut: Shortcut | None = None  # made once a stream is long enough to need it
         self._may_shortcut = shortcut and not rules.moves
         self._most_pending = inf if limits.event_bytes is None else limits.event_bytes
-        self._one_chunk_waits = False  # the parser holds one `data` line, a chunk by itself
+        self._one_line_waits = False  # the parser holds one line
         self._by_line = False  # the parser is fed lines, whose ends may be missing
         self._line_start: int | None = None  # where the lines that wait in the parser start
         # Where the next line starts; unknown once a line came without its end.
@@ -220,20 +221,51 @@ class BodyIntake(Intake):
         if offset == 0:
             text = text.removeprefix(b"\xef\xbb\xbf")
         in_json_lines = text.lstrip(b" \t").startswith((b"{", DONE))
-        is_chunk = in_json_lines or _is_chunk_line(text)
-        if is_chunk and (in_json_lines or self._one_chunk_waits) and self.parser.size:
+        waiting = self.parser.size
+        if waiting and (in_json_lines or (self._one_line_waits and self._is_second_chunk(text))):
             # What waits lacks its blank line, as in many logs: no JSON goes on with a second chunk.
             self._parse_line(b"")
+            waiting = 0
         if in_json_lines:
             self.take_text(text, offset)
             return
-        if not self.parser.size:
+        if not waiting:
             if not text or text.startswith(b":"):
                 return
             self._line_start = offset
-        self._one_chunk_waits = is_chunk and not self.parser.size
+            self._one_line_waits = False
         self.count_bytes(len(line))
+        if not text and self._one_line_waits and not self.queue and self._holds_plain_line():
+            self._end_line_event()
+            return
+        self._one_line_waits = not waiting
         self._parse_line(text)
+
+    def _holds_plain_line(self) -> bool:
+        """Whether what waits has its one line end at its end: a line may be given with others."""
+        parser = self.parser
+        return (
+            not parser.has_cr
+            and parser.pending.startswith(_OPENING)
+            and parser.pending.find(_LF) == parser.size - 1
+        )
+
+    def _end_line_event(self) -> None:
+        """Apply the one `data` line that waits, as nearly every blank line asks for."""
+        parser = self.parser
+        text = bytes(parser.pending)[len(_DATA) : -1]
+        size = parser.size + 1
+        parser.pending, parser.size = b"", 0
+        parser.start = parser.taken
+        parser.taken += size
+        self.check_size(size)
+        self.log.start_event(self._line_start)
+        self.apply_text(text)
+
+    def _is_second_chunk(self, line: bytes) -> bool:
+        """Whether a line is a chunk by itself, and so is the one that waits."""
+        # That it is whole is asked here alone: it takes longer than all else that a line costs.
+        return _is_chunk_line(line) and _is_chunk_line(bytes(self.parser.pending))
 
     def _parse_line(self, line: bytes) -> None:
         self._by_line = True

@@ -74,7 +74,7 @@ class BodyFields(Struct, array_like=True):
     _by_line: bool
     _line_end: int | None
     _line_start: int | None
-    _one_chunk_waits: bool
+    _one_line_waits: bool
 
 
 class LogFields(Struct, array_like=True):

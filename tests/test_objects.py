@@ -347,7 +347,7 @@ LEFT: dict[str, object] = {
     "a string's enum": with_delta({}, finish_reason=Reason.STOP),
     "a string's subclass": with_delta({"content": Text("x")}),
     "a number as content": with_delta({"content": 0}),
-    "a number as a name": {**with_delta({}), 1: 2},
+    "a number as a name": dict([(1, 2), *with_delta({}).items()]),
     "true as an index": with_delta({}, index=True),
     "a float as a time": {"created": 1.0, "choices": []},
     "no list of choices": {"choices": {}},

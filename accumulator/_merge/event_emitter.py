@@ -394,4 +394,4 @@ def _added(text: Text | None, seen: Iterable[Seen]) -> str:
 
 
 def _tokens(run: list[wire.TokenLogprob]) -> Sequence[TokenLogprob]:
-    return TokenLogprobs(len(run), lambda: tuple(map(freeze_token, run)))
+    return TokenLogprobs(len(run), lambda: run, freeze_token)

@@ -16,7 +16,7 @@ import attrs
 from cattrs import Converter, transform_error
 from cattrs.gen import make_dict_structure_fn
 
-__all__ = ["NULLABLE", "JsonObject", "copy_json", "from_dict", "to_dict"]
+__all__ = ["NULLABLE", "JsonObject", "copy_json", "from_dict", "register", "to_dict"]
 
 T = TypeVar("T")
 JsonObject = dict[str, object]
@@ -49,7 +49,7 @@ def _unstructure_fn(cls: type) -> Callable[[object], JsonObject]:
             item = getattr(value, name)
             if type(item) in _SCALARS:
                 out[name] = item
-            elif isinstance(item, Sequence) and not isinstance(item, str):
+            elif type(item) is tuple:
                 out[name] = [_converter.unstructure(entry) for entry in item]
             elif item is not None or nullable:
                 out[name] = _converter.unstructure(item)
@@ -123,6 +123,11 @@ _converter.register_structure_hook(float, _number)
 _converter.register_structure_hook_func(lambda t: t is object, lambda value, _: copy_json(value))
 _converter.register_structure_hook_func(_is_sequence, _sequence)
 _converter.register_structure_hook_func(_is_text_or_parts, _text_or_parts)
+
+
+def register(cls: type[T], convert: Callable[[T], object]) -> None:
+    """Convert the instances of a class by a function of its own."""
+    _converter.register_unstructure_hook(cls, convert)
 
 
 def to_dict(value: object) -> JsonObject:

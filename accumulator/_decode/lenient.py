@@ -33,8 +33,8 @@ from .chunk import (
     TopLogprob,
     Usage,
 )
-from .objects import as_float, as_integer, decode_base64, fields_of, is_object, kind_of
 from .text import heal, healed, holds_half
+from .values import as_float, as_integer, decode_base64, fields_of, is_object, kind_of
 
 __all__ = ["InvalidChunkError", "Misfit", "Reading", "read_chunk", "read_usage"]
 

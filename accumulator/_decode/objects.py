@@ -1,13 +1,12 @@
 """Chunks that are objects: mappings, and the chunk objects of any SDK.
 
-No SDK is imported for it. Objects are mappings, pydantic models, Structs, or have plain attributes
-or slots. `read_object` reads nearly all chunks, by one strict conversion; what it refuses is read
-field by field, in `lenient`.
+Nearly all are read here: a mapping by one strict conversion, an object of openai's models by its
+own fields, and either with a vendor's fields level by level. What does not fit is left to
+`lenient`. No SDK is imported for it.
 """
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from typing import Any, TypeVar, cast
@@ -31,103 +30,12 @@ from .chunk import (
     Usage,
 )
 from .text import holds_half
+from .values import fields_of, is_object
 
-__all__ = [
-    "as_float",
-    "as_integer",
-    "decode_base64",
-    "fields_of",
-    "is_chunk_like",
-    "is_object",
-    "kind_of",
-    "read_object",
-]
+__all__ = ["is_chunk_like", "read_object"]
 
 K = TypeVar("K", bound=Struct)
-_LARGEST_FLOAT = 2**1000  # an integer beyond it may not be converted
-
-
-def is_chunk_like(value: object) -> bool:
-    """Tell whether a value may be a chunk: a mapping, or an object with `choices`."""
-    return isinstance(value, Mapping) or hasattr(value, "choices")
-
-
-def fields_of(value: object) -> JsonObject:
-    """Give the fields of a mapping or an SDK's object, vendor extras included. Not to be
-    changed.
-    """
-    if type(value) is dict:
-        return value
-    if isinstance(value, Mapping):
-        return dict(value)
-    own: JsonObject | None = getattr(value, "__dict__", None)
-    if own is None:
-        names = getattr(value, "__struct_fields__", None) or [
-            name for base in type(value).__mro__ for name in getattr(base, "__slots__", ())
-        ]
-        own = {name: getattr(value, name, None) for name in names}
-    if hasattr(value, "__pydantic_extra__"):
-        extra: JsonObject | None = getattr(value, "__pydantic_extra__", None)
-        return {**own, **extra} if extra else own
-    return {name: item for name, item in own.items() if not name.startswith("_")}
-
-
-def is_object(value: object) -> bool:
-    """Tell whether `fields_of` can give the fields of a value."""
-    return isinstance(value, Mapping) or (
-        (
-            hasattr(value, "__dict__")
-            or hasattr(value, "__struct_fields__")
-            or hasattr(value, "__attrs_attrs__")
-        )
-        and not callable(value)
-    )
-
-
-_KIND_NAMES = {
-    dict: "an object",
-    list: "a list",
-    str: "a string",
-    bool: "a boolean",
-    int: "an integer",
-}
-
-
-def kind_of(value: object) -> str:
-    """Name what a value is, for a message."""
-    return _KIND_NAMES.get(type(value), f"a {type(value).__name__}")
-
-
-def as_integer(value: object) -> int | None:
-    """Read an integer where that loses nothing: 1.0 and "1" are one, True and "01" are none."""
-    if isinstance(value, int) and type(value) is not bool:
-        return int(value)
-    if type(value) is float and value.is_integer():
-        return int(value)
-    if type(value) is str and len(value) < 20 and re.fullmatch("-?[0-9]+", value):
-        return int(value) if str(int(value)) == value else None
-    return None
-
-
-def as_float(value: object) -> float | None:
-    """Read a float, or an integer that it can stand for."""
-    if isinstance(value, float):
-        return float(value)
-    if type(value) is int and abs(value) < _LARGEST_FLOAT:
-        return float(value)
-    return None
-
-
-def decode_base64(text: str) -> bytes:
-    """Read base64, strictly. Raises ValueError."""
-    import base64  # noqa: PLC0415  # takes time to import, and few streams have audio
-
-    return base64.b64decode(text, validate=True)
-
-
-# --- chunks -------------------------------------------------------------------------------
-
-_Strings = list[object]  # of one chunk, to be looked at together; None where there is none
+_Strings = list[object]  # all of a chunk, to be looked at together
 _MOST_LEVELS = 8  # of a vendor's value that is certainly not nested too deep
 _SCALARS = frozenset({int, float, bool, type(None)})
 # The objects below those that few chunks have.
@@ -148,21 +56,23 @@ _NAMES: Mapping[type[Struct], frozenset[str]] = {
         ToolCallFragment,
         FunctionFragment,
         CustomFragment,
-        Logprobs,
-        TokenLogprob,
+        *_BELOW,
         TopLogprob,
-        Usage,
         PromptTokensDetails,
         CompletionTokensDetails,
     )
 }
-
-# What is more than a vendor's field where it is one of nobody's.
-_RESERVED = frozenset({"annotations", "error", "message"})
+_RESERVED = frozenset({"error", "message"})  # what is more than a vendor's field
 
 
 class _UnfitError(Exception):
     """An object has something that is left to the reader of any value."""
+
+
+def is_chunk_like(value: object) -> bool:
+    """Return whether a value may be a chunk: a mapping, or an object with `choices`."""
+    # In the order in which they are found out fastest.
+    return type(value) is dict or hasattr(value, "choices") or isinstance(value, Mapping)
 
 
 def read_object(value: object) -> tuple[Chunk, int] | None:
@@ -251,6 +161,8 @@ def _model_choice(value: Any, strings: _Strings) -> Choice:
         vendors = {name: item for name, item in more.items() if item is not None}
         delta.reasoning = vendors.pop("reasoning", None)
         delta.reasoning_content = vendors.pop("reasoning_content", None)
+        if not _NAMES[Delta].isdisjoint(vendors):  # that this openai does not know yet
+            raise _UnfitError
         delta.extra = _extra(vendors, strings)
     logprobs = None if logprobs is None else _model_logprobs(logprobs)
     return Choice(index, delta, own["finish_reason"], logprobs)
@@ -295,11 +207,11 @@ def _model_tokens(value: Any) -> list[JsonObject] | None:
 
 
 def _chunk(value: object, strings: _Strings) -> Chunk:
-    chunk = _level(Chunk, value, strings)
+    chunk = _struct(Chunk, value, strings)
     if chunk.choices is not None:
         chunk.choices = [_choice(item, strings) for item in _list(chunk.choices)]
     if chunk.usage is not None:
-        chunk.usage = _below(Usage, chunk.usage, strings)
+        chunk.usage = _converted(Usage, chunk.usage, strings)
     if chunk.created is not None:
         _check_integer(chunk.created)
     if chunk.moderation is not None:
@@ -308,30 +220,30 @@ def _chunk(value: object, strings: _Strings) -> Chunk:
 
 
 def _choice(value: object, strings: _Strings) -> Choice:
-    choice = _level(Choice, value, strings)
+    choice = _struct(Choice, value, strings)
     if choice.index is not None:
         _check_integer(choice.index)
     if choice.delta is not None:
-        delta = choice.delta = _level(Delta, choice.delta, strings)
+        delta = choice.delta = _struct(Delta, choice.delta, strings)
         if delta.annotations is not None:
             raise _UnfitError
         if delta.tool_calls is not None:
             delta.tool_calls = [_call(item, strings) for item in _list(delta.tool_calls)]
     if choice.logprobs is not None:
-        choice.logprobs = _below(Logprobs, choice.logprobs, strings)
+        choice.logprobs = _converted(Logprobs, choice.logprobs, strings)
     if choice.usage is not None:
-        choice.usage = _below(Usage, choice.usage, strings)
+        choice.usage = _converted(Usage, choice.usage, strings)
     return choice
 
 
 def _call(value: object, strings: _Strings) -> ToolCallFragment:
-    call = _level(ToolCallFragment, value, strings)
+    call = _struct(ToolCallFragment, value, strings)
     if call.index is not None:
         _check_integer(call.index)
     if call.function is not None:
-        call.function = _level(FunctionFragment, call.function, strings)
+        call.function = _struct(FunctionFragment, call.function, strings)
     if call.custom is not None:
-        call.custom = _level(CustomFragment, call.custom, strings)
+        call.custom = _struct(CustomFragment, call.custom, strings)
     return call
 
 
@@ -346,32 +258,32 @@ def _list(value: list[K]) -> list[K]:
     return value
 
 
-def _below(kind: type[K], value: object, strings: _Strings) -> K:
+def _converted(kind: type[K], value: object, strings: _Strings) -> K:
     """Convert an object that few chunks have: at once, if it has no vendor's fields."""
     if type(value) is dict:
         with suppress(ValueError):
             return convert(value, kind)
-    return convert(_view(kind, value, strings), kind)
+    return convert(_dict(kind, value, strings), kind)
 
 
-def _view(kind: type[Struct], value: Any, strings: _Strings) -> JsonObject:
+def _dict(kind: type[Struct], value: Any, strings: _Strings) -> JsonObject:
     """Return the fields of an object, and of those below it, as Structs have them."""
-    own = _named(kind, value, strings)
+    own = _fields(kind, value, strings)
     for name, below in _BELOW.get(kind, {}).items():
         item = own.get(name)
         if type(item) is list:
-            own = {**own, name: [_view(below, entry, strings) for entry in item]}
+            own = {**own, name: [_dict(below, entry, strings) for entry in item]}
         elif item is not None:
-            own = {**own, name: _view(below, item, strings)}
+            own = {**own, name: _dict(below, item, strings)}
     return own
 
 
-def _level(kind: type[K], value: Any, strings: _Strings) -> K:
+def _struct(kind: type[K], value: Any, strings: _Strings) -> K:
     """Return the Struct of an object, with its fields as they are and a vendor's in `extra`."""
-    return kind(**_named(kind, value, strings))
+    return kind(**_fields(kind, value, strings))
 
 
-def _named(kind: type[Struct], value: Any, strings: _Strings) -> JsonObject:
+def _fields(kind: type[Struct], value: Any, strings: _Strings) -> JsonObject:
     """Return the fields of an object that a Struct has, and copies of the others in `extra`.
 
     The strings of those are added to `strings`.
@@ -472,14 +384,12 @@ def _collect_delta(delta: Delta, strings: _Strings) -> None:
         strings.append(delta.reasoning_content)
     if delta.tool_calls is not None:
         for call in delta.tool_calls:
-            if call.id is not None or call.type is not None:
-                strings += [text for text in (call.id, call.type) if text is not None]
+            texts: _Strings = [call.id, call.type]
             if call.function is not None:
-                texts = (call.function.name, call.function.arguments)
-                strings += [text for text in texts if text is not None]
+                texts += (call.function.name, call.function.arguments)
             if call.custom is not None:
-                texts = (call.custom.name, call.custom.input)
-                strings += [text for text in texts if text is not None]
+                texts += (call.custom.name, call.custom.input)
+            strings += [text for text in texts if text is not None]
 
 
 def _collect_tokens(tokens: list[TokenLogprob] | None, strings: _Strings) -> None:

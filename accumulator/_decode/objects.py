@@ -47,21 +47,12 @@ _BELOW: Mapping[type[Struct], Mapping[str, type[Struct]]] = {
         "completion_tokens_details": CompletionTokensDetails,
     },
 }
-_NAMES: Mapping[type[Struct], frozenset[str]] = {
-    kind: frozenset(kind.__struct_fields__) - {"extra", "parts"}
-    for kind in (
-        Chunk,
-        Choice,
-        Delta,
-        ToolCallFragment,
-        FunctionFragment,
-        CustomFragment,
-        *_BELOW,
-        TopLogprob,
-        PromptTokensDetails,
-        CompletionTokensDetails,
-    )
-}
+_KINDS: tuple[type[Struct], ...] = (
+    *(Chunk, Choice, Delta, ToolCallFragment, FunctionFragment, CustomFragment),
+    *(Logprobs, TokenLogprob, TopLogprob),
+    *(Usage, PromptTokensDetails, CompletionTokensDetails),
+)
+_NAMES = {kind: frozenset(kind.__struct_fields__) - {"extra", "parts"} for kind in _KINDS}
 _RESERVED = frozenset({"error", "message"})  # what is more than a vendor's field
 
 

@@ -13,10 +13,11 @@ from types import GenericAlias
 from typing import TypeVar, cast, get_args, get_origin
 
 import attrs
+import msgspec
 from cattrs import Converter, transform_error
 from cattrs.gen import make_dict_structure_fn
 
-__all__ = ["NULLABLE", "JsonObject", "copy_json", "from_dict", "register", "to_dict"]
+__all__ = ["NULLABLE", "JsonObject", "copy_json", "dicts_of", "from_dict", "register", "to_dict"]
 
 T = TypeVar("T")
 JsonObject = dict[str, object]
@@ -123,6 +124,20 @@ _converter.register_structure_hook(float, _number)
 _converter.register_structure_hook_func(lambda t: t is object, lambda value, _: copy_json(value))
 _converter.register_structure_hook_func(_is_sequence, _sequence)
 _converter.register_structure_hook_func(_is_text_or_parts, _text_or_parts)
+
+
+def dicts_of(structs: Sequence[object], below: str) -> list[JsonObject]:
+    """Convert Structs to dicts, their `extra` back among the other fields; so it is of those in the
+    list `below` of each.
+    """
+    dicts: list[JsonObject] = msgspec.to_builtins(structs)
+    for outer in dicts:
+        for each in (*cast("list[JsonObject]", outer.get(below, ())), outer):
+            # What a vendor calls `extra` is inside of it.
+            if "extra" in each:
+                extra = cast("JsonObject", each.pop("extra"))
+                each.update({name: item for name, item in extra.items() if name not in each})
+    return dicts
 
 
 def register(cls: type[T], convert: Callable[[T], object]) -> None:

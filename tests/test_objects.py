@@ -12,10 +12,13 @@ from types import MappingProxyType, SimpleNamespace
 import attrs
 import msgspec
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from strategies import ODD_STREAMS, STREAMS
 from test_conformance import CASES, Case
 
 from accumulator import Accumulator, LimitExceededError, Limits
-from accumulator._decode.chunk import AudioFragment, Choice, Chunk, Delta
+from accumulator._decode.chunk import AudioFragment, Choice, Chunk, Delta, ToolCallFragment
 from accumulator._decode.lenient import InvalidChunkError, read_chunk
 from accumulator._decode.objects import read_object
 from accumulator.rules import DEFAULT_RULES
@@ -256,6 +259,26 @@ def test_chunks_of_the_cases_are_read_as_field_by_field(case: Case) -> None:
 
 def test_recorded_chunks_are_read_as_field_by_field(corpus_stream: Path) -> None:
     assert_as_field_by_field(chunks_of(corpus_stream))
+
+
+@given(st.one_of(STREAMS, ODD_STREAMS))
+def test_any_chunks_are_read_as_field_by_field(chunks: list[object]) -> None:
+    assert_as_field_by_field(chunks)
+
+
+@pytest.mark.parametrize(
+    ("level", "fields"),
+    [
+        (Chunk, "id object created model choices service_tier system_fingerprint usage moderation"),
+        (Choice, "index delta finish_reason logprobs usage"),
+        (Delta, "role content refusal reasoning reasoning_content tool_calls"),
+        (ToolCallFragment, "index id type function custom"),
+    ],
+)
+def test_each_typed_field_is_read_or_left(level: type[msgspec.Struct], fields: str) -> None:
+    """A new one has to be converted where objects are read, or left to the reader of any value."""
+    left = {"function_call", "audio", "annotations", "obfuscation", "parts", "extra"}
+    assert set(level.__struct_fields__) - left == set(fields.split())
 
 
 TOKEN = {"token": "t", "logprob": -1.0, "bytes": [116]}

@@ -242,7 +242,7 @@ class BodyIntake(Intake):
         self._parse_line(text)
 
     def _holds_plain_line(self) -> bool:
-        """Whether what waits has its one line end at its end: a line may be given with others."""
+        """Return whether what waits is one line: a line may be given with others in it."""
         parser = self.parser
         return (
             not parser.has_cr
@@ -263,7 +263,7 @@ class BodyIntake(Intake):
         self.apply_text(text)
 
     def _is_second_chunk(self, line: bytes) -> bool:
-        """Whether a line is a chunk by itself, and so is the one that waits."""
+        """Return whether a line is a chunk by itself, and so is the one that waits."""
         # That it is whole is asked here alone: it takes longer than all else that a line costs.
         return _is_chunk_line(line) and _is_chunk_line(bytes(self.parser.pending))
 

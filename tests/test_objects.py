@@ -197,7 +197,7 @@ def test_objects_without_end_are_a_limit_or_a_problem(chunk: object) -> None:
 
 
 def as_models(chunk: object) -> object:
-    """Make of a chunk the object that openai's client makes, which does not validate it."""
+    """Return the object that openai's client makes of a chunk, without validating it."""
     pytest.importorskip("openai", reason="an SDK that is installed for the tests only")
     from openai._models import construct_type  # noqa: PLC0415
     from openai.types.chat import ChatCompletionChunk  # noqa: PLC0415
@@ -235,7 +235,7 @@ def chunks_of(path: Path) -> Iterator[object]:
 
 
 def fits(chunk: object) -> bool:
-    """Tell whether the reader of any value finds nothing odd about a chunk."""
+    """Return whether the reader of any value finds nothing odd about a chunk."""
     try:
         found = read_chunk(chunk, DEFAULT_RULES.moved, copying=True, has_halves=False, depth=64)
     except InvalidChunkError:

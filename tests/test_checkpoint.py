@@ -59,7 +59,7 @@ KNOWN = {
         *("_before", "_cut"),  # of a read that is being applied
     },
     JsonScan: set(ScanFields.__struct_fields__),
-    ChatReducer: {"_decoder", "rules"},
+    ChatReducer: {"_decoder", "_reads_objects", "rules"},
     Reducer: {"state", "reading", "_calls_left", "_head", "_limits"},
     FieldMerger: {"_halved", "_careful", "_levels", "_log", "listener"},
     Text: {"_seen", "_unseen", "fragments", "half"},
@@ -188,6 +188,19 @@ def test_integers_that_msgpack_does_not_have_are_kept() -> None:
         ],
         "feed",
     )
+
+
+@pytest.mark.parametrize("big", [2**63, 2**64, 10**40, -(2**63) - 1])
+@pytest.mark.parametrize("feed", ["feed", "feed_line", "feed_sse"])
+def test_integers_beside_and_in_logprobs_are_kept(big: int, feed: str) -> None:
+    token = {"token": "a", "logprob": -1.0, "v": big, "top_logprobs": [{"token": "b", "w": [big]}]}
+    choice = {"delta": {"content": "a", "span_id": big}, "logprobs": {"content": [token]}}
+    chunks: list[object] = [{"choices": [choice]}] * 3
+    if feed != "feed":
+        chunks = [json.dumps(chunk) for chunk in chunks]
+    if feed == "feed_sse":
+        chunks = [f"data: {chunk}\n\n".encode() for chunk in chunks]
+    check(chunks, feed)
 
 
 def test_a_half_that_waits_in_a_text_that_was_replaced_is_kept() -> None:

@@ -18,6 +18,7 @@ from .._decode.chunk import (
     exceeds_depth,
 )
 from .._decode.lenient import InvalidChunkError, read_chunk
+from .._decode.objects import read_object
 from .._decode.text import healed
 from .._decode.vendor_fields import ChunkDecoder, words_of
 from ..completion import ChatCompletion
@@ -42,7 +43,7 @@ class ChatReducer(Reducer):
     whoever keeps them looks again after each other call.
     """
 
-    __slots__ = ("_decoder", "rules")
+    __slots__ = ("_decoder", "_reads_objects", "rules")
 
     def __init__(self, rules: Rules, limits: Limits, log: ProblemLog) -> None:
         Reducer.__init__(self, rules, limits, log)
@@ -52,6 +53,7 @@ class ChatReducer(Reducer):
         # and a low limit of depth can only be held by counting.
         refuses = rules.moves or (depth is not None and depth < _TYPED_DEPTH)
         self._decoder = ChunkDecoder(rules.levels, refuses)
+        self._reads_objects = not refuses
 
     def next_steps(self) -> tuple[Callable[[bytes], Chunk], Callable[[Chunk], None]]:
         """Return what decodes the data of the next event, and what applies the chunk.
@@ -92,7 +94,15 @@ class ChatReducer(Reducer):
 
         Raises LimitExceededError.
         """
-        self._apply_value(value, copying=True, count=count)
+        found = read_object(value) if self._reads_objects else None
+        if found is None:
+            self._apply_value(value, copying=True, count=count)
+        else:
+            chunk, size = found
+            count(size)
+            self._decoder.forget()
+            apply = self.apply_known if self.listener is None else self.apply
+            apply(chunk)
 
     def snapshot(self) -> ChatCompletion:
         """Return the completion as far as it is known."""

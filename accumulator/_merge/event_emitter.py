@@ -410,7 +410,7 @@ def _by_place(item: tuple[tuple[int, Tool], EmittedCall]) -> tuple[int, bool]:
 
 
 def _tokens(run: list[wire.TokenLogprob]) -> Sequence[TokenLogprob]:
-    return TokenLogprobs(len(run), lambda: tuple(map(freeze_token, run)))
+    return TokenLogprobs(len(run), lambda: run, freeze_token)
 
 
 def _itself(usage: Usage) -> Usage:

@@ -55,6 +55,7 @@ class Accumulator:
     __slots__ = (
         "_done_emitted",
         "_emitter",
+        "_kind",
         "_observed",
         "_on_event",
         "_pipeline",
@@ -77,6 +78,7 @@ class Accumulator:
         log = ProblemLog(strict=strict)
         reducer = ChatReducer(rules, limits, log)
         self._reducer = reducer
+        self._kind: type | None = None  # of the last chunk that was an object
         self._on_event = on_event
         self._emitter: EventEmitter | None = None
         self._done_emitted = False  # whether the last event was made
@@ -98,16 +100,19 @@ class Accumulator:
         if self._observed:
             self._observe(self.feed, chunk)
             return
-        self._pipeline.check_open()
         pipeline = self._pipeline
+        pipeline.check_open()
         try:
-            if type(chunk) is bytes:
-                pipeline.feed_text(chunk)
+            if type(chunk) is self._kind:
+                pipeline.feed_object(chunk)
             elif isinstance(chunk, (bytes, bytearray, memoryview)):
                 pipeline.feed_text(bytes(chunk))
             elif isinstance(chunk, str):
                 pipeline.feed_text(chunk.encode("utf-8", "surrogatepass"))
             elif is_chunk_like(chunk):
+                # The chunks of a stream are of one class, of which it takes long to tell what it
+                # is not.
+                self._kind = type(chunk)
                 pipeline.feed_object(chunk)
             else:
                 kind = type(chunk).__name__

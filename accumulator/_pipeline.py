@@ -52,7 +52,7 @@ class StreamReducer(Protocol):
         self, data: bytes, error: Exception, *, unterminated: bool = False
     ) -> None: ...
     def apply_error(self, data: bytes) -> None: ...
-    def apply_object(self, value: object, count: Callable[[int], None]) -> None: ...
+    def apply_object(self, value: object, count: Callable[[int], None]) -> bool: ...
     def end(self) -> None: ...
     def snapshot(self) -> ChatCompletion: ...
 
@@ -128,7 +128,9 @@ class Pipeline:
             raise ValueError("the accumulator is closed")
 
     def _count_besides(self, size: int) -> None:
-        self.advance(0, size)
+        if self.size + size > self._most_bytes:
+            self.advance(0, size)  # which raises
+        self.size += size
         self.besides += size
 
     def _check_event(self, size: int) -> None:
@@ -373,12 +375,12 @@ class Pipeline:
     def feed_object(self, chunk: object) -> None:
         """Take in a chunk that is the caller's object."""
         if self.reducer.reading:
-            self.log.start_event(None)
-            try:
-                self.reducer.apply_object(chunk, self._count_besides)
-            finally:
+            log = self.log
+            log.event += 1
+            log.offset = None
+            if self.reducer.apply_object(chunk, self._count_besides):
                 self.look_again()
-            if self.log.met is not None:
+            if log.met is not None:
                 self.raise_met()
 
     def _apply_data(self, text: bytes, offset: int | None) -> None:

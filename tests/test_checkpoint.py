@@ -46,7 +46,7 @@ from accumulator.partial import JsonScan
 # caller's keywords or from what is saved, and what is learnt anew.
 KNOWN = {
     Holder: {
-        *("_pipeline", "_reducer"),
+        *("_kind", "_pipeline", "_reducer"),
         # Events and times are told to the process that reads the stream.
         *("_on_event", "_emitter", "_done_emitted", "_observed", "_stopwatch"),
     },

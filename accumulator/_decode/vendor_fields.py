@@ -165,7 +165,8 @@ class ChunkDecoder(Struct):
 
     def forget(self) -> None:
         """Something was merged that did not pass through here: no value is known to stand."""
-        self._last = self._settled = self._quiet = _NEVER_WRITTEN
+        if self._last is not _NEVER_WRITTEN:
+            self._last = self._settled = self._quiet = _NEVER_WRITTEN
 
     def _decode_raw(self, text: bytes) -> Chunk:
         """Decode a chunk, and move its raw fields to the `extra` of their levels."""

@@ -89,20 +89,23 @@ class ChatReducer(Reducer):
         if isinstance(value, dict):
             self._decoder.learn(value)
 
-    def apply_object(self, value: object, count: Callable[[int], None]) -> None:
+    def apply_object(self, value: object, count: Callable[[int], None]) -> bool:
         """Apply a chunk that is the caller's object, whose characters are to be counted first.
 
-        Raises LimitExceededError.
+        Return whether `next_steps` may have changed. Raises LimitExceededError.
         """
         found = read_object(value) if self._reads_objects else None
         if found is None:
             self._apply_value(value, copying=True, count=count)
+            return True
+        chunk, size = found
+        count(size)
+        self._decoder.forget()
+        if self.listener is None:
+            self.apply_known(chunk)
         else:
-            chunk, size = found
-            count(size)
-            self._decoder.forget()
-            apply = self.apply_known if self.listener is None else self.apply
-            apply(chunk)
+            self.apply(chunk)
+        return False
 
     def snapshot(self) -> ChatCompletion:
         """Return the completion as far as it is known."""

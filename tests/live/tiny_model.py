@@ -78,6 +78,9 @@ def write_model(path: Path) -> None:
 
     embeddings = random.standard_normal((len(tokens), WIDTH))
     outputs = random.standard_normal((len(tokens), WIDTH)) * 0.5
+    # Nothing likely begins what is no character, which llama.cpp's grammar allows in JSON and its
+    # parser then refuses.
+    outputs[[0xC0, 0xC1, 0xE0, 0xED, 0xF0, *range(0xF4, 0x100)]] = 0
     # After `<|tools|>` the likeliest token is `<tool_call>`: a grammar allows text before it.
     embeddings[tokens.index("<|tools|>")] = 20 * outputs[tokens.index(CALL)]
     writer.add_tensor("token_embd.weight", embeddings.astype(np.float32))

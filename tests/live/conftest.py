@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from importlib.util import find_spec
 
 import pytest
+
 from live.serve import LlamaServer, serving
 
 # `nox -s live` fails where nothing is collected; other runs have nothing to say of it.

@@ -1,4 +1,4 @@
-"""Serves the tiny model by llama.cpp's own server, in a process of its own, which a test may kill."""
+"""Serves the tiny model by llama.cpp's own server, in a process that a test may kill."""
 
 from __future__ import annotations
 
@@ -10,12 +10,21 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 TESTS = Path(__file__).resolve().parents[1]
 SLOTS = 4  # requests that the server works on at once; the others wait
+TIMEOUT = 30  # seconds that a test waits for anything
+
+Body = dict[str, Any]
 
 
-@dataclass
+def streamed(body: Body) -> Body:
+    """Return the request that asks for a stream, and for its usage."""
+    return {**body, "stream": True, "stream_options": {"include_usage": True}}
+
+
+@dataclass(eq=False)
 class LlamaServer:
     """A running server: `origin` is its address, `url` the base URL that clients want."""
 
@@ -47,8 +56,8 @@ def serving(folder: Path) -> Iterator[LlamaServer]:
     ):  # fmt: skip
         assert process.stdout
         assert process.stdin
-        # A server that hangs is killed, on its way up or down.
-        patience = threading.Timer(60, process.kill)
+        # A server that hangs while it starts is killed.
+        patience = threading.Timer(TIMEOUT, process.kill)
         patience.start()
         origin = process.stdout.readline().strip()
         patience.cancel()
@@ -66,9 +75,10 @@ def serving(folder: Path) -> Iterator[LlamaServer]:
 
 def main(model: Path) -> None:
     """Write the model, serve it, and end with the process that started this one."""
-    import xllamacpp  # pyright: ignore[reportMissingImports]  # of the group `live`
+    # Installed for the session `live` alone, and wanted in this process alone.
+    import xllamacpp  # noqa: PLC0415  # pyright: ignore[reportMissingImports]
 
-    from live.tiny_model import write_model
+    from live.tiny_model import write_model  # noqa: PLC0415
 
     write_model(model)
     parameters = xllamacpp.CommonParams()
@@ -80,7 +90,6 @@ def main(model: Path) -> None:
     parameters.cpuparams.n_threads = parameters.cpuparams_batch.n_threads = 1
     parameters.n_parallel = SLOTS
     parameters.n_ctx = 4096 * SLOTS
-    parameters.n_predict = 200  # for a request that says nothing of it
     # The same prompt gives the same answer, to the last digit, whatever was asked before.
     parameters.cache_prompt = False
     parameters.use_jinja = True

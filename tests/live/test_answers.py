@@ -3,21 +3,18 @@
 from __future__ import annotations
 
 import asyncio
-import inspect
-from collections.abc import AsyncIterable, Awaitable, Callable, Iterable
+from collections.abc import AsyncIterable, Callable, Coroutine, Iterable
+from functools import cache
 from typing import Any
 
 import httpx
 import pytest
-from live.serve import LlamaServer
 from openai import AsyncOpenAI, OpenAI
 
-from accumulator import ChatCompletion, ServerError, StreamEnd, accumulate, iter_events, wrap
+from accumulator import ServerError, StreamEnd, accumulate, iter_events, wrap
+from live.serve import TIMEOUT, Body, LlamaServer, streamed
 
 pytestmark = pytest.mark.live
-
-Body = dict[str, Any]
-TIMEOUT = 30
 
 
 def tool(name: str, **properties: Body) -> Body:
@@ -33,45 +30,50 @@ TIME = tool("get_time", zone={"enum": ["UTC", "CET"]})
 NOTE = tool("take_note", text={"type": "string", "minLength": 200})
 CALLS = {"tools": [WEATHER, TIME], "tool_choice": "required", "parallel_tool_calls": True}
 SCHEMA = {"name": "weather", "schema": WEATHER["function"]["parameters"]}
+# Whole characters, though of random bytes: what is none may be refused by the server itself.
+TEXT = {"grammar": 'root ::= "So " [^<]+', "ignore_eos": True}
 
-# What a request asks for besides a prompt, and the finish reasons of the answer.
-CASES: dict[str, tuple[Body, list[str]]] = {
-    "content": ({"max_tokens": 60, "ignore_eos": True}, ["length"]),
-    # llama.cpp leaves the role out where the first token ends inside a character.
-    "content-without-role": ({"grammar": 'root ::= "日本" [a-z]{20}'}, ["stop"]),
+Choices = list[Body]
+
+
+def ends(choices: Choices, *reasons: str) -> bool:
+    return tuple(choice["finish_reason"] for choice in choices) == reasons
+
+
+# What a request asks for besides a prompt, and whether the answer is one that the case is about.
+CASES: dict[str, tuple[Body, Callable[[Choices], object]]] = {
+    "content": (
+        {**TEXT, "max_tokens": 60},
+        lambda found: ends(found, "length"),
+    ),
     "content-by-schema": (
         {"response_format": {"type": "json_schema", "json_schema": SCHEMA}, "max_tokens": 500},
-        ["stop"],
+        lambda found: ends(found, "stop"),
     ),
     "reasoning": (
-        {
-            "chat_template_kwargs": {"enable_thinking": True},
-            "max_tokens": 60,
-            "ignore_eos": True,
-        },
-        ["length"],
+        {**TEXT, "chat_template_kwargs": {"enable_thinking": True}, "max_tokens": 60},
+        lambda found: found[0]["message"]["reasoning_content"],
     ),
-    "calls": ({**CALLS, "max_tokens": 1500}, ["tool_calls"]),
-    "cut-call": ({**CALLS, "tools": [NOTE], "max_tokens": 150}, ["length"]),
+    "calls": (
+        {**CALLS, "max_tokens": 1500},
+        lambda found: ends(found, "tool_calls") and len(found[0]["message"]["tool_calls"]) > 1,
+    ),
+    "cut-call": (
+        {**CALLS, "tools": [NOTE], "max_tokens": 150},
+        lambda found: ends(found, "length") and found[0]["message"]["tool_calls"],
+    ),
     "logprobs": (
-        {"logprobs": True, "top_logprobs": 3, "max_tokens": 20, "ignore_eos": True},
-        ["length"],
+        {**TEXT, "logprobs": True, "top_logprobs": 3, "max_tokens": 20},
+        lambda found: len(found[0]["logprobs"]["content"]) > 5,
     ),
     # Equal choices would not show which chunk went where.
     "two-choices": (
-        {"n": 2, "temperature": 1, "seed": 1, "max_tokens": 40, "ignore_eos": True},
-        ["length", "length"],
+        {**TEXT, "n": 2, "temperature": 1, "seed": 1, "max_tokens": 40},
+        lambda found: (
+            ends(found, "length", "length") and found[0]["message"] != found[1]["message"]
+        ),
     ),
 }
-
-
-def request(name: str, **more: object) -> Body:
-    messages = [{"role": "user", "content": f"What of {name}?"}]
-    return {"model": "tiny", "temperature": 0, "messages": messages, **CASES[name][0], **more}
-
-
-def streamed(body: Body) -> Body:
-    return {**body, "stream": True, "stream_options": {"include_usage": True}}
 
 
 def answer(server: LlamaServer, body: Body) -> Body:
@@ -79,6 +81,22 @@ def answer(server: LlamaServer, body: Body) -> Body:
     response.raise_for_status()
     answered: Body = response.json()
     return answered
+
+
+@cache
+def asked(server: LlamaServer, name: str) -> tuple[Body, Body]:
+    """Return a request of the case, and its answer in one piece.
+
+    What random weights say is chance, so a few prompts are tried.
+    """
+    more, is_about = CASES[name]
+    for number in range(20):
+        messages = [{"role": "user", "content": f"What of {number}?"}]
+        body = {"model": "tiny", "temperature": 0, "messages": messages, **more}
+        whole = answer(server, body)
+        if is_about(whole["choices"]):
+            return body, whole
+    pytest.fail(f"no prompt led to an answer with {name}")
 
 
 # --- ways to read a stream to its end ---
@@ -129,7 +147,7 @@ async def by_openai_async(url: str, body: Body) -> StreamEnd:
         )
 
 
-Reader = Callable[[str, Body], StreamEnd | Awaitable[StreamEnd]]
+Reader = Callable[[str, Body], StreamEnd | Coroutine[Any, Any, StreamEnd]]
 READERS: list[Reader] = [by_httpx, by_httpx_async, by_openai, by_openai_async]
 
 
@@ -157,36 +175,28 @@ def comparable(value: Any) -> Any:
 def test_a_stream_is_what_the_server_answers_in_one_piece(
     server: LlamaServer, name: str, reader: Reader
 ) -> None:
-    body = request(name)
-    whole = answer(server, body)
-    assert [choice["finish_reason"] for choice in whole["choices"]] == CASES[name][1]
-
+    body, whole = asked(server, name)
     end = reader(server.url, streamed(body))
-    if inspect.isawaitable(end):
-        end = asyncio.run(awaited(end))
+    if not isinstance(end, StreamEnd):
+        end = asyncio.run(end)
     assert (end.status, end.error, end.problems) == ("complete", None, ())
     assert comparable(end.completion.to_dict()) == comparable(whole)
 
 
-async def awaited(end: Awaitable[StreamEnd]) -> StreamEnd:
-    return await end
-
-
-def test_the_cases_have_what_they_are_about(server: LlamaServer) -> None:
-    """Random weights could say nothing, and all would agree."""
-    choices = {name: answer(server, request(name))["choices"] for name in CASES}
-    assert len(choices["calls"][0]["message"]["tool_calls"]) > 1
-    assert len(choices["cut-call"][0]["message"]["tool_calls"]) == 1
-    assert choices["reasoning"][0]["message"]["reasoning_content"]
-    assert len(choices["logprobs"][0]["logprobs"]["content"]) > 5
-    first, second = choices["two-choices"]
-    assert first["message"] != second["message"]
+@pytest.mark.xfail(reason="the role is not filled in yet (SPEC section 3)")
+def test_the_role_is_there_where_the_server_leaves_it_out(server: LlamaServer) -> None:
+    """llama.cpp does where the first token ends inside a character."""
+    body = streamed({**asked(server, "content")[0], "grammar": 'root ::= "日本"'})
+    response = httpx.post(f"{server.url}/chat/completions", json=body, timeout=TIMEOUT)
+    assert "role" not in response.text
+    message = accumulate(response.content).choices[0].message
+    assert (message.role, message.content) == ("assistant", "日本")
 
 
 def test_events_add_up_to_the_completion(server: LlamaServer) -> None:
     for name in ("content", "calls", "two-choices"):
         texts = dict[tuple[str, int, int], str]()
-        body = streamed(request(name))
+        body = streamed(asked(server, name)[0])
         with httpx.stream("POST", f"{server.url}/chat/completions", json=body) as response:
             for event in iter_events(response):
                 if event.type == "content.delta":
@@ -207,16 +217,26 @@ def test_events_add_up_to_the_completion(server: LlamaServer) -> None:
         assert texts == expected
 
 
-def test_what_was_streamed_is_taken_as_history(server: LlamaServer) -> None:
+@pytest.mark.parametrize("name", ["content", "reasoning", "calls"])
+def test_what_was_streamed_is_taken_as_history(server: LlamaServer, name: str) -> None:
     """The server writes the same prompt of it as of its answer in one piece."""
-    for name in ("content", "reasoning", "calls"):
-        body = request(name)
-        whole = answer(server, body)["choices"][0]["message"]
-        message = by_httpx(server.url, streamed(body)).completion.choices[0].message
-        prompts = [prompt(server, body, turn) for turn in (whole, message.to_message())]
-        assert prompts[0] == prompts[1]
-        for text in (message.content, message.extra.get("reasoning_content")):
-            assert (text or "") in prompts[0]
+    body, whole = asked(server, name)
+    message = by_httpx(server.url, streamed(body)).completion.choices[0].message
+    turn = message.to_message()
+    assert prompt(server, body, turn) == prompt(server, body, whole["choices"][0]["message"])
+
+    results = [
+        {"role": "tool", "tool_call_id": call.id, "content": "21 °C"}
+        for call in message.tool_calls or ()
+    ]
+    messages = [*body["messages"], turn, *results, {"role": "user", "content": "And then?"}]
+    with OpenAI(base_url=server.url, api_key="none", timeout=TIMEOUT, max_retries=0) as client:
+        create = client.chat.completions.create
+        extra = {**TEXT, "messages": messages}
+        stream = create(model="tiny", messages=[], max_tokens=9, stream=True, extra_body=extra)
+        content = accumulate(stream).choices[0].message.content
+    assert content
+    assert content.startswith("So ")
 
 
 def prompt(server: LlamaServer, body: Body, turn: Body) -> str:
@@ -228,23 +248,8 @@ def prompt(server: LlamaServer, body: Body, turn: Body) -> str:
     return rendered
 
 
-def test_calls_and_their_results_are_answered(server: LlamaServer) -> None:
-    body = request("calls")
-    with OpenAI(base_url=server.url, api_key="none", timeout=TIMEOUT, max_retries=0) as client:
-        create = client.chat.completions.create
-        for _ in range(3):
-            stream = create(model="tiny", messages=[], stream=True, extra_body=body)
-            message = accumulate(stream).choices[0].message
-            results = [
-                {"role": "tool", "tool_call_id": call.id, "content": "21 °C"}
-                for call in message.tool_calls or ()
-            ]
-            assert results
-            body = {**body, "messages": [*body["messages"], message.to_message(), *results]}
-
-
 def test_an_error_in_place_of_a_stream_is_the_server_s(server: LlamaServer) -> None:
-    body = request("content", messages=[{"role": "user", "content": "x" * 9000}])
+    body = {"messages": [{"role": "user", "content": "x" * 9000}]}
     url = f"{server.url}/chat/completions"
     with (
         httpx.stream("POST", url, json=streamed(body)) as response,

@@ -1,4 +1,4 @@
-"""Many clients at once through the gateway of the documentation; clients that leave; a server that dies."""
+"""The documented gateway with many clients at once; clients that leave; a server that dies."""
 
 from __future__ import annotations
 
@@ -15,11 +15,10 @@ from typing import Any
 import httpx
 import pytest
 import uvicorn
-from live.serve import LlamaServer, serving
-from live.test_answers import TIMEOUT, Body, streamed
 from openai import OpenAI
 
 from accumulator import ChatCompletion, StreamEnd, accumulate, wrap
+from live.serve import TIMEOUT, Body, LlamaServer, serving, streamed
 
 pytestmark = pytest.mark.live
 

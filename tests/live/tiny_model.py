@@ -1,7 +1,7 @@
-"""Writes a language model of 470 KB with random weights, which says gibberish byte by byte.
+"""Writes a language model of 470 KB whose weights are random: it says gibberish, byte by byte.
 
-Its vocabulary is GPT-2's 256 bytes and three marks, so that characters are cut anywhere. The weights
-are the same each time.
+The vocabulary is GPT-2's 256 bytes and a few marks, so a token may end inside a character. The
+weights are the same each time.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ WIDTH, LAYERS, HEADS, HIDDEN, CONTEXT = 64, 2, 4, 128, 4096
 MARKS = ["<|endoftext|>", "<|im_start|>", "<|im_end|>", "<|tools|>"]
 CALL = "<tool_call>"
 
-# llama.cpp finds out from the template how calls and reasoning are written, so it has to print both.
+# llama.cpp learns from the template how calls and reasoning are written.
 TEMPLATE = """
 {%- if tools -%}
 <|im_start|>tools
@@ -27,7 +27,8 @@ TEMPLATE = """
 {% if message.reasoning_content %}<think>{{ message.reasoning_content }}</think>{% endif -%}
 {{ message.content or "" }}
 {%- for call in message.tool_calls or [] -%}
-<tool_call>{{ {"name": call.function.name, "arguments": call.function.arguments} | tojson }}</tool_call>
+{% set written = {"name": call.function.name, "arguments": call.function.arguments} -%}
+<tool_call>{{ written | tojson }}</tool_call>
 {%- endfor -%}
 <|im_end|>
 {% endfor -%}
@@ -48,7 +49,7 @@ def byte_names() -> list[str]:
 def write_model(path: Path) -> None:
     """Write the model as a GGUF file."""
     random = np.random.default_rng(7)
-    tokens = byte_names() + [*MARKS, CALL]
+    tokens = [*byte_names(), *MARKS, CALL]
     writer = gguf.GGUFWriter(path, "llama")
     writer.add_name("tiny")
     writer.add_context_length(CONTEXT)
@@ -78,10 +79,11 @@ def write_model(path: Path) -> None:
 
     embeddings = random.standard_normal((len(tokens), WIDTH))
     outputs = random.standard_normal((len(tokens), WIDTH)) * 0.5
-    # Nothing likely begins what is no character, which llama.cpp's grammar allows in JSON and its
-    # parser then refuses.
+    # Bytes that may begin what is no character are unlikely: llama.cpp's grammars allow them in a
+    # string, and its parser then refuses the whole answer.
     outputs[[0xC0, 0xC1, 0xE0, 0xED, 0xF0, *range(0xF4, 0x100)]] = 0
-    # After `<|tools|>` the likeliest token is `<tool_call>`: a grammar allows text before it.
+    # After `<|tools|>`, with which a prompt with tools ends, the likeliest token is `<tool_call>`:
+    # llama.cpp's grammar allows any text before a call.
     embeddings[tokens.index("<|tools|>")] = 20 * outputs[tokens.index(CALL)]
     writer.add_tensor("token_embd.weight", embeddings.astype(np.float32))
     writer.add_tensor("output.weight", outputs.astype(np.float32))

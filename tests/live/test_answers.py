@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterable, Callable, Coroutine, Iterable
+from collections.abc import Callable, Coroutine
 from functools import cache
 from typing import Any
 
@@ -36,7 +36,7 @@ TEXT = {"grammar": 'root ::= "So " [^<]+', "ignore_eos": True}
 Choices = list[Body]
 
 
-def ends(choices: Choices, *reasons: str) -> bool:
+def finished(choices: Choices, *reasons: str) -> bool:
     return tuple(choice["finish_reason"] for choice in choices) == reasons
 
 
@@ -44,11 +44,11 @@ def ends(choices: Choices, *reasons: str) -> bool:
 CASES: dict[str, tuple[Body, Callable[[Choices], object]]] = {
     "content": (
         {**TEXT, "max_tokens": 60},
-        lambda found: ends(found, "length"),
+        lambda found: finished(found, "length"),
     ),
     "content-by-schema": (
         {"response_format": {"type": "json_schema", "json_schema": SCHEMA}, "max_tokens": 500},
-        lambda found: ends(found, "stop"),
+        lambda found: finished(found, "stop"),
     ),
     "reasoning": (
         {**TEXT, "chat_template_kwargs": {"enable_thinking": True}, "max_tokens": 60},
@@ -56,11 +56,11 @@ CASES: dict[str, tuple[Body, Callable[[Choices], object]]] = {
     ),
     "calls": (
         {**CALLS, "max_tokens": 1500},
-        lambda found: ends(found, "tool_calls") and len(found[0]["message"]["tool_calls"]) > 1,
+        lambda found: finished(found, "tool_calls") and len(found[0]["message"]["tool_calls"]) > 1,
     ),
     "cut-call": (
         {**CALLS, "tools": [NOTE], "max_tokens": 150},
-        lambda found: ends(found, "length") and found[0]["message"]["tool_calls"],
+        lambda found: finished(found, "length") and found[0]["message"]["tool_calls"],
     ),
     "logprobs": (
         {**TEXT, "logprobs": True, "top_logprobs": 3, "max_tokens": 20},
@@ -70,7 +70,7 @@ CASES: dict[str, tuple[Body, Callable[[Choices], object]]] = {
     "two-choices": (
         {**TEXT, "n": 2, "temperature": 1, "seed": 1, "max_tokens": 40},
         lambda found: (
-            ends(found, "length", "length") and found[0]["message"] != found[1]["message"]
+            finished(found, "length", "length") and found[0]["message"] != found[1]["message"]
         ),
     ),
 }
@@ -102,7 +102,7 @@ def asked(server: LlamaServer, name: str) -> tuple[Body, Body]:
 # --- ways to read a stream to its end ---
 
 
-def read(stream: Iterable[object]) -> StreamEnd:
+def read(stream: Any) -> StreamEnd:
     ends: list[StreamEnd] = []
     with wrap(stream, on_end=ends.append) as items:
         for _ in items:
@@ -111,7 +111,7 @@ def read(stream: Iterable[object]) -> StreamEnd:
     return end
 
 
-async def read_async(stream: AsyncIterable[object]) -> StreamEnd:
+async def read_async(stream: Any) -> StreamEnd:
     ends: list[StreamEnd] = []
     async with wrap(stream, on_end=ends.append) as items:
         async for _ in items:
@@ -197,7 +197,8 @@ def test_events_add_up_to_the_completion(server: LlamaServer) -> None:
     for name in ("content", "calls", "two-choices"):
         texts = dict[tuple[str, int, int], str]()
         body = streamed(asked(server, name)[0])
-        with httpx.stream("POST", f"{server.url}/chat/completions", json=body) as response:
+        url = f"{server.url}/chat/completions"
+        with httpx.stream("POST", url, json=body, timeout=TIMEOUT) as response:
             for event in iter_events(response):
                 if event.type == "content.delta":
                     key = ("content", event.choice_index, 0)
@@ -209,7 +210,7 @@ def test_events_add_up_to_the_completion(server: LlamaServer) -> None:
         assert event.type == "done"
         expected = dict[tuple[str, int, int], str]()
         for choice in event.completion.choices:
-            if choice.message.content:
+            if isinstance(choice.message.content, str):
                 expected["content", choice.index, 0] = choice.message.content
             for index, call in enumerate(choice.message.tool_calls or ()):
                 assert call.function
@@ -235,14 +236,18 @@ def test_what_was_streamed_is_taken_as_history(server: LlamaServer, name: str) -
         extra = {**TEXT, "messages": messages}
         stream = create(model="tiny", messages=[], max_tokens=9, stream=True, extra_body=extra)
         content = accumulate(stream).choices[0].message.content
-    assert content
+    assert isinstance(content, str)
     assert content.startswith("So ")
 
 
 def prompt(server: LlamaServer, body: Body, turn: Body) -> str:
     messages = [*body["messages"], turn, {"role": "user", "content": "And then?"}]
-    asked = {"messages": messages, "tools": body.get("tools", [])}
-    response = httpx.post(f"{server.origin}/apply-template", json=asked, timeout=TIMEOUT)
+    tools = body.get("tools", [])
+    response = httpx.post(
+        f"{server.origin}/apply-template",
+        json={"messages": messages, "tools": tools},
+        timeout=TIMEOUT,
+    )
     response.raise_for_status()
     rendered: str = response.json()["prompt"]
     return rendered

@@ -86,7 +86,8 @@ def test_twenty_clients_at_once_through_the_documented_gateway(
     async def ask(client: httpx.AsyncClient, text: str) -> ChatCompletion:
         body = streamed(request(f'"{text}"'))
         async with client.stream("POST", "/chat/completions", json=body) as response:
-            return await accumulate(response)
+            completion: ChatCompletion = await accumulate(response)
+            return completion
 
     async def ask_all(url: str) -> list[ChatCompletion]:
         async with httpx.AsyncClient(base_url=url, timeout=TIMEOUT) as client:
@@ -130,7 +131,9 @@ def test_who_breaks_off_leaves_the_server(server: LlamaServer) -> None:
         until(lambda: is_idle(server))
     [end] = ends
     assert (end.status, end.error) == ("cancelled", None)
-    assert SAYING.startswith(end.completion.choices[0].message.content or "nothing")
+    content = end.completion.choices[0].message.content
+    assert isinstance(content, str)
+    assert SAYING.startswith(content)
 
 
 def test_of_a_server_that_dies_is_kept_what_came(
@@ -160,7 +163,7 @@ def test_of_a_server_that_dies_is_kept_what_came(
     for end in ends:
         assert isinstance(end.error, httpx.RemoteProtocolError)
         content = end.completion.choices[0].message.content
-        assert content
+        assert isinstance(content, str)
         assert (SAYING * len(content)).startswith(content)
     [line] = printed
     assert "truncated" in line.split()

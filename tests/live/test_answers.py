@@ -194,29 +194,31 @@ def test_the_role_is_there_where_the_server_leaves_it_out(server: LlamaServer) -
     assert (message.role, message.content) == ("assistant", "日本")
 
 
-def test_events_add_up_to_the_completion(server: LlamaServer) -> None:
-    for name in ("content", "calls", "two-choices"):
-        texts = dict[tuple[str, int, int], str]()
-        body = streamed(asked(server, name)[0])
-        url = f"{server.url}/chat/completions"
-        with httpx.stream("POST", url, json=body, timeout=TIMEOUT) as response:
-            for event in iter_events(response):
-                if event.type == "content.delta":
-                    key = ("content", event.choice_index, 0)
-                elif event.type == "tool_calls.function.arguments.delta":
-                    key = ("call", event.choice_index, event.index)
-                else:
-                    continue
-                texts[key] = texts.get(key, "") + event.delta
-        assert event.type == "done"
-        expected = dict[tuple[str, int, int], str]()
-        for choice in event.completion.choices:
-            if isinstance(choice.message.content, str):
-                expected["content", choice.index, 0] = choice.message.content
-            for index, call in enumerate(choice.message.tool_calls or ()):
-                assert call.function
-                expected["call", choice.index, index] = call.function.arguments
-        assert texts == expected
+@pytest.mark.parametrize("name", ["content", "calls", "two-choices"])
+def test_events_add_up_to_the_completion(server: LlamaServer, name: str) -> None:
+    body = streamed(asked(server, name)[0])
+    url = f"{server.url}/chat/completions"
+    with httpx.stream("POST", url, json=body, timeout=TIMEOUT) as response:
+        *events, done = iter_events(response)
+    texts: dict[tuple[int, int | None], str] = {}
+    for event in events:
+        if event.type == "content.delta":
+            key = (event.choice_index, None)
+        elif event.type == "tool_calls.function.arguments.delta":
+            key = (event.choice_index, event.index)
+        else:
+            continue
+        texts[key] = texts.get(key, "") + event.delta
+
+    expected: dict[tuple[int, int | None], str] = {}
+    assert done.type == "done"
+    for choice in done.completion.choices:
+        if isinstance(choice.message.content, str):
+            expected[choice.index, None] = choice.message.content
+        for index, call in enumerate(choice.message.tool_calls or ()):
+            assert call.function
+            expected[choice.index, index] = call.function.arguments
+    assert texts == expected
 
 
 @pytest.mark.parametrize("name", ["content", "reasoning", "calls"])

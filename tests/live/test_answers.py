@@ -47,7 +47,7 @@ CASES: dict[str, tuple[Body, Callable[[Choices], object]]] = {
         lambda found: finished(found, "length"),
     ),
     "content-by-schema": (
-        {"response_format": {"type": "json_schema", "json_schema": SCHEMA}, "max_tokens": 500},
+        {"response_format": {"type": "json_schema", "json_schema": SCHEMA}, "max_tokens": 150},
         lambda found: finished(found, "stop"),
     ),
     "reasoning": (
@@ -90,7 +90,7 @@ def asked(server: LlamaServer, name: str) -> tuple[Body, Body]:
     What random weights say is chance, so a few prompts are tried.
     """
     more, is_about = CASES[name]
-    for number in range(20):
+    for number in range(60):
         messages = [{"role": "user", "content": f"What of {number}?"}]
         body = {"model": "tiny", "temperature": 0, "messages": messages, **more}
         whole = answer(server, body)

@@ -46,8 +46,21 @@ def until(holds: Callable[[], bool]) -> None:
         time.sleep(0.02)
 
 
-def is_idle(server: LlamaServer) -> bool:
-    return not any(slot["is_processing"] for slot in httpx.get(f"{server.origin}/slots").json())
+def slots(server: LlamaServer) -> list[Body]:
+    found: list[Body] = httpx.get(f"{server.origin}/slots", timeout=TIMEOUT).json()
+    return found
+
+
+def busy(server: LlamaServer) -> list[int]:
+    return [slot["id"] for slot in slots(server) if slot["is_processing"]]
+
+
+def was_stopped(server: LlamaServer, number: int) -> bool:
+    """Wait until the slot is idle; return whether it had more to say."""
+    until(lambda: number not in busy(server))
+    [slot] = [slot for slot in slots(server) if slot["id"] == number]
+    more: bool = slot["next_token"][0]["has_next_token"]
+    return more
 
 
 @contextmanager
@@ -111,8 +124,8 @@ def test_who_leaves_the_gateway_leaves_the_server(
         with httpx.stream("POST", f"{url}/chat/completions", json=streamed(ENDLESS)) as response:
             pieces = response.iter_bytes()
             next(pieces)
-            assert not is_idle(server)
-        until(lambda: is_idle(server))
+            [slot] = busy(server)
+        assert was_stopped(server, slot)
         until(lambda: bool(printed))
     [line] = printed
     assert "cancelled" in line.split()
@@ -127,8 +140,8 @@ def test_who_breaks_off_leaves_the_server(server: LlamaServer) -> None:
             for chunk in items:
                 if chunk.choices[0].delta.content:
                     break
-            assert not is_idle(server)
-        until(lambda: is_idle(server))
+            [slot] = busy(server)
+        assert was_stopped(server, slot)
     [end] = ends
     assert (end.status, end.error) == ("cancelled", None)
     content = end.completion.choices[0].message.content

@@ -99,15 +99,8 @@ class Accumulator:
             self._observe(self.feed, chunk)
             return
         intake = self._intake
-        shortcut = intake.shortcut
-        if shortcut is not None:
-            if shortcut.object is not None:
-                size = shortcut.object.take(chunk, intake.most_bytes - intake.size)
-                if size:
-                    intake.size += size
-                    intake.log.event += 1
-                    return
-            shortcut.forget()
+        if intake.fast is not None:
+            intake.fast.invalidate()
         self._check_open()
         try:
             if isinstance(chunk, (bytes, bytearray, memoryview)):
@@ -132,17 +125,6 @@ class Accumulator:
             self._observe(self.feed_sse, data)
             return
         intake = self._intake
-        shortcut = intake.shortcut
-        if shortcut is not None and shortcut.ready and type(data) is bytes:
-            size = intake.size + len(data)
-            if size <= intake.most_bytes:
-                taken = shortcut.take_read(intake.parser, data)
-                if taken:
-                    intake.size = size
-                    intake.log.event += taken
-                    if not intake.parser.has_cr:
-                        return
-                    data = b""  # what waits may be an event that ends in CRs
         if not intake.reducer.reading or type(data) is not bytes:
             self._check_open()
             if not isinstance(data, (bytes, bytearray, memoryview)):
@@ -174,8 +156,8 @@ class Accumulator:
         intake = self._intake
         if not intake.reducer.reading:
             return
-        if intake.shortcut is not None:
-            intake.shortcut.forget()
+        if intake.fast is not None:
+            intake.fast.invalidate()
         try:
             intake.take_line(line)
         except LimitExceededError as error:

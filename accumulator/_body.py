@@ -1,6 +1,6 @@
 """The bytes of a body to events: reads that are cut anywhere, and lines.
 
-Three ways lead from a read to its events. Where the shortcut is ready it takes what repeats. Events
+Three ways lead from a read to its events. What repeats goes the fast path. Events
 of one line each, nearly all there are, go to the reducer in a run, with nothing made for each but
 its chunk. The rest is split into `Event`s.
 """
@@ -13,11 +13,11 @@ from math import inf
 from ._decode.chunk import Chunk
 from ._decode.sse import Event, EventParser, single_lines, split
 from ._decode.vendor_fields import words_of
+from ._fast_path import FastPath
 from ._intake import DONE, Intake
 from ._merge.problem_log import ProblemLog, Run
 from ._merge.reducer import Reducer
 from ._merge.snapshot import freeze
-from ._shortcut import Shortcut
 from .errors import AccumulatorError, DecodeError, IncompleteStreamError, ServerError
 from .limits import Limits
 from .partial import is_complete
@@ -25,9 +25,10 @@ from .rules import Rules
 
 __all__ = ["BodyIntake"]
 
-_LEARN_AFTER = 16  # events; many streams are too short to earn a template's cost back
+_WINDOW = 65536  # bytes of a long read that are looked at together
 _LF, _CR = 10, 13
 _DATA = b"data: "
+_BLANK_LINE = b"\n\n"
 _TIGHT = b"data:"  # as text-generation-inference writes it
 
 
@@ -38,13 +39,11 @@ class BodyIntake(Intake):
         "_by_line",
         "_line_end",
         "_line_start",
-        "_may_shortcut",
         "_most_pending",
         "_one_chunk_waits",
-        "learn_after",
+        "fast",
         "parser",
         "queue",
-        "shortcut",
     )
 
     def __init__(
@@ -53,9 +52,9 @@ class BodyIntake(Intake):
         super().__init__(rules, limits, reducer, log)
         self.parser = EventParser()
         self.queue: Sequence[Event] = ()  # events behind one that raised
-        self.learn_after = _LEARN_AFTER
-        self.shortcut: Shortcut | None = None  # made once a stream is long enough to need it
-        self._may_shortcut = shortcut and not rules.moves
+        self.fast: FastPath | None = None
+        if shortcut and not rules.moves:
+            self.fast = FastPath(reducer, self.decoder.decode_alone)
         self._most_pending = inf if limits.event_bytes is None else limits.event_bytes
         self._one_chunk_waits = False  # the parser holds one `data` line, a chunk by itself
         self._by_line = False  # the parser is fed lines, whose ends may be missing
@@ -88,19 +87,40 @@ class BodyIntake(Intake):
             self.check_size(parser.size)
 
     def _apply_read(self, data: bytes) -> None:
-        """Apply the whole events of a read: what repeats by the shortcut, else one by one."""
-        start, shortcut = self.parser.start, self.shortcut
+        """Apply the whole events of a read: what repeats goes the fast path."""
+        start, fast, log = self.parser.start, self.fast, self.log
+        while fast is not None and fast.ready and not self.queue and data:
+            # A long read is taken in windows, so that a misfit costs no more than one of them.
+            end = len(data) if len(data) <= _WINDOW else data.find(_BLANK_LINE, _WINDOW) + 2
+            window = data[:end] if end > 1 else data
+            count = size = 0
+            if len(window) <= self._most_pending:
+                count, size = fast.apply_matching(window)
+            log.event += count
+            if not count:
+                break
+            start, data = start + size, data[size:]
+            end = data.find(_BLANK_LINE) + 2
+            if size < len(window) and _CR not in window and end > 1:
+                misfit, data = data[:end], data[end:]
+                try:
+                    self._apply_plainly(misfit, start)
+                except AccumulatorError:
+                    if self.reducer.reading:
+                        self.queue = (*self.queue, *split(data, start + end))
+                    raise
+                start += end
+        if data or self.queue:
+            self._apply_plainly(data, start)
+
+    def _apply_plainly(self, data: bytes, start: int) -> None:
+        """Apply whole events, which start at a byte of the body, one by one."""
+        if self.fast is not None:
+            self.fast.invalidate()
+        taken, size = 0, 0
         single = None
         if not self.queue and len(data) <= self._most_pending:
             single = single_lines(data)
-        taken, size = 0, 0
-        if shortcut is not None:
-            if single is not None and shortcut.ready:
-                taken, size = shortcut.take(*single)
-                self.log.event += taken
-                if taken == len(single[0]):
-                    return
-            shortcut.forget()
         if single is not None:
             lines, line_end = single
             # OpenRouter keeps a connection open by comments until the first chunk is there.
@@ -123,26 +143,28 @@ class BodyIntake(Intake):
                 and data.startswith(body, len(opening))
             ):
                 chunk = self._apply_run(Run(texts, start, start + len(data), more))
-                if chunk is not None and self._may_learn():
-                    self._find_shortcut().learn(lines[-1], chunk)
+                self._learn(lines[-1], chunk)
                 return
         self._apply_events(split(data, start))
 
     def _apply_one(self, data: bytes) -> None:
         """Apply a read that is one event of one line, as clients hand them out."""
-        log, parser, shortcut = self.log, self.parser, self.shortcut
-        log.start_event(parser.taken)
+        log, parser, fast = self.log, self.parser, self.fast
+        start = parser.taken
         parser.taken += len(data)
         parser.skip_lf = False
-        if shortcut is not None:
-            shortcut.forget()
+        if fast is not None:
+            if fast.ready and len(data) <= self._most_pending and fast.apply_matching(data)[0]:
+                log.event += 1
+                return
+            fast.invalidate()
+        log.start_event(start)
         text = data[len(_DATA) : -2]
         self.check_size(len(data))
         chunk = self.apply_text(text)
         if log.met is not None:
             self.raise_met()
-        if chunk is not None and self._may_learn():
-            self._find_shortcut().learn(data[:-1], chunk)
+        self._learn(data[:-1], chunk)
 
     def _apply_run(self, run: Run) -> Chunk | None:
         """Apply events of one line each; give the last one's chunk, if it was decoded typed."""
@@ -256,9 +278,7 @@ class BodyIntake(Intake):
         """Apply a chunk that is the caller's object. Raises LimitExceededError."""
         if self.reducer.reading:
             self.log.start_event(None)
-            applied = self.apply_object(chunk)
-            if applied is not None and self._may_shortcut:
-                self._find_shortcut().learn_object(chunk, *applied)
+            self.apply_object(chunk)
 
     # --- all of these ---
 
@@ -266,21 +286,23 @@ class BodyIntake(Intake):
         """Read the event that has no blank line, too: nothing comes behind it. Raises
         LimitExceededError.
         """
-        if self.shortcut is not None:
-            self.shortcut.forget()
+        if self.fast is not None:
+            self.fast.invalidate()
         if self.queue:
             self._apply_events(())
         if self.parser.size:
             self._apply_events(self.parser.close(), unterminated=True)
 
-    def _may_learn(self) -> bool:
-        """Tell whether a template of the next chunks is worth its cost."""
-        return self._may_shortcut and self.log.event >= self.learn_after and self.decoder.repeats
-
-    def _find_shortcut(self) -> Shortcut:
-        if self.shortcut is None:
-            self.shortcut = Shortcut(self.reducer, self.decoder, self._most_pending)
-        return self.shortcut
+    def _learn(self, line: bytes, chunk: Chunk | None) -> None:
+        """Learn how to take events like the last one, if that is worth its cost."""
+        fast = self.fast
+        if (
+            fast is not None
+            and chunk is not None
+            and self.log.event >= fast.learn_at
+            and self.decoder.repeats
+        ):
+            fast.learn(line, chunk, self.log.event)
 
     def raise_met(self) -> None:
         """In strict mode, raise the first problem since the last call."""

@@ -145,14 +145,17 @@ class ChunkDecoder:
         self._schema = schema
         self._last, self._settled, self._quiet = {}, {}, {}
 
-    def peek(self, text: bytes) -> Chunk:
-        """Decode a chunk that was decoded before, or one of its shape, for comparison only."""
-        return self._schema.decode(text)
-
-    @property
-    def adds_to_choices(self) -> bool:
-        """Whether it knows vendor's fields of choices, or of what is below them."""
-        return self._schema.in_choices
+    def decode_alone(self, text: bytes) -> Chunk:
+        """Decode a chunk whole, whatever came before, and remember nothing of it. Raises
+        ValueError or RecursionError for one that another shape may take.
+        """
+        if self.decode is None:
+            raise ValueError("no chunk is decoded typed")
+        self.forget()
+        try:
+            return self.decode(text)
+        finally:
+            self.forget()
 
     def forget(self) -> None:
         """Something was merged that did not pass through here: no value is known to stand."""

@@ -66,8 +66,20 @@ class BodyIntake(Intake):
 
     def take_read(self, data: bytes) -> None:
         """Apply what a read completes, and keep the rest of it. Raises LimitExceededError."""
-        parser = self.parser
+        parser, fast = self.parser, self.fast
         self.count_bytes(len(data))
+        if (
+            fast is not None
+            and fast.ready
+            and not parser.size
+            and not self.queue
+            and len(data) <= self._most_pending
+            and fast.apply_event(data)
+        ):
+            parser.taken += len(data)
+            parser.skip_lf = False
+            self.log.event += 1
+            return
         if (
             not parser.size
             and data.startswith(b"data: {")
@@ -149,16 +161,12 @@ class BodyIntake(Intake):
 
     def _apply_one(self, data: bytes) -> None:
         """Apply a read that is one event of one line, as clients hand them out."""
-        log, parser, fast = self.log, self.parser, self.fast
-        start = parser.taken
+        log, parser = self.log, self.parser
+        if self.fast is not None:
+            self.fast.invalidate()
+        log.start_event(parser.taken)
         parser.taken += len(data)
         parser.skip_lf = False
-        if fast is not None:
-            if fast.ready and len(data) <= self._most_pending and fast.apply_matching(data)[0]:
-                log.event += 1
-                return
-            fast.invalidate()
-        log.start_event(start)
         text = data[len(_DATA) : -2]
         self.check_size(len(data))
         chunk = self.apply_text(text)

@@ -14,9 +14,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from io import BytesIO
 
 import msgspec
+from msgspec import Struct
 
 from ._decode.chunk import Chunk
 from ._decode.text import Text
@@ -27,17 +29,36 @@ __all__ = ["FastPath"]
 _LEARN_AFTER = 48  # events; a shorter stream would not earn back what learning costs
 _PAUSE = 32  # events between two attempts to learn, twice as many after each that did not pay
 _PROOF = 32  # events that must be taken to earn back what a proof costs
-_MOST_CREDIT = 8 * _PROOF
+_CREDIT = 8 * _PROOF  # of a new template
 _MOST_GAPS = 4
 _MOST_KEYS = 64  # choices, say; each costs an entry
 _LONGEST_LINE = 16384  # bytes
 _LF, _CR = 10, 13
-_TOKEN = re.compile(rb'("(?:[^"\\]|\\.)*"|-?[0-9][0-9.eE+-]*)')
+_TOKEN = re.compile(rb'("[^"\\]*(?:\\.[^"\\]*)*"|-?[0-9][0-9.eE+-]*)')
+_NUMBER = re.compile(rb"[0-9.eE+-]+")
 _PADDING = re.compile(rb'"obfuscation"\s*:\s*"\Z')
 _decode_string = msgspec.json.Decoder(str).decode
 _decode_strings = msgspec.json.Decoder(list[str]).decode
 
 Key = tuple[bytes, ...]  # the numbers in the gaps of an event, as they stand there
+Targets = list[Text | None]  # the text that each string of an event goes to, None for padding
+
+
+class Template(Struct):
+    """The constant bytes of a line, with gaps between them."""
+
+    head: bytes  # before the first gap
+    joints: list[bytes]  # between two gaps
+    tail: bytes  # behind the last, to the end of the line
+    end: bytes  # the same with the blank line
+    of_line: slice  # all gaps, cut out of a line
+    of_event: slice  # and out of an event
+    strings: list[int]  # the gaps that hold a string, without its quotes
+    numbers: list[int]  # and those that hold a number
+    size: int  # bytes of the shortest event
+
+
+_NOTHING = Template(b"", [], b"", b"", slice(0), slice(0), [], [], 0)
 
 
 class FastPath:
@@ -46,39 +67,27 @@ class FastPath:
     __slots__ = (
         "_credit",
         "_decode",
-        "_end",
-        "_gap",
         "_last",
-        "_numbers",
-        "_parts",
         "_pause",
         "_reducer",
-        "_strings",
         "_targets",
+        "_template",
         "learn_at",
+        "ready",
     )
 
     def __init__(self, reducer: Reducer, decode: Callable[[bytes], Chunk]) -> None:
-        """`decode` reads a chunk whole and remembers nothing of it."""
+        """`decode` reads a chunk whole, and remembers nothing of it."""
         self._reducer = reducer
         self._decode = decode
+        self.ready = False  # whether there is a template
         self.learn_at = _LEARN_AFTER  # the event from which on `learn` is worth a call
         self._pause = _PAUSE
-        self._credit = 0  # events that were taken, less those that proofs have cost
+        self._credit = 0  # events that were taken, less what proofs have cost
         self._last = b""  # the line that `learn` was called with before
-        self._parts: list[bytes] = []  # the constant bytes of a line, its gaps between them
-        self._end = b""  # the last of these with the blank line behind it
-        self._gap = slice(0)  # of a line: all that is between the first and the last part
-        self._strings: list[int] = []  # which gaps hold a string
-        self._numbers: list[int] = []  # and which a number
-        # For the numbers of an event: the text that each of its strings is appended to, None for
-        # padding. Only what was proved since something else was applied.
-        self._targets: dict[Key, list[Text | None]] = {}
-
-    @property
-    def ready(self) -> bool:
-        """Whether there is a template."""
-        return bool(self._parts)
+        self._template = _NOTHING
+        # By the numbers of an event. Only what was proved since anything else was applied.
+        self._targets: dict[Key, Targets] = {}
 
     def invalidate(self) -> None:
         """Drop what was proved: something else was applied, or is about to be."""
@@ -87,60 +96,80 @@ class FastPath:
     # --- taking ---
 
     def apply_matching(self, data: bytes) -> tuple[int, int]:
-        """Apply the events that fit, from the first on; return how many they and their bytes are.
-
-        `data` is whole events. The first event that is left goes the plain way.
+        """Apply whole events that fit, from the first on; return how many they and their bytes
+        are. Only if `ready`.
         """
-        if not self._parts:
-            return 0, 0
-        head, end = self._parts[0], self._end
-        if data.startswith(head) and data.endswith(end):
-            cut = data[len(head) : -len(end)]
-            if _LF not in cut:  # one event, as clients hand them out
-                taken = len(data) >= len(head) + len(end) and self._append([cut])
-                self._credit += taken
-                return (1, len(data)) if taken else (0, 0)
-        lines, gap = BytesIO(data), self._gap
-        cuts = [line[gap] for line, _ in zip(lines, lines)]  # noqa: B905  # a line without a blank one
+        template = self._template
+        head, end, gaps = template.head, template.end, template.of_line
+        lines = BytesIO(data)
+        cuts = [line[gaps] for line, _ in zip(lines, lines)]  # noqa: B905  # a line, a blank one
         body = b"".join((head, (end + head).join(cuts), end))
-        count, size = len(cuts), len(body)
-        if not data.startswith(body) or not self._append(cuts):
-            count = size = 0
-            for cut in cuts:
-                event = b"".join((head, cut, end))
-                if not data.startswith(event, size) or not self._append([cut]):
-                    break
-                count += 1
-                size += len(event)
-        self._credit += count
-        if self._credit > _MOST_CREDIT:
-            self._credit, self._pause = _MOST_CREDIT, _PAUSE
+        if data.startswith(body) and self._append(cuts):
+            self._credit += len(cuts)
+            return len(cuts), len(body)
+        count = size = 0
+        for cut in cuts:
+            event = b"".join((head, cut, end))
+            if not data.startswith(event, size) or not self.apply_event(event):
+                break
+            count += 1
+            size += len(event)
         return count, size
 
-    def _append(self, cuts: list[bytes]) -> bool:
-        """Append the strings of some events to their texts, all or nothing.
+    def apply_event(self, data: bytes) -> bool:
+        """Apply a read that is one event, if it is one and fits. Only if `ready`."""
+        template = self._template
+        if (
+            not data.startswith(template.head)
+            or not data.endswith(template.end)
+            or len(data) < template.size  # head and end overlap
+        ):
+            return False
+        cut = data[template.of_event]
+        values: list[bytes] = []
+        for joint in template.joints:
+            value, found, cut = cut.partition(joint)
+            if not found:
+                return False
+            values.append(value)
+        values.append(cut)
+        key: Key = ()
+        if template.numbers:
+            key = tuple([values[gap] for gap in template.numbers])
+            values = [values[gap] for gap in template.strings]
+        targets = self._targets.get(key) or self._prove(key)
+        try:
+            fragments = _decoded(values)
+        except ValueError:
+            return False
+        for text, fragment in zip(targets, fragments):  # noqa: B905  # no targets, nothing to do
+            if text is not None:
+                text.append(fragment)
+        self._credit += 1
+        return bool(targets)
 
-        Each of `cuts` is what an event has between the first and the last part.
-        """
+    def _append(self, cuts: list[bytes]) -> bool:
+        """Append the strings of some events to their texts, all or nothing."""
+        template = self._template
         columns: list[list[bytes]] = []
-        for part in self._parts[1:-1]:
-            halves = [cut.partition(part) for cut in cuts]
+        for joint in template.joints:
+            halves = [cut.partition(joint) for cut in cuts]
             columns.append([value for value, _, _ in halves])
             cuts = [rest for _, found, rest in halves if found]
             if len(cuts) < len(halves):
                 return False
         columns.append(cuts)
         try:
-            strings = [_decoded(columns[gap]) for gap in self._strings]
+            strings = [_decoded(columns[gap]) for gap in template.strings]
         except ValueError:
             return False
-        if not self._numbers:
+        if not template.numbers:
             targets = self._targets.get(()) or self._prove(())
-            for text, fragments in zip(targets, strings, strict=False):
+            for text, fragments in zip(targets, strings):  # noqa: B905  # as in `apply_event`
                 if text is not None:
                     text.extend(fragments)
             return bool(targets)
-        keys = list(zip(*[columns[gap] for gap in self._numbers], strict=True))
+        keys = list(zip(*[columns[gap] for gap in template.numbers], strict=True))
         if not all(key in self._targets or self._prove(key) for key in dict.fromkeys(keys)):
             return False
         for key, *row in zip(keys, *strings, strict=True):
@@ -160,15 +189,14 @@ class FastPath:
         if len(line) > _LONGEST_LINE or not _may_repeat(chunk):
             return
         self._last = line
-        parts = self._parts
-        if parts and line.startswith(parts[0]) and line.endswith(parts[-1]):
-            return
-        if last:
+        template = self._template
+        fits = line.startswith(template.head) and line.endswith(template.tail)
+        if last and not (self.ready and fits and all(joint in line for joint in template.joints)):
+            self._pause = _PAUSE if self._credit > _CREDIT else 2 * self._pause
             self.learn_at = event + self._pause
-            self._pause *= 2
-            self._credit = _MOST_CREDIT
-            if not self._find_template(line, last):
-                self._parts = []
+            self._credit = _CREDIT
+            self._targets.clear()
+            self.ready = self._find_template(line, last)
 
     def _find_template(self, line: bytes, last: bytes) -> bool:
         """Cut a line where it differs from another, and prove what is left."""
@@ -177,16 +205,17 @@ class FastPath:
             return False
         gaps = {i for i in range(1, len(tokens), 2) if tokens[i] != others[i]}
         for _ in range(2):
-            if not self._cut(tokens, sorted(gaps)):
+            if len(gaps) > _MOST_GAPS:
                 return False
+            self._template = _cut(tokens, sorted(gaps))
             key = tuple(tokens[gap] for gap in sorted(gaps) if tokens[gap][:1] != b'"')
             try:
                 constant = self._rehearse(key)
             except Exception:  # noqa: BLE001  # whatever it is: the plain way takes such lines
                 return False
             if not constant:
-                return True
-            # A text that did not change from the last line to this one.
+                return bool(self._targets[key])
+            # A text that is the same in both lines is a gap, too.
             gaps.update(
                 i
                 for i in range(1, len(tokens), 2)
@@ -194,69 +223,75 @@ class FastPath:
             )
         return False
 
-    def _cut(self, tokens: Sequence[bytes], gaps: Sequence[int]) -> bool:
-        """Make a template of a line's tokens; return whether the gaps can be those of one."""
-        if not 0 < len(gaps) <= _MOST_GAPS:
-            return False
-        self._targets.clear()
-        self._parts, self._strings, self._numbers = [], [], []
-        start, quote = 0, b""
-        for place, gap in enumerate(gaps):
-            before, quote_before = b"".join(tokens[start:gap]), quote
-            is_string = tokens[gap][:1] == b'"'
-            if is_string and tokens[gap + 1].lstrip().startswith(b":"):
-                return False  # the name of a field
-            quote = b'"' if is_string else b""
-            (self._strings if is_string else self._numbers).append(place)
-            self._parts.append(quote_before + before + quote)
-            start = gap + 1
-        self._parts.append(quote + b"".join(tokens[start:]))
-        line_end = b"\r\n" if tokens[-1].endswith(b"\r\n") else b"\n"
-        self._end = self._parts[-1] + line_end
-        self._gap = slice(len(self._parts[0]), -len(self._parts[-1]))
-        return True
-
-    def _prove(self, key: Key) -> list[Text | None]:
-        """Prove the template for some numbers; return where its strings go, nothing if it does not
-        hold or was proved too often for what it is worth.
+    def _prove(self, key: Key) -> Targets:
+        """Prove the template for some numbers; return where its strings go: nowhere if it does not
+        hold, or was proved more often than it is worth.
         """
-        if self._credit < _PROOF:
-            self._parts = []
+        if self._credit < _PROOF or len(self._targets) >= _MOST_KEYS:
+            self.ready = self._credit >= _PROOF
             return []
-        if len(self._targets) < _MOST_KEYS:
-            try:
-                self._rehearse(key)
-            except Exception:  # noqa: BLE001  # as in `_find_template`
-                return []
+        with suppress(Exception):  # as in `_find_template`
+            self._rehearse(key)
         return self._targets.get(key, [])
 
-    def _rehearse(self, key: Key) -> Sequence[str]:
+    def _rehearse(self, key: Key) -> list[str]:
         """Find the targets for some numbers, by a line with probes in place of its strings.
 
         Returns strings that are constant and would be appended again: then there are no targets,
         nor if it raises.
         """
         self._credit -= _PROOF
-        parts, values = self._parts, dict(zip(self._numbers, key, strict=True))
-        # No string of the line is as long as a probe is.
-        size = sum(map(len, parts)) + 1
-        probes = [letter * size for letter in "abcd"[: len(self._strings)]]
-        for gap, probe in zip(self._strings, probes, strict=True):
+        template = self._template
+        if not all(map(_NUMBER.fullmatch, key)):
+            raise ValueError("a line end may stand beside a number, but not in a line")
+        parts = [template.head, *template.joints, template.tail]
+        values = {0: b"", **dict(zip(template.numbers, key, strict=True))}
+        size = sum(map(len, parts)) + 1  # no other string of the line is as long
+        probes = [letter * size for letter in "abcd"[: len(template.strings)]]
+        for gap, probe in zip(template.strings, probes, strict=True):
             values[gap] = probe.encode()
-        line = b"".join([b"".join((part, values[gap])) for gap, part in enumerate(parts[:-1])])
-        chunk = self._decode((line + parts[-1]).partition(b":")[2])
-        grown = self._reducer.rehearse(chunk)
+        line = parts[0] + b"".join([values[gap] + part for gap, part in enumerate(parts[1:])])
+        grown = self._reducer.rehearse(self._decode(line.removeprefix(b"data:")))
         found = {fragment: text for text, fragment in grown}
         targets = [found.pop(probe, None) for probe in probes]
         if found:
-            return list(found)
-        if len(grown) < len(probes) and any(
-            text is None and not _PADDING.search(parts[gap])
-            for text, gap in zip(targets, self._strings, strict=True)
-        ):
-            raise ValueError("a string that is neither appended nor padding")
+            return [*found]
+        for gap, text in zip(template.strings, targets, strict=True):
+            if text is None and not _PADDING.search(parts[gap]):
+                raise ValueError("a string that is neither appended nor padding")
+        if len({fragment for _, fragment in grown}) < len(grown):
+            raise ValueError("a string that is appended to two texts")
         self._targets[key] = targets
-        return ()
+        return []
+
+
+def _cut(tokens: Sequence[bytes], gaps: Sequence[int]) -> Template:
+    """Cut a line, given as strings and numbers and what is between them, at some of these."""
+    parts = [b""]
+    strings: list[int] = []
+    numbers: list[int] = []
+    start = 0
+    for place, gap in enumerate(gaps):
+        is_string = tokens[gap].startswith(b'"')
+        (strings if is_string else numbers).append(place)
+        quote = b'"' if is_string else b""
+        parts[-1] += b"".join(tokens[start:gap]) + quote
+        parts.append(quote)
+        start = gap + 1
+    parts[-1] += b"".join(tokens[start:])
+    head, *joints, tail = parts if gaps else [*parts, b""]
+    end = tail + (b"\r\n" if tokens[-1].endswith(b"\r\n") else b"\n")
+    return Template(
+        head,
+        joints,
+        tail,
+        end,
+        slice(len(head), -len(tail)),
+        slice(len(head), -len(end)),
+        strings,
+        numbers,
+        sum(map(len, parts)) + len(end) - len(tail),
+    )
 
 
 def _may_repeat(chunk: Chunk) -> bool:

@@ -100,30 +100,43 @@ class BodyIntake(Intake):
 
     def _apply_read(self, data: bytes) -> None:
         """Apply the whole events of a read: what repeats goes the fast path."""
-        start, fast, log = self.parser.start, self.fast, self.log
-        while fast is not None and fast.ready and not self.queue and data:
-            # A long read is taken in windows, so that a misfit costs no more than one of them.
-            end = len(data) if len(data) <= _WINDOW else data.find(_BLANK_LINE, _WINDOW) + 2
-            window = data[:end] if end > 1 else data
-            count = size = 0
+        start, fast = self.parser.start, self.fast
+        taken = 0
+        if fast is not None and fast.ready and not self.queue:
+            taken = self._apply_fast(fast, data, start)
+        if taken < len(data) or self.queue:
+            self._apply_plainly(data[taken:], start + taken)
+
+    def _apply_fast(self, fast: FastPath, data: bytes, start: int) -> int:
+        """Apply events by the fast path, and one at a time those that do not fit; return how many
+        bytes they are. Two in a row that do not fit leave the rest to the plain way.
+        """
+        at, misses = 0, 0
+        while at < len(data) and fast.ready and misses < 2:
+            # In windows, so that a misfit costs no more than what is known of one of them.
+            end = data.find(_BLANK_LINE, at + _WINDOW) + 2
+            window = data[at : end if end > 1 else len(data)]
+            count, size = 0, 0
             if len(window) <= self._most_pending:
                 count, size = fast.apply_matching(window)
-            log.event += count
-            if not count:
-                break
-            start, data = start + size, data[size:]
-            end = data.find(_BLANK_LINE) + 2
-            if size < len(window) and _CR not in window and end > 1:
-                misfit, data = data[:end], data[end:]
+            self.log.event += count
+            at += size
+            misses = 0 if count else misses
+            end = window.find(_BLANK_LINE, size) + 2
+            if size < len(window):
+                if _CR in window or end < 2:
+                    break
+                misses += 1
+                at += end - size
                 try:
-                    self._apply_plainly(misfit, start)
+                    self._apply_plainly(window[size:end], start + at - (end - size))
                 except AccumulatorError:
                     if self.reducer.reading:
-                        self.queue = (*self.queue, *split(data, start + end))
+                        self.queue = (*self.queue, *split(data[at:], start + at))
                     raise
-                start += end
-        if data or self.queue:
-            self._apply_plainly(data, start)
+                if not self.reducer.reading:
+                    return len(data)
+        return at
 
     def _apply_plainly(self, data: bytes, start: int) -> None:
         """Apply whole events, which start at a byte of the body, one by one."""

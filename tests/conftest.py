@@ -63,3 +63,11 @@ def no_shapes_of_other_tests(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(_schema, "_schemas", {})
     monkeypatch.setattr(_schema, "_seen", Counter())
     monkeypatch.setattr(_schema.NO_SCHEMA, "steps", {})
+
+
+@pytest.fixture
+def learns_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Take the fast path as soon and as often as it can be taken, in short streams, too."""
+    for name in ("_LEARN_AFTER", "_PAUSE", "_PROOF"):
+        monkeypatch.setattr(f"accumulator._fast_path.{name}", 1)
+    monkeypatch.setattr("accumulator._fast_path._CREDIT", 64)

@@ -13,7 +13,6 @@ from typing import Protocol
 import msgspec
 from msgspec import Struct
 
-
 __all__ = ["BETWEEN", "Alike", "AlikeRows", "Row", "tell_alike"]
 
 BETWEEN = b"\x7f"  # strings that are read as one: a control character that JSON allows in them

@@ -13,7 +13,7 @@ from math import inf
 from ._decode.chunk import Chunk
 from ._decode.sse import Event, EventParser, single_lines, split
 from ._decode.vendor_fields import words_of
-from ._fast_path import FastPath
+from ._fast_path import LEARN_AFTER, FastPath
 from ._intake import DONE, Intake
 from ._merge.problem_log import ProblemLog, Run
 from ._merge.reducer import Reducer
@@ -37,6 +37,7 @@ class BodyIntake(Intake):
 
     __slots__ = (
         "_by_line",
+        "_learn_at",
         "_line_end",
         "_line_start",
         "_most_pending",
@@ -52,9 +53,8 @@ class BodyIntake(Intake):
         super().__init__(rules, limits, reducer, log)
         self.parser = EventParser()
         self.queue: Sequence[Event] = ()  # events behind one that raised
-        self.fast: FastPath | None = None
-        if shortcut and not rules.moves:
-            self.fast = FastPath(reducer, self.decoder.decode_alone)
+        self.fast: FastPath | None = None  # made once a stream is long enough to need it
+        self._learn_at: float = LEARN_AFTER if shortcut and not rules.moves else inf  # events
         self._most_pending = inf if limits.event_bytes is None else limits.event_bytes
         self._one_chunk_waits = False  # the parser holds one `data` line, a chunk by itself
         self._by_line = False  # the parser is fed lines, whose ends may be missing
@@ -316,14 +316,12 @@ class BodyIntake(Intake):
 
     def _learn(self, line: bytes, chunk: Chunk | None) -> None:
         """Learn how to take events like the last one, if that is worth its cost."""
-        fast = self.fast
-        if (
-            fast is not None
-            and chunk is not None
-            and self.log.event >= fast.learn_at
-            and self.decoder.repeats
-        ):
+        if self.log.event >= self._learn_at and chunk is not None and self.decoder.repeats:
+            fast = self.fast
+            if fast is None:
+                fast = self.fast = FastPath(self.reducer, self.decoder.decode_alone)
             fast.learn(line, chunk, self.log.event)
+            self._learn_at = fast.learn_at
 
     def raise_met(self) -> None:
         """In strict mode, raise the first problem since the last call."""

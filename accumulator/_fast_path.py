@@ -1,9 +1,9 @@
 """The fast path: events that differ from one already applied in a few values only.
 
-Most events of a long stream are the same bytes but for a text, padding, or the index of a choice.
+Most events of a long stream are the same bytes but for a text, padding or the index of a choice.
 The bytes around these values are a template. It is proved by a rehearsal: the line is decoded with
-other strings in the gaps, and the reducer applies it to a copy of its state. The template holds if
-each string ends up in a text that it is appended to, or is padding, and nothing else changes.
+other strings in the gaps, and the reducer applies that to a copy of its state. The template holds
+if each string ends up in a text that it is appended to, or is padding, and nothing else changes.
 
 Law: an event is taken only if it is the template byte for byte, each string in a gap is valid JSON
 by itself, and each number in a gap was rehearsed as it stands. Then it does what the rehearsal did.
@@ -24,9 +24,9 @@ from ._decode.chunk import Chunk
 from ._decode.text import Text
 from ._merge.reducer import Reducer
 
-__all__ = ["FastPath"]
+__all__ = ["LEARN_AFTER", "FastPath"]
 
-_LEARN_AFTER = 48  # events; a shorter stream would not earn back what learning costs
+LEARN_AFTER = 48  # events; a shorter stream would not earn back what learning costs
 _PAUSE = 32  # events between two attempts to learn, twice as many after each that did not pay
 _PROOF = 32  # events that must be taken to earn back what a proof costs
 _CREDIT = 8 * _PROOF  # of a new template
@@ -40,25 +40,20 @@ _PADDING = re.compile(rb'"obfuscation"\s*:\s*"\Z')
 _decode_string = msgspec.json.Decoder(str).decode
 _decode_strings = msgspec.json.Decoder(list[str]).decode
 
-Key = tuple[bytes, ...]  # the numbers in the gaps of an event, as they stand there
-Targets = list[Text | None]  # the text that each string of an event goes to, None for padding
+Key = tuple[bytes, ...]  # the numbers of an event, as they stand there
+Targets = list[Text | None]  # the text that each of its strings goes to, None for padding
 
 
 class Template(Struct):
-    """The constant bytes of a line, with gaps between them."""
+    """The constant bytes of an event, with gaps between them."""
 
     head: bytes  # before the first gap
-    joints: list[bytes]  # between two gaps
-    tail: bytes  # behind the last, to the end of the line
-    end: bytes  # the same with the blank line
-    of_line: slice  # all gaps, cut out of a line
+    joints: tuple[bytes, ...]  # between two gaps
+    end: bytes  # behind the last, the blank line included
+    of_line: slice  # all that is between head and end, cut out of a line
     of_event: slice  # and out of an event
-    strings: list[int]  # the gaps that hold a string, without its quotes
-    numbers: list[int]  # and those that hold a number
-    size: int  # bytes of the shortest event
-
-
-_NOTHING = Template(b"", [], b"", b"", slice(0), slice(0), [], [], 0)
+    strings: tuple[int, ...]  # the gaps that hold a string, without its quotes
+    numbers: tuple[int, ...]  # and those that hold a number
 
 
 class FastPath:
@@ -81,11 +76,11 @@ class FastPath:
         self._reducer = reducer
         self._decode = decode
         self.ready = False  # whether there is a template
-        self.learn_at = _LEARN_AFTER  # the event from which on `learn` is worth a call
+        self.learn_at = LEARN_AFTER  # the event from which on `learn` is worth a call
         self._pause = _PAUSE
         self._credit = 0  # events that were taken, less what proofs have cost
         self._last = b""  # the line that `learn` was called with before
-        self._template = _NOTHING
+        self._template = _cut([b""], [])
         # By the numbers of an event. Only what was proved since anything else was applied.
         self._targets: dict[Key, Targets] = {}
 
@@ -119,13 +114,12 @@ class FastPath:
     def apply_event(self, data: bytes) -> bool:
         """Apply a read that is one event, if it is one and fits. Only if `ready`."""
         template = self._template
-        if (
-            not data.startswith(template.head)
-            or not data.endswith(template.end)
-            or len(data) < template.size  # head and end overlap
-        ):
+        head, end = template.head, template.end
+        if not data.startswith(head) or not data.endswith(end):
             return False
         cut = data[template.of_event]
+        if _LF in cut or len(data) < len(head) + len(end):
+            return False
         values: list[bytes] = []
         for joint in template.joints:
             value, found, cut = cut.partition(joint)
@@ -142,7 +136,7 @@ class FastPath:
             fragments = _decoded(values)
         except ValueError:
             return False
-        for text, fragment in zip(targets, fragments):  # noqa: B905  # no targets, nothing to do
+        for text, fragment in zip(targets, fragments):  # noqa: B905  # without targets for none
             if text is not None:
                 text.append(fragment)
         self._credit += 1
@@ -188,10 +182,13 @@ class FastPath:
         last, self._last = self._last, b""
         if len(line) > _LONGEST_LINE or not _may_repeat(chunk):
             return
-        self._last = line
         template = self._template
-        fits = line.startswith(template.head) and line.endswith(template.tail)
-        if last and not (self.ready and fits and all(joint in line for joint in template.joints)):
+        end = template.end[: template.of_event.stop - template.of_line.stop]
+        fits = line.startswith(template.head) and line.endswith(end)
+        if self.ready and fits and all(joint in line for joint in template.joints):
+            return
+        self._last = line
+        if last:
             self._pause = _PAUSE if self._credit > _CREDIT else 2 * self._pause
             self.learn_at = event + self._pause
             self._credit = _CREDIT
@@ -211,7 +208,7 @@ class FastPath:
             key = tuple(tokens[gap] for gap in sorted(gaps) if tokens[gap][:1] != b'"')
             try:
                 constant = self._rehearse(key)
-            except Exception:  # noqa: BLE001  # whatever it is: the plain way takes such lines
+            except Exception:  # whatever it is: the plain way takes such lines
                 return False
             if not constant:
                 return bool(self._targets[key])
@@ -227,11 +224,12 @@ class FastPath:
         """Prove the template for some numbers; return where its strings go: nowhere if it does not
         hold, or was proved more often than it is worth.
         """
-        if self._credit < _PROOF or len(self._targets) >= _MOST_KEYS:
-            self.ready = self._credit >= _PROOF
-            return []
-        with suppress(Exception):  # as in `_find_template`
-            self._rehearse(key)
+        if self._credit < _PROOF:
+            self.ready = False
+        # A line end may stand beside a number in JSON, but not in a line.
+        elif len(self._targets) < _MOST_KEYS and all(map(_NUMBER.fullmatch, key)):
+            with suppress(Exception):  # as in `_find_template`
+                self._rehearse(key)
         return self._targets.get(key, [])
 
     def _rehearse(self, key: Key) -> list[str]:
@@ -240,11 +238,9 @@ class FastPath:
         Returns strings that are constant and would be appended again: then there are no targets,
         nor if it raises.
         """
-        self._credit -= _PROOF
+        self._credit = min(self._credit, _CREDIT) - _PROOF
         template = self._template
-        if not all(map(_NUMBER.fullmatch, key)):
-            raise ValueError("a line end may stand beside a number, but not in a line")
-        parts = [template.head, *template.joints, template.tail]
+        parts = [template.head, *template.joints, template.end]
         values = {0: b"", **dict(zip(template.numbers, key, strict=True))}
         size = sum(map(len, parts)) + 1  # no other string of the line is as long
         probes = [letter * size for letter in "abcd"[: len(template.strings)]]
@@ -253,20 +249,20 @@ class FastPath:
         line = parts[0] + b"".join([values[gap] + part for gap, part in enumerate(parts[1:])])
         grown = self._reducer.rehearse(self._decode(line.removeprefix(b"data:")))
         found = {fragment: text for text, fragment in grown}
+        if len(found) < len(grown) and not found.keys().isdisjoint(probes):
+            raise ValueError("a string that is appended to two texts")
         targets = [found.pop(probe, None) for probe in probes]
         if found:
             return [*found]
         for gap, text in zip(template.strings, targets, strict=True):
             if text is None and not _PADDING.search(parts[gap]):
                 raise ValueError("a string that is neither appended nor padding")
-        if len({fragment for _, fragment in grown}) < len(grown):
-            raise ValueError("a string that is appended to two texts")
         self._targets[key] = targets
         return []
 
 
 def _cut(tokens: Sequence[bytes], gaps: Sequence[int]) -> Template:
-    """Cut a line, given as strings and numbers and what is between them, at some of these."""
+    """Make a template of a line's strings and numbers, and what is between them."""
     parts = [b""]
     strings: list[int] = []
     numbers: list[int] = []
@@ -279,19 +275,10 @@ def _cut(tokens: Sequence[bytes], gaps: Sequence[int]) -> Template:
         parts.append(quote)
         start = gap + 1
     parts[-1] += b"".join(tokens[start:])
-    head, *joints, tail = parts if gaps else [*parts, b""]
-    end = tail + (b"\r\n" if tokens[-1].endswith(b"\r\n") else b"\n")
-    return Template(
-        head,
-        joints,
-        tail,
-        end,
-        slice(len(head), -len(tail)),
-        slice(len(head), -len(end)),
-        strings,
-        numbers,
-        sum(map(len, parts)) + len(end) - len(tail),
-    )
+    head, *joints, tail = parts if gaps else [b"", *parts]
+    end = tail + (b"\r\n" if tail.endswith(b"\r\n") else b"\n")
+    of_line, of_event = slice(len(head), -len(tail)), slice(len(head), -len(end))
+    return Template(head, tuple(joints), end, of_line, of_event, tuple(strings), tuple(numbers))
 
 
 def _may_repeat(chunk: Chunk) -> bool:

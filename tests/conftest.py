@@ -68,6 +68,11 @@ def no_shapes_of_other_tests(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture
 def learns_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     """Take the fast path as soon and as often as it can be taken, in short streams, too."""
-    for name in ("_LEARN_AFTER", "_PAUSE", "_PROOF"):
-        monkeypatch.setattr(f"accumulator._fast_path.{name}", 1)
+    for name in (
+        "_fast_path.LEARN_AFTER",
+        "_body.LEARN_AFTER",
+        "_fast_path._PAUSE",
+        "_fast_path._PROOF",
+    ):
+        monkeypatch.setattr(f"accumulator.{name}", 1)
     monkeypatch.setattr("accumulator._fast_path._CREDIT", 64)

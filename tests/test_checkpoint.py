@@ -32,7 +32,6 @@ from accumulator import (
 from accumulator._accumulator import Accumulator as Holder
 from accumulator._body import BodyIntake
 from accumulator._checkpoint import BodyFields, LogFields, ParserFields, ScanFields
-from accumulator._decode.chunk import UnreadTokens
 from accumulator._decode.sse import Event, EventParser
 from accumulator._decode.text import Text
 from accumulator._intake import Intake
@@ -52,7 +51,7 @@ KNOWN = {
     },
     BodyIntake: {
         *BodyFields.__struct_fields__,
-        *("queue", "parser", "_most_pending", "fast"),
+        *("queue", "parser", "_most_pending", "_learn_at", "fast"),
     },
     Intake: {"size", "passed", "reducer", "log", "rules", "_limits", "most_bytes", "decoder"},
     ProblemLog: {*LogFields.__struct_fields__, "problems", "met", "run", "tell", "strict"},

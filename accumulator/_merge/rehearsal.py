@@ -61,8 +61,7 @@ class Rehearsal:
             copies.entries = [self._copy(entry) for entry in value.entries]
             known = dict(zip(map(id, value.entries), copies.entries, strict=True))
             copies.places = {
-                index: cast("JsonObject", known[id(entry)])
-                for index, entry in value.places.items()
+                index: cast("JsonObject", known[id(entry)]) for index, entry in value.places.items()
             }
             return copies
         raise TypeError(f"{type(value).__name__} is not copied")

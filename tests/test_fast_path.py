@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import gc
 import json
-from collections.abc import Iterable
+import tracemalloc
+from collections.abc import Callable, Iterable
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -15,6 +17,8 @@ from regular import IRREGULAR, ODD, REGULAR, STREAMS, event, text_chunk, token_c
 from strategies import TEXTS, cut
 
 from accumulator import DEFAULT_RULES, Accumulator, LimitExceededError, Limits
+from accumulator._decode.chunk import Chunk
+from accumulator._merge.reducer import Reducer
 from accumulator.rules import Policy
 
 
@@ -116,6 +120,37 @@ def test_a_stream_is_freed_without_the_garbage_collector(
         gc.enable()
 
 
+# Most of what is compared here would be the plain way with itself if nothing fitted.
+@pytest.mark.parametrize("size", [None, 2048])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "text",
+        "padding",
+        "choices in turn",
+        "choices and padding",
+        "a text that comes in two fields",
+        "padding, and when each was made",
+        "reasoning that comes in details, too",
+        "thinking in parts",
+    ],
+)
+def test_streams_that_repeat_are_hardly_parsed(
+    name: str, size: int | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    applied: list[Chunk] = []
+    apply = Reducer.apply
+    monkeypatch.setattr(
+        Reducer,
+        "apply",
+        lambda self, chunk, **kw: (applied.append(chunk), apply(self, chunk, **kw)),
+    )
+    chunks = REGULAR[name] * 5
+    reads = [event(chunk) for chunk in chunks] if size is None else pieces(body_of(chunks), size)
+    outcome(reads)
+    assert len(applied) < len(chunks) / 2
+
+
 class SdkObject:
     """As pydantic has it: the fields in `__dict__`, what a class has no field for apart."""
 
@@ -205,6 +240,59 @@ def test_a_text_that_is_no_json_is_refused_among_those_that_are(name: str, size:
     reads = [body_of(chunks[i : i + size]) for i in range(0, len(chunks), size)]
     assert outcome(reads) == outcome(reads, shortcut=False)
     assert outcome(reads)[3] == {"malformed_json": 1}
+
+
+# What servers may send, though it means nothing; each broke a template once.
+LEGAL: dict[str, Callable[[str], str]] = {
+    "an integer beyond 63 bits": lambda chunk: chunk.replace(
+        '"delta":{', '"delta":{"span_id":12345678901234567890,'
+    ),
+    "an integer beyond 64 bits": lambda chunk: chunk.replace(
+        '"delta":{', f'"delta":{{"span_id":{2**64},'
+    ),
+    "choices twice": lambda chunk: chunk.replace('"choices":', '"choices":null,"choices":'),
+    "logprobs twice": lambda chunk: chunk.replace('"logprobs":', '"logprobs":null,"logprobs":'),
+    **{
+        f"a field called {name}": partial(
+            lambda name, chunk: chunk.replace('"delta":{', f'"{name}":5,"delta":{{'), name
+        )
+        for name in ("__dict__", "__slots__", "__del__", "__annotations__")
+    },
+}
+
+
+@pytest.mark.parametrize("change", LEGAL.values(), ids=LEGAL)
+@pytest.mark.parametrize("name", ["text", "logprobs", "padding", "choices in turn"])
+def test_odd_but_legal_chunks_come_out_the_same_and_can_be_kept(
+    name: str, change: Callable[[str], str]
+) -> None:
+    reads = [event(change(chunk)) for chunk in REGULAR[name]]
+    expected = outcome(reads, shortcut=False)
+    assert outcome(reads) == expected
+    assert outcome([b"".join(reads)]) == expected
+    assert expected[3] == {}
+    acc = Accumulator()
+    for read in reads:
+        acc.feed_sse(read)
+        acc = Accumulator.restore(acc.checkpoint())
+    assert acc.snapshot() == expected[0]
+
+
+def test_a_process_keeps_nothing_of_long_constant_strings() -> None:
+    size = 1 << 17
+
+    def stream(letter: str) -> list[bytes]:
+        role = f'"delta":{{"role":"{letter * size}",'
+        return [event(chunk.replace('"delta":{', role)) for chunk in REGULAR["logprobs"][:40]]
+
+    tracemalloc.start()
+    try:
+        before = tracemalloc.get_traced_memory()[0]
+        for letter in "abcdefghijklmnop":
+            outcome(stream(letter))
+        assert tracemalloc.get_traced_memory()[0] - before < size
+    finally:
+        tracemalloc.stop()
 
 
 # What stands between two values, and two events of which one has it twice and the other not at all:

@@ -6,7 +6,6 @@ import gc
 import json
 import tracemalloc
 from collections.abc import Callable, Iterable
-from functools import partial
 from pathlib import Path
 
 import pytest
@@ -242,22 +241,25 @@ def test_a_text_that_is_no_json_is_refused_among_those_that_are(name: str, size:
     assert outcome(reads)[3] == {"malformed_json": 1}
 
 
-# What servers may send, though it means nothing; each broke a template once.
+def beside_content(chunk: str, field: str) -> str:
+    """Add a field to a delta, behind its text and before the logprobs."""
+    changed = chunk.replace('},"logprobs"', f',{field}}},"logprobs"', 1)
+    assert changed != chunk
+    return changed
+
+
+# What a server may send, though it means nothing.
 LEGAL: dict[str, Callable[[str], str]] = {
-    "an integer beyond 63 bits": lambda chunk: chunk.replace(
-        '"delta":{', '"delta":{"span_id":12345678901234567890,'
+    "an integer beyond 63 bits": lambda chunk: beside_content(
+        chunk, '"span_id":12345678901234567890'
     ),
-    "an integer beyond 64 bits": lambda chunk: chunk.replace(
-        '"delta":{', f'"delta":{{"span_id":{2**64},'
-    ),
+    "an integer beyond 64 bits": lambda chunk: beside_content(chunk, f'"span_id":{2**64}'),
     "choices twice": lambda chunk: chunk.replace('"choices":', '"choices":null,"choices":'),
     "logprobs twice": lambda chunk: chunk.replace('"logprobs":', '"logprobs":null,"logprobs":'),
-    **{
-        f"a field called {name}": partial(
-            lambda name, chunk: chunk.replace('"delta":{', f'"{name}":5,"delta":{{'), name
-        )
-        for name in ("__dict__", "__slots__", "__del__", "__annotations__")
-    },
+    "a field called __dict__": lambda chunk: beside_content(chunk, '"__dict__":5'),
+    "a field called __slots__": lambda chunk: beside_content(chunk, '"__slots__":5'),
+    "a field called __del__": lambda chunk: beside_content(chunk, '"__del__":5'),
+    "a field called __annotations__": lambda chunk: beside_content(chunk, '"__annotations__":5'),
 }
 
 
@@ -282,8 +284,8 @@ def test_a_process_keeps_nothing_of_long_constant_strings() -> None:
     size = 1 << 17
 
     def stream(letter: str) -> list[bytes]:
-        role = f'"delta":{{"role":"{letter * size}",'
-        return [event(chunk.replace('"delta":{', role)) for chunk in REGULAR["logprobs"][:40]]
+        role = f'"role":"{letter * size}"'
+        return [event(beside_content(chunk, role)) for chunk in REGULAR["logprobs"][:40]]
 
     tracemalloc.start()
     try:

@@ -26,7 +26,7 @@ from ._merge.reducer import Reducer
 
 __all__ = ["LEARN_AFTER", "FastPath"]
 
-LEARN_AFTER = 48  # events; a shorter stream would not earn back what learning costs
+LEARN_AFTER = 96  # events; a shorter stream would not earn back what learning costs
 _PAUSE = 32  # events between two attempts to learn, twice as many after each that did not pay
 _PROOF = 32  # events that must be taken to earn back what a proof costs
 _CREDIT = 8 * _PROOF  # of a new template

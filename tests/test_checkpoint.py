@@ -144,15 +144,17 @@ def test_law_4_at_every_byte_of_a_sample() -> None:
         check(data[i : i + 1] for i in range(len(data)))
 
 
+@pytest.mark.usefixtures("learns_at_once")
 def test_law_4_over_recorded_streams(corpus_stream: Path) -> None:
     body = corpus_stream.read_bytes()
     events = [event + b"\n\n" for event in body.split(b"\n\n")]
     check(events, every=max(1, len(events) // 20))
-    # Not at the ends of events, and with what the shortcut takes in whole reads.
+    # Not at the ends of events, and with what goes the fast path in whole reads.
     check([body[i : i + 999] for i in range(0, len(body), 999)], every=max(1, len(body) // 9999))
 
 
-def test_a_run_of_chunks_that_the_shortcut_took_is_kept() -> None:
+@pytest.mark.usefixtures("learns_at_once")
+def test_a_run_of_chunks_that_went_the_fast_path_is_kept() -> None:
     for kind in ("content", "logprobs", "arguments"):
         events = list(stream_of(kind, 60))
         for every in (1, 4):

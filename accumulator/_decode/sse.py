@@ -37,7 +37,7 @@ class Event(Struct, gc=False):
 class EventParser:
     """Takes a body's bytes, cut anywhere, and gives the bytes of whole events.
 
-    `_shortcut` and `_body` move it on by themselves where they take a read whole.
+    `_body` moves it on by itself where it takes a read whole.
     """
 
     __slots__ = ("has_cr", "pending", "size", "skip_lf", "start", "taken")

@@ -13,7 +13,6 @@ Laws:
 from __future__ import annotations
 
 from collections.abc import Iterable
-from copy import copy
 from typing import NoReturn, cast
 
 from .._decode import chunk as wire
@@ -137,11 +136,14 @@ class Reducer(FieldMerger):
         if self._halved or not self.reading:
             raise ValueError("the next chunk does more than append")
         rehearsal = Rehearsal(self.state)
-        reducer = copy(self)
-        reducer.state, reducer._report = rehearsal.state, _refuse
         before = rehearsal.describe()
-        for _ in range(2):  # a name is joined, but not when it comes again
-            reducer.apply(chunk)
+        state, report = self.state, self._report
+        self.state, self._report = rehearsal.state, _refuse
+        try:
+            for _ in range(2):  # a name is joined, but not when it comes again
+                self.apply(chunk)
+        finally:
+            self.state, self._report = state, report
         if rehearsal.describe() != before:
             raise ValueError("the chunk changes more than texts")
         grown = [(text, str(stand_in)) for text, stand_in in rehearsal.texts if stand_in]

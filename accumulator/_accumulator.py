@@ -85,7 +85,8 @@ class Accumulator:
         if on_event is not None:
             self._emitter = EventEmitter(reducer)
             log.tell = self._emitter.add_problem
-        self._pipeline = Pipeline(reducer, log, limits)
+        may_repeat = shortcut and on_event is None and not rules.moves
+        self._pipeline = Pipeline(reducer, log, limits, shortcut=may_repeat)
         self._stopwatch = None if clock is None else Stopwatch(clock)
         # Whether a call of input is to be timed, and events are to be handed out behind it.
         self._observed = on_event is not None or clock is not None

@@ -19,7 +19,7 @@ from .._decode.chunk import (
 )
 from .._decode.lenient import InvalidChunkError, read_chunk
 from .._decode.objects import read_object
-from .._decode.text import healed
+from .._decode.text import Text, healed
 from .._decode.vendor_fields import ChunkDecoder, words_of
 from ..completion import ChatCompletion
 from ..errors import LimitExceededError
@@ -58,7 +58,7 @@ class ChatReducer(Reducer):
     def next_steps(self) -> tuple[Callable[[bytes], Chunk], Callable[[Chunk], None]]:
         """Return what decodes the data of the next event, and what applies the chunk.
 
-        The first raises ValueError or RecursionError for data that is to go to `apply_refused`.
+        The first raises ValueError or RecursionError for data that goes to `apply_refused`.
         """
         decoder = self._decoder
         if self.listener is not None:
@@ -75,13 +75,18 @@ class ChatReducer(Reducer):
         try:
             chunk = self._decoder.decode(data)
         except (ValueError, RecursionError) as error:
-            self.apply_refused(data, error, unterminated=unterminated)
+            refused = words_of(error)
         else:
             self.apply(chunk)
+            return
+        self.apply_refused(data, refused, unterminated=unterminated)
 
-    def apply_refused(self, data: bytes, error: Exception, *, unterminated: bool = False) -> None:
-        """Apply the data of one event that `decode` refused. Raises LimitExceededError."""
-        chunk = self._decoder.retry(data, words_of(error), self._log.event)
+    def apply_refused(self, data: bytes, refused: str, *, unterminated: bool = False) -> None:
+        """Apply the data of one event that was not decoded; `refused` is what `words_of` found.
+
+        Raises LimitExceededError.
+        """
+        chunk = self._decoder.retry(data, refused, self._log.event)
         if chunk is not None:
             self.apply(chunk)
             return
@@ -106,6 +111,25 @@ class ChatReducer(Reducer):
         else:
             self.apply(chunk)
         return False
+
+    def may_repeat(self, chunk: Chunk) -> bool:
+        """Return whether a chunk may change nothing but texts when it is applied once more."""
+        return (
+            self.listener is None
+            and self._decoder.repeats
+            and chunk.usage is None
+            and all(
+                choice.delta is not None and not choice.finish_reason and choice.logprobs is None
+                for choice in chunk.choices or ()
+            )
+        )
+
+    def rehearse(self, data: bytes) -> list[tuple[Text, str]]:
+        """Return each text that the data of an event would append to, and what.
+
+        Raises if it would do anything else, or if that is not known.
+        """
+        return self.rehearse_chunk(self._decoder.decode_alone(data))
 
     def snapshot(self) -> ChatCompletion:
         """Return the completion as far as it is known."""

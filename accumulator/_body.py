@@ -168,7 +168,7 @@ class BodyIntake(Intake):
                 and data.startswith(body, len(opening))
             ):
                 chunk = self._apply_run(Run(texts, start, start + len(data), more))
-                self._learn(lines[-1], chunk)
+                self._learn(lines[-1], chunk, lines[-2] if len(lines) > 1 else b"")
                 return
         self._apply_events(split(data, start))
 
@@ -314,13 +314,13 @@ class BodyIntake(Intake):
         if self.parser.size:
             self._apply_events(self.parser.close(), unterminated=True)
 
-    def _learn(self, line: bytes, chunk: Chunk | None) -> None:
+    def _learn(self, line: bytes, chunk: Chunk | None, before: bytes = b"") -> None:
         """Learn how to take events like the last one, if that is worth its cost."""
         if self.log.event >= self._learn_at and chunk is not None and self.decoder.repeats:
             fast = self.fast
             if fast is None:
                 fast = self.fast = FastPath(self.reducer, self.decoder.decode_alone)
-            fast.learn(line, chunk, self.log.event)
+            fast.learn(line, chunk, self.log.event, before)
             self._learn_at = fast.learn_at
 
     def raise_met(self) -> None:

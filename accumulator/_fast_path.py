@@ -174,12 +174,11 @@ class FastPath:
 
     # --- learning ---
 
-    def learn(self, line: bytes, chunk: Chunk, event: int) -> None:
-        """Learn from the line of the chunk that was applied last, and from the one before it.
-
-        `line` has its line end, and `event` is how many events there were.
+    def learn(self, line: bytes, chunk: Chunk, event: int, before: bytes = b"") -> None:
+        """Learn from the line of the chunk that was applied last, and the one `before` it or else
+        the one of the last call. Lines have their ends; `event` is how many events there were.
         """
-        last, self._last = self._last, b""
+        last, self._last = before or self._last, b""
         if len(line) > _LONGEST_LINE or not _may_repeat(chunk):
             return
         template = self._template

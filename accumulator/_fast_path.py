@@ -193,6 +193,7 @@ class FastPath:
             self._credit = _CREDIT
             self._targets.clear()
             self.ready = self._find_template(line, last)
+            self._last = b"" if self.ready else line
 
     def _find_template(self, line: bytes, last: bytes) -> bool:
         """Cut a line where it differs from another, and prove what is left."""

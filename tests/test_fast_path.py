@@ -145,7 +145,7 @@ def test_streams_that_repeat_are_hardly_parsed(
         plain(reducer, chunk, has_halves=has_halves)
 
     monkeypatch.setattr(Reducer, "apply", apply)
-    chunks = REGULAR[name] * 5
+    chunks = [*REGULAR["text"] * 2, *REGULAR[name] * 5]  # a stream that becomes another
     reads = [event(chunk) for chunk in chunks] if size is None else pieces(body_of(chunks), size)
     outcome(reads)
     assert len(applied) < len(chunks) / 2

@@ -30,8 +30,7 @@ LEARN_AFTER = 96  # events; a shorter stream would not earn back what learning c
 _PAUSE = 32  # events between two attempts to learn, twice as many after each that did not pay
 _PROOF = 32  # events that must be taken to earn back what a proof costs
 _CREDIT = 8 * _PROOF  # of a new template
-_MOST_GAPS = 4
-_MOST_KEYS = 64  # choices, say; each costs an entry
+_MOST_GAPS, _MOST_KEYS = 4, 64  # of a template; each number that was met costs an entry
 _LONGEST_LINE = 16384  # bytes
 _LF, _CR = 10, 13
 _TOKEN = re.compile(rb'("[^"\\]*(?:\\.[^"\\]*)*"|-?[0-9][0-9.eE+-]*)')
@@ -99,10 +98,10 @@ class FastPath:
         lines = BytesIO(data)
         cuts = [line[gaps] for line, _ in zip(lines, lines)]  # noqa: B905  # a line, a blank one
         body = b"".join((head, (end + head).join(cuts), end))
+        count = size = 0
         if data.startswith(body) and self._append(cuts):
             self._credit += len(cuts)
             return len(cuts), len(body)
-        count = size = 0
         for cut in cuts:
             event = b"".join((head, cut, end))
             if not data.startswith(event, size) or not self.apply_event(event):
@@ -163,13 +162,15 @@ class FastPath:
                 if text is not None:
                     text.extend(fragments)
             return bool(targets)
-        keys = list(zip(*[columns[gap] for gap in template.numbers], strict=True))
-        if not all(key in self._targets or self._prove(key) for key in dict.fromkeys(keys)):
+        rows: dict[Key, list[int]] = {}
+        for row, key in enumerate(zip(*[columns[gap] for gap in template.numbers], strict=True)):
+            rows.setdefault(key, []).append(row)
+        if not all(key in self._targets or self._prove(key) for key in rows):
             return False
-        for key, *row in zip(keys, *strings, strict=True):
-            for text, fragment in zip(self._targets[key], row, strict=True):
+        for key, own in rows.items():
+            for text, column in zip(self._targets[key], strings, strict=True):
                 if text is not None:
-                    text.append(fragment)
+                    text.extend([column[row] for row in own])
         return True
 
     # --- learning ---
@@ -182,7 +183,7 @@ class FastPath:
         if len(line) > _LONGEST_LINE or not _may_repeat(chunk):
             return
         template = self._template
-        end = template.end[: template.of_event.stop - template.of_line.stop]
+        end = template.end[: template.of_event.stop - template.of_line.stop]  # of a line
         fits = line.startswith(template.head) and line.endswith(end)
         if self.ready and fits and all(joint in line for joint in template.joints):
             return
@@ -221,11 +222,11 @@ class FastPath:
         return False
 
     def _prove(self, key: Key) -> Targets:
-        """Prove the template for some numbers; return where its strings go: nowhere if it does not
-        hold, or was proved more often than it is worth.
+        """Prove the template for some numbers; return where its strings go, nothing if it does
+        not hold.
         """
         if self._credit < _PROOF:
-            self.ready = False
+            self.ready = False  # it was proved more often than it is worth
         # A line end may stand beside a number in JSON, but not in a line.
         elif len(self._targets) < _MOST_KEYS and all(map(_NUMBER.fullmatch, key)):
             with suppress(Exception):  # as in `_find_template`
@@ -241,7 +242,7 @@ class FastPath:
         self._credit = min(self._credit, _CREDIT) - _PROOF
         template = self._template
         parts = [template.head, *template.joints, template.end]
-        values = {0: b"", **dict(zip(template.numbers, key, strict=True))}
+        values = {0: b""} | dict(zip(template.numbers, key, strict=True))
         size = sum(map(len, parts)) + 1  # no other string of the line is as long
         probes = [letter * size for letter in "abcd"[: len(template.strings)]]
         for gap, probe in zip(template.strings, probes, strict=True):
@@ -250,7 +251,7 @@ class FastPath:
         grown = self._reducer.rehearse(self._decode(line.removeprefix(b"data:")))
         found = {fragment: text for text, fragment in grown}
         if len(found) < len(grown) and not found.keys().isdisjoint(probes):
-            raise ValueError("a string that is appended to two texts")
+            raise ValueError("perhaps a string that is appended to two texts")
         targets = [found.pop(probe, None) for probe in probes]
         if found:
             return [*found]
@@ -263,10 +264,9 @@ class FastPath:
 
 def _cut(tokens: Sequence[bytes], gaps: Sequence[int]) -> Template:
     """Make a template of a line's strings and numbers, and what is between them."""
-    parts = [b""]
     strings: list[int] = []
     numbers: list[int] = []
-    start = 0
+    parts, start = [b""], 0
     for place, gap in enumerate(gaps):
         is_string = tokens[gap].startswith(b'"')
         (strings if is_string else numbers).append(place)

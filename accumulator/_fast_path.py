@@ -200,12 +200,11 @@ class FastPath:
 
     # --- learning ---
 
-    def learn(self, line: bytes, chunk: object, event: int) -> None:
-        """Learn from the line of the chunk that was applied last, and from the one before it.
-
-        `line` has its line end, and `event` is how many events there were.
+    def learn(self, line: bytes, chunk: object, event: int, before: bytes = b"") -> None:
+        """Learn from the line of the chunk that was applied last, and the one `before` it or else
+        the one of the last call. Lines have their ends; `event` is how many events there were.
         """
-        last, self._last = self._last, b""
+        last, self._last = before or self._last, b""
         if len(line) > _LONGEST_LINE or not self._reducer.may_repeat(chunk):
             return
         template = self._template
@@ -220,6 +219,7 @@ class FastPath:
             self._credit = _CREDIT
             self._targets.clear()
             self.ready = self._find_template(line, last)
+            self._last = b"" if self.ready else line
 
     def _find_template(self, line: bytes, last: bytes) -> bool:
         """Cut a line where it differs from another, and prove what is left."""

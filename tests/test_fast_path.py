@@ -138,13 +138,14 @@ def test_streams_that_repeat_are_hardly_parsed(
     name: str, size: int | None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     applied: list[Chunk] = []
-    apply = Reducer.apply
-    monkeypatch.setattr(
-        Reducer,
-        "apply",
-        lambda self, chunk, **kw: (applied.append(chunk), apply(self, chunk, **kw)),
-    )
-    chunks = REGULAR[name] * 5
+    plain = Reducer.apply
+
+    def apply(reducer: Reducer, chunk: Chunk, *, has_halves: bool = False) -> None:
+        applied.append(chunk)
+        plain(reducer, chunk, has_halves=has_halves)
+
+    monkeypatch.setattr(Reducer, "apply", apply)
+    chunks = [*REGULAR["text"] * 2, *REGULAR[name] * 5]  # a stream that becomes another
     reads = [event(chunk) for chunk in chunks] if size is None else pieces(body_of(chunks), size)
     outcome(reads)
     assert len(applied) < len(chunks) / 2

@@ -162,15 +162,14 @@ class FastPath:
                 if text is not None:
                     text.extend(fragments)
             return bool(targets)
-        rows: dict[Key, list[int]] = {}
-        for row, key in enumerate(zip(*[columns[gap] for gap in template.numbers], strict=True)):
-            rows.setdefault(key, []).append(row)
-        if not all(key in self._targets or self._prove(key) for key in rows):
+        # Row by row, since two keys may lead to the same text.
+        keys = list(zip(*[columns[gap] for gap in template.numbers], strict=True))
+        if not all(key in self._targets or self._prove(key) for key in dict.fromkeys(keys)):
             return False
-        for key, own in rows.items():
-            for text, column in zip(self._targets[key], strings, strict=True):
+        for key, *row in zip(keys, *strings, strict=True):
+            for text, fragment in zip(self._targets[key], row, strict=True):
                 if text is not None:
-                    text.extend([column[row] for row in own])
+                    text.append(fragment)
         return True
 
     # --- learning ---

@@ -106,7 +106,7 @@ def test_a_stream_is_freed_without_the_garbage_collector(
 ) -> None:
     reads = [*pieces(body_of(STREAMS[name]), 1500), *ODD, b"data: [1]\n\n"]
     # Making the Structs of a shape leaves cycles: all are made before.
-    monkeypatch.setattr("accumulator._decode.schema._WORTHWHILE", 1)
+    monkeypatch.setattr("accumulator._decode.shapes._WORTHWHILE", 1)
     for _ in range(3):
         outcome(reads, shortcut=False)
     gc.disable()

@@ -10,12 +10,11 @@ import argparse
 import os
 import sys
 from collections.abc import Iterator, Sequence
-from errno import EBADF
 from types import ModuleType
 
 import msgspec
 
-from ._terminal import say
+from ._logs.terminal import say, write_output
 from .completion import ChatCompletion
 from .errors import AccumulatorError, IncompleteStreamError, LimitExceededError, ServerError
 from .streams import WrappedStream, wrap
@@ -39,22 +38,16 @@ whole logs: accumulator reduce --help; one stream to look at: accumulator inspec
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command with these arguments, else with the process's own; return its exit code."""
+    """Run the command with these arguments or those of the process; return its exit code."""
     given = sys.argv[1:] if argv is None else list(argv)
-    # A file of that name is `./reduce`.
-    if given and given[0] in _COMMANDS:
-        return _run_command(given[0], given[1:])
-    arguments = _parser().parse_args(given)
     try:
-        if arguments.version:
-            from importlib import metadata  # noqa: PLC0415  # a sixth of the start of a command
-
-            _write(f"accumulator {metadata.version('chunk-accumulator')}\n")
-            return WHOLE
-        return max([_run(name, as_text=arguments.text) for name in arguments.files or ["-"]])
+        # A file of that name is `./reduce`.
+        if given and given[0] in _COMMANDS:
+            return _run_command(given[0], given[1:])
+        return _run_files(given)
     except KeyboardInterrupt:
         return INTERRUPTED
-    except OSError as error:  # of standard output; what goes wrong in reading is told below
+    except OSError as error:  # of standard output; what goes wrong in reading is reported below
         if sys.stdout is not None:
             # Python flushes once more at its exit, and would report that, too.
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -62,6 +55,16 @@ def main(argv: Sequence[str] | None = None) -> int:
             return UNREAD
         _tell("standard output", f"cannot be written: {error.strerror}")
         return UNWRITABLE
+
+
+def _run_files(given: Sequence[str]) -> int:
+    arguments = _parser().parse_args(given)
+    if arguments.version:
+        from importlib import metadata  # noqa: PLC0415  # a sixth of the start of a command
+
+        _write(f"accumulator {metadata.version('chunk-accumulator')}\n")
+        return WHOLE
+    return max([_run(name, as_text=arguments.text) for name in arguments.files or ["-"]])
 
 
 def _run_command(name: str, given: Sequence[str]) -> int:
@@ -72,22 +75,19 @@ def _run_command(name: str, given: Sequence[str]) -> int:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     command.add_arguments(parser)
-    try:
-        code: int = command.run(parser.parse_args(given))
-    except KeyboardInterrupt:
-        return INTERRUPTED
+    code: int = command.run(parser.parse_args(given))
     return code
 
 
 def _command(name: str) -> ModuleType:
     """Import a command's module: what it needs, the others need not wait for."""
     if name == "reduce":
-        from . import _command_reduce  # noqa: PLC0415
+        from ._logs import command  # noqa: PLC0415
 
-        return _command_reduce
-    from . import _command_inspect  # noqa: PLC0415
+        return command
+    from ._logs import inspect  # noqa: PLC0415
 
-    return _command_inspect
+    return inspect
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -218,14 +218,7 @@ def _first_text(completion: ChatCompletion) -> str:
 
 
 def _write(text: str) -> None:
-    if sys.stdout is None:  # it was closed before the command began
-        raise OSError(EBADF, os.strerror(EBADF))
-    output = sys.stdout.buffer
-    left = memoryview(text.encode())
-    while left:
-        # With PYTHONUNBUFFERED that is the bare file, which takes a part and says so.
-        left = left[output.write(left) :]
-    output.flush()
+    write_output(text.encode())
 
 
 def _tell(name: str, message: str) -> None:

@@ -25,8 +25,7 @@ from typing import TYPE_CHECKING, Any, cast
 import msgspec
 from msgspec import Struct, field
 
-from ._bulk import BulkStream, StreamResult
-from .batch import reduce_sorted
+from .batch import RecordedStream, StreamResult, reduce_sorted
 from .limits import DEFAULT_LIMITS, Limits
 from .rules import DEFAULT_RULES, Rules
 
@@ -258,9 +257,9 @@ class _Processor:
     ) -> Iterator[Row]:
         """Read what is in order; give the stream out if it has ended, or is to be closed."""
         if held.checkpoint:
-            stream = BulkStream.resume(held.checkpoint, self._rules, self._limits)
+            stream = RecordedStream.resume(held.checkpoint, self._rules, self._limits)
         else:
-            stream = BulkStream(self._rules, self._limits)
+            stream = RecordedStream(self._rules, self._limits)
         held.gaps += lost
         for _ in range(lost):
             stream.feed(None)

@@ -113,7 +113,7 @@ def test_ctrl_c_ends_it_quietly(monkeypatch: pytest.MonkeyPatch, tmp_path: Path)
     def interrupted(*_: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("accumulator._command_inspect._show", interrupted)
+    monkeypatch.setattr("accumulator._logs.inspect._show", interrupted)
     (tmp_path / "log").write_bytes(b"data: [DONE]\n\n")
     assert cli.main(["inspect", str(tmp_path / "log")]) == 130
 

@@ -12,16 +12,17 @@ from typing import IO, cast
 import msgspec
 from msgspec import Struct
 
-from ._extras import rich
-from ._intake import DONE
-from ._terminal import printable, say
-from .completion import ChatCompletion, Choice
-from .errors import AccumulatorError, DecodeError, LimitExceededError
-from .streams import WrappedStream, wrap
+from accumulator.completion import ChatCompletion, Choice
+from accumulator.errors import AccumulatorError, DecodeError, LimitExceededError
+from accumulator.streams import WrappedStream, wrap
+
+from .extras import rich
+from .terminal import printable, say
 
 __all__ = ["add_arguments", "run"]
 
 SHOWN, UNWRITABLE, WRONG, UNREADABLE = 0, 1, 2, 5
+_DONE = b"[DONE]"
 _BLOCK = 65536
 _WIDTH = 60  # columns of the picture
 _LEVELS = " ▁▂▃▄▅▆▇█"
@@ -122,7 +123,7 @@ def _told(text: bytes) -> Iterator[bytes]:
     line it would be an unknown field of SSE, which nobody is told of.
     """
     start = text.strip()
-    if not start or start.startswith((b"{", DONE)) or start.partition(b":")[0] in _FIELDS:
+    if not start or start.startswith((b"{", _DONE)) or start.partition(b":")[0] in _FIELDS:
         yield text
     else:
         yield b"data: " + start

@@ -5,15 +5,15 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 
 from ._body import BodyIntake
-from ._calls import brief
-from ._emit import EmittingReducer
-from ._freeze import freeze
-from ._growing import Later
-from ._problems import ProblemLog
-from ._reduce import Reducer
-from ._state import Status
-from ._timing import Clock, Stopwatch
-from ._values import is_chunk_like
+from ._decode.growing import Later
+from ._decode.objects import is_chunk_like
+from ._merge.event_emitter import EmittingReducer
+from ._merge.problem_log import ProblemLog
+from ._merge.reducer import Reducer
+from ._merge.snapshot import freeze
+from ._merge.state import Status
+from ._merge.stopwatch import Clock, Stopwatch
+from ._merge.tool_calls import brief
 from .completion import ChatCompletion, Timing
 from .errors import (
     LOSSY_KINDS,

@@ -10,14 +10,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from math import inf
 
-from ._decoder import words_of
-from ._freeze import freeze
+from ._decode.chunk import Chunk
+from ._decode.sse import Event, EventParser, single_lines, split
+from ._decode.vendor_fields import words_of
 from ._intake import DONE, Intake
-from ._problems import ProblemLog, Run
-from ._reduce import Reducer
+from ._merge.problem_log import ProblemLog, Run
+from ._merge.reducer import Reducer
+from ._merge.snapshot import freeze
 from ._shortcut import Shortcut
-from ._sse import Event, EventParser, single_lines, split
-from ._wire import Chunk
 from .errors import AccumulatorError, DecodeError, IncompleteStreamError, ServerError
 from .limits import Limits
 from .partial import is_complete

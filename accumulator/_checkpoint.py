@@ -22,12 +22,14 @@ import msgspec
 from msgspec import Struct
 from msgspec.msgpack import Decoder, Encoder, Ext
 
-from . import _calls, _state, _wire
 from ._body import BodyIntake
-from ._fields import IndexedList
-from ._sse import Event
-from ._state import State
-from ._text import Text
+from ._decode import chunk as _wire
+from ._decode.sse import Event
+from ._decode.text import Text
+from ._merge import state as _state
+from ._merge import tool_calls as _calls
+from ._merge.json_merge import IndexedList
+from ._merge.state import State
 from .errors import CheckpointError, Problem, ProblemKind
 from .partial import JsonScan
 

@@ -8,13 +8,7 @@ from __future__ import annotations
 
 from math import inf
 
-from ._decoder import ChunkDecoder, words_of
-from ._problems import ProblemLog
-from ._reader import InvalidChunkError, read_chunk
-from ._reduce import Reducer
-from ._sse import Event
-from ._text import healed
-from ._wire import (
+from ._decode.chunk import (
     STACK_DEPTH,
     Chunk,
     MalformedJsonError,
@@ -22,6 +16,12 @@ from ._wire import (
     decode_untyped,
     exceeds_depth,
 )
+from ._decode.lenient import InvalidChunkError, read_chunk
+from ._decode.sse import Event
+from ._decode.text import healed
+from ._decode.vendor_fields import ChunkDecoder, words_of
+from ._merge.problem_log import ProblemLog
+from ._merge.reducer import Reducer
 from .errors import LimitExceededError
 from .limits import Limits
 from .rules import Rules

@@ -14,9 +14,7 @@ from typing import NamedTuple, cast
 import msgspec
 from msgspec import Struct
 
-from ._fields import PART_TYPES, growing_name
-from ._template import COUNTS, Gap, Template, kind_of_tokens
-from ._wire import (
+from ._decode.chunk import (
     Choice,
     Chunk,
     CompletionTokensDetails,
@@ -28,6 +26,8 @@ from ._wire import (
     ToolCallFragment,
     Usage,
 )
+from ._merge.json_merge import PART_TYPES, growing_name
+from ._template import COUNTS, Gap, Template, kind_of_tokens
 
 __all__ = ["learn_template", "the_change"]
 

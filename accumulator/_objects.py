@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import Any, cast
 
+from ._decode.chunk import Chunk
+from ._decode.text import COMPACT_AT, Text, holds_half
 from ._learning import the_change
-from ._reduce import Reducer
-from ._text import COMPACT_AT, Text, holds_half
-from ._wire import Chunk
+from ._merge.reducer import Reducer
 
 __all__ = ["ObjectTemplate", "learn_object_template"]
 

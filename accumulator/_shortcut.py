@@ -18,16 +18,16 @@ from typing import cast
 import msgspec
 
 from ._cuts import BETWEEN, cut_lines, decode_strings
-from ._decoder import ChunkDecoder
+from ._decode.chunk import Chunk, CompletionTokensDetails, UnreadTokens, Usage
+from ._decode.sse import SHORT, EventParser
+from ._decode.text import COMPACT_AT, Text
+from ._decode.vendor_fields import ChunkDecoder
 from ._learning import learn_template, the_change
+from ._merge.reducer import Reducer
+from ._merge.state import TokensState
 from ._objects import ObjectTemplate, learn_object_template
-from ._reduce import Reducer
-from ._sse import SHORT, EventParser
-from ._state import TokensState
 from ._strings import Padded, Pair, Turns, padded_of, pair_of, turns_of
 from ._template import Rows, Template
-from ._text import COMPACT_AT, Text
-from ._wire import Chunk, CompletionTokensDetails, UnreadTokens, Usage
 
 __all__ = ["Shortcut"]
 
@@ -187,16 +187,6 @@ class Shortcut:
         parser.taken += size
         parser.skip_lf = False
         return 1
-
-    def text_of(self, head: bytes, end: bytes) -> Text | None:
-        """Give the text to which an event adds that has nothing else between these bytes, if that
-        is known. Only if `ready`.
-        """
-        template = self._template
-        same = (
-            self._single and template is not None and template.head == head and template.end == end
-        )
-        return self._text if same else None
 
     def take(self, lines: Sequence[bytes], line_end: bytes) -> tuple[int, int]:
         """Apply the events that fit, from the first on; return how many they are, and how many

@@ -23,7 +23,7 @@ import msgspec
 from msgspec import Struct
 
 from ._cuts import decode_strings
-from ._wire import ContentWithTokens, TokenLogprob, check_depth
+from ._decode.chunk import ContentWithTokens, TokenLogprob, check_depth
 
 __all__ = [
     "COUNTS",

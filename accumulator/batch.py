@@ -13,7 +13,7 @@ import msgspec
 from attrs import field, frozen
 
 from ._accumulator import Accumulator
-from ._state import Status
+from ._merge.state import Status
 from .completion import ChatCompletion
 from .errors import LOSSY_KINDS, CheckpointError, LimitExceededError, Problem
 from .limits import DEFAULT_LIMITS, Limits

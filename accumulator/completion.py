@@ -17,9 +17,10 @@ import attrs
 import msgspec
 from attrs import field, frozen
 
-from . import _convert, _outward
-from ._convert import NULLABLE
-from ._typed import ParseError, load
+from ._result import convert as _convert
+from ._result import outbound as _outward
+from ._result.convert import NULLABLE
+from ._result.typed_json import ParseError, load
 from .partial import is_complete, parse_partial
 
 if TYPE_CHECKING:

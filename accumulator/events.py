@@ -36,7 +36,7 @@ from typing import Literal, TypeAlias
 
 from msgspec import Struct
 
-from ._growing import Later, Then
+from ._decode.growing import Later, Then
 from .completion import Audio, ChatCompletion, Choice, Timing, TokenLogprob, ToolCall, Usage
 from .errors import Problem
 

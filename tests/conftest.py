@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from hypothesis import HealthCheck, settings
 
-from accumulator import _schema
+from accumulator._decode import schema as _schema
 
 CORPUS = Path(__file__).resolve().parents[2] / "shared" / "corpus"
 

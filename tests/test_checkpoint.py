@@ -32,13 +32,13 @@ from accumulator import (
 from accumulator._accumulator import Accumulator as Holder
 from accumulator._body import BodyIntake
 from accumulator._checkpoint import BodyFields, LogFields, ParserFields, ScanFields
-from accumulator._fields import FieldMerger, IndexedList
+from accumulator._decode.chunk import UnreadTokens
+from accumulator._decode.sse import Event, EventParser
+from accumulator._decode.text import Text
 from accumulator._intake import Intake
-from accumulator._problems import ProblemLog
-from accumulator._reduce import Reducer
-from accumulator._sse import Event, EventParser
-from accumulator._text import Text
-from accumulator._wire import UnreadTokens
+from accumulator._merge.json_merge import FieldMerger, IndexedList
+from accumulator._merge.problem_log import ProblemLog
+from accumulator._merge.reducer import Reducer
 from accumulator.errors import Problem
 from accumulator.partial import JsonScan
 

@@ -11,7 +11,7 @@ import msgspec
 import pytest
 
 from accumulator import Accumulator, LimitExceededError, Limits
-from accumulator._wire import AudioFragment, Choice, Chunk, Delta
+from accumulator._decode.chunk import AudioFragment, Choice, Chunk, Delta
 
 
 class Role(enum.Enum):

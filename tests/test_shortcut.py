@@ -17,9 +17,9 @@ from strategies import TEXTS, cut
 
 from accumulator import DEFAULT_RULES, Accumulator, LimitExceededError, Limits
 from accumulator._body import BodyIntake
+from accumulator._decode.chunk import Chunk, decode_typed
 from accumulator._learning import learn_template, the_change
-from accumulator._reduce import Reducer
-from accumulator._wire import Chunk, decode_typed
+from accumulator._merge.reducer import Reducer
 from accumulator.rules import Policy
 
 
@@ -108,7 +108,7 @@ def test_a_stream_is_freed_without_the_garbage_collector(
 ) -> None:
     reads = [*pieces(body_of(STREAMS[name]), 1500), *ODD, b"data: [1]\n\n"]
     # Making the Structs of a shape leaves cycles: all are made before.
-    monkeypatch.setattr("accumulator._schema._WORTHWHILE", 1)
+    monkeypatch.setattr("accumulator._decode.schema._WORTHWHILE", 1)
     for _ in range(3):
         outcome(reads, shortcut=False)
     gc.disable()

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 
 import pytest
 
-from accumulator._sse import Event, EventParser, single_lines, split
+from accumulator._decode.sse import Event, EventParser, single_lines, split
 
 BOM = b"\xef\xbb\xbf"
 LONG = b"x" * 9000  # two lines of it are more than the parser looks at with every read

@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import pytest
 
-from accumulator._text import COMPACT_AT, Text, heal, healed
+from accumulator._decode.text import COMPACT_AT, Text, heal, healed
 
 PIECES = ["", "a", "é", "日本", "😀", "b" * 40] * 5
 

@@ -9,7 +9,8 @@ import pytest
 from judged import assert_as_judged
 from regular import STREAMS, event
 
-from accumulator import Accumulator, _schema
+from accumulator import Accumulator
+from accumulator._decode import schema as _schema
 
 COUNT = 40
 

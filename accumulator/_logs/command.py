@@ -10,10 +10,9 @@ from contextlib import ExitStack, closing
 from itertools import chain
 from tempfile import TemporaryDirectory
 
-from accumulator.batch import RecordedStream, StreamResult
-from accumulator.limits import DEFAULT_LIMITS
-from accumulator.rules import DEFAULT_RULES
-
+from ..batch import RecordedStream, StreamResult
+from ..limits import DEFAULT_LIMITS
+from ..rules import DEFAULT_RULES
 from .extras import duckdb
 from .inputs import (
     READ_ERRORS,

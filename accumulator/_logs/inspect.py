@@ -12,10 +12,9 @@ from typing import IO, cast
 import msgspec
 from msgspec import Struct
 
-from accumulator.completion import ChatCompletion, Choice
-from accumulator.errors import AccumulatorError, DecodeError, LimitExceededError
-from accumulator.streams import WrappedStream, wrap
-
+from ..completion import ChatCompletion, Choice
+from ..errors import AccumulatorError, DecodeError, LimitExceededError
+from ..streams import WrappedStream, wrap
 from .extras import rich
 from .terminal import printable, say
 

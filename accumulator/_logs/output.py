@@ -9,8 +9,7 @@ from typing import IO, Any, Protocol, cast
 
 import msgspec
 
-from accumulator.batch import StreamResult
-
+from ..batch import StreamResult
 from .extras import arrow, parquet
 from .inputs import UsageError
 from .terminal import write_output

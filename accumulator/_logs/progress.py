@@ -14,8 +14,7 @@ from typing import IO
 
 import msgspec
 
-from accumulator.batch import StreamResult
-
+from ..batch import StreamResult
 from .extras import rich
 from .rows import BadRow
 from .terminal import in_utf8, say

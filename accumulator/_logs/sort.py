@@ -8,8 +8,7 @@ from errno import EIO, ENOMEM
 from pathlib import Path
 from typing import IO, Any
 
-from accumulator.batch import StreamResult, UnsortedRowsError, reduce_sorted
-
+from ..batch import StreamResult, UnsortedRowsError, reduce_sorted
 from .extras import arrow, duckdb
 from .rows import Progress, Rows
 

@@ -9,8 +9,8 @@ from collections.abc import Callable, Iterator, Sequence
 
 from msgspec import Struct
 
-from ._sse import Event
-from .errors import LOSSY_KINDS, Problem, ProblemKind
+from .._decode.sse import Event
+from ..errors import LOSSY_KINDS, Problem, ProblemKind
 
 __all__ = ["ProblemLog", "Run"]
 

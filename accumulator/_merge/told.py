@@ -6,9 +6,9 @@ from typing import Literal
 
 from msgspec import Struct, field
 
-from ._growing import Growing, Then
-from ._state import ChoiceState
-from ._text import Text
+from .._decode.growing import Growing, Then
+from .._decode.text import Text
+from .state import ChoiceState
 
 __all__ = ["TOOLS", "Held", "Kind", "Seen", "Told", "ToldCall", "ToldChoice", "Tool"]
 

@@ -9,10 +9,10 @@ from inspect import isasyncgen
 from typing import Any, Generic, NoReturn, TypeVar
 from weakref import ref
 
-from ._observer import Observer, StreamStatus, cause_of, report
-from ._responses import Found, is_bound_to_async
-from .completion import ChatCompletion, Timing
-from .errors import Problem
+from ..completion import ChatCompletion, Timing
+from ..errors import Problem
+from .clients import Found, is_bound_to_async
+from .observer import Observer, StreamStatus, cause_of, report
 
 __all__ = ["AsyncWrappedStream", "DualWrappedStream", "WrappedStream"]
 

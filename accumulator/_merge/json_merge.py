@@ -9,10 +9,10 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import cast
 
-from ._text import COMPACT_AT, Text, heal, healed, split_half
-from ._wire import JsonObject
-from .errors import ProblemKind
-from .rules import Level, Policy
+from .._decode.chunk import JsonObject
+from .._decode.text import COMPACT_AT, Text, heal, healed, split_half
+from ..errors import ProblemKind
+from ..rules import Level, Policy
 
 __all__ = ["PART_TYPES", "FieldMerger", "IndexedList", "Report", "growing_name"]
 

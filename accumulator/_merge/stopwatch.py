@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from ._state import State
-from .completion import Timing
+from ..completion import Timing
+from .state import State
 
 __all__ = ["Clock", "Stopwatch"]
 

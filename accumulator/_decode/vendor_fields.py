@@ -16,16 +16,8 @@ from typing import Any
 import msgspec
 from msgspec import Raw, Struct
 
-from ._schema import (
-    LEVELS,
-    NO_SCHEMA,
-    RawFields,
-    Schema,
-    find_schema,
-    may_come,
-    unknown_names,
-)
-from ._wire import (
+from ..rules import Rules
+from .chunk import (
     Choice,
     Chunk,
     Delta,
@@ -35,7 +27,15 @@ from ._wire import (
     check_depth,
     decode_typed,
 )
-from .rules import Rules
+from .schema import (
+    LEVELS,
+    NO_SCHEMA,
+    RawFields,
+    Schema,
+    find_schema,
+    may_come,
+    unknown_names,
+)
 
 __all__ = ["ChunkDecoder", "words_of"]
 

@@ -9,14 +9,11 @@ from typing import Any, TypeVar, cast
 
 import attrs
 
-from . import _wire as wire
-from ._calls import CallsState, CallState, FunctionState
-from ._fields import IndexedList
-from ._reader import read_usage
-from ._state import AudioState, ChoiceState, LogprobsState, State, TokensState
-from ._text import Text
-from ._wire import JsonObject
-from .completion import (
+from .._decode import chunk as wire
+from .._decode.chunk import JsonObject
+from .._decode.lenient import read_usage
+from .._decode.text import Text
+from ..completion import (
     Audio,
     ChatCompletion,
     Choice,
@@ -33,6 +30,9 @@ from .completion import (
     TopLogprob,
     Usage,
 )
+from .json_merge import IndexedList
+from .state import AudioState, ChoiceState, LogprobsState, State, TokensState
+from .tool_calls import CallsState, CallState, FunctionState
 
 __all__ = [
     "freeze",

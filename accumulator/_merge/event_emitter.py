@@ -12,26 +12,12 @@ from collections import deque
 from collections.abc import Iterable, Sequence
 from typing import Literal
 
-from . import _wire as wire
-from ._calls import CallsState, CallState, FunctionState, is_whole
-from ._fields import Report
-from ._freeze import (
-    freeze,
-    freeze_audio,
-    freeze_call,
-    freeze_choice,
-    freeze_token,
-    freeze_tokens,
-    freeze_usage,
-)
-from ._growing import Growing
-from ._reduce import Reducer
-from ._state import ChoiceState
-from ._text import Text
-from ._told import TOOLS, Held, Kind, Seen, Told, ToldCall, ToldChoice, Tool
-from .completion import TokenLogprob, TokenLogprobs, Usage
-from .errors import Problem
-from .events import (
+from .._decode import chunk as wire
+from .._decode.growing import Growing
+from .._decode.text import Text
+from ..completion import TokenLogprob, TokenLogprobs, Usage
+from ..errors import Problem
+from ..events import (
     AudioDeltaEvent,
     AudioDoneEvent,
     ChoiceDoneEvent,
@@ -53,8 +39,22 @@ from .events import (
     RefusalDoneEvent,
     UsageEvent,
 )
-from .limits import Limits
-from .rules import Rules
+from ..limits import Limits
+from ..rules import Rules
+from .json_merge import Report
+from .reducer import Reducer
+from .snapshot import (
+    freeze,
+    freeze_audio,
+    freeze_call,
+    freeze_choice,
+    freeze_token,
+    freeze_tokens,
+    freeze_usage,
+)
+from .state import ChoiceState
+from .told import TOOLS, Held, Kind, Seen, Told, ToldCall, ToldChoice, Tool
+from .tool_calls import CallsState, CallState, FunctionState, is_whole
 
 __all__ = ["EmittingReducer"]
 

@@ -13,9 +13,7 @@ from typing import TypeVar, cast
 import msgspec
 from msgspec import Struct
 
-from ._text import heal, healed, holds_half
-from ._values import as_float, as_integer, decode_base64, fields_of, is_object, kind_of
-from ._wire import (
+from .chunk import (
     STACK_DEPTH,
     AudioFragment,
     Choice,
@@ -35,6 +33,8 @@ from ._wire import (
     TopLogprob,
     Usage,
 )
+from .objects import as_float, as_integer, decode_base64, fields_of, is_object, kind_of
+from .text import heal, healed, holds_half
 
 __all__ = ["InvalidChunkError", "Misfit", "Reading", "read_chunk", "read_usage"]
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from ._accumulator import Accumulator
-from .errors import DecodeError
-from .limits import Limits
+from .._accumulator import Accumulator
+from ..errors import DecodeError
+from ..limits import Limits
 
 __all__ = ["ChunkEventFeeder", "Feeder"]
 

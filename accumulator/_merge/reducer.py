@@ -15,15 +15,15 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import cast
 
-from . import _wire as wire
-from ._calls import CallsState, CallState, FunctionState, brief, count_new, find_call
-from ._fields import FieldMerger, Report
-from ._state import AudioState, ChoiceState, LogprobsState, State, TokensState
-from ._text import COMPACT_AT, Text, healed
-from ._wire import JsonObject
-from .errors import LimitExceededError
-from .limits import Limits
-from .rules import Rules
+from .._decode import chunk as wire
+from .._decode.chunk import JsonObject
+from .._decode.text import COMPACT_AT, Text, healed
+from ..errors import LimitExceededError
+from ..limits import Limits
+from ..rules import Rules
+from .json_merge import FieldMerger, Report
+from .state import AudioState, ChoiceState, LogprobsState, State, TokensState
+from .tool_calls import CallsState, CallState, FunctionState, brief, count_new, find_call
 
 __all__ = ["Reducer"]
 

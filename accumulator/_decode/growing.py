@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Generic, TypeVar
 
-from ._text import Text
-from .partial import PartialJson
+from ..partial import PartialJson
+from .text import Text
 
 __all__ = ["Growing", "Later", "Then"]
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 
-from ._wire import JsonObject
+from .chunk import JsonObject
 
 __all__ = [
     "as_float",

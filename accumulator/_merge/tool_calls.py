@@ -6,10 +6,10 @@ from collections.abc import Iterable
 
 from msgspec import Struct, field
 
-from . import _wire as wire
-from ._text import Text
-from ._wire import JsonObject
-from .partial import JsonScan
+from .._decode import chunk as wire
+from .._decode.chunk import JsonObject
+from .._decode.text import Text
+from ..partial import JsonScan
 
 __all__ = [
     "CallState",

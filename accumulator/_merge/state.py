@@ -10,10 +10,10 @@ from typing import Literal
 
 from msgspec import Struct, field
 
-from . import _wire as wire
-from ._calls import CallsState, FunctionState
-from ._text import Text
-from ._wire import JsonObject
+from .._decode import chunk as wire
+from .._decode.chunk import JsonObject
+from .._decode.text import Text
+from .tool_calls import CallsState, FunctionState
 
 __all__ = [
     "AudioState",

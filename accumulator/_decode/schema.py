@@ -19,7 +19,7 @@ from typing import cast
 import msgspec
 from msgspec import Raw, Struct, defstruct
 
-from ._wire import (
+from .chunk import (
     Choice,
     Chunk,
     CompletionTokensDetails,

@@ -8,10 +8,10 @@ from typing import Literal, TypeAlias
 
 from attrs import frozen
 
-from ._accumulator import Accumulator
-from ._feeder import Feeder
-from .completion import ChatCompletion, Timing
-from .errors import Problem
+from .._accumulator import Accumulator
+from ..completion import ChatCompletion, Timing
+from ..errors import Problem
+from .feeder import Feeder
 
 __all__ = [
     "Observer",

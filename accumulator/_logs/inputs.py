@@ -9,6 +9,7 @@ import os
 import shutil
 import zlib
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Literal, cast
 
@@ -24,6 +25,7 @@ __all__ = [
     "UsageError",
     "detect_source",
     "find_files",
+    "open_stream",
     "open_text",
     "spool",
 ]
@@ -36,6 +38,7 @@ Form = Literal["rows", "body", "parquet"]
 Compression = Literal["", "gzip", "zstd"]
 
 _GZIP, _ZSTD, _PARQUET = b"\x1f\x8b", b"\x28\xb5\x2f\xfd", b"PAR1"
+_BUFFER = 65536  # bytes, of which a row may fill most
 _HEAD = 4096  # bytes that tell JSON from SSE
 _BLANK = b" \t\r\n\xef\xbb\xbf"
 
@@ -144,3 +147,15 @@ def open_text(raw: IO[bytes], compression: Compression) -> IO[bytes]:
     if compression == "zstd":
         return io.BufferedReader(arrow().CompressedInputStream(raw, "zstd"))
     return raw
+
+
+@contextmanager
+def open_stream(path: str) -> Iterator[io.BufferedReader]:
+    """Open one recorded stream, also from standard input or compressed by gzip. Raises OSError."""
+    opened = open(0 if path == STDIN else path, "rb", _BUFFER, closefd=path != STDIN)  # noqa: SIM115
+    with cast("io.BufferedReader", opened) as file:
+        if not file.peek(2).startswith(_GZIP):
+            yield file
+            return
+        with gzip.GzipFile(fileobj=file) as text:
+            yield cast("io.BufferedReader", text)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from functools import partial
 from operator import itemgetter
 from typing import IO, Annotated, Protocol, cast
 
@@ -12,7 +13,7 @@ from msgspec import Meta, Struct
 from .extras import parquet
 from .inputs import READ_ERRORS, Source, UsageError, open_text
 
-__all__ = ["BadRow", "Keys", "Progress", "Rows", "read_rows", "why_unread"]
+__all__ = ["BadRow", "Keys", "Progress", "RowLines", "Rows", "is_row", "read_rows", "why_unread"]
 
 _BLOCK = 64 * 1024  # bytes that are read at a time; more falls out of the cache
 _BATCH = 4096  # rows of Parquet
@@ -77,25 +78,31 @@ def read_rows(sources: Iterable[Source], keys: Keys, progress: Progress) -> Iter
             progress.unread(source.label, why_unread(error))
 
 
+def is_row(line: bytes, keys: Keys) -> bool:
+    """Return whether a line is a row with a chunk under its key, and so no chunk itself."""
+    try:
+        return bool(bytes(_row_decoder(keys).decode(line).chunk))
+    except (ValueError, RecursionError):
+        return False
+
+
 def why_unread(error: Exception) -> str:
     """Return why a file could not be read to its end."""
     return getattr(error, "strerror", None) or str(error)
 
 
-def _report(progress: Progress, source: Source, line: int, why: str, text: bytes) -> None:
-    excerpt = text[:_EXCERPT].decode("utf-8", "replace")
-    progress.bad_row(source.label, BadRow(line, why, excerpt))
+def _bad_row(line: int, why: str, text: bytes) -> BadRow:
+    return BadRow(line, why, text[:_EXCERPT].decode("utf-8", "replace"))
 
 
 # --- JSON Lines ---------------------------------------------------------------------------
 
 
 def _read_lines(source: Source, keys: Keys, progress: Progress) -> Iterator[Rows]:
-    lines = _Lines(source, keys, progress)
+    lines = RowLines(keys, partial(progress.bad_row, source.label))
     position = 0  # on the disk
     with open(source.path, "rb") as raw, open_text(raw, source.compression) as file:
-        for block in lines.blocks(file):
-            rows = lines.rows_of(block)
+        for rows in lines.read(file):
             if rows.ids:
                 yield rows
             progress.read(raw.tell() - position, len(rows.ids))
@@ -103,18 +110,21 @@ def _read_lines(source: Source, keys: Keys, progress: Progress) -> Iterator[Rows
         progress.read(raw.tell() - position)
 
 
-class _Lines:
-    """The lines of one file."""
+class RowLines:
+    """Reads rows from the lines of one file, and reports those that are none."""
 
-    def __init__(self, source: Source, keys: Keys, progress: Progress) -> None:
-        self._source = source
+    def __init__(self, keys: Keys, report: Callable[[BadRow], None]) -> None:
         self._id_key = keys.id
-        self._progress = progress
+        self._report_row = report
         self._decoder = _row_decoder(keys)
         self._count = 0  # lines
         self._last_id: str | None = None
 
-    def blocks(self, file: IO[bytes]) -> Iterator[bytes]:
+    def read(self, file: IO[bytes]) -> Iterator[Rows]:
+        """Read the rows of a file, block by block."""
+        return map(self._rows_of, self._blocks(file))
+
+    def _blocks(self, file: IO[bytes]) -> Iterator[bytes]:
         """Read whole lines, each with its end."""
         rest = b""
         is_first = True
@@ -138,7 +148,7 @@ class _Lines:
         if rest:
             yield rest + b"\n"
 
-    def rows_of(self, block: bytes) -> Rows:
+    def _rows_of(self, block: bytes) -> Rows:
         """Decode the rows of whole lines."""
         before, count = self._count, block.count(b"\n")
         self._count += count
@@ -184,7 +194,7 @@ class _Lines:
         return rows
 
     def _report(self, line: int, why: str, text: bytes) -> None:
-        _report(self._progress, self._source, line, why, text)
+        self._report_row(_bad_row(line, why, text))
 
 
 def _row_decoder(keys: Keys) -> msgspec.json.Decoder[_Row]:
@@ -239,7 +249,7 @@ def _read_parquet(source: Source, keys: Keys, progress: Progress) -> Iterator[Ro
             why = _misfit(id, seq, chunk)
             if why:
                 text = msgspec.json.encode([id, seq, chunk], enc_hook=str)
-                _report(progress, source, number, why, text)
+                progress.bad_row(source.label, _bad_row(number, why, text))
                 continue
             rows.ids.append(str(id))
             rows.seqs.append(seq)

@@ -191,7 +191,7 @@ class _Reduction:
             stream = RecordedStream(DEFAULT_RULES, DEFAULT_LIMITS)
             try:
                 with open(source.path, "rb") as raw, open_text(raw, source.compression) as text:
-                    while data := text.read(_BLOCK):
+                    while data := text.read1(_BLOCK):
                         stream.feed_body(data)
             except READ_ERRORS as error:
                 self._display.unread(source.label, why_unread(error))

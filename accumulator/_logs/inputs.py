@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import glob
 import gzip
-import io
 import os
 import shutil
 import zlib
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from io import BufferedReader
 from pathlib import Path
-from typing import IO, Literal, cast
+from typing import Literal, cast
 
 from msgspec import Struct
 
@@ -140,22 +140,22 @@ def detect_source(path: str, name: str, label: str) -> Source:
     return Source(path, name, label, size, form, compression)
 
 
-def open_text(raw: IO[bytes], compression: Compression) -> IO[bytes]:
+def open_text(raw: BufferedReader, compression: Compression) -> BufferedReader:
     """Open what an open file holds, decompressed."""
     if compression == "gzip":
-        return cast("IO[bytes]", gzip.GzipFile(fileobj=raw))
+        return cast("BufferedReader", gzip.GzipFile(fileobj=raw))
     if compression == "zstd":
-        return io.BufferedReader(arrow().CompressedInputStream(raw, "zstd"))
+        return BufferedReader(arrow().CompressedInputStream(raw, "zstd"))
     return raw
 
 
 @contextmanager
-def open_stream(path: str) -> Iterator[io.BufferedReader]:
+def open_stream(path: str) -> Iterator[BufferedReader]:
     """Open one recorded stream, also from standard input or compressed by gzip. Raises OSError."""
     opened = open(0 if path == STDIN else path, "rb", _BUFFER, closefd=path != STDIN)  # noqa: SIM115
-    with cast("io.BufferedReader", opened) as file:
+    with cast("BufferedReader", opened) as file:
         if not file.peek(2).startswith(_GZIP):
             yield file
             return
         with gzip.GzipFile(fileobj=file) as text:
-            yield cast("io.BufferedReader", text)
+            yield cast("BufferedReader", text)

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
 from functools import partial
+from io import BufferedReader
 from operator import itemgetter
-from typing import IO, Annotated, Protocol, cast
+from typing import Annotated, Protocol, cast
 
 import msgspec
 from msgspec import Meta, Struct
@@ -120,15 +121,15 @@ class RowLines:
         self._count = 0  # lines
         self._last_id: str | None = None
 
-    def read(self, file: IO[bytes]) -> Iterator[Rows]:
+    def read(self, file: BufferedReader) -> Iterator[Rows]:
         """Read the rows of a file, block by block."""
         return map(self._rows_of, self._blocks(file))
 
-    def _blocks(self, file: IO[bytes]) -> Iterator[bytes]:
+    def _blocks(self, file: BufferedReader) -> Iterator[bytes]:
         """Read whole lines, each with its end."""
         rest = b""
         is_first = True
-        while block := file.read(_BLOCK):
+        while block := file.read1(_BLOCK):  # of a file that breaks off, what there is
             if is_first:
                 block, is_first = block.removeprefix(_BOM), False
             cut = block.rfind(b"\n") + 1
@@ -225,7 +226,7 @@ def _unquote(chunk: bytes) -> bytes:
         return chunk  # the reducer reports what is wrong with it
 
 
-def _skip_line(file: IO[bytes]) -> None:
+def _skip_line(file: BufferedReader) -> None:
     while part := file.readline(_BLOCK):
         if part.endswith(b"\n"):
             break

@@ -6,7 +6,8 @@ It needs no engine: the caller stores the rows and sorts them.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
-from typing import TypeVar, cast
+from itertools import chain
+from typing import Any, TypeVar, cast, overload
 
 import attrs
 import msgspec
@@ -29,7 +30,7 @@ _OPENING, _CLOSING = b"data: ", b"\n\n"
 _JOINT = _CLOSING + _OPENING
 _BLANK = b" \t\r\n"
 _CR = 13
-_SSE_FIELDS = (b"data", b"event", b"error", b"id", b"retry", b"")
+SSE_FIELDS = (b"data", b"event", b"error", b"id", b"retry", b"")
 _decode_checkpoint = msgspec.msgpack.Decoder(tuple[str | None, int, bool, bytes]).decode
 
 
@@ -70,15 +71,32 @@ class UnsortedRowsError(ValueError):
         self.id = id
 
 
+@overload
 def reduce_sorted(
     rows: Iterable[tuple[Id, object, object]],
+    *,
+    rules: Rules = ...,
+    limits: Limits = ...,
+    grouped: bool = ...,
+) -> Iterator[tuple[Id, StreamResult]]: ...
+@overload
+def reduce_sorted(
+    rows: Iterable[Mapping[str, object]],
+    *,
+    rules: Rules = ...,
+    limits: Limits = ...,
+    grouped: bool = ...,
+) -> Iterator[tuple[object, StreamResult]]: ...
+def reduce_sorted(
+    rows: Iterable[tuple[object, object, object]] | Iterable[Mapping[str, object]],
     *,
     rules: Rules = DEFAULT_RULES,
     limits: Limits = DEFAULT_LIMITS,
     grouped: bool = False,
-) -> Iterator[tuple[Id, StreamResult]]:
+) -> Iterator[tuple[object, StreamResult]]:
     """Reduce rows of (id, seq, chunk), sorted by id and then by seq, to one (id, result) a stream.
 
+    A row is a tuple or a mapping with these keys, of which `seq` may be missing.
     A chunk is JSON text (`bytes` or `str`), one event of a `text/event-stream` body (`data: {…}`),
     a mapping, an SDK's chunk object, or None for one that was lost (an `invalid_chunk` problem). A
     seq is anything that has an order, or None for a row that follows the one before it. A row that
@@ -95,10 +113,10 @@ def reduce_sorted(
     [('a', 'truncated')]
     """
     stream: RecordedStream | None = None
-    open_id = cast("Id", None)
+    open_id: object = None
     last: object = None  # sequence number
     repeats = 0
-    for number, (id, seq, chunk) in enumerate(rows, 1):
+    for number, (id, seq, chunk) in enumerate(_as_tuples(rows), 1):
         if stream is None or id != open_id:
             if stream is not None:
                 if not grouped and not _ascends(open_id, id):
@@ -119,6 +137,19 @@ def reduce_sorted(
             raise TypeError(f"row {number}, id {id!r}: {error}") from None
     if stream is not None:
         yield open_id, stream.finish(repeats=repeats)
+
+
+def _as_tuples(
+    rows: Iterable[tuple[object, object, object]] | Iterable[Mapping[str, object]],
+) -> Iterable[tuple[object, object, object]]:
+    """Return rows as tuples. The first one shows whether they are mappings."""
+    rows = iter(cast("Iterable[Any]", rows))
+    for first in rows:
+        all_rows = chain([first], rows)
+        if isinstance(first, Mapping):
+            return ((row["id"], row.get("seq"), row["chunk"]) for row in all_rows)
+        return all_rows
+    return ()
 
 
 def _ascends(earlier: object, later: object) -> bool:
@@ -257,7 +288,7 @@ class RecordedStream:
         if isinstance(chunk, bytes):
             chunk = chunk.strip(_BLANK)
             self._ended = self._ended or chunk.endswith(b"[DONE]")
-            if chunk.partition(b":")[0] in _SSE_FIELDS:
+            if chunk.partition(b":")[0] in SSE_FIELDS:
                 self._feed_read(chunk + _CLOSING)
                 return
             self._taken += len(chunk)

@@ -10,7 +10,10 @@ from contextlib import ExitStack, closing
 from itertools import chain
 from tempfile import TemporaryDirectory
 
-from ..batch import RecordedStream, StreamResult
+import attrs
+
+from ..batch import SSE_FIELDS, RecordedStream, StreamResult
+from ..completion import ChatCompletion
 from ..limits import DEFAULT_LIMITS
 from ..rules import DEFAULT_RULES
 from .extras import duckdb
@@ -34,6 +37,7 @@ __all__ = ["add_arguments", "run"]
 
 WRITTEN, UNWRITABLE, WRONG, UNREADABLE, INTERRUPTED = 0, 1, 2, 5, 128 + 2
 _BLOCK = 64 * 1024
+_BLANK = b" \t\r\n\xef\xbb\xbf"
 _MOST_MEMORY = 1 << 50
 
 EPILOG = """\
@@ -189,11 +193,26 @@ class _Reduction:
     def _reduce_bodies(self) -> Iterator[tuple[str, StreamResult]]:
         for source in self._bodies:
             stream = RecordedStream(DEFAULT_RULES, DEFAULT_LIMITS)
+            head = b""
             try:
                 with open(source.path, "rb") as raw, open_text(raw, source.compression) as text:
                     while data := text.read1(_BLOCK):
+                        head = head or data
                         stream.feed_body(data)
             except READ_ERRORS as error:
                 self._display.unread(source.label, why_unread(error))
-            yield source.name, stream.finish()
+            result = stream.finish()
+            if result.completion == ChatCompletion() and not result.problems:
+                result = _judge_page(head) or result
+            yield source.name, result
             self._display.read(source.size)
+
+
+def _judge_page(head: bytes) -> StreamResult | None:
+    """Return the result of a page that a server sent in place of a stream, or None if it is one."""
+    text = head.lstrip(_BLANK)
+    if not text or text.partition(b"\n")[0].partition(b":")[0] in SSE_FIELDS:
+        return None
+    stream = RecordedStream(DEFAULT_RULES, DEFAULT_LIMITS)
+    stream.feed(text)
+    return attrs.evolve(stream.finish(), status="failed")

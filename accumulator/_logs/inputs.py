@@ -13,6 +13,7 @@ from io import BufferedReader
 from pathlib import Path
 from typing import Literal, cast
 
+import msgspec
 from msgspec import Struct
 
 from .extras import arrow
@@ -39,7 +40,7 @@ Compression = Literal["", "gzip", "zstd"]
 
 _GZIP, _ZSTD, _PARQUET = b"\x1f\x8b", b"\x28\xb5\x2f\xfd", b"PAR1"
 _BUFFER = 65536  # bytes, of which a row may fill most
-_HEAD = 4096  # bytes that tell JSON from SSE
+_HEAD = 65536  # bytes that tell rows from a body
 _BLANK = b" \t\r\n\xef\xbb\xbf"
 
 
@@ -135,9 +136,23 @@ def detect_source(path: str, name: str, label: str) -> Source:
                 head = text.read(_HEAD).lstrip(_BLANK)
         except READ_ERRORS:
             head = b""  # reported when the file is read
-        if head and not head.startswith((b"{", b"[")):
+        if head and (not head.startswith((b"{", b"[")) or _is_error_page(head)):
             form = "body"
     return Source(path, name, label, size, form, compression)
+
+
+def _is_error_page(text: bytes) -> bool:
+    """Return whether a text is the JSON that a server sent in place of a stream: a file is one
+    value, indented over several lines or an error, and so no row.
+    """
+    try:
+        value = msgspec.json.decode(text)
+    except (ValueError, RecursionError):
+        return False
+    if isinstance(value, list) and len(value) == 1:  # as Gemini's server sends it
+        value = value[0]
+    is_error = isinstance(value, dict) and "error" in value and "id" not in value
+    return is_error or b"\n" in text.strip()
 
 
 def open_text(raw: BufferedReader, compression: Compression) -> BufferedReader:

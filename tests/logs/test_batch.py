@@ -319,6 +319,16 @@ def test_without_sequence_numbers_rows_stand_in_order_of_arrival() -> None:
     assert (text_of(result), result.repeats) == ("aabb", 0)
 
 
+def test_rows_may_be_mappings() -> None:
+    rows = [("a", 1, a_chunk("x")), ("a", 2, a_chunk("y")), ("b", 1, a_chunk("z"))]
+    mappings = [{"id": id, "seq": seq, "chunk": chunk, "time": 7} for id, seq, chunk in rows]
+    assert list(reduce_sorted(mappings)) == list(reduce_sorted(rows))
+    unnumbered = [{"id": id, "chunk": chunk} for id, _, chunk in rows]
+    assert list(reduce_sorted(unnumbered)) == list(reduce_sorted(rows))
+    with pytest.raises(KeyError, match="chunk"):
+        list(reduce_sorted([{"id": "a"}]))
+
+
 def test_a_missing_chunk_is_a_problem_of_its_stream() -> None:
     [(_, result)] = reduce_sorted([("a", 1, None), ("a", 2, a_chunk("x", finish="stop"))])
     assert result.problem_counts == {"invalid_chunk": 1}

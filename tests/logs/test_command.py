@@ -194,6 +194,33 @@ def test_a_file_name_is_of_any_bytes(tmp_path: Path) -> None:
     assert json.loads(bad.read_bytes())["file"] == f"{folder}/\ufffd.jsonl"
 
 
+PAGES = {
+    "a.json": (b'{\n  "error": {\n    "message": "overloaded"\n  }\n}', "server_error"),
+    "b.json": (b'{"error": {"message": "overloaded"}}', "server_error"),
+    "c.json": (b'[{\n  "error": {"message": "overloaded"}\n}]\n', "invalid_chunk"),
+    "d.html": (b"\n<html><body>502 Bad Gateway</body></html>", "malformed_json"),
+    "e.txt": (b"upstream: timed out", "malformed_json"),
+}
+
+
+def test_a_page_in_place_of_a_stream_is_a_failed_stream(tmp_path: Path) -> None:
+    folder, out = tmp_path / "log", tmp_path / "out.jsonl"
+    folder.mkdir()
+    for name, (data, _) in PAGES.items():
+        (folder / name).write_bytes(data)
+    (folder / "f.sse").write_bytes(b": waiting\n\n")
+    (folder / "g.sse").write_bytes(SSE)
+    assert cli.main(["reduce", str(folder), "-o", str(out)]) == 0
+    found = {row["id"]: row for row in map(json.loads, out.read_bytes().splitlines())}
+    assert {id: row["status"] for id, row in found.items()} == {
+        **dict.fromkeys(PAGES, "failed"),
+        "f.sse": "truncated",
+        "g.sse": "truncated",
+    }
+    for name, (_, kind) in PAGES.items():
+        assert kind in [problem["kind"] for problem in found[name]["problems"]]
+
+
 def test_sse_dumps_of_one_name_are_two_streams(tmp_path: Path) -> None:
     out = tmp_path / "out.jsonl"
     paths = [tmp_path / folder / "a.sse" for folder in ("s1", "s2")]

@@ -26,6 +26,7 @@ __all__ = [
     "UsageError",
     "detect_source",
     "find_files",
+    "is_error_page",
     "open_stream",
     "open_text",
     "spool",
@@ -136,12 +137,12 @@ def detect_source(path: str, name: str, label: str) -> Source:
                 head = text.read(_HEAD).lstrip(_BLANK)
         except READ_ERRORS:
             head = b""  # reported when the file is read
-        if head and (not head.startswith((b"{", b"[")) or _is_error_page(head)):
+        if head and (not head.startswith((b"{", b"[")) or is_error_page(head)):
             form = "body"
     return Source(path, name, label, size, form, compression)
 
 
-def _is_error_page(text: bytes) -> bool:
+def is_error_page(text: bytes) -> bool:
     """Return whether a text is the JSON that a server sent in place of a stream: a file is one
     value, indented over several lines or an error, and so no row.
     """

@@ -1,6 +1,6 @@
 """Recorded chunks on a Spark cluster: a table, or a stream of rows, to one completion a stream.
 
-Both take rows of (stream id, sequence number, chunk) and give the columns
+Both take rows of (stream id, sequence number, chunk) and return the columns
 
 | column | type | |
 |---|---|---|
@@ -291,7 +291,7 @@ class _Processor:
 
 
 def _columns(result: StreamResult) -> list[object]:
-    """Give what a result has for `_COLUMNS`, in builtins."""
+    """Return the values of `_COLUMNS` for a result, as builtins."""
     problems = [
         {
             "kind": problem.kind,
@@ -317,7 +317,7 @@ def _selected(
     ordered: tuple[str, ...],
     time: str | None = None,
 ) -> DataFrame:
-    """Give the columns under our names: chunks as bytes, a time also in milliseconds."""
+    """Return the columns under our names: chunks as bytes, a time also in milliseconds."""
     from pyspark.sql.functions import coalesce, col, lit, unix_millis  # noqa: PLC0415
 
     columns = [col(id).alias("id"), col(seq).alias("seq"), col(chunk).alias("chunk")]
@@ -343,8 +343,8 @@ def _schema(rows: DataFrame) -> StructType:
     from pyspark.sql.types import StructField, StructType, _parse_datatype_string  # noqa: PLC0415
 
     columns = _parse_datatype_string(", ".join(f"{name} {kind}" for name, kind in _COLUMNS.items()))
-    assert isinstance(columns, StructType)
-    return StructType([StructField("id", rows.schema["id"].dataType), *columns.fields])
+    fields = cast("StructType", columns).fields
+    return StructType([StructField("id", rows.schema["id"].dataType), *fields])
 
 
 def _require(*modules: str) -> None:

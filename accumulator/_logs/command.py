@@ -150,6 +150,7 @@ def _reduce(arguments: argparse.Namespace, interrupt: Interrupt) -> Stats:
         whole = os.path.join(folder, "results")
         _Reduction(sources, keys, arguments.memory, folder, display).write(target.name, whole)
         interrupt.check()
+        display.stop()
         if _has_output(display.stats):
             target.put(whole)
     return display.stats

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import re
+from collections.abc import Iterator
 from datetime import datetime, timezone
 from io import BufferedReader
 from itertools import pairwise
@@ -145,34 +146,50 @@ def _read(file: BufferedReader, keys: list[str], asked: str | None) -> _Found:
 
 
 def _read_lines(file: BufferedReader, keys: list[str], asked: str | None) -> _Found:
-    decoder, bare = _line_decoder(keys), msgspec.json.Decoder(_Line)
+    bare = msgspec.json.Decoder(_Line)
     ids: dict[str, None] = {}
     lines: list[tuple[int, int, int | None, bytes]] = []
     times: dict[int, float] = {}  # by the number of the line
-    is_asked = asked is None  # whether the last row was of the stream that is shown
-    seq = 0  # of that row
-    for number, line in enumerate(file):
+    seq = 0  # of the row, or of the one before it
+    for number, (row, line) in enumerate(_lines_of_one(file, _line_decoder(keys), asked, ids)):
+        seq = seq if row.seq is None else row.seq
+        text = _unquoted(bytes(row.chunk) or line)
+        lines.append((seq, number, row.seq, text))
+        when = _seconds(row.time)
+        if when is not None and _decode(bare, text).choices:
+            times[number] = when
+    lines.sort()
+    results = list(reduce_sorted(("", seq, text) for _, _, seq, text in lines))
+    in_order = [times[number] for _, number, _, _ in lines if number in times]
+    shown = asked if asked is not None or not ids else next(iter(ids))
+    return _Found(
+        results[0][1] if results else _NOTHING,
+        in_order,
+        shown if shown in ids else None,
+        [id for id in ids if id != shown],
+    )
+
+
+def _lines_of_one(
+    file: BufferedReader,
+    decoder: msgspec.json.Decoder[_Line],
+    asked: str | None,
+    ids: dict[str, None],
+) -> Iterator[tuple[_Line, bytes]]:
+    """Yield the lines of the stream that is asked for, else of the first; add all ids to `ids`. A
+    line that has none belongs to the stream of the line before it.
+    """
+    is_asked = asked is None
+    for line in file:
         text = line.strip(_BLANK)
         row = _decode(decoder, text)
         if bytes(row.chunk) or (asked is not None and row.id is not None):
             id = str(row.id)
-            ids[id] = None
-            asked = asked if asked is not None else id
+            asked = id if asked is None else asked
             is_asked = id == asked
-        if not is_asked or not text:
-            continue
-        text = _unquoted(bytes(row.chunk) or text)
-        when = _seconds(row.time)
-        if when is not None and _decode(bare, text).choices:
-            times[number] = when
-        seq = seq if row.seq is None else row.seq
-        lines.append((seq, number, row.seq, text))
-    lines.sort()
-    results = list(reduce_sorted(("", seq, text) for _, _, seq, text in lines))
-    result = results[0][1] if results else _NOTHING
-    others = [id for id in ids if id != asked]
-    in_order = [times[number] for _, number, _, _ in lines if number in times]
-    return _Found(result, in_order, asked if asked in ids else None, others)
+            ids[id] = None
+        if text and is_asked:
+            yield row, text
 
 
 def _line_decoder(keys: list[str]) -> msgspec.json.Decoder[_Line]:

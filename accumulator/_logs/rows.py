@@ -163,8 +163,10 @@ class RowLines:
         chunks = [bytes(row.chunk) for row in found]
         if not all(chunks):
             # A line without the key of a chunk is itself a chunk.
-            lines = block.split(b"\n")
-            chunks = [chunk or line for chunk, line in zip(chunks, lines, strict=False)]
+            lines = block.split(b"\n")[:count]
+            if not all(line.startswith(b"{") for line in lines):
+                return self._rows_one_by_one(block, before)  # a blank line, and one with two values
+            chunks = [chunk or line for chunk, line in zip(chunks, lines, strict=True)]
         self._last_id = ids[-1] if isinstance(ids[-1], str) else None
         return Rows(cast("list[str]", ids), [row.seq for row in found], _unquoted(chunks))
 

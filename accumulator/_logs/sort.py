@@ -18,9 +18,10 @@ _MIB = 1024 * 1024
 # What the process weighs beside DuckDB's share: Python, Arrow and DuckDB are 110 MiB as they are
 # loaded, the rest is rows on their way in and out.
 _PROCESS = 185 * _MIB
-_OVER = 1.25  # DuckDB takes this much more than it is told to, at most
-LEAST_MEMORY = _PROCESS + 60 * _MIB
+_OVER = 1.1  # DuckDB takes this much more than it is told to, at most
+LEAST_MEMORY = 256 * _MIB
 _BYTES_OF_ID = 128  # in a set that grows
+_SPILLED = "sort"  # folder of what does not fit into the memory
 _SENT = _MIB  # bytes of chunks that go to DuckDB at once
 _VECTOR = 2048  # rows that DuckDB works on at once, and that it returns at once here
 _LARGE = 1024  # bytes; a longer chunk is kept in a file beside DuckDB, whose memory it would take
@@ -89,7 +90,7 @@ def _sorted_rows(
     settings = {
         "memory_limit": f"{int((memory - _PROCESS) / _OVER) // 1024}KiB",
         "threads": "1",
-        "temp_directory": os.path.join(folder, "sort"),
+        "temp_directory": os.path.join(folder, _SPILLED),
         "preserve_insertion_order": "false",
     }
     connection = library.connect(config=settings)

@@ -406,8 +406,8 @@ def test_what_is_refused_leaves_all_files_as_they_were(
 MEMORY = {
     "1Q": "a size is a number with K, M, G or T",
     "99999999999999999999999999G": "a size is a number with K, M, G or T",
-    "2000T": "2000T is not between 245M and 1024T",
-    "244M": "244M is not between 245M and 1024T",
+    "2000T": "2000T is not between 256M and 1024T",
+    "255M": "255M is not between 256M and 1024T",
     "": "a size is a number",
 }
 

@@ -87,6 +87,11 @@ FILES: dict[str, tuple[bytes, list[Row], list[tuple[int, str]]]] = {
         [A, B],
         [],
     ),
+    "two values on a line, and a blank one": (
+        b'{"id":"a"} {"id":"b"}\n\n',
+        [],
+        [(1, "JSON is malformed: trailing characters (byte 12)")],
+    ),
     "half a string": (b'{"id":"a","chunk":"x', [], [(1, "Input data was truncated")]),
     "a long line": (
         a_line("b") + a_line("a", 200_000) + a_line("b"),

@@ -85,9 +85,7 @@ def run(arguments: argparse.Namespace) -> int:
     interrupt = Interrupt()
     try:
         return _run(arguments, interrupt)
-    except KeyboardInterrupt:
-        pass
-    except Exception:
+    except (KeyboardInterrupt, Exception):
         if not interrupt.happened:
             raise
     finally:

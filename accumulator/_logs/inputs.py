@@ -134,7 +134,7 @@ def detect_source(path: str, name: str, label: str) -> Source:
             compression = "zstd"
         try:
             with open(path, "rb") as raw, open_text(raw, compression) as text:
-                head = text.read(_HEAD).lstrip(_BLANK)
+                head = text.read1(_HEAD).lstrip(_BLANK)
         except READ_ERRORS:
             head = b""  # reported when the file is read
         if head and (not head.startswith((b"{", b"[")) or is_error_page(head)):

@@ -96,6 +96,12 @@ CASES: dict[str, Case] = {
         ["Grüße 🌍"],
         ["FILE: cannot be read: Compressed file ended before the end-of-stream marker"],
     ),
+    "compressed and cut before a chunk": (
+        gzip.compress(b": waiting\n\n")[:-4],
+        5,
+        [],
+        ["FILE: cannot be read: Compressed file ended"],
+    ),
     "compressed, and damaged at once": (
         b"\x1f\x8bnothing of the sort",
         5,

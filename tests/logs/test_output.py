@@ -141,3 +141,11 @@ def test_a_name_stands_for_lines_and_their_compression(suffix: str, tmp_path: Pa
     umask = os.umask(0)
     os.umask(umask)
     assert out.stat().st_mode & 0o777 == 0o666 & ~umask
+
+
+@pytest.mark.parametrize("count", [0, 1, 256, 700])
+def test_parquet_has_any_number_of_rows(count: int, tmp_path: Path) -> None:
+    rows = [(f"s{index:03}", 0, chunk) for index in range(count) for _, _, chunk in ROWS[:1]]
+    log, out = write(tmp_path / "log.jsonl", rows), tmp_path / "out.parquet"
+    assert cli.main(["reduce", str(log), "-o", str(out)]) == 0
+    assert read(out) == expected(rows)

@@ -146,6 +146,16 @@ def test_a_disk_that_cannot_be_written_is_told(
     assert sorted(tmp_path.iterdir()) == [tmp_path / "file", log]
 
 
+def test_long_chunks_are_sorted_among_short_ones(tmp_path: Path) -> None:
+    rows = [row for index in range(9) for row in a_stream(f"s{index}", 20)]
+    for _, seq, chunk in rows:
+        if seq % 3 == 0:
+            chunk["choices"] = [{"index": 0, "delta": {"content": f"{seq}" * 2000}}]
+    log, out = write(tmp_path / "log.jsonl", shuffled(rows)), tmp_path / "out.jsonl"
+    assert cli.main(["reduce", str(log), "-o", str(out)]) == 0
+    assert read(out) == expected(shuffled(rows))
+
+
 def test_ids_of_any_characters_are_sorted(tmp_path: Path) -> None:
     ids = ["", "a", "a\0", "a\0b", "é", "\uffff", "😀", "z"]
     rows = [(f"i{id}", seq, chunk) for seq in (0, 1) for id in ids for _, _, chunk in ROWS[:1]]

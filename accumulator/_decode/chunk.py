@@ -8,18 +8,18 @@ then, and both lead to the same `Chunk`: `_schema` knows the fields of vendors s
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import cast
+from typing import ClassVar, cast
 
 import msgspec
-from msgspec import Struct
+from msgspec import UNSET, Struct, UnsetType
 
 __all__ = [
+    "MOST_BRACKETS",
     "STACK_DEPTH",
     "AudioFragment",
     "Choice",
     "Chunk",
     "CompletionTokensDetails",
-    "ContentWithTokens",
     "CustomFragment",
     "Delta",
     "Extra",
@@ -29,6 +29,7 @@ __all__ = [
     "MalformedJsonError",
     "Parts",
     "PromptTokensDetails",
+    "ReasoningDetail",
     "TokenLogprob",
     "TooDeepError",
     "ToolCallFragment",
@@ -36,6 +37,7 @@ __all__ = [
     "UnreadTokens",
     "Usage",
     "check_depth",
+    "decode_text",
     "decode_tokens",
     "decode_typed",
     "decode_untyped",
@@ -46,7 +48,7 @@ __all__ = [
 JsonObject = dict[str, object]
 
 STACK_DEPTH = 200  # levels that can be merged without exhausting the stack, limit or not
-_MOST_BRACKETS = 8  # of a value that is certainly not nested too deep
+MOST_BRACKETS = 8  # of a value that is certainly not nested too deep
 
 
 class Extra(JsonObject):
@@ -70,21 +72,6 @@ class TokenLogprob(Struct, forbid_unknown_fields=True, omit_defaults=True, gc=Fa
     extra: Extra | None = None
 
 
-class _Content(Struct, gc=False):
-    content: str
-
-
-class _Tokens(Struct, gc=False):
-    content: list[TokenLogprob]
-
-
-class ContentWithTokens(Struct, gc=False):
-    """What is new in a choice that brings content with its logprobs."""
-
-    delta: _Content
-    logprobs: _Tokens
-
-
 decode_tokens = msgspec.json.Decoder(list[TokenLogprob]).decode
 
 
@@ -98,25 +85,25 @@ class UnreadTokens(Struct, omit_defaults=True, gc=False):
         return self.decode(self.text)
 
 
-class Logprobs(Struct, forbid_unknown_fields=True):
+class Logprobs(Struct, forbid_unknown_fields=True, gc=False):
     content: list[TokenLogprob] | None = None
     refusal: list[TokenLogprob] | None = None
     extra: Extra | None = None
 
 
-class FunctionFragment(Struct, forbid_unknown_fields=True):
+class FunctionFragment(Struct, forbid_unknown_fields=True, gc=False):
     name: str | None = None
     arguments: str | None = None
     extra: Extra | None = None
 
 
-class CustomFragment(Struct, forbid_unknown_fields=True):
+class CustomFragment(Struct, forbid_unknown_fields=True, gc=False):
     name: str | None = None
     input: str | None = None
     extra: Extra | None = None
 
 
-class ToolCallFragment(Struct, forbid_unknown_fields=True):
+class ToolCallFragment(Struct, forbid_unknown_fields=True, gc=False):
     index: int | None = None
     id: str | None = None
     type: str | None = None
@@ -125,7 +112,7 @@ class ToolCallFragment(Struct, forbid_unknown_fields=True):
     extra: Extra | None = None
 
 
-class AudioFragment(Struct, forbid_unknown_fields=True):
+class AudioFragment(Struct, forbid_unknown_fields=True, gc=False):
     id: str | None = None
     transcript: str | None = None
     data: bytes | None = None
@@ -137,12 +124,26 @@ class Parts(list[object]):
     """A list of no fixed kind; like `Extra`, nothing that the wire decodes into."""
 
 
-class Delta(Struct, forbid_unknown_fields=True):
+class ReasoningDetail(Struct, forbid_unknown_fields=True, gc=False):
+    """A detail of reasoning, as OpenRouter sends it. A null is kept apart from what is absent."""
+
+    index: int
+    type: str
+    text: str | UnsetType | None = UNSET
+    summary: str | UnsetType | None = UNSET
+    format: str | UnsetType | None = UNSET
+    id: str | UnsetType | None = UNSET
+    data: str | UnsetType | None = UNSET
+    signature: str | UnsetType | None = UNSET
+
+
+class Delta(Struct, forbid_unknown_fields=True, gc=False):
     role: str | None = None
     content: str | None = None
     refusal: str | None = None
     reasoning: str | None = None
     reasoning_content: str | None = None
+    reasoning_details: list[ReasoningDetail] | None = None
     tool_calls: list[ToolCallFragment] | None = None
     function_call: FunctionFragment | None = None
     audio: AudioFragment | None = None
@@ -151,7 +152,7 @@ class Delta(Struct, forbid_unknown_fields=True):
     extra: Extra | None = None
 
 
-class CompletionTokensDetails(Struct, forbid_unknown_fields=True, omit_defaults=True):
+class CompletionTokensDetails(Struct, forbid_unknown_fields=True, omit_defaults=True, gc=False):
     accepted_prediction_tokens: int | None = None
     audio_tokens: int | None = None
     reasoning_tokens: int | None = None
@@ -159,13 +160,13 @@ class CompletionTokensDetails(Struct, forbid_unknown_fields=True, omit_defaults=
     extra: Extra | None = None
 
 
-class PromptTokensDetails(Struct, forbid_unknown_fields=True, omit_defaults=True):
+class PromptTokensDetails(Struct, forbid_unknown_fields=True, omit_defaults=True, gc=False):
     audio_tokens: int | None = None
     cached_tokens: int | None = None
     extra: Extra | None = None
 
 
-class Usage(Struct, forbid_unknown_fields=True, omit_defaults=True):
+class Usage(Struct, forbid_unknown_fields=True, omit_defaults=True, gc=False):
     prompt_tokens: int | None = None
     completion_tokens: int | None = None
     total_tokens: int | None = None
@@ -174,28 +175,71 @@ class Usage(Struct, forbid_unknown_fields=True, omit_defaults=True):
     extra: Extra | None = None
 
 
-class Choice(Struct, forbid_unknown_fields=True):
+class Choice(Struct, forbid_unknown_fields=True, gc=False):
     index: int | None = None
     delta: Delta | None = None
-    finish_reason: str | None = None
     logprobs: Logprobs | None = None
+    finish_reason: str | None = None
     usage: Usage | None = None
     obfuscation: str | None = None
     extra: Extra | None = None
 
 
-class Chunk(Struct, forbid_unknown_fields=True):
+class Chunk(Struct, forbid_unknown_fields=True, gc=False):
     id: str | None = None
     object: str | None = None
     created: int | None = None
     model: str | None = None
-    choices: list[Choice] | None = None
     service_tier: str | None = None
     system_fingerprint: str | None = None
+    choices: list[Choice] | None = None
     usage: Usage | None = None
     moderation: Extra | None = None
     obfuscation: str | None = None
     extra: Extra | None = None
+
+
+# --- a chunk of text and nothing else -----------------------------------------------------
+# Most chunks of most streams. What else a chunk can bring is null here for good, so nothing has to
+# look at it.
+
+
+class TextDelta(Struct, forbid_unknown_fields=True, gc=False):
+    role: str | None = None
+    content: str | None = None
+    refusal: None = None
+    reasoning_content: None = None
+    tool_calls: None = None
+    function_call: None = None
+    reasoning: ClassVar[None] = None
+    reasoning_details: ClassVar[None] = None
+    audio: ClassVar[None] = None
+    annotations: ClassVar[None] = None
+    parts: ClassVar[None] = None
+    extra: ClassVar[None] = None
+
+
+class TextChoice(Struct, forbid_unknown_fields=True, gc=False):
+    index: int | None = None
+    delta: TextDelta | None = None
+    logprobs: None = None
+    finish_reason: str | None = None
+    usage: ClassVar[None] = None
+    extra: ClassVar[None] = None
+
+
+class TextChunk(Struct, forbid_unknown_fields=True, gc=False):
+    id: str | None = None
+    object: str | None = None
+    created: int | None = None
+    model: str | None = None
+    service_tier: str | None = None
+    system_fingerprint: str | None = None
+    choices: list[TextChoice] | None = None
+    usage: Usage | None = None
+    obfuscation: str | None = None
+    moderation: ClassVar[None] = None
+    extra: ClassVar[None] = None
 
 
 class MalformedJsonError(ValueError):
@@ -209,10 +253,8 @@ class TooDeepError(ValueError):
 # --- JSON text ----------------------------------------------------------------------------
 
 decode_typed = msgspec.json.Decoder(Chunk).decode
+decode_text = cast("Callable[[bytes], Chunk]", msgspec.json.Decoder(TextChunk).decode)
 _decode = msgspec.json.Decoder().decode
-# msgspec looks at a class when it first meets it, and crashes the process if two threads make it do
-# so at once (seen with 0.22). So every class is met where one thread imports, as Chunk is above.
-_MET = msgspec.json.Decoder(ContentWithTokens)
 
 
 def decode_untyped(text: bytes | str) -> tuple[object, bool]:
@@ -270,10 +312,10 @@ def check_depth(value: object, text: bytes, around: int = 0) -> None:
 
     `text` is its own JSON, or has so many brackets around it.
     """
-    if may_be_deep(text, around) and exceeds_depth(value, _MOST_BRACKETS):
+    if may_be_deep(text, around) and exceeds_depth(value, MOST_BRACKETS):
         raise ValueError("nested too deep to be taken without counting")
 
 
 def may_be_deep(text: bytes, around: int = 0) -> bool:
     """Tell whether a JSON text has brackets enough for that, beside those around it."""
-    return text.count(b"{") + text.count(b"[") > _MOST_BRACKETS + around
+    return text.count(b"{") + text.count(b"[") > MOST_BRACKETS + around

@@ -14,7 +14,7 @@ from collections import Counter
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from operator import attrgetter
-from typing import cast
+from typing import Any, cast
 
 import msgspec
 from msgspec import Raw, Struct, defstruct
@@ -28,16 +28,19 @@ from .chunk import (
     PromptTokensDetails,
     ToolCallFragment,
     Usage,
+    decode_text,
 )
 
 __all__ = [
+    "API",
     "LEVELS",
-    "NO_SCHEMA",
+    "TEXT",
     "RawFields",
     "Schema",
     "find_schema",
     "may_come",
     "unknown_names",
+    "widest",
 ]
 
 # The levels that a vendor may add fields to, and where each stands below another.
@@ -61,6 +64,7 @@ _BELOW: Mapping[type[Struct], Mapping[str, type[Struct]]] = {
     Chunk: {"choices": Choice, "usage": Usage},
 }
 _LISTS = ("tool_calls", "choices")
+_USAGES = (Usage, PromptTokensDetails, CompletionTokensDetails)
 # Fields that are not merged as a vendor's are, and the type that they have in the Structs of a
 # shape in which they came.
 _OWN_FIELDS: Mapping[type[Struct], Mapping[str, object]] = {
@@ -80,7 +84,8 @@ _NO_NAMES: Names = ((),) * len(LEVELS)
 
 _MOST_NAMES = 64  # of one shape
 _LONGEST_NAMES = 4096  # characters of them all
-_WORTHWHILE = 8  # chunks of a shape until its Structs are made, which takes as long as many decodes
+_WORTHWHILE = 3  # chunks of a shape until its Structs are made, which takes as long as many decodes
+_MOST_AHEAD = 16  # names that a stream's next shape may have beyond those that it needs
 _MOST_SHAPES = 256  # of all streams of a process: a server may make names up
 
 _KNOWN: Mapping[type[Struct], frozenset[str]] = {
@@ -93,7 +98,7 @@ class RawFields(Struct):
     """The vendor's fields of one level, and how to get their raw values out of its Struct."""
 
     names: tuple[str, ...]
-    get: Callable[[object], tuple[Raw, ...]]
+    get: Callable[[object], tuple[Any, ...]]  # raw JSON; values in the levels of usage
     nothing: tuple[Raw, ...]
 
 
@@ -107,6 +112,7 @@ class Schema:
     __slots__ = (
         "below_choices",
         "decode",
+        "has_fields",
         "has_messages",
         "has_moderation",
         "has_parts",
@@ -117,13 +123,16 @@ class Schema:
         "raw_below_choices",
         "raw_usage",
         "steps",
+        "wider",
     )
 
-    def __init__(self, names: Names) -> None:
+    def __init__(self, names: Names, decode: Callable[[bytes], Chunk] | None = None) -> None:
         self.names = names
         # Which shape took a chunk that this one refused with these words: the refusal names the
         # field, so that a stream of a known vendor has its decoder after one refusal.
         self.steps: dict[str, Schema] = {}
+        # The shape that an earlier stream of this one came to.
+        self.wider: Schema | None = None
         types: dict[type[Struct], type[Struct]] = {}
         for level, own in zip(LEVELS, names, strict=True):
             below = _BELOW.get(level, {}).values()
@@ -131,7 +140,9 @@ class Schema:
                 types[level] = _extended(level, own, types)
             else:
                 types[level] = level
-        self.decode = cast("Callable[[bytes], Chunk]", msgspec.json.Decoder(types[Chunk]).decode)
+        self.decode = decode or cast(
+            "Callable[[bytes], Chunk]", msgspec.json.Decoder(types[Chunk]).decode
+        )
         raw: dict[type[Struct], RawFields] = {}
         for level, own in zip(LEVELS, names, strict=True):
             slots = _slots(level, own)
@@ -154,6 +165,20 @@ class Schema:
         self.raw_below_choices = any(self.raw[1:])
         self.below_choices = self.raw_below_choices or self.has_messages or self.has_parts
         self.in_choices = self.in_usage or self.below_choices
+        self.has_fields = any(names)
+
+
+def widest(schema: Schema, step: Schema) -> Schema:
+    """Return the shape that a stream is likely to come to, which goes from one to another now.
+
+    A vendor's streams take the same steps, and each step costs a refused decode.
+    """
+    if schema.has_fields:
+        ahead = sum(map(len, step.names)) - sum(map(len, schema.names))
+        schema.wider = step if ahead <= _MOST_AHEAD else None
+    while step.wider is not None:
+        step = step.wider
+    return step
 
 
 def _slots(level: type[Struct], names: tuple[str, ...]) -> dict[str, str]:
@@ -170,7 +195,10 @@ def _extended(
         kind = types[below]
         fields.append((name, (list[kind] if name in _LISTS else kind) | None, None))  # type: ignore[valid-type]  # built at run time
     rename = _slots(level, names)
-    fields += [(slot, Raw, _NOTHING) for slot in rename]
+    if level in _USAGES:  # nearly always once in a stream: nothing is gained by leaving it unread
+        fields += [(slot, object, None) for slot in rename]
+    else:
+        fields += [(slot, Raw, _NOTHING) for slot in rename]
     for name, own in _OWN_FIELDS.get(level, {}).items():
         if name in names:
             fields.append((name, own, _NOTHING if own is Raw else None))
@@ -180,6 +208,7 @@ def _extended(
         bases=(level,),
         rename=rename,
         forbid_unknown_fields=True,
+        gc=False,
     )
 
 
@@ -188,19 +217,21 @@ def _extended(
 
 _schemas: dict[Names, Schema | None] = {}
 _seen: Counter[Names] = Counter()
-NO_SCHEMA = Schema(_NO_NAMES)
+API = Schema(_NO_NAMES)
+TEXT = Schema(_NO_NAMES, decode_text)
 
 
 def find_schema(names: Names) -> Schema | None:
     """Give the schema of a shape that was seen often; None at first."""
-    known = _schemas.get(names, NO_SCHEMA)
-    if known is not NO_SCHEMA:
+    known = _schemas.get(names, API)
+    if known is not API:
         return known
     if len(_schemas) >= _MOST_SHAPES or len(_seen) >= 4 * _MOST_SHAPES:
         # Names that a server made up must not take the place of all that come after them.
         _schemas.clear()
         _seen.clear()
-        NO_SCHEMA.steps.clear()
+        API.steps.clear()
+        TEXT.steps.clear()
     _seen[names] += 1
     if _seen[names] < _WORTHWHILE:
         return None

@@ -13,7 +13,7 @@ from io import BytesIO
 
 from msgspec import Struct
 
-__all__ = ["SHORT", "Event", "EventParser", "single_lines", "split"]
+__all__ = ["SHORT", "CutEvents", "Event", "EventParser", "cut_events", "split"]
 
 _BOM = b"\xef\xbb\xbf"
 # A CRLF is one line end, so a CR only counts as one of its own where no LF follows.
@@ -34,33 +34,28 @@ class Event(Struct, gc=False):
     size: int
 
 
-class EventParser:
-    """Takes a body's bytes, cut anywhere, and gives the bytes of whole events.
+class EventParser(Struct, gc=False):
+    """Takes a body's bytes, cut anywhere, and returns the bytes of whole events."""
 
-    `_shortcut` and `_body` move it on by themselves where they take a read whole.
-    """
+    # What waits, as it came; joined in a bytearray once it has come in several reads, because a
+    # list would cost forty bytes for each read of two.
+    pending: bytes | bytearray = b""
+    size: int = 0  # bytes pending
+    has_cr: bool = False  # whether what is pending has a CR
+    skip_lf: bool = False  # the CR that ended the last event may be half of a CRLF
 
-    __slots__ = ("has_cr", "pending", "size", "skip_lf", "start", "taken")
-
-    def __init__(self) -> None:
-        # What waits, as it came; joined in a bytearray once it has come in several reads, because
-        # a list would cost forty bytes for each read of two.
-        self.pending: bytes | bytearray = b""
-        self.has_cr = False  # whether what is pending has a CR
-        self.start = 0  # the body's byte at which what was last taken starts
-        self.taken = 0  # and the one behind it
-        self.skip_lf = False  # the CR that ended the last event may be half of a CRLF
-        self.size = 0  # bytes pending
-
-    def take(self, data: bytes) -> bytes:
-        """Take in the next bytes of the body; return all up to the last blank line."""
+    def feed(self, data: bytes, start: int) -> bytes:
+        """Take in the next bytes of the body, which begin at its byte `start`; return all up to
+        the last blank line.
+        """
         if self.skip_lf and data:
             self.skip_lf = False
             if data[:1] == b"\n":
                 data = data[1:]
-                self.taken += 1
+                start += 1
+        start -= self.size
         if self.has_cr or _CR in data:
-            return self._take_with_cr(data)
+            return _without_bom(self._feed_with_cr(data), start)
         if self.size:
             pending = self.pending
             end = _end_of_events(data)
@@ -71,23 +66,26 @@ class EventParser:
                 end = 1
             end += self.size
             data = bytes(pending) + data
-            self.pending = b""
-            self.size = 0
+            self.hold(b"")
         else:
             end = _end_of_events(data)
         if end < len(data):
             self._wait(data[end:])
             data = data[:end]
-        return self._give(data)
+        return _without_bom(data, start)
 
-    def _take_with_cr(self, data: bytes) -> bytes:
+    def hold(self, data: bytes) -> None:
+        """Replace what waits."""
+        self.pending = data
+        self.size = len(data)
+        self.has_cr = _CR in data
+
+    def _feed_with_cr(self, data: bytes) -> bytes:
         if self.size > SHORT and not _BLANK_LINE.search(bytes(self.pending[-_WINDOW:]) + data):
             self._wait(data)
             return b""
         data = bytes(self.pending) + data
-        self.pending = b""
-        self.size = 0
-        self.has_cr = False
+        self.hold(b"")
         end = _end_of_crlf_events(data)
         if end is None:
             end = 0
@@ -96,24 +94,16 @@ class EventParser:
         self.skip_lf = end == len(data) and data.endswith(b"\r")
         if end < len(data):
             self._wait(data[end:])
-        return self._give(data[:end])
+        return data[:end]
 
-    def _give(self, data: bytes) -> bytes:
-        start = self.start = self.taken
-        self.taken += len(data)
-        if start == 0 and data.startswith(_BOM):
-            self.start = len(_BOM)
-            return data[len(_BOM) :]
-        return data
-
-    def close(self) -> Sequence[Event]:
-        """Return the event, if any, that the body ended in without its blank line."""
-        rest = bytes(self.pending)
-        self.pending = b""
-        self.size = 0
-        if self.taken == 0 and rest.startswith(_BOM):
-            return _events(rest[3:], rest[3:].splitlines(), len(_BOM), len(rest))
-        return _events(rest, rest.splitlines(), self.taken, len(rest))
+    def close(self, start: int) -> Sequence[Event]:
+        """Return the event, if any, that the body ended in without its blank line; `start` is the
+        body's byte at which what waits begins.
+        """
+        size, rest = self.size, bytes(self.pending)
+        self.hold(b"")
+        text = _without_bom(rest, start)
+        return _events(text, text.splitlines(), start + size - len(text), size)
 
     def _wait(self, data: bytes) -> None:
         if not data:
@@ -127,6 +117,10 @@ class EventParser:
             self.pending += data
         self.size += len(data)
         self.has_cr = self.has_cr or _CR in data
+
+
+def _without_bom(data: bytes, start: int) -> bytes:
+    return data.removeprefix(_BOM) if start == 0 else data
 
 
 def _end_of_events(data: bytes) -> int:
@@ -155,21 +149,72 @@ def _end_of_crlf_events(data: bytes) -> int | None:
     return 0
 
 
-def single_lines(data: bytes) -> tuple[list[bytes], bytes] | None:
-    """Cut whole events into lines with their ends, if each is one line and all ends are alike; also
-    give that end. Else None.
+class CutEvents(Struct, gc=False):
+    """Events of one `data` line each, cut out of the start of a read."""
+
+    texts: list[bytes]  # their data
+    start: int  # the body's byte at which the first begins
+    end: int  # and the one behind the last
+    size: int  # bytes of the read up to there
+    opening: bytes  # in front of each text
+    line_end: bytes  # twice behind it
+    around: int  # bytes of an event beside its data
+    counted: int = 0  # texts whose bytes are summed up
+    summed: int = 0  # of these, with what is around them
+
+    def line(self, place: int) -> bytes:
+        """Return the line at a place, with its end."""
+        return self.opening + self.texts[place] + self.line_end
+
+    def start_of(self, place: int) -> int:
+        """Return the body's byte at which the event at a place begins."""
+        if place == len(self.texts) - 1:
+            return self.end - len(self.texts[place]) - self.around
+        # Each problem of a long read asks for its offset: only what is new is summed up.
+        if place < self.counted:
+            self.counted = self.summed = 0
+        new = self.texts[self.counted : place]
+        self.summed += sum(map(len, new)) + len(new) * self.around
+        self.counted = place
+        return self.start + self.summed
+
+
+def cut_events(data: bytes, start: int) -> CutEvents | None:
+    """Cut the whole events at the start of a read, if each is one `data` line and all lines end
+    alike; return None otherwise. The read begins at the body's byte `start`.
     """
     lines = BytesIO(data).readlines()
+    rest = lines.pop() if len(lines) & 1 else b""
     blank = lines[1::2]
-    count = len(blank)
-    if 2 * count != len(lines) or not count:
+    line_end = b"\r\n" if blank and blank[0] == b"\r\n" else b"\n"
+    if not blank or blank.count(line_end) != len(blank):
         return None
-    has_cr = _CR in data
-    end = b"\r\n" if has_cr else b"\n"
-    lines = lines[::2]
-    if blank.count(end) != count or (has_cr and not _all_crlf(lines)):
+    lead = 0
+    while lines and lines[0].startswith(b":"):
+        # OpenRouter keeps a connection open by comments until the first chunk is there.
+        lead += len(lines[0]) + len(line_end)
+        del lines[:2]
+    if not lines:
         return None
-    return lines, end
+    opening = b"data: " if lines[0].startswith(b"data: ") else b"data:"
+    text = slice(len(opening), -len(line_end))
+    texts = [line[text] for line in lines[::2]]
+    size = len(data) - len(rest)
+    around = len(opening) + 2 * len(line_end)
+    # That each line is data is seen at once from what they make when put together again.
+    body = (line_end + line_end + opening).join(texts)
+    whole = size == lead + len(body) + around and data.startswith(body, lead + len(opening))
+    if not whole or not data.startswith(opening, lead) or _has_other_cr(data, lines, rest):
+        return None
+    return CutEvents(texts, start + lead, start + size, size, opening, line_end, around)
+
+
+def _has_other_cr(data: bytes, lines: list[bytes], rest: bytes) -> bool:
+    """Whether there is a CR but for those of lines that all end in CRLF."""
+    if _CR not in data:
+        return False
+    count = data.count(b"\r") - rest.count(b"\r")
+    return _CR in rest[:-1] or count != (len(lines) if lines[0].endswith(b"\r\n") else 0)
 
 
 def _all_crlf(lines: Sequence[bytes]) -> bool:

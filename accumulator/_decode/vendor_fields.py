@@ -11,13 +11,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from operator import attrgetter
+from types import MappingProxyType
 from typing import Any
 
 import msgspec
 from msgspec import Raw, Struct
 
-from ..rules import Rules
+from ..rules import Level
 from .chunk import (
+    MOST_BRACKETS,
     Choice,
     Chunk,
     Delta,
@@ -25,16 +27,18 @@ from .chunk import (
     Parts,
     Usage,
     check_depth,
-    decode_typed,
+    exceeds_depth,
 )
 from .schema import (
+    API,
     LEVELS,
-    NO_SCHEMA,
+    TEXT,
     RawFields,
     Schema,
     find_schema,
     may_come,
     unknown_names,
+    widest,
 )
 
 __all__ = ["ChunkDecoder", "words_of"]
@@ -58,74 +62,79 @@ _LONGEST_REMEMBERED = 65536  # bytes of a level's values that are compared with 
 _SHORTEST_COPIED = 256  # bytes of them that hold a chunk, which is not so much longer
 _LONGEST_BACKOFF = 256  # chunks
 
+_UNKNOWN = "unknown field"  # of a refusal that names a vendor's field
+
 _decode_value = msgspec.json.Decoder().decode
 _message_of: Callable[[Choice], Raw] = attrgetter("message")
 _NULL = Raw(b"null")
-_NEVER_WRITTEN: dict[Place, Any] = {}
+_NEVER_WRITTEN: Any = MappingProxyType({})
 
 
-class ChunkDecoder:
+class ChunkDecoder(Struct):
     """Decodes the chunks of one stream, typed.
 
-    `decode` is the decoder of the shape at hand, None if there is none: it raises ValueError or
-    RecursionError, and then `retry` tells whether another shape takes the chunk.
+    `decode` raises ValueError or RecursionError for what is not of the shape at hand, and then
+    `retry` tries the other shapes. A stream begins as text and nothing else.
     """
 
-    __slots__ = (
-        "_backoff",
-        "_last",
-        "_levels",
-        "_next",
-        "_quiet",
-        "_refusal",
-        "_schema",
-        "_settled",
-        "_typed",
-        "repeats",
-        "waits",
-    )
-
-    def __init__(self, rules: Rules, *, refuses: bool = False) -> None:
-        self._typed: Decode | None = None if refuses else decode_typed
-        self._levels = rules.levels
-        self._schema = NO_SCHEMA
-        # The last values, which of them settle, and values that brought nothing new. Most streams
-        # have none: three dicts would be a fifth of what an idle accumulator holds.
-        self._last: dict[Place, tuple[Raw, ...]] = _NEVER_WRITTEN
-        self._settled: dict[Place, dict[str, bool]] = _NEVER_WRITTEN
-        self._quiet: dict[Place, tuple[Raw, ...]] = _NEVER_WRITTEN
-        self._refusal: str | None = None
-        self.repeats = True  # whether chunks may be alike; not with all of the text in each
-        # How many chunks to read the general way before this one is tried again: a refused decode
-        # is wasted.
-        self.waits = 0
-        self._backoff = 1
-        self._next = 0  # the event that is tried again after the last refusal
+    _levels: Mapping[str, Level]
+    _refuses: bool = False
+    _schema: Schema = TEXT
+    # The last values, which of them settle, and values that brought nothing new. Most streams have
+    # none: three dicts would be a fifth of what an idle accumulator holds.
+    _last: dict[Place, tuple[Raw, ...]] = _NEVER_WRITTEN
+    _settled: dict[Place, dict[str, bool]] = _NEVER_WRITTEN
+    _quiet: dict[Place, tuple[Raw, ...]] = _NEVER_WRITTEN
+    _refusal: str | None = None
+    repeats: bool = True  # whether chunks may be alike; not with all of the text in each
+    # How many chunks to read the general way before the shape is tried again: a refused decode is
+    # wasted.
+    _waits: int = 0
+    _backoff: int = 1
+    _next: int = 0  # the event that is tried again after the last refusal
 
     @property
-    def decode(self) -> Decode | None:
+    def decode(self) -> Decode:
+        """Return the decoder of the next chunk. It changes with `retry` and `learn`."""
+        if self._refuses or self._waits:
+            return _refuse
         # A bound method is not kept: what holds itself is freed by the garbage collector alone.
-        return self._typed if self._schema is NO_SCHEMA else self._decode_raw
+        return self._decode_raw if self._schema.has_fields else self._schema.decode
+
+    @property
+    def is_text(self) -> bool:
+        """Whether `decode` takes text and nothing else."""
+        return self._schema is TEXT and not self._refuses
 
     def retry(self, text: bytes, refusal: str, event: int) -> Chunk | None:
-        """Decode a chunk that `decode` refused in the shape that took others like it; None if it is
-        left to the general way.
+        """Decode a chunk that `decode` refused with these words in a shape that took others like
+        it. Return None for one that is left to the general way.
         """
+        if self._waits:
+            self._waits -= 1
+            return None
+        start, words = self._schema, refusal
         while refusal:
             self._refusal = refusal
             step = self._schema.steps.get(refusal)
             if step is None:
-                break
-            self._enter(step)
+                if self._schema is not TEXT:
+                    break
+                step = API
+            self._enter(widest(self._schema, step))
             try:
-                return self._decode_raw(text)
+                chunk = self.decode(text)
             except (ValueError, RecursionError) as error:
                 refusal = words_of(error)
+                continue
+            if _UNKNOWN in words and len(start.steps) < _MOST_STEPS:
+                start.steps[words] = self._schema
+            return chunk
         self.forget()  # of the refused chunk something may have been read
         if event > self._next:  # others were taken in the meantime
             self._backoff = 1
-        self.waits = self._backoff
-        self._next = event + self.waits + 1
+        self._waits = self._backoff
+        self._next = event + self._waits + 1
         self._backoff = min(2 * self._backoff, _LONGEST_BACKOFF)
         return None
 
@@ -137,28 +146,28 @@ class ChunkDecoder:
         if schema is not None:
             if self._refusal is not None and len(steps) < _MOST_STEPS:
                 steps[self._refusal] = schema
-            self._enter(schema)
+            self._enter(widest(self._schema, schema))
         if schema is not None or (names is not None and may_come(names)):
-            self.waits, self._backoff = 0, 1
+            self._waits, self._backoff = 0, 1
 
     def _enter(self, schema: Schema) -> None:
         self._schema = schema
-        self._last, self._settled, self._quiet = {}, {}, {}
+        self.forget()
 
-    def peek(self, text: bytes) -> Chunk:
-        """Decode a chunk that was decoded before, or one of its shape, for comparison only."""
-        return self._schema.decode(text)
-
-    @property
-    def adds_to_choices(self) -> bool:
-        """Whether it knows vendor's fields of choices, or of what is below them."""
-        return self._schema.in_choices
+    def decode_alone(self, text: bytes) -> Chunk:
+        """Decode a chunk whole, whatever came before, and remember nothing of it. Raises
+        ValueError or RecursionError for one that another shape may take.
+        """
+        self.forget()
+        try:
+            return self.decode(text)
+        finally:
+            self.forget()
 
     def forget(self) -> None:
         """Something was merged that did not pass through here: no value is known to stand."""
-        self._last.clear()
-        self._settled.clear()
-        self._quiet.clear()
+        if self._last is not _NEVER_WRITTEN:
+            self._last = self._settled = self._quiet = _NEVER_WRITTEN
 
     def _decode_raw(self, text: bytes) -> Chunk:
         """Decode a chunk, and move its raw fields to the `extra` of their levels."""
@@ -212,22 +221,17 @@ class ChunkDecoder:
     def _read_usage(self, schema: Schema, usage: Usage) -> None:
         # All usage of a stream is merged into one, wherever it stands.
         of_usage, of_prompt, of_completion = schema.raw_usage
-        quiet = self._quiet
         if of_usage is not None:
-            raws = of_usage.get(usage)
-            if raws != quiet.get(_USAGE):
-                self._read(of_usage, _USAGE, raws, usage)
+            _gather(of_usage, usage)
         prompt, completion = usage.prompt_tokens_details, usage.completion_tokens_details
         if of_prompt is not None and prompt is not None:
-            raws = of_prompt.get(prompt)
-            if raws != quiet.get(_PROMPT):
-                self._read(of_prompt, _PROMPT, raws, prompt)
+            _gather(of_prompt, prompt)
         if of_completion is not None and completion is not None:
-            raws = of_completion.get(completion)
-            if raws != quiet.get(_COMPLETION):
-                self._read(of_completion, _COMPLETION, raws, completion)
+            _gather(of_completion, completion)
 
     def _read(self, fields: RawFields, place: Place, raws: tuple[Raw, ...], into: Struct) -> None:
+        if self._last is _NEVER_WRITTEN:
+            self._last, self._settled, self._quiet = {}, {}, {}
         lasts = self._last.get(place, fields.nothing)
         settled = self._settled.get(place)
         extra: Extra | None = None
@@ -269,6 +273,25 @@ class ChunkDecoder:
             return False  # of which call it was is not known here
         level = _RULES_OF.get(kind)
         return level is None or self._levels[level].settles(name, _decode_value(raw))
+
+
+def _gather(fields: RawFields, into: Struct) -> None:
+    """Put a vendor's counts into the `extra` of their level."""
+    extra: Extra | None = None
+    for name, value in zip(fields.names, fields.get(into), strict=False):
+        if value is None:
+            continue
+        if isinstance(value, (dict, list)) and exceeds_depth(value, MOST_BRACKETS):
+            raise ValueError("nested too deep to be taken without counting")
+        if extra is None:
+            extra = Extra()
+        extra[name] = value
+    if extra is not None:
+        into.extra = extra  # type: ignore[attr-defined]  # every level has it
+
+
+def _refuse(text: bytes) -> Chunk:
+    raise ValueError("left to the general way")
 
 
 def words_of(refusal: Exception) -> str:

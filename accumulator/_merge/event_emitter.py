@@ -1,397 +1,417 @@
-"""The reducer that also tells what happened: chunks to typed events.
+"""What chunks did to the state, as typed events.
 
-It merges as `Reducer` does and looks on. It takes the careful path for every fragment, which leads
-each one through `_pair`: there it is seen as it is appended, pairs of surrogate halves joined.
-Where a fragment belongs is known only after the step that merged it, so what `_pair` saw waits in
-`_seen` until then.
+The reducer calls `on_append` with each fragment that it appends to a text of the state, `on_call`
+before a fragment goes to a tool call, `on_choice` behind each choice of a chunk and `on_chunk`
+behind the chunk. Most fragments go to a text that is known, and are an event at once. The rest
+waits, in order, until its choice was applied: then it stands in the state where it belongs.
 """
 
 from __future__ import annotations
 
+import sys
 from collections import deque
-from collections.abc import Iterable, Sequence
-from typing import Literal
+from collections.abc import Iterator, Sequence
+from functools import partial
+from typing import Literal, cast
 
+from msgspec import Struct, field
+
+from .. import events as ev
 from .._decode import chunk as wire
-from .._decode.growing import Growing
 from .._decode.text import Text
+from .._decode.text_history import TextHistory
 from ..completion import TokenLogprob, TokenLogprobs, Usage
 from ..errors import Problem
-from ..events import (
-    AudioDeltaEvent,
-    AudioDoneEvent,
-    ChoiceDoneEvent,
-    ContentDeltaEvent,
-    ContentDoneEvent,
-    CustomToolCallInputDeltaEvent,
-    CustomToolCallInputDoneEvent,
-    Event,
-    FunctionToolCallArgumentsDeltaEvent,
-    FunctionToolCallArgumentsDoneEvent,
-    LogprobsContentDeltaEvent,
-    LogprobsContentDoneEvent,
-    LogprobsRefusalDeltaEvent,
-    LogprobsRefusalDoneEvent,
-    ProblemEvent,
-    ReasoningDeltaEvent,
-    ReasoningDoneEvent,
-    RefusalDeltaEvent,
-    RefusalDoneEvent,
-    UsageEvent,
-)
-from ..limits import Limits
-from ..rules import Rules
-from .json_merge import Report
+from ..events import Event
+from .json_merge import PART_TYPES
 from .reducer import Reducer
-from .snapshot import (
-    freeze,
-    freeze_audio,
-    freeze_call,
-    freeze_choice,
-    freeze_token,
-    freeze_tokens,
-    freeze_usage,
-)
-from .state import ChoiceState
-from .told import TOOLS, Held, Kind, Seen, Told, ToldCall, ToldChoice, Tool
+from .snapshot import freeze, freeze_audio, freeze_call, freeze_choice, freeze_token, freeze_tokens
+from .state import ChoiceState, State
 from .tool_calls import CallsState, CallState, FunctionState, is_whole
+from .usage_history import UsageHistory
 
-__all__ = ["EmittingReducer"]
+__all__ = ["EventEmitter"]
+
+Kind = Literal["content", "refusal", "reasoning", "reasoning_content", "thinking"]
+Tool = Literal["function", "custom"]
+_KINDS: tuple[Kind, ...] = ("content", "refusal", "reasoning", "reasoning_content")
+_MOST_TEXTS = 256  # that are known by identity; a server may replace one again and again
 
 
-class EmittingReducer(Reducer):
-    """A `Reducer` that adds what each transition did to `events`."""
+class EmittedText(Struct):
+    """Where a text of the state belongs; `kind` is None if it has no events."""
 
-    __slots__ = (
-        "_choice",
-        "_held",
-        "_in_thinking",
-        "_seen",
-        "_told",
-        "_usage",
-        "events",
-    )
+    choice_index: int
+    kind: Kind | None
+    history: TextHistory
 
-    def __init__(self, rules: Rules, limits: Limits, report: Report) -> None:
-        super().__init__(rules, limits, report)
+
+class EmittedCall(Struct):
+    """A call of a function or custom tool, as far as events have told of it."""
+
+    name: TextHistory
+    text: TextHistory
+    is_done: bool = False
+
+
+class ChoiceProgress(Struct):
+    """A choice, as far as events have told of it. `done` holds what had its `.done`, but calls."""
+
+    index: int
+    state: ChoiceState
+    texts: dict[Kind, TextHistory] = field(default_factory=dict)
+    calls: dict[tuple[int, Tool], EmittedCall] = field(default_factory=dict)
+    last_call: int = -1
+    transcript: TextHistory = field(default_factory=TextHistory)
+    heard: str = ""  # of the transcript, not in an event yet
+    done: set[str] = field(default_factory=set)
+
+
+class EventEmitter:
+    """Collects in `events` what a reducer does."""
+
+    __slots__ = ("_choices", "_reports", "_texts", "_usage", "_waiting", "events")
+
+    def __init__(self, reducer: Reducer) -> None:
+        # The reducer refers to this, so this may not refer to the reducer: nobody frees a cycle.
+        reducer.listener = self
         self.events: deque[Event] = deque()
-        self._told: dict[int, ToldChoice] = {}
-        self._choice: ToldChoice | None = None  # the one whose delta is being applied
-        self._seen: list[Seen] = []
-        self._held: dict[int, Held] = {}
-        self._in_thinking = 0
-        self._usage: Usage | None = None
+        self._choices: dict[int, ChoiceProgress] = {}
+        self._texts: dict[Text, EmittedText] = {}
+        # Fragments, places of the calls that those behind go to, and problems.
+        self._waiting: list[tuple[Text, str] | int | Problem] = []
+        self._usage = UsageHistory()
+        self._reports: list[wire.Usage] = []  # in the choices of a chunk
 
-    # --- transitions of the stream ---
-
-    def apply(self, chunk: wire.Chunk, *, has_halves: bool = False) -> None:
-        super().apply(chunk, has_halves=True)
-        if chunk.usage is not None or any(choice.usage for choice in chunk.choices or ()):
-            usage = self.state.usage
-            self._tell_usage(None if usage is None else freeze_usage(usage))
-
-    def end(self) -> None:
-        super().end()
-        self._finish()
-
-    def fail(self, error: object) -> None:
-        super().fail(error)
-        self._finish()
-
-    def close(self) -> None:
-        super().close()
-        self._finish()
-
-    def tell_problem(self, problem: Problem) -> None:
-        self.events.append(ProblemEvent(problem=problem))
-
-    def _end_halves(self) -> None:
-        texts = list(self._halved.values())
-        super()._end_halves()
-        for text in texts:
-            self._tell_half(text)
-
-    def _finish(self) -> None:
-        """End what is not ended yet; again it does nothing."""
-        for index, state in sorted(self.state.choices.items()):
-            self._end_choice(self._find(index, state))
-        if "x_groq" in (self.state.extra or ()):  # stands in for usage where there is none
-            self._tell_usage(freeze(self.state).usage)
-
-    def _tell_usage(self, usage: Usage | None) -> None:
-        if usage is not None and usage != self._usage:
-            self._usage = usage
-            self.events.append(UsageEvent(usage=usage))
-
-    # --- transitions of a choice ---
-
-    def _apply_delta(
-        self, state: ChoiceState, delta: wire.Delta, index: int, position: int
-    ) -> None:
-        self._seen.clear()
-        told = self._choice = self._find(index, state)
-        super()._apply_delta(state, delta, index, position)
-        fragment = self._tell_texts(told)
-        if delta.audio is not None:
-            self._tell_audio(told, delta.audio.data, fragment)
-
-    def _apply_logprobs(self, state: ChoiceState, logprobs: wire.Logprobs, index: int) -> None:
-        super()._apply_logprobs(state, logprobs, index)
-        self._tell_tokens(self._find(index, state), logprobs)
-
-    def _apply_finish(self, state: ChoiceState, reason: str, index: int) -> None:
-        super()._apply_finish(state, reason, index)
-        self._end_choice(self._find(index, state))
-
-    def _find(self, index: int, state: ChoiceState) -> ToldChoice:
-        told = self._told.get(index)
-        if told is None:
-            told = self._told[index] = ToldChoice(index, state)
-        return told
-
-    def _pair(self, text: Text, fragment: str) -> str:
-        fragment = super()._pair(text, fragment)
-        self._seen.append(Seen(text, fragment))
-        return fragment
-
-    # --- texts ---
-
-    def _add_part(self, parts: list[object], part: object) -> None:
-        start = len(self._seen)
-        thinking = isinstance(part, dict) and part.get("type") == "thinking"
-        self._in_thinking += thinking
-        super()._add_part(parts, part)
-        last = parts[-1] if parts else None
-        if isinstance(last, dict):
-            kind: Kind = "thinking" if self._in_thinking else "content"
-            texts = [last.get("text"), last.get("thinking") if thinking else None]
-            for seen in self._seen[start:]:
-                if seen.kind is None and any(seen.text is text for text in texts):
-                    seen.kind = kind
-        self._in_thinking -= thinking
-
-    def _tell_texts(self, told: ToldChoice) -> str:
-        """Tell of the fragments seen that belong to a text of the choice; return what was added to
-        the transcript of its audio.
-        """
-        transcript = ""
-        audio = told.state.audio
-        for seen in self._seen:
-            if audio is not None and seen.text is audio.transcript:
-                transcript += seen.fragment
-                self._hold(seen.text, told, "transcript")
-                continue
-            kind = seen.kind or told.kind_of(seen.text)
-            if kind is not None:
-                self._tell_text(told, kind, seen.text, seen.fragment)
-                self._hold(seen.text, told, kind)
-        self._seen.clear()
-        return transcript
-
-    def _hold(
-        self, text: Text, told: ToldChoice, kind: Kind | Literal["transcript"] | tuple[int, Tool]
-    ) -> None:
-        if text.half:
-            self._held[id(text)] = Held(text, told, kind)
-
-    def _tell_half(self, text: Text) -> None:
-        """Tell of the U+FFFD that has taken the place of half a surrogate pair."""
-        held = self._held.get(id(text))
-        if held is None:
-            return
-        told, kind = held.choice, held.kind
-        if kind == "transcript":
-            self._tell_audio(told, None, "\ufffd")
-        elif isinstance(kind, tuple):
-            place, tool = kind
-            assert told.state.calls is not None  # it holds the text
-            self._tell_call(told, place, told.state.calls.items[place], tool, "\ufffd")
+    def add_problem(self, problem: Problem) -> None:
+        if self._waiting:
+            self._waiting.append(problem)
         else:
-            self._tell_text(told, kind, text, "\ufffd")
+            self.events.append(ev.ProblemEvent(problem))
 
-    def _tell_text(self, told: ToldChoice, kind: Kind, text: Text, fragment: str) -> None:
+    def finish(self, state: State) -> None:
+        """End what is not ended yet: no more input will come."""
+        choices = [self._find(index, choice) for index, choice in sorted(state.choices.items())]
+        if self._waiting:
+            self._settle_halves(choices)
+        for progress in choices:
+            self._end_choice(progress)
+        if state.usage is None and "x_groq" in (state.extra or ()):
+            usage = freeze(state).usage
+            if usage is not None:
+                self.events.append(ev.UsageEvent(partial(_itself, usage)))
+
+    # --- what the reducer calls ---
+
+    def on_append(self, text: Text, fragment: str) -> None:
         if not fragment:
             return
-        channel = told.told_of(kind, text)
-        channel.add(fragment)
-        index, then = told.index, channel.now()
-        match kind:
-            case "content":
-                event: Event = ContentDeltaEvent(choice_index=index, delta=fragment, _then=then)
-            case "refusal":
-                event = RefusalDeltaEvent(choice_index=index, delta=fragment, _then=then)
-            case _:
-                event = ReasoningDeltaEvent(
-                    choice_index=index, field=kind, delta=fragment, _then=then
-                )
+        emitted = self._texts.get(text)
+        if emitted is None or self._waiting:
+            self._waiting.append((text, fragment))
+            return
+        kind, history = emitted.kind, emitted.history
+        if kind is None:
+            return
+        length = history.add(text, fragment)
+        if kind == "content":
+            event: Event = ev.ContentDeltaEvent(emitted.choice_index, fragment, history, length)
+        elif kind == "refusal":
+            event = ev.RefusalDeltaEvent(emitted.choice_index, fragment, history, length)
+        else:
+            event = ev.ReasoningDeltaEvent(emitted.choice_index, fragment, history, length, kind)
         self.events.append(event)
 
-    # --- tool calls ---
+    def on_call(self, place: int) -> None:
+        self._waiting.append(place)
 
-    def _apply_fragment(
-        self, calls: CallsState, fragment: wire.ToolCallFragment, position: int, entry: int
-    ) -> None:
-        told = self._choice
-        assert told is not None  # fragments come with a delta
-        self._tell_texts(told)
-        before = calls.last
-        super()._apply_fragment(calls, fragment, position, entry)
-        seen = self._seen.copy()
-        self._seen.clear()
-        if before not in (-1, calls.last):
-            self._end_call_before(told, before, calls.items[before])
-        call = calls.items[calls.last]
-        for tool in TOOLS:
-            named: FunctionState | None = getattr(call, tool)
-            if named is not None and getattr(fragment, tool) is not None:
-                name = _added(named.name, seen)
-                text = _added(named.text, seen)
-                if named.text is not None:
-                    self._hold(named.text, told, (calls.last, tool))
-                self._tell_call(told, calls.last, call, tool, text, name)
+    def on_choice(self, index: int, state: ChoiceState, choice: wire.Choice) -> None:
+        delta = choice.delta
+        if self._waiting:
+            parts = None if delta is None else delta.parts
+            self._settle(self._find(index, state), 1 if parts is None else _widest(parts))
+        if delta is not None and delta.audio is not None:
+            self._emit_audio(self._find(index, state), delta.audio.data)
+        if choice.logprobs is not None:
+            self._emit_tokens(index, state, choice.logprobs)
+        if choice.usage is not None:
+            self._reports.append(choice.usage)
+        if choice.finish_reason:
+            self._end_choice(self._find(index, state))
 
-    def _tell_call(
-        self,
-        told: ToldChoice,
-        place: int,
-        call: CallState,
-        tool: Tool,
-        fragment: str,
-        name: str = "",
-    ) -> None:
-        named: FunctionState = getattr(call, tool)
-        channel = told.calls.get((place, tool))
-        opens = channel is None
-        if channel is None:
-            channel = told.calls[place, tool] = ToldCall(Told(Growing()), Told(Growing()))
-        channel.name.growing.text = named.name
-        channel.text.growing.text = named.text
-        channel.name.add(name)
-        channel.text.add(fragment)
-        if not (fragment or opens):
+    def on_chunk(self, chunk: wire.Chunk, state: State) -> None:
+        if self._waiting:  # the chunk has texts of its own, which have no events
+            problems = [note for note in self._waiting if isinstance(note, Problem)]
+            self._waiting.clear()
+            self.events.extend(map(ev.ProblemEvent, problems))
+        if chunk.usage is not None:
+            self._reports.append(chunk.usage)
+        if self._reports and state.usage is not None:
+            find = self._usage.add(self._reports, state.usage)
+            self._reports.clear()
+            if find is not None:
+                self.events.append(ev.UsageEvent(find))
+
+    # --- what waited ---
+
+    def _find(self, index: int, state: ChoiceState) -> ChoiceProgress:
+        progress = self._choices.get(index)
+        if progress is None:
+            progress = self._choices[index] = ChoiceProgress(index, state)
+        return progress
+
+    def _settle(self, progress: ChoiceProgress, width: int) -> None:
+        """Emit what waits, all of one choice; of its parts the last `width` may be new."""
+        waiting, self._waiting = self._waiting, []
+        place, brought = -1, dict[Text, str]()
+        for note in waiting:
+            if isinstance(note, Problem):
+                self.events.append(ev.ProblemEvent(note))
+            elif isinstance(note, int):
+                self._emit_call(progress, place, brought)
+                self._leave_call(progress, note)
+                place, brought = note, {}
+            else:
+                text, fragment = note
+                if place >= 0 and text in _texts_of_call(_call_at(progress, place)):
+                    brought[text] = brought.get(text, "") + fragment
+                else:
+                    self._settle_text(progress, text, fragment, width)
+        self._emit_call(progress, place, brought)
+
+    def _settle_text(self, progress: ChoiceProgress, text: Text, fragment: str, width: int) -> None:
+        audio = progress.state.audio
+        if audio is not None and text is audio.transcript:
+            progress.transcript.add(text, fragment)
+            progress.heard += fragment
             return
-        event = (
-            FunctionToolCallArgumentsDeltaEvent
-            if tool == "function"
-            else CustomToolCallInputDeltaEvent
-        )
-        self.events.append(
-            event(
-                choice_index=told.index,
-                index=place,
-                id=call.id,
-                _name=None if named.name is None else channel.name.now(),
-                delta=fragment,
-                _then=channel.text.now(),
-            )
-        )
+        if text not in self._texts:
+            kinds = (kind for each, kind in _texts_of(progress.state, width) if each is text)
+            if len(self._texts) >= _MOST_TEXTS:
+                self._texts.clear()
+            self._know(progress, text, next(kinds, None))
+        self.on_append(text, fragment)
 
-    def _end_call_before(self, told: ToldChoice, place: int, call: CallState) -> None:
-        """Another call goes on: one whose arguments nothing can be added to is done."""
-        channel = told.calls.get((place, "function"))
-        if channel is None or channel.done or call.function is None or call.custom is not None:
+    def _know(self, progress: ChoiceProgress, text: Text, kind: Kind | None) -> None:
+        history = None if kind is None else progress.texts.get(kind)
+        if history is None:
+            history = TextHistory()
+            if kind is not None:
+                progress.texts[kind] = history
+        self._texts[text] = EmittedText(progress.index, kind, history)
+
+    def _settle_halves(self, choices: Sequence[ChoiceProgress]) -> None:
+        """Emit each U+FFFD that took the place of half a surrogate pair at the end."""
+        waiting, self._waiting = self._waiting, []
+        owners: dict[Text, tuple[ChoiceProgress, int]] = {}  # and the place of the call
+        for progress in choices:
+            state = progress.state
+            for text, kind in _texts_of(state, sys.maxsize):
+                self._know(progress, text, kind)
+                owners[text] = progress, -1
+            if state.audio is not None and state.audio.transcript is not None:
+                owners[state.audio.transcript] = progress, -1
+            for place, call in enumerate(() if state.calls is None else state.calls.items):
+                owners.update((text, (progress, place)) for text in _texts_of_call(call))
+        for note in waiting:
+            if isinstance(note, Problem):
+                self.events.append(ev.ProblemEvent(note))
+            elif isinstance(note, tuple) and note[0] in owners:
+                progress, place = owners[note[0]]
+                self._waiting = [note] if place < 0 else [place, note]
+                self._settle(progress, 0)
+                self._emit_audio(progress, None)
+
+    # --- texts and calls ---
+
+    def _emit_call(self, progress: ChoiceProgress, place: int, brought: dict[Text, str]) -> None:
+        """Emit what a fragment brought to a call, if it goes to one."""
+        if place < 0:
             return
-        # A number may go on; what ends in a bracket or a quote may not.
-        if is_whole(call) and str(call.function.text).rstrip()[-1:] in ("}", "]", '"'):
-            self._end_call(told, place, call, "function", channel)
+        call = _call_at(progress, place)
+        for tool, named in _tools_of(call):
+            emitted = progress.calls.get((place, tool))
+            opens = emitted is None
+            if emitted is None:
+                emitted = progress.calls[place, tool] = EmittedCall(TextHistory(), TextHistory())
+            if named.name in brought:
+                emitted.name.add(named.name, brought[named.name])
+            fragment = ""
+            if named.text in brought:
+                fragment = brought[named.text]
+                emitted.text.add(named.text, fragment)
+            if fragment or opens:
+                text = emitted.text
+                name = None if named.name is None else emitted.name
+                told = (place, call.id, name, emitted.name.length)
+                event = _DELTA_OF[tool](progress.index, fragment, text, text.length, *told)
+                self.events.append(event)
+
+    def _leave_call(self, progress: ChoiceProgress, place: int) -> None:
+        """End the call that was open if another one goes on, and nothing can be added to its
+        arguments.
+        """
+        before, progress.last_call = progress.last_call, place
+        emitted = progress.calls.get((before, "function"))
+        if before == place or emitted is None or emitted.is_done:
+            return
+        call = _call_at(progress, before)
+        if call.function is None or call.custom is not None or not is_whole(call):
+            return
+        arguments = str(call.function.text)
+        # A number may go on; what ends in a bracket or a quote may not. Of what the chunk brings
+        # later to the call there is no event yet.
+        if arguments.rstrip()[-1:] in ("}", "]", '"') and len(arguments) == emitted.text.length:
+            self._end_call(progress, before, "function", emitted)
 
     def _end_call(
-        self, told: ToldChoice, place: int, call: CallState, tool: Tool, channel: ToldCall
+        self, progress: ChoiceProgress, place: int, tool: Tool, emitted: EmittedCall
     ) -> None:
-        channel.done = True
-        event = (
-            FunctionToolCallArgumentsDoneEvent
-            if tool == "function"
-            else CustomToolCallInputDoneEvent
-        )
-        self.events.append(event(choice_index=told.index, index=place, tool_call=freeze_call(call)))
+        emitted.is_done = True
+        call = freeze_call(_call_at(progress, place))
+        self.events.append(_DONE_OF[tool](progress.index, place, call))
 
     # --- logprobs and audio ---
 
-    def _tell_tokens(self, told: ToldChoice, logprobs: wire.Logprobs) -> None:
-        into = told.state.logprobs
-        assert into is not None  # they were just added to it
-        index = told.index
-        if logprobs.content and into.content is not None:
-            self.events.append(
-                LogprobsContentDeltaEvent(
-                    choice_index=index,
-                    content=_tokens(logprobs.content),
-                    snapshot=freeze_tokens(into.content),
-                )
-            )
-        if logprobs.refusal and into.refusal is not None:
-            self.events.append(
-                LogprobsRefusalDeltaEvent(
-                    choice_index=index,
-                    refusal=_tokens(logprobs.refusal),
-                    snapshot=freeze_tokens(into.refusal),
-                )
-            )
+    def _emit_tokens(self, index: int, state: ChoiceState, logprobs: wire.Logprobs) -> None:
+        known = state.logprobs
+        if known is None:
+            return
+        if logprobs.content and known.content is not None:
+            run, all_ = _tokens(logprobs.content), freeze_tokens(known.content)
+            self.events.append(ev.LogprobsContentDeltaEvent(index, run, all_))
+        if logprobs.refusal and known.refusal is not None:
+            run, all_ = _tokens(logprobs.refusal), freeze_tokens(known.refusal)
+            self.events.append(ev.LogprobsRefusalDeltaEvent(index, run, all_))
 
-    def _tell_audio(self, told: ToldChoice, data: bytes | None, transcript: str) -> None:
-        audio = told.state.audio
-        assert audio is not None  # a fragment of it was just applied
-        channel = told.transcript
-        if audio.transcript is not None and channel is None:
-            channel = told.transcript = Told(Growing(audio.transcript))
-        if channel is not None:
-            channel.add(transcript)
-        if data or transcript:
-            self.events.append(
-                AudioDeltaEvent(
-                    choice_index=told.index,
-                    data=data or None,
-                    transcript=transcript or None,
-                    _id=audio.id,
-                    _audio=audio.data,
-                    _length=len(audio.data or b""),
-                    _then=None if channel is None else channel.now(),
-                )
+    def _emit_audio(self, progress: ChoiceProgress, data: bytes | None) -> None:
+        audio, heard = progress.state.audio, progress.heard
+        if audio is None or not (data or heard):
+            return
+        progress.heard = ""
+        self.events.append(
+            ev.AudioDeltaEvent(
+                progress.index,
+                data or None,
+                heard or None,
+                audio.id,
+                audio.data,
+                len(audio.data or b""),
+                None if audio.transcript is None else progress.transcript,
+                progress.transcript.length,
             )
+        )
 
     # --- the end of a choice ---
 
-    def _end_choice(self, told: ToldChoice) -> None:
-        """Tell that all is done which is not yet."""
-        index, state, add = told.index, told.state, self.events.append
-        for kind, channel in told.texts.items():
-            if not channel.done:
-                channel.done = True
-                self._end_text(index, kind, str(channel.now()))
-        if state.calls is not None:
-            for (place, tool), call in sorted(told.calls.items()):
-                if not call.done:
-                    self._end_call(told, place, state.calls.items[place], tool, call)
-        if state.audio is not None and "audio" not in told.done:
-            told.done.add("audio")
-            add(AudioDoneEvent(choice_index=index, audio=freeze_audio(state.audio)))
+    def _end_choice(self, progress: ChoiceProgress) -> None:
+        """Emit the `.done` of all that has none yet."""
+        index, state, events, done = progress.index, progress.state, self.events, progress.done
+        for kind, history in progress.texts.items():
+            if history.length and kind not in done:
+                done.add(kind)
+                events.append(_end_of_text(index, kind, history.until(history.length)))
+        for (place, tool), call in sorted(progress.calls.items(), key=_by_place):
+            if not call.is_done:
+                self._end_call(progress, place, tool, call)
+        if state.audio is not None and "audio" not in done:
+            done.add("audio")
+            events.append(ev.AudioDoneEvent(index, freeze_audio(state.audio)))
         if state.logprobs is not None:
             content, refusal = state.logprobs.content, state.logprobs.refusal
-            if content is not None and content.count and "content" not in told.done:
-                told.done.add("content")
-                add(LogprobsContentDoneEvent(choice_index=index, content=freeze_tokens(content)))
-            if refusal is not None and refusal.count and "refusal" not in told.done:
-                told.done.add("refusal")
-                add(LogprobsRefusalDoneEvent(choice_index=index, refusal=freeze_tokens(refusal)))
-        if "choice" not in told.done:
-            told.done.add("choice")
-            add(ChoiceDoneEvent(choice_index=index, choice=freeze_choice(index, state)))
-
-    def _end_text(self, index: int, kind: Kind, text: str) -> None:
-        match kind:
-            case "content":
-                event: Event = ContentDoneEvent(choice_index=index, content=text)
-            case "refusal":
-                event = RefusalDoneEvent(choice_index=index, refusal=text)
-            case _:
-                event = ReasoningDoneEvent(choice_index=index, field=kind, reasoning=text)
-        self.events.append(event)
+            if content is not None and content.count and "logprobs.content" not in done:
+                done.add("logprobs.content")
+                events.append(ev.LogprobsContentDoneEvent(index, freeze_tokens(content)))
+            if refusal is not None and refusal.count and "logprobs.refusal" not in done:
+                done.add("logprobs.refusal")
+                events.append(ev.LogprobsRefusalDoneEvent(index, freeze_tokens(refusal)))
+        if "choice" not in done:
+            done.add("choice")
+            events.append(ev.ChoiceDoneEvent(index, freeze_choice(index, state)))
 
 
-def _added(text: Text | None, seen: Iterable[Seen]) -> str:
-    return "".join(each.fragment for each in seen if each.text is text)
+_DELTA_OF: dict[
+    Tool, type[ev.FunctionToolCallArgumentsDeltaEvent] | type[ev.CustomToolCallInputDeltaEvent]
+] = {
+    "function": ev.FunctionToolCallArgumentsDeltaEvent,
+    "custom": ev.CustomToolCallInputDeltaEvent,
+}
+_DONE_OF: dict[
+    Tool, type[ev.FunctionToolCallArgumentsDoneEvent] | type[ev.CustomToolCallInputDoneEvent]
+] = {
+    "function": ev.FunctionToolCallArgumentsDoneEvent,
+    "custom": ev.CustomToolCallInputDoneEvent,
+}
+
+
+def _end_of_text(index: int, kind: Kind, text: str) -> Event:
+    if kind == "content":
+        return ev.ContentDoneEvent(index, text)
+    if kind == "refusal":
+        return ev.RefusalDoneEvent(index, text)
+    return ev.ReasoningDoneEvent(index, kind, text)
+
+
+def _texts_of(state: ChoiceState, width: int) -> Iterator[tuple[Text, Kind]]:
+    """Return the texts of a choice that have events; of lists of parts those in the last `width`
+    parts.
+    """
+    for kind in _KINDS:
+        text = getattr(state, kind)
+        if text is not None:
+            yield text, kind
+    if state.parts is not None:
+        yield from _texts_of_parts(state.parts, width, "content")
+
+
+def _texts_of_parts(parts: list[object], width: int, kind: Kind) -> Iterator[tuple[Text, Kind]]:
+    for part in parts[-width:]:
+        if not isinstance(part, dict) or part.get("type") not in PART_TYPES:
+            continue
+        thinks = part["type"] == "thinking"
+        kind_of_part: Kind = "thinking" if thinks else kind
+        text, inner = part.get("text"), part.get("thinking") if thinks else None
+        if isinstance(text, Text):
+            yield text, kind_of_part
+        if isinstance(inner, Text):
+            yield inner, kind_of_part
+        elif isinstance(inner, list):
+            yield from _texts_of_parts(inner, width, kind_of_part)
+
+
+def _widest(parts: Sequence[object]) -> int:
+    """Return how many parts the longest of the lists of parts has."""
+    inner = [part.get("thinking") for part in parts if isinstance(part, dict)]
+    return max([1, len(parts), *(_widest(each) for each in inner if isinstance(each, list))])
+
+
+def _tools_of(call: CallState) -> Iterator[tuple[Tool, FunctionState]]:
+    if call.function is not None:
+        yield "function", call.function
+    if call.custom is not None:
+        yield "custom", call.custom
+
+
+def _texts_of_call(call: CallState) -> Iterator[Text]:
+    for _, named in _tools_of(call):
+        if named.name is not None:
+            yield named.name
+        if named.text is not None:
+            yield named.text
+
+
+def _call_at(progress: ChoiceProgress, place: int) -> CallState:
+    return cast("CallsState", progress.state.calls).items[place]
+
+
+def _by_place(item: tuple[tuple[int, Tool], EmittedCall]) -> tuple[int, bool]:
+    (place, tool), _ = item
+    return place, tool == "function"
 
 
 def _tokens(run: list[wire.TokenLogprob]) -> Sequence[TokenLogprob]:
-    return TokenLogprobs(len(run), lambda: tuple(map(freeze_token, run)))
+    return TokenLogprobs(len(run), lambda: run, freeze_token)
+
+
+def _itself(usage: Usage) -> Usage:
+    return usage

@@ -6,19 +6,17 @@ pair, whose other half comes with a later chunk: it is held back until then.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from typing import cast
+from collections.abc import Mapping
+from typing import Any, Protocol, cast
 
 from .._decode.chunk import JsonObject
 from .._decode.text import COMPACT_AT, Text, heal, healed, split_half
-from ..errors import ProblemKind
 from ..rules import Level, Policy
+from .problem_log import ProblemLog
 
-__all__ = ["PART_TYPES", "FieldMerger", "IndexedList", "Report", "growing_name"]
+__all__ = ["PART_TYPES", "FieldMerger", "IndexedList", "Listener"]
 
 PART_TYPES = ("text", "thinking")  # of parts that join their neighbour
-
-Report = Callable[[ProblemKind, str, str | None, object], None]
 
 
 class IndexedList:
@@ -30,17 +28,45 @@ class IndexedList:
         self.entries: list[object] = []
         self.places: dict[int, JsonObject] = {}
 
+    def __repr__(self) -> str:
+        return f"<{self.entries}, {list(self.places)}>"
+
+    def at(self, index: int) -> JsonObject:
+        """Return the entry with an index, a new one at the end if there is none."""
+        entry = self.places.get(index)
+        if entry is None:
+            entry = self.places[index] = {}
+            self.entries.append(entry)
+        return entry
+
+
+class Listener(Protocol):
+    """Who is told, for events, what a reducer does."""
+
+    def on_append(self, text: Text, fragment: str) -> None:
+        """A fragment was appended to a text of the state."""
+
+    def on_call(self, place: int) -> None:
+        """A fragment is about to go to the tool call at a place."""
+
+    def on_choice(self, index: int, state: Any, choice: Any) -> None:
+        """A choice of a chunk was applied."""
+
+    def on_chunk(self, chunk: Any, state: Any) -> None:
+        """A chunk was applied."""
+
 
 class FieldMerger:
     """Merges JSON into JSON by a table of rules; what is odd about strings goes to `report`."""
 
-    __slots__ = ("_careful", "_halved", "_levels", "_report")
+    __slots__ = ("_careful", "_halved", "_levels", "_log", "listener")
 
-    def __init__(self, levels: Mapping[str, Level], report: Report) -> None:
-        self._levels = levels
-        self._report = report
-        self._halved: dict[int, Text] = {}  # texts that end in half a surrogate pair, by identity
-        self._careful = False  # whether a fragment may hold or complete such a half
+    # Set by the reducer, whose constructor each stream pays for.
+    _levels: Mapping[str, Level]
+    _log: ProblemLog
+    _halved: dict[int, Text]  # texts that end in half a surrogate pair, by identity
+    _careful: bool  # whether a fragment may hold or complete such a half
+    listener: Listener | None
 
     def _larger_json(self, into: JsonObject, usage: JsonObject) -> JsonObject:
         for name, new in usage.items():
@@ -130,11 +156,7 @@ class FieldMerger:
             if type(index) is not int:
                 into.entries.append(self._own(entry))
                 continue
-            target = into.places.get(index)
-            if target is None:
-                target = into.places[index] = {}
-                into.entries.append(target)
-            self._merge(level, target, cast("JsonObject", entry), nested=True)
+            self._merge(level, into.at(index), cast("JsonObject", entry), nested=True)
 
     def _add_part(self, parts: list[object], part: object) -> None:
         """Append a part; text and thinking join their neighbour of the same type."""
@@ -163,33 +185,6 @@ class FieldMerger:
         into, fields = cast("JsonObject", last), cast("JsonObject", part)
         self._merge(self._levels["delta.<object>"], into, fields, nested=True)
 
-    def _open_part(self, parts: list[object], part: object) -> Text | None:
-        """Give the text that a part was added to, if adding it with another text would do no more
-        than append that.
-        """
-        last = parts[-1] if parts else None
-        if not isinstance(part, dict) or not isinstance(last, dict):
-            return None
-        kind = part.get("type")
-        if kind not in PART_TYPES or last.get("type") != kind:
-            return None
-        level = self._levels["delta.<object>"]
-        added, text = part.get(kind), last.get(kind)
-        if isinstance(added, list):
-            if not isinstance(text, list) or len(added) != 1 or not _settles(level, part, kind):
-                return None
-            return self._open_part(text, added[0])
-        return _open_string(level, last, part, kind)
-
-    def _open_entry(self, fields: JsonObject | None, name: str, entry: JsonObject) -> Text | None:
-        """Give the text in an entry of a vendor's list, as `_open_part`."""
-        level, string = self._levels["delta"].below(name), growing_name(entry) or ""
-        entries, index = (fields or {}).get(name), entry.get("index")
-        if not isinstance(entries, IndexedList) or type(index) is not int:
-            return None
-        target = entries.places.get(index)
-        return None if target is None else _open_string(level, target, entry, string)
-
     def _own(self, value: object) -> object:
         """Take a value that stands as it is; no half of a surrogate pair stays in it."""
         if not self._careful:
@@ -203,13 +198,18 @@ class FieldMerger:
     def _join(self, text: Text | None, fragment: str) -> Text:
         if text is None:
             text = Text()
+        self._append(text, fragment)
+        return text
+
+    def _append(self, text: Text, fragment: str) -> None:
         if self._careful:
             fragment = self._pair(text, fragment)
         fragments = text.fragments  # `Text.append`, without the call
         fragments.append(fragment)
         if len(fragments) >= COMPACT_AT:
             text.compact()
-        return text
+        if self.listener is not None:
+            self.listener.on_append(text, fragment)
 
     def _pair(self, text: Text, fragment: str) -> str:
         """Join a surrogate pair that was cut between two fragments; hold back a first half at
@@ -225,39 +225,19 @@ class FieldMerger:
 
     def _report_lone(self, count: int) -> None:
         for _ in range(count):
-            self._report("lone_surrogate", "half a surrogate pair, replaced by U+FFFD", None, None)
+            self._log.report(
+                "lone_surrogate", "half a surrogate pair, replaced by U+FFFD", None, None
+            )
 
     def _end_halves(self) -> None:
         """Nothing can complete the halves of surrogate pairs that are held back any more."""
         for text in self._halved.values():
             text.half = ""
             text.append("\ufffd")
+            if self.listener is not None:
+                self.listener.on_append(text, "\ufffd")
             self._report_lone(1)
         self._halved.clear()
-
-
-def growing_name(entry: JsonObject) -> str | None:
-    """Name the string of a list's entry that may come in fragments, if there is one."""
-    names = ("text", "summary")
-    return next((name for name in names if isinstance(entry.get(name), str)), None)
-
-
-def _open_string(level: Level, into: JsonObject, fields: JsonObject, name: str) -> Text | None:
-    """Give the text that a string among fields was appended to, if merging them with another would
-    do no more than append that.
-    """
-    text = into.get(name)
-    grows = isinstance(fields.get(name), str) and isinstance(text, Text)
-    grows = grows and level.names.get(name, level.kinds[str]) == "concat"
-    return cast("Text", text) if grows and _settles(level, fields, name) else None
-
-
-def _settles(level: Level, fields: JsonObject, besides: str) -> bool:
-    """Tell whether all other fields make no difference when they come again."""
-    return all(
-        name == besides or value is None or level.settles(name, value)
-        for name, value in fields.items()
-    )
 
 
 def _is_number(value: object) -> bool:

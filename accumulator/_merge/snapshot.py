@@ -42,69 +42,93 @@ __all__ = [
     "freeze_token",
     "freeze_tokens",
     "freeze_usage",
+    "total_of",
 ]
 
 F = TypeVar("F", ChatCompletion, Message)
+K = TypeVar("K")
+C = TypeVar("C", Function, FunctionCall)
+
+
+# What attrs writes for a frozen class sets each field by a call, and a completion has fifty.
+_new, _set = object.__new__, object.__setattr__
+
+
+def _made(kind: type[K], fields: JsonObject) -> K:
+    """Return an instance of a frozen class; all its fields are given."""
+    made = _new(kind)
+    _set(made, "__dict__", fields)
+    return made
+
+
+_EMPTY_MESSAGE: JsonObject = {a.name: None for a in attrs.fields(Message)}
 
 
 def freeze(state: State) -> ChatCompletion:
     """Build the completion as far as it is known."""
-    extra = _object(state.extra)
+    extra = {} if state.extra is None else _object(state.extra)
     usage = state.usage
-    if usage is None:
+    if usage is None and extra:
         groq = extra.get("x_groq")
         if isinstance(groq, dict) and isinstance(groq.get("usage"), dict):
             usage = read_usage(groq["usage"])
-    return _read_back(
-        ChatCompletion(
-            id=state.id,
-            created=state.created,
-            model=state.model,
-            choices=tuple(
-                [freeze_choice(index, choice) for index, choice in sorted(state.choices.items())]
-            ),
-            service_tier=state.service_tier,
-            system_fingerprint=state.system_fingerprint,
-            usage=None if usage is None else freeze_usage(usage),
-            moderation=None if state.moderation is None else _object(state.moderation),
-            extra=extra,
-        ),
-        _OF_COMPLETION,
+    known = state.choices
+    choices = [freeze_choice(i, known[i]) for i in (sorted(known) if len(known) > 1 else known)]
+    completion = _made(
+        ChatCompletion,
+        {
+            "id": state.id,
+            "object": "chat.completion",
+            "created": state.created,
+            "model": state.model,
+            "choices": tuple(choices),
+            "service_tier": state.service_tier,
+            "system_fingerprint": state.system_fingerprint,
+            "usage": None if usage is None else freeze_usage(usage),
+            "moderation": None if state.moderation is None else _object(state.moderation),
+            "extra": extra,
+        },
     )
+    return _read_back(completion, _OF_COMPLETION) if extra else completion
 
 
 def freeze_choice(index: int, state: ChoiceState) -> Choice:
-    return Choice(
-        index=index,
-        message=_message(state),
-        finish_reason=state.finish_reason,
-        logprobs=None if state.logprobs is None else _logprobs(state.logprobs),
-        extra=_object(state.extra),
+    return _made(
+        Choice,
+        {
+            "index": index,
+            "message": _message(state),
+            "finish_reason": state.finish_reason,
+            "logprobs": None if state.logprobs is None else _logprobs(state.logprobs),
+            "extra": {} if state.extra is None else _object(state.extra),
+        },
     )
 
 
 def _message(state: ChoiceState) -> Message:
-    annotations = state.annotations
-    parts = None if state.parts is None else tuple(cast("list[object]", _json(state.parts)))
-    return _read_back(
-        Message(
-            role=state.role,
-            content=_string(state.content) if parts is None else parts,
-            refusal=_string(state.refusal),
-            reasoning=_string(state.reasoning),
-            reasoning_content=_string(state.reasoning_content),
-            tool_calls=None if state.calls is None else _tool_calls(state.calls),
-            function_call=None
-            if state.function_call is None
-            else _function_call(state.function_call),
-            audio=None if state.audio is None else freeze_audio(state.audio),
-            annotations=None
-            if annotations is None
-            else tuple(cast("list[object]", _json(annotations))),
-            extra=_object(state.delta_extra),
-        ),
-        _OF_MESSAGE,
-    )
+    fields = _EMPTY_MESSAGE.copy()
+    fields["role"] = state.role
+    if state.parts is not None:
+        fields["content"] = tuple(cast("list[object]", _json(state.parts)))
+    elif state.content is not None:
+        fields["content"] = str(state.content)
+    if state.refusal is not None:
+        fields["refusal"] = str(state.refusal)
+    if state.reasoning is not None:
+        fields["reasoning"] = str(state.reasoning)
+    if state.reasoning_content is not None:
+        fields["reasoning_content"] = str(state.reasoning_content)
+    if state.calls is not None:
+        fields["tool_calls"] = _tool_calls(state.calls)
+    if state.function_call is not None:
+        fields["function_call"] = _function(FunctionCall, state.function_call)
+    if state.audio is not None:
+        fields["audio"] = freeze_audio(state.audio)
+    if state.annotations is not None:
+        fields["annotations"] = tuple(cast("list[object]", _json(state.annotations)))
+    extra = fields["extra"] = {} if state.delta_extra is None else _object(state.delta_extra)
+    message = _made(Message, fields)
+    return _read_back(message, _OF_MESSAGE) if extra else message
 
 
 # The typed fields that a rule of the user's may have merged in `extra`, and their types.
@@ -135,33 +159,38 @@ def _read_back(frozen: F, kinds: Mapping[str, type]) -> F:
 
 
 def _tool_calls(state: CallsState) -> tuple[ToolCall, ...]:
-    return tuple(freeze_call(call) for call in sorted(state.items, key=lambda call: call.order))
+    items = state.items
+    if len(items) > 1:
+        items = sorted(items, key=lambda call: call.order)
+    return tuple([freeze_call(call) for call in items])
 
 
 def freeze_call(state: CallState) -> ToolCall:
     function, custom = state.function, state.custom
-    return ToolCall(
-        id=state.id,
-        type=state.type,
-        function=None
-        if function is None
-        else Function(
-            name=_string(function.name),
-            arguments=_string(function.text),
-            extra=_object(function.extra),
-        ),
-        custom=None
-        if custom is None
-        else Custom(
-            name=_string(custom.name), input=_string(custom.text), extra=_object(custom.extra)
-        ),
-        extra=_object(state.extra),
+    return _made(
+        ToolCall,
+        {
+            "id": state.id,
+            "type": state.type,
+            "function": None if function is None else _function(Function, function),
+            "custom": None
+            if custom is None
+            else Custom(
+                name=_string(custom.name), input=_string(custom.text), extra=_object(custom.extra)
+            ),
+            "extra": {} if state.extra is None else _object(state.extra),
+        },
     )
 
 
-def _function_call(state: FunctionState) -> FunctionCall:
-    return FunctionCall(
-        name=_string(state.name), arguments=_string(state.text), extra=_object(state.extra)
+def _function(kind: type[C], state: FunctionState) -> C:
+    return _made(
+        kind,
+        {
+            "name": _string(state.name),
+            "arguments": _string(state.text),
+            "extra": {} if state.extra is None else _object(state.extra),
+        },
     )
 
 
@@ -188,11 +217,12 @@ def freeze_tokens(state: TokensState) -> TokenLogprobs:
     runs, until = state.runs, len(state.runs)
     return TokenLogprobs(
         state.count,
-        lambda: tuple(
-            freeze_token(token)
+        lambda: [
+            token
             for run in islice(runs, until)
             for token in (run.read() if isinstance(run, wire.UnreadTokens) else run)
-        ),
+        ],
+        freeze_token,
     )
 
 
@@ -217,35 +247,50 @@ def _top(token: wire.TopLogprob) -> TopLogprob:
 
 
 def freeze_usage(state: wire.Usage) -> Usage:
+    output, input_ = state.completion_tokens_details, state.prompt_tokens_details
+    return _made(
+        Usage,
+        {
+            "prompt_tokens": state.prompt_tokens,
+            "completion_tokens": state.completion_tokens,
+            "total_tokens": total_of(state),
+            "completion_tokens_details": None if output is None else _output_counts(output),
+            "prompt_tokens_details": None if input_ is None else _prompt_counts(input_),
+            "extra": {} if state.extra is None else _object(state.extra),
+        },
+    )
+
+
+def total_of(state: wire.Usage) -> int | None:
+    """Return the sum of all tokens."""
     prompt, completion, total = state.prompt_tokens, state.completion_tokens, state.total_tokens
     if prompt is not None and completion is not None:
         # Split usage: the totals that came with each half are only that half's.
         total = max(total or 0, prompt + completion)
-    completion_details, prompt_details = (
-        state.completion_tokens_details,
-        state.prompt_tokens_details,
+    return total
+
+
+def _output_counts(state: wire.CompletionTokensDetails) -> CompletionTokensDetails:
+    return _made(
+        CompletionTokensDetails,
+        {
+            "accepted_prediction_tokens": state.accepted_prediction_tokens,
+            "audio_tokens": state.audio_tokens,
+            "reasoning_tokens": state.reasoning_tokens,
+            "rejected_prediction_tokens": state.rejected_prediction_tokens,
+            "extra": {} if state.extra is None else _object(state.extra),
+        },
     )
-    return Usage(
-        prompt_tokens=prompt,
-        completion_tokens=completion,
-        total_tokens=total,
-        completion_tokens_details=None
-        if completion_details is None
-        else CompletionTokensDetails(
-            accepted_prediction_tokens=completion_details.accepted_prediction_tokens,
-            audio_tokens=completion_details.audio_tokens,
-            reasoning_tokens=completion_details.reasoning_tokens,
-            rejected_prediction_tokens=completion_details.rejected_prediction_tokens,
-            extra=_object(completion_details.extra),
-        ),
-        prompt_tokens_details=None
-        if prompt_details is None
-        else PromptTokensDetails(
-            audio_tokens=prompt_details.audio_tokens,
-            cached_tokens=prompt_details.cached_tokens,
-            extra=_object(prompt_details.extra),
-        ),
-        extra=_object(state.extra),
+
+
+def _prompt_counts(state: wire.PromptTokensDetails) -> PromptTokensDetails:
+    return _made(
+        PromptTokensDetails,
+        {
+            "audio_tokens": state.audio_tokens,
+            "cached_tokens": state.cached_tokens,
+            "extra": {} if state.extra is None else _object(state.extra),
+        },
     )
 
 

@@ -41,6 +41,9 @@ class Feeder:
     def feed(self, item: object) -> None:
         """Feed the next item. Raises what the accumulator raises."""
         kind = type(item)
+        if kind is bytes and not self._lines:
+            self._feed_body(item)  # type: ignore[arg-type]  # it is bytes
+            return
         # The chunks of a stream are of one class, of which it takes long to tell what it is not.
         if kind is self._kind or not isinstance(item, (bytes, bytearray, memoryview, str)):
             self._kind = kind

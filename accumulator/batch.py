@@ -24,7 +24,7 @@ __all__ = ["StreamResult", "UnsortedRowsError", "reduce_sorted"]
 
 Id = TypeVar("Id")
 
-_READ = 64
+_READ = 128
 _LARGE = 16 * 1024  # bytes; a longer chunk is fed at once
 _OPENING, _CLOSING = b"data: ", b"\n\n"
 _JOINT = _CLOSING + _OPENING

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable, Iterator
 from errno import EIO, ENOMEM
+from itertools import chain
 from pathlib import Path
 from typing import IO, Any
 
@@ -45,7 +46,8 @@ def reduce_in_order(blocks: Iterable[Rows], memory: int) -> Iterator[Result]:
     seen: set[int] = set()
     most = memory // _BYTES_OF_ID
     try:
-        for id, result in reduce_sorted(_numbered_first(blocks), grouped=True):
+        rows = chain.from_iterable(_numbered_first(blocks))
+        for id, result in reduce_sorted(rows, grouped=True):
             digest = hash(id)
             if digest in seen or len(seen) == most:
                 raise OutOfOrderError
@@ -55,8 +57,8 @@ def reduce_in_order(blocks: Iterable[Rows], memory: int) -> Iterator[Result]:
         raise OutOfOrderError from None
 
 
-def _numbered_first(blocks: Iterable[Rows]) -> Iterator[Row]:
-    """Yield rows. Raises OutOfOrderError for a row with a number behind one without, in the same
+def _numbered_first(blocks: Iterable[Rows]) -> Iterator[Iterable[Row]]:
+    """Yield the rows of each block. Raises OutOfOrderError for a row with a number behind one without, in the same
     stream: sorted, it stands before it.
     """
     unnumbered: str | None = None  # the stream of the last row, if that has no number
@@ -70,7 +72,7 @@ def _numbered_first(blocks: Iterable[Rows]) -> Iterator[Row]:
                     raise OutOfOrderError
                 else:
                     unnumbered = None
-        yield from zip(ids, seqs, rows.chunks, strict=True)
+        yield zip(ids, seqs, rows.chunks, strict=True)
 
 
 def reduce_any_order(

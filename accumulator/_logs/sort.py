@@ -58,8 +58,8 @@ def reduce_in_order(blocks: Iterable[Rows], memory: int) -> Iterator[Result]:
 
 
 def _numbered_first(blocks: Iterable[Rows]) -> Iterator[Iterable[Row]]:
-    """Yield the rows of each block. Raises OutOfOrderError for a row with a number behind one without, in the same
-    stream: sorted, it stands before it.
+    """Yield the rows of each block. Raises OutOfOrderError for a row with a number behind one
+    without, in the same stream: sorted, it stands before it.
     """
     unnumbered: str | None = None  # the stream of the last row, if that has no number
     for rows in blocks:

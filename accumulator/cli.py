@@ -97,7 +97,6 @@ def _run_command(name: str, given: Sequence[str]) -> int:
     command = _command(name)
     parser = argparse.ArgumentParser(
         prog=f"accumulator {name}",
-        description=command.__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     command.add_arguments(parser)

@@ -54,6 +54,7 @@ wrong usage; 5 it was written, but there were bad rows or a file could not be re
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of `reduce`."""
     add = parser.add_argument
+    parser.description = "Reduce recorded chunks to one completion a stream."
     parser.epilog = EPILOG
     add("paths", nargs="+", metavar="PATH", help="a file, a folder, a glob, or - (standard input)")
     add(

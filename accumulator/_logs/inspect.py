@@ -69,8 +69,9 @@ class _Found(Struct):
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of `inspect`."""
+    parser.description = "Show one recorded stream as tables, and when its chunks came."
     parser.epilog = (
-        "exit codes: 0 shown; 1 the SVG could not be written; 2 wrong usage; 5 FILE could not be "
+        "exit codes: 0 shown; 1 the SVG could not be written; 2 wrong usage; 5 FILE could not be\n"
         "read, or holds no stream; 130 interrupted"
     )
     add = parser.add_argument

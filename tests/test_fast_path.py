@@ -16,6 +16,7 @@ from regular import IRREGULAR, ODD, REGULAR, STREAMS, event, text_chunk, token_c
 from strategies import TEXTS, cut
 
 from accumulator import DEFAULT_RULES, Accumulator, LimitExceededError, Limits
+from accumulator._fast_path import FastPath
 from accumulator.rules import Policy
 
 

@@ -125,8 +125,6 @@ def test_a_stream_is_freed_without_the_garbage_collector(
     [
         "text",
         "padding",
-        "choices in turn",
-        "choices and padding",
         "a text that comes in two fields",
         "padding, and when each was made",
         "reasoning that comes in details, too",

@@ -37,7 +37,7 @@ from .partial import JsonScan
 __all__ = ["pack", "unpack"]
 
 _MAGIC = b"ACCU"
-_VERSION = 1  # of what the fields mean; which fields there are is told by `_LAYOUT`
+_VERSION = 2  # of what the fields mean; which fields there are is told by `_LAYOUT`
 _HEADER = Layout("<4sHII")  # magic, version, layout, checksum of what follows
 _TEXT, _INDEXED, _INTEGER, _PAIRS = range(1, 5)  # msgpack extension types
 _SMALLEST, _LARGEST = -(2**63), 2**64 - 1  # integers that msgpack has
@@ -206,7 +206,7 @@ def _write(value: object) -> bytes:
     try:
         return _encode(value)
     except OverflowError:  # an integer that JSON has and msgpack has not
-        return _encode(_without_long_integers(value))
+        return _encode(_spelled_out(value))
 
 
 def _replace(value: object) -> object:
@@ -240,7 +240,7 @@ class _Reader:
         if code == _INDEXED:
             return _indexed(cast("list[object]", self._decode(data)))
         if code == _INTEGER:
-            return int.from_bytes(data, "little", signed=True)
+            return int(bytes(data), 16)
         if code == _PAIRS:
             return dict(cast("list[tuple[object, object]]", self._decode(data)))
         raise ValueError(f"an unknown extension {code}")
@@ -265,27 +265,18 @@ class _Reader:
         raise ValueError(f"no {kind}: {type(value).__name__}")
 
 
-def _without_long_integers(value: object) -> object:
-    """Copy builtins and Structs, with what msgpack has no integer for as an extension."""
-    if type(value) is int:
-        if _SMALLEST <= value <= _LARGEST:
-            return value
-        size = value.bit_length() // 8 + 1
-        return Ext(_INTEGER, value.to_bytes(size, "little", signed=True))
+def _spelled_out(value: object) -> object:
+    """Copy builtins and Structs, with an extension for each integer that msgpack does not have."""
+    if type(value) is int and not _SMALLEST <= value <= _LARGEST:
+        return Ext(_INTEGER, b"%x" % value)
     if isinstance(value, Struct):
-        fields = [(name, getattr(value, name)) for name in value.__struct_fields__]
-        if value.__struct_config__.array_like:
-            return [_without_long_integers(item) for _, item in fields]
-        return {name: _without_long_integers(item) for name, item in fields}
+        fields = msgspec.structs.asdict(value)
+        value = [*fields.values()] if value.__struct_config__.array_like else fields
     if isinstance(value, (list, tuple)):
-        return [_without_long_integers(item) for item in value]
-    if not isinstance(value, dict):
-        return value
-    pairs = [(name, _without_long_integers(item)) for name, item in value.items()]
-    if any(type(name) is int and not _SMALLEST <= name <= _LARGEST for name in value):
-        rows = [[_without_long_integers(name), item] for name, item in pairs]
-        return Ext(_PAIRS, _write(rows))
-    return dict(pairs)
+        return [_spelled_out(item) for item in value]
+    if isinstance(value, dict):  # a key may be an extension, too, but not of msgpack's own maps
+        return Ext(_PAIRS, _encode([*map(_spelled_out, value.items())]))
+    return value
 
 
 def _places_of(value: IndexedList) -> list[object]:

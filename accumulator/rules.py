@@ -169,7 +169,9 @@ class Level:
         if isinstance(value, dict):
             if policy == "merge":
                 below = self.below(name)
-                return all(item is None or below.is_idempotent(key, item) for key, item in value.items())
+                return all(
+                    item is None or below.is_idempotent(key, item) for key, item in value.items()
+                )
             return policy in ("first", "last", "drop", "larger")
         if policy == "larger":
             return isinstance(value, (int, float))

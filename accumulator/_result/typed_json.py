@@ -160,33 +160,36 @@ def _convert(value: object, kind: type[T]) -> T:
 
 
 def _with_keys(path: str, value: object, kind: type) -> str:
-    """Name the keys of a path in which msgspec writes `[...]` for any key of a dict.
+    """Return a path with the keys for which msgspec writes `[...]`, whichever key of a dict it is.
 
-    Of a dict's entries half is tried without the rest, until one is left.
+    To find one, half of a dict's entries is tried without the rest, until one is left. The value is
+    spoilt by that; nobody needs it any more.
     """
-    steps: list[str | int | None] = [
-        int(step[2]) if step[2] else step[1] for step in re.finditer(_STEP, path)
-    ]
-    for place, step in enumerate(steps):
-        if step is None:
-            found = _at(value, steps[:place])
-            if not (found and isinstance(found, dict)):
-                return path
+    found, named = value, "$"
+    for step in re.finditer(_STEP, path):
+        key: object = int(step[2]) if step[2] else step[1]
+        if isinstance(found, dict) and found and key is None:
             entries = [*found.items()]
             while len(entries) > 1:
                 half = entries[: len(entries) // 2]
-                fits = _fits(_replaced(value, steps[:place], dict(half)), kind)
-                entries = entries[len(half) :] if fits else half
-            value = _replaced(value, steps[:place], dict(entries))
-            steps[place] = entries[0][0]
-    return "$" + "".join(
-        f"[{step}]"
-        if isinstance(step, int)
-        else f".{step}"
-        if re.match(_NAME, str(step))
-        else f"[{step!r}]"
-        for step in steps
-    )
+                _refill(found, half)
+                entries = entries[len(half) :] if _fits(value, kind) else half
+            _refill(found, entries)
+            key = entries[0][0]
+        if isinstance(found, dict) and key in found:
+            found = found[key]
+            named += f".{key}" if re.match(_NAME, str(key)) else f"[{key!r}]"
+        elif isinstance(found, list) and isinstance(key, int):
+            found = found[key]
+            named += f"[{key}]"
+        else:
+            return path
+    return named
+
+
+def _refill(found: dict[object, object], entries: list[tuple[object, object]]) -> None:
+    found.clear()
+    found.update(entries)
 
 
 def _fits(value: object, kind: type) -> bool:
@@ -195,25 +198,6 @@ def _fits(value: object, kind: type) -> bool:
     except msgspec.ValidationError:
         return False
     return True
-
-
-def _at(value: object, steps: Sequence[str | int | None]) -> object:
-    for step in steps:
-        if isinstance(value, list) and isinstance(step, int):
-            value = value[step]
-        else:
-            value = value.get(step) if isinstance(value, dict) else None
-    return value
-
-
-def _replaced(value: object, steps: Sequence[str | int | None], new: object) -> object:
-    if not steps:
-        return new
-    first, *rest = steps
-    inner = _replaced(_at(value, [first]), rest, new)
-    if isinstance(value, list):
-        return [inner if place == first else item for place, item in enumerate(value)]
-    return {**cast("dict[object, object]", value), first: inner}
 
 
 # --- attrs classes ------------------------------------------------------------------------

@@ -1,10 +1,12 @@
 """An accumulator's state as bytes, and back: what `checkpoint` writes and `restore` reads.
 
-The bytes are a header and msgpack. The classes of the state are written field by field as they
-stand in `_state`, so a new field there is saved as well; what is no Struct has its row below, and
-the tests hold the rows against the classes. Three things are not saved. Rules, limits and the other
-keywords are the caller's, and given again; rules must be the same, because what was merged by
-others cannot be merged again. Templates and shapes only make a stream faster, and are learnt anew.
+The bytes are a header and msgpack. The Structs of the state are written with all of their fields,
+so a new field is saved, too. For each class that is not a Struct, the fields to save are listed
+below, and the tests compare the lists with the classes.
+
+Rules, limits and the other keywords are not saved: the caller passes them again. The rules must be
+the same ones, because values that were merged by others cannot be merged again. Templates and
+shapes are not saved either: they only make a stream faster, and are learnt again.
 
 Nothing that is read here names a class or a function, so reading never runs what others wrote.
 """
@@ -102,7 +104,7 @@ class Saved(Struct, array_like=True):
 
 
 def pack(pipeline: Pipeline, reducer: ChatReducer) -> bytes:
-    """Give an accumulator's state as bytes, at a cost that grows with its size alone."""
+    """Return an accumulator's state as bytes, in time that is linear in its size."""
     log = pipeline.log
     for choice in reducer.state.choices.values():
         if choice.logprobs is not None:
@@ -130,7 +132,7 @@ def pack(pipeline: Pipeline, reducer: ChatReducer) -> bytes:
 
 
 def unpack(data: bytes | bytearray | memoryview, pipeline: Pipeline, reducer: ChatReducer) -> None:
-    """Bring a new accumulator's intake to a state that was packed. Raises CheckpointError."""
+    """Restore a state that was packed, in a new accumulator. Raises CheckpointError."""
     try:
         magic, version, layout, checksum = _HEADER.unpack_from(data)
     except LayoutError:
@@ -183,9 +185,7 @@ def _give(fields: Struct, holder: object) -> None:
 
 
 def _joined(runs: list[Run]) -> list[Run]:
-    """Put unread tokens together, without what came with them: one read, one token is the usual
-    case.
-    """
+    """Join runs of unread tokens, of which most hold one token each."""
     out: list[Run] = []
     for unread, some in groupby(runs, lambda run: isinstance(run, _wire.UnreadTokens)):
         if unread:
@@ -210,7 +210,7 @@ def _write(value: object) -> bytes:
 
 
 def _replace(value: object) -> object:
-    """Give what stands for a value that msgpack does not have."""
+    """Return what is written in place of a value that msgpack does not have."""
     if isinstance(value, Text):
         return Ext(_TEXT, (str(value) + value.half).encode("utf-8", "surrogatepass"))
     if isinstance(value, IndexedList):
@@ -223,7 +223,7 @@ _MET = (Decoder(Saved), Decoder(ScanFields))  # before two threads meet them at 
 
 
 class _Reader:
-    """Reads msgpack, and collects the texts in which a half waits."""
+    """Reads msgpack, and collects the texts that end with half a surrogate pair."""
 
     __slots__ = ("_decode", "halves")
 
@@ -280,7 +280,9 @@ def _spelled_out(value: object) -> object:
 
 
 def _places_of(value: IndexedList) -> list[object]:
-    """Give the entries of a list; and where which index stands, unless the entries say so."""
+    """Return the entries of a list. If their own `index` does not say where each index stands,
+    return that, too.
+    """
     entries, told = value.entries, _places_told(value.entries)
     if len(told) == len(value.places) and all(
         told.get(index) is entry for index, entry in value.places.items()
@@ -311,7 +313,7 @@ def _indexed(saved: list[object]) -> IndexedList:
 
 
 def _layout(*modules: object) -> int:
-    """Give a number for the fields of all classes that are saved, in their order."""
+    """Return a number that changes with the fields of any class that is saved."""
     names = [
         (name, kind.__struct_fields__)
         for module in modules

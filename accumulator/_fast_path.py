@@ -29,8 +29,7 @@ LEARN_AFTER = 96  # events; a shorter stream would not earn back what learning c
 _PAUSE = 32  # events between two attempts to learn, twice as many after each that did not pay
 _PROOF = 32  # events that must be taken to earn back what a proof costs
 _CREDIT = 8 * _PROOF  # of a new template
-_MOST_GAPS = 4
-_MOST_KEYS = 64  # choices, say; each costs an entry
+_MOST_GAPS, _MOST_KEYS = 4, 64  # of a template; each number that was met costs an entry
 _LONGEST_LINE = 16384  # bytes
 _LF, _CR = 10, 13
 _TOKEN = re.compile(rb'("[^"\\]*(?:\\.[^"\\]*)*"|-?[0-9][0-9.eE+-]*)')
@@ -189,6 +188,7 @@ class FastPath:
                 if text is not None:
                     text.extend(fragments)
             return bool(targets)
+        # Row by row, since two keys may lead to the same text.
         keys = list(zip(*[columns[gap] for gap in template.numbers], strict=True))
         if not all(key in self._targets or self._prove(key) for key in dict.fromkeys(keys)):
             return False
@@ -247,11 +247,11 @@ class FastPath:
         return False
 
     def _prove(self, key: Key) -> Targets:
-        """Prove the template for some numbers; return where its strings go: nowhere if it does not
-        hold, or was proved more often than it is worth.
+        """Prove the template for some numbers; return where its strings go, nothing if it does
+        not hold.
         """
         if self._credit < _PROOF:
-            self.ready = False
+            self.ready = False  # it was proved more often than it is worth
         # A line end may stand beside a number in JSON, but not in a line.
         elif len(self._targets) < _MOST_KEYS and all(map(_NUMBER.fullmatch, key)):
             with suppress(Exception):  # as in `_find_template`
@@ -267,7 +267,7 @@ class FastPath:
         self._credit = min(self._credit, _CREDIT) - _PROOF
         template = self._template
         parts = [template.head, *template.joints, template.end]
-        values = {0: b"", **dict(zip(template.numbers, key, strict=True))}
+        values = {0: b""} | dict(zip(template.numbers, key, strict=True))
         size = sum(map(len, parts)) + 1  # no other string of the line is as long
         probes = [letter * size for letter in "abcd"[: len(template.strings)]]
         for gap, probe in zip(template.strings, probes, strict=True):
@@ -276,7 +276,7 @@ class FastPath:
         grown = self._reducer.rehearse(line.removeprefix(b"data:"))
         found = {fragment: text for text, fragment in grown}
         if len(found) < len(grown) and not found.keys().isdisjoint(probes):
-            raise ValueError("a string that is appended to two texts")
+            raise ValueError("perhaps a string that is appended to two texts")
         targets = [found.pop(probe, None) for probe in probes]
         if found:
             return [*found]

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 from io import BufferedReader
 from operator import itemgetter
-from typing import Annotated, Optional, Protocol, cast
+from typing import Annotated, Protocol, cast
 
 import msgspec
 from msgspec import Meta, Struct
@@ -205,7 +205,7 @@ def _row_decoder(keys: Keys) -> msgspec.json.Decoder[_Row]:
         "_Row",
         [
             ("id", str | int | None, None),
-            ("seq", Optional[Annotated[int, Meta(ge=_LEAST, le=_MOST)]], None),
+            ("seq", Annotated[int, Meta(ge=_LEAST, le=_MOST)] | None, None),  # pyright: ignore[reportOperatorIssue]  # a type at run time
             ("chunk", msgspec.Raw, msgspec.Raw()),
         ],
         rename={"id": keys.id, "seq": keys.seq, "chunk": keys.chunk},

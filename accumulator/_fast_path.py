@@ -45,11 +45,13 @@ class Rehearser(Protocol):
 
     def may_repeat(self, chunk: Any) -> bool:
         """Return whether a chunk may change nothing but texts when it is applied once more."""
+        ...
 
     def rehearse(self, data: bytes) -> list[tuple[Text, str]]:
         """Return each text that the data of an event would append to, and what. Raise if it would
         do anything else.
         """
+        ...
 
 
 class Template(Struct):

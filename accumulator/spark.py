@@ -8,7 +8,7 @@ sequence number, chunk) and return the columns
 | `id` | as in the input | |
 | `status` | string | "complete", "truncated" or "failed" (SPEC section 6) |
 | `completion` | string | the `chat.completion` as JSON, whole or partial |
-| `problems` | array of (kind, message, event, path, detail) | the first ones; `detail` is JSON |
+| `problems` | array of (kind, message, event, path, detail) | those kept; `detail` is JSON |
 | `problem_counts` | map of string to bigint | the number of all problems, by kind |
 | `repeats` | bigint | rows that were dropped because their sequence number had come before |
 | `limit` | string | the bound of `Limits` that the stream passed, if it did |

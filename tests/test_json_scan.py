@@ -1,4 +1,4 @@
-"""Is a JSON text that arrives in fragments whole? The scan says what a parse of all of it says."""
+"""The scan of a JSON text in fragments finds it complete exactly when a parser would."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A vendor's fields are the same in the result, whichever decoder a stream's shape gets."""
+"""A vendor's fields are the same in the result, whichever decoder reads them."""
 
 from __future__ import annotations
 

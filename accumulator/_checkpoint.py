@@ -34,7 +34,6 @@ from ._merge.json_merge import IndexedList
 from ._merge.state import State
 from ._pipeline import LineState, Pipeline
 from .errors import CheckpointError, Problem, ProblemKind
-from .partial import JsonScan
 
 __all__ = ["pack", "unpack"]
 
@@ -57,16 +56,6 @@ class ParserFields(Struct, array_like=True):
     pending: bytes
     skip_lf: bool
     size: int
-
-
-class ScanFields(Struct, array_like=True):
-    _closed: bool
-    _depth: int
-    _escaped: bool
-    _in_string: bool
-    _length: int
-    _overrun: bool
-    _verdict: bool | None
 
 
 class LineFields(Struct, array_like=True):
@@ -213,13 +202,11 @@ def _replace(value: object) -> object:
     """Return what is written in place of a value that msgpack does not have."""
     if isinstance(value, Text):
         return Ext(_TEXT, (str(value) + value.half).encode("utf-8", "surrogatepass"))
-    if isinstance(value, IndexedList):
-        return Ext(_INDEXED, _write(_places_of(value)))
-    return _read(ScanFields, cast("JsonScan", value))
+    return Ext(_INDEXED, _write(_places_of(cast("IndexedList", value))))
 
 
 _encode = Encoder(enc_hook=_replace).encode
-_MET = (Decoder(Saved), Decoder(ScanFields))  # before two threads meet them at once, see `_wire`
+_MET = Decoder(Saved)  # before two threads meet it at once, see `_wire`
 
 
 class _Reader:
@@ -256,10 +243,6 @@ class _Reader:
     def _convert(self, kind: type, value: object) -> object:
         if kind is object or (kind is Text and isinstance(value, Text)):
             return value
-        if kind is JsonScan:
-            scan = JsonScan("")
-            _give(msgspec.convert(value, ScanFields), scan)
-            return scan
         if kind is _wire.Extra and isinstance(value, dict):
             return _wire.Extra(value)
         raise ValueError(f"no {kind}: {type(value).__name__}")
@@ -320,7 +303,7 @@ def _layout(*modules: object) -> int:
         for name, kind in sorted(vars(module).items())
         if isinstance(kind, type) and issubclass(kind, Struct)
     ]
-    saved = (Saved, ParserFields, ScanFields, LineFields, LogFields)
+    saved = (Saved, ParserFields, LineFields, LogFields)
     fields = [*names, *((kind.__name__, kind.__struct_fields__) for kind in saved)]
     return crc32(repr(fields).encode())
 

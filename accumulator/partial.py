@@ -8,6 +8,7 @@ from collections.abc import Callable
 from functools import cache
 
 import msgspec
+from msgspec import Struct
 
 __all__ = ["JsonScan", "PartialJson", "is_complete", "parse_partial"]
 
@@ -26,20 +27,20 @@ def is_complete(text: str | bytes) -> bool:
     return True
 
 
-class JsonScan:
+class JsonScan(Struct, array_like=True, gc=False):
     """Follows a growing JSON text to know when it is complete. Each fragment is read once.
 
     Parsing the whole text at every fragment would take quadratic time. The scan follows strings and
     brackets only; the text is parsed once, when the outermost bracket has closed.
     """
 
-    __slots__ = ("_closed", "_depth", "_escaped", "_in_string", "_length", "_overrun", "_verdict")
-
-    def __init__(self, text: str) -> None:
-        self._depth = self._length = 0
-        self._in_string = self._escaped = self._closed = self._overrun = False
-        self._verdict: bool | None = None
-        self.push(text)
+    _depth: int = 0
+    _length: int = 0
+    _in_string: bool = False
+    _escaped: bool = False
+    _closed: bool = False
+    _overrun: bool = False  # whether something stands behind the outermost bracket
+    _verdict: bool | None = None
 
     def push(self, fragment: str) -> None:
         """Add the next fragment of the text."""
@@ -129,7 +130,7 @@ class PartialJson:
 
     def __init__(self, text: str = "") -> None:
         self._data = bytearray()
-        self._scan = JsonScan("")
+        self._scan = JsonScan()
         self._read = 0  # bytes that there were when it was parsed last
         self._read_whole = False
         self._value: object = None

@@ -30,7 +30,7 @@ from accumulator import (
     Limits,
 )
 from accumulator._accumulator import Accumulator as Holder
-from accumulator._checkpoint import LineFields, LogFields, ParserFields, ScanFields
+from accumulator._checkpoint import LineFields, LogFields, ParserFields
 from accumulator._decode.sse import Event, EventParser
 from accumulator._decode.text import Text
 from accumulator._merge.chat import ChatReducer
@@ -39,7 +39,6 @@ from accumulator._merge.problem_log import ProblemLog
 from accumulator._merge.reducer import Reducer
 from accumulator._pipeline import LineState, Pipeline
 from accumulator.errors import Problem
-from accumulator.partial import JsonScan
 
 # What a checkpoint knows of each class that is no Struct: what it saves, what comes from the
 # caller's keywords or from what is saved, and what is learnt anew.
@@ -58,7 +57,6 @@ KNOWN = {
         *(*LogFields.__struct_fields__, "problems", "met", "tell", "strict"),
         *("_before", "_cut"),  # of a read that is being applied
     },
-    JsonScan: set(ScanFields.__struct_fields__),
     ChatReducer: {"_decoder", "_reads_objects", "rules"},
     Reducer: {"state", "reading", "_calls_left", "_head", "_limits"},
     FieldMerger: {"_halved", "_careful", "_levels", "_log", "listener"},

@@ -87,6 +87,19 @@ SHAPES: dict[str, list[str]] = {
     "more names than a shape may have": [
         chunk({"content": "x", **{f"x{n}": i for n in range(65)}}) for i in range(COUNT)
     ],
+    **{
+        f"{where} nested as deep as is read typed, and deeper": [
+            put(json.loads("[" * (7 + i % 3) + "]" * (7 + i % 3))) for i in range(COUNT)
+        ]
+        for where, put in {
+            "a chunk's field": lambda value: chunk({"content": "x"}, x=value),
+            "a delta's field": lambda value: chunk({"content": "x", "x": value}),
+            "a usage's field": lambda value: chunk({}, usage={"prompt_tokens": 1, "x": value}),
+            "a call's field": lambda value: call(id="c", function={"name": "f"}, x=value),
+            "content": lambda value: chunk({"content": value}),
+            "moderation": lambda value: chunk({"content": "x"}, moderation={"x": value}),
+        }.items()
+    },
     "a value too long to be compared with the next": [
         chunk({"content": "x"}, x_long="é" * 40_000, x_short=i // 20) for i in range(COUNT)
     ],

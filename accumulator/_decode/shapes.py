@@ -31,7 +31,17 @@ from .chunk import (
     decode_text,
 )
 
-__all__ = ["API", "TEXT", "Fields", "Shape", "find_shape", "is_pending", "unknown_names", "widest"]
+__all__ = [
+    "API",
+    "TEXT",
+    "Fields",
+    "Rare",
+    "Shape",
+    "find_shape",
+    "is_pending",
+    "unknown_names",
+    "widest",
+]
 
 # The levels that a vendor may add fields to, each behind those that stand in it.
 _LEVELS: tuple[type[Struct], ...] = (
@@ -94,6 +104,15 @@ class Fields(Struct):
     absent: tuple[Raw, ...]  # what `get` returns where none came
 
 
+class Rare(Struct):
+    """What there is to read in few choices."""
+
+    of_logprobs: Fields | None
+    of_call: Fields | None
+    has_messages: bool
+    has_parts: bool  # or annotations
+
+
 class Shape:
     """The names of a vendor's fields, and the decoder of chunks that have no others.
 
@@ -106,13 +125,14 @@ class Shape:
         "has_fields",
         "has_messages",
         "has_moderation",
-        "has_parts",
         "in_choices",
         "names",
         "next_shapes",
-        "of_choices",
+        "of_choice",
         "of_chunk",
+        "of_delta",
         "of_usage",
+        "rare",
         "wider",
     )
 
@@ -135,15 +155,14 @@ class Shape:
         prompt, completion, usage, logprobs, call, delta, choice, chunk = map(
             _fields, _LEVELS, names
         )
-        self.of_chunk = chunk
-        self.of_choices = (choice, delta, logprobs, call)
+        self.of_chunk, self.of_choice, self.of_delta = chunk, choice, delta
         self.of_usage = (usage, prompt, completion) if usage or prompt or completion else None
-        self.has_messages = "message" in named[Choice]
-        self.has_parts = not set(_OWN_FIELDS[Delta]).isdisjoint(named[Delta])
         self.has_moderation = "moderation" in named[Chunk]
-        self.in_choices = (
-            any(self.of_choices) or self.of_usage is not None or self.has_messages or self.has_parts
-        )
+        self.has_messages = "message" in named[Choice]
+        has_parts = not set(_OWN_FIELDS[Delta]).isdisjoint(named[Delta])
+        is_rare = logprobs or call or self.has_messages or has_parts
+        self.rare = Rare(logprobs, call, self.has_messages, has_parts) if is_rare else None
+        self.in_choices = bool(choice or delta or self.of_usage or self.rare)
         self.has_fields = any(names)
 
 

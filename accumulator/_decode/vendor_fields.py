@@ -28,12 +28,15 @@ from .chunk import (
     Parts,
     Usage,
 )
-from .shapes import API, TEXT, Fields, Shape, find_shape, is_pending, unknown_names, widest
+from .shapes import API, TEXT, Fields, Rare, Shape, find_shape, is_pending, unknown_names, widest
 
 __all__ = ["ChunkDecoder", "mismatch_of"]
 
 T = TypeVar("T")
 Decode = Callable[[bytes], Chunk]
+# A level of a stream: a choice by twice its index, its delta by one more, and the chunk.
+Key = int | str
+_OF_CHUNK = "chunk"
 
 _MOST_NEXT_SHAPES = 64  # of one shape
 _LONGEST_REMEMBERED = 65536  # bytes of a chunk whose values are compared with the next
@@ -52,7 +55,6 @@ class Seen(Struct):
 
     raws: tuple[Raw, ...]
     is_settled: list[bool]  # of each, whether it makes no difference when it comes again
-    is_quiet: bool = False  # whether none of them made any
 
 
 class ChunkDecoder(Struct):
@@ -65,9 +67,10 @@ class ChunkDecoder(Struct):
     _rules: Mapping[str, Level]
     _is_off: bool = False  # whether all chunks go the general way
     _shape: Shape = TEXT
-    # By the name of a level and the index of its choice. Most streams have none, and a dict would
-    # be a sizable part of what an idle accumulator holds.
-    _seen: dict[tuple[str, int], Seen] = _NEVER_WRITTEN
+    # The values that came last, and those of levels in which none made a difference. Most streams
+    # have neither: two dicts would be a sizable part of what an idle accumulator holds.
+    _seen: dict[Key, Seen] = _NEVER_WRITTEN
+    _quiet: dict[Key, tuple[Raw, ...]] = _NEVER_WRITTEN
     _mismatch: str | None = None  # the last one
     # How many chunks to read the general way before the shape is tried again: a decode that fails
     # is wasted.
@@ -156,57 +159,60 @@ class ChunkDecoder(Struct):
     def forget(self) -> None:
         """Forget all values: something was merged that did not pass through here."""
         if self._seen is not _NEVER_WRITTEN:
-            self._seen = _NEVER_WRITTEN
+            self._seen = self._quiet = _NEVER_WRITTEN
 
     def _decode_fields(self, text: bytes) -> Chunk:
         """Decode a chunk, and move the vendor's fields to the `extra` of their levels."""
         shape = self._shape
         chunk = shape.decode(text)
-        if shape.of_chunk is not None:
-            self._read(shape.of_chunk, 0, chunk, len(text))
+        of_chunk = shape.of_chunk
+        if of_chunk is not None:
+            raws = of_chunk.get(chunk)
+            if raws != self._quiet.get(_OF_CHUNK):
+                self._read(of_chunk, _OF_CHUNK, raws, chunk, len(text))
         if shape.has_moderation:
             found = _parse(chunk.moderation)
             chunk.moderation = None if found is None else Extra(_checked(found, dict))
         if shape.of_usage is not None and chunk.usage is not None:
             _read_usage(shape.of_usage, chunk.usage)
         if shape.in_choices and chunk.choices is not None:
-            for position, choice in enumerate(chunk.choices):  # as in `Reducer.apply`
-                index = position if choice.index is None else choice.index
-                self._read_choice(shape, choice, index, len(text))
+            self._read_choices(shape, chunk.choices, len(text))
         return chunk
 
-    def _read_choice(self, shape: Shape, choice: Choice, index: int, size: int) -> None:
-        of_choice, of_delta, of_logprobs, of_call = shape.of_choices
-        if of_choice is not None:
-            self._read(of_choice, index, choice, size)
-        if of_logprobs is not None and choice.logprobs is not None:
-            choice.logprobs.extra = _values(of_logprobs, choice.logprobs)
-        if shape.of_usage is not None and choice.usage is not None:
-            _read_usage(shape.of_usage, choice.usage)
-        if shape.has_messages:
-            _check_message(choice)
-        delta = choice.delta
-        if delta is None:
-            return
-        if of_delta is not None:
-            self._read(of_delta, index, delta, size)
-        if of_call is not None:
-            for call in delta.tool_calls or ():
-                call.extra = _values(of_call, call)
-        if shape.has_parts:
-            _read_parts(delta)
+    def _read_choices(self, shape: Shape, choices: list[Choice], size: int) -> None:
+        of_choice, of_delta, quiet = shape.of_choice, shape.of_delta, self._quiet
+        position = -1  # as in `Reducer.apply`
+        for choice in choices:
+            position += 1
+            key = 2 * (position if choice.index is None else choice.index)
+            if of_choice is not None:
+                raws = of_choice.get(choice)
+                if raws != quiet.get(key):
+                    self._read(of_choice, key, raws, choice, size)
+            delta = choice.delta
+            if of_delta is not None and delta is not None:
+                raws = of_delta.get(delta)
+                if raws != quiet.get(key + 1):
+                    self._read(of_delta, key + 1, raws, delta, size)
+            if shape.of_usage is not None and choice.usage is not None:
+                _read_usage(shape.of_usage, choice.usage)
+            if shape.rare is not None:
+                _read_rare(shape.rare, choice)
 
-    def _read(self, fields: Fields, index: int, into: Chunk | Choice | Delta, size: int) -> None:
+    def _read(
+        self,
+        fields: Fields,
+        key: Key,
+        raws: tuple[Raw, ...],
+        into: Chunk | Choice | Delta,
+        size: int,
+    ) -> None:
         """Parse the fields of a level, but not what came before and makes no difference."""
-        raws = fields.get(into)
-        key = (fields.level, index)
+        if self._seen is _NEVER_WRITTEN:
+            self._seen, self._quiet = {}, {}
         seen = self._seen.get(key)
         if seen is None:
-            if self._seen is _NEVER_WRITTEN:
-                self._seen = {}
             seen = self._seen[key] = Seen(fields.absent, [False] * len(fields.names))
-        elif seen.is_quiet and raws == seen.raws:
-            return
         last, is_settled, parse = seen.raws, seen.is_settled, _parser()
         extra = Extra()
         for i, name in enumerate(fields.names):
@@ -220,14 +226,16 @@ class ChunkDecoder(Struct):
             is_settled[i] = is_repeated and (
                 value is None or self._rules[fields.level].is_idempotent(name, value)
             )
-        if extra:
-            into.extra = extra
-        seen.is_quiet = not extra
         if size > _LONGEST_REMEMBERED:
             raws = fields.absent
         elif size > _LONGEST_HELD:
             raws = tuple([raw.copy() for raw in raws])  # without the chunk that it is part of
         seen.raws = raws
+        if extra:
+            into.extra = extra
+            self._quiet.pop(key, None)
+        else:
+            self._quiet[key] = raws
 
 
 @cache
@@ -252,6 +260,22 @@ def _values(fields: Fields, of: object) -> Extra | None:
     pairs = zip(fields.names, fields.get(of), strict=False)
     values = Extra((name, parse(raw)) for name, raw in pairs if raw and raw != _NULL)
     return values or None
+
+
+def _read_rare(rare: Rare, choice: Choice) -> None:
+    """Read the vendor's fields of logprobs and calls, a message, and content in parts."""
+    delta, logprobs = choice.delta, choice.logprobs
+    if rare.of_logprobs is not None and logprobs is not None:
+        logprobs.extra = _values(rare.of_logprobs, logprobs)
+    if rare.has_messages:
+        _check_message(choice)
+    if delta is None:
+        return
+    if rare.of_call is not None:
+        for call in delta.tool_calls or ():
+            call.extra = _values(rare.of_call, call)
+    if rare.has_parts:
+        _read_parts(delta)
 
 
 def _read_usage(of_usage: tuple[Fields | None, ...], usage: Usage) -> None:

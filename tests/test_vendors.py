@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import pytest
 from judged import assert_as_judged
@@ -31,6 +31,14 @@ def usage(count: int, **details: object) -> str:
     return chunk({"content": "u"}, usage=counts)
 
 
+PLACES: dict[str, Callable[[object], str]] = {
+    "a chunk's field": lambda value: chunk({"content": "x"}, x=value),
+    "a delta's field": lambda value: chunk({"content": "x", "x": value}),
+    "a usage's field": lambda value: chunk({}, usage={"prompt_tokens": 1, "x": value}),
+    "a call's field": lambda value: call(id="c", function={"name": "f"}, x=value),
+    "content": lambda value: chunk({"content": value}),
+    "moderation": lambda value: chunk({"content": "x"}, moderation={"x": value}),
+}
 # Streams in which a shape is met often enough to get Structs of its own, and then is another.
 SHAPES: dict[str, list[str]] = {
     "a usage's fields that come again": [usage(i, x_cached=i // 20) for i in range(COUNT)],
@@ -91,14 +99,7 @@ SHAPES: dict[str, list[str]] = {
         f"{where} nested as deep as is read typed, and deeper": [
             put(json.loads("[" * (7 + i % 3) + "]" * (7 + i % 3))) for i in range(COUNT)
         ]
-        for where, put in {
-            "a chunk's field": lambda value: chunk({"content": "x"}, x=value),
-            "a delta's field": lambda value: chunk({"content": "x", "x": value}),
-            "a usage's field": lambda value: chunk({}, usage={"prompt_tokens": 1, "x": value}),
-            "a call's field": lambda value: call(id="c", function={"name": "f"}, x=value),
-            "content": lambda value: chunk({"content": value}),
-            "moderation": lambda value: chunk({"content": "x"}, moderation={"x": value}),
-        }.items()
+        for where, put in PLACES.items()
     },
     "a value too long to be compared with the next": [
         chunk({"content": "x"}, x_long="é" * 40_000, x_short=i // 20) for i in range(COUNT)

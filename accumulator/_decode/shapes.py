@@ -101,7 +101,6 @@ class Fields(Struct):
     names: tuple[str, ...]
     get: Callable[[object], tuple[Raw, ...]]  # raw JSON, empty for an absent field
     level: str  # by the name of its rules
-    absent: tuple[Raw, ...]  # what `get` returns where none came
 
 
 class Rare(Struct):
@@ -123,7 +122,6 @@ class Shape:
     __slots__ = (
         "decode",
         "has_fields",
-        "has_messages",
         "has_moderation",
         "in_choices",
         "names",
@@ -158,10 +156,10 @@ class Shape:
         self.of_chunk, self.of_choice, self.of_delta = chunk, choice, delta
         self.of_usage = (usage, prompt, completion) if usage or prompt or completion else None
         self.has_moderation = "moderation" in named[Chunk]
-        self.has_messages = "message" in named[Choice]
+        has_messages = "message" in named[Choice]
         has_parts = not set(_OWN_FIELDS[Delta]).isdisjoint(named[Delta])
-        is_rare = logprobs or call or self.has_messages or has_parts
-        self.rare = Rare(logprobs, call, self.has_messages, has_parts) if is_rare else None
+        is_rare = logprobs or call or has_messages or has_parts
+        self.rare = Rare(logprobs, call, has_messages, has_parts) if is_rare else None
         self.in_choices = bool(choice or delta or self.of_usage or self.rare)
         self.has_fields = any(names)
 
@@ -180,9 +178,8 @@ def widest(shape: Shape, step: Shape) -> Shape:
 
 
 def _slots(level: type[Struct], names: tuple[str, ...]) -> dict[str, str]:
-    """Return the slots of a level's Struct, and the vendor's field that each is for.
-
-    No name of the wire becomes the name of an attribute.
+    """Return the attributes of a level's Struct for vendor's fields, and the name of each: no name
+    of the wire becomes an attribute's.
     """
     own = _OWN_FIELDS.get(level, ())
     return {f"x{i}": name for i, name in enumerate(names) if name not in own}
@@ -192,32 +189,25 @@ def _fields(level: type[Struct], names: tuple[str, ...]) -> Fields | None:
     slots = _slots(level, names)
     if not slots:
         return None
-    # The last slot is read twice, so that a single one gives a tuple, too.
+    # The last one is read twice, so that a single one gives a tuple, too.
     get = attrgetter(*slots, [*slots][-1])
-    return Fields(tuple(slots.values()), get, _RULES.get(level, ""), (_ABSENT,) * (len(slots) + 1))
+    return Fields(tuple(slots.values()), get, _RULES.get(level, ""))
 
 
 def _extended(
     level: type[Struct], names: tuple[str, ...], types: Mapping[type[Struct], type[Struct]]
 ) -> type[Struct]:
+    """Return the Struct of a level with a vendor's fields, and with the types of those below it."""
     fields: list[tuple[str, object, object]] = []
     for name, below in _BELOW.get(level, {}).items():
         kind = types[below]
         fields.append((name, (list[kind] if name in _LISTS else kind) | None, None))  # type: ignore[valid-type]  # built at run time
-    rename = _slots(level, names)
-    fields += [(slot, Raw, _ABSENT) for slot in rename]
-    for name in names:
-        if name == "error":
-            fields.append((name, None, None))
-        elif name in _OWN_FIELDS.get(level, ()):
-            fields.append((name, Raw, _ABSENT))
+    slots = _slots(level, names)
+    own = [name for name in names if name in _OWN_FIELDS.get(level, ())]
+    for name in (*slots, *own):
+        fields.append((name, None, None) if name == "error" else (name, Raw, _ABSENT))
     return defstruct(
-        level.__name__,
-        fields,
-        bases=(level,),
-        rename=rename,
-        forbid_unknown_fields=True,
-        gc=False,
+        level.__name__, fields, bases=(level,), rename=slots, forbid_unknown_fields=True, gc=False
     )
 
 

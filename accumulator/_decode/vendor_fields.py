@@ -46,7 +46,7 @@ _LONGEST_BACKOFF = 256  # chunks
 _UNKNOWN = "unknown field"  # of a mismatch that names a vendor's field
 
 _message_of: Callable[[Choice], Raw] = attrgetter("message")
-_NULL = Raw(b"null")
+_ABSENT, _NULL = Raw(b""), Raw(b"null")
 _NEVER_WRITTEN: Any = MappingProxyType({})
 
 
@@ -94,7 +94,8 @@ class ChunkDecoder(Struct):
     @property
     def repeats(self) -> bool:
         """Whether chunks may be alike; not with all of the text in each (Perplexity)."""
-        return not self._shape.has_messages
+        rare = self._shape.rare
+        return rare is None or not rare.has_messages
 
     def decode_mismatched(self, text: bytes, mismatch: str, event: int) -> Chunk | None:
         """Decode a chunk on which `decode` failed, in a shape that took others like it. Return None
@@ -111,7 +112,8 @@ class ChunkDecoder(Struct):
                 if self._shape is not TEXT:
                     break
                 step = API
-            self._enter(widest(self._shape, step))
+            self._shape = widest(self._shape, step)
+            self.forget()
             try:
                 chunk = self.decode(text)
             except (ValueError, RecursionError) as error:
@@ -138,13 +140,10 @@ class ChunkDecoder(Struct):
             next_shapes = self._shape.next_shapes
             if self._mismatch is not None and len(next_shapes) < _MOST_NEXT_SHAPES:
                 next_shapes[self._mismatch] = shape
-            self._enter(widest(self._shape, shape))
+            self._shape = widest(self._shape, shape)
+            self.forget()
         if shape is not None or is_pending(names):
             self._waits, self._backoff = 0, 1
-
-    def _enter(self, shape: Shape) -> None:
-        self._shape = shape
-        self.forget()
 
     def decode_alone(self, text: bytes) -> Chunk:
         """Decode a chunk whole, whatever came before, and remember nothing of it. Raises
@@ -158,8 +157,7 @@ class ChunkDecoder(Struct):
 
     def forget(self) -> None:
         """Forget all values: something was merged that did not pass through here."""
-        if self._seen is not _NEVER_WRITTEN:
-            self._seen = self._quiet = _NEVER_WRITTEN
+        self._seen = self._quiet = _NEVER_WRITTEN
 
     def _decode_fields(self, text: bytes) -> Chunk:
         """Decode a chunk, and move the vendor's fields to the `extra` of their levels."""
@@ -212,7 +210,7 @@ class ChunkDecoder(Struct):
             self._seen, self._quiet = {}, {}
         seen = self._seen.get(key)
         if seen is None:
-            seen = self._seen[key] = Seen(fields.absent, [False] * len(fields.names))
+            seen = self._seen[key] = Seen((_ABSENT,) * len(raws), [False] * len(raws))
         last, is_settled, parse = seen.raws, seen.is_settled, _parser()
         extra = Extra()
         for i, name in enumerate(fields.names):
@@ -227,7 +225,7 @@ class ChunkDecoder(Struct):
                 value is None or self._rules[fields.level].is_idempotent(name, value)
             )
         if size > _LONGEST_REMEMBERED:
-            raws = fields.absent
+            raws = (_ABSENT,) * len(raws)
         elif size > _LONGEST_HELD:
             raws = tuple([raw.copy() for raw in raws])  # without the chunk that it is part of
         seen.raws = raws

@@ -79,7 +79,7 @@ else:
 
     def __getattr__(name: str) -> str:
         if name == "__version__":
-            # Looked up when somebody asks: it takes as long as importing the package.
+            # Only when it is needed: that takes as long as importing the package.
             from importlib.metadata import version  # noqa: PLC0415
 
             return version("chunk-accumulator")

@@ -38,7 +38,7 @@ from .errors import CheckpointError, Problem, ProblemKind
 __all__ = ["pack", "unpack"]
 
 _MAGIC = b"ACCU"
-_VERSION = 2  # of what the fields mean; which fields there are is told by `_LAYOUT`
+_VERSION = 2  # of what the fields mean; `_LAYOUT` says which fields there are
 _HEADER = Layout("<4sHII")  # magic, version, layout, checksum of what follows
 _TEXT, _INDEXED, _INTEGER, _PAIRS = range(1, 5)  # msgpack extension types
 _SMALLEST, _LARGEST = -(2**63), 2**64 - 1  # integers that msgpack has
@@ -202,11 +202,11 @@ def _replace(value: object) -> object:
     """Return what is written in place of a value that msgpack does not have."""
     if isinstance(value, Text):
         return Ext(_TEXT, (str(value) + value.half).encode("utf-8", "surrogatepass"))
-    return Ext(_INDEXED, _write(_places_of(cast("IndexedList", value))))
+    return Ext(_INDEXED, _write(_entries_of(cast("IndexedList", value))))
 
 
 _encode = Encoder(enc_hook=_replace).encode
-_MET = Decoder(Saved)  # before two threads meet it at once, see `_wire`
+_MET = Decoder(Saved)  # so that two threads never prepare its types at once
 
 
 class _Reader:
@@ -262,20 +262,20 @@ def _spelled_out(value: object) -> object:
     return value
 
 
-def _places_of(value: IndexedList) -> list[object]:
+def _entries_of(value: IndexedList) -> list[object]:
     """Return the entries of a list. If their own `index` does not say where each index stands,
     return that, too.
     """
-    entries, told = value.entries, _places_told(value.entries)
-    if len(told) == len(value.places) and all(
-        told.get(index) is entry for index, entry in value.places.items()
+    entries, by_index = value.entries, _places_by_index(value.entries)
+    if len(by_index) == len(value.places) and all(
+        by_index.get(index) is entry for index, entry in value.places.items()
     ):
         return [entries]
     positions = {id(entry): position for position, entry in enumerate(entries)}
     return [entries, [[index, positions[id(entry)]] for index, entry in value.places.items()]]
 
 
-def _places_told(entries: list[object]) -> dict[int, _wire.JsonObject]:
+def _places_by_index(entries: list[object]) -> dict[int, _wire.JsonObject]:
     places: dict[int, _wire.JsonObject] = {}
     for entry in entries:
         index = entry.get("index") if isinstance(entry, dict) else None
@@ -288,7 +288,7 @@ def _indexed(saved: list[object]) -> IndexedList:
     found = IndexedList()
     found.entries = cast("list[object]", saved[0])
     if len(saved) == 1:
-        found.places = _places_told(found.entries)
+        found.places = _places_by_index(found.entries)
     else:
         for index, position in cast("list[tuple[int, int]]", saved[1]):
             found.places[index] = cast("_wire.JsonObject", found.entries[position])

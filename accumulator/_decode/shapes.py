@@ -115,8 +115,8 @@ class Rare(Struct):
 class Shape:
     """The names of a vendor's fields, and the decoder of chunks that have no others.
 
-    The `of_...` are the fields of each level, None for none. The rest tells where a chunk has
-    anything that the Structs of `chunk` do not have.
+    The `of_...` are the vendor's fields of each level, None where it has none. The rest says where
+    else such a chunk differs from one of the API's.
     """
 
     __slots__ = (
@@ -136,8 +136,8 @@ class Shape:
 
     def __init__(self, names: Names, decode: Callable[[bytes], Chunk] | None = None) -> None:
         self.names = names
-        # By the mismatch of a chunk that this shape does not have: the one that took it. A mismatch
-        # names the field, so a stream of a known vendor has its decoder after one.
+        # The shape that took a chunk on which this one failed, by the mismatch. That names the
+        # field, so a stream of a known vendor has its decoder after one decode that failed.
         self.next_shapes: dict[str, Shape] = {}
         # The shape that an earlier stream of this one came to.
         self.wider: Shape | None = None
@@ -165,9 +165,9 @@ class Shape:
 
 
 def widest(shape: Shape, step: Shape) -> Shape:
-    """Return the shape that a stream is likely to come to, which goes from one to another now.
+    """Return the shape that a stream is likely to need in the end, when it goes from one to `step`.
 
-    A vendor's streams take the same steps, and each costs a decode that fails.
+    The streams of a vendor take the same steps, and each step costs a decode that fails.
     """
     if shape.has_fields:
         ahead = sum(map(len, step.names)) - sum(map(len, shape.names))
@@ -262,7 +262,7 @@ def _collect(
     """Add the names that a value of a level has more than the API's."""
     if isinstance(value, list):
         for item in value:
-            if isinstance(item, dict):  # a list in it is none of the level's
+            if isinstance(item, dict):  # not a list in the list
                 _collect(found, level, item)
     elif isinstance(value, dict):
         found[level].update(dict.fromkeys(name for name in value if name not in _KNOWN[level]))

@@ -51,7 +51,7 @@ _NEVER_WRITTEN: Any = MappingProxyType({})
 
 
 class Seen(Struct):
-    """The values of one level that came last."""
+    """The last values of one level."""
 
     raws: tuple[Raw, ...]
     is_settled: list[bool]  # of each, whether it makes no difference when it comes again
@@ -98,8 +98,10 @@ class ChunkDecoder(Struct):
         return rare is None or not rare.has_messages
 
     def decode_mismatched(self, text: bytes, mismatch: str, event: int) -> Chunk | None:
-        """Decode a chunk on which `decode` failed, in a shape that took others like it. Return None
-        for one that is left to the general way.
+        """Decode a chunk on which `decode` failed, in a shape that took others like it.
+
+        `mismatch` is what `mismatch_of` returned. Return None for a chunk that is left to the
+        general way.
         """
         if self._waits:
             self._waits -= 1
@@ -146,8 +148,9 @@ class ChunkDecoder(Struct):
             self._waits, self._backoff = 0, 1
 
     def decode_alone(self, text: bytes) -> Chunk:
-        """Decode a chunk whole, whatever came before, and remember nothing of it. Raises
-        ValueError or RecursionError for one that another shape may take.
+        """Decode a chunk as if no other had come before, and remember nothing of it.
+
+        Raises ValueError or RecursionError for one that another shape may take.
         """
         self.forget()
         try:
@@ -156,7 +159,7 @@ class ChunkDecoder(Struct):
             self.forget()
 
     def forget(self) -> None:
-        """Forget all values: something was merged that did not pass through here."""
+        """Forget the last values, because something else was merged since."""
         self._seen = self._quiet = _NEVER_WRITTEN
 
     def _decode_fields(self, text: bytes) -> Chunk:
@@ -299,8 +302,9 @@ def mismatch_of(error: Exception) -> str:
 
 
 def _check_message(choice: Choice) -> None:
-    """Check a message that is dropped: Perplexity sends it beside a delta, where it brings nothing
-    new. Raises ValueError for one that stands alone, or that is nested too deep.
+    """Check a message that is dropped: Perplexity sends it beside a delta, with nothing new in it.
+
+    Raises ValueError for a message without a delta, and for one that is nested too deep.
     """
     if _parse(_message_of(choice)) is not None and choice.delta is None:
         raise ValueError("a message in place of a delta")

@@ -139,8 +139,8 @@ _meeting = Lock()
 
 @lru_cache(_MOST_KINDS)
 def _decoder(kind: Hashable) -> msgspec.json.Decoder[object]:
-    """Return the decoder of a type. It is made by one thread at a time: msgspec cannot have two
-    meet a new type at once.
+    """Return the decoder of a type. One thread makes it at a time, because msgspec does not expect
+    two to prepare the same type at once.
     """
     with _meeting:
         return msgspec.json.Decoder(cast("type[object]", kind), dec_hook=_load_nested)

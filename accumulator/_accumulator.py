@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable, Mapping
 
 from ._decode.objects import is_chunk_like
@@ -80,13 +81,12 @@ class Accumulator:
         self._on_event = on_event
         self._emitter: EventEmitter | None = None
         self._done_emitted = False  # whether the last event was made
-        if on_event is not None:
-            self._emitter = EventEmitter(reducer)
-            log.tell = self._emitter.add_problem
         self._pipeline = Pipeline(reducer, log, limits)
         self._stopwatch = None if clock is None else Stopwatch(clock)
         # Whether a call of input is to be timed, and events are to be handed out behind it.
-        self._observed = on_event is not None or clock is not None
+        self._observed = clock is not None
+        if on_event is not None:
+            self._collect_events()
 
     # --- input ---
 
@@ -121,7 +121,7 @@ class Accumulator:
         Raises TypeError for text, ValueError after `close`, LimitExceededError.
         """
         if self._observed:
-            self._observe(self.feed_sse, data)
+            self._observe(self._pipeline.feed_sse, data)
             return
         try:
             self._pipeline.feed_sse(data)
@@ -166,6 +166,14 @@ class Accumulator:
             self._reducer.close()
         self._pipeline.raise_met()
 
+    def _collect_events(self) -> deque[Event]:
+        """Collect events from now on; return where they are until `on_event` takes them."""
+        self._emitter = EventEmitter(self._reducer)
+        self._pipeline.log.tell = self._emitter.add_problem
+        self._pipeline.look_again()
+        self._observed = True
+        return self._emitter.events
+
     def _observe(self, take: Callable[..., None], *data: object) -> None:
         """Run a call of input; time it, and call `on_event` with what it brought."""
         self._observed = False
@@ -174,10 +182,17 @@ class Accumulator:
                 take(*data)
             else:
                 self._time(self._stopwatch, take, *data)
+        except LimitExceededError as error:
+            raise self._exceeded(error) from None
         finally:
             self._observed = True
-            if self._emitter is not None and self._on_event is not None:
-                self._hand_out(self._emitter, self._on_event)
+            if self._emitter is not None:
+                if not self._reducer.reading:
+                    self._end_events(self._emitter)
+                if self._on_event is not None:
+                    events = self._emitter.events
+                    while events:
+                        self._on_event(events.popleft())
 
     def _time(self, stopwatch: Stopwatch, take: Callable[..., None], *data: object) -> None:
         state, log = self._reducer.state, self._pipeline.log
@@ -190,16 +205,12 @@ class Accumulator:
             chunks = log.event - before - (state.done and not was_done)
             stopwatch.lap(now, chunks, state, ended=not self._reducer.reading)
 
-    def _hand_out(self, emitter: EventEmitter, on_event: Callable[[Event], object]) -> None:
-        reducer, events = self._reducer, emitter.events
-        if not reducer.reading and not self._done_emitted:
-            status = reducer.state.status
-            if status != "open":
-                self._done_emitted = True
-                emitter.finish(reducer.state)
-                events.append(DoneEvent(status, self.timing, self.snapshot()))
-        while events:
-            on_event(events.popleft())
+    def _end_events(self, emitter: EventEmitter) -> None:
+        status = self._reducer.state.status
+        if not self._done_emitted and status != "open":
+            self._done_emitted = True
+            emitter.finish(self._reducer.state)
+            emitter.events.append(DoneEvent(status, self.timing, self.snapshot()))
 
     # --- output ---
 

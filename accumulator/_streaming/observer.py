@@ -68,7 +68,8 @@ class Observer:
     stopped: bool
 
     def __init__(self, accumulator: Accumulator, feeder: Feeder, on_end: OnEnd | None) -> None:
-        refuse_coroutine(on_end)
+        if on_end is not None:
+            refuse_coroutine(on_end)
         self.accumulator = accumulator
         self._feeder = feeder
         self._on_end = on_end

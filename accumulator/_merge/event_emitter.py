@@ -49,8 +49,12 @@ class EmittedText(Struct):
 class EmittedCall(Struct):
     """A call of a function or custom tool, as far as events have told of it."""
 
-    name: TextHistory
-    text: TextHistory
+    choice_index: int
+    place: int
+    tool: Tool
+    state: CallState
+    name: TextHistory | None = None
+    text: TextHistory = field(default_factory=TextHistory)
     is_done: bool = False
 
 
@@ -70,7 +74,16 @@ class ChoiceProgress(Struct):
 class EventEmitter:
     """Collects in `events` what a reducer does."""
 
-    __slots__ = ("_choices", "_reports", "_texts", "_usage", "_waiting", "events")
+    __slots__ = (
+        "_arguments",
+        "_choices",
+        "_place",
+        "_reports",
+        "_texts",
+        "_usage",
+        "_waiting",
+        "events",
+    )
 
     def __init__(self, reducer: Reducer) -> None:
         # The reducer refers to this, so this may not refer to the reducer: nobody frees a cycle.
@@ -78,6 +91,8 @@ class EventEmitter:
         self.events: deque[Event] = deque()
         self._choices: dict[int, ChoiceProgress] = {}
         self._texts: dict[Text, EmittedText] = {}
+        self._arguments: dict[Text, tuple[ChoiceProgress, EmittedCall]] = {}
+        self._place = -1  # of the call that the next fragment goes to, if nothing waits
         # Fragments, places of the calls that those behind go to, and problems.
         self._waiting: list[tuple[Text, str] | int | Problem] = []
         self._usage = UsageHistory()
@@ -108,12 +123,16 @@ class EventEmitter:
             return
         emitted = self._texts.get(text)
         if emitted is None or self._waiting:
-            self._waiting.append((text, fragment))
+            self._wait(text, fragment)
             return
-        kind, history = emitted.kind, emitted.history
+        kind = emitted.kind
         if kind is None:
             return
-        length = history.add(text, fragment)
+        history = emitted.history
+        if history.text is text:  # `add`, without the call
+            length = history.length = history.length + len(fragment)
+        else:
+            length = history.add(text, fragment)
         if kind == "content":
             event: Event = ev.ContentDeltaEvent(emitted.choice_index, fragment, history, length)
         elif kind == "refusal":
@@ -123,10 +142,32 @@ class EventEmitter:
         self.events.append(event)
 
     def on_call(self, place: int) -> None:
-        self._waiting.append(place)
+        if self._place >= 0:
+            self._waiting.append(self._place)
+            self._place = -1
+        if self._waiting:
+            self._waiting.append(place)
+        else:
+            self._place = place
+
+    def _wait(self, text: Text, fragment: str) -> None:
+        """Keep a fragment until its choice is applied, unless it goes on with a call."""
+        place = self._place
+        if place >= 0:
+            self._place = -1
+            found = self._arguments.get(text)
+            if found is not None and found[0].last_call == place:
+                found[1].text.add(text, fragment)
+                self._emit_arguments(found[1], fragment)
+                return
+            self._waiting.append(place)
+        self._waiting.append((text, fragment))
 
     def on_choice(self, index: int, state: ChoiceState, choice: wire.Choice) -> None:
         delta = choice.delta
+        if self._place >= 0:
+            self._waiting.append(self._place)
+            self._place = -1
         if self._waiting:
             parts = None if delta is None else delta.parts
             self._settle(self._find(index, state), 1 if parts is None else _widest(parts))
@@ -233,19 +274,30 @@ class EventEmitter:
             emitted = progress.calls.get((place, tool))
             opens = emitted is None
             if emitted is None:
-                emitted = progress.calls[place, tool] = EmittedCall(TextHistory(), TextHistory())
-            if named.name in brought:
-                emitted.name.add(named.name, brought[named.name])
-            fragment = ""
-            if named.text in brought:
-                fragment = brought[named.text]
-                emitted.text.add(named.text, fragment)
+                emitted = EmittedCall(progress.index, place, tool, call)
+                progress.calls[place, tool] = emitted
+            if named.name is not None:
+                if emitted.name is None:
+                    emitted.name = TextHistory()
+                if named.name in brought:
+                    emitted.name.add(named.name, brought[named.name])
+            fragment, text = "", named.text
+            if text is not None:
+                fragment = brought.get(text, "")
+                if fragment:
+                    emitted.text.add(text, fragment)
+                if text not in self._arguments:
+                    if len(self._arguments) >= _MOST_TEXTS:
+                        self._arguments.clear()
+                    self._arguments[text] = progress, emitted
             if fragment or opens:
-                text = emitted.text
-                name = None if named.name is None else emitted.name
-                told = (place, call.id, name, emitted.name.length)
-                event = _DELTA_OF[tool](progress.index, fragment, text, text.length, *told)
-                self.events.append(event)
+                self._emit_arguments(emitted, fragment)
+
+    def _emit_arguments(self, call: EmittedCall, fragment: str) -> None:
+        name, text = call.name, call.text
+        length = 0 if name is None else name.length
+        told = (text, text.length, call.place, call.state.id, name, length)
+        self.events.append(_DELTA_OF[call.tool](call.choice_index, fragment, *told))
 
     def _leave_call(self, progress: ChoiceProgress, place: int) -> None:
         """End the call that was open if another one goes on, and nothing can be added to its

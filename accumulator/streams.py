@@ -317,7 +317,8 @@ def _rest(
     stream: WrappedStream[object] | AsyncWrappedStream[object], events: deque[Event]
 ) -> Iterator[Event]:
     """End a stream that a limit or strict mode stopped, too, and give the events left."""
-    with suppress(AccumulatorError):
-        stream._observer.accumulator.close()
+    if _error_of(stream) is not None:
+        with suppress(AccumulatorError):
+            stream._observer.accumulator.close()
     while events:
         yield events.popleft()

@@ -168,7 +168,7 @@ class Accumulator:
 
     def _collect_events(self) -> deque[Event]:
         """Collect events from now on; return where they are until `on_event` takes them."""
-        self._emitter = EventEmitter(self._reducer)
+        self._emitter = EventEmitter(self._reducer, self._reducer.rules.levels)
         self._pipeline.log.tell = self._emitter.add_problem
         self._pipeline.look_again()
         self._observed = True

@@ -34,7 +34,7 @@ from binascii import b2a_base64
 from collections.abc import Callable, Sequence
 from typing import ClassVar, Literal, TypeAlias
 
-from msgspec import Struct
+from msgspec import Struct, to_builtins
 
 from ._decode.text_history import TextHistory
 from .completion import Audio, ChatCompletion, Choice, Timing, TokenLogprob, ToolCall, Usage
@@ -50,6 +50,7 @@ __all__ = [
     "CustomToolCallInputDoneEvent",
     "DoneEvent",
     "Event",
+    "ExtraDeltaEvent",
     "FunctionToolCallArgumentsDeltaEvent",
     "FunctionToolCallArgumentsDoneEvent",
     "LogprobsContentDeltaEvent",
@@ -370,6 +371,31 @@ class ChoiceDoneEvent(_OfChoice, frozen=True, gc=False):
         return self.choice.finish_reason
 
 
+class ExtraDeltaEvent(_LookingBack, frozen=True, gc=False):
+    """A chunk brought something that no other event is named for: images, annotations, citations,
+    fields of a vendor, or fields that a rule of the caller's moved.
+
+    `path` is that of the rules, such as "delta.annotations" or "chunk.citations"; in a tool call
+    with the call's index, such as "delta.tool_calls[0].extra_content". `choice_index` is None for
+    the chunk's own fields. A value that is repeated and changes nothing is told once.
+    """
+
+    _VALUES = ("value",)
+
+    choice_index: int | None
+    path: str
+    _value: object
+    type: Literal["extra.delta"] = "extra.delta"
+
+    @property
+    def value(self) -> object:
+        """What the chunk brought, as JSON; of a text whose fragments are joined, the fragment."""
+        return to_builtins(self._value)
+
+    def _brief(self) -> Sequence[str]:
+        return (f"value={self.value!r}",)
+
+
 class UsageEvent(_LookingBack, frozen=True, gc=False):
     """A chunk changed the usage. Some servers send it with every chunk; the last is the
     completion's.
@@ -430,6 +456,7 @@ Event: TypeAlias = (
     | AudioDeltaEvent
     | AudioDoneEvent
     | ChoiceDoneEvent
+    | ExtraDeltaEvent
     | UsageEvent
     | ProblemEvent
     | DoneEvent

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import sys
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 from typing import Literal, cast
 
@@ -23,6 +23,8 @@ from .._decode.text_history import TextHistory
 from ..completion import TokenLogprob, TokenLogprobs, Usage
 from ..errors import Problem
 from ..events import Event
+from ..rules import Level
+from .extra_deltas import ExtraDeltas
 from .json_merge import PART_TYPES
 from .reducer import Reducer
 from .snapshot import freeze, freeze_audio, freeze_call, freeze_choice, freeze_token, freeze_tokens
@@ -55,6 +57,7 @@ class EmittedCall(Struct):
     state: CallState
     name: TextHistory | None = None
     text: TextHistory = field(default_factory=TextHistory)
+    held: str = ""  # arguments that are `{}`: to some servers a placeholder for what comes
     is_done: bool = False
 
 
@@ -69,6 +72,7 @@ class ChoiceProgress(Struct):
     transcript: TextHistory = field(default_factory=TextHistory)
     heard: str = ""  # of the transcript, not in an event yet
     done: set[str] = field(default_factory=set)
+    finish_reason: str | None = None  # for which its `.done` wait
 
 
 class EventEmitter:
@@ -77,7 +81,10 @@ class EventEmitter:
     __slots__ = (
         "_arguments",
         "_choices",
+        "_ending",
+        "_extras",
         "_place",
+        "_places",
         "_reports",
         "_texts",
         "_usage",
@@ -85,13 +92,16 @@ class EventEmitter:
         "events",
     )
 
-    def __init__(self, reducer: Reducer) -> None:
+    def __init__(self, reducer: Reducer, levels: Mapping[str, Level]) -> None:
         # The reducer refers to this, so this may not refer to the reducer: nobody frees a cycle.
         reducer.listener = self
         self.events: deque[Event] = deque()
         self._choices: dict[int, ChoiceProgress] = {}
         self._texts: dict[Text, EmittedText] = {}
         self._arguments: dict[Text, tuple[ChoiceProgress, EmittedCall]] = {}
+        self._extras = ExtraDeltas(self.events, levels)
+        self._ending: dict[int, ChoiceProgress] = {}  # choices with a finish reason and no `.done`
+        self._places: list[int] = []  # of the calls that the fragments of a choice went to
         self._place = -1  # of the call that the next fragment goes to, if nothing waits
         # Fragments, places of the calls that those behind go to, and problems.
         self._waiting: list[tuple[Text, str] | int | Problem] = []
@@ -109,6 +119,7 @@ class EventEmitter:
         choices = [self._find(index, choice) for index, choice in sorted(state.choices.items())]
         if self._waiting:
             self._settle_halves(choices)
+        self._extras.finish()
         for progress in choices:
             self._end_choice(progress)
         if state.usage is None and "x_groq" in (state.extra or ()):
@@ -142,6 +153,7 @@ class EventEmitter:
         self.events.append(event)
 
     def on_call(self, place: int) -> None:
+        self._places.append(place)
         if self._place >= 0:
             self._waiting.append(self._place)
             self._place = -1
@@ -156,7 +168,7 @@ class EventEmitter:
         if place >= 0:
             self._place = -1
             found = self._arguments.get(text)
-            if found is not None and found[0].last_call == place:
+            if found is not None and found[0].last_call == place and not found[1].held:
                 found[1].text.add(text, fragment)
                 self._emit_arguments(found[1], fragment)
                 return
@@ -171,20 +183,33 @@ class EventEmitter:
         if self._waiting:
             parts = None if delta is None else delta.parts
             self._settle(self._find(index, state), 1 if parts is None else _widest(parts))
-        if delta is not None and delta.audio is not None:
-            self._emit_audio(self._find(index, state), delta.audio.data)
+        if delta is not None:
+            if delta.audio is not None:
+                self._emit_audio(self._find(index, state), delta.audio.data)
+            if _may_have_extras(delta):
+                self._extras.add_delta(index, state, delta)
+            if self._places:
+                self._extras.add_calls(index, state, delta.tool_calls or (), self._places)
+                self._places.clear()
         if choice.logprobs is not None:
             self._emit_tokens(index, state, choice.logprobs)
+        if choice.extra is not None or choice.logprobs is not None:
+            self._extras.add_choice(index, state, choice)
         if choice.usage is not None:
             self._reports.append(choice.usage)
-        if choice.finish_reason:
-            self._end_choice(self._find(index, state))
+        if self._ending or choice.finish_reason:
+            self._follow_end(index, state, choice)
 
     def on_chunk(self, chunk: wire.Chunk, state: State) -> None:
-        if self._waiting:  # the chunk has texts of its own, which have no events
+        if self._waiting:  # the chunk has texts of its own
             problems = [note for note in self._waiting if isinstance(note, Problem)]
             self._waiting.clear()
             self.events.extend(map(ev.ProblemEvent, problems))
+        if self._ending and not chunk.choices:
+            for progress in [*self._ending.values()]:
+                self._end_choice(progress)
+        if chunk.extra is not None or chunk.moderation is not None:
+            self._extras.add_chunk(chunk, state)
         if chunk.usage is not None:
             self._reports.append(chunk.usage)
         if self._reports and state.usage is not None:
@@ -284,6 +309,8 @@ class EventEmitter:
             fragment, text = "", named.text
             if text is not None:
                 fragment = brought.get(text, "")
+                if tool == "function":
+                    fragment = _hold_placeholder(emitted, text, fragment)
                 if fragment:
                     emitted.text.add(text, fragment)
                 if text not in self._arguments:
@@ -313,15 +340,21 @@ class EventEmitter:
         arguments = str(call.function.text)
         # A number may go on; what ends in a bracket or a quote may not. Of what the chunk brings
         # later to the call there is no event yet.
-        if arguments.rstrip()[-1:] in ("}", "]", '"') and len(arguments) == emitted.text.length:
+        if arguments.rstrip()[-1:] in ("}", "]", '"') and (
+            len(arguments) == emitted.text.length + len(emitted.held)
+        ):
             self._end_call(progress, before, "function", emitted)
 
     def _end_call(
         self, progress: ChoiceProgress, place: int, tool: Tool, emitted: EmittedCall
     ) -> None:
         emitted.is_done = True
-        call = freeze_call(_call_at(progress, place))
-        self.events.append(_DONE_OF[tool](progress.index, place, call))
+        state = emitted.state
+        if emitted.held and state.function is not None and state.function.text is not None:
+            emitted.text.add(state.function.text, emitted.held)
+            self._emit_arguments(emitted, emitted.held)
+            emitted.held = ""
+        self.events.append(_DONE_OF[tool](progress.index, place, freeze_call(state)))
 
     # --- logprobs and audio ---
 
@@ -356,8 +389,24 @@ class EventEmitter:
 
     # --- the end of a choice ---
 
+    def _follow_end(self, index: int, state: ChoiceState, choice: wire.Choice) -> None:
+        """Wait with the `.done` of a choice from its finish reason to the first chunk that adds
+        nothing to it: gcli2api sends a finish reason with every chunk.
+        """
+        progress = self._ending.get(index)
+        if progress is None:
+            if choice.finish_reason:
+                self._ending[index] = progress = self._find(index, state)
+                progress.finish_reason = choice.finish_reason
+        elif choice.finish_reason and choice.finish_reason != progress.finish_reason:
+            progress.finish_reason = choice.finish_reason
+        elif choice.delta is None or not _adds(choice.delta):
+            self._end_choice(progress)
+
     def _end_choice(self, progress: ChoiceProgress) -> None:
         """Emit the `.done` of all that has none yet."""
+        self._ending.pop(progress.index, None)
+        self._announce_calls(progress)
         index, state, events, done = progress.index, progress.state, self.events, progress.done
         for kind, history in progress.texts.items():
             if history.length and kind not in done:
@@ -381,6 +430,17 @@ class EventEmitter:
             done.add("choice")
             events.append(ev.ChoiceDoneEvent(index, freeze_choice(index, state)))
 
+    def _announce_calls(self, progress: ChoiceProgress) -> None:
+        """Emit the first event of calls that are neither a function's nor a custom tool's."""
+        calls = progress.state.calls
+        for place, call in enumerate(() if calls is None else calls.items):
+            if call.function is None and call.custom is None:
+                tool: Tool = "custom" if call.type == "custom" else "function"
+                if (place, tool) not in progress.calls:
+                    emitted = EmittedCall(progress.index, place, tool, call)
+                    progress.calls[place, tool] = emitted
+                    self._emit_arguments(emitted, "")
+
 
 _DELTA_OF: dict[
     Tool, type[ev.FunctionToolCallArgumentsDeltaEvent] | type[ev.CustomToolCallInputDeltaEvent]
@@ -394,6 +454,53 @@ _DONE_OF: dict[
     "function": ev.FunctionToolCallArgumentsDoneEvent,
     "custom": ev.CustomToolCallInputDoneEvent,
 }
+
+
+def _hold_placeholder(call: EmittedCall, text: Text, fragment: str) -> str:
+    """Return what is to be told of a fragment of arguments; keep those that are exactly `{}`."""
+    if call.held and fragment:
+        # What replaces a placeholder stands in the state without it.
+        whole, call.held = str(text), ""
+        return whole if whole.startswith("{}") else fragment
+    if fragment == "{}" and not call.text.length and not call.is_done and str(text) == fragment:
+        call.held = fragment
+        return ""
+    return fragment
+
+
+def _may_have_extras(delta: wire.Delta) -> bool:
+    return (
+        delta.reasoning_details is not None
+        or delta.extra is not None
+        or delta.annotations is not None
+        or delta.parts is not None
+        or delta.function_call is not None
+        or delta.audio is not None
+    )
+
+
+def _adds(delta: wire.Delta) -> bool:
+    """Whether a delta brings text, a call or arguments."""
+    function, audio = delta.function_call, delta.audio
+    return bool(
+        delta.content
+        or delta.parts
+        or delta.refusal
+        or delta.reasoning
+        or delta.reasoning_content
+        or (delta.tool_calls and any(map(_adds_to_call, delta.tool_calls)))
+        or (function is not None and (function.name or function.arguments))
+        or (audio is not None and (audio.data or audio.transcript))
+    )
+
+
+def _adds_to_call(fragment: wire.ToolCallFragment) -> bool:
+    function, custom = fragment.function, fragment.custom
+    return bool(
+        fragment.id
+        or (function is not None and (function.name or function.arguments))
+        or (custom is not None and (custom.name or custom.input))
+    )
 
 
 def _end_of_text(index: int, kind: Kind, text: str) -> Event:

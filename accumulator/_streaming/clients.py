@@ -47,7 +47,7 @@ def find(stream: object) -> Found:
         kind = type(stream).__name__
         raise TypeError(f"a stream is an iterable or a response, not {kind}{lacks}")
     encoding = _encoding(stream, names) if bodies else None
-    return Found(items, aitems, bool(bodies), _EVENT_STREAM <= names, encoding)
+    return Found(items, aitems, bool(bodies), names >= _EVENT_STREAM, encoding)
 
 
 def is_bound_to_async(stream: object) -> bool:

@@ -10,69 +10,38 @@ from __future__ import annotations
 
 import sys
 from collections import deque
-from collections.abc import Iterator, Mapping, Sequence
-from functools import partial
-from typing import Literal, cast
-
-from msgspec import Struct, field
+from collections.abc import Mapping, Sequence
 
 from .. import events as ev
 from .._decode import chunk as wire
 from .._decode.text import Text
 from .._decode.text_history import TextHistory
-from ..completion import TokenLogprob, TokenLogprobs, Usage
+from ..completion import TokenLogprob, TokenLogprobs
 from ..errors import Problem
 from ..events import Event
 from ..rules import Level
+from .done_events import adds, emit_arguments, end_call, end_choice, hold_placeholder
+from .emitted import (
+    ChoiceProgress,
+    EmittedCall,
+    EmittedText,
+    Kind,
+    call_at,
+    texts_of,
+    texts_of_call,
+    tools_of,
+    widest,
+)
 from .extra_deltas import ExtraDeltas
-from .json_merge import PART_TYPES
 from .reducer import Reducer
-from .snapshot import freeze, freeze_audio, freeze_call, freeze_choice, freeze_token, freeze_tokens
+from .snapshot import freeze, freeze_token, freeze_tokens
 from .state import ChoiceState, State
-from .tool_calls import CallsState, CallState, FunctionState, is_whole
+from .tool_calls import is_whole
 from .usage_history import UsageHistory
 
 __all__ = ["EventEmitter"]
 
-Kind = Literal["content", "refusal", "reasoning", "reasoning_content", "thinking"]
-Tool = Literal["function", "custom"]
-_KINDS: tuple[Kind, ...] = ("content", "refusal", "reasoning", "reasoning_content")
 _MOST_TEXTS = 256  # that are known by identity; a server may replace one again and again
-
-
-class EmittedText(Struct):
-    """Where a text of the state belongs; `kind` is None if it has no events."""
-
-    choice_index: int
-    kind: Kind | None
-    history: TextHistory
-
-
-class EmittedCall(Struct):
-    """A call of a function or custom tool, as far as events have told of it."""
-
-    choice_index: int
-    place: int
-    tool: Tool
-    state: CallState
-    name: TextHistory | None = None
-    text: TextHistory = field(default_factory=TextHistory)
-    held: str = ""  # arguments that are `{}`: to some servers a placeholder for what comes
-    is_done: bool = False
-
-
-class ChoiceProgress(Struct):
-    """A choice, as far as events have told of it. `done` holds what had its `.done`, but calls."""
-
-    index: int
-    state: ChoiceState
-    texts: dict[Kind, TextHistory] = field(default_factory=dict)
-    calls: dict[tuple[int, Tool], EmittedCall] = field(default_factory=dict)
-    last_call: int = -1
-    transcript: TextHistory = field(default_factory=TextHistory)
-    heard: str = ""  # of the transcript, not in an event yet
-    done: set[str] = field(default_factory=set)
-    finish_reason: str | None = None  # for which its `.done` wait
 
 
 class EventEmitter:
@@ -121,11 +90,11 @@ class EventEmitter:
             self._settle_halves(choices)
         self._extras.finish()
         for progress in choices:
-            self._end_choice(progress)
+            end_choice(progress, self.events)
         if state.usage is None and "x_groq" in (state.extra or ()):
             usage = freeze(state).usage
             if usage is not None:
-                self.events.append(ev.UsageEvent(partial(_itself, usage)))
+                self.events.append(ev.UsageEvent(lambda: usage))
 
     # --- what the reducer calls ---
 
@@ -170,7 +139,7 @@ class EventEmitter:
             found = self._arguments.get(text)
             if found is not None and found[0].last_call == place and not found[1].held:
                 found[1].text.add(text, fragment)
-                self._emit_arguments(found[1], fragment)
+                emit_arguments(found[1], fragment, self.events)
                 return
             self._waiting.append(place)
         self._waiting.append((text, fragment))
@@ -182,7 +151,7 @@ class EventEmitter:
             self._place = -1
         if self._waiting:
             parts = None if delta is None else delta.parts
-            self._settle(self._find(index, state), 1 if parts is None else _widest(parts))
+            self._settle(self._find(index, state), 1 if parts is None else widest(parts))
         if delta is not None:
             if delta.audio is not None:
                 self._emit_audio(self._find(index, state), delta.audio.data)
@@ -206,8 +175,9 @@ class EventEmitter:
             self._waiting.clear()
             self.events.extend(map(ev.ProblemEvent, problems))
         if self._ending and not chunk.choices:
-            for progress in [*self._ending.values()]:
-                self._end_choice(progress)
+            for progress in self._ending.values():
+                end_choice(progress, self.events)
+            self._ending.clear()
         if chunk.extra is not None or chunk.moderation is not None:
             self._extras.add_chunk(chunk, state)
         if chunk.usage is not None:
@@ -239,7 +209,7 @@ class EventEmitter:
                 place, brought = note, {}
             else:
                 text, fragment = note
-                if place >= 0 and text in _texts_of_call(_call_at(progress, place)):
+                if place >= 0 and text in texts_of_call(call_at(progress, place)):
                     brought[text] = brought.get(text, "") + fragment
                 else:
                     self._settle_text(progress, text, fragment, width)
@@ -252,7 +222,7 @@ class EventEmitter:
             progress.heard += fragment
             return
         if text not in self._texts:
-            kinds = (kind for each, kind in _texts_of(progress.state, width) if each is text)
+            kinds = (kind for each, kind in texts_of(progress.state, width) if each is text)
             if len(self._texts) >= _MOST_TEXTS:
                 self._texts.clear()
             self._know(progress, text, next(kinds, None))
@@ -272,13 +242,13 @@ class EventEmitter:
         owners: dict[Text, tuple[ChoiceProgress, int]] = {}  # and the place of the call
         for progress in choices:
             state = progress.state
-            for text, kind in _texts_of(state, sys.maxsize):
+            for text, kind in texts_of(state, sys.maxsize):
                 self._know(progress, text, kind)
                 owners[text] = progress, -1
             if state.audio is not None and state.audio.transcript is not None:
                 owners[state.audio.transcript] = progress, -1
             for place, call in enumerate(() if state.calls is None else state.calls.items):
-                owners.update((text, (progress, place)) for text in _texts_of_call(call))
+                owners.update((text, (progress, place)) for text in texts_of_call(call))
         for note in waiting:
             if isinstance(note, Problem):
                 self.events.append(ev.ProblemEvent(note))
@@ -294,8 +264,8 @@ class EventEmitter:
         """Emit what a fragment brought to a call, if it goes to one."""
         if place < 0:
             return
-        call = _call_at(progress, place)
-        for tool, named in _tools_of(call):
+        call = call_at(progress, place)
+        for tool, named in tools_of(call):
             emitted = progress.calls.get((place, tool))
             opens = emitted is None
             if emitted is None:
@@ -310,7 +280,7 @@ class EventEmitter:
             if text is not None:
                 fragment = brought.get(text, "")
                 if tool == "function":
-                    fragment = _hold_placeholder(emitted, text, fragment)
+                    fragment = hold_placeholder(emitted, text, fragment)
                 if fragment:
                     emitted.text.add(text, fragment)
                 if text not in self._arguments:
@@ -318,13 +288,7 @@ class EventEmitter:
                         self._arguments.clear()
                     self._arguments[text] = progress, emitted
             if fragment or opens:
-                self._emit_arguments(emitted, fragment)
-
-    def _emit_arguments(self, call: EmittedCall, fragment: str) -> None:
-        name, text = call.name, call.text
-        length = 0 if name is None else name.length
-        told = (text, text.length, call.place, call.state.id, name, length)
-        self.events.append(_DELTA_OF[call.tool](call.choice_index, fragment, *told))
+                emit_arguments(emitted, fragment, self.events)
 
     def _leave_call(self, progress: ChoiceProgress, place: int) -> None:
         """End the call that was open if another one goes on, and nothing can be added to its
@@ -334,7 +298,7 @@ class EventEmitter:
         emitted = progress.calls.get((before, "function"))
         if before == place or emitted is None or emitted.is_done:
             return
-        call = _call_at(progress, before)
+        call = call_at(progress, before)
         if call.function is None or call.custom is not None or not is_whole(call):
             return
         arguments = str(call.function.text)
@@ -343,18 +307,7 @@ class EventEmitter:
         if arguments.rstrip()[-1:] in ("}", "]", '"') and (
             len(arguments) == emitted.text.length + len(emitted.held)
         ):
-            self._end_call(progress, before, "function", emitted)
-
-    def _end_call(
-        self, progress: ChoiceProgress, place: int, tool: Tool, emitted: EmittedCall
-    ) -> None:
-        emitted.is_done = True
-        state = emitted.state
-        if emitted.held and state.function is not None and state.function.text is not None:
-            emitted.text.add(state.function.text, emitted.held)
-            self._emit_arguments(emitted, emitted.held)
-            emitted.held = ""
-        self.events.append(_DONE_OF[tool](progress.index, place, freeze_call(state)))
+            end_call(emitted, self.events)
 
     # --- logprobs and audio ---
 
@@ -400,72 +353,9 @@ class EventEmitter:
                 progress.finish_reason = choice.finish_reason
         elif choice.finish_reason and choice.finish_reason != progress.finish_reason:
             progress.finish_reason = choice.finish_reason
-        elif choice.delta is None or not _adds(choice.delta):
-            self._end_choice(progress)
-
-    def _end_choice(self, progress: ChoiceProgress) -> None:
-        """Emit the `.done` of all that has none yet."""
-        self._ending.pop(progress.index, None)
-        self._announce_calls(progress)
-        index, state, events, done = progress.index, progress.state, self.events, progress.done
-        for kind, history in progress.texts.items():
-            if history.length and kind not in done:
-                done.add(kind)
-                events.append(_end_of_text(index, kind, history.until(history.length)))
-        for (place, tool), call in sorted(progress.calls.items(), key=_by_place):
-            if not call.is_done:
-                self._end_call(progress, place, tool, call)
-        if state.audio is not None and "audio" not in done:
-            done.add("audio")
-            events.append(ev.AudioDoneEvent(index, freeze_audio(state.audio)))
-        if state.logprobs is not None:
-            content, refusal = state.logprobs.content, state.logprobs.refusal
-            if content is not None and content.count and "logprobs.content" not in done:
-                done.add("logprobs.content")
-                events.append(ev.LogprobsContentDoneEvent(index, freeze_tokens(content)))
-            if refusal is not None and refusal.count and "logprobs.refusal" not in done:
-                done.add("logprobs.refusal")
-                events.append(ev.LogprobsRefusalDoneEvent(index, freeze_tokens(refusal)))
-        if "choice" not in done:
-            done.add("choice")
-            events.append(ev.ChoiceDoneEvent(index, freeze_choice(index, state)))
-
-    def _announce_calls(self, progress: ChoiceProgress) -> None:
-        """Emit the first event of calls that are neither a function's nor a custom tool's."""
-        calls = progress.state.calls
-        for place, call in enumerate(() if calls is None else calls.items):
-            if call.function is None and call.custom is None:
-                tool: Tool = "custom" if call.type == "custom" else "function"
-                if (place, tool) not in progress.calls:
-                    emitted = EmittedCall(progress.index, place, tool, call)
-                    progress.calls[place, tool] = emitted
-                    self._emit_arguments(emitted, "")
-
-
-_DELTA_OF: dict[
-    Tool, type[ev.FunctionToolCallArgumentsDeltaEvent] | type[ev.CustomToolCallInputDeltaEvent]
-] = {
-    "function": ev.FunctionToolCallArgumentsDeltaEvent,
-    "custom": ev.CustomToolCallInputDeltaEvent,
-}
-_DONE_OF: dict[
-    Tool, type[ev.FunctionToolCallArgumentsDoneEvent] | type[ev.CustomToolCallInputDoneEvent]
-] = {
-    "function": ev.FunctionToolCallArgumentsDoneEvent,
-    "custom": ev.CustomToolCallInputDoneEvent,
-}
-
-
-def _hold_placeholder(call: EmittedCall, text: Text, fragment: str) -> str:
-    """Return what is to be told of a fragment of arguments; keep those that are exactly `{}`."""
-    if call.held and fragment:
-        # What replaces a placeholder stands in the state without it.
-        whole, call.held = str(text), ""
-        return whole if whole.startswith("{}") else fragment
-    if fragment == "{}" and not call.text.length and not call.is_done and str(text) == fragment:
-        call.held = fragment
-        return ""
-    return fragment
+        elif choice.delta is None or not adds(choice.delta):
+            del self._ending[index]
+            end_choice(progress, self.events)
 
 
 def _may_have_extras(delta: wire.Delta) -> bool:
@@ -479,98 +369,5 @@ def _may_have_extras(delta: wire.Delta) -> bool:
     )
 
 
-def _adds(delta: wire.Delta) -> bool:
-    """Whether a delta brings text, a call or arguments."""
-    function, audio = delta.function_call, delta.audio
-    return bool(
-        delta.content
-        or delta.parts
-        or delta.refusal
-        or delta.reasoning
-        or delta.reasoning_content
-        or (delta.tool_calls and any(map(_adds_to_call, delta.tool_calls)))
-        or (function is not None and (function.name or function.arguments))
-        or (audio is not None and (audio.data or audio.transcript))
-    )
-
-
-def _adds_to_call(fragment: wire.ToolCallFragment) -> bool:
-    function, custom = fragment.function, fragment.custom
-    return bool(
-        fragment.id
-        or (function is not None and (function.name or function.arguments))
-        or (custom is not None and (custom.name or custom.input))
-    )
-
-
-def _end_of_text(index: int, kind: Kind, text: str) -> Event:
-    if kind == "content":
-        return ev.ContentDoneEvent(index, text)
-    if kind == "refusal":
-        return ev.RefusalDoneEvent(index, text)
-    return ev.ReasoningDoneEvent(index, kind, text)
-
-
-def _texts_of(state: ChoiceState, width: int) -> Iterator[tuple[Text, Kind]]:
-    """Return the texts of a choice that have events; of lists of parts those in the last `width`
-    parts.
-    """
-    for kind in _KINDS:
-        text = getattr(state, kind)
-        if text is not None:
-            yield text, kind
-    if state.parts is not None:
-        yield from _texts_of_parts(state.parts, width, "content")
-
-
-def _texts_of_parts(parts: list[object], width: int, kind: Kind) -> Iterator[tuple[Text, Kind]]:
-    for part in parts[-width:]:
-        if not isinstance(part, dict) or part.get("type") not in PART_TYPES:
-            continue
-        thinks = part["type"] == "thinking"
-        kind_of_part: Kind = "thinking" if thinks else kind
-        text, inner = part.get("text"), part.get("thinking") if thinks else None
-        if isinstance(text, Text):
-            yield text, kind_of_part
-        if isinstance(inner, Text):
-            yield inner, kind_of_part
-        elif isinstance(inner, list):
-            yield from _texts_of_parts(inner, width, kind_of_part)
-
-
-def _widest(parts: Sequence[object]) -> int:
-    """Return how many parts the longest of the lists of parts has."""
-    inner = [part.get("thinking") for part in parts if isinstance(part, dict)]
-    return max([1, len(parts), *(_widest(each) for each in inner if isinstance(each, list))])
-
-
-def _tools_of(call: CallState) -> Iterator[tuple[Tool, FunctionState]]:
-    if call.function is not None:
-        yield "function", call.function
-    if call.custom is not None:
-        yield "custom", call.custom
-
-
-def _texts_of_call(call: CallState) -> Iterator[Text]:
-    for _, named in _tools_of(call):
-        if named.name is not None:
-            yield named.name
-        if named.text is not None:
-            yield named.text
-
-
-def _call_at(progress: ChoiceProgress, place: int) -> CallState:
-    return cast("CallsState", progress.state.calls).items[place]
-
-
-def _by_place(item: tuple[tuple[int, Tool], EmittedCall]) -> tuple[int, bool]:
-    (place, tool), _ = item
-    return place, tool == "function"
-
-
 def _tokens(run: list[wire.TokenLogprob]) -> Sequence[TokenLogprob]:
     return TokenLogprobs(len(run), lambda: tuple(map(freeze_token, run)))
-
-
-def _itself(usage: Usage) -> Usage:
-    return usage

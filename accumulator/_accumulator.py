@@ -56,6 +56,7 @@ class Accumulator:
     __slots__ = (
         "_done_emitted",
         "_emitter",
+        "_kind",
         "_observed",
         "_on_event",
         "_pipeline",
@@ -78,10 +79,12 @@ class Accumulator:
         log = ProblemLog(strict=strict)
         reducer = ChatReducer(rules, limits, log)
         self._reducer = reducer
+        self._kind: type | None = None  # of the last chunk that was an object
         self._on_event = on_event
         self._emitter: EventEmitter | None = None
         self._done_emitted = False  # whether the last event was made
-        self._pipeline = Pipeline(reducer, log, limits)
+        may_repeat = shortcut and not rules.moves
+        self._pipeline = Pipeline(reducer, log, limits, shortcut=may_repeat)
         self._stopwatch = None if clock is None else Stopwatch(clock)
         # Whether a call of input is to be timed, and events are to be handed out behind it.
         self._observed = clock is not None
@@ -98,16 +101,19 @@ class Accumulator:
         if self._observed:
             self._observe(self.feed, chunk)
             return
-        self._pipeline.check_open()
         pipeline = self._pipeline
+        pipeline.check_open()
         try:
-            if type(chunk) is bytes:
-                pipeline.feed_text(chunk)
+            if type(chunk) is self._kind:
+                pipeline.feed_object(chunk)
             elif isinstance(chunk, (bytes, bytearray, memoryview)):
                 pipeline.feed_text(bytes(chunk))
             elif isinstance(chunk, str):
                 pipeline.feed_text(chunk.encode("utf-8", "surrogatepass"))
             elif is_chunk_like(chunk):
+                # The chunks of a stream are of one class, of which it takes long to tell what it
+                # is not.
+                self._kind = type(chunk)
                 pipeline.feed_object(chunk)
             else:
                 kind = type(chunk).__name__
@@ -170,7 +176,7 @@ class Accumulator:
         """Collect events from now on; return where they are until `on_event` takes them."""
         self._emitter = EventEmitter(self._reducer, self._reducer.rules.levels)
         self._pipeline.log.tell = self._emitter.add_problem
-        self._pipeline.look_again()
+        self._pipeline.parse_all()
         self._observed = True
         return self._emitter.events
 

@@ -14,6 +14,8 @@ from typing import Any, Protocol
 from msgspec import Struct
 
 from ._decode.sse import SHORT, CutEvents, Event, EventParser, cut_events, split
+from ._decode.vendor_fields import words_of
+from ._fast_path import LEARN_AFTER, FastPath, Rehearser
 from ._merge.problem_log import ProblemLog
 from .completion import ChatCompletion
 from .errors import (
@@ -38,7 +40,7 @@ _BOM = b"\xef\xbb\xbf"
 _WINDOW = 65536  # bytes of a read that are taken at once; more of them leave the processor's cache
 
 
-class StreamReducer(Protocol):
+class StreamReducer(Rehearser, Protocol):
     """What a pipeline feeds: it decodes the data of an event, and applies what came of it.
 
     `next_steps` returns what does the one and the other; each other method may change them.
@@ -48,11 +50,9 @@ class StreamReducer(Protocol):
 
     def next_steps(self) -> tuple[Callable[[bytes], Any], Callable[[Any], None]]: ...
     def apply_data(self, data: bytes, *, unterminated: bool = False) -> None: ...
-    def apply_refused(
-        self, data: bytes, error: Exception, *, unterminated: bool = False
-    ) -> None: ...
+    def apply_refused(self, data: bytes, refused: str, *, unterminated: bool = False) -> None: ...
     def apply_error(self, data: bytes) -> None: ...
-    def apply_object(self, value: object, count: Callable[[int], None]) -> None: ...
+    def apply_object(self, value: object, count: Callable[[int], None]) -> bool: ...
     def end(self) -> None: ...
     def snapshot(self) -> ChatCompletion: ...
 
@@ -75,7 +75,9 @@ class Pipeline:
     __slots__ = (
         "_apply",
         "_decode",
+        "_fast",
         "_is_plain",
+        "_learn_at",
         "_most_bytes",
         "_most_event",
         "besides",
@@ -89,7 +91,9 @@ class Pipeline:
         "size",
     )
 
-    def __init__(self, reducer: StreamReducer, log: ProblemLog, limits: Limits) -> None:
+    def __init__(
+        self, reducer: StreamReducer, log: ProblemLog, limits: Limits, *, shortcut: bool
+    ) -> None:
         self.reducer = reducer
         self.log = log
         self.parser = EventParser()
@@ -103,6 +107,13 @@ class Pipeline:
         self._most_event = inf if limits.event_bytes is None else limits.event_bytes
         self._decode, self._apply = reducer.next_steps()
         self._is_plain = not log.strict
+        self._fast: FastPath | None = None  # made once a stream is long enough to need it
+        self._learn_at: float = LEARN_AFTER if shortcut else inf  # events
+
+    def parse_all(self) -> None:
+        """Take no fast path from now on: a listener hears each chunk. Nothing was taken yet."""
+        self._learn_at = inf
+        self.look_again()
 
     def look_again(self) -> None:
         """Take up how the next event is decoded and applied, which may have changed."""
@@ -128,7 +139,9 @@ class Pipeline:
             raise ValueError("the accumulator is closed")
 
     def _count_besides(self, size: int) -> None:
-        self.advance(0, size)
+        if self.size + size > self._most_bytes:
+            self.advance(0, size)  # which raises
+        self.size += size
         self.besides += size
 
     def _check_event(self, size: int) -> None:
@@ -140,26 +153,28 @@ class Pipeline:
 
     def feed_sse(self, data: object) -> None:
         """Take in the next bytes of a body, cut anywhere."""
-        if (
-            self._is_plain
-            and type(data) is bytes
-            and data.startswith(_OPENS_CHUNK)
-            and data.endswith(_CLOSING)
-        ):
-            # A read of one event, as most clients hand them out.
-            text = data[6:-2]
-            if _LF not in text and _CR not in text:
-                start, size, log = self.size, len(data), self.log
-                if size <= self._most_event and start + size <= self._most_bytes:
+        if self._is_plain and type(data) is bytes:
+            if self._fast is not None and self._take_fast(self._fast, data):
+                return
+            if data.startswith(_OPENS_CHUNK) and data.endswith(_CLOSING):
+                # A read of one event, as most clients hand them out.
+                text, size, start = data[6:-2], len(data), self.size
+                fits = size <= self._most_event and start + size <= self._most_bytes
+                if fits and _LF not in text and _CR not in text:
+                    log = self.log
                     self.size = start + size
                     log.event += 1
                     log.offset = start - self.besides
                     try:
                         chunk = self._decode(text)
                     except (ValueError, RecursionError) as error:
-                        self._apply_refused(text, error)
+                        refused = words_of(error)
                     else:
                         self._apply(chunk)
+                        if log.event >= self._learn_at:
+                            self._learn(data[:-1], chunk)
+                        return
+                    self._apply_refused(text, refused)
                     return
         self._feed_read(_bytes_of(data, "a body"))
 
@@ -187,6 +202,18 @@ class Pipeline:
             self.queue = (*self.queue, *self._split(data[done:], start + done))
             raise
 
+    def _take_fast(self, fast: FastPath, data: bytes) -> bool:
+        """Apply a read that is one event by the fast path, if it fits."""
+        size, start = len(data), self.size
+        fits = size <= self._most_event and start + size <= self._most_bytes
+        if fits and fast.ready and fast.apply_event(data):
+            self.size = start + size
+            self.log.event += 1
+            self.log.offset = start - self.besides
+            return True
+        fast.invalidate()
+        return False
+
     def _take(self, data: bytes, start: int) -> None:
         """Apply what a read completes that begins at the body's byte `start`; keep the rest."""
         parser = self.parser
@@ -194,30 +221,60 @@ class Pipeline:
             self._hold_waiting(self.lines)
         if parser.size > self._most_event:
             self._check_event(parser.size)
+        waits = self.queue or parser.skip_lf or parser.size > SHORT
         try:
-            if not self._take_cut(data, start):
-                events = self._split(data, start)
-                if events or self.queue:
-                    self._apply_events(events)
+            if not waits and not self.log.strict and _LF in data:
+                start -= parser.size
+                data = bytes(parser.pending) + data
+                parser.hold(b"")
+                done = self._apply_lines(data, start)
+                data, start = data[done:], start + done
+            events = self._split(data, start)
+            if events or self.queue:
+                self._apply_events(events)
         finally:
             self._is_plain = self._may_be_plain()
         if parser.size > self._most_event:
             self._check_event(parser.size)
 
-    def _take_cut(self, data: bytes, start: int) -> bool:
-        """Apply a read as `_take` does, if its events are of one line each; return whether."""
-        parser = self.parser
-        if self.queue or parser.skip_lf or parser.size > SHORT or self.log.strict:
-            return False
-        if parser.size:
-            start -= parser.size
-            data = bytes(parser.pending) + data
-        cut = cut_events(data, start)
-        if cut is None or cut.end - start > self._most_event:
-            return False
-        parser.hold(data[cut.end - start :])
-        self._apply_cut(cut, data, start)
-        return True
+    def _apply_lines(self, data: bytes, start: int) -> int:
+        """Apply the events at the start of a read that are of one line each; return how many bytes
+        they are.
+        """
+        done, fast = 0, self._fast
+        if fast is not None and fast.ready and len(data) <= self._most_event:
+            done = self._apply_matching(fast, data, start)
+            data = data[done:]
+        if self.reducer.reading and _LF in data:
+            cut = cut_events(data, start + done)
+            if cut is not None and cut.end - cut.start <= self._most_event:
+                self._apply_cut(cut, data, start + done)
+                done += cut.size
+        return done
+
+    def _apply_matching(self, fast: FastPath, data: bytes, start: int) -> int:
+        """Apply events by the fast path, and one at a time those that do not fit; return how many
+        bytes they are. Two in a row that do not fit leave the rest to the plain way.
+        """
+        done = misses = 0
+        while fast.ready and misses < 2 and self.reducer.reading:
+            count, size = fast.apply_matching(data[done:] if done else data)
+            self.log.event += count
+            done += size
+            misses = 0 if count else misses
+            end = data.find(_CLOSING, done) + len(_CLOSING)
+            event = data[done:end]
+            cut = cut_events(event, start + done) if event else None
+            if cut is None:
+                break
+            try:
+                self._apply_cut(cut, event, start + done)
+            except LimitExceededError:
+                self.queue = (*self.queue, *self._split(data[end:], start + end))
+                raise
+            done = end
+            misses += 1
+        return done
 
     def _split(self, data: bytes, start: int) -> list[Event]:
         """Return the events that a read completes, and keep the rest."""
@@ -227,55 +284,71 @@ class Pipeline:
     def _apply_cut(self, cut: CutEvents, data: bytes, start: int) -> None:
         """Apply events of one line each, cut out of data that starts at a byte of the body."""
         log, texts = self.log, cut.texts
-        size = cut.end - start
         is_last = texts[-1] == _DONE
         if is_last:
             texts.pop()
             cut.end -= len(_DONE) + cut.around
+        self._forget_fast()
         log.start_cut(cut)
         try:
-            refused = self._apply_texts(texts)
+            refused, chunk = self._apply_texts(texts)
             while refused is not None:
                 text = texts[log.done]
                 if not text.startswith(b"{"):
                     # Not a chunk: how many events it is, if any, is not told by its line alone.
                     offset = cut.start_of(log.done)
                     log.end_cut()
-                    self._apply_events(split(data[offset - start : size], offset))
+                    self._apply_events(split(data[offset - start : cut.size], offset))
                     return
                 log.event += 1
                 self._apply_refused(text, refused)
                 if not self.reducer.reading:
                     return
-                refused = self._apply_texts(texts[log.done :])
+                refused, chunk = self._apply_texts(texts[log.done :])
         except LimitExceededError:
             offset = cut.start_of(log.done)
-            self.queue = split(data[offset - start : size], offset)
+            self.queue = split(data[offset - start : cut.size], offset)
             raise
         finally:
             log.end_cut()
         if is_last:
             log.start_event(cut.end)
             self.reducer.end()
+        elif chunk is not None and log.event >= self._learn_at:
+            self._learn(cut.line(-1), chunk, cut.line(-2) if len(texts) > 1 else b"")
 
-    def _apply_texts(self, texts: Sequence[bytes]) -> Exception | None:
-        """Apply texts until one is refused; return the refusal."""
-        log, apply = self.log, self._apply
+    def _apply_texts(self, texts: Sequence[bytes]) -> tuple[str | None, object]:
+        """Apply texts until one is refused; return the refusal's words, or else the last chunk."""
+        log, apply, chunk = self.log, self._apply, None
         try:
             for chunk in map(self._decode, texts):
                 log.event += 1
                 apply(chunk)
         except (ValueError, RecursionError) as error:
-            return error
-        return None
+            return words_of(error), None
+        return None, chunk
 
-    def _apply_refused(self, text: bytes, error: Exception) -> None:
+    def _learn(self, line: bytes, chunk: object, before: bytes = b"") -> None:
+        """Learn how to apply events like the last one."""
+        fast = self._fast
+        if fast is None:
+            fast = self._fast = FastPath(self.reducer)
+        fast.learn(line, chunk, self.log.event, before)
+        self._learn_at = fast.learn_at
+
+    def _forget_fast(self) -> None:
+        """Take nothing for proved: something else is about to be applied."""
+        if self._fast is not None:
+            self._fast.invalidate()
+
+    def _apply_refused(self, text: bytes, refused: str) -> None:
         try:
-            self.reducer.apply_refused(text, error)
+            self.reducer.apply_refused(text, refused)
         finally:
             self.look_again()
 
     def _apply_events(self, events: Sequence[Event], *, unterminated: bool = False) -> None:
+        self._forget_fast()
         waiting = iter([*self.queue, *events] if self.queue else events)
         log, reducer = self.log, self.reducer
         try:
@@ -373,16 +446,18 @@ class Pipeline:
     def feed_object(self, chunk: object) -> None:
         """Take in a chunk that is the caller's object."""
         if self.reducer.reading:
-            self.log.start_event(None)
-            try:
-                self.reducer.apply_object(chunk, self._count_besides)
-            finally:
+            log = self.log
+            log.event += 1
+            log.offset = None
+            self._forget_fast()
+            if self.reducer.apply_object(chunk, self._count_besides):
                 self.look_again()
-            if self.log.met is not None:
+            if log.met is not None:
                 self.raise_met()
 
     def _apply_data(self, text: bytes, offset: int | None) -> None:
         """Apply the data of an event that starts at a byte of the body, if that is known."""
+        self._forget_fast()
         self.log.start_event(offset)
         if text == _DONE:
             self.reducer.end()
@@ -391,9 +466,11 @@ class Pipeline:
         try:
             chunk = self._decode(text)
         except (ValueError, RecursionError) as error:
-            self._apply_refused(text, error)
+            refused = words_of(error)
         else:
             self._apply(chunk)
+            return
+        self._apply_refused(text, refused)
 
     # --- all of these ---
 

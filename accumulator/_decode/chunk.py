@@ -20,7 +20,6 @@ __all__ = [
     "Choice",
     "Chunk",
     "CompletionTokensDetails",
-    "ContentWithTokens",
     "CustomFragment",
     "Delta",
     "Extra",
@@ -71,21 +70,6 @@ class TokenLogprob(Struct, forbid_unknown_fields=True, omit_defaults=True, gc=Fa
     bytes: list[int] | None = None
     top_logprobs: list[TopLogprob] | None = None
     extra: Extra | None = None
-
-
-class _Content(Struct, gc=False):
-    content: str
-
-
-class _Tokens(Struct, gc=False):
-    content: list[TokenLogprob]
-
-
-class ContentWithTokens(Struct, gc=False):
-    """What is new in a choice that brings content with its logprobs."""
-
-    delta: _Content
-    logprobs: _Tokens
 
 
 decode_tokens = msgspec.json.Decoder(list[TokenLogprob]).decode
@@ -271,9 +255,6 @@ class TooDeepError(ValueError):
 decode_typed = msgspec.json.Decoder(Chunk).decode
 decode_text = cast("Callable[[bytes], Chunk]", msgspec.json.Decoder(TextChunk).decode)
 _decode = msgspec.json.Decoder().decode
-# msgspec looks at a class when it first meets it, and crashes the process if two threads make it do
-# so at once (seen with 0.22). So every class is met where one thread imports, as Chunk is above.
-_MET = msgspec.json.Decoder(ContentWithTokens)
 
 
 def decode_untyped(text: bytes | str) -> tuple[object, bool]:

@@ -33,8 +33,8 @@ from .chunk import (
     TopLogprob,
     Usage,
 )
-from .objects import as_float, as_integer, decode_base64, fields_of, is_object, kind_of
 from .text import heal, healed, holds_half
+from .values import as_float, as_integer, decode_base64, fields_of, is_object, kind_of
 
 __all__ = ["InvalidChunkError", "Misfit", "Reading", "read_chunk", "read_usage"]
 
@@ -193,11 +193,11 @@ def _label(reader: _Reader, value: object, path: str) -> str:
 
 
 def _integer(reader: _Reader, value: object, path: str) -> int:
-    if type(value) is int:
-        return value
     number = as_integer(value)
     if number is None:
         raise _MisfitError(f"expected an integer, got {kind_of(value)}")
+    if isinstance(value, int):  # a subclass's, too
+        return number
     reader.misfits.append(Misfit(path, f"expected an integer, got {kind_of(value)}", value))
     return number
 
@@ -213,7 +213,7 @@ def _integers(reader: _Reader, value: object, path: str) -> list[int]:
     numbers = [as_integer(item) for item in _list(value)]
     if None in numbers:
         raise _MisfitError("expected a list of integers")
-    if any(type(item) is not int for item in _list(value)):
+    if not all(isinstance(item, int) for item in _list(value)):
         reader.misfits.append(Misfit(path, "expected a list of integers", reader.adopt(value)))
     return cast("list[int]", numbers)
 

@@ -155,9 +155,16 @@ class CutEvents(Struct, gc=False):
     texts: list[bytes]  # their data
     start: int  # the body's byte at which the first begins
     end: int  # and the one behind the last
+    size: int  # bytes of the read up to there
+    opening: bytes  # in front of each text
+    line_end: bytes  # twice behind it
     around: int  # bytes of an event beside its data
     counted: int = 0  # texts whose bytes are summed up
     summed: int = 0  # of these, with what is around them
+
+    def line(self, place: int) -> bytes:
+        """Return the line at a place, with its end."""
+        return self.opening + self.texts[place] + self.line_end
 
     def start_of(self, place: int) -> int:
         """Return the body's byte at which the event at a place begins."""
@@ -199,7 +206,7 @@ def cut_events(data: bytes, start: int) -> CutEvents | None:
     whole = size == lead + len(body) + around and data.startswith(body, lead + len(opening))
     if not whole or not data.startswith(opening, lead) or _has_other_cr(data, lines, rest):
         return None
-    return CutEvents(texts, start + lead, start + size, around)
+    return CutEvents(texts, start + lead, start + size, size, opening, line_end, around)
 
 
 def _has_other_cr(data: bytes, lines: list[bytes], rest: bytes) -> bool:

@@ -41,20 +41,12 @@ class Text:
             self.fragments += fragments
             if len(self.fragments) >= COMPACT_AT:
                 self.compact()
-        else:  # `extend_utf8`, without the call
+        else:
             if self.fragments:
                 self.compact()
             if self._unseen is None:
                 self._unseen = bytearray()
             self._unseen += "".join(fragments).encode()
-
-    def extend_utf8(self, fragment: bytes) -> None:
-        """Add a fragment that is valid UTF-8."""
-        if self.fragments:
-            self.compact()
-        if self._unseen is None:
-            self._unseen = bytearray()
-        self._unseen += fragment
 
     def compact(self) -> None:
         """Join the fragments."""

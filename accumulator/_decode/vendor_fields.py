@@ -154,18 +154,20 @@ class ChunkDecoder(Struct):
         self._schema = schema
         self.forget()
 
-    def peek(self, text: bytes) -> Chunk:
-        """Decode a chunk that was decoded before, or one of its shape, for comparison only."""
-        return self._schema.decode(text)
-
-    @property
-    def adds_to_choices(self) -> bool:
-        """Whether it knows vendor's fields of choices, or of what is below them."""
-        return self._schema.in_choices
+    def decode_alone(self, text: bytes) -> Chunk:
+        """Decode a chunk whole, whatever came before, and remember nothing of it. Raises
+        ValueError or RecursionError for one that another shape may take.
+        """
+        self.forget()
+        try:
+            return self.decode(text)
+        finally:
+            self.forget()
 
     def forget(self) -> None:
         """Something was merged that did not pass through here: no value is known to stand."""
-        self._last = self._settled = self._quiet = _NEVER_WRITTEN
+        if self._last is not _NEVER_WRITTEN:
+            self._last = self._settled = self._quiet = _NEVER_WRITTEN
 
     def _decode_raw(self, text: bytes) -> Chunk:
         """Decode a chunk, and move its raw fields to the `extra` of their levels."""

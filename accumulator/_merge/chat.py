@@ -18,7 +18,8 @@ from .._decode.chunk import (
     exceeds_depth,
 )
 from .._decode.lenient import InvalidChunkError, read_chunk
-from .._decode.text import healed
+from .._decode.objects import read_object
+from .._decode.text import Text, healed
 from .._decode.vendor_fields import ChunkDecoder, words_of
 from ..completion import ChatCompletion
 from ..errors import LimitExceededError
@@ -42,7 +43,7 @@ class ChatReducer(Reducer):
     whoever keeps them looks again after each other call.
     """
 
-    __slots__ = ("_decoder", "rules")
+    __slots__ = ("_decoder", "_reads_objects", "rules")
 
     def __init__(self, rules: Rules, limits: Limits, log: ProblemLog) -> None:
         Reducer.__init__(self, rules, limits, log)
@@ -52,11 +53,12 @@ class ChatReducer(Reducer):
         # and a low limit of depth can only be held by counting.
         refuses = rules.moves or (depth is not None and depth < _TYPED_DEPTH)
         self._decoder = ChunkDecoder(rules.levels, refuses)
+        self._reads_objects = not refuses
 
     def next_steps(self) -> tuple[Callable[[bytes], Chunk], Callable[[Chunk], None]]:
         """Return what decodes the data of the next event, and what applies the chunk.
 
-        The first raises ValueError or RecursionError for data that is to go to `apply_refused`.
+        The first raises ValueError or RecursionError for data that goes to `apply_refused`.
         """
         decoder = self._decoder
         if decoder.is_text and not self._careful and self.listener is None:
@@ -71,13 +73,18 @@ class ChatReducer(Reducer):
         try:
             chunk = self._decoder.decode(data)
         except (ValueError, RecursionError) as error:
-            self.apply_refused(data, error, unterminated=unterminated)
+            refused = words_of(error)
         else:
             self.apply(chunk)
+            return
+        self.apply_refused(data, refused, unterminated=unterminated)
 
-    def apply_refused(self, data: bytes, error: Exception, *, unterminated: bool = False) -> None:
-        """Apply the data of one event that `decode` refused. Raises LimitExceededError."""
-        chunk = self._decoder.retry(data, words_of(error), self._log.event)
+    def apply_refused(self, data: bytes, refused: str, *, unterminated: bool = False) -> None:
+        """Apply the data of one event that was not decoded; `refused` is what `words_of` found.
+
+        Raises LimitExceededError.
+        """
+        chunk = self._decoder.retry(data, refused, self._log.event)
         if chunk is not None:
             self.apply(chunk)
             return
@@ -85,12 +92,42 @@ class ChatReducer(Reducer):
         if isinstance(value, dict):
             self._decoder.learn(value)
 
-    def apply_object(self, value: object, count: Callable[[int], None]) -> None:
+    def apply_object(self, value: object, count: Callable[[int], None]) -> bool:
         """Apply a chunk that is the caller's object, whose characters are to be counted first.
 
-        Raises LimitExceededError.
+        Return whether `next_steps` may have changed. Raises LimitExceededError.
         """
-        self._apply_value(value, copying=True, count=count)
+        found = read_object(value) if self._reads_objects else None
+        if found is None:
+            self._apply_value(value, copying=True, count=count)
+            return True
+        chunk, size = found
+        count(size)
+        self._decoder.forget()
+        if self.listener is None:
+            self.apply_known(chunk)
+        else:
+            self.apply(chunk)
+        return False
+
+    def may_repeat(self, chunk: Chunk) -> bool:
+        """Return whether a chunk may change nothing but texts when it is applied once more."""
+        return (
+            self.listener is None
+            and self._decoder.repeats
+            and chunk.usage is None
+            and all(
+                choice.delta is not None and not choice.finish_reason and choice.logprobs is None
+                for choice in chunk.choices or ()
+            )
+        )
+
+    def rehearse(self, data: bytes) -> list[tuple[Text, str]]:
+        """Return each text that the data of an event would append to, and what.
+
+        Raises if it would do anything else, or if that is not known.
+        """
+        return self.rehearse_chunk(self._decoder.decode_alone(data))
 
     def snapshot(self) -> ChatCompletion:
         """Return the completion as far as it is known."""

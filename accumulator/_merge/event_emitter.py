@@ -370,4 +370,4 @@ def _may_have_extras(delta: wire.Delta) -> bool:
 
 
 def _tokens(run: list[wire.TokenLogprob]) -> Sequence[TokenLogprob]:
-    return TokenLogprobs(len(run), lambda: tuple(map(freeze_token, run)))
+    return TokenLogprobs(len(run), lambda: run, freeze_token)

@@ -14,7 +14,7 @@ from .._decode.text import COMPACT_AT, Text, heal, healed, split_half
 from ..rules import Level, Policy
 from .problem_log import ProblemLog
 
-__all__ = ["PART_TYPES", "FieldMerger", "IndexedList", "Listener", "growing_name"]
+__all__ = ["PART_TYPES", "FieldMerger", "IndexedList", "Listener"]
 
 PART_TYPES = ("text", "thinking")  # of parts that join their neighbour
 
@@ -27,6 +27,9 @@ class IndexedList:
     def __init__(self) -> None:
         self.entries: list[object] = []
         self.places: dict[int, JsonObject] = {}
+
+    def __repr__(self) -> str:
+        return f"<{self.entries}, {list(self.places)}>"
 
     def at(self, index: int) -> JsonObject:
         """Return the entry with an index, a new one at the end if there is none."""
@@ -182,33 +185,6 @@ class FieldMerger:
         into, fields = cast("JsonObject", last), cast("JsonObject", part)
         self._merge(self._levels["delta.<object>"], into, fields, nested=True)
 
-    def _open_part(self, parts: list[object], part: object) -> Text | None:
-        """Give the text that a part was added to, if adding it with another text would do no more
-        than append that.
-        """
-        last = parts[-1] if parts else None
-        if not isinstance(part, dict) or not isinstance(last, dict):
-            return None
-        kind = part.get("type")
-        if kind not in PART_TYPES or last.get("type") != kind:
-            return None
-        level = self._levels["delta.<object>"]
-        added, text = part.get(kind), last.get(kind)
-        if isinstance(added, list):
-            if not isinstance(text, list) or len(added) != 1 or not _settles(level, part, kind):
-                return None
-            return self._open_part(text, added[0])
-        return _open_string(level, last, part, kind)
-
-    def _open_entry(self, fields: JsonObject | None, name: str, entry: JsonObject) -> Text | None:
-        """Give the text in an entry of a vendor's list, as `_open_part`."""
-        level, string = self._levels["delta"].below(name), growing_name(entry) or ""
-        entries, index = (fields or {}).get(name), entry.get("index")
-        if not isinstance(entries, IndexedList) or type(index) is not int:
-            return None
-        target = entries.places.get(index)
-        return None if target is None else _open_string(level, target, entry, string)
-
     def _own(self, value: object) -> object:
         """Take a value that stands as it is; no half of a surrogate pair stays in it."""
         if not self._careful:
@@ -262,30 +238,6 @@ class FieldMerger:
                 self.listener.on_append(text, "\ufffd")
             self._report_lone(1)
         self._halved.clear()
-
-
-def growing_name(entry: JsonObject) -> str | None:
-    """Name the string of a list's entry that may come in fragments, if there is one."""
-    names = ("text", "summary")
-    return next((name for name in names if isinstance(entry.get(name), str)), None)
-
-
-def _open_string(level: Level, into: JsonObject, fields: JsonObject, name: str) -> Text | None:
-    """Give the text that a string among fields was appended to, if merging them with another would
-    do no more than append that.
-    """
-    text = into.get(name)
-    grows = isinstance(fields.get(name), str) and isinstance(text, Text)
-    grows = grows and level.names.get(name, level.kinds[str]) == "concat"
-    return cast("Text", text) if grows and _settles(level, fields, name) else None
-
-
-def _settles(level: Level, fields: JsonObject, besides: str) -> bool:
-    """Tell whether all other fields make no difference when they come again."""
-    return all(
-        name == besides or value is None or level.settles(name, value)
-        for name, value in fields.items()
-    )
 
 
 def _is_number(value: object) -> bool:

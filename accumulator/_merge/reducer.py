@@ -26,6 +26,7 @@ from ..limits import Limits
 from ..rules import Rules
 from .json_merge import FieldMerger, IndexedList, Listener
 from .problem_log import ProblemLog
+from .rehearsal import RefusingLog, Rehearsal
 from .state import AudioState, ChoiceState, LogprobsState, State, TokensState
 from .tool_calls import CallsState, CallState, FunctionState, brief, count_new, find_call
 
@@ -237,54 +238,29 @@ class Reducer(FieldMerger):
         if choice.finish_reason:
             state.finish_reason = choice.finish_reason
 
-    def open_text(
-        self, field: str, choice: int, call: int | None, inside: JsonObject | None = None
-    ) -> Text | None:
-        """Give the text that a fragment is appended to, if that is all that a chunk with it does.
+    def rehearse_chunk(self, chunk: wire.Chunk) -> list[tuple[Text, str]]:
+        """Return each text that applying a chunk would append to, and what it would append.
 
-        `field` is a text of the delta, "arguments" of the call with an index, "parts", or a
-        vendor's list; for these two `inside` is the part or entry that brought a fragment last.
-        None if the chunk may do more: open a choice, a call, a part or an entry, go on after its
-        finish reason, complete a character.
+        Raises if that would do anything else, such as report a problem, or if it is not known.
         """
-        state = self.state.choices.get(choice)
-        if state is None or state.finish_reason or self._halved:
-            return None
-        if field == "content" and state.parts is not None:
-            field, inside = "parts", {"type": "text", "text": ""}
-        if field == "parts":
-            return None if state.parts is None else self._open_part(state.parts, inside)
-        if inside is not None:
-            return self._open_entry(state.delta_extra, field, inside)
-        if field != "arguments":
-            return cast("Text | None", getattr(state, field))
-        calls = state.calls
-        place = None if calls is None or call is None else calls.by_index.get(call)
-        if calls is None or place is None:
-            return None
-        held = calls.items[place]
-        return (
-            None if held.function is None or held.function.scan is not None else held.function.text
-        )
-
-    def open_tokens(self, choice: int) -> TokensState | None:
-        """Give the state that a choice's next content logprobs are added to, if there is one."""
-        state = self.state.choices.get(choice)
-        return None if state is None or state.logprobs is None else state.logprobs.content
-
-    def set_last_call(self, choice: int, call: int) -> None:
-        """Remember the call that the last fragment of a choice went to."""
-        calls = cast("CallsState", self.state.choices[choice].calls)
-        calls.last = calls.by_index[call]
-
-    def apply_usage(self, usage: wire.Usage) -> None:
-        """Keep the larger of two counts, as for a chunk that brings a usage."""
-        self._apply_usage(usage)
-
-    def merge_into_chunk(self, name: str, values: Iterable[object]) -> None:
-        """Merge a field that the API does not name, as chunks that bring these values in turn."""
-        for value in values:
-            self.state.extra = self._merge_extra("chunk", self.state.extra, {name: value})
+        if self._halved or not self.reading:
+            raise ValueError("the next chunk does more than append")
+        rehearsal = Rehearsal(self.state)
+        before = rehearsal.describe()
+        state, log, head, left = self.state, self._log, self._head, self._calls_left
+        self.state, self._log = rehearsal.state, RefusingLog()
+        try:
+            for _ in range(2):  # a name is joined, but not when it comes again
+                self.apply(chunk)
+        finally:
+            self.state, self._log, self._head, self._calls_left = state, log, head, left
+        if rehearsal.describe() != before:
+            raise ValueError("the chunk changes more than texts")
+        grown = [(text, str(stand_in)) for text, stand_in in rehearsal.texts if stand_in]
+        for _, twice in grown:
+            if twice[: len(twice) // 2] * 2 != twice:
+                raise ValueError("the chunk does not append the same each time")
+        return [(text, twice[: len(twice) // 2]) for text, twice in grown]
 
     def check_limits(self, choices: Sequence[wire.Choice]) -> None:
         """Raise LimitExceededError if these would open more choices or calls than allowed."""

@@ -217,11 +217,12 @@ def freeze_tokens(state: TokensState) -> TokenLogprobs:
     runs, until = state.runs, len(state.runs)
     return TokenLogprobs(
         state.count,
-        lambda: tuple(
-            freeze_token(token)
+        lambda: [
+            token
             for run in islice(runs, until)
             for token in (run.read() if isinstance(run, wire.UnreadTokens) else run)
-        ),
+        ],
+        freeze_token,
     )
 
 

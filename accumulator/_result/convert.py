@@ -13,10 +13,11 @@ from types import GenericAlias
 from typing import TypeVar, cast, get_args, get_origin
 
 import attrs
+import msgspec
 from cattrs import Converter, transform_error
 from cattrs.gen import make_dict_structure_fn
 
-__all__ = ["NULLABLE", "JsonObject", "copy_json", "from_dict", "to_dict"]
+__all__ = ["NULLABLE", "JsonObject", "copy_json", "dicts_of", "from_dict", "register", "to_dict"]
 
 T = TypeVar("T")
 JsonObject = dict[str, object]
@@ -49,7 +50,7 @@ def _unstructure_fn(cls: type) -> Callable[[object], JsonObject]:
             item = getattr(value, name)
             if type(item) in _SCALARS:
                 out[name] = item
-            elif isinstance(item, Sequence) and not isinstance(item, str):
+            elif type(item) is tuple:
                 out[name] = [_converter.unstructure(entry) for entry in item]
             elif item is not None or nullable:
                 out[name] = _converter.unstructure(item)
@@ -123,6 +124,25 @@ _converter.register_structure_hook(float, _number)
 _converter.register_structure_hook_func(lambda t: t is object, lambda value, _: copy_json(value))
 _converter.register_structure_hook_func(_is_sequence, _sequence)
 _converter.register_structure_hook_func(_is_text_or_parts, _text_or_parts)
+
+
+def dicts_of(structs: Sequence[object], below: str) -> list[JsonObject]:
+    """Convert Structs to dicts, their `extra` back among the other fields; so it is of those in the
+    list `below` of each.
+    """
+    dicts: list[JsonObject] = msgspec.to_builtins(structs)
+    for outer in dicts:
+        for each in (*cast("list[JsonObject]", outer.get(below, ())), outer):
+            # What a vendor calls `extra` is inside of it.
+            if "extra" in each:
+                extra = cast("JsonObject", each.pop("extra"))
+                each.update({name: item for name, item in extra.items() if name not in each})
+    return dicts
+
+
+def register(cls: type[T], convert: Callable[[T], object]) -> None:
+    """Convert the instances of a class by a function of its own."""
+    _converter.register_unstructure_hook(cls, convert)
 
 
 def to_dict(value: object) -> JsonObject:

@@ -1,0 +1,290 @@
+"""The fast path: events that differ from one already applied in a few strings only.
+
+Most events of a long stream are the same bytes but for a text, and perhaps padding. The bytes
+around these strings are a template. It is proved by a rehearsal: the line is decoded with other
+strings in the gaps, and the reducer applies it to a copy of its state. The template holds if each
+string ends up in a text that it is appended to, or is padding, and nothing else changes.
+
+Law: an event is taken only if it is the template byte for byte, and each string in a gap is valid
+JSON by itself. Then it does what the rehearsal did. Everything else goes the plain way, and so does
+what raises while a template is learnt.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from contextlib import suppress
+from io import BytesIO
+from typing import Any, Protocol
+
+import msgspec
+from msgspec import Struct
+
+from ._decode.text import Text
+
+__all__ = ["LEARN_AFTER", "FastPath", "Rehearser"]
+
+LEARN_AFTER = 96  # events; a shorter stream would not earn back what learning costs
+_PAUSE = 32  # events between two attempts to learn, twice as many after each that did not pay
+_PROOF = 32  # events that must be taken to earn back what a proof costs
+_CREDIT = 8 * _PROOF  # of a new template
+_MOST_GAPS = 4
+_LONGEST_LINE = 16384  # bytes
+_LF, _CR = 10, 13
+_STRING = re.compile(rb'("[^"\\]*(?:\\.[^"\\]*)*")')
+_PADDING = re.compile(rb'"obfuscation"\s*:\s*"\Z')
+_decode_string = msgspec.json.Decoder(str).decode
+_decode_strings = msgspec.json.Decoder(list[str]).decode
+
+Targets = list[Text | None]  # the text that each string of an event goes to, None for padding
+
+
+class Rehearser(Protocol):
+    """What the fast path asks a reducer."""
+
+    def may_repeat(self, chunk: Any) -> bool:
+        """Return whether a chunk may change nothing but texts when it is applied once more."""
+
+    def rehearse(self, data: bytes) -> list[tuple[Text, str]]:
+        """Return each text that the data of an event would append to, and what. Raise if it would
+        do anything else.
+        """
+
+
+class Template(Struct):
+    """The constant bytes of an event, with gaps between them that hold strings."""
+
+    head: bytes  # before the first gap, its quote included
+    joints: tuple[bytes, ...]  # between two gaps
+    end: bytes  # behind the last, the blank line included
+    of_line: slice  # all that is between head and end, cut out of a line
+    of_event: slice  # and out of an event
+
+
+class FastPath:
+    """Holds the template of a stream, and applies what fits it."""
+
+    __slots__ = (
+        "_credit",
+        "_last",
+        "_pause",
+        "_reducer",
+        "_targets",
+        "_template",
+        "learn_at",
+        "ready",
+    )
+
+    def __init__(self, reducer: Rehearser) -> None:
+        self._reducer = reducer
+        self.ready = False  # whether there is a template
+        self.learn_at = LEARN_AFTER  # the event from which on `learn` is worth a call
+        self._pause = _PAUSE
+        self._credit = 0  # events that were taken, less what proofs have cost
+        self._last = b""  # the line that `learn` was called with before
+        self._template = _cut([b""], [])
+        self._targets: Targets = []  # if it was proved since anything else was applied
+
+    def invalidate(self) -> None:
+        """Drop what was proved: something else was applied, or is about to be."""
+        self._targets = []
+
+    # --- taking ---
+
+    def apply_matching(self, data: bytes) -> tuple[int, int]:
+        """Apply whole events that fit, from the first on; return how many they and their bytes
+        are. Only if `ready`.
+        """
+        template = self._template
+        head, end, gaps = template.head, template.end, template.of_line
+        lines = BytesIO(data)
+        cuts = [line[gaps] for line, _ in zip(lines, lines)]  # noqa: B905  # a line, a blank one
+        body = b"".join((head, (end + head).join(cuts), end))
+        if data.startswith(body) and self._append(cuts):
+            self._credit += len(cuts)
+            return len(cuts), len(body)
+        count = size = 0
+        for cut in cuts:
+            event = b"".join((head, cut, end))
+            if not data.startswith(event, size) or not self.apply_event(event):
+                break
+            count += 1
+            size += len(event)
+        return count, size
+
+    def apply_event(self, data: bytes) -> bool:
+        """Apply a read that is one event, if it is one and fits. Only if `ready`."""
+        template = self._template
+        head, end = template.head, template.end
+        if not data.startswith(head) or not data.endswith(end):
+            return False
+        cut = data[template.of_event]
+        if _LF in cut or len(data) < len(head) + len(end):
+            return False
+        if not template.joints:
+            return self._append_one(cut)
+        values = [cut]
+        for joint in template.joints:
+            value, found, cut = values.pop().partition(joint)
+            if not found:
+                return False
+            values += (value, cut)
+        targets = self._targets or self._prove()
+        fragments: list[tuple[Text, str]] = []
+        try:
+            for text, value in zip(targets, values):  # noqa: B905  # without targets for none
+                if text is not None:
+                    fragments.append((text, _decode_string(b'"%b"' % value)))
+                elif not value.isalnum():  # as nearly all padding is
+                    _decode_string(b'"%b"' % value)
+        except ValueError:
+            return False
+        for text, fragment in fragments:
+            text.append(fragment)
+        self._credit += 1
+        return bool(targets)
+
+    def _append_one(self, value: bytes) -> bool:
+        """Append the only string of an event to its text."""
+        targets = self._targets or self._prove()
+        if not targets:
+            return False
+        try:
+            fragment = _decode_string(b'"%b"' % value)
+        except ValueError:
+            return False
+        if targets[0] is not None:
+            targets[0].append(fragment)
+        self._credit += 1
+        return True
+
+    def _append(self, cuts: list[bytes]) -> bool:
+        """Append the strings of some events to their texts, all or nothing."""
+        targets = self._targets or self._prove()
+        columns: list[list[bytes]] = []
+        for joint in self._template.joints:
+            halves = [cut.partition(joint) for cut in cuts]
+            columns.append([value for value, _, _ in halves])
+            cuts = [rest for _, found, rest in halves if found]
+            if len(cuts) < len(halves):
+                return False
+        columns.append(cuts)
+        try:
+            strings = [
+                [] if text is None and b"".join(column).isalnum() else _decoded(column)
+                for text, column in zip(targets, columns)  # noqa: B905  # as in `apply_event`
+            ]
+        except ValueError:
+            return False
+        for text, fragments in zip(targets, strings):  # noqa: B905  # one for each
+            if text is not None:
+                text.extend(fragments)
+        return bool(targets)
+
+    # --- learning ---
+
+    def learn(self, line: bytes, chunk: object, event: int, before: bytes = b"") -> None:
+        """Learn from the line of the chunk that was applied last, and the one `before` it or else
+        the one of the last call. Lines have their ends; `event` is how many events there were.
+        """
+        last, self._last = before or self._last, b""
+        if len(line) > _LONGEST_LINE or not self._reducer.may_repeat(chunk):
+            self.learn_at = event + _PAUSE
+            return
+        template = self._template
+        end = template.end[: template.of_event.stop - template.of_line.stop]
+        fits = line.startswith(template.head) and line.endswith(end)
+        if self.ready and fits and all(joint in line for joint in template.joints):
+            return
+        self._last = line
+        if last:
+            self._pause = _PAUSE if self._credit > _CREDIT else 2 * self._pause
+            self.learn_at = event + self._pause
+            self._credit = _CREDIT
+            self._targets = []
+            self.ready = self._find_template(line, last)
+            self._last = b"" if self.ready else line
+
+    def _find_template(self, line: bytes, last: bytes) -> bool:
+        """Cut a line where its strings differ from another's, and prove what is left."""
+        tokens, others = _STRING.split(line), _STRING.split(last)
+        if tokens[::2] != others[::2] or _CR in line[:-2] or not line.startswith(b"data:"):
+            return False
+        gaps = {i for i in range(1, len(tokens), 2) if tokens[i] != others[i]}
+        for _ in range(2):
+            if not 0 < len(gaps) <= _MOST_GAPS:
+                return False
+            self._template = _cut(tokens, sorted(gaps))
+            try:
+                constant = self._rehearse()
+            except Exception:  # whatever it is: the plain way takes such lines
+                return False
+            if not constant:
+                return True
+            # A text that is the same in both lines is a gap, too.
+            gaps.update(
+                i for i in range(1, len(tokens), 2) if _decode_string(tokens[i]) in constant
+            )
+        return False
+
+    def _prove(self) -> Targets:
+        """Prove the template; return where its strings go, nothing if it does not hold."""
+        if self._credit < _PROOF:
+            self.ready = False  # it was proved more often than it is worth
+        else:
+            with suppress(Exception):  # as in `_find_template`
+                self._rehearse()
+        return self._targets
+
+    def _rehearse(self) -> list[str]:
+        """Find the targets, by a line with probes in place of the template's strings.
+
+        Return strings that are constant and would be appended again: then there are no targets,
+        nor if it raises.
+        """
+        self._credit = min(self._credit, _CREDIT) - _PROOF
+        template = self._template
+        parts = [template.head, *template.joints, template.end]
+        size = sum(map(len, parts)) + 1  # no other string of the line is as long
+        probes = [letter * size for letter in "abcd"[: len(parts) - 1]]
+        line = parts[0] + b"".join(
+            [probe.encode() + part for probe, part in zip(probes, parts[1:], strict=True)]
+        )
+        grown = self._reducer.rehearse(line.removeprefix(b"data:"))
+        found = {fragment: text for text, fragment in grown}
+        if len(found) < len(grown) and not found.keys().isdisjoint(probes):
+            raise ValueError("perhaps a string that is appended to two texts")
+        targets = [found.pop(probe, None) for probe in probes]
+        if found:
+            return [*found]
+        for part, text in zip(parts, targets):  # noqa: B905  # the last part is behind all gaps
+            if text is None and not _PADDING.search(part):
+                raise ValueError("a string that is neither appended nor padding")
+        self._targets = targets
+        return []
+
+
+def _cut(tokens: Sequence[bytes], gaps: Sequence[int]) -> Template:
+    """Make a template of a line's strings and of what is between them."""
+    parts, start = [b""], 0
+    for gap in gaps:
+        parts[-1] += b"".join(tokens[start:gap]) + b'"'
+        parts.append(b'"')
+        start = gap + 1
+    parts[-1] += b"".join(tokens[start:])
+    head, *joints, tail = parts if gaps else [b"", *parts]
+    end = tail + (b"\r\n" if tail.endswith(b"\r\n") else b"\n")
+    of_line, of_event = slice(len(head), -len(tail)), slice(len(head), -len(end))
+    return Template(head, tuple(joints), end, of_line, of_event)
+
+
+def _decoded(column: list[bytes]) -> list[str]:
+    """Decode what stands between the quotes of some strings, each by itself. Raises ValueError."""
+    if len(column) == 1:
+        return [_decode_string(b'"%b"' % column[0])]
+    # No JSON string has a line end: one that is left open cannot reach the next.
+    strings = _decode_strings(b'["%b"]' % b'",\n"'.join(column))
+    if len(strings) != len(column):
+        raise ValueError("a quote inside a string")
+    return strings

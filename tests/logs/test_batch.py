@@ -1,0 +1,388 @@
+"""`reduce_sorted`: sorted rows in, one result a stream, the same as one accumulator each makes."""
+
+import json
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import attrs
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from accumulator import Accumulator, AccumulatorError, LimitExceededError, Limits
+from accumulator.batch import RecordedStream, StreamResult, UnsortedRowsError, reduce_sorted
+from accumulator.errors import CheckpointError
+from accumulator.limits import DEFAULT_LIMITS
+from accumulator.rules import DEFAULT_RULES
+
+TESTS = Path(__file__).parents[1]
+Json = dict[str, object]
+
+
+def a_chunk(text: str, finish: str | None = None) -> Json:
+    return {"choices": [{"index": 0, "delta": {"content": text}, "finish_reason": finish}]}
+
+
+def text_of(result: StreamResult) -> object:
+    return result.completion.choices[0].message.content
+
+
+def plainly(chunks: list[object], limits: Limits) -> StreamResult:
+    """Feed chunks one by one, and write down what came of them."""
+    acc = Accumulator(limits=limits)
+    limit = None
+    for chunk in chunks:
+        try:
+            acc.feed(chunk)
+        except LimitExceededError as error:
+            limit = error.limit
+            break
+    if limit is None:
+        acc.close()
+    return StreamResult(
+        completion=acc.snapshot(),
+        status="truncated" if acc.status == "open" else acc.status,
+        problems=acc.problems,
+        problem_counts=acc.problem_counts,
+        limit=limit,
+    )
+
+
+def recorded_streams() -> Iterator[tuple[str, list[object]]]:
+    """Give every shipped stream as the texts of its events."""
+    for path in sorted(TESTS.glob("conformance/*.json")):
+        case = json.loads(path.read_text())
+        chunks = case.get("chunks")
+        if chunks:
+            yield path.stem, [json.dumps(chunk).encode() for chunk in chunks]
+    for path in sorted(TESTS.glob("recordings/*.sse")):
+        lines = path.read_bytes().splitlines()
+        yield path.stem, [line[5:].strip() for line in lines if line.startswith(b"data:")]
+
+
+STREAMS = dict(recorded_streams())
+LONG: list[object] = [
+    *[json.dumps({"id": "c", "model": "m", **a_chunk(f"t{i} ")}).encode() for i in range(300)],
+    json.dumps({"id": "c", "model": "m", **a_chunk("", finish="stop")}).encode(),
+]
+ODD_CHOICES: Json = {"choices": [{"index": i, "delta": {}} for i in range(5)]}
+ODD: list[object] = [
+    b"null",
+    b"[DONE]",
+    b'{"choices": [',
+    b"\xff{}",
+    b"",
+    b'{"choices":\n[]}',
+    b'{"error": {"message": "overloaded"}}',
+    json.dumps(a_chunk("\ud83d")),
+    json.dumps(a_chunk("\ude00")),
+    a_chunk("of a mapping"),
+    json.dumps(a_chunk("x", finish="stop")).encode(),
+    json.dumps(ODD_CHOICES).encode(),
+]
+
+
+@pytest.mark.parametrize("name", STREAMS)
+def test_a_shipped_stream_comes_to_what_one_accumulator_makes_of_it(name: str) -> None:
+    chunks = STREAMS[name]
+    [(id, result)] = reduce_sorted((name, seq, chunk) for seq, chunk in enumerate(chunks))
+    assert id == name
+    assert result == plainly(chunks, Limits())
+
+
+@given(
+    st.lists(st.sampled_from([*ODD, *LONG[:40]]) | st.sampled_from(LONG), max_size=80),
+    st.builds(
+        Limits,
+        event_bytes=st.sampled_from([100, 1000, None]),
+        choices=st.sampled_from([1, 4, None]),
+    ),
+)
+def test_any_chunks_come_to_what_one_accumulator_makes_of_them(
+    chunks: list[object], limits: Limits
+) -> None:
+    results = [result for _, result in reduce_sorted(((1, None, c) for c in chunks), limits=limits)]
+    assert results == ([plainly(chunks, limits)] if chunks else [])
+
+
+@given(
+    st.lists(st.sampled_from([*ODD[:-2], *LONG[:20]]), max_size=40),
+    st.integers(0, 40),
+    st.sampled_from([Limits(), Limits(event_bytes=100), Limits(choices=1)]),
+)
+def test_a_stream_goes_on_from_its_checkpoint(
+    chunks: list[object], cut: int, limits: Limits
+) -> None:
+    stream = RecordedStream(DEFAULT_RULES, limits)
+    for chunk in chunks[:cut]:
+        stream.feed(chunk)
+    stream = RecordedStream.resume(stream.checkpoint(), DEFAULT_RULES, limits)
+    for chunk in chunks[cut:]:
+        stream.feed(chunk)
+    assert stream.finish() == plainly(chunks, limits)
+
+
+def chunks_of(fields: str, count: int = 60) -> list[bytes]:
+    """Give chunks that differ in one text, or in `N` as well."""
+    texts = (f"t{place} " for place in range(count))
+    return [
+        fields.replace("TEXT", text).replace("N", str(place)).encode()
+        for place, text in enumerate(texts)
+    ]
+
+
+CONTENT = '{"id":"c","choices":[{"index":0,"delta":{"content":"TEXT"}}]}'
+CALL = '{"index":0,"function":{"arguments":"TEXT"}}'
+OPENING = b'{"choices":[{"delta":{"tool_calls":[{"index":0,"id":"x","function":{"name":"f"}}]}}]}'
+FINISH = b'{"choices":[{"index":0,"delta":{},"finish_reason":"stop"}]}'
+IN_BULK: dict[str, list[bytes]] = {
+    "content": [*chunks_of(CONTENT), FINISH],
+    "few": chunks_of(CONTENT, 8),
+    "two": chunks_of(CONTENT, 2),
+    "content, then reasoning": chunks_of(CONTENT)
+    + chunks_of(CONTENT.replace("content", "reasoning")),
+    "content, then with another end": chunks_of(CONTENT)
+    + chunks_of(CONTENT[:-1] + ',"service_tier":"default"}'),
+    "two choices": chunks_of(CONTENT) + chunks_of(CONTENT.replace('"index":0', '"index":1')),
+    "choices in turn": [
+        each
+        for pair in zip(
+            chunks_of(CONTENT), chunks_of(CONTENT.replace('"index":0', '"index":1')), strict=True
+        )
+        for each in pair
+    ],
+    "a call": [OPENING, *chunks_of('{"choices":[{"delta":{"tool_calls":[' + CALL + "]}}]}")],
+    "a call never opened": chunks_of('{"choices":[{"delta":{"tool_calls":[' + CALL + "]}}]}"),
+    "a vendor's field": chunks_of(CONTENT[:-1] + ',"vendor":"v"}'),
+    "a vendor's text": chunks_of('{"id":"c","vendor":"TEXT","choices":[]}'),
+    "a vendor's number": chunks_of(CONTENT[:-1] + ',"vendor":N}'),
+    "usage in each": chunks_of(CONTENT[:-1] + ',"usage":{"completion_tokens":N}}'),
+    "the same text": chunks_of(CONTENT.replace("TEXT", "x")),
+    "logprobs": chunks_of(
+        '{"choices":[{"delta":{"content":"x"},"logprobs":{"content":[{"token":"TEXT"}]}}]}'
+    ),
+    "behind the finish reason": [FINISH, *chunks_of(CONTENT)],
+    "behind the end": [*chunks_of(CONTENT, 30), b"[DONE]", *chunks_of(CONTENT)],
+    "behind an error": [b'{"error":{"message":"overloaded"}}', *chunks_of(CONTENT)],
+    "an odd one between": [
+        *chunks_of(CONTENT),
+        CONTENT.replace("TEXT", "\\ud83d").encode(),
+        *chunks_of(CONTENT),
+    ],
+    "halves of a pair": [
+        *chunks_of(CONTENT),
+        *(CONTENT.replace("TEXT", half).encode() for half in ("\\ud83d", "\\ude00")),
+        *chunks_of(CONTENT),
+    ],
+    "a text with what stands between texts": chunks_of(CONTENT.replace("TEXT", "TEXT\x7f")),
+    "escapes": chunks_of(CONTENT.replace("TEXT", '\\"TEXT\\n\\u00e9é')),
+    "broken UTF-8": [each.replace(b" ", b"\xff") for each in chunks_of(CONTENT)],
+    "no JSON": [each[:-1] for each in chunks_of(CONTENT)],
+    "spaced over lines": [each.replace(b",", b",\n") for each in chunks_of(CONTENT)],
+    "strings of JSON, which are no chunks": [
+        json.dumps(each.decode()).encode() for each in chunks_of(CONTENT)
+    ],
+    "half a string": [b'"abc'],
+}
+
+
+def reduced(chunks: Sequence[object], limits: Limits = DEFAULT_LIMITS) -> StreamResult:
+    """Reduce the chunks of one stream."""
+    [(_, result)] = reduce_sorted((("a", None, chunk) for chunk in chunks), limits=limits)
+    return result
+
+
+@pytest.mark.parametrize("limits", [Limits(), Limits(event_bytes=300)])
+@pytest.mark.parametrize("name", IN_BULK)
+def test_many_chunks_come_to_what_one_accumulator_makes_of_them(name: str, limits: Limits) -> None:
+    assert reduced(IN_BULK[name], limits) == plainly(list(IN_BULK[name]), limits)
+
+
+def test_many_chunks_past_total_bytes_are_read_no_further() -> None:
+    limits = Limits(total_bytes=2000)
+    chunks = IN_BULK["content"][:60]
+    result, plain = reduced(chunks, limits), plainly(list(chunks), limits)
+    assert (result.status, result.limit) == (plain.status, plain.limit)
+    # What frames the chunks counts as well.
+    assert str(text_of(plain)).startswith(str(text_of(result)))
+    assert len(str(text_of(result))) > 60
+
+
+@given(st.lists(st.sampled_from(list(IN_BULK)), min_size=1, max_size=4), st.integers(0, 3))
+def test_whatever_comes_behind_whatever(names: list[str], most: int) -> None:
+    chunks = [chunk for name in names for chunk in IN_BULK[name][: (3, 20, 40, None)[most]]]
+    assert reduced(chunks) == plainly(list(chunks), Limits())
+
+
+ENDS = [
+    b"[DONE]",
+    "data: [DONE]\n\n",
+    b'data: {"choices":[]}\n\ndata: [DONE]',
+    b'{"error":{"message":"overloaded"}}',
+]
+
+
+@pytest.mark.parametrize("end", ENDS)
+def test_a_stream_tells_that_nothing_more_will_be_read(end: object) -> None:
+    stream = RecordedStream(DEFAULT_RULES, Limits())
+    for chunk in chunks_of(CONTENT, 3):
+        stream.feed(chunk)
+    assert not stream.has_ended
+    stream.feed(end)
+    assert stream.has_ended
+
+
+def test_a_body_past_a_limit_is_read_no_further() -> None:
+    stream = RecordedStream(DEFAULT_RULES, Limits(total_bytes=1000))
+    body = b"".join(b"data: %b\n\n" % chunk for chunk in chunks_of(CONTENT, 40))
+    for start in range(0, len(body), 600):
+        stream.feed_body(body[start : start + 600])
+    assert stream.has_ended
+    result = stream.finish()
+    assert result.limit == "total_bytes"
+    assert str(text_of(result)).startswith("t0 t1 ")
+
+
+def test_what_is_no_checkpoint_is_said_to_be_none() -> None:
+    for data in (b"", b"\x92\xc0", RecordedStream(DEFAULT_RULES, Limits()).checkpoint()[:-1]):
+        with pytest.raises(CheckpointError):
+            RecordedStream.resume(data, DEFAULT_RULES, Limits())
+
+
+@pytest.mark.parametrize("size", range(0, len(LONG), 7))
+def test_a_long_stream_may_end_anywhere(size: int) -> None:
+    [(_, result)] = reduce_sorted(("a", seq, chunk) for seq, chunk in enumerate(LONG[: size + 1]))
+    assert result == plainly(LONG[: size + 1], Limits())
+
+
+def test_past_total_bytes_a_stream_ends_and_the_next_is_read() -> None:
+    limits = Limits(total_bytes=4000)
+    rows = [(id, seq, chunk) for id in "ab" for seq, chunk in enumerate(LONG)]
+    results = dict(reduce_sorted(rows, limits=limits))
+    for result in results.values():
+        assert result.limit == "total_bytes"
+        assert not result.is_whole
+        whole = plainly(LONG, Limits()).completion.choices[0].message.content
+        assert isinstance(whole, str)
+        assert whole.startswith(str(text_of(result)))
+        assert len(str(text_of(result))) > 50
+    assert len(results) == 2
+
+
+@pytest.mark.parametrize("form", ["bytes", "str", "mapping", "line", "line without a space", "raw"])
+def test_a_chunk_may_come_in_any_form(form: str) -> None:
+    chunk = a_chunk("Grüße", finish="stop")
+    text = json.dumps(chunk)
+    forms: dict[str, object] = {
+        "bytes": text.encode(),
+        "str": text,
+        "mapping": chunk,
+        "line": f"data: {text}\r\n",
+        "line without a space": f"data:{text}".encode(),
+        "raw": memoryview(text.encode()),
+    }
+    [(_, result)] = reduce_sorted([("a", 1, forms[form])])
+    assert result == plainly([chunk], Limits())
+    assert result.is_whole
+
+
+def test_the_lines_of_a_named_event_are_one_row() -> None:
+    rows = [
+        ("a", 1, "data: " + json.dumps(a_chunk("x"))),
+        ("a", 2, ": keep-alive"),
+        ("a", 3, 'event: error\ndata: {"message": "overloaded"}'),
+    ]
+    [(_, result)] = reduce_sorted(rows)
+    assert (result.status, text_of(result)) == ("failed", "x")
+
+
+def test_a_row_may_hold_several_events() -> None:
+    event = "data: " + json.dumps(a_chunk("x"))
+    [(_, result)] = reduce_sorted([("a", 1, f"{event}\n\n{event}\n\ndata: [DONE]")])
+    assert (result.status, text_of(result), result.problems) == ("complete", "xx", ())
+
+
+def test_a_repeated_sequence_number_is_dropped_and_counted() -> None:
+    seqs = [1, 1, 2, 3, 3, 3]
+    [(_, result)] = reduce_sorted(("a", seq, a_chunk(str(place))) for place, seq in enumerate(seqs))
+    assert (text_of(result), result.repeats) == ("023", 3)
+
+
+def test_a_row_without_a_number_is_no_end_of_the_order() -> None:
+    rows = [("a", 5, "1"), ("a", None, "2"), ("a", 5, "1"), ("a", 6, "3"), ("b", 1, "4")]
+    results = reduce_sorted((id, seq, a_chunk(text)) for id, seq, text in rows)
+    assert [(text_of(each), each.repeats) for _, each in results] == [("123", 1), ("4", 0)]
+
+
+def test_without_sequence_numbers_rows_stand_in_order_of_arrival() -> None:
+    [(_, result)] = reduce_sorted(("a", None, a_chunk(text)) for text in "aabb")
+    assert (text_of(result), result.repeats) == ("aabb", 0)
+
+
+def test_rows_may_be_mappings() -> None:
+    rows = [("a", 1, a_chunk("x")), ("a", 2, a_chunk("y")), ("b", 1, a_chunk("z"))]
+    mappings = [{"id": id, "seq": seq, "chunk": chunk, "time": 7} for id, seq, chunk in rows]
+    assert list(reduce_sorted(mappings)) == list(reduce_sorted(rows))
+    unnumbered = [{"id": id, "chunk": chunk} for id, _, chunk in rows]
+    assert list(reduce_sorted(unnumbered)) == list(reduce_sorted(rows))
+    with pytest.raises(KeyError, match="chunk"):
+        list(reduce_sorted([{"id": "a"}]))
+
+
+def test_a_missing_chunk_is_a_problem_of_its_stream() -> None:
+    [(_, result)] = reduce_sorted([("a", 1, None), ("a", 2, a_chunk("x", finish="stop"))])
+    assert result.problem_counts == {"invalid_chunk": 1}
+    assert (result.status, result.is_whole) == ("complete", False)
+
+
+UNSORTED: dict[str, tuple[list[tuple[object, object]], int]] = {
+    "seq falls": ([("a", 1), ("a", 3), ("a", 2)], 3),
+    "seqs of two types": ([("a", 1), ("a", "2")], 2),
+    "id comes again": ([("a", 1), ("b", 1), ("a", 2)], 3),
+    "ids descend": ([("b", 1), ("a", 1)], 2),
+    "ids of two types": ([("a", 1), (2, 1)], 2),
+    "a number falls behind rows without one": ([("a", 5), ("a", None), ("a", 1)], 3),
+}
+
+
+@pytest.mark.parametrize("case", UNSORTED)
+def test_a_row_out_of_order_is_named(case: str) -> None:
+    places, row = UNSORTED[case]
+    with pytest.raises(UnsortedRowsError, match=f"^row {row}, id ") as raised:
+        list(reduce_sorted((id, seq, a_chunk("x")) for id, seq in places))
+    assert (raised.value.row, raised.value.id) == (row, places[row - 1][0])
+    assert not isinstance(raised.value, AccumulatorError)
+
+
+def test_grouped_rows_may_have_ids_in_any_order() -> None:
+    rows = [(id, seq, a_chunk(id)) for id in "bca" for seq in (1, 2)]
+    assert [(id, text_of(result)) for id, result in reduce_sorted(rows, grouped=True)] == [
+        ("b", "bb"),
+        ("c", "cc"),
+        ("a", "aa"),
+    ]
+
+
+def test_what_is_no_chunk_raises_and_names_its_row() -> None:
+    with pytest.raises(TypeError, match=r"^row 2, id 'a': a chunk is .*, not int$"):
+        list(reduce_sorted([("a", 1, a_chunk("x")), ("a", 2, 7)]))
+
+
+def test_it_reads_no_further_than_it_is_asked() -> None:
+    read = []
+
+    def rows() -> Iterator[tuple[str, int, Json]]:
+        for id in "abc":
+            read.append(id)
+            yield id, 1, a_chunk(id)
+
+    results = reduce_sorted(rows())
+    assert read == []
+    next(results)
+    assert read == ["a", "b"]
+
+
+def test_results_are_frozen() -> None:
+    [(_, result)] = reduce_sorted([("a", 1, a_chunk("x"))])
+    with pytest.raises(attrs.exceptions.FrozenInstanceError):
+        result.repeats = 1  # type: ignore[misc]  # that is the point

@@ -1,0 +1,601 @@
+"""The command, in this process where its words count and as a process where its behaviour does."""
+
+import gzip
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+import pytest
+
+from accumulator import ChatCompletion, cli
+from accumulator.streams import WrappedStream
+
+Json = dict[str, object]
+
+
+def a_chunk(text: str, index: int = 0, finish: str | None = None) -> Json:
+    return {"choices": [{"index": index, "delta": {"content": text}, "finish_reason": finish}]}
+
+
+def sse(*chunks: Json | str) -> bytes:
+    texts = [each if isinstance(each, str) else json.dumps(each) for each in chunks]
+    return "".join(f"data: {text}\n\n" for text in texts).encode()
+
+
+def json_lines(*chunks: Json) -> bytes:
+    return "".join(f"{json.dumps(chunk, ensure_ascii=False)}\n" for chunk in chunks).encode()
+
+
+def rows(*given: tuple[str, int | None, Json | str]) -> bytes:
+    lines = [json.dumps({"id": id, "seq": seq, "chunk": chunk}) for id, seq, chunk in given]
+    return "".join(f"{line}\n" for line in lines).encode()
+
+
+def documents(output: str) -> list[ChatCompletion]:
+    """Read JSON documents that stand one after another."""
+    found = []
+    while output:
+        value, end = json.JSONDecoder().raw_decode(output)
+        found.append(ChatCompletion.from_dict(value))
+        output = output[end:].lstrip()
+    return found
+
+
+def contents(output: str) -> list[object]:
+    return [each.choices[0].message.content for each in documents(output) if each.choices]
+
+
+GRUSS = [a_chunk("Grüße"), a_chunk(" 🌍", finish="stop")]
+ERROR: Json = {"error": {"message": "overloaded", "code": 503}}
+OFFSET = len(sse(a_chunk("Grüße")))
+
+# A file's bytes; then the exit code, the contents printed, and how the last lines on standard
+# error start.
+Case = tuple[bytes, int, list[object], list[str]]
+CASES: dict[str, Case] = {
+    "whole SSE": (sse(*GRUSS, "[DONE]"), 0, ["Grüße 🌍"], []),
+    "whole SSE behind BOM": (b"\xef\xbb\xbf\n" + sse(*GRUSS), 0, ["Grüße 🌍"], []),
+    "whole JSON Lines": (json_lines(*GRUSS), 0, ["Grüße 🌍"], []),
+    "whole JSON Lines behind BOM": (b"\xef\xbb\xbf\n" + json_lines(*GRUSS), 0, ["Grüße 🌍"], []),
+    "truncated": (
+        sse(GRUSS[0]),
+        3,
+        ["Grüße"],
+        ["FILE: truncated: the stream stopped before its end"],
+    ),
+    "blank": (b"\n\n", 3, [], ["FILE: truncated: no chunk was read: "]),
+    "empty": (b"", 3, [], ["FILE: truncated: no chunk was read: "]),
+    "failed": (
+        sse(GRUSS[0], ERROR),
+        4,
+        ["Grüße"],
+        [f"FILE: server_error: event 2, byte {OFFSET}: the server sent an error: "],
+    ),
+    "failed before it began": (
+        json.dumps(ERROR, indent=4).encode(),
+        4,
+        [],
+        ["FILE: server_error: event 1: the server sent an error: "],
+    ),
+    "undecodable": (
+        sse(GRUSS[0], "[1]", GRUSS[1]),
+        5,
+        ["Grüße 🌍"],
+        [f"FILE: invalid_chunk: event 2, byte {OFFSET}: "],
+    ),
+    "compressed": (gzip.compress(sse(*GRUSS, "[DONE]")), 0, ["Grüße 🌍"], []),
+    "compressed JSON Lines": (gzip.compress(json_lines(*GRUSS)), 0, ["Grüße 🌍"], []),
+    "compressed and cut": (
+        gzip.compress(sse(*GRUSS))[:-4],
+        5,
+        ["Grüße 🌍"],
+        ["FILE: cannot be read: Compressed file ended before the end-of-stream marker"],
+    ),
+    "compressed and cut before a chunk": (
+        gzip.compress(b": waiting\n\n")[:-4],
+        5,
+        [],
+        ["FILE: cannot be read: Compressed file ended"],
+    ),
+    "compressed, and damaged at once": (
+        b"\x1f\x8bnothing of the sort",
+        5,
+        [],
+        ["FILE: cannot be read: Unknown compression method"],
+    ),
+    "compressed by another program": (
+        b"\x28\xb5\x2f\xfd" + bytes(20),
+        5,
+        [],
+        ["FILE: the body is compressed (zstd) and was not read"],
+    ),
+    "rows of one stream": (
+        rows(("a", 1, GRUSS[1]), ("a", 0, GRUSS[0]), ("a", 1, GRUSS[1])),
+        0,
+        ["Grüße 🌍"],
+        [],
+    ),
+    "rows without numbers": (
+        rows(("a", None, GRUSS[0]), ("a", None, GRUSS[1])),
+        0,
+        ["Grüße 🌍"],
+        [],
+    ),
+    "rows, compressed": (gzip.compress(rows(("a", 0, GRUSS[1]))), 0, [" 🌍"], []),
+    "rows, compressed and cut": (
+        gzip.compress(rows(("a", 0, GRUSS[1])))[:-4],
+        5,
+        [" 🌍"],
+        ["FILE: cannot be read: Compressed file ended"],
+    ),
+    "a bad row": (
+        rows(("a", 0, GRUSS[1])) + b"{x\n",
+        5,
+        [" 🌍"],
+        ["FILE: line 2: bad row: JSON is malformed"],
+    ),
+    "rows of a stream that was cut off": (
+        rows(("a", 0, GRUSS[0])),
+        3,
+        ["Grüße"],
+        ["FILE, a: truncated: the stream stopped before its end"],
+    ),
+    "rows of a stream that failed": (
+        rows(("a", 0, GRUSS[0]), ("a", 1, ERROR)),
+        4,
+        ["Grüße"],
+        ["FILE, a: server_error: event 2: the server sent an error: "],
+    ),
+    "rows of a stream past a limit": (
+        rows(("a", 0, GRUSS[0]), ("a", 1, {"choices": [{"index": i} for i in range(2000)]})),
+        5,
+        ["Grüße"],
+        ["FILE, a: limit: the stream passed the limit choices"],
+    ),
+    "a row with an odd chunk": (
+        rows(("a", 0, "x"), ("a", 1, GRUSS[1])),
+        5,
+        [" 🌍"],
+        ["FILE, a: malformed_json: event 1: "],
+    ),
+    "past a limit": (
+        sse(GRUSS[0], {"choices": [{"index": index} for index in range(2000)]}, GRUSS[1]),
+        5,
+        ["Grüße"],
+        ["FILE: limit: the stream passed the limit choices=1024"],
+    ),
+    "odd but whole": (
+        sse({"id": "a"}, {"id": "b"}, *GRUSS),
+        0,
+        ["Grüße 🌍"],
+        ["FILE: id_changed: event 2, byte 19, $.id: "],
+    ),
+    "odd in more ways than are kept": (
+        sse(*[a_chunk("") | {"id": str(number)} for number in range(151)], *GRUSS),
+        0,
+        ["Grüße 🌍"],
+        ["FILE: 50 more problems"],
+    ),
+}
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_exit_code_output_and_problems(
+    case: str, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    body, code, printed, told = CASES[case]
+    path = tmp_path / "stream"
+    path.write_bytes(body)
+    assert cli.main([str(path)]) == code
+    output, errors = capfd.readouterr()
+    assert contents(output) == printed
+    assert output.endswith("\n}\n") or not output
+    lines = errors.replace(str(path), "FILE").splitlines()
+    assert bool(lines) == bool(told)
+    for line, start_of_line in zip(reversed(lines), reversed(told), strict=False):
+        assert line.startswith(start_of_line)
+
+    assert cli.main(["--text", str(path)]) == code
+    output, errors = capfd.readouterr()
+    assert output == "".join(f"{text}\n" for text in printed)
+    assert errors.replace(str(path), "FILE").splitlines() == lines
+
+
+def test_json_is_indented_and_keeps_its_characters(
+    tmp_path: Path, capfdbinary: pytest.CaptureFixture[bytes]
+) -> None:
+    path = tmp_path / "stream"
+    path.write_bytes(sse(*GRUSS))
+    cli.main([str(path)])
+    output = capfdbinary.readouterr().out
+    assert output.startswith(b'{\n  "object": "chat.completion",\n  "choices": [\n    {\n')
+    assert '\n        "content": "Grüße 🌍",\n'.encode() in output
+
+
+def test_each_file_gives_one_document_and_the_worst_gives_the_exit_code(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    paths = [tmp_path / name for name in ("whole", "truncated", "missing", "failed")]
+    for path, body in zip(
+        paths, [sse(*GRUSS), sse(a_chunk("…")), None, sse(a_chunk("!"), ERROR)], strict=True
+    ):
+        if body is not None:
+            path.write_bytes(body)
+    names = [*map(str, paths)]
+    assert cli.main([names[0], names[0]]) == 0
+    capfd.readouterr()
+    assert cli.main([names[1], names[0]]) == 3
+    capfd.readouterr()
+    assert cli.main([names[0], names[3], names[1]]) == 4
+    capfd.readouterr()
+    assert cli.main(names) == 5
+    output, errors = capfd.readouterr()
+    assert contents(output) == ["Grüße 🌍", "…", "!"]
+    assert [line.partition(":")[0] for line in errors.splitlines()] == names[1:]
+
+
+def test_what_cannot_be_opened_is_unreadable(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    for name, reason in (str(tmp_path), "Is a directory"), ("no\nsuch", "No such file"):
+        assert cli.main([name]) == 5
+        output, errors = capfd.readouterr()
+        assert output == ""
+        line = name.replace("\n", " ")
+        assert errors.startswith(f"{line}: cannot be read: {reason}")
+        assert errors.count("\n") == 1
+
+
+@pytest.mark.parametrize("arguments", [["--no-such-option"], ["--text=yes"]])
+def test_wrong_usage_is_2(arguments: list[str], capfd: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as caught:
+        cli.main(arguments)
+    assert caught.value.code == 2
+    output, errors = capfd.readouterr()
+    assert output == ""
+    assert "usage: accumulator" in errors
+
+
+def test_several_streams_of_rows_are_a_line_each(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "log"
+    path.write_bytes(
+        rows(("b", 0, GRUSS[0]), ("a", 0, GRUSS[0]), ("b", 1, GRUSS[1]), ("a", 1, GRUSS[1]))
+    )
+    assert cli.main([str(path)]) == 0
+    found = [json.loads(line) for line in capfd.readouterr().out.splitlines()]
+    assert [each["choices"][0]["message"]["content"] for each in found] == ["Grüße 🌍"] * 2
+    assert cli.main(["--text", str(path)]) == 0
+    assert capfd.readouterr().out == "Grüße 🌍\nGrüße 🌍\n"
+
+
+@pytest.mark.parametrize(
+    ("name", "meant"), [("redcue", "reduce"), ("inspct", "inspect"), ("streams", None)]
+)
+def test_a_typo_of_a_command_is_told(
+    name: str,
+    meant: str | None,
+    tmp_path: Path,
+    capfd: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert cli.main([name, "log.jsonl"]) == 5
+    said = capfd.readouterr().err
+    assert f"{name}: cannot be read: No such file or directory\n" in said
+    told = f"accumulator: there is no command {name!r}; did you mean {meant!r}?\n"
+    assert (told in said) == (meant is not None)
+
+
+def test_started_on_a_terminal_without_a_file_it_explains_itself() -> None:
+    terminal, ours = os.openpty()
+    with start(stdin=terminal) as process:
+        output, errors = process.communicate()
+    os.close(terminal)
+    os.close(ours)
+    assert (process.returncode, output) == (2, b"")
+    assert errors == (
+        b"accumulator: name a file, or give a stream on standard input; see accumulator --help\n"
+    )
+
+
+def test_help_names_the_exit_codes(capfd: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as caught:
+        cli.main(["--help"])
+    assert caught.value.code == 0
+    shown = capfd.readouterr().out
+    assert "4 a server reported an error" in shown
+    assert shown.endswith("\n\n" + cli._EPILOG)
+
+
+def test_version(capfd: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["--version"]) == 0
+    name, version = capfd.readouterr().out.split()
+    assert name == "accumulator"
+    assert version[0].isdigit()
+
+
+def test_a_servers_words_cannot_command_the_terminal(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "stream"
+    path.write_bytes(sse({"error": {"message": "\x1b[2J\r\nwhole: really\u2028\x9b"}}))
+    assert cli.main([str(path)]) == 4
+    [line] = capfd.readouterr().err.split("\n")[:-1]
+    assert line.isprintable()
+
+
+# --- --text ---
+
+TEXTS: dict[str, tuple[bytes, str]] = {
+    "an end of line is not doubled": (sse(a_chunk("a\n", finish="stop")), "a\n"),
+    "no text, no line": (sse(a_chunk("", finish="stop")), ""),
+    "the first choice only": (
+        sse(a_chunk("b", 1), a_chunk("a"), a_chunk("b", 1, "stop"), a_chunk("a", 0, "stop")),
+        "aa\n",
+    ),
+    "the first choice there is": (sse(a_chunk("b", 1), a_chunk("b", 1, "stop")), "bb\n"),
+    "the text among parts": (
+        sse(
+            {"choices": [{"delta": {"content": [{"type": "text", "text": "a"}]}}]},
+            {"choices": [{"delta": {"content": [{"type": "thinking", "thinking": []}]}}]},
+            {"choices": [{"delta": {"content": "b"}, "finish_reason": "stop"}]},
+        ),
+        "ab\n",
+    ),
+    "a surrogate pair cut in two": (
+        sse(
+            '{"choices": [{"delta": {"content": "\\ud83d"}}]}',
+            '{"choices": [{"delta": {"content": "\\ude00"}, "finish_reason": "stop"}]}',
+        ),
+        "😀\n",
+    ),
+}
+
+
+CALLS = [
+    {"index": 0, "id": "c1", "function": {"name": "weather", "arguments": '{"city": "Rome"}'}},
+    {"index": 1, "id": "c2", "type": "custom", "custom": {"name": "run", "input": "ls"}},
+    {"index": 2, "id": "c3"},
+]
+CALLING: Json = {"choices": [{"delta": {"tool_calls": CALLS}, "finish_reason": "tool_calls"}]}
+TEXTS["calls"] = (sse(CALLING), 'weather({"city": "Rome"})\nrun(ls)\nc3()\n')
+TEXTS["a text and calls"] = (sse(a_chunk("I look."), CALLING), "I look.\n" + TEXTS["calls"][1])
+
+
+@pytest.mark.parametrize(("body", "text"), TEXTS.values(), ids=TEXTS)
+def test_text_is_that_of_the_first_choice(
+    body: bytes,
+    text: str,
+    tmp_path: Path,
+    capfd: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    path = tmp_path / "stream"
+    path.write_bytes(body)
+    for block in 65536, 7, 1:
+        monkeypatch.setattr(cli, "_BLOCK", block)
+        assert cli.main(["--text", str(path)]) == 0
+        assert capfd.readouterr().out == text
+
+
+def test_a_refusal_alone_is_told(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    chunk: Json = {"choices": [{"delta": {"refusal": "I can't."}, "finish_reason": "stop"}]}
+    path = tmp_path / "stream"
+    for body, name in ((sse(chunk), f"{path}"), (rows(("a", 0, chunk)), f"{path}, a")):
+        path.write_bytes(body)
+        assert cli.main(["--text", str(path)]) == 0
+        assert capfd.readouterr() == ("", f"{name}: refusal: I can't.\n")
+
+
+@pytest.mark.parametrize("field", ["reasoning", "reasoning_content"])
+def test_on_a_terminal_the_reasoning_is_shown_dimmed(field: str, tmp_path: Path) -> None:
+    thoughts: list[Json] = [{"choices": [{"delta": {field: text}}]} for text in ("Let me", " see.")]
+    path = tmp_path / "stream"
+    path.write_bytes(sse(*thoughts, *GRUSS))
+    ours, theirs = os.openpty()
+    process = subprocess.Popen(
+        [sys.executable, "-m", "accumulator", "--text", str(path)], stdout=theirs
+    )
+    os.close(theirs)
+    shown = b""
+    with suppress(OSError):  # what Linux raises at the end
+        while part := os.read(ours, 65536):
+            shown += part
+    os.close(ours)
+    assert process.wait() == 0
+    assert shown.decode() == "\x1b[2mLet me see.\x1b[22m\r\n\r\nGrüße 🌍\r\n"
+    done = subprocess.run(
+        [sys.executable, "-m", "accumulator", "--text", str(path)], check=True, capture_output=True
+    )
+    assert done.stdout.decode() == "Grüße 🌍\n"
+
+
+def test_the_cost_of_text_is_linear(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    looked_at: list[int] = []
+    look = WrappedStream.snapshot
+
+    def counted(stream: WrappedStream[object]) -> ChatCompletion:
+        completion = look(stream)
+        looked_at.append(len(str(completion.choices[0].message.content)))
+        return completion
+
+    monkeypatch.setattr(WrappedStream, "snapshot", counted)
+    length = 4_000_000
+    path = tmp_path / "stream"
+    path.write_bytes(sse(*[a_chunk("x" * 1000)] * (length // 1000)))
+    cli.main(["--text", str(path)])
+    assert capfd.readouterr().out == "x" * length + "\n"
+    assert len(looked_at) > 10
+    assert sum(looked_at) < 20 * length
+
+
+# --- as a process ---
+
+
+def start(*arguments: str, stdin: int = subprocess.PIPE) -> subprocess.Popen[bytes]:
+    return subprocess.Popen(
+        [sys.executable, "-m", "accumulator", *arguments],
+        stdin=stdin,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        env={**os.environ, "PYTHONIOENCODING": "ascii"},
+    )
+
+
+@contextmanager
+def running(*arguments: str) -> Iterator[subprocess.Popen[bytes]]:
+    with start(*arguments) as process:
+        try:
+            yield process
+        finally:
+            process.kill()
+
+
+@pytest.mark.parametrize("arguments", [[], ["-"]])
+def test_standard_input_is_read_where_no_file_is_named(arguments: list[str]) -> None:
+    with start(*arguments) as process:
+        output, errors = process.communicate(sse(GRUSS[0]))
+    assert process.returncode == 3
+    assert contents(output.decode()) == ["Grüße"]
+    assert errors == b"standard input: truncated: the stream stopped before its end\n"
+
+
+@pytest.mark.parametrize("render", [sse, json_lines])
+def test_text_is_printed_as_it_arrives(
+    render: Callable[..., bytes], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("PYTHONUNBUFFERED", raising=False)
+    with running("--text") as process:
+        assert process.stdin is not None
+        assert process.stdout is not None
+        for text in "Gr", "üß", "e 🌍":
+            body = render(a_chunk(text))
+            for piece in body[:-9], body[-9:]:
+                process.stdin.write(piece)
+                process.stdin.flush()
+            # The command waits for input now. Had it not printed this, the read would not return.
+            assert process.stdout.read(len(text.encode())).decode() == text
+            assert process.poll() is None
+        process.stdin.write(render(a_chunk("!", finish="stop")))
+        output, errors = process.communicate()
+    assert (output, errors, process.returncode) == (b"!\n", b"", 0)
+
+
+@pytest.fixture
+def heeds_ctrl_c() -> Iterator[None]:
+    """Let child processes heed Ctrl-C also where the tests are a job that a shell runs behind."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("heeds_ctrl_c")
+def test_ctrl_c_ends_it_quietly() -> None:
+    with running("--text") as process:
+        assert process.stdin is not None
+        assert process.stdout is not None
+        process.stdin.write(sse(GRUSS[0]))
+        process.stdin.flush()
+        assert process.stdout.read(1) == b"G"
+        process.send_signal(signal.SIGINT)
+        _, errors = process.communicate()
+    assert errors == b""
+    assert process.returncode == 130
+
+
+@pytest.mark.parametrize("unbuffered", ["", "1"])
+@pytest.mark.parametrize("arguments", [["--text"], []])
+def test_it_ends_quietly_when_nobody_reads_on(
+    arguments: list[str], unbuffered: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PYTHONUNBUFFERED", unbuffered)
+    path = tmp_path / "stream"
+    path.write_bytes(sse(*[a_chunk("x" * 10_000)] * 200))
+    with running(*arguments, str(path)) as process:
+        assert process.stdout is not None
+        assert process.stderr is not None
+        assert process.stdout.read(1)
+        process.stdout.close()
+        assert process.wait() == 141
+        assert process.stderr.read() == b""
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="the device of Linux that is full")
+def test_output_that_cannot_be_written_is_told(tmp_path: Path) -> None:
+    path = tmp_path / "stream"
+    path.write_bytes(sse(*GRUSS))
+    with open("/dev/full", "wb") as full:
+        done = subprocess.run(
+            [sys.executable, "-m", "accumulator", str(path)],
+            stdout=full,
+            stderr=subprocess.PIPE,
+            check=False,
+        )
+    assert done.returncode == 1
+    assert done.stderr == b"standard output: cannot be written: No space left on device\n"
+
+
+# Python has None for a stream that was closed before it began.
+def test_a_standard_output_that_was_closed_is_told(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "stream"
+    path.write_bytes(sse(*GRUSS))
+    monkeypatch.setattr(sys, "stdout", None)
+    assert cli.main([str(path)]) == 1
+    told = "standard output: cannot be written: Bad file descriptor\n"
+    assert capfd.readouterr() == ("", told)
+
+
+def test_nothing_is_told_where_standard_error_was_closed(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path, out = tmp_path / "stream", tmp_path / "out"
+    path.write_bytes(sse(GRUSS[0]))
+    monkeypatch.setattr(sys, "stderr", None)
+    assert cli.main([str(path)]) == 3
+    assert contents(capfd.readouterr().out) == ["Grüße"]
+    assert cli.main(["reduce", str(path), "-o", str(out)]) == 0
+    assert capfd.readouterr().out == ""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="a hung-up terminal is no read error elsewhere")
+def test_what_was_read_before_a_read_error_is_printed() -> None:
+    terminal, ours = os.openpty()
+    os.write(ours, sse(a_chunk("a")))
+    with start("--text", "-", stdin=terminal) as process:
+        assert process.stdout is not None
+        assert process.stdout.read(1) == b"a"
+        os.close(ours)
+        output, errors = process.communicate()
+    os.close(terminal)
+    assert process.returncode == 5
+    assert output == b"\n"
+    assert errors.splitlines() == [
+        b"standard input: cannot be read: Input/output error",
+        b"standard input: truncated: the stream stopped before its end",
+    ]
+
+
+def test_the_command_is_installed(tmp_path: Path) -> None:
+    path = tmp_path / "stream"
+    path.write_bytes(sse(*GRUSS))
+    command = Path(sys.executable).with_name("accumulator")
+    output = subprocess.run([command, "--text", path], stdout=subprocess.PIPE, check=True).stdout
+    assert output.decode() == "Grüße 🌍\n"
+
+
+def test_every_recorded_stream_is_printed(
+    corpus_stream: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    assert cli.main([str(corpus_stream)]) in {0, 3, 4, 5}
+    assert len(documents(capfd.readouterr().out)) == 1

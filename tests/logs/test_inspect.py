@@ -1,0 +1,310 @@
+"""`accumulator inspect`: one stream to look at."""
+
+from __future__ import annotations
+
+import gzip
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from accumulator import cli
+
+pytest.importorskip("rich", reason="the extra 'cli' is not installed")
+
+
+def test_what_a_server_wrote_is_shown_and_commands_no_terminal(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    path, svg = tmp_path / "log.jsonl", tmp_path / "out.svg"
+    rows = [
+        {"time": t, "chunk": {"choices": [{"index": 0, "delta": {"content": "[red]\x1b[2Jx\x07"}}]}}
+        for t in (1.0, 1.5, 3.0)
+    ]
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    assert cli.main(["inspect", str(path), "--svg", str(svg)]) == 0
+    shown = capfd.readouterr().out
+    assert "[red]" in shown
+    assert "truncated" in shown
+    assert "3 chunks in 2.000 s" in shown
+    assert not {"\x1b", "\x07"} & set(shown)
+    assert "<svg" in svg.read_text(encoding="utf-8")
+    assert "@font-face" not in svg.read_text(encoding="utf-8")
+
+
+def shown_of(data: bytes, path: Path, capfd: pytest.CaptureFixture[str], *options: str) -> str:
+    path.write_bytes(data)
+    assert cli.main(["inspect", str(path), *options]) == 0
+    return capfd.readouterr().out
+
+
+def a_chunk(delta: object, **fields: object) -> dict[str, object]:
+    return {"choices": [{"index": 0, "delta": delta}], **fields}
+
+
+CALL = {"index": 0, "id": "call_1", "function": {"name": "f", "arguments": '{"x": 1}'}}
+CUSTOM = {"index": 0, "id": "call_2", "type": "custom", "custom": {"name": "g", "input": "in"}}
+SHOWN: dict[str, tuple[dict[str, object], list[str]]] = {
+    "an id, a model": (a_chunk({}, id="c-1", model="m-1", created=7), ["c-1", "m-1", "7"]),
+    "reasoning": (a_chunk({"reasoning": "think"}), ["reasoning: think"]),
+    "content in parts": (a_chunk({"content": [{"type": "text", "text": "x"}]}), ["content: ("]),
+    "a call": (a_chunk({"tool_calls": [CALL]}), ["tool calls", "call_1", '{"x": 1}']),
+    "a custom call": (a_chunk({"tool_calls": [CUSTOM]}), ["tool calls", "call_2", "in"]),
+    "usage": (a_chunk({}, usage={"prompt_tokens": 3}), ["usage", "prompt_tokens"]),
+    "a problem": (a_chunk({"content": 7}), ["problems", "invalid_field"]),
+    "a long text": (a_chunk({"content": "x" * 2000}), ["(2,000 characters)"]),
+}
+
+
+@pytest.mark.parametrize("form", ["SSE", "rows", "strings", "bare"])
+@pytest.mark.parametrize("name", SHOWN)
+def test_what_a_stream_has_is_shown_whatever_its_form(
+    name: str, form: str, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    chunk, parts = SHOWN[name]
+    text = json.dumps(chunk)
+    data = {
+        "SSE": f"data: {text}\n\n",
+        "rows": json.dumps({"id": "a", "chunk": chunk}) + "\n",
+        "strings": json.dumps({"id": "a", "chunk": text}) + "\n",
+        "bare": f"{text}\n",
+    }[form]
+    shown = shown_of(data.encode(), tmp_path / "log", capfd)
+    assert [part for part in parts if part not in shown] == []
+
+
+NO_ROWS = ['{"chunk": "{no JSON"}', "{no JSON", '{"chunk": "text"}', '{"chunk": [1]}', "text"]
+
+
+@pytest.mark.parametrize("end", [[], ["data: [DONE]"]])
+def test_lines_that_are_no_rows_are_a_problem_of_the_stream(
+    end: list[str], tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    lines = [json.dumps({"chunk": a_chunk({"content": "x"})}), *NO_ROWS, *end]
+    shown = shown_of("\n".join(lines).encode(), tmp_path / "log", capfd)
+    assert shown.count("malformed_json") + shown.count("invalid_chunk") == len(NO_ROWS)
+
+
+def test_lines_of_sse_among_rows_are_no_problem(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    lines = [json.dumps({"chunk": a_chunk({"content": "x"})}), "", ": comment", "event: x"]
+    shown = shown_of("\n".join([*lines, "data: [DONE]"]).encode(), tmp_path / "log", capfd)
+    assert "problems" not in shown
+    assert "complete" in shown
+
+
+def test_a_line_nested_too_deeply_is_shown_as_a_limit(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "120")
+    data = b'{"chunk": ' + b"[" * 100_000 + b"]" * 100_000 + b"}\n"
+    assert "limit depth" in shown_of(data, tmp_path / "log", capfd)
+
+
+def test_a_pipe_is_read(tmp_path: Path) -> None:
+    data = json.dumps(a_chunk({"content": "piped"})).encode()
+    command = [sys.executable, "-m", "accumulator", "inspect", "/dev/stdin"]
+    done = subprocess.run(command, input=data, capture_output=True, check=True)
+    assert b"piped" in done.stdout
+
+
+def test_ctrl_c_ends_it_quietly(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    def interrupted(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("accumulator._logs.inspect._show", interrupted)
+    (tmp_path / "log").write_bytes(b"data: [DONE]\n\n")
+    assert cli.main(["inspect", str(tmp_path / "log")]) == 130
+
+
+def test_one_key_for_two_things_is_wrong_usage(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    assert cli.main(["inspect", str(tmp_path / "log"), "--time", "chunk"]) == 2
+    assert "must name four different keys" in capfd.readouterr().err
+
+
+def test_a_compressed_file_is_read(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    data = json.dumps(a_chunk({"content": "packed"})).encode()
+    for text in (data, b"data: %b\n\n" % data):
+        assert "packed" in shown_of(gzip.compress(text), tmp_path / "log", capfd)
+
+
+# What a file holds that is no stream, and what is said of it.
+NO_STREAM: dict[str, tuple[bytes, str]] = {
+    "nothing": (b"", "no chunk was read"),
+    "prose": (b"This is no stream.\n", "no chunk was read"),
+    "comments": (b": waiting\n\n", "no chunk was read"),
+    "other JSON": (b'{"x": 1}\n{"x": 2}\n', "no chunk was read"),
+    "broken JSON": (b'{"x": 1\n', "no chunk was read"),
+    "another compression": (b"\x28\xb5\x2f\xfd" + bytes(20), "no chunk was read"),
+    "damaged": (b"\x1f\x8bnothing of the sort", "Unknown compression method"),
+}
+
+
+@pytest.mark.parametrize(("data", "why"), NO_STREAM.values(), ids=NO_STREAM)
+def test_what_is_no_stream_is_said_to_be_none(
+    data: bytes, why: str, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "log").write_bytes(data)
+    assert cli.main(["inspect", str(tmp_path / "log")]) == 5
+    output, errors = capfd.readouterr()
+    assert f"log: {why}" in errors
+    assert ("malformed_json" in output) == (data.startswith(b'{"x": 1\n'))
+
+
+@pytest.mark.parametrize("indent", [None, 2])
+def test_an_error_in_place_of_a_stream_is_shown(
+    indent: int | None, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    text = json.dumps({"error": {"message": "overloaded"}}, indent=indent).encode()
+    shown = shown_of(text, tmp_path / "log", capfd)
+    assert "failed" in shown
+    assert "server_error" in shown
+
+
+def some_rows() -> bytes:
+    rows = [
+        {"id": id, "seq": seq, "time": seq, "chunk": a_chunk({"content": f"{id}{seq} "})}
+        for seq in (1, 0, 2)
+        for id in "abc"
+    ]
+    return "".join(json.dumps(row) + "\n" for row in rows).encode()
+
+
+@pytest.mark.parametrize(("asked", "id"), [([], "a"), (["--stream", "b"], "b")])
+def test_one_stream_of_many_is_shown_and_the_others_are_named(
+    asked: list[str], id: str, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "log").write_bytes(some_rows())
+    assert cli.main(["inspect", str(tmp_path / "log"), *asked]) == 0
+    output, errors = capfd.readouterr()
+    assert f"content: {id}0 {id}1 {id}2" in output
+    assert "3 chunks in 2.000 s, 1.5 a second, longest pause 1.000 s" in output
+    others = ", ".join(sorted({*"abc"} - {id}))
+    assert errors == (
+        f"accumulator inspect: this is stream {id!r}; --stream ID shows another: \n{others}\n"
+    )
+
+
+def test_many_others_are_counted(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    rows = [{"id": number, "chunk": a_chunk({})} for number in range(30)]
+    (tmp_path / "log").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    assert cli.main(["inspect", str(tmp_path / "log")]) == 0
+    assert capfd.readouterr().err.endswith(", 20 and 9 more\n")
+    assert cli.main(["inspect", str(tmp_path / "log"), "--stream", "x"]) == 5
+    assert capfd.readouterr().err.endswith("log: there is no stream 'x'\n")
+
+
+def test_bare_chunks_of_one_stream_are_shown(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    chunks = [a_chunk({"content": f"{id}"}, id=id) for id in "xyx"]
+    data = "".join(json.dumps(chunk) + "\n" for chunk in chunks).encode()
+    assert "content: xyx" in shown_of(data, tmp_path / "log", capfd)  # as one server sent it
+    assert "content: xx" in shown_of(data, tmp_path / "log", capfd, "--stream", "x")
+
+
+def test_a_problem_is_shown_with_its_byte_and_path(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "200")
+    first = b"data: %b\n\n" % json.dumps(a_chunk({"content": "x"})).encode()
+    second = b"data: %b\n\n" % json.dumps(a_chunk({"content": 7})).encode()
+    shown = shown_of(first + second, tmp_path / "log", capfd)
+    [row] = [line for line in shown.splitlines() if "invalid_field" in line]
+    cells = [cell.strip() for cell in row.strip("│").split("│")]
+    assert cells[:4] == ["invalid_field", "2", str(len(first)), "$.choices[0].delta.content"]
+    # The bytes of rows are not those of a body.
+    shown = shown_of(json.dumps(a_chunk({"content": 7})).encode(), tmp_path / "log", capfd)
+    [row] = [line for line in shown.splitlines() if "invalid_field" in line]
+    assert [cell.strip() for cell in row.strip("│").split("│")][1:3] == ["1", ""]
+
+
+@pytest.mark.parametrize(
+    ("created", "date"),
+    [(1_770_000_000, "1770000000 (2026-02-02 02:40:00 UTC)"), (10**15, "1000000000000000 ")],
+)
+def test_when_it_was_made_is_shown_as_a_date(
+    created: int,
+    date: str,
+    tmp_path: Path,
+    capfd: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("COLUMNS", "120")
+    data = json.dumps(a_chunk({}, created=created)).encode()
+    assert date in shown_of(data, tmp_path / "log", capfd)
+
+
+COLOURED: list[tuple[list[dict[str, object]], str]] = [
+    ([{"choices": [{"finish_reason": "stop"}]}], "\x1b[32mcomplete"),
+    ([a_chunk({})], "\x1b[33mtruncated"),
+    ([{"error": {}}], "\x1b[31mfailed"),
+    ([{"choices": 7}], "\x1b[31minvalid_chunk"),
+]
+
+
+@pytest.mark.parametrize(("chunks", "part"), COLOURED)
+def test_on_a_terminal_how_it_ended_has_a_colour(
+    chunks: list[dict[str, object]],
+    part: str,
+    tmp_path: Path,
+    capfd: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.delenv("NO_COLOR", raising=False)
+    (tmp_path / "log").write_text("".join(f"data: {json.dumps(each)}\n\n" for each in chunks))
+    cli.main(["inspect", str(tmp_path / "log")])
+    assert part in capfd.readouterr().out
+
+
+@pytest.mark.parametrize(
+    "times",
+    [
+        [0, 0.5, 2],
+        ["2026-01-01T00:00:00Z", "2026-01-01T00:00:00.5+00:00", "2026-01-01T00:00:02.000000001Z"],
+    ],
+)
+def test_times_are_seconds_or_iso_8601(
+    times: list[object], tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    rows = [{"at": time, "chunk": a_chunk({"content": "x"})} for time in times]
+    data = "".join(json.dumps(row) + "\n" for row in rows).encode()
+    shown = shown_of(data, tmp_path / "log", capfd, "--time", "at")
+    assert "3 chunks in 2.000 s" in shown
+    assert "longest pause 1.500 s" in shown
+
+
+@pytest.mark.parametrize("times", [[], [1], [1, "never"], [1, None], [5, 5, 5]])
+def test_without_two_times_there_is_no_picture(
+    times: list[object], tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    rows = [{"time": time, "chunk": a_chunk({"content": "x"})} for time in [*times, None]]
+    data = "".join(json.dumps(row) + "\n" for row in rows).encode()
+    assert "chunks over time" not in shown_of(data, tmp_path / "log", capfd)
+
+
+def test_a_stream_past_a_limit_says_which(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "120")
+    data = json.dumps(a_chunk({"content": "x" * 17_000_000})).encode()
+    assert "limit event_bytes" in shown_of(b"data: %b\n\n" % data, tmp_path / "log", capfd)
+
+
+def test_what_cannot_be_read_or_written_is_said_to_be_so(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    assert cli.main(["inspect", str(tmp_path / "none")]) == 5
+    assert capfd.readouterr().err.endswith("none: No such file or directory\n")
+    assert cli.main(["inspect", str(tmp_path / "no\n\x1b[2Jne")]) == 5
+    assert capfd.readouterr().err.endswith("no  [2Jne: No such file or directory\n")
+    (tmp_path / "log").write_bytes(b"data: [DONE]\n\n")
+    assert cli.main(["inspect", str(tmp_path / "log"), "--svg", str(tmp_path)]) == 1
+    assert "accumulator inspect: [Errno 21] Is a directory" in capfd.readouterr().err

@@ -1,0 +1,204 @@
+"""What a row is, in JSON Lines and in Parquet, and what is told of a line that is none."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from accumulator._logs.inputs import detect_source
+from accumulator._logs.rows import BadRow, Keys, read_rows
+
+Row = tuple[str, "int | None", bytes]
+
+
+class Notes:
+    """Notes down what is reported."""
+
+    def __init__(self) -> None:
+        self.told: list[tuple[int, str]] = []
+        self.unread_files: list[str] = []
+        self.size = self.rows = 0
+
+    def begin(self, phase: str, size: int) -> None:
+        raise AssertionError("a phase begins where files are sorted")
+
+    def read(self, size: int, rows: int = 0) -> None:
+        self.size += size
+        self.rows += rows
+
+    def bad_row(self, label: str, row: BadRow) -> None:
+        self.told.append((row.line, row.why))
+
+    def unread(self, label: str, why: str) -> None:
+        self.unread_files.append(f"{label}: {why}")
+
+
+def read(path: Path, notes: Notes | None = None) -> tuple[list[Row], list[tuple[int, str]]]:
+    """Read a file; return its rows, and the line and the fault of each bad one."""
+    whole = notes is None
+    notes = notes or Notes()
+    rows: list[Row] = []
+    for some in read_rows([detect_source(str(path), "name", "label")], Keys(), notes):
+        rows += zip(some.ids, some.seqs, some.chunks, strict=True)
+    if whole:
+        assert notes.unread_files == []
+        assert notes.rows == len(rows)
+        assert notes.size == path.stat().st_size
+    return rows, notes.told
+
+
+def a_line(id: str, size: int = 1) -> bytes:
+    return b'{"id":"%s","chunk":{"x":"%s"}}\n' % (id.encode(), b"x" * size)
+
+
+A: Row = ("a", None, b'{"x":"x"}')
+B: Row = ("b", None, b'{"x":"x"}')
+DONE: Row = ("a", None, b"[DONE]")
+
+FILES: dict[str, tuple[bytes, list[Row], list[tuple[int, str]]]] = {
+    "no last line end": (a_line("a") + a_line("b")[:-1], [A, B], []),
+    "one line without its end": (a_line("a")[:-1], [A], []),
+    "a BOM": (b"\xef\xbb\xbf" + a_line("a"), [A], []),
+    "a BOM alone": (b"\xef\xbb\xbf", [], []),
+    "empty lines": (b"\n" + a_line("a") + b"\n \n" + a_line("b"), [A, B], []),
+    "comments": (b": x\n" + a_line("a"), [A], []),
+    "lines of SSE": (b"data: " + a_line("a") + b"\ndata: [DONE]\n\n", [A, DONE], []),
+    "ends on lines of their own": (
+        a_line("a") + b"[DONE]\n[DONE]\n" + a_line("b"),
+        [A, DONE, DONE, B],
+        [],
+    ),
+    "an end that belongs to nothing": (b"[DONE]\n", [], [(1, "no stream id under 'id'")]),
+    "a number as id": (b'{"id":7,"chunk":{}}\n', [("7", None, b"{}")], []),
+    "an array": (a_line("a") + b'["a"]\n', [A], [(2, "Expected `object`, got `array`")]),
+    "a number of 64 bits": (
+        b'{"id":"a","seq":9223372036854775807}\n',
+        [("a", (1 << 63) - 1, b'{"id":"a","seq":9223372036854775807}')],
+        [],
+    ),
+    "a number of more bits": (
+        b'{"id":"a","seq":9223372036854775808}\n',
+        [],
+        [(1, "Expected `int` <= 9223372036854775807 - at `$.seq`")],
+    ),
+    "chunks as strings of JSON": (
+        b'{"id":"a","chunk":"{\\"x\\":\\"x\\"}"}\n' + a_line("b"),
+        [A, B],
+        [],
+    ),
+    "a string that is none": (
+        b'{"id":"a","chunk":"\xff"}\n',
+        [("a", None, b'"\xff"')],
+        [],
+    ),
+    "two values on a line, and a blank one": (
+        b'{"id":"a"} {"id":"b"}\n\n',
+        [],
+        [(1, "JSON is malformed: trailing characters (byte 12)")],
+    ),
+    "half a string": (b'{"id":"a","chunk":"x', [], [(1, "Input data was truncated")]),
+    "a long line": (
+        a_line("b") + a_line("a", 200_000) + a_line("b"),
+        [B, ("a", None, b'{"x":"%s"}' % (b"x" * 200_000)), B],
+        [],
+    ),
+}
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_what_a_line_is(name: str, tmp_path: Path) -> None:
+    data, rows, told = FILES[name]
+    path = tmp_path / "log.jsonl"
+    path.write_bytes(data)
+    assert read(path) == (rows, told)
+
+
+def test_a_line_too_long_to_be_held_is_a_bad_row(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("accumulator._logs.rows._LONGEST_LINE", 100_000)
+    path = tmp_path / "log.jsonl"
+    why = "longer than 100000 bytes"
+    path.write_bytes(a_line("a") + a_line("b", 500_000) + a_line("a") + a_line("b", 500_000)[:-1])
+    rows, told = read(path)
+    assert (rows, told) == ([A, A], [(2, why), (4, why)])
+
+
+def test_rows_of_parquet_have_ids_and_chunks_of_several_types(tmp_path: Path) -> None:
+    pa = pytest.importorskip("pyarrow", reason="the extra 'logs' is not installed")
+    pq = pytest.importorskip("pyarrow.parquet", reason="the extra 'logs' is not installed")
+    chunk = '{"x":"x"}'
+    types: list[tuple[object, object, object]] = [
+        (pa.string(), "a", chunk),
+        (pa.large_string(), "a", chunk.encode()),
+        (pa.int64(), 7, chunk),
+        (pa.string(), "a", {"x": "x"}),
+    ]
+    for place, (kind, id, each) in enumerate(types):
+        path = tmp_path / f"{place}.parquet"
+        pq.write_table(pa.table({"id": pa.array([id], kind), "chunk": [each]}), path)
+        assert read(path) == ([(str(id) if id == 7 else "a", None, chunk.encode())], [])
+
+
+MISFITS: list[tuple[dict[str, list[object]], str]] = [
+    ({"id": [None], "chunk": ["{}"]}, "no stream id"),
+    ({"id": [""], "chunk": ["{}"]}, "no stream id"),
+    ({"id": [True], "chunk": ["{}"]}, "a stream id is text or an integer, not bool"),
+    ({"id": ["a"], "seq": [0.5], "chunk": ["{}"]}, "a sequence number is an integer, not float"),
+    (
+        {"id": ["a"], "seq": [1 << 63], "chunk": ["{}"]},
+        f"a sequence number of more than 64 bits: {1 << 63}",
+    ),
+    ({"id": ["a"], "chunk": [7]}, "a chunk is text, bytes or an object, not int"),
+]
+
+
+@pytest.mark.parametrize(("columns", "why"), MISFITS)
+def test_what_is_no_row_of_parquet(
+    columns: dict[str, list[object]], why: str, tmp_path: Path
+) -> None:
+    pa = pytest.importorskip("pyarrow", reason="the extra 'logs' is not installed")
+    pq = pytest.importorskip("pyarrow.parquet", reason="the extra 'logs' is not installed")
+    path = tmp_path / "log.parquet"
+    arrays = {
+        name: pa.array(values, pa.uint64() if values == [1 << 63] else None)
+        for name, values in columns.items()
+    }
+    pq.write_table(pa.table(arrays), path)
+    assert read(path) == ([], [(1, why)])
+
+
+UNREADABLE: dict[str, tuple[list[tuple[str, object]], str]] = {
+    "no id": ([("chunk", "{}")], "there is no column 'id'"),
+    "no chunk": ([("id", "a")], "there is no column 'chunk'"),
+    "an id twice": ([("id", "a"), ("chunk", "{}"), ("id", "b")], "2 columns are named 'id'"),
+    "a number twice": (
+        [("id", "a"), ("seq", 1), ("seq", 1), ("chunk", "{}")],
+        "2 columns are named 'seq'",
+    ),
+    "an id of bytes": (
+        [("id", b"a"), ("chunk", "{}")],
+        "a stream id is text or an integer, but column 'id' is binary",
+    ),
+}
+
+
+@pytest.mark.parametrize(("columns", "why"), UNREADABLE.values(), ids=UNREADABLE)
+def test_columns_that_hold_no_rows_are_told(
+    columns: list[tuple[str, object]], why: str, tmp_path: Path
+) -> None:
+    pa = pytest.importorskip("pyarrow", reason="the extra 'logs' is not installed")
+    pq = pytest.importorskip("pyarrow.parquet", reason="the extra 'logs' is not installed")
+    path, notes = tmp_path / "log.parquet", Notes()
+    names = [name for name, _ in columns]
+    pq.write_table(pa.table([[value] for _, value in columns], names=names), path)
+    assert read(path, notes) == ([], [])
+    assert notes.unread_files == [f"label: {why}"]
+
+
+def test_what_cannot_be_read_is_told(tmp_path: Path) -> None:
+    path, notes = tmp_path / "log.jsonl.gz", Notes()
+    path.write_bytes(b"\x1f\x8bnot gzip at all")
+    assert read(path, notes) == ([], [])
+    assert notes.unread_files == ["label: Unknown compression method"]

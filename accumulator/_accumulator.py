@@ -91,6 +91,14 @@ class Accumulator:
         if on_event is not None:
             self._collect_events()
 
+    def __repr__(self) -> str:
+        return f"<Accumulator status={self.status!r} chunks={self._chunks}>"
+
+    @property
+    def _chunks(self) -> int:
+        """How many events came but `[DONE]`."""
+        return self._pipeline.log.event - self._reducer.state.done
+
     # --- input ---
 
     def feed(self, chunk: object) -> None:
@@ -216,7 +224,9 @@ class Accumulator:
         if not self._done_emitted and status != "open":
             self._done_emitted = True
             emitter.finish(self._reducer.state)
-            emitter.events.append(DoneEvent(status, self.timing, self.snapshot()))
+            emitter.events.append(
+                DoneEvent(status, self.timing, self.snapshot(), self.server_error)
+            )
 
     # --- output ---
 
@@ -224,6 +234,11 @@ class Accumulator:
     def status(self) -> Status:
         """How the stream stands: "open", "complete", "truncated" or "failed" (SPEC section 6)."""
         return self._reducer.state.status
+
+    @property
+    def server_error(self) -> object:
+        """The error object that the server sent, as it came; None if it sent none."""
+        return self._reducer.state.error
 
     @property
     def problems(self) -> tuple[Problem, ...]:
@@ -312,7 +327,7 @@ class Accumulator:
         """Go on from a checkpoint, in this process or another one.
 
         The keywords are those of `Accumulator`, given again, without `on_event` and `clock`: what
-        was told and timed before is not known. `rules` must have the same rows as before, the
+        was told and timed before, and which events were waiting, is not known. `rules` must have the same rows as before, the
         others may differ. Nothing in a checkpoint is run.
 
         Raises CheckpointError for bytes that are none, are damaged, or come from other rules or

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import copy
 import importlib.util
 import json
+import multiprocessing
+import pickle
 from collections.abc import Callable, Sequence
+from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import pytest
@@ -22,6 +27,8 @@ from accumulator import (
     AccumulatorError,
     LimitExceededError,
     Limits,
+    ServerError,
+    accumulate,
 )
 from accumulator import events as ev
 from accumulator.events import Event
@@ -672,6 +679,90 @@ def test_the_callback_may_look_and_close() -> None:
     acc = Accumulator(on_event=look)
     acc.feed(delta({"content": "a"}))
     check(acc, events)
+
+
+# --- what goes to another process ---
+
+BROUGHT = {
+    "delta": {
+        "content": "a",
+        "vendor": "v",
+        "refusal": "r",
+        "reasoning": "t",
+        "reasoning_details": [{"type": "reasoning.text", "index": 0, "text": "a"}],
+        "audio": {"data": "AAAA", "transcript": "h"},
+        "tool_calls": [call(0, "{}", id="a"), {"index": 1, "custom": {"input": "i"}}],
+    },
+    "logprobs": {name: [{"token": "x", "logprob": -1.0}] for name in ("content", "refusal")},
+}
+FULL: list[Chunk] = [
+    {"choices": [{"index": 0, **BROUGHT}], "usage": {"prompt_tokens": 3}, "x": [1]},
+    {"error": {"message": "no"}},
+]
+
+
+def copied(value: object) -> list[object]:
+    pickled = [pickle.loads(pickle.dumps(value, level)) for level in range(2, 6)]  # noqa: S301  # our own
+    return [*pickled, copy.copy(value), copy.deepcopy(value)]
+
+
+def test_events_are_pickled_and_copied() -> None:
+    events = told(FULL)
+    assert {type(event) for event in events} == {
+        getattr(ev, name) for name in ev.__all__ if name.endswith("Event") and name != "Event"
+    }
+    for event in events:
+        assert all(each == event for each in copied(event))
+
+
+def test_a_usage_that_stands_in_is_pickled() -> None:
+    events = told([{"choices": [], "x_groq": {"usage": {"prompt_tokens": 3}}}])
+    (usage,) = [event for event in events if isinstance(event, ev.UsageEvent)]
+    assert all(each == usage for each in copied(usage))
+
+
+def failing(chunks: list[Chunk], **options: Any) -> AccumulatorError:
+    acc = Accumulator(**options)
+    with pytest.raises(AccumulatorError) as raised:
+        for chunk in chunks:
+            acc.feed(chunk)
+        acc.completion()
+    return raised.value
+
+
+FAILURES: dict[str, Callable[[], AccumulatorError]] = {
+    "ServerError": lambda: failing(FULL),
+    "LimitExceededError": lambda: failing(FULL, limits=Limits(tool_calls=1)),
+    "IncompleteStreamError": lambda: failing(FULL[:1]),
+    "DecodeError": lambda: failing([{"choices": 1}, delta({}, finish_reason="stop")]),
+    "ServerError, strict": lambda: failing(FULL, strict=True),
+}
+
+
+@pytest.mark.parametrize("fail", FAILURES.values(), ids=FAILURES)
+def test_errors_are_pickled_and_copied(fail: Callable[[], AccumulatorError]) -> None:
+    error = fail()
+    for each in copied(error):
+        assert type(each) is type(error)
+        assert (str(each), vars(each)) == (str(error), vars(error))
+
+
+def test_errors_and_events_come_out_of_a_process_pool() -> None:
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(1, mp_context=context) as pool:
+        with pytest.raises(ServerError) as raised:
+            pool.submit(accumulate, FULL).result()
+        assert raised.value.error == {"message": "no"}
+        assert pool.submit(copy.copy, told(FULL)[-1]).result() == told(FULL)[-1]
+
+
+def test_done_has_the_servers_error() -> None:
+    (*_, done) = told(FULL)
+    assert isinstance(done, ev.DoneEvent)
+    assert done.server_error == done.error == {"message": "no"}
+    (*_, done) = told(FULL[:1])
+    assert isinstance(done, ev.DoneEvent)
+    assert done.error is None
 
 
 # --- the closed union, for type checkers ---

@@ -11,12 +11,13 @@ from __future__ import annotations
 import sys
 from collections import deque
 from collections.abc import Mapping, Sequence
+from functools import partial
 
 from .. import events as ev
 from .._decode import chunk as wire
 from .._decode.text import Text
 from .._decode.text_history import TextHistory
-from ..completion import TokenLogprob, TokenLogprobs
+from ..completion import TokenLogprob, TokenLogprobs, Usage
 from ..errors import Problem
 from ..events import Event
 from ..rules import Level
@@ -94,7 +95,7 @@ class EventEmitter:
         if state.usage is None and "x_groq" in (state.extra or ()):
             usage = freeze(state).usage
             if usage is not None:
-                self.events.append(ev.UsageEvent(lambda: usage))
+                self.events.append(ev.UsageEvent(partial(_itself, usage)))
 
     # --- what the reducer calls ---
 
@@ -371,3 +372,7 @@ def _may_have_extras(delta: wire.Delta) -> bool:
 
 def _tokens(run: list[wire.TokenLogprob]) -> Sequence[TokenLogprob]:
     return TokenLogprobs(len(run), lambda: run, freeze_token)
+
+
+def _itself(usage: Usage) -> Usage:  # no lambda: events are pickled
+    return usage

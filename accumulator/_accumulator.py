@@ -327,8 +327,8 @@ class Accumulator:
         """Go on from a checkpoint, in this process or another one.
 
         The keywords are those of `Accumulator`, given again, without `on_event` and `clock`: what
-        was told and timed before, and which events were waiting, is not known. `rules` must have the same rows as before, the
-        others may differ. Nothing in a checkpoint is run.
+        was told and timed before, and which events were waiting, is not known. `rules` must have
+        the same rows as before, the others may differ. Nothing in a checkpoint is run.
 
         Raises CheckpointError for bytes that are none, are damaged, or come from other rules or
         another version of this package; TypeError for what is no bytes.

@@ -26,8 +26,8 @@ The rules that hold for every stream:
   finish reason has its `.done` at the next one, or at the end.
 - `done` comes once, last.
 
-What has no event of its own (images, annotations, the deprecated `function_call`, vendor fields, and
-fields that rules of the caller's move to another place) comes as `extra.delta`.
+What has no event of its own comes as `extra.delta`: images, annotations, the deprecated
+`function_call`, vendor fields, and fields that rules of the caller's move to another place.
 
 Source: openai-python, `openai/lib/streaming/chat/_events.py`, for the names; SPEC sections 3, 4, 6.
 """

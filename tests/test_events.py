@@ -702,7 +702,7 @@ FULL: list[Chunk] = [
 
 
 def copied(value: object) -> list[object]:
-    pickled = [pickle.loads(pickle.dumps(value, level)) for level in range(2, 6)]  # noqa: S301  # our own
+    pickled = [pickle.loads(pickle.dumps(value, level)) for level in range(2, 6)]
     return [*pickled, copy.copy(value), copy.deepcopy(value)]
 
 
@@ -722,11 +722,8 @@ def test_a_usage_that_stands_in_is_pickled() -> None:
 
 
 def failing(chunks: list[Chunk], **options: Any) -> AccumulatorError:
-    acc = Accumulator(**options)
     with pytest.raises(AccumulatorError) as raised:
-        for chunk in chunks:
-            acc.feed(chunk)
-        acc.completion()
+        accumulate(chunks, **options)
     return raised.value
 
 

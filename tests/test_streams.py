@@ -846,7 +846,7 @@ def test_repr_shows_the_status_and_how_many_chunks_came() -> None:
     stream = wrap([chunk, chunk])
     assert repr(acc) == "<Accumulator status='open' chunks=0>"
     acc.feed(chunk)
-    acc.feed_line("data: [DONE]")
+    acc.feed("[DONE]")
     assert repr(acc) == "<Accumulator status='complete' chunks=1>"
     next(stream)
     assert repr(stream) == "<WrappedStream status='open' chunks=1>"

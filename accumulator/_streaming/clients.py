@@ -6,6 +6,7 @@ By their attributes: none of these libraries is imported here.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from types import GeneratorType
 from typing import Any
 
 from msgspec import Struct
@@ -25,6 +26,8 @@ class Found(Struct, frozen=True):
 
 def find(stream: object) -> Found:
     """Find out how a stream is read. Raises TypeError for what is no stream."""
+    if type(stream) in _ITERABLES:
+        return Found(stream, None)
     names = _names(stream)
     bodies = [read(stream) for marks, read in _RESPONSES if marks <= names]
     items = aitems = None
@@ -48,6 +51,9 @@ def find(stream: object) -> Found:
         raise TypeError(f"a stream is an iterable or a response, not {kind}{lacks}")
     encoding = _encoding(stream, names) if bodies else None
     return Found(items, aitems, bool(bodies), names >= _EVENT_STREAM, encoding)
+
+
+_ITERABLES = frozenset({list, tuple, GeneratorType})  # told by their type alone, as most are
 
 
 def is_bound_to_async(stream: object) -> bool:

@@ -96,9 +96,10 @@ class Observer:
         """End it because the source raised: its end, an error, or what came from outside."""
         cause = cause_of(error)
         # openai, and the SDKs built on it, take the server's error out of the stream and raise it.
-        body = getattr(error, "body", None)
-        if isinstance(error, Exception) and isinstance(body, (Mapping, str)):
-            self.feed({"error": body})
+        if cause is not None and isinstance(error, Exception):
+            body = getattr(error, "body", None)
+            if isinstance(body, (Mapping, str)):
+                self.feed({"error": body})
         self.end(cause, stopped=not isinstance(error, Exception))
 
     def end(self, cause: BaseException | None = None, *, stopped: bool = True) -> None:

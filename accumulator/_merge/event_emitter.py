@@ -153,14 +153,19 @@ class EventEmitter:
         if self._waiting:
             parts = None if delta is None else delta.parts
             self._settle(self._find(index, state), 1 if parts is None else widest(parts))
-        if delta is not None:
-            if delta.audio is not None:
-                self._emit_audio(self._find(index, state), delta.audio.data)
-            if _may_have_extras(delta):
-                self._extras.add_delta(index, state, delta)
-            if self._places:
-                self._extras.add_calls(index, state, delta.tool_calls or (), self._places)
-                self._places.clear()
+        if self._places:
+            fragments = None if delta is None else delta.tool_calls
+            self._extras.add_calls(index, state, fragments or (), self._places)
+            self._places.clear()
+        if delta is not None and (
+            delta.reasoning_details is not None
+            or delta.extra is not None
+            or delta.annotations is not None
+            or delta.parts is not None
+            or delta.function_call is not None
+            or delta.audio is not None
+        ):
+            self._emit_rare(index, state, delta)
         if choice.logprobs is not None:
             self._emit_tokens(index, state, choice.logprobs)
         if choice.extra is not None or choice.logprobs is not None:
@@ -323,6 +328,11 @@ class EventEmitter:
             run, all_ = _tokens(logprobs.refusal), freeze_tokens(known.refusal)
             self.events.append(ev.LogprobsRefusalDeltaEvent(index, run, all_))
 
+    def _emit_rare(self, index: int, state: ChoiceState, delta: wire.Delta) -> None:
+        if delta.audio is not None:
+            self._emit_audio(self._find(index, state), delta.audio.data)
+        self._extras.add_delta(index, state, delta)
+
     def _emit_audio(self, progress: ChoiceProgress, data: bytes | None) -> None:
         audio, heard = progress.state.audio, progress.heard
         if audio is None or not (data or heard):
@@ -357,17 +367,6 @@ class EventEmitter:
         elif choice.delta is None or not adds(choice.delta):
             del self._ending[index]
             end_choice(progress, self.events)
-
-
-def _may_have_extras(delta: wire.Delta) -> bool:
-    return (
-        delta.reasoning_details is not None
-        or delta.extra is not None
-        or delta.annotations is not None
-        or delta.parts is not None
-        or delta.function_call is not None
-        or delta.audio is not None
-    )
 
 
 def _tokens(run: list[wire.TokenLogprob]) -> Sequence[TokenLogprob]:

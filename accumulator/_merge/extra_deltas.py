@@ -52,8 +52,9 @@ class ExtraDeltas:
 
     def add_delta(self, index: int, state: ChoiceState, delta: wire.Delta) -> None:
         """Add what stands in a delta that was applied, but in its tool calls."""
-        if delta.reasoning_details is not None:
-            self._add(index, "delta.reasoning_details", delta.reasoning_details)
+        details = delta.reasoning_details
+        if details is not None:  # Structs, which never change: no copy of them is needed
+            self._events.append(ExtraDeltaEvent(index, "delta.reasoning_details", details))
         if delta.extra is not None:
             self._add_fields("delta", index, delta.extra, state.delta_extra)
         if delta.annotations:
@@ -134,13 +135,12 @@ class ExtraDeltas:
         key = index, path
         known = self._values.get(key, _ABSENT)
         if type(known) is not type(value) or known != value:
-            self._values[key] = value = to_builtins(value)
+            self._values[key] = to_builtins(value)
             self._add(index, path, value)
 
     def _add(self, index: int | None, path: str, value: object) -> None:
-        # A list of the state may be the chunk's own, and grow. Structs of a chunk never change.
-        kept = value if path == "delta.reasoning_details" else to_builtins(value)
-        self._events.append(ExtraDeltaEvent(index, path, kept))
+        # A list of the chunk's may be the state's by now, and grow.
+        self._events.append(ExtraDeltaEvent(index, path, to_builtins(value)))
 
 
 def _is_text(part: object) -> bool:

@@ -34,7 +34,7 @@ class Feeder:
         self._most = limits.event_bytes
         self._lines = lines
         self._kind: type | None = None  # of the last chunk that was no text
-        self._feed_body: Callable[[bytes], None] | None = None  # once it is known to be SSE
+        self.feed_bytes: Callable[[bytes], None] | None = None  # once it is known to be SSE
         self._is_json = False
         self._text = bytearray()  # of a body, not fed yet
         self._line = 0  # where its last line starts
@@ -42,9 +42,6 @@ class Feeder:
     def feed(self, item: object) -> None:
         """Feed the next item. Raises what the accumulator raises."""
         kind = type(item)
-        if kind is bytes and self._feed_body is not None:
-            self._feed_body(item)  # type: ignore[arg-type]  # it is bytes
-            return
         # The chunks of a stream are of one class, of which it takes long to tell what it is not.
         if kind is self._kind or not isinstance(item, (bytes, bytearray, memoryview, str)):
             self._kind = kind
@@ -73,8 +70,8 @@ class Feeder:
     def _feed_piece(self, data: bytes) -> None:
         if self._is_json:
             self._feed_json(data)
-        elif self._feed_body is not None:
-            self._feed_body(data)
+        elif self.feed_bytes is not None:
+            self.feed_bytes(data)
         else:
             self._find_framing(data)
 
@@ -95,8 +92,8 @@ class Feeder:
             self._is_json = True
             self._feed_json(text)
         else:
-            self._feed_body = self._accumulator.feed_sse
-            self._feed_body(head)
+            self.feed_bytes = self._accumulator.feed_sse
+            self.feed_bytes(head)
 
     def _feed_json(self, data: bytes) -> None:
         for piece in data.splitlines(keepends=True):

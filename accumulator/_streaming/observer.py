@@ -82,7 +82,11 @@ class Observer:
     def feed(self, item: object) -> None:
         if not self.ended:
             try:
-                self._feeder.feed(item)
+                feed_bytes = self._feeder.feed_bytes
+                if feed_bytes is not None and type(item) is bytes:
+                    feed_bytes(item)
+                else:
+                    self._feeder.feed(item)
             except Exception as error:
                 self.error = error
                 self.ended = True

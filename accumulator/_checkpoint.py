@@ -1,10 +1,12 @@
 """An accumulator's state as bytes, and back: what `checkpoint` writes and `restore` reads.
 
-The bytes are a header and msgpack. The classes of the state are written field by field as they
-stand in `_state`, so a new field there is saved as well; what is no Struct has its row below, and
-the tests hold the rows against the classes. Three things are not saved. Rules, limits and the other
-keywords are the caller's, and given again; rules must be the same, because what was merged by
-others cannot be merged again. Templates and shapes only make a stream faster, and are learnt anew.
+The bytes are a header and msgpack. The Structs of the state are written with all of their fields,
+so a new field is saved, too. For each class that is not a Struct, the fields to save are listed
+below, and the tests compare the lists with the classes.
+
+Rules, limits and the other keywords are not saved: the caller passes them again. The rules must be
+the same ones, because values that were merged by others cannot be merged again. Templates and
+shapes are not saved either: they only make a stream faster, and are learnt again.
 
 Nothing that is read here names a class or a function, so reading never runs what others wrote.
 """
@@ -32,12 +34,11 @@ from ._merge.json_merge import IndexedList
 from ._merge.state import State
 from ._pipeline import LineState, Pipeline
 from .errors import CheckpointError, Problem, ProblemKind
-from .partial import JsonScan
 
 __all__ = ["pack", "unpack"]
 
 _MAGIC = b"ACCU"
-_VERSION = 1  # of what the fields mean; which fields there are is told by `_LAYOUT`
+_VERSION = 2  # of what the fields mean; which fields there are is told by `_LAYOUT`
 _HEADER = Layout("<4sHII")  # magic, version, layout, checksum of what follows
 _TEXT, _INDEXED, _INTEGER, _PAIRS = range(1, 5)  # msgpack extension types
 _SMALLEST, _LARGEST = -(2**63), 2**64 - 1  # integers that msgpack has
@@ -55,16 +56,6 @@ class ParserFields(Struct, array_like=True):
     pending: bytes
     skip_lf: bool
     size: int
-
-
-class ScanFields(Struct, array_like=True):
-    _closed: bool
-    _depth: int
-    _escaped: bool
-    _in_string: bool
-    _length: int
-    _overrun: bool
-    _verdict: bool | None
 
 
 class LineFields(Struct, array_like=True):
@@ -102,7 +93,7 @@ class Saved(Struct, array_like=True):
 
 
 def pack(pipeline: Pipeline, reducer: ChatReducer) -> bytes:
-    """Give an accumulator's state as bytes, at a cost that grows with its size alone."""
+    """Return an accumulator's state as bytes, in time that is linear in its size."""
     log = pipeline.log
     for choice in reducer.state.choices.values():
         if choice.logprobs is not None:
@@ -130,7 +121,7 @@ def pack(pipeline: Pipeline, reducer: ChatReducer) -> bytes:
 
 
 def unpack(data: bytes | bytearray | memoryview, pipeline: Pipeline, reducer: ChatReducer) -> None:
-    """Bring a new accumulator's intake to a state that was packed. Raises CheckpointError."""
+    """Restore a state that was packed, in a new accumulator. Raises CheckpointError."""
     try:
         magic, version, layout, checksum = _HEADER.unpack_from(data)
     except LayoutError:
@@ -183,9 +174,7 @@ def _give(fields: Struct, holder: object) -> None:
 
 
 def _joined(runs: list[Run]) -> list[Run]:
-    """Put unread tokens together, without what came with them: one read, one token is the usual
-    case.
-    """
+    """Join runs of unread tokens, of which most hold one token each."""
     out: list[Run] = []
     for unread, some in groupby(runs, lambda run: isinstance(run, _wire.UnreadTokens)):
         if unread:
@@ -206,24 +195,22 @@ def _write(value: object) -> bytes:
     try:
         return _encode(value)
     except OverflowError:  # an integer that JSON has and msgpack has not
-        return _encode(_without_long_integers(value))
+        return _encode(_spelled_out(value))
 
 
 def _replace(value: object) -> object:
-    """Give what stands for a value that msgpack does not have."""
+    """Return what is written in place of a value that msgpack does not have."""
     if isinstance(value, Text):
         return Ext(_TEXT, (str(value) + value.half).encode("utf-8", "surrogatepass"))
-    if isinstance(value, IndexedList):
-        return Ext(_INDEXED, _write(_places_of(value)))
-    return _read(ScanFields, cast("JsonScan", value))
+    return Ext(_INDEXED, _write(_places_of(cast("IndexedList", value))))
 
 
 _encode = Encoder(enc_hook=_replace).encode
-_MET = (Decoder(Saved), Decoder(ScanFields))  # before two threads meet them at once, see `_wire`
+_MET = Decoder(Saved)  # before two threads meet it at once, see `_wire`
 
 
 class _Reader:
-    """Reads msgpack, and collects the texts in which a half waits."""
+    """Reads msgpack, and collects the texts that end with half a surrogate pair."""
 
     __slots__ = ("_decode", "halves")
 
@@ -240,7 +227,7 @@ class _Reader:
         if code == _INDEXED:
             return _indexed(cast("list[object]", self._decode(data)))
         if code == _INTEGER:
-            return int.from_bytes(data, "little", signed=True)
+            return int(bytes(data), 16)
         if code == _PAIRS:
             return dict(cast("list[tuple[object, object]]", self._decode(data)))
         raise ValueError(f"an unknown extension {code}")
@@ -256,40 +243,29 @@ class _Reader:
     def _convert(self, kind: type, value: object) -> object:
         if kind is object or (kind is Text and isinstance(value, Text)):
             return value
-        if kind is JsonScan:
-            scan = JsonScan("")
-            _give(msgspec.convert(value, ScanFields), scan)
-            return scan
         if kind is _wire.Extra and isinstance(value, dict):
             return _wire.Extra(value)
         raise ValueError(f"no {kind}: {type(value).__name__}")
 
 
-def _without_long_integers(value: object) -> object:
-    """Copy builtins and Structs, with what msgpack has no integer for as an extension."""
-    if type(value) is int:
-        if _SMALLEST <= value <= _LARGEST:
-            return value
-        size = value.bit_length() // 8 + 1
-        return Ext(_INTEGER, value.to_bytes(size, "little", signed=True))
+def _spelled_out(value: object) -> object:
+    """Copy builtins and Structs, with an extension for each integer that msgpack does not have."""
+    if type(value) is int and not _SMALLEST <= value <= _LARGEST:
+        return Ext(_INTEGER, b"%x" % value)
     if isinstance(value, Struct):
-        fields = [(name, getattr(value, name)) for name in value.__struct_fields__]
-        if value.__struct_config__.array_like:
-            return [_without_long_integers(item) for _, item in fields]
-        return {name: _without_long_integers(item) for name, item in fields}
+        fields = msgspec.structs.asdict(value)
+        value = [*fields.values()] if value.__struct_config__.array_like else fields
     if isinstance(value, (list, tuple)):
-        return [_without_long_integers(item) for item in value]
-    if not isinstance(value, dict):
-        return value
-    pairs = [(name, _without_long_integers(item)) for name, item in value.items()]
-    if any(type(name) is int and not _SMALLEST <= name <= _LARGEST for name in value):
-        rows = [[_without_long_integers(name), item] for name, item in pairs]
-        return Ext(_PAIRS, _write(rows))
-    return dict(pairs)
+        return [_spelled_out(item) for item in value]
+    if isinstance(value, dict):  # a key may be an extension, too, but not of msgpack's own maps
+        return Ext(_PAIRS, _encode([*map(_spelled_out, value.items())]))
+    return value
 
 
 def _places_of(value: IndexedList) -> list[object]:
-    """Give the entries of a list; and where which index stands, unless the entries say so."""
+    """Return the entries of a list. If their own `index` does not say where each index stands,
+    return that, too.
+    """
     entries, told = value.entries, _places_told(value.entries)
     if len(told) == len(value.places) and all(
         told.get(index) is entry for index, entry in value.places.items()
@@ -320,14 +296,14 @@ def _indexed(saved: list[object]) -> IndexedList:
 
 
 def _layout(*modules: object) -> int:
-    """Give a number for the fields of all classes that are saved, in their order."""
+    """Return a number that changes with the fields of any class that is saved."""
     names = [
         (name, kind.__struct_fields__)
         for module in modules
         for name, kind in sorted(vars(module).items())
         if isinstance(kind, type) and issubclass(kind, Struct)
     ]
-    saved = (Saved, ParserFields, ScanFields, LineFields, LogFields)
+    saved = (Saved, ParserFields, LineFields, LogFields)
     fields = [*names, *((kind.__name__, kind.__struct_fields__) for kind in saved)]
     return crc32(repr(fields).encode())
 

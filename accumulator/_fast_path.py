@@ -41,15 +41,17 @@ Targets = list[Text | None]  # the text that each string of an event goes to, No
 
 
 class Rehearser(Protocol):
-    """What the fast path asks a reducer."""
+    """What the fast path needs of a reducer."""
 
     def may_repeat(self, chunk: Any) -> bool:
         """Return whether a chunk may change nothing but texts when it is applied once more."""
+        ...
 
     def rehearse(self, data: bytes) -> list[tuple[Text, str]]:
         """Return each text that the data of an event would append to, and what. Raise if it would
         do anything else.
         """
+        ...
 
 
 class Template(Struct):
@@ -63,7 +65,7 @@ class Template(Struct):
 
 
 class FastPath:
-    """Holds the template of a stream, and applies what fits it."""
+    """Holds the template of a stream, and applies the events that match it."""
 
     __slots__ = (
         "_credit",
@@ -87,14 +89,15 @@ class FastPath:
         self._targets: Targets = []  # if it was proved since anything else was applied
 
     def invalidate(self) -> None:
-        """Drop what was proved: something else was applied, or is about to be."""
+        """Discard the proof: something else was applied, or is about to be."""
         self._targets = []
 
     # --- taking ---
 
     def apply_matching(self, data: bytes) -> tuple[int, int]:
-        """Apply whole events that fit, from the first on; return how many they and their bytes
-        are. Only if `ready`.
+        """Apply the events at the start of a read, as far as they match. Only if `ready`.
+
+        Return how many events were applied, and how many bytes they have.
         """
         template = self._template
         head, end, gaps = template.head, template.end, template.of_line
@@ -114,7 +117,7 @@ class FastPath:
         return count, size
 
     def apply_event(self, data: bytes) -> bool:
-        """Apply a read that is one event, if it is one and fits. Only if `ready`."""
+        """Apply a read that is one event; return whether it is, and matches. Only if `ready`."""
         template = self._template
         head, end = template.head, template.end
         if not data.startswith(head) or not data.endswith(end):
@@ -146,7 +149,7 @@ class FastPath:
         return bool(targets)
 
     def _append_one(self, value: bytes) -> bool:
-        """Append the only string of an event to its text."""
+        """Append the only string of an event to its text; return whether that could be done."""
         targets = self._targets or self._prove()
         if not targets:
             return False
@@ -160,7 +163,7 @@ class FastPath:
         return True
 
     def _append(self, cuts: list[bytes]) -> bool:
-        """Append the strings of some events to their texts, all or nothing."""
+        """Append the strings of several events to their texts: all of them, or none."""
         targets = self._targets or self._prove()
         columns: list[list[bytes]] = []
         for joint in self._template.joints:
@@ -185,8 +188,10 @@ class FastPath:
     # --- learning ---
 
     def learn(self, line: bytes, chunk: object, event: int, before: bytes = b"") -> None:
-        """Learn from the line of the chunk that was applied last, and the one `before` it or else
-        the one of the last call. Lines have their ends; `event` is how many events there were.
+        """Look for a template in the line of the chunk that was applied last, and in the line
+        `before` it, or else the line of the last call.
+
+        The lines include their line ends. `event` is the number of events so far.
         """
         last, self._last = before or self._last, b""
         if len(line) > _LONGEST_LINE or not self._reducer.may_repeat(chunk):
@@ -207,7 +212,9 @@ class FastPath:
             self._last = b"" if self.ready else line
 
     def _find_template(self, line: bytes, last: bytes) -> bool:
-        """Cut a line where its strings differ from another's, and prove what is left."""
+        """Cut a line where its strings differ from another's, and prove the template. Return
+        whether it holds.
+        """
         tokens, others = _STRING.split(line), _STRING.split(last)
         if tokens[::2] != others[::2] or _CR in line[:-2] or not line.startswith(b"data:"):
             return False
@@ -218,7 +225,7 @@ class FastPath:
             self._template = _cut(tokens, sorted(gaps))
             try:
                 constant = self._rehearse()
-            except Exception:  # whatever it is: the plain way takes such lines
+            except Exception:  # any at all: such lines go the plain way
                 return False
             if not constant:
                 return True
@@ -229,7 +236,7 @@ class FastPath:
         return False
 
     def _prove(self) -> Targets:
-        """Prove the template; return where its strings go, nothing if it does not hold."""
+        """Prove the template again; return where its strings go, nothing if it does not hold."""
         if self._credit < _PROOF:
             self.ready = False  # it was proved more often than it is worth
         else:
@@ -238,10 +245,10 @@ class FastPath:
         return self._targets
 
     def _rehearse(self) -> list[str]:
-        """Find the targets, by a line with probes in place of the template's strings.
+        """Find where the strings of an event go, by a line with probes in place of them.
 
-        Return strings that are constant and would be appended again: then there are no targets,
-        nor if it raises.
+        Return constant strings that would be appended, too; then nothing is proved. Raise if the
+        template does not hold.
         """
         self._credit = min(self._credit, _CREDIT) - _PROOF
         template = self._template
@@ -266,7 +273,7 @@ class FastPath:
 
 
 def _cut(tokens: Sequence[bytes], gaps: Sequence[int]) -> Template:
-    """Make a template of a line's strings and of what is between them."""
+    """Return the template of a line, given as its strings and what is between them."""
     parts, start = [b""], 0
     for gap in gaps:
         parts[-1] += b"".join(tokens[start:gap]) + b'"'

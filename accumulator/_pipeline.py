@@ -14,7 +14,7 @@ from typing import Any, Protocol
 from msgspec import Struct
 
 from ._decode.sse import SHORT, CutEvents, Event, EventParser, cut_events, split
-from ._decode.vendor_fields import words_of
+from ._decode.vendor_fields import mismatch_of
 from ._fast_path import LEARN_AFTER, FastPath, Rehearser
 from ._merge.problem_log import ProblemLog
 from .completion import ChatCompletion
@@ -168,7 +168,7 @@ class Pipeline:
                     try:
                         chunk = self._decode(text)
                     except (ValueError, RecursionError) as error:
-                        refused = words_of(error)
+                        refused = mismatch_of(error)
                     else:
                         self._apply(chunk)
                         if log.event >= self._learn_at:
@@ -325,7 +325,7 @@ class Pipeline:
                 log.event += 1
                 apply(chunk)
         except (ValueError, RecursionError) as error:
-            return words_of(error), None
+            return mismatch_of(error), None
         return None, chunk
 
     def _learn(self, line: bytes, chunk: object, before: bytes = b"") -> None:
@@ -466,7 +466,7 @@ class Pipeline:
         try:
             chunk = self._decode(text)
         except (ValueError, RecursionError) as error:
-            refused = words_of(error)
+            refused = mismatch_of(error)
         else:
             self._apply(chunk)
             return

@@ -1,7 +1,7 @@
 """For gateways: a finished completion beside each streaming response, whose bytes pass untouched.
 
-An ASGI middleware, and `tap` for a single response's iterator. Nothing is imported but this
-package; what goes wrong here is logged as `accumulator` and never disturbs the response.
+`CompletionMiddleware` is ASGI middleware, `tap` is for the iterator of a single response. No other
+package is imported. An error in here is logged as `accumulator` and never disturbs the response.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ Receive: TypeAlias = Callable[[], Awaitable[Message]]
 Send: TypeAlias = Callable[[Message], Awaitable[None]]
 App: TypeAlias = Callable[[Scope, Receive, Send], Awaitable[None]]
 
-# SSE, and the names that JSON Lines go by.
+# SSE, and the names for JSON Lines.
 _STREAMS = (b"text/event-stream", b"application/x-ndjson", b"application/jsonl")
 
 
@@ -54,36 +54,41 @@ def tap(
     stream: AsyncSource[T], *, on_end: OnEnd, **options: Unpack[Reading]
 ) -> AsyncWrappedStream[T]: ...
 def tap(stream: Any, *, on_end: OnEnd, **options: Any) -> Any:
-    """Give an iterator for a streaming response that passes each piece on as it comes.
-
-    As `wrap`, but what `on_end` raises is always logged, never raised. A client that disconnects
-    makes the server cancel or drop the iterator: `on_end` then gets the partial completion, with
-    the status "cancelled"; for a sync iterator, which threads read, that may take until the next
-    garbage collection. A compressed body passes as it is; the `error` of its end says so where the
-    body shows it (gzip, zlib, zstd), and of another one that no chunk was read.
+    """Return an iterator for a streaming response. It passes each piece on as it comes.
 
         return StreamingResponse(tap(upstream, on_end=record), ...)
 
-    The response of an HTTP client is closed with it; httpx's own `aiter_bytes()` cannot do that.
+    This is `wrap`, but what `on_end` raises is always logged, never raised. When the client
+    disconnects, the server cancels or drops the iterator, and `on_end` is called with the partial
+    completion and the status "cancelled". A sync iterator is read by threads; for one, that may be
+    as late as the next garbage collection.
 
-    Raises TypeError for what is no stream, and for an `on_end` that would have to be awaited.
+    A compressed body passes as it is. Its end has no completion, and its `error` says that the body
+    is compressed where that can be seen (gzip, zlib, zstd), else that no chunk was read.
+
+    Pass the response of an HTTP client itself, which is closed with the iterator. httpx's
+    `aiter_bytes()` cannot close it.
+
+    Raises TypeError for an object that is not a stream, and for an `on_end` that would have to be
+    awaited.
     """
     return wrap(stream, on_end=_guarded(on_end), **options)
 
 
 class CompletionMiddleware:
-    """Hands the completion of each streaming response to `on_end(end, scope)`.
-
-    Looks at responses of the type `text/event-stream` (or JSON Lines) to requests whose path ends
-    in `paths`, one or several. Each message is sent before it is looked at. `on_end` is called in
-    the event loop, once for each such response: with "cancelled" where the client disconnected
-    before the stream was whole, "truncated" where the app raised or stopped early. A response with
-    a `content-encoding` is left alone: its end has no completion to speak of, and an `error` that
-    names the encoding. So add this middleware before (inside) one that compresses.
+    """Calls `on_end(end, scope)` with the completion of each streaming response.
 
         app.add_middleware(CompletionMiddleware, on_end=record)
 
-    Raises TypeError, when it is made, for an `on_end` that would have to be awaited.
+    It reads the responses of the type `text/event-stream` or JSON Lines to requests whose path ends
+    in `paths` (one or several). Each message is sent before it is read. `on_end` is called in the
+    event loop, once for each such response. The status is "cancelled" if the client disconnected
+    before the stream was whole, and "truncated" if the app raised or stopped early.
+
+    A response with a `content-encoding` is not read. Its end has no completion, and an `error` that
+    names the encoding. So add this middleware before (inside) one that compresses.
+
+    Raises TypeError, when it is constructed, for an `on_end` that would have to be awaited.
     """
 
     def __init__(
@@ -121,7 +126,7 @@ class CompletionMiddleware:
 
 
 class _Response:
-    """One response on its way, between an app and its server."""
+    """Passes one response on, from an app to its server."""
 
     def __init__(self, receive: Receive, send: Send, observe: Callable[[], Observer]) -> None:
         self._receive = receive
@@ -139,11 +144,11 @@ class _Response:
     async def send(self, message: Message) -> None:
         try:
             await self._send(message)
-        except OSError:  # as servers of ASGI 2.4 say that the client is gone
+        except OSError:  # from servers of ASGI 2.4: the client is gone
             self._disconnected = True
             raise
         finally:
-            # What the client did not get came all the same.
+            # Also if the client did not get it: it is part of the response.
             if message["type"] == "http.response.body" and self._observer is not None:
                 self._observer.feed(message.get("body", b""))
             elif message["type"] == "http.response.start":
@@ -152,7 +157,7 @@ class _Response:
             self._close(stopped=False)
 
     def end(self, error: BaseException | None = None) -> None:
-        """End it where the app is done, if its body has not ended before."""
+        """End the response when the app is done, if its body has not ended before."""
         stopped = self._disconnected or not isinstance(error, (Exception, type(None)))
         self._close(error, stopped=stopped)
 
@@ -173,8 +178,7 @@ class _Response:
 
 
 def _guarded(on_end: OnEnd) -> OnEnd:
-    """Log what a callback raises."""
-
+    """Return a callback that logs what `on_end` raises."""
     refuse_coroutine(on_end)
 
     def guarded(end: StreamEnd) -> None:

@@ -14,16 +14,18 @@ def _positive(instance: object, attribute: object, value: int | None) -> None:
 
 @frozen(kw_only=True)
 class Limits:
-    """Bounds of one stream, each None for none (SPEC section 8). Passing one raises
-    `LimitExceededError`.
+    """The bounds of one stream (SPEC section 8). A stream that passes one raises
+    `LimitExceededError`; None means that there is no bound.
 
-    `event_bytes`: bytes of one event from its first line to its blank line, of one line or of one
-    chunk text. `choices`: choices of the completion.
-    `tool_calls`: calls of one choice. `depth`: levels of nesting of one chunk, itself included.
-    `total_bytes`: bytes of the whole stream; of chunks that come as objects, the characters of
-    their strings.
+    - `event_bytes`: bytes of one event, from its first line to its blank line, or of a line or a
+      chunk's text that comes without one.
+    - `choices`: choices of the completion.
+    - `tool_calls`: tool calls of one choice.
+    - `depth`: levels of nesting of one chunk, the chunk included.
+    - `total_bytes`: bytes of the whole stream. For chunks that come as objects, the characters of
+      their strings.
 
-    Raises ValueError for a limit that is no positive integer.
+    Raises ValueError for a limit that is not a positive integer.
     """
 
     # An image or a minute of audio in one delta is a few MiB of base64.

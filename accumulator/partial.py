@@ -1,4 +1,4 @@
-"""JSON texts that arrive in fragments: what is known of one, and is it whole yet?"""
+"""JSON texts that arrive in fragments: whether one is complete, and what is known of it so far."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from collections.abc import Callable
 from functools import cache
 
 import msgspec
+from msgspec import Struct
 
 __all__ = ["JsonScan", "PartialJson", "is_complete", "parse_partial"]
 
@@ -18,7 +19,7 @@ _LONGEST_SCALAR = 400  # digits; a longer number is never called complete
 
 
 def is_complete(text: str | bytes) -> bool:
-    """Tell whether `text` is exactly one JSON value, blanks around it allowed."""
+    """Return whether `text` is exactly one JSON value. There may be blanks around it."""
     try:
         _decode(text)
     except (ValueError, RecursionError):
@@ -26,25 +27,23 @@ def is_complete(text: str | bytes) -> bool:
     return True
 
 
-class JsonScan:
-    """Follows a growing JSON text and tells whether it is whole, at a cost that grows with what is
-    new.
+class JsonScan(Struct, array_like=True, gc=False):
+    """Follows a growing JSON text to know when it is complete. Each fragment is read once.
 
-    A server can raise the question with every fragment, so reading the whole text each time would
-    be quadratic. The scan follows strings and brackets; the one real parse happens after the
-    outermost closes.
+    Parsing the whole text at every fragment would take quadratic time. The scan follows strings and
+    brackets only; the text is parsed once, when the outermost bracket has closed.
     """
 
-    __slots__ = ("_closed", "_depth", "_escaped", "_in_string", "_length", "_overrun", "_verdict")
-
-    def __init__(self, text: str) -> None:
-        self._depth = self._length = 0
-        self._in_string = self._escaped = self._closed = self._overrun = False
-        self._verdict: bool | None = None
-        self.push(text)
+    _depth: int = 0
+    _length: int = 0
+    _in_string: bool = False
+    _escaped: bool = False
+    _closed: bool = False
+    _overrun: bool = False  # whether something stands behind the outermost bracket
+    _verdict: bool | None = None
 
     def push(self, fragment: str) -> None:
-        """Take in the next fragment of the text."""
+        """Add the next fragment of the text."""
         if self._closed:
             self._overrun = self._overrun or bool(fragment.strip(_BLANKS))
             return
@@ -76,9 +75,7 @@ class JsonScan:
         return self._closed
 
     def complete(self, text: Callable[[], str]) -> bool:
-        """Tell whether the text is exactly one JSON value; `text` gives all that was pushed so
-        far.
-        """
+        """Return whether the text is exactly one JSON value. `text` returns all of it so far."""
         if self._overrun or not (self._closed or self._length <= _LONGEST_SCALAR):
             return False
         if self._verdict is None:
@@ -87,11 +84,11 @@ class JsonScan:
 
 
 def parse_partial(text: str | bytes | bytearray) -> object:
-    """Give what is known of a JSON text that is still arriving: a string as far as it has come, the
-    entries and fields that have values.
+    """Return what is known of a JSON text that is still arriving: a string as far as it has come,
+    the entries of a list and the fields of an object that have values.
 
-    None where nothing is known, and for a text that no JSON begins with. Raises ImportError without
-    jiter, which the extra `partial` brings.
+    Return None while nothing is known, and for a text that cannot become JSON. Raises ImportError
+    without jiter, which comes with the extra `partial`.
     """
     data = text.encode("utf-8", "replace") if isinstance(text, str) else bytes(text)
     try:
@@ -108,45 +105,46 @@ def _from_json() -> Callable[[bytes], object]:
         raise ImportError(
             "unfinished JSON is read with jiter: pip install 'chunk-accumulator[partial]'"
         ) from error
-    # A lone surrogate or NaN is no JSON, and a string that is seen once is not worth caching.
+    # A lone surrogate or NaN is not JSON, and a string that is seen once is not worth caching.
     return functools.partial(
         jiter.from_json, partial_mode="trailing-strings", allow_inf_nan=False, cache_mode="keys"
     )
 
 
 class PartialJson:
-    """Follows a growing JSON text and gives what is known of it, at a cost that is linear in the
-    text.
+    """Follows a growing JSON text to show what is known of it, in linear time.
 
         arguments = PartialJson()
         for event in events:
             arguments.push(event.delta)
             show(arguments.value)
 
-    Reading the whole text at every fragment would be quadratic. So `value` reads it again only when
-    the text has grown by a sixteenth since the last time, and once more when its outermost bracket
-    closes: it may lag behind by that sixteenth, and is exact at the end.
-    Needs jiter, which the extra `partial` brings.
+    Parsing the whole text at every fragment would take quadratic time. So `value` parses it again
+    only when it has grown by a sixteenth since the last time, and when its outermost bracket has
+    closed. It may lag behind by that sixteenth, and is exact at the end.
+
+    Needs jiter, which comes with the extra `partial`.
     """
 
     __slots__ = ("_data", "_read", "_read_whole", "_scan", "_value")
 
     def __init__(self, text: str = "") -> None:
         self._data = bytearray()
-        self._scan = JsonScan("")
-        self._read = 0  # bytes that were there when it was read last
+        self._scan = JsonScan()
+        self._read = 0  # bytes that there were when it was parsed last
         self._read_whole = False
         self._value: object = None
         self.push(text)
 
     def push(self, fragment: str) -> None:
-        """Take in the next fragment of the text."""
+        """Add the next fragment of the text."""
         self._data += fragment.encode("utf-8", "replace")
         self._scan.push(fragment)
 
     @property
     def value(self) -> object:
-        """What is known so far, None for nothing. Not to be changed: it is kept for the next look.
+        """What is known so far, None for nothing. Do not change it: the next call may return the
+        same object.
 
         Raises ImportError without jiter.
         """

@@ -163,13 +163,15 @@ class Level:
         """Look up the rule for a value that is not of its field's type."""
         return self.kinds[type(value)]
 
-    def settles(self, name: str, value: object) -> bool:
+    def is_idempotent(self, name: str, value: object) -> bool:
         """Tell whether a field's value that comes twice in a row makes what it makes once."""
         policy = self.names.get(name) or self.kinds[type(value)]
         if isinstance(value, dict):
             if policy == "merge":
                 below = self.below(name)
-                return all(item is None or below.settles(key, item) for key, item in value.items())
+                return all(
+                    item is None or below.is_idempotent(key, item) for key, item in value.items()
+                )
             return policy in ("first", "last", "drop", "larger")
         if policy == "larger":
             return isinstance(value, (int, float))

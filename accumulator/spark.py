@@ -1,19 +1,20 @@
-"""Recorded chunks on a Spark cluster: a table, or a stream of rows, to one completion a stream.
+"""Reduce recorded chunks on a Spark cluster to one completion for each stream.
 
-Both take rows of (stream id, sequence number, chunk) and return the columns
+`reduce_chunks` is for a table, `reduce_stream` for a stream of rows. Both take rows of (stream id,
+sequence number, chunk) and return the columns
 
 | column | type | |
 |---|---|---|
 | `id` | as in the input | |
 | `status` | string | "complete", "truncated" or "failed" (SPEC section 6) |
-| `completion` | string | the `chat.completion` as JSON: whole, or what is known of it |
+| `completion` | string | the `chat.completion` as JSON, whole or partial |
 | `problems` | array of (kind, message, event, path, detail) | those kept; `detail` is JSON |
-| `problem_counts` | map of string to bigint | all of them, by kind |
-| `repeats` | bigint | rows that were dropped, because their sequence number had come before |
+| `problem_counts` | map of string to bigint | the number of all problems, by kind |
+| `repeats` | bigint | rows that were dropped because their sequence number had come before |
 | `limit` | string | the bound of `Limits` that the stream passed, if it did |
 
-A chunk that cannot be read is a problem of its stream; no row fails the job. PySpark 4.1 or later
-and this package must be installed on every worker. Sizing and figures: docs/spark.md.
+A chunk that cannot be read is a problem of its stream and does not fail the job. PySpark 4.1 or
+later and this package must be installed on every worker. See docs/spark.md for sizes and figures.
 """
 
 from __future__ import annotations
@@ -48,7 +49,7 @@ _COLUMNS = {
 _INTEGERS = ("tinyint", "smallint", "int", "bigint")
 # What has an order that Spark and Python agree on; NaN has none.
 _ORDERED = (*_INTEGERS, "string", "binary", "date", "timestamp", "timestamp_ntz")
-_ROWS = 256  # of a batch that is given back
+_ROWS = 256  # of a batch of results
 _STORE = "spark.sql.streaming.stateStore.providerClass"
 _ROCKSDB = "org.apache.spark.sql.execution.streaming.state.RocksDBStateStoreProvider"
 
@@ -65,13 +66,20 @@ def reduce_chunks(
     rules: Rules = DEFAULT_RULES,
     limits: Limits = DEFAULT_LIMITS,
 ) -> DataFrame:
-    """Reduce a table of chunks, in any order and with repeats, to one row a stream.
+    """Reduce a table of chunks to one row for each stream. The chunks may be in any order, and come
+    more than once.
 
-    `id`, `seq` and `chunk` name its columns: the stream, the chunk's place in it (integer, string,
-    decimal, date or timestamp; gaps mean nothing), and its JSON or SSE event as string or binary.
-    The rows are shuffled once, by `id`, and sorted on disk as far as memory does not suffice;
-    Python holds one stream at a time. Raises ValueError for a column of another type, ImportError
-    without pyarrow.
+    `id`, `seq` and `chunk` are the names of its columns:
+
+    - `id`: the stream.
+    - `seq`: what the chunks of a stream are sorted by, an integer, string, decimal, date or
+      timestamp. Gaps mean nothing.
+    - `chunk`: the chunk's JSON or its SSE event, as string or binary.
+
+    The rows are shuffled once, by `id`, and sorted, on disk if memory does not suffice. Python
+    holds one stream at a time.
+
+    Raises ValueError for a column of another type, ImportError without pyarrow.
 
     >>> reduce_chunks(spark.read.parquet("logs/"), id="request_id").write.parquet("completions/")
     ... # doctest: +SKIP
@@ -106,7 +114,7 @@ def _reduce_batches(
         return pa.RecordBatch.from_arrays(arrays, schema=schema)
 
     results: list[tuple[object, ...]] = []
-    # Ids that Spark and Python sort in another way stand together even so.
+    # Spark and Python may sort ids differently, but the rows of one id are always together.
     for id, result in reduce_sorted(rows(), rules=rules, limits=limits, grouped=True):
         results.append((id, *_columns(result)))
         if len(results) == _ROWS:
@@ -142,20 +150,23 @@ def reduce_stream(
     rules: Rules = DEFAULT_RULES,
     limits: Limits = DEFAULT_LIMITS,
 ) -> DataFrame:
-    """Reduce a streaming DataFrame of chunks to one row a stream, in append mode.
+    """Reduce a streaming DataFrame of chunks to one row for each stream, in append mode.
 
-    The columns are those of `reduce_chunks`, but `seq` counts: consecutive integers from `first`;
-    and `time` is a timestamp that has a watermark, whose delay says how long to wait. A row that
-    comes too early waits in the state until those before it are there. A stream is given out once
-    its `[DONE]`, or its server's error, was read in order, else once the watermark has passed its
-    newest row. Then, or when more than `most_waiting` of its rows wait, a gap is closed as one lost
-    chunk: an `invalid_chunk` problem, and status "truncated" at best. Rows of a stream that was
-    given out are dropped, those before the watermark by Spark itself.
+    The columns are those of `reduce_chunks`, with two differences. `seq` must be consecutive
+    integers from `first`. `time` is a timestamp with a watermark, whose delay is how long to wait.
 
-    What is kept between micro-batches is `Accumulator.checkpoint`, so a query goes on from its
-    checkpoint location only with the same rules and version of this package. Raises ValueError for
-    a column of another type, or without the RocksDB state store; ImportError without pandas,
-    pyarrow or protobuf.
+    A row that comes too early waits in the state for those before it. The result of a stream is
+    written when its `[DONE]` or its server's error was read in order, or else when the watermark
+    has passed its newest row. At that point, or when more than `most_waiting` of its rows wait, a
+    gap is read as one lost chunk: an `invalid_chunk` problem, and a status that cannot be better
+    than "truncated". Rows that come after the result are dropped; those before the watermark are
+    dropped by Spark itself.
+
+    Between micro-batches `Accumulator.checkpoint` is kept. So a query can only go on from its
+    checkpoint location with the same rules and the same version of this package.
+
+    Raises ValueError for a column of another type, or without the RocksDB state store, ImportError
+    without pandas, pyarrow or protobuf.
 
     >>> rows = reduce_stream(chunks.withWatermark("time", "10 minutes"))  # doctest: +SKIP
     >>> rows.writeStream.option("checkpointLocation", "state/").toTable("answers")
@@ -165,9 +176,9 @@ def reduce_stream(
     if df.sparkSession.conf.get(_STORE, "") != _ROCKSDB:
         raise ValueError(f"keyed state needs spark.conf.set({_STORE!r}, {_ROCKSDB!r})")
     rows = _selected(df, id, seq, chunk, _INTEGERS, time)
-    # Not by processing time: that runs empty batches without end, also where all input was read.
+    # Not by processing time: that runs empty batches for ever, even after all input was read.
     return rows.groupBy("id").transformWithState(
-        # One by its methods; the class that PySpark has for it is only there with PySpark.
+        # It has the methods; to inherit from PySpark's class, PySpark would have to be imported.
         statefulProcessor=cast("Any", _Processor(first, most_waiting, rules, limits)),
         outputStructType=_schema(rows),
         outputMode="Append",
@@ -175,24 +186,26 @@ def reduce_stream(
     )
 
 
-class _Held(Struct, array_like=True):
-    """What is kept of one stream between two micro-batches."""
+class _StreamState(Struct, array_like=True):
+    """The state of one stream between two micro-batches."""
 
     next: int  # sequence number that is read next
     newest: int = 0  # time of its newest row, in milliseconds
-    given_out: bool = False
+    is_written: bool = False
     repeats: int = 0
     gaps: int = 0
     checkpoint: bytes = b""
     waiting: dict[int, bytes | None] = field(default_factory=dict)
 
 
-_encode_held = msgspec.msgpack.Encoder().encode
-_decode_held = msgspec.msgpack.Decoder(_Held).decode
+_encode_state = msgspec.msgpack.Encoder().encode
+_decode_state = msgspec.msgpack.Decoder(_StreamState).decode
 
 
 class _Processor:
-    """A `StatefulProcessor` by its methods, so that this module is read without PySpark."""
+    """Has the methods of a `StatefulProcessor`, so that this module can be imported without
+    PySpark.
+    """
 
     def __init__(self, first: int, most_waiting: int, rules: Rules, limits: Limits) -> None:
         self._first = first
@@ -209,15 +222,15 @@ class _Processor:
     ) -> Iterator[Row]:
         held = self._get()
         if held is None:
-            held = _Held(next=self._first)
+            held = _StreamState(next=self._first)
         newest = held.newest
         arrived: dict[int, bytes | None] = {}
         lost = 0
         for _, seq, chunk, _, at in rows:
             newest = max(newest, at)
-            if seq is None:  # it has no place
-                lost += not held.given_out
-            elif held.given_out or seq < held.next or seq in arrived or seq in held.waiting:
+            if seq is None:  # so it cannot be sorted in
+                lost += not held.is_written
+            elif held.is_written or seq < held.next or seq in arrived or seq in held.waiting:
                 held.repeats += 1
             else:
                 arrived[seq] = None if chunk is None else bytes(chunk)
@@ -227,7 +240,7 @@ class _Processor:
         held.waiting |= arrived
         if arrived or lost:
             yield from self._read(key, held, lost=lost)
-        self._state.update((_encode_held(held),))
+        self._state.update((_encode_state(held),))
 
     def handleExpiredTimer(
         self, key: tuple[object], timerValues: Any, expiredTimerInfo: Any
@@ -238,24 +251,26 @@ class _Processor:
         if timerValues.getCurrentWatermarkInMs() < held.newest:
             self._handle.registerTimer(held.newest)
             return
-        if not held.given_out:
+        if not held.is_written:
             yield from self._read(key, held, close=True)
         self._state.clear()
 
     def handleInitialState(self, key: object, state: object, timerValues: object) -> None:
-        """There is none."""
+        """Do nothing: there is no initial state."""
 
     def close(self) -> None:
-        """Nothing is open."""
+        """Do nothing: nothing is open."""
 
-    def _get(self) -> _Held | None:
+    def _get(self) -> _StreamState | None:
         value = self._state.get()
-        return None if value is None else _decode_held(bytes(value[0]))
+        return None if value is None else _decode_state(bytes(value[0]))
 
     def _read(
-        self, key: tuple[object], held: _Held, *, lost: int = 0, close: bool = False
+        self, key: tuple[object], held: _StreamState, *, lost: int = 0, close: bool = False
     ) -> Iterator[Row]:
-        """Read what is in order; give the stream out if it has ended, or is to be closed."""
+        """Read the rows that are in order. Yield the result if the stream has ended, or `close` is
+        set.
+        """
         if held.checkpoint:
             stream = RecordedStream.resume(held.checkpoint, self._rules, self._limits)
         else:
@@ -280,7 +295,7 @@ class _Processor:
         status, *columns = _columns(result)
         if held.gaps and status == "complete":
             status = "truncated"
-        held.given_out, held.checkpoint = True, b""
+        held.is_written, held.checkpoint = True, b""
         waiting.clear()
         from pyspark.sql import Row  # noqa: PLC0415  # an optional dependency, and on the worker
 

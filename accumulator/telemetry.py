@@ -1,11 +1,12 @@
 """A completion and its timing as OpenTelemetry's `gen_ai.*` attributes, without OpenTelemetry.
 
-Pure functions from results to builtins, for the span of whatever tracer is at hand:
+The functions return builtins, for a span of any tracer:
 
     span.set_attributes(telemetry.attributes(completion, timing=timing))
 
-The names are those of the GenAI semantic conventions as opentelemetry-util-genai 1.3b0 sets them.
-Of the request and the provider a completion knows nothing, so theirs are the caller's to set.
+The names are those of the GenAI semantic conventions, as opentelemetry-util-genai 1.3b0 sets them.
+The attributes of the request and of the provider are for the caller to set, because a completion
+does not know them.
 """
 
 from __future__ import annotations
@@ -39,7 +40,7 @@ _DETAILS = (
 
 
 class HasTimeToFirstChunk(Protocol):
-    """What is read of a timing: `accumulator.Timing`, or anything with its field."""
+    """A timing: `accumulator.Timing`, or any object with this attribute."""
 
     @property
     def time_to_first_chunk(self) -> float | None: ...
@@ -51,15 +52,14 @@ def attributes(
     timing: HasTimeToFirstChunk | None = None,
     content: bool = False,
 ) -> Attributes:
-    """Give the attributes of a span for a completion, whole or partial.
+    """Return the attributes of a span for a completion, whole or partial.
 
-    `gen_ai.response.*` (id, model, finish reasons, and with a `timing` the seconds to the first
-    chunk), `gen_ai.usage.*` in tokens, OpenAI's service tier and fingerprint. What did not arrive
-    is left out, and so are details of usage that count none. With `content`, which the conventions
-    want switched on by the user, `gen_ai.output.messages` as JSON text.
+    They are `gen_ai.response.*` (id, model, finish reasons), `gen_ai.usage.*` in tokens, and
+    OpenAI's service tier and fingerprint. A `timing` adds the seconds to the first chunk; in the
+    conventions its other fields are metrics (`gen_ai.client.operation.duration`). `content` adds
+    `gen_ai.output.messages` as JSON text; the conventions want the user to ask for that.
 
-    Of a timing the conventions give a name to one field only; the rest are metrics
-    (`gen_ai.client.operation.duration`).
+    What did not arrive is left out, and so are details of usage that are zero.
     """
     reasons = [choice.finish_reason for choice in completion.choices if choice.finish_reason]
     usage = completion.usage or Usage()
@@ -94,12 +94,12 @@ def _details(usage: Usage) -> dict[str, int]:
 
 
 def output_messages(completion: ChatCompletion) -> list[JsonObject]:
-    """Give the messages of `gen_ai.output.messages`: one a choice, with its role, parts and finish
-    reason, in builtins.
+    """Return the messages of `gen_ai.output.messages` as builtins: one for each choice, with its
+    role, parts and finish reason.
 
-    Parts are `reasoning`, `text` (a refusal, too), `tool_call`, and for audio a `blob`. The
-    arguments of a call are its JSON, or the text as it stands where that is not whole; content
-    parts of another type are as the server sent them.
+    A part is `reasoning`, `text` (for a refusal, too), `tool_call`, or a `blob` of audio. The
+    arguments of a call are parsed; where they are not whole JSON they stay text. Content parts of
+    another type are as the server sent them.
     """
     return [_message(choice) for choice in completion.choices]
 
@@ -115,7 +115,7 @@ def _message(choice: Choice) -> JsonObject:
 
 
 def _parts(message: Message) -> Iterator[JsonObject]:
-    # Some servers send the same under both names.
+    # Some servers send the same text under both names.
     for text in dict.fromkeys([message.reasoning, message.reasoning_content]):
         yield from _text("reasoning", text)
     if isinstance(message.content, tuple):

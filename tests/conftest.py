@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from hypothesis import HealthCheck, settings
 
-from accumulator._decode import schema as _schema
+from accumulator._decode import shapes as _shapes
 
 CORPUS = Path(__file__).resolve().parents[2] / "shared" / "corpus"
 
@@ -60,10 +60,10 @@ def no_shapes_of_other_tests(monkeypatch: pytest.MonkeyPatch) -> None:
     """Forget the shapes of vendors' chunks: a process knows a bounded number, and random streams
     have many.
     """
-    monkeypatch.setattr(_schema, "_schemas", {})
-    monkeypatch.setattr(_schema, "_seen", Counter())
-    monkeypatch.setattr(_schema.API, "steps", {})
-    monkeypatch.setattr(_schema.TEXT, "steps", {})
+    monkeypatch.setattr(_shapes, "_shapes", {})
+    monkeypatch.setattr(_shapes, "_seen", Counter())
+    monkeypatch.setattr(_shapes.API, "next_shapes", {})
+    monkeypatch.setattr(_shapes.TEXT, "next_shapes", {})
 
 
 @pytest.fixture

@@ -1,4 +1,4 @@
-"""`accumulator.asgi` in a real server: bytes pass as they are and at once, completions beside."""
+"""`accumulator.asgi` in a real server: bytes pass at once and unchanged, completions come out."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ PATIENCE = 10  # seconds, for what comes at once
 
 
 class Gateway:
-    """A server with the package in it, and the ends that came out."""
+    """A server that uses the package, and the ends that it recorded."""
 
     def __init__(self, server: Server, ends: queue.Queue[StreamEnd], way: object = None) -> None:
         self.way = way
@@ -58,7 +58,7 @@ def by_sync_tap(on_end: Callable[[StreamEnd], object]) -> dict[str, Any]:
 
 
 def in_a_thread(pieces: Any) -> Iterator[bytes]:
-    """Make a sync iterator of an async one; Starlette reads it in a thread."""
+    """Return a sync iterator over an async one; Starlette reads it in a thread."""
     loop = asyncio.get_running_loop()
 
     async def following() -> bytes:

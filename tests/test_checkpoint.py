@@ -30,7 +30,7 @@ from accumulator import (
     Limits,
 )
 from accumulator._accumulator import Accumulator as Holder
-from accumulator._checkpoint import LineFields, LogFields, ParserFields, ScanFields
+from accumulator._checkpoint import LineFields, LogFields, ParserFields
 from accumulator._decode.sse import Event, EventParser
 from accumulator._decode.text import Text
 from accumulator._merge.chat import ChatReducer
@@ -39,7 +39,6 @@ from accumulator._merge.problem_log import ProblemLog
 from accumulator._merge.reducer import Reducer
 from accumulator._pipeline import LineState, Pipeline
 from accumulator.errors import Problem
-from accumulator.partial import JsonScan
 
 # What a checkpoint knows of each class that is no Struct: what it saves, what comes from the
 # caller's keywords or from what is saved, and what is learnt anew.
@@ -58,7 +57,6 @@ KNOWN = {
         *(*LogFields.__struct_fields__, "problems", "met", "tell", "strict"),
         *("_before", "_cut"),  # of a read that is being applied
     },
-    JsonScan: set(ScanFields.__struct_fields__),
     ChatReducer: {"_decoder", "_reads_objects", "rules"},
     Reducer: {"state", "reading", "_calls_left", "_head", "_limits"},
     FieldMerger: {"_halved", "_careful", "_levels", "_log", "listener"},
@@ -69,7 +67,7 @@ KNOWN = {
 
 @pytest.mark.parametrize("kind", KNOWN, ids=lambda kind: kind.__name__)
 def test_every_field_of_the_state_is_known(kind: type) -> None:
-    """Structs are saved as they stand; whoever adds a slot elsewhere decides here what it is."""
+    """The fields of Structs are saved by themselves; another class's new slot must be listed."""
     assert set(kind.__slots__) == KNOWN[kind]  # type: ignore[attr-defined]  # all have slots
 
 
@@ -95,7 +93,7 @@ def everything(acc: Accumulator) -> tuple[object, ...]:
 
 
 def resumed(acc: Accumulator, **keywords: bool | Limits) -> Accumulator:
-    """Go on from a checkpoint, which holds what the next one holds."""
+    """Return an accumulator restored from a checkpoint. Its own checkpoint must be the same."""
     data = acc.checkpoint()
     before = everything(acc)
     again = Accumulator.restore(data, **keywords)  # type: ignore[arg-type]  # by name
@@ -105,7 +103,7 @@ def resumed(acc: Accumulator, **keywords: bool | Limits) -> Accumulator:
 
 
 def check(pieces: Iterable[object], way: str = "feed_sse", every: int = 1) -> None:
-    """Feed with and without checkpoints between the pieces: nothing differs, then or later."""
+    """Check that checkpoints between the pieces change nothing, neither then nor later."""
     straight, broken = Accumulator(), Accumulator()
     for count, piece in enumerate(pieces):
         getattr(straight, way)(piece)
@@ -202,7 +200,7 @@ def test_integers_beside_and_in_logprobs_are_kept(big: int, feed: str) -> None:
 
 
 def test_a_half_that_waits_in_a_text_that_was_replaced_is_kept() -> None:
-    """It is a problem at the end, even so."""
+    """It is still reported as a problem at the end."""
     check([{"choices": [{"delta": {"x": x}}]} for x in ("\ud83d", {"y": 1}, "z")], "feed")
     check(['{"choices":[{"delta":{"content":"\\ud83d"}}]}'], "feed")
 
@@ -338,7 +336,7 @@ def test_what_is_wrong_is_said(checkpoint: bytes) -> None:
 def test_bytes_with_a_right_checksum_that_mean_something_else_are_refused_or_read(
     data: st.DataObject,
 ) -> None:
-    """Nobody writes such bytes by chance, and whoever does gains nothing but an answer."""
+    """Such bytes are only written on purpose, and do no harm."""
     acc = Accumulator()
     for event in stream_of(data.draw(st.sampled_from(["content", "logprobs", "arguments"])), 12):
         acc.feed_sse(event)
@@ -379,7 +377,7 @@ def text_of(number: int) -> str:
 
 
 def stream_of(kind: str, count: int) -> Iterator[bytes]:
-    """Give a stream of one kind, an event each."""
+    """Return the events of a stream of one kind."""
     for number in range(count):
         text = text_of(number)
         delta: dict[str, object] = {"content": text}
@@ -416,7 +414,7 @@ KINDS = "content logprobs arguments vendor parts choices emoji audio".split()
 @pytest.mark.parametrize("count", [1, 40, 3000])
 @pytest.mark.parametrize("reads", [1, 50])
 def test_a_checkpoint_is_as_large_as_what_arrived(kind: str, count: int, reads: int) -> None:
-    """That is: the texts, and whatever else of the completion there is as the JSON it came as."""
+    """It holds the texts, and the rest of the completion about as large as its JSON."""
     acc = Accumulator()
     events = list(stream_of(kind, count))
     for i in range(0, count, reads):
@@ -462,7 +460,7 @@ print(acc.completion().to_json(), flush=True)
 
 
 def _watched(start: Callable[[], subprocess.Popen[str]], until: int) -> str | None:
-    """Kill a child once it says that it has read so far; give its result if it was faster."""
+    """Kill a child process when it has read so far; return its result if it was faster."""
     with start() as child:
         assert child.stdout is not None
         line = ""

@@ -1,4 +1,4 @@
-"""SPEC law 6: the fast path gives what the plain path gives, problem for problem."""
+"""SPEC law 6: the fast path has the results of the plain path, problem for problem."""
 
 from __future__ import annotations
 
@@ -105,7 +105,7 @@ def test_a_stream_is_freed_without_the_garbage_collector(
 ) -> None:
     reads = [*pieces(body_of(STREAMS[name]), 1500), *ODD, b"data: [1]\n\n"]
     # Making the Structs of a shape leaves cycles: all are made before.
-    monkeypatch.setattr("accumulator._decode.schema._WORTHWHILE", 1)
+    monkeypatch.setattr("accumulator._decode.shapes._WORTHWHILE", 1)
     for _ in range(3):
         outcome(reads, shortcut=False)
     gc.disable()
@@ -156,7 +156,7 @@ def test_streams_that_repeat_are_hardly_parsed(
 
 
 class SdkObject:
-    """As pydantic has it: the fields in `__dict__`, what a class has no field for apart."""
+    """An object like pydantic's: fields in `__dict__`, and those that its class lacks apart."""
 
     __slots__ = ("__dict__", "__pydantic_extra__")
 
@@ -247,7 +247,7 @@ def test_a_text_that_is_no_json_is_refused_among_those_that_are(name: str, size:
 
 
 def beside_content(chunk: str, field: str) -> str:
-    """Add a field to a delta, behind its text and before the logprobs."""
+    """Return a chunk with one more field in its delta, behind the text."""
     changed = chunk.replace('},"logprobs"', f',{field}}},"logprobs"', 1)
     assert changed != chunk
     return changed

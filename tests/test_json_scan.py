@@ -1,4 +1,4 @@
-"""Is a JSON text that arrives in fragments whole? The scan says what a parse of all of it says."""
+"""The scan of a JSON text in fragments finds it complete exactly when a parser would."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ TEXTS = {
 @pytest.mark.parametrize("size", [1, 2, 1000])
 @pytest.mark.parametrize(("text", "whole"), TEXTS.values(), ids=TEXTS)
 def test_a_text_in_fragments_is_whole_or_not(text: str, whole: bool, size: int) -> None:
-    scan = JsonScan("")
+    scan = JsonScan()
     for start in range(0, len(text), size):
         scan.push(text[start : start + size])
     assert scan.complete(lambda: text) is whole
@@ -40,7 +40,7 @@ def test_a_text_in_fragments_is_whole_or_not(text: str, whole: bool, size: int) 
 @given(JSON, st.data())
 def test_the_scan_agrees_with_a_parse_at_every_fragment(value: object, data: st.DataObject) -> None:
     text = json.dumps(value, ensure_ascii=data.draw(st.booleans()))
-    scan, read = JsonScan(""), ""
+    scan, read = JsonScan(), ""
     while read != text:
         end = data.draw(st.integers(len(read) + 1, len(text)))
         scan.push(text[len(read) : end])

@@ -1,4 +1,4 @@
-"""What a server can make an accumulator hold is bounded; what passes a bound changes nothing."""
+"""A server cannot make an accumulator hold more than its limits allow."""
 
 from __future__ import annotations
 
@@ -186,7 +186,7 @@ def test_what_a_limit_refused_is_missing_and_completion_says_so() -> None:
 
 @pytest.mark.parametrize("feed", FEEDS.values(), ids=FEEDS)
 def test_what_a_limit_refused_was_not_seen(feed: Callable[[Accumulator, object], None]) -> None:
-    """A value of a vendor's that comes in each chunk is not read again while it is the same."""
+    """A vendor's value that is the same in each chunk is not read again, unless it was refused."""
     acc = Accumulator(limits=Limits(choices=1))
     for _ in range(20):
         feed(acc, {"x": "old", **chunk(content="a")})

@@ -1,4 +1,4 @@
-"""A completion handed on: to the next request, and as openai's own object."""
+"""A completion as a message of the next request, and as an object of the openai package."""
 
 from __future__ import annotations
 

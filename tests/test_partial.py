@@ -1,4 +1,4 @@
-"""JSON texts that are still arriving: what is known of one, at a cost that is linear in it."""
+"""What is known of a JSON text that is still arriving is found in linear time."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`gen_ai.*` attributes: the names of the living conventions, read back from a real exporter."""
+"""The `gen_ai.*` attributes have the names of today's conventions, and reach a real exporter."""
 
 from __future__ import annotations
 
@@ -257,7 +257,7 @@ def test_a_traced_stream_reaches_an_exporter() -> None:
 def test_the_names_are_those_of_opentelemetrys_own_instrumentation(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """opentelemetry-util-genai is given the same facts; its span has the same attributes."""
+    """For the same completion, the span of opentelemetry-util-genai has the same attributes."""
     handlers = pytest.importorskip("opentelemetry.util.genai.handler", reason=NO_OTEL)
     types = pytest.importorskip("opentelemetry.util.genai.types", reason=NO_OTEL)
     if not hasattr(types, "TextPart"):

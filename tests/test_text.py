@@ -1,4 +1,4 @@
-"""A text that grows is the same however it came, and is not put together before it is looked at."""
+"""A text is the same however it arrived, and is not joined before it is read."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Finished JSON into the caller's types: exact about kinds, with the path of what does not fit."""
+"""Finished JSON is read as the caller's types, strictly; errors have the path of what is wrong."""
 
 from __future__ import annotations
 

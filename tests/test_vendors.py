@@ -1,4 +1,4 @@
-"""A vendor's fields are the same in the result, whichever decoder a stream's shape gets."""
+"""A vendor's fields are the same in the result, whichever decoder reads them."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from judged import assert_as_judged
 from regular import STREAMS, event
 
 from accumulator import Accumulator
-from accumulator._decode import schema as _schema
+from accumulator._decode import shapes as _shapes
 
 COUNT = 40
 
@@ -115,7 +115,7 @@ def test_the_second_reducer_agrees(chunks: list[str]) -> None:
 def test_shapes_beyond_those_that_a_process_knows_are_read_all_the_same(
     most: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(_schema, "_MOST_SHAPES", most)
+    monkeypatch.setattr(_shapes, "_MOST_SHAPES", most)
     for name in "abcdefgh":
         chunks = [chunk({"content": "x", f"x_{name}": f"{i}"}) for i in range(COUNT)]
         acc = Accumulator()
@@ -123,8 +123,8 @@ def test_shapes_beyond_those_that_a_process_knows_are_read_all_the_same(
             acc.feed_sse(event(text))
         acc.close()
         assert_as_judged(acc, b"".join(map(event, chunks)))
-    assert len(_schema._schemas) <= most
-    assert len(_schema._seen) <= 4 * most + 1
+    assert len(_shapes._shapes) <= most
+    assert len(_shapes._seen) <= 4 * most + 1
 
 
 def test_a_shape_is_made_once_for_all_streams() -> None:
@@ -132,7 +132,7 @@ def test_a_shape_is_made_once_for_all_streams() -> None:
         acc = Accumulator()
         for i in range(COUNT):
             acc.feed(chunk({"content": "x", "x_n": i}))
-    assert len(_schema._schemas) == 1
+    assert len(_shapes._shapes) == 1
     refused = 0
     acc = Accumulator()
     for i in range(COUNT):

@@ -9,15 +9,15 @@ __all__ = ["COMPACT_AT", "Text", "heal", "healed", "holds_half", "split_half"]
 # Few enough that the fragments' own overhead stays under a kilobyte, enough that joining them is
 # cheap.
 COMPACT_AT = 16
-_FEW = 8  # fragments that are not worth to be joined before the others are
+_FEW = 8  # fragments; more that come together are joined at once
 
 
 class Text:
-    """A growing string, at a cost per fragment that does not depend on what has arrived.
+    """A string that grows by fragments. Adding one costs the same however long the string is.
 
-    A short list of the last fragments is joined into UTF-8 as it fills: a str would take four
-    bytes a character as soon as one is beyond U+FFFF. Looking decodes only what is new since the
-    last look.
+    The last fragments are in a short list. When it is full they are joined into UTF-8, because a
+    str takes four bytes a character as soon as one is beyond U+FFFF. `str()` decodes only what is
+    new since it was called last.
     """
 
     __slots__ = ("_seen", "_unseen", "fragments", "half")
@@ -29,14 +29,14 @@ class Text:
         self.half = ""  # the first half of a surrogate pair whose second has not arrived
 
     def append(self, fragment: str) -> None:
-        """Add a fragment; it holds no half of a surrogate pair."""
+        """Add a fragment. It must not have half a surrogate pair in it."""
         fragments = self.fragments
         fragments.append(fragment)
         if len(fragments) >= COMPACT_AT:
             self.compact()
 
     def extend(self, fragments: list[str]) -> None:
-        """Add fragments as `append` does one."""
+        """Add several fragments, as `append` adds one."""
         if len(fragments) < _FEW:
             self.fragments += fragments
             if len(self.fragments) >= COMPACT_AT:
@@ -61,7 +61,7 @@ class Text:
             fragments.insert(0, self._unseen.decode())
             self._unseen = None
         if fragments:
-            # A string that no attribute has, too, grows in place; else it would be copied.
+            # A string grows in place while nothing else refers to it, else it would be copied.
             seen, self._seen = self._seen, ""
             seen += "".join(fragments)
             self._seen = seen
@@ -72,8 +72,8 @@ class Text:
         return bool(self._seen or self._unseen or self.half or any(self.fragments))
 
     def equals(self, text: str) -> bool:
-        """Compare with what a string would be here, at a cost that grows with that string and not
-        with this one.
+        """Return whether this is what `text` would be here. That costs time for the length of
+        `text`, not for the length of this one.
         """
         known = len(self._seen) + len(self._unseen or b"") + sum(map(len, self.fragments))
         if known > 4 * len(text):
@@ -89,17 +89,20 @@ _HALF = re.compile("[\ud800-\udfff]")
 
 
 def holds_half(text: str) -> bool:
-    """Tell whether a text holds half a surrogate pair, or a whole one as two halves."""
+    """Return whether a text has half a surrogate pair in it, or a whole one as two halves."""
     return not text.isascii() and _HALF.search(text) is not None
 
 
 def split_half(text: str) -> tuple[str, str]:
-    """Part a text from the first half of a pair at its end, which more text may complete."""
+    """Split a text from the first half of a pair at its end, which more text may complete."""
     return (text[:-1], text[-1]) if "\ud800" <= text[-1:] <= "\udbff" else (text, "")
 
 
 def heal(text: str) -> tuple[str, int]:
-    """Join surrogate pairs to characters; replace halves that stay alone, and count them."""
+    """Join surrogate pairs to characters, and replace halves that stay alone.
+
+    Return the text, and how many halves stayed alone.
+    """
     if not holds_half(text):
         return text, 0
     joined = text.encode("utf-16", "surrogatepass").decode("utf-16", "surrogatepass")
@@ -107,7 +110,7 @@ def heal(text: str) -> tuple[str, int]:
 
 
 def healed(value: object) -> tuple[object, int]:
-    """Heal every string of a JSON value; count the halves that stayed alone."""
+    """Return a JSON value with each of its strings as `heal` returns it, and the sum of halves."""
     if isinstance(value, str):
         return heal(value)
     lone = 0

@@ -1,4 +1,4 @@
-"""A growing text as it was at an earlier time: what events look back on."""
+"""A growing text as it was at an earlier time, for events that are read late."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ __all__ = ["TextHistory"]
 
 
 class TextHistory:
-    """A text of which any earlier length can be read. Texts only grow, so a length is a time.
+    """A text that can be read as it was at any earlier length.
 
-    It reads the text of the state, which costs nothing. Content in parts stands in several texts:
-    from the second on it keeps a copy of its own.
+    It reads the text of the state, so nothing is copied. Content that comes in parts has several
+    texts there; from the second on this keeps a copy of its own.
     """
 
     __slots__ = ("_is_copy", "_partial", "_read", "length", "text")
@@ -21,11 +21,11 @@ class TextHistory:
         self.length = 0
         self.text: Text | None = None
         self._is_copy = False
-        self._partial: PartialJson | None = None  # made when somebody looks
-        self._read = 0  # characters of the text that it has
+        self._partial: PartialJson | None = None  # made when `parsed` is called
+        self._read = 0  # characters that `_partial` has
 
     def add(self, text: Text, fragment: str) -> int:
-        """Note a fragment that was appended to a text; return the length with it."""
+        """Add a fragment that was appended to a text. Return the length that includes it."""
         if text is not self.text:
             if self.text is None:
                 self.text = text
@@ -41,10 +41,10 @@ class TextHistory:
         return str(self.text)[:length] if length else ""
 
     def parsed(self, length: int, fragment: str) -> object:
-        """Return what is known of the JSON text at a length, where it ended in `fragment`.
+        """Return what is known of the JSON text at a length, when it ended in `fragment`.
 
-        Whoever looks at every event in turn pays for each fragment once. Looking back at an
-        earlier one starts afresh.
+        If every event is read in turn, each fragment is parsed once. For an earlier event the text
+        is parsed from its start.
         """
         partial = self._partial
         if partial is None or length < self._read:

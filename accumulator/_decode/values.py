@@ -1,7 +1,7 @@
-"""What a value is in JSON's terms, whoever made it: a server, a caller, any SDK.
+"""Read values as JSON has them, whether they come from a server, a caller or an SDK.
 
-No SDK is imported for it. Objects are mappings, pydantic models, Structs, or have plain attributes
-or slots.
+No SDK is imported. An object is a mapping, a pydantic model, a Struct, or has plain attributes or
+slots.
 """
 
 from __future__ import annotations
@@ -13,12 +13,13 @@ from .chunk import JsonObject
 
 __all__ = ["as_float", "as_integer", "decode_base64", "fields_of", "is_object", "kind_of"]
 
-_LARGEST_FLOAT = 2**1000  # an integer beyond it may not be converted
+_LARGEST_FLOAT = 2**1000  # a larger integer may have no float
 
 
 def fields_of(value: object) -> JsonObject:
-    """Return the fields of a mapping or an SDK's object, vendor extras included. Do not change
-    them.
+    """Return the fields of a mapping or an SDK's object, a vendor's included.
+
+    Do not change the dict: it may be the object's own.
     """
     if type(value) is dict:
         return value
@@ -37,7 +38,7 @@ def fields_of(value: object) -> JsonObject:
 
 
 def is_object(value: object) -> bool:
-    """Return whether a value has fields that `fields_of` can return."""
+    """Return whether `fields_of` can be called for a value."""
     return isinstance(value, Mapping) or (
         (
             hasattr(value, "__dict__")
@@ -58,12 +59,14 @@ _KIND_NAMES = {
 
 
 def kind_of(value: object) -> str:
-    """Return what a value is, for a message."""
+    """Return the name of a value's kind, for a message."""
     return _KIND_NAMES.get(type(value), f"a {type(value).__name__}")
 
 
 def as_integer(value: object) -> int | None:
-    """Read an integer where that loses nothing: 1.0 and "1" are one, True and "01" are none."""
+    """Return a value as an integer, None where it is not exactly one: 1.0 and "1" are, True and
+    "01" are not.
+    """
     if isinstance(value, int) and type(value) is not bool:
         return int(value)
     if type(value) is float and value.is_integer():
@@ -74,7 +77,7 @@ def as_integer(value: object) -> int | None:
 
 
 def as_float(value: object) -> float | None:
-    """Read a float, or an integer that it can stand for."""
+    """Return a float, or an integer as a float; None for any other value."""
     if isinstance(value, float):
         return float(value)
     if type(value) is int and abs(value) < _LARGEST_FLOAT:
@@ -83,7 +86,7 @@ def as_float(value: object) -> float | None:
 
 
 def decode_base64(text: str) -> bytes:
-    """Read base64, strictly. Raises ValueError."""
+    """Decode base64 text. Raises ValueError for what is not exactly base64."""
     import base64  # noqa: PLC0415  # takes time to import, and few streams have audio
 
     return base64.b64decode(text, validate=True)

@@ -1,8 +1,8 @@
-"""Chunks of one stream, decoded typed, vendors' fields included.
+"""The chunks of one stream, decoded typed, vendors' fields included.
 
-Those are raw JSON in the Structs of `_schema`, because most come again unchanged (Perplexity sends
-all of its search results with every token): a value whose bytes are those of the last one, and
-whose rule makes nothing of the same value twice, is not parsed again.
+In the Structs of `shapes` those fields are raw JSON, because most come again unchanged: Perplexity
+sends all of its search results with every token. A value is not parsed again if its bytes are those
+of the last one and its rule makes nothing of the same value twice.
 
 What is read here is the same `Chunk` as the general way reads, less such repetitions.
 """
@@ -10,9 +10,10 @@ What is read here is the same `Chunk` as the general way reads, less such repeti
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from functools import cache
 from operator import attrgetter
 from types import MappingProxyType
-from typing import Any
+from typing import Any, TypeVar
 
 import msgspec
 from msgspec import Raw, Struct
@@ -26,111 +27,97 @@ from .chunk import (
     Extra,
     Parts,
     Usage,
-    check_depth,
-    exceeds_depth,
 )
-from .schema import (
-    API,
-    LEVELS,
-    TEXT,
-    RawFields,
-    Schema,
-    find_schema,
-    may_come,
-    unknown_names,
-    widest,
-)
+from .shapes import API, TEXT, Fields, Shape, find_shape, is_pending, unknown_names, widest
 
-__all__ = ["ChunkDecoder", "words_of"]
+__all__ = ["ChunkDecoder", "mismatch_of"]
 
-_PROMPT, _COMPLETION, _USAGE, _LOGPROBS, _CALL, _DELTA, _CHOICE, _CHUNK = range(len(LEVELS))
-# Whose rules say whether the same value twice makes a difference; in usage it makes none.
-_RULES_OF = {
-    _CHUNK: "chunk",
-    _CHOICE: "choice",
-    _DELTA: "delta",
-    _LOGPROBS: "choice.logprobs",
-}
-# A level of a stream as a number: its place in LEVELS, and for one in a choice, the choice's index
-# times their count more.
-Place = int
+T = TypeVar("T")
 Decode = Callable[[bytes], Chunk]
 
-_MOST_STEPS = 64  # from one shape to others
-_AROUND = 4  # brackets around what is in a delta
-_LONGEST_REMEMBERED = 65536  # bytes of a level's values that are compared with the next
-_SHORTEST_COPIED = 256  # bytes of them that hold a chunk, which is not so much longer
+_MOST_NEXT_SHAPES = 64  # of one shape
+_LONGEST_REMEMBERED = 65536  # bytes of a chunk whose values are compared with the next
+_LONGEST_HELD = 1024  # bytes of a chunk that is kept whole for the sake of its values
 _LONGEST_BACKOFF = 256  # chunks
 
-_UNKNOWN = "unknown field"  # of a refusal that names a vendor's field
+_UNKNOWN = "unknown field"  # of a mismatch that names a vendor's field
 
-_decode_value = msgspec.json.Decoder().decode
 _message_of: Callable[[Choice], Raw] = attrgetter("message")
 _NULL = Raw(b"null")
 _NEVER_WRITTEN: Any = MappingProxyType({})
+
+
+class Seen(Struct):
+    """The values of one level that came last."""
+
+    raws: tuple[Raw, ...]
+    is_settled: list[bool]  # of each, whether it makes no difference when it comes again
+    is_quiet: bool = False  # whether none of them made any
 
 
 class ChunkDecoder(Struct):
     """Decodes the chunks of one stream, typed.
 
     `decode` raises ValueError or RecursionError for what is not of the shape at hand, and then
-    `retry` tries the other shapes. A stream begins as text and nothing else.
+    `decode_mismatched` tries the other shapes. A stream begins as text and nothing else.
     """
 
-    _levels: Mapping[str, Level]
-    _refuses: bool = False
-    _schema: Schema = TEXT
-    # The last values, which of them settle, and values that brought nothing new. Most streams have
-    # none: three dicts would be a fifth of what an idle accumulator holds.
-    _last: dict[Place, tuple[Raw, ...]] = _NEVER_WRITTEN
-    _settled: dict[Place, dict[str, bool]] = _NEVER_WRITTEN
-    _quiet: dict[Place, tuple[Raw, ...]] = _NEVER_WRITTEN
-    _refusal: str | None = None
-    repeats: bool = True  # whether chunks may be alike; not with all of the text in each
-    # How many chunks to read the general way before the shape is tried again: a refused decode is
-    # wasted.
+    _rules: Mapping[str, Level]
+    _is_off: bool = False  # whether all chunks go the general way
+    _shape: Shape = TEXT
+    # By the name of a level and the index of its choice. Most streams have none, and a dict would
+    # be a sizable part of what an idle accumulator holds.
+    _seen: dict[tuple[str, int], Seen] = _NEVER_WRITTEN
+    _mismatch: str | None = None  # the last one
+    # How many chunks to read the general way before the shape is tried again: a decode that fails
+    # is wasted.
     _waits: int = 0
     _backoff: int = 1
-    _next: int = 0  # the event that is tried again after the last refusal
+    _next: int = 0  # the event that is tried again after the last mismatch
 
     @property
     def decode(self) -> Decode:
-        """Return the decoder of the next chunk. It changes with `retry` and `learn`."""
-        if self._refuses or self._waits:
-            return _refuse
+        """Return the decoder of the next chunk. It changes with `decode_mismatched` and `learn`."""
+        if self._is_off or self._waits:
+            return _decode_nothing
         # A bound method is not kept: what holds itself is freed by the garbage collector alone.
-        return self._decode_raw if self._schema.has_fields else self._schema.decode
+        return self._decode_fields if self._shape.has_fields else self._shape.decode
 
     @property
     def is_text(self) -> bool:
         """Whether `decode` takes text and nothing else."""
-        return self._schema is TEXT and not self._refuses
+        return self._shape is TEXT and not self._is_off
 
-    def retry(self, text: bytes, refusal: str, event: int) -> Chunk | None:
-        """Decode a chunk that `decode` refused with these words in a shape that took others like
-        it. Return None for one that is left to the general way.
+    @property
+    def repeats(self) -> bool:
+        """Whether chunks may be alike; not with all of the text in each (Perplexity)."""
+        return not self._shape.has_messages
+
+    def decode_mismatched(self, text: bytes, mismatch: str, event: int) -> Chunk | None:
+        """Decode a chunk on which `decode` failed, in a shape that took others like it. Return None
+        for one that is left to the general way.
         """
         if self._waits:
             self._waits -= 1
             return None
-        start, words = self._schema, refusal
-        while refusal:
-            self._refusal = refusal
-            step = self._schema.steps.get(refusal)
+        start, first = self._shape, mismatch
+        while mismatch:
+            self._mismatch = mismatch
+            step = self._shape.next_shapes.get(mismatch)
             if step is None:
-                if self._schema is not TEXT:
+                if self._shape is not TEXT:
                     break
                 step = API
-            self._enter(widest(self._schema, step))
+            self._enter(widest(self._shape, step))
             try:
                 chunk = self.decode(text)
             except (ValueError, RecursionError) as error:
-                refusal = words_of(error)
+                mismatch = mismatch_of(error)
                 continue
-            if _UNKNOWN in words and len(start.steps) < _MOST_STEPS:
-                start.steps[words] = self._schema
+            if _UNKNOWN in first and len(start.next_shapes) < _MOST_NEXT_SHAPES:
+                start.next_shapes[first] = self._shape
             return chunk
-        self.forget()  # of the refused chunk something may have been read
+        self.forget()  # something of this chunk may have been read
         if event > self._next:  # others were taken in the meantime
             self._backoff = 1
         self._waits = self._backoff
@@ -139,19 +126,21 @@ class ChunkDecoder(Struct):
         return None
 
     def learn(self, value: Mapping[str, object]) -> None:
-        """Look for Structs that know the fields of a chunk that was refused."""
-        steps = self._schema.steps
-        names = unknown_names(value, self._schema.names)
-        schema = None if names is None else find_schema(names)
-        if schema is not None:
-            if self._refusal is not None and len(steps) < _MOST_STEPS:
-                steps[self._refusal] = schema
-            self._enter(widest(self._schema, schema))
-        if schema is not None or (names is not None and may_come(names)):
+        """Look for Structs that know the fields of a chunk that went the general way."""
+        names = unknown_names(value, self._shape.names)
+        if names is None:
+            return
+        shape = find_shape(names)
+        if shape is not None:
+            next_shapes = self._shape.next_shapes
+            if self._mismatch is not None and len(next_shapes) < _MOST_NEXT_SHAPES:
+                next_shapes[self._mismatch] = shape
+            self._enter(widest(self._shape, shape))
+        if shape is not None or is_pending(names):
             self._waits, self._backoff = 0, 1
 
-    def _enter(self, schema: Schema) -> None:
-        self._schema = schema
+    def _enter(self, shape: Shape) -> None:
+        self._shape = shape
         self.forget()
 
     def decode_alone(self, text: bytes) -> Chunk:
@@ -165,164 +154,152 @@ class ChunkDecoder(Struct):
             self.forget()
 
     def forget(self) -> None:
-        """Something was merged that did not pass through here: no value is known to stand."""
-        if self._last is not _NEVER_WRITTEN:
-            self._last = self._settled = self._quiet = _NEVER_WRITTEN
+        """Forget all values: something was merged that did not pass through here."""
+        if self._seen is not _NEVER_WRITTEN:
+            self._seen = _NEVER_WRITTEN
 
-    def _decode_raw(self, text: bytes) -> Chunk:
-        """Decode a chunk, and move its raw fields to the `extra` of their levels."""
-        schema, quiet = self._schema, self._quiet
-        chunk = schema.decode(text)
-        of_chunk, of_choice, of_delta, of_logprobs, of_call = schema.raw
-        if of_chunk is not None:
-            raws = of_chunk.get(chunk)
-            if raws != quiet.get(_CHUNK):
-                self._read(of_chunk, _CHUNK, raws, chunk)
-        if schema.has_moderation and chunk.moderation is not None:
-            check_depth(chunk.moderation, text, 1)
-            chunk.moderation = Extra(chunk.moderation)
-        if schema.in_usage and chunk.usage is not None:
-            self._read_usage(schema, chunk.usage)
-        if not schema.in_choices or chunk.choices is None:
-            return chunk
-        position = -1  # as in `Reducer.apply`
-        for choice in chunk.choices:
-            position += 1
-            if schema.in_usage and choice.usage is not None:
-                self._read_usage(schema, choice.usage)
-            if not schema.below_choices:
-                continue
-            delta = choice.delta
-            if schema.has_messages and _drops_message(choice):
-                self.repeats = False
-            if schema.has_parts and delta is not None:
-                _move_parts(delta, text)
-            if not schema.raw_below_choices:
-                continue
-            index = choice.index
-            place = len(LEVELS) * (position if index is None else index)
-            if delta is not None:
-                if of_delta is not None:
-                    raws = of_delta.get(delta)
-                    if raws != quiet.get(place + _DELTA):
-                        self._read(of_delta, place + _DELTA, raws, delta)
-                if of_call is not None:
-                    for call in delta.tool_calls or ():
-                        self._read(of_call, place + _CALL, of_call.get(call), call)
-            if of_choice is not None:
-                raws = of_choice.get(choice)
-                if raws != quiet.get(place + _CHOICE):
-                    self._read(of_choice, place + _CHOICE, raws, choice)
-            if of_logprobs is not None and choice.logprobs is not None:
-                raws = of_logprobs.get(choice.logprobs)
-                self._read(of_logprobs, place + _LOGPROBS, raws, choice.logprobs)
+    def _decode_fields(self, text: bytes) -> Chunk:
+        """Decode a chunk, and move the vendor's fields to the `extra` of their levels."""
+        shape = self._shape
+        chunk = shape.decode(text)
+        if shape.of_chunk is not None:
+            self._read(shape.of_chunk, 0, chunk, len(text))
+        if shape.has_moderation:
+            found = _parse(chunk.moderation)
+            chunk.moderation = None if found is None else Extra(_checked(found, dict))
+        if shape.of_usage is not None and chunk.usage is not None:
+            _read_usage(shape.of_usage, chunk.usage)
+        if shape.in_choices and chunk.choices is not None:
+            for position, choice in enumerate(chunk.choices):  # as in `Reducer.apply`
+                index = position if choice.index is None else choice.index
+                self._read_choice(shape, choice, index, len(text))
         return chunk
 
-    def _read_usage(self, schema: Schema, usage: Usage) -> None:
-        # All usage of a stream is merged into one, wherever it stands.
-        of_usage, of_prompt, of_completion = schema.raw_usage
-        if of_usage is not None:
-            _gather(of_usage, usage)
-        prompt, completion = usage.prompt_tokens_details, usage.completion_tokens_details
-        if of_prompt is not None and prompt is not None:
-            _gather(of_prompt, prompt)
-        if of_completion is not None and completion is not None:
-            _gather(of_completion, completion)
+    def _read_choice(self, shape: Shape, choice: Choice, index: int, size: int) -> None:
+        of_choice, of_delta, of_logprobs, of_call = shape.of_choices
+        if of_choice is not None:
+            self._read(of_choice, index, choice, size)
+        if of_logprobs is not None and choice.logprobs is not None:
+            choice.logprobs.extra = _values(of_logprobs, choice.logprobs)
+        if shape.of_usage is not None and choice.usage is not None:
+            _read_usage(shape.of_usage, choice.usage)
+        if shape.has_messages:
+            _check_message(choice)
+        delta = choice.delta
+        if delta is None:
+            return
+        if of_delta is not None:
+            self._read(of_delta, index, delta, size)
+        if of_call is not None:
+            for call in delta.tool_calls or ():
+                call.extra = _values(of_call, call)
+        if shape.has_parts:
+            _read_parts(delta)
 
-    def _read(self, fields: RawFields, place: Place, raws: tuple[Raw, ...], into: Struct) -> None:
-        if self._last is _NEVER_WRITTEN:
-            self._last, self._settled, self._quiet = {}, {}, {}
-        lasts = self._last.get(place, fields.nothing)
-        settled = self._settled.get(place)
-        extra: Extra | None = None
-        size = 0
-        for name, raw, last in zip(fields.names, raws, lasts, strict=False):
-            if not raw or raw == _NULL:
+    def _read(self, fields: Fields, index: int, into: Chunk | Choice | Delta, size: int) -> None:
+        """Parse the fields of a level, but not what came before and makes no difference."""
+        raws = fields.get(into)
+        key = (fields.level, index)
+        seen = self._seen.get(key)
+        if seen is None:
+            if self._seen is _NEVER_WRITTEN:
+                self._seen = {}
+            seen = self._seen[key] = Seen(fields.absent, [False] * len(fields.names))
+        elif seen.is_quiet and raws == seen.raws:
+            return
+        last, is_settled, parse = seen.raws, seen.is_settled, _parser()
+        extra = Extra()
+        for i, name in enumerate(fields.names):
+            raw = raws[i]
+            is_repeated = raw == last[i]
+            if is_repeated and is_settled[i]:
                 continue
-            size += len(raw)
-            if raw == last:
-                if settled is None:
-                    settled = self._settled[place] = {}
-                if name not in settled:
-                    settled[name] = self._settles(place, name, raw)
-                if settled[name]:
-                    continue
-            elif settled:
-                settled.pop(name, None)
-            value = _decode_value(raw)
-            if type(value) is dict or type(value) is list:
-                check_depth(value, bytes(raw))
-            if extra is None:
-                extra = Extra()
-            extra[name] = value
+            value = parse(raw) if raw else None
+            if value is not None:
+                extra[name] = value
+            is_settled[i] = is_repeated and (
+                value is None or self._rules[fields.level].is_idempotent(name, value)
+            )
+        if extra:
+            into.extra = extra
+        seen.is_quiet = not extra
         if size > _LONGEST_REMEMBERED:
-            raws = fields.nothing
-        elif size > _SHORTEST_COPIED:
+            raws = fields.absent
+        elif size > _LONGEST_HELD:
             raws = tuple([raw.copy() for raw in raws])  # without the chunk that it is part of
-        self._last[place] = raws
-        if extra is not None:
-            into.extra = extra  # type: ignore[attr-defined]  # every level has it
-            self._quiet.pop(place, None)
-        else:
-            self._quiet[place] = raws
-
-    def _settles(self, place: Place, name: str, raw: Raw) -> bool:
-        """Tell whether a value makes no difference when it comes again."""
-        kind = place % len(LEVELS)
-        if kind == _CALL:
-            return False  # of which call it was is not known here
-        level = _RULES_OF.get(kind)
-        return level is None or self._levels[level].settles(name, _decode_value(raw))
+        seen.raws = raws
 
 
-def _gather(fields: RawFields, into: Struct) -> None:
-    """Put a vendor's counts into the `extra` of their level."""
-    extra: Extra | None = None
-    for name, value in zip(fields.names, fields.get(into), strict=False):
-        if value is None:
-            continue
-        if isinstance(value, (dict, list)) and exceeds_depth(value, MOST_BRACKETS):
-            raise ValueError("nested too deep to be taken without counting")
-        if extra is None:
-            extra = Extra()
-        extra[name] = value
-    if extra is not None:
-        into.extra = extra  # type: ignore[attr-defined]  # every level has it
+@cache
+def _parser() -> Callable[[Raw], Any]:
+    """Return a parser of JSON that raises ValueError for what is nested so deep that its levels
+    have to be counted. It takes some milliseconds to make.
+    """
+    kind: Any = bool | int | float | str | None
+    for _ in range(MOST_BRACKETS):
+        kind = bool | int | float | str | list[kind] | dict[str, kind] | None
+    return msgspec.json.Decoder(kind).decode
 
 
-def _refuse(text: bytes) -> Chunk:
+def _parse(raw: Any) -> Any:
+    """Return the value of a raw field, None where it is absent."""
+    return _parser()(raw) if raw else None
+
+
+def _values(fields: Fields, of: object) -> Extra | None:
+    """Parse the vendor's fields of a level in which nothing is known to come again."""
+    parse = _parser()
+    pairs = zip(fields.names, fields.get(of), strict=False)
+    values = Extra((name, parse(raw)) for name, raw in pairs if raw and raw != _NULL)
+    return values or None
+
+
+def _read_usage(of_usage: tuple[Fields | None, ...], usage: Usage) -> None:
+    for fields, level in zip(
+        of_usage,
+        (usage, usage.prompt_tokens_details, usage.completion_tokens_details),
+        strict=True,
+    ):
+        if fields is not None and level is not None:
+            level.extra = _values(fields, level)
+
+
+def _decode_nothing(text: bytes) -> Chunk:
     raise ValueError("left to the general way")
 
 
-def words_of(refusal: Exception) -> str:
-    """Give the words of a refusal if another shape may take the chunk, else none.
+def mismatch_of(error: Exception) -> str:
+    """Return the words of a decoder's error if another shape may take the chunk, else none.
 
     They are all that is kept of it: an exception holds the frames that it went through.
     """
-    return str(refusal) if isinstance(refusal, msgspec.ValidationError) else ""
+    return str(error) if isinstance(error, msgspec.ValidationError) else ""
 
 
-def _drops_message(choice: Choice) -> bool:
-    """Tell whether a message is there to be dropped: Perplexity sends it beside a delta, where it
-    brings nothing new.
+def _check_message(choice: Choice) -> None:
+    """Check a message that is dropped: Perplexity sends it beside a delta, where it brings nothing
+    new. Raises ValueError for one that stands alone, or that is nested too deep.
     """
-    message = _message_of(choice)
-    if not message or message == _NULL:
-        return False
-    if choice.delta is None:
+    if _parse(_message_of(choice)) is not None and choice.delta is None:
         raise ValueError("a message in place of a delta")
-    text = bytes(message)
-    # It is judged like all JSON.
-    check_depth(_decode_value(text), text)
-    return True
 
 
-def _move_parts(delta: Delta, text: bytes) -> None:
-    """Make content and annotations what they are in a `Delta` of our own."""
+def _read_parts(delta: Delta) -> None:
+    """Parse content and annotations, and put lists where a `Delta` of the API has them."""
     content: object = delta.content
-    if type(content) is list:
-        check_depth(content, text, _AROUND)
-        delta.parts, delta.content = Parts(content), None
-    if delta.annotations is not None:
-        check_depth(delta.annotations, text, _AROUND)
-        delta.annotations = Parts(delta.annotations)
+    if type(content) is Raw:
+        content = _parse(content)
+        if type(content) is list:
+            delta.content, delta.parts = None, Parts(content)
+        else:
+            delta.content = None if content is None else _checked(content, str)
+    annotations: object = delta.annotations
+    if type(annotations) is Raw:
+        annotations = _parse(annotations)
+        delta.annotations = None if annotations is None else Parts(_checked(annotations, list))
+
+
+def _checked(value: object, kind: type[T]) -> T:
+    if type(value) is not kind:
+        raise ValueError("a value of another kind")
+    return value

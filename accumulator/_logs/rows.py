@@ -205,7 +205,7 @@ def _row_decoder(keys: Keys) -> msgspec.json.Decoder[_Row]:
         "_Row",
         [
             ("id", str | int | None, None),
-            ("seq", Annotated[int, Meta(ge=_LEAST, le=_MOST)] | None, None),
+            ("seq", Annotated[int, Meta(ge=_LEAST, le=_MOST)] | None, None),  # pyright: ignore[reportOperatorIssue]  # a type at run time
             ("chunk", msgspec.Raw, msgspec.Raw()),
         ],
         rename={"id": keys.id, "seq": keys.seq, "chunk": keys.chunk},

@@ -20,7 +20,7 @@ from .._decode.chunk import (
 from .._decode.lenient import InvalidChunkError, read_chunk
 from .._decode.objects import read_object
 from .._decode.text import Text, healed
-from .._decode.vendor_fields import ChunkDecoder, words_of
+from .._decode.vendor_fields import ChunkDecoder, mismatch_of
 from ..completion import ChatCompletion
 from ..errors import LimitExceededError
 from ..limits import Limits
@@ -73,18 +73,18 @@ class ChatReducer(Reducer):
         try:
             chunk = self._decoder.decode(data)
         except (ValueError, RecursionError) as error:
-            refused = words_of(error)
+            refused = mismatch_of(error)
         else:
             self.apply(chunk)
             return
         self.apply_refused(data, refused, unterminated=unterminated)
 
     def apply_refused(self, data: bytes, refused: str, *, unterminated: bool = False) -> None:
-        """Apply the data of one event that was not decoded; `refused` is what `words_of` found.
+        """Apply the data of one event that was not decoded; `refused` is what `mismatch_of` found.
 
         Raises LimitExceededError.
         """
-        chunk = self._decoder.retry(data, refused, self._log.event)
+        chunk = self._decoder.decode_mismatched(data, refused, self._log.event)
         if chunk is not None:
             self.apply(chunk)
             return

@@ -117,7 +117,7 @@ class ExtraDeltas:
             text = None if merged is None else merged.get(name)
             if type(value) is str and type(text) is Text:
                 self._add_text(index, where, text)
-            elif level.settles(name, value):
+            elif _settles(level, name, value):
                 self._add_new(index, where, value)
             else:
                 self._add(index, where, value)
@@ -141,6 +141,15 @@ class ExtraDeltas:
     def _add(self, index: int | None, path: str, value: object) -> None:
         # A list of the chunk's may be the state's by now, and grow.
         self._events.append(ExtraDeltaEvent(index, path, to_builtins(value)))
+
+
+def _settles(level: Level, name: str, value: object) -> bool:
+    """Whether a field's value that comes twice in a row makes what it makes once."""
+    policy = level.names.get(name) or level.kinds[type(value)]
+    if isinstance(value, dict) and policy == "merge":
+        below = level.below(name)
+        return all(item is None or _settles(below, key, item) for key, item in value.items())
+    return policy in ("first", "last", "drop", "larger")
 
 
 def _is_text(part: object) -> bool:

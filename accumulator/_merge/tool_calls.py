@@ -140,7 +140,8 @@ def is_whole(call: CallState) -> bool:
     if text is None:
         return False
     if named.scan is None:
-        named.scan = JsonScan(str(text))
+        named.scan = JsonScan()
+        named.scan.push(str(text))
     return named.scan.complete(lambda: str(text))
 
 

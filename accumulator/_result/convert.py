@@ -1,8 +1,8 @@
-"""The one cattrs converter: classes with an `extra` mapping to and from the API's own shape.
+"""The package's cattrs converter: attrs classes with an `extra` mapping to dicts and back.
 
-It names no class. A class says what it needs by its fields: `extra` holds what has no field of its
-own and goes back among the others; a field with `NULLABLE` metadata is written as null, any other
-None is left out.
+The converter names no class; it goes by the fields of each. What has no field of its own is in
+`extra`, and stands among the other fields in the dict. A None is left out, but written as null for
+a field with `NULLABLE` metadata.
 """
 
 from __future__ import annotations
@@ -56,8 +56,8 @@ def _unstructure_fn(cls: type) -> Callable[[object], JsonObject]:
                 out[name] = _converter.unstructure(item)
         extra = cast("Mapping[str, object]", value.extra)  # type: ignore[attr-defined]  # by _has_extra
         for name, item in extra.items():
-            # A value of a wrong type stands here under a field's name; the well-typed one goes
-            # first.
+            # A value of the wrong type is here under its field's name. If the field also has a
+            # value of the right type, that one is written.
             if out.get(name) is None:
                 out[name] = copy_json(item)
         return out
@@ -80,7 +80,7 @@ def _structure_fn(cls: type[T]) -> Callable[[Mapping[str, object], type[T]], T]:
 
 
 def _exact(kind: type, value: object, _: object) -> object:
-    """Take a value as it is or not at all: cattrs would turn the number 5 into the text "5"."""
+    """Return a value of the right type, unchanged: cattrs would turn the number 5 into "5"."""
     if type(value) is not kind:
         raise TypeError(f"expected {kind.__name__}, got {type(value).__name__}")
     return value
@@ -127,13 +127,13 @@ _converter.register_structure_hook_func(_is_text_or_parts, _text_or_parts)
 
 
 def dicts_of(structs: Sequence[object], below: str) -> list[JsonObject]:
-    """Convert Structs to dicts, their `extra` back among the other fields; so it is of those in the
-    list `below` of each.
+    """Convert Structs to dicts in which their `extra` stands among the other fields. The Structs in
+    the list `below` of each are converted likewise.
     """
     dicts: list[JsonObject] = msgspec.to_builtins(structs)
     for outer in dicts:
         for each in (*cast("list[JsonObject]", outer.get(below, ())), outer):
-            # What a vendor calls `extra` is inside of it.
+            # A vendor's field called `extra` is inside of it.
             if "extra" in each:
                 extra = cast("JsonObject", each.pop("extra"))
                 each.update({name: item for name, item in extra.items() if name not in each})
@@ -141,20 +141,19 @@ def dicts_of(structs: Sequence[object], below: str) -> list[JsonObject]:
 
 
 def register(cls: type[T], convert: Callable[[T], object]) -> None:
-    """Convert the instances of a class by a function of its own."""
+    """Register the function that converts the instances of a class."""
     _converter.register_unstructure_hook(cls, convert)
 
 
 def to_dict(value: object) -> JsonObject:
-    """Convert an instance to a dict of builtins in the API's shape, its `extra` back at its
-    place.
-    """
+    """Convert an instance to a dict of builtins, as the API writes it."""
     return cast("JsonObject", _converter.unstructure(value))
 
 
 def from_dict(data: Mapping[str, object], cls: type[T]) -> T:
-    """Build an instance from such a dict. Raises ValueError that names each field that does not
-    fit.
+    """Build an instance from a dict as the API writes it.
+
+    Raises ValueError, which names each field that does not fit.
     """
     try:
         return _converter.structure(data, cls)

@@ -1,4 +1,4 @@
-"""A completion's dict in the forms that others take: the next request, openai's types."""
+"""A completion's dict as others want it: a message of the next request, an object of openai's."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ _SENT_BACK = (
     "reasoning reasoning_content reasoning_details reasoning_text reasoning_opaque extra_content "
     "signature"
 ).split()
-# Gemini refuses a conversation whose calls have lost their thought signatures; LiteLLM hands them
-# on in `provider_specific_fields`.
+# Gemini answers with an error when a call comes back without its thought signature. LiteLLM puts
+# the signature into `provider_specific_fields`.
 _SENT_BACK_OF_CALL = ("extra_content", "provider_specific_fields")
 
 
 def to_request(message: JsonObject) -> JsonObject:
-    """Give of a message what belongs into a request."""
-    # A value of a wrong type, which the wire keeps at its place, is nothing that a request takes.
+    """Return the fields of a message that a request may have."""
+    # A result keeps a value of the wrong type where it came; a request must not have it.
     content = message["content"] if isinstance(message["content"], (str, list)) else None
     out: JsonObject = {"role": _text(message, "role") or "assistant", "content": content}
     if isinstance(message["refusal"], str):
@@ -60,8 +60,10 @@ def _call(call: Mapping[str, object]) -> JsonObject:
 
 
 def _whole_blocks(fragments: Iterable[object]) -> list[object]:
-    """Join the fragments of thinking blocks, as LiteLLM streams Anthropic's: text upon text, and
-    the signature, which Anthropic checks against the text, at the end.
+    """Join the fragments of thinking blocks.
+
+    LiteLLM streams Anthropic's blocks as fragments of text, then one with the signature, which
+    Anthropic checks against the whole text.
     """
     blocks: list[object] = []
     open_block: JsonObject | None = None
@@ -82,7 +84,7 @@ def _whole_blocks(fragments: Iterable[object]) -> list[object]:
 
 
 def to_openai(completion: JsonObject) -> ChatCompletion:
-    """Validate a completion as openai's. Raises ValueError, ImportError."""
+    """Return a completion as an object of the openai package. Raises ValueError, ImportError."""
     try:
         from openai.types.chat import ChatCompletion as Theirs  # noqa: PLC0415
     except ImportError as error:

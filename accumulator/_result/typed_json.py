@@ -1,7 +1,8 @@
-"""Finished JSON text into a type of the caller's: exact about kinds, nothing repaired.
+"""Read finished JSON text as a type of the caller's. Types are strict; broken JSON is an error.
 
-msgspec reads what it knows, cattrs builds attrs classes (msgspec would leave out their converters),
-and a pydantic model reads itself; it is known by its method, so that pydantic is never imported.
+msgspec reads the types that it knows. cattrs builds attrs classes, because msgspec would not call
+their converters. A pydantic model reads its own text; it is recognised by its method, so pydantic
+is never imported.
 """
 
 from __future__ import annotations
@@ -41,10 +42,10 @@ _MOST_KINDS = 256  # types whose decoders are kept
 
 
 class ParseError(ValueError):
-    """A text is not the JSON of the type that was asked for.
+    """The text is not JSON of the requested type.
 
-    `path` is the JSON path of the value that does not fit (`$.days[0].city`), `$` where the text
-    is empty, cut off or no JSON at all. `reason` says what is wrong there.
+    `path` is the JSON path of the value that does not fit (`$.days[0].city`). It is `$` where the
+    text is empty, cut off or not JSON at all. `reason` says what is wrong there.
     """
 
     def __init__(self, reason: str, path: str = "$") -> None:
@@ -57,12 +58,14 @@ class ParseError(ValueError):
 
 
 def load(text: str | None, kind: type[T]) -> T:
-    """Read a whole JSON text as a type.
+    """Return a whole JSON text as an instance of a type.
 
-    Takes what msgspec takes (builtins and generics of them, dataclasses, TypedDicts, Structs,
-    enums, dates ...), attrs classes and pydantic models. Fields that the type does not name are
-    ignored, unless it forbids them. Raises ParseError for a text that does not fit, TypeError for a
-    type that cannot be read from JSON.
+    The type may be any that msgspec reads (builtins and generics of them, dataclasses, TypedDicts,
+    Structs, enums, dates ...), an attrs class or a pydantic model. Fields that it does not name are
+    ignored, unless it forbids them.
+
+    Raises ParseError for a text that does not fit, TypeError for a type that cannot be read from
+    JSON.
     """
     if text is None or not text.strip():
         raise ParseError("there is no JSON")
@@ -83,13 +86,13 @@ def load(text: str | None, kind: type[T]) -> T:
     except RecursionError:
         raise ParseError("nested too deep") from None
     except TypeError:
-        raise  # msgspec's word for a type that it cannot read
+        raise  # by msgspec, for a type that it cannot read
     except Exception as error:
         raise _explained(error) from error
 
 
 def _explained(error: Exception) -> ParseError:
-    """Find the path and the reason in an error of the library that read the text."""
+    """Return a ParseError with the path and the reason from another library's error."""
     if isinstance(error, msgspec.ValidationError):
         return ParseError(*_without_paths(str(error), "$"))
     first, *_ = transform_error(error, path="$", format_exception=_reason)
@@ -98,7 +101,10 @@ def _explained(error: Exception) -> ParseError:
 
 
 def _without_paths(message: str, path: str) -> tuple[str, str]:
-    """Take the paths off the end of a message of msgspec, the outermost of which is the last."""
+    """Return a message of msgspec without the paths at its end, and the given path with them.
+
+    There are several where one decoder called another; the outermost is the last.
+    """
     while (found := re.search(_MSGSPEC_PATH, message)) is not None:
         is_key = "`key` in" in found[0]
         message = message[: found.start()] + (" as a key" if is_key else "")
@@ -115,7 +121,7 @@ def _load_model(kind: PydanticModel[T], text: str | bytes) -> T:
             raise
         first = errors()[0]
         steps = (f"[{step}]" if type(step) is int else f".{step}" for step in first["loc"])
-        # msgspec puts its own path behind any ValueError but its own.
+        # Not a ValidationError: msgspec adds its own path to any other ValueError.
         raise ValueError(f"{first['msg']} - at `${''.join(steps)}`") from error
 
 
@@ -133,7 +139,9 @@ _meeting = Lock()
 
 @lru_cache(_MOST_KINDS)
 def _decoder(kind: Hashable) -> msgspec.json.Decoder[object]:
-    """Make the decoder of a type; by one thread at a time, see `_wire`."""
+    """Return the decoder of a type. It is made by one thread at a time: msgspec cannot have two
+    meet a new type at once.
+    """
     with _meeting:
         return msgspec.json.Decoder(cast("type[object]", kind), dec_hook=_load_nested)
 
@@ -160,33 +168,36 @@ def _convert(value: object, kind: type[T]) -> T:
 
 
 def _with_keys(path: str, value: object, kind: type) -> str:
-    """Name the keys of a path in which msgspec writes `[...]` for any key of a dict.
+    """Return a path with the names of keys in place of `[...]`, which msgspec writes for each.
 
-    Of a dict's entries half is tried without the rest, until one is left.
+    To find the key, half of the dict's entries are tried without the others, again and again until
+    one is left. This changes `value`, which nobody needs any more.
     """
-    steps: list[str | int | None] = [
-        int(step[2]) if step[2] else step[1] for step in re.finditer(_STEP, path)
-    ]
-    for place, step in enumerate(steps):
-        if step is None:
-            found = _at(value, steps[:place])
-            if not (found and isinstance(found, dict)):
-                return path
+    found, named = value, "$"
+    for step in re.finditer(_STEP, path):
+        key: object = int(step[2]) if step[2] else step[1]
+        if isinstance(found, dict) and found and key is None:
             entries = [*found.items()]
             while len(entries) > 1:
                 half = entries[: len(entries) // 2]
-                fits = _fits(_replaced(value, steps[:place], dict(half)), kind)
-                entries = entries[len(half) :] if fits else half
-            value = _replaced(value, steps[:place], dict(entries))
-            steps[place] = entries[0][0]
-    return "$" + "".join(
-        f"[{step}]"
-        if isinstance(step, int)
-        else f".{step}"
-        if re.match(_NAME, str(step))
-        else f"[{step!r}]"
-        for step in steps
-    )
+                _refill(found, half)
+                entries = entries[len(half) :] if _fits(value, kind) else half
+            _refill(found, entries)
+            key = entries[0][0]
+        if isinstance(found, dict) and key in found:
+            found = found[key]
+            named += f".{key}" if re.match(_NAME, str(key)) else f"[{key!r}]"
+        elif isinstance(found, list) and isinstance(key, int):
+            found = found[key]
+            named += f"[{key}]"
+        else:
+            return path
+    return named
+
+
+def _refill(found: dict[object, object], entries: list[tuple[object, object]]) -> None:
+    found.clear()
+    found.update(entries)
 
 
 def _fits(value: object, kind: type) -> bool:
@@ -197,30 +208,11 @@ def _fits(value: object, kind: type) -> bool:
     return True
 
 
-def _at(value: object, steps: Sequence[str | int | None]) -> object:
-    for step in steps:
-        if isinstance(value, list) and isinstance(step, int):
-            value = value[step]
-        else:
-            value = value.get(step) if isinstance(value, dict) else None
-    return value
-
-
-def _replaced(value: object, steps: Sequence[str | int | None], new: object) -> object:
-    if not steps:
-        return new
-    first, *rest = steps
-    inner = _replaced(_at(value, [first]), rest, new)
-    if isinstance(value, list):
-        return [inner if place == first else item for place, item in enumerate(value)]
-    return {**cast("dict[object, object]", value), first: inner}
-
-
 # --- attrs classes ------------------------------------------------------------------------
 
 
 def _has_attrs(kind: object) -> bool:
-    """Tell whether a type is an attrs class, or a builtin container or union of some."""
+    """Return whether a type is an attrs class, or a container or union with one in it."""
     return (isinstance(kind, type) and attrs.has(kind)) or any(map(_has_attrs, get_args(kind)))
 
 
@@ -229,7 +221,7 @@ def _load_nested(kind: type[T], value: object) -> T:
         return _load_model(cast("PydanticModel[T]", kind), msgspec.json.encode(value))
     if kind is object:
         return cast("T", value)
-    raise NotImplementedError(f"{kind!r} is no type that JSON can be read as")
+    raise NotImplementedError(f"{kind!r} is not a type that JSON can be read as")
 
 
 def _class_hook(kind: type[T], converter: Converter) -> Callable[[object, object], T]:
@@ -244,7 +236,9 @@ def _class_hook(kind: type[T], converter: Converter) -> Callable[[object, object
 
 
 def _list_hook(kind: object, converter: Converter) -> Callable[[object, object], object]:
-    """Build lists, homogeneous tuples and sets from a list: cattrs would take any iterable."""
+    """Return a hook that builds a list, a tuple of one type or a set, and only from a list: cattrs
+    would take any iterable.
+    """
     origin, (item, *_) = get_origin(kind), get_args(kind)
     list_of = list[item]  # type: ignore[valid-type]  # built at run time
     build = list_structure_factory(list_of, converter)

@@ -1,0 +1,264 @@
+"""The shapes of vendors' chunks, and Structs that know them.
+
+The strict decoders of `chunk` fail on a chunk with a field that the API does not name, and reading
+one field by field costs ten times as much. A stream that sends such fields sends them in nearly
+every chunk. So a shape that was seen a few times gets Structs of its own: those of `chunk` with the
+vendor's fields added, for `vendor_fields` to read.
+
+A process keeps its shapes, because many streams come from few servers.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from operator import attrgetter
+from typing import cast
+
+import msgspec
+from msgspec import Raw, Struct, defstruct
+
+from .chunk import (
+    Choice,
+    Chunk,
+    CompletionTokensDetails,
+    Delta,
+    Logprobs,
+    PromptTokensDetails,
+    ToolCallFragment,
+    Usage,
+    decode_text,
+)
+
+__all__ = ["API", "TEXT", "Fields", "Shape", "find_shape", "is_pending", "unknown_names", "widest"]
+
+# The levels that a vendor may add fields to, each behind those that stand in it.
+_LEVELS: tuple[type[Struct], ...] = (
+    PromptTokensDetails,
+    CompletionTokensDetails,
+    Usage,
+    Logprobs,
+    ToolCallFragment,
+    Delta,
+    Choice,
+    Chunk,
+)
+_BELOW: Mapping[type[Struct], Mapping[str, type[Struct]]] = {
+    Usage: {
+        "prompt_tokens_details": PromptTokensDetails,
+        "completion_tokens_details": CompletionTokensDetails,
+    },
+    Delta: {"tool_calls": ToolCallFragment},
+    Choice: {"delta": Delta, "usage": Usage, "logprobs": Logprobs},
+    Chunk: {"choices": Choice, "usage": Usage},
+}
+_LISTS = ("tool_calls", "choices")
+# The levels whose fields often come again unchanged, and the names of their rules.
+_RULES: Mapping[type[Struct], str] = {Chunk: "chunk", Choice: "choice", Delta: "delta"}
+# Fields that are not merged as a vendor's are. The Structs of a shape in which they came have them
+# under their own names, as raw JSON; an error ends the stream, so it may only be null.
+_OWN_FIELDS: Mapping[type[Struct], tuple[str, ...]] = {
+    Delta: ("content", "annotations"),
+    Choice: ("message",),
+    Chunk: ("moderation", "error"),
+}
+# Those of them that the Structs of `chunk` have, but for nothing that a decoder could bring.
+_WIDENED: Mapping[type[Struct], Mapping[str, type]] = {
+    Delta: {"content": list, "annotations": list},
+    Chunk: {"moderation": dict},
+}
+# The names that each level's Struct lacks, sorted as in an `extra`. `content` of a delta counts
+# among them where it is a list of parts (Mistral), and so do annotations (OpenRouter).
+Names = tuple[tuple[str, ...], ...]
+_NO_NAMES: Names = ((),) * len(_LEVELS)
+
+_MOST_NAMES = 64  # of one shape
+_LONGEST_NAMES = 4096  # characters of them all
+_WORTHWHILE = 3  # chunks of a shape until its Structs are made, which takes as long as many decodes
+_MOST_AHEAD = 16  # names that a stream's next shape may have beyond those that it needs
+_MOST_SHAPES = 256  # of all streams of a process: a server may make names up
+
+_KNOWN: Mapping[type[Struct], frozenset[str]] = {
+    level: frozenset(level.__struct_encode_fields__) for level in _LEVELS
+}
+_ABSENT = Raw(b"")
+
+
+class Fields(Struct):
+    """The vendor's fields of one level, and how to get their values out of its Struct."""
+
+    names: tuple[str, ...]
+    get: Callable[[object], tuple[Raw, ...]]  # raw JSON, empty for an absent field
+    level: str  # by the name of its rules
+    absent: tuple[Raw, ...]  # what `get` returns where none came
+
+
+class Shape:
+    """The names of a vendor's fields, and the decoder of chunks that have no others.
+
+    The `of_...` are the fields of each level, None for none. The rest tells where a chunk has
+    anything that the Structs of `chunk` do not have.
+    """
+
+    __slots__ = (
+        "decode",
+        "has_fields",
+        "has_messages",
+        "has_moderation",
+        "has_parts",
+        "in_choices",
+        "names",
+        "next_shapes",
+        "of_choices",
+        "of_chunk",
+        "of_usage",
+        "wider",
+    )
+
+    def __init__(self, names: Names, decode: Callable[[bytes], Chunk] | None = None) -> None:
+        self.names = names
+        # By the mismatch of a chunk that this shape does not have: the one that took it. A mismatch
+        # names the field, so a stream of a known vendor has its decoder after one.
+        self.next_shapes: dict[str, Shape] = {}
+        # The shape that an earlier stream of this one came to.
+        self.wider: Shape | None = None
+        named = dict(zip(_LEVELS, names, strict=True))
+        types: dict[type[Struct], type[Struct]] = {}
+        for level, own in named.items():
+            below = _BELOW.get(level, {}).values()
+            is_same = not own and all(types[kind] is kind for kind in below)
+            types[level] = level if is_same else _extended(level, own, types)
+        self.decode = decode or cast(
+            "Callable[[bytes], Chunk]", msgspec.json.Decoder(types[Chunk]).decode
+        )
+        prompt, completion, usage, logprobs, call, delta, choice, chunk = map(
+            _fields, _LEVELS, names
+        )
+        self.of_chunk = chunk
+        self.of_choices = (choice, delta, logprobs, call)
+        self.of_usage = (usage, prompt, completion) if usage or prompt or completion else None
+        self.has_messages = "message" in named[Choice]
+        self.has_parts = not set(_OWN_FIELDS[Delta]).isdisjoint(named[Delta])
+        self.has_moderation = "moderation" in named[Chunk]
+        self.in_choices = (
+            any(self.of_choices) or self.of_usage is not None or self.has_messages or self.has_parts
+        )
+        self.has_fields = any(names)
+
+
+def widest(shape: Shape, step: Shape) -> Shape:
+    """Return the shape that a stream is likely to come to, which goes from one to another now.
+
+    A vendor's streams take the same steps, and each costs a decode that fails.
+    """
+    if shape.has_fields:
+        ahead = sum(map(len, step.names)) - sum(map(len, shape.names))
+        shape.wider = step if ahead <= _MOST_AHEAD else None
+    while step.wider is not None:
+        step = step.wider
+    return step
+
+
+def _slots(level: type[Struct], names: tuple[str, ...]) -> dict[str, str]:
+    """Return the slots of a level's Struct, and the vendor's field that each is for.
+
+    No name of the wire becomes the name of an attribute.
+    """
+    own = _OWN_FIELDS.get(level, ())
+    return {f"x{i}": name for i, name in enumerate(names) if name not in own}
+
+
+def _fields(level: type[Struct], names: tuple[str, ...]) -> Fields | None:
+    slots = _slots(level, names)
+    if not slots:
+        return None
+    # The last slot is read twice, so that a single one gives a tuple, too.
+    get = attrgetter(*slots, [*slots][-1])
+    return Fields(tuple(slots.values()), get, _RULES.get(level, ""), (_ABSENT,) * (len(slots) + 1))
+
+
+def _extended(
+    level: type[Struct], names: tuple[str, ...], types: Mapping[type[Struct], type[Struct]]
+) -> type[Struct]:
+    fields: list[tuple[str, object, object]] = []
+    for name, below in _BELOW.get(level, {}).items():
+        kind = types[below]
+        fields.append((name, (list[kind] if name in _LISTS else kind) | None, None))  # type: ignore[valid-type]  # built at run time
+    rename = _slots(level, names)
+    fields += [(slot, Raw, _ABSENT) for slot in rename]
+    for name in names:
+        if name == "error":
+            fields.append((name, None, None))
+        elif name in _OWN_FIELDS.get(level, ()):
+            fields.append((name, Raw, _ABSENT))
+    return defstruct(
+        level.__name__,
+        fields,
+        bases=(level,),
+        rename=rename,
+        forbid_unknown_fields=True,
+        gc=False,
+    )
+
+
+# --- the shapes of a process --------------------------------------------------------------
+# Of all threads: any may forget them all between two lines of another.
+
+_shapes: dict[Names, Shape | None] = {}
+_seen: Counter[Names] = Counter()
+API = Shape(_NO_NAMES)
+TEXT = Shape(_NO_NAMES, decode_text)
+
+
+def find_shape(names: Names) -> Shape | None:
+    """Return the shape with these names once it was seen often enough; None at first."""
+    known = _shapes.get(names, API)
+    if known is not API:
+        return known
+    if len(_shapes) >= _MOST_SHAPES or len(_seen) >= 4 * _MOST_SHAPES:
+        # Names that a server made up must not take the place of all that come after them.
+        _shapes.clear()
+        _seen.clear()
+        API.next_shapes.clear()
+        TEXT.next_shapes.clear()
+    _seen[names] += 1
+    if _seen[names] < _WORTHWHILE:
+        return None
+    shape: Shape | None = None
+    with suppress(TypeError, ValueError):  # a name that a Struct's field cannot have
+        shape = Shape(names)
+    _shapes[names] = shape
+    return shape
+
+
+def is_pending(names: Names) -> bool:
+    """Return whether a shape was seen, but not often enough yet."""
+    return names not in _shapes and _seen[names] > 0
+
+
+def unknown_names(value: Mapping[str, object], known: Names) -> Names | None:
+    """Return the known names and those that a chunk has more; None for no usable shape."""
+    found = {level: dict.fromkeys(own) for level, own in zip(_LEVELS, known, strict=True)}
+    _collect(found, Chunk, value)
+    names = tuple(tuple(sorted(found[level])) for level in _LEVELS)
+    if names == known or sum(map(len, names)) > _MOST_NAMES:
+        return None
+    return None if sum(len(name) for own in names for name in own) > _LONGEST_NAMES else names
+
+
+def _collect(
+    found: Mapping[type[Struct], dict[str, None]], level: type[Struct], value: object
+) -> None:
+    """Add the names that a value of a level has more than the API's."""
+    if isinstance(value, list):
+        for item in value:
+            if isinstance(item, dict):  # a list in it is none of the level's
+                _collect(found, level, item)
+    elif isinstance(value, dict):
+        found[level].update(dict.fromkeys(name for name in value if name not in _KNOWN[level]))
+        for name, kind in _WIDENED.get(level, {}).items():
+            if isinstance(value.get(name), kind):
+                found[level][name] = None
+        for name, below in _BELOW.get(level, {}).items():
+            _collect(found, below, value.get(name))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable, Mapping
 
 from ._decode.objects import is_chunk_like
@@ -82,14 +83,21 @@ class Accumulator:
         self._on_event = on_event
         self._emitter: EventEmitter | None = None
         self._done_emitted = False  # whether the last event was made
-        if on_event is not None:
-            self._emitter = EventEmitter(reducer)
-            log.tell = self._emitter.add_problem
-        may_repeat = shortcut and on_event is None and not rules.moves
+        may_repeat = shortcut and not rules.moves
         self._pipeline = Pipeline(reducer, log, limits, shortcut=may_repeat)
         self._stopwatch = None if clock is None else Stopwatch(clock)
         # Whether a call of input is to be timed, and events are to be handed out behind it.
-        self._observed = on_event is not None or clock is not None
+        self._observed = clock is not None
+        if on_event is not None:
+            self._collect_events()
+
+    def __repr__(self) -> str:
+        return f"<Accumulator status={self.status!r} chunks={self._chunks}>"
+
+    @property
+    def _chunks(self) -> int:
+        """How many events came but `[DONE]`."""
+        return self._pipeline.log.event - self._reducer.state.done
 
     # --- input ---
 
@@ -127,7 +135,7 @@ class Accumulator:
         Raises TypeError for text, ValueError after `close`, LimitExceededError.
         """
         if self._observed:
-            self._observe(self.feed_sse, data)
+            self._observe(self._pipeline.feed_sse, data)
             return
         try:
             self._pipeline.feed_sse(data)
@@ -172,6 +180,14 @@ class Accumulator:
             self._reducer.close()
         self._pipeline.raise_met()
 
+    def _collect_events(self) -> deque[Event]:
+        """Collect events from now on; return where they are until `on_event` takes them."""
+        self._emitter = EventEmitter(self._reducer, self._reducer.rules.levels)
+        self._pipeline.log.tell = self._emitter.add_problem
+        self._pipeline.parse_all()
+        self._observed = True
+        return self._emitter.events
+
     def _observe(self, take: Callable[..., None], *data: object) -> None:
         """Run a call of input; time it, and call `on_event` with what it brought."""
         self._observed = False
@@ -180,10 +196,17 @@ class Accumulator:
                 take(*data)
             else:
                 self._time(self._stopwatch, take, *data)
+        except LimitExceededError as error:
+            raise self._exceeded(error) from None
         finally:
             self._observed = True
-            if self._emitter is not None and self._on_event is not None:
-                self._hand_out(self._emitter, self._on_event)
+            if self._emitter is not None:
+                if not self._reducer.reading:
+                    self._end_events(self._emitter)
+                if self._on_event is not None:
+                    events = self._emitter.events
+                    while events:
+                        self._on_event(events.popleft())
 
     def _time(self, stopwatch: Stopwatch, take: Callable[..., None], *data: object) -> None:
         state, log = self._reducer.state, self._pipeline.log
@@ -196,16 +219,14 @@ class Accumulator:
             chunks = log.event - before - (state.done and not was_done)
             stopwatch.lap(now, chunks, state, ended=not self._reducer.reading)
 
-    def _hand_out(self, emitter: EventEmitter, on_event: Callable[[Event], object]) -> None:
-        reducer, events = self._reducer, emitter.events
-        if not reducer.reading and not self._done_emitted:
-            status = reducer.state.status
-            if status != "open":
-                self._done_emitted = True
-                emitter.finish(reducer.state)
-                events.append(DoneEvent(status, self.timing, self.snapshot()))
-        while events:
-            on_event(events.popleft())
+    def _end_events(self, emitter: EventEmitter) -> None:
+        status = self._reducer.state.status
+        if not self._done_emitted and status != "open":
+            self._done_emitted = True
+            emitter.finish(self._reducer.state)
+            emitter.events.append(
+                DoneEvent(status, self.timing, self.snapshot(), self.server_error)
+            )
 
     # --- output ---
 
@@ -213,6 +234,11 @@ class Accumulator:
     def status(self) -> Status:
         """How the stream stands: "open", "complete", "truncated" or "failed" (SPEC section 6)."""
         return self._reducer.state.status
+
+    @property
+    def server_error(self) -> object:
+        """The error object that the server sent, as it came; None if it sent none."""
+        return self._reducer.state.error
 
     @property
     def problems(self) -> tuple[Problem, ...]:
@@ -301,8 +327,8 @@ class Accumulator:
         """Go on from a checkpoint, in this process or another one.
 
         The keywords are those of `Accumulator`, given again, without `on_event` and `clock`: what
-        was told and timed before is not known. `rules` must have the same rows as before, the
-        others may differ. Nothing in a checkpoint is run.
+        was told and timed before, and which events were waiting, is not known. `rules` must have
+        the same rows as before, the others may differ. Nothing in a checkpoint is run.
 
         Raises CheckpointError for bytes that are none, are damaged, or come from other rules or
         another version of this package; TypeError for what is no bytes.

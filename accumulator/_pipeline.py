@@ -110,6 +110,11 @@ class Pipeline:
         self._fast: FastPath | None = None  # made once a stream is long enough to need it
         self._learn_at: float = LEARN_AFTER if shortcut else inf  # events
 
+    def parse_all(self) -> None:
+        """Take no fast path from now on: a listener hears each chunk. Nothing was taken yet."""
+        self._learn_at = inf
+        self.look_again()
+
     def look_again(self) -> None:
         """Take up how the next event is decoded and applied, which may have changed."""
         self._decode, self._apply = self.reducer.next_steps()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copyreg
 from collections.abc import Sequence
 from typing import Literal, get_args
 
@@ -84,6 +85,10 @@ class AccumulatorError(Exception):
         self.partial = partial
         self.problems: tuple[Problem, ...] = tuple(problems)
         self.problem = problem
+
+    # An exception is pickled and copied as its `args`, which leave out keywords.
+    def __reduce__(self) -> tuple[object, ...]:
+        return copyreg.__newobj__, (type(self), *self.args), self.__dict__  # type: ignore[attr-defined]  # what pickle itself uses
 
 
 class DecodeError(AccumulatorError):

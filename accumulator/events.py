@@ -8,22 +8,26 @@ as of the event, not of the time of looking, and is only put together when looke
 The rules that hold for every stream:
 
 - A `.delta` is what one chunk added. An empty fragment is no event, but for the first one of a tool
-  call, which tells that the call is there.
-- Each `.done` comes once for each choice or call, with the whole value. It comes with the choice's
-  finish reason, or else at the stream's end; that of a function call as soon as a fragment of
-  another call arrives while the call's own arguments are a complete JSON object, list or string.
-  Every call has one; of the rest only what brought something has one.
+  call, which tells that the call is there. Arguments that are exactly `{}` wait for more text or
+  for their `.done`: some servers send them as a placeholder.
+- Each `.done` comes once for each choice or call, with the whole value. It waits, from the choice's
+  finish reason on, for the next input: a chunk that adds no text, call, argument or other finish
+  reason to the choice, a chunk without choices, or the stream's end. Some servers send a finish
+  reason with every chunk. That of a function call comes as soon as a fragment of another call
+  arrives while the call's own arguments are a complete JSON object, list or string. Every call has
+  one; of the rest only what brought something has one.
+- A chunk for another choice does not count as the next input, so that the order in which choices
+  are mixed changes no value.
 - The deltas of a text joined are the value of the completion. Those before its `.done` joined are
   the value of the `.done`. These two differ only if the server goes on after it, against the
-  protocol: what comes then is told by more deltas, after the finish reason with the problem
+  protocol: what comes then is told by more deltas, with the problem
   `content_after_finish`, and the `.done` is not repeated. So is the U+FFFD for half a surrogate
   pair that stays alone, which is known only at the stream's end. What a server begins after the
   finish reason has its `.done` at the next one, or at the end.
 - `done` comes once, last.
 
-What has no event of its own (annotations, the deprecated `function_call`, vendor fields, and fields
-that rules of the caller's move to another place) is in the choice of `choice.done` and in the
-completion of `done`.
+What has no event of its own comes as `extra.delta`: images, annotations, the deprecated
+`function_call`, vendor fields, and fields that rules of the caller's move to another place.
 
 Source: openai-python, `openai/lib/streaming/chat/_events.py`, for the names; SPEC sections 3, 4, 6.
 """
@@ -34,7 +38,7 @@ from binascii import b2a_base64
 from collections.abc import Callable, Sequence
 from typing import ClassVar, Literal, TypeAlias
 
-from msgspec import Struct
+from msgspec import Struct, to_builtins
 
 from ._decode.text_history import TextHistory
 from .completion import Audio, ChatCompletion, Choice, Timing, TokenLogprob, ToolCall, Usage
@@ -50,6 +54,7 @@ __all__ = [
     "CustomToolCallInputDoneEvent",
     "DoneEvent",
     "Event",
+    "ExtraDeltaEvent",
     "FunctionToolCallArgumentsDeltaEvent",
     "FunctionToolCallArgumentsDoneEvent",
     "LogprobsContentDeltaEvent",
@@ -355,10 +360,9 @@ class AudioDoneEvent(_OfChoice, frozen=True, gc=False):
 
 
 class ChoiceDoneEvent(_OfChoice, frozen=True, gc=False):
-    """A choice has its finish reason, or the stream ended without one.
+    """A choice has its finish reason and nothing was added to it since, or the stream ended.
 
-    `choice` is as of then. What a server sends later, such as Azure's filter results, is in the
-    completion of `done`.
+    `choice` is as of then. What a server sends later is in the completion of `done`.
     """
 
     choice: Choice
@@ -368,6 +372,31 @@ class ChoiceDoneEvent(_OfChoice, frozen=True, gc=False):
     def finish_reason(self) -> str | None:
         """Why the choice ended, in the server's word; None if it did not say."""
         return self.choice.finish_reason
+
+
+class ExtraDeltaEvent(_LookingBack, frozen=True, gc=False):
+    """A chunk brought something that no other event is named for: images, annotations, citations,
+    fields of a vendor, or fields that a rule of the caller's moved.
+
+    `path` is that of the rules, such as "delta.annotations" or "chunk.citations"; in a tool call
+    with the call's index, such as "delta.tool_calls[0].extra_content". `choice_index` is None for
+    the chunk's own fields. A value that is repeated and changes nothing is told once.
+    """
+
+    _VALUES = ("value",)
+
+    choice_index: int | None
+    path: str
+    _value: object
+    type: Literal["extra.delta"] = "extra.delta"
+
+    @property
+    def value(self) -> object:
+        """What the chunk brought, as JSON; of a text whose fragments are joined, the fragment."""
+        return to_builtins(self._value)
+
+    def _brief(self) -> Sequence[str]:
+        return (f"value={self.value!r}",)
 
 
 class UsageEvent(_LookingBack, frozen=True, gc=False):
@@ -400,16 +429,23 @@ class DoneEvent(_Event, frozen=True, gc=False):
     """The stream has ended: by `[DONE]`, by an error of the server, or because it was closed.
 
     `completion` is as far as it is known; whole if `status` is "complete". `timing` is None if no
-    clock was given.
+    clock was given. `server_error` is the server's error object, None unless it sent one.
     """
 
     status: Literal["complete", "truncated", "failed"]
     timing: Timing | None
     completion: ChatCompletion
+    server_error: object = None
     type: Literal["done"] = "done"
 
+    @property
+    def error(self) -> object:
+        """The same as `server_error`."""
+        return self.server_error
+
     def __repr__(self) -> str:
-        return f"DoneEvent(status={self.status!r}, timing={self.timing!r}, completion=...)"
+        error = "" if self.server_error is None else f", server_error={self.server_error!r}"
+        return f"DoneEvent(status={self.status!r}, timing={self.timing!r}, completion=...{error})"
 
 
 Event: TypeAlias = (
@@ -430,6 +466,7 @@ Event: TypeAlias = (
     | AudioDeltaEvent
     | AudioDoneEvent
     | ChoiceDoneEvent
+    | ExtraDeltaEvent
     | UsageEvent
     | ProblemEvent
     | DoneEvent

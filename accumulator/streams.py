@@ -61,6 +61,7 @@ __all__ = [
 ]
 
 Framing = Literal["body", "lines"]
+_FRAMINGS = get_args(Framing)
 T = TypeVar("T")
 T_co = TypeVar("T_co", covariant=True)
 Text = TypeVar("Text", bytes, str)
@@ -177,8 +178,8 @@ def wrap(
 
     Raises TypeError for what is no stream, and for an `on_end` that would have to be awaited.
     """
-    if framing not in get_args(Framing):
-        raise ValueError(f"framing is one of {', '.join(get_args(Framing))}, not {framing!r}")
+    if framing not in _FRAMINGS:
+        raise ValueError(f"framing is one of {', '.join(_FRAMINGS)}, not {framing!r}")
     found = find(stream)
     kind: type[WrappedStream[Any] | AsyncWrappedStream[Any]] = DualWrappedStream
     if found.items is None:
@@ -269,16 +270,8 @@ def iter_events(
     The stream is closed as soon as the generator is: use `contextlib.aclosing` to leave an async
     one early.
     """
-    events: deque[Event] = deque()
-    wrapped = wrap(
-        stream,
-        framing=framing,
-        rules=rules,
-        limits=limits,
-        strict=strict,
-        on_event=events.append,
-        clock=clock,
-    )
+    wrapped = wrap(stream, framing=framing, rules=rules, limits=limits, strict=strict, clock=clock)
+    events = wrapped._observer.accumulator._collect_events()
     if _is_read_async(wrapped, stream):
         return _aevents(wrapped, events)
     return _events(wrapped, events)
@@ -324,7 +317,8 @@ def _rest(
     stream: WrappedStream[object] | AsyncWrappedStream[object], events: deque[Event]
 ) -> Iterator[Event]:
     """End a stream that a limit or strict mode stopped, too, and give the events left."""
-    with suppress(AccumulatorError):
-        stream._observer.accumulator.close()
+    if _error_of(stream) is not None:
+        with suppress(AccumulatorError):
+            stream._observer.accumulator.close()
     while events:
         yield events.popleft()

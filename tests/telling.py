@@ -6,6 +6,7 @@ import base64
 from collections import Counter
 from collections.abc import Sequence
 from itertools import pairwise
+from typing import cast
 
 from accumulator import Accumulator, ChatCompletion
 from accumulator import events as ev
@@ -43,10 +44,14 @@ class Sums:
         self.data: dict[int, bytes] = {}
         self.tokens: dict[Key, list[object]] = {}
         self.done: dict[Key, object] = {}
+        self.extras: dict[Key, list[object]] = {}
 
     def add(self, event: Event) -> None:
         assert "done" not in {kind for (kind, *_) in self.done}, "an event after the last"
         if isinstance(event, (ev.UsageEvent, ev.ProblemEvent)):
+            return
+        if isinstance(event, ev.ExtraDeltaEvent):
+            self.extras.setdefault((event.choice_index, event.path), []).append(event.value)
             return
         if isinstance(event, ev.DoneEvent):
             self._end(("done",), event)
@@ -135,10 +140,34 @@ def check(acc: Accumulator, events: Sequence[Event]) -> None:
     assert not any(a == b for a, b in pairwise(usages))
     _check_choices(completion, sums)
     late = {"content_after_finish", "lone_surrogate"} & {problem.kind for problem in problems}
+    _check_extras(completion, sums, late=bool(late))
     if not late:
         for key, value in sums.done.items():
             if key[0] in ("content", "refusal", "reasoning"):
                 assert value == sums.texts[key]
+
+
+def _check_extras(completion: ChatCompletion, sums: Sums, late: bool) -> None:
+    found: dict[Key, object]
+    found = {(None, f"chunk.{k}"): v for k, v in completion.extra.items()}
+    for choice in completion.choices:
+        message, index = choice.message, choice.index
+        found |= {(index, f"choice.{k}"): v for k, v in choice.extra.items()}
+        found |= {(index, f"delta.{k}"): v for k, v in message.extra.items()}
+        if message.annotations:
+            runs = sums.extras[index, "delta.annotations"]
+            if all(isinstance(run, list) for run in runs):
+                told = [each for run in runs for each in cast("list[object]", run)]
+                assert told == [*message.annotations]
+    for key, value in found.items():
+        values = sums.extras.get(key)
+        if value is None or value in ([], ""):
+            continue
+        assert values is not None, key
+        if isinstance(value, str) and not late:
+            assert value in (values[-1], values[0], "".join(map(str, values))), key
+        elif isinstance(value, (int, float)):
+            assert value == values[-1]
 
 
 def _check_choices(completion: ChatCompletion, sums: Sums) -> None:
@@ -152,6 +181,8 @@ def _check_choices(completion: ChatCompletion, sums: Sums) -> None:
                 calls["function", choice.index, call.function.arguments or ""] += 1
             if call.custom is not None:
                 calls["custom", choice.index, call.custom.input or ""] += 1
+            if call.function is None and call.custom is None:
+                calls["custom" if call.type == "custom" else "function", choice.index, ""] += 1
         if choice.message.audio is not None:
             assert ("audio", choice.index) in sums.done
             data, words = _heard(choice.message.audio)

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import copy
 import importlib.util
 import json
+import multiprocessing
+import pickle
 from collections.abc import Callable, Sequence
+from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import pytest
@@ -17,10 +22,13 @@ from test_conformance import CASES, DONE, Case, encode, every_case
 from typing_extensions import assert_never
 
 from accumulator import (
+    DEFAULT_RULES,
     Accumulator,
     AccumulatorError,
     LimitExceededError,
     Limits,
+    ServerError,
+    accumulate,
 )
 from accumulator import events as ev
 from accumulator.events import Event
@@ -185,9 +193,11 @@ def test_half_a_pair_held_back_survives_the_change_to_parts() -> None:
     assert texts == ["a", "😀", "b", "\ufffd"]
 
 
-def test_half_a_pair_in_a_vendors_text_is_a_problem_and_no_delta() -> None:
-    events = told([delta({"vendor": "a\ud83d"})])
-    assert types(events) == ["problem", "choice.done", "done"]
+@pytest.mark.parametrize("end", ["\ude00", ""], ids=["joined", "left alone"])
+def test_half_a_pair_in_a_vendors_text_waits_for_the_other(end: str) -> None:
+    events = told([delta({"vendor": "a\ud83d"}), delta({"vendor": end})])
+    values = [event.value for event in events if isinstance(event, ev.ExtraDeltaEvent)]
+    assert values == ["a", "😀" if end else "\ufffd"]
 
 
 # --- when a `.done` comes ---
@@ -227,10 +237,160 @@ def test_a_call_is_done_when_it_is_whole_and_another_goes_on(
         dones = [e.index for e in events if e.type == "tool_calls.function.arguments.done"]
         assert (0 in dones) == (at is not None and number >= at)
     acc.feed(delta({}, finish_reason="tool_calls"))
+    acc.feed({"choices": []})
     dones = [e.index for e in events if e.type == "tool_calls.function.arguments.done"]
     assert sorted(dones) == sorted({index for index, _ in fragments})
     acc.close()
     check(acc, events)
+
+
+FINISH = delta({}, finish_reason="tool_calls")
+NEXT: dict[str, tuple[list[object], bool]] = {
+    "nothing": ([], False),
+    "usage": ([{"choices": [], "usage": {"prompt_tokens": 1}}], True),
+    "null choices": ([{"choices": None, "usage": None}], True),
+    "an empty delta": ([delta({})], True),
+    "an empty text": ([delta({"content": ""})], True),
+    "the same reason again": ([FINISH], True),
+    "another reason": ([delta({}, finish_reason="stop")], False),
+    "another reason, then nothing": ([delta({}, finish_reason="stop"), delta({})], True),
+    "no delta": ([{"choices": [{"index": 0, "content_filter_results": {}}]}], True),
+    "text": ([delta({"content": "b"})], False),
+    "reasoning": ([delta({"reasoning": "b"})], False),
+    "arguments": ([delta({"tool_calls": [call(0, " ")]})], False),
+    "no arguments": ([delta({"tool_calls": [call(0, "")]})], True),
+    "another call": ([delta({"tool_calls": [call(1, "", id="b")]})], False),
+    "text, then nothing": ([delta({"content": "b"}), delta({})], True),
+    "another choice": ([{"choices": [{"index": 1, "delta": {"content": "b"}}]}], False),
+    "[DONE]": (["[DONE]"], True),
+}
+
+
+@pytest.mark.parametrize(("following", "is_over"), NEXT.values(), ids=NEXT)
+def test_a_done_waits_for_the_input_behind_the_finish_reason(
+    following: list[object], is_over: bool
+) -> None:
+    events: list[Event] = []
+    acc = Accumulator(on_event=events.append)
+    acc.feed(delta({"content": "a", "tool_calls": [call(0, "[1", id="a")]}))
+    for chunk in [FINISH, *following]:
+        assert "choice.done" not in types(events)
+        acc.feed(chunk)
+    for done in ("choice.done", "content.done", f"{FUNCTION}.done"):
+        assert (done in types(events)) == is_over
+    acc.close()
+    check(acc, events)
+
+
+def test_a_finish_reason_with_every_chunk_ends_nothing_early() -> None:
+    pieces = ['{"city"', ': "Os', 'lo"}']
+    chunks = [delta({"content": "a"}, finish_reason="stop")]
+    chunks += [delta({"tool_calls": [call(0, p)]}, finish_reason="stop") for p in pieces]
+    events = told([*chunks, delta({"content": "b"}, finish_reason="length")])
+    dones = [event for event in events if event.type.endswith(".done")]
+    assert [e.type for e in dones] == ["content.done", f"{FUNCTION}.done", "choice.done"]
+    values = [getattr(e, "arguments", getattr(e, "content", None)) for e in dones]
+    assert values == ["ab", "".join(pieces), None]
+
+
+# arguments in fragments, and the deltas that tell of them
+PLACEHOLDERS: dict[str, tuple[list[str], list[str]]] = {
+    "to the end": (["{}"], ["", "{}"]),
+    "named before": (["", "{}"], ["", "{}"]),
+    "blanks behind": (["{}", " "], ["", "{} "]),
+    "in two": (["{", "}"], ["{", "}"]),
+    "an object": (['{"a": 1}'], ['{"a": 1}']),
+}
+
+
+@pytest.mark.parametrize(("fragments", "deltas"), PLACEHOLDERS.values(), ids=PLACEHOLDERS)
+def test_arguments_that_are_an_empty_object_wait(fragments: list[str], deltas: list[str]) -> None:
+    events = told([delta({"tool_calls": [call(0, fragment)]}) for fragment in fragments])
+    found = [e.delta for e in events if isinstance(e, ev.FunctionToolCallArgumentsDeltaEvent)]
+    assert found == deltas
+
+
+@pytest.mark.parametrize("fields", [{}, {"type": "function"}, {"type": "custom"}, {"x": 1}])
+def test_a_call_that_is_neither_function_nor_custom_has_its_done(fields: Chunk) -> None:
+    events = told([delta({"tool_calls": [{"index": 0, "id": "a", **fields}]})])
+    tool = "custom.input" if fields.get("type") == "custom" else "function.arguments"
+    calls = [event.type for event in events if event.type.startswith("tool_calls")]
+    assert calls == [f"tool_calls.{tool}.delta", f"tool_calls.{tool}.done"]
+
+
+# --- what no event is named for ---
+
+LAST = DEFAULT_RULES.replace({"delta.content": "last"})
+EXTRAS: dict[str, tuple[list[Chunk], list[tuple[int | None, str, object]]]] = {
+    "images": ([delta({"images": [1]}), delta({"images": [1]})], [(0, "delta.images", [1])] * 2),
+    "annotations": ([delta({"annotations": [{"a": 1}]})], [(0, "delta.annotations", [{"a": 1}])]),
+    "a joined text": (
+        [delta({"vendor": "a"}), delta({"vendor": "a"}), delta({"vendor": ""})],
+        [(0, "delta.vendor", "a"), (0, "delta.vendor", "a")],
+    ),
+    "a label that is repeated": (
+        [delta({"channel": "a"}), delta({"channel": "a"}), delta({"channel": "b"})],
+        [(0, "delta.channel", "a"), (0, "delta.channel", "b")],
+    ),
+    "nulls and padding": ([delta({"vendor": None}, obfuscation="x", stop=None)], []),
+    "of the chunk": (
+        [{"choices": [], "citations": ["u"]}, {"choices": [], "citations": ["u"]}],
+        [(None, "chunk.citations", ["u"])],
+    ),
+    "moderation": (
+        [{"choices": [], "moderation": {"a": 1}}],
+        [(None, "chunk.moderation", {"a": 1})],
+    ),
+    "of the choice": (
+        [delta({}, content_filter_results={"hate": {"filtered": False}})],
+        [(0, "choice.content_filter_results", {"hate": {"filtered": False}})],
+    ),
+    "of logprobs": ([delta({}, logprobs={"tokens": [1]})], [(0, "choice.logprobs.tokens", [1])]),
+    "of audio": (
+        [delta({"audio": {"expires_at": 3, "voice": "a"}})],
+        [(0, "delta.audio.expires_at", 3), (0, "delta.audio.voice", "a")],
+    ),
+    "of a call": (
+        [delta({"tool_calls": [call(7, "1"), call(8, "2", extra_content={"s": "x"})]})],
+        [(0, "delta.tool_calls[1].extra_content", {"s": "x"})],
+    ),
+    "of a function": (
+        [delta({"tool_calls": [{"index": 7, "function": {"name": "f", "note": "n"}}]})],
+        [(0, "delta.tool_calls[0].function.note", "n")],
+    ),
+    "the old function call": (
+        [delta({"function_call": {"name": "f"}})],
+        [(0, "delta.function_call", {"name": "f"})],
+    ),
+    "parts": (
+        [delta({"content": [{"type": "text", "text": "a"}, {"type": "image", "url": "u"}]})],
+        [(0, "delta.content", [{"type": "image", "url": "u"}])],
+    ),
+    "reasoning details": (
+        [delta({"reasoning_details": [{"type": "reasoning.text", "index": 0, "text": "a"}]})],
+        [(0, "delta.reasoning_details", [{"type": "reasoning.text", "index": 0, "text": "a"}])],
+    ),
+}
+
+
+@pytest.mark.parametrize("as_json", [False, True], ids=["mappings", "JSON"])
+@pytest.mark.parametrize(("chunks", "expected"), EXTRAS.values(), ids=EXTRAS)
+def test_what_no_event_is_named_for_is_told(
+    chunks: list[Chunk], expected: list[tuple[int | None, str, object]], as_json: bool
+) -> None:
+    events = told([json.dumps(chunk) for chunk in chunks] if as_json else chunks)
+    extras = [event for event in events if isinstance(event, ev.ExtraDeltaEvent)]
+    assert [(e.choice_index, e.path, e.value) for e in extras] == expected
+
+
+def test_fields_that_a_rule_moved_are_told() -> None:
+    events: list[Event] = []
+    acc = Accumulator(on_event=events.append, rules=LAST)
+    for text in ("a", "a", "b"):
+        acc.feed(delta({"content": text}))
+    acc.close()
+    extras = [event for event in events if isinstance(event, ev.ExtraDeltaEvent)]
+    assert [(e.path, e.value) for e in extras] == [("delta.content", "a"), ("delta.content", "b")]
 
 
 def test_a_call_is_done_before_the_fragment_that_shows_it() -> None:
@@ -274,18 +434,19 @@ def test_what_comes_after_the_finish_reason_is_told_and_no_done_is_repeated() ->
             delta({"content": "Hi"}, finish_reason="stop"),
             delta({"content": " there"}),
             delta({"refusal": "No"}, finish_reason="stop"),
+            delta({}),
             delta({"reasoning": "Hm"}),
         ]
     )
     assert types(events) == [
         "content.delta",
-        "content.done",
-        "choice.done",
         "problem",
         "content.delta",
         "problem",
         "refusal.delta",
+        "content.done",
         "refusal.done",
+        "choice.done",
         "problem",
         "reasoning.delta",
         "reasoning.done",
@@ -293,7 +454,7 @@ def test_what_comes_after_the_finish_reason_is_told_and_no_done_is_repeated() ->
     ]
 
 
-def test_azures_late_filter_results_are_in_the_completion_of_done() -> None:
+def test_azures_late_filter_results_are_in_the_choice() -> None:
     events = told(
         [
             delta({"content": "Hi"}, finish_reason="stop"),
@@ -301,10 +462,8 @@ def test_azures_late_filter_results_are_in_the_completion_of_done() -> None:
         ]
     )
     (choice,) = [e for e in events if isinstance(e, ev.ChoiceDoneEvent)]
-    assert (choice.finish_reason, choice.choice.extra) == ("stop", {})
-    last = events[-1]
-    assert isinstance(last, ev.DoneEvent)
-    assert last.completion.choices[0].extra == {"content_filter_results": {"hate": False}}
+    results = {"content_filter_results": {"hate": False}}
+    assert (choice.finish_reason, choice.choice.extra) == ("stop", results)
 
 
 ENDS: dict[str, tuple[bytes, str]] = {
@@ -522,6 +681,87 @@ def test_the_callback_may_look_and_close() -> None:
     check(acc, events)
 
 
+# --- what goes to another process ---
+
+BROUGHT = {
+    "delta": {
+        "content": "a",
+        "vendor": "v",
+        "refusal": "r",
+        "reasoning": "t",
+        "reasoning_details": [{"type": "reasoning.text", "index": 0, "text": "a"}],
+        "audio": {"data": "AAAA", "transcript": "h"},
+        "tool_calls": [call(0, "{}", id="a"), {"index": 1, "custom": {"input": "i"}}],
+    },
+    "logprobs": {name: [{"token": "x", "logprob": -1.0}] for name in ("content", "refusal")},
+}
+FULL: list[Chunk] = [
+    {"choices": [{"index": 0, **BROUGHT}], "usage": {"prompt_tokens": 3}, "x": [1]},
+    {"error": {"message": "no"}},
+]
+
+
+def copied(value: object) -> list[object]:
+    pickled = [pickle.loads(pickle.dumps(value, level)) for level in range(2, 6)]
+    return [*pickled, copy.copy(value), copy.deepcopy(value)]
+
+
+def test_events_are_pickled_and_copied() -> None:
+    events = told(FULL)
+    assert {type(event) for event in events} == {
+        getattr(ev, name) for name in ev.__all__ if name.endswith("Event") and name != "Event"
+    }
+    for event in events:
+        assert all(each == event for each in copied(event))
+
+
+def test_a_usage_that_stands_in_is_pickled() -> None:
+    events = told([{"choices": [], "x_groq": {"usage": {"prompt_tokens": 3}}}])
+    (usage,) = [event for event in events if isinstance(event, ev.UsageEvent)]
+    assert all(each == usage for each in copied(usage))
+
+
+def failing(chunks: list[Chunk], **options: Any) -> AccumulatorError:
+    with pytest.raises(AccumulatorError) as raised:
+        accumulate(chunks, **options)
+    return raised.value
+
+
+FAILURES: dict[str, Callable[[], AccumulatorError]] = {
+    "ServerError": lambda: failing(FULL),
+    "LimitExceededError": lambda: failing(FULL, limits=Limits(tool_calls=1)),
+    "IncompleteStreamError": lambda: failing(FULL[:1]),
+    "DecodeError": lambda: failing([{"choices": 1}, delta({}, finish_reason="stop")]),
+    "ServerError, strict": lambda: failing(FULL, strict=True),
+}
+
+
+@pytest.mark.parametrize("fail", FAILURES.values(), ids=FAILURES)
+def test_errors_are_pickled_and_copied(fail: Callable[[], AccumulatorError]) -> None:
+    error = fail()
+    for each in copied(error):
+        assert type(each) is type(error)
+        assert (str(each), vars(each)) == (str(error), vars(error))
+
+
+def test_errors_and_events_come_out_of_a_process_pool() -> None:
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(1, mp_context=context) as pool:
+        with pytest.raises(ServerError) as raised:
+            pool.submit(accumulate, FULL).result()
+        assert raised.value.error == {"message": "no"}
+        assert pool.submit(copy.copy, told(FULL)[-1]).result() == told(FULL)[-1]
+
+
+def test_done_has_the_servers_error() -> None:
+    (*_, done) = told(FULL)
+    assert isinstance(done, ev.DoneEvent)
+    assert done.server_error == done.error == {"message": "no"}
+    (*_, done) = told(FULL[:1])
+    assert isinstance(done, ev.DoneEvent)
+    assert done.error is None
+
+
 # --- the closed union, for type checkers ---
 
 
@@ -552,6 +792,8 @@ def brought(event: Event) -> object:
             return event.audio
         case ev.ChoiceDoneEvent():
             return event.choice
+        case ev.ExtraDeltaEvent():
+            return event.value
         case ev.UsageEvent():
             return event.usage
         case ev.ProblemEvent():
@@ -580,8 +822,8 @@ def test_types_are_one_to_a_class() -> None:
         next(field.default for field in msgspec.structs.fields(cls) if field.name == "type")
         for cls in classes
     ]
-    assert len(set(literals)) == len(classes) == 20
+    assert len(set(literals)) == len(classes) == 21
     assert {cls.__name__ for cls in classes} == set(ev.__all__) - {"Event", "ReasoningField"}
-    events = told([delta({"content": "a"}, finish_reason="stop")])
+    events = told([delta({"content": "a"}, finish_reason="stop"), delta({})])
     assert [brought(event) for event in events[:2]] == ["a", "a"]
     assert brought_by_type(events[1]) is None

@@ -838,3 +838,18 @@ def test_a_stream_of_the_openai_sdk_is_a_stream_of_chunks(server: Server) -> Non
                 assert (await accumulate(response)).to_dict() == WHOLE
 
     asyncio.run(read())
+
+
+def test_repr_shows_the_status_and_how_many_chunks_came() -> None:
+    chunk = {"choices": [{"index": 0, "delta": {"content": "a"}}]}
+    acc = Accumulator()
+    stream = wrap([chunk, chunk])
+    assert repr(acc) == "<Accumulator status='open' chunks=0>"
+    acc.feed(chunk)
+    acc.feed("[DONE]")
+    assert repr(acc) == "<Accumulator status='complete' chunks=1>"
+    next(stream)
+    assert repr(stream) == "<WrappedStream status='open' chunks=1>"
+    stream.close()
+    assert repr(stream) == "<WrappedStream status='cancelled' chunks=1>"
+    assert repr(wrap(drip([]))) == "<AsyncWrappedStream status='open' chunks=0>"

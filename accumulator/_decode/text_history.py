@@ -15,30 +15,30 @@ class TextHistory:
     texts there; from the second on this keeps a copy of its own.
     """
 
-    __slots__ = ("_is_copy", "_partial", "_read", "_text", "length")
+    __slots__ = ("_is_copy", "_partial", "_read", "length", "text")
 
     def __init__(self) -> None:
         self.length = 0
-        self._text: Text | None = None
+        self.text: Text | None = None
         self._is_copy = False
         self._partial: PartialJson | None = None  # made when `parsed` is called
         self._read = 0  # characters that `_partial` has
 
     def add(self, text: Text, fragment: str) -> int:
         """Add a fragment that was appended to a text. Return the length that includes it."""
-        if text is not self._text:
-            if self._text is None:
-                self._text = text
+        if text is not self.text:
+            if self.text is None:
+                self.text = text
             else:
                 if not self._is_copy:
-                    self._text, self._is_copy = Text(self.until(self.length)), True
-                self._text.append(fragment)
+                    self.text, self._is_copy = Text(self.until(self.length)), True
+                self.text.append(fragment)
         self.length += len(fragment)
         return self.length
 
     def until(self, length: int) -> str:
         """Return the text as it was at a length."""
-        return str(self._text)[:length] if length else ""
+        return str(self.text)[:length] if length else ""
 
     def parsed(self, length: int, fragment: str) -> object:
         """Return what is known of the JSON text at a length, when it ended in `fragment`.

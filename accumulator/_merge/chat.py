@@ -61,9 +61,7 @@ class ChatReducer(Reducer):
         The first raises ValueError or RecursionError for data that goes to `apply_refused`.
         """
         decoder = self._decoder
-        if self.listener is not None:
-            return decoder.decode, self.apply
-        if decoder.is_text and not self._careful:
+        if decoder.is_text and not self._careful and self.listener is None:
             return decode_text, self.apply_text
         return decoder.decode, self.apply_known
 

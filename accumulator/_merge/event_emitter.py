@@ -10,11 +10,8 @@ from __future__ import annotations
 
 import sys
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
-from typing import Literal, cast
-
-from msgspec import Struct, field
 
 from .. import events as ev
 from .._decode import chunk as wire
@@ -23,61 +20,59 @@ from .._decode.text_history import TextHistory
 from ..completion import TokenLogprob, TokenLogprobs, Usage
 from ..errors import Problem
 from ..events import Event
-from .json_merge import PART_TYPES
+from ..rules import Level
+from .done_events import adds, emit_arguments, end_call, end_choice, hold_placeholder
+from .emitted import (
+    ChoiceProgress,
+    EmittedCall,
+    EmittedText,
+    Kind,
+    call_at,
+    texts_of,
+    texts_of_call,
+    tools_of,
+    widest,
+)
+from .extra_deltas import ExtraDeltas
 from .reducer import Reducer
-from .snapshot import freeze, freeze_audio, freeze_call, freeze_choice, freeze_token, freeze_tokens
+from .snapshot import freeze, freeze_token, freeze_tokens
 from .state import ChoiceState, State
-from .tool_calls import CallsState, CallState, FunctionState, is_whole
+from .tool_calls import is_whole
 from .usage_history import UsageHistory
 
 __all__ = ["EventEmitter"]
 
-Kind = Literal["content", "refusal", "reasoning", "reasoning_content", "thinking"]
-Tool = Literal["function", "custom"]
-_KINDS: tuple[Kind, ...] = ("content", "refusal", "reasoning", "reasoning_content")
 _MOST_TEXTS = 256  # that are known by identity; a server may replace one again and again
-
-
-class EmittedText(Struct):
-    """Where a text of the state belongs; `kind` is None if it has no events."""
-
-    choice_index: int
-    kind: Kind | None
-    history: TextHistory
-
-
-class EmittedCall(Struct):
-    """A call of a function or custom tool, as far as events have told of it."""
-
-    name: TextHistory
-    text: TextHistory
-    is_done: bool = False
-
-
-class ChoiceProgress(Struct):
-    """A choice, as far as events have told of it. `done` holds what had its `.done`, but calls."""
-
-    index: int
-    state: ChoiceState
-    texts: dict[Kind, TextHistory] = field(default_factory=dict)
-    calls: dict[tuple[int, Tool], EmittedCall] = field(default_factory=dict)
-    last_call: int = -1
-    transcript: TextHistory = field(default_factory=TextHistory)
-    heard: str = ""  # of the transcript, not in an event yet
-    done: set[str] = field(default_factory=set)
 
 
 class EventEmitter:
     """Collects in `events` what a reducer does."""
 
-    __slots__ = ("_choices", "_reports", "_texts", "_usage", "_waiting", "events")
+    __slots__ = (
+        "_arguments",
+        "_choices",
+        "_ending",
+        "_extras",
+        "_place",
+        "_places",
+        "_reports",
+        "_texts",
+        "_usage",
+        "_waiting",
+        "events",
+    )
 
-    def __init__(self, reducer: Reducer) -> None:
+    def __init__(self, reducer: Reducer, levels: Mapping[str, Level]) -> None:
         # The reducer refers to this, so this may not refer to the reducer: nobody frees a cycle.
         reducer.listener = self
         self.events: deque[Event] = deque()
         self._choices: dict[int, ChoiceProgress] = {}
         self._texts: dict[Text, EmittedText] = {}
+        self._arguments: dict[Text, tuple[ChoiceProgress, EmittedCall]] = {}
+        self._extras = ExtraDeltas(self.events, levels)
+        self._ending: dict[int, ChoiceProgress] = {}  # choices with a finish reason and no `.done`
+        self._places: list[int] = []  # of the calls that the fragments of a choice went to
+        self._place = -1  # of the call that the next fragment goes to, if nothing waits
         # Fragments, places of the calls that those behind go to, and problems.
         self._waiting: list[tuple[Text, str] | int | Problem] = []
         self._usage = UsageHistory()
@@ -94,8 +89,9 @@ class EventEmitter:
         choices = [self._find(index, choice) for index, choice in sorted(state.choices.items())]
         if self._waiting:
             self._settle_halves(choices)
+        self._extras.finish()
         for progress in choices:
-            self._end_choice(progress)
+            end_choice(progress, self.events)
         if state.usage is None and "x_groq" in (state.extra or ()):
             usage = freeze(state).usage
             if usage is not None:
@@ -108,12 +104,16 @@ class EventEmitter:
             return
         emitted = self._texts.get(text)
         if emitted is None or self._waiting:
-            self._waiting.append((text, fragment))
+            self._wait(text, fragment)
             return
-        kind, history = emitted.kind, emitted.history
+        kind = emitted.kind
         if kind is None:
             return
-        length = history.add(text, fragment)
+        history = emitted.history
+        if history.text is text:  # `add`, without the call
+            length = history.length = history.length + len(fragment)
+        else:
+            length = history.add(text, fragment)
         if kind == "content":
             event: Event = ev.ContentDeltaEvent(emitted.choice_index, fragment, history, length)
         elif kind == "refusal":
@@ -123,27 +123,69 @@ class EventEmitter:
         self.events.append(event)
 
     def on_call(self, place: int) -> None:
-        self._waiting.append(place)
+        self._places.append(place)
+        if self._place >= 0:
+            self._waiting.append(self._place)
+            self._place = -1
+        if self._waiting:
+            self._waiting.append(place)
+        else:
+            self._place = place
+
+    def _wait(self, text: Text, fragment: str) -> None:
+        """Keep a fragment until its choice is applied, unless it goes on with a call."""
+        place = self._place
+        if place >= 0:
+            self._place = -1
+            found = self._arguments.get(text)
+            if found is not None and found[0].last_call == place and not found[1].held:
+                found[1].text.add(text, fragment)
+                emit_arguments(found[1], fragment, self.events)
+                return
+            self._waiting.append(place)
+        self._waiting.append((text, fragment))
 
     def on_choice(self, index: int, state: ChoiceState, choice: wire.Choice) -> None:
         delta = choice.delta
+        if self._place >= 0:
+            self._waiting.append(self._place)
+            self._place = -1
         if self._waiting:
             parts = None if delta is None else delta.parts
-            self._settle(self._find(index, state), 1 if parts is None else _widest(parts))
-        if delta is not None and delta.audio is not None:
-            self._emit_audio(self._find(index, state), delta.audio.data)
+            self._settle(self._find(index, state), 1 if parts is None else widest(parts))
+        if self._places:
+            fragments = None if delta is None else delta.tool_calls
+            self._extras.add_calls(index, state, fragments or (), self._places)
+            self._places.clear()
+        if delta is not None and (
+            delta.reasoning_details is not None
+            or delta.extra is not None
+            or delta.annotations is not None
+            or delta.parts is not None
+            or delta.function_call is not None
+            or delta.audio is not None
+        ):
+            self._emit_rare(index, state, delta)
         if choice.logprobs is not None:
             self._emit_tokens(index, state, choice.logprobs)
+        if choice.extra is not None or choice.logprobs is not None:
+            self._extras.add_choice(index, state, choice)
         if choice.usage is not None:
             self._reports.append(choice.usage)
-        if choice.finish_reason:
-            self._end_choice(self._find(index, state))
+        if self._ending or choice.finish_reason:
+            self._follow_end(index, state, choice)
 
     def on_chunk(self, chunk: wire.Chunk, state: State) -> None:
-        if self._waiting:  # the chunk has texts of its own, which have no events
+        if self._waiting:  # the chunk has texts of its own
             problems = [note for note in self._waiting if isinstance(note, Problem)]
             self._waiting.clear()
             self.events.extend(map(ev.ProblemEvent, problems))
+        if self._ending and not chunk.choices:
+            for progress in self._ending.values():
+                end_choice(progress, self.events)
+            self._ending.clear()
+        if chunk.extra is not None or chunk.moderation is not None:
+            self._extras.add_chunk(chunk, state)
         if chunk.usage is not None:
             self._reports.append(chunk.usage)
         if self._reports and state.usage is not None:
@@ -173,7 +215,7 @@ class EventEmitter:
                 place, brought = note, {}
             else:
                 text, fragment = note
-                if place >= 0 and text in _texts_of_call(_call_at(progress, place)):
+                if place >= 0 and text in texts_of_call(call_at(progress, place)):
                     brought[text] = brought.get(text, "") + fragment
                 else:
                     self._settle_text(progress, text, fragment, width)
@@ -186,7 +228,7 @@ class EventEmitter:
             progress.heard += fragment
             return
         if text not in self._texts:
-            kinds = (kind for each, kind in _texts_of(progress.state, width) if each is text)
+            kinds = (kind for each, kind in texts_of(progress.state, width) if each is text)
             if len(self._texts) >= _MOST_TEXTS:
                 self._texts.clear()
             self._know(progress, text, next(kinds, None))
@@ -206,13 +248,13 @@ class EventEmitter:
         owners: dict[Text, tuple[ChoiceProgress, int]] = {}  # and the place of the call
         for progress in choices:
             state = progress.state
-            for text, kind in _texts_of(state, sys.maxsize):
+            for text, kind in texts_of(state, sys.maxsize):
                 self._know(progress, text, kind)
                 owners[text] = progress, -1
             if state.audio is not None and state.audio.transcript is not None:
                 owners[state.audio.transcript] = progress, -1
             for place, call in enumerate(() if state.calls is None else state.calls.items):
-                owners.update((text, (progress, place)) for text in _texts_of_call(call))
+                owners.update((text, (progress, place)) for text in texts_of_call(call))
         for note in waiting:
             if isinstance(note, Problem):
                 self.events.append(ev.ProblemEvent(note))
@@ -228,24 +270,31 @@ class EventEmitter:
         """Emit what a fragment brought to a call, if it goes to one."""
         if place < 0:
             return
-        call = _call_at(progress, place)
-        for tool, named in _tools_of(call):
+        call = call_at(progress, place)
+        for tool, named in tools_of(call):
             emitted = progress.calls.get((place, tool))
             opens = emitted is None
             if emitted is None:
-                emitted = progress.calls[place, tool] = EmittedCall(TextHistory(), TextHistory())
-            if named.name in brought:
-                emitted.name.add(named.name, brought[named.name])
-            fragment = ""
-            if named.text in brought:
-                fragment = brought[named.text]
-                emitted.text.add(named.text, fragment)
+                emitted = EmittedCall(progress.index, place, tool, call)
+                progress.calls[place, tool] = emitted
+            if named.name is not None:
+                if emitted.name is None:
+                    emitted.name = TextHistory()
+                if named.name in brought:
+                    emitted.name.add(named.name, brought[named.name])
+            fragment, text = "", named.text
+            if text is not None:
+                fragment = brought.get(text, "")
+                if tool == "function":
+                    fragment = hold_placeholder(emitted, text, fragment)
+                if fragment:
+                    emitted.text.add(text, fragment)
+                if text not in self._arguments:
+                    if len(self._arguments) >= _MOST_TEXTS:
+                        self._arguments.clear()
+                    self._arguments[text] = progress, emitted
             if fragment or opens:
-                text = emitted.text
-                name = None if named.name is None else emitted.name
-                told = (place, call.id, name, emitted.name.length)
-                event = _DELTA_OF[tool](progress.index, fragment, text, text.length, *told)
-                self.events.append(event)
+                emit_arguments(emitted, fragment, self.events)
 
     def _leave_call(self, progress: ChoiceProgress, place: int) -> None:
         """End the call that was open if another one goes on, and nothing can be added to its
@@ -255,21 +304,16 @@ class EventEmitter:
         emitted = progress.calls.get((before, "function"))
         if before == place or emitted is None or emitted.is_done:
             return
-        call = _call_at(progress, before)
+        call = call_at(progress, before)
         if call.function is None or call.custom is not None or not is_whole(call):
             return
         arguments = str(call.function.text)
         # A number may go on; what ends in a bracket or a quote may not. Of what the chunk brings
         # later to the call there is no event yet.
-        if arguments.rstrip()[-1:] in ("}", "]", '"') and len(arguments) == emitted.text.length:
-            self._end_call(progress, before, "function", emitted)
-
-    def _end_call(
-        self, progress: ChoiceProgress, place: int, tool: Tool, emitted: EmittedCall
-    ) -> None:
-        emitted.is_done = True
-        call = freeze_call(_call_at(progress, place))
-        self.events.append(_DONE_OF[tool](progress.index, place, call))
+        if arguments.rstrip()[-1:] in ("}", "]", '"') and (
+            len(arguments) == emitted.text.length + len(emitted.held)
+        ):
+            end_call(emitted, self.events)
 
     # --- logprobs and audio ---
 
@@ -283,6 +327,11 @@ class EventEmitter:
         if logprobs.refusal and known.refusal is not None:
             run, all_ = _tokens(logprobs.refusal), freeze_tokens(known.refusal)
             self.events.append(ev.LogprobsRefusalDeltaEvent(index, run, all_))
+
+    def _emit_rare(self, index: int, state: ChoiceState, delta: wire.Delta) -> None:
+        if delta.audio is not None:
+            self._emit_audio(self._find(index, state), delta.audio.data)
+        self._extras.add_delta(index, state, delta)
 
     def _emit_audio(self, progress: ChoiceProgress, data: bytes | None) -> None:
         audio, heard = progress.state.audio, progress.heard
@@ -304,114 +353,25 @@ class EventEmitter:
 
     # --- the end of a choice ---
 
-    def _end_choice(self, progress: ChoiceProgress) -> None:
-        """Emit the `.done` of all that has none yet."""
-        index, state, events, done = progress.index, progress.state, self.events, progress.done
-        for kind, history in progress.texts.items():
-            if history.length and kind not in done:
-                done.add(kind)
-                events.append(_end_of_text(index, kind, history.until(history.length)))
-        for (place, tool), call in sorted(progress.calls.items(), key=_by_place):
-            if not call.is_done:
-                self._end_call(progress, place, tool, call)
-        if state.audio is not None and "audio" not in done:
-            done.add("audio")
-            events.append(ev.AudioDoneEvent(index, freeze_audio(state.audio)))
-        if state.logprobs is not None:
-            content, refusal = state.logprobs.content, state.logprobs.refusal
-            if content is not None and content.count and "logprobs.content" not in done:
-                done.add("logprobs.content")
-                events.append(ev.LogprobsContentDoneEvent(index, freeze_tokens(content)))
-            if refusal is not None and refusal.count and "logprobs.refusal" not in done:
-                done.add("logprobs.refusal")
-                events.append(ev.LogprobsRefusalDoneEvent(index, freeze_tokens(refusal)))
-        if "choice" not in done:
-            done.add("choice")
-            events.append(ev.ChoiceDoneEvent(index, freeze_choice(index, state)))
-
-
-_DELTA_OF: dict[
-    Tool, type[ev.FunctionToolCallArgumentsDeltaEvent] | type[ev.CustomToolCallInputDeltaEvent]
-] = {
-    "function": ev.FunctionToolCallArgumentsDeltaEvent,
-    "custom": ev.CustomToolCallInputDeltaEvent,
-}
-_DONE_OF: dict[
-    Tool, type[ev.FunctionToolCallArgumentsDoneEvent] | type[ev.CustomToolCallInputDoneEvent]
-] = {
-    "function": ev.FunctionToolCallArgumentsDoneEvent,
-    "custom": ev.CustomToolCallInputDoneEvent,
-}
-
-
-def _end_of_text(index: int, kind: Kind, text: str) -> Event:
-    if kind == "content":
-        return ev.ContentDoneEvent(index, text)
-    if kind == "refusal":
-        return ev.RefusalDoneEvent(index, text)
-    return ev.ReasoningDoneEvent(index, kind, text)
-
-
-def _texts_of(state: ChoiceState, width: int) -> Iterator[tuple[Text, Kind]]:
-    """Return the texts of a choice that have events; of lists of parts those in the last `width`
-    parts.
-    """
-    for kind in _KINDS:
-        text = getattr(state, kind)
-        if text is not None:
-            yield text, kind
-    if state.parts is not None:
-        yield from _texts_of_parts(state.parts, width, "content")
-
-
-def _texts_of_parts(parts: list[object], width: int, kind: Kind) -> Iterator[tuple[Text, Kind]]:
-    for part in parts[-width:]:
-        if not isinstance(part, dict) or part.get("type") not in PART_TYPES:
-            continue
-        thinks = part["type"] == "thinking"
-        kind_of_part: Kind = "thinking" if thinks else kind
-        text, inner = part.get("text"), part.get("thinking") if thinks else None
-        if isinstance(text, Text):
-            yield text, kind_of_part
-        if isinstance(inner, Text):
-            yield inner, kind_of_part
-        elif isinstance(inner, list):
-            yield from _texts_of_parts(inner, width, kind_of_part)
-
-
-def _widest(parts: Sequence[object]) -> int:
-    """Return how many parts the longest of the lists of parts has."""
-    inner = [part.get("thinking") for part in parts if isinstance(part, dict)]
-    return max([1, len(parts), *(_widest(each) for each in inner if isinstance(each, list))])
-
-
-def _tools_of(call: CallState) -> Iterator[tuple[Tool, FunctionState]]:
-    if call.function is not None:
-        yield "function", call.function
-    if call.custom is not None:
-        yield "custom", call.custom
-
-
-def _texts_of_call(call: CallState) -> Iterator[Text]:
-    for _, named in _tools_of(call):
-        if named.name is not None:
-            yield named.name
-        if named.text is not None:
-            yield named.text
-
-
-def _call_at(progress: ChoiceProgress, place: int) -> CallState:
-    return cast("CallsState", progress.state.calls).items[place]
-
-
-def _by_place(item: tuple[tuple[int, Tool], EmittedCall]) -> tuple[int, bool]:
-    (place, tool), _ = item
-    return place, tool == "function"
+    def _follow_end(self, index: int, state: ChoiceState, choice: wire.Choice) -> None:
+        """Wait with the `.done` of a choice from its finish reason to the first chunk that adds
+        nothing to it: gcli2api sends a finish reason with every chunk.
+        """
+        progress = self._ending.get(index)
+        if progress is None:
+            if choice.finish_reason:
+                self._ending[index] = progress = self._find(index, state)
+                progress.finish_reason = choice.finish_reason
+        elif choice.finish_reason and choice.finish_reason != progress.finish_reason:
+            progress.finish_reason = choice.finish_reason
+        elif choice.delta is None or not adds(choice.delta):
+            del self._ending[index]
+            end_choice(progress, self.events)
 
 
 def _tokens(run: list[wire.TokenLogprob]) -> Sequence[TokenLogprob]:
     return TokenLogprobs(len(run), lambda: run, freeze_token)
 
 
-def _itself(usage: Usage) -> Usage:
+def _itself(usage: Usage) -> Usage:  # no lambda: events are pickled
     return usage

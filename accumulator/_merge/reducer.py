@@ -152,6 +152,8 @@ class Reducer(FieldMerger):
                     self._apply_delta(into, delta, choice.index or 0, 0)
                     if choice.logprobs or choice.finish_reason or choice.extra or choice.usage:
                         self._apply_choice(into, choice)
+                    if self.listener is not None:
+                        self.listener.on_choice(choice.index or 0, into, choice)
                     return
         self.apply(chunk)
 

@@ -34,16 +34,14 @@ class Feeder:
         self._most = limits.event_bytes
         self._lines = lines
         self._kind: type | None = None  # of the last chunk that was no text
-        self._feed_body: Callable[[bytes], None] = self._find_framing
+        self.feed_bytes: Callable[[bytes], None] | None = None  # once it is known to be SSE
+        self._is_json = False
         self._text = bytearray()  # of a body, not fed yet
         self._line = 0  # where its last line starts
 
     def feed(self, item: object) -> None:
         """Feed the next item. Raises what the accumulator raises."""
         kind = type(item)
-        if kind is bytes and not self._lines:
-            self._feed_body(item)  # type: ignore[arg-type]  # it is bytes
-            return
         # The chunks of a stream are of one class, of which it takes long to tell what it is not.
         if kind is self._kind or not isinstance(item, (bytes, bytearray, memoryview, str)):
             self._kind = kind
@@ -51,9 +49,9 @@ class Feeder:
         elif self._lines:
             self._accumulator.feed_line(item)
         elif isinstance(item, str):
-            self._feed_body(item.encode("utf-8", "surrogatepass"))
+            self._feed_piece(item.encode("utf-8", "surrogatepass"))
         else:
-            self._feed_body(bytes(item))
+            self._feed_piece(bytes(item))
 
     def refusal(self, encoding: str) -> DecodeError:
         """Make the error of a body that is compressed."""
@@ -64,10 +62,18 @@ class Feeder:
 
     def close(self) -> None:
         """End the stream; the last line of a body may lack its end."""
-        if self._feed_body == self._feed_json:
+        if self._is_json:
             self._end_line()
             self._feed_text(len(self._text))
         self._accumulator.close()
+
+    def _feed_piece(self, data: bytes) -> None:
+        if self._is_json:
+            self._feed_json(data)
+        elif self.feed_bytes is not None:
+            self.feed_bytes(data)
+        else:
+            self._find_framing(data)
 
     def _find_framing(self, data: bytes) -> None:
         self._text += data
@@ -83,11 +89,11 @@ class Feeder:
                 return
         self._text.clear()
         if opening.startswith(b"{"):
-            self._feed_body = self._feed_json
-            self._feed_body(text)
+            self._is_json = True
+            self._feed_json(text)
         else:
-            self._feed_body = self._accumulator.feed_sse
-            self._feed_body(head)
+            self.feed_bytes = self._accumulator.feed_sse
+            self.feed_bytes(head)
 
     def _feed_json(self, data: bytes) -> None:
         for piece in data.splitlines(keepends=True):

@@ -31,8 +31,8 @@ class StreamEnd:
     """How the reading of a stream ended: what `wrap` and `tap` hand to `on_end`, once.
 
     `completion` is whole or partial. `error` is what the source or the loop raised, else what
-    `Accumulator.completion` raises, else None. `timing` is None without a `clock`. `status` is, by
-    the first line that holds:
+    `Accumulator.completion` raises, else None. `server_error` is the error object that the server
+    sent, if it did. `timing` is None without a `clock`. `status` is, by the first line that holds:
 
     | status      | the stream                                                                  |
     |-------------|-----------------------------------------------------------------------------|
@@ -53,6 +53,7 @@ class StreamEnd:
     problems: tuple[Problem, ...]
     error: BaseException | None
     timing: Timing | None = None
+    server_error: object = None
 
 
 OnEnd: TypeAlias = Callable[[StreamEnd], object]
@@ -68,7 +69,8 @@ class Observer:
     stopped: bool
 
     def __init__(self, accumulator: Accumulator, feeder: Feeder, on_end: OnEnd | None) -> None:
-        refuse_coroutine(on_end)
+        if on_end is not None:
+            refuse_coroutine(on_end)
         self.accumulator = accumulator
         self._feeder = feeder
         self._on_end = on_end
@@ -80,7 +82,11 @@ class Observer:
     def feed(self, item: object) -> None:
         if not self.ended:
             try:
-                self._feeder.feed(item)
+                feed_bytes = self._feeder.feed_bytes
+                if feed_bytes is not None and type(item) is bytes:
+                    feed_bytes(item)
+                else:
+                    self._feeder.feed(item)
             except Exception as error:
                 self.error = error
                 self.ended = True
@@ -94,9 +100,10 @@ class Observer:
         """End it because the source raised: its end, an error, or what came from outside."""
         cause = cause_of(error)
         # openai, and the SDKs built on it, take the server's error out of the stream and raise it.
-        body = getattr(error, "body", None)
-        if isinstance(error, Exception) and isinstance(body, (Mapping, str)):
-            self.feed({"error": body})
+        if cause is not None and isinstance(error, Exception):
+            body = getattr(error, "body", None)
+            if isinstance(body, (Mapping, str)):
+                self.feed({"error": body})
         self.end(cause, stopped=not isinstance(error, Exception))
 
     def end(self, cause: BaseException | None = None, *, stopped: bool = True) -> None:
@@ -158,6 +165,7 @@ class Observer:
             problems=self.accumulator.problems,
             error=error,
             timing=self.accumulator.timing,
+            server_error=self.accumulator.server_error,
         )
 
 

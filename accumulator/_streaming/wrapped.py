@@ -45,6 +45,10 @@ class _Wrapped(Generic[T_co]):
         if observer.has_on_end:
             _OPEN.add(ref(self, _OPEN.discard))
 
+    def __repr__(self) -> str:
+        chunks = self._observer.accumulator._chunks
+        return f"<{type(self).__name__} status={self.status!r} chunks={chunks}>"
+
     @property
     def completion(self) -> ChatCompletion:
         """The whole completion; of a stream that is complete, also before its last item was read:
@@ -62,6 +66,11 @@ class _Wrapped(Generic[T_co]):
     def status(self) -> StreamStatus:
         """How the stream stands: "open", or as the table of `StreamEnd` says."""
         return self._observer.status
+
+    @property
+    def server_error(self) -> object:
+        """The error object that the server sent, as `Accumulator.server_error`."""
+        return self._observer.accumulator.server_error
 
     @property
     def problems(self) -> tuple[Problem, ...]:

@@ -208,6 +208,8 @@ def show(event: Event) -> str | None:
             return event.audio.transcript
         case "choice.done":
             return event.choice.finish_reason
+        case "extra.delta":
+            return f"{event.path}: {event.value}"
         case "usage":
             return str(event.usage.total_tokens)
         case "problem":

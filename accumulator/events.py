@@ -105,7 +105,9 @@ class _LookingBack(_Event, frozen=True, gc=False):
     _VALUES: ClassVar[tuple[str, ...]] = ("snapshot",)
 
     def __eq__(self, other: object) -> bool:
-        return type(self) is type(other) and self._public() == other._public()
+        if not isinstance(other, _LookingBack) or type(self) is not type(other):
+            return False
+        return self._public() == other._public()
 
     __hash__ = None  # type: ignore[assignment]  # to put all values together costs too much
 

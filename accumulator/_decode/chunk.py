@@ -1,8 +1,8 @@
 """What a chunk is on the wire: Structs with the API's fields, and the decoders of JSON text.
 
 The typed decoder is strict: it refuses a chunk with a field that no Struct has. Two ways are left
-then, and both lead to the same `Chunk`: `_schema` knows the fields of vendors seen before,
-`_reader` takes any value field by field.
+then, and both lead to the same `Chunk`: `shapes` knows the fields of vendors seen before,
+`lenient` takes any value field by field.
 """
 
 from __future__ import annotations
@@ -36,13 +36,11 @@ __all__ = [
     "TopLogprob",
     "UnreadTokens",
     "Usage",
-    "check_depth",
     "decode_text",
     "decode_tokens",
     "decode_typed",
     "decode_untyped",
     "exceeds_depth",
-    "may_be_deep",
 ]
 
 JsonObject = dict[str, object]
@@ -305,17 +303,3 @@ def exceeds_depth(value: object, bound: int) -> bool:
         if not level:
             return False
     return True
-
-
-def check_depth(value: object, text: bytes, around: int = 0) -> None:
-    """Refuse a value that may be nested too deep to be taken without counting, by a ValueError.
-
-    `text` is its own JSON, or has so many brackets around it.
-    """
-    if may_be_deep(text, around) and exceeds_depth(value, MOST_BRACKETS):
-        raise ValueError("nested too deep to be taken without counting")
-
-
-def may_be_deep(text: bytes, around: int = 0) -> bool:
-    """Tell whether a JSON text has brackets enough for that, beside those around it."""
-    return text.count(b"{") + text.count(b"[") > MOST_BRACKETS + around

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import sys
 from collections import deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 
 from .. import events as ev
@@ -228,7 +228,8 @@ class EventEmitter:
             progress.heard += fragment
             return
         if text not in self._texts:
-            kinds = (kind for each, kind in texts_of(progress.state, width) if each is text)
+            known = texts_of(progress.state, width)
+            kinds: Iterator[Kind] = (kind for each, kind in known if each is text)
             if len(self._texts) >= _MOST_TEXTS:
                 self._texts.clear()
             self._know(progress, text, next(kinds, None))

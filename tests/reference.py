@@ -299,6 +299,7 @@ class Choice:
     last_call: Call | None = None
     lists: int = 0  # of `tool_calls`, so far
     brought: set[str] = field(default_factory=set)  # the fields that deltas filled
+    went_on: bool = False  # something came since the last finish reason
     error: object = None  # True where only the finish reason says so
 
     @property
@@ -473,7 +474,7 @@ class Reducer:
         self.last_id = id_ or self.last_id
 
     def choice(self, position: int, entry: Object, in_failed_chunk: bool) -> Choice | None:
-        """Merge a choice; return it if this brought text, calls or another finish reason."""
+        """Merge a choice; return it unless this says that nothing more comes."""
         read = integer(entry.get("index"))
         index = position if read is None else read
         choice = self.choices.setdefault(index, Choice())
@@ -513,7 +514,10 @@ class Reducer:
             table["text"] = (str, text)  # a legacy completion
         self.take(entry, choice.level, table, self.in_choice, ("obfuscation", other), "choice")
         self.note_failure(choice, entry, in_failed_chunk)
-        return choice if brings or choice.finish_reason != before else None
+        finishes = bool(text_of(entry.get("finish_reason")))
+        moved = brings or choice.finish_reason != before or (choice.went_on and finishes)
+        choice.went_on = not finishes and (brings or choice.went_on)
+        return choice if moved else None
 
     def note_failure(self, choice: Choice, entry: Object, in_failed_chunk: bool) -> None:
         error = choice.level.extra.get("error") if error_of(entry) else None

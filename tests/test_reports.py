@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import reference
 
-from accumulator import Accumulator
+from accumulator import DEFAULT_RULES, Accumulator
 
 
 def body_of(report: dict[str, Any]) -> bytes:
@@ -74,17 +74,23 @@ def test_chunks_give_what_the_report_says(report_file: Path, form: str) -> None:
         check_package(report, acc)
 
 
+def both(report: dict[str, Any], rules: dict[str, Any]) -> list[dict[str, Any]]:
+    """Reduce a report by rules of the caller's, with the second reducer and with the package."""
+    acc = Accumulator(rules=DEFAULT_RULES.replace(rules))
+    acc.feed_sse(body_of(report))
+    acc.close()
+    return [reference.reduce_body(body_of(report), rules).completion, acc.snapshot().to_dict()]
+
+
 def test_cumulative_arguments_are_read_by_a_rule_of_the_callers(reports: Path) -> None:
     report = json.loads((reports / "01-cumulative-arguments.json").read_text("utf-8"))
-    rules = {"delta.tool_calls.function.arguments": "last"}
-    [choice] = reference.reduce_body(body_of(report), rules).completion["choices"]
-    [call] = choice["message"]["tool_calls"]
-    assert json.loads(call["function"]["arguments"]) == {"pattern": "*.py", "path": "src"}
+    for completion in both(report, {"delta.tool_calls.function.arguments": "last"}):
+        [call] = completion["choices"][0]["message"]["tool_calls"]
+        assert json.loads(call["function"]["arguments"]) == {"pattern": "*.py", "path": "src"}
 
 
 def test_events_of_one_object_a_chunk_are_kept_whole_by_collect(reports: Path) -> None:
     report = json.loads((reports / "12-vendor-events-one-object-a-chunk.json").read_text("utf-8"))
-    rules = {"chunk.server_tool_event": "collect"}
-    outcome = reference.reduce_body(body_of(report), rules)
     sent = [chunk["server_tool_event"] for chunk in report["chunks"] if "choices" not in chunk]
-    assert outcome.completion["server_tool_event"] == sent
+    for completion in both(report, {"chunk.server_tool_event": "collect"}):
+        assert completion["server_tool_event"] == sent

@@ -1126,6 +1126,7 @@ def text_of(value: object) -> str:
 def brings_content(delta: Object) -> bool:
     texts = [delta.get(key) for key in ("content", "refusal", "reasoning", "reasoning_content")]
     content, calls = delta.get("content"), delta.get("tool_calls")
+    calls = [calls] if isinstance(calls, dict) else calls
     objects = [delta.get(key) for key in ("function_call", "audio")]
     return (
         any(isinstance(text, str) and text for text in texts)

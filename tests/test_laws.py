@@ -95,6 +95,12 @@ def test_law_2_a_mapping_is_read_as_its_json_is(chunks: list[object]) -> None:
     assert kinds(by_mapping) == kinds(by_text)
 
 
+@given(ODD_STREAMS)
+def test_law_2_holds_for_the_second_reducer(chunks: list[object]) -> None:
+    by_chunk, by_body = reference.reduce_chunks(chunks), reference.reduce_body(rendered(chunks))
+    assert by_chunk == by_body
+
+
 def texts_of(completion: dict[str, Any]) -> Iterator[tuple[object, str, object]]:
     """Go through the texts of a completion: each with its choice, and its name."""
     for choice in completion["choices"]:

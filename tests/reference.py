@@ -278,7 +278,7 @@ class Call:
 
     @property
     def whole(self) -> bool:
-        return bool(self.input) or is_whole(self.arguments)
+        return is_whole(self.arguments) if self.arguments else bool(self.input)
 
     def close(self) -> None:
         """Leave out an empty tool beside another one, and name the type where none came."""

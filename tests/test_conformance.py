@@ -25,6 +25,7 @@ FOLDER = Path(__file__).parent / "conformance"
 DONE = "[DONE]"
 LOSSY = {"malformed_json", "invalid_chunk"}
 KEYS = {"rule", "server", "completion", "status", "problems"}
+MORE_KEYS = {"error", "rules", "to_message", "arguments_complete"}
 MOST_CUTS = 2000
 
 
@@ -33,7 +34,8 @@ class Case:
     """One stream, what it proves, and what comes out of it.
 
     A problem is its kind, or `{"kind": …, "count": …}` if it was met more than once. `rules` are
-    the caller's, `error` is the server's, and `to_message` the first choice's message as history.
+    the caller's, `error` is the server's. Of the first choice, `to_message` is its message as
+    history, and `arguments_complete` what each of its calls says.
     """
 
     name: str
@@ -48,6 +50,7 @@ class Case:
     error: object = None
     rules: dict[str, str] = field(default_factory=dict)
     to_message: dict[str, object] | None = None
+    arguments_complete: list[bool] | None = None
 
     @property
     def counts(self) -> Counter[str]:
@@ -210,12 +213,16 @@ def test_completion_raises_what_the_status_says(case: Case) -> None:
 
 
 @every_case
-def test_a_message_goes_back_as_history(case: Case) -> None:
+def test_a_message_says_what_of_it_is_whole(case: Case) -> None:
     acc = case.accumulator()
     acc.feed_sse(case.data)
     acc.close()
     if case.to_message is not None:
         assert acc.snapshot().choices[0].message.to_message() == case.to_message
+    if case.arguments_complete is not None:
+        functions = [call.function for call in acc.snapshot().choices[0].message.tool_calls or ()]
+        found = [function and function.arguments_complete for function in functions]
+        assert found == case.arguments_complete
 
 
 def check_judge(outcome: reference.Outcome, case: Case) -> None:
@@ -243,7 +250,7 @@ def test_what_says_nothing_is_no_event_and_no_problem(nothing: Any) -> None:
     acc = Accumulator()
     acc.feed({"choices": [{"index": 0, "delta": {"content": "Hi"}}]})
     acc.feed(nothing)
-    assert acc.problems == ()
+    assert not list(acc.problems)
     acc.feed("5")
     [problem] = acc.problems
     assert (problem.kind, problem.event) == ("invalid_chunk", 2)
@@ -294,7 +301,7 @@ def test_a_file_has_the_known_keys(path: Path) -> None:
     stream = {"chunks"} if "chunks" in keys else {"body"}
     if "encoding" in keys:
         stream = {"body", "encoding"}
-    assert keys == KEYS | stream | (keys & {"error", "rules", "to_message"})
+    assert keys == KEYS | stream | (keys & MORE_KEYS)
 
 
 @every_case

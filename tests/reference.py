@@ -265,6 +265,10 @@ class Call:
         return text_of(self.level.known.get(tool, Level()).known.get(key))
 
     @property
+    def id(self) -> str:
+        return text_of(self.level.known.get("id"))
+
+    @property
     def name(self) -> str:
         return as_fragment(self.text("function", "name") or self.text("custom", "name"))
 
@@ -305,6 +309,10 @@ class Choice:
     @property
     def finish_reason(self) -> str:
         return text_of(self.level.known.get("finish_reason"))
+
+    def named_now(self, call: Call) -> bool:
+        """Whether a call got its name from the list of `tool_calls` that is being read."""
+        return call.named_in == self.lists
 
     def in_order(self) -> list[Call]:
         return sorted(self.calls, key=lambda call: call.order)
@@ -689,50 +697,58 @@ class Reducer:
 
     def find_call(self, choice: Choice, new: Fragment) -> Call | None:
         """Find the call that a fragment belongs to; None is a new one."""
+        same_id = [call for call in choice.calls if new.id and call.id == new.id]
+        holders = [call for call in choice.calls if new.index in call.indices]
+        if same_id:
+            return self.by_id(choice, new, same_id, holders)
+        if new.index is None:
+            return self.without_index(choice, new)
+        if not holders:
+            return self.at_free_index(choice, new)
+        return self.at_held_index(choice, new, holders[-1])
 
-        def named_here(call: Call) -> bool:
-            return call.named_in == choice.lists
+    def by_id(
+        self, choice: Choice, new: Fragment, same_id: list[Call], holders: list[Call]
+    ) -> Call | None:  # 1
+        call = [*same_id, *(call for call in same_id if call in holders)][-1]
+        at_free_index = new.index is not None and not holders
+        another = choice.named_now(call) and (new.name != call.name or call.whole)
+        starts = new.name and ((at_free_index and call.whole) or another)
+        return None if starts else call
 
-        def says_it_again(call: Call) -> bool:
-            same = not new.text or repeats(call.arguments or call.input, new.text)
-            return not named_here(call) and new.name == call.name and same
+    def at_free_index(self, choice: Choice, new: Fragment) -> Call | None:  # 2
+        newest = choice.calls[-1] if choice.calls else None
+        goes_on = newest and not newest.whole and not new.id and not new.name
+        return newest if goes_on else None  # SGLang, LibreChat
 
-        calls = choice.calls
-        holders = [call for call in calls if new.index in call.indices]
-        holder = holders[-1] if holders else None
-        same_id = [call for call in calls if new.id and call.level.known.get("id") == new.id]
-        if same_id:  # 1
-            call = [*same_id, *(call for call in same_id if call in holders)][-1]
-            at_free_index = new.index is not None and holder is None
-            another = named_here(call) and (new.name != call.name or call.whole)
-            starts = new.name and ((at_free_index and call.whole) or another)
-            return None if starts else call
-        if new.index is not None and holder is None:  # 2
-            goes_on = not new.id and not new.name and calls and not calls[-1].whole
-            return calls[-1] if goes_on else None  # SGLang, LibreChat
-        if holder is not None:  # 3
-            new_id = bool(new.id and holder.level.known.get("id"))
-            other_tool = holder.arguments == holder.input == "" and new.name != holder.name
-            if new_id and new.name and (holder.whole or other_tool):
-                return None
-            can_follow = holder.name and (holder.whole or named_here(holder))
-            if new.name and not new.id and can_follow and not says_it_again(holder):
-                return None
-            says_more = new.text.strip(JSON_BLANKS) and not repeats(holder.arguments, new.text)
-            if not new.id and not new.name and says_more and holder.whole and not calls[-1].whole:
-                return calls[-1]
-            if new_id or (not new.id and self.is_another_name(holder, new)):
-                self.oddities.append("ambiguous_tool_call")
-            return holder
-        last = choice.last_call  # 4
-        if new.id or last is None:
+    def at_held_index(self, choice: Choice, new: Fragment, call: Call) -> Call | None:  # 3
+        new_id = bool(new.id and call.id)
+        other_tool = call.arguments == call.input == "" and new.name != call.name
+        if new_id and new.name and (call.whole or other_tool):
             return None
-        can_follow = last.name and (last.whole or named_here(last))
-        if new.name and can_follow and not says_it_again(last):
+        if not new.id and self.starts_by_name(choice, new, call):
             return None
-        if len(calls) > 1 or self.is_another_name(last, new):
+        says_more = new.text.strip(JSON_BLANKS) and not repeats(call.arguments, new.text)
+        if not new.id and not new.name and says_more and call.whole and not choice.calls[-1].whole:
+            return choice.calls[-1]  # SGLang
+        if new_id or (not new.id and self.is_another_name(call, new)):
             self.oddities.append("ambiguous_tool_call")
-        return last
+        return call
+
+    def without_index(self, choice: Choice, new: Fragment) -> Call | None:  # 4
+        call = choice.last_call
+        if new.id or call is None or self.starts_by_name(choice, new, call):
+            return None
+        if len(choice.calls) > 1 or self.is_another_name(call, new):
+            self.oddities.append("ambiguous_tool_call")
+        return call
+
+    def starts_by_name(self, choice: Choice, new: Fragment, call: Call) -> bool:
+        """Whether a name without an id starts a new call, and does not say this one again."""
+        may_start = new.name and call.name and (call.whole or choice.named_now(call))
+        same = not new.text or repeats(call.arguments or call.input, new.text)
+        says_it_again = not choice.named_now(call) and new.name == call.name and same
+        return bool(may_start) and not says_it_again
 
     def is_another_name(self, call: Call, new: Fragment) -> bool:
         has_text = call.arguments or call.input
@@ -827,7 +843,7 @@ class Reducer:
                 self.misfit(level, key, value, rule)
 
     def objects_in(self, level: Level, key: str, entries: list[Any], rule: Rule) -> list[Object]:
-        """Give the entries that are objects; null is nothing, and others do not fit."""
+        """Return the entries that are objects; null is nothing, and others do not fit."""
         others = [e for e in entries if e is not None and not isinstance(e, dict)]
         if others:
             self.misfit(level, key, others, rule)

@@ -267,7 +267,7 @@ def cut(draw: st.DrawFn, whole: bytes) -> list[bytes]:
 
 
 def _repeats_an_index(value: object) -> bool:
-    """Tell whether two entries of a list share an index, so that a stream would merge them."""
+    """Return whether two entries of a list share an index, so that a stream would merge them."""
     if isinstance(value, dict):
         return any(map(_repeats_an_index, value.values()))
     if not isinstance(value, list):

@@ -21,7 +21,7 @@ def part(
     arguments: str | None = None,
     **more: object,
 ) -> Fragment:
-    """Make a fragment of a function's call."""
+    """Return a fragment of a function's call."""
     function = {"name": name, "arguments": arguments}
     return {"index": index, "id": id_, "function": function, **more}
 

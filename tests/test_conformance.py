@@ -64,7 +64,7 @@ class Case:
         return counts
 
     def accumulator(self) -> Accumulator:
-        """Make an accumulator with the caller's rules."""
+        """Return an accumulator with the rules of the case."""
         return Accumulator(rules=DEFAULT_RULES.replace(self.rules))  # type: ignore[arg-type]  # any text
 
     @property
@@ -100,7 +100,7 @@ cases_of_lines = pytest.mark.parametrize(
 
 
 def same(expected: object, actual: object) -> bool:
-    """Tell whether two JSON values are alike; in Python alone, 1 equals 1.0 and True."""
+    """Return whether two JSON values are alike; in Python alone, 1 equals 1.0 and True."""
     if isinstance(expected, dict) and isinstance(actual, dict):
         return expected.keys() == actual.keys() and all(
             same(value, actual[key]) for key, value in expected.items()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 
 from ._decode.objects import is_chunk_like
 from ._merge.chat import ChatReducer
@@ -29,9 +29,10 @@ from .rules import DEFAULT_RULES, Rules
 __all__ = ["Accumulator"]
 
 _NO_CHUNK = (
-    "no chunk was read: the body is empty (read before?) or no event stream (an error page?), "
-    'or its lines came without their ends (framing="lines" reads those)'
+    "no chunk was read: the body is empty (read before?), or its lines came without their ends "
+    '(framing="lines" reads those)'
 )
+_UNREAD = "no chunk was read: the body is no event stream (an error page?); it begins: "
 
 
 class Accumulator:
@@ -110,6 +111,8 @@ class Accumulator:
                 pipeline.feed_text(bytes(chunk))
             elif isinstance(chunk, str):
                 pipeline.feed_text(chunk.encode("utf-8", "surrogatepass"))
+            elif chunk is None:
+                return  # an SDK hands on `data: null`
             elif is_chunk_like(chunk):
                 # The chunks of a stream are of one class, of which it takes long to tell what it
                 # is not.
@@ -227,6 +230,11 @@ class Accumulator:
         return {kind: count for kind, count in (self._pipeline.log.counts or {}).items()}  # noqa: C416  # wider keys
 
     @property
+    def server_error(self) -> object:
+        """The error that the server sent, as it came; None if it sent none."""
+        return self._reducer.state.error
+
+    @property
     def timing(self) -> Timing | None:
         """When the chunks came, None without a `clock`.
 
@@ -266,7 +274,7 @@ class Accumulator:
         if status == "truncated":
             has_chunks = state.id is not None or state.choices or state.usage is not None
             raise IncompleteStreamError(
-                "the stream stopped before its end" if has_chunks else _NO_CHUNK,
+                "the stream stopped before its end" if has_chunks else _why_unread(problems),
                 partial=partial,
                 problems=problems,
             )
@@ -329,3 +337,13 @@ def _message_of(error: object) -> str:
     if isinstance(error, Mapping) and isinstance(error.get("message"), str):
         return f"the server sent an error: {error['message']}"
     return f"the server sent an error: {brief(error)}"
+
+
+def _why_unread(problems: Sequence[Problem]) -> str:
+    """Return why there is no chunk at all."""
+    for problem in problems:
+        if problem.kind == "other_api":
+            return problem.message
+        if problem.kind == "malformed_json":
+            return f"{_UNREAD}{problem.detail}"
+    return _NO_CHUNK

@@ -15,7 +15,7 @@ from attrs import field, frozen
 
 from ._accumulator import Accumulator
 from ._alike import BETWEEN, AlikeRows, tell_alike
-from ._decode.sse import EventParser
+from ._decode.lines import LineReader
 from ._merge.state import Status
 from .completion import ChatCompletion
 from .errors import LOSSY_KINDS, CheckpointError, LimitExceededError, Problem
@@ -98,7 +98,7 @@ class _Recorded(Accumulator):
     def stop(self) -> None:
         """Close, and leave unread what stands behind the event that raised."""
         self._intake.queue = ()
-        self._intake.parser = EventParser()
+        self._intake.parser = LineReader()
         self.close()
 
 

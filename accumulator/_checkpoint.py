@@ -23,38 +23,54 @@ from msgspec import Struct
 from msgspec.msgpack import Decoder, Encoder, Ext
 
 from ._decode import chunk as _wire
-from ._decode.sse import Event
+from ._decode.body import JsonText
+from ._decode.lines import Event, LineReader
 from ._decode.text import Text
 from ._merge import state as _state
 from ._merge import tool_calls as _calls
 from ._merge.chat import ChatReducer
 from ._merge.json_merge import IndexedList
 from ._merge.state import State
-from ._pipeline import LineState, Pipeline
+from ._pipeline import Pipeline
 from .errors import CheckpointError, Problem, ProblemKind
 from .partial import JsonScan
 
 __all__ = ["pack", "unpack"]
 
 _MAGIC = b"ACCU"
-_VERSION = 1  # of what the fields mean; which fields there are is told by `_LAYOUT`
+_VERSION = 2  # of what the fields mean; which fields there are is told by `_LAYOUT`
 _HEADER = Layout("<4sHII")  # magic, version, layout, checksum of what follows
 _TEXT, _INDEXED, _INTEGER, _PAIRS = range(1, 5)  # msgpack extension types
 _SMALLEST, _LARGEST = -(2**63), 2**64 - 1  # integers that msgpack has
 
 S = TypeVar("S", bound=Struct)
 Run = list[_wire.TokenLogprob] | _wire.UnreadTokens
-EventRow = tuple[bytes, bytes | None, int | None, int]
-ProblemRow = tuple[str, str, int, int | None, str | None, object]
+EventRow = tuple[bytes, bytes | None, int | None, int, str]
+ProblemRow = tuple[str, str, int, int | None, str | None, object, int]
+
+
+class TextFields(Struct, array_like=True):
+    """What is saved of a `JsonText`, under its own names; so the next ones."""
+
+    text: bytearray
+    depth: int
+    in_string: bool
 
 
 class ParserFields(Struct, array_like=True):
-    """What is saved of an `EventParser`, under its own names; so the next ones."""
+    """Of a `LineReader`."""
 
-    has_cr: bool
     pending: bytes
     skip_lf: bool
+    is_crlf: bool
+    is_begun: bool
+    start: int | None
     size: int
+    name: bytes | None
+    data: bytes | None
+    text: TextFields | None
+    unread: bytes
+    unread_at: int | None
 
 
 class ScanFields(Struct, array_like=True):
@@ -65,14 +81,6 @@ class ScanFields(Struct, array_like=True):
     _length: int
     _overrun: bool
     _verdict: bool | None
-
-
-class LineFields(Struct, array_like=True):
-    """Of a `LineState`."""
-
-    waiting: bytes
-    start: int | None
-    end: int | None
 
 
 class LogFields(Struct, array_like=True):
@@ -88,10 +96,11 @@ class Saved(Struct, array_like=True):
 
     rules: int
     parser: ParserFields
-    lines: LineFields | None
     log: LogFields
     size: int  # bytes taken in
     besides: int  # those of them that are no part of a body
+    is_located: bool
+    is_begun: bool  # whether anything was read
     passed: tuple[str, int] | None  # a limit, and its bound
     queue: list[EventRow]
     problems: list[ProblemRow]
@@ -112,11 +121,12 @@ def pack(pipeline: Pipeline, reducer: ChatReducer) -> bytes:
                     tokens.runs = _joined(tokens.runs)
     saved = Saved(
         rules=reducer.rules.digest,
-        parser=_read(ParserFields, pipeline.parser),
-        lines=None if pipeline.lines is None else _read(LineFields, pipeline.lines),
+        parser=_parser_fields(pipeline.parser),
         log=_read(LogFields, log),
         size=pipeline.size,
         besides=pipeline.besides,
+        is_located=pipeline.is_located,
+        is_begun=reducer.is_begun,
         passed=pipeline.passed,
         queue=[msgspec.structs.astuple(event) for event in pipeline.queue],
         problems=[attrs.astuple(problem, recurse=False) for problem in log.problems],
@@ -150,20 +160,23 @@ def unpack(data: bytes | bytearray | memoryview, pipeline: Pipeline, reducer: Ch
     if saved.rules != reducer.rules.digest:
         raise CheckpointError("the checkpoint was written under other rules than those given")
     _give(saved.parser, pipeline.parser)
-    if saved.lines is not None:
-        pipeline.lines = LineState()
-        _give(saved.lines, pipeline.lines)
+    if saved.parser.text is not None:
+        pipeline.parser.text = JsonText()
+        _give(saved.parser.text, pipeline.parser.text)
     log = pipeline.log
     _give(saved.log, log)
     pipeline.size = saved.size
     pipeline.besides = saved.besides
+    pipeline.is_located = saved.is_located
     pipeline.passed = saved.passed
     pipeline.queue = tuple(Event(*row) for row in saved.queue)
-    log.problems = tuple(map(_problem, saved.problems))
+    log.resume([_problem(row) for row in saved.problems])
     log.met = None if saved.met is None else _problem(saved.met)
     lost = [Text() for _ in range(saved.halves - len(reader.halves))]
     for text in lost:
         text.half = "\ud800"  # which half it was makes no difference any more
+    if saved.is_begun:
+        reducer.go_on()
     reducer.resume(saved.state, reading=saved.reading, halves=[*reader.halves, *lost])
     pipeline.closed = saved.state.closed
     pipeline.look_again()
@@ -175,6 +188,13 @@ def _problem(row: ProblemRow) -> Problem:
 
 def _read(kind: type[S], holder: object) -> S:
     return kind(*[getattr(holder, name) for name in kind.__struct_fields__])
+
+
+def _parser_fields(parser: LineReader) -> ParserFields:
+    fields = _read(ParserFields, parser)
+    if parser.text is not None:
+        fields.text = _read(TextFields, parser.text)
+    return fields
 
 
 def _give(fields: Struct, holder: object) -> None:
@@ -327,7 +347,7 @@ def _layout(*modules: object) -> int:
         for name, kind in sorted(vars(module).items())
         if isinstance(kind, type) and issubclass(kind, Struct)
     ]
-    saved = (Saved, ParserFields, ScanFields, LineFields, LogFields)
+    saved = (Saved, ParserFields, TextFields, ScanFields, LogFields)
     fields = [*names, *((kind.__name__, kind.__struct_fields__) for kind in saved)]
     return crc32(repr(fields).encode())
 

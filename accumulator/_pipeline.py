@@ -371,7 +371,9 @@ class Pipeline:
         events: list[Event] = []
         if parser.data is not None and _are_chunks(parser.data, text):
             # A second chunk ends the first, too: many logs lack the blank line.
+            name = parser.name
             parser.end_event(0, events)
+            parser.name = name
         if parser.pending:
             offset = None if offset is None else offset - len(parser.pending)
             text, parser.pending = bytes(parser.pending) + text, b""
@@ -482,8 +484,8 @@ def _bytes_of(data: object, what: str) -> bytes:
 
 
 def _are_chunks(data: bytes | bytearray, line: bytes) -> bool:
-    """Return whether the data of an event and its next line are each a chunk, or the end."""
-    if not line.startswith(_OPENING[:5]) or not data.startswith(b"{"):
+    """Return whether an event's only line so far and its next one are each a chunk, or the end."""
+    if not line.startswith(_OPENING[:5]) or not data.startswith(b"{") or _LF in data:
         return False
     text = line[5:].strip()
     is_chunk = text == DONE or (text.startswith(b"{") and is_complete(text))

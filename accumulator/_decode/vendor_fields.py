@@ -41,7 +41,7 @@ from .schema import (
     widest,
 )
 
-__all__ = ["ChunkDecoder", "words_of"]
+__all__ = ["ChunkDecoder", "groq_error", "words_of"]
 
 _PROMPT, _COMPLETION, _USAGE, _LOGPROBS, _CALL, _DELTA, _CHOICE, _CHUNK = range(len(LEVELS))
 # Whose rules say whether the same value twice makes a difference; in usage it makes none.
@@ -178,6 +178,8 @@ class ChunkDecoder(Struct):
             raws = of_chunk.get(chunk)
             if raws != quiet.get(_CHUNK):
                 self._read(of_chunk, _CHUNK, raws, chunk)
+                if groq_error(chunk.extra):
+                    raise ValueError("an error beside the choices")
         if schema.has_moderation and chunk.moderation is not None:
             check_depth(chunk.moderation, text, 1)
             chunk.moderation = Extra(chunk.moderation)
@@ -292,6 +294,12 @@ def _gather(fields: RawFields, into: Struct) -> None:
 
 def _refuse(text: bytes) -> Chunk:
     raise ValueError("left to the general way")
+
+
+def groq_error(extra: Extra | None) -> object:
+    """Return the error that Groq sends beside the choices, None or something empty for none."""
+    groq = None if extra is None else extra.get("x_groq")
+    return groq.get("error") if isinstance(groq, dict) else None
 
 
 def words_of(refusal: Exception) -> str:

@@ -23,12 +23,12 @@ from .._decode.lenient import InvalidChunkError, read_chunk
 from .._decode.lines import Event, is_end
 from .._decode.objects import read_object
 from .._decode.text import Text, healed
-from .._decode.vendor_fields import ChunkDecoder, words_of
+from .._decode.vendor_fields import ChunkDecoder, groq_error, words_of
 from ..completion import ChatCompletion
 from ..errors import LimitExceededError, ProblemKind
 from ..limits import Limits
 from ..rules import Rules
-from .foreign import OWN_NAMES, error_object, error_of, find_other_api, is_own, is_raw_error
+from .foreign import OWN_NAMES, error_object, find_other_api, is_own, is_raw_error
 from .problem_log import ProblemLog
 from .reducer import Reducer
 from .snapshot import freeze
@@ -140,7 +140,7 @@ class ChatReducer(Reducer):
             self._refuse_other_api(api)
             return True
         found = read_object(value) if self._reads_objects else None
-        if found is None:
+        if found is None or groq_error(found[0].extra):
             self._apply_value(value, copying=True, count=count)
             return True
         chunk, size = found
@@ -306,14 +306,12 @@ class ChatReducer(Reducer):
             found, _ = healed(misfit.value)
             report("invalid_field", misfit.message, misfit.path, found)
         self._decoder.forget()
-        # An error at the top goes before one of Groq's.
-        self._has_error = bool(reading.error)
         self.apply_halved(reading.chunk, has_halves=reading.has_halves)
-        self._has_error = False
         for _ in range(reading.lone):
             report("lone_surrogate", "half a surrogate pair, replaced by U+FFFD")
-        if reading.error:
-            self.fail(reading.error)
+        error = reading.error or groq_error(reading.chunk.extra)
+        if error:
+            self.fail(error)
 
     def _apply_error(self, data: bytes) -> None:
         """Apply an event named `error`: its JSON, else its text, is the server's error."""

@@ -24,7 +24,6 @@ from .._decode.text import COMPACT_AT, Text, healed
 from ..errors import LimitExceededError
 from ..limits import Limits
 from ..rules import Rules
-from .foreign import error_of
 from .json_merge import FieldMerger, IndexedList, Listener
 from .problem_log import ProblemLog
 from .rehearsal import RefusingLog, Rehearsal
@@ -45,7 +44,7 @@ _COMPLETION_COUNTS = wire.CompletionTokensDetails.__struct_fields__[:-1]
 class Reducer(FieldMerger):
     """Applies chunks to a `State`; what is odd about them goes to `report`."""
 
-    __slots__ = ("_calls_left", "_has_error", "_head", "_limits", "reading", "state")
+    __slots__ = ("_calls_left", "_head", "_limits", "reading", "state")
 
     def __init__(self, rules: Rules, limits: Limits, log: ProblemLog) -> None:
         self._levels = rules.levels
@@ -57,7 +56,6 @@ class Reducer(FieldMerger):
         # So many fragments in one delta can certainly not open too many calls.
         self._calls_left = inf if limits.tool_calls is None else limits.tool_calls
         self._head: Head | None = None  # of the chunk applied last: to apply it again does nothing
-        self._has_error = False  # of the chunk at hand, beside what it brings
         self.state = State()
         self.reading = True  # neither ended nor closed
 
@@ -194,10 +192,6 @@ class Reducer(FieldMerger):
                 self.listener.on_choice(index, into, choice)
         if self.listener is not None:
             self.listener.on_chunk(chunk, self.state)
-        if chunk.extra is not None and not self._has_error:
-            error = error_of(chunk.extra.get("x_groq"))
-            if error is not None:
-                self.fail(error)
 
     def apply_halved(self, chunk: wire.Chunk, *, has_halves: bool) -> None:
         """Apply a chunk whose texts may hold halves of surrogate pairs."""

@@ -203,13 +203,13 @@ class Pipeline:
     def _take(self, data: bytes, start: int) -> None:
         """Apply what a read completes that begins at the body's byte `start`; keep the rest."""
         parser = self.parser
-        if parser.held > self._most_event:
+        pending = parser.pending
+        if parser.size + len(pending) > self._most_event:
             self._check_event(parser.held)
         if parser.unread and self.reducer.is_begun:
             parser.unread = b""
         try:
             if not self.log.strict and not self.queue and _LF in data and parser.is_fresh:
-                pending = parser.pending
                 if pending:
                     start -= len(pending)
                     data = bytes(pending) + data
@@ -221,7 +221,7 @@ class Pipeline:
                 self._apply_events(events)
         finally:
             self._is_plain = self._may_be_plain()
-        if parser.held > self._most_event:
+        if parser.size + len(parser.pending) > self._most_event:
             self._check_event(parser.held)
 
     def _apply_lines(self, data: bytes, start: int) -> int:
@@ -268,10 +268,15 @@ class Pipeline:
         log, texts = self.log, cut.texts
         self._forget_fast()
         log.start_cut(cut)
+        rest: int | None = None  # where the events start that are left to the reader of lines
         try:
             refused, chunk = self._apply_texts(texts)
             while refused is not None:
                 text = texts[log.done]
+                if not text.startswith(b"{"):
+                    # How many events it is, if any, is not told by its line alone.
+                    rest = cut.start_of(log.done)
+                    break
                 log.event += 1
                 self._apply_refused(text, refused)
                 if not self.reducer.reading:
@@ -283,7 +288,9 @@ class Pipeline:
             raise
         finally:
             log.end_cut()
-        if cut.is_last:
+        if rest is not None:
+            self._apply_events(self.parser.feed(data[rest - start : cut.size], rest))
+        elif cut.is_last:
             log.start_event(cut.end)
             self._end_reading()
         elif chunk is not None and log.event >= self._learn_at:
@@ -340,7 +347,8 @@ class Pipeline:
 
     def _end_reading(self) -> None:
         """Read nothing more: the stream said its end."""
-        self._note_unread()
+        if self.parser.unread:
+            self._note_unread()
         self.reducer.end()
         self._is_plain = False
 
@@ -451,8 +459,10 @@ class Pipeline:
         self.closed = True
         self._is_plain = False
         parser = self.parser
-        start = self.size - self.besides - len(parser.pending) if self.is_located else None
-        events = parser.close(start)
+        events: Sequence[Event] = ()
+        if parser.held:
+            place = self.size - self.besides - len(parser.pending)
+            events = parser.close(place if self.is_located else None)
         if events or self.queue:
             self._apply_events(events)
         if parser.unread and self.reducer.reading:

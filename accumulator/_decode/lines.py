@@ -64,7 +64,7 @@ class LineReader(Struct):
     @property
     def is_fresh(self) -> bool:
         """Whether the next line is the first of an event."""
-        return not self.size and self.text is None and not self.skip_lf
+        return not self.size and not self.skip_lf
 
     @property
     def held(self) -> int:
@@ -84,12 +84,13 @@ class LineReader(Struct):
                 self.size += bool(self.size)
                 data = data[1:]
                 start += 1
-        if self.pending:
-            if _LF not in data and _CR not in data and self.pending[-1] != _CR:
-                self._wait(data)
-                return []
-            start -= len(self.pending)
-            data = bytes(self.pending) + data
+        pending = self.pending
+        if _LF not in data and _CR not in data and not (pending and pending[-1] == _CR):
+            self._wait(data)
+            return []
+        if pending:
+            start -= len(pending)
+            data = bytes(pending) + data
         lines = data.splitlines(keepends=True)
         self.pending = lines.pop() if lines and self._is_open(lines) else b""
         events: list[Event] = []
@@ -110,6 +111,9 @@ class LineReader(Struct):
         return not self.skip_lf
 
     def _wait(self, data: bytes) -> None:
+        if not self.pending:
+            self.pending = data
+            return
         if type(self.pending) is not bytearray:
             self.pending = bytearray(self.pending)
         self.pending += data

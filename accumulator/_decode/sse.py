@@ -15,8 +15,6 @@ from .lines import DONE
 __all__ = ["CutEvents", "cut_events"]
 
 _CR = 13  # looking for one byte as a number is several times faster
-# All JSON objects that are not empty sort between these, if no blank follows the bracket.
-_LEAST, _MOST = b'{"', b"{#"
 
 
 class CutEvents(Struct, gc=False):
@@ -51,9 +49,8 @@ class CutEvents(Struct, gc=False):
 
 
 def cut_events(data: bytes, start: int) -> CutEvents | None:
-    """Cut the whole events at the start of a read, if each is one `data` line with an object, the
-    last perhaps with `[DONE]`, and all lines end alike; return None otherwise. The read begins at
-    the body's byte `start`.
+    """Cut the whole events at the start of a read, if each is one `data` line, none is nothing and
+    all lines end alike; return None otherwise. The read begins at the body's byte `start`.
     """
     lines = BytesIO(data).readlines()
     rest = lines.pop() if len(lines) & 1 else b""
@@ -83,8 +80,8 @@ def cut_events(data: bytes, start: int) -> CutEvents | None:
     if is_last:
         texts.pop()
         end -= len(DONE) + around
-    if texts and (min(texts) < _LEAST or max(texts) > _MOST):
-        return None  # what is nothing, a comment or no chunk at all
+    if b"{}" in texts:  # all else that is no chunk is refused by the decoder
+        return None
     return CutEvents(texts, start + lead, end, size, opening, line_end, around, is_last)
 
 

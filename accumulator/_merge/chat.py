@@ -195,7 +195,7 @@ class ChatReducer(Reducer):
                 self._report_utf8()
             lines = [] if is_text else _lines_with_chunks(text)
             for place, line in enumerate(lines, 1):
-                if self.reading and not line.isspace() and not is_nothing(line):
+                if self.reading and line.strip() and not is_nothing(line):
                     self._apply_data(line, is_open=is_open and place == len(lines), foreign=foreign)
             if not lines:
                 self._apply_broken(text, str(error), is_open=is_open, foreign=foreign)

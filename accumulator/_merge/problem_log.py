@@ -26,7 +26,6 @@ class ProblemLog:
         "_before",
         "_cut",
         "_kept",
-        "_places",
         "counts",
         "event",
         "met",
@@ -41,8 +40,8 @@ class ProblemLog:
         self.offset: int | None = None  # the byte of the body at which it starts
         self._cut: CutEvents | None = None  # which know the offset of the event
         self._before = 0  # the number of the event before the first of them
-        self._kept: list[tuple[Problem, int]] = []  # and how often each was met
-        self._places: dict[tuple[str, str | None], int] = {}  # of those that count, in that list
+        # By kind and path, and how often each was met; lossy ones by kind and number.
+        self._kept: dict[tuple[str, str | int | None], tuple[Problem, int]] = {}
         self.counts: dict[ProblemKind, int] | None = None
         self.tell: Callable[[Problem], None] | None = None  # somebody who wants each of them
         self.met: Problem | None = None  # if strict, the first since somebody asked
@@ -77,7 +76,7 @@ class ProblemLog:
         return tuple(
             [
                 problem if count == 1 else attrs.evolve(problem, count=count)
-                for problem, count in self._kept
+                for problem, count in self._kept.values()
             ]
         )
 
@@ -87,9 +86,8 @@ class ProblemLog:
             self._keep(problem)
 
     def _keep(self, problem: Problem) -> None:
-        if problem.kind not in LOSSY_KINDS:
-            self._places[problem.kind, problem.path] = len(self._kept)
-        self._kept.append((problem, problem.count))
+        place = len(self._kept) if problem.kind in LOSSY_KINDS else problem.path
+        self._kept[problem.kind, place] = (problem, problem.count)
 
     def report(
         self, kind: ProblemKind, message: str, path: str | None = None, detail: object = None
@@ -97,16 +95,16 @@ class ProblemLog:
         """Put a problem on record."""
         if self.counts is None:
             self.counts = {}
-        place = self._places.get((kind, path))
-        is_kept = place is None and (
-            len(self._kept) < _MOST_PROBLEMS
-            or (kind in LOSSY_KINDS and LOSSY_KINDS.isdisjoint(self.counts))
+        is_lossy = kind in LOSSY_KINDS
+        known = None if is_lossy else self._kept.get((kind, path))
+        is_kept = known is None and (
+            len(self._kept) < _MOST_PROBLEMS or (is_lossy and LOSSY_KINDS.isdisjoint(self.counts))
         )
         self.counts[kind] = self.counts.get(kind, 0) + 1
-        if place is not None:
-            problem, count = self._kept[place]
-            self._kept[place] = (problem, count + 1)
-        is_told = self.tell is not None and place is None
+        is_told = self.tell is not None and known is None
+        if known is not None:
+            problem, count = known
+            self._kept[kind, path] = (problem, count + 1)
         if not is_kept and not self.strict and not is_told:
             return
         self._locate()

@@ -76,7 +76,7 @@ class Reducer(FieldMerger):
     def end(self) -> None:
         """`[DONE]` was read."""
         state = self.state
-        if (state.choices or state.has_usage) and not state.is_finished:
+        if not state.is_finished and (state.choices or state.has_usage):
             self._log.report("no_finish_reason", "[DONE] came before every choice had ended")
         state.done = True
         self.reading = False

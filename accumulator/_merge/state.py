@@ -94,8 +94,10 @@ class State(Struct, omit_defaults=True):
     @property
     def is_finished(self) -> bool:
         """Whether there are choices, and each has its finish reason."""
-        choices = self.choices.values()
-        return bool(choices) and all(choice.finish_reason for choice in choices)
+        for choice in self.choices.values():
+            if not choice.finish_reason:
+                return False
+        return bool(self.choices)
 
     @property
     def has_usage(self) -> bool:

@@ -81,6 +81,7 @@ class LineReader(Struct):
         if self.skip_lf and data:
             self.skip_lf = False
             if data[0] == _LF:
+                self.is_crlf = True
                 self.size += bool(self.size)
                 data = data[1:]
                 start += 1

@@ -263,7 +263,7 @@ class ChatReducer(Reducer):
     def _refuse_other_api(self, api: str) -> None:
         """Read nothing of a stream of another API."""
         self._is_begun = True
-        self._log.report("other_api", f"this is a stream of {api}, not of chat completions", "$")
+        self._log.report("other_api", f"this is a stream of {api}, not of chat completions")
         self.reading = False
 
     def _apply_value(

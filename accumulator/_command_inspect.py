@@ -12,8 +12,8 @@ from typing import IO, cast
 import msgspec
 from msgspec import Struct
 
-from ._extras import rich
 from ._decode.lines import DONE
+from ._extras import rich
 from ._terminal import printable, say
 from .completion import ChatCompletion, Choice
 from .errors import AccumulatorError, DecodeError, LimitExceededError

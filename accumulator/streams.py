@@ -189,7 +189,7 @@ def wrap(
         rules=rules, limits=limits, strict=strict, clock=clock, on_event=on_event
     )
     feeder = (ChunkEventFeeder if found.has_events else Feeder)(
-        accumulator, limits, lines=framing == "lines" and not found.is_body
+        accumulator, lines=framing == "lines" and not found.is_body
     )
     observer = Observer(accumulator, feeder, on_end)
     if found.encoding is not None:

@@ -30,14 +30,15 @@ from accumulator import (
     Limits,
 )
 from accumulator._accumulator import Accumulator as Holder
-from accumulator._checkpoint import LineFields, LogFields, ParserFields, ScanFields
-from accumulator._decode.sse import Event, EventParser
+from accumulator._checkpoint import LogFields, ParserFields, ScanFields, TextFields
+from accumulator._decode.body import JsonText
+from accumulator._decode.lines import Event, LineReader
 from accumulator._decode.text import Text
 from accumulator._merge.chat import ChatReducer
 from accumulator._merge.json_merge import FieldMerger, IndexedList
 from accumulator._merge.problem_log import ProblemLog
 from accumulator._merge.reducer import Reducer
-from accumulator._pipeline import LineState, Pipeline
+from accumulator._pipeline import Pipeline
 from accumulator.errors import Problem
 from accumulator.partial import JsonScan
 
@@ -50,16 +51,17 @@ KNOWN = {
         *("_on_event", "_emitter", "_done_emitted", "_observed", "_stopwatch"),
     },
     Pipeline: {
-        *("besides", "closed", "lines", "log", "parser", "passed", "queue", "reducer", "size"),
+        *("besides", "closed", "is_located", "log", "parser", "passed", "queue"),
+        *("reducer", "size"),
         *("_apply", "_decode", "_is_plain", "_most_bytes", "_most_event"),
         *("_fast", "_learn_at"),  # learnt anew
     },
     ProblemLog: {
-        *(*LogFields.__struct_fields__, "problems", "met", "tell", "strict"),
+        *(*LogFields.__struct_fields__, "_kept", "met", "tell", "strict"),
         *("_before", "_cut"),  # of a read that is being applied
     },
     JsonScan: set(ScanFields.__struct_fields__),
-    ChatReducer: {"_decoder", "_reads_objects", "rules"},
+    ChatReducer: {"_decoder", "_is_begun", "_reads_objects", "rules"},
     Reducer: {"state", "reading", "_calls_left", "_head", "_limits"},
     FieldMerger: {"_halved", "_careful", "_levels", "_log", "listener"},
     Text: {"_seen", "_unseen", "fragments", "half"},
@@ -74,9 +76,9 @@ def test_every_field_of_the_state_is_known(kind: type) -> None:
 
 
 def test_rows_have_the_fields_of_their_classes() -> None:
-    assert Event.__struct_fields__ == ("data", "name", "offset", "size")
-    assert set(EventParser.__struct_fields__) == set(ParserFields.__struct_fields__)
-    assert LineState.__struct_fields__ == LineFields.__struct_fields__
+    assert Event.__struct_fields__ == ("data", "name", "offset", "size", "form")
+    assert LineReader.__struct_fields__ == ParserFields.__struct_fields__
+    assert JsonText.__struct_fields__ == TextFields.__struct_fields__
     assert tuple(field.name for field in attrs.fields(Problem)) == (
         "kind",
         "message",
@@ -84,6 +86,7 @@ def test_rows_have_the_fields_of_their_classes() -> None:
         "offset",
         "path",
         "detail",
+        "count",
     )
 
 

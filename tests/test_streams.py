@@ -169,16 +169,21 @@ MALFORMED = "malformed_json"
 JSON_BODIES: dict[str, tuple[str, object, list[str]]] = {
     "a line that was cut off": (f'{TEXTS[0]}\n{{"choi\n{TEXTS[1]}\n', "Grüße", [MALFORMED]),
     "a line that is no JSON": (
-        f"{TEXTS[1]}\nnot JSON\n{TEXTS[2]}",
+        f"{TEXTS[1]}\n{{not JSON}}\n{TEXTS[2]}",
         "Grüße, 世界",
         [MALFORMED],
     ),
+    "a line that is nothing": (f"{TEXTS[1]}\nnot JSON\n{TEXTS[2]}", "Grüße, 世界", []),
     "an indented text that was cut off": (
         json.dumps(CHUNKS[0], indent=1)[:-30] + f"\n{TEXTS[1]}\n",
         "Grüße",
         [MALFORMED],
     ),
-    "the last line lacks its end": (f"{TEXTS[1]}\n{TEXTS[2]}"[:-1], "Grüße", [MALFORMED]),
+    "the last line lacks its end": (
+        f"{TEXTS[1]}\n{TEXTS[2]}"[:-1],
+        "Grüße",
+        ["unterminated_event"],
+    ),
     "indented by tabs, with CR": (
         json.dumps(CHUNKS[1], indent="\t").replace("\n", "\r") + f"\r{TEXTS[2]}\r",
         "Grüße, 世界",

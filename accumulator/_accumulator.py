@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from typing import NoReturn
 
 from ._decode.objects import is_chunk_like
 from ._merge.chat import ChatReducer
@@ -320,6 +321,10 @@ class Accumulator:
         restored = cls(rules=rules, limits=limits, strict=strict, shortcut=shortcut)
         unpack(data, restored._pipeline, restored._reducer)
         return restored
+
+    def __reduce__(self) -> NoReturn:
+        # Copies would share what grows, and bytes that were made by pickle would run code.
+        raise TypeError("an Accumulator is copied by Accumulator.restore(acc.checkpoint())")
 
     # --- what is raised ---
 

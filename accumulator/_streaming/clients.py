@@ -10,7 +10,7 @@ from typing import Any
 
 from msgspec import Struct
 
-__all__ = ["Found", "find", "is_bound_to_async"]
+__all__ = ["Found", "find", "is_bound_to_async", "is_bound_to_sync"]
 
 
 class Found(Struct, frozen=True):
@@ -41,9 +41,18 @@ def find(stream: object) -> Found:
 
 
 def is_bound_to_async(stream: object) -> bool:
-    """Tell by what it reads from whether one that can be read either way is an async client's."""
-    sources = [getattr(stream, name, None) for name in ("stream", "completion_stream")]
-    return any(_has(source, "__aiter__") and not _has(source, "__iter__") for source in sources)
+    """Return whether what can be read either way by its type is an async client's."""
+    return any(_has(s, "__aiter__") and not _has(s, "__iter__") for s in _sources(stream))
+
+
+def is_bound_to_sync(stream: object) -> bool:
+    """Return whether what can be read either way by its type is a sync client's."""
+    return any(_has(s, "__iter__") and not _has(s, "__aiter__") for s in _sources(stream))
+
+
+def _sources(stream: object) -> list[object]:
+    """Return what a response (httpx) or a stream (litellm) reads from."""
+    return [getattr(stream, name, None) for name in ("stream", "completion_stream")]
 
 
 # What a response is known by, and how its body is read in the pieces that arrive.

@@ -129,6 +129,10 @@ class Observer:
         # OpenAI's usage comes behind the last finish reason.
         return self.accumulator._judged()
 
+    def forget_on_end(self) -> None:
+        """Leave `on_end` to the process that this one was forked from."""
+        self._on_end = None
+
     def call_on_end(self, closing: BaseException | None = None) -> None:
         """Call `on_end`, if nobody has; what it raises hides neither the cause nor an error in
         closing.

@@ -22,6 +22,7 @@ import msgspec
 from msgspec import Struct
 from msgspec.msgpack import Decoder, Encoder, Ext
 
+from ._checked import check_counts, check_kinds, check_state, check_values
 from ._decode import chunk as _wire
 from ._decode.body import JsonText
 from ._decode.lines import Event, LineReader
@@ -41,6 +42,7 @@ _MAGIC = b"ACCU"
 _VERSION = 2  # of what the fields mean; which fields there are is told by `_LAYOUT`
 _HEADER = Layout("<4sHII")  # magic, version, layout, checksum of what follows
 _TEXT, _INDEXED, _INTEGER, _PAIRS = range(1, 5)  # msgpack extension types
+_MOST_HALVES = 65536  # of surrogate pairs that wait; each costs an object to go on with
 _SMALLEST, _LARGEST = -(2**63), 2**64 - 1  # integers that msgpack has
 
 S = TypeVar("S", bound=Struct)
@@ -132,7 +134,7 @@ def pack(pipeline: Pipeline, reducer: ChatReducer) -> bytes:
         problems=[attrs.astuple(problem, recurse=False) for problem in log.problems],
         met=None if log.met is None else attrs.astuple(log.met, recurse=False),
         reading=reducer.reading,
-        halves=reducer.halves,
+        halves=min(reducer.halves, _MOST_HALVES),
         state=reducer.state,
     )
     body = _write(saved)
@@ -155,6 +157,7 @@ def unpack(data: bytes | bytearray | memoryview, pipeline: Pipeline, reducer: Ch
     reader = _Reader()
     try:
         saved = reader.read(body)
+        _check(saved, reader)
     except (ValueError, TypeError, LookupError, RecursionError) as error:
         raise CheckpointError(f"the checkpoint is damaged: {error}") from None
     if saved.rules != reducer.rules.digest:
@@ -180,6 +183,18 @@ def unpack(data: bytes | bytearray | memoryview, pipeline: Pipeline, reducer: Ch
     reducer.resume(saved.state, reading=saved.reading, halves=[*reader.halves, *lost])
     pipeline.closed = saved.state.closed
     pipeline.look_again()
+
+
+def _check(saved: Saved, reader: _Reader) -> None:
+    """Check each count and place against what is there. Raises ValueError."""
+    parser, log, text = saved.parser, saved.log, saved.parser.text
+    check_state(saved.state)
+    check_kinds(row[0] for row in (*saved.problems, *([] if saved.met is None else [saved.met])))
+    check_kinds(log.counts or ())
+    check_counts(saved.size, saved.besides, log.event, log.offset, parser.size, parser.start)
+    check_counts(saved.size - saved.besides, *(log.counts or {}).values())
+    check_counts(*(row[-1] for row in saved.problems), 0 if text is None else text.depth)
+    check_counts(saved.halves - len(reader.halves), _MOST_HALVES - saved.halves)
 
 
 def _problem(row: ProblemRow) -> Problem:
@@ -252,7 +267,9 @@ class _Reader:
         self._decode = Decoder(ext_hook=self._extension).decode
 
     def read(self, data: memoryview) -> Saved:
-        return msgspec.convert(self._decode(data), Saved, dec_hook=self._convert)
+        values = self._decode(data)
+        check_values(values)
+        return msgspec.convert(values, Saved, dec_hook=self._convert)
 
     def _extension(self, code: int, data: memoryview) -> object:
         if code == _TEXT:
@@ -335,8 +352,15 @@ def _indexed(saved: list[object]) -> IndexedList:
         found.places = _places_told(found.entries)
     else:
         for index, position in cast("list[tuple[int, int]]", saved[1]):
-            found.places[index] = cast("_wire.JsonObject", found.entries[position])
+            found.places[index] = _object_at(found.entries, position)
     return found
+
+
+def _object_at(entries: list[object], position: int) -> _wire.JsonObject:
+    entry = entries[position]
+    if position < 0 or not isinstance(entry, dict):
+        raise ValueError("an index of no entry")
+    return entry
 
 
 def _layout(*modules: object) -> int:

@@ -59,6 +59,7 @@ from accumulator import (
     Limits,
     ServerError,
 )
+from accumulator.asgi import tap
 from accumulator.streams import (
     AsyncWrappedStream,
     DualWrappedStream,
@@ -484,6 +485,14 @@ def test_problems_are_those_of_the_accumulator() -> None:
     assert stream.problem_counts == {"id_changed": 2, "malformed_json": 1}
 
 
+def test_the_servers_error_is_on_the_stream_and_on_its_end() -> None:
+    ends: list[StreamEnd] = []
+    stream = wrap([f"data: {json.dumps(REFUSED)}\n\n".encode()], on_end=ends.append)
+    assert stream.server_error is None
+    list(stream)
+    assert stream.server_error == ends[0].server_error == REFUSED["error"]
+
+
 def test_other_attributes_are_those_of_the_stream() -> None:
     for stream in wrap(Source(CHUNKS)), wrap(AsyncSource(CHUNKS)):
         assert stream.response == "the response"
@@ -842,3 +851,28 @@ def test_a_stream_of_the_openai_sdk_is_a_stream_of_chunks(server: Server) -> Non
                 assert (await accumulate(response)).to_dict() == WHOLE
 
     asyncio.run(read())
+
+
+class Response:
+    """As httpx has it: one class for both clients, bound to one by what it reads from."""
+
+    def __init__(self, stream: object) -> None:
+        self.stream = stream
+
+    def iter_bytes(self) -> Iterator[bytes]:
+        yield BODY
+
+    async def aiter_bytes(self) -> AsyncIterator[bytes]:
+        yield BODY
+
+
+@pytest.mark.parametrize("around", [wrap, tap])
+def test_a_response_is_wrapped_as_its_client_reads_it(
+    around: Callable[..., Iterable[bytes]],
+) -> None:
+    ends: list[StreamEnd] = []
+    stream = around(Response(Source([])), on_end=ends.append)
+    assert not hasattr(stream, "__aiter__")  # Starlette would read it so
+    assert b"".join(stream) == BODY
+    assert [end.status for end in ends] == ["complete"]
+    assert hasattr(around(Response(AsyncSource([])), on_end=ends.append), "__aiter__")

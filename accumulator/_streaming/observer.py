@@ -31,8 +31,9 @@ class StreamEnd:
     """How the reading of a stream ended: what `wrap` and `tap` hand to `on_end`, once.
 
     `completion` is whole or partial. `error` is what the source or the loop raised, else what
-    `Accumulator.completion` raises, else None. `timing` is None without a `clock`. `status` is, by
-    the first line that holds:
+    `Accumulator.completion` raises, else None. `server_error` is the error that the server sent, as
+    it came, None if it sent none. `timing` is None without a `clock`. `status` is, by the first
+    line that holds:
 
     | status      | the stream                                                                  |
     |-------------|-----------------------------------------------------------------------------|
@@ -53,6 +54,7 @@ class StreamEnd:
     problems: tuple[Problem, ...]
     error: BaseException | None
     timing: Timing | None = None
+    server_error: object = None
 
 
 OnEnd: TypeAlias = Callable[[StreamEnd], object]
@@ -162,6 +164,7 @@ class Observer:
             problems=self.accumulator.problems,
             error=error,
             timing=self.accumulator.timing,
+            server_error=self.accumulator.server_error,
         )
 
 

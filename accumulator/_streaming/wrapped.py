@@ -75,6 +75,11 @@ class _Wrapped(Generic[T_co]):
         return self._observer.accumulator.problem_counts
 
     @property
+    def server_error(self) -> object:
+        """The error that the server sent, as it came; None if it sent none."""
+        return self._observer.accumulator.server_error
+
+    @property
     def timing(self) -> Timing | None:
         """When the chunks came, None without a `clock`."""
         return self._observer.accumulator.timing

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from typing import NoReturn
 
 from ._decode.objects import is_chunk_like
 from ._merge.chat import ChatReducer
@@ -30,9 +31,10 @@ from .rules import DEFAULT_RULES, Rules
 __all__ = ["Accumulator"]
 
 _NO_CHUNK = (
-    "no chunk was read: the body is empty (read before?) or no event stream (an error page?), "
-    'or its lines came without their ends (framing="lines" reads those)'
+    "no chunk was read: the body is empty (read before?), or its lines came without their ends "
+    '(framing="lines" reads those)'
 )
+_UNREAD = "no chunk was read: the body is no event stream (an error page?); it begins: "
 
 
 class Accumulator:
@@ -118,6 +120,8 @@ class Accumulator:
                 pipeline.feed_text(bytes(chunk))
             elif isinstance(chunk, str):
                 pipeline.feed_text(chunk.encode("utf-8", "surrogatepass"))
+            elif chunk is None:
+                return  # an SDK hands on `data: null`
             elif is_chunk_like(chunk):
                 # The chunks of a stream are of one class, of which it takes long to tell what it
                 # is not.
@@ -292,7 +296,7 @@ class Accumulator:
         if status == "truncated":
             has_chunks = state.id is not None or state.choices or state.usage is not None
             raise IncompleteStreamError(
-                "the stream stopped before its end" if has_chunks else _NO_CHUNK,
+                "the stream stopped before its end" if has_chunks else _why_unread(problems),
                 partial=partial,
                 problems=problems,
             )
@@ -339,6 +343,10 @@ class Accumulator:
         unpack(data, restored._pipeline, restored._reducer)
         return restored
 
+    def __reduce__(self) -> NoReturn:
+        # Copies would share what grows, and bytes that were made by pickle would run code.
+        raise TypeError("an Accumulator is copied by Accumulator.restore(acc.checkpoint())")
+
     # --- what is raised ---
 
     def _exceeded(self, error: LimitExceededError) -> LimitExceededError:
@@ -355,3 +363,13 @@ def _message_of(error: object) -> str:
     if isinstance(error, Mapping) and isinstance(error.get("message"), str):
         return f"the server sent an error: {error['message']}"
     return f"the server sent an error: {brief(error)}"
+
+
+def _why_unread(problems: Sequence[Problem]) -> str:
+    """Return why there is no chunk at all."""
+    for problem in problems:
+        if problem.kind == "other_api":
+            return problem.message
+        if problem.kind == "malformed_json":
+            return f"{_UNREAD}{problem.detail}"
+    return _NO_CHUNK

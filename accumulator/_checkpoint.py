@@ -24,15 +24,17 @@ import msgspec
 from msgspec import Struct
 from msgspec.msgpack import Decoder, Encoder, Ext
 
+from ._checked import check_counts, check_kinds, check_state, check_values
 from ._decode import chunk as _wire
-from ._decode.sse import Event
+from ._decode.body import JsonText
+from ._decode.lines import Event, LineReader
 from ._decode.text import Text
 from ._merge import state as _state
 from ._merge import tool_calls as _calls
 from ._merge.chat import ChatReducer
 from ._merge.json_merge import IndexedList
 from ._merge.state import State
-from ._pipeline import LineState, Pipeline
+from ._pipeline import Pipeline
 from .errors import CheckpointError, Problem, ProblemKind
 
 __all__ = ["pack", "unpack"]
@@ -41,29 +43,37 @@ _MAGIC = b"ACCU"
 _VERSION = 2  # of what the fields mean; `_LAYOUT` says which fields there are
 _HEADER = Layout("<4sHII")  # magic, version, layout, checksum of what follows
 _TEXT, _INDEXED, _INTEGER, _PAIRS = range(1, 5)  # msgpack extension types
+_MOST_HALVES = 65536  # of surrogate pairs that wait; each costs an object to go on with
 _SMALLEST, _LARGEST = -(2**63), 2**64 - 1  # integers that msgpack has
 
 S = TypeVar("S", bound=Struct)
 Run = list[_wire.TokenLogprob] | _wire.UnreadTokens
-EventRow = tuple[bytes, bytes | None, int | None, int]
-ProblemRow = tuple[str, str, int, int | None, str | None, object]
+EventRow = tuple[bytes, bytes | None, int | None, int, str]
+ProblemRow = tuple[str, str, int, int | None, str | None, object, int]
+
+
+class TextFields(Struct, array_like=True):
+    """What is saved of a `JsonText`, under its own names; so the next ones."""
+
+    text: bytearray
+    depth: int
+    in_string: bool
 
 
 class ParserFields(Struct, array_like=True):
-    """What is saved of an `EventParser`, under its own names; so the next ones."""
+    """Of a `LineReader`."""
 
-    has_cr: bool
     pending: bytes
     skip_lf: bool
-    size: int
-
-
-class LineFields(Struct, array_like=True):
-    """Of a `LineState`."""
-
-    waiting: bytes
+    is_crlf: bool
+    is_begun: bool
     start: int | None
-    end: int | None
+    size: int
+    name: bytes | None
+    data: bytes | None
+    text: TextFields | None
+    unread: bytes
+    unread_at: int | None
 
 
 class LogFields(Struct, array_like=True):
@@ -79,10 +89,11 @@ class Saved(Struct, array_like=True):
 
     rules: int
     parser: ParserFields
-    lines: LineFields | None
     log: LogFields
     size: int  # bytes taken in
     besides: int  # those of them that are no part of a body
+    is_located: bool
+    is_begun: bool  # whether anything was read
     passed: tuple[str, int] | None  # a limit, and its bound
     queue: list[EventRow]
     problems: list[ProblemRow]
@@ -103,17 +114,18 @@ def pack(pipeline: Pipeline, reducer: ChatReducer) -> bytes:
                     tokens.runs = _joined(tokens.runs)
     saved = Saved(
         rules=reducer.rules.digest,
-        parser=_read(ParserFields, pipeline.parser),
-        lines=None if pipeline.lines is None else _read(LineFields, pipeline.lines),
+        parser=_parser_fields(pipeline.parser),
         log=_read(LogFields, log),
         size=pipeline.size,
         besides=pipeline.besides,
+        is_located=pipeline.is_located,
+        is_begun=reducer.is_begun,
         passed=pipeline.passed,
         queue=[msgspec.structs.astuple(event) for event in pipeline.queue],
         problems=[attrs.astuple(problem, recurse=False) for problem in log.problems],
         met=None if log.met is None else attrs.astuple(log.met, recurse=False),
         reading=reducer.reading,
-        halves=reducer.halves,
+        halves=min(reducer.halves, _MOST_HALVES),
         state=reducer.state,
     )
     body = _write(saved)
@@ -136,28 +148,44 @@ def unpack(data: bytes | bytearray | memoryview, pipeline: Pipeline, reducer: Ch
     reader = _Reader()
     try:
         saved = reader.read(body)
+        _check(saved, reader)
     except (ValueError, TypeError, LookupError, RecursionError) as error:
         raise CheckpointError(f"the checkpoint is damaged: {error}") from None
     if saved.rules != reducer.rules.digest:
         raise CheckpointError("the checkpoint was written under other rules than those given")
     _give(saved.parser, pipeline.parser)
-    if saved.lines is not None:
-        pipeline.lines = LineState()
-        _give(saved.lines, pipeline.lines)
+    if saved.parser.text is not None:
+        pipeline.parser.text = JsonText()
+        _give(saved.parser.text, pipeline.parser.text)
     log = pipeline.log
     _give(saved.log, log)
     pipeline.size = saved.size
     pipeline.besides = saved.besides
+    pipeline.is_located = saved.is_located
     pipeline.passed = saved.passed
     pipeline.queue = tuple(Event(*row) for row in saved.queue)
-    log.problems = tuple(map(_problem, saved.problems))
+    log.resume([_problem(row) for row in saved.problems])
     log.met = None if saved.met is None else _problem(saved.met)
     lost = [Text() for _ in range(saved.halves - len(reader.halves))]
     for text in lost:
         text.half = "\ud800"  # which half it was makes no difference any more
+    if saved.is_begun:
+        reducer.go_on()
     reducer.resume(saved.state, reading=saved.reading, halves=[*reader.halves, *lost])
     pipeline.closed = saved.state.closed
     pipeline.look_again()
+
+
+def _check(saved: Saved, reader: _Reader) -> None:
+    """Check each count and place against what is there. Raises ValueError."""
+    parser, log, text = saved.parser, saved.log, saved.parser.text
+    check_state(saved.state)
+    check_kinds(row[0] for row in (*saved.problems, *([] if saved.met is None else [saved.met])))
+    check_kinds(log.counts or ())
+    check_counts(saved.size, saved.besides, log.event, log.offset, parser.size, parser.start)
+    check_counts(saved.size - saved.besides, *(log.counts or {}).values())
+    check_counts(*(row[-1] for row in saved.problems), 0 if text is None else text.depth)
+    check_counts(saved.halves - len(reader.halves), _MOST_HALVES - saved.halves)
 
 
 def _problem(row: ProblemRow) -> Problem:
@@ -166,6 +194,13 @@ def _problem(row: ProblemRow) -> Problem:
 
 def _read(kind: type[S], holder: object) -> S:
     return kind(*[getattr(holder, name) for name in kind.__struct_fields__])
+
+
+def _parser_fields(parser: LineReader) -> ParserFields:
+    fields = _read(ParserFields, parser)
+    if parser.text is not None:
+        fields.text = _read(TextFields, parser.text)
+    return fields
 
 
 def _give(fields: Struct, holder: object) -> None:
@@ -219,7 +254,9 @@ class _Reader:
         self._decode = Decoder(ext_hook=self._extension).decode
 
     def read(self, data: memoryview) -> Saved:
-        return msgspec.convert(self._decode(data), Saved, dec_hook=self._convert)
+        values = self._decode(data)
+        check_values(values)
+        return msgspec.convert(values, Saved, dec_hook=self._convert)
 
     def _extension(self, code: int, data: memoryview) -> object:
         if code == _TEXT:
@@ -291,8 +328,15 @@ def _indexed(saved: list[object]) -> IndexedList:
         found.places = _places_by_index(found.entries)
     else:
         for index, position in cast("list[tuple[int, int]]", saved[1]):
-            found.places[index] = cast("_wire.JsonObject", found.entries[position])
+            found.places[index] = _object_at(found.entries, position)
     return found
+
+
+def _object_at(entries: list[object], position: int) -> _wire.JsonObject:
+    entry = entries[position]
+    if position < 0 or not isinstance(entry, dict):
+        raise ValueError("an index of no entry")
+    return entry
 
 
 def _layout(*modules: object) -> int:
@@ -303,7 +347,7 @@ def _layout(*modules: object) -> int:
         for name, kind in sorted(vars(module).items())
         if isinstance(kind, type) and issubclass(kind, Struct)
     ]
-    saved = (Saved, ParserFields, LineFields, LogFields)
+    saved = (Saved, ParserFields, TextFields, LogFields)
     fields = [*names, *((kind.__name__, kind.__struct_fields__) for kind in saved)]
     return crc32(repr(fields).encode())
 

@@ -2,18 +2,18 @@
 
 Three ways lead from a read to its events. Where the fast path is ready it takes what repeats.
 Events of one line each, nearly all there are, go to the reducer as they are cut out of the read.
-The rest is split into `Event`s. A stream's events and bytes are counted here and nowhere else.
+The rest is read line by line. A stream's events and bytes are counted here and nowhere else.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from math import inf
 from typing import Any, Protocol
 
-from msgspec import Struct
-
-from ._decode.sse import SHORT, CutEvents, Event, EventParser, cut_events, split
+from ._decode.body import is_nothing
+from ._decode.lines import DONE, Event, LineReader, is_end
+from ._decode.sse import CutEvents, cut_events
 from ._decode.vendor_fields import mismatch_of
 from ._fast_path import LEARN_AFTER, FastPath, Rehearser
 from ._merge.problem_log import ProblemLog
@@ -28,15 +28,13 @@ from .errors import (
 from .limits import Limits
 from .partial import is_complete
 
-__all__ = ["LineState", "Pipeline", "StreamReducer"]
+__all__ = ["Pipeline", "StreamReducer"]
 
-_DONE = b"[DONE]"
 _LF, _CR = 10, 13
 _OPENING, _CLOSING = b"data: ", b"\n\n"
-_OPENS_CHUNK = b"data: {"
-_ENDS = b"data: [DONE]"
-_LAST = _ENDS + _CLOSING
-_BOM = b"\xef\xbb\xbf"
+_OBJECT = b'{"'  # begins an object that is not empty
+_OPENS_CHUNK = _OPENING + _OBJECT
+_LAST = _OPENING + DONE + _CLOSING
 _WINDOW = 65536  # bytes of a read that are taken at once; more of them leave the processor's cache
 
 
@@ -48,21 +46,14 @@ class StreamReducer(Rehearser, Protocol):
 
     reading: bool  # neither ended nor closed
 
+    @property
+    def is_begun(self) -> bool: ...  # whether it read any value
     def next_steps(self) -> tuple[Callable[[bytes], Any], Callable[[Any], None]]: ...
-    def apply_data(self, data: bytes, *, unterminated: bool = False) -> None: ...
-    def apply_refused(self, data: bytes, refused: str, *, unterminated: bool = False) -> None: ...
-    def apply_error(self, data: bytes) -> None: ...
+    def apply_event(self, event: Event) -> None: ...
+    def apply_refused(self, data: bytes, refused: str) -> None: ...
     def apply_object(self, value: object, count: Callable[[int], None]) -> bool: ...
     def end(self) -> None: ...
     def snapshot(self) -> ChatCompletion: ...
-
-
-class LineState(Struct):
-    """What a stream of lines needs to know beyond what waits in the parser."""
-
-    waiting: bytes = b""  # a `data` line that may be a chunk by itself
-    start: int | None = None  # the body's byte at which the lines that wait start
-    end: int | None = 0  # where the next line starts; unknown once a line came without its end
 
 
 class Pipeline:
@@ -82,7 +73,7 @@ class Pipeline:
         "_most_event",
         "besides",
         "closed",
-        "lines",
+        "is_located",
         "log",
         "parser",
         "passed",
@@ -96,8 +87,8 @@ class Pipeline:
     ) -> None:
         self.reducer = reducer
         self.log = log
-        self.parser = EventParser()
-        self.lines: LineState | None = None  # made with the first line
+        self.parser = LineReader()
+        self.is_located = True  # whether it is known at which byte of a body the next line starts
         self.queue: Sequence[Event] = ()  # events behind one that raised
         self.size = 0  # bytes and characters taken in
         self.besides = 0  # those of them that are no part of a body
@@ -123,8 +114,8 @@ class Pipeline:
     def _may_be_plain(self) -> bool:
         """Whether the next read may be looked at by itself."""
         parser = self.parser
-        waits = parser.size or parser.skip_lf or self.queue or (self.lines and self.lines.waiting)
-        return not waits and self.reducer.reading and not self.log.strict
+        waits = parser.pending or parser.unread or self.queue
+        return not waits and parser.is_fresh and self.reducer.reading and not self.log.strict
 
     def advance(self, events: int, size: int) -> None:
         """Count events and bytes."""
@@ -185,7 +176,7 @@ class Pipeline:
         self.advance(0, len(data))
         start = self.size - self.besides - len(data)
         if self._is_plain and data == _LAST:
-            self._apply_data(_DONE, start)
+            self._apply_data(DONE, start)
         elif len(data) <= _WINDOW:
             self._take(data, start)
         else:
@@ -199,7 +190,7 @@ class Pipeline:
                 done += len(window)
                 self._take(window, start + done - len(window))
         except AccumulatorError:
-            self.queue = (*self.queue, *self._split(data[done:], start + done))
+            self.queue = (*self.queue, *self.parser.feed(data[done:], start + done))
             raise
 
     def _take_fast(self, fast: FastPath, data: bytes) -> bool:
@@ -217,25 +208,26 @@ class Pipeline:
     def _take(self, data: bytes, start: int) -> None:
         """Apply what a read completes that begins at the body's byte `start`; keep the rest."""
         parser = self.parser
-        if self.lines is not None:
-            self._hold_waiting(self.lines)
-        if parser.size > self._most_event:
-            self._check_event(parser.size)
-        waits = self.queue or parser.skip_lf or parser.size > SHORT
+        pending = parser.pending
+        if parser.size + len(pending) > self._most_event:
+            self._check_event(parser.held)
+        if parser.unread and self.reducer.is_begun:
+            parser.unread = b""
         try:
-            if not waits and not self.log.strict and _LF in data:
-                start -= parser.size
-                data = bytes(parser.pending) + data
-                parser.hold(b"")
+            if not self.log.strict and not self.queue and _LF in data and parser.is_fresh:
+                if pending:
+                    start -= len(pending)
+                    data = bytes(pending) + data
+                    parser.pending = b""
                 done = self._apply_lines(data, start)
                 data, start = data[done:], start + done
-            events = self._split(data, start)
+            events = parser.feed(data, start) if data else ()
             if events or self.queue:
                 self._apply_events(events)
         finally:
             self._is_plain = self._may_be_plain()
-        if parser.size > self._most_event:
-            self._check_event(parser.size)
+        if parser.size + len(parser.pending) > self._most_event:
+            self._check_event(parser.held)
 
     def _apply_lines(self, data: bytes, start: int) -> int:
         """Apply the events at the start of a read that are of one line each; return how many bytes
@@ -270,36 +262,26 @@ class Pipeline:
             try:
                 self._apply_cut(cut, event, start + done)
             except LimitExceededError:
-                self.queue = (*self.queue, *self._split(data[end:], start + end))
+                self.queue = (*self.queue, *self.parser.feed(data[end:], start + end))
                 raise
             done = end
             misses += 1
         return done
 
-    def _split(self, data: bytes, start: int) -> list[Event]:
-        """Return the events that a read completes, and keep the rest."""
-        whole = self.parser.feed(data, start)
-        return split(whole, start + len(data) - self.parser.size - len(whole))
-
     def _apply_cut(self, cut: CutEvents, data: bytes, start: int) -> None:
         """Apply events of one line each, cut out of data that starts at a byte of the body."""
         log, texts = self.log, cut.texts
-        is_last = texts[-1] == _DONE
-        if is_last:
-            texts.pop()
-            cut.end -= len(_DONE) + cut.around
         self._forget_fast()
         log.start_cut(cut)
+        rest: int | None = None  # where the events start that are left to the reader of lines
         try:
             refused, chunk = self._apply_texts(texts)
             while refused is not None:
                 text = texts[log.done]
                 if not text.startswith(b"{"):
-                    # Not a chunk: how many events it is, if any, is not told by its line alone.
-                    offset = cut.start_of(log.done)
-                    log.end_cut()
-                    self._apply_events(split(data[offset - start : cut.size], offset))
-                    return
+                    # How many events it is, if any, is not told by its line alone.
+                    rest = cut.start_of(log.done)
+                    break
                 log.event += 1
                 self._apply_refused(text, refused)
                 if not self.reducer.reading:
@@ -307,13 +289,15 @@ class Pipeline:
                 refused, chunk = self._apply_texts(texts[log.done :])
         except LimitExceededError:
             offset = cut.start_of(log.done)
-            self.queue = split(data[offset - start : cut.size], offset)
+            self.queue = self.parser.feed(data[offset - start :], offset)
             raise
         finally:
             log.end_cut()
-        if is_last:
+        if rest is not None:
+            self._apply_events(self.parser.feed(data[rest - start : cut.size], rest))
+        elif cut.is_last:
             log.start_event(cut.end)
-            self.reducer.end()
+            self._end_reading()
         elif chunk is not None and log.event >= self._learn_at:
             self._learn(cut.line(-1), chunk, cut.line(-2) if len(texts) > 1 else b"")
 
@@ -347,7 +331,7 @@ class Pipeline:
         finally:
             self.look_again()
 
-    def _apply_events(self, events: Sequence[Event], *, unterminated: bool = False) -> None:
+    def _apply_events(self, events: Sequence[Event]) -> None:
         self._forget_fast()
         waiting = iter([*self.queue, *events] if self.queue else events)
         log, reducer = self.log, self.reducer
@@ -357,14 +341,30 @@ class Pipeline:
                     break
                 log.start_event(event.offset)
                 self._check_event(event.size)
-                if event.name == b"error" and event.data.strip() != _DONE:
-                    reducer.apply_error(event.data)
+                if is_end(event.data):
+                    self._end_reading()
                 else:
-                    reducer.apply_data(event.data, unterminated=unterminated)
+                    reducer.apply_event(event)
                 self.raise_met()
         finally:
             self.queue = tuple(waiting) if reducer.reading else ()
             self.look_again()
+
+    def _end_reading(self) -> None:
+        """Read nothing more: the stream said its end."""
+        if self.parser.unread:
+            self._note_unread()
+        self.reducer.end()
+        self._is_plain = False
+
+    def _note_unread(self) -> None:
+        """Put a body on record in which nothing could be read, such as a page of HTML."""
+        parser, log = self.parser, self.log
+        if parser.unread and not self.reducer.is_begun and not log.counts:
+            log.offset = parser.unread_at
+            quote = parser.quote
+            log.report("malformed_json", "nothing of the body could be read", None, quote)
+        parser.unread = b""
 
     # --- lines ---
 
@@ -372,80 +372,66 @@ class Pipeline:
         """Take in a line of a body or of JSON Lines."""
         if not self.reducer.reading:
             return
-        lines = self.lines
-        if lines is None:
-            lines = self.lines = LineState()
-        text = line.rstrip(b"\r\n")
-        offset = lines.end
-        lines.end = None if offset is None or len(text) == len(line) else offset + len(line)
-        if offset == 0:
-            text = text.removeprefix(_BOM)
-        is_json = text.lstrip(b" \t").startswith((b"{", _DONE))
-        if lines.waiting and (not text or is_json or _are_chunks(lines.waiting, text)):
-            # A second chunk ends the first, too: many logs lack the blank line.
-            if not self._end_waiting(lines):
-                return
-        elif is_json and self.parser.size:
-            self._parse_line(b"", lines.start)
-        if is_json:
-            self.feed_text(text, offset)
+        text, parser = line.rstrip(b"\r\n"), self.parser
+        size = len(line)
+        offset = self.size - self.besides if self.is_located else None
+        self.is_located = self.is_located and len(text) < size
+        self.advance(0, size)
+        if self._is_plain and text.startswith(_OBJECT) and self._apply_json_line(text, offset):
             return
-        if not self.parser.size and not lines.waiting:
-            if not text or text.startswith(b":"):
-                self.raise_met()
-                return
-            lines.start = offset
-        self.advance(0, len(line))
-        if not self.parser.size and not lines.waiting and text.startswith((_OPENS_CHUNK, _ENDS)):
-            self._check_event(len(text))
-            lines.waiting = text
-            self._is_plain = False
-        else:
-            self._hold_waiting(lines)
-            self._parse_line(text, lines.start)
+        if parser.unread and self.reducer.is_begun:
+            parser.unread = b""
+        events: list[Event] = []
+        if parser.data is not None and _are_chunks(parser.data, text):
+            # A second chunk ends the first, too: many logs lack the blank line.
+            name = parser.name
+            parser.end_event(0, events)
+            parser.name = name
+        if parser.pending:
+            offset = None if offset is None else offset - len(parser.pending)
+            text, parser.pending = bytes(parser.pending) + text, b""
+        for each in text.splitlines() if _LF in text or _CR in text else (text,):
+            parser.feed_line(each, size, offset, events)
+        try:
+            if events or self.queue:
+                self._apply_events(events)
+            self._check_event(parser.held)
+        finally:
+            self._is_plain = self._may_be_plain()
         self.raise_met()
 
-    def _end_waiting(self, lines: LineState, *, unterminated: bool = False) -> bool:
-        """Apply the line that waited as an event; return whether more is to be read."""
-        text, lines.waiting = lines.waiting, b""
-        if unterminated:
-            self.log.start_event(lines.start)
-            self.reducer.apply_data(text[5:].strip(), unterminated=True)
-        else:
-            self._apply_data(text[5:].strip(), lines.start)
-        return self.reducer.reading
-
-    def _hold_waiting(self, lines: LineState) -> None:
-        """Keep the line that waited as one of several of its event."""
-        text, lines.waiting = lines.waiting, b""
-        if text:
-            self._parse_line(text, lines.start)
-
-    def _parse_line(self, line: bytes, start: int | None) -> None:
-        self._check_event(self.parser.size)
-        # At no byte of a body, so that a BOM in it stays.
-        events = split(self.parser.feed(line + b"\n", -1), 0)
-        for event in events:
-            event.offset = start
-        self._apply_events(events)
-        self._check_event(self.parser.size)
+    def _apply_json_line(self, text: bytes, offset: int | None) -> bool:
+        """Apply a line that is a chunk by itself; return whether it was one."""
+        self._check_event(len(text))
+        try:
+            chunk = self._decode(text)
+        except (ValueError, RecursionError):
+            return False
+        self.parser.is_begun = True
+        self._forget_fast()
+        self.log.start_event(offset)
+        self._apply(chunk)
+        return True
 
     # --- chunks ---
 
-    def feed_text(self, text: bytes, offset: int | None = None) -> None:
-        """Take in a chunk's JSON, unless it is blank."""
-        if self.reducer.reading and text and not text.isspace():
-            size = len(text)
-            self.advance(0, size)
-            self.besides += size
-            self._check_event(size)
-            self._apply_data(text, offset)
-            if self.log.met is not None:
-                self.raise_met()
+    def feed_text(self, text: bytes) -> None:
+        """Take in a chunk's JSON, unless it is blank, a comment or nothing."""
+        if not self.reducer.reading or not text or text.isspace():
+            return
+        size = len(text)
+        if not text.startswith(_OBJECT) and (text.startswith(b":") or is_nothing(text)):
+            return
+        self.advance(0, size)
+        self.besides += size
+        self._check_event(size)
+        self._apply_data(text, None)
+        if self.log.met is not None:
+            self.raise_met()
 
     def feed_object(self, chunk: object) -> None:
-        """Take in a chunk that is the caller's object."""
-        if self.reducer.reading:
+        """Take in a chunk that is the caller's object, unless it is empty."""
+        if self.reducer.reading and (chunk or not isinstance(chunk, Mapping)):
             log = self.log
             log.event += 1
             log.offset = None
@@ -459,9 +445,8 @@ class Pipeline:
         """Apply the data of an event that starts at a byte of the body, if that is known."""
         self._forget_fast()
         self.log.start_event(offset)
-        if text == _DONE:
-            self.reducer.end()
-            self._is_plain = False
+        if text == DONE:
+            self._end_reading()
             return
         try:
             chunk = self._decode(text)
@@ -478,17 +463,16 @@ class Pipeline:
         """Read the event that has no blank line, too: nothing comes behind it."""
         self.closed = True
         self._is_plain = False
-        lines = self.lines
-        if self.queue:
-            self._apply_events(())
-        if lines is not None and lines.waiting and self.reducer.reading:
-            self._end_waiting(lines, unterminated=True)
-        if self.parser.size:
-            events = self.parser.close(self.size - self.besides - self.parser.size)
-            if lines is not None:
-                for event in events:
-                    event.offset = lines.start
-            self._apply_events(events, unterminated=True)
+        parser = self.parser
+        events: Sequence[Event] = ()
+        if parser.held:
+            place = self.size - self.besides - len(parser.pending)
+            events = parser.close(place if self.is_located else None)
+        if events or self.queue:
+            self._apply_events(events)
+        if parser.unread and self.reducer.reading:
+            self.log.event += 1
+            self._note_unread()
 
     def raise_met(self) -> None:
         """In strict mode, raise the first problem since the last call."""
@@ -514,9 +498,10 @@ def _bytes_of(data: object, what: str) -> bytes:
     return bytes(data)
 
 
-def _are_chunks(*lines: bytes) -> bool:
-    """Whether each `data` line is a chunk by itself, or `[DONE]`."""
-    texts = [line[5:].strip() for line in reversed(lines) if line.startswith(b"data:")]
-    return len(texts) == len(lines) and all(
-        text == _DONE or (text.startswith(b"{") and is_complete(text)) for text in texts
-    )
+def _are_chunks(data: bytes | bytearray, line: bytes) -> bool:
+    """Return whether an event's only line so far and its next one are each a chunk, or the end."""
+    if not line.startswith(_OPENING[:5]) or not data.startswith(b"{") or _LF in data:
+        return False
+    text = line[5:].strip()
+    is_chunk = text == DONE or (text.startswith(b"{") and is_complete(text))
+    return is_chunk and is_complete(bytes(data))

@@ -122,7 +122,7 @@ class CompletionMiddleware:
     def _observer(self, scope: Scope) -> Observer:
         accumulator = Accumulator(rules=self._rules, limits=self._limits)
         on_end = _guarded(lambda end: self._on_end(end, scope))
-        return Observer(accumulator, Feeder(accumulator, self._limits, lines=False), on_end)
+        return Observer(accumulator, Feeder(accumulator, lines=False), on_end)
 
 
 class _Response:

@@ -36,6 +36,11 @@ ProblemKind = Literal[
     "lone_surrogate",
     "unterminated_event",
     "ambiguous_tool_call",
+    "arguments_after_end",
+    "invalid_arguments",
+    "no_finish_reason",
+    "foreign_event",
+    "other_api",
 ]
 PROBLEM_KINDS: tuple[ProblemKind, ...] = get_args(ProblemKind)
 
@@ -51,6 +56,9 @@ class Problem:
     starts, None where chunks came without their bytes. `path` is the JSON path of the field at
     fault, if it is one field. `detail` is what was found: the server's error object, the odd
     value, the head of an unreadable text.
+
+    Problems after which nothing is missing are one for each kind and path: `count` says how often
+    it was met, and the rest is that of the first time.
     """
 
     kind: ProblemKind
@@ -59,6 +67,7 @@ class Problem:
     offset: int | None = None
     path: str | None = None
     detail: object = None
+    count: int = 1
 
     def __str__(self) -> str:
         byte = "" if self.offset is None else f", byte {self.offset}"

@@ -32,7 +32,7 @@ from typing import (
 
 from ._accumulator import Accumulator
 from ._merge.stopwatch import Clock
-from ._streaming.clients import find, is_bound_to_async
+from ._streaming.clients import find, is_bound_to_async, is_bound_to_sync
 from ._streaming.feeder import ChunkEventFeeder, Feeder
 from ._streaming.observer import Observer, OnEnd, StreamEnd, StreamStatus
 from ._streaming.wrapped import AsyncWrappedStream, DualWrappedStream, WrappedStream
@@ -184,13 +184,14 @@ def wrap(
     kind: type[WrappedStream[Any] | AsyncWrappedStream[Any]] = DualWrappedStream
     if found.items is None:
         kind = AsyncWrappedStream
-    elif found.aitems is None:
+    elif found.aitems is None or is_bound_to_sync(stream):
+        # Starlette reads whatever can be read async so, and httpx' sync client cannot.
         kind = WrappedStream
     accumulator = Accumulator(
         rules=rules, limits=limits, strict=strict, clock=clock, on_event=on_event
     )
     feeder = (ChunkEventFeeder if found.has_events else Feeder)(
-        accumulator, limits, lines=framing == "lines" and not found.is_body
+        accumulator, lines=framing == "lines" and not found.is_body
     )
     observer = Observer(accumulator, feeder, on_end)
     if found.encoding is not None:

@@ -10,7 +10,8 @@ from hypothesis import HealthCheck, settings
 
 from accumulator._decode import shapes as _shapes
 
-CORPUS = Path(__file__).resolve().parents[2] / "shared" / "corpus"
+SHARED = Path(__file__).resolve().parents[2] / "shared"
+CORPUS, REPORTS = SHARED / "corpus", SHARED / "reports"
 
 # A deadline, or a health check on how long drawing takes, measures the machine and not the code.
 settings.register_profile(
@@ -34,25 +35,47 @@ def no_walk_through_what_was_there() -> None:
 
 @pytest.fixture(scope="session")
 def corpus() -> Path:
-    """Give the folder of recorded streams; skip without it, or fail where CI vouches for it."""
-    if not CORPUS.is_dir():
+    """Return the folder of recorded streams."""
+    return kept_beside(CORPUS)
+
+
+@pytest.fixture(scope="session")
+def reports() -> Path:
+    """Return the folder of reported streams."""
+    return kept_beside(REPORTS)
+
+
+def kept_beside(folder: Path) -> Path:
+    """Skip without a folder that is kept beside the repository; fail where CI vouches for it."""
+    if not folder.is_dir():
         end = pytest.fail if os.environ.get("CI") else pytest.skip
-        end("the recorded streams are kept beside the repository, in ../shared/corpus")
-    return CORPUS
+        end(f"these streams are kept beside the repository, in ../shared/{folder.name}")
+    return folder
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    """Call a test that asks for `corpus_stream` once for every recorded stream."""
-    if "corpus_stream" in metafunc.fixturenames:
-        names = sorted(path.name for path in CORPUS.glob("*.sse")) or ["no corpus"]
-        metafunc.parametrize("corpus_stream", names, indirect=True)
+    """Call a test that asks for one file of a folder once for each of them."""
+    for name, folder, ending in (
+        ("corpus_stream", CORPUS, "*.sse"),
+        ("report_file", REPORTS, "*.json"),
+    ):
+        if name in metafunc.fixturenames:
+            names = sorted(path.name for path in folder.glob(ending)) or ["none"]
+            metafunc.parametrize(name, names, indirect=True)
 
 
 @pytest.fixture
 def corpus_stream(corpus: Path, request: pytest.FixtureRequest) -> Path:
-    """Give one recorded stream."""
+    """Return one recorded stream."""
     name: str = request.param
     return corpus / name
+
+
+@pytest.fixture
+def report_file(reports: Path, request: pytest.FixtureRequest) -> Path:
+    """Return one reported stream."""
+    name: str = request.param
+    return reports / name
 
 
 @pytest.fixture

@@ -17,7 +17,7 @@ def assert_as_judged(acc: Accumulator, body: bytes) -> None:
     judge = reference.reduce_body(body)
     judges = Counter(judge.problems)
     assert completion == judge.completion, "the completion differs"
-    assert acc.status == judge.status
+    assert (acc.status, acc.server_error) == (judge.status, judge.error)
     # The judge looks for halves of surrogate pairs at the end. So it never sees one in a text that
     # a later value replaced, it sees them in the names of fields that are null, and it compares an
     # id that holds one as it came.

@@ -9,8 +9,9 @@ import base64
 import json
 import math
 import re
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
+from decimal import Decimal
 from typing import Any
 
 Object = dict[str, Any]
@@ -26,30 +27,22 @@ class Outcome:
     error: object | None = None
 
 
-def reduce_body(body: bytes) -> Outcome:
-    """Reduce a whole `text/event-stream` body."""
-    reader = Reader()
+def reduce_body(body: bytes, rules: Mapping[str, str] | None = None) -> Outcome:
+    """Reduce a whole body: an event stream, JSON, or JSON Lines."""
+    reader = Reader(Reducer(rules))
     for line in split_lines(body):
-        reader.sse_line(line)
+        reader.line(line)
     return reader.close()
 
 
-def reduce_lines(body: bytes) -> Outcome:
-    """Reduce a body whose lines are each a chunk, or a line of an event stream."""
-    reader = Reader()
-    for line in split_lines(body):
-        reader.any_line(line)
-    return reader.close()
-
-
-def reduce_chunks(chunks: list[object]) -> Outcome:
+def reduce_chunks(chunks: list[object], rules: Mapping[str, str] | None = None) -> Outcome:
     """Reduce JSON values; the string "[DONE]" ends them."""
-    reducer = Reducer()
+    reducer = Reducer(rules)
     for chunk in chunks:
         if chunk == "[DONE]":
             reducer.end()
         else:
-            reducer.chunk(chunk)
+            reducer.value(chunk)
     return reducer.outcome()
 
 
@@ -62,78 +55,132 @@ def split_lines(body: bytes) -> list[bytes]:
     return [*lines, rest] if rest else lines
 
 
+ENDS = ("[DONE]", '"[DONE]"')
+OWN_EVENTS = ("", "message", "error", "chunk", "data", "completion")
+
+
 class Reader:
-    """Turn lines into events, and events into chunks."""
+    """Turn lines into events and JSON texts, and these into chunks."""
 
-    def __init__(self) -> None:
-        self.reducer = Reducer()
-        self.event = b""
+    def __init__(self, reducer: Reducer) -> None:
+        self.reducer = reducer
+        self.event: bytes | None = None  # the open event's name and data
         self.data: list[bytes] = []
+        self.text: list[bytes] = []  # the lines of a JSON text without `data:` that is not whole
+        self.unread = False  # a line came that is nothing at all
 
-    def sse_line(self, line: bytes) -> None:
+    def line(self, line: bytes) -> None:
+        if self.text and not ends_text(line):
+            self.go_on_with_text(line)
+            return
+        if self.text:
+            self.text = []
+            self.reducer.problem("malformed_json")
+        if self.event is None and not self.data and begins_text(line):
+            self.go_on_with_text(line)
+        elif line.strip() == b"[DONE]":
+            self.dispatch("malformed_json")
+            self.end()
+        else:
+            self.field(line)
+
+    def field(self, line: bytes) -> None:
         name, _, value = line.partition(b":")
         value = value.removeprefix(b" ")
         if line == b"":
             self.dispatch("malformed_json")
         elif name == b"data":
-            self.data.append(value)
+            if not value.startswith(b":"):  # Vertex keeps alive with `data: : keepalive`
+                self.data.append(value)
         elif name == b"event":
             self.event = value
         elif name == b"error" and not self.data and value.strip():  # llama.cpp
             self.error_event(self.decode(value))
+        elif name not in (b"", b"id", b"retry"):
+            self.unread = True
 
-    def any_line(self, line: bytes) -> None:
-        if line.startswith(b"{") or line.strip() == b"[DONE]":
-            self.dispatch("malformed_json")
-            self.data = [line]
-            self.dispatch("malformed_json")
+    def go_on_with_text(self, line: bytes) -> None:
+        self.text.append(line)
+        body = b"\n".join(self.text)
+        if (size := closing_bracket(body)) is None:
+            return
+        self.text = []
+        rest, text = body[size:].strip(BLANKS), self.decode(body[:size])
+        done = rest.startswith(b"data:") and rest[5:].strip().decode("latin-1") in ENDS
+        value = parse(text)
+        if rest and not done:
+            self.reducer.problem("malformed_json")
+        elif isinstance(value, list):
+            for entry in value:
+                self.reducer.value(entry)
         else:
-            self.sse_line(line)
+            self.judge(text)
+        if done:
+            self.end()
+
+    def end(self) -> None:
+        self.note_unread()
+        self.reducer.end()
 
     def close(self) -> Outcome:
+        if self.text:
+            self.reducer.problem("unterminated_event")
         self.dispatch("unterminated_event")
+        self.note_unread()
         return self.reducer.outcome()
 
+    def note_unread(self) -> None:
+        """Put a body on record in which nothing could be read, such as a page of HTML."""
+        if self.unread and not self.reducer.started and not self.reducer.problems:
+            self.reducer.problem("malformed_json")
+
     def dispatch(self, if_broken: str) -> None:
-        data, event = b"\n".join(self.data), self.event
-        self.data, self.event = [], b""
+        data, event = b"\n".join(self.data), (self.event or b"").decode("latin-1")
+        self.data, self.event = [], None
         if self.reducer.ended or not data.strip():
             return
-        if data.strip() == b"[DONE]":
-            self.reducer.end()
+        if data.strip().decode("latin-1") in ENDS:
+            self.end()
             return
         text = self.decode(data)
-        if event == b"error":
+        values = [parse(line) for line in text.split("\n")]
+        if event == "error":
             self.error_event(text)
-        elif (value := parse(text)) is not BROKEN:
-            self.reducer.chunk(value)
-        elif any(isinstance(parse(line), dict) for line in text.split("\n")) or all(
-            parse(line) is not BROKEN for line in text.split("\n")
+        elif parse(text) is BROKEN and (
+            any(isinstance(value, dict) for value in values) or BROKEN not in values
         ):
             *lines, last = text.split("\n")  # a recorded log that lost its blank lines
             for line in lines:
-                self.line_alone(line, "malformed_json")
-            self.line_alone(last, if_broken)
+                self.judge(line, event=event)
+            self.judge(last, if_broken, event)
         else:
-            self.reducer.problem(if_broken)
+            self.judge(text, if_broken, event)
 
-    def line_alone(self, line: str, if_broken: str) -> None:
-        value = parse(line)
-        if line.strip() == "[DONE]":
-            self.reducer.end()
+    def judge(self, text: str, if_broken: str = "malformed_json", event: str = "") -> None:
+        """Take in one JSON text of an event."""
+        value = parse(text)
+        foreign = event not in OWN_EVENTS
+        if not text.strip():
+            return
+        if text.strip() in ENDS:
+            self.end()
         elif value is not BROKEN:
-            self.reducer.chunk(value)
-        elif line.strip():
+            self.reducer.value(value, foreign)
+        elif if_broken == "malformed_json" and re.match(r'\s*\{\s*"error"\s*:\s*[{"]', text):
+            self.reducer.fail(text)  # transformers writes messages without escapes
+        elif foreign and text.lstrip()[:1] not in ("{", "["):
+            self.reducer.problem("foreign_event")
+        else:
             self.reducer.problem(if_broken)
 
     def error_event(self, text: str) -> None:
         value = parse(text)
         if value is BROKEN:
             self.reducer.fail(text)
-        elif isinstance(value, dict) and value.get("error") is not None:
-            self.reducer.chunk(value)
+        elif chunk := error_object(value):
+            self.reducer.chunk(chunk)
         else:
-            self.reducer.fail(value)
+            self.reducer.fail(True if value is None else value)
 
     def decode(self, data: bytes) -> str:
         try:
@@ -141,6 +188,32 @@ class Reader:
         except UnicodeDecodeError:
             self.reducer.problem("invalid_utf8")
             return data.decode(errors="replace")
+
+
+BLANKS = b" \t"
+
+
+def begins_text(line: bytes) -> bool:
+    return re.match(rb"[ \t]*(\{|\[[ \t]*([{\[\]]|$))", line) is not None
+
+
+def ends_text(line: bytes) -> bool:
+    """Whether a line cannot belong to the JSON text before it."""
+    if line.startswith((b"data:", b"event:", b"error:", b":")) or line.strip() == b"[DONE]":
+        return True
+    value = parse(line.decode(errors="replace"))
+    return isinstance(value, dict) and value != {}
+
+
+def closing_bracket(text: bytes) -> int | None:
+    """Return where the bracket that a text begins with is closed."""
+    depth = 0
+    for found in re.finditer(rb'"(?:[^"\\]|\\.?)*("|$)|[{\[]|[}\]]', text, re.DOTALL):
+        depth += found[0] in b"{["
+        depth -= found[0] in b"}]"
+        if depth == 0:
+            return found.end()
+    return None
 
 
 BROKEN = object()
@@ -171,6 +244,10 @@ class Level:
     extra: Object = field(default_factory=dict)
     always: tuple[str, ...] = ()  # null where nothing arrived
 
+    @property
+    def came(self) -> bool:
+        return bool(self.known or self.extra)
+
     def below(self, key: str, always: tuple[str, ...] = ()) -> Level:
         level: Level = self.known.setdefault(key, Level(always=always))
         return level
@@ -178,30 +255,67 @@ class Level:
 
 @dataclass(eq=False)
 class Call:
-    index: int | None
     order: int
     level: Level = field(default_factory=Level)
+    indices: set[int] = field(default_factory=set)
+    named_in: int = 0  # which list of the choice's `tool_calls` brought the name
+    judged: bool = False
 
-    def text(self, function_key: str, custom_key: str) -> str:
-        function = self.level.known.get("function", Level()).known.get(function_key)
-        custom = self.level.known.get("custom", Level()).known.get(custom_key)
-        return function or custom or ""
+    def text(self, tool: str, key: str) -> str:
+        return text_of(self.level.known.get(tool, Level()).known.get(key))
+
+    @property
+    def id(self) -> str:
+        return text_of(self.level.known.get("id"))
 
     @property
     def name(self) -> str:
-        return as_fragment(self.text("name", "name"))
+        return as_fragment(self.text("function", "name") or self.text("custom", "name"))
 
     @property
     def arguments(self) -> str:
-        return self.text("arguments", "input")
+        return self.text("function", "arguments")
+
+    @property
+    def input(self) -> str:
+        return self.text("custom", "input")
+
+    @property
+    def whole(self) -> bool:
+        return is_whole(self.arguments) if self.arguments else bool(self.input)
+
+    def close(self) -> None:
+        """Leave out an empty tool beside another one, and name the type where none came."""
+        tools = [tool for tool in ("function", "custom") if tool in self.level.known]
+        full = [tool for tool in tools if self.level.known[tool].came]
+        for tool in tools if full else []:
+            if tool not in full:
+                del self.level.known[tool]
+        if tools and "type" not in self.level.extra:
+            self.level.known["type"] = self.level.known.get("type") or [*full, *tools][0]
 
 
-@dataclass
+@dataclass(eq=False)
 class Choice:
     level: Level = field(default_factory=lambda: Level(always=("finish_reason", "logprobs")))
     message: Level = field(default_factory=lambda: Level(always=("content", "refusal")))
     calls: list[Call] = field(default_factory=list)
     last_call: Call | None = None
+    lists: int = 0  # of `tool_calls`, so far
+    brought: set[str] = field(default_factory=set)  # the fields that deltas filled
+    went_on: bool = False  # something came since the last finish reason
+    error: object = None  # True where only the finish reason says so
+
+    @property
+    def finish_reason(self) -> str:
+        return text_of(self.level.known.get("finish_reason"))
+
+    def named_now(self, call: Call) -> bool:
+        """Whether a call got its name from the list of `tool_calls` that is being read."""
+        return call.named_in == self.lists
+
+    def in_order(self) -> list[Call]:
+        return sorted(self.calls, key=lambda call: call.order)
 
 
 def plain(value: object) -> object:
@@ -214,6 +328,20 @@ def plain(value: object) -> object:
     return value
 
 
+class Fragment:
+    """Hold what an entry of `tool_calls` says about the call that it belongs to."""
+
+    def __init__(self, entry: Object) -> None:
+        tools = {key: entry.get(key) for key in ("function", "custom")}
+        function, custom = (tool if isinstance(tool, dict) else {} for tool in tools.values())
+        self.index = integer(entry.get("index"))
+        self.id = healed(text_of(entry.get("id")))
+        self.name = as_fragment(text_of(function.get("name")) or text_of(custom.get("name")))
+        arguments, input_ = function.get("arguments"), custom.get("input")
+        texts = [as_json(text) for text in (arguments, input_) if is_a((str, dict, list), text)]
+        self.text = next(filter(None, texts), "")
+
+
 # How one field merges: by a rule, or, if the API names it, by a type and what to do with it.
 Rule = Callable[[str, Any, Any], Any]  # (key, the value so far or None, the new one)
 Kind = type | tuple[type, ...]
@@ -221,23 +349,34 @@ Table = dict[str, tuple[Kind, Callable[[Level, str, Any], None]]]
 
 
 class Reducer:
-    """Merge chunks into one completion."""
+    """Merge chunks into one completion. `rules` are the caller's: path to policy."""
 
-    def __init__(self) -> None:
-        self.completion = Level(known={"object": "chat.completion"})
+    def __init__(self, rules: Mapping[str, str] | None = None) -> None:
+        rules = rules or {}
+        self.collected = {path for path, policy in rules.items() if policy == "collect"}
+        self.cumulative = rules.get("delta.tool_calls.function.arguments") == "last"
+        self.completion = Level()
         self.choices: dict[int, Choice] = {}
         self.usage = Level()
         self.usage_came = False
         self.last_id = ""
+        self.says_text = self.brings_text = False  # of a legacy completion
         self.problems: list[str] = []
         self.oddities: list[str] = []  # of this chunk; on record after its misfits
-        self.ended = self.failed = False
+        self.started = self.ended = self.failed = self.done = False
         self.error: object = None
 
     # ---- SPEC 6: how a stream ends ----
 
     def end(self) -> None:
+        if not self.ended and not self.all_finished() and (self.choices or self.any_usage()):
+            self.problems.append("no_finish_reason")
+        self.done = self.done or not self.ended
         self.ended = True
+
+    def all_finished(self) -> bool:
+        choices = self.choices.values()
+        return bool(choices) and all(choice.finish_reason for choice in choices)
 
     def fail(self, error: object) -> None:
         if not self.ended:
@@ -250,36 +389,65 @@ class Reducer:
             self.problems.append(kind)
 
     def outcome(self) -> Outcome:
-        all_finished = bool(self.choices) and all(
-            choice.level.known.get("finish_reason") for choice in self.choices.values()
-        )
+        in_order = [choice for _, choice in sorted(self.choices.items())]
+        errors = [choice.error for choice in in_order if choice.error]
+        if errors and not self.failed:
+            self.failed = True
+            self.error = next((error for error in errors if error is not True), True)
         if self.failed:
             status = "failed"
+        elif self.all_finished() or (self.done and (self.choices or self.any_usage())):
+            status = "complete"
         else:
-            status = "complete" if self.ended or all_finished else "truncated"
-        for choice in self.choices.values():
-            calls = sorted(choice.calls, key=lambda call: call.order)
-            if calls:
-                choice.message.known["tool_calls"] = [call.level for call in calls]
-            choice.level.known["message"] = choice.message
-        in_order = [choice.level for _, choice in sorted(self.choices.items())]
-        self.completion.known["choices"] = in_order
+            status = "truncated"
+        is_text = self.says_text and self.brings_text
+        self.completion.known["object"] = "text_completion" if is_text else "chat.completion"
+        self.completion.known["choices"] = [choice.level for choice in in_order]
+        for choice in in_order:
+            self.judge_arguments(choice)
+            self.close_choice(choice, is_text)
         self.close_usage()
         completion: Any = self.heal(plain(self.completion))  # what was concatenated, at last
         return Outcome(completion, status, self.problems, self.error)
 
+    def close_choice(self, choice: Choice, is_text: bool) -> None:
+        message = choice.message
+        for call in choice.calls:
+            call.close()
+        if choice.calls:
+            message.known["tool_calls"] = [call.level for call in choice.in_order()]
+        if is_text and not message.came:
+            if logprobs := choice.level.known.get("logprobs"):
+                logprobs.always = ()
+            return
+        if "role" not in message.extra:
+            message.known["role"] = message.known.get("role") or "assistant"
+        choice.level.known["message"] = message
+
     # ---- SPEC 3: the fields of each level that the API names ----
+
+    def value(self, value: Any, foreign: bool = False) -> None:
+        """Take in one JSON value; `foreign` if its event has another protocol's name."""
+        if self.ended or value is None or value in ("", [], {}):
+            return
+        first, self.started = not self.started, True
+        if first and is_other_api(value):
+            self.problems.append("other_api")
+            self.ended = True
+        elif foreign and not is_own(value):
+            self.problems.append("foreign_event")
+        else:
+            self.chunk(error_object(value) if isinstance(value, list) else value)
 
     def chunk(self, chunk: Any) -> None:
         if self.ended:
             return
         if not is_chunk(chunk):
             self.problems.append("invalid_chunk")
-            if isinstance(chunk, list) and len(chunk) == 1:
-                [chunk] = chunk
-            if isinstance(chunk, dict) and chunk.get("error") is not None:
-                self.fail(chunk["error"])
+            if error := error_of(chunk):
+                self.fail(error)
             return
+        self.says_text = self.says_text or chunk.get("object") == "text_completion"
         table: Table = {
             "id": (str, self.chunk_id),
             "model": (str, self.first),
@@ -290,13 +458,21 @@ class Reducer:
             "usage": (dict, self.add_usage),
         }
         drop = ("object", "obfuscation", "choices", "error")
-        self.take(chunk, self.completion, table, self.in_chunk, drop)
-        for position, entry in enumerate(chunk.get("choices") or []):
-            self.choice(position, entry)
+        self.take(chunk, self.completion, table, self.in_chunk, drop, "chunk")
+        error = error_of(chunk) or error_of(chunk.get("x_groq"))
+        finished = [choice for choice in self.choices.values() if choice.finish_reason]
+        moved = [
+            self.choice(position, entry, in_failed_chunk=bool(error))
+            for position, entry in enumerate(chunk.get("choices") or [])
+            if entry is not None
+        ]
+        for choice in finished:
+            if choice not in moved:
+                self.judge_arguments(choice)
         self.problems += self.oddities
         self.oddities = []
-        if chunk.get("error") is not None:
-            self.fail(chunk["error"])
+        if error:
+            self.fail(error)
 
     def chunk_id(self, level: Level, key: str, id_: str) -> None:
         self.first(level, key, id_)
@@ -305,19 +481,35 @@ class Reducer:
             self.oddities.append("id_changed")
         self.last_id = id_ or self.last_id
 
-    def choice(self, position: int, entry: Object) -> None:
+    def choice(self, position: int, entry: Object, in_failed_chunk: bool) -> Choice | None:
+        """Merge a choice; return it unless this says that nothing more comes."""
         read = integer(entry.get("index"))
         index = position if read is None else read
         choice = self.choices.setdefault(index, Choice())
         choice.level.known["index"] = index
-        finished = bool(choice.level.known.get("finish_reason"))
+        before, brings = choice.finish_reason, False
+        has_delta = entry.get("delta") is not None
         # Perplexity sends the whole message so far beside each delta.
-        source, other = ("message", "delta") if entry.get("delta") is None else ("delta", "message")
+        source, other = ("delta", "message") if has_delta else ("message", "delta")
+
+        def content(fields: Object) -> None:
+            nonlocal brings
+            if brings_content(fields) and not brings:
+                brings = True
+                self.oddities += ["content_after_finish"] if before else []
 
         def delta(_level: Level, _key: str, delta: Object) -> None:
-            if finished and brings_content(delta):
-                self.oddities.append("content_after_finish")
+            if has_delta:
+                choice.brought |= {key for key, value in delta.items() if not is_empty(value)}
+            else:  # a closing message says the deltas' fields again
+                delta = {key: delta[key] for key in delta if key not in choice.brought}
+            content(delta)
             self.delta(choice, delta)
+
+        def text(level: Level, key: str, text: str) -> None:
+            self.brings_text = True
+            content({"content": text})
+            self.concat(level, key, text)
 
         table: Table = {
             "index": (int, self.nothing),
@@ -326,7 +518,22 @@ class Reducer:
             "usage": (dict, self.add_usage),  # Moonshot
             source: (dict, delta),
         }
-        self.take(entry, choice.level, table, self.in_choice, drop=("obfuscation", other))
+        if not has_delta:
+            table["text"] = (str, text)  # a legacy completion
+        self.take(entry, choice.level, table, self.in_choice, ("obfuscation", other), "choice")
+        self.note_failure(choice, entry, in_failed_chunk)
+        finishes = bool(text_of(entry.get("finish_reason")))
+        moved = brings or choice.finish_reason != before or (choice.went_on and finishes)
+        choice.went_on = not finishes and (brings or choice.went_on)
+        return choice if moved else None
+
+    def note_failure(self, choice: Choice, entry: Object, in_failed_chunk: bool) -> None:
+        error = choice.level.extra.get("error") if error_of(entry) else None
+        error = error or choice.finish_reason == "error"
+        if error and not choice.error and not in_failed_chunk:
+            self.problems.append("server_error")
+        if error and (not choice.error or choice.error is True):
+            choice.error = error
 
     def logprobs(self, level: Level, key: str, logprobs: Object) -> None:
         table: Table = {"content": (list, self.tokens), "refusal": (list, self.tokens)}
@@ -343,7 +550,7 @@ class Reducer:
             table["top_logprobs"] = (list, self.tokens)
         level.known.setdefault(key, [])
         for entry in self.objects_in(level, key, entries, self.in_choice):
-            token = Level()
+            token = Level(always=("bytes",))
             self.take(entry, token, table, self.in_choice)
             level.known[key].append(token)
 
@@ -357,8 +564,10 @@ class Reducer:
         level.known[key] = integers
 
     def delta(self, choice: Choice, delta: Object) -> None:
-        def tool_calls(level: Level, key: str, entries: list[Any]) -> None:
-            for entry in self.objects_in(level, key, entries, self.in_delta):
+        def tool_calls(level: Level, key: str, entries: Object | list[Any]) -> None:
+            choice.lists += 1
+            of_one = [entries] if isinstance(entries, dict) else entries  # old TGI
+            for entry in self.objects_in(level, key, of_one, self.in_delta):
                 self.tool_call(choice, entry)
 
         table: Table = {
@@ -367,12 +576,12 @@ class Reducer:
             "refusal": (str, self.concat),
             "reasoning": (str, self.concat),
             "reasoning_content": (str, self.concat),
-            "tool_calls": (list, tool_calls),
+            "tool_calls": ((list, dict), tool_calls),
             "function_call": (dict, self.function_call),
             "audio": (dict, self.audio),
             "annotations": (list, self.annotations),
         }
-        self.take(delta, choice.message, table, self.in_delta)
+        self.take(delta, choice.message, table, self.in_delta, path="delta")
 
     def content(self, level: Level, key: str, content: str | list[object]) -> None:
         before = level.known.get(key)
@@ -428,113 +637,198 @@ class Reducer:
 
     def function_call(self, level: Level, key: str, fragment: Object) -> None:
         table: Table = {
-            "name": (str, self.concat),
-            "arguments": ((str, dict, list), self.concat_json),
+            "name": (str, self.concat_name),
+            "arguments": ((str, dict, list), self.add_arguments),
         }
         self.take(fragment, level.below(key), table, self.in_object)
 
     # ---- SPEC 4: tool calls ----
 
     def tool_call(self, choice: Choice, entry: Object) -> None:
-        call = choice.last_call = self.find_call(choice, entry)
+        fragment = Fragment(entry)
+        call = choice.last_call = self.find_call(choice, fragment) or Call(len(choice.calls))
+        if call not in choice.calls:
+            choice.calls.append(call)
+            call.order = call.order if fragment.index is None else fragment.index
+        if fragment.index is not None:
+            call.indices.add(fragment.index)
         table: Table = {
             "index": (int, self.nothing),
             "id": (str, self.first),
             "type": (str, self.first),
-            "function": (dict, self.tool),
-            "custom": (dict, self.tool),
+            "function": (dict, self.function),
+            "custom": (dict, self.custom),
         }
         self.take(entry, call.level, table, self.in_delta)
+        if call.name and not call.named_in:
+            call.named_in = choice.lists
 
-    def tool(self, level: Level, key: str, fragment: Object) -> None:
+    def function(self, level: Level, key: str, fragment: Object) -> None:
+        merge = self.last_arguments if self.cumulative else self.add_arguments
         table: Table = {
             "name": (str, self.concat_name),
-            "arguments" if key == "function" else "input": ((str, dict, list), self.concat_json),
+            "arguments": ((str, dict, list), merge),
         }
         self.take(fragment, level.below(key), table, self.in_delta)
 
-    def find_call(self, choice: Choice, entry: Object) -> Call:
-        calls = choice.calls
-        index, id_ = integer(entry.get("index")), healed(text_of(entry.get("id")))
-        tools = [tool for key in ("function", "custom") if isinstance(tool := entry.get(key), dict)]
-        names = (as_fragment(text_of(tool.get("name"))) for tool in tools)
-        name = next(filter(None, names), "")
+    def custom(self, level: Level, key: str, fragment: Object) -> None:
+        def add_input(level: Level, key: str, value: object) -> None:
+            self.concat(level, key, as_json(value))
 
-        def new_call() -> Call:
-            calls.append(Call(index, order=len(calls) if index is None else index))
-            return calls[-1]
+        table: Table = {
+            "name": (str, self.concat_name),
+            "input": ((str, dict, list), add_input),
+        }
+        self.take(fragment, level.below(key), table, self.in_delta)
 
-        def latest(of: list[Call]) -> Call | None:
-            return of[-1] if of else None
+    def add_arguments(self, level: Level, key: str, value: object) -> None:
+        so_far, new = text_of(level.known.get(key)), as_json(value)
+        if is_whole(so_far) and new.strip(JSON_BLANKS):
+            if repeats(so_far, new):  # vLLM and OpenCodex send the whole again
+                return
+            if so_far == "{}" and new.startswith("{"):  # Envoy and llama-stack
+                level.known[key] = ""
+            else:
+                self.oddities.append("arguments_after_end")
+        self.concat(level, key, new)
 
-        holder = latest([call for call in calls if index is not None and call.index == index])
-        same_id = [call for call in calls if id_ and call.level.known.get("id") == id_]
-        if same_id:  # 1
-            call = holder if holder and holder in same_id else same_id[-1]
-            at_new_index = index is not None and holder is None
-            return new_call() if at_new_index and name and is_complete(call.arguments) else call
-        if index is not None and holder is None:  # 2
-            return new_call()
-        if holder is not None:  # 3
-            new_id = bool(id_ and holder.level.known.get("id"))
-            other_tool = holder.arguments == "" and name != holder.name
-            if new_id and name and (is_complete(holder.arguments) or other_tool):
-                return new_call()
-            other_name = name and holder.name not in ("", name) and holder.arguments
-            if new_id or (not id_ and other_name):
-                self.oddities.append("ambiguous_tool_call")
-            return holder
-        if id_ or choice.last_call is None:  # 4
-            return new_call()
-        call = choice.last_call
-        if len(calls) > 1 or (name and call.name not in ("", name) and call.arguments):
+    def last_arguments(self, level: Level, key: str, value: object) -> None:
+        level.known[key] = as_json(value)
+
+    def find_call(self, choice: Choice, new: Fragment) -> Call | None:
+        """Find the call that a fragment belongs to; None is a new one."""
+        same_id = [call for call in choice.calls if new.id and call.id == new.id]
+        holders = [call for call in choice.calls if new.index in call.indices]
+        if same_id:
+            return self.by_id(choice, new, same_id, holders)
+        if new.index is None:
+            return self.without_index(choice, new)
+        if not holders:
+            return self.at_free_index(choice, new)
+        return self.at_held_index(choice, new, holders[-1])
+
+    def by_id(
+        self, choice: Choice, new: Fragment, same_id: list[Call], holders: list[Call]
+    ) -> Call | None:  # 1
+        call = [*same_id, *(call for call in same_id if call in holders)][-1]
+        at_free_index = new.index is not None and not holders
+        another = choice.named_now(call) and (new.name != call.name or call.whole)
+        starts = new.name and ((at_free_index and call.whole) or another)
+        return None if starts else call
+
+    def at_free_index(self, choice: Choice, new: Fragment) -> Call | None:  # 2
+        newest = choice.calls[-1] if choice.calls else None
+        goes_on = newest and not newest.whole and not new.id and not new.name
+        return newest if goes_on else None  # SGLang, LibreChat
+
+    def at_held_index(self, choice: Choice, new: Fragment, call: Call) -> Call | None:  # 3
+        new_id = bool(new.id and call.id)
+        other_tool = call.arguments == call.input == "" and new.name != call.name
+        if new_id and new.name and (call.whole or other_tool):
+            return None
+        if not new.id and self.starts_by_name(choice, new, call):
+            return None
+        says_more = new.text.strip(JSON_BLANKS) and not repeats(call.arguments, new.text)
+        if not new.id and not new.name and says_more and call.whole and not choice.calls[-1].whole:
+            return choice.calls[-1]  # SGLang
+        if new_id or (not new.id and self.is_another_name(call, new)):
             self.oddities.append("ambiguous_tool_call")
         return call
+
+    def without_index(self, choice: Choice, new: Fragment) -> Call | None:  # 4
+        call = choice.last_call
+        if new.id or call is None or self.starts_by_name(choice, new, call):
+            return None
+        if len(choice.calls) > 1 or self.is_another_name(call, new):
+            self.oddities.append("ambiguous_tool_call")
+        return call
+
+    def starts_by_name(self, choice: Choice, new: Fragment, call: Call) -> bool:
+        """Whether a name without an id starts a new call, and does not say this one again."""
+        may_start = new.name and call.name and (call.whole or choice.named_now(call))
+        same = not new.text or repeats(call.arguments or call.input, new.text)
+        says_it_again = not choice.named_now(call) and new.name == call.name and same
+        return bool(may_start) and not says_it_again
+
+    def is_another_name(self, call: Call, new: Fragment) -> bool:
+        has_text = call.arguments or call.input
+        return bool(new.name and call.name not in ("", new.name) and has_text)
+
+    def judge_arguments(self, choice: Choice) -> None:
+        """Put arguments on record that are no JSON though nothing more is to come."""
+        for call in choice.in_order() if choice.finish_reason else []:
+            cut = choice.finish_reason == "length" and call is choice.in_order()[-1]
+            if not (call.judged or cut or call.arguments == "" or is_complete(call.arguments)):
+                self.problems.append("invalid_arguments")
+            call.judged = True
 
     # ---- SPEC 5: usage ----
 
     def add_usage(self, _level: Level, _key: str, usage: Object) -> None:
         self.usage_came = True
-        table: Table = {
-            "prompt_tokens": (int, self.put_larger),
-            "completion_tokens": (int, self.put_larger),
-            "total_tokens": (int, self.put_larger),
-            "prompt_tokens_details": (dict, self.details),
-            "completion_tokens_details": (dict, self.details),
-        }
-        self.take(usage, self.usage, table, self.larger)
+        known = self.usage.known
+        names = ("prompt_tokens", "completion_tokens", "total_tokens")
+        counts = {name: integer(usage.get(name)) for name in names}
+        came = [name for name, count in counts.items() if count is not None]
+        fell = any(name in known and counts[name] < known[name] for name in came)
+        half = len(came) < 3 and came not in ([], ["total_tokens"])
+        put, rule = (self.put_larger, self.larger) if fell else (self.put, self.in_chunk)
 
-    def details(self, level: Level, key: str, details: Object) -> None:
-        names = ["audio_tokens", "cached_tokens"]
-        if key == "completion_tokens_details":
-            predicted = ["accepted_prediction_tokens", "rejected_prediction_tokens"]
-            names = ["audio_tokens", "reasoning_tokens", *predicted]
-        table: Table = dict.fromkeys(names, (int, self.put_larger))
-        self.take(details, level.below(key), table, self.larger)
+        def details(level: Level, key: str, details: Object) -> None:
+            names = ["audio_tokens", "cached_tokens"]
+            if key == "completion_tokens_details":
+                predicted = ["accepted_prediction_tokens", "rejected_prediction_tokens"]
+                names = ["audio_tokens", "reasoning_tokens", *predicted]
+            self.take(details, level.below(key), dict.fromkeys(names, (int, put)), rule)
 
-    def close_usage(self) -> None:
-        x_groq = self.completion.extra.get("x_groq")
-        usage = x_groq.get("usage") if isinstance(x_groq, dict) else None
-        if isinstance(usage, dict) and not self.usage_came:
-            met = list(self.problems)
-            self.add_usage(self.completion, "usage", usage)
-            self.problems = met  # it was an unnamed field when it came
+        table: Table = dict.fromkeys(names, (int, put))
+        table["prompt_tokens_details"] = table["completion_tokens_details"] = (dict, details)
+        self.take(usage, self.usage, table, rule)
+        if (fell or half) and "total_tokens" in known:
+            known["total_tokens"] = max(known["total_tokens"], self.sum_of_tokens() or 0)
+
+    def sum_of_tokens(self) -> int | None:
+        """Add up the two halves; None where one never came."""
         known = self.usage.known
         if "prompt_tokens" in known and "completion_tokens" in known:
-            least = known["prompt_tokens"] + known["completion_tokens"]
-            known["total_tokens"] = max(known.get("total_tokens", 0), least)
-        if self.usage_came:
-            self.completion.known["usage"] = self.usage
+            total: int = known["prompt_tokens"] + known["completion_tokens"]
+            return total
+        return None
+
+    def any_usage(self) -> bool:
+        x_groq = self.completion.extra.get("x_groq")
+        stands_in = isinstance(x_groq, dict) and isinstance(x_groq.get("usage"), dict)
+        return self.usage_came or stands_in
+
+    def close_usage(self) -> None:
+        if not self.any_usage():
+            return
+        if not self.usage_came:
+            met = list(self.problems)
+            self.add_usage(self.completion, "usage", self.completion.extra["x_groq"]["usage"])
+            self.problems = met  # it was an unnamed field when it came
+        if "total_tokens" not in self.usage.known and self.sum_of_tokens() is not None:
+            self.usage.known["total_tokens"] = self.sum_of_tokens()
+        self.completion.known["usage"] = self.usage
 
     # ---- SPEC 3 and 7: one field at its level ----
 
     def take(
-        self, source: Object, level: Level, table: Table, rule: Rule, drop: Collection[str] = ()
+        self,
+        source: Object,
+        level: Level,
+        table: Table,
+        rule: Rule,
+        drop: Collection[str] = (),
+        path: str = "",
     ) -> None:
         """Take in each field by the table; others, and those of a wrong type, by the rule."""
         for raw_key, value in source.items():
             key = self.heal(raw_key)
             if value is None or key in drop:
+                continue
+            if f"{path}.{key}" in self.collected:
+                level.extra[key] = self.collect(key, level.extra.get(key), value)
                 continue
             if key not in table:
                 level.extra[key] = rule(key, level.extra.get(key), value)
@@ -549,7 +843,7 @@ class Reducer:
                 self.misfit(level, key, value, rule)
 
     def objects_in(self, level: Level, key: str, entries: list[Any], rule: Rule) -> list[Object]:
-        """Give the entries that are objects; null is nothing, and others do not fit."""
+        """Return the entries that are objects; null is nothing, and others do not fit."""
         others = [e for e in entries if e is not None and not isinstance(e, dict)]
         if others:
             self.misfit(level, key, others, rule)
@@ -583,10 +877,6 @@ class Reducer:
         if as_fragment(value) != as_fragment(text_of(level.known.get(key))) or not value:
             self.concat(level, key, value)
 
-    def concat_json(self, level: Level, key: str, value: object) -> None:
-        compact = json.dumps(value, ensure_ascii=False, separators=(",", ":"))
-        self.concat(level, key, value if isinstance(value, str) else compact)
-
     # ---- SPEC 3: the rules for any other field ----
 
     def in_chunk(self, key: str, old: Any, new: Any) -> Any:
@@ -608,7 +898,11 @@ class Reducer:
         if key in ("images", "annotations") and isinstance(new, list):
             return self.longer(old, new)
         if key == "reasoning_details" and isinstance(new, list):
-            return self.by_index(old, new, self.in_reasoning_detail)
+            return self.reasoning_details(old, new)
+        if key == "thinking_blocks" and isinstance(new, list):
+            return self.thinking_blocks(old, new)
+        if key == "provider_specific_fields" and isinstance(new, dict):
+            return self.objects(old, new, self.in_provider_fields)
         if key == "executed_tools" and isinstance(new, list):
             return self.by_index(old, new, self.last)
         return self.in_object(key, old, new)
@@ -626,6 +920,48 @@ class Reducer:
         if key in ("text", "summary") and isinstance(new, str):
             return text_of(old) + new
         return self.heal(new)
+
+    def reasoning_details(self, old: Any, new: list[Any]) -> list[Any]:
+        """Merge entries of one index and type; one without a type goes to the newest there."""
+        merged = [*old] if isinstance(old, list) else []
+        for entry in new:
+            index = index_of(entry)
+            at_index = [i for i, other in enumerate(merged) if index_of(other) == index]
+            if index is not None and (type_ := healed(text_of(entry.get("type")))):
+                at_index = [i for i in at_index if merged[i].get("type") == type_]
+            if index is None:
+                merged.append(self.heal(entry))
+            elif at_index:
+                place = at_index[-1]
+                merged[place] = self.objects(merged[place], entry, self.in_reasoning_detail)
+            else:
+                merged.append(self.objects(None, entry, self.in_reasoning_detail))
+        return merged
+
+    def thinking_blocks(self, old: Any, new: list[Any]) -> list[Any]:
+        """Join neighbours of type `thinking` until the first has its signature (LiteLLM)."""
+        merged = [*old] if isinstance(old, list) else []
+        for block in new:
+            open_ = is_thinking(block) and merged and is_thinking(merged[-1])
+            if open_ and not merged[-1].get("signature"):
+                merged[-1] = self.objects(merged[-1], block, self.in_thinking_block)
+            elif is_thinking(block):
+                merged.append(self.objects(None, block, self.in_thinking_block))
+            else:
+                merged.append(self.heal(block))
+        return merged
+
+    def in_thinking_block(self, key: str, old: Any, new: Any) -> Any:
+        if key == "thinking" and isinstance(new, str):
+            return text_of(old) + new
+        return self.heal(new) if old is None or not is_empty(new) else old
+
+    def in_provider_fields(self, key: str, old: Any, new: Any) -> Any:
+        rule = self.collect if key == "citation" else self.in_object
+        return rule(key, old, new)
+
+    def collect(self, key: str, old: Any, new: Any) -> Any:
+        return [*(old or []), self.heal(new)]
 
     def last(self, key: str, old: Any, new: Any) -> Any:
         return self.heal(new)
@@ -699,19 +1035,90 @@ def is_a(kind: Kind, value: object) -> bool:
     return isinstance(value, kind) and not isinstance(value, bool)
 
 
+def is_empty(value: object) -> bool:
+    return not value or (isinstance(value, list) and value.count(None) == len(value))
+
+
+def error_of(value: object) -> object:
+    """Return the error that an object brings; null, false and empty are none."""
+    return (value.get("error") or None) if isinstance(value, dict) else None
+
+
+def error_object(value: object) -> object:
+    """Return an object that brings an error, also out of a list of its own."""
+    if isinstance(value, list) and len(value) == 1:
+        [value] = value
+    return value if error_of(value) else None
+
+
 def is_chunk(value: object) -> bool:
     choices = value.get("choices") if isinstance(value, dict) else "none"
     entries = [] if choices is None else choices
-    return isinstance(entries, list) and all(isinstance(entry, dict) for entry in entries)
+    return isinstance(entries, list) and all(
+        entry is None or isinstance(entry, dict) for entry in entries
+    )
+
+
+def is_own(value: object) -> bool:
+    """Whether a value under another protocol's event name may be a chunk all the same."""
+    if not isinstance(value, dict) or value.get("choices") is not None:
+        return isinstance(value, dict)
+    if value.get("usage") is not None:
+        return not isinstance(value.get("type"), str)
+    return error_of(value) is not None
+
+
+def is_other_api(value: object) -> bool:
+    """Whether a first event begins a stream of Anthropic Messages, OpenAI Responses or Gemini."""
+    if not isinstance(value, dict) or value.get("choices") is not None:
+        return False
+    type_ = text_of(value.get("type"))
+    begins = type_ == "message_start" or type_.startswith("response.")
+    return begins or isinstance(value.get("candidates"), list)
+
+
+def is_thinking(block: object) -> bool:
+    return isinstance(block, dict) and block.get("type") == "thinking"
+
+
+JSON_BLANKS = " \t\r\n"
+
+
+def as_json(value: object) -> str:
+    """Write an object in place of a string as compact JSON."""
+    compact = json.dumps(value, ensure_ascii=False, separators=(",", ":"))
+    return value if isinstance(value, str) else compact
+
+
+def read_json(text: str) -> object:
+    """Parse JSON with its numbers as they are, however large; BROKEN for what is none."""
+    try:
+        return json.loads(text, parse_int=Decimal, parse_float=Decimal, parse_constant=finite)
+    except (ValueError, ArithmeticError, RecursionError):
+        return BROKEN
 
 
 def is_complete(arguments: str) -> bool:
     """Whether it is exactly one JSON value."""
-    try:
-        json.loads(arguments, parse_int=str, parse_float=str, parse_constant=finite)
-    except (ValueError, RecursionError):
-        return False
-    return True
+    return read_json(arguments) is not BROKEN
+
+
+def is_whole(arguments: str) -> bool:
+    value = read_json(arguments)
+    return value is None or isinstance(value, (dict, list))
+
+
+def repeats(so_far: str, new: str) -> bool:
+    """Whether a fragment, whole by itself, is the same JSON again."""
+    return is_whole(new) and is_same(read_json(so_far), read_json(new))
+
+
+def is_same(one: Any, other: Any) -> bool:
+    if isinstance(one, dict) and isinstance(other, dict):
+        return one.keys() == other.keys() and all(is_same(one[key], other[key]) for key in one)
+    if isinstance(one, list) and isinstance(other, list):
+        return len(one) == len(other) and all(map(is_same, one, other))
+    return type(one) is type(other) and bool(one == other)
 
 
 def integer(value: object) -> int | None:
@@ -735,6 +1142,7 @@ def text_of(value: object) -> str:
 def brings_content(delta: Object) -> bool:
     texts = [delta.get(key) for key in ("content", "refusal", "reasoning", "reasoning_content")]
     content, calls = delta.get("content"), delta.get("tool_calls")
+    calls = [calls] if isinstance(calls, dict) else calls
     objects = [delta.get(key) for key in ("function_call", "audio")]
     return (
         any(isinstance(text, str) and text for text in texts)

@@ -21,7 +21,8 @@ TEXTS = st.one_of(WORDS, st.text(st.characters(exclude_categories=["Cs"]), max_s
 NUMBERS = st.one_of(st.integers(-3, 300), st.floats(-5, 5, allow_nan=False), st.booleans())
 SCALARS = st.one_of(st.none(), TEXTS, NUMBERS)
 INDICES = st.sampled_from([0, 1, 2, 7, 10**9])
-ARGUMENTS = st.sampled_from(["", "{", "}", "{}", '{"a":', "1}", '"x"', "[1", "]", "\\", " "])
+_PIECES = ["", "{", "}", "{}", '{"a":', "1}", '"x"', "[1", "]", "\\", " "]
+ARGUMENTS = st.sampled_from([*_PIECES, '{"a":1}', '{ "a": 1 }', '{"a":true}', "null", "12"])
 
 JSON = st.recursive(
     SCALARS,
@@ -49,13 +50,19 @@ def _or_null(strategy: st.SearchStrategy[object]) -> st.SearchStrategy[object]:
 FUNCTIONS = objects({"name": _or_null(WORDS), "arguments": _or_null(ARGUMENTS), "vendor": JSON})
 FRAGMENTS = objects(
     {
-        "index": _or_null(st.sampled_from([0, 0, 1, 2])),
+        "index": _or_null(st.sampled_from([0, 0, 1, 2, "0"])),
         "id": _or_null(st.sampled_from(["", "call_a", "call_b", "call_c"])),
         "type": _or_null(st.sampled_from(["function", "custom"])),
         "function": _or_null(FUNCTIONS),
         "custom": _or_null(objects({"name": WORDS, "input": TEXTS})),
         "extra_content": JSON,
     }
+)
+# Now and then null among them, or one alone that is in no list.
+CALLS = st.one_of(st.lists(_or_null(FRAGMENTS), max_size=3), st.lists(FRAGMENTS), FRAGMENTS)
+# Nothing, or an error; what is none is more frequent, for an error ends the stream.
+ERRORS: st.SearchStrategy[object] = st.one_of(
+    st.sampled_from([None, None, False, "", 0, "no", 502]), st.builds(dict, code=WORDS)
 )
 TOKENS = objects(
     {
@@ -100,7 +107,7 @@ DELTAS = objects(
         "refusal": _or_null(TEXTS),
         "reasoning": _or_null(TEXTS),
         "reasoning_content": _or_null(TEXTS),
-        "tool_calls": _or_null(st.lists(FRAGMENTS, max_size=3)),
+        "tool_calls": _or_null(CALLS),
         "function_call": _or_null(FUNCTIONS),
         "audio": objects(
             {
@@ -111,9 +118,29 @@ DELTAS = objects(
             }
         ),
         "reasoning_details": st.lists(
-            objects({"index": st.integers(0, 2), "text": TEXTS, "signature": TEXTS, "x": JSON}),
+            objects(
+                {
+                    "index": st.integers(0, 1),
+                    "type": _or_null(st.sampled_from(["reasoning.text", "reasoning.summary", ""])),
+                    "text": TEXTS,
+                    "signature": TEXTS,
+                    "x": JSON,
+                }
+            ),
             max_size=2,
         ),
+        "thinking_blocks": st.lists(
+            objects(
+                {
+                    "type": st.sampled_from(["thinking", "thinking", "redacted_thinking"]),
+                    "thinking": _or_null(TEXTS),
+                    "signature": _or_null(WORDS),
+                    "x": JSON,
+                }
+            ),
+            max_size=2,
+        ),
+        "provider_specific_fields": objects({"citation": JSON, "text": TEXTS, "x": JSON}),
         "annotations": st.lists(JSON, max_size=2),
         "channel": TEXTS,
         "vendor_text": TEXTS,
@@ -137,9 +164,13 @@ CHOICES = st.builds(
     objects(
         {
             "delta": _or_null(DELTAS),
-            "finish_reason": _or_null(st.sampled_from(["stop", "length", "tool_calls", ""])),
+            "finish_reason": _or_null(
+                st.sampled_from(["stop", "length", "tool_calls", "stop", "", "error"])
+            ),
             "logprobs": _or_null(LOGPROBS),
-            "message": objects({"role": WORDS, "content": TEXTS}),
+            "message": DELTAS,
+            "text": _or_null(TEXTS),
+            "error": ERRORS,
             "usage": USAGES,
             "content_filter_results": JSON,
             "obfuscation": TEXTS,
@@ -149,14 +180,14 @@ CHOICES = st.builds(
 CHUNKS = objects(
     {
         "id": _or_null(st.sampled_from(["", "chatcmpl-1", "chatcmpl-2"])),
-        "object": st.just("chat.completion.chunk"),
+        "object": st.sampled_from(["chat.completion.chunk", "text_completion"]),
         "created": _or_null(st.integers(0, 5)),
         "model": _or_null(WORDS),
-        "choices": st.lists(CHOICES, max_size=3),
+        "choices": st.lists(_or_null(CHOICES), max_size=3),
         "service_tier": _or_null(WORDS),
         "system_fingerprint": _or_null(WORDS),
         "usage": _or_null(USAGES),
-        "x_groq": objects({"usage": USAGES, "id": WORDS}),
+        "x_groq": objects({"usage": USAGES, "id": WORDS, "error": ERRORS}),
         "citations": st.lists(JSON, max_size=2),
         "vendor": JSON,
     }
@@ -167,6 +198,10 @@ LIKELY_CHUNKS = st.builds(
     CHUNKS,
     st.lists(CHOICES, min_size=1, max_size=2),
 )
+# Each made anew: a test spoils what it was given.
+OTHER_APIS = st.sampled_from(
+    ['{"type": "message_start"}', '{"type": "response.created"}', '{"candidates": []}']
+).map(json.loads)
 
 ODD_FIELDS = st.sampled_from(
     ["id", "created", "model", "choices", "usage", "service_tier", "error", "extra", "moderation"]
@@ -176,12 +211,15 @@ ODD_CHUNKS = st.one_of(
     st.builds(
         lambda fields: {"choices": [fields]},
         st.dictionaries(
-            st.sampled_from(["index", "delta", "finish_reason", "logprobs", "message", "usage"]),
+            st.sampled_from(
+                ["index", "delta", "finish_reason", "logprobs", "message", "usage", "text", "error"]
+            ),
             st.one_of(JSON, st.dictionaries(st.sampled_from(["content", "tool_calls"]), JSON)),
             max_size=3,
         ),
     ),
     JSON,
+    OTHER_APIS,
 )
 
 STREAMS: st.SearchStrategy[list[object]] = st.lists(st.one_of(LIKELY_CHUNKS, CHUNKS), max_size=6)
@@ -190,20 +228,26 @@ ODD_STREAMS: st.SearchStrategy[list[object]] = st.lists(
 )
 
 LINE_ENDS = st.sampled_from(["\n", "\r\n", "\r"])
-_COMMENTS = st.sampled_from([": ping", "event: message", "retry: 10", "id: 7", "data:", "unknown"])
+_FIELDS = ["event: message", "event: odd", "retry: 10", "id: 7", "data:", "unknown"]
+_COMMENTS = st.sampled_from([": ping", "data: : ping", "data: null", "{}", *_FIELDS])
+_ENDS = ["data: [DONE]", 'data: "[DONE]"', "[DONE]", "event: odd\ndata: [DONE]"]
 
 
 @st.composite
 def bodies(draw: st.DrawFn, streams: st.SearchStrategy[list[object]] = STREAMS) -> bytes:
-    """Draw an event-stream body: any line ends, comments between, with and without `[DONE]`."""
+    """Draw a body: any line ends, comments between, events or JSON lines, `[DONE]` or none."""
     out = draw(st.sampled_from(["", "\ufeff"]))
     end = draw(LINE_ENDS)
     for chunk in draw(streams):
         for comment in draw(st.lists(_COMMENTS, max_size=1)):
             out += comment + end + draw(st.sampled_from(["", end]))
-        text = json.dumps(chunk, ensure_ascii=draw(st.booleans()))
-        out += draw(st.sampled_from(["data: ", "data:"])) + text + end + end
-    out += draw(st.sampled_from(["data: [DONE]" + end + end, "", "data: [DONE]"]))
+        indent = draw(st.sampled_from([None] * 9 + [1]))
+        text = json.dumps(chunk, ensure_ascii=draw(st.booleans()), indent=indent)
+        field = draw(st.sampled_from(["data: "] * 4 + ["data:", ""]))
+        out += field + text.replace("\n", end + field) + end
+        out += draw(st.sampled_from([end] * 9 + [""]))
+    done = draw(st.sampled_from(_ENDS)).replace("\n", end)
+    out += draw(st.sampled_from([done + end + end, "", done]))
     return out.encode()
 
 
@@ -223,7 +267,7 @@ def cut(draw: st.DrawFn, whole: bytes) -> list[bytes]:
 
 
 def _repeats_an_index(value: object) -> bool:
-    """Tell whether two entries of a list share an index, so that a stream would merge them."""
+    """Return whether two entries of a list share an index, so that a stream would merge them."""
     if isinstance(value, dict):
         return any(map(_repeats_an_index, value.values()))
     if not isinstance(value, list):
@@ -267,19 +311,22 @@ _TOKENS = _with_extras(
     },
 )
 _NAMED = {"name": TEXTS, "arguments": st.one_of(ARGUMENTS, _SENTENCES)}
-_CALLS = st.lists(
-    _with_extras(
-        {},
+
+
+def _calls_of(tool: Mapping[str, st.SearchStrategy[object]]) -> st.SearchStrategy[JsonObject]:
+    """Draw calls of one kind of tool. Of calls without an id, or with one id, see the rules."""
+    return _with_extras(
+        {"id": st.uuids(version=4).map(str)},
         {
-            "id": st.uuids(version=4).map(str),  # of calls with one id see the rules
             "type": st.sampled_from(["function", "custom"]),
-            "function": _with_extras({}, _NAMED),
-            "custom": _with_extras({}, {"name": TEXTS, "input": _SENTENCES}),
+            **tool,
         },
-    ),
-    min_size=1,
-    max_size=3,
-)
+    )
+
+
+_FUNCTION = {"function": _with_extras({}, _NAMED)}
+_CUSTOM = {"custom": _with_extras({}, {"name": TEXTS, "input": _SENTENCES})}
+_CALLS = st.lists(st.one_of(_calls_of(_FUNCTION), _calls_of(_CUSTOM)), min_size=1, max_size=3)
 
 
 def _no_neighbours(parts: list[JsonObject]) -> list[JsonObject]:
@@ -325,8 +372,8 @@ def _choices(draw: st.DrawFn) -> list[JsonObject]:
         logprobs = {"content": tokens, "refusal": draw(st.one_of(st.none(), _list_of(_TOKENS, 2)))}
         choice = {"index": index, "message": message, **draw(_EXTRAS)}
         choice["logprobs"] = draw(st.one_of(st.none(), st.just({**logprobs, **draw(_EXTRAS)})))
-        # Law 5 is about finished completions; for others see the streams.
-        choice["finish_reason"] = draw(st.sampled_from(["stop", "length", "tool_calls"]))
+        # None is what `[DONE]` alone ends.
+        choice["finish_reason"] = draw(st.sampled_from(["stop", "length", "tool_calls", None]))
         choices.append(choice)
     return choices
 

@@ -21,7 +21,7 @@ def part(
     arguments: str | None = None,
     **more: object,
 ) -> Fragment:
-    """Make a fragment of a function's call."""
+    """Return a fragment of a function's call."""
     function = {"name": name, "arguments": arguments}
     return {"index": index, "id": id_, "function": function, **more}
 
@@ -33,11 +33,11 @@ def custom(index: int, id_: str | None, name: str | None, text: str | None) -> F
 # The rule, the fragments, and of each call its id, its name and its arguments or input.
 CASES: dict[str, tuple[list[Fragment], list[tuple[str | None, str | None, str | None]]]] = {
     "a known id without an index is its call, whole or not": (
-        [part(None, "a", "f", "{}"), part(None, "a", "f", " ")],
+        [part(None, "a", "f", "{}"), part(None, "a", None, " ")],
         [("a", "f", "{} ")],
     ),
     "a known id at another call's index is its call": (
-        [part(0, "a", "f", "{}"), part(1, "b", "g", "{"), part(1, "a", "f", " ")],
+        [part(0, "a", "f", "{}"), part(1, "b", "g", "{"), part(1, "a", None, " ")],
         [("a", "f", "{} "), ("b", "g", "{")],
     ),
     "a known id at a free index without a name is its call": (
@@ -48,9 +48,25 @@ CASES: dict[str, tuple[list[Fragment], list[tuple[str | None, str | None, str | 
         [part(0, "a", "f"), part(1, "a", "f", "{}"), part(2, "a", "g", "{}")],
         [("a", "f", "{}"), ("a", "g", "{}")],
     ),
-    "a name repeated after arguments is no other name": (
-        [part(0, "a", "f", "{"), part(0, None, "f", "}")],
+    "a name without an id at the index of a whole call": (
+        [part(0, "a", "f", "{}"), part(0, None, "g")],
+        [("a", "f", "{}"), (None, "g", None)],
+    ),
+    "neither id nor name at a free index, while the call opened last is not whole": (
+        [part(2, "a", "f"), part(1, None, None, "{"), part(1, None, None, "}")],
         [("a", "f", "{}")],
+    ),
+    "neither id nor name at the index of a whole call, while the call opened last is not": (
+        [part(0, "a", "f", "{}"), part(1, "b", "g"), part(0, None, None, "[1]")],
+        [("a", "f", "{}"), ("b", "g", "[1]")],
+    ),
+    "whole calls with neither index nor id": (
+        [part(None, None, "f", "{}"), part(None, None, "f", "[1]")],
+        [(None, "f", "{}"), (None, "f", "[1]")],
+    ),
+    "a known id at a free index with a name, where its call is whole": (
+        [part(0, "a", "f", "{}"), part(1, "a", "f", "[1]")],
+        [("a", "f", "{}"), ("a", "f", "[1]")],
     ),
     "a new id and a name at the index of a call that has neither name nor arguments": (
         [part(0, "a"), part(0, "b", "f", "{}")],
@@ -69,7 +85,7 @@ CASES: dict[str, tuple[list[Fragment], list[tuple[str | None, str | None, str | 
         [("a", "f", "{}"), ("b", "f", "{}")],
     ),
     "an id that is empty is none": (
-        [part(0, "", "f", "{"), part(0, "", "f", "}"), part(1, "", "g", "{}")],
+        [part(0, "", "f", "{"), part(0, "", "", "}"), part(1, "", "g", "{}")],
         [(None, "f", "{}"), (None, "g", "{}")],
     ),
     "an id that is empty goes on with the last, as none does": (
@@ -111,11 +127,6 @@ GUESSED: dict[str, tuple[list[Fragment], list[tuple[str | None, str | None, str 
         [part(0, "a", "f", "{}"), part(1, "b", "g", "{"), part(None, None, None, "}")],
         [("a", "f", "{}"), ("b", "g", "{}")],
         "neither id nor index while several calls are open",
-    ),
-    "another name after arguments": (
-        [part(0, "a", "f", "{}"), part(0, None, "g")],
-        [("a", "fg", "{}")],
-        "another name 'g', but no id that starts a new call",
     ),
     "a new id and no name": (
         [part(0, "a", "f", "{}"), part(0, "b", None, " ")],
@@ -182,6 +193,49 @@ def test_a_fragment_goes_to_its_call(name: str, together: bool) -> None:
     assert_as_judged(acc, body_of(deltas))
 
 
+# Fragments in lists of their own and in one list: a name of the same list never joins another.
+BY_LIST: dict[str, tuple[list[Fragment], int, int]] = {
+    "a name repeated while the arguments are not whole": (
+        [part(0, "a", "f", "{"), part(0, None, "f", "}")],
+        1,
+        2,
+    ),
+    "another name while the arguments are not whole": (
+        [part(0, "a", "f", "{"), part(0, None, "g", "}")],
+        1,
+        2,
+    ),
+    "the whole call again": ([part(0, None, "f", "{}"), part(0, None, "f", "{}")], 1, 2),
+    "a known id, its name and whole arguments again": (
+        [part(None, "a", "f", "{}"), part(None, "a", "f", "{}")],
+        1,
+        2,
+    ),
+    "a known id and another name": ([part(0, "a", "f"), part(0, "a", "g")], 1, 2),
+    "a known id and its name while the arguments are not whole": (
+        [part(0, "a", "f", "{"), part(0, "a", "f", "}")],
+        1,
+        1,
+    ),
+}
+
+
+@pytest.mark.parametrize("name", BY_LIST)
+def test_names_of_one_list_are_of_as_many_calls(name: str) -> None:
+    fragments, apart, together = BY_LIST[name]
+    for deltas, count in (([[each] for each in fragments], apart), ([fragments], together)):
+        acc = fed(deltas)
+        assert len(calls_of(acc)) == count
+        assert_as_judged(acc, body_of(deltas))
+
+
+def test_another_name_after_arguments_is_on_record() -> None:
+    acc = fed([[part(0, "a", "f", "{")], [part(0, None, "g")]])
+    assert calls_of(acc) == [("a", "fg", "{")]
+    [problem] = acc.problems
+    assert problem.message == "another name 'g', but no id that starts a new call"
+
+
 @pytest.mark.parametrize("name", EVERY)
 def test_as_many_calls_as_the_limit_are_allowed_and_not_one_more(name: str) -> None:
     fragments, calls = EVERY[name]
@@ -218,7 +272,7 @@ PARTS = st.builds(
     st.sampled_from([None, 0, 1, 2]),
     st.sampled_from([None, "", "a", "b", "c"]),
     st.sampled_from([None, "f", "g"]),
-    st.sampled_from([None, "{", "}", "{}"]),
+    st.sampled_from([None, "{", "}", "{}", "[1]", " "]),
 )
 
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import os
+import pickle
 import random
 import signal
 import subprocess
@@ -11,7 +13,9 @@ import sys
 import zlib
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
+from datetime import datetime, timezone
 from pathlib import Path
+from typing import Any
 
 import attrs
 import msgspec
@@ -30,14 +34,21 @@ from accumulator import (
     Limits,
 )
 from accumulator._accumulator import Accumulator as Holder
-from accumulator._checkpoint import LineFields, LogFields, ParserFields
-from accumulator._decode.sse import Event, EventParser
+from accumulator._checkpoint import (
+    _HEADER,
+    LogFields,
+    ParserFields,
+    Saved,
+    TextFields,
+)
+from accumulator._decode.body import JsonText
+from accumulator._decode.lines import Event, LineReader
 from accumulator._decode.text import Text
 from accumulator._merge.chat import ChatReducer
 from accumulator._merge.json_merge import FieldMerger, IndexedList
 from accumulator._merge.problem_log import ProblemLog
 from accumulator._merge.reducer import Reducer
-from accumulator._pipeline import LineState, Pipeline
+from accumulator._pipeline import Pipeline
 from accumulator.errors import Problem
 
 # What a checkpoint knows of each class that is no Struct: what it saves, what comes from the
@@ -49,15 +60,16 @@ KNOWN = {
         *("_on_event", "_emitter", "_done_emitted", "_observed", "_stopwatch"),
     },
     Pipeline: {
-        *("besides", "closed", "lines", "log", "parser", "passed", "queue", "reducer", "size"),
+        *("besides", "closed", "is_located", "log", "parser", "passed", "queue"),
+        *("reducer", "size"),
         *("_apply", "_decode", "_is_plain", "_most_bytes", "_most_event"),
         *("_fast", "_learn_at"),  # learnt anew
     },
     ProblemLog: {
-        *(*LogFields.__struct_fields__, "problems", "met", "tell", "strict"),
+        *(*LogFields.__struct_fields__, "_kept", "met", "tell", "strict"),
         *("_before", "_cut"),  # of a read that is being applied
     },
-    ChatReducer: {"_decoder", "_reads_objects", "rules"},
+    ChatReducer: {"_decoder", "_is_begun", "_reads_objects", "rules"},
     Reducer: {"state", "reading", "_calls_left", "_head", "_limits"},
     FieldMerger: {"_halved", "_careful", "_levels", "_log", "listener"},
     Text: {"_seen", "_unseen", "fragments", "half"},
@@ -72,9 +84,9 @@ def test_every_field_of_the_state_is_known(kind: type) -> None:
 
 
 def test_rows_have_the_fields_of_their_classes() -> None:
-    assert Event.__struct_fields__ == ("data", "name", "offset", "size")
-    assert set(EventParser.__struct_fields__) == set(ParserFields.__struct_fields__)
-    assert LineState.__struct_fields__ == LineFields.__struct_fields__
+    assert Event.__struct_fields__ == ("data", "name", "offset", "size", "form")
+    assert LineReader.__struct_fields__ == ParserFields.__struct_fields__
+    assert JsonText.__struct_fields__ == TextFields.__struct_fields__
     assert tuple(field.name for field in attrs.fields(Problem)) == (
         "kind",
         "message",
@@ -82,6 +94,7 @@ def test_rows_have_the_fields_of_their_classes() -> None:
         "offset",
         "path",
         "detail",
+        "count",
     )
 
 
@@ -494,3 +507,103 @@ def test_a_killed_process_is_gone_on_from(kind: str, tmp_path: Path) -> None:
     assert results[0] is None
     found = next(result for result in results if result is not None)
     assert json.loads(found) == whole.completion().to_dict()
+
+
+# --- bytes that somebody made up ----------------------------------------------------------
+
+
+def forged(change: Callable[[list[Any]], object]) -> bytes:
+    """Return a checkpoint that was changed, with a checksum that is right."""
+    acc = Accumulator()
+    acc.feed_sse(b"".join(stream_of("logprobs", 2)))
+    acc.feed({"id": "another", "x": [{"index": 3, "text": "a"}]})
+    acc.feed({"choices": [{"index": 0, "delta": {"tool_calls": [{"index": 0, "id": "a"}]}}]})
+    acc.feed_sse(b'{"a":\n')
+    data = acc.checkpoint()
+    body = msgspec.msgpack.decode(data[_HEADER.size :])
+    change(body)
+    packed = msgspec.msgpack.encode(body)
+    magic, version, layout, _ = _HEADER.unpack_from(data)
+    return _HEADER.pack(magic, version, layout, zlib.crc32(packed)) + packed
+
+
+def at(name: str) -> int:
+    return Saved.__struct_fields__.index(name)
+
+
+def choice_of(body: list[Any]) -> dict[str, Any]:
+    choice: dict[str, Any] = body[at("state")]["choices"][0]
+    return choice
+
+
+def nested(levels: int) -> object:
+    value: object = 1
+    for _ in range(levels):
+        value = [value]
+    return value
+
+
+FORGERIES: dict[str, Callable[[list[Any]], object]] = {
+    "halves without end": lambda body: body.__setitem__(at("halves"), 2**62),
+    "halves below zero": lambda body: body.__setitem__(at("halves"), -1),
+    "a size below zero": lambda body: body.__setitem__(at("size"), -1),
+    "more besides than in all": lambda body: body.__setitem__(at("besides"), 2**62),
+    "an event below zero": lambda body: body[at("log")].__setitem__(1, -5),
+    "counts below zero": lambda body: body[at("log")][0].__setitem__("id_changed", -5),
+    "an unknown kind": lambda body: body[at("problems")][0].__setitem__(0, "made up"),
+    "an unknown kind that is counted": lambda body: body[at("log")][0].__setitem__("made up", 1),
+    "the last call": lambda body: choice_of(body)["calls"].__setitem__("last", 7),
+    "a call by its index": lambda body: choice_of(body)["calls"]["by_index"].__setitem__(1, 7),
+    "a call below zero": lambda body: choice_of(body)["calls"]["by_index"].__setitem__(1, -1),
+    "the number of tokens": lambda body: choice_of(body)["logprobs"]["content"].__setitem__(
+        "count", 2**62
+    ),
+    "tokens that are no JSON": lambda body: choice_of(body)["logprobs"]["content"].__setitem__(
+        "runs", [{"text": b"[{"}]
+    ),
+    "values nested deep": lambda body: body[at("state")].__setitem__("extra", {"x": nested(400)}),
+    "a date": lambda body: body[at("state")].__setitem__(
+        "extra", {"x": datetime(2026, 1, 1, tzinfo=timezone.utc)}
+    ),
+    "an index of no entry": lambda body: body[at("state")].__setitem__(
+        "extra", {"x": msgspec.msgpack.Ext(2, msgspec.msgpack.encode([[{}], [[0, -1]]]))}
+    ),
+    "an index of an entry that is no object": lambda body: body[at("state")].__setitem__(
+        "extra", {"x": msgspec.msgpack.Ext(2, msgspec.msgpack.encode([[5], [[0, 0]]]))}
+    ),
+}
+
+
+@pytest.mark.parametrize("change", FORGERIES.values(), ids=FORGERIES)
+def test_what_does_not_fit_together_is_found_at_once(change: Callable[[list[Any]], object]) -> None:
+    with pytest.raises(CheckpointError):
+        Accumulator.restore(forged(change))
+
+
+def test_a_checkpoint_that_nobody_changed_is_none_of_these() -> None:
+    assert Accumulator.restore(forged(lambda body: None)).snapshot().choices
+
+
+@given(st.data())
+def test_no_forged_byte_raises_later(data: st.DataObject) -> None:
+    packed = bytearray(forged(lambda body: None)[_HEADER.size :])
+    for _ in range(data.draw(st.integers(1, 3))):
+        packed[data.draw(st.integers(0, len(packed) - 1))] = data.draw(st.integers(0, 255))
+    header = _HEADER.unpack_from(forged(lambda body: None))[:3]
+    try:
+        acc = Accumulator.restore(_HEADER.pack(*header, zlib.crc32(packed)) + packed)
+    except CheckpointError:
+        return
+    with suppress(ValueError):  # a state that says that it is closed
+        for chunk in stream_of("logprobs", 2):
+            acc.feed_sse(chunk)
+        acc.feed({"choices": [{"delta": {"tool_calls": [{"function": {"arguments": "{}"}}]}}]})
+    acc.close()
+    acc.snapshot().to_json()
+    acc.checkpoint()
+
+
+@pytest.mark.parametrize("copied", [copy.copy, copy.deepcopy, pickle.dumps])
+def test_an_accumulator_is_copied_by_a_checkpoint_alone(copied: Callable[[object], object]) -> None:
+    with pytest.raises(TypeError, match=r"restore\(acc\.checkpoint\(\)\)"):
+        copied(Accumulator())

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import os
 import subprocess
 import sys
 import traceback
@@ -622,6 +623,37 @@ def test_streams_that_are_open_when_the_interpreter_exits_end() -> None:
         + [f"{name} cancelled {name}" for name in ("cycle", "global", "module")]
         + ["async cancelled"]
     )
+
+
+FORKED = """
+import os, sys
+from accumulator import wrap
+
+def begin(name):
+    stream = wrap(iter([{}, {}]), on_end=lambda end: print(os.getpid() == parent, name))
+    next(stream)
+    return stream
+
+parent = os.getpid()
+kept, dropped = begin("kept"), begin("dropped")
+child = os.fork()
+if not child:
+    del dropped
+    begin("the child's own").close()
+    sys.exit()
+os.waitpid(child, 0)
+"""
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork here")
+def test_a_forked_process_leaves_the_ends_to_its_parent() -> None:
+    command = [sys.executable, "-c", FORKED]
+    run = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert sorted(run.stdout.splitlines()) == [
+        "False the child's own",
+        "True dropped",
+        "True kept",
+    ]
 
 
 FAILING_AT_EXIT = """

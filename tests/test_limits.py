@@ -280,8 +280,9 @@ def test_the_problems_kept_are_bounded_and_all_are_counted() -> None:
 
 def test_the_first_problem_that_loses_something_is_kept_whatever_its_number() -> None:
     acc = Accumulator()
-    for number in range(300):
-        acc.feed({"id": str(number)})
+    choice = {"index": 0, "delta": {"role": 5}}
+    for position in range(300):  # one problem with a path of its own a chunk
+        acc.feed({"choices": [{"index": 0}] * position + [choice]})
     for odd in (b"[1]", b"{", b"[2]"):
         acc.feed(odd)
     acc.feed({"choices": [{"finish_reason": "stop"}]})
@@ -291,8 +292,17 @@ def test_the_first_problem_that_loses_something_is_kept_whatever_its_number() ->
     assert problem is not None
     assert (problem.kind, problem.event) == ("invalid_chunk", 301)
     assert str(caught.value) == str(problem)
-    assert [each.kind for each in acc.problems] == ["id_changed"] * 100 + ["invalid_chunk"]
-    assert acc.problem_counts == {"id_changed": 299, "invalid_chunk": 2, "malformed_json": 1}
+    assert [each.kind for each in acc.problems] == ["invalid_field"] * 100 + ["invalid_chunk"]
+    assert acc.problem_counts == {"invalid_field": 300, "invalid_chunk": 2, "malformed_json": 1}
+
+
+def test_problems_of_one_kind_and_path_are_one_with_a_count() -> None:
+    acc = Accumulator()
+    for number in range(300):
+        acc.feed({"id": str(number)})
+    [problem] = acc.problems
+    assert (problem.kind, problem.event, problem.count) == ("id_changed", 2, 299)
+    assert acc.problem_counts == {"id_changed": 299}
 
 
 @pytest.mark.parametrize("value", [0, -1, 1.5, True, "1"])

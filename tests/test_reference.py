@@ -50,7 +50,10 @@ def test_a_whole_completion_has_exactly_these_fields() -> None:
                     "index": 0,
                     "message": {"role": "assistant", "content": "Hello", "refusal": None},
                     "finish_reason": "stop",
-                    "logprobs": {"content": [{"token": "lo", "logprob": -1}], "refusal": None},
+                    "logprobs": {
+                        "content": [{"token": "lo", "logprob": -1, "bytes": None}],
+                        "refusal": None,
+                    },
                 }
             ],
             "usage": {"prompt_tokens": 2, "completion_tokens": 3, "s": 0.5, "total_tokens": 5},
@@ -103,8 +106,8 @@ def test_a_whole_completion_has_exactly_these_fields() -> None:
             [{"tool_calls": [CALL_A]}, {"tool_calls": [CALL_A_MORE]}, {"tool_calls": [CALL_B]}],
             "tool_calls",
             [
-                {"id": "a", "function": {"name": "f", "arguments": '{"x":1}'}},
-                {"id": "b", "function": {"name": "f", "arguments": "{}"}},
+                {"id": "a", "type": "function", "function": {"name": "f", "arguments": '{"x":1}'}},
+                {"id": "b", "type": "function", "function": {"name": "f", "arguments": "{}"}},
             ],
         ),
     ],
@@ -126,7 +129,18 @@ HI = chunk({"content": "Hi"})
         (b"", "truncated", [], None),
         (body(HI), "truncated", [], "Hi"),
         (body(HI).rstrip(), "truncated", [], "Hi"),
-        (body(HI) + b"data: [DONE]", "complete", [], "Hi"),
+        (body(HI) + b"data: [DONE]", "complete", ["no_finish_reason"], "Hi"),
+        (b"data: [DONE]", "truncated", [], None),
+        (b"<html>\n\ndata: [DONE]", "truncated", ["malformed_json"], None),
+        (body(None, HI, {}, []) + b"data: : comment\n\n", "truncated", [], "Hi"),
+        (b"event: odd\ndata: {}\n\nevent: odd\ndata: 5\n\n", "truncated", ["foreign_event"], None),
+        (b'data: {"type": "message_start"}\n\n' + body(HI), "truncated", ["other_api"], None),
+        (
+            json.dumps(HI, indent=1).encode() + b"data: [DONE]",
+            "complete",
+            ["no_finish_reason"],
+            "Hi",
+        ),
         (body(chunk({"content": "Hi"}, "stop")), "complete", [], "Hi"),
         (body(HI).replace(b"\n\n", b"\n") * 2 + b"\n", "truncated", [], "HiHi"),
         (body(HI) + b'data: {"choi', "truncated", ["unterminated_event"], "Hi"),
@@ -148,6 +162,8 @@ HI = chunk({"content": "Hi"})
         (body(HI | {"error": "no"}, HI), "failed", ["server_error"], "Hi"),
         (body(HI) + b"event: error\ndata: no\n\n", "failed", ["server_error"], "Hi"),
         (body(HI) + b'error: {"error": "no"}\n', "failed", ["server_error"], "Hi"),
+        (body(HI) + b'[{"error": "no"}]', "failed", ["server_error"], "Hi"),
+        (body(HI | {"x_groq": {"error": "no"}}), "failed", ["server_error"], "Hi"),
     ],
 )
 def test_the_end_and_the_problems_are_as_the_body_says(
@@ -164,9 +180,10 @@ def test_the_end_and_the_problems_are_as_the_body_says(
 
 def test_json_lines_and_lines_of_an_event_stream_mix() -> None:
     lines = json.dumps(HI).encode() + b"\n" + body(HI) + b'{"choices":[\n[DONE]\n' + body(HI)
-    outcome = reference.reduce_lines(lines)
+    outcome = reference.reduce_body(lines)
     assert message(outcome)["content"] == "HiHi"
-    assert (outcome.status, outcome.problems) == ("complete", ["malformed_json"])
+    assert outcome.status == "complete"
+    assert outcome.problems == ["malformed_json", "no_finish_reason"]
 
 
 def test_a_new_tool_starts_a_call_where_the_last_has_no_arguments() -> None:
@@ -184,7 +201,8 @@ def test_a_fragment_that_could_be_of_either_call_is_on_record() -> None:
     calls: list[object] = [CALL_A, CALL_B | {"index": 1}, {"function": {"arguments": "!"}}]
     outcome = reference.reduce_chunks([chunk({"tool_calls": calls}), "[DONE]"])
     assert message(outcome)["tool_calls"] == [
-        {"id": "a", "function": {"name": "f", "arguments": '{"x":'}},
-        {"id": "b", "function": {"name": "f", "arguments": "{}!"}},
+        {"id": "a", "type": "function", "function": {"name": "f", "arguments": '{"x":'}},
+        {"id": "b", "type": "function", "function": {"name": "f", "arguments": "{}!"}},
     ]
-    assert outcome.problems == ["ambiguous_tool_call"]
+    found = ["ambiguous_tool_call", "arguments_after_end", "no_finish_reason"]
+    assert outcome.problems == found

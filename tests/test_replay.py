@@ -63,7 +63,9 @@ def assert_law_5(completion: ChatCompletion, by: By = "words") -> None:
 @given(COMPLETIONS, MANNERS)
 def test_law_5_a_completion_is_given_back(completion: ChatCompletion, by: By) -> None:
     assert_law_5(completion, by)
-    assert fed(split(completion, by=by)).problems == ()
+    # What no completion says is whether `[DONE]` ended it; what its arguments are, each says.
+    told = {problem.kind for problem in fed(split(completion, by=by)).problems}
+    assert told <= {"no_finish_reason", "invalid_arguments"}
     if completion.choices:
         assert accumulate(split(completion, by=by)) == completion
 

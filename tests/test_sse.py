@@ -1,4 +1,4 @@
-"""SPEC section 2 on the parser itself: each event comes as soon as its blank line is there."""
+"""SPEC section 2 on the reader of lines: each event comes as soon as its blank line is there."""
 
 from __future__ import annotations
 
@@ -6,18 +6,19 @@ from collections.abc import Iterable
 
 import pytest
 
-from accumulator._decode.sse import Event, EventParser, cut_events, split
+from accumulator._decode.lines import Event, LineReader
+from accumulator._decode.sse import cut_events
 
 BOM = b"\xef\xbb\xbf"
 LONG = b"x" * 9000  # two lines of it are more than the parser looks at with every read
 
 
-def naive(body: bytes) -> tuple[list[tuple[bytes, bytes | None, int]], int]:
-    """Read line by line, as the standard has it; also give where the last blank line ends."""
+def naive(body: bytes) -> list[tuple[bytes, bytes | None, int]]:
+    """Read line by line, as the standard has it."""
     events: list[tuple[bytes, bytes | None, int]] = []
     data: list[bytes] = []
     name: bytes | None = None
-    place = end = start = len(BOM) if body.startswith(BOM) else 0
+    place = start = len(BOM) if body.startswith(BOM) else 0
     for each in body[place:].splitlines(keepends=True):
         line = each.rstrip(b"\r\n")
         if line == each:
@@ -29,12 +30,12 @@ def naive(body: bytes) -> tuple[list[tuple[bytes, bytes | None, int]], int]:
             if b"".join(data).strip():
                 events.append((b"\n".join(data), name, start))
             data, name = [], None
-            end = start = place
+            start = place
         elif field == b"data":
             data.append(value)
         elif field == b"event":
             name = value
-    return events, end
+    return events
 
 
 BODIES: dict[str, bytes] = {
@@ -77,21 +78,19 @@ LONGER: dict[str, bytes] = {
 
 
 class Reader:
-    """Feeds a body to a parser, and compares what is cut out of it at once."""
+    """Feeds a body to a reader of lines, and compares what is cut out of it at once."""
 
     def __init__(self) -> None:
-        self.parser = EventParser()
+        self.reader = LineReader()
         self.size = 0
 
     def feed(self, data: bytes) -> list[Event]:
-        waits = b"" if self.parser.skip_lf else bytes(self.parser.pending)
+        waits = bytes(self.reader.pending)
         start = self.size - len(waits)
-        cut = None if self.parser.skip_lf else cut_events(waits + data, start)
-        whole = self.parser.feed(data, self.size)
+        cut = cut_events(waits + data, start) if self.reader.is_fresh else None
+        events = self.reader.feed(data, self.size)
         self.size += len(data)
-        events = split(whole, self.size - self.parser.size - len(whole))
         if cut is not None:
-            assert not (waits + data)[cut.end - start :].removesuffix(self.parser.pending).strip()
             places = [cut.start_of(i) for i in range(len(cut.texts))]
             rows = zip(places, cut.texts, strict=True)
             rows_with_data = [(text.strip(), place) for place, text in rows if text.strip()]
@@ -106,13 +105,7 @@ def as_rows(events: Iterable[Event]) -> list[tuple[bytes, bytes | None, int | No
 def check(reader: Reader, events: list[Event], body: bytes) -> None:
     """Compare what is known after these bytes; a CR at their end may be half of a CRLF."""
     known = [naive(body)] + [naive(body[:-1])] * body.endswith(b"\r")
-    assert as_rows(events) in [expected for expected, _ in known]
-    parser = reader.parser
-    waits = bytes(parser.pending)
-    if parser.size == reader.size:
-        waits = waits.removeprefix(BOM)
-    assert waits.lstrip(b"\r\n") in [body[end:].lstrip(b"\r\n") for _, end in known]
-    assert parser.size == len(parser.pending)
+    assert as_rows(events) in known
     assert reader.size == len(body)
 
 
@@ -166,12 +159,12 @@ ENDS: dict[str, tuple[bytes, list[tuple[bytes, bytes | None, int]]]] = {
 def test_the_end_of_the_body_ends_its_last_event(
     body: bytes, expected: list[tuple[bytes, bytes | None, int]]
 ) -> None:
-    parser = EventParser()
-    parser.feed(body, 0)
-    start = len(body) - parser.size
-    assert as_rows(parser.close(start)) == expected
-    assert (parser.size, bytes(parser.pending)) == (0, b"")
-    assert list(parser.close(len(body))) == []
+    reader = LineReader()
+    before = reader.feed(body, 0)
+    assert as_rows(reader.close(len(body) - len(reader.pending))) == expected
+    assert len(before) == body.count(b"\n\n")
+    assert reader.held == 0
+    assert reader.close(len(body)) == []
 
 
 def test_a_line_named_error_is_an_event_of_that_name() -> None:
@@ -181,4 +174,39 @@ def test_a_line_named_error_is_an_event_of_that_name() -> None:
         (b"data: b\nerror: a\n\n", [(b"b", None, 0)]),
         (b"error:  \n\n", []),
     ):
-        assert as_rows(split(body, 0)) == expected
+        assert as_rows(LineReader().feed(body, 0)) == expected
+
+
+TEXTS: dict[str, tuple[bytes, list[tuple[bytes, str, int]]]] = {
+    "a line": (b'{"a":1}\n', [(b'{"a":1}', "text", 0)]),
+    "lines": (b'{"a":\n[]}\n[{}]\n', [(b'{"a":\n[]}', "text", 0), (b"[{}]", "text", 10)]),
+    "a bracket in a string": (b'{"a":"}\\"}",\n"b":1}\n', [(b'{"a":"}\\"}",\n"b":1}', "text", 0)]),
+    "a string over the line's end": (b'{"a":"\n}"}\n', [(b'{"a":"\n}"}', "text", 0)]),
+    "the end glued": (
+        b'{"a":\n1}data: [DONE]\n',
+        [(b'{"a":\n1}', "text", 0), (b"[DONE]", "event", 0)],
+    ),
+    "more behind it": (b'{"a":1} x\n', [(b'{"a":1} x', "broken text", 0)]),
+    "broken off": (b'{"a":\ndata: b\n\n', [(b'{"a":', "broken text", 0), (b"b", "event", 6)]),
+    "broken off by a text": (
+        b'{"a":\n{"b":1}\n',
+        [(b'{"a":', "broken text", 0), (b'{"b":1}', "text", 6)],
+    ),
+    "in an event": (b'event: e\n{"a":1}\n\n', []),
+    "words in brackets": (b"[words]\n", []),
+    "cut by the end": (b'{"a":\n1', [(b'{"a":\n1', "open text", 0)]),
+    "a whole one without a line end": (b'{"a":1}', [(b'{"a":1}', "text", 0)]),
+}
+
+
+@pytest.mark.parametrize(("body", "expected"), TEXTS.values(), ids=TEXTS)
+def test_json_without_data_is_a_text_up_to_its_closing_bracket(
+    body: bytes, expected: list[tuple[bytes, str, int]]
+) -> None:
+    for size in (1, 3, len(body)):
+        reader = LineReader()
+        events: list[Event] = []
+        for start in range(0, len(body), size):
+            events += reader.feed(body[start : start + size], start)
+        events += reader.close(len(body) - len(reader.pending))
+        assert [(event.data, event.form, event.offset) for event in events] == expected

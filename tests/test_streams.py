@@ -59,6 +59,7 @@ from accumulator import (
     Limits,
     ServerError,
 )
+from accumulator.asgi import tap
 from accumulator.streams import (
     AsyncWrappedStream,
     DualWrappedStream,
@@ -169,16 +170,21 @@ MALFORMED = "malformed_json"
 JSON_BODIES: dict[str, tuple[str, object, list[str]]] = {
     "a line that was cut off": (f'{TEXTS[0]}\n{{"choi\n{TEXTS[1]}\n', "Grüße", [MALFORMED]),
     "a line that is no JSON": (
-        f"{TEXTS[1]}\nnot JSON\n{TEXTS[2]}",
+        f"{TEXTS[1]}\n{{not JSON}}\n{TEXTS[2]}",
         "Grüße, 世界",
         [MALFORMED],
     ),
+    "a line that is nothing": (f"{TEXTS[1]}\nnot JSON\n{TEXTS[2]}", "Grüße, 世界", []),
     "an indented text that was cut off": (
         json.dumps(CHUNKS[0], indent=1)[:-30] + f"\n{TEXTS[1]}\n",
         "Grüße",
         [MALFORMED],
     ),
-    "the last line lacks its end": (f"{TEXTS[1]}\n{TEXTS[2]}"[:-1], "Grüße", [MALFORMED]),
+    "the last line lacks its end": (
+        f"{TEXTS[1]}\n{TEXTS[2]}"[:-1],
+        "Grüße",
+        ["unterminated_event"],
+    ),
     "indented by tabs, with CR": (
         json.dumps(CHUNKS[1], indent="\t").replace("\n", "\r") + f"\r{TEXTS[2]}\r",
         "Grüße, 世界",
@@ -472,12 +478,19 @@ def test_looking_at_a_complete_stream_ends_nothing(form: Iterable[object]) -> No
 def test_problems_are_those_of_the_accumulator() -> None:
     stream = wrap([b'data: {"id": "a"}\n\ndata: {"id": "b"}\n\ndata: {"id": "c"}\n\ndata: {\n\n'])
     list(stream)
-    assert [problem.kind for problem in stream.problems] == [
-        "id_changed",
-        "id_changed",
-        "malformed_json",
+    assert [(problem.kind, problem.count) for problem in stream.problems] == [
+        ("id_changed", 2),
+        ("malformed_json", 1),
     ]
     assert stream.problem_counts == {"id_changed": 2, "malformed_json": 1}
+
+
+def test_the_servers_error_is_on_the_stream_and_on_its_end() -> None:
+    ends: list[StreamEnd] = []
+    stream = wrap([f"data: {json.dumps(REFUSED)}\n\n".encode()], on_end=ends.append)
+    assert stream.server_error is None
+    list(stream)
+    assert stream.server_error == ends[0].server_error == REFUSED["error"]
 
 
 def test_other_attributes_are_those_of_the_stream() -> None:
@@ -853,3 +866,28 @@ def test_repr_shows_the_status_and_how_many_chunks_came() -> None:
     stream.close()
     assert repr(stream) == "<WrappedStream status='cancelled' chunks=1>"
     assert repr(wrap(drip([]))) == "<AsyncWrappedStream status='open' chunks=0>"
+
+
+class Response:
+    """As httpx has it: one class for both clients, bound to one by what it reads from."""
+
+    def __init__(self, stream: object) -> None:
+        self.stream = stream
+
+    def iter_bytes(self) -> Iterator[bytes]:
+        yield BODY
+
+    async def aiter_bytes(self) -> AsyncIterator[bytes]:
+        yield BODY
+
+
+@pytest.mark.parametrize("around", [wrap, tap])
+def test_a_response_is_wrapped_as_its_client_reads_it(
+    around: Callable[..., Iterable[bytes]],
+) -> None:
+    ends: list[StreamEnd] = []
+    stream = around(Response(Source([])), on_end=ends.append)
+    assert not hasattr(stream, "__aiter__")  # Starlette would read it so
+    assert b"".join(stream) == BODY
+    assert [end.status for end in ends] == ["complete"]
+    assert hasattr(around(Response(AsyncSource([])), on_end=ends.append), "__aiter__")

@@ -175,7 +175,7 @@ def streamed():
 
 def conformed():
     for case in CASES:
-        acc = Accumulator()
+        acc = case.accumulator()
         acc.feed_sse(case.data)
         check(acc, case)
 

@@ -2,12 +2,14 @@
 
 A chunk is decoded typed where it can be. What the typed decoders refuse takes the general way: any
 JSON first, then field by field, and what is no JSON at all is looked at line by line.
+What came in a chunk's place is told by `foreign`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
 
+from .._decode.body import is_nothing
 from .._decode.chunk import (
     STACK_DEPTH,
     Chunk,
@@ -18,20 +20,21 @@ from .._decode.chunk import (
     exceeds_depth,
 )
 from .._decode.lenient import InvalidChunkError, read_chunk
+from .._decode.lines import Event, is_end
 from .._decode.objects import read_object
 from .._decode.text import Text, healed
-from .._decode.vendor_fields import ChunkDecoder, mismatch_of
+from .._decode.vendor_fields import ChunkDecoder, groq_error, mismatch_of
 from ..completion import ChatCompletion
-from ..errors import LimitExceededError
+from ..errors import LimitExceededError, ProblemKind
 from ..limits import Limits
 from ..rules import Rules
+from .foreign import OWN_NAMES, error_object, find_other_api, is_own, is_raw_error
 from .problem_log import ProblemLog
 from .reducer import Reducer
 from .snapshot import freeze
 
-__all__ = ["DONE", "ChatReducer"]
+__all__ = ["ChatReducer"]
 
-DONE = b"[DONE]"
 _EXCERPT = 200  # characters of an unreadable text that its problem keeps
 _TYPED_DEPTH = 16  # what a typed decoder takes nests less deep
 
@@ -43,7 +46,7 @@ class ChatReducer(Reducer):
     whoever keeps them looks again after each other call.
     """
 
-    __slots__ = ("_decoder", "_reads_objects", "rules")
+    __slots__ = ("_decoder", "_is_begun", "_reads_objects", "rules")
 
     def __init__(self, rules: Rules, limits: Limits, log: ProblemLog) -> None:
         Reducer.__init__(self, rules, limits, log)
@@ -54,6 +57,16 @@ class ChatReducer(Reducer):
         refuses = rules.moves or (depth is not None and depth < _TYPED_DEPTH)
         self._decoder = ChunkDecoder(rules.levels, refuses)
         self._reads_objects = not refuses
+        self._is_begun = False  # whether a value was read that is no chunk
+
+    @property
+    def is_begun(self) -> bool:
+        """Whether any JSON was read that says something."""
+        return self._is_begun or self._head is not None
+
+    def go_on(self) -> None:
+        """Take the stream for begun."""
+        self._is_begun = True
 
     def next_steps(self) -> tuple[Callable[[bytes], Chunk], Callable[[Chunk], None]]:
         """Return what decodes the data of the next event, and what applies the chunk.
@@ -65,30 +78,54 @@ class ChatReducer(Reducer):
             return decode_text, self.apply_text
         return decoder.decode, self.apply_known
 
-    def apply_data(self, data: bytes, *, unterminated: bool = False) -> None:
-        """Apply the data of one event. Raises LimitExceededError."""
-        if data == DONE:
-            self.end()
-            return
-        try:
-            chunk = self._decoder.decode(data)
-        except (ValueError, RecursionError) as error:
-            refused = mismatch_of(error)
+    def apply_event(self, event: Event) -> None:
+        """Apply an event or a JSON text that does not end the stream. Raises LimitExceededError."""
+        if event.name == b"error":
+            self._apply_error(event.data)
+        elif event.form == "broken text":
+            self._report_text("malformed_json", "JSON that has no end", event.data)
+        elif event.form == "open text":
+            self._report_text("unterminated_event", "the body ends inside JSON", event.data)
+        elif event.form == "text":
+            self._apply_data(event.data, is_text=True)
         else:
-            self.apply(chunk)
-            return
-        self.apply_refused(data, refused, unterminated=unterminated)
+            is_open, foreign = event.form == "open event", event.name not in OWN_NAMES
+            self._apply_data(event.data, is_open=is_open, foreign=foreign)
 
-    def apply_refused(self, data: bytes, refused: str, *, unterminated: bool = False) -> None:
+    def _apply_data(
+        self, data: bytes, *, is_open: bool = False, foreign: bool = False, is_text: bool = False
+    ) -> None:
+        refused = ""
+        if not foreign:
+            try:
+                chunk = self._decoder.decode(data)
+            except (ValueError, RecursionError) as error:
+                refused = mismatch_of(error)
+            else:
+                self.apply(chunk)
+                return
+        self.apply_refused(data, refused, is_open=is_open, foreign=foreign, is_text=is_text)
+
+    def apply_refused(
+        self,
+        data: bytes,
+        refused: str,
+        *,
+        is_open: bool = False,
+        foreign: bool = False,
+        is_text: bool = False,
+    ) -> None:
         """Apply the data of one event that was not decoded; `refused` is what `mismatch_of` found.
 
-        Raises LimitExceededError.
+        `is_open` says that the body ended inside the event, `foreign` that its name is another
+        protocol's, `is_text` that it is a JSON text without `data:`. Raises LimitExceededError.
         """
-        chunk = self._decoder.decode_mismatched(data, refused, self._log.event)
-        if chunk is not None:
-            self.apply(chunk)
-            return
-        value = self._apply_generally(data, unterminated=unterminated)
+        if not foreign and (self.is_begun or not _may_be_of_other_api(data)):
+            chunk = self._decoder.decode_mismatched(data, refused, self._log.event)
+            if chunk is not None:
+                self.apply(chunk)
+                return
+        value = self._apply_generally(data, is_open=is_open, foreign=foreign, is_text=is_text)
         if isinstance(value, dict):
             self._decoder.learn(value)
 
@@ -97,8 +134,11 @@ class ChatReducer(Reducer):
 
         Return whether `next_steps` may have changed. Raises LimitExceededError.
         """
+        if not self.is_begun and (api := find_other_api(value)) is not None:
+            self._refuse_other_api(api)
+            return True
         found = read_object(value) if self._reads_objects else None
-        if found is None:
+        if found is None or groq_error(found[0].extra):
             self._apply_value(value, copying=True, count=count)
             return True
         chunk, size = found
@@ -137,50 +177,92 @@ class ChatReducer(Reducer):
         """Take no value for known: the chunk that brought it was not applied."""
         self._decoder.forget()
 
-    def _apply_generally(self, text: bytes, *, unterminated: bool) -> object:
-        """Apply the data of one event in the general way; return the JSON value that it is."""
-        if text.strip() == DONE:
+    def _apply_generally(
+        self, data: bytes, *, is_open: bool, foreign: bool, is_text: bool
+    ) -> object:
+        """Apply the data of one event in the general way; return the chunk that it is, if any."""
+        if is_end(data):  # one of several lines
             self.end()
             return None
-        valid = text.decode("utf-8", "replace")
-        bad_utf8 = "\ufffd" in valid and not _is_utf8(text)
+        text = data.decode("utf-8", "replace")
+        bad_utf8 = "\ufffd" in text and not _is_utf8(data)
         try:
-            value, has_halves = decode_untyped(valid)
+            value, has_halves = decode_untyped(text)
         except MalformedJsonError as error:
             if bad_utf8:
                 self._report_utf8()
-            self._apply_lines(valid, str(error), unterminated=unterminated)
+            lines = [] if is_text else _lines_with_chunks(text)
+            for place, line in enumerate(lines, 1):
+                if self.reading and line.strip() and not is_nothing(line):
+                    self._apply_data(line, is_open=is_open and place == len(lines), foreign=foreign)
+            if not lines:
+                self._apply_broken(text, str(error), is_open=is_open, foreign=foreign)
+            return None
         except TooDeepError as error:
             self._too_deep(str(error))
-        else:
-            self._apply_value(
-                value,
-                copying=has_halves,
-                has_halves=has_halves,
-                bad_utf8=bad_utf8,
-                may_be_deep=self._has_brackets(valid),
-            )
-            return value
-        return None
+            return None
+        may_be_deep = self._has_brackets(text)
+        if is_text and isinstance(value, list):
+            if may_be_deep:
+                self._check_depth(value)
+            for entry in value:
+                if self.reading:
+                    self._judge(entry, has_halves=has_halves, bad_utf8=bad_utf8)
+            return None
+        return self._judge(
+            value,
+            foreign=foreign,
+            has_halves=has_halves,
+            bad_utf8=bad_utf8,
+            may_be_deep=may_be_deep,
+        )
 
-    def _apply_lines(self, text: str, why: str, *, unterminated: bool) -> None:
-        """Apply the `data` lines of an event that are no JSON together; in logs without blank
-        lines each is a chunk.
-        """
-        lines = text.split("\n")
-        each = [_parsed(line) for line in lines] if len(lines) > 1 else []
-        if each and (any(isinstance(value, dict) for value in each) or None not in each):
-            for place, line in enumerate(lines, 1):
-                if self.reading and line and not line.isspace():
-                    is_last = place == len(lines)
-                    self.apply_data(line.encode(), unterminated=unterminated and is_last)
-            return
-        if unterminated:
-            self._log.report(
-                "unterminated_event", "the body ends inside an event", None, text[:_EXCERPT]
-            )
+    def _apply_broken(self, text: str, why: str, *, is_open: bool, foreign: bool) -> None:
+        """Apply a text that is no JSON."""
+        if is_open:
+            self._report_text("unterminated_event", "the body ends inside an event", text)
+        elif is_raw_error(text):
+            self.fail(text)
+        elif foreign and not text.lstrip().startswith(("{", "[")):
+            self._report_text("foreign_event", "an event that is no chunk", text)
         else:
-            self._log.report("malformed_json", why, None, text[:_EXCERPT])
+            self._report_text("malformed_json", why, text)
+
+    def _judge(
+        self,
+        value: object,
+        *,
+        has_halves: bool,
+        bad_utf8: bool,
+        foreign: bool = False,
+        may_be_deep: bool = True,
+    ) -> object:
+        """Apply a JSON value if it is a chunk or an error; return it if it is."""
+        if value is None or value in ("", [], {}):
+            return None
+        if not self.is_begun and (api := find_other_api(value)) is not None:
+            self._refuse_other_api(api)
+            return None
+        self._is_begun = True
+        if foreign and not is_own(value):
+            self._report_text("foreign_event", "an event that is no chunk", str(value))
+            return None
+        if isinstance(value, list):
+            value = error_object(value) or value
+        self._apply_value(
+            value,
+            copying=has_halves,
+            has_halves=has_halves,
+            bad_utf8=bad_utf8,
+            may_be_deep=may_be_deep,
+        )
+        return value
+
+    def _refuse_other_api(self, api: str) -> None:
+        """Read nothing of a stream of another API."""
+        self._is_begun = True
+        self._log.report("other_api", f"this is a stream of {api}, not of chat completions")
+        self.reading = False
 
     def _apply_value(
         self,
@@ -207,7 +289,7 @@ class ChatReducer(Reducer):
             if bad_utf8:
                 self._report_utf8()
             report("invalid_chunk", str(refusal))
-            if refusal.error is not None:
+            if refusal.error:
                 self.fail(refusal.error)
             return
         except TooDeepError as error:
@@ -225,10 +307,11 @@ class ChatReducer(Reducer):
         self.apply_halved(reading.chunk, has_halves=reading.has_halves)
         for _ in range(reading.lone):
             report("lone_surrogate", "half a surrogate pair, replaced by U+FFFD")
-        if reading.error is not None:
-            self.fail(reading.error)
+        error = reading.error or groq_error(reading.chunk.extra)
+        if error:
+            self.fail(error)
 
-    def apply_error(self, data: bytes) -> None:
+    def _apply_error(self, data: bytes) -> None:
         """Apply an event named `error`: its JSON, else its text, is the server's error."""
         text = data.decode("utf-8", "replace")
         bad_utf8 = not _is_utf8(data)
@@ -237,12 +320,19 @@ class ChatReducer(Reducer):
             self._check_depth(value)
         except (MalformedJsonError, TooDeepError):
             value, has_halves = text, False
-        if isinstance(value, dict) and value.get("error") is not None:
-            self._apply_value(value, copying=has_halves, has_halves=has_halves, bad_utf8=bad_utf8)
+        chunk = error_object(value)
+        if chunk is not None:
+            self._apply_value(chunk, copying=has_halves, has_halves=has_halves, bad_utf8=bad_utf8)
         else:
             if bad_utf8:
                 self._report_utf8()
-            self.fail(value)
+            self.fail(True if value is None else value)
+
+    def _report_text(self, kind: ProblemKind, why: str, text: str | bytes) -> None:
+        """Put on record what could not be read, with its first characters."""
+        if isinstance(text, bytes):
+            text = text[: 4 * _EXCERPT].decode("utf-8", "replace")
+        self._log.report(kind, why, None, text[:_EXCERPT])
 
     def _report_utf8(self) -> None:
         self._log.report("invalid_utf8", "bytes that are not UTF-8, replaced by U+FFFD")
@@ -272,10 +362,27 @@ def _is_utf8(data: bytes) -> bool:
     return True
 
 
-def _parsed(line: str) -> object:
-    """Give what a line is as JSON: a dict for an object, True for another value, None for none."""
+def _lines_with_chunks(text: str) -> list[bytes]:
+    """Return the lines of an event that are no JSON together but by themselves, else none.
+
+    In logs without blank lines each is a chunk.
+    """
+    lines = text.split("\n")
+    if len(lines) == 1:
+        return []
+    kinds = [_kind_of(line) for line in lines]
+    return [line.encode() for line in lines] if dict in kinds or None not in kinds else []
+
+
+def _kind_of(line: str) -> type | None:
+    """Return what a line is as JSON, None for what is none."""
     try:
         value, _ = decode_untyped(line)
     except (MalformedJsonError, TooDeepError):
         return None
-    return value if isinstance(value, dict) else True
+    return type(value)
+
+
+def _may_be_of_other_api(data: bytes) -> bool:
+    """Return whether data may be the first event of a stream of another API."""
+    return b'"type"' in data or b'"candidates"' in data or b"\\" in data

@@ -1,11 +1,15 @@
 """What was wrong with a stream, on record: the first problems whole, all of them counted.
 
-Also whole is the first after which something is missing, however late: `DecodeError` tells it.
+Informing problems of one kind and path are one, with a count: a server that does the same in every
+chunk fills no list. Also whole is the first after which something is missing, however late, for
+`DecodeError` shows it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+
+import attrs
 
 from .._decode.sse import CutEvents
 from ..errors import LOSSY_KINDS, Problem, ProblemKind
@@ -21,11 +25,11 @@ class ProblemLog:
     __slots__ = (
         "_before",
         "_cut",
+        "_kept",
         "counts",
         "event",
         "met",
         "offset",
-        "problems",
         "strict",
         "tell",
     )
@@ -36,7 +40,8 @@ class ProblemLog:
         self.offset: int | None = None  # the byte of the body at which it starts
         self._cut: CutEvents | None = None  # which know the offset of the event
         self._before = 0  # the number of the event before the first of them
-        self.problems: tuple[Problem, ...] = ()
+        # By kind and path, and how often each was met; lossy ones by kind and number.
+        self._kept: dict[tuple[str, str | int | None], tuple[Problem, int]] = {}
         self.counts: dict[ProblemKind, int] | None = None
         self.tell: Callable[[Problem], None] | None = None  # somebody who wants each of them
         self.met: Problem | None = None  # if strict, the first since somebody asked
@@ -65,28 +70,53 @@ class ProblemLog:
         if self._cut is not None and self.event > self._before:
             self.offset = self._cut.start_of(self.event - self._before - 1)
 
+    @property
+    def problems(self) -> tuple[Problem, ...]:
+        """The problems that are kept, each with its count."""
+        return tuple(
+            [
+                problem if count == 1 else attrs.evolve(problem, count=count)
+                for problem, count in self._kept.values()
+            ]
+        )
+
+    def resume(self, problems: Sequence[Problem]) -> None:
+        """Go on from the problems that were kept elsewhere."""
+        for problem in problems:
+            self._keep(problem)
+
+    def _keep(self, problem: Problem) -> None:
+        place = len(self._kept) if problem.kind in LOSSY_KINDS else problem.path
+        self._kept[problem.kind, place] = (problem, problem.count)
+
     def report(
         self, kind: ProblemKind, message: str, path: str | None = None, detail: object = None
     ) -> None:
         """Put a problem on record."""
         if self.counts is None:
             self.counts = {}
-        is_kept = len(self.problems) < _MOST_PROBLEMS or (
-            kind in LOSSY_KINDS and LOSSY_KINDS.isdisjoint(self.counts)
+        is_lossy = kind in LOSSY_KINDS
+        known = None if is_lossy else self._kept.get((kind, path))
+        is_kept = known is None and (
+            len(self._kept) < _MOST_PROBLEMS or (is_lossy and LOSSY_KINDS.isdisjoint(self.counts))
         )
         self.counts[kind] = self.counts.get(kind, 0) + 1
-        if not is_kept and not self.strict and self.tell is None:
+        is_told = self.tell is not None and known is None
+        if known is not None:
+            problem, count = known
+            self._kept[kind, path] = (problem, count + 1)
+        if not is_kept and not self.strict and not is_told:
             return
         self._locate()
         problem = Problem(kind, message, self.event, self.offset, path, detail)
         if is_kept:
-            self.problems += (problem,)
+            self._keep(problem)
         if self.strict:
             self.met = self.met or problem
-        if self.tell is not None:
+        if self.tell is not None and is_told:
             self.tell(problem)
 
     def take_met(self) -> Problem | None:
-        """In strict mode, give the first problem since the last call."""
+        """Return the first problem since the last call, in strict mode."""
         problem, self.met = self.met, None
         return problem

@@ -75,7 +75,10 @@ class Reducer(FieldMerger):
 
     def end(self) -> None:
         """`[DONE]` was read."""
-        self.state.done = True
+        state = self.state
+        if not state.is_finished and (state.choices or state.has_usage):
+            self._log.report("no_finish_reason", "[DONE] came before every choice had ended")
+        state.done = True
         self.reading = False
         if self._halved:
             self._end_halves()

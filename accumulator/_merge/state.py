@@ -92,11 +92,25 @@ class State(Struct, omit_defaults=True):
     error: object = None
 
     @property
+    def is_finished(self) -> bool:
+        """Whether there are choices, and each has its finish reason."""
+        for choice in self.choices.values():
+            if not choice.finish_reason:
+                return False
+        return bool(self.choices)
+
+    @property
+    def has_usage(self) -> bool:
+        """Whether there is a usage, or what stands in for one (Groq)."""
+        groq = None if self.extra is None else self.extra.get("x_groq")
+        return self.usage is not None or (
+            isinstance(groq, dict) and isinstance(groq.get("usage"), dict)
+        )
+
+    @property
     def status(self) -> Status:
         if self.failed:
             return "failed"
-        if self.done or (
-            self.choices and all(choice.finish_reason for choice in self.choices.values())
-        ):
+        if self.is_finished or (self.done and (self.choices or self.has_usage)):
             return "complete"
         return "truncated" if self.closed else "open"

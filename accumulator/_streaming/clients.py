@@ -11,7 +11,7 @@ from typing import Any
 
 from msgspec import Struct
 
-__all__ = ["Found", "find", "is_bound_to_async"]
+__all__ = ["Found", "find", "is_bound_to_async", "is_bound_to_sync"]
 
 
 class Found(Struct, frozen=True):
@@ -57,9 +57,20 @@ _ITERABLES = frozenset({list, tuple, GeneratorType})  # told by their type alone
 
 
 def is_bound_to_async(stream: object) -> bool:
-    """Tell by what it reads from whether one that can be read either way is an async client's."""
-    sources = [getattr(stream, name, None) for name in ("stream", "completion_stream")]
-    return any("__aiter__" in names and "__iter__" not in names for names in map(_names, sources))
+    """Return whether what can be read either way by its type is an async client's."""
+    sources = _names_of_sources(stream)
+    return any("__aiter__" in names and "__iter__" not in names for names in sources)
+
+
+def is_bound_to_sync(stream: object) -> bool:
+    """Return whether what can be read either way by its type is a sync client's."""
+    sources = _names_of_sources(stream)
+    return any("__iter__" in names and "__aiter__" not in names for names in sources)
+
+
+def _names_of_sources(stream: object) -> list[frozenset[str]]:
+    """Return the names of what a response (httpx) or a stream (litellm) reads from."""
+    return [_names(getattr(stream, name, None)) for name in ("stream", "completion_stream")]
 
 
 # What a response is known by, and how its body is read in the pieces that arrive.

@@ -1,4 +1,4 @@
-"""The items of a stream to an `Accumulator`: chunks, lines, or a body's pieces in SSE or JSON."""
+"""The items of a stream to an `Accumulator`: chunks, lines, or the pieces of a body."""
 
 from __future__ import annotations
 
@@ -6,13 +6,9 @@ from collections.abc import Callable
 
 from .._accumulator import Accumulator
 from ..errors import DecodeError
-from ..limits import Limits
 
 __all__ = ["ChunkEventFeeder", "Feeder"]
 
-_BLANK = b" \t\r\n\xef\xbb\xbf"
-_MOST_BLANKS = 4096  # before the first character: servers keep a connection alive with them
-_INSIDE = (b" ", b"\t", b"]", b"\r", b"\n")  # so do lines start that belong to a text begun before
 # How a compressed body starts, and no body of text does.
 _COMPRESSED = {
     b"\x1f\x8b": "gzip",
@@ -22,22 +18,14 @@ _COMPRESSED = {
 
 
 class Feeder:
-    """Feeds bytes and text as pieces of a body, or as `lines`, and all else as chunks.
+    """Feeds bytes and text as pieces of a body, or as `lines`, and all else as chunks."""
 
-    The first character of a body tells whether it is SSE or JSON. JSON is one text a line, as logs
-    have it, or one text of several indented lines, as OpenAI's server sends an error that takes the
-    place of a stream, and Gemini's in a list.
-    """
-
-    def __init__(self, accumulator: Accumulator, limits: Limits, *, lines: bool) -> None:
+    def __init__(self, accumulator: Accumulator, *, lines: bool) -> None:
         self._accumulator = accumulator
-        self._most = limits.event_bytes
         self._lines = lines
         self._kind: type | None = None  # of the last chunk that was no text
-        self.feed_bytes: Callable[[bytes], None] | None = None  # once it is known to be SSE
-        self._is_json = False
-        self._text = bytearray()  # of a body, not fed yet
-        self._line = 0  # where its last line starts
+        self.feed_bytes: Callable[[bytes], None] | None = None  # once it is known not compressed
+        self._head = b""  # of a body that may be a compressed one, not fed yet
 
     def feed(self, item: object) -> None:
         """Feed the next item. Raises what the accumulator raises."""
@@ -54,74 +42,35 @@ class Feeder:
             self._feed_piece(bytes(item))
 
     def refusal(self, encoding: str) -> DecodeError:
-        """Make the error of a body that is compressed."""
+        """Return the error of a body that is compressed."""
         return DecodeError(
             f"the body is compressed ({encoding}) and was not read",
             partial=self._accumulator.snapshot(),
         )
 
     def close(self) -> None:
-        """End the stream; the last line of a body may lack its end."""
-        if self._is_json:
-            self._end_line()
-            self._feed_text(len(self._text))
+        """End the stream."""
+        if self._head:
+            self._accumulator.feed_sse(self._head)
         self._accumulator.close()
 
     def _feed_piece(self, data: bytes) -> None:
-        if self._is_json:
-            self._feed_json(data)
-        elif self.feed_bytes is not None:
+        if self.feed_bytes is not None:
             self.feed_bytes(data)
         else:
-            self._find_framing(data)
+            self._feed_head(data)
 
-    def _find_framing(self, data: bytes) -> None:
-        self._text += data
-        head = bytes(self._text)
-        text = head.lstrip(_BLANK)
-        opening = text[1:].lstrip(_BLANK) if text.startswith(b"[") else text
-        if not opening and len(head) < _MOST_BLANKS:
-            return
+    def _feed_head(self, data: bytes) -> None:
+        head = self._head + data
         for start, encoding in _COMPRESSED.items():
-            if text.startswith(start):
+            if head.startswith(start):
                 raise self.refusal(encoding)
-            if start.startswith(text) and text:
+            if start.startswith(head):
+                self._head = head
                 return
-        self._text.clear()
-        if opening.startswith(b"{"):
-            self._is_json = True
-            self._feed_json(text)
-        else:
-            self.feed_bytes = self._accumulator.feed_sse
-            self.feed_bytes(head)
-
-    def _feed_json(self, data: bytes) -> None:
-        for piece in data.splitlines(keepends=True):
-            self._text += piece
-            if piece.endswith((b"\n", b"\r")):
-                self._end_line()
-        if self._most is not None and len(self._text) > self._most:
-            self._feed_text(len(self._text))
-
-    def _end_line(self) -> None:
-        line = bytes(self._text[self._line :])
-        if not line.startswith((b"}", *_INSIDE)):
-            self._feed_text(self._line)
-        if (
-            line.startswith(_INSIDE)
-            or (line.startswith(b"{") and not line.rstrip().endswith(b"}"))
-            or (self._text.startswith(b"[") and not line.rstrip().endswith(b"]"))
-        ):
-            self._line = len(self._text)
-        else:
-            self._feed_text(len(self._text))
-
-    def _feed_text(self, end: int) -> None:
-        text = bytes(self._text[:end])
-        del self._text[:end]
-        self._line = 0
-        # Logs of JSON Lines often end as SSE does: `data: [DONE]`.
-        self._accumulator.feed(text.removeprefix(b"data:"))
+        self._head = b""
+        self.feed_bytes = self._accumulator.feed_sse
+        self.feed_bytes(head)
 
 
 class ChunkEventFeeder(Feeder):

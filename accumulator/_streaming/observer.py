@@ -31,8 +31,9 @@ class StreamEnd:
     """How the reading of a stream ended: what `wrap` and `tap` hand to `on_end`, once.
 
     `completion` is whole or partial. `error` is what the source or the loop raised, else what
-    `Accumulator.completion` raises, else None. `server_error` is the error object that the server
-    sent, if it did. `timing` is None without a `clock`. `status` is, by the first line that holds:
+    `Accumulator.completion` raises, else None. `server_error` is the error that the server sent, as
+    it came, None if it sent none. `timing` is None without a `clock`. `status` is, by the first
+    line that holds:
 
     | status      | the stream                                                                  |
     |-------------|-----------------------------------------------------------------------------|
@@ -135,6 +136,10 @@ class Observer:
         # Not the accumulator's own gate, which closes it: debuggers look at properties, too, and
         # OpenAI's usage comes behind the last finish reason.
         return self.accumulator._judged()
+
+    def forget_on_end(self) -> None:
+        """Leave `on_end` to the process that this one was forked from."""
+        self._on_end = None
 
     def call_on_end(self, closing: BaseException | None = None) -> None:
         """Call `on_end`, if nobody has; what it raises hides neither the cause nor an error in

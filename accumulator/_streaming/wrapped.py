@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import atexit
+import os
 from collections.abc import AsyncGenerator, Mapping
 from contextlib import AbstractContextManager, nullcontext, suppress
 from inspect import isasyncgen
@@ -261,6 +262,17 @@ async def _aclose_each(held: list[object]) -> None:
         except BaseException:
             await _aclose_each(held)
             raise
+
+
+def _leave_to_parent() -> None:
+    """Forget each `on_end` in a process that was forked: the parent calls them."""
+    for stream in [stream for each in list(_OPEN) if (stream := each()) is not None]:
+        stream._observer.forget_on_end()
+    _OPEN.clear()
+
+
+if hasattr(os, "register_at_fork"):  # not on Windows
+    os.register_at_fork(after_in_child=_leave_to_parent)
 
 
 @atexit.register

@@ -80,7 +80,7 @@ CASES: dict[str, Case] = {
         json.dumps(ERROR, indent=4).encode(),
         4,
         [],
-        ["FILE: server_error: event 1: the server sent an error: "],
+        ["FILE: server_error: event 1, byte 0: the server sent an error: "],
     ),
     "undecodable": (
         sse(GRUSS[0], "[1]", GRUSS[1]),
@@ -179,7 +179,7 @@ CASES: dict[str, Case] = {
         sse(*[a_chunk("") | {"id": str(number)} for number in range(151)], *GRUSS),
         0,
         ["Grüße 🌍"],
-        ["FILE: 50 more problems"],
+        ["FILE: 149 more problems"],
     ),
 }
 

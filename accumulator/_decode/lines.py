@@ -1,0 +1,229 @@
+"""Lines to events and JSON texts: the framing of a body, line by line (SPEC sections 1 and 2).
+
+This is the general way, for bytes cut anywhere and for lines that came one by one; `sse` takes a
+shorter one where all events of a read are one `data` line each. What is open is kept joined, so
+each byte is looked at once however small the reads are.
+"""
+
+from __future__ import annotations
+
+from msgspec import Struct
+
+from ..partial import is_complete
+from .body import JsonText, begins_text, ends_text, is_nothing
+
+__all__ = ["DONE", "Event", "LineReader", "is_end"]
+
+DONE = b"[DONE]"
+_ENDS = (DONE, b'"[DONE]"')
+_BOM = b"\xef\xbb\xbf"
+_LF, _CR = 10, 13  # looking for one byte as a number is several times faster
+_LONGEST_QUOTE = 200  # characters of a body in which nothing can be read
+_DATA = b"data:"
+_SILENT = (b"", b"id", b"retry")  # fields that open no event; the first is a comment's
+
+
+class Event(Struct, gc=False):
+    """One event with data, or one JSON text in its place.
+
+    `data` is the event's `data` lines joined by newlines, `offset` the byte it starts at, `size`
+    how many bytes it is in all, its blank line included. `form` is one of
+
+    - `event`, and `open event` where the body ended before its blank line;
+    - `text`: JSON without `data:`, up to its closing bracket;
+    - `open text`, which the end of the body cut, and `broken text`, which something else did.
+    """
+
+    data: bytes
+    name: bytes | None
+    offset: int | None
+    size: int
+    form: str = "event"
+
+
+def is_end(data: bytes) -> bool:
+    """Return whether data ends the stream."""
+    return data.strip() in _ENDS
+
+
+class LineReader(Struct):
+    """Takes a body's bytes or lines, and returns the events that they complete."""
+
+    pending: bytes | bytearray = b""  # of a line that has not ended
+    skip_lf: bool = False  # the CR that ended the last line may be half of a CRLF
+    is_crlf: bool = False  # the last line ended in one: a CR at the end of a read waits for its LF
+    is_begun: bool = False  # a BOM is dropped from the first line only
+    start: int | None = None  # the byte at which what is open starts
+    size: int = 0  # bytes of the lines since the last blank one
+    name: bytes | None = None  # of the open event
+    data: bytes | bytearray | None = None  # of the open event
+    text: JsonText | None = None  # what is open is JSON without `data:`
+    unread: bytes = b""  # the first lines that are nothing at all
+    unread_at: int | None = None
+
+    @property
+    def is_fresh(self) -> bool:
+        """Whether the next line is the first of an event."""
+        return not self.size and not self.skip_lf
+
+    @property
+    def held(self) -> int:
+        """How many bytes wait for their event's end."""
+        return self.size + len(self.pending)
+
+    @property
+    def quote(self) -> str:
+        """The first characters of what could not be read."""
+        return self.unread.decode("utf-8", "replace").strip()[:_LONGEST_QUOTE]
+
+    def feed(self, data: bytes, start: int) -> list[Event]:
+        """Take in the next bytes of the body, which begin at its byte `start`."""
+        if self.skip_lf and data:
+            self.skip_lf = False
+            if data[0] == _LF:
+                self.is_crlf = True
+                self.size += bool(self.size)
+                data = data[1:]
+                start += 1
+        pending = self.pending
+        if _LF not in data and _CR not in data and not (pending and pending[-1] == _CR):
+            self._wait(data)
+            return []
+        if pending:
+            start -= len(pending)
+            data = bytes(pending) + data
+        lines = data.splitlines(keepends=True)
+        self.pending = lines.pop() if lines and self._is_open(lines) else b""
+        events: list[Event] = []
+        for line in lines:
+            self.feed_line(line.rstrip(b"\r\n"), len(line), start, events)
+            start += len(line)
+        return events
+
+    def _is_open(self, lines: list[bytes]) -> bool:
+        """Return whether the last line may go on, and note how the lines end."""
+        last = lines[-1]
+        if last.endswith(b"\n"):
+            self.is_crlf = last.endswith(b"\r\n")
+            return False
+        if len(lines) > 1:
+            self.is_crlf = lines[-2].endswith(b"\r\n")
+        self.skip_lf = last.endswith(b"\r") and not self.is_crlf
+        return not self.skip_lf
+
+    def _wait(self, data: bytes) -> None:
+        if not self.pending:
+            self.pending = data
+            return
+        if type(self.pending) is not bytearray:
+            self.pending = bytearray(self.pending)
+        self.pending += data
+
+    def close(self, start: int | None) -> list[Event]:
+        """Take in what waits as the last line; also return what the end of the body cuts off."""
+        events: list[Event] = []
+        pending, self.pending = bytes(self.pending), b""
+        if pending:
+            self.feed_line(pending.rstrip(b"\r"), len(pending), start, events)
+        if self.text is not None:
+            events.append(Event(bytes(self.text.text), None, self.start, self.size, "open text"))
+        else:
+            self.end_event(0, events, form="open event")
+        return events
+
+    def feed_line(self, line: bytes, size: int, offset: int | None, events: list[Event]) -> None:
+        """Take in a line without its end; add the events that it completes.
+
+        It is `size` bytes with its end, and starts at the byte `offset` of the body.
+        """
+        if not self.is_begun:
+            self.is_begun = True
+            if not offset and line.startswith(_BOM):
+                line = line[3:]
+                size -= 3
+                offset = None if offset is None else 3
+        if self.text is not None:
+            if not ends_text(line):
+                self._go_on(self.text, line, size, events)
+                return
+            text = bytes(self.text.text)
+            events.append(Event(text, None, self.start, self.size, "broken text"))
+            self._close_text()
+        if not line:
+            self.end_event(size, events)
+            return
+        if not self.size:
+            self.start = offset
+        self.size += size
+        if line.startswith(_DATA):
+            self._add_data(line[6:] if line[5:6] == b" " else line[5:])
+            return
+        field, _, value = line.partition(b":")
+        value = value.removeprefix(b" ")
+        if field == b"event":
+            self.name = value
+        elif field == b"data":
+            self._add_data(value)
+        elif field == b"error" and self.data is None and value.strip():
+            # llama.cpp reports its errors in a field of that name.
+            events.append(Event(value, b"error", self.start, self.size))
+        elif line.strip() == DONE:
+            self.end_event(0, events)
+            events.append(Event(DONE, None, offset, size))
+        elif self.name is self.data is None and begins_text(line):
+            self.start, self.size = offset, 0
+            self._begin_text(line, size, events)
+        elif field not in _SILENT and len(self.unread) < 4 * _LONGEST_QUOTE:
+            if not self.unread:
+                self.unread_at = offset
+            self.unread += line[: 4 * _LONGEST_QUOTE] + b"\n"
+
+    def _add_data(self, value: bytes) -> None:
+        if value.startswith(b":"):
+            return  # Vertex' partner models keep a connection open with `data: : keepalive`
+        if self.data is None:
+            self.data = value
+            return
+        if type(self.data) is not bytearray:
+            self.data = bytearray(self.data)
+        self.data += b"\n" + value
+
+    def end_event(self, size: int, events: list[Event], form: str = "event") -> None:
+        """End what is open by a blank line of so many bytes."""
+        data, name = self.data, self.name
+        if data and not data.isspace() and (name == b"error" or not is_nothing(data)):
+            events.append(Event(bytes(data), name, self.start, self.size + size, form))
+        self.data = self.name = self.start = None
+        self.size = 0
+
+    # --- JSON without `data:` ---
+
+    def _begin_text(self, line: bytes, size: int, events: list[Event]) -> None:
+        if is_complete(line):  # nearly all are one line
+            if not is_nothing(line):
+                events.append(Event(line, None, self.start, size, "text"))
+            self._close_text()
+        else:
+            self.text = JsonText()
+            self._go_on(self.text, line, size, events)
+
+    def _go_on(self, text: JsonText, line: bytes, size: int, events: list[Event]) -> None:
+        self.size += size
+        end = text.add(line)
+        if end is None:
+            return
+        whole, rest = bytes(text.text), line[end:].strip(b" \t")
+        is_last = rest.startswith(_DATA) and is_end(rest[5:])
+        if rest and not is_last:
+            events.append(Event(whole, None, self.start, self.size, "broken text"))
+        else:
+            whole = whole[: len(whole) - len(line) + end]
+            if not is_nothing(whole):
+                events.append(Event(whole, None, self.start, self.size, "text"))
+        if is_last:
+            events.append(Event(DONE, None, self.start, self.size))
+        self._close_text()
+
+    def _close_text(self) -> None:
+        self.text = self.start = None
+        self.size = 0

@@ -27,19 +27,19 @@ from ._decode.sse import Event
 from ._decode.text import Text
 from ._merge import state as _state
 from ._merge import tool_calls as _calls
+from ._merge.arguments import ArgumentsText
 from ._merge.chat import ChatReducer
-from ._merge.json_merge import IndexedList
+from ._merge.json_merge import IndexedList, TypedList
 from ._merge.state import State
 from ._pipeline import LineState, Pipeline
 from .errors import CheckpointError, Problem, ProblemKind
-from .partial import JsonScan
 
 __all__ = ["pack", "unpack"]
 
 _MAGIC = b"ACCU"
 _VERSION = 1  # of what the fields mean; which fields there are is told by `_LAYOUT`
 _HEADER = Layout("<4sHII")  # magic, version, layout, checksum of what follows
-_TEXT, _INDEXED, _INTEGER, _PAIRS = range(1, 5)  # msgpack extension types
+_TEXT, _INDEXED, _INTEGER, _PAIRS, _ARGUMENTS, _TYPED = range(1, 7)  # msgpack extension types
 _SMALLEST, _LARGEST = -(2**63), 2**64 - 1  # integers that msgpack has
 
 S = TypeVar("S", bound=Struct)
@@ -55,16 +55,6 @@ class ParserFields(Struct, array_like=True):
     pending: bytes
     skip_lf: bool
     size: int
-
-
-class ScanFields(Struct, array_like=True):
-    _closed: bool
-    _depth: int
-    _escaped: bool
-    _in_string: bool
-    _length: int
-    _overrun: bool
-    _verdict: bool | None
 
 
 class LineFields(Struct, array_like=True):
@@ -212,14 +202,18 @@ def _write(value: object) -> bytes:
 def _replace(value: object) -> object:
     """Give what stands for a value that msgpack does not have."""
     if isinstance(value, Text):
-        return Ext(_TEXT, (str(value) + value.half).encode("utf-8", "surrogatepass"))
-    if isinstance(value, IndexedList):
-        return Ext(_INDEXED, _write(_places_of(value)))
-    return _read(ScanFields, cast("JsonScan", value))
+        code = _ARGUMENTS if isinstance(value, ArgumentsText) else _TEXT
+        return Ext(code, (str(value) + value.half).encode("utf-8", "surrogatepass"))
+    if isinstance(value, TypedList):
+        positions = {id(entry): position for position, entry in enumerate(value.entries)}
+        types = [[index, type_, positions[id(e)]] for (index, type_), e in value.types.items()]
+        places = [[index, positions[id(entry)]] for index, entry in value.places.items()]
+        return Ext(_TYPED, _write([value.entries, places, types]))
+    return Ext(_INDEXED, _write(_places_of(cast("IndexedList", value))))
 
 
 _encode = Encoder(enc_hook=_replace).encode
-_MET = (Decoder(Saved), Decoder(ScanFields))  # before two threads meet them at once, see `_wire`
+_MET = Decoder(Saved)  # before two threads meet them at once, see `_wire`
 
 
 class _Reader:
@@ -235,8 +229,11 @@ class _Reader:
         return msgspec.convert(self._decode(data), Saved, dec_hook=self._convert)
 
     def _extension(self, code: int, data: memoryview) -> object:
-        if code == _TEXT:
-            return self._text(str(data, "utf-8", "surrogatepass"))
+        if code in (_TEXT, _ARGUMENTS):
+            kind = Text if code == _TEXT else ArgumentsText
+            return self._text(kind, str(data, "utf-8", "surrogatepass"))
+        if code == _TYPED:
+            return _typed(cast("list[object]", self._decode(data)))
         if code == _INDEXED:
             return _indexed(cast("list[object]", self._decode(data)))
         if code == _INTEGER:
@@ -245,10 +242,10 @@ class _Reader:
             return dict(cast("list[tuple[object, object]]", self._decode(data)))
         raise ValueError(f"an unknown extension {code}")
 
-    def _text(self, text: str) -> Text:
+    def _text(self, kind: type[Text], text: str) -> Text:
         if not "\ud800" <= text[-1:] <= "\udbff":
-            return Text(text)
-        found = Text(text[:-1])
+            return kind(text)
+        found = kind(text[:-1])
         found.half = text[-1]
         self.halves.append(found)
         return found
@@ -256,10 +253,6 @@ class _Reader:
     def _convert(self, kind: type, value: object) -> object:
         if kind is object or (kind is Text and isinstance(value, Text)):
             return value
-        if kind is JsonScan:
-            scan = JsonScan("")
-            _give(msgspec.convert(value, ScanFields), scan)
-            return scan
         if kind is _wire.Extra and isinstance(value, dict):
             return _wire.Extra(value)
         raise ValueError(f"no {kind}: {type(value).__name__}")
@@ -315,8 +308,25 @@ def _indexed(saved: list[object]) -> IndexedList:
         found.places = _places_told(found.entries)
     else:
         for index, position in cast("list[tuple[int, int]]", saved[1]):
-            found.places[index] = cast("_wire.JsonObject", found.entries[position])
+            found.places[index] = _object_at(found.entries, position)
     return found
+
+
+def _typed(saved: list[object]) -> TypedList:
+    found = TypedList()
+    entries = found.entries = cast("list[object]", saved[0])
+    for index, position in cast("list[tuple[int, int]]", saved[1]):
+        found.places[index] = _object_at(entries, position)
+    for index, type_, position in cast("list[tuple[int, str, int]]", saved[2]):
+        found.types[index, type_] = _object_at(entries, position)
+    return found
+
+
+def _object_at(entries: list[object], position: int) -> _wire.JsonObject:
+    entry = entries[position]
+    if position < 0 or not isinstance(entry, dict):
+        raise ValueError("an index of no entry")
+    return entry
 
 
 def _layout(*modules: object) -> int:
@@ -327,7 +337,7 @@ def _layout(*modules: object) -> int:
         for name, kind in sorted(vars(module).items())
         if isinstance(kind, type) and issubclass(kind, Struct)
     ]
-    saved = (Saved, ParserFields, ScanFields, LineFields, LogFields)
+    saved = (Saved, ParserFields, LineFields, LogFields)
     fields = [*names, *((kind.__name__, kind.__struct_fields__) for kind in saved)]
     return crc32(repr(fields).encode())
 

@@ -35,6 +35,9 @@ ProblemKind = Literal[
     "lone_surrogate",
     "unterminated_event",
     "ambiguous_tool_call",
+    "arguments_after_end",
+    "invalid_arguments",
+    "no_finish_reason",
 ]
 PROBLEM_KINDS: tuple[ProblemKind, ...] = get_args(ProblemKind)
 

@@ -19,6 +19,7 @@ __all__ = [
     "AudioFragment",
     "Choice",
     "Chunk",
+    "Closing",
     "CompletionTokensDetails",
     "CustomFragment",
     "Delta",
@@ -137,6 +138,14 @@ class ReasoningDetail(Struct, forbid_unknown_fields=True, gc=False):
     signature: str | UnsetType | None = UNSET
 
 
+class Closing:
+    """Marks a choice whose delta is the `message` of a server that sends the whole at the end, or
+    that ignored `stream`. Nothing that the wire decodes into.
+    """
+
+    __slots__ = ()
+
+
 class Delta(Struct, forbid_unknown_fields=True, gc=False):
     role: str | None = None
     content: str | None = None
@@ -182,6 +191,8 @@ class Choice(Struct, forbid_unknown_fields=True, gc=False):
     finish_reason: str | None = None
     usage: Usage | None = None
     obfuscation: str | None = None
+    text: str | None = None
+    closing: Closing | None = None
     extra: Extra | None = None
 
 
@@ -225,6 +236,8 @@ class TextChoice(Struct, forbid_unknown_fields=True, gc=False):
     logprobs: None = None
     finish_reason: str | None = None
     usage: ClassVar[None] = None
+    text: ClassVar[None] = None
+    closing: ClassVar[None] = None
     extra: ClassVar[None] = None
 
 

@@ -30,7 +30,7 @@ from .chunk import (
     Usage,
 )
 from .text import holds_half
-from .values import fields_of, is_object
+from .values import error_of, fields_of, is_object
 
 __all__ = ["is_chunk_like", "read_object"]
 
@@ -53,7 +53,7 @@ _KINDS: tuple[type[Struct], ...] = (
     *(Usage, PromptTokensDetails, CompletionTokensDetails),
 )
 # Details of reasoning are merged as a vendor's field is, to the same end.
-_OWN = {"extra", "parts", "reasoning_details"}
+_OWN = {"closing", "extra", "parts", "reasoning_details"}
 _NAMES = {kind: frozenset(kind.__struct_fields__) - _OWN for kind in _KINDS}
 _RESERVED = frozenset({"error", "message"})  # what is more than a vendor's field
 
@@ -308,7 +308,8 @@ def _extra(fields: JsonObject, strings: _Strings) -> Extra | None:
     """Copy a vendor's fields."""
     if not fields:
         return None
-    if not _RESERVED.isdisjoint(fields):
+    groq = fields.get("x_groq")
+    if not _RESERVED.isdisjoint(fields) or (groq is not None and error_of(groq)):
         raise _UnfitError
     strings += fields
     return Extra({name: _copied(fields[name], strings, _MOST_LEVELS) for name in sorted(fields)})

@@ -20,6 +20,9 @@ class Text:
     last look.
     """
 
+    # What a fragment must hold that does more than go on with the text: nothing that there is.
+    closer = "\0\0"
+
     __slots__ = ("_seen", "_unseen", "fragments", "half")
 
     def __init__(self, seen: str = "") -> None:
@@ -27,6 +30,9 @@ class Text:
         self._unseen: bytearray | None = None
         self.fragments: list[str] = []
         self.half = ""  # the first half of a surrogate pair whose second has not arrived
+
+    def note(self, fragment: str) -> None:
+        """Look at a fragment that was just appended and holds `closer`."""
 
     def append(self, fragment: str) -> None:
         """Add a fragment; it holds no half of a surrogate pair."""

@@ -40,6 +40,7 @@ from .schema import (
     unknown_names,
     widest,
 )
+from .values import error_of
 
 __all__ = ["ChunkDecoder", "words_of"]
 
@@ -252,6 +253,8 @@ class ChunkDecoder(Struct):
             value = _decode_value(raw)
             if type(value) is dict or type(value) is list:
                 check_depth(value, bytes(raw))
+                if name == "x_groq" and error_of(value):
+                    raise ValueError("a server error")
             if extra is None:
                 extra = Extra()
             extra[name] = value

@@ -63,9 +63,14 @@ class ChatReducer(Reducer):
         decoder = self._decoder
         if self.listener is not None:
             return decoder.decode, self.apply
-        if decoder.is_text and not self._careful:
+        if decoder.is_text and not self._careful and not self._has_brought:
             return decode_text, self.apply_text
-        return decoder.decode, self.apply_known
+        return decoder.decode, self._known_step
+
+    @property
+    def _known_step(self) -> Callable[[Chunk], None]:
+        # Behind a closing message it is noted which fields deltas bring.
+        return self.apply if self._has_brought else self.apply_known
 
     def apply_data(self, data: bytes, *, unterminated: bool = False) -> None:
         """Apply the data of one event. Raises LimitExceededError."""
@@ -107,7 +112,7 @@ class ChatReducer(Reducer):
         count(size)
         self._decoder.forget()
         if self.listener is None:
-            self.apply_known(chunk)
+            self._known_step(chunk)
         else:
             self.apply(chunk)
         return False
@@ -217,6 +222,7 @@ class ChatReducer(Reducer):
             return
         if count is not None:
             count(reading.size)
+        self.leave_out_repeated(reading.chunk)
         self.check_limits(reading.chunk.choices or ())
         if bad_utf8:
             self._report_utf8()
@@ -224,11 +230,9 @@ class ChatReducer(Reducer):
             found, _ = healed(misfit.value)
             report("invalid_field", misfit.message, misfit.path, found)
         self._decoder.forget()
-        self.apply_halved(reading.chunk, has_halves=reading.has_halves)
+        self.apply_halved(reading.chunk, has_halves=reading.has_halves, error=reading.error)
         for _ in range(reading.lone):
             report("lone_surrogate", "half a surrogate pair, replaced by U+FFFD")
-        if reading.error is not None:
-            self.fail(reading.error)
 
     def apply_error(self, data: bytes) -> None:
         """Apply an event named `error`: its JSON, else its text, is the server's error."""

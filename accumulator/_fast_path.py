@@ -6,7 +6,8 @@ other strings in the gaps, and the reducer applies that to a copy of its state. 
 if each string ends up in a text that it is appended to, or is padding, and nothing else changes.
 
 Law: an event is taken only if it is the template byte for byte, each string in a gap is valid JSON
-by itself, and each number in a gap was rehearsed as it stands. Then it does what the rehearsal did.
+by itself and more of its text, and each number in a gap was rehearsed as it stands. Then it does
+what the rehearsal did. (What comes behind whole arguments of a call may be no more of them.)
 Everything else goes the plain way, and so does what raises while a template is learnt.
 """
 
@@ -72,6 +73,7 @@ class FastPath:
     """Holds the template of a stream, and applies what fits it."""
 
     __slots__ = (
+        "_asks",
         "_credit",
         "_last",
         "_pause",
@@ -90,6 +92,7 @@ class FastPath:
         self._credit = 0  # events that were taken, less what proofs have cost
         self._last = b""  # the line that `learn` was called with before
         self._template = _cut([b""], [])
+        self._asks = False  # whether there are targets that do not take every string
         # By the numbers of an event. Only what was proved since anything else was applied.
         self._targets: dict[Key, Targets] = {}
 
@@ -148,6 +151,8 @@ class FastPath:
             fragments = [_decode_string(b'"%b"' % value) for value in values]
         except ValueError:
             return False
+        if self._asks and not all(map(_takes, targets, fragments)):
+            return False
         for text, fragment in zip(targets, fragments):  # noqa: B905  # one text for each
             if text is not None:
                 text.append(fragment)
@@ -162,6 +167,8 @@ class FastPath:
         try:
             fragment = _decode_string(b'"%b"' % cut)
         except ValueError:
+            return False
+        if self._asks and not _takes(targets[0], fragment):
             return False
         if targets[0] is not None:
             targets[0].append(fragment)
@@ -185,6 +192,8 @@ class FastPath:
             return False
         if not template.numbers:
             targets = self._targets.get(()) or self._prove(())
+            if self._asks and not all(map(_takes_all, targets, strings)):
+                return False
             for text, fragments in zip(targets, strings):  # noqa: B905  # as in `apply_event`
                 if text is not None:
                     text.extend(fragments)
@@ -192,6 +201,8 @@ class FastPath:
         keys = list(zip(*[columns[gap] for gap in template.numbers], strict=True))
         if not all(key in self._targets or self._prove(key) for key in dict.fromkeys(keys)):
             return False
+        if self._asks:
+            return False  # one by one
         for key, *row in zip(keys, *strings, strict=True):
             for text, fragment in zip(self._targets[key], row, strict=True):
                 if text is not None:
@@ -231,6 +242,7 @@ class FastPath:
             if len(gaps) > _MOST_GAPS:
                 return False
             self._template = _cut(tokens, sorted(gaps))
+            self._asks = False
             key = tuple(tokens[gap] for gap in sorted(gaps) if tokens[gap][:1] != b'"')
             try:
                 constant = self._rehearse(key)
@@ -283,6 +295,7 @@ class FastPath:
         for gap, text in zip(template.strings, targets, strict=True):
             if text is None and not _PADDING.search(parts[gap]):
                 raise ValueError("a string that is neither appended nor padding")
+        self._asks = self._asks or any(text is not None and text.asks for text in targets)
         self._targets[key] = targets
         return []
 
@@ -308,6 +321,15 @@ def _cut(tokens: Sequence[bytes], gaps: Sequence[int]) -> Template:
     return Template(
         head, tuple(joints), end, of_line, of_event, tuple(strings), tuple(numbers), is_one_string
     )
+
+
+def _takes(text: Text | None, fragment: str) -> bool:
+    return text is None or text.takes(fragment)
+
+
+def _takes_all(text: Text | None, fragments: list[str]) -> bool:
+    """Return whether a text certainly takes some fragments, one after the other."""
+    return text is None or text.takes_all("".join(fragments))
 
 
 def _decoded(column: list[bytes]) -> list[str]:

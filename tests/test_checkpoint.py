@@ -30,16 +30,17 @@ from accumulator import (
     Limits,
 )
 from accumulator._accumulator import Accumulator as Holder
-from accumulator._checkpoint import LineFields, LogFields, ParserFields, ScanFields
+from accumulator._checkpoint import LineFields, LogFields, ParserFields
 from accumulator._decode.sse import Event, EventParser
 from accumulator._decode.text import Text
+from accumulator._merge.arguments import ArgumentsText
+from accumulator._merge.call_merger import CallMerger
 from accumulator._merge.chat import ChatReducer
-from accumulator._merge.json_merge import FieldMerger, IndexedList
+from accumulator._merge.json_merge import FieldMerger, IndexedList, TypedList
 from accumulator._merge.problem_log import ProblemLog
 from accumulator._merge.reducer import Reducer
 from accumulator._pipeline import LineState, Pipeline
 from accumulator.errors import Problem
-from accumulator.partial import JsonScan
 
 # What a checkpoint knows of each class that is no Struct: what it saves, what comes from the
 # caller's keywords or from what is saved, and what is learnt anew.
@@ -58,12 +59,14 @@ KNOWN = {
         *(*LogFields.__struct_fields__, "problems", "met", "tell", "strict"),
         *("_before", "_cut"),  # of a read that is being applied
     },
-    JsonScan: set(ScanFields.__struct_fields__),
     ChatReducer: {"_decoder", "_reads_objects", "rules"},
-    Reducer: {"state", "reading", "_calls_left", "_head", "_limits"},
+    Reducer: {"state", "reading", "_has_brought", "_head", "_is_failing"},
+    CallMerger: {"_calls_left", "_is_cumulative", "_limits"},
     FieldMerger: {"_halved", "_careful", "_levels", "_log", "listener"},
     Text: {"_seen", "_unseen", "fragments", "half"},
+    ArgumentsText: {"_known", "_opener", "_scan", "_scanned", "closer"},  # found out anew
     IndexedList: {"entries", "places"},
+    TypedList: {"types"},
 }
 
 

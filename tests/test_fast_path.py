@@ -140,9 +140,9 @@ def test_streams_that_repeat_are_hardly_parsed(
     applied: list[Chunk] = []
     plain = Reducer.apply
 
-    def apply(reducer: Reducer, chunk: Chunk, *, has_halves: bool = False) -> None:
+    def apply(reducer: Reducer, chunk: Chunk) -> None:
         applied.append(chunk)
-        plain(reducer, chunk, has_halves=has_halves)
+        plain(reducer, chunk)
 
     monkeypatch.setattr(Reducer, "apply", apply)
     chunks = [*REGULAR["text"] * 2, *REGULAR[name] * 5]  # a stream that becomes another

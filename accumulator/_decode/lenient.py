@@ -306,16 +306,18 @@ def _choices(reader: _Reader, value: object, path: str) -> list[Choice]:
         # A server that ignored `stream` sends a message in place of a delta; Perplexity sends it
         # beside one, where it brings nothing new.
         message = source.pop("message", None)
-        closes, moved = False, _TEXT
-        if source.get("delta") is None:
-            moved = _NONE
+        closes = False
+        moved = _NONE
+        if source.get("delta") is not None:
+            moved = _NONE if isinstance(source.get("text"), str) else _TEXT
+        else:
             closes = is_object(message)
             if message is not None:
                 source["delta" if closes else "message"] = message
         choice = reader.fields(Choice, source, f"{path}[{i}]", moved)
         if closes:
             choice.closing = Closing()
-        if choice.index is None:  # of those that are null, the place counts
+        if choice.index is None and i > len(choices):  # the places of those that are null count
             choice.index = i
         choices.append(choice)
     return choices
@@ -409,7 +411,8 @@ def read_chunk(
         error = reader.adopt(error_of(source) or error_of(source.get("x_groq")))
         source.pop("error", None)
         chunk = reader.fields(Chunk, source, "$", moved["chunk"])
-        chunk.object = kind if isinstance(kind, str) else None
+        if kind == "text_completion":
+            chunk.object = kind
     except InvalidChunkError as refusal:
         refusal.error = error
         raise

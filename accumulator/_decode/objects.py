@@ -123,7 +123,7 @@ def _model(value: Any, strings: _Strings) -> Chunk | None:
             return None
         return Chunk(
             own["id"],
-            None,
+            own["object"],
             own["created"],
             own["model"],
             own["service_tier"],
@@ -356,6 +356,8 @@ def _collect(chunk: Chunk, strings: _Strings) -> None:
         for choice in chunk.choices:
             if choice.finish_reason is not None:
                 strings.append(choice.finish_reason)
+            if choice.text is not None:
+                strings.append(choice.text)
             if choice.delta is not None:
                 _collect_delta(choice.delta, strings)
             if choice.logprobs is not None:

@@ -20,7 +20,8 @@ class Text:
     last look.
     """
 
-    # What a fragment must hold that does more than go on with the text: nothing that there is.
+    # What `ArgumentsText` has more: `closer` is what a fragment must hold to be looked at.
+    asks = False
     closer = "\0\0"
 
     __slots__ = ("_seen", "_unseen", "fragments", "half")
@@ -33,6 +34,14 @@ class Text:
 
     def note(self, fragment: str) -> None:
         """Look at a fragment that was just appended and holds `closer`."""
+
+    def takes(self, fragment: str) -> bool:
+        """Return whether a fragment is more of the text, so that it may be appended unseen."""
+        return True
+
+    def takes_all(self, fragments: str) -> bool:
+        """Return whether that certainly holds for all fragments of which this is put together."""
+        return True
 
     def append(self, fragment: str) -> None:
         """Add a fragment; it holds no half of a surrogate pair."""

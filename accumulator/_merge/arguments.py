@@ -22,6 +22,8 @@ class ArgumentsText(Text):
     `closer` is what a fragment must hold to make it whole; empty where it may be whole already.
     """
 
+    asks = True
+
     __slots__ = ("_known", "_opener", "_scan", "_scanned", "closer")
 
     def __init__(self, seen: str = "") -> None:
@@ -69,6 +71,10 @@ class ArgumentsText(Text):
     def takes(self, fragment: str) -> bool:
         """Return whether a fragment is more of it, so that it can be appended unseen."""
         return bool(self.closer) or not fragment.strip(BLANKS) or not self.is_whole()
+
+    def takes_all(self, fragments: str) -> bool:
+        """Return whether that certainly holds for all fragments of which this is put together."""
+        return bool(self.closer) and self.closer not in fragments
 
     def is_repeated_by(self, fragment: str) -> bool:
         """Return whether a fragment is the same JSON once more; only of a text that is whole.

@@ -205,13 +205,14 @@ class FieldMerger:
             self._merge(level, into.of_type(index, type_), fields, nested=True)
 
     def _add_blocks(self, blocks: list[object], fragments: list[object]) -> None:
-        """Append blocks; LiteLLM sends those of type `thinking` in fragments, the signature last."""
+        """Append blocks; LiteLLM sends those that think in fragments, the signature last."""
         for fragment in fragments:
             if not isinstance(fragment, dict) or fragment.get("type") != "thinking":
                 blocks.append(self._own(fragment))
                 continue
             last = blocks[-1] if blocks else None
-            if not isinstance(last, dict) or last.get("type") != "thinking" or last.get("signature"):
+            is_open = isinstance(last, dict) and last.get("type") == "thinking"
+            if not isinstance(last, dict) or not is_open or last.get("signature"):
                 last = {}
                 blocks.append(last)
             for name, value in fragment.items():

@@ -454,9 +454,9 @@ def _brings(delta: wire.Delta) -> bool:
 
 def _named_by(delta: wire.Delta) -> dict[str, bool]:
     """Return the names of the fields that a delta brings, those left out that say nothing."""
-    names = [n for n in delta.__struct_fields__ if n != "extra" and getattr(delta, n)]
-    extra = [name for name, value in (delta.extra or {}).items() if not is_empty(value)]
-    return dict.fromkeys(["content" if name == "parts" else name for name in [*names, *extra]], True)
+    names = [n for n in delta.__struct_fields__ if n != "extra" and not is_empty(getattr(delta, n))]
+    names += [name for name, value in (delta.extra or {}).items() if not is_empty(value)]
+    return dict.fromkeys(["content" if name == "parts" else name for name in names], True)
 
 
 def _brought_by(state: ChoiceState) -> dict[str, bool]:

@@ -229,25 +229,29 @@ def _starts_by_name(
 
 def count_new(calls: CallsState, fragments: Iterable[wire.ToolCallFragment]) -> int:
     """Count the calls that the fragments of one delta may open: never too few, and too many
-    only where several of them bring a name.
+    only where several of them bring a name, or arguments become whole on the way.
     """
     count = 0
     opened: set[int | str | None] = set()
     changed: set[int] = set()  # calls that earlier fragments have named or made whole, perhaps
+    closes = False  # whether these may have made any call whole
     for fragment in fragments:
         id_, index, name = fragment.id or None, fragment.index, _name_of(fragment)
         keys = {id_, index} - {None} or {None}
         place, _ = find_call(calls, fragment)
-        if place is None:
-            if name or keys.isdisjoint(opened):
-                count += 1
-            opened |= keys | {None}
-            continue
-        if name:
-            count += place in changed or not keys.isdisjoint(opened)
-        elif changed and index is not None and index not in calls.by_index and not id_:
-            count += 1
-        changed.add(place)
+        # Where nobody holds the index it goes on with the newest call, unless that is whole.
+        goes_on = not id_ and not name and index is not None and index not in calls.by_index
+        is_known = not keys.isdisjoint(opened)
+        if place is not None:
+            count += (place in changed or is_known) if name else goes_on and closes
+            changed.add(place)
+        elif name or not is_known:
+            count += not (goes_on and opened) or closes
+            opened.add(None)
+        if place is None or goes_on:
+            opened |= keys
+        closes = closes or any(closer in _text_of(fragment) for closer in "}]l")
+        closes = closes or fragment.custom is not None
     return count
 
 

@@ -42,9 +42,8 @@ def to_request(message: JsonObject, content_beside_calls: str) -> JsonObject:
     if isinstance(function_call, dict):
         out["function_call"] = _texts(function_call, "name", "arguments")
     if content is None:
-        if not calls and not isinstance(function_call, dict):
-            out["content"] = ""
-        elif content_beside_calls == "empty":
+        has_none = not calls and not isinstance(function_call, dict)
+        if has_none or content_beside_calls == "empty":
             out["content"] = ""
         elif content_beside_calls == "absent":
             del out["content"]

@@ -124,7 +124,7 @@ class TokenLogprobs(Sequence[TokenLogprob]):
         return self._made
 
     def _as_dicts(self) -> list[dict[str, Json]]:
-        return _convert.dicts_of(self._find(), "top_logprobs", "bytes")
+        return _convert.dicts_of(self._find(), "top_logprobs")
 
     def __len__(self) -> int:
         return self._length
@@ -338,7 +338,7 @@ class Choice(_Fields):
     """
 
     index: int
-    message: Message = field(factory=Message)
+    message: Message
     finish_reason: str | None = field(default=None, metadata=NULLABLE)
     logprobs: ChoiceLogprobs | None = field(default=None, metadata=NULLABLE)
     text: str | None = None
@@ -445,9 +445,10 @@ class ChatCompletion(_Fields):
         """Read the API's shape back. The role of a message and the type of a call are filled in
         where they are missing. Raises ValueError that names each field that does not fit.
         """
-        found = _convert.from_dict(data, cls)
+        is_text = isinstance(data, Mapping) and data.get("object") == "text_completion"
+        found = _convert.from_dict(_outward.with_messages(data) if is_text else data, cls)
         for choice in found.choices:
-            _fill(choice, is_text=found.object == "text_completion")
+            _fill(choice, is_text=is_text)
         return found
 
 

@@ -58,17 +58,21 @@ class Extra(JsonObject):
     """
 
 
+def _null() -> None:
+    """Return the `bytes` of a token that came without: null, and never left out."""
+
+
 class TopLogprob(Struct, forbid_unknown_fields=True, omit_defaults=True, gc=False):
     token: str | None = None
     logprob: float | None = None
-    bytes: list[int] | None = None
+    bytes: list[int] | None = msgspec.field(default_factory=_null)
     extra: Extra | None = None
 
 
 class TokenLogprob(Struct, forbid_unknown_fields=True, omit_defaults=True, gc=False):
     token: str | None = None
     logprob: float | None = None
-    bytes: list[int] | None = None
+    bytes: list[int] | None = msgspec.field(default_factory=_null)
     top_logprobs: list[TopLogprob] | None = None
     extra: Extra | None = None
 

@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from math import inf
 
 from .._decode import chunk as wire
+from .._decode.text import COMPACT_AT
 from ..errors import LimitExceededError
 from ..limits import Limits
 from ..partial import is_complete
@@ -59,7 +60,7 @@ class CallMerger(FieldMerger):
         if calls is None:
             calls = state.calls = CallsState()
         entry = -1
-        named: set[int] = set()  # the calls that get their names from this list
+        named: set[int] | None = None  # the calls that get their names from this list
         for fragment in fragments:
             entry += 1
             # All but the first fragment of nearly every call bring an index and arguments.
@@ -75,18 +76,26 @@ class CallMerger(FieldMerger):
                 or fragment.extra is not None
                 or function.extra is not None
             ):
+                named = set() if named is None else named
                 self._apply_fragment(calls, fragment, f"$.choices[{position}].delta", entry, named)
                 continue
             known, arguments = calls.items[place].function, function.arguments
             text = None if known is None else known.text
             if text is None or arguments is None or not text.closer:
+                named = set() if named is None else named
                 self._apply_fragment(calls, fragment, f"$.choices[{position}].delta", entry, named)
                 continue
-            if self.listener is not None:
-                self.listener.on_call(place)
             if calls.last != place:
                 calls.last = place
-            self._append(text, arguments)
+            if self.listener is not None or self._careful:
+                if self.listener is not None:
+                    self.listener.on_call(place)
+                self._append(text, arguments)
+            else:
+                pieces = text.fragments  # `_append`, without the call
+                pieces.append(arguments)
+                if len(pieces) >= COMPACT_AT:
+                    text.compact()
             if text.closer in arguments:
                 text.note(arguments)
 

@@ -126,9 +126,9 @@ _converter.register_structure_hook_func(_is_sequence, _sequence)
 _converter.register_structure_hook_func(_is_text_or_parts, _text_or_parts)
 
 
-def dicts_of(structs: Sequence[object], below: str, nullable: str) -> list[JsonObject]:
+def dicts_of(structs: Sequence[object], below: str) -> list[JsonObject]:
     """Convert Structs to dicts, their `extra` back among the other fields; so it is of those in the
-    list `below` of each. The field `nullable` is there in each, be it null.
+    list `below` of each.
     """
     dicts: list[JsonObject] = msgspec.to_builtins(structs)
     for outer in dicts:
@@ -136,9 +136,7 @@ def dicts_of(structs: Sequence[object], below: str, nullable: str) -> list[JsonO
             # What a vendor calls `extra` is inside of it.
             if "extra" in each:
                 extra = cast("JsonObject", each.pop("extra"))
-                each.update({name: item for name, item in extra.items() if name not in each})
-            if nullable not in each:
-                each[nullable] = None
+                each.update({name: item for name, item in extra.items() if each.get(name) is None})
     return dicts
 
 

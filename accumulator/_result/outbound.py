@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from openai.types.chat import ChatCompletion
 
-__all__ = ["leave_out_message", "objects", "to_openai", "to_request"]
+__all__ = ["leave_out_message", "objects", "to_openai", "to_request", "with_messages"]
 
 JsonObject = dict[str, object]
 
@@ -58,6 +58,17 @@ def leave_out_message(choice: JsonObject) -> None:
         for name in ("content", "refusal"):
             if logprobs[name] is None:
                 del logprobs[name]
+
+
+def with_messages(completion: Mapping[str, object]) -> JsonObject:
+    """Return a legacy completion with an empty message in each choice that has none."""
+    choices = completion.get("choices")
+    if not isinstance(choices, list):
+        return dict(completion)
+    filled = [
+        {"message": {}, **choice} if isinstance(choice, dict) else choice for choice in choices
+    ]
+    return {**completion, "choices": filled}
 
 
 def _call(call: Mapping[str, object]) -> JsonObject:

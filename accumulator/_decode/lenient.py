@@ -295,7 +295,7 @@ def _content(reader: _Reader, value: object, path: str) -> str | Parts:
 def _choices(reader: _Reader, value: object, path: str) -> list[Choice]:
     if not isinstance(value, (list, tuple)):
         raise InvalidChunkError(f"{path}: expected a list, got {kind_of(value)}")
-    choices = []
+    choices: list[Choice] = []
     for i, item in enumerate(value):
         if item is None:
             continue

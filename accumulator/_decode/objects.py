@@ -32,7 +32,7 @@ from .chunk import (
 from .text import holds_half
 from .values import error_of, fields_of, is_object
 
-__all__ = ["is_chunk_like", "read_object"]
+__all__ = ["LastChunk", "is_chunk_like", "read_object"]
 
 K = TypeVar("K", bound=Struct)
 _Strings = list[object]  # all of a chunk, to be looked at together
@@ -58,6 +58,10 @@ _NAMES = {kind: frozenset(kind.__struct_fields__) - _OWN for kind in _KINDS}
 _RESERVED = frozenset({"error", "message"})  # what is more than a vendor's field
 
 
+class LastChunk(JsonObject):
+    """A chunk behind which `[DONE]` follows."""
+
+
 class _UnfitError(Exception):
     """An object has something that is left to the reader of any value."""
 
@@ -79,6 +83,8 @@ def read_object(value: object) -> tuple[Chunk, int] | None:
     try:
         chunk = _convert(value) if type(value) is dict else _model(value, strings)
         if chunk is None:
+            if type(value) is LastChunk:
+                return None
             strings.clear()
             chunk = _chunk(value, strings)
         _collect(chunk, strings)

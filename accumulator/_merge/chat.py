@@ -18,7 +18,7 @@ from .._decode.chunk import (
     exceeds_depth,
 )
 from .._decode.lenient import InvalidChunkError, read_chunk
-from .._decode.objects import read_object
+from .._decode.objects import LastChunk, read_object
 from .._decode.text import Text, healed
 from .._decode.vendor_fields import ChunkDecoder, words_of
 from ..completion import ChatCompletion
@@ -107,6 +107,8 @@ class ChatReducer(Reducer):
         found = read_object(value) if self._reads_objects else None
         if found is None:
             self._apply_value(value, copying=True, count=count)
+            if type(value) is LastChunk and self.reading:
+                self.end()
             return True
         chunk, size = found
         count(size)

@@ -109,17 +109,48 @@ def _opening_order(calls: Sequence[ToolCall]) -> list[int]:
             best = sorted(shared, key=lambda place: _rank(calls[place]))
             for slot, place in zip(shared, best, strict=True):
                 order[slot] = place
-    return order
+    alone = [place for place in order if len(places.get(calls[place].id or "", ())) < 2]
+    return [*_unnamed_first(calls, alone), *(place for place in order if place not in alone)]
+
+
+def _unnamed_first(calls: Sequence[ToolCall], order: list[int]) -> list[int]:
+    """Put in front the calls with neither id nor name: each is told from more of the one opened
+    before it by that one being whole.
+    """
+    unnamed = [p for p in order if not (calls[p].id or _name_of(calls[p]))]
+    whole = [place for place in unnamed if _is_whole(calls[place])]
+    open_ = [place for place in unnamed if place not in whole]
+    between = [place for place in order if place not in unnamed and _is_whole(calls[place])]
+    in_turn = [*whole, *open_]
+    if len(open_) > 1:
+        first, *others = open_
+        apart = [place for pair in zip(others, between[1:], strict=False) for place in pair]
+        in_turn = [first, *between[:1], *whole, *apart]
+        in_turn += [place for place in others if place not in apart]
+    return [*in_turn, *(place for place in order if place not in in_turn)]
 
 
 def _rank(call: ToolCall) -> int:
     """Rank the calls of one id: one without a name has to be opened first, one that is not whole
     last.
     """
-    named = call.function or call.custom
-    if named is None or not named.name:
+    if not _name_of(call):
         return 0
     return 1 if _may_be_whole(call) else 2
+
+
+def _name_of(call: ToolCall) -> str | None:
+    function, custom = call.function, call.custom
+    name = None if function is None else function.name
+    return name or (None if custom is None else custom.name)
+
+
+def _is_whole(call: ToolCall) -> bool:
+    arguments = None if call.function is None else call.function.arguments
+    if not arguments:
+        return _may_be_whole(call)
+    until = _shortest_whole(arguments)
+    return bool(until) and not arguments[until:].strip(_BLANKS)
 
 
 def _may_be_whole(call: ToolCall) -> bool:

@@ -309,7 +309,8 @@ def _choices(reader: _Reader, value: object, path: str) -> list[Choice]:
         closes = False
         moved = _NONE
         if source.get("delta") is not None:
-            moved = _NONE if isinstance(source.get("text"), str) else _TEXT
+            is_beside = isinstance(source.get("text"), str) and is_object(source["delta"])
+            moved = _NONE if is_beside else _TEXT
         else:
             closes = is_object(message)
             if message is not None:

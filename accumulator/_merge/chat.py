@@ -224,7 +224,7 @@ class ChatReducer(Reducer):
             return
         if count is not None:
             count(reading.size)
-        self.leave_out_repeated(reading.chunk)
+        self.leave_out_repeated(reading)
         self.check_limits(reading.chunk.choices or ())
         if bad_utf8:
             self._report_utf8()

@@ -12,11 +12,13 @@ Laws:
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Sequence
 from typing import cast
 
 from .._decode import chunk as wire
 from .._decode.chunk import JsonObject
+from .._decode.lenient import Reading
 from .._decode.text import COMPACT_AT, Text, healed
 from ..errors import LimitExceededError
 from ..limits import Limits
@@ -151,6 +153,8 @@ class Reducer(CallMerger, TypedFieldMerger, UsageMerger):
                 chunk.service_tier,
                 chunk.system_fingerprint,
             )
+            # Not a text completion's, which is told by its chunks.
+            same = same and chunk.object != "text_completion"
             if into is not None and delta is not None and same and chunk.moderation is None:
                 calls = delta.tool_calls
                 if not calls or len(calls) <= self._calls_left:
@@ -202,8 +206,8 @@ class Reducer(CallMerger, TypedFieldMerger, UsageMerger):
                 if self._has_brought:
                     self._note_brought(into, choice)
                 self._apply_delta(into, choice.delta, index, position)
-            elif choice.text and into.finish_reason:
-                self._report_late(index, position)
+            if choice.text and into.finish_reason and _brings_text(choice):
+                self._check_text(choice, index, position)
             self._apply_choice(into, choice, index)
             if self.listener is not None:
                 self.listener.on_choice(index, into, choice)
@@ -222,20 +226,39 @@ class Reducer(CallMerger, TypedFieldMerger, UsageMerger):
         if error is not None:
             self.fail(error)
 
-    def leave_out_repeated(self, chunk: wire.Chunk) -> None:
+    def leave_out_repeated(self, reading: Reading) -> None:
         """Leave out of a closing message what deltas brought: it says that again (MiniMax)."""
-        for position, choice in enumerate(chunk.choices or ()):
-            into = self.state.choices.get(_index(choice, position))
-            if choice.closing is None or choice.delta is None or into is None:
+        choices = reading.chunk.choices or ()
+        if all(choice.closing is None for choice in choices):
+            return
+        self._has_brought = True
+        of_chunk: dict[int, dict[str, bool]] = {}
+        for position, choice in enumerate(choices):
+            index = _index(choice, position)
+            into, brought = self.state.choices.get(index), of_chunk.setdefault(index, {})
+            if choice.delta is None:
                 continue
-            if into.brought is None:
-                into.brought = _brought_by(into)
-                self._has_brought = True
-            choice.delta = _without(choice.delta, into.brought)
+            if choice.closing is None:
+                brought |= _named_by(choice.delta)
+                continue
+            if into is not None:
+                into.brought = _brought_by(into) if into.brought is None else into.brought
+                brought |= into.brought
+            choice.delta = _without(choice.delta, brought)
+            path = f"$.choices[{position}].delta."
+            reading.misfits = [
+                misfit
+                for misfit in reading.misfits
+                if not misfit.path.startswith(path)
+                or re.split(r"[.\[]", misfit.path[len(path) :])[0] not in brought
+            ]
 
     def _note_brought(self, into: ChoiceState, choice: wire.Choice) -> None:
         """Note what a delta brings to a choice that a message has closed."""
-        if into.brought is not None and choice.closing is None and choice.delta is not None:
+        if into.brought is None:
+            # What came with the message itself, the first of its choice, does not count.
+            into.brought = {} if choice.delta is None or choice.closing else _brought_by(into)
+        if choice.closing is None and choice.delta is not None:
             into.brought |= _named_by(choice.delta)
 
     def _open_choice(self, index: int) -> ChoiceState:
@@ -286,7 +309,7 @@ class Reducer(CallMerger, TypedFieldMerger, UsageMerger):
     def _apply_legacy_text(self, state: ChoiceState, choice: wire.Choice) -> None:
         """Apply the text of a legacy completion; beside a delta it says the same again."""
         text = cast("str", choice.text)
-        if choice.delta is None or choice.closing is not None:
+        if _brings_text(choice):
             state.text = self._join(state.text, text)
         else:
             state.extra = self._merge_extra("choice", state.extra, {"text": text})
@@ -317,7 +340,7 @@ class Reducer(CallMerger, TypedFieldMerger, UsageMerger):
             index = _index(choice, position)
             if index in due:
                 reason = choice.finish_reason
-                brings = bool(choice.text) if choice.delta is None else _brings(choice.delta)
+                brings = bool(_brings_text(choice) or (choice.delta and _brings(choice.delta)))
                 another = reason and reason != self.state.choices[index].finish_reason
                 if brings or another or (due[index] and reason):
                     released.discard(index)
@@ -409,6 +432,10 @@ class Reducer(CallMerger, TypedFieldMerger, UsageMerger):
                 self.state.due.setdefault(index, True)
                 self._head = None
 
+    def _check_text(self, choice: wire.Choice, index: int, position: int) -> None:
+        if choice.delta is None or not _brings(choice.delta):  # once for a chunk
+            self._report_late(index, position)
+
     def _report_late(self, index: int, position: int) -> None:
         self._log.report(
             "content_after_finish",
@@ -433,6 +460,13 @@ class Reducer(CallMerger, TypedFieldMerger, UsageMerger):
 
 def _index(choice: wire.Choice, position: int) -> int:
     return position if choice.index is None else choice.index
+
+
+def _brings_text(choice: wire.Choice) -> bool:
+    """Return whether the text of a choice is a legacy completion's: beside a delta it says the same
+    again.
+    """
+    return choice.text is not None and (choice.delta is None or choice.closing is not None)
 
 
 def _brings(delta: wire.Delta) -> bool:

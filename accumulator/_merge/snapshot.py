@@ -111,7 +111,7 @@ def freeze_choice(index: int, state: ChoiceState, *, is_text: bool = False) -> C
 
 def _message(state: ChoiceState, *, is_text: bool) -> Message:
     fields = _EMPTY_MESSAGE.copy()
-    fields["role"] = state.role or None
+    fields["role"] = state.role
     if state.parts is not None:
         fields["content"] = tuple(cast("list[object]", _json(state.parts)))
     elif state.content is not None:
@@ -188,9 +188,9 @@ def freeze_call(
     tools = dict(state.tools())
     function, custom = tools.get("function"), tools.get("custom")
     extra = {} if state.extra is None else _object(state.extra)
-    type_ = state.type or None
-    if type_ is None and "type" not in extra:
-        type_ = next(iter(tools), None)
+    type_ = state.type
+    if not type_ and "type" not in extra:
+        type_ = next(iter(tools), type_)
     return _made(
         ToolCall,
         {

@@ -190,7 +190,8 @@ def _find_at_index(
     newest = len(calls.items) - 1
     if place < newest and is_whole(call) and not is_whole(calls.items[newest]):
         text = _text_of(fragment)
-        if text.strip(BLANKS) and not _is_repeated(call, text):
+        again = call.named is call.function and _is_repeated(call, text)
+        if text.strip(BLANKS) and not again:
             return newest, None  # SGLang, whose arguments are all at index 0
     return place, None
 

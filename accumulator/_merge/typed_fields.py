@@ -40,8 +40,7 @@ class TypedFieldMerger(FieldMerger):
             into = entries.types.get((detail.index, detail.type))
             if into is None:
                 into = entries.of_type(detail.index, detail.type)
-                if "type" not in into:
-                    into["index"], into["type"] = detail.index, detail.type
+                into["index"], into["type"] = detail.index, detail.type
             if detail.text is not UNSET:
                 text = into.get("text")
                 if type(text) is Text and detail.text is not None:

@@ -31,8 +31,9 @@ from ._decode.lines import Event, LineReader
 from ._decode.text import Text
 from ._merge import state as _state
 from ._merge import tool_calls as _calls
+from ._merge.arguments import ArgumentsText
 from ._merge.chat import ChatReducer
-from ._merge.json_merge import IndexedList
+from ._merge.json_merge import IndexedList, TypedList
 from ._merge.state import State
 from ._pipeline import Pipeline
 from .errors import CheckpointError, Problem, ProblemKind
@@ -42,7 +43,7 @@ __all__ = ["pack", "unpack"]
 _MAGIC = b"ACCU"
 _VERSION = 2  # of what the fields mean; `_LAYOUT` says which fields there are
 _HEADER = Layout("<4sHII")  # magic, version, layout, checksum of what follows
-_TEXT, _INDEXED, _INTEGER, _PAIRS = range(1, 5)  # msgpack extension types
+_TEXT, _INDEXED, _INTEGER, _PAIRS, _ARGUMENTS, _TYPED = range(1, 7)  # msgpack extension types
 _MOST_HALVES = 65536  # of surrogate pairs that wait; each costs an object to go on with
 _SMALLEST, _LARGEST = -(2**63), 2**64 - 1  # integers that msgpack has
 
@@ -236,7 +237,13 @@ def _write(value: object) -> bytes:
 def _replace(value: object) -> object:
     """Return what is written in place of a value that msgpack does not have."""
     if isinstance(value, Text):
-        return Ext(_TEXT, (str(value) + value.half).encode("utf-8", "surrogatepass"))
+        code = _ARGUMENTS if isinstance(value, ArgumentsText) else _TEXT
+        return Ext(code, (str(value) + value.half).encode("utf-8", "surrogatepass"))
+    if isinstance(value, TypedList):
+        positions = {id(entry): position for position, entry in enumerate(value.entries)}
+        types = [[index, type_, positions[id(e)]] for (index, type_), e in value.types.items()]
+        places = [[index, positions[id(entry)]] for index, entry in value.places.items()]
+        return Ext(_TYPED, _write([value.entries, places, types]))
     return Ext(_INDEXED, _write(_entries_of(cast("IndexedList", value))))
 
 
@@ -259,8 +266,11 @@ class _Reader:
         return msgspec.convert(values, Saved, dec_hook=self._convert)
 
     def _extension(self, code: int, data: memoryview) -> object:
-        if code == _TEXT:
-            return self._text(str(data, "utf-8", "surrogatepass"))
+        if code in (_TEXT, _ARGUMENTS):
+            kind = Text if code == _TEXT else ArgumentsText
+            return self._text(kind, str(data, "utf-8", "surrogatepass"))
+        if code == _TYPED:
+            return _typed(cast("list[object]", self._decode(data)))
         if code == _INDEXED:
             return _indexed(cast("list[object]", self._decode(data)))
         if code == _INTEGER:
@@ -269,10 +279,10 @@ class _Reader:
             return dict(cast("list[tuple[object, object]]", self._decode(data)))
         raise ValueError(f"an unknown extension {code}")
 
-    def _text(self, text: str) -> Text:
+    def _text(self, kind: type[Text], text: str) -> Text:
         if not "\ud800" <= text[-1:] <= "\udbff":
-            return Text(text)
-        found = Text(text[:-1])
+            return kind(text)
+        found = kind(text[:-1])
         found.half = text[-1]
         self.halves.append(found)
         return found
@@ -329,6 +339,16 @@ def _indexed(saved: list[object]) -> IndexedList:
     else:
         for index, position in cast("list[tuple[int, int]]", saved[1]):
             found.places[index] = _object_at(found.entries, position)
+    return found
+
+
+def _typed(saved: list[object]) -> TypedList:
+    found = TypedList()
+    entries = found.entries = cast("list[object]", saved[0])
+    for index, position in cast("list[tuple[int, int]]", saved[1]):
+        found.places[index] = _object_at(entries, position)
+    for index, type_, position in cast("list[tuple[int, str, int]]", saved[2]):
+        found.types[index, type_] = _object_at(entries, position)
     return found
 
 

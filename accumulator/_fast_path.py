@@ -6,8 +6,9 @@ strings in the gaps, and the reducer applies it to a copy of its state. The temp
 string ends up in a text that it is appended to, or is padding, and nothing else changes.
 
 Law: an event is taken only if it is the template byte for byte, and each string in a gap is valid
-JSON by itself. Then it does what the rehearsal did. Everything else goes the plain way, and so does
-what raises while a template is learnt.
+JSON by itself and more of its text. (What comes behind whole arguments of a call may be no more of
+them.) Then it does what the rehearsal did. Everything else goes the plain way, and so does what
+raises while a template is learnt.
 """
 
 from __future__ import annotations
@@ -68,6 +69,7 @@ class FastPath:
     """Holds the template of a stream, and applies the events that match it."""
 
     __slots__ = (
+        "_asks",
         "_credit",
         "_last",
         "_pause",
@@ -86,6 +88,7 @@ class FastPath:
         self._credit = 0  # events that were taken, less what proofs have cost
         self._last = b""  # the line that `learn` was called with before
         self._template = _cut([b""], [])
+        self._asks = False  # whether there are targets that do not take every string
         self._targets: Targets = []  # if it was proved since anything else was applied
 
     def invalidate(self) -> None:
@@ -143,6 +146,8 @@ class FastPath:
                     _decode_string(b'"%b"' % value)
         except ValueError:
             return False
+        if self._asks and not all(text.takes(fragment) for text, fragment in fragments):
+            return False
         for text, fragment in fragments:
             text.append(fragment)
         self._credit += 1
@@ -156,6 +161,8 @@ class FastPath:
         try:
             fragment = _decode_string(b'"%b"' % value)
         except ValueError:
+            return False
+        if self._asks and not _takes(targets[0], fragment):
             return False
         if targets[0] is not None:
             targets[0].append(fragment)
@@ -179,6 +186,8 @@ class FastPath:
                 for text, column in zip(targets, columns)  # noqa: B905  # as in `apply_event`
             ]
         except ValueError:
+            return False
+        if self._asks and not all(map(_takes_all, targets, strings)):
             return False
         for text, fragments in zip(targets, strings):  # noqa: B905  # one for each
             if text is not None:
@@ -223,6 +232,7 @@ class FastPath:
             if not 0 < len(gaps) <= _MOST_GAPS:
                 return False
             self._template = _cut(tokens, sorted(gaps))
+            self._asks = False
             try:
                 constant = self._rehearse()
             except Exception:  # any at all: such lines go the plain way
@@ -268,6 +278,7 @@ class FastPath:
         for part, text in zip(parts, targets):  # noqa: B905  # the last part is behind all gaps
             if text is None and not _PADDING.search(part):
                 raise ValueError("a string that is neither appended nor padding")
+        self._asks = self._asks or any(text is not None and text.asks for text in targets)
         self._targets = targets
         return []
 
@@ -284,6 +295,15 @@ def _cut(tokens: Sequence[bytes], gaps: Sequence[int]) -> Template:
     end = tail + (b"\r\n" if tail.endswith(b"\r\n") else b"\n")
     of_line, of_event = slice(len(head), -len(tail)), slice(len(head), -len(end))
     return Template(head, tuple(joints), end, of_line, of_event)
+
+
+def _takes(text: Text | None, fragment: str) -> bool:
+    return text is None or text.takes(fragment)
+
+
+def _takes_all(text: Text | None, fragments: list[str]) -> bool:
+    """Return whether a text certainly takes some fragments, one after the other."""
+    return text is None or text.takes_all("".join(fragments))
 
 
 def _decoded(column: list[bytes]) -> list[str]:

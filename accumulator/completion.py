@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import builtins  # a class below has a field named `type`
 from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, TypeVar, overload
+from typing import TYPE_CHECKING, ClassVar, Literal, TypeVar, overload
 
 import attrs
 import msgspec
@@ -85,7 +85,7 @@ class TopLogprob(_Fields):
 
     token: str | None = None
     logprob: float | None = None
-    bytes: tuple[int, ...] | None = None
+    bytes: tuple[int, ...] | None = field(default=None, metadata=NULLABLE)
     extra: JsonObject = field(factory=dict)
 
 
@@ -95,7 +95,7 @@ class TokenLogprob(_Fields):
 
     token: str | None = None
     logprob: float | None = None
-    bytes: tuple[int, ...] | None = None
+    bytes: tuple[int, ...] | None = field(default=None, metadata=NULLABLE)
     top_logprobs: tuple[TopLogprob, ...] | None = None
     extra: JsonObject = field(factory=dict)
 
@@ -173,10 +173,15 @@ class Function(_Fields):
     arguments: str | None = None
     extra: JsonObject = field(factory=dict)
 
+    # Whether its choice has a finish reason; a fact about the stream, and no field.
+    _is_finished: ClassVar[bool] = False
+
     @property
     def arguments_complete(self) -> bool:
-        """Whether `arguments` is exactly one JSON value."""
-        return self.arguments is not None and is_complete(self.arguments)
+        """Whether `arguments` is exactly one JSON value, or empty in a choice that finished: then
+        the call has none.
+        """
+        return self._is_finished if not self.arguments else is_complete(self.arguments)
 
     def arguments_as(self, kind: builtins.type[T]) -> T:
         """Read the whole arguments as a type: an attrs class, a msgspec Struct, a dataclass, a
@@ -186,8 +191,11 @@ class Function(_Fields):
         the type does not name are ignored, unless it forbids them; an attrs class that is nested in
         a type of another sort is built without its converters. Raises ParseError, with the path of
         what does not fit; TypeError for a type that JSON cannot be read as.
+
+        A call without arguments in a choice that finished is read as `{}`.
         """
-        return load(self.arguments, kind)
+        has_none = not self.arguments and self._is_finished
+        return load("{}" if has_none else self.arguments, kind)
 
     def partial_arguments(self) -> Json:
         """Give what is known of arguments that are still arriving; None for nothing.
@@ -222,6 +230,18 @@ class ToolCall(_Fields):
     function: Function | None = None
     custom: Custom | None = None
     extra: JsonObject = field(factory=dict)
+
+    # Whether its choice ended before the call did, unless its arguments are whole; no field.
+    _may_be_cut: ClassVar[bool] = False
+
+    def _is_cut(self) -> bool:
+        if not self._may_be_cut or (self.custom is not None and self.custom.input):
+            return False
+        text = (self.function.arguments if self.function is not None else None) or ""
+        return text.lstrip(" \t\r\n")[:1] not in ("{", "[", "n") or not is_complete(text)
+
+    def _is_named(self) -> bool:
+        return any(tool is not None and tool.name for tool in (self.function, self.custom))
 
     def arguments_as(self, kind: builtins.type[T]) -> T:
         """Read the whole arguments of a function as a type; see `Function.arguments_as`.
@@ -284,25 +304,66 @@ class Message(_Fields):
         texts = (part.get("text") for part in self.content if isinstance(part, Mapping))
         return "".join(text for text in texts if isinstance(text, str))
 
-    def to_message(self) -> dict[str, Json]:
+    def to_message(
+        self, *, content_beside_calls: Literal["null", "empty", "absent"] = "null"
+    ) -> dict[str, Json]:
         """Build the dict to append to the next request's `messages`.
 
         It holds the role, content, refusal, calls, audio id, and the reasoning that providers want
-        back with its signatures, fragments of thinking blocks joined; nothing that a request schema
-        refuses. The role is "assistant" where none arrived.
+        back with its signatures; nothing that a request schema refuses. Left out are calls without
+        a name, and those that were cut: in a choice without a finish reason, or as the last one in
+        one that ended with "length", with arguments that are not whole.
+
+        `content_beside_calls` says what the content is where there are calls and no content: null
+        as the API writes it, but Ollama and llama-cpp-python want it "empty" or "absent", DeepSeek
+        and lmdeploy not absent, Bedrock not empty. Without calls it is empty.
+        Raises ValueError for another word.
         """
-        return _outward.to_request(_convert.to_dict(self))
+        if content_beside_calls not in ("null", "empty", "absent"):
+            raise ValueError(
+                f'content_beside_calls is "null", "empty" or "absent", not {content_beside_calls!r}'
+            )
+        message = _convert.to_dict(self)
+        if self.tool_calls is not None:
+            calls = [call for call in self.tool_calls if call._is_named() and not call._is_cut()]
+            message["tool_calls"] = [*map(_convert.to_dict, calls)]
+        return _outward.to_request(message, content_beside_calls)
 
 
 @frozen(kw_only=True, repr=False, eq=False, slots=False)
 class Choice(_Fields):
-    """One of the `n` answers; `finish_reason` is None where the stream stopped before it."""
+    """One of the `n` answers; `finish_reason` is None where the stream stopped before it.
+
+    `text` is a legacy completion's, whose `message` is empty.
+    """
 
     index: int
     message: Message
     finish_reason: str | None = field(default=None, metadata=NULLABLE)
     logprobs: ChoiceLogprobs | None = field(default=None, metadata=NULLABLE)
+    text: str | None = None
     extra: JsonObject = field(factory=dict)
+
+
+def may_be_cut(finish_reason: str | None, *, is_last: bool) -> bool:
+    """Return whether a choice ended before its call did, unless the call is whole."""
+    return not finish_reason or (finish_reason == "length" and is_last)
+
+
+def _fill(choice: Choice, *, is_text: bool) -> None:
+    """Set on a choice that was just built what the schema and its finish reason say."""
+    message, finish_reason = choice.message, choice.finish_reason
+    if not message.role and not (is_text and message == Message()):
+        vars(message)["role"] = "assistant"
+    calls = message.tool_calls or ()
+    for call in calls:
+        tool = "custom" if call.function is None else "function"
+        if not call.type and getattr(call, tool) is not None:
+            vars(call)["type"] = tool
+        vars(call)["_may_be_cut"] = may_be_cut(finish_reason, is_last=call is calls[-1])
+    for function in (message.function_call, *(call.function for call in calls)):
+        if function is not None:
+            vars(function)["_is_finished"] = bool(finish_reason)
 
 
 @frozen(kw_only=True, repr=False, eq=False, slots=False)
@@ -355,18 +416,24 @@ class ChatCompletion(_Fields):
     extra: JsonObject = field(factory=dict)
 
     def to_dict(self) -> dict[str, Json]:
-        """Convert to the API's own shape: builtins only, extras back at their place."""
-        return _convert.to_dict(self)
+        """Convert to the API's own shape: builtins only, extras back at their place. The choices of
+        a `text_completion` have no message.
+        """
+        out = _convert.to_dict(self)
+        if self.object == "text_completion":
+            for choice, fields in zip(self.choices, _outward.objects(out["choices"]), strict=True):
+                if choice.message == Message():
+                    _outward.leave_out_message(fields)
+        return out
 
     def to_json(self) -> str:
         """Convert to compact JSON text in the API's own shape."""
-        return msgspec.json.encode(_convert.to_dict(self)).decode()
+        return msgspec.json.encode(self.to_dict()).decode()
 
     def to_openai(self) -> OpenAIChatCompletion:
         """Build openai-python's `ChatCompletion`, validated; vendors' fields are its extras.
 
-        A role and a call's type that did not arrive are filled in, as in `to_message`: its types
-        have but one value for them. Nothing else is: raises ValueError (pydantic's, which names
+        Raises ValueError (pydantic's, which names
         each field) where its types require what did not arrive, such as an `id` or the finish
         reason of a stream that broke off, or know fewer values than the server, as for Groq's
         service tiers and Mistral's content parts. Raises ImportError without openai.
@@ -375,8 +442,14 @@ class ChatCompletion(_Fields):
 
     @classmethod
     def from_dict(cls, data: JsonObject) -> ChatCompletion:
-        """Read the API's shape back. Raises ValueError that names each field that does not fit."""
-        return _convert.from_dict(data, cls)
+        """Read the API's shape back. The role of a message and the type of a call are filled in
+        where they are missing. Raises ValueError that names each field that does not fit.
+        """
+        is_text = isinstance(data, Mapping) and data.get("object") == "text_completion"
+        found = _convert.from_dict(_outward.with_messages(data) if is_text else data, cls)
+        for choice in found.choices:
+            _fill(choice, is_text=is_text)
+        return found
 
 
 @frozen(kw_only=True, repr=False, eq=False, slots=False)

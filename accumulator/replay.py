@@ -7,50 +7,42 @@ from __future__ import annotations
 
 import re
 from binascii import b2a_base64
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from itertools import zip_longest
-from typing import Literal, cast
+from typing import Literal
 
-import attrs
 import msgspec
 
+from ._decode.objects import LastChunk
 from ._decode.values import decode_base64
 from ._result.convert import JsonObject, copy_json, to_dict
+from ._split_calls import Cut, cut_arguments, names_of, objects_of, split_calls, split_extra
 from .completion import (
     Audio,
     ChatCompletion,
     Choice,
     ChoiceLogprobs,
-    Custom,
     Function,
     Message,
     TokenLogprob,
-    ToolCall,
 )
 from .limits import DEFAULT_LIMITS
-from .partial import is_complete
-from .rules import DEFAULT_RULES
+from .rules import DEFAULT_RULES, Level
 
 __all__ = ["split", "sse"]
 
-Cut = Callable[[str], list[str]]
 
 # A word with the blanks before it; in texts without blanks (Japanese, compact JSON) so many
 # characters.
 _WORD = re.compile(r"\s*\S{1,24}(?:\s+\Z)?|\s+")
 _AUDIO_SIZE = 4096  # characters of base64; a multiple of four, so that each piece decodes by itself
-_SHORTEST_NUMBER = re.compile(r"[ \t\r\n]*-?[0-9]")
-
-
-def _names(cls: type[attrs.AttrsInstance], *more: str) -> list[str]:
-    return [*(a.name for a in attrs.fields(cls) if a.name != "extra"), *more]
 
 
 # What the wire reads at each place besides `extra`. A value of a wrong type stands in `extra` under
 # such a name, and a chunk has room for only one of the two.
-_OF_CHUNK = _names(ChatCompletion, "error")
-_OF_CHOICE = _names(Choice, "delta", "usage")
+_OF_CHUNK = names_of(ChatCompletion, "error")
+_OF_CHOICE = [name for name in names_of(Choice, "delta", "usage") if name != "text"]
 
 
 def split(
@@ -60,8 +52,9 @@ def split(
 
     Text, reasoning, refusal, arguments and transcripts are cut at words, or into pieces of `by`
     characters; where logprobs give the tokens of a text, at its tokens. Of several choices each has
-    a chunk in turn. A choice's finish reason comes after its content, usage comes last. A
-    choice without a finish reason ends without one, as a truncated stream does.
+    a chunk in turn. A choice's finish reason comes after its content, usage comes last. Where a
+    choice has no finish reason, the last chunk ends the stream for whom it is fed to, as `[DONE]`
+    does; to everybody else it is a chunk like the others.
 
     The law holds for every completion that a stream gives under the default rules. One that was
     read from an answer that was not streamed, or built by hand, may hold what no chunk can say:
@@ -108,24 +101,31 @@ def _chunks(completion: ChatCompletion, cut: Cut) -> Iterator[JsonObject]:
     names = ("id", "created", "model", "service_tier", "system_fingerprint")
     known = {name: getattr(completion, name) for name in names}
     envelope: JsonObject = {name: value for name, value in known.items() if value is not None}
-    envelope["object"] = "chat.completion.chunk"
+    is_text = completion.object == "text_completion"
+    envelope["object"] = completion.object if is_text else "chat.completion.chunk"
     streams = [_choice(choice, cut) for choice in completion.choices]
     for in_turn in zip_longest(*streams):
         for choices in in_turn:
             if choices is not None:
                 yield {**envelope, "choices": choices}
-    usages = [] if completion.usage is None else _objects(completion.usage)
-    alone, last = _extras(completion.extra, _OF_CHUNK)
+    usages = [] if completion.usage is None else objects_of(completion.usage)
+    alone, last = split_extra(completion.extra, _OF_CHUNK)
     if completion.moderation is not None:
         last["moderation"] = copy_json(completion.moderation)
     if usages:
         last["usage"] = usages[0]
     alone += [{"usage": usage} for usage in usages[1:]]
-    if last or not streams:
+    is_open = any(not choice.finish_reason for choice in completion.choices)
+    if last or is_open or not streams:
         alone.append(last)
     # Nothing that follows an error is read.
-    for fields in sorted(alone, key=lambda fields: "error" in fields):
+    *before, end = sorted(alone, key=lambda fields: "error" in fields) or [{}]
+    for fields in before:
         yield {**envelope, "choices": [], **fields}
+    if is_open:
+        yield LastChunk({**envelope, "choices": [], **end})
+    elif alone:
+        yield {**envelope, "choices": [], **end}
 
 
 def _choice(choice: Choice, cut: Cut) -> Iterator[list[JsonObject]]:
@@ -133,7 +133,9 @@ def _choice(choice: Choice, cut: Cut) -> Iterator[list[JsonObject]]:
     index = choice.index
     for fields in _steps(choice, cut):
         yield [{"index": index, "delta": {}, "finish_reason": None, **fields}]
-    alone, together = _extras(choice.extra, _OF_CHOICE)
+    for piece in [] if choice.text is None else cut(choice.text) or [""]:
+        yield [{"index": index, "text": piece, "finish_reason": None}]
+    alone, together = split_extra(choice.extra, _OF_CHOICE)
     for fields in alone:
         if "index" not in fields:
             # Beside a delta a message would repeat it, and nothing else is needed here.
@@ -147,7 +149,8 @@ def _choice(choice: Choice, cut: Cut) -> Iterator[list[JsonObject]]:
 def _steps(choice: Choice, cut: Cut) -> Iterator[JsonObject]:
     message = choice.message
     logprobs = choice.logprobs or ChoiceLogprobs()
-    yield {"delta": _opening(message)}
+    if message != Message() or choice.text is None:
+        yield {"delta": _opening(message)}
     for name in ("reasoning", "reasoning_content"):
         for piece in cut(getattr(message, name) or ""):
             yield {"delta": {name: piece}}
@@ -163,7 +166,7 @@ def _steps(choice: Choice, cut: Cut) -> Iterator[JsonObject]:
     for delta in _other_deltas(message, cut):
         yield {"delta": delta}
     if choice.logprobs is not None:
-        alone, together = _extras(logprobs.extra, _names(ChoiceLogprobs))
+        alone, together = split_extra(logprobs.extra, names_of(ChoiceLogprobs))
         for fields in [together, *alone]:
             if fields or not (logprobs.content or logprobs.refusal):
                 yield {"logprobs": fields}
@@ -241,47 +244,38 @@ def _parts(part: object, cut: Cut) -> Iterator[object]:
 # --- the rest of a message ----------------------------------------------------------------
 
 
-def _extras(
-    extra: Mapping[str, object], names: Sequence[str]
-) -> tuple[list[JsonObject], JsonObject]:
-    """Divide extra fields into those that need an object of their own, one each, and the rest."""
-    ours = {name: copy_json(value) for name, value in extra.items()}
-    alone = [{name: value} for name, value in ours.items() if name in names]
-    return alone, {name: value for name, value in ours.items() if name not in names}
-
-
-def _objects(value: attrs.AttrsInstance, names: Sequence[str] = ()) -> list[JsonObject]:
-    """Give the objects that merge to an instance: what is well-typed with the extras, then what is
-    not, one by one.
-    """
-    objects: JsonObject = {}
-    alone: list[JsonObject] = []
-    for name in _names(type(value)):
-        item = getattr(value, name)
-        if attrs.has(type(item)):
-            objects[name], *rest = _objects(item)
-            alone.extend({name: more} for more in rest)
-        elif item is not None:
-            objects[name] = item
-    misfits, together = _extras(value.extra, _names(type(value), *names))  # type: ignore[attr-defined]  # all have it
-    return [{**objects, **together}, *misfits, *alone]
-
-
 def _extra_deltas(message: Message, cut: Cut) -> Iterator[JsonObject]:
     """Yield the fields that servers add to a delta: what the rules join as text comes as text, the
     entries of a list that grows one by one.
     """
     level = DEFAULT_RULES.levels["delta"]
-    alone, together = _extras(message.extra, _names(Message))
+    alone, together = split_extra(message.extra, names_of(Message))
     yield from alone
     for name, value in together.items():
         policy = None if value is None else level.names.get(name) or level.kinds.get(type(value))
         pieces: list[object] = [value]
         if policy == "concat" and isinstance(value, str):
             pieces = [*cut(value)] or [""]
-        elif policy in ("extend", "by_index") and isinstance(value, list):
+        elif policy in _OF_ENTRIES and isinstance(value, list):
             pieces = [[entry] for entry in value] or [[]]
+        elif policy == "merge" and isinstance(value, dict):
+            pieces = _collected(level.below(name), value)
         yield from ({name: piece} for piece in pieces)
+
+
+_OF_ENTRIES = ("extend", "by_index", "by_type", "blocks")
+
+
+def _collected(level: Level, fields: JsonObject) -> list[object]:
+    """Return the objects that merge to one: each value that was collected has one of its own."""
+    collected = [
+        (name, value)
+        for name, value in fields.items()
+        if level.names.get(name) == "collect" and isinstance(value, list)
+    ]
+    alone: list[object] = [{name: entry} for name, value in collected for entry in value]
+    rest = {name: value for name, value in fields.items() if (name, value) not in collected}
+    return [rest, *alone] if rest or not alone else alone
 
 
 def _other_deltas(message: Message, cut: Cut) -> Iterator[JsonObject]:
@@ -294,20 +288,20 @@ def _other_deltas(message: Message, cut: Cut) -> Iterator[JsonObject]:
     if message.audio is not None:
         for fields in _audio(message.audio, cut):
             yield {"audio": fields}
-    for fragment in _fragments(message.tool_calls or (), cut):
-        yield {"tool_calls": [fragment]}
+    for fragments in split_calls(message.tool_calls or (), cut):
+        yield {"tool_calls": fragments}
 
 
 def _function(function: Function, cut: Cut) -> Iterator[JsonObject]:
-    opening, *alone = _objects(function)
+    opening, *alone = objects_of(function)
     yield opening if function.arguments is None else {**opening, "arguments": ""}
     yield from alone
-    for piece in cut(function.arguments or ""):
+    for piece in cut_arguments(function.arguments or "", cut):
         yield {"arguments": piece}
 
 
 def _audio(audio: Audio, cut: Cut) -> Iterator[JsonObject]:
-    opening, *alone = _objects(audio)
+    opening, *alone = objects_of(audio)
     data = opening.pop("data", None)
     if audio.transcript is not None:
         opening["transcript"] = ""
@@ -326,77 +320,3 @@ def _audio_pieces(data: str) -> list[str]:
     except ValueError:
         return [data]  # no base64; one piece can be kept, the last of several would replace others
     return _slices(data, _AUDIO_SIZE) or [""]
-
-
-# --- tool calls (SPEC section 4) ----------------------------------------------------------
-
-
-def _fragments(calls: Sequence[ToolCall], cut: Cut) -> Iterator[JsonObject]:
-    """Yield the fragments of all calls, each with the index at which its call stands."""
-    order = _opening_order(calls)
-    held_back: list[JsonObject] = []
-    for turn, place in enumerate(order):
-        call = calls[place]
-        opening, *alone = _objects(call, ["index"])
-        texts = []
-        for kind, name in (("function", "arguments"), ("custom", "input")):
-            named = getattr(call, kind)
-            text = None if named is None else getattr(named, name)
-            if text is not None:
-                opening[kind] = {**cast("JsonObject", opening[kind]), name: ""}
-                texts.append((kind, name, text))
-        yield {"index": place, **opening}
-        # A misread index names no call: such a fragment goes to the call of the last one.
-        yield from ({"index": place, **fields} for fields in alone)
-        shared = any(calls[later].id == call.id for later in order[turn + 1 :]) and call.id
-        for kind, name, text in texts:
-            until = _shortest_json(text) if shared else len(text)
-            yield from ({"index": place, kind: {name: piece}} for piece in cut(text[:until]))
-            held_back += [{"index": place, kind: {name: piece}} for piece in cut(text[until:])]
-    yield from held_back
-
-
-def _opening_order(calls: Sequence[ToolCall]) -> list[int]:
-    """Tell in which order calls can be opened.
-
-    A second call with an id is told from more of the first by its name, and by the first one's
-    arguments, which have to be complete JSON.
-    """
-    order = list(range(len(calls)))
-    places: dict[str, list[int]] = {}
-    for place, call in enumerate(calls):
-        if call.id:
-            places.setdefault(call.id, []).append(place)
-    for shared in places.values():
-        if len(shared) > 1:
-            best = sorted(shared, key=lambda place: _rank(calls[place]))
-            for slot, place in zip(shared, best, strict=True):
-                order[slot] = place
-    return order
-
-
-def _rank(call: ToolCall) -> int:
-    """Rank the calls of one id: one without a name has to be opened first, an incomplete one
-    last.
-    """
-    function, custom = call.function, call.custom
-    named: Function | Custom | None = function or custom
-    if named is None or not named.name:
-        return 0
-    text = function.arguments if function is not None else custom and custom.input
-    return 1 if _shortest_json(text or "") else 2
-
-
-def _shortest_json(text: str) -> int:
-    """Find where the first JSON value of a text ends that could be all of it; 0 for nowhere."""
-    number = _SHORTEST_NUMBER.match(text)
-    if number is not None:
-        return number.end()
-    import json  # noqa: PLC0415  # takes time to import, and few calls share an id
-
-    start = len(text) - len(text.lstrip(" \t\r\n"))
-    try:
-        _, end = json.JSONDecoder().raw_decode(text, start)
-    except (ValueError, RecursionError):
-        return 0
-    return end if is_complete(text[:end]) else 0

@@ -11,10 +11,21 @@ from attrs import Factory, field, frozen
 __all__ = ["DEFAULT_RULES", "POLICIES", "Level", "Policy", "Rules"]
 
 Policy = Literal[
-    "first", "last", "concat", "extend", "by_index", "merge", "larger", "bytes", "drop"
+    "first",
+    "last",
+    "concat",
+    "extend",
+    "collect",
+    "by_index",
+    "by_type",
+    "merge",
+    "larger",
+    "blocks",
+    "bytes",
+    "drop",
 ]
-# "bytes" is for base64 fragments of audio alone.
-POLICIES: tuple[Policy, ...] = tuple(p for p in get_args(Policy) if p != "bytes")
+# "bytes" is for base64 fragments of audio alone, "blocks" for fragments of thinking blocks.
+POLICIES: tuple[Policy, ...] = tuple(p for p in get_args(Policy) if p not in ("bytes", "blocks"))
 
 # Which fields the four kinds of JSON value fall under when no row names them.
 _KINDS = {
@@ -24,6 +35,17 @@ _KINDS = {
     bool: "<number>",
     list: "<list>",
     dict: "<object>",
+}
+
+# What is in an object of a delta, and in the objects in it.
+_OBJECT: dict[str, Policy] = {
+    **dict.fromkeys(
+        ("text", "content", "summary", "thinking", "arguments", "input", "transcript"), "concat"
+    ),
+    "<string>": "last",
+    "<number>": "last",
+    "<list>": "by_index",
+    "<object>": "merge",
 }
 
 _ROWS: dict[str, Policy] = {
@@ -81,13 +103,14 @@ _ROWS: dict[str, Policy] = {
     "delta.audio.transcript": "concat",
     "delta.audio.data": "bytes",
     "delta.audio.expires_at": "last",
-    "delta.reasoning_details": "by_index",
+    "delta.reasoning_details": "by_type",  # OpenRouter: by index and type
     "delta.reasoning_details.text": "concat",
     "delta.reasoning_details.summary": "concat",
     "delta.reasoning_details.<string>": "last",
     "delta.reasoning_details.<number>": "last",
     "delta.reasoning_details.<list>": "last",
     "delta.reasoning_details.<object>": "last",
+    "delta.thinking_blocks": "blocks",  # LiteLLM
     "delta.annotations": "extend",
     "delta.images": "extend",
     "delta.executed_tools": "by_index",  # Groq sends each entry again, whole
@@ -107,21 +130,20 @@ _ROWS: dict[str, Policy] = {
     "delta.<number>": "last",
     "delta.<list>": "by_index",
     "delta.<object>": "merge",
-    "delta.<object>.text": "concat",
-    "delta.<object>.content": "concat",
-    "delta.<object>.summary": "concat",
-    "delta.<object>.thinking": "concat",
-    "delta.<object>.arguments": "concat",
-    "delta.<object>.input": "concat",
-    "delta.<object>.transcript": "concat",
-    "delta.<object>.<string>": "last",
-    "delta.<object>.<number>": "last",
-    "delta.<object>.<list>": "by_index",
-    "delta.<object>.<object>": "merge",
+    **{f"delta.<object>.{name}": policy for name, policy in _OBJECT.items()},
+    # LiteLLM: one citation a delta.
+    **{f"delta.provider_specific_fields.{name}": policy for name, policy in _OBJECT.items()},
+    **{
+        f"delta.provider_specific_fields.<object>.{name}": policy
+        for name, policy in _OBJECT.items()
+    },
+    "delta.provider_specific_fields.citation": "collect",
 }
 
 # Their state is more than one merged value (a call's identity, a sum that must hold, whether a
 # choice has ended), or none at all, so they have one rule.
+# A server whose every fragment is the whole so far is read by another rule for this one.
+ARGUMENTS = "delta.tool_calls.function.arguments"
 _FIXED = {
     "chunk": frozenset({"object", "choices", "usage", "obfuscation", "error"}),
     "choice": frozenset(
@@ -209,6 +231,8 @@ def _completed(rows: Mapping[str, Policy]) -> Mapping[str, Policy]:
                 "such as 'delta.channel', or one of <string>, <number>, <list>, <object>; "
                 "behind <object> may stand one of these more"
             )
+        if path == ARGUMENTS and policy == "last":
+            continue
         if names[0] in _FIXED[level]:
             raise ValueError(f"the rule of {path!r} is fixed; other fields of {level} are free")
     return {**_ROWS, **rows}

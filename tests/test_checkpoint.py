@@ -44,8 +44,10 @@ from accumulator._checkpoint import (
 from accumulator._decode.body import JsonText
 from accumulator._decode.lines import Event, LineReader
 from accumulator._decode.text import Text
+from accumulator._merge.arguments import ArgumentsText
+from accumulator._merge.call_merger import CallMerger
 from accumulator._merge.chat import ChatReducer
-from accumulator._merge.json_merge import FieldMerger, IndexedList
+from accumulator._merge.json_merge import FieldMerger, IndexedList, TypedList
 from accumulator._merge.problem_log import ProblemLog
 from accumulator._merge.reducer import Reducer
 from accumulator._pipeline import Pipeline
@@ -70,10 +72,13 @@ KNOWN = {
         *("_before", "_cut"),  # of a read that is being applied
     },
     ChatReducer: {"_decoder", "_is_begun", "_reads_objects", "rules"},
-    Reducer: {"state", "reading", "_calls_left", "_head", "_limits"},
+    Reducer: {"state", "reading", "_has_brought", "_head", "_is_failing"},
+    CallMerger: {"_calls_left", "_is_cumulative", "_limits"},
     FieldMerger: {"_halved", "_careful", "_levels", "_log", "listener"},
     Text: {"_seen", "_unseen", "fragments", "half"},
+    ArgumentsText: {"_known", "_opener", "_scan", "_scanned", "closer"},  # found out anew
     IndexedList: {"entries", "places"},
+    TypedList: {"types"},
 }
 
 

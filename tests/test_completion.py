@@ -119,7 +119,7 @@ def test_fields_that_the_api_always_sends_are_null_and_others_left_out() -> None
         "choices": [
             {
                 "index": 0,
-                "message": {"content": None, "refusal": None},
+                "message": {"role": "assistant", "content": None, "refusal": None},
                 "finish_reason": None,
                 "logprobs": None,
             }
@@ -222,11 +222,11 @@ WRITTEN: dict[str, tuple[dict[str, object], dict[str, object]]] = {
     "whole": ({**TOP, "top_logprobs": [TOP]}, {**TOP, "top_logprobs": [TOP]}),
     "no bytes": (
         {"token": "a", "logprob": -1.5, "bytes": None, "top_logprobs": []},
-        {"token": "a", "logprob": -1.5, "top_logprobs": []},
+        {"token": "a", "logprob": -1.5, "bytes": None, "top_logprobs": []},
     ),
     "fields in another order": (
         {"v": 1, "top_logprobs": [], "logprob": -1.0, "token": "a", "b": 2},
-        {"token": "a", "logprob": -1.0, "top_logprobs": [], "b": 2, "v": 1},
+        {"token": "a", "logprob": -1.0, "bytes": None, "top_logprobs": [], "b": 2, "v": 1},
     ),
     "a vendor's values": (
         {**TOP, "top_logprobs": [{**TOP, "v": {"w": [None, 2**64]}}], "extra": {"extra": None}},
@@ -234,9 +234,14 @@ WRITTEN: dict[str, tuple[dict[str, object], dict[str, object]]] = {
     ),
     "values that do not fit": (
         {"token": 5, "logprob": "x", "bytes": "y", "top_logprobs": [TOP, 7, {"token": [1]}]},
-        {"top_logprobs": [TOP, {"token": [1]}], "bytes": "y", "logprob": "x", "token": 5},
+        {
+            "bytes": "y",
+            "top_logprobs": [TOP, {"bytes": None, "token": [1]}],
+            "logprob": "x",
+            "token": 5,
+        },
     ),
-    "nothing": ({}, {}),
+    "nothing": ({}, {"bytes": None}),
 }
 
 

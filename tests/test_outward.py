@@ -120,7 +120,7 @@ TURNS: dict[str, tuple[list[JsonObject], JsonObject]] = {
     ),
     "Copilot's opaque reasoning": (
         [{"reasoning_text": "Two", "reasoning_opaque": "b3Bh"}, {"reasoning_text": " plus"}],
-        {"content": None, "reasoning_text": "Two plus", "reasoning_opaque": "b3Bh"},
+        {"content": "", "reasoning_text": "Two plus", "reasoning_opaque": "b3Bh"},
     ),
     "DeepSeek's reasoning_content": (
         [{"reasoning_content": "Two"}, {"reasoning_content": " plus", "tool_calls": [FRAGMENT]}],
@@ -148,18 +148,13 @@ TURNS: dict[str, tuple[list[JsonObject], JsonObject]] = {
     ),
     "fields of a wrong type": (
         [{"role": 5, "tool_calls": [{"index": 0, "id": 5, "function": {"arguments": 5}}]}],
-        {
-            "content": None,
-            "tool_calls": [
-                {"id": "", "type": "function", "function": dict.fromkeys(("name", "arguments"), "")}
-            ],
-        },
+        {"content": ""},
     ),
     "audio": (
         [{"audio": {"id": "audio_1", "data": "AAEC", "transcript": "Four"}}],
-        {"content": None, "audio": {"id": "audio_1"}},
+        {"content": "", "audio": {"id": "audio_1"}},
     ),
-    "a refusal": ([{"refusal": "No"}, {"refusal": "."}], {"content": None, "refusal": "No."}),
+    "a refusal": ([{"refusal": "No"}, {"refusal": "."}], {"content": "", "refusal": "No."}),
     "a function_call": (
         [{"function_call": {"name": "f", "arguments": ""}}, {"function_call": {"arguments": "{}"}}],
         {"content": None, "function_call": {"name": "f", "arguments": "{}"}},

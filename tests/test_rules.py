@@ -59,6 +59,15 @@ CHUNK_CASES: list[tuple[Policy, list[object], object]] = [
         {"n": {"a": 3, "b": 5, "c": None}},
     ),
     ("larger", [{"n": 3}, {"n": 1, "m": 1}], {"n": 3, "m": 1}),
+    ("collect", ["a", None, {"b": 1}, [1]], ["a", {"b": 1}, [1]]),
+    (
+        "by_type",
+        [
+            [{"index": 0, "type": "a", "x": 1}, {"index": 0, "type": "b", "x": 2}],
+            [{"index": 0, "type": "a", "x": 3}, {"index": 0, "x": 4}, 5],
+        ],
+        [{"index": 0, "type": "a", "x": 3}, {"index": 0, "type": "b", "x": 4}, 5],
+    ),
     ("drop", ["a"], None),
 ]
 
@@ -81,6 +90,12 @@ HALVES: list[tuple[Policy, list[object], object]] = [
         "by_index",
         [["\ud83d"], [{"index": 0, "x": "\ud83d"}]],
         ["\ufffd", {"index": 0, "x": "\ufffd"}],
+    ),
+    ("collect", ["\ud83d", ["\ude00"]], ["\ufffd", ["\ufffd"]]),
+    (
+        "by_type",
+        [["\ud83d"], [{"index": 0, "type": "\ud83d", "x": "\ude00"}]],
+        ["\ufffd", {"index": 0, "type": "\ufffd", "x": "\ufffd"}],
     ),
     ("merge", [{"a": "\ud83d"}], {"a": "\ufffd"}),
     ("larger", [{"a": "\ud83d"}], {"a": "\ufffd"}),

@@ -19,6 +19,7 @@ __all__ = [
     "AudioFragment",
     "Choice",
     "Chunk",
+    "Closing",
     "CompletionTokensDetails",
     "CustomFragment",
     "Delta",
@@ -55,17 +56,21 @@ class Extra(JsonObject):
     """
 
 
+def _null() -> None:
+    """Return the `bytes` of a token that came without: null, and never left out."""
+
+
 class TopLogprob(Struct, forbid_unknown_fields=True, omit_defaults=True, gc=False):
     token: str | None = None
     logprob: float | None = None
-    bytes: list[int] | None = None
+    bytes: list[int] | None = msgspec.field(default_factory=_null)
     extra: Extra | None = None
 
 
 class TokenLogprob(Struct, forbid_unknown_fields=True, omit_defaults=True, gc=False):
     token: str | None = None
     logprob: float | None = None
-    bytes: list[int] | None = None
+    bytes: list[int] | None = msgspec.field(default_factory=_null)
     top_logprobs: list[TopLogprob] | None = None
     extra: Extra | None = None
 
@@ -135,6 +140,14 @@ class ReasoningDetail(Struct, forbid_unknown_fields=True, gc=False):
     signature: str | UnsetType | None = UNSET
 
 
+class Closing:
+    """Marks a choice whose delta is the `message` of a server that sends the whole at the end, or
+    that ignored `stream`. Nothing that the wire decodes into.
+    """
+
+    __slots__ = ()
+
+
 class Delta(Struct, forbid_unknown_fields=True, gc=False):
     role: str | None = None
     content: str | None = None
@@ -180,6 +193,8 @@ class Choice(Struct, forbid_unknown_fields=True, gc=False):
     finish_reason: str | None = None
     usage: Usage | None = None
     obfuscation: str | None = None
+    text: str | None = None
+    closing: Closing | None = None
     extra: Extra | None = None
 
 
@@ -223,6 +238,8 @@ class TextChoice(Struct, forbid_unknown_fields=True, gc=False):
     logprobs: None = None
     finish_reason: str | None = None
     usage: ClassVar[None] = None
+    text: ClassVar[None] = None
+    closing: ClassVar[None] = None
     extra: ClassVar[None] = None
 
 

@@ -18,6 +18,7 @@ from .chunk import (
     AudioFragment,
     Choice,
     Chunk,
+    Closing,
     CompletionTokensDetails,
     CustomFragment,
     Delta,
@@ -34,7 +35,7 @@ from .chunk import (
     Usage,
 )
 from .text import heal, healed, holds_half
-from .values import as_float, as_integer, decode_base64, fields_of, is_object, kind_of
+from .values import as_float, as_integer, decode_base64, error_of, fields_of, is_object, kind_of
 
 __all__ = ["InvalidChunkError", "Misfit", "Reading", "read_chunk", "read_usage"]
 
@@ -71,6 +72,7 @@ class InvalidChunkError(ValueError):
 
 K = TypeVar("K", bound=Struct)
 _NONE: frozenset[str] = frozenset()
+_TEXT = frozenset({"text"})  # beside a delta it is like any vendor's field
 Moved = Mapping[str, frozenset[str]]  # the fields of each level that are not read to their places
 
 
@@ -258,6 +260,12 @@ def _structs(kind: type[K]) -> _Read:
     return read
 
 
+def _calls(reader: _Reader, value: object, path: str) -> list[ToolCallFragment]:
+    """Read a list of calls; old TGI sends one that stands alone."""
+    entries = [value] if is_object(value) and not isinstance(value, (list, tuple)) else value
+    return cast("list[ToolCallFragment]", _structs(ToolCallFragment)(reader, entries, path))
+
+
 def _parts(reader: _Reader, value: object, path: str) -> Parts:
     return Parts([reader.adopt(item) for item in _list(value)])
 
@@ -287,8 +295,10 @@ def _content(reader: _Reader, value: object, path: str) -> str | Parts:
 def _choices(reader: _Reader, value: object, path: str) -> list[Choice]:
     if not isinstance(value, (list, tuple)):
         raise InvalidChunkError(f"{path}: expected a list, got {kind_of(value)}")
-    choices = []
+    choices: list[Choice] = []
     for i, item in enumerate(value):
+        if item is None:
+            continue
         if not is_object(item):
             raise InvalidChunkError(f"{path}[{i}]: expected an object, got {kind_of(item)}")
         source = dict(fields_of(item))
@@ -296,12 +306,21 @@ def _choices(reader: _Reader, value: object, path: str) -> list[Choice]:
         # A server that ignored `stream` sends a message in place of a delta; Perplexity sends it
         # beside one, where it brings nothing new.
         message = source.pop("message", None)
-        if message is not None and source.get("delta") is None:
-            if is_object(message):
-                source["delta"] = message
-            else:
-                source["message"] = message
-        choices.append(reader.fields(Choice, source, f"{path}[{i}]"))
+        closes = False
+        moved = _NONE
+        if source.get("delta") is not None:
+            is_beside = isinstance(source.get("text"), str) and is_object(source["delta"])
+            moved = _NONE if is_beside else _TEXT
+        else:
+            closes = is_object(message)
+            if message is not None:
+                source["delta" if closes else "message"] = message
+        choice = reader.fields(Choice, source, f"{path}[{i}]", moved)
+        if closes:
+            choice.closing = Closing()
+        if choice.index is None and i > len(choices):  # the places of those that are null count
+            choice.index = i
+        choices.append(choice)
     return choices
 
 
@@ -330,7 +349,7 @@ _TABLES: dict[type[Struct], dict[str, _Read]] = {
         "refusal": _text,
         "reasoning": _text,
         "reasoning_content": _text,
-        "tool_calls": _structs(ToolCallFragment),
+        "tool_calls": _calls,
         "function_call": _struct(FunctionFragment),
         "audio": _struct(AudioFragment),
         "annotations": _parts,
@@ -352,6 +371,7 @@ _TABLES: dict[type[Struct], dict[str, _Read]] = {
         "finish_reason": _label,
         "logprobs": _struct(Logprobs),
         "usage": _struct(Usage),
+        "text": _text,
         "message": _misfit,  # an object is read as the delta
     },
     Chunk: {
@@ -382,15 +402,18 @@ def read_chunk(
         refusal = InvalidChunkError(f"expected an object, got {kind_of(value)}")
         # Gemini's server puts its error in a list.
         if isinstance(value, list) and len(value) == 1 and isinstance(value[0], dict):
-            refusal.error = value[0].get("error")
+            refusal.error = error_of(value[0])
         raise refusal
     source = dict(fields_of(value))
-    for padding in ("object", "obfuscation"):
-        source.pop(padding, None)
+    source.pop("obfuscation", None)
+    kind = source.pop("object", None)
     error: object = None
     try:
-        error = reader.adopt(source.pop("error", None))
+        error = reader.adopt(error_of(source) or error_of(source.get("x_groq")))
+        source.pop("error", None)
         chunk = reader.fields(Chunk, source, "$", moved["chunk"])
+        if kind == "text_completion":
+            chunk.object = kind
     except InvalidChunkError as refusal:
         refusal.error = error
         raise

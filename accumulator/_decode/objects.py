@@ -30,9 +30,9 @@ from .chunk import (
     Usage,
 )
 from .text import holds_half
-from .values import fields_of, is_object
+from .values import error_of, fields_of, is_object
 
-__all__ = ["is_chunk_like", "read_object"]
+__all__ = ["LastChunk", "is_chunk_like", "read_object"]
 
 K = TypeVar("K", bound=Struct)
 _Strings = list[object]  # all of a chunk, to be looked at together
@@ -53,11 +53,15 @@ _KINDS: tuple[type[Struct], ...] = (
     *(Usage, PromptTokensDetails, CompletionTokensDetails),
 )
 # Details of reasoning are merged as a vendor's field is, to the same end.
-_OWN = {"extra", "parts", "reasoning_details"}
+_OWN = {"closing", "extra", "parts", "reasoning_details"}
 _NAMES: Mapping[type[Struct], frozenset[str]] = {
     kind: frozenset(kind.__struct_fields__) - _OWN for kind in _KINDS
 }
 _RESERVED = frozenset({"error", "message"})  # what is more than a vendor's field
+
+
+class LastChunk(JsonObject):
+    """A chunk behind which `[DONE]` follows."""
 
 
 class _UnfitError(Exception):
@@ -81,6 +85,8 @@ def read_object(value: object) -> tuple[Chunk, int] | None:
     try:
         chunk = _convert(value) if type(value) is dict else _model(value, strings)
         if chunk is None:
+            if type(value) is LastChunk:
+                return None
             strings.clear()
             chunk = _chunk(value, strings)
         _collect(chunk, strings)
@@ -125,7 +131,7 @@ def _model(value: Any, strings: _Strings) -> Chunk | None:
             return None
         return Chunk(
             own["id"],
-            None,
+            own["object"],
             own["created"],
             own["model"],
             own["service_tier"],
@@ -310,7 +316,8 @@ def _extra(fields: JsonObject, strings: _Strings) -> Extra | None:
     """Copy a vendor's fields."""
     if not fields:
         return None
-    if not _RESERVED.isdisjoint(fields):
+    groq = fields.get("x_groq")
+    if not _RESERVED.isdisjoint(fields) or (groq is not None and error_of(groq)):
         raise _UnfitError
     strings += fields
     return Extra({name: _copied(fields[name], strings, _MOST_LEVELS) for name in sorted(fields)})
@@ -357,6 +364,8 @@ def _collect(chunk: Chunk, strings: _Strings) -> None:
         for choice in chunk.choices:
             if choice.finish_reason is not None:
                 strings.append(choice.finish_reason)
+            if choice.text is not None:
+                strings.append(choice.text)
             if choice.delta is not None:
                 _collect_delta(choice.delta, strings)
             if choice.logprobs is not None:

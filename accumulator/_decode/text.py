@@ -20,6 +20,10 @@ class Text:
     new since it was called last.
     """
 
+    # What `ArgumentsText` has more: `closer` is what a fragment must hold to be looked at.
+    asks = False
+    closer = "\0\0"
+
     __slots__ = ("_seen", "_unseen", "fragments", "half")
 
     def __init__(self, seen: str = "") -> None:
@@ -27,6 +31,17 @@ class Text:
         self._unseen: bytearray | None = None
         self.fragments: list[str] = []
         self.half = ""  # the first half of a surrogate pair whose second has not arrived
+
+    def note(self, fragment: str) -> None:
+        """Look at a fragment that was just appended and holds `closer`."""
+
+    def takes(self, fragment: str) -> bool:
+        """Return whether a fragment is more of the text, so that it may be appended unseen."""
+        return True
+
+    def takes_all(self, fragments: str) -> bool:
+        """Return whether that certainly holds for all fragments of which this is put together."""
+        return True
 
     def append(self, fragment: str) -> None:
         """Add a fragment. It must not have half a surrogate pair in it."""

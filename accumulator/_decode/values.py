@@ -11,7 +11,15 @@ from collections.abc import Mapping
 
 from .chunk import JsonObject
 
-__all__ = ["as_float", "as_integer", "decode_base64", "fields_of", "is_object", "kind_of"]
+__all__ = [
+    "as_float",
+    "as_integer",
+    "decode_base64",
+    "error_of",
+    "fields_of",
+    "is_object",
+    "kind_of",
+]
 
 _LARGEST_FLOAT = 2**1000  # a larger integer may have no float
 
@@ -47,6 +55,11 @@ def is_object(value: object) -> bool:
         )
         and not callable(value)
     )
+
+
+def error_of(value: object) -> object:
+    """Return the server's error that an object brings; null, false and empty are none."""
+    return (fields_of(value).get("error") or None) if is_object(value) else None
 
 
 _KIND_NAMES = {

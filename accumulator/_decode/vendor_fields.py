@@ -29,8 +29,9 @@ from .chunk import (
     Usage,
 )
 from .shapes import API, TEXT, Fields, Rare, Shape, find_shape, is_pending, unknown_names, widest
+from .values import error_of
 
-__all__ = ["ChunkDecoder", "groq_error", "mismatch_of"]
+__all__ = ["ChunkDecoder", "mismatch_of"]
 
 T = TypeVar("T")
 Decode = Callable[[bytes], Chunk]
@@ -171,8 +172,6 @@ class ChunkDecoder(Struct):
             raws = of_chunk.get(chunk)
             if raws != self._quiet.get(_OF_CHUNK):
                 self._read(of_chunk, _OF_CHUNK, raws, chunk, len(text))
-                if groq_error(chunk.extra):
-                    raise ValueError("an error beside the choices")
         if shape.has_moderation:
             found = _parse(chunk.moderation)
             chunk.moderation = None if found is None else Extra(_checked(found, dict))
@@ -225,6 +224,8 @@ class ChunkDecoder(Struct):
                 continue
             value = parse(raw) if raw else None
             if value is not None:
+                if name == "x_groq" and error_of(value):
+                    raise ValueError("a server error")
                 extra[name] = value
             is_settled[i] = is_repeated and (
                 value is None or self._rules[fields.level].is_idempotent(name, value)
@@ -293,12 +294,6 @@ def _read_usage(of_usage: tuple[Fields | None, ...], usage: Usage) -> None:
 
 def _decode_nothing(text: bytes) -> Chunk:
     raise ValueError("left to the general way")
-
-
-def groq_error(extra: Extra | None) -> object:
-    """Return the error that Groq sends beside the choices, None or something empty for none."""
-    groq = None if extra is None else extra.get("x_groq")
-    return groq.get("error") if isinstance(groq, dict) else None
 
 
 def mismatch_of(error: Exception) -> str:

@@ -21,9 +21,9 @@ from .._decode.chunk import (
 )
 from .._decode.lenient import InvalidChunkError, read_chunk
 from .._decode.lines import Event, is_end
-from .._decode.objects import read_object
+from .._decode.objects import LastChunk, read_object
 from .._decode.text import Text, healed
-from .._decode.vendor_fields import ChunkDecoder, groq_error, mismatch_of
+from .._decode.vendor_fields import ChunkDecoder, mismatch_of
 from ..completion import ChatCompletion
 from ..errors import LimitExceededError, ProblemKind
 from ..limits import Limits
@@ -74,9 +74,19 @@ class ChatReducer(Reducer):
         The first raises ValueError or RecursionError for data that goes to `apply_refused`.
         """
         decoder = self._decoder
-        if decoder.is_text and not self._careful and self.listener is None:
+        if (
+            decoder.is_text
+            and not self._careful
+            and not self._has_brought
+            and self.listener is None
+        ):
             return decode_text, self.apply_text
-        return decoder.decode, self.apply_known
+        return decoder.decode, self._known_step
+
+    @property
+    def _known_step(self) -> Callable[[Chunk], None]:
+        # Behind a closing message it is noted which fields deltas bring.
+        return self.apply if self._has_brought else self.apply_known
 
     def apply_event(self, event: Event) -> None:
         """Apply an event or a JSON text that does not end the stream. Raises LimitExceededError."""
@@ -138,14 +148,16 @@ class ChatReducer(Reducer):
             self._refuse_other_api(api)
             return True
         found = read_object(value) if self._reads_objects else None
-        if found is None or groq_error(found[0].extra):
+        if found is None:
             self._apply_value(value, copying=True, count=count)
+            if type(value) is LastChunk and self.reading:
+                self.end()
             return True
         chunk, size = found
         count(size)
         self._decoder.forget()
         if self.listener is None:
-            self.apply_known(chunk)
+            self._known_step(chunk)
         else:
             self.apply(chunk)
         return False
@@ -297,6 +309,7 @@ class ChatReducer(Reducer):
             return
         if count is not None:
             count(reading.size)
+        self.leave_out_repeated(reading)
         self.check_limits(reading.chunk.choices or ())
         if bad_utf8:
             self._report_utf8()
@@ -304,12 +317,9 @@ class ChatReducer(Reducer):
             found, _ = healed(misfit.value)
             report("invalid_field", misfit.message, misfit.path, found)
         self._decoder.forget()
-        self.apply_halved(reading.chunk, has_halves=reading.has_halves)
+        self.apply_halved(reading.chunk, has_halves=reading.has_halves, error=reading.error)
         for _ in range(reading.lone):
             report("lone_surrogate", "half a surrogate pair, replaced by U+FFFD")
-        error = reading.error or groq_error(reading.chunk.extra)
-        if error:
-            self.fail(error)
 
     def _apply_error(self, data: bytes) -> None:
         """Apply an event named `error`: its JSON, else its text, is the server's error."""

@@ -5,16 +5,13 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 
-__all__ = ["OWN_NAMES", "error_object", "error_of", "find_other_api", "is_own", "is_raw_error"]
+from .._decode.values import error_of
+
+__all__ = ["OWN_NAMES", "error_object", "find_other_api", "is_own", "is_raw_error"]
 
 # The names under which servers send chunks; an event with another name may be no chunk.
 OWN_NAMES = frozenset({None, b"", b"message", b"error", b"chunk", b"data", b"completion"})
 _RAW_ERROR = re.compile(r'\s*\{\s*"error"\s*:\s*[{"]')
-
-
-def error_of(value: object) -> object:
-    """Return the error that an object brings, or None; null, false and empty are none."""
-    return (value.get("error") or None) if isinstance(value, Mapping) else None
 
 
 def error_object(value: object) -> object:

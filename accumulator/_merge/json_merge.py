@@ -14,7 +14,7 @@ from .._decode.text import COMPACT_AT, Text, heal, healed, split_half
 from ..rules import Level, Policy
 from .problem_log import ProblemLog
 
-__all__ = ["PART_TYPES", "FieldMerger", "IndexedList", "Listener"]
+__all__ = ["PART_TYPES", "FieldMerger", "IndexedList", "Listener", "TypedList", "is_empty"]
 
 PART_TYPES = ("text", "thinking")  # of parts that join their neighbour
 
@@ -37,6 +37,34 @@ class IndexedList:
         if entry is None:
             entry = self.places[index] = {}
             self.entries.append(entry)
+        return entry
+
+
+class TypedList(IndexedList):
+    """A list whose entries are merged by their `index` and their `type`: OpenRouter numbers a
+    summary and the encrypted block behind it 0 both.
+    """
+
+    __slots__ = ("types",)
+
+    def __init__(self) -> None:
+        IndexedList.__init__(self)  # `places` are of the newest entry with an index
+        self.types: dict[tuple[int, str], JsonObject] = {}
+
+    def of_type(self, index: int, type_: object) -> JsonObject:
+        """Return the newest entry with an index and a type, a new one at the end if there is
+        none. An entry without a type goes to the newest with its index.
+        """
+        if not type_ or type(type_) is not str:
+            entry = self.at(index)
+            if type_ is not None and self.types.get((index, str(entry.get("type")))) is entry:
+                del self.types[index, str(entry.get("type"))]  # it takes a type that is none
+            return entry
+        known = self.types.get((index, type_))
+        if known is not None:
+            return known
+        entry = self.types[index, type_] = self.places[index] = {}
+        self.entries.append(entry)
         return entry
 
 
@@ -137,6 +165,18 @@ class FieldMerger:
                 entries = old if isinstance(old, IndexedList) else IndexedList()
                 self._merge_entries(level.below(name), entries, value)
                 return entries
+            case "by_type", list():
+                typed = old if isinstance(old, TypedList) else TypedList()
+                self._merge_typed(level.below(name), typed, value)
+                return typed
+            case "blocks", list():
+                blocks = old if isinstance(old, list) else []
+                self._add_blocks(blocks, value)
+                return blocks
+            case "collect", _:
+                values = old if isinstance(old, list) else []
+                values.append(self._own(value))
+                return values
             case "merge", dict():
                 target = old if isinstance(old, dict) else {}
                 self._merge(level.below(name), target, value, nested=True)
@@ -157,6 +197,34 @@ class FieldMerger:
                 into.entries.append(self._own(entry))
                 continue
             self._merge(level, into.at(index), cast("JsonObject", entry), nested=True)
+
+    def _merge_typed(self, level: Level, into: TypedList, entries: list[object]) -> None:
+        for entry in entries:
+            index = entry.get("index") if isinstance(entry, dict) else None
+            if type(index) is not int:
+                into.entries.append(self._own(entry))
+                continue
+            fields = cast("JsonObject", entry)
+            type_, _ = healed(fields.get("type"))
+            self._merge(level, into.of_type(index, type_), fields, nested=True)
+
+    def _add_blocks(self, blocks: list[object], fragments: list[object]) -> None:
+        """Append blocks; LiteLLM sends those that think in fragments, the signature last."""
+        for fragment in fragments:
+            if not isinstance(fragment, dict) or fragment.get("type") != "thinking":
+                blocks.append(self._own(fragment))
+                continue
+            last = blocks[-1] if blocks else None
+            is_open = isinstance(last, dict) and last.get("type") == "thinking"
+            if not isinstance(last, dict) or not is_open or last.get("signature"):
+                last = {}
+                blocks.append(last)
+            for name, value in fragment.items():
+                known = last.get(name)
+                if name == "thinking" and isinstance(value, str):
+                    last[name] = self._join(known if isinstance(known, Text) else None, value)
+                elif known is None or not is_empty(value):
+                    last[name] = self._own(value)
 
     def _add_part(self, parts: list[object], part: object) -> None:
         """Append a part; text and thinking join their neighbour of the same type."""
@@ -238,6 +306,11 @@ class FieldMerger:
                 self.listener.on_append(text, "\ufffd")
             self._report_lone(1)
         self._halved.clear()
+
+
+def is_empty(value: object) -> bool:
+    """Return whether a value says nothing: null, false, 0, nothing in it, or nulls alone."""
+    return not value or (isinstance(value, list) and all(item is None for item in value))
 
 
 def _is_number(value: object) -> bool:

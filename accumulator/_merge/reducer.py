@@ -12,39 +12,37 @@ Laws:
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Sequence
-from math import inf
 from typing import cast
-
-from msgspec import UNSET
 
 from .._decode import chunk as wire
 from .._decode.chunk import JsonObject
+from .._decode.lenient import Reading
 from .._decode.text import COMPACT_AT, Text, healed
 from ..errors import LimitExceededError
 from ..limits import Limits
-from ..rules import Rules
-from .json_merge import FieldMerger, IndexedList, Listener
+from ..rules import ARGUMENTS, Rules
+from .call_merger import CallMerger
+from .json_merge import IndexedList, Listener, is_empty
 from .problem_log import ProblemLog
 from .rehearsal import RefusingLog, Rehearsal
-from .state import AudioState, ChoiceState, LogprobsState, State, TokensState
-from .tool_calls import CallsState, CallState, FunctionState, brief, count_new, find_call
+from .state import ChoiceState, State
+from .tool_calls import brief
+from .typed_fields import TypedFieldMerger
+from .usage import UsageMerger
 
 __all__ = ["Reducer"]
 
-Counts = wire.Usage | wire.PromptTokensDetails | wire.CompletionTokensDetails
 # The fields of a chunk that are not in a choice and come with nearly every chunk, the same.
 Head = tuple[str | None, int | None, str | None, str | None, str | None]
-_PROMPT_FIELDS = wire.PromptTokensDetails.__struct_fields__
-_OUTPUT_FIELDS = wire.CompletionTokensDetails.__struct_fields__
-_PROMPT_COUNTS = wire.PromptTokensDetails.__struct_fields__[:-1]
-_COMPLETION_COUNTS = wire.CompletionTokensDetails.__struct_fields__[:-1]
+_TEXTS = ("content", "refusal", "reasoning", "reasoning_content")
 
 
-class Reducer(FieldMerger):
+class Reducer(CallMerger, TypedFieldMerger, UsageMerger):
     """Applies chunks to a `State`; what is odd about them goes to `report`."""
 
-    __slots__ = ("_calls_left", "_head", "_limits", "reading", "state")
+    __slots__ = ("_has_brought", "_head", "_is_failing", "reading", "state")
 
     def __init__(self, rules: Rules, limits: Limits, log: ProblemLog) -> None:
         self._levels = rules.levels
@@ -53,8 +51,10 @@ class Reducer(FieldMerger):
         self._careful = False
         self.listener: Listener | None = None
         self._limits = limits
-        # So many fragments in one delta can certainly not open too many calls.
-        self._calls_left = inf if limits.tool_calls is None else limits.tool_calls
+        self._start_counting()
+        self._is_cumulative = rules.rows[ARGUMENTS] == "last"
+        self._has_brought = False  # whether a message closed a choice, so that deltas are noted
+        self._is_failing = False  # whether the chunk at hand brings an error of its own
         self._head: Head | None = None  # of the chunk applied last: to apply it again does nothing
         self.state = State()
         self.reading = True  # neither ended nor closed
@@ -72,33 +72,37 @@ class Reducer(FieldMerger):
         for choice in state.choices.values():
             if choice.calls is not None:
                 self._count_calls(len(choice.calls.items))
+            self._has_brought = self._has_brought or choice.brought is not None
 
     def end(self) -> None:
         """`[DONE]` was read."""
         state = self.state
-        if not state.is_finished and (state.choices or state.has_usage):
+        if self.reading and not state.is_finished and (state.choices or state.has_usage):
             self._log.report("no_finish_reason", "[DONE] came before every choice had ended")
+        self._judge_all()
         state.done = True
         self.reading = False
-        if self._halved:
-            self._end_halves()
+        self._end_halves()
 
     def fail(self, error: object) -> None:
         """The server sent an error in place of the rest."""
+        if self.state.failed:
+            return
         error, lone = healed(error)
         self._report_lone(lone)
         self.state.failed = True
         self.reading = False
-        self.state.error = error
+        self.state.server_error = error
         self._log.report("server_error", f"the server sent an error: {brief(error)}", None, error)
+        self._judge_all()
         self._end_halves()
 
     def close(self) -> None:
         """No more input will come."""
+        self._judge_all()
         self.state.closed = True
         self.reading = False
-        if self._halved:
-            self._end_halves()
+        self._end_halves()
 
     def apply_text(self, chunk: wire.Chunk) -> None:
         """Apply a chunk that can bring text and nothing else, as nearly all chunks are.
@@ -128,7 +132,7 @@ class Reducer(FieldMerger):
                     if delta.role is not None and not into.role:
                         into.role = delta.role
                     if choice.finish_reason:
-                        into.finish_reason = choice.finish_reason
+                        self._finish(into, choice.finish_reason, choice.index or 0)
                     return
         self.apply(chunk)
 
@@ -149,12 +153,20 @@ class Reducer(FieldMerger):
                 chunk.service_tier,
                 chunk.system_fingerprint,
             )
+            # Not a text completion's, which is told by its chunks.
+            same = same and chunk.object != "text_completion"
             if into is not None and delta is not None and same and chunk.moderation is None:
                 calls = delta.tool_calls
                 if not calls or len(calls) <= self._calls_left:
                     self._apply_delta(into, delta, choice.index or 0, 0)
-                    if choice.logprobs or choice.finish_reason or choice.extra or choice.usage:
-                        self._apply_choice(into, choice)
+                    if (
+                        choice.logprobs
+                        or choice.finish_reason
+                        or choice.extra
+                        or choice.usage
+                        or choice.text is not None
+                    ):
+                        self._apply_choice(into, choice, choice.index or 0)
                     if self.listener is not None:
                         self.listener.on_choice(choice.index or 0, into, choice)
                     return
@@ -162,7 +174,8 @@ class Reducer(FieldMerger):
 
     def apply(self, chunk: wire.Chunk) -> None:
         """Apply a chunk. Raises LimitExceededError, with the state as it was."""
-        known = self.state.choices
+        state = self.state
+        known = state.choices
         choices = chunk.choices or ()
         for choice in choices:
             # Most chunks open neither a choice nor a call.
@@ -173,11 +186,15 @@ class Reducer(FieldMerger):
                 self.check_limits(choices)
                 break
         head = (chunk.id, chunk.created, chunk.model, chunk.service_tier, chunk.system_fingerprint)
+        if state.due:
+            self._judge_due(choices)
         if head != self._head:
             self._apply_head(chunk)
             self._head = head
+        if chunk.object == "text_completion":
+            state.says_text = True
         if chunk.usage is not None:
-            self._apply_usage(chunk.usage)
+            state.usage = self._merged_usage(state.usage, chunk.usage)
         if chunk.extra is not None or chunk.moderation is not None:
             self._apply_rest(chunk)
         position = -1  # counted by hand: most chunks have one choice, and `enumerate` costs more
@@ -188,18 +205,63 @@ class Reducer(FieldMerger):
                 index = position
             into = known.get(index) or self._open_choice(index)
             if choice.delta is not None:
+                if self._has_brought:
+                    self._note_brought(into, choice)
                 self._apply_delta(into, choice.delta, index, position)
-            self._apply_choice(into, choice)
+            if choice.text and into.finish_reason and _brings_text(choice):
+                self._check_text(choice, index, position)
+            self._apply_choice(into, choice, index)
             if self.listener is not None:
                 self.listener.on_choice(index, into, choice)
+        if state.due:
+            self._head = None  # so that the next chunk comes here, which judges their calls
         if self.listener is not None:
-            self.listener.on_chunk(chunk, self.state)
+            self.listener.on_chunk(chunk, state)
 
-    def apply_halved(self, chunk: wire.Chunk, *, has_halves: bool) -> None:
-        """Apply a chunk whose texts may hold halves of surrogate pairs."""
+    def apply_halved(self, chunk: wire.Chunk, *, has_halves: bool, error: object = None) -> None:
+        """Apply a chunk whose texts may hold halves of surrogate pairs, and the error in it."""
         self._careful = has_halves or bool(self._halved)
+        self._is_failing = error is not None
         self.apply(chunk)
+        self._is_failing = False
         self._careful = bool(self._halved)
+        if error is not None:
+            self.fail(error)
+
+    def leave_out_repeated(self, reading: Reading) -> None:
+        """Leave out of a closing message what deltas brought: it says that again (MiniMax)."""
+        choices = reading.chunk.choices or ()
+        if all(choice.closing is None for choice in choices):
+            return
+        self._has_brought = True
+        of_chunk: dict[int, dict[str, bool]] = {}
+        for position, choice in enumerate(choices):
+            index = _index(choice, position)
+            into, brought = self.state.choices.get(index), of_chunk.setdefault(index, {})
+            if choice.delta is None:
+                continue
+            if choice.closing is None:
+                brought |= _named_by(choice.delta)
+                continue
+            if into is not None:
+                into.brought = _brought_by(into) if into.brought is None else into.brought
+                brought |= into.brought
+            choice.delta = _without(choice.delta, brought)
+            path = f"$.choices[{position}].delta."
+            reading.misfits = [
+                misfit
+                for misfit in reading.misfits
+                if not misfit.path.startswith(path)
+                or re.split(r"[.\[]", misfit.path[len(path) :])[0] not in brought
+            ]
+
+    def _note_brought(self, into: ChoiceState, choice: wire.Choice) -> None:
+        """Note what a delta brings to a choice that a message has closed."""
+        if into.brought is None:
+            # What came with the message itself, the first of its choice, does not count.
+            into.brought = {} if choice.delta is None or choice.closing else _brought_by(into)
+        if choice.closing is None and choice.delta is not None:
+            into.brought |= _named_by(choice.delta)
 
     def _open_choice(self, index: int) -> ChoiceState:
         state = self.state.choices[index] = ChoiceState()
@@ -230,16 +292,69 @@ class Reducer(FieldMerger):
             state.moderation = cast("JsonObject", self._own(dict(chunk.moderation)))
         state.extra = self._merge_extra("chunk", state.extra, chunk.extra)
 
-    def _apply_choice(self, state: ChoiceState, choice: wire.Choice) -> None:
+    def _apply_choice(self, state: ChoiceState, choice: wire.Choice, index: int) -> None:
         """Apply what a choice brings beside its delta."""
         if choice.logprobs is not None:
             self._apply_logprobs(state, choice.logprobs)
         if choice.usage is not None:
-            self._apply_usage(choice.usage)
+            self.state.usage = self._merged_usage(self.state.usage, choice.usage)
+        if choice.text is not None:
+            self._apply_legacy_text(state, choice)
         if choice.extra is not None:
             state.extra = self._merge_extra("choice", state.extra, choice.extra)
+            error = choice.extra.get("error")
+            if error:
+                self._fail_choice(state, error, index)
         if choice.finish_reason:
-            state.finish_reason = choice.finish_reason
+            self._finish(state, choice.finish_reason, index)
+
+    def _apply_legacy_text(self, state: ChoiceState, choice: wire.Choice) -> None:
+        """Apply the text of a legacy completion; beside a delta it says the same again."""
+        text = cast("str", choice.text)
+        if _brings_text(choice):
+            state.text = self._join(state.text, text)
+        else:
+            state.extra = self._merge_extra("choice", state.extra, {"text": text})
+
+    def _finish(self, state: ChoiceState, finish_reason: str, index: int) -> None:
+        state.finish_reason = finish_reason
+        if finish_reason == "error":  # OpenRouter
+            self._fail_choice(state, True, index)
+        if state.calls is not None:
+            self.state.due[index] = False
+            self._head = None  # so that the next chunk goes the long way, to `_judge_due`
+
+    def _fail_choice(self, state: ChoiceState, error: object, index: int) -> None:
+        if state.error is None and not self._is_failing:
+            message = f"choice {index} failed" + ("" if error is True else f": {brief(error)}")
+            found = None if error is True else healed(error)[0]
+            self._log.report("server_error", message, f"$.choices[{index}]", found)
+        if state.error is None or state.error is True:
+            state.error, _ = healed(error)
+
+    # --- calls whose choice has finished (SPEC sections 4 and 9) ---
+
+    def _judge_due(self, choices: Sequence[wire.Choice]) -> None:
+        """Judge the calls of choices that a chunk adds nothing to."""
+        due = self.state.due
+        released = set(due)
+        for position, choice in enumerate(choices):
+            index = _index(choice, position)
+            if index in due:
+                reason = choice.finish_reason
+                brings = bool(_brings_text(choice) or (choice.delta and _brings(choice.delta)))
+                another = reason and reason != self.state.choices[index].finish_reason
+                if brings or another or (due[index] and reason):
+                    released.discard(index)
+                due[index] = not reason and (brings or due[index])
+        for index in released:
+            del due[index]
+            self._judge_arguments(index, self.state.choices[index])
+
+    def _judge_all(self) -> None:
+        for index in sorted(self.state.due):
+            self._judge_arguments(index, self.state.choices[index])
+        self.state.due.clear()
 
     def rehearse_chunk(self, chunk: wire.Chunk) -> list[tuple[Text, str]]:
         """Return each text that applying a chunk would append to, and what it would append.
@@ -273,70 +388,19 @@ class Reducer(FieldMerger):
             indices = {_index(choice, position) for position, choice in enumerate(choices)}
             if len(known.keys() | indices) > limit:
                 raise LimitExceededError("choices", limit)
-        if self._limits.tool_calls is not None:
-            self._check_calls(choices, self._limits.tool_calls)
-
-    def _check_calls(self, choices: Iterable[wire.Choice], limit: int) -> None:
         fragments: dict[int, list[wire.ToolCallFragment]] = {}  # a chunk may name a choice twice
         for position, choice in enumerate(choices):
             if choice.delta is not None and choice.delta.tool_calls:
                 fragments.setdefault(_index(choice, position), []).extend(choice.delta.tool_calls)
         for index, brought in fragments.items():
-            state = self.state.choices.get(index)
-            calls = (state and state.calls) or CallsState()
-            room = limit - len(calls.items)
-            if len(brought) > room and count_new(calls, brought) > room:
-                raise LimitExceededError("tool_calls", limit)
-
-    def _apply_usage(self, usage: wire.Usage) -> None:
-        """Keep the larger of two counts, field by field, whether a server sends totals or what was
-        so far.
-        """
-        into = self.state.usage
-        if into is None:
-            if not self._careful:
-                self.state.usage = _own_usage(usage)
-                return
-            into = self.state.usage = wire.Usage()
-        count, known = usage.prompt_tokens, into.prompt_tokens
-        if count is not None and (known is None or count > known):
-            into.prompt_tokens = count
-        count, known = usage.completion_tokens, into.completion_tokens
-        if count is not None and (known is None or count > known):
-            into.completion_tokens = count
-        count, known = usage.total_tokens, into.total_tokens
-        if count is not None and (known is None or count > known):
-            into.total_tokens = count
-        if usage.extra is not None:
-            self._apply_counts((), into, usage)
-        prompt = usage.prompt_tokens_details
-        if prompt is not None and prompt != into.prompt_tokens_details:
-            if into.prompt_tokens_details is None:
-                into.prompt_tokens_details = wire.PromptTokensDetails()
-            self._apply_counts(_PROMPT_COUNTS, into.prompt_tokens_details, prompt)
-        completion = usage.completion_tokens_details
-        if completion is not None and completion != into.completion_tokens_details:
-            if into.completion_tokens_details is None:
-                into.completion_tokens_details = wire.CompletionTokensDetails()
-            self._apply_counts(_COMPLETION_COUNTS, into.completion_tokens_details, completion)
-
-    def _apply_counts(self, names: tuple[str, ...], into: Counts, usage: Counts) -> None:
-        for name in names:
-            new = getattr(usage, name)
-            if new is not None:
-                old = getattr(into, name)
-                if old is None or new > old:
-                    setattr(into, name, new)
-        if usage.extra is not None:
-            into.extra = cast(
-                "wire.Extra", self._larger_json(into.extra or wire.Extra(), usage.extra)
-            )
+            state = known.get(index)
+            self._check_calls(None if state is None else state.calls, brought)
 
     def _apply_delta(
         self, state: ChoiceState, delta: wire.Delta, index: int, position: int
     ) -> None:
         if state.finish_reason:
-            self._check_finished(delta, index, position)
+            self._check_finished(state, delta, index, position)
         if delta.content is not None:
             if state.content is None:
                 self._apply_content(state, delta.content)
@@ -359,223 +423,56 @@ class Reducer(FieldMerger):
             or delta.annotations is not None
             or delta.parts is not None
         ):
-            self._apply_rare(state, delta)
+            self._apply_rare(state, delta, position)
 
-    def _check_finished(self, delta: wire.Delta, index: int, position: int) -> None:
-        if _brings_content(delta):
-            self._log.report(
-                "content_after_finish",
-                f"choice {index} goes on after its finish reason",
-                f"$.choices[{position}].delta",
-                None,
-            )
+    def _check_finished(
+        self, state: ChoiceState, delta: wire.Delta, index: int, position: int
+    ) -> None:
+        if _brings(delta):
+            self._report_late(index, position)
+            if delta.tool_calls:
+                self.state.due.setdefault(index, True)
+                self._head = None
 
-    def _apply_reasoning(self, state: ChoiceState, delta: wire.Delta) -> None:
-        if delta.reasoning is not None:
-            if state.reasoning is None:
-                state.reasoning = Text()
-            self._append(state.reasoning, delta.reasoning)
-        if delta.reasoning_content is not None:
-            if state.reasoning_content is None:
-                state.reasoning_content = Text()
-            self._append(state.reasoning_content, delta.reasoning_content)
+    def _check_text(self, choice: wire.Choice, index: int, position: int) -> None:
+        if choice.delta is None or not _brings(choice.delta):  # once for a chunk
+            self._report_late(index, position)
 
-    def _apply_rare(self, state: ChoiceState, delta: wire.Delta) -> None:
+    def _report_late(self, index: int, position: int) -> None:
+        self._log.report(
+            "content_after_finish",
+            f"choice {index} goes on after its finish reason",
+            f"$.choices[{position}].delta",
+            None,
+        )
+
+    def _apply_rare(self, state: ChoiceState, delta: wire.Delta, position: int) -> None:
         """Apply the fields of a delta that few streams have."""
         if delta.parts is not None:
             self._apply_parts(state, delta.parts)
         if delta.refusal is not None:
             state.refusal = self._join(state.refusal, delta.refusal)
         if delta.function_call is not None:
-            self._apply_function_call(state, delta.function_call)
+            self._apply_function_call(state, delta.function_call, position)
         if delta.audio is not None:
             self._apply_audio(state, delta.audio)
         if delta.annotations is not None:
-            state.annotations = state.annotations or []
-            state.annotations += cast("list[object]", self._own(list(delta.annotations)))
-
-    def _apply_function_call(self, state: ChoiceState, fragment: wire.FunctionFragment) -> None:
-        call = state.function_call = state.function_call or FunctionState()
-        if fragment.name is not None:
-            call.name = self._join(call.name, fragment.name)
-        if fragment.arguments is not None:
-            call.text = self._join(call.text, fragment.arguments)
-        call.extra = self._merge_extra("delta.<object>", call.extra, fragment.extra)
-
-    def _apply_details(self, state: ChoiceState, details: Iterable[wire.ReasoningDetail]) -> None:
-        """Merge details of reasoning by their index, as their rows of the merge table say."""
-        extra = state.delta_extra = {} if state.delta_extra is None else state.delta_extra
-        entries = extra.get("reasoning_details")
-        if not isinstance(entries, IndexedList):
-            entries = extra["reasoning_details"] = IndexedList()
-        for detail in details:
-            into = entries.places.get(detail.index) or entries.at(detail.index)
-            if into.get("type") != detail.type:
-                into["index"], into["type"] = detail.index, detail.type
-            if detail.text is not UNSET:
-                text = into.get("text")
-                if type(text) is Text and detail.text is not None:
-                    self._append(text, detail.text)
-                else:
-                    into["text"] = self._joined(text, detail.text)
-            if detail.summary is not UNSET:
-                into["summary"] = self._joined(into.get("summary"), detail.summary)
-            if detail.format is not UNSET:
-                into["format"] = _latest(into.get("format"), detail.format)
-            if detail.id is not UNSET:
-                into["id"] = _latest(into.get("id"), detail.id)
-            if detail.data is not UNSET:
-                into["data"] = _latest(into.get("data"), detail.data)
-            if detail.signature is not UNSET:
-                into["signature"] = _latest(into.get("signature"), detail.signature)
-
-    def _joined(self, text: object, fragment: str | None) -> object:
-        """Return what stands in a detail after its text's next fragment, a null included."""
-        return text if fragment is None else self._join(_text_of(text), fragment)
-
-    def _apply_content(self, state: ChoiceState, content: str) -> None:
-        if state.parts is None:
-            state.content = self._join(None, content)
-        else:
-            self._add_part(state.parts, content)
-
-    # --- tool calls (SPEC section 4) ---
-
-    def _apply_calls(
-        self, state: ChoiceState, fragments: Iterable[wire.ToolCallFragment], position: int
-    ) -> None:
-        calls = state.calls
-        if calls is None:
-            calls = state.calls = CallsState()
-        entry = -1
-        for fragment in fragments:
-            entry += 1
-            # All but the first fragment of nearly every call bring an index and arguments.
-            function = fragment.function
-            place = calls.by_index.get(fragment.index)  # type: ignore[arg-type]  # None is no key
-            if (
-                place is None
-                or function is None
-                or fragment.id is not None
-                or function.name is not None
-                or fragment.type is not None
-                or fragment.custom is not None
-                or fragment.extra is not None
-                or function.extra is not None
-            ):
-                self._apply_fragment(calls, fragment, position, entry)
-                continue
-            if self.listener is not None:
-                self.listener.on_call(place)
-            if calls.last != place:
-                calls.last = place
-            if function.arguments is not None:
-                self._apply_arguments(calls.items[place], function.arguments)
-
-    def _apply_arguments(self, call: CallState, fragment: str) -> None:
-        function = call.function
-        if function is None:
-            function = call.function = FunctionState()
-        text = function.text
-        if text is None:
-            text = function.text = Text()
-        self._append(text, fragment)
-        if function.scan is not None:
-            function.scan.push(fragment)
-
-    def _apply_fragment(
-        self, calls: CallsState, fragment: wire.ToolCallFragment, position: int, entry: int
-    ) -> None:
-        place, ambiguous = find_call(calls, fragment)
-        if ambiguous:
-            path = f"$.choices[{position}].delta.tool_calls[{entry}]"
-            self._log.report("ambiguous_tool_call", ambiguous, path, fragment.id)
-        if place is None:
-            place = len(calls.items)
-            index = fragment.index
-            calls.items.append(CallState(order=place if index is None else index))
-            self._count_calls(place + 1)
-            if index is not None:
-                calls.by_index[index] = place
-        if self.listener is not None:
-            self.listener.on_call(place)
-        calls.last = place
-        call = calls.items[place]
-        if fragment.id is not None and not call.id:
-            call.id = fragment.id
-            if fragment.id:
-                calls.by_id[fragment.id] = place
-        if fragment.type is not None and not call.type:
-            call.type = fragment.type
-        if fragment.function is not None:
-            call.function = call.function or FunctionState()
-            self._apply_function(call.function, fragment.function.name, fragment.function.arguments)
-            if fragment.function.extra is not None:
-                call.function.extra = self._merge_extra(
-                    "delta", call.function.extra, fragment.function.extra
-                )
-        if fragment.custom is not None:
-            call.custom = call.custom or FunctionState()
-            self._apply_function(call.custom, fragment.custom.name, fragment.custom.input)
-            call.custom.extra = self._merge_extra("delta", call.custom.extra, fragment.custom.extra)
-        if fragment.extra is not None:
-            call.extra = self._merge_extra("delta", call.extra, fragment.extra)
-
-    def _count_calls(self, count: int) -> None:
-        """Note that a choice has so many calls."""
-        if self._limits.tool_calls is not None:
-            self._calls_left = min(self._calls_left, self._limits.tool_calls - count)
-
-    def _apply_function(self, state: FunctionState, name: str | None, text: str | None) -> None:
-        # Some servers repeat the name with every fragment.
-        if name is not None and not (name and state.name and state.name.equals(name)):
-            state.name = self._join(state.name, name)
-        if text is not None:
-            state.text = self._join(state.text, text)
-            if state.scan is not None:
-                state.scan.push(text)
-
-    # --- other typed fields ---
-
-    def _apply_parts(self, state: ChoiceState, parts: Iterable[object]) -> None:
-        if state.parts is None:
-            state.parts = []
-            if state.content:
-                state.parts.append({"type": "text", "text": state.content})
-            state.content = None
-        for part in parts:
-            self._add_part(state.parts, part)
-
-    def _apply_audio(self, state: ChoiceState, fragment: wire.AudioFragment) -> None:
-        audio = state.audio = state.audio or AudioState()
-        if fragment.id is not None and not audio.id:
-            audio.id = fragment.id
-        if fragment.transcript is not None:
-            audio.transcript = self._join(audio.transcript, fragment.transcript)
-        if fragment.data is not None:
-            if audio.data is None:
-                audio.data = bytearray()
-            audio.data += fragment.data
-        if fragment.expires_at is not None:
-            audio.expires_at = fragment.expires_at
-        audio.extra = self._merge_extra("delta.<object>", audio.extra, fragment.extra)
-
-    def _apply_logprobs(self, state: ChoiceState, logprobs: wire.Logprobs) -> None:
-        into = state.logprobs = state.logprobs or LogprobsState()
-        if logprobs.content is not None:
-            into.content = into.content or TokensState()
-            into.content.add(logprobs.content)
-        if logprobs.refusal is not None:
-            into.refusal = into.refusal or TokensState()
-            into.refusal.add(logprobs.refusal)
-        into.extra = self._merge_extra("choice.logprobs", into.extra, logprobs.extra)
+            self._apply_annotations(state, delta.annotations)
 
 
 def _index(choice: wire.Choice, position: int) -> int:
     return position if choice.index is None else choice.index
 
 
-def _brings_content(delta: wire.Delta) -> bool:
+def _brings_text(choice: wire.Choice) -> bool:
+    """Return whether the text of a choice is a legacy completion's: beside a delta it says the same
+    again.
+    """
+    return choice.text is not None and (choice.delta is None or choice.closing is not None)
+
+
+def _brings(delta: wire.Delta) -> bool:
+    """Return whether a delta brings text, a call or audio."""
     return bool(
         delta.content
         or delta.parts
@@ -588,26 +485,37 @@ def _brings_content(delta: wire.Delta) -> bool:
     )
 
 
-def _text_of(value: object) -> Text | None:
-    return value if type(value) is Text else None
+# --- what deltas brought, for the message that closes a choice ----------------------------
 
 
-def _latest(known: object, value: str | None) -> object:
-    return known if value is None else value
+def _named_by(delta: wire.Delta) -> dict[str, bool]:
+    """Return the names of the fields that a delta brings, those left out that say nothing."""
+    names = [n for n in delta.__struct_fields__ if n != "extra" and not is_empty(getattr(delta, n))]
+    names += [name for name, value in (delta.extra or {}).items() if not is_empty(value)]
+    return dict.fromkeys(["content" if name == "parts" else name for name in names], True)
 
 
-def _own_usage(usage: wire.Usage) -> wire.Usage:
-    """Take over the first usage of a stream, without what a vendor's Struct has beside."""
-    output, prompt = usage.completion_tokens_details, usage.prompt_tokens_details
-    if output is not None and type(output) is not wire.CompletionTokensDetails:
-        output = wire.CompletionTokensDetails(*map(output.__getattribute__, _OUTPUT_FIELDS))
-    if prompt is not None and type(prompt) is not wire.PromptTokensDetails:
-        prompt = wire.PromptTokensDetails(*map(prompt.__getattribute__, _PROMPT_FIELDS))
-    return wire.Usage(
-        usage.prompt_tokens,
-        usage.completion_tokens,
-        usage.total_tokens,
-        output,
-        prompt,
-        usage.extra,
-    )
+def _brought_by(state: ChoiceState) -> dict[str, bool]:
+    """Return the names of the fields that deltas have filled."""
+    own = ("role", *_TEXTS, "function_call", "audio", "annotations")
+    names = [name for name in own if getattr(state, name)]
+    if state.parts:
+        names.append("content")
+    if state.calls is not None:
+        names.append("tool_calls")
+    for name, value in (state.delta_extra or {}).items():
+        if not is_empty(value.entries if isinstance(value, IndexedList) else value):
+            names.append(name)
+    return dict.fromkeys(names, True)
+
+
+def _without(delta: wire.Delta, brought: dict[str, bool]) -> wire.Delta:
+    """Return a delta without some of its fields."""
+    names = [n for n in delta.__struct_fields__ if n not in brought]
+    if "content" in brought:
+        names.remove("parts")
+    left = wire.Delta(**{name: getattr(delta, name) for name in names})
+    if left.extra is not None:
+        fields = {name: value for name, value in left.extra.items() if name not in brought}
+        left.extra = wire.Extra(fields) if fields else None
+    return left

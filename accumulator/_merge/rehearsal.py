@@ -10,7 +10,7 @@ from msgspec import Struct
 from .._decode.chunk import JsonObject
 from .._decode.text import Text
 from ..errors import ProblemKind
-from .json_merge import IndexedList
+from .json_merge import IndexedList, TypedList
 from .problem_log import ProblemLog
 from .state import State
 
@@ -44,7 +44,7 @@ class Rehearsal:
         if self._count > _MOST_VALUES:
             raise ValueError("too much to copy")
         if isinstance(value, Text):
-            stand_in = Text()
+            stand_in = type(value)()
             self.texts.append((value, stand_in))
             return stand_in
         if isinstance(value, Struct):
@@ -59,12 +59,16 @@ class Rehearsal:
         if isinstance(value, list):
             return type(value)(map(self._copy, value))
         if isinstance(value, IndexedList):
-            copies = IndexedList()
+            copies = type(value)()
             copies.entries = [self._copy(entry) for entry in value.entries]
             known = dict(zip(map(id, value.entries), copies.entries, strict=True))
             copies.places = {
                 index: cast("JsonObject", known[id(entry)]) for index, entry in value.places.items()
             }
+            if isinstance(value, TypedList) and isinstance(copies, TypedList):
+                copies.types = {
+                    key: cast("JsonObject", known[id(entry)]) for key, entry in value.types.items()
+                }
             return copies
         raise TypeError(f"{type(value).__name__} is not copied")
 

@@ -29,10 +29,12 @@ from ..completion import (
     ToolCall,
     TopLogprob,
     Usage,
+    may_be_cut,
 )
 from .json_merge import IndexedList
 from .state import AudioState, ChoiceState, LogprobsState, State, TokensState
 from .tool_calls import CallsState, CallState, FunctionState
+from .usage import total_of
 
 __all__ = [
     "freeze",
@@ -42,7 +44,6 @@ __all__ = [
     "freeze_token",
     "freeze_tokens",
     "freeze_usage",
-    "total_of",
 ]
 
 F = TypeVar("F", ChatCompletion, Message)
@@ -72,13 +73,14 @@ def freeze(state: State) -> ChatCompletion:
         groq = extra.get("x_groq")
         if isinstance(groq, dict) and isinstance(groq.get("usage"), dict):
             usage = read_usage(groq["usage"])
-    known = state.choices
-    choices = [freeze_choice(i, known[i]) for i in (sorted(known) if len(known) > 1 else known)]
+    known, is_text = state.choices, state.is_text
+    places = sorted(known) if len(known) > 1 else known
+    choices = [freeze_choice(i, known[i], is_text=is_text) for i in places]
     completion = _made(
         ChatCompletion,
         {
             "id": state.id,
-            "object": "chat.completion",
+            "object": "text_completion" if is_text else "chat.completion",
             "created": state.created,
             "model": state.model,
             "choices": tuple(choices),
@@ -92,20 +94,22 @@ def freeze(state: State) -> ChatCompletion:
     return _read_back(completion, _OF_COMPLETION) if extra else completion
 
 
-def freeze_choice(index: int, state: ChoiceState) -> Choice:
+def freeze_choice(index: int, state: ChoiceState, *, is_text: bool = False) -> Choice:
+    """Build a choice; a legacy completion has none of a message's constants."""
     return _made(
         Choice,
         {
             "index": index,
-            "message": _message(state),
+            "message": _message(state, is_text=is_text),
             "finish_reason": state.finish_reason,
             "logprobs": None if state.logprobs is None else _logprobs(state.logprobs),
+            "text": None if state.text is None else str(state.text),
             "extra": {} if state.extra is None else _object(state.extra),
         },
     )
 
 
-def _message(state: ChoiceState) -> Message:
+def _message(state: ChoiceState, *, is_text: bool) -> Message:
     fields = _EMPTY_MESSAGE.copy()
     fields["role"] = state.role
     if state.parts is not None:
@@ -119,16 +123,22 @@ def _message(state: ChoiceState) -> Message:
     if state.reasoning_content is not None:
         fields["reasoning_content"] = str(state.reasoning_content)
     if state.calls is not None:
-        fields["tool_calls"] = _tool_calls(state.calls)
+        fields["tool_calls"] = _tool_calls(state.calls, state.finish_reason)
     if state.function_call is not None:
-        fields["function_call"] = _function(FunctionCall, state.function_call)
+        fields["function_call"] = _function(
+            FunctionCall, state.function_call, is_finished=bool(state.finish_reason)
+        )
     if state.audio is not None:
         fields["audio"] = freeze_audio(state.audio)
     if state.annotations is not None:
         fields["annotations"] = tuple(cast("list[object]", _json(state.annotations)))
     extra = fields["extra"] = {} if state.delta_extra is None else _object(state.delta_extra)
     message = _made(Message, fields)
-    return _read_back(message, _OF_MESSAGE) if extra else message
+    if extra:
+        message = _read_back(message, _OF_MESSAGE)
+    if not message.role and "role" not in message.extra and not (is_text and message == Message()):
+        _set(message, "role", "assistant")
+    return message
 
 
 # The typed fields that a rule of the user's may have merged in `extra`, and their types.
@@ -158,38 +168,56 @@ def _read_back(frozen: F, kinds: Mapping[str, type]) -> F:
     return attrs.evolve(frozen, **found)
 
 
-def _tool_calls(state: CallsState) -> tuple[ToolCall, ...]:
+def _tool_calls(state: CallsState, finish_reason: str | None) -> tuple[ToolCall, ...]:
     items = state.items
     if len(items) > 1:
         items = sorted(items, key=lambda call: call.order)
-    return tuple([freeze_call(call) for call in items])
+    last = len(items) - 1
+    return tuple(
+        [
+            freeze_call(call, finish_reason, is_last=place == last)
+            for place, call in enumerate(items)
+        ]
+    )
 
 
-def freeze_call(state: CallState) -> ToolCall:
-    function, custom = state.function, state.custom
+def freeze_call(
+    state: CallState, finish_reason: str | None = None, *, is_last: bool = False
+) -> ToolCall:
+    """Build a call of a choice that has finished so, or not yet; `is_last` of its calls."""
+    tools = dict(state.tools())
+    function, custom = tools.get("function"), tools.get("custom")
+    extra = {} if state.extra is None else _object(state.extra)
+    type_ = state.type
+    if not type_ and "type" not in extra:
+        type_ = next(iter(tools), type_)
     return _made(
         ToolCall,
         {
             "id": state.id,
-            "type": state.type,
-            "function": None if function is None else _function(Function, function),
+            "type": type_,
+            "function": None
+            if function is None
+            else _function(Function, function, is_finished=bool(finish_reason)),
             "custom": None
             if custom is None
             else Custom(
                 name=_string(custom.name), input=_string(custom.text), extra=_object(custom.extra)
             ),
-            "extra": {} if state.extra is None else _object(state.extra),
+            "extra": extra,
+            "_may_be_cut": may_be_cut(finish_reason, is_last=is_last),
         },
     )
 
 
-def _function(kind: type[C], state: FunctionState) -> C:
+def _function(kind: type[C], state: FunctionState, *, is_finished: bool = False) -> C:
     return _made(
         kind,
         {
             "name": _string(state.name),
             "arguments": _string(state.text),
             "extra": {} if state.extra is None else _object(state.extra),
+            "_is_finished": is_finished,
         },
     )
 
@@ -259,15 +287,6 @@ def freeze_usage(state: wire.Usage) -> Usage:
             "extra": {} if state.extra is None else _object(state.extra),
         },
     )
-
-
-def total_of(state: wire.Usage) -> int | None:
-    """Return the sum of all tokens."""
-    prompt, completion, total = state.prompt_tokens, state.completion_tokens, state.total_tokens
-    if prompt is not None and completion is not None:
-        # Split usage: the totals that came with each half are only that half's.
-        total = max(total or 0, prompt + completion)
-    return total
 
 
 def _output_counts(state: wire.CompletionTokensDetails) -> CompletionTokensDetails:

@@ -6,6 +6,7 @@ it was at first is left out.
 
 from __future__ import annotations
 
+from operator import itemgetter
 from typing import Literal
 
 from msgspec import Struct, field
@@ -55,6 +56,9 @@ class LogprobsState(Struct, omit_defaults=True):
 class ChoiceState(Struct, omit_defaults=True):
     """A choice; `extra` holds what the choice has no field for, `delta_extra` what the message
     has none for.
+
+    `text` is a legacy completion's. `error` is the choice's own, or else True if its finish reason
+    says that it failed. `brought` are the fields that deltas filled, once a message closed it.
     """
 
     role: str | None = None
@@ -70,11 +74,18 @@ class ChoiceState(Struct, omit_defaults=True):
     delta_extra: JsonObject | None = None
     finish_reason: str | None = None
     logprobs: LogprobsState | None = None
+    text: Text | None = None
+    error: object = None
+    brought: dict[str, bool] | None = None
     extra: JsonObject | None = None
 
 
 class State(Struct, omit_defaults=True):
-    """A stream: the completion's own fields, its choices by index, and how it ended."""
+    """A stream: the completion's own fields, its choices by index, and how it ended.
+
+    `says_text` tells whether a chunk called itself a `text_completion`. `due` are the choices that
+    have finished and whose calls are not judged yet, and whether something came since.
+    """
 
     id: str | None = None
     last_id: str | None = None
@@ -86,10 +97,28 @@ class State(Struct, omit_defaults=True):
     moderation: JsonObject | None = None
     extra: JsonObject | None = None
     choices: dict[int, ChoiceState] = field(default_factory=dict)
+    says_text: bool = False
+    due: dict[int, bool] = field(default_factory=dict)
     done: bool = False
     closed: bool = False
     failed: bool = False
-    error: object = None
+    server_error: object = None  # in place of the rest of the stream
+
+    @property
+    def error(self) -> object:
+        """The server's error: of the stream, else of the first choice that has one to show."""
+        if self.failed:
+            return self.server_error
+        errors = [error for _, error in sorted(self._errors(), key=itemgetter(0))]
+        return next((error for error in errors if error is not True), errors[0] if errors else None)
+
+    def _errors(self) -> list[tuple[int, object]]:
+        return [(index, c.error) for index, c in self.choices.items() if c.error is not None]
+
+    @property
+    def is_text(self) -> bool:
+        """Whether it is a legacy text completion: TGI calls its chat chunks so, too."""
+        return self.says_text and any(c.text is not None for c in self.choices.values())
 
     @property
     def is_finished(self) -> bool:
@@ -109,8 +138,8 @@ class State(Struct, omit_defaults=True):
 
     @property
     def status(self) -> Status:
-        if self.failed:
+        if self.failed or self._errors():
             return "failed"
         if self.is_finished or (self.done and (self.choices or self.has_usage)):
             return "complete"
-        return "truncated" if self.closed else "open"
+        return "truncated" if self.closed or self.done else "open"

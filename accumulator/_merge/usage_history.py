@@ -12,7 +12,7 @@ from msgspec import Struct
 from .._decode import chunk as wire
 from .._decode.chunk import JsonObject
 from ..completion import CompletionTokensDetails, PromptTokensDetails, Usage
-from .snapshot import total_of
+from .usage import total_of
 
 __all__ = ["UsageHistory"]
 

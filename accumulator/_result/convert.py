@@ -136,7 +136,7 @@ def dicts_of(structs: Sequence[object], below: str) -> list[JsonObject]:
             # A vendor's field called `extra` is inside of it.
             if "extra" in each:
                 extra = cast("JsonObject", each.pop("extra"))
-                each.update({name: item for name, item in extra.items() if name not in each})
+                each.update({name: item for name, item in extra.items() if each.get(name) is None})
     return dicts
 
 

@@ -2,29 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from typing import TYPE_CHECKING, cast
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from openai.types.chat import ChatCompletion
 
-__all__ = ["to_openai", "to_request"]
+__all__ = ["leave_out_message", "objects", "to_openai", "to_request", "with_messages"]
 
 JsonObject = dict[str, object]
 
 # DeepSeek and Moonshot want `reasoning_content` back, OpenRouter `reasoning` and
 # `reasoning_details`, GitHub Copilot `reasoning_text` and `reasoning_opaque`, Gemini the signature
-# in `extra_content`.
+# in `extra_content`, LiteLLM `thinking_blocks`.
 _SENT_BACK = (
     "reasoning reasoning_content reasoning_details reasoning_text reasoning_opaque extra_content "
-    "signature"
+    "signature thinking_blocks"
 ).split()
 # Gemini answers with an error when a call comes back without its thought signature. LiteLLM puts
 # the signature into `provider_specific_fields`.
 _SENT_BACK_OF_CALL = ("extra_content", "provider_specific_fields")
 
 
-def to_request(message: JsonObject) -> JsonObject:
+def to_request(message: JsonObject, content_beside_calls: str) -> JsonObject:
     """Return the fields of a message that a request may have."""
     # A result keeps a value of the wrong type where it came; a request must not have it.
     content = message["content"] if isinstance(message["content"], (str, list)) else None
@@ -32,19 +32,43 @@ def to_request(message: JsonObject) -> JsonObject:
     if isinstance(message["refusal"], str):
         out["refusal"] = message["refusal"]
     out |= {name: message[name] for name in _SENT_BACK if message.get(name) is not None}
-    blocks = message.get("thinking_blocks")
-    if isinstance(blocks, list):
-        out["thinking_blocks"] = _whole_blocks(blocks)
     audio = message.get("audio")
     if isinstance(audio, dict) and _text(audio, "id"):
         out["audio"] = {"id": audio["id"]}
-    calls = [_call(call) for call in _objects(message.get("tool_calls"))]
+    calls = [_call(call) for call in objects(message.get("tool_calls"))]
     if calls:
         out["tool_calls"] = calls
     function_call = message.get("function_call")
     if isinstance(function_call, dict):
         out["function_call"] = _texts(function_call, "name", "arguments")
+    if content is None:
+        has_none = not calls and not isinstance(function_call, dict)
+        if has_none or content_beside_calls == "empty":
+            out["content"] = ""
+        elif content_beside_calls == "absent":
+            del out["content"]
     return out
+
+
+def leave_out_message(choice: JsonObject) -> None:
+    """Leave out of the choice of a legacy completion what only a message has."""
+    del choice["message"]
+    logprobs = choice["logprobs"]
+    if isinstance(logprobs, dict):
+        for name in ("content", "refusal"):
+            if logprobs[name] is None:
+                del logprobs[name]
+
+
+def with_messages(completion: Mapping[str, object]) -> JsonObject:
+    """Return a legacy completion with an empty message in each choice that has none."""
+    choices = completion.get("choices")
+    if not isinstance(choices, list):
+        return dict(completion)
+    filled = [
+        {"message": {}, **choice} if isinstance(choice, dict) else choice for choice in choices
+    ]
+    return {**completion, "choices": filled}
 
 
 def _call(call: Mapping[str, object]) -> JsonObject:
@@ -59,30 +83,6 @@ def _call(call: Mapping[str, object]) -> JsonObject:
     return out | {name: call[name] for name in _SENT_BACK_OF_CALL if call.get(name) is not None}
 
 
-def _whole_blocks(fragments: Iterable[object]) -> list[object]:
-    """Join the fragments of thinking blocks.
-
-    LiteLLM streams Anthropic's blocks as fragments of text, then one with the signature, which
-    Anthropic checks against the whole text.
-    """
-    blocks: list[object] = []
-    open_block: JsonObject | None = None
-    for fragment in fragments:
-        if not isinstance(fragment, dict) or fragment.get("type") != "thinking":
-            blocks.append(fragment)
-            open_block = None
-            continue
-        if open_block is None:
-            open_block = {"type": "thinking", "thinking": ""}
-            blocks.append(open_block)
-        thinking = _text(open_block, "thinking") + _text(fragment, "thinking")
-        open_block |= {name: value for name, value in fragment.items() if value is not None}
-        open_block["thinking"] = thinking
-        if fragment.get("signature"):
-            open_block = None
-    return blocks
-
-
 def to_openai(completion: JsonObject) -> ChatCompletion:
     """Return a completion as an object of the openai package. Raises ValueError, ImportError."""
     try:
@@ -91,17 +91,11 @@ def to_openai(completion: JsonObject) -> ChatCompletion:
         raise ImportError(
             "to_openai() makes an object of the openai package: pip install openai"
         ) from error
-    for choice in _objects(completion["choices"]):
-        message = cast("JsonObject", choice["message"])
-        message.setdefault("role", "assistant")
-        for call in _objects(message.get("tool_calls")):
-            for kind in ("function", "custom"):
-                if isinstance(call.get(kind), dict):
-                    call.setdefault("type", kind)
     return Theirs.model_validate(completion, strict=True)
 
 
-def _objects(value: object) -> list[JsonObject]:
+def objects(value: object) -> list[JsonObject]:
+    """Return the objects in a list."""
     return [item for item in value if isinstance(item, dict)] if isinstance(value, list) else []
 
 

@@ -1,0 +1,119 @@
+"""The arguments of a call as they arrive: are they whole, and is more of them the same again?
+
+Most fragments are only appended. So a text knows which character the next fragment must hold to
+make it whole, and nothing else is asked of a fragment without it (SPEC section 4).
+"""
+
+from __future__ import annotations
+
+from .._decode.text import Text
+from ..partial import JsonScan
+
+__all__ = ["BLANKS", "ArgumentsText"]
+
+BLANKS = " \t\r\n"  # of JSON
+_CLOSERS = {"{": "}", "[": "]", "n": "l"}  # an object, a list, null
+_NEVER = "\0\0"  # what begins otherwise is never whole, and holding this makes no difference
+
+
+class ArgumentsText(Text):
+    """A growing JSON text. It is whole where it is one object or list, or `null`.
+
+    `closer` is what a fragment must hold to make it whole; empty where it may be whole already.
+    """
+
+    asks = True
+
+    __slots__ = ("_known", "_opener", "_scan", "_scanned", "closer")
+
+    def __init__(self, seen: str = "") -> None:
+        Text.__init__(self, seen)
+        self.closer = ""
+        self._opener = seen.lstrip(BLANKS)[:1]
+        self._scan: JsonScan | None = None  # once somebody asked
+        self._scanned = 0
+        self._known: list[object] = []  # the value, once it was compared
+
+    def append(self, fragment: str) -> None:
+        """Add a fragment."""
+        Text.append(self, fragment)
+        if self.closer in fragment:
+            self.note(fragment)
+
+    def extend(self, fragments: list[str]) -> None:
+        """Add fragments as `append` does one."""
+        Text.extend(self, fragments)
+        joined = "".join(fragments)
+        if self.closer in joined:
+            self.note(joined)
+
+    def note(self, fragment: str) -> None:
+        """Find out whether a fragment that was just appended may have made the text whole."""
+        stripped = fragment.strip(BLANKS)
+        if stripped:
+            self._opener = self._opener or stripped[0]
+            closer = _CLOSERS.get(self._opener, _NEVER)
+            self.closer = "" if stripped.endswith(closer) else closer
+            self._known.clear()
+
+    def is_whole(self) -> bool:
+        """Return whether it is one JSON object or list, or `null`, blanks around it allowed."""
+        if self.closer or self._opener not in _CLOSERS:
+            return False
+        text = str(self)
+        if self._scan is None:
+            self._scan = JsonScan()
+        self._scan.push(text[self._scanned :])
+        self._scanned = len(text)
+        return self._scan.complete(lambda: text)
+
+    def takes(self, fragment: str) -> bool:
+        """Return whether a fragment is more of it, so that it can be appended unseen."""
+        return bool(self.closer) or not fragment.strip(BLANKS) or not self.is_whole()
+
+    def takes_all(self, fragments: str) -> bool:
+        """Return whether that certainly holds for all fragments of which this is put together."""
+        return bool(self.closer) and self.closer not in fragments
+
+    def is_repeated_by(self, fragment: str) -> bool:
+        """Return whether a fragment is the same JSON once more; only of a text that is whole.
+
+        `true` is not `1`, and numbers are equal by their value.
+        """
+        stripped = fragment.strip(BLANKS)
+        if not stripped.endswith(_CLOSERS.get(stripped[:1], _NEVER)):
+            return False
+        if stripped == str(self).strip(BLANKS):
+            return True
+        new = _parse(stripped)
+        if not new:
+            return False
+        if not self._known:
+            self._known = _parse(str(self))
+        try:
+            return bool(self._known) and _is_same(self._known, new)
+        except RecursionError:
+            return False
+
+
+def _parse(text: str) -> list[object]:
+    """Return the value of a JSON text in a list, with its numbers as they are; none for no JSON."""
+    import json  # noqa: PLC0415  # takes time to import, and few streams need it
+    from decimal import Decimal  # noqa: PLC0415
+
+    try:
+        return [json.loads(text, parse_int=Decimal, parse_float=Decimal, parse_constant=_refuse)]
+    except (ValueError, ArithmeticError, RecursionError):
+        return []
+
+
+def _refuse(constant: str) -> object:
+    raise ValueError(constant)
+
+
+def _is_same(one: object, other: object) -> bool:
+    if isinstance(one, dict) and isinstance(other, dict):
+        return one.keys() == other.keys() and all(_is_same(one[key], other[key]) for key in one)
+    if isinstance(one, list) and isinstance(other, list):
+        return len(one) == len(other) and all(map(_is_same, one, other))
+    return type(one) is type(other) and one == other

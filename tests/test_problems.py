@@ -46,6 +46,19 @@ CASES: dict[str, tuple[list[str], str, str | None, type[AccumulatorError]]] = {
         "$.choices[0].delta.tool_calls[0]",
         DecodeError,
     ),
+    "arguments_after_end": (
+        [call(index=0, id="a", function={"name": "f", "arguments": "{}"})],
+        call(index=0, function={"arguments": "x"}),
+        "$.choices[0].delta.tool_calls[0].function.arguments",
+        DecodeError,
+    ),
+    "invalid_arguments": (
+        [call(index=0, id="a", function={"name": "f", "arguments": "{"}), FINISH],
+        '{"model":"m"}',
+        "$.choices[0].message.tool_calls[0].function.arguments",
+        DecodeError,
+    ),
+    "no_finish_reason": ([GOOD], "[DONE]", None, DecodeError),
 }
 
 
@@ -84,7 +97,7 @@ def test_comments_and_a_missing_space_are_counted(
     def event(line: bytes) -> bytes:
         return line + 2 * line_end
 
-    head = event(b": OPENROUTER PROCESSING") * comments + event(opening + GOOD.encode())
+    head = event(b": OPENROUTER PROCESSING") * comments + event(opening + FINISH.encode())
     body = head + event(opening + b'{"id":') + event(opening + b"[DONE]")
     for size in (len(body), 50, 1):
         acc = Accumulator()
@@ -114,7 +127,8 @@ def test_strict_mode_raises_it_at_the_moment_it_is_met(kind: str, at_once: bool)
     assert error.partial.choices
 
 
-GOING_ON = [kind for kind in CASES if kind not in ("server_error", "unterminated_event")]
+ENDING = ("server_error", "unterminated_event", "no_finish_reason")
+GOING_ON = [kind for kind in CASES if kind not in ENDING]
 
 
 @pytest.mark.parametrize("kind", GOING_ON)

@@ -187,8 +187,8 @@ class FastPath:
             ]
         except ValueError:
             return False
-        if self._asks and not all(map(_takes_all, targets, strings)):
-            return False
+        if self._asks:
+            return bool(targets) and _append_closely(targets, strings)
         for text, fragments in zip(targets, strings):  # noqa: B905  # one for each
             if text is not None:
                 text.extend(fragments)
@@ -301,9 +301,16 @@ def _takes(text: Text | None, fragment: str) -> bool:
     return text is None or text.takes(fragment)
 
 
-def _takes_all(text: Text | None, fragments: list[str]) -> bool:
-    """Return whether a text certainly takes some fragments, one after the other."""
-    return text is None or text.takes_all("".join(fragments))
+def _append_closely(targets: Targets, strings: list[list[str]]) -> bool:
+    """Append strings to their texts if none of them may make a text whole; all or nothing."""
+    joined = ["".join(fragments) for fragments in strings]
+    for text, string in zip(targets, joined):  # noqa: B905  # as in `apply_event`
+        if text is not None and (not text.closer or text.closer in string):
+            return False
+    for text, string in zip(targets, joined):  # noqa: B905  # as in `apply_event`
+        if text is not None:
+            text.append(string)
+    return True
 
 
 def _decoded(column: list[bytes]) -> list[str]:

@@ -560,6 +560,63 @@ def test_conformance_cases_come_out_the_same() -> None:
         assert outcome(pieces(body, 64)) == outcome([body], shortcut=False), path.name
 
 
+def call_chunk(index: int, arguments: str, **call: object) -> str:
+    fragment = {"index": index, **call, "function": {"arguments": arguments}}
+    return json.dumps({"choices": [{"index": 0, "delta": {"tool_calls": [fragment]}}]})
+
+
+# What each call of a stream sends as its arguments, piece by piece.
+PIECES: dict[str, list[str]] = {
+    "flat": ['{"a": "', *["word "] * 40, '"}'],
+    "nested": ['{"a": [', *['{"b": [1', "]", "}", ", "] * 20, "0]}"],
+    "a list": ["[", *["[1]", ", "] * 20, "2]"],
+    "whole and then more": ['{"a": "', *["word "] * 40, '"}', *["more"] * 40],
+    "whole again and again": ["{}", *['{"a": 1}'] * 40],
+    "whole and blanks": ["[1", "]", *[" "] * 40, "x", *[" "] * 40],
+    "a placeholder": ["{}", '{"a": "', *["word "] * 40, '"}'],
+    "placeholders alone": ["{}"] * 40,
+    "null": ["nu", "ll", *["x"] * 40],
+    "nulls": ["null"] * 40,
+    "no JSON": ["abcd"] * 40,
+    "brackets in strings": ['{"a": "', *["}", "]", '{"', "}{", '\\"}'] * 10, '"}', "}", "x"],
+}
+
+
+@pytest.mark.parametrize("size", [None, 300, 1500, 4096, 10**9])
+@pytest.mark.parametrize("name", PIECES)
+def test_arguments_come_out_the_same(name: str, size: int | None) -> None:
+    """Whether they are whole depends on all that came, and not on what a rehearsal saw."""
+    chunks: list[str] = []
+    for index in range(3):
+        chunks.append(call_chunk(index, "", id=f"call_{index}", type="function"))
+        chunks += [call_chunk(index, piece) for piece in PIECES[name]]
+    # Two calls in turn, the first of which has become whole.
+    chunks += [call_chunk(index, "word") for _ in range(40) for index in (1, 2)]
+    body = body_of(chunks)
+    reads = [event(chunk) for chunk in chunks] if size is None else pieces(body, size)
+    assert outcome(reads) == outcome([body], shortcut=False)
+    acc = Accumulator()
+    for data in reads:
+        acc.feed_sse(data)
+    acc.close()
+    assert_as_judged(acc, body)
+
+
+CASES_OF_CALLS = sorted((Path(__file__).parent / "conformance").glob("tools-*.json"))
+
+
+@pytest.mark.parametrize("path", CASES_OF_CALLS, ids=lambda path: path.stem)
+def test_cases_of_calls_come_out_the_same_when_they_go_on(path: Path) -> None:
+    chunks = [chunk for chunk in json.loads(path.read_text())["chunks"] if chunk != "[DONE]"]
+    body = b"".join(event(json.dumps(chunk)) for chunk in chunks for _ in range(30))
+    for size in (500, 4096):
+        assert outcome(pieces(body, size)) == outcome([body], shortcut=False)
+    acc = Accumulator()
+    acc.feed_sse(body)
+    acc.close()
+    assert_as_judged(acc, body)
+
+
 @pytest.mark.parametrize("cut", range(1, 8))
 @pytest.mark.parametrize("line_end", [b"\n", b"\r\n"])
 def test_an_event_comes_with_the_read_that_completes_it(line_end: bytes, cut: int) -> None:

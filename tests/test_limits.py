@@ -59,7 +59,10 @@ FEEDS: dict[str, Callable[[Accumulator, object], None]] = {
             {
                 "choices": [
                     {"index": 0},
-                    {"index": 1, "delta": {"tool_calls": [{"index": 0}, {"index": 1}]}},
+                    {
+                        "index": 1,
+                        "delta": {"tool_calls": [{"index": 0}, {"index": 1, "id": "b"}]},
+                    },
                 ]
             },
             "tool_calls",

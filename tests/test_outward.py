@@ -7,7 +7,7 @@ import subprocess
 import sys
 from collections.abc import Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import pytest
 from loopback import serving
@@ -171,6 +171,26 @@ def test_a_turn_is_sent_back_with_what_its_provider_wants(
     deltas: list[JsonObject], sent: JsonObject
 ) -> None:
     assert message(deltas).to_message() == {"role": "assistant", **sent}
+
+
+@pytest.mark.parametrize(
+    ("word", "content"),
+    [("null", {"content": None}), ("empty", {"content": ""}), ("absent", {})],
+)
+def test_the_content_beside_calls_is_as_the_server_wants_it(
+    word: Literal["null", "empty", "absent"], content: JsonObject
+) -> None:
+    beside = message([{"tool_calls": [FRAGMENT]}])
+    sent = beside.to_message(content_beside_calls=word)
+    assert sent == {"role": "assistant", **content, "tool_calls": [CALL]}
+    assert message([{}]).to_message(content_beside_calls=word)["content"] == ""
+    spoken = message([{"content": "Hi", "tool_calls": [FRAGMENT]}])
+    assert spoken.to_message(content_beside_calls=word)["content"] == "Hi"
+
+
+def test_another_word_for_the_content_beside_calls_is_refused() -> None:
+    with pytest.raises(ValueError, match='"null", "empty" or "absent", not None'):
+        message([{}]).to_message(content_beside_calls=None)  # type: ignore[arg-type]  # is the point
 
 
 def test_a_message_of_a_whole_answer_keeps_its_thinking_blocks() -> None:

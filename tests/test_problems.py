@@ -46,6 +46,18 @@ CASES: dict[str, tuple[list[str], str, str | None, type[AccumulatorError]]] = {
         "$.choices[0].delta.tool_calls[0]",
         DecodeError,
     ),
+    "arguments_after_end": (
+        [call(index=0, id="a", function={"name": "f", "arguments": "{}"})],
+        call(index=0, function={"arguments": "x"}),
+        "$.choices[0].delta.tool_calls[0].function.arguments",
+        DecodeError,
+    ),
+    "invalid_arguments": (
+        [call(index=0, id="a", function={"name": "f", "arguments": "{"}), FINISH],
+        '{"model":"m"}',
+        "$.choices[0].message.tool_calls[0].function.arguments",
+        DecodeError,
+    ),
     "no_finish_reason": ([GOOD], "[DONE]", None, DecodeError),
     "foreign_event": ([GOOD], "5\nevent: odd", None, DecodeError),
     "other_api": ([], '{"type":"message_start"}', None, DecodeError),
@@ -89,7 +101,7 @@ def test_comments_and_a_missing_space_are_counted(
     def event(line: bytes) -> bytes:
         return line + 2 * line_end
 
-    head = event(b": OPENROUTER PROCESSING") * comments + event(opening + GOOD.encode())
+    head = event(b": OPENROUTER PROCESSING") * comments + event(opening + FINISH.encode())
     body = head + event(opening + b'{"id":') + event(opening + b"[DONE]")
     for size in (len(body), 50, 1):
         acc = Accumulator()

@@ -20,7 +20,6 @@ from accumulator import (
     Accumulator,
     ChatCompletion,
     Choice,
-    IncompleteStreamError,
     Message,
     ServerError,
     accumulate,
@@ -292,11 +291,15 @@ def test_an_error_is_sent_last_and_fails_the_stream() -> None:
     assert failed.value.partial == expected
 
 
-def test_a_truncated_completion_is_a_truncated_stream() -> None:
+def test_a_completion_without_a_finish_reason_is_given_back_in_every_form_and_on_record() -> None:
+    """It does not say whether `[DONE]` ended it; else nobody could go on from a cache of it."""
     completion = ChatCompletion.from_dict({"choices": [{"index": 0, "message": {"content": "a"}}]})
-    with pytest.raises(IncompleteStreamError) as truncated:
-        accumulate(split(completion))
-    assert truncated.value.partial == completion
+    assert accumulate(split(completion)) == completion
+    assert accumulate(list(split(completion))) == completion
+    assert accumulate(sse(split(completion))) == completion
+    assert [problem.kind for problem in fed(split(completion)).problems] == ["no_finish_reason"]
+    *_, last = split(completion)
+    assert json.loads(json.dumps(last)) == last == {"object": last["object"], "choices": []}
 
 
 # --- what a reader may expect -------------------------------------------------------------

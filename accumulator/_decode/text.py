@@ -39,8 +39,8 @@ class Text:
         """Return whether a fragment is more of the text, so that it may be appended unseen."""
         return True
 
-    def takes_all(self, fragments: str) -> bool:
-        """Return whether that certainly holds for all fragments of which this is put together."""
+    def is_open(self) -> bool:
+        """Return whether it has begun and whatever comes is more of it."""
         return True
 
     def append(self, fragment: str) -> None:

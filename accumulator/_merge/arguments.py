@@ -29,23 +29,16 @@ class ArgumentsText(Text):
     def __init__(self, seen: str = "") -> None:
         Text.__init__(self, seen)
         self.closer = ""
-        self._opener = seen.lstrip(BLANKS)[:1]
+        self._opener = seen.lstrip(BLANKS)[:1] if seen else ""
         self._scan: JsonScan | None = None  # once somebody asked
         self._scanned = 0
-        self._known: list[object] = []  # the value, once it was compared
+        self._known: list[object] | None = None  # the value, once it was compared
 
     def append(self, fragment: str) -> None:
         """Add a fragment."""
         Text.append(self, fragment)
         if self.closer in fragment:
             self.note(fragment)
-
-    def extend(self, fragments: list[str]) -> None:
-        """Add fragments as `append` does one."""
-        Text.extend(self, fragments)
-        joined = "".join(fragments)
-        if self.closer in joined:
-            self.note(joined)
 
     def note(self, fragment: str) -> None:
         """Find out whether a fragment that was just appended may have made the text whole."""
@@ -54,7 +47,7 @@ class ArgumentsText(Text):
             self._opener = self._opener or stripped[0]
             closer = _CLOSERS.get(self._opener, _NEVER)
             self.closer = "" if stripped.endswith(closer) else closer
-            self._known.clear()
+            self._known = None
 
     def is_whole(self) -> bool:
         """Return whether it is one JSON object or list, or `null`, blanks around it allowed."""
@@ -71,9 +64,9 @@ class ArgumentsText(Text):
         """Return whether a fragment is more of it, so that it can be appended unseen."""
         return bool(self.closer) or not fragment.strip(BLANKS) or not self.is_whole()
 
-    def takes_all(self, fragments: str) -> bool:
-        """Return whether that certainly holds for all fragments of which this is put together."""
-        return bool(self.closer) and self.closer not in fragments
+    def is_open(self) -> bool:
+        """Return whether it has begun and is not whole, so that whatever comes is more of it."""
+        return bool(self.closer) or (self._opener != "" and not self.is_whole())
 
     def is_repeated_by(self, fragment: str) -> bool:
         """Return whether a fragment is the same JSON once more; only of a text that is whole.
@@ -88,10 +81,10 @@ class ArgumentsText(Text):
         new = _parse(stripped)
         if not new:
             return False
-        if not self._known:
+        if self._known is None:
             self._known = _parse(str(self))
         try:
-            return bool(self._known) and _is_same(self._known, new)
+            return _is_same(self._known, new)
         except RecursionError:
             return False
 

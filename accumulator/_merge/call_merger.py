@@ -81,7 +81,11 @@ class CallMerger(FieldMerger):
                 continue
             known, arguments = calls.items[place].function, function.arguments
             text = None if known is None else known.text
-            if text is None or arguments is None or not text.closer:
+            if (
+                text is None
+                or arguments is None
+                or not (text.closer or (not self._is_cumulative and text.is_open()))
+            ):
                 named = set() if named is None else named
                 self._apply_fragment(calls, fragment, f"$.choices[{position}].delta", entry, named)
                 continue

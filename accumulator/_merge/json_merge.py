@@ -56,15 +56,14 @@ class TypedList(IndexedList):
         none. An entry without a type goes to the newest with its index.
         """
         if not type_ or type(type_) is not str:
-            entry = self.at(index)
-            if type_ is not None and self.types.get((index, str(entry.get("type")))) is entry:
-                del self.types[index, str(entry.get("type"))]  # it takes a type that is none
-            return entry
-        known = self.types.get((index, type_))
-        if known is not None:
-            return known
-        entry = self.types[index, type_] = self.places[index] = {}
-        self.entries.append(entry)
+            newest = self.at(index)
+            if type_ is not None and self.types.get((index, str(newest.get("type")))) is newest:
+                del self.types[index, str(newest.get("type"))]  # it takes a type that is none
+            return newest
+        entry = self.types.get((index, type_))
+        if entry is None:
+            entry = self.types[index, type_] = self.places[index] = {}
+            self.entries.append(entry)
         return entry
 
 

@@ -27,8 +27,8 @@ from .call_merger import CallMerger
 from .json_merge import IndexedList, Listener, is_empty
 from .problem_log import ProblemLog
 from .rehearsal import RefusingLog, Rehearsal
-from .state import ChoiceState, State
-from .tool_calls import brief
+from .state import AudioState, ChoiceState, State
+from .tool_calls import FunctionState, brief
 from .typed_fields import TypedFieldMerger
 from .usage import UsageMerger
 
@@ -490,15 +490,18 @@ def _brings(delta: wire.Delta) -> bool:
 
 def _named_by(delta: wire.Delta) -> dict[str, bool]:
     """Return the names of the fields that a delta brings, those left out that say nothing."""
-    names = [n for n in delta.__struct_fields__ if n != "extra" and not is_empty(getattr(delta, n))]
+    empty = (wire.FunctionFragment(), wire.AudioFragment())
+    fields = {n: getattr(delta, n) for n in delta.__struct_fields__ if n != "extra"}
+    names = [n for n, value in fields.items() if not is_empty(value) and value not in empty]
     names += [name for name, value in (delta.extra or {}).items() if not is_empty(value)]
     return dict.fromkeys(["content" if name == "parts" else name for name in names], True)
 
 
 def _brought_by(state: ChoiceState) -> dict[str, bool]:
     """Return the names of the fields that deltas have filled."""
+    empty = (None, FunctionState(), AudioState())
     own = ("role", *_TEXTS, "function_call", "audio", "annotations")
-    names = [name for name in own if getattr(state, name)]
+    names = [name for name in own if getattr(state, name) and getattr(state, name) not in empty]
     if state.parts:
         names.append("content")
     if state.calls is not None:

@@ -57,6 +57,12 @@ class CallState(Struct, omit_defaults=True):
     more: dict[int, bool] | None = None
     judged: bool = False
 
+    def indices(self) -> Iterator[int]:
+        """Yield each index that it holds."""
+        if self.index is not None:
+            yield self.index
+        yield from self.more or ()
+
     @property
     def named(self) -> FunctionState:
         # Of a call that is both, what has arguments tells more.
@@ -82,22 +88,17 @@ class CallState(Struct, omit_defaults=True):
             yield "custom", custom
 
 
-class SameId(Struct, omit_defaults=True):
-    """The calls with one id: the place of the newest, and of the newest that holds an index."""
-
-    newest: int
-    by_index: dict[int, int] = field(default_factory=dict)
-
-
 class CallsState(Struct, omit_defaults=True):
     """The calls of a choice in order of arrival, and the place of the newest that has an id or
-    holds an index. `last` is the place of the one that a fragment went to last.
+    holds an index. `last` is the place of the one that a fragment went to last. Of an id that
+    several calls have, `shared` has the place of the newest that holds an index.
     """
 
     items: list[CallState] = field(default_factory=list)
-    by_id: dict[str, SameId] = field(default_factory=dict)
+    by_id: dict[str, int] = field(default_factory=dict)
     by_index: dict[int, int] = field(default_factory=dict)
     last: int = -1
+    shared: dict[str, dict[int, int]] | None = None
 
     def hold(self, place: int, index: int) -> None:
         """Note that a fragment reached a call by an index."""
@@ -111,19 +112,26 @@ class CallsState(Struct, omit_defaults=True):
         else:
             call.more[index] = True
         _raise(self.by_index, index, place)
-        if call.id:
-            _raise(self.by_id[call.id].by_index, index, place)
+        if self.shared is not None and call.id in self.shared:
+            _raise(self.shared[call.id], index, place)
 
     def identify(self, place: int, id_: str) -> None:
         """Note the id of a call."""
         call = self.items[place]
         call.id = id_
-        if id_:
-            same = self.by_id.setdefault(id_, SameId(place))
-            same.newest = max(same.newest, place)
-            if call.index is not None:
-                for index in (call.index, *(call.more or ())):
-                    _raise(same.by_index, index, place)
+        if not id_:
+            return
+        known = self.by_id.get(id_, place)
+        self.by_id[id_] = max(known, place)
+        if known == place:
+            return
+        if self.shared is None:
+            self.shared = {}
+        places = self.shared.get(id_)
+        if places is None:
+            places = self.shared[id_] = dict.fromkeys(self.items[known].indices(), known)
+        for index in call.indices():
+            _raise(places, index, place)
 
 
 def _raise(places: dict[int, int], index: int, place: int) -> None:
@@ -142,7 +150,9 @@ def find_call(
     known = calls.by_id.get(id_) if id_ else None
     if known is not None:
         at_free_index = index is not None and held is None
-        place = known.newest if index is None else known.by_index.get(index, known.newest)
+        place = known
+        if index is not None and calls.shared is not None:
+            place = calls.shared.get(fragment.id or "", {}).get(index, known)
         # Gemini's fragments change their index on the way. Other servers give every call of an
         # answer the same id.
         starts = name and _is_another_of_its_id(calls, place, name, named, at_free_index)

@@ -57,6 +57,7 @@ Place = int
 Decode = Callable[[bytes], Chunk]
 
 _MOST_STEPS = 64  # from one shape to others
+_LONGEST_WORDS = 256  # characters of a refusal that leads to one: they hold a field's name
 _AROUND = 4  # brackets around what is in a delta
 _LONGEST_REMEMBERED = 65536  # bytes of a level's values that are compared with the next
 _SHORTEST_COPIED = 256  # bytes of them that hold a chunk, which is not so much longer
@@ -127,8 +128,8 @@ class ChunkDecoder(Struct):
             except (ValueError, RecursionError) as error:
                 refusal = words_of(error)
                 continue
-            if _UNKNOWN in words and len(start.steps) < _MOST_STEPS:
-                start.steps[words] = self._schema
+            if _UNKNOWN in words:
+                _add_step(start, words, self._schema)
             return chunk
         self.forget()  # of the refused chunk something may have been read
         if event > self._next:  # others were taken in the meantime
@@ -140,12 +141,11 @@ class ChunkDecoder(Struct):
 
     def learn(self, value: Mapping[str, object]) -> None:
         """Look for Structs that know the fields of a chunk that was refused."""
-        steps = self._schema.steps
         names = unknown_names(value, self._schema.names)
         schema = None if names is None else find_schema(names)
         if schema is not None:
-            if self._refusal is not None and len(steps) < _MOST_STEPS:
-                steps[self._refusal] = schema
+            if self._refusal is not None:
+                _add_step(self._schema, self._refusal, schema)
             self._enter(widest(self._schema, schema))
         if schema is not None or (names is not None and may_come(names)):
             self._waits, self._backoff = 0, 1
@@ -275,6 +275,12 @@ class ChunkDecoder(Struct):
             return False  # of which call it was is not known here
         level = _RULES_OF.get(kind)
         return level is None or self._levels[level].settles(name, _decode_value(raw))
+
+
+def _add_step(start: Schema, words: str, schema: Schema) -> None:
+    """Note which shape takes a chunk that another one refused."""
+    if len(start.steps) < _MOST_STEPS and len(words) <= _LONGEST_WORDS:
+        start.steps[words] = schema
 
 
 def _gather(fields: RawFields, into: Struct) -> None:

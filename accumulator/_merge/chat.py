@@ -309,9 +309,9 @@ class ChatReducer(Reducer):
         self.apply_halved(reading.chunk, has_halves=reading.has_halves)
         for _ in range(reading.lone):
             report("lone_surrogate", "half a surrogate pair, replaced by U+FFFD")
-        error = reading.error or groq_error(reading.chunk.extra)
-        if error:
-            self.fail(error)
+        server_error = reading.error or groq_error(reading.chunk.extra)
+        if server_error:
+            self.fail(server_error)
 
     def _apply_error(self, data: bytes) -> None:
         """Apply an event named `error`: its JSON, else its text, is the server's error."""

@@ -113,4 +113,4 @@ class State(Struct, omit_defaults=True):
             return "failed"
         if self.is_finished or (self.done and (self.choices or self.has_usage)):
             return "complete"
-        return "truncated" if self.closed else "open"
+        return "truncated" if self.closed or self.done else "open"

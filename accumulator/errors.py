@@ -94,6 +94,18 @@ class AccumulatorError(Exception):
         self.problems: tuple[Problem, ...] = tuple(problems)
         self.problem = problem
 
+    def __reduce__(self) -> tuple[object, ...]:
+        # A process pool hands exceptions on, and by default they are made of `args` alone.
+        return _made_again, (type(self), self.args, self.__dict__)
+
+
+def _made_again(
+    kind: type[AccumulatorError], args: tuple[object, ...], fields: dict[str, object]
+) -> AccumulatorError:
+    error = kind.__new__(kind, *args)
+    error.__dict__.update(fields)
+    return error
+
 
 class DecodeError(AccumulatorError):
     """A chunk could not be read, so content is missing."""

@@ -2,143 +2,45 @@
 
 Three ways lead from a read to its events. Where the fast path is ready it takes what repeats.
 Events of one line each, nearly all there are, go to the reducer as they are cut out of the read.
-The rest is read line by line. A stream's events and bytes are counted here and nowhere else.
+The rest is read line by line.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from math import inf
-from typing import Any, Protocol
+from collections.abc import Mapping, Sequence
 
+from ._apply import CLOSING, EventApplier
 from ._decode.body import is_nothing
-from ._decode.lines import DONE, Event, LineReader, is_end
-from ._decode.sse import CutEvents, cut_events
+from ._decode.lines import DONE, Event
+from ._decode.sse import cut_events
 from ._decode.vendor_fields import mismatch_of
-from ._fast_path import LEARN_AFTER, FastPath, Rehearser
-from ._merge.problem_log import ProblemLog
-from .completion import ChatCompletion
-from .errors import (
-    AccumulatorError,
-    DecodeError,
-    IncompleteStreamError,
-    LimitExceededError,
-    ServerError,
-)
-from .limits import Limits
+from .errors import AccumulatorError
 from .partial import is_complete
 
-__all__ = ["Pipeline", "StreamReducer"]
+__all__ = ["Pipeline"]
 
 _LF, _CR = 10, 13
-_OPENING, _CLOSING = b"data: ", b"\n\n"
+_OPENING = b"data: "
 _OBJECT = b'{"'  # begins an object that is not empty
 _OPENS_CHUNK = _OPENING + _OBJECT
-_LAST = _OPENING + DONE + _CLOSING
+_LAST = _OPENING + DONE + CLOSING
 _WINDOW = 65536  # bytes of a read that are taken at once; more of them leave the processor's cache
 
 
-class StreamReducer(Rehearser, Protocol):
-    """What a pipeline feeds: it decodes the data of an event, and applies what came of it.
-
-    `next_steps` returns what does the one and the other; each other method may change them.
-    """
-
-    reading: bool  # neither ended nor closed
-
-    @property
-    def is_begun(self) -> bool: ...  # whether it read any value
-    def next_steps(self) -> tuple[Callable[[bytes], Any], Callable[[Any], None]]: ...
-    def apply_event(self, event: Event) -> None: ...
-    def apply_refused(self, data: bytes, refused: str) -> None: ...
-    def apply_object(self, value: object, count: Callable[[int], None]) -> bool: ...
-    def end(self) -> None: ...
-    def snapshot(self) -> ChatCompletion: ...
-
-
-class Pipeline:
+class Pipeline(EventApplier):
     """Takes the input of one stream to its reducer.
 
     `feed_sse` and the others raise LimitExceededError, with the state as it was before the event
     at fault; in strict mode they raise the first problem that is met.
     """
 
-    __slots__ = (
-        "_apply",
-        "_decode",
-        "_fast",
-        "_is_plain",
-        "_learn_at",
-        "_most_bytes",
-        "_most_event",
-        "besides",
-        "closed",
-        "is_located",
-        "log",
-        "parser",
-        "passed",
-        "queue",
-        "reducer",
-        "size",
-    )
-
-    def __init__(
-        self, reducer: StreamReducer, log: ProblemLog, limits: Limits, *, shortcut: bool
-    ) -> None:
-        self.reducer = reducer
-        self.log = log
-        self.parser = LineReader()
-        self.is_located = True  # whether it is known at which byte of a body the next line starts
-        self.queue: Sequence[Event] = ()  # events behind one that raised
-        self.size = 0  # bytes and characters taken in
-        self.besides = 0  # those of them that are no part of a body
-        self.closed = False
-        self.passed: tuple[str, int] | None = None  # the last limit that was passed, and its bound
-        self._most_bytes = inf if limits.total_bytes is None else limits.total_bytes
-        self._most_event = inf if limits.event_bytes is None else limits.event_bytes
-        self._decode, self._apply = reducer.next_steps()
-        self._is_plain = not log.strict
-        self._fast: FastPath | None = None  # made once a stream is long enough to need it
-        self._learn_at: float = LEARN_AFTER if shortcut else inf  # events
-
-    def parse_all(self) -> None:
-        """Take no fast path from now on: a listener hears each chunk. Nothing was taken yet."""
-        self._learn_at = inf
-        self.look_again()
-
-    def look_again(self) -> None:
-        """Take up how the next event is decoded and applied, which may have changed."""
-        self._decode, self._apply = self.reducer.next_steps()
-        self._is_plain = self._may_be_plain()
-
-    def _may_be_plain(self) -> bool:
-        """Whether the next read may be looked at by itself."""
-        parser = self.parser
-        waits = parser.pending or parser.unread or self.queue
-        return not waits and parser.is_fresh and self.reducer.reading and not self.log.strict
-
-    def advance(self, events: int, size: int) -> None:
-        """Count events and bytes."""
-        if self.size + size > self._most_bytes:
-            raise LimitExceededError("total_bytes", int(self._most_bytes))
-        self.size += size
-        self.log.event += events
-
-    def check_open(self) -> None:
-        """Raise ValueError if the input has ended."""
-        if self.closed:
-            raise ValueError("the accumulator is closed")
+    __slots__ = ()
 
     def _count_besides(self, size: int) -> None:
         if self.size + size > self._most_bytes:
             self.advance(0, size)  # which raises
         self.size += size
         self.besides += size
-
-    def _check_event(self, size: int) -> None:
-        """Refuse an event, line or chunk text of too many bytes."""
-        if size > self._most_event:
-            raise LimitExceededError("event_bytes", int(self._most_event))
 
     # --- a body ---
 
@@ -147,7 +49,7 @@ class Pipeline:
         if self._is_plain and type(data) is bytes:
             if self._fast is not None and self._take_fast(self._fast, data):
                 return
-            if data.startswith(_OPENS_CHUNK) and data.endswith(_CLOSING):
+            if data.startswith(_OPENS_CHUNK) and data.endswith(CLOSING):
                 # A read of one event, as most clients hand them out.
                 text, size, start = data[6:-2], len(data), self.size
                 fits = size <= self._most_event and start + size <= self._most_bytes
@@ -193,18 +95,6 @@ class Pipeline:
             self.queue = (*self.queue, *self.parser.feed(data[done:], start + done))
             raise
 
-    def _take_fast(self, fast: FastPath, data: bytes) -> bool:
-        """Apply a read that is one event by the fast path, if it fits."""
-        size, start = len(data), self.size
-        fits = size <= self._most_event and start + size <= self._most_bytes
-        if fits and fast.ready and fast.apply_event(data):
-            self.size = start + size
-            self.log.event += 1
-            self.log.offset = start - self.besides
-            return True
-        fast.invalidate()
-        return False
-
     def _take(self, data: bytes, start: int) -> None:
         """Apply what a read completes that begins at the body's byte `start`; keep the rest."""
         parser = self.parser
@@ -243,128 +133,6 @@ class Pipeline:
                 self._apply_cut(cut, data, start + done)
                 done += cut.size
         return done
-
-    def _apply_matching(self, fast: FastPath, data: bytes, start: int) -> int:
-        """Apply events by the fast path, and one at a time those that do not fit; return how many
-        bytes they are. Two in a row that do not fit leave the rest to the plain way.
-        """
-        done = misses = 0
-        while fast.ready and misses < 2 and self.reducer.reading:
-            count, size = fast.apply_matching(data[done:] if done else data)
-            self.log.event += count
-            done += size
-            misses = 0 if count else misses
-            end = data.find(_CLOSING, done) + len(_CLOSING)
-            event = data[done:end]
-            cut = cut_events(event, start + done) if event else None
-            if cut is None:
-                break
-            try:
-                self._apply_cut(cut, event, start + done)
-            except LimitExceededError:
-                self.queue = (*self.queue, *self.parser.feed(data[end:], start + end))
-                raise
-            done = end
-            misses += 1
-        return done
-
-    def _apply_cut(self, cut: CutEvents, data: bytes, start: int) -> None:
-        """Apply events of one line each, cut out of data that starts at a byte of the body."""
-        log, texts = self.log, cut.texts
-        self._forget_fast()
-        log.start_cut(cut)
-        rest: int | None = None  # where the events start that are left to the reader of lines
-        try:
-            refused, chunk = self._apply_texts(texts)
-            while refused is not None:
-                text = texts[log.done]
-                if not text.startswith(b"{"):
-                    # How many events it is, if any, is not told by its line alone.
-                    rest = cut.start_of(log.done)
-                    break
-                log.event += 1
-                self._apply_refused(text, refused)
-                if not self.reducer.reading:
-                    return
-                refused, chunk = self._apply_texts(texts[log.done :])
-        except LimitExceededError:
-            offset = cut.start_of(log.done)
-            self.queue = self.parser.feed(data[offset - start :], offset)
-            raise
-        finally:
-            log.end_cut()
-        if rest is not None:
-            self._apply_events(self.parser.feed(data[rest - start : cut.size], rest))
-        elif cut.is_last:
-            log.start_event(cut.end)
-            self._end_reading()
-        elif chunk is not None and log.event >= self._learn_at:
-            self._learn(cut.line(-1), chunk, cut.line(-2) if len(texts) > 1 else b"")
-
-    def _apply_texts(self, texts: Sequence[bytes]) -> tuple[str | None, object]:
-        """Apply texts until one is refused; return the refusal's words, or else the last chunk."""
-        log, apply, chunk = self.log, self._apply, None
-        try:
-            for chunk in map(self._decode, texts):
-                log.event += 1
-                apply(chunk)
-        except (ValueError, RecursionError) as error:
-            return mismatch_of(error), None
-        return None, chunk
-
-    def _learn(self, line: bytes, chunk: object, before: bytes = b"") -> None:
-        """Learn how to apply events like the last one."""
-        fast = self._fast
-        if fast is None:
-            fast = self._fast = FastPath(self.reducer)
-        fast.learn(line, chunk, self.log.event, before)
-        self._learn_at = fast.learn_at
-
-    def _forget_fast(self) -> None:
-        """Take nothing for proved: something else is about to be applied."""
-        if self._fast is not None:
-            self._fast.invalidate()
-
-    def _apply_refused(self, text: bytes, refused: str) -> None:
-        try:
-            self.reducer.apply_refused(text, refused)
-        finally:
-            self.look_again()
-
-    def _apply_events(self, events: Sequence[Event]) -> None:
-        self._forget_fast()
-        waiting = iter([*self.queue, *events] if self.queue else events)
-        log, reducer = self.log, self.reducer
-        try:
-            for event in waiting:
-                if not reducer.reading:
-                    break
-                log.start_event(event.offset)
-                self._check_event(event.size)
-                if is_end(event.data):
-                    self._end_reading()
-                else:
-                    reducer.apply_event(event)
-                self.raise_met()
-        finally:
-            self.queue = tuple(waiting) if reducer.reading else ()
-            self.look_again()
-
-    def _end_reading(self) -> None:
-        """Read nothing more: the stream said its end."""
-        if self.parser.unread:
-            self._note_unread()
-        self.reducer.end()
-        self._is_plain = False
-
-    def _note_unread(self) -> None:
-        """Put a body on record in which nothing could be read, such as a page of HTML."""
-        parser, log = self.parser, self.log
-        if parser.unread and not self.reducer.is_begun and not log.counts:
-            log.offset = parser.unread_at
-            quote = parser.quote
-            log.report("malformed_json", "nothing of the body could be read", None, quote)
-        parser.unread = b""
 
     # --- lines ---
 
@@ -441,22 +209,6 @@ class Pipeline:
             if log.met is not None:
                 self.raise_met()
 
-    def _apply_data(self, text: bytes, offset: int | None) -> None:
-        """Apply the data of an event that starts at a byte of the body, if that is known."""
-        self._forget_fast()
-        self.log.start_event(offset)
-        if text == DONE:
-            self._end_reading()
-            return
-        try:
-            chunk = self._decode(text)
-        except (ValueError, RecursionError) as error:
-            refused = mismatch_of(error)
-        else:
-            self._apply(chunk)
-            return
-        self._apply_refused(text, refused)
-
     # --- all of these ---
 
     def end(self) -> None:
@@ -473,21 +225,6 @@ class Pipeline:
         if parser.unread and self.reducer.reading:
             self.log.event += 1
             self._note_unread()
-
-    def raise_met(self) -> None:
-        """In strict mode, raise the first problem since the last call."""
-        if self.log.met is None:
-            return
-        problem = self.log.take_met()
-        if problem is None:
-            return
-        message, partial, problems = str(problem), self.reducer.snapshot(), self.log.problems
-        if problem.kind == "server_error":
-            raise ServerError(
-                message, error=problem.detail, partial=partial, problems=problems, problem=problem
-            )
-        error = IncompleteStreamError if problem.kind == "unterminated_event" else DecodeError
-        raise error(message, partial=partial, problems=problems, problem=problem)
 
 
 def _bytes_of(data: object, what: str) -> bytes:

@@ -22,8 +22,8 @@ import regular  # noqa: E402
 from accumulator import (  # noqa: E402
     Accumulator,
     LimitExceededError,
+    _apply,
     _fast_path,
-    _pipeline,
 )
 from accumulator._checkpoint import _write  # noqa: E402
 
@@ -37,7 +37,7 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=1)
     options = parser.parse_args()
     # As soon and as often as it can be taken.
-    _fast_path.LEARN_AFTER = _pipeline.LEARN_AFTER = _fast_path._PAUSE = _fast_path._PROOF = 2
+    _fast_path.LEARN_AFTER = _apply.LEARN_AFTER = _fast_path._PAUSE = _fast_path._PROOF = 2
     counted = _Counted(_fast_path.FastPath)
     streams = _streams()
     events = 0

@@ -34,6 +34,7 @@ from accumulator import (
     Limits,
 )
 from accumulator._accumulator import Accumulator as Holder
+from accumulator._apply import EventApplier
 from accumulator._checkpoint import (
     _HEADER,
     LogFields,
@@ -61,7 +62,8 @@ KNOWN = {
         # Events and times are told to the process that reads the stream.
         *("_on_event", "_emitter", "_done_emitted", "_observed", "_stopwatch"),
     },
-    Pipeline: {
+    Pipeline: set(),
+    EventApplier: {
         *("besides", "closed", "is_located", "log", "parser", "passed", "queue"),
         *("reducer", "size"),
         *("_apply", "_decode", "_is_plain", "_most_bytes", "_most_event"),

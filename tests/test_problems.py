@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 import json
+import pickle
 from collections.abc import Callable
 
 import pytest
@@ -12,6 +14,8 @@ from accumulator import (
     AccumulatorError,
     DecodeError,
     IncompleteStreamError,
+    LimitExceededError,
+    Limits,
     Problem,
     ServerError,
 )
@@ -271,3 +275,32 @@ def test_status_follows_the_stream() -> None:
         seen.append(acc.status)
     assert seen == ["open", "open", "complete", "open", "complete"]
     assert str(Problem("id_changed", "why", 3)) == "event 3: why"
+
+
+def raised(acc: Accumulator) -> AccumulatorError:
+    with pytest.raises(AccumulatorError) as caught:
+        acc.completion()
+    return caught.value
+
+
+@pytest.mark.parametrize(
+    "copied", [copy.copy, copy.deepcopy, lambda e: pickle.loads(pickle.dumps(e))]
+)
+@pytest.mark.parametrize("chunk", ['{"error":{"code":5}}', "[1]", '{"type":"message_start"}', "{"])
+def test_what_is_raised_may_go_to_another_process(
+    chunk: str, copied: Callable[[AccumulatorError], AccumulatorError]
+) -> None:
+    acc = Accumulator()
+    acc.feed(chunk)
+    acc.feed(FINISH)
+    error = raised(acc)
+    again = copied(error)
+    assert (type(again), str(again), vars(again)) == (type(error), str(error), vars(error))
+
+
+def test_a_limit_that_was_passed_may_go_to_another_process() -> None:
+    acc = Accumulator(limits=Limits(choices=1))
+    with pytest.raises(LimitExceededError) as caught:
+        acc.feed({"choices": [{"index": 0}, {"index": 1}]})
+    again = pickle.loads(pickle.dumps(caught.value))
+    assert (str(again), again.limit, again.bound) == (str(caught.value), "choices", 1)

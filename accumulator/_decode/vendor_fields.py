@@ -40,6 +40,7 @@ Key = int | str
 _OF_CHUNK = "chunk"
 
 _MOST_NEXT_SHAPES = 64  # of one shape
+_LONGEST_WORDS = 256  # characters of an error that leads to one: they hold a field's name
 _LONGEST_REMEMBERED = 65536  # bytes of a chunk whose values are compared with the next
 _LONGEST_HELD = 1024  # bytes of a chunk that is kept whole for the sake of its values
 _LONGEST_BACKOFF = 256  # chunks
@@ -122,8 +123,8 @@ class ChunkDecoder(Struct):
             except (ValueError, RecursionError) as error:
                 mismatch = mismatch_of(error)
                 continue
-            if _UNKNOWN in first and len(start.next_shapes) < _MOST_NEXT_SHAPES:
-                start.next_shapes[first] = self._shape
+            if _UNKNOWN in first:
+                _add_next_shape(start, first, self._shape)
             return chunk
         self.forget()  # something of this chunk may have been read
         if event > self._next:  # others were taken in the meantime
@@ -140,9 +141,8 @@ class ChunkDecoder(Struct):
             return
         shape = find_shape(names)
         if shape is not None:
-            next_shapes = self._shape.next_shapes
-            if self._mismatch is not None and len(next_shapes) < _MOST_NEXT_SHAPES:
-                next_shapes[self._mismatch] = shape
+            if self._mismatch is not None:
+                _add_next_shape(self._shape, self._mismatch, shape)
             self._shape = widest(self._shape, shape)
             self.forget()
         if shape is not None or is_pending(names):
@@ -240,6 +240,12 @@ class ChunkDecoder(Struct):
             self._quiet.pop(key, None)
         else:
             self._quiet[key] = raws
+
+
+def _add_next_shape(start: Shape, words: str, shape: Shape) -> None:
+    """Note which shape takes a chunk that another one did not take."""
+    if len(start.next_shapes) < _MOST_NEXT_SHAPES and len(words) <= _LONGEST_WORDS:
+        start.next_shapes[words] = shape
 
 
 @cache

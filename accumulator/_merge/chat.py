@@ -62,7 +62,7 @@ class ChatReducer(Reducer):
     @property
     def is_begun(self) -> bool:
         """Whether any JSON was read that says something."""
-        return self._is_begun or self._head is not None
+        return self._is_begun or self._head is not None or bool(self.state.choices)
 
     def go_on(self) -> None:
         """Take the stream for begun."""

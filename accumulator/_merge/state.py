@@ -28,7 +28,7 @@ __all__ = [
 Status = Literal["open", "complete", "truncated", "failed"]
 
 
-class AudioState(Struct, omit_defaults=True):
+class AudioState(Struct, omit_defaults=True, repr_omit_defaults=True):
     id: str | None = None
     transcript: Text | None = None
     data: bytearray | None = None
@@ -36,7 +36,7 @@ class AudioState(Struct, omit_defaults=True):
     extra: JsonObject | None = None
 
 
-class TokensState(Struct, omit_defaults=True):
+class TokensState(Struct, omit_defaults=True, repr_omit_defaults=True):
     """Token logprobs in the runs in which they came."""
 
     runs: list[list[wire.TokenLogprob] | wire.UnreadTokens] = field(default_factory=list)
@@ -47,13 +47,13 @@ class TokensState(Struct, omit_defaults=True):
         self.count += len(run)
 
 
-class LogprobsState(Struct, omit_defaults=True):
+class LogprobsState(Struct, omit_defaults=True, repr_omit_defaults=True):
     content: TokensState | None = None
     refusal: TokensState | None = None
     extra: JsonObject | None = None
 
 
-class ChoiceState(Struct, omit_defaults=True):
+class ChoiceState(Struct, omit_defaults=True, repr_omit_defaults=True):
     """A choice; `extra` holds what the choice has no field for, `delta_extra` what the message
     has none for.
 
@@ -80,7 +80,7 @@ class ChoiceState(Struct, omit_defaults=True):
     extra: JsonObject | None = None
 
 
-class State(Struct, omit_defaults=True):
+class State(Struct, omit_defaults=True, repr_omit_defaults=True):
     """A stream: the completion's own fields, its choices by index, and how it ended.
 
     `says_text` tells whether a chunk called itself a `text_completion`. `due` are the choices that

@@ -27,7 +27,7 @@ __all__ = [
 Tool = Literal["function", "custom"]
 
 
-class FunctionState(Struct, omit_defaults=True):
+class FunctionState(Struct, omit_defaults=True, repr_omit_defaults=True):
     """A function or custom tool as named so far; `text` is its arguments or its input."""
 
     name: Text | None = None
@@ -40,7 +40,7 @@ class FunctionState(Struct, omit_defaults=True):
         return self.name is not None or self.text is not None or bool(self.extra)
 
 
-class CallState(Struct, omit_defaults=True):
+class CallState(Struct, omit_defaults=True, repr_omit_defaults=True):
     """A tool call. `order` is where it stands among the calls: its first index, if it has one.
 
     It holds each index by which a fragment reached it: `index` is the first, `more` are the others.
@@ -88,7 +88,7 @@ class CallState(Struct, omit_defaults=True):
             yield "custom", custom
 
 
-class CallsState(Struct, omit_defaults=True):
+class CallsState(Struct, omit_defaults=True, repr_omit_defaults=True):
     """The calls of a choice in order of arrival, and the place of the newest that has an id or
     holds an index. `last` is the place of the one that a fragment went to last. Of an id that
     several calls have, `shared` has the place of the newest that holds an index.

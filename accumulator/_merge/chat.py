@@ -221,12 +221,12 @@ class ChatReducer(Reducer):
 
     def _apply_broken(self, text: str, why: str, *, is_open: bool, foreign: bool) -> None:
         """Apply a text that is no JSON."""
-        if is_open:
-            self._report_text("unterminated_event", "the body ends inside an event", text)
-        elif is_raw_error(text):
+        if not is_open and is_raw_error(text):
             self.fail(text)
         elif foreign and not text.lstrip().startswith(("{", "[")):
             self._report_text("foreign_event", "an event that is no chunk", text)
+        elif is_open:
+            self._report_text("unterminated_event", "the body ends inside an event", text)
         else:
             self._report_text("malformed_json", why, text)
 

@@ -229,6 +229,8 @@ class EventApplier:
                     self._end_reading()
                 else:
                     reducer.apply_event(event)
+                    if self.parser.unread and not reducer.reading:  # the end, among its lines
+                        self._note_unread()
                 self.raise_met()
         finally:
             self.queue = tuple(waiting) if reducer.reading else ()

@@ -104,7 +104,13 @@ class Pipeline(EventApplier):
         if parser.unread and self.reducer.is_begun:
             parser.unread = b""
         try:
-            if not self.log.strict and not self.queue and _LF in data and parser.is_fresh:
+            if (
+                not self.log.strict
+                and not self.queue
+                and _LF in data
+                and parser.is_fresh
+                and not parser.unread
+            ):
                 if pending:
                     start -= len(pending)
                     data = bytes(pending) + data

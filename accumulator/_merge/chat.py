@@ -7,6 +7,7 @@ What came in a chunk's place is told by `foreign`.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 
 from .._decode.body import is_nothing
@@ -35,6 +36,7 @@ from .snapshot import freeze
 
 __all__ = ["ChatReducer"]
 
+_EMPTY = re.compile(rb"\s*\{\s*\}\s*")
 _EXCERPT = 200  # characters of an unreadable text that its problem keeps
 _TYPED_DEPTH = 16  # what a typed decoder takes nests less deep
 
@@ -92,6 +94,8 @@ class ChatReducer(Reducer):
         """Apply an event or a JSON text that does not end the stream. Raises LimitExceededError."""
         if event.name == b"error":
             self._apply_error(event.data)
+        elif _EMPTY.fullmatch(event.data):
+            return
         elif event.form == "broken text":
             self._report_text("malformed_json", "JSON that has no end", event.data)
         elif event.form == "open text":
@@ -231,12 +235,12 @@ class ChatReducer(Reducer):
 
     def _apply_broken(self, text: str, why: str, *, is_open: bool, foreign: bool) -> None:
         """Apply a text that is no JSON."""
-        if is_open:
-            self._report_text("unterminated_event", "the body ends inside an event", text)
-        elif is_raw_error(text):
+        if not is_open and is_raw_error(text):
             self.fail(text)
         elif foreign and not text.lstrip().startswith(("{", "[")):
             self._report_text("foreign_event", "an event that is no chunk", text)
+        elif is_open:
+            self._report_text("unterminated_event", "the body ends inside an event", text)
         else:
             self._report_text("malformed_json", why, text)
 

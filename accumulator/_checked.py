@@ -10,8 +10,9 @@ from collections.abc import Iterable, Iterator
 
 from msgspec import Struct
 
-from ._decode.chunk import STACK_DEPTH, UnreadTokens
+from ._decode.chunk import STACK_DEPTH
 from ._decode.text import Text
+from ._merge.arguments import ArgumentsText
 from ._merge.json_merge import IndexedList
 from ._merge.state import State, TokensState
 from .errors import PROBLEM_KINDS
@@ -19,7 +20,7 @@ from .errors import PROBLEM_KINDS
 __all__ = ["check_counts", "check_kinds", "check_state", "check_values"]
 
 _MOST_LEVELS = STACK_DEPTH + 32  # of a chunk's value, and of the state around it
-_PLAIN = frozenset({type(None), bool, int, float, str, bytes, Text})
+_PLAIN = frozenset({type(None), bool, int, float, str, bytes, Text, ArgumentsText})
 
 
 def check_values(value: object) -> None:
@@ -81,7 +82,5 @@ def _places(value: object) -> Iterator[int]:
 
 
 def _check_tokens(tokens: TokensState | None) -> None:
-    if tokens is not None:
-        runs = [run.read() if isinstance(run, UnreadTokens) else run for run in tokens.runs]
-        if tokens.count != sum(map(len, runs)):
-            raise ValueError("a wrong number of tokens")
+    if tokens is not None and tokens.count != sum(map(len, tokens.runs)):
+        raise ValueError("a wrong number of tokens")

@@ -13,7 +13,6 @@ Nothing that is read here names a class or a function, so reading never runs wha
 
 from __future__ import annotations
 
-from itertools import groupby
 from struct import Struct as Layout
 from struct import error as LayoutError
 from typing import TypeVar, cast
@@ -48,7 +47,6 @@ _MOST_HALVES = 65536  # of surrogate pairs that wait; each costs an object to go
 _SMALLEST, _LARGEST = -(2**63), 2**64 - 1  # integers that msgpack has
 
 S = TypeVar("S", bound=Struct)
-Run = list[_wire.TokenLogprob] | _wire.UnreadTokens
 EventRow = tuple[bytes, bytes | None, int | None, int, str]
 ProblemRow = tuple[str, str, int, int | None, str | None, object, int]
 
@@ -107,12 +105,6 @@ class Saved(Struct, array_like=True):
 def pack(pipeline: Pipeline, reducer: ChatReducer) -> bytes:
     """Return an accumulator's state as bytes, in time that is linear in its size."""
     log = pipeline.log
-    for choice in reducer.state.choices.values():
-        if choice.logprobs is not None:
-            for tokens in (choice.logprobs.content, choice.logprobs.refusal):
-                if tokens is not None:
-                    # In a list of its own: snapshots read the one that was there.
-                    tokens.runs = _joined(tokens.runs)
     saved = Saved(
         rules=reducer.rules.digest,
         parser=_parser_fields(pipeline.parser),
@@ -207,24 +199,6 @@ def _parser_fields(parser: LineReader) -> ParserFields:
 def _give(fields: Struct, holder: object) -> None:
     for name in fields.__struct_fields__:
         setattr(holder, name, getattr(fields, name))
-
-
-def _joined(runs: list[Run]) -> list[Run]:
-    """Join runs of unread tokens, of which most hold one token each."""
-    out: list[Run] = []
-    for unread, some in groupby(runs, lambda run: isinstance(run, _wire.UnreadTokens)):
-        if unread:
-            lists = [_list_of(cast("_wire.UnreadTokens", run))[1:-1] for run in some]
-            out.append(_wire.UnreadTokens(b"[%b]" % b",".join(filter(None, lists))))
-        else:
-            out += some
-    return out
-
-
-def _list_of(tokens: _wire.UnreadTokens) -> bytes:
-    if tokens.decode == _wire.decode_tokens:
-        return tokens.text
-    return msgspec.json.encode(tokens.read())
 
 
 def _write(value: object) -> bytes:

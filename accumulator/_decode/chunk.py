@@ -35,10 +35,8 @@ __all__ = [
     "TooDeepError",
     "ToolCallFragment",
     "TopLogprob",
-    "UnreadTokens",
     "Usage",
     "decode_text",
-    "decode_tokens",
     "decode_typed",
     "decode_untyped",
     "exceeds_depth",
@@ -73,19 +71,6 @@ class TokenLogprob(Struct, forbid_unknown_fields=True, omit_defaults=True, gc=Fa
     bytes: list[int] | None = msgspec.field(default_factory=_null)
     top_logprobs: list[TopLogprob] | None = None
     extra: Extra | None = None
-
-
-decode_tokens = msgspec.json.Decoder(list[TokenLogprob]).decode
-
-
-class UnreadTokens(Struct, omit_defaults=True, gc=False):
-    """Token logprobs as JSON that was found valid; read again only when someone looks."""
-
-    text: bytes
-    decode: Callable[[bytes], list[TokenLogprob]] = decode_tokens
-
-    def read(self) -> list[TokenLogprob]:
-        return self.decode(self.text)
 
 
 class Logprobs(Struct, forbid_unknown_fields=True, gc=False):

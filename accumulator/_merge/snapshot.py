@@ -245,11 +245,7 @@ def freeze_tokens(state: TokensState) -> TokenLogprobs:
     runs, until = state.runs, len(state.runs)
     return TokenLogprobs(
         state.count,
-        lambda: [
-            token
-            for run in islice(runs, until)
-            for token in (run.read() if isinstance(run, wire.UnreadTokens) else run)
-        ],
+        lambda: [token for run in islice(runs, until) for token in run],
         freeze_token,
     )
 

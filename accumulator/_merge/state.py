@@ -39,7 +39,7 @@ class AudioState(Struct, omit_defaults=True, repr_omit_defaults=True):
 class TokensState(Struct, omit_defaults=True, repr_omit_defaults=True):
     """Token logprobs in the runs in which they came."""
 
-    runs: list[list[wire.TokenLogprob] | wire.UnreadTokens] = field(default_factory=list)
+    runs: list[list[wire.TokenLogprob]] = field(default_factory=list)
     count: int = 0
 
     def add(self, run: list[wire.TokenLogprob]) -> None:

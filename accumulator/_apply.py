@@ -229,7 +229,7 @@ class EventApplier:
                     self._end_reading()
                 else:
                     reducer.apply_event(event)
-                    if self.parser.unread and not reducer.reading:  # the end, among its lines
+                    if self.parser.unread and not self.reducer.reading:  # the end, among its lines
                         self._note_unread()
                 self.raise_met()
         finally:

@@ -93,6 +93,13 @@ def spark(session: nox.Session) -> None:
 
 
 @nox.session
+def live(session: nox.Session) -> None:
+    """Ask a real llama.cpp server, whose tiny model is written at run time."""
+    session.install("-q", "-e", ".[test]", "--group", "live")
+    session.run("pytest", "-q", "tests/live", *session.posargs)
+
+
+@nox.session
 def types(session: nox.Session) -> None:
     """Check the types by three checkers, and that no public name is without."""
     # Not editable: what pyright verifies is the package as a user has it.

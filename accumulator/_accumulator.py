@@ -4,16 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 
-from ._body import BodyIntake
-from ._calls import brief
-from ._emit import EmittingReducer
-from ._freeze import freeze
-from ._growing import Later
-from ._problems import ProblemLog
-from ._reduce import Reducer
-from ._state import Status
-from ._timing import Clock, Stopwatch
-from ._values import is_chunk_like
+from ._decode.objects import is_chunk_like
+from ._merge.chat import ChatReducer
+from ._merge.event_emitter import EventEmitter
+from ._merge.problem_log import ProblemLog
+from ._merge.snapshot import freeze
+from ._merge.state import Status
+from ._merge.stopwatch import Clock, Stopwatch
+from ._merge.tool_calls import brief
+from ._pipeline import Pipeline
 from .completion import ChatCompletion, Timing
 from .errors import (
     LOSSY_KINDS,
@@ -54,11 +53,13 @@ class Accumulator:
     """
 
     __slots__ = (
-        "_done_told",
+        "_done_emitted",
         "_emitter",
-        "_intake",
+        "_kind",
         "_observed",
         "_on_event",
+        "_pipeline",
+        "_reducer",
         "_stopwatch",
     )
 
@@ -75,18 +76,20 @@ class Accumulator:
         if not isinstance(rules, Rules):
             raise TypeError("rules are DEFAULT_RULES.replace({path: policy, ...})")
         log = ProblemLog(strict=strict)
+        reducer = ChatReducer(rules, limits, log)
+        self._reducer = reducer
+        self._kind: type | None = None  # of the last chunk that was an object
         self._on_event = on_event
-        self._emitter: EmittingReducer | None = None
+        self._emitter: EventEmitter | None = None
+        self._done_emitted = False  # whether the last event was made
         if on_event is not None:
-            self._emitter = EmittingReducer(rules, limits, log.report)
-            log.tell = self._emitter.tell_problem
-            shortcut = False
-        self._done_told = False  # whether the last event was made
+            self._emitter = EventEmitter(reducer)
+            log.tell = self._emitter.add_problem
+        may_repeat = shortcut and on_event is None and not rules.moves
+        self._pipeline = Pipeline(reducer, log, limits, shortcut=may_repeat)
         self._stopwatch = None if clock is None else Stopwatch(clock)
         # Whether a call of input is to be timed, and events are to be handed out behind it.
         self._observed = on_event is not None or clock is not None
-        reducer = self._emitter or Reducer(rules, limits, log.report)
-        self._intake = BodyIntake(rules, limits, reducer, log, shortcut=shortcut)
 
     # --- input ---
 
@@ -98,30 +101,25 @@ class Accumulator:
         if self._observed:
             self._observe(self.feed, chunk)
             return
-        intake = self._intake
-        shortcut = intake.shortcut
-        if shortcut is not None:
-            if shortcut.object is not None:
-                size = shortcut.object.take(chunk, intake.most_bytes - intake.size)
-                if size:
-                    intake.size += size
-                    intake.log.event += 1
-                    return
-            shortcut.forget()
-        self._check_open()
+        pipeline = self._pipeline
+        pipeline.check_open()
         try:
-            if isinstance(chunk, (bytes, bytearray, memoryview)):
-                intake.take_text(bytes(chunk))
+            if type(chunk) is self._kind:
+                pipeline.feed_object(chunk)
+            elif isinstance(chunk, (bytes, bytearray, memoryview)):
+                pipeline.feed_text(bytes(chunk))
             elif isinstance(chunk, str):
-                intake.take_text(chunk.encode("utf-8", "surrogatepass"))
+                pipeline.feed_text(chunk.encode("utf-8", "surrogatepass"))
             elif is_chunk_like(chunk):
-                intake.take_object(chunk)
+                # The chunks of a stream are of one class, of which it takes long to tell what it
+                # is not.
+                self._kind = type(chunk)
+                pipeline.feed_object(chunk)
             else:
                 kind = type(chunk).__name__
                 raise TypeError(f"a chunk is JSON text, a mapping or an SDK's object, not {kind}")
         except LimitExceededError as error:
             raise self._exceeded(error) from None
-        intake.raise_met()
 
     def feed_sse(self, data: bytes | bytearray | memoryview) -> None:
         """Take in the next bytes of a `text/event-stream` body, cut anywhere.
@@ -131,27 +129,8 @@ class Accumulator:
         if self._observed:
             self._observe(self.feed_sse, data)
             return
-        intake = self._intake
-        shortcut = intake.shortcut
-        if shortcut is not None and shortcut.ready and type(data) is bytes:
-            size = intake.size + len(data)
-            if size <= intake.most_bytes:
-                taken = shortcut.take_read(intake.parser, data)
-                if taken:
-                    intake.size = size
-                    intake.log.event += taken
-                    if not intake.parser.has_cr:
-                        return
-                    data = b""  # what waits may be an event that ends in CRs
-        if not intake.reducer.reading or type(data) is not bytes:
-            self._check_open()
-            if not isinstance(data, (bytes, bytearray, memoryview)):
-                raise TypeError(f"a body is bytes, not {type(data).__name__}")
-            if not intake.reducer.reading:
-                return
-            data = bytes(data)
         try:
-            intake.take_read(data)
+            self._pipeline.feed_sse(data)
         except LimitExceededError as error:
             raise self._exceeded(error) from None
 
@@ -164,23 +143,17 @@ class Accumulator:
         if self._observed:
             self._observe(self.feed_line, line)
             return
-        self._check_open()
+        self._pipeline.check_open()
         if isinstance(line, str):
             line = line.encode("utf-8", "surrogatepass")
-        elif isinstance(line, (bytearray, memoryview)):
+        elif type(line) is not bytes:
+            if not isinstance(line, (bytes, bytearray, memoryview)):
+                raise TypeError(f"a line is bytes or text, not {type(line).__name__}")
             line = bytes(line)
-        elif not isinstance(line, bytes):
-            raise TypeError(f"a line is bytes or text, not {type(line).__name__}")
-        intake = self._intake
-        if not intake.reducer.reading:
-            return
-        if intake.shortcut is not None:
-            intake.shortcut.forget()
         try:
-            intake.take_line(line)
+            self._pipeline.feed_line(line)
         except LimitExceededError as error:
             raise self._exceeded(error) from None
-        intake.raise_met()
 
     def close(self) -> None:
         """End the input: an event without its blank line is read, too. Does nothing when called
@@ -189,64 +162,69 @@ class Accumulator:
         if self._observed:
             self._observe(self.close)
             return
-        intake = self._intake
-        if intake.reducer.state.closed:
+        if self._pipeline.closed:
             return
         try:
-            intake.end()
+            self._pipeline.end()
         except LimitExceededError as error:
             raise self._exceeded(error) from None
         finally:
-            intake.reducer.close()
-        intake.raise_met()
+            self._reducer.close()
+        self._pipeline.raise_met()
 
     def _observe(self, take: Callable[..., None], *data: object) -> None:
-        """Make a call of input; time it, and hand out the events of what it brought."""
-        stopwatch, reducer, log = self._stopwatch, self._intake.reducer, self._intake.log
-        now = 0.0 if stopwatch is None or reducer.state.closed else stopwatch.read()
-        before, was_done = log.event, reducer.state.done
+        """Run a call of input; time it, and call `on_event` with what it brought."""
         self._observed = False
+        try:
+            if self._stopwatch is None:
+                take(*data)
+            else:
+                self._time(self._stopwatch, take, *data)
+        finally:
+            self._observed = True
+            if self._emitter is not None and self._on_event is not None:
+                self._hand_out(self._emitter, self._on_event)
+
+    def _time(self, stopwatch: Stopwatch, take: Callable[..., None], *data: object) -> None:
+        state, log = self._reducer.state, self._pipeline.log
+        now = 0.0 if state.closed else stopwatch.read()
+        before, was_done = log.event, state.done
         try:
             take(*data)
         finally:
-            self._observed = True
-            if stopwatch is not None:
-                # `[DONE]` is an event, but no chunk.
-                chunks = log.event - before - (reducer.state.done and not was_done)
-                stopwatch.lap(now, chunks, reducer.state, ended=not reducer.reading)
-            self._hand_out()
+            # `[DONE]` is an event, but no chunk.
+            chunks = log.event - before - (state.done and not was_done)
+            stopwatch.lap(now, chunks, state, ended=not self._reducer.reading)
 
-    def _hand_out(self) -> None:
-        emitter, on_event = self._emitter, self._on_event
-        if emitter is None or on_event is None:
-            return
-        status = self.status
-        if not self._done_told and not emitter.reading and status != "open":
-            self._done_told = True
-            emitter.events.append(
-                DoneEvent(status=status, timing=self.timing, _completion=Later(self.snapshot))
-            )
-        while emitter.events:
-            on_event(emitter.events.popleft())
+    def _hand_out(self, emitter: EventEmitter, on_event: Callable[[Event], object]) -> None:
+        reducer, events = self._reducer, emitter.events
+        if not reducer.reading and not self._done_emitted:
+            status = reducer.state.status
+            if status != "open":
+                self._done_emitted = True
+                emitter.finish(reducer.state)
+                events.append(DoneEvent(status, self.timing, self.snapshot()))
+        while events:
+            on_event(events.popleft())
 
     # --- output ---
 
     @property
     def status(self) -> Status:
         """How the stream stands: "open", "complete", "truncated" or "failed" (SPEC section 6)."""
-        return self._intake.reducer.state.status
+        return self._reducer.state.status
 
     @property
     def problems(self) -> tuple[Problem, ...]:
         """What was wrong with the stream: the first hundred problems, in order, and behind them the
         first after which something is missing, if that came later.
         """
-        return self._intake.log.problems
+        return self._pipeline.log.problems
 
     @property
     def problem_counts(self) -> Mapping[str, int]:
         """How many problems of each kind there were, those that are not kept included."""
-        return {kind: count for kind, count in (self._intake.log.counts or {}).items()}  # noqa: C416  # wider keys
+        return {kind: count for kind, count in (self._pipeline.log.counts or {}).items()}  # noqa: C416  # wider keys
 
     @property
     def timing(self) -> Timing | None:
@@ -259,7 +237,7 @@ class Accumulator:
 
     def snapshot(self) -> ChatCompletion:
         """Build the completion as far as it is known. It does not change afterwards."""
-        return freeze(self._intake.reducer.state)
+        return freeze(self._reducer.state)
 
     def completion(self) -> ChatCompletion:
         """Close, and return the whole completion.
@@ -273,9 +251,9 @@ class Accumulator:
 
     def _judged(self) -> ChatCompletion:
         """Return the completion, or raise as `completion` does, without closing."""
-        if self._intake.passed is not None:  # what was refused is missing
-            raise self._exceeded(LimitExceededError(*self._intake.passed))
-        state, problems = self._intake.reducer.state, self.problems
+        if self._pipeline.passed is not None:  # what was refused is missing
+            raise self._exceeded(LimitExceededError(*self._pipeline.passed))
+        state, problems = self._reducer.state, self._pipeline.log.problems
         partial, status = freeze(state), state.status
         if status == "open":
             raise IncompleteStreamError(
@@ -292,9 +270,9 @@ class Accumulator:
                 partial=partial,
                 problems=problems,
             )
-        lossy = next((problem for problem in problems if problem.kind in LOSSY_KINDS), None)
-        if lossy is not None:
-            raise DecodeError(str(lossy), partial=partial, problems=problems, problem=lossy)
+        for problem in problems:
+            if problem.kind in LOSSY_KINDS:
+                raise DecodeError(str(problem), partial=partial, problems=problems, problem=problem)
         return partial
 
     # --- going on elsewhere ---
@@ -308,7 +286,7 @@ class Accumulator:
         """
         from ._checkpoint import pack  # noqa: PLC0415  # takes time to import, and few streams are kept
 
-        return pack(self._intake)
+        return pack(self._pipeline, self._reducer)
 
     @classmethod
     def restore(
@@ -332,22 +310,18 @@ class Accumulator:
         from ._checkpoint import unpack  # noqa: PLC0415  # as in `checkpoint`
 
         restored = cls(rules=rules, limits=limits, strict=strict, shortcut=shortcut)
-        unpack(data, restored._intake)
+        unpack(data, restored._pipeline, restored._reducer)
         return restored
 
     # --- what is raised ---
 
     def _exceeded(self, error: LimitExceededError) -> LimitExceededError:
         # The decoder remembers values of the chunk that was refused: the next may bring them again.
-        self._intake.decoder.forget()
-        self._intake.passed = (error.limit, error.bound)
+        self._reducer.forget()
+        self._pipeline.passed = (error.limit, error.bound)
         error.partial = self.snapshot()
         error.problems = self.problems
         return error
-
-    def _check_open(self) -> None:
-        if self._intake.reducer.state.closed:
-            raise ValueError("the accumulator is closed")
 
 
 def _message_of(error: object) -> str:

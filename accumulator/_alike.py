@@ -13,10 +13,10 @@ from typing import Protocol
 import msgspec
 from msgspec import Struct
 
-from ._cuts import BETWEEN, decode_joined
+__all__ = ["BETWEEN", "Alike", "AlikeRows", "Row", "tell_alike"]
 
-__all__ = ["Alike", "AlikeRows", "Row", "tell_alike"]
-
+BETWEEN = b"\x7f"  # strings that are read as one: a control character that JSON allows in them
+_decode_string = msgspec.json.Decoder(str).decode
 _GAP = b"\x7f~gap~\x7f"  # stands for the text when what is around it is decoded
 _NUMBER = 987_654_321_987  # and this for the sequence number
 _END = 6  # bytes at the end of two lines that are looked at first
@@ -227,3 +227,18 @@ def _alike_from(one: bytes, other: bytes) -> int:
     ends = one[len(one) - size :], other[len(other) - size :]
     differing = int.from_bytes(ends[0], "big") ^ int.from_bytes(ends[1], "big")
     return ((differing & -differing).bit_length() - 1) // 8 if differing else size
+
+
+def decode_joined(joined: bytes, count: int) -> bytes | None:
+    """Read what was cut out of so many strings, with BETWEEN between, as one: no string is made of
+    each. None if one is not valid by itself, or holds a BETWEEN.
+
+    What is between two shows that none ends within an escape or a character. None has a quote, or
+    it would end the string.
+    """
+    try:
+        text = _decode_string(b'"%b"' % joined).encode()
+    except ValueError:
+        return None
+    fragments = text.translate(None, BETWEEN)
+    return fragments if len(text) - len(fragments) == count - 1 else None

@@ -14,10 +14,9 @@ import msgspec
 from attrs import field, frozen
 
 from ._accumulator import Accumulator
-from ._alike import AlikeRows, tell_alike
-from ._cuts import BETWEEN
-from ._sse import EventParser
-from ._state import Status
+from ._alike import BETWEEN, AlikeRows, tell_alike
+from ._decode.sse import EventParser
+from ._merge.state import Status
 from .completion import ChatCompletion
 from .errors import LOSSY_KINDS, CheckpointError, LimitExceededError, Problem
 from .limits import Limits
@@ -95,27 +94,6 @@ class _Recorded(Accumulator):
     def has_ended(self) -> bool:
         """Whether the stream said its end itself, by `[DONE]` or an error."""
         return not self._intake.reducer.reading
-
-    def take_alike(self, rows: AlikeRows) -> int:
-        """Apply events that differ in one text as `feed_sse` would, if that is known how; return
-        how many bytes they are, 0 if nothing was done.
-        """
-        head, tail = _OPENING + rows.head, rows.tail + _CLOSING
-        intake = self._intake
-        shortcut = intake.shortcut
-        text = None if shortcut is None or not shortcut.ready else shortcut.text_of(head, tail)
-        if text is None:
-            return 0
-        size = rows.count * (len(head) + len(tail)) + len(rows.joined)
-        text.extend_utf8(rows.text)
-        intake.size += size
-        intake.parser.taken += size
-        intake.log.event += rows.count
-        return size
-
-    def learn_soon(self) -> None:
-        """Learn from the next read how to take what is like its last event."""
-        self._intake.learn_after = 0
 
     def stop(self) -> None:
         """Close, and leave unread what stands behind the event that raised."""
@@ -228,22 +206,9 @@ class BulkStream:
             for text in rows.joined.split(BETWEEN):
                 self._feed_one(rows.head + text + rows.tail)
             return
-        if self._take_alike(rows):
-            return
-        if rows.count >= _WORTH_LEARNING:
-            self._accumulator.learn_soon()
-            first, rows = rows.split()
-            self._feed_framed(rows, [first])
-            if self._take_alike(rows):
-                return
         texts = rows.joined.split(BETWEEN)
         for start in range(0, len(texts), _READ):
             self._feed_framed(rows, texts[start : start + _READ])
-
-    def _take_alike(self, rows: AlikeRows) -> bool:
-        size = self._accumulator.take_alike(rows)
-        self._taken += size
-        return size > 0
 
     def _feed_framed(self, rows: AlikeRows, texts: list[bytes]) -> None:
         self._feed_body(frame([rows.head + text + rows.tail for text in texts]))

@@ -22,12 +22,15 @@ import msgspec
 from msgspec import Struct
 from msgspec.msgpack import Decoder, Encoder, Ext
 
-from . import _calls, _state, _wire
-from ._body import BodyIntake
-from ._fields import IndexedList
-from ._sse import Event
-from ._state import State
-from ._text import Text
+from ._decode import chunk as _wire
+from ._decode.sse import Event
+from ._decode.text import Text
+from ._merge import state as _state
+from ._merge import tool_calls as _calls
+from ._merge.chat import ChatReducer
+from ._merge.json_merge import IndexedList
+from ._merge.state import State
+from ._pipeline import LineState, Pipeline
 from .errors import CheckpointError, Problem, ProblemKind
 from .partial import JsonScan
 
@@ -51,9 +54,7 @@ class ParserFields(Struct, array_like=True):
     has_cr: bool
     pending: bytes
     skip_lf: bool
-    taken: int
     size: int
-    start: int
 
 
 class ScanFields(Struct, array_like=True):
@@ -66,13 +67,12 @@ class ScanFields(Struct, array_like=True):
     _verdict: bool | None
 
 
-class BodyFields(Struct, array_like=True):
-    """Of a `BodyIntake`."""
+class LineFields(Struct, array_like=True):
+    """Of a `LineState`."""
 
-    _by_line: bool
-    _line_end: int | None
-    _line_start: int | None
-    _one_chunk_waits: bool
+    waiting: bytes
+    start: int | None
+    end: int | None
 
 
 class LogFields(Struct, array_like=True):
@@ -88,9 +88,10 @@ class Saved(Struct, array_like=True):
 
     rules: int
     parser: ParserFields
-    body: BodyFields
+    lines: LineFields | None
     log: LogFields
     size: int  # bytes taken in
+    besides: int  # those of them that are no part of a body
     passed: tuple[str, int] | None  # a limit, and its bound
     queue: list[EventRow]
     problems: list[ProblemRow]
@@ -100,9 +101,9 @@ class Saved(Struct, array_like=True):
     state: State
 
 
-def pack(intake: BodyIntake) -> bytes:
+def pack(pipeline: Pipeline, reducer: ChatReducer) -> bytes:
     """Give an accumulator's state as bytes, at a cost that grows with its size alone."""
-    reducer, log = intake.reducer, intake.log
+    log = pipeline.log
     for choice in reducer.state.choices.values():
         if choice.logprobs is not None:
             for tokens in (choice.logprobs.content, choice.logprobs.refusal):
@@ -110,13 +111,14 @@ def pack(intake: BodyIntake) -> bytes:
                     # In a list of its own: snapshots read the one that was there.
                     tokens.runs = _joined(tokens.runs)
     saved = Saved(
-        rules=intake.rules.digest,
-        parser=_read(ParserFields, intake.parser),
-        body=_read(BodyFields, intake),
+        rules=reducer.rules.digest,
+        parser=_read(ParserFields, pipeline.parser),
+        lines=None if pipeline.lines is None else _read(LineFields, pipeline.lines),
         log=_read(LogFields, log),
-        size=intake.size,
-        passed=intake.passed,
-        queue=[msgspec.structs.astuple(event) for event in intake.queue],
+        size=pipeline.size,
+        besides=pipeline.besides,
+        passed=pipeline.passed,
+        queue=[msgspec.structs.astuple(event) for event in pipeline.queue],
         problems=[attrs.astuple(problem, recurse=False) for problem in log.problems],
         met=None if log.met is None else attrs.astuple(log.met, recurse=False),
         reading=reducer.reading,
@@ -127,7 +129,7 @@ def pack(intake: BodyIntake) -> bytes:
     return _HEADER.pack(_MAGIC, _VERSION, _LAYOUT, crc32(body)) + body
 
 
-def unpack(data: bytes | bytearray | memoryview, intake: BodyIntake) -> None:
+def unpack(data: bytes | bytearray | memoryview, pipeline: Pipeline, reducer: ChatReducer) -> None:
     """Bring a new accumulator's intake to a state that was packed. Raises CheckpointError."""
     try:
         magic, version, layout, checksum = _HEADER.unpack_from(data)
@@ -145,21 +147,26 @@ def unpack(data: bytes | bytearray | memoryview, intake: BodyIntake) -> None:
         saved = reader.read(body)
     except (ValueError, TypeError, LookupError, RecursionError) as error:
         raise CheckpointError(f"the checkpoint is damaged: {error}") from None
-    if saved.rules != intake.rules.digest:
+    if saved.rules != reducer.rules.digest:
         raise CheckpointError("the checkpoint was written under other rules than those given")
-    _give(saved.parser, intake.parser)
-    _give(saved.body, intake)
-    log = intake.log
+    _give(saved.parser, pipeline.parser)
+    if saved.lines is not None:
+        pipeline.lines = LineState()
+        _give(saved.lines, pipeline.lines)
+    log = pipeline.log
     _give(saved.log, log)
-    intake.size = saved.size
-    intake.passed = saved.passed
-    intake.queue = tuple(Event(*row) for row in saved.queue)
+    pipeline.size = saved.size
+    pipeline.besides = saved.besides
+    pipeline.passed = saved.passed
+    pipeline.queue = tuple(Event(*row) for row in saved.queue)
     log.problems = tuple(map(_problem, saved.problems))
     log.met = None if saved.met is None else _problem(saved.met)
     lost = [Text() for _ in range(saved.halves - len(reader.halves))]
     for text in lost:
         text.half = "\ud800"  # which half it was makes no difference any more
-    intake.reducer.resume(saved.state, reading=saved.reading, halves=[*reader.halves, *lost])
+    reducer.resume(saved.state, reading=saved.reading, halves=[*reader.halves, *lost])
+    pipeline.closed = saved.state.closed
+    pipeline.look_again()
 
 
 def _problem(row: ProblemRow) -> Problem:
@@ -320,7 +327,7 @@ def _layout(*modules: object) -> int:
         for name, kind in sorted(vars(module).items())
         if isinstance(kind, type) and issubclass(kind, Struct)
     ]
-    saved = (Saved, ParserFields, ScanFields, BodyFields, LogFields)
+    saved = (Saved, ParserFields, ScanFields, LineFields, LogFields)
     fields = [*names, *((kind.__name__, kind.__struct_fields__) for kind in saved)]
     return crc32(repr(fields).encode())
 

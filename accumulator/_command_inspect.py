@@ -13,7 +13,7 @@ import msgspec
 from msgspec import Struct
 
 from ._extras import rich
-from ._intake import DONE
+from ._merge.chat import DONE
 from ._terminal import printable, say
 from .completion import ChatCompletion, Choice
 from .errors import AccumulatorError, DecodeError, LimitExceededError

@@ -10,8 +10,8 @@ from collections.abc import Awaitable, Callable, Iterable, MutableMapping
 from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar, overload
 
 from ._accumulator import Accumulator
-from ._feeder import Feeder
-from ._observer import Observer, OnEnd, StreamEnd, refuse_coroutine, report
+from ._streaming.feeder import Feeder
+from ._streaming.observer import Observer, OnEnd, StreamEnd, refuse_coroutine, report
 from .limits import DEFAULT_LIMITS, Limits
 from .rules import DEFAULT_RULES, Rules
 from .streams import (

@@ -17,9 +17,10 @@ import attrs
 import msgspec
 from attrs import field, frozen
 
-from . import _convert, _outward
-from ._convert import NULLABLE
-from ._typed import ParseError, load
+from ._result import convert as _convert
+from ._result import outbound as _outward
+from ._result.convert import NULLABLE
+from ._result.typed_json import ParseError, load
 from .partial import is_complete, parse_partial
 
 if TYPE_CHECKING:
@@ -103,21 +104,27 @@ class TokenLogprobs(Sequence[TokenLogprob]):
     """A tuple of `TokenLogprob` whose entries are made when one is first looked at.
 
     With the likeliest tokens at each position they are many times the text, and most callers only
-    pass them on or never look.
+    pass them on or never look. `find` returns them as Structs, in which they came; `make` is called
+    with each.
     """
 
-    __slots__ = ("_length", "_made", "_make")
+    __slots__ = ("_find", "_length", "_made", "_make")
 
-    def __init__(self, length: int, make: Callable[[], tuple[TokenLogprob, ...]]) -> None:
+    def __init__(
+        self, length: int, find: Callable[[], Sequence[T]], make: Callable[[T], TokenLogprob]
+    ) -> None:
         self._length = length
-        self._make: Callable[[], tuple[TokenLogprob, ...]] | None = make
-        self._made: tuple[TokenLogprob, ...] = ()
+        self._find = find
+        self._make = make
+        self._made: tuple[TokenLogprob, ...] | None = None
 
     def _all(self) -> tuple[TokenLogprob, ...]:
-        if self._make is not None:
-            self._made = self._make()
-            self._make = None
+        if self._made is None:
+            self._made = tuple(map(self._make, self._find()))
         return self._made
+
+    def _as_dicts(self) -> list[dict[str, Json]]:
+        return _convert.dicts_of(self._find(), "top_logprobs")
 
     def __len__(self) -> int:
         return self._length
@@ -142,6 +149,9 @@ class TokenLogprobs(Sequence[TokenLogprob]):
 
     def __reduce__(self) -> tuple[Json, ...]:
         return tuple, (list(self._all()),)
+
+
+_convert.register(TokenLogprobs, TokenLogprobs._as_dicts)
 
 
 @frozen(kw_only=True, repr=False, eq=False, slots=False)

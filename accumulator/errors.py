@@ -7,7 +7,7 @@ from typing import Literal, get_args
 
 from attrs import frozen
 
-from ._typed import ParseError
+from ._result.typed_json import ParseError
 from .completion import ChatCompletion
 
 __all__ = [

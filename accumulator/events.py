@@ -31,12 +31,12 @@ Source: openai-python, `openai/lib/streaming/chat/_events.py`, for the names; SP
 from __future__ import annotations
 
 from binascii import b2a_base64
-from collections.abc import Sequence
-from typing import Literal, TypeAlias
+from collections.abc import Callable, Sequence
+from typing import ClassVar, Literal, TypeAlias
 
 from msgspec import Struct
 
-from ._growing import Later, Then
+from ._decode.text_history import TextHistory
 from .completion import Audio, ChatCompletion, Choice, Timing, TokenLogprob, ToolCall, Usage
 from .errors import Problem
 
@@ -70,33 +70,75 @@ __all__ = [
 ReasoningField = Literal["reasoning", "reasoning_content", "thinking"]
 
 
-# --- what the events of a text have in common ---
+# --- what events have in common ---
 
 
-class _TextDelta(Struct, frozen=True, kw_only=True):
+# No event can be in a cycle: it is made after all that it refers to.
+class _Event(Struct, frozen=True, gc=False):
+    def __repr__(self) -> str:
+        shown = [
+            f"{name}={getattr(self, name)!r}"
+            for name in self.__struct_fields__
+            if not name.startswith("_")
+        ]
+        return f"{type(self).__name__}({', '.join([*shown, *self._brief()])})"
+
+    def _brief(self) -> Sequence[str]:
+        """Return what `repr` shows of the values that are put together when looked at."""
+        return ()
+
+
+class _OfChoice(_Event, frozen=True, gc=False):
+    choice_index: int
+
+
+class _LookingBack(_Event, frozen=True, gc=False):
+    """An event with values that are put together when looked at, by the names in `_VALUES`. Equal
+    to one with the same values, however they are kept.
+    """
+
+    _VALUES: ClassVar[tuple[str, ...]] = ("snapshot",)
+
+    def __eq__(self, other: object) -> bool:
+        return type(self) is type(other) and self._public() == other._public()
+
+    __hash__ = None  # type: ignore[assignment]  # to put all values together costs too much
+
+    def _public(self) -> list[object]:
+        fields = [name for name in self.__struct_fields__ if not name.startswith("_")]
+        return [getattr(self, name) for name in (*fields, *self._VALUES)]
+
+
+class _TextDelta(_LookingBack, frozen=True, gc=False):
     choice_index: int
     delta: str
-    _then: Then
+    _history: TextHistory
+    _length: int
 
     @property
     def snapshot(self) -> str:
         """The whole text so far, this delta included."""
-        return str(self._then)
+        return self._history.until(self._length)
+
+    def _brief(self) -> Sequence[str]:
+        return (f"snapshot=<{self._length} characters>",)
 
 
-class _JsonDelta(_TextDelta, frozen=True, kw_only=True):
+class _CallDelta(_TextDelta, frozen=True, gc=False):
+    _VALUES = ("snapshot", "name")
+
+    index: int
+    id: str | None
+    _name: TextHistory | None
+    _name_length: int
+
     @property
-    def parsed(self) -> object:
-        """What is known of the text so far, if it is JSON; None where nothing is.
-
-        It may lag behind the text by a sixteenth of it, and is not to be changed. Raises
-        ImportError without the extra `partial`.
-        """
-        return self._then.growing.parsed(self._then.length, self.delta)
+    def name(self) -> str | None:
+        """The function's or tool's name so far."""
+        return None if self._name is None else self._name.until(self._name_length)
 
 
-class _CallDone(Struct, frozen=True, kw_only=True):
-    choice_index: int
+class _CallDone(_OfChoice, frozen=True, gc=False):
     index: int
     tool_call: ToolCall
 
@@ -109,58 +151,64 @@ class _CallDone(Struct, frozen=True, kw_only=True):
 # --- texts ---
 
 
-class ContentDeltaEvent(_JsonDelta, frozen=True, kw_only=True):
+class ContentDeltaEvent(_TextDelta, frozen=True, gc=False):
     """Text was added to a choice's content; of content in parts (Mistral), to a text part."""
 
     type: Literal["content.delta"] = "content.delta"
 
+    @property
+    def parsed(self) -> object:
+        """What is known of the text so far, if it is JSON; None where nothing is.
 
-class ContentDoneEvent(Struct, frozen=True, kw_only=True):
+        It may lag behind the text by a sixteenth of it, and is not to be changed. Raises
+        ImportError without the extra `partial`.
+        """
+        return self._history.parsed(self._length, self.delta)
+
+
+class ContentDoneEvent(_OfChoice, frozen=True, gc=False):
     """A choice's content is whole. Of content in parts it is the text; the parts are in
     `choice.done`.
     """
 
-    type: Literal["content.done"] = "content.done"
-    choice_index: int
     content: str
+    type: Literal["content.done"] = "content.done"
 
 
-class RefusalDeltaEvent(_TextDelta, frozen=True, kw_only=True):
+class RefusalDeltaEvent(_TextDelta, frozen=True, gc=False):
     """Text was added to a choice's refusal."""
 
     type: Literal["refusal.delta"] = "refusal.delta"
 
 
-class RefusalDoneEvent(Struct, frozen=True, kw_only=True):
+class RefusalDoneEvent(_OfChoice, frozen=True, gc=False):
     """A choice's refusal is whole."""
 
-    type: Literal["refusal.done"] = "refusal.done"
-    choice_index: int
     refusal: str
+    type: Literal["refusal.done"] = "refusal.done"
 
 
-class ReasoningDeltaEvent(_TextDelta, frozen=True, kw_only=True):
+class ReasoningDeltaEvent(_TextDelta, frozen=True, gc=False):
     """Text was added to a choice's reasoning, in the given field; a server may fill more than
     one.
     """
 
-    type: Literal["reasoning.delta"] = "reasoning.delta"
     field: ReasoningField
+    type: Literal["reasoning.delta"] = "reasoning.delta"
 
 
-class ReasoningDoneEvent(Struct, frozen=True, kw_only=True):
+class ReasoningDoneEvent(_OfChoice, frozen=True, gc=False):
     """A choice's reasoning is whole, in the given field."""
 
-    type: Literal["reasoning.done"] = "reasoning.done"
-    choice_index: int
     field: ReasoningField
     reasoning: str
+    type: Literal["reasoning.done"] = "reasoning.done"
 
 
 # --- tool calls ---
 
 
-class FunctionToolCallArgumentsDeltaEvent(_JsonDelta, frozen=True, kw_only=True):
+class FunctionToolCallArgumentsDeltaEvent(_CallDelta, frozen=True, gc=False):
     """JSON text was added to the arguments of a function call.
 
     `index` numbers the calls of a choice from 0 in order of arrival, whatever the server numbers
@@ -168,14 +216,11 @@ class FunctionToolCallArgumentsDeltaEvent(_JsonDelta, frozen=True, kw_only=True)
     """
 
     type: Literal["tool_calls.function.arguments.delta"] = "tool_calls.function.arguments.delta"
-    index: int
-    id: str | None
-    _name: Then | None
 
     @property
-    def name(self) -> str | None:
-        """The function's name so far."""
-        return None if self._name is None else str(self._name)
+    def parsed(self) -> object:
+        """What is known of the arguments so far, as `ContentDeltaEvent.parsed`."""
+        return self._history.parsed(self._length, self.delta)
 
     @property
     def arguments_delta(self) -> str:
@@ -193,7 +238,7 @@ class FunctionToolCallArgumentsDeltaEvent(_JsonDelta, frozen=True, kw_only=True)
         return self.parsed
 
 
-class FunctionToolCallArgumentsDoneEvent(_CallDone, frozen=True, kw_only=True):
+class FunctionToolCallArgumentsDoneEvent(_CallDone, frozen=True, gc=False):
     """The arguments of a function call are whole; `index` is as in the deltas."""
 
     type: Literal["tool_calls.function.arguments.done"] = "tool_calls.function.arguments.done"
@@ -211,21 +256,13 @@ class FunctionToolCallArgumentsDoneEvent(_CallDone, frozen=True, kw_only=True):
         return (None if function is None else function.arguments) or ""
 
 
-class CustomToolCallInputDeltaEvent(_TextDelta, frozen=True, kw_only=True):
+class CustomToolCallInputDeltaEvent(_CallDelta, frozen=True, gc=False):
     """Text was added to the input of a custom tool's call; `index` is as for functions."""
 
     type: Literal["tool_calls.custom.input.delta"] = "tool_calls.custom.input.delta"
-    index: int
-    id: str | None
-    _name: Then | None
-
-    @property
-    def name(self) -> str | None:
-        """The tool's name so far."""
-        return None if self._name is None else str(self._name)
 
 
-class CustomToolCallInputDoneEvent(_CallDone, frozen=True, kw_only=True):
+class CustomToolCallInputDoneEvent(_CallDone, frozen=True, gc=False):
     """The input of a custom tool's call is whole; `index` is as in the deltas."""
 
     type: Literal["tool_calls.custom.input.done"] = "tool_calls.custom.input.done"
@@ -246,88 +283,86 @@ class CustomToolCallInputDoneEvent(_CallDone, frozen=True, kw_only=True):
 # --- logprobs and audio ---
 
 
-class LogprobsContentDeltaEvent(Struct, frozen=True, kw_only=True):
+class LogprobsContentDeltaEvent(_OfChoice, frozen=True, gc=False):
     """Log probabilities of content tokens came; `snapshot` is all of the choice's so far."""
 
-    type: Literal["logprobs.content.delta"] = "logprobs.content.delta"
-    choice_index: int
     content: Sequence[TokenLogprob]
     snapshot: Sequence[TokenLogprob]
+    type: Literal["logprobs.content.delta"] = "logprobs.content.delta"
 
 
-class LogprobsContentDoneEvent(Struct, frozen=True, kw_only=True):
+class LogprobsContentDoneEvent(_OfChoice, frozen=True, gc=False):
     """The log probabilities of a choice's content tokens are whole."""
 
-    type: Literal["logprobs.content.done"] = "logprobs.content.done"
-    choice_index: int
     content: Sequence[TokenLogprob]
+    type: Literal["logprobs.content.done"] = "logprobs.content.done"
 
 
-class LogprobsRefusalDeltaEvent(Struct, frozen=True, kw_only=True):
+class LogprobsRefusalDeltaEvent(_OfChoice, frozen=True, gc=False):
     """Log probabilities of refusal tokens came; `snapshot` is all of the choice's so far."""
 
-    type: Literal["logprobs.refusal.delta"] = "logprobs.refusal.delta"
-    choice_index: int
     refusal: Sequence[TokenLogprob]
     snapshot: Sequence[TokenLogprob]
+    type: Literal["logprobs.refusal.delta"] = "logprobs.refusal.delta"
 
 
-class LogprobsRefusalDoneEvent(Struct, frozen=True, kw_only=True):
+class LogprobsRefusalDoneEvent(_OfChoice, frozen=True, gc=False):
     """The log probabilities of a choice's refusal tokens are whole."""
 
-    type: Literal["logprobs.refusal.done"] = "logprobs.refusal.done"
-    choice_index: int
     refusal: Sequence[TokenLogprob]
+    type: Literal["logprobs.refusal.done"] = "logprobs.refusal.done"
 
 
-class AudioDeltaEvent(Struct, frozen=True, kw_only=True):
+class AudioDeltaEvent(_LookingBack, frozen=True, gc=False):
     """Audio was added: `data` is the decoded bytes of this fragment, `transcript` its words; each
     None if the chunk had none.
     """
 
-    type: Literal["audio.delta"] = "audio.delta"
     choice_index: int
     data: bytes | None
     transcript: str | None
     _id: str | None
     _audio: bytearray | None
+    _audio_length: int
+    _history: TextHistory | None
     _length: int
-    _then: Then | None
+    type: Literal["audio.delta"] = "audio.delta"
 
     @property
     def snapshot(self) -> Audio:
         """The id, the data and the transcript so far."""
-        audio, then = self._audio, self._then
+        audio, history = self._audio, self._history
+        if audio is not None:
+            audio = audio[: self._audio_length]
         return Audio(
             id=self._id,
-            data=None
-            if audio is None
-            else b2a_base64(audio[: self._length], newline=False).decode(),
-            transcript=None if then is None else str(then),
+            data=None if audio is None else b2a_base64(audio, newline=False).decode(),
+            transcript=None if history is None else history.until(self._length),
         )
 
+    def _brief(self) -> Sequence[str]:
+        return (f"snapshot=<{self._audio_length} bytes, {self._length} characters>",)
 
-class AudioDoneEvent(Struct, frozen=True, kw_only=True):
+
+class AudioDoneEvent(_OfChoice, frozen=True, gc=False):
     """A choice's audio is whole; its `data` is base64 of all of it."""
 
-    type: Literal["audio.done"] = "audio.done"
-    choice_index: int
     audio: Audio
+    type: Literal["audio.done"] = "audio.done"
 
 
 # --- the rest ---
 
 
-class ChoiceDoneEvent(Struct, frozen=True, kw_only=True):
+class ChoiceDoneEvent(_OfChoice, frozen=True, gc=False):
     """A choice has its finish reason, or the stream ended without one.
 
     `choice` is as of then. What a server sends later, such as Azure's filter results, is in the
     completion of `done`.
     """
 
-    type: Literal["choice.done"] = "choice.done"
-    choice_index: int
     choice: Choice
+    type: Literal["choice.done"] = "choice.done"
 
     @property
     def finish_reason(self) -> str | None:
@@ -335,37 +370,46 @@ class ChoiceDoneEvent(Struct, frozen=True, kw_only=True):
         return self.choice.finish_reason
 
 
-class UsageEvent(Struct, frozen=True, kw_only=True):
+class UsageEvent(_LookingBack, frozen=True, gc=False):
     """A chunk changed the usage. Some servers send it with every chunk; the last is the
     completion's.
     """
 
+    _VALUES = ("usage",)
+
+    _find: Callable[[], Usage]
     type: Literal["usage"] = "usage"
-    usage: Usage
-
-
-class ProblemEvent(Struct, frozen=True, kw_only=True):
-    """The server did something wrong. There is an event also for problems too many to be kept."""
-
-    type: Literal["problem"] = "problem"
-    problem: Problem
-
-
-class DoneEvent(Struct, frozen=True, kw_only=True):
-    """The stream has ended: by `[DONE]`, by an error of the server, or because it was closed.
-
-    `timing` is None if no clock was given.
-    """
-
-    type: Literal["done"] = "done"
-    status: Literal["complete", "truncated", "failed"]
-    timing: Timing | None
-    _completion: Later[ChatCompletion]
 
     @property
-    def completion(self) -> ChatCompletion:
-        """The completion as far as it is known; whole if `status` is "complete"."""
-        return self._completion()
+    def usage(self) -> Usage:
+        """The usage as of this event."""
+        return self._find()
+
+    def _brief(self) -> Sequence[str]:
+        return ("usage=...",)
+
+
+class ProblemEvent(_Event, frozen=True, gc=False):
+    """The server did something wrong. There is an event also for problems too many to be kept."""
+
+    problem: Problem
+    type: Literal["problem"] = "problem"
+
+
+class DoneEvent(_Event, frozen=True, gc=False):
+    """The stream has ended: by `[DONE]`, by an error of the server, or because it was closed.
+
+    `completion` is as far as it is known; whole if `status` is "complete". `timing` is None if no
+    clock was given.
+    """
+
+    status: Literal["complete", "truncated", "failed"]
+    timing: Timing | None
+    completion: ChatCompletion
+    type: Literal["done"] = "done"
+
+    def __repr__(self) -> str:
+        return f"DoneEvent(status={self.status!r}, timing={self.timing!r}, completion=...)"
 
 
 Event: TypeAlias = (

@@ -15,8 +15,8 @@ from typing import Literal, cast
 import attrs
 import msgspec
 
-from ._convert import JsonObject, copy_json, to_dict
-from ._values import decode_base64
+from ._decode.values import decode_base64
+from ._result.convert import JsonObject, copy_json, to_dict
 from .completion import (
     Audio,
     ChatCompletion,

@@ -8,7 +8,7 @@ from typing import Literal, get_args
 
 from attrs import Factory, field, frozen
 
-__all__ = ["DEFAULT_RULES", "POLICIES", "Policy", "Rules"]
+__all__ = ["DEFAULT_RULES", "POLICIES", "Level", "Policy", "Rules"]
 
 Policy = Literal[
     "first", "last", "concat", "extend", "by_index", "merge", "larger", "bytes", "drop"

@@ -31,11 +31,11 @@ from typing import (
 )
 
 from ._accumulator import Accumulator
-from ._feeder import ChunkEventFeeder, Feeder
-from ._observer import Observer, OnEnd, StreamEnd, StreamStatus
-from ._responses import find, is_bound_to_async
-from ._timing import Clock
-from ._wrapped import AsyncWrappedStream, DualWrappedStream, WrappedStream
+from ._merge.stopwatch import Clock
+from ._streaming.clients import find, is_bound_to_async
+from ._streaming.feeder import ChunkEventFeeder, Feeder
+from ._streaming.observer import Observer, OnEnd, StreamEnd, StreamStatus
+from ._streaming.wrapped import AsyncWrappedStream, DualWrappedStream, WrappedStream
 from .completion import ChatCompletion
 from .errors import AccumulatorError
 from .events import Event

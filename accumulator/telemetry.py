@@ -15,8 +15,8 @@ from typing import Literal, Protocol, TypeAlias
 
 import msgspec
 
-from ._convert import JsonObject, copy_json
-from ._typed import ParseError
+from ._result.convert import JsonObject, copy_json
+from ._result.typed_json import ParseError
 from .completion import ChatCompletion, Choice, Function, Message, ToolCall, Usage
 
 __all__ = ["Attributes", "HasTimeToFirstChunk", "attributes", "output_messages"]

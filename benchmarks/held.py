@@ -1,183 +1,196 @@
-"""Measure what accumulators hold, and print it as JSON: `held.py one`, `held.py many`.
+"""Measure what accumulators hold: `held.py rows [FRAGMENTS]` prints the report's rows as JSON,
+`held.py attacks [MIB]` the table of docs/limits.md.
 
-`one` traces one accumulator (tracemalloc): idle, and with a stream in flight, looked at after every
-thousand chunks. Every read is made while it is traced, so that a buffer which is held on to counts.
-`many` has many streams in flight at once and asks the system how much the process takes (RSS),
-which counts what tracemalloc cannot see: the allocator's own losses.
+One accumulator is traced by tracemalloc, and every read is made while it is traced, so that a
+buffer which is held on to counts. Of ten thousand streams in flight at once the process is asked
+(RSS), which counts the allocator's own losses, too. An attack is fed until a limit stops it; MIB
+takes the place of the default of `total_bytes`, since to trace 256 MiB takes long.
 """
 
 from __future__ import annotations
 
-import argparse
 import gc
 import json
-import statistics
+import os
 import sys
-import time
 import tracemalloc
-from array import array
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator
+from itertools import count
+from pathlib import Path
+from typing import Any
 
-import bare
-import psutil  # type: ignore[import-untyped]
-import workloads
+import attrs
+import shapes
 
-from accumulator import Accumulator, Limits
+sys.path[:0] = [str(Path(__file__).resolve().parents[1] / part) for part in ("", "tests")]
+from attacks import ATTACKS, Attack, event, many  # noqa: E402  # they stand with the tests
 
-_UNLIMITED = Limits(total_bytes=None)
-_THOUSAND = 1000
+from accumulator import Accumulator, LimitExceededError, Limits  # noqa: E402
+from accumulator.limits import DEFAULT_LIMITS  # noqa: E402
+
+MIB = 1024 * 1024
+STREAMS, CHUNKS = 10_000, 400
 # What a stream in flight may hold whatever its length: the fields that are no text, the objects.
-_SLACK = 2048
-
-# One fragment of each kind of text.
-TEXTS: Mapping[str, Callable[[int], str]] = {
+SLACK = 2048
+TEXTS: dict[str, Callable[[int], str]] = {
     "ASCII, 1 byte a fragment": lambda i: "abcdefghij"[i % 10],
     "ASCII, 4 bytes a fragment": lambda i: f"{i % 1000:4}",
     "ASCII, 40 bytes a fragment": lambda i: f"{i % 1000:40}",
-    "ASCII with an emoji now and then": lambda i: "👍" if i % 100 == 99 else f"{i % 1000:4}",
-    "Japanese, a character a fragment": lambda i: "日本語の文字"[i % 6],
-    "quotes and line ends, 4 bytes a fragment": lambda i: '"\n\\"' if i % 2 else "\n\n\n\n",
+    "an emoji now and then": lambda i: "👍" if i % 100 == 99 else f"{i % 1000:4}",
+    "Japanese": lambda i: "日本語の文字"[i % 6],
+    "Japanese, as \\u escapes": lambda i: "日本語の文字"[i % 6],
+    "quotes and line ends": lambda i: '"\n\\"' if i % 2 else "\n\n\n\n",
+    "arguments, 4 bytes a fragment": lambda i: f"{i % 1000:4}",
 }
 
 
 def main() -> None:
-    """Measure what the command line asks for."""
-    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
-    parser.add_argument("what", choices=("one", "many"))
-    parser.add_argument("--tokens", type=int, default=1_000_000, help="of the longest stream")
-    parser.add_argument("--count", type=int, default=5_000, help="streams in flight at once")
-    options = parser.parse_args()
-    if options.what == "one":
-        json.dump({"idle": idle(), "in_flight": in_flight(options.tokens)}, sys.stdout)
-    else:
-        json.dump(in_flight_at_once(options.count, tokens=500), sys.stdout)
+    """Print what the command line asks for."""
+    what, number = (*sys.argv[1:], "")[:2]
+    if what == "attacks":
+        print_attacks(int(number or 16) * MIB)
+        return
+    rows = [row("in flight after 400 chunks, RSS", 4500, in_flight(), "10,000 streams at once")]
+    rows.append(row("idle, traced", 1024, idle(), ""))
+    for kind in TEXTS:
+        early, late, snapshot = factors(kind, int(number or 1_000_000))
+        beside = f"{early:.2f} at 10,000 fragments, {late:.2f} at the end, then {snapshot:.2f}"
+        rows.append(row(f"text held, {kind}", 1.5, max(early, late), beside))
+    json.dump(rows, sys.stdout)
+
+
+def row(name: str, reach: float, figure: float, beside: str) -> dict[str, Any]:
+    """Return a row of the report."""
+    against = "its UTF-8, beyond 2 KiB" if name.startswith("text") else "bytes"
+    about = {"group": "memory", "name": name, "against": against}
+    return {**about, "reach": reach, "figure": figure, "beside": beside}
+
+
+def in_flight() -> float:
+    """Return the bytes of RSS for each of many streams at once, fed in turn."""
+    bodies = []
+    for number in range(50):
+        pieces = shapes.made("text, padded", CHUNKS + 100, number).reads(None)
+        bodies.append(shapes.cut(b"".join(pieces[:CHUNKS]), 4096))
+    warm = Accumulator()
+    for data in bodies[0]:
+        warm.feed_sse(data)
+    gc.collect()
+    before = resident()
+    accumulators = [Accumulator() for _ in range(STREAMS)]
+    for turn in range(max(map(len, bodies))):
+        for number, acc in enumerate(accumulators):
+            for data in bodies[number % len(bodies)][turn : turn + 1]:
+                # A copy, as each stream of a real process has buffers of its own.
+                acc.feed_sse(bytes(memoryview(data)))
+    gc.collect()
+    held = resident() - before
+    if not all(acc.snapshot().choices[0].message.content for acc in accumulators[:50]):
+        raise AssertionError("a stream has no text")
+    return held / STREAMS
+
+
+def resident() -> int:
+    """Return the bytes of memory that this process has."""
+    pages = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[1])
+    return pages * os.sysconf("SC_PAGE_SIZE")
 
 
 def idle() -> float:
-    """Give the bytes of an accumulator that has read nothing."""
+    """Return the bytes of an accumulator that has read nothing."""
     Accumulator().feed_sse(b"")
+    before = traced()
+    ones = [Accumulator() for _ in range(1000)]
+    held = tracemalloc.get_traced_memory()[0] - before - sys.getsizeof(ones)
+    tracemalloc.stop()
+    return held / len(ones)
+
+
+def traced() -> int:
+    """Begin to trace memory; return what is traced already."""
     gc.collect()
     tracemalloc.start()
-    before, _ = tracemalloc.get_traced_memory()
-    idle_ones = [Accumulator() for _ in range(_THOUSAND)]
-    held = tracemalloc.get_traced_memory()[0] - before - sys.getsizeof(idle_ones)
-    tracemalloc.stop()
-    return held / len(idle_ones)
+    return tracemalloc.get_traced_memory()[0]
 
 
-# --- one stream in flight -----------------------------------------------------------------
-
-
-def in_flight(tokens: int) -> dict[str, dict[str, float]]:
-    """Give for each kind of text what a stream holds beyond the slack, as a factor of the text's
-    UTF-8 length.
+def factors(kind: str, fragments: int) -> tuple[float, float, float]:
+    """Return what a stream holds beyond the slack, as a factor of the UTF-8 length of its text:
+    at 10,000 fragments, at the end, and after a snapshot.
     """
-    figures: dict[str, dict[str, float]] = {}
-    opening, _ = workloads.parts("W1", 0).sections[0]
-    for name, text in TEXTS.items():
-        chunks = [workloads.text_chunk(text(i)) for i in range(_THOUSAND)]
-        bodies = {name: workloads.unended(chunks, escaped=False)}
-        if not all(text(i).isascii() for i in range(_THOUSAND)):
-            bodies[f"{name}, as \\u escapes"] = workloads.unended(chunks, escaped=True)
-        for label, body in bodies.items():
-            figures[label] = factors(workloads.unended(opening), body, size_of(text), tokens)
-    opening, _ = workloads.parts("W4", 60).sections[0]
-    text = TEXTS["ASCII, 4 bytes a fragment"]
-    body = workloads.unended(workloads.fragment_chunk(text(i)) for i in range(_THOUSAND))
-    figures["tool call arguments, 4 bytes a fragment"] = factors(
-        workloads.unended(opening), body, size_of(text), tokens
-    )
-    return figures
-
-
-def size_of(text: Callable[[int], str]) -> int:
-    """Give the UTF-8 length of a thousand fragments."""
-    return sum(len(text(i).encode()) for i in range(_THOUSAND))
-
-
-def factors(opening: bytes, body: bytes, size: int, tokens: int) -> dict[str, float]:
-    """Read a body of a thousand chunks over and over; give the factor at 10,000 chunks and at the
-    end, the highest on the way, and the one when a snapshot has been taken at the end.
-    """
+    texts = [TEXTS[kind](i) for i in range(1000)]
+    opening, body = shapes.unended(texts, arguments="arguments" in kind, escaped="\\u" in kind)
+    size = sum(len(text.encode()) for text in texts)
     warm = Accumulator()
     warm.feed_sse(opening + body)
     warm.snapshot()
-    thousands = tokens // _THOUSAND
-    held = array("d", bytes(8 * thousands))  # made before, so that it does not count
-    gc.collect()
-    tracemalloc.start()
-    before, _ = tracemalloc.get_traced_memory()
-    acc = Accumulator(limits=_UNLIMITED)
+    thousands = fragments // 1000
+    early = 0.0
+    before = traced()
+    acc = Accumulator(limits=Limits(total_bytes=None))
     acc.feed_sse(bytes(bytearray(opening)))
-    for i in range(thousands):
-        for data in workloads.cut(body, 4096):
-            acc.feed_sse(data)
-        del data
-        held[i] = tracemalloc.get_traced_memory()[0] - before
+
+    def factor(thousands: int) -> float:
+        return (tracemalloc.get_traced_memory()[0] - before - SLACK) / (size * thousands)
+
+    for number in range(1, thousands + 1):
+        for start in range(0, len(body), 4096):
+            acc.feed_sse(body[start : start + 4096])
+        early = factor(number) if number == 10 else early
+    late = factor(thousands)
     acc.snapshot()
-    after_snapshot = tracemalloc.get_traced_memory()[0] - before
+    after = factor(thousands)
     tracemalloc.stop()
-    factors = [(each - _SLACK) / (size * (i + 1)) for i, each in enumerate(held)]
-    return {
-        "at 10,000": factors[9],
-        "at the end": factors[-1],
-        "highest": max(factors),
-        "after a snapshot": (after_snapshot - _SLACK) / (size * thousands),
-    }
+    return early, late, after
 
 
-# --- many streams -------------------------------------------------------------------------
+# --- attacks ------------------------------------------------------------------------------
 
 
-def in_flight_at_once(count: int, tokens: int) -> dict[str, float]:
-    """Feed so many streams in turn, a read of each, and give what a stream takes and how long a
-    chunk.
-    """
-    parts = workloads.parts("W1", tokens)
-    wanted = workloads.reduced(parts)
-    stream = workloads.encoded(parts)
-    *reads, last = stream.reads(4096)
-    process = psutil.Process()
-    gc.collect()
-    gc.freeze()
-    before = process.memory_info().rss
-    took = 0.0
-    yardstick: list[float] = []
-    accumulators = [Accumulator() for _ in range(count)]
-    for data in reads:
-        yardstick += [bare_seconds(stream.events) for _ in range(10)]
-        start = time.perf_counter()
-        for acc in accumulators:
-            # A copy, as each stream of a real process has buffers of its own.
-            acc.feed_sse(bytes(memoryview(data)))
-        took += time.perf_counter() - start
-    held = process.memory_info().rss - before
-    if any(acc.status != "open" for acc in accumulators):
-        raise AssertionError("a stream ended before its end")
-    start = time.perf_counter()
-    for acc in accumulators:
-        acc.feed_sse(bytes(memoryview(last)))
-        completion = acc.completion()
-    took += time.perf_counter() - start
-    if workloads.digest(completion.to_dict()) != wanted:
-        raise AssertionError("not what the chunks add up to")
-    content = completion.choices[0].message.content
-    assert isinstance(content, str)
-    return {
-        "streams": count,
-        "tokens": tokens,
-        "text_bytes": len(content.encode()),
-        "bytes": held / count,
-        "seconds_per_chunk": took / count / len(stream.events),
-        "ratio": took / count / statistics.mean(yardstick),
-    }
+def full_choices() -> Iterator[bytes]:
+    """Yield events of one choice each, with as many calls as it may have."""
+    calls = (b'{"index":%d}' % index for index in range(DEFAULT_LIMITS.tool_calls or 0))
+    delta = b'{"tool_calls":[' + b",".join(calls) + b"]}"
+    for index in count():
+        yield event(b'{"choices":[{"index":%d,"delta":%b}]}' % (index, delta))
 
 
-def bare_seconds(events: tuple[bytes, ...]) -> float:
-    """Time `bare`."""
-    start = time.perf_counter()
-    bare.decode_all(events)
-    return time.perf_counter() - start
+def print_attacks(total_bytes: int) -> None:
+    """Feed each attack until a limit stops it, and print a row of the table for each."""
+    choices = many(lambda items: b'{"choices":[%b]}' % items, b"{}", 16 * MIB - 100)
+    # What comes near several limits at once takes too long for a test.
+    slow = [
+        Attack("choices, as many as one event holds", "choices", choices),
+        Attack("choices full of tool calls", "choices", full_choices),
+    ]
+    print("| endless | stopped by | MiB read | MiB held | MiB at most | bytes held a byte |")
+    print("|---|---|---|---|---|---|")
+    for attack in [*slow, *ATTACKS]:
+        bounded = attrs.evolve(DEFAULT_LIMITS, total_bytes=total_bytes)
+        limits = bounded if attack.limit == "total_bytes" else DEFAULT_LIMITS
+        pieces = attack.pieces()
+        piece = next(pieces)
+        before = traced()
+        acc = Accumulator(limits=limits)
+        fed = 0
+        limit = ""
+        while not limit:
+            try:
+                acc.feed_sse(bytes(bytearray(piece)))  # a read is bytes of its own
+            except LimitExceededError as error:
+                limit = error.limit
+            else:
+                fed += len(piece)
+                piece = next(pieces)
+        peak = tracemalloc.get_traced_memory()[1] - before
+        del piece, pieces
+        gc.collect()
+        held = tracemalloc.get_traced_memory()[0] - before
+        tracemalloc.stop()
+        if limit != attack.limit:
+            raise AssertionError(f"{attack.what}: stopped by {limit}")
+        factor = f"{held / fed:.1f}" if limit == "total_bytes" else ""
+        sizes = [f"{size / MIB:.1f}" for size in (fed, held, peak)]
+        print(f"| {attack.what} | `{limit}` | {' | '.join(sizes)} | {factor} |", flush=True)
 
 
 if __name__ == "__main__":

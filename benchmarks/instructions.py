@@ -1,17 +1,18 @@
-"""Count the instructions of W1 to W8 and compare them with those on record.
+"""Count instructions and compare them with those on record.
 
     python benchmarks/instructions.py --check     exits with 1 if a count grew by more than 5 %
     python benchmarks/instructions.py --update    writes benchmarks/instructions.json
 
 Times on a shared machine wander by more than a regression costs; the instructions that valgrind's
 callgrind counts do not. One process imports the package of this tree and forks for each workload.
-The child runs it twice, so that CPython has specialised its bytecode and the package has learned
-the shapes of vendors' chunks, and once more inside a C function of Python's own that nothing else
-calls: callgrind counts in there and nowhere else.
+The child runs it twice, so that CPython has specialised its bytecode and the package knows the
+vendors' fields, and once more inside a C function of Python's own that nothing else calls:
+callgrind counts in there and nowhere else.
 
 Counts belong to one build of Python and of msgspec. The record has them by Python's minor version,
-with the count of `bare`, in which nothing is ours: where that one is not as recorded, neither are
-the others comparable, and `--check` says so and passes. It does as well where there is no valgrind.
+with the count of the loop by hand, in which nothing is ours: where that one is not as recorded,
+neither are the others comparable, and `--check` says so and passes. It does as well where there is
+no valgrind.
 """
 
 from __future__ import annotations
@@ -27,34 +28,32 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
 HERE = Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE.parent))
 
-import bare  # noqa: E402
-import workloads  # noqa: E402
-
-from accumulator import Accumulator, AccumulatorError  # noqa: E402
+import rows  # noqa: E402
+import shapes  # noqa: E402
 
 RECORD = HERE / "instructions.json"
 ALLOWED = 1.05
 # So much two runs in the same environment may differ; ten times as much as they do.
 REPEATABLE = 0.01
 COUNTED = "PyRun_SimpleStringFlags"
-YARDSTICK = "bare, W1"
-FIRST = "W6, 4 KiB reads, first in a process"
-GENERATED = {"W1": 1000, "W2": 1000, "W3": 1000, "W4": 1000, "W5": 300, "W7": 500, "W8": 500}
+YARDSTICK = "the loop by hand, 40 chunks of padded text, one event a read"
+FIRST = "recordings, 4 KiB reads, first in a process"
 MINOR = ".".join(platform.python_version_tuple()[:2])
 
 Counts = dict[str, int]
 
 
 def main() -> int:
-    """Do what the command line asks for."""
+    """Count, and check or record."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     what = parser.add_mutually_exclusive_group(required=True)
     what.add_argument("--check", action="store_true", help="compare with the record")
@@ -78,7 +77,7 @@ def main() -> int:
 
 
 def compared(counts: Counts, record: Mapping[str, Mapping[str, Counts]]) -> int:
-    """Print how the counts compare with those on record; give the exit code."""
+    """Print how the counts compare with those on record; return the exit code."""
     if MINOR not in record:
         print(f"instructions: SKIPPED, none are on record for Python {MINOR}", file=sys.stderr)
         return 0
@@ -106,13 +105,13 @@ def compared(counts: Counts, record: Mapping[str, Mapping[str, Counts]]) -> int:
 
 
 def versions() -> dict[str, str]:
-    """Give what the counts depend on beside the package."""
+    """Return what the counts depend on beside the package."""
     names = ("msgspec", "attrs", "cattrs")
     return {"python": platform.python_version(), **{name: version(name) for name in names}}
 
 
 def counted() -> Counts:
-    """Run all under callgrind, and give the instructions a chunk."""
+    """Run all under callgrind, and return the instructions a chunk."""
     with tempfile.TemporaryDirectory() as folder:
         valgrind = ["valgrind", "--quiet", "--tool=callgrind", f"--toggle-collect={COUNTED}"]
         output = f"--callgrind-out-file={folder}/%p"
@@ -136,7 +135,7 @@ def counted() -> Counts:
 def run_all(folder: Path) -> None:
     """Run each workload in a process of its own, and write down which was which."""
     ran = {}
-    for name, (call, chunks) in calls().items():
+    for name, call, chunks in calls():
         pid = os.fork()
         if not pid:
             run(call, 0 if name == FIRST else 2)
@@ -159,40 +158,43 @@ def run(call: Callable[[], object], before: int) -> None:
         os._exit(1)
 
 
-def calls() -> dict[str, tuple[Callable[[], object], int]]:
-    """Give what is counted, and the chunks of each."""
-    made: dict[str, tuple[Callable[[], object], int]] = {}
-    for name, count in GENERATED.items():
-        stream = workloads.stream(name, count)
-        chunks = len(stream.events)
-        made[f"{name}, 4 KiB reads"] = partial(accumulate, [stream.reads(4096)]), chunks
-        if name == "W1":
-            made[YARDSTICK] = partial(bare.decode_all, stream.events), chunks
-            pieces = [stream.reads(None)]
-            made["W1, one event a read"] = partial(accumulate, pieces), chunks
-            plain = partial(accumulate, [stream.reads(4096)], shortcut=False)
-            made["W1, 4 KiB reads, shortcut=False"] = plain, chunks
+def calls() -> Iterator[tuple[str, Callable[[], object], int]]:
+    """Yield what is counted, and the chunks of each."""
+    # Before anything else has read a recording in this process.
     try:
-        streams = workloads.corpus()
+        streams = shapes.recordings()
     except FileNotFoundError as error:
-        print(f"instructions: W6 is left out, {error}", file=sys.stderr)
+        print(f"instructions: recordings are left out, {error}", file=sys.stderr)
     else:
-        bodies = [stream.reads(4096) for stream in streams]
-        chunks = sum(len(stream.events) for stream in streams)
-        made["W6, 4 KiB reads"] = made[FIRST] = partial(accumulate, bodies), chunks
-    return made
+        inputs: list[object] = [stream.reads(4096) for stream in streams]
+        yield FIRST, partial(each, rows.ended, inputs), rows.chunks_of(streams)
+        yield "recordings, 4 KiB reads", partial(each, rows.ended, inputs), rows.chunks_of(streams)
+    short = partial(rows.bodies, "text, padded", 40, 10)
+    cases = {
+        "40 chunks of padded text, one event a read": partial(short, rows.EACH),
+        "40 chunks of padded text, 4 KiB reads": partial(short, rows.SMALL),
+        **{f"whole body, {shape}": partial(rows.bodies, shape, 50, 5, rows.WHOLE)
+           for shape in rows.FOUR},
+        **{f"long, 4 KiB reads, {shape}": partial(rows.bodies, shape, 600, 1, rows.SMALL)
+           for shape in rows.FOUR},
+        "events, one event a read": partial(
+            rows.events, "text", "on_event", "the generator", rows.EACH, 10
+        ),
+        "mappings, text, padded": partial(rows.objects, "text, padded", "mappings", 10),
+        "logprobs as JSON": partial(rows.dumped, "to_json", 100),
+    }  # fmt: skip
+    for name, make in cases.items():
+        case = make()
+        inputs = [case.ready(given) if case.ready else given for given in case.inputs]
+        yield name, partial(each, case.ours, inputs), case.chunks
+        if name in YARDSTICK:
+            yield YARDSTICK, partial(each, case.theirs, inputs), case.chunks
 
 
-def accumulate(bodies: Iterable[Sequence[bytes]], shortcut: bool = True) -> None:
-    """Read each body to its completion, whole or broken."""
-    for reads in bodies:
-        acc = Accumulator(shortcut=shortcut)
-        for data in reads:
-            acc.feed_sse(data)
-        try:
-            acc.completion()
-        except AccumulatorError:
-            continue
+def each(call: Callable[[Any], object], inputs: list[object]) -> None:
+    """Call a function with each input."""
+    for given in inputs:
+        call(given)
 
 
 if __name__ == "__main__":

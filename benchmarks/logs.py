@@ -1,14 +1,12 @@
-"""What `accumulator reduce` costs against decoding alone, by CPU time and by the clock.
+"""Measure `accumulator reduce` beside decoding the same lines: `logs.py [MEGABYTES] [ROUNDS]`.
 
-    python benchmarks/logs.py [MEGABYTES] [ROUNDS] [--json]
-
-The log is of W1 streams of 400 chunks, made in a temporary folder. The runs take turns, so that a
-machine that is busy with something else is so for all of them; of each the best is told.
+Prints the report's rows as JSON. The log is of text streams of 400 chunks, in a temporary folder:
+bare chunks, rows in order, and the same rows shuffled. The runs take turns; of each the least CPU
+time counts.
 """
 
 from __future__ import annotations
 
-import argparse
 import json
 import os
 import random
@@ -17,37 +15,11 @@ import sys
 import tempfile
 import time
 from pathlib import Path
-from typing import Any
 
 import bare
 import msgspec
-import workloads
+import shapes
 from msgspec import Struct
-
-_ID = b"chatcmpl-CdKU5xm8z6nhRMJs7Slt7m0OhOdgz"
-
-
-def write_logs(folder: Path, size: int) -> None:
-    """Write the same rows three times: bare chunks, rows in order, rows shuffled."""
-    rng = random.Random(workloads.SEED)
-    events = workloads.stream("W1", 400).events
-    count = size // sum(map(len, events)) + 1
-    ids = [b"chatcmpl-%032x" % rng.getrandbits(128) for _ in range(count)]
-    pieces = [event.split(_ID) for event in events]
-
-    def row(place: int) -> bytes:
-        id, seq = ids[place // len(events)], place % len(events)
-        return b'{"id":"%s","seq":%d,"chunk":%s}\n' % (id, seq, id.join(pieces[seq]))
-
-    with (folder / "bare.jsonl").open("wb") as file:
-        for id in ids:
-            file.writelines(id.join(piece) + b"\n" for piece in pieces)
-    places = list(range(count * len(events)))
-    with (folder / "rows.jsonl").open("wb") as file:
-        file.writelines(map(row, places))
-    rng.shuffle(places)
-    with (folder / "shuffled.jsonl").open("wb") as file:
-        file.writelines(map(row, places))
 
 
 class Row(Struct):
@@ -56,6 +28,66 @@ class Row(Struct):
     id: str
     seq: int
     chunk: bare.Chunk
+
+
+KINDS: dict[str, type[Struct]] = {"chunks": bare.Chunk, "rows": Row, "shuffled": Row}
+
+
+def main() -> None:
+    """Measure, and print the rows."""
+    megabytes, rounds = (int(word) for word in (*sys.argv[1:], "200", "3")[:2])
+    decoding: dict[str, list[float]] = {kind: [] for kind in KINDS}
+    reducing: dict[str, list[float]] = {kind: [] for kind in KINDS}
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        write_logs(folder, megabytes * 1_000_000)
+        reduce(folder / "chunks.jsonl")  # compiles
+        for _ in range(rounds):
+            for kind, line in KINDS.items():
+                decoding[kind].append(decode(folder / f"{kind}.jsonl", line))
+                reducing[kind].append(reduce(folder / f"{kind}.jsonl"))
+    seconds = {kind: min(times) for kind, times in reducing.items()}
+    reaches = {
+        "chunks": ("decoding", 1.67, min(decoding["chunks"])),
+        "rows": ("decoding", 1.67, min(decoding["rows"])),
+        "shuffled": ("rows in order", 2.0, seconds["rows"]),
+    }
+    rows = [
+        {
+            "group": "logs",
+            "name": f"`accumulator reduce`, {megabytes} MB, {kind}",
+            "against": against,
+            "reach": reach,
+            "figure": seconds[kind] / other,
+            "beside": f"{seconds[kind]:.2f} / {other:.2f} s CPU",
+        }
+        for kind, (against, reach, other) in reaches.items()
+    ]
+    json.dump(rows, sys.stdout)
+
+
+def write_logs(folder: Path, size: int) -> None:
+    """Write the same rows three times."""
+    rng = random.Random(0)
+    events = shapes.made("text", 400).events
+    own = json.loads(events[0])["id"].encode()
+    ids = [
+        b"chatcmpl-%032x" % rng.getrandbits(128) for _ in range(size // sum(map(len, events)) + 1)
+    ]
+    places = [(id, seq) for id in ids for seq in range(len(events))]
+
+    def chunk(id: bytes, seq: int) -> bytes:
+        return events[seq].replace(own, id, 1)
+
+    def row(id: bytes, seq: int) -> bytes:
+        return b'{"id":"%s","seq":%d,"chunk":%s}\n' % (id, seq, chunk(id, seq))
+
+    with (folder / "chunks.jsonl").open("wb") as file:
+        file.writelines(chunk(*place) + b"\n" for place in places)
+    for kind in ("rows", "shuffled"):
+        with (folder / f"{kind}.jsonl").open("wb") as file:
+            file.writelines(row(*place) for place in places)
+        rng.shuffle(places)
 
 
 def decode(path: Path, kind: type[Struct]) -> float:
@@ -68,73 +100,15 @@ def decode(path: Path, kind: type[Struct]) -> float:
     return time.process_time() - start
 
 
-def reduce(path: Path, *options: str) -> dict[str, float]:
-    """Run the command; return its seconds of CPU time and by the clock."""
-    # A user's Python keeps the bytecode that it compiled.
-    environment = {k: v for k, v in os.environ.items() if k != "PYTHONDONTWRITEBYTECODE"}
-    before, start = os.times(), time.perf_counter()
-    command = [sys.executable, "-m", "accumulator", "reduce", str(path)]
-    out = str(path.parent / "out.jsonl")
-    subprocess.run(
-        [*command, "-o", out, *options], check=True, stderr=subprocess.DEVNULL, env=environment
-    )
+def reduce(path: Path) -> float:
+    """Run the command on a file; return its seconds of CPU time."""
+    out = str(path.with_suffix(".out.jsonl"))
+    before = os.times()
+    command = [sys.executable, "-m", "accumulator", "reduce", str(path), "-o", out]
+    subprocess.run(command, check=True, stderr=subprocess.DEVNULL)
     after = os.times()
-    cpu = after.children_user + after.children_system
-    cpu -= before.children_user + before.children_system
-    return {"cpu": cpu, "clock": time.perf_counter() - start}
-
-
-def measured(megabytes: int, rounds: int) -> dict[str, Any]:
-    """Give the least seconds of each run, and of decoding alone."""
-    decoding: dict[str, list[float]] = {"bare": [], "rows": []}
-    runs: dict[str, list[dict[str, float]]] = {}
-    with tempfile.TemporaryDirectory() as name:
-        folder = Path(name)
-        write_logs(folder, megabytes * 1_000_000)
-        reduce(folder / "bare.jsonl")  # compiles
-        for _ in range(rounds):
-            decoding["bare"].append(decode(folder / "bare.jsonl", bare.Chunk))
-            decoding["rows"].append(decode(folder / "rows.jsonl", Row))
-            for kind in ("bare", "rows", "shuffled"):
-                for workers in ("1", "2"):
-                    options = ["--workers", workers, "--memory", "640M"]
-                    run = reduce(folder / f"{kind}.jsonl", *options)
-                    runs.setdefault(f"{kind}, {workers}", []).append(run)
-        with (folder / "rows.jsonl").open("rb") as file:
-            count = sum(1 for _ in file)
-    return {
-        "megabytes": megabytes,
-        "rounds": rounds,
-        "chunks": count,
-        "load": os.getloadavg()[0],
-        "decode": {kind: min(times) for kind, times in decoding.items()},
-        "runs": {
-            label: {name: min(run[name] for run in own) for name in ("cpu", "clock")}
-            for label, own in runs.items()
-        },
-    }
-
-
-def main() -> None:
-    """Print the figures: tables, or with --json what the report is made of."""
-    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
-    parser.add_argument("megabytes", nargs="?", type=int, default=200)
-    parser.add_argument("rounds", nargs="?", type=int, default=3)
-    parser.add_argument("--json", action="store_true")
-    options = parser.parse_args()
-    figures = measured(options.megabytes, options.rounds)
-    if options.json:
-        print(json.dumps(figures))
-        return
-    print(f"{figures['chunks']:,} chunks; load {figures['load']:.1f}")
-    for kind, seconds in figures["decode"].items():
-        print(f"{f'decode, {kind}':16} {seconds:6.2f} s CPU")
-    for label, run in figures["runs"].items():
-        alone = figures["decode"]["bare" if label.startswith("bare") else "rows"]
-        print(
-            f"{label:16} {run['cpu']:6.2f} s CPU {run['clock']:6.2f} s,"
-            f" decode is {alone / run['cpu']:4.2f} of it"
-        )
+    spent = after.children_user + after.children_system
+    return spent - before.children_user - before.children_system
 
 
 if __name__ == "__main__":

@@ -19,7 +19,6 @@ from functools import partial
 from importlib import import_module
 from importlib.metadata import version
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 Reads = list[bytes]
@@ -35,35 +34,34 @@ def main(name: str, distributions: list[str]) -> None:
     # Peers print to stdout as they like; the answers need it for themselves.
     with os.fdopen(os.dup(1), "w") as out:
         os.dup2(2, 1)
-        say = partial(print, file=out, flush=True)
-        say(json.dumps({each: version(each) for each in distributions}))
-        run, shape = None, None
+        answer = partial(print, file=out, flush=True)
+        answer(json.dumps({each: version(each) for each in distributions}))
+        run: Callable[[], Any] = list
         for line in sys.stdin:
-            request = json.loads(line)
-            if request:
+            gc.collect()
+            if request := json.loads(line):
                 body, size = Path(request["body"]).read_bytes(), request["read"]
                 reads = [body[start : start + size] for start in range(0, len(body), size)]
                 run, shape = WAYS[name](reads)
-                say(json.dumps(shape(run())))
-                gc.collect()
+                answer(json.dumps(shape(run())))
                 gc.freeze()
             else:
-                assert run is not None
-                gc.collect()
                 start = time.perf_counter()
                 run()
-                say(json.dumps(time.perf_counter() - start))
+                answer(json.dumps(time.perf_counter() - start))
 
 
-# --- the ways -----------------------------------------------------------------------------
+def dumped(completion: Any) -> Any:
+    """Return a pydantic model as builtins."""
+    return completion.model_dump(warnings=False)
 
 
 def openai_bytes(reads: Reads) -> Way:
     """From bytes to the final completion, as openai-python's own helper does it."""
-    client = openai_client(reads)
+    completions = openai_client(reads).chat.completions
 
     def run() -> Any:
-        with client.chat.completions.stream(**QUESTION) as stream:
+        with completions.stream(**QUESTION) as stream:
             return stream.get_final_completion()
 
     return run, dumped
@@ -85,17 +83,11 @@ def openai_state(reads: Reads) -> Way:
 
 def litellm(reads: Reads) -> Way:
     """From bytes to chunks, and from the chunks to a response."""
-    package = import_module("litellm")
-    client = openai_client(reads)
+    package, client = import_module("litellm"), openai_client(reads)
+    options = {"client": client, "stream": True, "stream_options": {"include_usage": True}}
 
     def run() -> Any:
-        stream = package.completion(
-            model=f"openai/{QUESTION['model']}",
-            messages=MESSAGES,
-            client=client,
-            stream=True,
-            stream_options={"include_usage": True},
-        )
+        stream = package.completion("openai/gpt-4o-mini", MESSAGES, **options)
         return package.stream_chunk_builder(list(stream), messages=MESSAGES)
 
     return run, lambda built: adapter("litellm").in_api_shape(built.model_dump())
@@ -103,20 +95,13 @@ def litellm(reads: Reads) -> Way:
 
 def any_llm(reads: Reads) -> Way:
     """From bytes to chunks to a completion, the async way, which its sync one goes through."""
-    package = import_module("any_llm")
+    package, httpx = import_module("any_llm"), http_library()
     accumulate = import_module("any_llm.utils.streaming").aaccumulate_chunks
-    httpx = http_library()
 
     async def ask() -> Any:
-        client = httpx.AsyncClient(transport=transport(httpx, reads))
-        stream = await package.acompletion(
-            provider="openai",
-            api_key="none",
-            client_args={"http_client": client},
-            stream=True,
-            **QUESTION,
-        )
-        return await accumulate(stream)
+        client = {"http_client": httpx.AsyncClient(transport=transport(httpx, reads))}
+        options = {"provider": "openai", "api_key": "none", "client_args": client, "stream": True}
+        return await accumulate(await package.acompletion(**options, **QUESTION))
 
     return lambda: asyncio.run(ask()), dumped
 
@@ -124,12 +109,10 @@ def any_llm(reads: Reads) -> Way:
 def langchain(reads: Reads) -> Way:
     """From bytes to message chunks, and to their sum."""
     httpx = http_library()
+    client = httpx.Client(transport=transport(httpx, reads))
+    options = {"api_key": "none", "http_client": client, "stream_usage": True}
     model = import_module("langchain_openai").ChatOpenAI(
-        model=QUESTION["model"],
-        api_key="none",
-        http_client=httpx.Client(transport=transport(httpx, reads)),
-        stream_usage=True,
-        use_responses_api=False,
+        model=QUESTION["model"], use_responses_api=False, **options
     )
 
     def run() -> Any:
@@ -149,42 +132,34 @@ WAYS: dict[str, Callable[[Reads], Way]] = {
 }
 
 
-# --- what they share ----------------------------------------------------------------------
-
-
-def dumped(completion: Any) -> Any:
-    """Give a pydantic model as builtins."""
-    return completion.model_dump(warnings=False)
-
-
-def adapter(name: str) -> ModuleType:
+def adapter(name: str) -> Any:
     """Import what the comparison of results has for a peer."""
     path = Path(__file__).with_name("peers") / "adapters" / f"{name}.py"
     spec = importlib.util.spec_from_file_location(f"adapter_{name}", path)
-    assert spec is not None
-    assert spec.loader is not None
+    if spec is None or spec.loader is None:
+        raise ImportError(f"no adapter for {name}")
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module
 
 
 def openai_client(reads: Reads) -> Any:
-    """Make openai's client, which gets these reads for an answer."""
+    """Return openai's client, which gets these reads for an answer."""
     httpx = http_library()
     client = httpx.Client(transport=transport(httpx, reads))
     return import_module("openai").OpenAI(api_key="none", http_client=client, max_retries=0)
 
 
-def http_library() -> ModuleType:
+def http_library() -> Any:
     """Import the library that the installed openai has its clients from."""
     base = import_module("openai").DefaultHttpxClient.__mro__[1]
     return import_module(base.__module__.partition(".")[0])
 
 
 def transport(httpx: Any, reads: Reads) -> Any:
-    """Make a transport that answers every request with these reads."""
+    """Return a transport that answers every request with these reads."""
 
-    class Body(httpx.SyncByteStream, httpx.AsyncByteStream):  # type: ignore[misc]
+    class Body(httpx.SyncByteStream, httpx.AsyncByteStream):  # type: ignore[misc]  # known at run time
         def __iter__(self) -> Iterator[bytes]:
             return iter(reads)
 

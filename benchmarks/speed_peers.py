@@ -1,217 +1,122 @@
-"""Time the peers beside the package on the same bodies, and print it as JSON. run.py calls it.
+"""Time the peers beside the package on the same bodies: `speed_peers.py [ROUNDS]` prints JSON.
 
-Each peer waits in a process of its own, in the environment that the comparison of results
-(`peers/`) has for it. Every round asks all of them, and `bare` and the package here, for one run;
-ratios are taken within a round. A peer whose result is not the package's in content, calls,
-logprobs, finish reason or the totals of the usage is named with what differs, not with a time.
+Each peer waits in a process of its own (peer_clock), in the environment that the comparison of
+results (`peers/`) has for it. Every round asks all of them, and the package here, for one run. A
+peer whose result is not that of the loop by hand is named with what differs, not with a time.
 """
 
 from __future__ import annotations
 
-import argparse
-import gc
 import json
 import statistics
 import subprocess
 import sys
 import tempfile
-import time
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
-from functools import partial
 from pathlib import Path
 from typing import Any
 
-import bare
-import workloads
-from timing import accumulated
-
 HERE = Path(__file__).resolve().parent
 sys.path.append(str(HERE / "peers"))
+
+import by_hand  # noqa: E402
 import install  # noqa: E402
+import msgspec  # noqa: E402
+import rows  # noqa: E402
 
 CACHE = HERE / "peers" / ".cache" / "peers"
-READ = 4096
-CHUNKS = {"W1": 2000, "W4": 2000, "W5": 500}
-OURS = "accumulator"
-TOTALS = ("prompt_tokens", "completion_tokens", "total_tokens")
-
-
-@dataclass(frozen=True)
-class Peer:
-    """A peer, and one way to use it."""
-
-    title: str
-    way: str
-    environment: str
-    packages: tuple[str, ...]
-
-
+COUNTS = {"text": 2000, "tool calls": 2000, "logprobs": 500}
+# The title, the way of peer_clock, the environment, and whose versions are named.
 PEERS = (
-    Peer("openai-python, bytes to completion", "openai", "openai", ("openai", "pydantic")),
-    Peer("openai-python, its state alone", "openai_state", "openai", ("openai", "pydantic")),
-    Peer("openai-node, bytes to completion", "node", "node", ("openai",)),
-    Peer("litellm, bytes to response", "litellm", "litellm", ("litellm", "openai")),
-    Peer("any-llm, bytes to completion", "any_llm", "any_llm", ("any-llm-sdk", "openai")),
-    Peer(
-        "langchain, bytes to message",
-        "langchain",
-        "langchain",
-        ("langchain-openai", "langchain-core", "openai"),
-    ),
+    ("openai-python, bytes to completion", "openai", "openai", ("openai", "pydantic")),
+    ("openai-python, its state alone", "openai_state", "openai", ("openai", "pydantic")),
+    ("openai-node, bytes to completion", "", "node", ("openai",)),
+    ("litellm, bytes to response", "litellm", "litellm", ("litellm", "openai")),
+    ("any-llm, bytes to completion", "any_llm", "any_llm", ("any-llm-sdk", "openai")),
+    ("langchain, bytes to message", "langchain", "langchain", ("langchain-openai", "openai")),
 )
+FIELDS = "index content refusal reasoning reasoning_content details tool_calls logprobs reason"
 
 
 def main() -> None:
-    """Measure, and print the figures."""
-    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
-    parser.add_argument("--rounds", type=int, default=10)
-    options = parser.parse_args()
+    """Measure, and print what each needs for a chunk."""
+    rounds = int((*sys.argv[1:], "10")[0])
     CACHE.mkdir(parents=True, exist_ok=True)
-    clocks: list[Clock] = []
-    absent: dict[str, str] = {}
-    for peer in PEERS:
+    ours: dict[str, Any] = {"the loop by hand": {}, "accumulator": {}}
+    figures = {name: {"versions": {}, "shapes": shapes} for name, shapes in ours.items()}
+    clocks: dict[str, subprocess.Popen[str]] = {}
+    for title, way, where, packages in PEERS:
         try:
-            clocks.append(Clock(peer))
+            clocks[title] = started(way, where, packages)
+            versions = ask(clocks[title])
         except (OSError, EOFError, subprocess.CalledProcessError) as error:
-            print(f"{peer.title}: {error}", file=sys.stderr)
-            # Without the message, which names files of this machine.
-            absent[peer.title] = type(error).__name__
-    figures = {}
-    for name, count in CHUNKS.items():
-        figures[name] = compared(name, count, clocks, options.rounds)
-    for clock in clocks:
-        clock.stop()
-    versions = {clock.peer.title: clock.versions for clock in clocks}
-    json.dump({"bodies": figures, "versions": versions, "absent": absent}, sys.stdout)
+            print(f"{title}: {error}", file=sys.stderr)
+            clocks.pop(title, None)
+        else:
+            figures[title] = {"versions": versions, "shapes": {}}
+    for shape, count in COUNTS.items():
+        case = rows.bodies(shape, count, 1, rows.SMALL)
+        (reads,) = case.inputs
+        wanted = rows.digest(msgspec.to_builtins(by_hand.completion_of(reads)))
+        seconds: dict[str, list[float]] = {title: [] for title in figures}
+        with tempfile.TemporaryDirectory() as folder:
+            path = Path(folder) / "body"
+            path.write_bytes(b"".join(reads))
+            for title, clock in clocks.items():
+                result = ask(clock, {"body": str(path), "read": 4096})
+                if found := differences(result, wanted):
+                    figures[title]["shapes"][shape] = f"differs: {', '.join(found)}"
+        for number in range(rounds + 1):
+            times = rows.measure(case, 0.05)
+            took = {"the loop by hand": times.theirs[0], "accumulator": times.ours[0]}
+            took |= {title: ask(clock, {}) for title, clock in clocks.items()}
+            for title, each in took.items():
+                seconds[title] += [each] if number else []
+        for title, taken in seconds.items():
+            microseconds = 1e6 * statistics.median(taken) / case.chunks
+            figures[title]["shapes"].setdefault(shape, microseconds)
+    for clock in clocks.values():
+        clock.kill()
+        clock.communicate()
+    json.dump(figures, sys.stdout)
 
 
-def compared(name: str, count: int, clocks: list[Clock], rounds: int) -> dict[str, object]:
-    """Give what each way needs for a chunk of a body, and its ratio to `bare` and to ours."""
-    stream = workloads.stream(name, count)
-    reads = stream.reads(READ)
-    wanted = told(accumulated(reads).to_dict())
-    chunks = len(stream.events)
-    calls: dict[str, Callable[[], float]] = {
-        "bare": partial(timed, lambda: bare.decode_all(stream.events)),
-        OURS: partial(timed, lambda: accumulated(reads)),
-    }
-    differ: dict[str, list[str]] = {}
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "body"
-        path.write_bytes(b"".join(stream.pieces))
-        for clock in clocks:
-            found = differences(clock.ask({"body": str(path), "read": READ}), wanted)
-            if found:
-                differ[clock.peer.title] = found
-            else:
-                calls[clock.peer.title] = partial(clock.ask, {})
-    seconds: dict[str, list[float]] = {title: [] for title in calls}
-    for number in range(rounds + 1):
-        for title, call in calls.items():
-            took = call()
-            if number:
-                seconds[title].append(took)
-    return {
-        "chunks": chunks,
-        "differ": differ,
-        "ways": {
-            title: {
-                "seconds_per_chunk": statistics.median(values) / chunks,
-                "ratio": ratio(values, seconds["bare"]),
-                "ratio_to_ours": ratio(values, seconds[OURS]),
-            }
-            for title, values in seconds.items()
-        },
-    }
-
-
-def ratio(values: list[float], others: list[float]) -> float:
-    """Give the median of the ratios that were taken in one round each."""
-    return statistics.median(a / b for a, b in zip(values, others, strict=True))
-
-
-def timed(call: Callable[[], object]) -> float:
-    """Time a call of a millisecond, as the median of many: the peers have had the caches since."""
-    gc.collect()
-    seconds = []
-    for _ in range(21):
-        start = time.perf_counter()
-        call()
-        seconds.append(time.perf_counter() - start)
-    return statistics.median(seconds)
-
-
-def differences(result: Mapping[str, Any], wanted: Mapping[str, object]) -> list[str]:
-    """Name what of a result is not what it should be."""
-    try:
-        given = told(result)
-    except (AssertionError, KeyError, TypeError, ValueError) as error:
-        return [f"not in the API's shape: {type(error).__name__}: {error}"]
-    return [name for name, value in wanted.items() if given.get(name) != value]
-
-
-def told(completion: Mapping[str, Any]) -> dict[str, object]:
-    """Give what is compared of a completion with one choice."""
-    digest: dict[str, Any] = workloads.digest(completion)
-    (choice,) = digest["choices"]
-    usage = digest["usage"] or {}
-    return {**choice, "usage": [usage.get(name) for name in TOTALS]}
-
-
-@dataclass
-class Clock:
-    """The process in which a peer waits."""
-
-    peer: Peer
-    versions: dict[str, str] = field(init=False)
-
-    def __post_init__(self) -> None:
-        self._log = tempfile.TemporaryFile("w+")  # noqa: SIM115
-        self._process = subprocess.Popen(
-            command_of(self.peer),
-            env=install.environment(),
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=self._log,
-            text=True,
-            encoding="utf-8",
-        )
-        self.versions = self._answer()
-
-    def ask(self, request: Mapping[str, object]) -> Any:
-        """Send a request and wait for its answer. Raises EOFError if the peer ended instead."""
-        assert self._process.stdin is not None
-        print(json.dumps(request), file=self._process.stdin, flush=True)
-        return self._answer()
-
-    def stop(self) -> None:
-        """End the process."""
-        self._process.kill()
-        self._process.communicate()
-        self._log.close()
-
-    def _answer(self) -> Any:
-        assert self._process.stdout is not None
-        line = self._process.stdout.readline()
-        if not line:
-            self._log.seek(0)
-            last = self._log.read().strip().rpartition("\n")[2]
-            raise EOFError(f"{self.peer.title} ended: {last}")
-        return json.loads(line)
-
-
-def command_of(peer: Peer) -> list[str]:
-    """Install a peer unless it is there, and give the command of its process."""
-    if peer.environment == "node":
-        folder = install.node_folder(CACHE)
+def started(way: str, where: str, packages: tuple[str, ...]) -> subprocess.Popen[str]:
+    """Install a peer unless it is there, and start the process in which it waits."""
+    if where == "node":
         # Node looks for packages from where a script stands.
-        script = folder / "peer_clock.mjs"
+        script = install.node_folder(CACHE) / "peer_clock.mjs"
         script.write_bytes((HERE / script.name).read_bytes())
-        return ["node", str(script), *peer.packages]
-    requirements = HERE / "peers" / "requirements" / f"{peer.environment}.txt"
-    python = install.venv(CACHE / peer.environment, requirements)
-    return [str(python), "-I", str(HERE / "peer_clock.py"), peer.way, *peer.packages]
+        command = ["node", str(script), *packages]
+    else:
+        python = install.venv(CACHE / where, HERE / "peers" / "requirements" / f"{where}.txt")
+        command = [str(python), "-I", str(HERE / "peer_clock.py"), way, *packages]
+    pipe = subprocess.PIPE
+    return subprocess.Popen(
+        command, env=install.environment(), stdin=pipe, stdout=pipe, encoding="utf-8"
+    )
+
+
+def ask(clock: subprocess.Popen[str], request: object = None) -> Any:
+    """Send a request, if any, and return the answer. Raises EOFError if the peer ended instead."""
+    if clock.stdin is None or clock.stdout is None:
+        raise OSError("the process has no pipes")
+    if request is not None:
+        print(json.dumps(request), file=clock.stdin, flush=True)
+    if line := clock.stdout.readline():
+        return json.loads(line)
+    raise EOFError(f"ended with {clock.wait()}")
+
+
+def differences(result: Any, wanted: Any) -> list[str]:
+    """Return what differs in a result."""
+    try:
+        ((given,), (right,)) = rows.digest(result)[-1], wanted[-1]
+    except (KeyError, TypeError, ValueError) as error:
+        return [f"not in the API's shape, {error!r}"]
+    pairs = list(zip(FIELDS.split(), given, right, strict=True))
+    for total in ("prompt_tokens", "completion_tokens", "total_tokens"):
+        pairs.append((total, (result["usage"] or {}).get(total), wanted[4][total]))
+    return [str(name) for name, a, b in pairs if a != b]
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
 """What a hostile server sends, as data: each a body without end, in pieces as they are read.
 
-`test_hostile` holds the package to what it promises against them, `benchmarks/memory.py` measures.
+`test_hostile` holds the package to what it promises against them, `benchmarks/held.py` measures.
 """
 
 from __future__ import annotations

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from hypothesis import HealthCheck, settings
 
-from accumulator import _schema
+from accumulator._decode import schema as _schema
 
 SHARED = Path(__file__).resolve().parents[2] / "shared"
 CORPUS, REPORTS = SHARED / "corpus", SHARED / "reports"
@@ -85,4 +85,18 @@ def no_shapes_of_other_tests(monkeypatch: pytest.MonkeyPatch) -> None:
     """
     monkeypatch.setattr(_schema, "_schemas", {})
     monkeypatch.setattr(_schema, "_seen", Counter())
-    monkeypatch.setattr(_schema.NO_SCHEMA, "steps", {})
+    monkeypatch.setattr(_schema.API, "steps", {})
+    monkeypatch.setattr(_schema.TEXT, "steps", {})
+
+
+@pytest.fixture
+def learns_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Take the fast path as soon and as often as it can be taken, in short streams, too."""
+    for name in (
+        "_fast_path.LEARN_AFTER",
+        "_pipeline.LEARN_AFTER",
+        "_fast_path._PAUSE",
+        "_fast_path._PROOF",
+    ):
+        monkeypatch.setattr(f"accumulator.{name}", 1)
+    monkeypatch.setattr("accumulator._fast_path._CREDIT", 64)

@@ -9,8 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from accumulator._alike import AlikeRows
-from accumulator._cuts import BETWEEN
+from accumulator._alike import BETWEEN, AlikeRows
 from accumulator._inputs import find_inputs, units_of
 from accumulator._rows import BadRow, Keys, RowReader
 

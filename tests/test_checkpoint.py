@@ -30,15 +30,14 @@ from accumulator import (
     Limits,
 )
 from accumulator._accumulator import Accumulator as Holder
-from accumulator._body import BodyIntake
-from accumulator._checkpoint import BodyFields, LogFields, ParserFields, ScanFields
-from accumulator._fields import FieldMerger, IndexedList
-from accumulator._intake import Intake
-from accumulator._problems import ProblemLog
-from accumulator._reduce import Reducer
-from accumulator._sse import Event, EventParser
-from accumulator._text import Text
-from accumulator._wire import UnreadTokens
+from accumulator._checkpoint import LineFields, LogFields, ParserFields, ScanFields
+from accumulator._decode.sse import Event, EventParser
+from accumulator._decode.text import Text
+from accumulator._merge.chat import ChatReducer
+from accumulator._merge.json_merge import FieldMerger, IndexedList
+from accumulator._merge.problem_log import ProblemLog
+from accumulator._merge.reducer import Reducer
+from accumulator._pipeline import LineState, Pipeline
 from accumulator.errors import Problem
 from accumulator.partial import JsonScan
 
@@ -46,20 +45,23 @@ from accumulator.partial import JsonScan
 # caller's keywords or from what is saved, and what is learnt anew.
 KNOWN = {
     Holder: {
-        "_intake",
+        *("_kind", "_pipeline", "_reducer"),
         # Events and times are told to the process that reads the stream.
-        *("_on_event", "_emitter", "_done_told", "_observed", "_stopwatch"),
+        *("_on_event", "_emitter", "_done_emitted", "_observed", "_stopwatch"),
     },
-    BodyIntake: {
-        *BodyFields.__struct_fields__,
-        *("queue", "parser", "_may_shortcut", "_most_pending", "learn_after", "shortcut"),
+    Pipeline: {
+        *("besides", "closed", "lines", "log", "parser", "passed", "queue", "reducer", "size"),
+        *("_apply", "_decode", "_is_plain", "_most_bytes", "_most_event"),
+        *("_fast", "_learn_at"),  # learnt anew
     },
-    Intake: {"size", "passed", "reducer", "log", "rules", "_limits", "most_bytes", "decoder"},
-    ProblemLog: {*LogFields.__struct_fields__, "problems", "met", "run", "tell", "strict"},
-    EventParser: set(ParserFields.__struct_fields__),
+    ProblemLog: {
+        *(*LogFields.__struct_fields__, "problems", "met", "tell", "strict"),
+        *("_before", "_cut"),  # of a read that is being applied
+    },
     JsonScan: set(ScanFields.__struct_fields__),
-    Reducer: {"state", "reading", "_limits"},
-    FieldMerger: {"_halved", "_careful", "_levels", "_report"},
+    ChatReducer: {"_decoder", "_reads_objects", "rules"},
+    Reducer: {"state", "reading", "_calls_left", "_head", "_limits"},
+    FieldMerger: {"_halved", "_careful", "_levels", "_log", "listener"},
     Text: {"_seen", "_unseen", "fragments", "half"},
     IndexedList: {"entries", "places"},
 }
@@ -73,6 +75,8 @@ def test_every_field_of_the_state_is_known(kind: type) -> None:
 
 def test_rows_have_the_fields_of_their_classes() -> None:
     assert Event.__struct_fields__ == ("data", "name", "offset", "size")
+    assert set(EventParser.__struct_fields__) == set(ParserFields.__struct_fields__)
+    assert LineState.__struct_fields__ == LineFields.__struct_fields__
     assert tuple(field.name for field in attrs.fields(Problem)) == (
         "kind",
         "message",
@@ -145,15 +149,17 @@ def test_law_4_at_every_byte_of_a_sample() -> None:
         check(data[i : i + 1] for i in range(len(data)))
 
 
+@pytest.mark.usefixtures("learns_at_once")
 def test_law_4_over_recorded_streams(corpus_stream: Path) -> None:
     body = corpus_stream.read_bytes()
     events = [event + b"\n\n" for event in body.split(b"\n\n")]
     check(events, every=max(1, len(events) // 20))
-    # Not at the ends of events, and with what the shortcut takes in whole reads.
+    # Not at the ends of events, and with what goes the fast path in whole reads.
     check([body[i : i + 999] for i in range(0, len(body), 999)], every=max(1, len(body) // 9999))
 
 
-def test_a_run_of_chunks_that_the_shortcut_took_is_kept() -> None:
+@pytest.mark.usefixtures("learns_at_once")
+def test_a_run_of_chunks_that_went_the_fast_path_is_kept() -> None:
     for kind in ("content", "logprobs", "arguments"):
         events = list(stream_of(kind, 60))
         for every in (1, 4):
@@ -161,15 +167,11 @@ def test_a_run_of_chunks_that_the_shortcut_took_is_kept() -> None:
         check(events, every=7)
 
 
-def test_token_logprobs_that_nobody_looked_at_are_kept_as_they_came() -> None:
+def test_token_logprobs_are_kept() -> None:
     acc = Accumulator()
     events = list(stream_of("logprobs", 60))
     for i in range(0, 60, 5):
         acc.feed_sse(b"".join(events[i : i + 5]))
-    [choice] = acc._intake.reducer.state.choices.values()
-    assert choice.logprobs is not None
-    assert choice.logprobs.content is not None
-    assert any(isinstance(run, UnreadTokens) for run in choice.logprobs.content.runs)
     resumed(acc)
 
 
@@ -184,6 +186,19 @@ def test_integers_that_msgpack_does_not_have_are_kept() -> None:
         ],
         "feed",
     )
+
+
+@pytest.mark.parametrize("big", [2**63, 2**64, 10**40, -(2**63) - 1])
+@pytest.mark.parametrize("feed", ["feed", "feed_line", "feed_sse"])
+def test_integers_beside_and_in_logprobs_are_kept(big: int, feed: str) -> None:
+    token = {"token": "a", "logprob": -1.0, "v": big, "top_logprobs": [{"token": "b", "w": [big]}]}
+    choice = {"delta": {"content": "a", "span_id": big}, "logprobs": {"content": [token]}}
+    chunks: list[object] = [{"choices": [choice]}] * 3
+    if feed != "feed":
+        chunks = [json.dumps(chunk) for chunk in chunks]
+    if feed == "feed_sse":
+        chunks = [f"data: {chunk}\n\n".encode() for chunk in chunks]
+    check(chunks, feed)
 
 
 def test_a_half_that_waits_in_a_text_that_was_replaced_is_kept() -> None:

@@ -216,6 +216,70 @@ def test_tokens_that_are_made_late_have_no_hash_as_long_as_their_extras_have_non
         hash(token_logprobs())
 
 
+TOP = {"token": "a", "logprob": -1.5, "bytes": [97]}
+# A token as it came, and as it is written.
+WRITTEN: dict[str, tuple[dict[str, object], dict[str, object]]] = {
+    "whole": ({**TOP, "top_logprobs": [TOP]}, {**TOP, "top_logprobs": [TOP]}),
+    "no bytes": (
+        {"token": "a", "logprob": -1.5, "bytes": None, "top_logprobs": []},
+        {"token": "a", "logprob": -1.5, "top_logprobs": []},
+    ),
+    "fields in another order": (
+        {"v": 1, "top_logprobs": [], "logprob": -1.0, "token": "a", "b": 2},
+        {"token": "a", "logprob": -1.0, "top_logprobs": [], "b": 2, "v": 1},
+    ),
+    "a vendor's values": (
+        {**TOP, "top_logprobs": [{**TOP, "v": {"w": [None, 2**64]}}], "extra": {"extra": None}},
+        {**TOP, "top_logprobs": [{**TOP, "v": {"w": [None, 2**64]}}], "extra": {"extra": None}},
+    ),
+    "values that do not fit": (
+        {"token": 5, "logprob": "x", "bytes": "y", "top_logprobs": [TOP, 7, {"token": [1]}]},
+        {"top_logprobs": [TOP, {"token": [1]}], "bytes": "y", "logprob": "x", "token": 5},
+    ),
+    "nothing": ({}, {}),
+}
+
+
+@pytest.mark.parametrize(("token", "written"), WRITTEN.values(), ids=WRITTEN)
+def test_tokens_are_written_as_they_came(
+    token: dict[str, object], written: dict[str, object]
+) -> None:
+    acc = Accumulator()
+    acc.feed({"choices": [{"index": 0, "logprobs": {"content": [token], "refusal": [token]}}]})
+    completion = acc.snapshot()
+    expected = json.dumps({"content": [written], "refusal": [written]})
+    assert json.dumps(logprobs_in(completion.to_dict())) == expected
+    assert json.dumps(logprobs_in(json.loads(completion.to_json()))) == expected
+    logprobs = completion.choices[0].logprobs
+    assert logprobs is not None
+    assert logprobs.content is not None
+    # Entries that were looked at, and are kept alone, are written alike.
+    made = attrs.evolve(logprobs, content=tuple(logprobs.content))
+    choice = attrs.evolve(completion.choices[0], logprobs=made)
+    assert (
+        json.dumps(logprobs_in(attrs.evolve(completion, choices=(choice,)).to_dict())) == expected
+    )
+    assert json.dumps(logprobs_in(completion.to_dict())) == expected
+
+
+def logprobs_in(completion: object) -> dict[str, list[dict[str, list[object]]]]:
+    found: dict[str, list[dict[str, list[object]]]] = completion["choices"][0]["logprobs"]  # type: ignore[index]  # JSON
+    return found
+
+
+def test_what_a_dict_of_tokens_holds_is_the_callers() -> None:
+    acc = Accumulator()
+    token = {**TOP, "v": [1], "top_logprobs": [{**TOP, "v": [2]}]}
+    acc.feed({"choices": [{"index": 0, "logprobs": {"content": [token]}}]})
+    completion = acc.snapshot()
+    before = completion.to_json()
+    [found] = logprobs_in(completion.to_dict())["content"]
+    found["v"].append(2)
+    found["bytes"].append(0)
+    found["top_logprobs"].clear()
+    assert completion.to_json() == acc.snapshot().to_json() == before
+
+
 def test_results_are_equal_by_class_and_fields() -> None:
     assert Function(name="f", arguments="{}") == Function(name="f", arguments="{}")
     assert Function(name="f", arguments="{}") != Function(name="f")

@@ -336,6 +336,27 @@ def test_usage_is_told_when_it_changes() -> None:
     assert [usage.total_tokens for usage in usages] == [None, 5]
 
 
+def test_a_usage_is_that_of_its_event_whenever_it_is_looked_at() -> None:
+    count = 500  # enough for the changes to be put together on the way
+    usages: list[Chunk] = [
+        {
+            "completion_tokens": n,
+            "cost": {f"k{n}": n, "all": n},
+            "completion_tokens_details": {"x": n},
+        }
+        for n in range(count)
+    ]
+    events = told([{"choices": [], "usage": usage} for usage in usages])
+    found = [event.usage for event in events if isinstance(event, ev.UsageEvent)]
+    assert len(found) == count
+    for n, usage in enumerate(found):
+        assert usage.completion_tokens == n
+        details = usage.completion_tokens_details
+        assert details is not None
+        assert details.extra == {"x": n}
+        assert usage.extra == {"cost": {"all": n, **{f"k{each}": each for each in range(n + 1)}}}
+
+
 def test_problems_too_many_to_be_kept_are_told() -> None:
     events: list[Event] = []
     acc = Accumulator(on_event=events.append)
@@ -453,6 +474,7 @@ def test_to_show_an_event_puts_no_text_together() -> None:
     shown = {type(event).__name__: repr(event) for event in events}
     assert "<6 characters>" in shown["ContentDeltaEvent"]
     assert "..." in shown["DoneEvent"]
+    assert [text for text in shown.values() if "(_" in text or " _" in text] == []
 
 
 class Boom(Exception):

@@ -1,89 +1,75 @@
-"""The package is a ladder: a module imports only from rungs below it."""
+"""Each room of the package knows only those before it."""
 
 from __future__ import annotations
 
 import ast
 import subprocess
 import sys
+from graphlib import TopologicalSorter
 from pathlib import Path
 
 import accumulator
 
 PACKAGE = Path(accumulator.__file__).parent
 
-LADDER = [
-    ["_convert", "_outward", "_typed", "partial", "_terminal"],
-    ["completion"],
-    ["errors"],
-    ["rules", "limits"],
-    ["_sse", "_text"],
-    ["_growing"],
+# The rooms of the package, from the bottom up. What stands in one row may know each other, without
+# a circle; all else is known from above only.
+ROOMS = [
+    ["_result", "partial"],
+    ["completion", "errors", "limits", "rules"],
+    ["_decode"],
     ["events"],
-    ["_wire"],
-    ["_values", "_schema", "_cuts"],
-    ["_reader"],
-    ["_template", "_fields", "_decoder"],
-    ["_strings"],
-    ["_calls", "_learning"],
-    ["_state"],
-    ["_reduce"],
-    ["_objects"],
-    ["_freeze", "_shortcut", "_problems", "_told"],
-    ["_emit", "_intake", "_timing"],
-    ["_body"],
-    ["_checkpoint"],
-    ["_accumulator"],
-    ["_feeder", "_responses"],
-    ["replay", "telemetry", "_observer"],
-    ["_wrapped"],
-    ["streams", "_alike", "_extras"],
-    ["_bulk"],
-    ["asgi", "batch", "_inputs"],
-    ["_rows", "spark"],
-    ["_records"],
-    ["_reading", "_runs"],
-    ["_spreading"],
-    ["_sorting"],
-    ["_units"],
-    ["_pool"],
-    ["_run"],
-    ["_command_reduce", "_command_inspect"],
-    ["cli"],
-    ["__init__"],
-    ["__main__"],
+    ["_merge"],
+    ["_fast_path", "_pipeline", "_checkpoint", "_accumulator"],
+    ["_streaming", "replay", "streams", "telemetry"],
+    ["_logs", "asgi", "batch", "spark", "cli", "__init__", "__main__"],
 ]
-RUNG = {module: rung for rung, modules in enumerate(LADDER) for module in modules}
+ROW = {room: row for row, rooms in enumerate(ROOMS) for room in rooms}
 
 
-def imports_of(path: Path) -> set[str]:
-    """Find the modules of the package that a module imports, anywhere in it."""
+def modules() -> dict[str, Path]:
+    """Return the files of all modules by their names, the package's own name left out."""
+    return {
+        ".".join(path.relative_to(PACKAGE).with_suffix("").parts): path
+        for path in PACKAGE.rglob("*.py")
+    }
+
+
+def imports_of(name: str, path: Path) -> set[str]:
+    """Return the names of the modules that a module imports, anywhere in it."""
     found: set[str] = set()
-    for node in ast.walk(ast.parse(path.read_text())):
-        if isinstance(node, ast.ImportFrom) and node.level == 1:
-            found |= {node.module} if node.module else {alias.name for alias in node.names}
-        elif isinstance(node, ast.ImportFrom) and (node.module or "").startswith("accumulator"):
-            found.add((node.module or "").partition(".")[2] or "__init__")
-        elif isinstance(node, ast.Import):
-            found |= {
-                alias.name.partition(".")[2] or "__init__"
-                for alias in node.names
-                if alias.name.split(".")[0] == "accumulator"
-            }
+    package = name.split(".")[:-1]
+    for node in ast.walk(ast.parse(path.read_text("utf-8"))):
+        if isinstance(node, ast.ImportFrom) and node.level:
+            above = package[: len(package) - node.level + 1]
+            target = ".".join([*above, *((node.module or "").split(".") if node.module else [])])
+            below = {f"{target}.{alias.name}".lstrip(".") for alias in node.names}
+            found |= (below & modules().keys()) or {target}
+        elif isinstance(node, (ast.Import, ast.ImportFrom)):
+            names = [alias.name for alias in node.names]
+            if isinstance(node, ast.ImportFrom):
+                names = [node.module or ""]
+            assert not any(each.split(".")[0] == "accumulator" for each in names), name
     return found
 
 
-def test_every_module_has_its_rung() -> None:
-    assert {path.stem for path in PACKAGE.glob("*.py")} == set(RUNG)
+def test_every_module_has_its_room() -> None:
+    assert {name.split(".")[0] for name in modules()} == ROW.keys()
 
 
-def test_a_module_imports_only_from_rungs_below_it() -> None:
+def test_a_room_knows_only_those_before_it() -> None:
     upward = [
-        f"{path.stem} imports {name}"
-        for path in PACKAGE.glob("*.py")
-        for name in imports_of(path)
-        if RUNG[name] >= RUNG[path.stem]
+        f"{name} imports {imported}"
+        for name, path in modules().items()
+        for imported in imports_of(name, path)
+        if ROW[imported.split(".")[0]] > ROW[name.split(".")[0]]
     ]
     assert upward == []
+
+
+def test_no_imports_go_in_a_circle() -> None:
+    graph = {name: imports_of(name, path) for name, path in modules().items()}
+    assert list(TopologicalSorter(graph).static_order())
 
 
 def test_importing_the_package_imports_no_sdk_and_no_event_loop() -> None:

@@ -2,16 +2,26 @@
 
 from __future__ import annotations
 
+import copy
 import enum
 import json
+from collections.abc import Iterable, Iterator
+from pathlib import Path
 from types import MappingProxyType, SimpleNamespace
 
 import attrs
 import msgspec
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from strategies import ODD_STREAMS, STREAMS
+from test_conformance import CASES, Case
 
 from accumulator import Accumulator, LimitExceededError, Limits
-from accumulator._wire import AudioFragment, Choice, Chunk, Delta
+from accumulator._decode.chunk import AudioFragment, Choice, Chunk, Delta, ToolCallFragment
+from accumulator._decode.lenient import InvalidChunkError, read_chunk
+from accumulator._decode.objects import read_object
+from accumulator.rules import DEFAULT_RULES
 
 
 class Role(enum.Enum):
@@ -93,6 +103,10 @@ SAME: dict[str, tuple[object, object]] = {
     "a number's subclass": (
         with_delta({"v": [Whole(3), Real(0.5)]}),
         with_delta({"v": [3, 0.5]}),
+    ),
+    "a known number's subclass": (
+        with_delta({}, index=Whole(1), logprobs={"content": [{"logprob": Real(-0.5)}]}),
+        with_delta({}, index=1, logprobs={"content": [{"logprob": -0.5}]}),
     ),
     "our own chunk, whose audio is decoded": (
         Chunk(id="a", choices=[Choice(0, Delta(audio=AudioFragment(data=b"\x00\x01")))]),
@@ -177,3 +191,212 @@ def test_objects_without_end_are_a_limit_or_a_problem(chunk: object) -> None:
     acc = Accumulator(limits=Limits(depth=None))
     acc.feed(chunk)
     assert [problem.kind for problem in acc.problems] == ["invalid_chunk"]
+
+
+# --- at once, or field by field -----------------------------------------------------------
+
+
+def as_models(chunk: object) -> object:
+    """Return the object that openai's client makes of a chunk, without validating it."""
+    pytest.importorskip("openai", reason="an SDK that is installed for the tests only")
+    from openai._models import construct_type  # noqa: PLC0415
+    from openai.types.chat import ChatCompletionChunk  # noqa: PLC0415
+
+    return construct_type(type_=ChatCompletionChunk, value=copy.deepcopy(chunk))
+
+
+def is_read_at_once(value: object) -> bool:
+    """Compare what `read_object` reads with the reader of any value; whether it reads it."""
+    found = read_object(value)
+    if found is None:
+        return False
+    chunk, size = found
+    reading = read_chunk(value, DEFAULT_RULES.moved, copying=True, has_halves=False, depth=64)
+    assert (reading.misfits, reading.error, reading.lone, reading.has_halves) == (
+        [],
+        None,
+        0,
+        False,
+    )
+    chunk.object = chunk.obfuscation = None  # padding, which the other reader drops
+    for choice in chunk.choices or ():
+        choice.obfuscation = None
+    assert repr(chunk) == repr(reading.chunk)  # 1 == 1.0 == True
+    assert size == reading.size
+    return True
+
+
+def chunks_of(path: Path) -> Iterator[object]:
+    for line in path.read_bytes().splitlines():
+        try:
+            yield json.loads(line.removeprefix(b"data:"))
+        except ValueError:
+            continue
+
+
+def fits(chunk: object) -> bool:
+    """Return whether the reader of any value finds nothing odd about a chunk."""
+    try:
+        found = read_chunk(chunk, DEFAULT_RULES.moved, copying=True, has_halves=False, depth=64)
+    except InvalidChunkError:
+        return False
+    return not (found.misfits or found.error or found.lone or found.has_halves)
+
+
+def assert_as_field_by_field(chunks: Iterable[object]) -> None:
+    for chunk in chunks:
+        for value in (chunk, as_models(chunk) if isinstance(chunk, dict) else chunk):
+            before = repr(value)
+            assert fits(value) or not is_read_at_once(value)
+            is_read_at_once(value)
+            assert repr(value) == before
+
+
+@pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
+def test_chunks_of_the_cases_are_read_as_field_by_field(case: Case) -> None:
+    assert_as_field_by_field(case.chunks)
+
+
+def test_recorded_chunks_are_read_as_field_by_field(corpus_stream: Path) -> None:
+    assert_as_field_by_field(chunks_of(corpus_stream))
+
+
+@given(st.one_of(STREAMS, ODD_STREAMS))
+def test_any_chunks_are_read_as_field_by_field(chunks: list[object]) -> None:
+    assert_as_field_by_field(chunks)
+
+
+@pytest.mark.parametrize(
+    ("level", "fields"),
+    [
+        (Chunk, "id object created model choices service_tier system_fingerprint usage moderation"),
+        (Choice, "index delta finish_reason logprobs usage"),
+        (Delta, "role content refusal reasoning reasoning_content tool_calls"),
+        (ToolCallFragment, "index id type function custom"),
+    ],
+)
+def test_each_typed_field_is_read_or_left(level: type[msgspec.Struct], fields: str) -> None:
+    """A new one has to be converted where objects are read, or left to the reader of any value."""
+    left = {"function_call", "audio", "annotations", "obfuscation", "parts", "extra"}
+    assert set(level.__struct_fields__) - left == set(fields.split())
+
+
+TOKEN = {"token": "t", "logprob": -1.0, "bytes": [116]}
+CALL = {"index": 0, "id": "call_1", "type": "function", "function": {"name": "f", "arguments": ""}}
+# Read without the reader of any value, as a mapping and as openai's object.
+USUAL: dict[str, dict[str, object]] = {
+    "text": with_delta({"role": "assistant", "content": "x"}),
+    "padding": {**with_delta({"content": "x"}), "obfuscation": "abc", "object": "c"},
+    "a finish reason": with_delta({}, finish_reason="stop"),
+    "no delta": {"id": "a", "choices": [{"index": 0, "finish_reason": "stop"}]},
+    "no choices": {"id": "a", "choices": []},
+    "usage": {"choices": [], "usage": {"prompt_tokens": 1, "prompt_tokens_details": {}}},
+    "a vendor's usage": {
+        "choices": [],
+        "usage": {"cost": 0.1, "completion_tokens_details": {"image_tokens": 1}},
+    },
+    "a call": with_delta({"tool_calls": [CALL]}),
+    "a call without most": with_delta(
+        {"tool_calls": [{"index": 0, "function": {"arguments": ""}}]}
+    ),
+    "a custom call": with_delta({"tool_calls": [{"index": 0, "custom": {"input": "x"}}]}),
+    "a vendor's field of a call": with_delta({"tool_calls": [{**CALL, "extra_content": {"a": 1}}]}),
+    "a vendor's field of a function": with_delta(
+        {"tool_calls": [{"index": 0, "function": {"name": "f", "strict": True}}]}
+    ),
+    "logprobs": with_delta(
+        {}, logprobs={"content": [{**TOKEN, "top_logprobs": [TOKEN, TOKEN]}], "refusal": None}
+    ),
+    "logprobs without the likeliest": with_delta({}, logprobs={"refusal": [TOKEN]}),
+    "logprobs whose likeliest are null": with_delta(
+        {}, logprobs={"content": [{**TOKEN, "top_logprobs": None}]}
+    ),
+    "a vendor's fields of logprobs": with_token(v=1, top_logprobs=[{**TOKEN, "w": [2]}]),
+    "an integer of more than 64 bits beside logprobs": with_delta(
+        {"span_id": 2**64, "content": "x"}, logprobs={"content": [TOKEN]}
+    ),
+    "reasoning": with_delta({"reasoning": "x", "reasoning_content": "y"}),
+    "a vendor's list": with_delta({"reasoning_details": [{"text": "x", "index": 0, "b": [None]}]}),
+    "a vendor's fields everywhere": {"v": 1, **with_delta({"v": True, "a": None}, v={"w": "x"})},
+    "a vendor's fields called as ours": with_delta({"extra": 1, "parts": [2]}, extra={"a": 1}),
+    "beyond ASCII": with_delta({"content": "\U0001f600", "é": "東"}),
+}
+
+
+@pytest.mark.parametrize("chunk", USUAL.values(), ids=USUAL)
+def test_usual_chunks_are_read_at_once(chunk: dict[str, object]) -> None:
+    assert is_read_at_once(chunk)
+    assert is_read_at_once(as_models(chunk))
+
+
+def other(value: object) -> None:
+    """Change everything inside of a value that can be changed."""
+    inner = value if isinstance(value, list) else []
+    if isinstance(value, dict):
+        inner = list(value.values())
+    elif hasattr(value, "__dict__"):
+        extra = getattr(value, "__pydantic_extra__", None) or {}
+        inner = [*vars(value).values(), *extra.values()]
+        extra.clear()
+        vars(value).clear()
+    for each in inner:
+        other(each)
+    if isinstance(value, (dict, list)):
+        value.clear()
+
+
+@pytest.mark.parametrize("chunk", USUAL.values(), ids=USUAL)
+def test_nothing_of_the_callers_object_is_kept(chunk: dict[str, object]) -> None:
+    for value in copy.deepcopy(chunk), as_models(chunk):
+        acc = Accumulator()
+        acc.feed(value)
+        before = acc.snapshot().to_json()
+        other(value)
+        assert acc.snapshot().to_json() == before
+
+
+class Filling(dict[str, object]):
+    """Like a defaultdict: a look changes it."""
+
+    def __missing__(self, name: str) -> object:
+        self[name] = None
+        return None
+
+
+LEFT: dict[str, object] = {
+    "half a character": with_delta({"content": "\ud83d"}),
+    "half a character in a name": with_delta({"\ud83d": 1}),
+    "an enum": with_delta({"role": Role.ASSISTANT}),
+    "a string's enum": with_delta({}, finish_reason=Reason.STOP),
+    "a string's subclass": with_delta({"content": Text("x")}),
+    "a number as content": with_delta({"content": 0}),
+    "a number as a name": dict([(1, 2), *with_delta({}).items()]),
+    "true as an index": with_delta({}, index=True),
+    "a float as a time": {"created": 1.0, "choices": []},
+    "no list of choices": {"choices": {}},
+    "an error": {"error": {"message": "x"}, "choices": []},
+    "a message": {"choices": [{"index": 0, "message": {"content": "x"}}]},
+    "audio": with_delta({"audio": {"data": "AAE="}}),
+    "parts": with_delta({"content": ["x"]}),
+    "annotations": with_delta({"annotations": [{"type": "x"}]}),
+    "a function call": with_delta({"function_call": {"name": "f"}}),
+    "nested deep": nested(12),
+    "bytes": with_delta({"v": b"x"}),
+    "a tuple": with_delta({"v": (1,)}),
+    "no object": 5,
+}
+
+
+@pytest.mark.parametrize("chunk", LEFT.values(), ids=LEFT)
+def test_odd_chunks_are_left_to_the_reader_of_any_value(chunk: object) -> None:
+    assert not is_read_at_once(chunk)
+    if isinstance(chunk, dict) and 1 not in chunk:
+        assert not is_read_at_once(SimpleNamespace(**chunk))
+        models = as_models(chunk)  # which are validated in part
+        assert fits(models) or not is_read_at_once(models)
+
+
+def test_to_look_at_a_mapping_does_not_change_it() -> None:
+    choice = Filling(index=0)
+    Accumulator().feed({"id": "a", "choices": [choice]})
+    assert choice == {"index": 0}

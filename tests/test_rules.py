@@ -6,7 +6,8 @@ import json
 
 import pytest
 
-from accumulator import DEFAULT_RULES, Accumulator, Rules, _freeze
+from accumulator import DEFAULT_RULES, Accumulator, Rules
+from accumulator._merge import snapshot as _freeze
 from accumulator.rules import POLICIES, TYPED, Policy
 
 

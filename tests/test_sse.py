@@ -6,7 +6,7 @@ from collections.abc import Iterable
 
 import pytest
 
-from accumulator._sse import Event, EventParser, single_lines, split
+from accumulator._decode.sse import Event, EventParser, cut_events, split
 
 BOM = b"\xef\xbb\xbf"
 LONG = b"x" * 9000  # two lines of it are more than the parser looks at with every read
@@ -76,64 +76,77 @@ LONGER: dict[str, bytes] = {
 }
 
 
-def take(parser: EventParser, data: bytes) -> list[Event]:
-    taken = parser.take(data)
-    events = split(taken, parser.start)
-    single = single_lines(taken)
-    if single is not None:
-        lines, end = single
-        assert b"".join(line + end for line in lines) == taken
-        assert all(len(line.splitlines()) == 1 for line in lines)
-    return events
+class Reader:
+    """Feeds a body to a parser, and compares what is cut out of it at once."""
+
+    def __init__(self) -> None:
+        self.parser = EventParser()
+        self.size = 0
+
+    def feed(self, data: bytes) -> list[Event]:
+        waits = b"" if self.parser.skip_lf else bytes(self.parser.pending)
+        start = self.size - len(waits)
+        cut = None if self.parser.skip_lf else cut_events(waits + data, start)
+        whole = self.parser.feed(data, self.size)
+        self.size += len(data)
+        events = split(whole, self.size - self.parser.size - len(whole))
+        if cut is not None:
+            assert not (waits + data)[cut.end - start :].removesuffix(self.parser.pending).strip()
+            places = [cut.start_of(i) for i in range(len(cut.texts))]
+            rows = zip(places, cut.texts, strict=True)
+            rows_with_data = [(text.strip(), place) for place, text in rows if text.strip()]
+            assert rows_with_data == [(event.data.strip(), event.offset) for event in events]
+        return events
 
 
 def as_rows(events: Iterable[Event]) -> list[tuple[bytes, bytes | None, int | None]]:
     return [(event.data, event.name, event.offset) for event in events]
 
 
-def check(parser: EventParser, events: list[Event], body: bytes) -> None:
+def check(reader: Reader, events: list[Event], body: bytes) -> None:
     """Compare what is known after these bytes; a CR at their end may be half of a CRLF."""
     known = [naive(body)] + [naive(body[:-1])] * body.endswith(b"\r")
     assert as_rows(events) in [expected for expected, _ in known]
+    parser = reader.parser
     waits = bytes(parser.pending)
-    if not parser.taken:
+    if parser.size == reader.size:
         waits = waits.removeprefix(BOM)
     assert waits.lstrip(b"\r\n") in [body[end:].lstrip(b"\r\n") for _, end in known]
     assert parser.size == len(parser.pending)
-    assert parser.taken + parser.size == len(body)
+    assert reader.size == len(body)
 
 
 @pytest.mark.parametrize("body", BODIES.values(), ids=BODIES)
 def test_each_event_comes_with_its_last_byte(body: bytes) -> None:
-    parser = EventParser()
+    reader = Reader()
     events: list[Event] = []
     for i in range(len(body)):
-        events += take(parser, body[i : i + 1])
-        check(parser, events, body[: i + 1])
+        events += reader.feed(body[i : i + 1])
+        check(reader, events, body[: i + 1])
 
 
 @pytest.mark.parametrize("body", BODIES.values(), ids=BODIES)
 def test_two_reads_are_as_one(body: bytes) -> None:
     for i in range(len(body) + 1):
-        parser = EventParser()
-        events = take(parser, body[:i])
-        check(parser, events, body[:i])
-        events += take(parser, b"")
-        events += take(parser, body[i:])
-        check(parser, events, body)
+        reader = Reader()
+        events = reader.feed(body[:i])
+        check(reader, events, body[:i])
+        events += reader.feed(b"")
+        events += reader.feed(body[i:])
+        check(reader, events, body)
 
 
 @pytest.mark.parametrize("body", LONGER.values(), ids=LONGER)
 @pytest.mark.parametrize("size", [700, 5000, 17_000, 10**6])
 def test_a_long_event_is_found_wherever_it_is_cut(body: bytes, size: int) -> None:
-    parser = EventParser()
+    reader = Reader()
     events: list[Event] = []
     end = len(body) - 20
     for i in range(0, end, size):
-        events += take(parser, body[i : min(i + size, end)])
+        events += reader.feed(body[i : min(i + size, end)])
     for i in range(end, len(body)):
-        events += take(parser, body[i : i + 1])
-        check(parser, events, body[: i + 1])
+        events += reader.feed(body[i : i + 1])
+        check(reader, events, body[: i + 1])
 
 
 ENDS: dict[str, tuple[bytes, list[tuple[bytes, bytes | None, int]]]] = {
@@ -154,10 +167,11 @@ def test_the_end_of_the_body_ends_its_last_event(
     body: bytes, expected: list[tuple[bytes, bytes | None, int]]
 ) -> None:
     parser = EventParser()
-    parser.take(body)
-    assert as_rows(parser.close()) == expected
+    parser.feed(body, 0)
+    start = len(body) - parser.size
+    assert as_rows(parser.close(start)) == expected
     assert (parser.size, bytes(parser.pending)) == (0, b"")
-    assert list(parser.close()) == []
+    assert list(parser.close(len(body))) == []
 
 
 def test_a_line_named_error_is_an_event_of_that_name() -> None:

@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import pytest
 
-from accumulator._text import COMPACT_AT, Text, heal, healed
+from accumulator._decode.text import COMPACT_AT, Text, heal, healed
 
 PIECES = ["", "a", "é", "日本", "😀", "b" * 40] * 5
 
@@ -25,11 +25,7 @@ def many(text: Text, pieces: list[str]) -> None:
     text.extend(pieces)
 
 
-def as_utf8(text: Text, pieces: list[str]) -> None:
-    text.extend_utf8("".join(pieces).encode())
-
-
-WAYS: list[Callable[[Text, list[str]], None]] = [one_by_one, a_few, many, as_utf8]
+WAYS: list[Callable[[Text, list[str]], None]] = [one_by_one, a_few, many]
 
 
 @pytest.mark.parametrize("first", WAYS)

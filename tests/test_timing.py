@@ -118,9 +118,10 @@ def test_what_the_first_token_is(fields: Chunk) -> None:
     assert timing.time_to_first_token == 3
 
 
+@pytest.mark.usefixtures("learns_at_once")
 @pytest.mark.parametrize("form", ["chunks", "reads", "single reads"])
 @pytest.mark.parametrize("shortcut", [True, False], ids=["shortcut", "plain"])
-def test_the_shortcut_counts_the_same(form: str, shortcut: bool) -> None:
+def test_the_fast_path_counts_the_same(form: str, shortcut: bool) -> None:
     clock = Clock()
     acc = Accumulator(clock=clock, shortcut=shortcut)
     for i in range(100):

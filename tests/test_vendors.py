@@ -9,7 +9,8 @@ import pytest
 from judged import assert_as_judged
 from regular import STREAMS, event
 
-from accumulator import Accumulator, _schema
+from accumulator import Accumulator
+from accumulator._decode import schema as _schema
 
 COUNT = 40
 
@@ -136,7 +137,7 @@ def test_a_shape_is_made_once_for_all_streams() -> None:
     acc = Accumulator()
     for i in range(COUNT):
         acc.feed(chunk({"content": "x", "x_n": i}))
-        refused += acc._intake.decoder.waits
+        refused += acc._reducer._decoder._waits
     assert refused == 0, "a shape that is known is entered at the first refusal"
 
 

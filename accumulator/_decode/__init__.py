@@ -1,0 +1,1 @@
+"""Bytes, JSON and objects to a `Chunk`."""

@@ -1,0 +1,321 @@
+"""What a chunk is on the wire: Structs with the API's fields, and the decoders of JSON text.
+
+The typed decoder is strict: it refuses a chunk with a field that no Struct has. Two ways are left
+then, and both lead to the same `Chunk`: `_schema` knows the fields of vendors seen before,
+`_reader` takes any value field by field.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import ClassVar, cast
+
+import msgspec
+from msgspec import UNSET, Struct, UnsetType
+
+__all__ = [
+    "MOST_BRACKETS",
+    "STACK_DEPTH",
+    "AudioFragment",
+    "Choice",
+    "Chunk",
+    "CompletionTokensDetails",
+    "CustomFragment",
+    "Delta",
+    "Extra",
+    "FunctionFragment",
+    "JsonObject",
+    "Logprobs",
+    "MalformedJsonError",
+    "Parts",
+    "PromptTokensDetails",
+    "ReasoningDetail",
+    "TokenLogprob",
+    "TooDeepError",
+    "ToolCallFragment",
+    "TopLogprob",
+    "UnreadTokens",
+    "Usage",
+    "check_depth",
+    "decode_text",
+    "decode_tokens",
+    "decode_typed",
+    "decode_untyped",
+    "exceeds_depth",
+    "may_be_deep",
+]
+
+JsonObject = dict[str, object]
+
+STACK_DEPTH = 200  # levels that can be merged without exhausting the stack, limit or not
+MOST_BRACKETS = 8  # of a value that is certainly not nested too deep
+
+
+class Extra(JsonObject):
+    """Fields that the API does not name. A class of its own, so that no field of the wire
+    decodes into one.
+    """
+
+
+class TopLogprob(Struct, forbid_unknown_fields=True, omit_defaults=True, gc=False):
+    token: str | None = None
+    logprob: float | None = None
+    bytes: list[int] | None = None
+    extra: Extra | None = None
+
+
+class TokenLogprob(Struct, forbid_unknown_fields=True, omit_defaults=True, gc=False):
+    token: str | None = None
+    logprob: float | None = None
+    bytes: list[int] | None = None
+    top_logprobs: list[TopLogprob] | None = None
+    extra: Extra | None = None
+
+
+decode_tokens = msgspec.json.Decoder(list[TokenLogprob]).decode
+
+
+class UnreadTokens(Struct, omit_defaults=True, gc=False):
+    """Token logprobs as JSON that was found valid; read again only when someone looks."""
+
+    text: bytes
+    decode: Callable[[bytes], list[TokenLogprob]] = decode_tokens
+
+    def read(self) -> list[TokenLogprob]:
+        return self.decode(self.text)
+
+
+class Logprobs(Struct, forbid_unknown_fields=True, gc=False):
+    content: list[TokenLogprob] | None = None
+    refusal: list[TokenLogprob] | None = None
+    extra: Extra | None = None
+
+
+class FunctionFragment(Struct, forbid_unknown_fields=True, gc=False):
+    name: str | None = None
+    arguments: str | None = None
+    extra: Extra | None = None
+
+
+class CustomFragment(Struct, forbid_unknown_fields=True, gc=False):
+    name: str | None = None
+    input: str | None = None
+    extra: Extra | None = None
+
+
+class ToolCallFragment(Struct, forbid_unknown_fields=True, gc=False):
+    index: int | None = None
+    id: str | None = None
+    type: str | None = None
+    function: FunctionFragment | None = None
+    custom: CustomFragment | None = None
+    extra: Extra | None = None
+
+
+class AudioFragment(Struct, forbid_unknown_fields=True, gc=False):
+    id: str | None = None
+    transcript: str | None = None
+    data: bytes | None = None
+    expires_at: int | None = None
+    extra: Extra | None = None
+
+
+class Parts(list[object]):
+    """A list of no fixed kind; like `Extra`, nothing that the wire decodes into."""
+
+
+class ReasoningDetail(Struct, forbid_unknown_fields=True, gc=False):
+    """A detail of reasoning, as OpenRouter sends it. A null is kept apart from what is absent."""
+
+    index: int
+    type: str
+    text: str | UnsetType | None = UNSET
+    summary: str | UnsetType | None = UNSET
+    format: str | UnsetType | None = UNSET
+    id: str | UnsetType | None = UNSET
+    data: str | UnsetType | None = UNSET
+    signature: str | UnsetType | None = UNSET
+
+
+class Delta(Struct, forbid_unknown_fields=True, gc=False):
+    role: str | None = None
+    content: str | None = None
+    refusal: str | None = None
+    reasoning: str | None = None
+    reasoning_content: str | None = None
+    reasoning_details: list[ReasoningDetail] | None = None
+    tool_calls: list[ToolCallFragment] | None = None
+    function_call: FunctionFragment | None = None
+    audio: AudioFragment | None = None
+    annotations: Parts | None = None
+    parts: Parts | None = None
+    extra: Extra | None = None
+
+
+class CompletionTokensDetails(Struct, forbid_unknown_fields=True, omit_defaults=True, gc=False):
+    accepted_prediction_tokens: int | None = None
+    audio_tokens: int | None = None
+    reasoning_tokens: int | None = None
+    rejected_prediction_tokens: int | None = None
+    extra: Extra | None = None
+
+
+class PromptTokensDetails(Struct, forbid_unknown_fields=True, omit_defaults=True, gc=False):
+    audio_tokens: int | None = None
+    cached_tokens: int | None = None
+    extra: Extra | None = None
+
+
+class Usage(Struct, forbid_unknown_fields=True, omit_defaults=True, gc=False):
+    prompt_tokens: int | None = None
+    completion_tokens: int | None = None
+    total_tokens: int | None = None
+    completion_tokens_details: CompletionTokensDetails | None = None
+    prompt_tokens_details: PromptTokensDetails | None = None
+    extra: Extra | None = None
+
+
+class Choice(Struct, forbid_unknown_fields=True, gc=False):
+    index: int | None = None
+    delta: Delta | None = None
+    logprobs: Logprobs | None = None
+    finish_reason: str | None = None
+    usage: Usage | None = None
+    obfuscation: str | None = None
+    extra: Extra | None = None
+
+
+class Chunk(Struct, forbid_unknown_fields=True, gc=False):
+    id: str | None = None
+    object: str | None = None
+    created: int | None = None
+    model: str | None = None
+    service_tier: str | None = None
+    system_fingerprint: str | None = None
+    choices: list[Choice] | None = None
+    usage: Usage | None = None
+    moderation: Extra | None = None
+    obfuscation: str | None = None
+    extra: Extra | None = None
+
+
+# --- a chunk of text and nothing else -----------------------------------------------------
+# Most chunks of most streams. What else a chunk can bring is null here for good, so nothing has to
+# look at it.
+
+
+class TextDelta(Struct, forbid_unknown_fields=True, gc=False):
+    role: str | None = None
+    content: str | None = None
+    refusal: None = None
+    reasoning_content: None = None
+    tool_calls: None = None
+    function_call: None = None
+    reasoning: ClassVar[None] = None
+    reasoning_details: ClassVar[None] = None
+    audio: ClassVar[None] = None
+    annotations: ClassVar[None] = None
+    parts: ClassVar[None] = None
+    extra: ClassVar[None] = None
+
+
+class TextChoice(Struct, forbid_unknown_fields=True, gc=False):
+    index: int | None = None
+    delta: TextDelta | None = None
+    logprobs: None = None
+    finish_reason: str | None = None
+    usage: ClassVar[None] = None
+    extra: ClassVar[None] = None
+
+
+class TextChunk(Struct, forbid_unknown_fields=True, gc=False):
+    id: str | None = None
+    object: str | None = None
+    created: int | None = None
+    model: str | None = None
+    service_tier: str | None = None
+    system_fingerprint: str | None = None
+    choices: list[TextChoice] | None = None
+    usage: Usage | None = None
+    obfuscation: str | None = None
+    moderation: ClassVar[None] = None
+    extra: ClassVar[None] = None
+
+
+class MalformedJsonError(ValueError):
+    """The text is no JSON."""
+
+
+class TooDeepError(ValueError):
+    """The value is nested deeper than allowed, or than the stack holds."""
+
+
+# --- JSON text ----------------------------------------------------------------------------
+
+decode_typed = msgspec.json.Decoder(Chunk).decode
+decode_text = cast("Callable[[bytes], Chunk]", msgspec.json.Decoder(TextChunk).decode)
+_decode = msgspec.json.Decoder().decode
+
+
+def decode_untyped(text: bytes | str) -> tuple[object, bool]:
+    """Decode any JSON; also tell whether a string of it may hold half a surrogate pair.
+
+    Raises MalformedJsonError, TooDeepError.
+    """
+    try:
+        return _decode(text), False
+    except RecursionError:
+        raise TooDeepError("nested deeper than the stack holds") from None
+    except ValueError as refusal:
+        # Of JSON's legal texts msgspec refuses only a half of a surrogate pair, and the stdlib
+        # takes that.
+        import json  # noqa: PLC0415  # takes time to import, and few streams need it
+
+        try:
+            return json.loads(text, parse_constant=_refuse, parse_float=_finite), True
+        except RecursionError:
+            raise TooDeepError("nested deeper than the stack holds") from None
+        except ValueError:
+            raise MalformedJsonError(str(refusal)) from None
+
+
+def _refuse(constant: str) -> object:
+    raise ValueError(f"{constant} is no JSON")
+
+
+def _finite(text: str) -> float:
+    number = float(text)
+    if number in (float("inf"), float("-inf")):
+        raise ValueError(f"{text} is out of range")
+    return number
+
+
+def exceeds_depth(value: object, bound: int) -> bool:
+    """Tell whether a JSON value nests deeper than `bound`, without using the stack for it."""
+    level = [value]
+    if not isinstance(value, (dict, list)):
+        return False
+    for _ in range(bound):
+        level = [
+            child
+            for item in level
+            for child in (item.values() if isinstance(item, dict) else cast("list[object]", item))
+            if isinstance(child, (dict, list))
+        ]
+        if not level:
+            return False
+    return True
+
+
+def check_depth(value: object, text: bytes, around: int = 0) -> None:
+    """Refuse a value that may be nested too deep to be taken without counting, by a ValueError.
+
+    `text` is its own JSON, or has so many brackets around it.
+    """
+    if may_be_deep(text, around) and exceeds_depth(value, MOST_BRACKETS):
+        raise ValueError("nested too deep to be taken without counting")
+
+
+def may_be_deep(text: bytes, around: int = 0) -> bool:
+    """Tell whether a JSON text has brackets enough for that, beside those around it."""
+    return text.count(b"{") + text.count(b"[") > MOST_BRACKETS + around

@@ -1,0 +1,124 @@
+"""Strings that arrive in fragments, and characters that arrive in halves."""
+
+from __future__ import annotations
+
+import re
+
+__all__ = ["COMPACT_AT", "Text", "heal", "healed", "holds_half", "split_half"]
+
+# Few enough that the fragments' own overhead stays under a kilobyte, enough that joining them is
+# cheap.
+COMPACT_AT = 16
+_FEW = 8  # fragments that are not worth to be joined before the others are
+
+
+class Text:
+    """A growing string, at a cost per fragment that does not depend on what has arrived.
+
+    A short list of the last fragments is joined into UTF-8 as it fills: a str would take four
+    bytes a character as soon as one is beyond U+FFFF. Looking decodes only what is new since the
+    last look.
+    """
+
+    __slots__ = ("_seen", "_unseen", "fragments", "half")
+
+    def __init__(self, seen: str = "") -> None:
+        self._seen = seen
+        self._unseen: bytearray | None = None
+        self.fragments: list[str] = []
+        self.half = ""  # the first half of a surrogate pair whose second has not arrived
+
+    def append(self, fragment: str) -> None:
+        """Add a fragment; it holds no half of a surrogate pair."""
+        fragments = self.fragments
+        fragments.append(fragment)
+        if len(fragments) >= COMPACT_AT:
+            self.compact()
+
+    def extend(self, fragments: list[str]) -> None:
+        """Add fragments as `append` does one."""
+        if len(fragments) < _FEW:
+            self.fragments += fragments
+            if len(self.fragments) >= COMPACT_AT:
+                self.compact()
+        else:
+            if self.fragments:
+                self.compact()
+            if self._unseen is None:
+                self._unseen = bytearray()
+            self._unseen += "".join(fragments).encode()
+
+    def compact(self) -> None:
+        """Join the fragments."""
+        if self._unseen is None:
+            self._unseen = bytearray()
+        self._unseen += "".join(self.fragments).encode()
+        self.fragments.clear()
+
+    def __str__(self) -> str:
+        fragments = self.fragments
+        if self._unseen:
+            fragments.insert(0, self._unseen.decode())
+            self._unseen = None
+        if fragments:
+            # A string that no attribute has, too, grows in place; else it would be copied.
+            seen, self._seen = self._seen, ""
+            seen += "".join(fragments)
+            self._seen = seen
+            fragments.clear()
+        return self._seen
+
+    def __bool__(self) -> bool:
+        return bool(self._seen or self._unseen or self.half or any(self.fragments))
+
+    def equals(self, text: str) -> bool:
+        """Compare with what a string would be here, at a cost that grows with that string and not
+        with this one.
+        """
+        known = len(self._seen) + len(self._unseen or b"") + sum(map(len, self.fragments))
+        if known > 4 * len(text):
+            return False
+        whole, half = split_half(text)
+        return self.half == half and str(self) == heal(whole)[0]
+
+
+# --- halves of surrogate pairs ------------------------------------------------------------
+
+# Two escapes make one character beyond U+FFFF; servers cut between them (SPEC section 2).
+_HALF = re.compile("[\ud800-\udfff]")
+
+
+def holds_half(text: str) -> bool:
+    """Tell whether a text holds half a surrogate pair, or a whole one as two halves."""
+    return not text.isascii() and _HALF.search(text) is not None
+
+
+def split_half(text: str) -> tuple[str, str]:
+    """Part a text from the first half of a pair at its end, which more text may complete."""
+    return (text[:-1], text[-1]) if "\ud800" <= text[-1:] <= "\udbff" else (text, "")
+
+
+def heal(text: str) -> tuple[str, int]:
+    """Join surrogate pairs to characters; replace halves that stay alone, and count them."""
+    if not holds_half(text):
+        return text, 0
+    joined = text.encode("utf-16", "surrogatepass").decode("utf-16", "surrogatepass")
+    return _HALF.subn("\ufffd", joined)
+
+
+def healed(value: object) -> tuple[object, int]:
+    """Heal every string of a JSON value; count the halves that stayed alone."""
+    if isinstance(value, str):
+        return heal(value)
+    lone = 0
+    if isinstance(value, dict):
+        fields: dict[str, object] = {}
+        for name, item in value.items():
+            whole_name, lone_in_name = heal(name)
+            fields[whole_name], lone_in_item = healed(item)
+            lone += lone_in_name + lone_in_item
+        return fields, lone
+    if isinstance(value, list):
+        pairs = [healed(item) for item in value]
+        return [item for item, _ in pairs], sum(alone for _, alone in pairs)
+    return value, 0

@@ -1,0 +1,1 @@
+"""What a completion can be turned into."""

@@ -1,0 +1,162 @@
+"""The one cattrs converter: classes with an `extra` mapping to and from the API's own shape.
+
+It names no class. A class says what it needs by its fields: `extra` holds what has no field of its
+own and goes back among the others; a field with `NULLABLE` metadata is written as null, any other
+None is left out.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from types import GenericAlias
+from typing import TypeVar, cast, get_args, get_origin
+
+import attrs
+import msgspec
+from cattrs import Converter, transform_error
+from cattrs.gen import make_dict_structure_fn
+
+__all__ = ["NULLABLE", "JsonObject", "copy_json", "dicts_of", "from_dict", "register", "to_dict"]
+
+T = TypeVar("T")
+JsonObject = dict[str, object]
+
+NULLABLE = {"nullable": True}
+_SCALARS = frozenset({str, int, float, bool})  # nearly all fields; a converter's call costs more
+
+
+def copy_json(value: object) -> object:
+    """Copy a JSON value, its containers included; tuples become lists."""
+    if isinstance(value, Mapping):
+        return {key: copy_json(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [copy_json(item) for item in value]
+    return value
+
+
+def _has_extra(cls: type) -> bool:
+    return attrs.has(cls) and any(a.name == "extra" for a in attrs.fields(cls))
+
+
+def _unstructure_fn(cls: type) -> Callable[[object], JsonObject]:
+    fields = [
+        (a.name, bool(a.metadata.get("nullable"))) for a in attrs.fields(cls) if a.name != "extra"
+    ]
+
+    def unstructure(value: object) -> JsonObject:
+        out: JsonObject = {}
+        for name, nullable in fields:
+            item = getattr(value, name)
+            if type(item) in _SCALARS:
+                out[name] = item
+            elif type(item) is tuple:
+                out[name] = [_converter.unstructure(entry) for entry in item]
+            elif item is not None or nullable:
+                out[name] = _converter.unstructure(item)
+        extra = cast("Mapping[str, object]", value.extra)  # type: ignore[attr-defined]  # by _has_extra
+        for name, item in extra.items():
+            # A value of a wrong type stands here under a field's name; the well-typed one goes
+            # first.
+            if out.get(name) is None:
+                out[name] = copy_json(item)
+        return out
+
+    return unstructure
+
+
+def _structure_fn(cls: type[T]) -> Callable[[Mapping[str, object], type[T]], T]:
+    names = {a.name for a in attrs.fields(cls)} - {"extra"}  # type: ignore[arg-type]  # an attrs class, by _has_extra
+    structure_fields = make_dict_structure_fn(cls, _converter)
+
+    def structure(value: Mapping[str, object], _: type[T]) -> T:
+        if not isinstance(value, Mapping):
+            raise TypeError(f"expected an object, got {type(value).__name__}")
+        known = {name: item for name, item in value.items() if name in names and item is not None}
+        extra = {name: copy_json(item) for name, item in value.items() if name not in names}
+        return structure_fields({**known, "extra": extra}, cls)
+
+    return structure
+
+
+def _exact(kind: type, value: object, _: object) -> object:
+    """Take a value as it is or not at all: cattrs would turn the number 5 into the text "5"."""
+    if type(value) is not kind:
+        raise TypeError(f"expected {kind.__name__}, got {type(value).__name__}")
+    return value
+
+
+def _number(value: object, _: object) -> float:
+    if type(value) is not float and type(value) is not int:
+        raise TypeError(f"expected a number, got {type(value).__name__}")
+    return value
+
+
+def _is_sequence(kind: object) -> bool:
+    return get_origin(kind) is Sequence
+
+
+def _sequence(value: object, kind: object) -> object:
+    if not isinstance(value, Sequence) or isinstance(value, str):
+        raise TypeError(f"expected a list, got {type(value).__name__}")
+    kind_of_tuple = cast("type[object]", GenericAlias(tuple, (*get_args(kind), ...)))
+    return _converter.structure(value, kind_of_tuple)
+
+
+def _is_text_or_parts(kind: object) -> bool:
+    return str in get_args(kind) and any(get_origin(arg) is tuple for arg in get_args(kind))
+
+
+def _text_or_parts(value: object, _: object) -> object:
+    if value is None or isinstance(value, str):
+        return value
+    if isinstance(value, (list, tuple)):
+        return tuple(copy_json(item) for item in value)
+    raise TypeError(f"expected text or a list of parts, got {type(value).__name__}")
+
+
+_converter = Converter()
+_converter.register_unstructure_hook_factory(_has_extra, _unstructure_fn)
+_converter.register_structure_hook_factory(_has_extra, _structure_fn)
+_converter.register_structure_hook(str, partial(_exact, str))
+_converter.register_structure_hook(int, partial(_exact, int))
+_converter.register_structure_hook(float, _number)
+_converter.register_structure_hook_func(lambda t: t is object, lambda value, _: copy_json(value))
+_converter.register_structure_hook_func(_is_sequence, _sequence)
+_converter.register_structure_hook_func(_is_text_or_parts, _text_or_parts)
+
+
+def dicts_of(structs: Sequence[object], below: str) -> list[JsonObject]:
+    """Convert Structs to dicts, their `extra` back among the other fields; so it is of those in the
+    list `below` of each.
+    """
+    dicts: list[JsonObject] = msgspec.to_builtins(structs)
+    for outer in dicts:
+        for each in (*cast("list[JsonObject]", outer.get(below, ())), outer):
+            # What a vendor calls `extra` is inside of it.
+            if "extra" in each:
+                extra = cast("JsonObject", each.pop("extra"))
+                each.update({name: item for name, item in extra.items() if name not in each})
+    return dicts
+
+
+def register(cls: type[T], convert: Callable[[T], object]) -> None:
+    """Convert the instances of a class by a function of its own."""
+    _converter.register_unstructure_hook(cls, convert)
+
+
+def to_dict(value: object) -> JsonObject:
+    """Convert an instance to a dict of builtins in the API's shape, its `extra` back at its
+    place.
+    """
+    return cast("JsonObject", _converter.unstructure(value))
+
+
+def from_dict(data: Mapping[str, object], cls: type[T]) -> T:
+    """Build an instance from such a dict. Raises ValueError that names each field that does not
+    fit.
+    """
+    try:
+        return _converter.structure(data, cls)
+    except Exception as error:
+        raise ValueError("; ".join(transform_error(error, path="$"))) from error

@@ -1,0 +1,182 @@
+"""The documented gateway with many clients at once; clients that leave; a server that dies."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+import socket
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+import uvicorn
+from openai import OpenAI
+
+from accumulator import ChatCompletion, StreamEnd, accumulate, wrap
+from live.serve import TIMEOUT, Body, LlamaServer, serving, streamed
+
+pytestmark = pytest.mark.live
+
+PAGE = Path(__file__).resolve().parents[2] / "docs" / "gateway.md"
+CLIENTS = 20
+
+
+def request(grammar: str, **more: object) -> Body:
+    """Ask for what a grammar allows: a text that is known, however the server divides its work."""
+    messages = [{"role": "user", "content": "Speak."}]
+    return {"model": "tiny", "messages": messages, "grammar": f"root ::= {grammar}", **more}
+
+
+# Ten megabytes, of which sockets hold a part: it does not end while nobody reads on.
+SAYING = "日本 zürich "
+ENDLESS = request(
+    f'("{SAYING}")*', max_tokens=3900, ignore_eos=True, logprobs=True, top_logprobs=50
+)
+
+
+def until(holds: Callable[[], bool]) -> None:
+    end = time.monotonic() + TIMEOUT
+    while not holds():
+        assert time.monotonic() < end
+        time.sleep(0.02)
+
+
+def slots(server: LlamaServer) -> list[Body]:
+    found: list[Body] = httpx.get(f"{server.origin}/slots", timeout=TIMEOUT).json()
+    return found
+
+
+def busy(server: LlamaServer) -> list[int]:
+    return [slot["id"] for slot in slots(server) if slot["is_processing"]]
+
+
+def was_stopped(server: LlamaServer, number: int) -> bool:
+    """Wait until the slot is idle; return whether it had more to say."""
+    until(lambda: number not in busy(server))
+    [slot] = [slot for slot in slots(server) if slot["id"] == number]
+    more: bool = slot["next_token"][0]["has_next_token"]
+    return more
+
+
+@contextmanager
+def gateway(upstream: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[str, list[str]]]:
+    """Run the page's app on a socket; gives its base URL, and the lines that it prints."""
+    found = re.search(r"^```python\n(.+?)^```$", PAGE.read_text("utf-8"), re.M | re.S)
+    assert found
+    printed: list[str] = []
+    page: dict[str, Any] = {"print": lambda *args: printed.append(" ".join(map(str, args)))}
+    monkeypatch.setenv("OPENAI_BASE_URL", upstream)
+    exec(compile(found[1], str(PAGE), "exec"), page)
+    config = uvicorn.Config(page["app"], log_config=None, timeout_graceful_shutdown=5)
+    running = uvicorn.Server(config)
+    listening = socket.create_server(("127.0.0.1", 0))
+
+    async def run() -> None:
+        await running.serve(sockets=[listening])
+        for client in page.values():
+            if isinstance(client, httpx.AsyncClient):
+                await client.aclose()
+
+    thread = threading.Thread(target=asyncio.run, args=[run()])
+    thread.start()
+    try:
+        yield f"http://127.0.0.1:{listening.getsockname()[1]}/v1", printed
+    finally:
+        running.should_exit = True
+        thread.join()
+
+
+def test_twenty_clients_at_once_through_the_documented_gateway(
+    server: LlamaServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    texts = [f"{SAYING * (1 + number % 4)}{number}" for number in range(CLIENTS)]
+
+    async def ask(client: httpx.AsyncClient, text: str) -> ChatCompletion:
+        body = streamed(request(f'"{text}"'))
+        async with client.stream("POST", "/chat/completions", json=body) as response:
+            completion: ChatCompletion = await accumulate(response)
+            return completion
+
+    async def ask_all(url: str) -> list[ChatCompletion]:
+        async with httpx.AsyncClient(base_url=url, timeout=TIMEOUT) as client:
+            return await asyncio.gather(*(ask(client, text) for text in texts))
+
+    with gateway(server.url, monkeypatch) as (url, printed):
+        completions = asyncio.run(ask_all(url))
+    assert [each.choices[0].message.content for each in completions] == texts
+    # The page prints a line for each response, in which its status and tokens stand.
+    assert all("complete" in line.split() for line in printed)
+    totals = [each.usage.total_tokens for each in completions if each.usage]
+    for total in set(totals):
+        assert sum(str(total) in line.split() for line in printed) == totals.count(total)
+    assert len(printed) == len(totals) == CLIENTS
+
+
+def test_who_leaves_the_gateway_leaves_the_server(
+    server: LlamaServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with gateway(server.url, monkeypatch) as (url, printed):
+        with httpx.stream("POST", f"{url}/chat/completions", json=streamed(ENDLESS)) as response:
+            pieces = response.iter_bytes()
+            next(pieces)
+            [slot] = busy(server)
+        assert was_stopped(server, slot)
+        until(lambda: bool(printed))
+    [line] = printed
+    assert "cancelled" in line.split()
+
+
+def test_who_breaks_off_leaves_the_server(server: LlamaServer) -> None:
+    ends: list[StreamEnd] = []
+    with OpenAI(base_url=server.url, api_key="none", timeout=TIMEOUT, max_retries=0) as client:
+        create = client.chat.completions.create
+        stream = create(model="tiny", messages=[], stream=True, extra_body=streamed(ENDLESS))
+        with wrap(stream, on_end=ends.append) as items:
+            for chunk in items:
+                if chunk.choices[0].delta.content:
+                    break
+            [slot] = busy(server)
+        assert was_stopped(server, slot)
+    [end] = ends
+    assert (end.status, end.error) == ("cancelled", None)
+    content = end.completion.choices[0].message.content
+    assert isinstance(content, str)
+    assert SAYING.startswith(content)
+
+
+def test_of_a_server_that_dies_is_kept_what_came(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ends: list[StreamEnd] = []
+    with (
+        serving(tmp_path) as server,
+        gateway(server.url, monkeypatch) as (url, printed),
+        ExitStack() as stack,
+    ):
+        streams = []
+        for base in (server.url, url):
+            response = stack.enter_context(
+                httpx.stream("POST", f"{base}/chat/completions", json=streamed(ENDLESS))
+            )
+            stream = stack.enter_context(wrap(response, on_end=ends.append))
+            for _ in zip(range(3), stream, strict=False):
+                pass
+            streams.append(stream)
+        server.kill()
+        for stream in streams:
+            with pytest.raises(httpx.RemoteProtocolError):
+                list(stream)
+        until(lambda: bool(printed))
+    assert [end.status for end in ends] == ["truncated", "truncated"]
+    for end in ends:
+        assert isinstance(end.error, httpx.RemoteProtocolError)
+        content = end.completion.choices[0].message.content
+        assert isinstance(content, str)
+        assert (SAYING * len(content)).startswith(content)
+    [line] = printed
+    assert "truncated" in line.split()

@@ -1,0 +1,614 @@
+"""SPEC law 6: the fast path gives what the plain path gives, problem for problem."""
+
+from __future__ import annotations
+
+import gc
+import json
+import tracemalloc
+from collections.abc import Callable, Iterable
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from judged import assert_as_judged
+from regular import IRREGULAR, ODD, REGULAR, STREAMS, event, text_chunk, token_chunk, with_usage
+from strategies import TEXTS, cut
+
+from accumulator import DEFAULT_RULES, Accumulator, LimitExceededError, Limits
+from accumulator._decode.chunk import Chunk
+from accumulator._merge.reducer import Reducer
+from accumulator.rules import Policy
+
+
+def outcome(body: Iterable[bytes], *, shortcut: bool = True) -> tuple[object, ...]:
+    acc = Accumulator(shortcut=shortcut)
+    try:
+        for data in body:
+            acc.feed_sse(data)
+    except LimitExceededError as error:
+        return acc.snapshot(), str(error)
+    acc.close()
+    problems = [(p.kind, p.message, p.event, p.offset, p.path) for p in acc.problems]
+    return acc.snapshot(), acc.status, problems, acc.problem_counts
+
+
+def pieces(body: bytes, size: int) -> list[bytes]:
+    return [body[i : i + size] for i in range(0, len(body), size)]
+
+
+def body_of(chunks: Iterable[str]) -> bytes:
+    return b"".join(event(chunk) for chunk in chunks)
+
+
+pytestmark = pytest.mark.usefixtures("no_shapes_of_other_tests", "learns_at_once")
+
+
+# Reads of a few bytes go the way of those of one.
+@pytest.mark.parametrize(
+    "size", [pytest.param(1, marks=pytest.mark.costs), 7, 100, 400, 1500, 4096, 10**9]
+)
+@pytest.mark.parametrize("name", STREAMS)
+def test_regular_streams_come_out_the_same(name: str, size: int) -> None:
+    body = body_of(STREAMS[name])
+    assert outcome(pieces(body, size)) == outcome([body], shortcut=False)
+    for old, new in (b"data: ", b"data:"), (b"\n", b"\r\n"):
+        body = body.replace(old, new)
+        assert outcome(pieces(body, size)) == outcome([body], shortcut=False)
+
+
+# What a template has to ask before it appends: each row makes something else of streams here.
+ROWS: list[tuple[str, Policy]] = [
+    ("delta.<object>.text", "last"),
+    ("delta.<object>.thinking", "first"),
+    ("delta.<object>.<string>", "concat"),
+    ("delta.reasoning_details.text", "last"),
+    ("delta.reasoning_details.<string>", "concat"),
+    ("delta.reasoning_details", "extend"),
+    ("delta.content", "last"),
+    ("delta.reasoning", "first"),
+    ("delta.refusal", "drop"),
+    ("chunk.x_vendor", "concat"),
+    ("chunk.<object>", "last"),
+    ("chunk.<number>", "larger"),
+    ("chunk.created", "last"),
+]
+
+
+@pytest.mark.parametrize("row", ROWS, ids=" ".join)
+@pytest.mark.parametrize(
+    "name", [*REGULAR, *(pytest.param(name, marks=pytest.mark.costs) for name in IRREGULAR)]
+)
+def test_other_rules_hold_on_the_fast_path(name: str, row: tuple[str, Policy]) -> None:
+    rules = DEFAULT_RULES.replace(dict([row]))
+    ways = [Accumulator(rules=rules, shortcut=shortcut) for shortcut in (True, False)]
+    for acc in ways:
+        for data in pieces(body_of(STREAMS[name]), 1500):
+            acc.feed_sse(data)
+    assert ways[0].snapshot() == ways[1].snapshot()
+    assert ways[0].problems == ways[1].problems
+
+
+@pytest.mark.parametrize("name", STREAMS)
+def test_shapes_that_were_learnt_come_out_as_the_second_reducer_has_it(name: str) -> None:
+    body = body_of(STREAMS[name])
+    for _ in range(2):
+        acc = Accumulator(shortcut=False)
+        for data in pieces(body, 1500):
+            acc.feed_sse(data)
+        acc.close()
+        assert_as_judged(acc, body)
+
+
+@pytest.mark.parametrize("name", STREAMS)
+def test_a_stream_is_freed_without_the_garbage_collector(
+    name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    reads = [*pieces(body_of(STREAMS[name]), 1500), *ODD, b"data: [1]\n\n"]
+    # Making the Structs of a shape leaves cycles: all are made before.
+    monkeypatch.setattr("accumulator._decode.schema._WORTHWHILE", 1)
+    for _ in range(3):
+        outcome(reads, shortcut=False)
+    gc.disable()
+    gc.freeze()  # what was there before is not looked at, which would take long
+    try:
+        outcome(reads, shortcut=False)
+        assert gc.collect() == 0
+    finally:
+        gc.unfreeze()
+        gc.enable()
+
+
+# Most of what is compared here would be the plain way with itself if nothing fitted.
+@pytest.mark.parametrize("size", [None, 2048])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "text",
+        "padding",
+        "choices in turn",
+        "choices and padding",
+        "a text that comes in two fields",
+        "padding, and when each was made",
+        "reasoning that comes in details, too",
+        "thinking in parts",
+    ],
+)
+def test_streams_that_repeat_are_hardly_parsed(
+    name: str, size: int | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    applied: list[Chunk] = []
+    apply = Reducer.apply
+    monkeypatch.setattr(
+        Reducer,
+        "apply",
+        lambda self, chunk, **kw: (applied.append(chunk), apply(self, chunk, **kw)),
+    )
+    chunks = REGULAR[name] * 5
+    reads = [event(chunk) for chunk in chunks] if size is None else pieces(body_of(chunks), size)
+    outcome(reads)
+    assert len(applied) < len(chunks) / 2
+
+
+class SdkObject:
+    """As pydantic has it: the fields in `__dict__`, what a class has no field for apart."""
+
+    __slots__ = ("__dict__", "__pydantic_extra__")
+
+    def __init__(self, fields: dict[str, object]) -> None:
+        self.__dict__.update(fields)
+        self.__pydantic_extra__: dict[str, object] | None = None
+
+
+# Of streams that templates fit, a third of the pairs are tried on every Python, and all on one;
+# of the others a third on one.
+PAIRS = [
+    pytest.param(
+        name,
+        odd,
+        marks=[] if name in REGULAR and (row + column) % 3 == 0 else [pytest.mark.costs],
+        id=f"{name}, odd event {column}",
+    )
+    for row, name in enumerate(STREAMS)
+    for column, odd in enumerate(ODD)
+    if name in REGULAR or (row + column) % 3 == 0
+]
+
+
+@pytest.mark.parametrize(("name", "odd"), PAIRS)
+def test_an_odd_event_in_a_regular_stream_comes_out_the_same(name: str, odd: bytes) -> None:
+    events = [event(chunk) for chunk in STREAMS[name]]
+    events[40:40] = [odd]
+    body = b"".join(events)
+    expected = outcome([body], shortcut=False)
+    assert outcome(events) == expected
+    assert outcome(pieces(body, 1000)) == expected
+    assert outcome(pieces(body, 4096)) == expected
+
+
+# Events that are broken each, but whose cuts would make whole strings if they were joined.
+SWALLOWED: dict[str, tuple[str, list[str]]] = {
+    "text": (
+        "text",
+        [text_chunk("a").replace('"a"', '"x\\"'), text_chunk("a").replace('"a"', '","y"')],
+    ),
+    "choices": (
+        "choices in turn",
+        [
+            text_chunk("a", 0).replace('"a"', '"x\\"'),
+            text_chunk("a", 1).replace('"a"', '"],[0,"y"'),
+        ],
+    ),
+    "padding": (
+        "padding",
+        [text_chunk("a", padding="b\\"), text_chunk("a", padding='],["x","y')],
+    ),
+    "text with padding": (
+        "padding",
+        [
+            text_chunk("a", padding="b").replace('"a"', '"x\\"'),
+            text_chunk("a", padding="b").replace('"a"', '","y"'),
+        ],
+    ),
+    "text and padding": (
+        "padding",
+        [
+            text_chunk("a", padding="b").replace('"a"', '"x\\"'),
+            text_chunk("a", padding=',"y'),
+        ],
+    ),
+}
+
+
+@pytest.mark.parametrize("name", SWALLOWED)
+def test_a_string_left_open_does_not_swallow_the_next_event(name: str) -> None:
+    stream, broken = SWALLOWED[name]
+    reads = [event(chunk) for chunk in REGULAR[stream]]
+    reads.append(body_of(broken))
+    assert outcome(reads) == outcome(reads, shortcut=False)
+    assert outcome(reads)[3] == {"malformed_json": 2}
+
+
+@pytest.mark.parametrize("name", ["padding", "choices in turn", "calls in turn", "logprobs"])
+@pytest.mark.parametrize("size", [1, 12])
+def test_a_text_that_is_no_json_is_refused_among_those_that_are(name: str, size: int) -> None:
+    chunks = list(REGULAR[name])
+    assert {chunks[50].count('"content":"'), chunks[50].count('"arguments":"')} == {0, 1}
+    for key in ('"content":"', '"arguments":"'):
+        chunks[50] = chunks[50].replace(key, key + "\\q")
+    reads = [body_of(chunks[i : i + size]) for i in range(0, len(chunks), size)]
+    assert outcome(reads) == outcome(reads, shortcut=False)
+    assert outcome(reads)[3] == {"malformed_json": 1}
+
+
+def beside_content(chunk: str, field: str) -> str:
+    """Add a field to a delta, behind its text and before the logprobs."""
+    changed = chunk.replace('},"logprobs"', f',{field}}},"logprobs"', 1)
+    assert changed != chunk
+    return changed
+
+
+# What a server may send, though it means nothing.
+LEGAL: dict[str, Callable[[str], str]] = {
+    "an integer beyond 63 bits": lambda chunk: beside_content(
+        chunk, '"span_id":12345678901234567890'
+    ),
+    "an integer beyond 64 bits": lambda chunk: beside_content(chunk, f'"span_id":{2**64}'),
+    "choices twice": lambda chunk: chunk.replace('"choices":', '"choices":null,"choices":'),
+    "logprobs twice": lambda chunk: chunk.replace('"logprobs":', '"logprobs":null,"logprobs":'),
+    "a field called __dict__": lambda chunk: beside_content(chunk, '"__dict__":5'),
+    "a field called __slots__": lambda chunk: beside_content(chunk, '"__slots__":5'),
+    "a field called __del__": lambda chunk: beside_content(chunk, '"__del__":5'),
+    "a field called __annotations__": lambda chunk: beside_content(chunk, '"__annotations__":5'),
+}
+
+
+@pytest.mark.parametrize("change", LEGAL.values(), ids=LEGAL)
+@pytest.mark.parametrize("name", ["text", "logprobs", "padding", "choices in turn"])
+def test_odd_but_legal_chunks_come_out_the_same_and_can_be_kept(
+    name: str, change: Callable[[str], str]
+) -> None:
+    reads = [event(change(chunk)) for chunk in REGULAR[name]]
+    expected = outcome(reads, shortcut=False)
+    assert outcome(reads) == expected
+    assert outcome([b"".join(reads)]) == expected
+    assert expected[3] == {}
+    acc = Accumulator()
+    for read in reads:
+        acc.feed_sse(read)
+        acc = Accumulator.restore(acc.checkpoint())
+    assert acc.snapshot() == expected[0]
+
+
+def test_a_process_keeps_nothing_of_long_constant_strings() -> None:
+    size = 1 << 17
+
+    def stream(letter: str) -> list[bytes]:
+        role = f'"role":"{letter * size}"'
+        return [event(beside_content(chunk, role)) for chunk in REGULAR["logprobs"][:40]]
+
+    tracemalloc.start()
+    try:
+        before = tracemalloc.get_traced_memory()[0]
+        for letter in "abcdefghijklmnop":
+            outcome(stream(letter))
+        assert tracemalloc.get_traced_memory()[0] - before < size
+    finally:
+        tracemalloc.stop()
+
+
+# What stands between two values, and two events of which one has it twice and the other not at all:
+# all in all it is there as often as there are events.
+MOVED: dict[str, tuple[str, str, str]] = {
+    "text and padding": (
+        "padding",
+        '"},"logprobs":null,"finish_reason":null}],"usage":null,"obfuscation":"',
+        text_chunk("a", padding="b"),
+    ),
+    "choice and text": ("choices in turn", ',"delta":{"content":"', text_chunk("a")),
+    "two counts": (
+        "usage",
+        ', "total_tokens": ',
+        with_usage(text_chunk("a"), 70, 80),
+    ),
+    "text and tokens": ("logprobs", '"},"logprobs":{"content":', token_chunk("a", -1)),
+}
+
+
+@pytest.mark.parametrize("name", MOVED)
+def test_what_one_event_has_twice_does_not_stand_for_what_another_lacks(name: str) -> None:
+    stream, joint, chunk = MOVED[name]
+    before, _, after = chunk.partition(joint)
+    assert after
+    twice, never = before + joint + after.partition('"')[0] + joint + after, before + after
+    chunks = REGULAR[stream]
+    reads = [body_of(chunks[i : i + 10]) for i in range(0, 60, 10)]
+    reads.append(body_of([*chunks[:3], twice, never, *chunks[3:6]]))
+    assert outcome(reads) == outcome(reads, shortcut=False)
+    assert outcome(reads)[3]
+
+
+@given(st.sampled_from(sorted(STREAMS)), st.data())
+def test_a_piece_of_an_event_moved_into_another_comes_out_the_same(
+    name: str, data: st.DataObject
+) -> None:
+    chunks = list(STREAMS[name][:40])
+    a, b = data.draw(st.lists(st.integers(30, 39), min_size=2, max_size=2, unique=True))
+    edges = [i for i, letter in enumerate(chunks[a]) if letter in '"{}[],:']
+    start, end = sorted(data.draw(st.lists(st.sampled_from(edges), min_size=2, max_size=2)))
+    place = data.draw(
+        st.sampled_from([i for i, letter in enumerate(chunks[b]) if letter in '"{}[],:'])
+    )
+    piece = chunks[a][start:end]
+    chunks[a] = chunks[a][:start] + chunks[a][end:]
+    chunks[b] = chunks[b][:place] + piece + chunks[b][place:]
+    body = body_of(chunks)
+    expected = outcome([body], shortcut=False)
+    assert outcome(pieces(body, 1500)) == expected
+    assert outcome(pieces(body, 4096)) == expected
+
+
+# What ends an event, a string or a line where none should end, or is like what a template holds.
+BITS = [
+    b"\n",
+    b"\r",
+    b"\n\n",
+    b"\r\r",
+    b"\n\r",
+    b"\r\n\r\n",
+    b"]",
+    b'"',
+    b"\\",
+    b"\x7f",
+    b"\xc3",
+    b'","',
+]
+
+
+@given(
+    st.sampled_from(sorted(STREAMS)), st.sampled_from([b"\n", b"\r\n"]), st.booleans(), st.data()
+)
+def test_a_damaged_stream_stands_the_same_after_each_read(
+    name: str, line_end: bytes, tight: bool, data: st.DataObject
+) -> None:
+    events = [event(chunk).replace(b"\n", line_end) for chunk in STREAMS[name]]
+    if tight:
+        events = [each.replace(b"data: ", b"data:") for each in events]
+    for place in data.draw(st.lists(st.integers(20, len(events) - 1), min_size=1, max_size=3)):
+        whole = events[place]
+        start = data.draw(st.integers(0, len(whole)))
+        kept = whole[start + data.draw(st.integers(0, 3)) :]
+        events[place] = whole[:start] + data.draw(st.sampled_from(BITS)) + kept
+    ways = Accumulator(), Accumulator(shortcut=False)
+    for read in pieces(b"".join(events), data.draw(st.sampled_from([700, 1500, 4096]))):
+        for acc in ways:
+            acc.feed_sse(read)
+        quick, plain = ((acc.snapshot(), acc.problems, acc._pipeline.log.event) for acc in ways)
+        assert quick == plain
+
+
+# Whole events that do not fit, but stand behind those that do where a read ends.
+LAST: dict[str, bytes] = {
+    "ended by CRs": event(text_chunk("a", padding="b"))[:-2] + b"\r\r",
+    "ended by a CR and a CRLF": event(text_chunk("a", padding="b"))[:-2] + b"\r\r\n",
+    "ended by an LF and a CR": event(text_chunk("a", padding="b"))[:-1] + b"\r",
+    "without a bracket": event(text_chunk("a", padding="b").replace("]", "")),
+    "without a bracket, ended by CRLFs": event(text_chunk("a").replace("]", "")).replace(
+        b"\n", b"\r\n"
+    ),
+    "a comment": b": x\n\n",
+    "a bracket": b"]\n\n",
+    "a blank line": b"\n",
+}
+
+
+@pytest.mark.parametrize("last", LAST.values(), ids=LAST)
+@pytest.mark.parametrize("name", ["text", "padding", "choices in turn", "usage"])
+def test_a_whole_event_does_not_wait_behind_those_that_fit(name: str, last: bytes) -> None:
+    chunks = REGULAR[name]
+    ways = Accumulator(), Accumulator(shortcut=False)
+    for data in body_of(chunks[:30]), body_of(chunks[30:]) + last, b"data: {", b'"id":7}\n\n':
+        for acc in ways:
+            acc.feed_sse(data)
+        quick, plain = ((acc.snapshot(), acc.problems, acc._pipeline.log.event) for acc in ways)
+        assert quick == plain
+
+
+@pytest.mark.parametrize("line_end", [b"\n", b"\r\n"])
+def test_a_quote_that_opens_and_closes_is_no_string(line_end: bytes) -> None:
+    chunks = [*REGULAR["text"][:20], text_chunk("a").replace('"a"', '"'), *REGULAR["text"][20:]]
+    reads = [event(chunk).replace(b"\n", line_end) for chunk in chunks]
+    assert outcome(reads) == outcome(reads, shortcut=False)
+    assert outcome(reads)[3] == {"malformed_json": 1}
+
+
+@given(st.data())
+def test_texts_of_any_kind_come_out_the_same(data: st.DataObject) -> None:
+    chunks = data.draw(
+        st.lists(
+            st.one_of(
+                st.builds(text_chunk, TEXTS),
+                st.builds(text_chunk, TEXTS, st.integers(0, 2), st.sampled_from([None, "p", ""])),
+                st.sampled_from([chunk for stream in STREAMS.values() for chunk in stream[:5]]),
+            ),
+            max_size=30,
+        )
+    )
+    repeated = [chunk for chunk in chunks for _ in range(data.draw(st.integers(1, 4)))]
+    body = body_of(repeated)
+    expected = outcome([body], shortcut=False)
+    assert outcome(data.draw(cut(body))) == expected
+    assert outcome([event(chunk) for chunk in repeated]) == expected
+
+
+@given(st.sampled_from(sorted(STREAMS)), st.data())
+def test_a_damaged_byte_comes_out_the_same(name: str, data: st.DataObject) -> None:
+    body = bytearray(body_of(STREAMS[name][:30]))
+    for place in data.draw(st.lists(st.integers(0, len(body) - 1), max_size=3)):
+        body[place] = data.draw(st.sampled_from(list(b'"\\{}[],:\n\r\x00\xff0a ')))
+    whole = bytes(body)
+    expected = outcome([whole], shortcut=False)
+    assert outcome(pieces(whole, 900)) == expected
+    assert outcome([line + b"\n\n" for line in whole.split(b"\n\n")[:-1]]) == outcome(
+        [line + b"\n\n" for line in whole.split(b"\n\n")[:-1]], shortcut=False
+    )
+
+
+ODD_OBJECTS: list[dict[str, object]] = [
+    {"created": 1760000000.0},
+    {"created": True},
+    {"model": "other"},
+    {"vendor": 1},
+    {"usage": {"total_tokens": 5}},
+    {"choices": []},
+    {"error": "overloaded"},
+]
+
+
+def fed_objects(chunks: Iterable[object], *, shortcut: bool) -> tuple[object, ...]:
+    acc = Accumulator(shortcut=shortcut)
+    for chunk in chunks:
+        acc.feed(chunk)
+    return acc.snapshot(), acc.status, acc.problems, acc.problem_counts
+
+
+ODD_CHOICES: list[dict[str, object]] = [
+    {"index": 0.0, "delta": {"content": "a"}},
+    {"index": 0, "delta": {"content": "\ud83d"}},
+    {"index": 0, "delta": {"content": "\ud83d"}, "logprobs": None, "finish_reason": None},
+    {"index": 0, "delta": {"content": "\ude00"}, "logprobs": None, "finish_reason": None},
+    {"index": 0, "delta": {"role": "\ud83d", "content": "a"}},
+    {"index": 0, "delta": {"role": "\ud83d", "content": "a"}},
+    {"index": 0, "delta": {"content": "a", "refusal": "b"}},
+    {"index": 0, "delta": {"content": 5}},
+    {"index": 0, "delta": {"content": "a"}, "finish_reason": "stop", "logprobs": None},
+]
+
+
+@pytest.mark.parametrize("odd", ODD_OBJECTS)
+@pytest.mark.parametrize("name", STREAMS)
+def test_an_odd_object_among_regular_ones_comes_out_the_same(
+    name: str, odd: dict[str, object]
+) -> None:
+    chunks = [json.loads(chunk) for chunk in STREAMS[name]]
+    chunks[20:20] = [json.loads(text_chunk("a")) | odd]
+    assert fed_objects(chunks, shortcut=True) == fed_objects(chunks, shortcut=False)
+
+
+@pytest.mark.parametrize("name", STREAMS)
+def test_odd_choices_among_regular_objects_come_out_the_same(name: str) -> None:
+    chunks = [json.loads(chunk) for chunk in STREAMS[name]]
+    first = json.loads(text_chunk("a"))
+    mixed = chunks[:40]
+    for choice in ODD_CHOICES:
+        mixed += [first | {"choices": [choice]}, *chunks[40:]]
+    assert fed_objects(mixed, shortcut=True) == fed_objects(mixed, shortcut=False)
+
+
+@pytest.mark.parametrize("place", ["chunk", "choice", "delta"])
+def test_what_pydantic_keeps_apart_is_not_overlooked(place: str) -> None:
+    chunks = [json.loads(chunk, object_hook=SdkObject) for chunk in REGULAR["text"]]
+    odd = chunks[40]
+    for name in {"chunk": [], "choice": ["choices"], "delta": ["choices", "delta"]}[place]:
+        odd = odd.choices[0] if name == "choices" else odd.delta
+    odd.__pydantic_extra__ = {"x_vendor": 5}
+    assert fed_objects(chunks, shortcut=True) == fed_objects(chunks, shortcut=False)
+    assert "x_vendor" in str(fed_objects(chunks, shortcut=True))
+
+
+def fed_before_the_limit(chunks: Iterable[object], limits: Limits, *, shortcut: bool) -> int:
+    acc = Accumulator(shortcut=shortcut, limits=limits)
+    fed = 0
+    try:
+        for chunk in chunks:
+            acc.feed(chunk)
+            fed += 1
+    except LimitExceededError:
+        return fed
+    raise AssertionError("no limit was passed")
+
+
+@pytest.mark.parametrize("total", range(2000, 2040))
+def test_objects_count_for_the_limit_as_without_the_fast_path(total: int) -> None:
+    chunks = [json.loads(text_chunk("four" * (1 + i % 9))) for i in range(60)]
+    limits = Limits(total_bytes=total)
+    fed = fed_before_the_limit(chunks, limits, shortcut=True)
+    assert fed == fed_before_the_limit(chunks, limits, shortcut=False)
+
+
+def test_recordings_come_out_the_same(corpus_stream: Path) -> None:
+    body = corpus_stream.read_bytes()
+    expected = outcome([body], shortcut=False)
+    for size in (300, 4096, len(body) + 1):
+        assert outcome(pieces(body, size)) == expected
+
+
+def test_conformance_cases_come_out_the_same() -> None:
+    for path in sorted((Path(__file__).parent / "conformance").glob("*.json")):
+        case = json.loads(path.read_text())
+        chunks = case.get("chunks")
+        if chunks is None:
+            body = case["body"].encode(case.get("encoding", "utf-8"), "surrogatepass")
+        else:
+            body = b"".join(event(c if c == "[DONE]" else json.dumps(c)) for c in chunks)
+        assert outcome([body]) == outcome([body], shortcut=False), path.name
+        assert outcome(pieces(body, 64)) == outcome([body], shortcut=False), path.name
+
+
+@pytest.mark.parametrize("cut", range(1, 8))
+@pytest.mark.parametrize("line_end", [b"\n", b"\r\n"])
+def test_an_event_comes_with_the_read_that_completes_it(line_end: bytes, cut: int) -> None:
+    chunk = event(text_chunk("word")).replace(b"\n", line_end)
+    acc = Accumulator()
+    for count in range(1, 40):
+        acc.feed_sse(chunk + chunk[:-cut])
+        acc.feed_sse(chunk[-cut:])
+        assert acc.snapshot().choices[0].message.content == "word" * 2 * count
+
+
+@pytest.mark.parametrize("step", [1, -1], ids=["in turn", "out of turn"])
+@pytest.mark.parametrize("count", range(8))
+def test_a_fragment_without_index_goes_to_the_call_whose_turn_was_last(
+    count: int, step: int
+) -> None:
+    calls = REGULAR["calls in turn"]
+    calls = [*calls, *calls[3:]]
+    reads = [body_of(calls[i : i + 10]) for i in range(0, 110, 10)]
+    reads.append(body_of(calls[110 : 110 + count][::step]))
+    reads.append(event(calls[10].replace('"index":1,"function"', '"function"')))
+    assert reads[-1] != event(calls[10])
+    assert outcome(reads) == outcome(reads, shortcut=False)
+
+
+@pytest.mark.parametrize("end", [b"", event("[DONE]"), event('{"error":"overloaded"}')])
+def test_no_event_is_taken_behind_the_end(end: bytes) -> None:
+    acc = Accumulator()
+    for _ in range(40):
+        acc.feed_sse(event(text_chunk("word")))
+    acc.feed_sse(end)
+    if end:
+        acc.feed_sse(event(text_chunk("more")))
+    acc.close()
+    with pytest.raises(ValueError, match="closed"):
+        acc.feed_sse(event(text_chunk("more")))
+    assert acc.snapshot().choices[0].message.content == "word" * 40
+
+
+@pytest.mark.parametrize("count", [10, 40])
+def test_the_bytes_of_all_reads_are_counted_on_the_fast_path(count: int) -> None:
+    chunk = event(text_chunk("word"))
+    acc = Accumulator(limits=Limits(total_bytes=len(chunk) * count))
+    for _ in range(count):
+        acc.feed_sse(chunk)
+    with pytest.raises(LimitExceededError, match="total_bytes"):
+        acc.feed_sse(chunk)
+    assert acc.snapshot().choices[0].message.content == "word" * count
+
+
+def test_a_read_longer_than_an_event_may_be_is_looked_at_event_by_event() -> None:
+    acc = Accumulator(limits=Limits(event_bytes=1000))
+    body = body_of(REGULAR["text"])
+    for data in [*pieces(body, 900), *pieces(body, 4096)]:
+        acc.feed_sse(data)
+    acc.close()
+    assert acc.snapshot() == outcome([body * 2], shortcut=False)[0]

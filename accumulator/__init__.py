@@ -1,5 +1,7 @@
 """Streamed `chat.completion.chunk` objects in, one finished `chat.completion` out."""
 
+from typing import TYPE_CHECKING
+
 from ._accumulator import Accumulator
 from .completion import (
     Audio,
@@ -69,3 +71,16 @@ __all__ = [
     "split",
     "wrap",
 ]
+
+
+if TYPE_CHECKING:
+    __version__: str
+else:
+
+    def __getattr__(name: str) -> str:
+        if name == "__version__":
+            # Looked up when somebody asks: it takes as long as importing the package.
+            from importlib.metadata import version  # noqa: PLC0415
+
+            return version("chunk-accumulator")
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -1,13 +1,13 @@
-"""The fast path: events that differ from one already applied in a few values only.
+"""The fast path: events that differ from one already applied in a few strings only.
 
-Most events of a long stream are the same bytes but for a text, padding or the index of a choice.
-The bytes around these values are a template. It is proved by a rehearsal: the line is decoded with
-other strings in the gaps, and the reducer applies that to a copy of its state. The template holds
-if each string ends up in a text that it is appended to, or is padding, and nothing else changes.
+Most events of a long stream are the same bytes but for a text, and perhaps padding. The bytes
+around these strings are a template. It is proved by a rehearsal: the line is decoded with other
+strings in the gaps, and the reducer applies it to a copy of its state. The template holds if each
+string ends up in a text that it is appended to, or is padding, and nothing else changes.
 
-Law: an event is taken only if it is the template byte for byte, each string in a gap is valid JSON
-by itself, and each number in a gap was rehearsed as it stands. Then it does what the rehearsal did.
-Everything else goes the plain way, and so does what raises while a template is learnt.
+Law: an event is taken only if it is the template byte for byte, and each string in a gap is valid
+JSON by itself. Then it does what the rehearsal did. Everything else goes the plain way, and so does
+what raises while a template is learnt.
 """
 
 from __future__ import annotations
@@ -30,17 +30,14 @@ _PAUSE = 32  # events between two attempts to learn, twice as many after each th
 _PROOF = 32  # events that must be taken to earn back what a proof costs
 _CREDIT = 8 * _PROOF  # of a new template
 _MOST_GAPS = 4
-_MOST_KEYS = 64  # choices, say; each costs an entry
 _LONGEST_LINE = 16384  # bytes
 _LF, _CR = 10, 13
-_TOKEN = re.compile(rb'("[^"\\]*(?:\\.[^"\\]*)*"|-?[0-9][0-9.eE+-]*)')
-_NUMBER = re.compile(rb"[0-9.eE+-]+")
+_STRING = re.compile(rb'("[^"\\]*(?:\\.[^"\\]*)*")')
 _PADDING = re.compile(rb'"obfuscation"\s*:\s*"\Z')
 _decode_string = msgspec.json.Decoder(str).decode
 _decode_strings = msgspec.json.Decoder(list[str]).decode
 
-Key = tuple[bytes, ...]  # the numbers of an event, as they stand there
-Targets = list[Text | None]  # the text that each of its strings goes to, None for padding
+Targets = list[Text | None]  # the text that each string of an event goes to, None for padding
 
 
 class Rehearser(Protocol):
@@ -48,24 +45,23 @@ class Rehearser(Protocol):
 
     def may_repeat(self, chunk: Any) -> bool:
         """Return whether a chunk may change nothing but texts when it is applied once more."""
+        ...
 
     def rehearse(self, data: bytes) -> list[tuple[Text, str]]:
         """Return each text that the data of an event would append to, and what. Raise if it would
         do anything else.
         """
+        ...
 
 
 class Template(Struct):
-    """The constant bytes of an event, with gaps between them."""
+    """The constant bytes of an event, with gaps between them that hold strings."""
 
-    head: bytes  # before the first gap
+    head: bytes  # before the first gap, its quote included
     joints: tuple[bytes, ...]  # between two gaps
     end: bytes  # behind the last, the blank line included
     of_line: slice  # all that is between head and end, cut out of a line
     of_event: slice  # and out of an event
-    strings: tuple[int, ...]  # the gaps that hold a string, without its quotes
-    numbers: tuple[int, ...]  # and those that hold a number
-    is_one_string: bool  # nothing else
 
 
 class FastPath:
@@ -90,12 +86,11 @@ class FastPath:
         self._credit = 0  # events that were taken, less what proofs have cost
         self._last = b""  # the line that `learn` was called with before
         self._template = _cut([b""], [])
-        # By the numbers of an event. Only what was proved since anything else was applied.
-        self._targets: dict[Key, Targets] = {}
+        self._targets: Targets = []  # if it was proved since anything else was applied
 
     def invalidate(self) -> None:
         """Drop what was proved: something else was applied, or is about to be."""
-        self._targets.clear()
+        self._targets = []
 
     # --- taking ---
 
@@ -129,7 +124,7 @@ class FastPath:
         cut = data[template.of_event]
         if _LF in cut or len(data) < len(head) + len(end):
             return False
-        if template.is_one_string:
+        if not template.joints:
             return self._append_one(cut)
         values = [cut]
         for joint in template.joints:
@@ -137,30 +132,28 @@ class FastPath:
             if not found:
                 return False
             values += (value, cut)
-        key: Key = ()
-        if template.numbers:
-            key = tuple([values[gap] for gap in template.numbers])
-            values = [values[gap] for gap in template.strings]
-        targets = self._targets.get(key) or self._prove(key)
-        if not targets:
-            return False
+        targets = self._targets or self._prove()
+        fragments: list[tuple[Text, str]] = []
         try:
-            fragments = [_decode_string(b'"%b"' % value) for value in values]
+            for text, value in zip(targets, values):  # noqa: B905  # without targets for none
+                if text is not None:
+                    fragments.append((text, _decode_string(b'"%b"' % value)))
+                elif not value.isalnum():  # as nearly all padding is
+                    _decode_string(b'"%b"' % value)
         except ValueError:
             return False
-        for text, fragment in zip(targets, fragments):  # noqa: B905  # one text for each
-            if text is not None:
-                text.append(fragment)
+        for text, fragment in fragments:
+            text.append(fragment)
         self._credit += 1
-        return True
+        return bool(targets)
 
-    def _append_one(self, cut: bytes) -> bool:
+    def _append_one(self, value: bytes) -> bool:
         """Append the only string of an event to its text."""
-        targets = self._targets.get(()) or self._prove(())
+        targets = self._targets or self._prove()
         if not targets:
             return False
         try:
-            fragment = _decode_string(b'"%b"' % cut)
+            fragment = _decode_string(b'"%b"' % value)
         except ValueError:
             return False
         if targets[0] is not None:
@@ -170,9 +163,9 @@ class FastPath:
 
     def _append(self, cuts: list[bytes]) -> bool:
         """Append the strings of some events to their texts, all or nothing."""
-        template = self._template
+        targets = self._targets or self._prove()
         columns: list[list[bytes]] = []
-        for joint in template.joints:
+        for joint in self._template.joints:
             halves = [cut.partition(joint) for cut in cuts]
             columns.append([value for value, _, _ in halves])
             cuts = [rest for _, found, rest in halves if found]
@@ -180,33 +173,26 @@ class FastPath:
                 return False
         columns.append(cuts)
         try:
-            strings = [_decoded(columns[gap]) for gap in template.strings]
+            strings = [
+                [] if text is None and b"".join(column).isalnum() else _decoded(column)
+                for text, column in zip(targets, columns)  # noqa: B905  # as in `apply_event`
+            ]
         except ValueError:
             return False
-        if not template.numbers:
-            targets = self._targets.get(()) or self._prove(())
-            for text, fragments in zip(targets, strings):  # noqa: B905  # as in `apply_event`
-                if text is not None:
-                    text.extend(fragments)
-            return bool(targets)
-        keys = list(zip(*[columns[gap] for gap in template.numbers], strict=True))
-        if not all(key in self._targets or self._prove(key) for key in dict.fromkeys(keys)):
-            return False
-        for key, *row in zip(keys, *strings, strict=True):
-            for text, fragment in zip(self._targets[key], row, strict=True):
-                if text is not None:
-                    text.append(fragment)
-        return True
+        for text, fragments in zip(targets, strings):  # noqa: B905  # one for each
+            if text is not None:
+                text.extend(fragments)
+        return bool(targets)
 
     # --- learning ---
 
-    def learn(self, line: bytes, chunk: object, event: int) -> None:
-        """Learn from the line of the chunk that was applied last, and from the one before it.
-
-        `line` has its line end, and `event` is how many events there were.
+    def learn(self, line: bytes, chunk: object, event: int, before: bytes = b"") -> None:
+        """Learn from the line of the chunk that was applied last, and the one `before` it or else
+        the one of the last call. Lines have their ends; `event` is how many events there were.
         """
-        last, self._last = self._last, b""
+        last, self._last = before or self._last, b""
         if len(line) > _LONGEST_LINE or not self._reducer.may_repeat(chunk):
+            self.learn_at = event + _PAUSE
             return
         template = self._template
         end = template.end[: template.of_event.stop - template.of_line.stop]
@@ -218,96 +204,81 @@ class FastPath:
             self._pause = _PAUSE if self._credit > _CREDIT else 2 * self._pause
             self.learn_at = event + self._pause
             self._credit = _CREDIT
-            self._targets.clear()
+            self._targets = []
             self.ready = self._find_template(line, last)
+            self._last = b"" if self.ready else line
 
     def _find_template(self, line: bytes, last: bytes) -> bool:
-        """Cut a line where it differs from another, and prove what is left."""
-        tokens, others = _TOKEN.split(line), _TOKEN.split(last)
+        """Cut a line where its strings differ from another's, and prove what is left."""
+        tokens, others = _STRING.split(line), _STRING.split(last)
         if tokens[::2] != others[::2] or _CR in line[:-2] or not line.startswith(b"data:"):
             return False
         gaps = {i for i in range(1, len(tokens), 2) if tokens[i] != others[i]}
         for _ in range(2):
-            if len(gaps) > _MOST_GAPS:
+            if not 0 < len(gaps) <= _MOST_GAPS:
                 return False
             self._template = _cut(tokens, sorted(gaps))
-            key = tuple(tokens[gap] for gap in sorted(gaps) if tokens[gap][:1] != b'"')
             try:
-                constant = self._rehearse(key)
+                constant = self._rehearse()
             except Exception:  # whatever it is: the plain way takes such lines
                 return False
             if not constant:
-                return bool(self._targets[key])
+                return True
             # A text that is the same in both lines is a gap, too.
             gaps.update(
-                i
-                for i in range(1, len(tokens), 2)
-                if tokens[i][:1] == b'"' and _decode_string(tokens[i]) in constant
+                i for i in range(1, len(tokens), 2) if _decode_string(tokens[i]) in constant
             )
         return False
 
-    def _prove(self, key: Key) -> Targets:
-        """Prove the template for some numbers; return where its strings go: nowhere if it does not
-        hold, or was proved more often than it is worth.
-        """
+    def _prove(self) -> Targets:
+        """Prove the template; return where its strings go, nothing if it does not hold."""
         if self._credit < _PROOF:
-            self.ready = False
-        # A line end may stand beside a number in JSON, but not in a line.
-        elif len(self._targets) < _MOST_KEYS and all(map(_NUMBER.fullmatch, key)):
+            self.ready = False  # it was proved more often than it is worth
+        else:
             with suppress(Exception):  # as in `_find_template`
-                self._rehearse(key)
-        return self._targets.get(key, [])
+                self._rehearse()
+        return self._targets
 
-    def _rehearse(self, key: Key) -> list[str]:
-        """Find the targets for some numbers, by a line with probes in place of its strings.
+    def _rehearse(self) -> list[str]:
+        """Find the targets, by a line with probes in place of the template's strings.
 
-        Returns strings that are constant and would be appended again: then there are no targets,
+        Return strings that are constant and would be appended again: then there are no targets,
         nor if it raises.
         """
         self._credit = min(self._credit, _CREDIT) - _PROOF
         template = self._template
         parts = [template.head, *template.joints, template.end]
-        values = {0: b"", **dict(zip(template.numbers, key, strict=True))}
         size = sum(map(len, parts)) + 1  # no other string of the line is as long
-        probes = [letter * size for letter in "abcd"[: len(template.strings)]]
-        for gap, probe in zip(template.strings, probes, strict=True):
-            values[gap] = probe.encode()
-        line = parts[0] + b"".join([values[gap] + part for gap, part in enumerate(parts[1:])])
+        probes = [letter * size for letter in "abcd"[: len(parts) - 1]]
+        line = parts[0] + b"".join(
+            [probe.encode() + part for probe, part in zip(probes, parts[1:], strict=True)]
+        )
         grown = self._reducer.rehearse(line.removeprefix(b"data:"))
         found = {fragment: text for text, fragment in grown}
         if len(found) < len(grown) and not found.keys().isdisjoint(probes):
-            raise ValueError("a string that is appended to two texts")
+            raise ValueError("perhaps a string that is appended to two texts")
         targets = [found.pop(probe, None) for probe in probes]
         if found:
             return [*found]
-        for gap, text in zip(template.strings, targets, strict=True):
-            if text is None and not _PADDING.search(parts[gap]):
+        for part, text in zip(parts, targets):  # noqa: B905  # the last part is behind all gaps
+            if text is None and not _PADDING.search(part):
                 raise ValueError("a string that is neither appended nor padding")
-        self._targets[key] = targets
+        self._targets = targets
         return []
 
 
 def _cut(tokens: Sequence[bytes], gaps: Sequence[int]) -> Template:
-    """Make a template of a line's strings and numbers, and what is between them."""
-    parts = [b""]
-    strings: list[int] = []
-    numbers: list[int] = []
-    start = 0
-    for place, gap in enumerate(gaps):
-        is_string = tokens[gap].startswith(b'"')
-        (strings if is_string else numbers).append(place)
-        quote = b'"' if is_string else b""
-        parts[-1] += b"".join(tokens[start:gap]) + quote
-        parts.append(quote)
+    """Make a template of a line's strings and of what is between them."""
+    parts, start = [b""], 0
+    for gap in gaps:
+        parts[-1] += b"".join(tokens[start:gap]) + b'"'
+        parts.append(b'"')
         start = gap + 1
     parts[-1] += b"".join(tokens[start:])
     head, *joints, tail = parts if gaps else [b"", *parts]
     end = tail + (b"\r\n" if tail.endswith(b"\r\n") else b"\n")
     of_line, of_event = slice(len(head), -len(tail)), slice(len(head), -len(end))
-    is_one_string = len(strings) == 1 and not numbers
-    return Template(
-        head, tuple(joints), end, of_line, of_event, tuple(strings), tuple(numbers), is_one_string
-    )
+    return Template(head, tuple(joints), end, of_line, of_event)
 
 
 def _decoded(column: list[bytes]) -> list[str]:

@@ -310,7 +310,7 @@ class Pipeline:
             log.start_event(cut.end)
             self.reducer.end()
         elif chunk is not None and log.event >= self._learn_at:
-            self._learn(cut.opening + texts[-1] + cut.line_end, chunk)
+            self._learn(cut.line(-1), chunk, cut.line(-2) if len(texts) > 1 else b"")
 
     def _apply_texts(self, texts: Sequence[bytes]) -> tuple[str | None, object]:
         """Apply texts until one is refused; return the refusal's words, or else the last chunk."""
@@ -323,12 +323,12 @@ class Pipeline:
             return words_of(error), None
         return None, chunk
 
-    def _learn(self, line: bytes, chunk: object) -> None:
+    def _learn(self, line: bytes, chunk: object, before: bytes = b"") -> None:
         """Learn how to apply events like the last one."""
         fast = self._fast
         if fast is None:
             fast = self._fast = FastPath(self.reducer)
-        fast.learn(line, chunk, self.log.event)
+        fast.learn(line, chunk, self.log.event, before)
         self._learn_at = fast.learn_at
 
     def _forget_fast(self) -> None:

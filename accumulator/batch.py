@@ -1,14 +1,22 @@
 """Recorded logs: rows of (stream id, sequence number, chunk) to one completion a stream.
 
-No engine is in it: what sorts the rows, and where they are stored, is the caller's affair.
+It needs no engine: the caller stores the rows and sorts them.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
-from typing import TypeVar, cast
+from collections.abc import Iterable, Iterator, Mapping
+from itertools import chain
+from typing import Any, TypeVar, cast, overload
 
-from ._bulk import BulkStream, StreamResult
+import attrs
+import msgspec
+from attrs import field, frozen
+
+from ._accumulator import Accumulator
+from ._merge.state import Status
+from .completion import ChatCompletion
+from .errors import LOSSY_KINDS, CheckpointError, LimitExceededError, Problem
 from .limits import DEFAULT_LIMITS, Limits
 from .rules import DEFAULT_RULES, Rules
 
@@ -16,9 +24,46 @@ __all__ = ["StreamResult", "UnsortedRowsError", "reduce_sorted"]
 
 Id = TypeVar("Id")
 
+_READ = 128
+_LARGE = 16 * 1024  # bytes; a longer chunk is fed at once
+_OPENING, _CLOSING = b"data: ", b"\n\n"
+_JOINT = _CLOSING + _OPENING
+_BLANK = b" \t\r\n"
+_CR = 13
+SSE_FIELDS = (b"data", b"event", b"error", b"id", b"retry", b"")
+_decode_checkpoint = msgspec.msgpack.Decoder(tuple[str | None, int, bool, bytes]).decode
+
+
+@frozen(kw_only=True)
+class StreamResult:
+    """The result of one recorded stream.
+
+    `completion` is the whole completion or what is known of it, `status` "complete", "truncated" or
+    "failed" (SPEC section 6). `problems` are those that `Accumulator.problems` keeps,
+    `problem_counts` count all by kind. `repeats` is the number of rows that were dropped because
+    their sequence number had come before. `limit` names the bound of `Limits` that the stream
+    passed, after which nothing more of it was read.
+    """
+
+    completion: ChatCompletion
+    status: Status
+    problems: tuple[Problem, ...] = ()
+    problem_counts: Mapping[str, int] = field(factory=dict)
+    repeats: int = 0
+    limit: str | None = None
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether nothing is missing, so that `Accumulator.completion` would not have raised."""
+        return (
+            self.status == "complete"
+            and self.limit is None
+            and LOSSY_KINDS.isdisjoint(self.problem_counts)
+        )
+
 
 class UnsortedRowsError(ValueError):
-    """A row stands where no sorted input has it. `row` counts rows from 1, `id` is its stream's."""
+    """A row is out of order. `row` counts rows from 1, `id` is the id of its stream."""
 
     def __init__(self, message: str, *, row: int, id: object) -> None:
         super().__init__(f"row {row}, id {id!r}: {message}")
@@ -26,48 +71,64 @@ class UnsortedRowsError(ValueError):
         self.id = id
 
 
+@overload
 def reduce_sorted(
     rows: Iterable[tuple[Id, object, object]],
+    *,
+    rules: Rules = ...,
+    limits: Limits = ...,
+    grouped: bool = ...,
+) -> Iterator[tuple[Id, StreamResult]]: ...
+@overload
+def reduce_sorted(
+    rows: Iterable[Mapping[str, object]],
+    *,
+    rules: Rules = ...,
+    limits: Limits = ...,
+    grouped: bool = ...,
+) -> Iterator[tuple[object, StreamResult]]: ...
+def reduce_sorted(
+    rows: Iterable[tuple[object, object, object]] | Iterable[Mapping[str, object]],
     *,
     rules: Rules = DEFAULT_RULES,
     limits: Limits = DEFAULT_LIMITS,
     grouped: bool = False,
-) -> Iterator[tuple[Id, StreamResult]]:
+) -> Iterator[tuple[object, StreamResult]]:
     """Reduce rows of (id, seq, chunk), sorted by id and then by seq, to one (id, result) a stream.
 
+    A row is a tuple or a mapping with these keys, of which `seq` may be missing.
     A chunk is JSON text (`bytes` or `str`), one event of a `text/event-stream` body (`data: {…}`),
     a mapping, an SDK's chunk object, or None for one that was lost (an `invalid_chunk` problem). A
-    seq is anything that has an order, or None for a row that follows the one before it; a row with
-    the last seq once more is a repeat, dropped and counted. Ids ascend, as any engine sorts
-    them that compares text by its code points or UTF-8 bytes; `grouped=True` takes ids in any order
-    as long as the rows of each stand together, and cannot tell if one comes again.
+    seq is anything that has an order, or None for a row that follows the one before it. A row that
+    repeats the last seq is dropped and counted. Ids ascend in the order of their code points or
+    UTF-8 bytes, as most engines sort text. With `grouped=True` ids may come in any order as long as
+    the rows of each stand together; an id that comes again is then not noticed.
 
-    Lazy: it reads as the caller asks, and holds one stream at a time. A stream that passes one of
-    the `limits` ends there, and its result says so. Raises UnsortedRowsError for a row out of
-    order, TypeError for a chunk of another type; both name the row.
+    It is lazy: it reads rows as results are asked for, and holds one stream at a time. A stream
+    that passes one of the `limits` ends there, and its result says so. Raises UnsortedRowsError for
+    a row out of order, TypeError for a chunk of another type; both name the row.
 
     >>> rows = [("a", 1, '{"choices": [{"index": 0, "delta": {"content": "Hi"}}]}')]
     >>> [(id, result.status) for id, result in reduce_sorted(rows)]
     [('a', 'truncated')]
     """
-    stream: BulkStream | None = None
-    open_id = cast("Id", None)
+    stream: RecordedStream | None = None
+    open_id: object = None
     last: object = None  # sequence number
     repeats = 0
-    for number, (id, seq, chunk) in enumerate(rows, 1):
-        if stream is not None and id == open_id:
-            if seq is not None and last is not None:
-                if seq == last:
-                    repeats += 1
-                    continue
-                if not _ascends(last, seq):
-                    raise UnsortedRowsError(f"seq {seq!r} after {last!r}", row=number, id=id)
-        else:
+    for number, (id, seq, chunk) in enumerate(_as_tuples(rows), 1):
+        if stream is None or id != open_id:
             if stream is not None:
                 if not grouped and not _ascends(open_id, id):
                     raise UnsortedRowsError(f"after the rows of {open_id!r}", row=number, id=id)
                 yield open_id, stream.finish(repeats=repeats)
-            stream, open_id, last, repeats = BulkStream(rules, limits), id, None, 0
+            stream, open_id, last, repeats = RecordedStream(rules, limits), id, None, 0
+        elif seq is not None and last is not None:
+            if seq == last:
+                repeats += 1
+                continue
+            if not _ascends(last, seq):
+                raise UnsortedRowsError(f"seq {seq!r} after {last!r}", row=number, id=id)
         if seq is not None:
             last = seq
         try:
@@ -78,9 +139,174 @@ def reduce_sorted(
         yield open_id, stream.finish(repeats=repeats)
 
 
+def _as_tuples(
+    rows: Iterable[tuple[object, object, object]] | Iterable[Mapping[str, object]],
+) -> Iterable[tuple[object, object, object]]:
+    """Return rows as tuples. The first one shows whether they are mappings."""
+    rows = iter(cast("Iterable[Any]", rows))
+    for first in rows:
+        all_rows = chain([first], rows)
+        if isinstance(first, Mapping):
+            return ((row["id"], row.get("seq"), row["chunk"]) for row in all_rows)
+        return all_rows
+    return ()
+
+
 def _ascends(earlier: object, later: object) -> bool:
-    """Tell whether two values are in order; two that cannot be compared are in none."""
+    """Return whether two values are in order; values that cannot be compared are not."""
     try:
         return bool(earlier < later)  # type: ignore[operator]  # a TypeError is an answer
     except TypeError:
         return False
+
+
+class RecordedStream:
+    """One recorded stream, fed chunk by chunk in order; what `reduce_sorted` and Spark share."""
+
+    __slots__ = (
+        "_accumulator",
+        "_ended",
+        "_is_body",
+        "_limit",
+        "_limits",
+        "_taken",
+        "_waiting",
+    )
+
+    def __init__(self, rules: Rules, limits: Limits) -> None:
+        self._accumulator = Accumulator(rules=rules, limits=limits)
+        self._limits = limits
+        self._waiting: list[bytes] = []  # JSON texts
+        self._taken = 0  # bytes that were fed
+        self._limit: str | None = None
+        self._ended = False  # by `[DONE]`
+        self._is_body = False
+
+    def feed(self, chunk: object) -> None:
+        """Take in the next chunk: JSON text, one event of a `text/event-stream` body, a mapping or
+        an SDK's object.
+
+        None counts as the JSON `null`: a lost chunk becomes a problem. Raises TypeError for
+        anything else.
+        """
+        text = chunk if type(chunk) is bytes and chunk[:1] == b"{" else _json_of(chunk)
+        if text is None:
+            self._flush()
+            self._feed_one(chunk)
+            return
+        self._waiting.append(text)
+        if len(self._waiting) >= _READ or len(text) > _LARGE:
+            self._flush()
+
+    def feed_body(self, data: bytes) -> None:
+        """Take in the next bytes of a `text/event-stream` body, cut anywhere."""
+        self._is_body = True
+        self._feed_read(data)
+
+    def checkpoint(self) -> bytes:
+        """Return the whole state as bytes, from which `resume` goes on."""
+        self._flush()
+        state = self._limit, self._taken, self._ended, self._accumulator.checkpoint()
+        return msgspec.msgpack.encode(state)
+
+    @classmethod
+    def resume(cls, checkpoint: bytes, rules: Rules, limits: Limits) -> RecordedStream:
+        """Go on from a checkpoint. Raises CheckpointError."""
+        stream = cls(rules, limits)
+        try:
+            stream._limit, stream._taken, stream._ended, state = _decode_checkpoint(checkpoint)
+        except msgspec.MsgspecError as error:
+            raise CheckpointError(f"no checkpoint: {error}") from None
+        stream._accumulator = Accumulator.restore(state, rules=rules, limits=limits)
+        return stream
+
+    @property
+    def has_ended(self) -> bool:
+        """Whether nothing more will be read: after `[DONE]`, a server's error or a passed limit."""
+        self._flush()
+        return self._limit is not None or self._ended or self._accumulator.status == "failed"
+
+    def finish(self, *, repeats: int = 0) -> StreamResult:
+        """End the stream and return its result."""
+        self._flush()
+        acc = self._accumulator
+        if self._limit is None:  # else events behind the one that passed it may wait to be read
+            acc.close()
+        problems = acc.problems
+        if not self._is_body:
+            # The bytes of its events are of reads that were made here.
+            problems = tuple(attrs.evolve(problem, offset=None) for problem in problems)
+        return StreamResult(
+            completion=acc.snapshot(),
+            status="truncated" if acc.status == "open" else acc.status,
+            problems=problems,
+            problem_counts=acc.problem_counts,
+            repeats=repeats,
+            limit=self._limit,
+        )
+
+    def _flush(self) -> None:
+        """Feed the texts that wait: as one read if that makes no difference."""
+        texts = self._waiting
+        if not texts:
+            return
+        self._waiting = []
+        body = _OPENING + _JOINT.join(texts) + _CLOSING
+        # A line end within a text would be one of the body.
+        if body.count(b"\n") == 2 * len(texts) and _CR not in body and self._is_far(len(body)):
+            self._feed_read(body)
+        else:
+            for text in texts:
+                self._feed_one(text)
+
+    def _is_far(self, size: int) -> bool:
+        """Return whether so many more bytes are far from each bound: a read passes a bound as a
+        whole or not at all.
+        """
+        event, total = self._limits.event_bytes, self._limits.total_bytes
+        return (event is None or size <= event // 2) and (
+            total is None or self._taken + size <= total // 2
+        )
+
+    def _feed_read(self, data: bytes) -> None:
+        if self._limit is None:
+            self._taken += len(data)
+            try:
+                self._accumulator.feed_sse(data)
+            except LimitExceededError as error:
+                self._limit = error.limit
+
+    def _feed_one(self, chunk: object) -> None:
+        if self._limit is not None:
+            return
+        if chunk is None:
+            chunk = b"null"
+        elif isinstance(chunk, (str, bytearray, memoryview, msgspec.Raw)):
+            chunk = (
+                chunk.encode("utf-8", "surrogatepass") if isinstance(chunk, str) else bytes(chunk)
+            )
+        if isinstance(chunk, bytes):
+            chunk = chunk.strip(_BLANK)
+            self._ended = self._ended or chunk.endswith(b"[DONE]")
+            if chunk.partition(b":")[0] in SSE_FIELDS:
+                self._feed_read(chunk + _CLOSING)
+                return
+            self._taken += len(chunk)
+        try:
+            self._accumulator.feed(chunk)
+        except LimitExceededError as error:
+            self._limit = error.limit
+
+
+def _json_of(chunk: object) -> bytes | None:
+    """Return the JSON object of a chunk that is one, as text or in a `data` line; None for anything
+    else.
+    """
+    if isinstance(chunk, str):
+        chunk = chunk.encode("utf-8", "surrogatepass")
+    if not isinstance(chunk, (bytes, bytearray, memoryview, msgspec.Raw)):
+        return None
+    text = bytes(chunk).strip(_BLANK)
+    if text.startswith((b"data: {", b"data:{")) and b"\n" not in text:
+        text = text[5:].lstrip()
+    return text if text.startswith(b"{") else None

@@ -1,6 +1,6 @@
 """Recorded chunks on a Spark cluster: a table, or a stream of rows, to one completion a stream.
 
-Both take rows of (stream id, sequence number, chunk) and give the columns
+Both take rows of (stream id, sequence number, chunk) and return the columns
 
 | column | type | |
 |---|---|---|
@@ -25,8 +25,7 @@ from typing import TYPE_CHECKING, Any, cast
 import msgspec
 from msgspec import Struct, field
 
-from ._bulk import BulkStream, StreamResult
-from .batch import reduce_sorted
+from .batch import RecordedStream, StreamResult, reduce_sorted
 from .limits import DEFAULT_LIMITS, Limits
 from .rules import DEFAULT_RULES, Rules
 
@@ -258,9 +257,9 @@ class _Processor:
     ) -> Iterator[Row]:
         """Read what is in order; give the stream out if it has ended, or is to be closed."""
         if held.checkpoint:
-            stream = BulkStream.resume(held.checkpoint, self._rules, self._limits)
+            stream = RecordedStream.resume(held.checkpoint, self._rules, self._limits)
         else:
-            stream = BulkStream(self._rules, self._limits)
+            stream = RecordedStream(self._rules, self._limits)
         held.gaps += lost
         for _ in range(lost):
             stream.feed(None)
@@ -292,7 +291,7 @@ class _Processor:
 
 
 def _columns(result: StreamResult) -> list[object]:
-    """Give what a result has for `_COLUMNS`, in builtins."""
+    """Return the values of `_COLUMNS` for a result, as builtins."""
     problems = [
         {
             "kind": problem.kind,
@@ -318,7 +317,7 @@ def _selected(
     ordered: tuple[str, ...],
     time: str | None = None,
 ) -> DataFrame:
-    """Give the columns under our names: chunks as bytes, a time also in milliseconds."""
+    """Return the columns under our names: chunks as bytes, a time also in milliseconds."""
     from pyspark.sql.functions import coalesce, col, lit, unix_millis  # noqa: PLC0415
 
     columns = [col(id).alias("id"), col(seq).alias("seq"), col(chunk).alias("chunk")]
@@ -344,8 +343,8 @@ def _schema(rows: DataFrame) -> StructType:
     from pyspark.sql.types import StructField, StructType, _parse_datatype_string  # noqa: PLC0415
 
     columns = _parse_datatype_string(", ".join(f"{name} {kind}" for name, kind in _COLUMNS.items()))
-    assert isinstance(columns, StructType)
-    return StructType([StructField("id", rows.schema["id"].dataType), *columns.fields])
+    fields = cast("StructType", columns).fields
+    return StructType([StructField("id", rows.schema["id"].dataType), *fields])
 
 
 def _require(*modules: str) -> None:

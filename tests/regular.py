@@ -236,6 +236,9 @@ REGULAR: dict[str, list[str]] = {
     "choices in turn, and when each was made": [
         created(text_chunk(f"w{i}", index=i % 3), 1760000000 + i // 20) for i in range(60)
     ],
+    "choices in turn, and when each was made, to and fro": [
+        created(text_chunk(f"w{i}", index=i % 3), 1760000000 + i // 2 % 2) for i in range(60)
+    ],
     "reasoning that comes in details, too": [
         detailed(f"é{i}\n", '{"type":"reasoning.text","text":%s,"format":"f","index":0}')
         for i in range(60)

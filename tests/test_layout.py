@@ -6,7 +6,10 @@ import ast
 import subprocess
 import sys
 from graphlib import TopologicalSorter
+from importlib.metadata import version
 from pathlib import Path
+
+import pytest
 
 import accumulator
 
@@ -87,3 +90,9 @@ def test_every_public_name_has_a_docstring() -> None:
         if name != "DEFAULT_RULES" and not getattr(accumulator, name).__doc__
     ]
     assert undocumented == []
+
+
+def test_the_version_is_that_of_the_distribution() -> None:
+    assert accumulator.__version__ == version("chunk-accumulator")
+    with pytest.raises(AttributeError, match="no attribute 'versions'"):
+        accumulator.versions  # type: ignore[attr-defined]  # noqa: B018  # that is what is tried

@@ -120,7 +120,6 @@ import attrs
 import msgspec
 
 from accumulator import Accumulator, ChatCompletion, Function
-from accumulator._alike import _numbers
 from regular import REGULAR, event
 
 if sys.argv[1] == "conformed":
@@ -180,10 +179,6 @@ def conformed():
         acc.feed_sse(case.data)
         check(acc, case)
 
-def numbered():
-    for end in range(100, 10_001, 100):
-        assert _numbers(0, end) == [b"%d" % number for number in range(end)]
-
 acc = Accumulator()
 acc.feed({"choices": [{"delta": {"content": "x", "tool_calls": [{"index": 0, "id": "a"}]}}]})
 CHECKPOINT = acc.checkpoint()
@@ -209,7 +204,7 @@ assert all(each == found[0] for each in found)
 
 @pytest.mark.parametrize(
     "what",
-    ["streamed", "conformed", "restored", "parsed", "parsed_into_attrs", "converted", "numbered"],
+    ["streamed", "conformed", "restored", "parsed", "parsed_into_attrs", "converted"],
 )
 def test_what_a_process_does_first_is_done_by_threads_at_once(what: str) -> None:
     for _ in range(3):

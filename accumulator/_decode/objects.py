@@ -54,7 +54,9 @@ _KINDS: tuple[type[Struct], ...] = (
 )
 # Details of reasoning are merged as a vendor's field is, to the same end.
 _OWN = {"extra", "parts", "reasoning_details"}
-_NAMES = {kind: frozenset(kind.__struct_fields__) - _OWN for kind in _KINDS}
+_NAMES: Mapping[type[Struct], frozenset[str]] = {
+    kind: frozenset(kind.__struct_fields__) - _OWN for kind in _KINDS
+}
 _RESERVED = frozenset({"error", "message"})  # what is more than a vendor's field
 
 

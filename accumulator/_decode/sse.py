@@ -162,6 +162,10 @@ class CutEvents(Struct, gc=False):
     counted: int = 0  # texts whose bytes are summed up
     summed: int = 0  # of these, with what is around them
 
+    def line(self, place: int) -> bytes:
+        """Return the line at a place, with its end."""
+        return self.opening + self.texts[place] + self.line_end
+
     def start_of(self, place: int) -> int:
         """Return the body's byte at which the event at a place begins."""
         if place == len(self.texts) - 1:

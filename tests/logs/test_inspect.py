@@ -1,5 +1,7 @@
 """`accumulator inspect`: one stream to look at."""
 
+from __future__ import annotations
+
 import gzip
 import json
 import subprocess
@@ -113,7 +115,7 @@ def test_ctrl_c_ends_it_quietly(monkeypatch: pytest.MonkeyPatch, tmp_path: Path)
     def interrupted(*_: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("accumulator._command_inspect._show", interrupted)
+    monkeypatch.setattr("accumulator._logs.inspect._show", interrupted)
     (tmp_path / "log").write_bytes(b"data: [DONE]\n\n")
     assert cli.main(["inspect", str(tmp_path / "log")]) == 130
 
@@ -122,15 +124,144 @@ def test_one_key_for_two_things_is_wrong_usage(
     tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     assert cli.main(["inspect", str(tmp_path / "log"), "--time", "chunk"]) == 2
-    assert "have a key each" in capfd.readouterr().err
+    assert "must name four different keys" in capfd.readouterr().err
 
 
-def test_a_compressed_body_is_said_to_be_unread(
+def test_a_compressed_file_is_read(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    data = json.dumps(a_chunk({"content": "packed"})).encode()
+    for text in (data, b"data: %b\n\n" % data):
+        assert "packed" in shown_of(gzip.compress(text), tmp_path / "log", capfd)
+
+
+# What a file holds that is no stream, and what is said of it.
+NO_STREAM: dict[str, tuple[bytes, str]] = {
+    "nothing": (b"", "no chunk was read"),
+    "prose": (b"This is no stream.\n", "no chunk was read"),
+    "comments": (b": waiting\n\n", "no chunk was read"),
+    "other JSON": (b'{"x": 1}\n{"x": 2}\n', "no chunk was read"),
+    "broken JSON": (b'{"x": 1\n', "no chunk was read"),
+    "another compression": (b"\x28\xb5\x2f\xfd" + bytes(20), "no chunk was read"),
+    "damaged": (b"\x1f\x8bnothing of the sort", "Unknown compression method"),
+}
+
+
+@pytest.mark.parametrize(("data", "why"), NO_STREAM.values(), ids=NO_STREAM)
+def test_what_is_no_stream_is_said_to_be_none(
+    data: bytes, why: str, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "log").write_bytes(data)
+    assert cli.main(["inspect", str(tmp_path / "log")]) == 5
+    output, errors = capfd.readouterr()
+    assert f"log: {why}" in errors
+    assert ("malformed_json" in output) == (data.startswith(b'{"x": 1\n'))
+
+
+@pytest.mark.parametrize("indent", [None, 2])
+def test_an_error_in_place_of_a_stream_is_shown(
+    indent: int | None, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    text = json.dumps({"error": {"message": "overloaded"}}, indent=indent).encode()
+    shown = shown_of(text, tmp_path / "log", capfd)
+    assert "failed" in shown
+    assert "server_error" in shown
+
+
+def some_rows() -> bytes:
+    rows = [
+        {"id": id, "seq": seq, "time": seq, "chunk": a_chunk({"content": f"{id}{seq} "})}
+        for seq in (1, 0, 2)
+        for id in "abc"
+    ]
+    return "".join(json.dumps(row) + "\n" for row in rows).encode()
+
+
+@pytest.mark.parametrize(("asked", "id"), [([], "a"), (["--stream", "b"], "b")])
+def test_one_stream_of_many_is_shown_and_the_others_are_named(
+    asked: list[str], id: str, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "log").write_bytes(some_rows())
+    assert cli.main(["inspect", str(tmp_path / "log"), *asked]) == 0
+    output, errors = capfd.readouterr()
+    assert f"content: {id}0 {id}1 {id}2" in output
+    assert "3 chunks in 2.000 s, 1.5 a second, longest pause 1.000 s" in output
+    others = ", ".join(sorted({*"abc"} - {id}))
+    assert errors == (
+        f"accumulator inspect: this is stream {id!r}; --stream ID shows another: \n{others}\n"
+    )
+
+
+def test_many_others_are_counted(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    rows = [{"id": number, "chunk": a_chunk({})} for number in range(30)]
+    (tmp_path / "log").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    assert cli.main(["inspect", str(tmp_path / "log")]) == 0
+    assert capfd.readouterr().err.endswith(", 20 and 9 more\n")
+    assert cli.main(["inspect", str(tmp_path / "log"), "--stream", "x"]) == 5
+    assert capfd.readouterr().err.endswith("log: there is no stream 'x'\n")
+
+
+def test_bare_chunks_of_one_stream_are_shown(
     tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    (tmp_path / "log").write_bytes(gzip.compress(b"data: [DONE]\n\n"))
-    assert cli.main(["inspect", str(tmp_path / "log")]) == 5
-    assert "log: the body is compressed (gzip) and was not read\n" in capfd.readouterr().err
+    chunks = [a_chunk({"content": f"{id}"}, id=id) for id in "xyx"]
+    data = "".join(json.dumps(chunk) + "\n" for chunk in chunks).encode()
+    assert "content: xyx" in shown_of(data, tmp_path / "log", capfd)  # as one server sent it
+    assert "content: xx" in shown_of(data, tmp_path / "log", capfd, "--stream", "x")
+
+
+def test_a_problem_is_shown_with_its_byte_and_path(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "200")
+    first = b"data: %b\n\n" % json.dumps(a_chunk({"content": "x"})).encode()
+    second = b"data: %b\n\n" % json.dumps(a_chunk({"content": 7})).encode()
+    shown = shown_of(first + second, tmp_path / "log", capfd)
+    [row] = [line for line in shown.splitlines() if "invalid_field" in line]
+    cells = [cell.strip() for cell in row.strip("│").split("│")]
+    assert cells[:4] == ["invalid_field", "2", str(len(first)), "$.choices[0].delta.content"]
+    # The bytes of rows are not those of a body.
+    shown = shown_of(json.dumps(a_chunk({"content": 7})).encode(), tmp_path / "log", capfd)
+    [row] = [line for line in shown.splitlines() if "invalid_field" in line]
+    assert [cell.strip() for cell in row.strip("│").split("│")][1:3] == ["1", ""]
+
+
+@pytest.mark.parametrize(
+    ("created", "date"),
+    [(1_770_000_000, "1770000000 (2026-02-02 02:40:00 UTC)"), (10**15, "1000000000000000 ")],
+)
+def test_when_it_was_made_is_shown_as_a_date(
+    created: int,
+    date: str,
+    tmp_path: Path,
+    capfd: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("COLUMNS", "120")
+    data = json.dumps(a_chunk({}, created=created)).encode()
+    assert date in shown_of(data, tmp_path / "log", capfd)
+
+
+COLOURED: list[tuple[list[dict[str, object]], str]] = [
+    ([{"choices": [{"finish_reason": "stop"}]}], "\x1b[32mcomplete"),
+    ([a_chunk({})], "\x1b[33mtruncated"),
+    ([{"error": {}}], "\x1b[31mfailed"),
+    ([{"choices": 7}], "\x1b[31minvalid_chunk"),
+]
+
+
+@pytest.mark.parametrize(("chunks", "part"), COLOURED)
+def test_on_a_terminal_how_it_ended_has_a_colour(
+    chunks: list[dict[str, object]],
+    part: str,
+    tmp_path: Path,
+    capfd: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.delenv("NO_COLOR", raising=False)
+    (tmp_path / "log").write_text("".join(f"data: {json.dumps(each)}\n\n" for each in chunks))
+    cli.main(["inspect", str(tmp_path / "log")])
+    assert part in capfd.readouterr().out
 
 
 @pytest.mark.parametrize(
@@ -150,7 +281,7 @@ def test_times_are_seconds_or_iso_8601(
     assert "longest pause 1.500 s" in shown
 
 
-@pytest.mark.parametrize("times", [[], [1], [1, "never"], [1, None]])
+@pytest.mark.parametrize("times", [[], [1], [1, "never"], [1, None], [5, 5, 5]])
 def test_without_two_times_there_is_no_picture(
     times: list[object], tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:

@@ -7,7 +7,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import pytest
@@ -29,6 +29,11 @@ def sse(*chunks: Json | str) -> bytes:
 
 def json_lines(*chunks: Json) -> bytes:
     return "".join(f"{json.dumps(chunk, ensure_ascii=False)}\n" for chunk in chunks).encode()
+
+
+def rows(*given: tuple[str, int | None, Json | str]) -> bytes:
+    lines = [json.dumps({"id": id, "seq": seq, "chunk": chunk}) for id, seq, chunk in given]
+    return "".join(f"{line}\n" for line in lines).encode()
 
 
 def documents(output: str) -> list[ChatCompletion]:
@@ -83,11 +88,80 @@ CASES: dict[str, Case] = {
         ["Grüße 🌍"],
         [f"FILE: invalid_chunk: event 2, byte {OFFSET}: "],
     ),
-    "compressed": (
-        gzip.compress(sse(*GRUSS)),
+    "compressed": (gzip.compress(sse(*GRUSS, "[DONE]")), 0, ["Grüße 🌍"], []),
+    "compressed JSON Lines": (gzip.compress(json_lines(*GRUSS)), 0, ["Grüße 🌍"], []),
+    "compressed and cut": (
+        gzip.compress(sse(*GRUSS))[:-4],
+        5,
+        ["Grüße 🌍"],
+        ["FILE: cannot be read: Compressed file ended before the end-of-stream marker"],
+    ),
+    "compressed and cut before a chunk": (
+        gzip.compress(b": waiting\n\n")[:-4],
         5,
         [],
-        ["FILE: the body is compressed (gzip) and was not read"],
+        ["FILE: cannot be read: Compressed file ended"],
+    ),
+    "compressed, and damaged at once": (
+        b"\x1f\x8bnothing of the sort",
+        5,
+        [],
+        ["FILE: cannot be read: Unknown compression method"],
+    ),
+    "compressed by another program": (
+        b"\x28\xb5\x2f\xfd" + bytes(20),
+        5,
+        [],
+        ["FILE: the body is compressed (zstd) and was not read"],
+    ),
+    "rows of one stream": (
+        rows(("a", 1, GRUSS[1]), ("a", 0, GRUSS[0]), ("a", 1, GRUSS[1])),
+        0,
+        ["Grüße 🌍"],
+        [],
+    ),
+    "rows without numbers": (
+        rows(("a", None, GRUSS[0]), ("a", None, GRUSS[1])),
+        0,
+        ["Grüße 🌍"],
+        [],
+    ),
+    "rows, compressed": (gzip.compress(rows(("a", 0, GRUSS[1]))), 0, [" 🌍"], []),
+    "rows, compressed and cut": (
+        gzip.compress(rows(("a", 0, GRUSS[1])))[:-4],
+        5,
+        [" 🌍"],
+        ["FILE: cannot be read: Compressed file ended"],
+    ),
+    "a bad row": (
+        rows(("a", 0, GRUSS[1])) + b"{x\n",
+        5,
+        [" 🌍"],
+        ["FILE: line 2: bad row: JSON is malformed"],
+    ),
+    "rows of a stream that was cut off": (
+        rows(("a", 0, GRUSS[0])),
+        3,
+        ["Grüße"],
+        ["FILE, a: truncated: the stream stopped before its end"],
+    ),
+    "rows of a stream that failed": (
+        rows(("a", 0, GRUSS[0]), ("a", 1, ERROR)),
+        4,
+        ["Grüße"],
+        ["FILE, a: server_error: event 2: the server sent an error: "],
+    ),
+    "rows of a stream past a limit": (
+        rows(("a", 0, GRUSS[0]), ("a", 1, {"choices": [{"index": i} for i in range(2000)]})),
+        5,
+        ["Grüße"],
+        ["FILE, a: limit: the stream passed the limit choices"],
+    ),
+    "a row with an odd chunk": (
+        rows(("a", 0, "x"), ("a", 1, GRUSS[1])),
+        5,
+        [" 🌍"],
+        ["FILE, a: malformed_json: event 1: "],
     ),
     "past a limit": (
         sse(GRUSS[0], {"choices": [{"index": index} for index in range(2000)]}, GRUSS[1]),
@@ -120,7 +194,7 @@ def test_exit_code_output_and_problems(
     assert cli.main([str(path)]) == code
     output, errors = capfd.readouterr()
     assert contents(output) == printed
-    assert output.endswith("\n}\n")
+    assert output.endswith("\n}\n") or not output
     lines = errors.replace(str(path), "FILE").splitlines()
     assert bool(lines) == bool(told)
     for line, start_of_line in zip(reversed(lines), reversed(told), strict=False):
@@ -187,12 +261,56 @@ def test_wrong_usage_is_2(arguments: list[str], capfd: pytest.CaptureFixture[str
     assert "usage: accumulator" in errors
 
 
+def test_several_streams_of_rows_are_a_line_each(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "log"
+    path.write_bytes(
+        rows(("b", 0, GRUSS[0]), ("a", 0, GRUSS[0]), ("b", 1, GRUSS[1]), ("a", 1, GRUSS[1]))
+    )
+    assert cli.main([str(path)]) == 0
+    found = [json.loads(line) for line in capfd.readouterr().out.splitlines()]
+    assert [each["choices"][0]["message"]["content"] for each in found] == ["Grüße 🌍"] * 2
+    assert cli.main(["--text", str(path)]) == 0
+    assert capfd.readouterr().out == "Grüße 🌍\nGrüße 🌍\n"
+
+
+@pytest.mark.parametrize(
+    ("name", "meant"), [("redcue", "reduce"), ("inspct", "inspect"), ("streams", None)]
+)
+def test_a_typo_of_a_command_is_told(
+    name: str,
+    meant: str | None,
+    tmp_path: Path,
+    capfd: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert cli.main([name, "log.jsonl"]) == 5
+    said = capfd.readouterr().err
+    assert f"{name}: cannot be read: No such file or directory\n" in said
+    told = f"accumulator: there is no command {name!r}; did you mean {meant!r}?\n"
+    assert (told in said) == (meant is not None)
+
+
+def test_started_on_a_terminal_without_a_file_it_explains_itself() -> None:
+    terminal, ours = os.openpty()
+    with start(stdin=terminal) as process:
+        output, errors = process.communicate()
+    os.close(terminal)
+    os.close(ours)
+    assert (process.returncode, output) == (2, b"")
+    assert errors == (
+        b"accumulator: name a file, or give a stream on standard input; see accumulator --help\n"
+    )
+
+
 def test_help_names_the_exit_codes(capfd: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as caught:
         cli.main(["--help"])
     assert caught.value.code == 0
     shown = capfd.readouterr().out
-    assert "3 a stream was cut off" in shown
+    assert "4 a server reported an error" in shown
     assert shown.endswith("\n\n" + cli._EPILOG)
 
 
@@ -241,6 +359,16 @@ TEXTS: dict[str, tuple[bytes, str]] = {
 }
 
 
+CALLS = [
+    {"index": 0, "id": "c1", "function": {"name": "weather", "arguments": '{"city": "Rome"}'}},
+    {"index": 1, "id": "c2", "type": "custom", "custom": {"name": "run", "input": "ls"}},
+    {"index": 2, "id": "c3"},
+]
+CALLING: Json = {"choices": [{"delta": {"tool_calls": CALLS}, "finish_reason": "tool_calls"}]}
+TEXTS["calls"] = (sse(CALLING), 'weather({"city": "Rome"})\nrun(ls)\nc3()\n')
+TEXTS["a text and calls"] = (sse(a_chunk("I look."), CALLING), "I look.\n" + TEXTS["calls"][1])
+
+
 @pytest.mark.parametrize(("body", "text"), TEXTS.values(), ids=TEXTS)
 def test_text_is_that_of_the_first_choice(
     body: bytes,
@@ -255,6 +383,38 @@ def test_text_is_that_of_the_first_choice(
         monkeypatch.setattr(cli, "_BLOCK", block)
         assert cli.main(["--text", str(path)]) == 0
         assert capfd.readouterr().out == text
+
+
+def test_a_refusal_alone_is_told(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    chunk: Json = {"choices": [{"delta": {"refusal": "I can't."}, "finish_reason": "stop"}]}
+    path = tmp_path / "stream"
+    for body, name in ((sse(chunk), f"{path}"), (rows(("a", 0, chunk)), f"{path}, a")):
+        path.write_bytes(body)
+        assert cli.main(["--text", str(path)]) == 0
+        assert capfd.readouterr() == ("", f"{name}: refusal: I can't.\n")
+
+
+@pytest.mark.parametrize("field", ["reasoning", "reasoning_content"])
+def test_on_a_terminal_the_reasoning_is_shown_dimmed(field: str, tmp_path: Path) -> None:
+    thoughts: list[Json] = [{"choices": [{"delta": {field: text}}]} for text in ("Let me", " see.")]
+    path = tmp_path / "stream"
+    path.write_bytes(sse(*thoughts, *GRUSS))
+    ours, theirs = os.openpty()
+    process = subprocess.Popen(
+        [sys.executable, "-m", "accumulator", "--text", str(path)], stdout=theirs
+    )
+    os.close(theirs)
+    shown = b""
+    with suppress(OSError):  # what Linux raises at the end
+        while part := os.read(ours, 65536):
+            shown += part
+    os.close(ours)
+    assert process.wait() == 0
+    assert shown.decode() == "\x1b[2mLet me see.\x1b[22m\r\n\r\nGrüße 🌍\r\n"
+    done = subprocess.run(
+        [sys.executable, "-m", "accumulator", "--text", str(path)], check=True, capture_output=True
+    )
+    assert done.stdout.decode() == "Grüße 🌍\n"
 
 
 def test_the_cost_of_text_is_linear(
@@ -412,7 +572,7 @@ def test_nothing_is_told_where_standard_error_was_closed(
 def test_what_was_read_before_a_read_error_is_printed() -> None:
     terminal, ours = os.openpty()
     os.write(ours, sse(a_chunk("a")))
-    with start("--text", stdin=terminal) as process:
+    with start("--text", "-", stdin=terminal) as process:
         assert process.stdout is not None
         assert process.stdout.read(1) == b"a"
         os.close(ours)

@@ -1,7 +1,7 @@
 """`reduce_sorted`: sorted rows in, one result a stream, the same as one accumulator each makes."""
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import attrs
@@ -10,13 +10,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from accumulator import Accumulator, AccumulatorError, LimitExceededError, Limits
-from accumulator._alike import AlikeRows, tell_alike
-from accumulator._bulk import BulkStream, chunk_text
-from accumulator.batch import StreamResult, UnsortedRowsError, reduce_sorted
+from accumulator.batch import RecordedStream, StreamResult, UnsortedRowsError, reduce_sorted
 from accumulator.errors import CheckpointError
+from accumulator.limits import DEFAULT_LIMITS
 from accumulator.rules import DEFAULT_RULES
 
-HERE = Path(__file__).parent
+TESTS = Path(__file__).parents[1]
 Json = dict[str, object]
 
 
@@ -38,10 +37,11 @@ def plainly(chunks: list[object], limits: Limits) -> StreamResult:
         except LimitExceededError as error:
             limit = error.limit
             break
-    acc.close()
+    if limit is None:
+        acc.close()
     return StreamResult(
         completion=acc.snapshot(),
-        status=acc.status,
+        status="truncated" if acc.status == "open" else acc.status,
         problems=acc.problems,
         problem_counts=acc.problem_counts,
         limit=limit,
@@ -50,12 +50,12 @@ def plainly(chunks: list[object], limits: Limits) -> StreamResult:
 
 def recorded_streams() -> Iterator[tuple[str, list[object]]]:
     """Give every shipped stream as the texts of its events."""
-    for path in sorted(HERE.glob("conformance/*.json")):
+    for path in sorted(TESTS.glob("conformance/*.json")):
         case = json.loads(path.read_text())
         chunks = case.get("chunks")
         if chunks:
             yield path.stem, [json.dumps(chunk).encode() for chunk in chunks]
-    for path in sorted(HERE.glob("recordings/*.sse")):
+    for path in sorted(TESTS.glob("recordings/*.sse")):
         lines = path.read_bytes().splitlines()
         yield path.stem, [line[5:].strip() for line in lines if line.startswith(b"data:")]
 
@@ -113,10 +113,10 @@ def test_any_chunks_come_to_what_one_accumulator_makes_of_them(
 def test_a_stream_goes_on_from_its_checkpoint(
     chunks: list[object], cut: int, limits: Limits
 ) -> None:
-    stream = BulkStream(DEFAULT_RULES, limits)
+    stream = RecordedStream(DEFAULT_RULES, limits)
     for chunk in chunks[:cut]:
         stream.feed(chunk)
-    stream = BulkStream.resume(stream.checkpoint(), DEFAULT_RULES, limits)
+    stream = RecordedStream.resume(stream.checkpoint(), DEFAULT_RULES, limits)
     for chunk in chunks[cut:]:
         stream.feed(chunk)
     assert stream.finish() == plainly(chunks, limits)
@@ -179,56 +179,52 @@ IN_BULK: dict[str, list[bytes]] = {
     "broken UTF-8": [each.replace(b" ", b"\xff") for each in chunks_of(CONTENT)],
     "no JSON": [each[:-1] for each in chunks_of(CONTENT)],
     "spaced over lines": [each.replace(b",", b",\n") for each in chunks_of(CONTENT)],
-    "strings of JSON": [json.dumps(each.decode()).encode() for each in chunks_of(CONTENT)],
-    "half a string of JSON": [b'"abc'],
+    "strings of JSON, which are no chunks": [
+        json.dumps(each.decode()).encode() for each in chunks_of(CONTENT)
+    ],
+    "half a string": [b'"abc'],
 }
+
+
+def reduced(chunks: Sequence[object], limits: Limits = DEFAULT_LIMITS) -> StreamResult:
+    """Reduce the chunks of one stream."""
+    [(_, result)] = reduce_sorted((("a", None, chunk) for chunk in chunks), limits=limits)
+    return result
 
 
 @pytest.mark.parametrize("limits", [Limits(), Limits(event_bytes=300)])
 @pytest.mark.parametrize("name", IN_BULK)
-def test_chunks_in_bulk_come_to_what_one_accumulator_makes_of_them(
-    name: str, limits: Limits
-) -> None:
-    chunks = IN_BULK[name]
-    stream = BulkStream(DEFAULT_RULES, limits)
-    stream.feed_texts(chunks)
-    expected = plainly([chunk_text(chunk) for chunk in chunks], limits)
-    assert stream.finish() == expected
-    # Nor does it matter how many come at once.
-    stream = BulkStream(DEFAULT_RULES, limits)
-    for start in range(0, len(chunks), 25):
-        stream.feed_texts(chunks[start : start + 25])
-    assert stream.finish() == expected
+def test_many_chunks_come_to_what_one_accumulator_makes_of_them(name: str, limits: Limits) -> None:
+    assert reduced(IN_BULK[name], limits) == plainly(list(IN_BULK[name]), limits)
 
 
-def test_chunks_in_bulk_past_total_bytes_are_read_no_further() -> None:
+def test_many_chunks_past_total_bytes_are_read_no_further() -> None:
     limits = Limits(total_bytes=2000)
-    stream = BulkStream(DEFAULT_RULES, limits)
-    for start in range(0, 60, 20):
-        stream.feed_texts(IN_BULK["content"][start : start + 20])
-    result, plain = stream.finish(), plainly([*IN_BULK["content"]], limits)
+    chunks = IN_BULK["content"][:60]
+    result, plain = reduced(chunks, limits), plainly(list(chunks), limits)
     assert (result.status, result.limit) == (plain.status, plain.limit)
-    # What frames them counts as well, in bulk.
+    # What frames the chunks counts as well.
     assert str(text_of(plain)).startswith(str(text_of(result)))
     assert len(str(text_of(result))) > 60
 
 
-@given(
-    st.lists(
-        st.sampled_from([name for name in IN_BULK if name != "spaced over lines"]), max_size=4
-    ),
-    st.integers(0, 3),
-)
+@given(st.lists(st.sampled_from(list(IN_BULK)), min_size=1, max_size=4), st.integers(0, 3))
 def test_whatever_comes_behind_whatever(names: list[str], most: int) -> None:
     chunks = [chunk for name in names for chunk in IN_BULK[name][: (3, 20, 40, None)[most]]]
-    stream = BulkStream(DEFAULT_RULES, Limits())
-    stream.feed_texts(chunks)
-    assert stream.finish() == plainly([chunk_text(chunk) for chunk in chunks], Limits())
+    assert reduced(chunks) == plainly(list(chunks), Limits())
 
 
-@pytest.mark.parametrize("end", [b"[DONE]", b'{"error":{"message":"overloaded"}}'])
-def test_a_stream_tells_that_nothing_more_will_be_read(end: bytes) -> None:
-    stream = BulkStream(DEFAULT_RULES, Limits())
+ENDS = [
+    b"[DONE]",
+    "data: [DONE]\n\n",
+    b'data: {"choices":[]}\n\ndata: [DONE]',
+    b'{"error":{"message":"overloaded"}}',
+]
+
+
+@pytest.mark.parametrize("end", ENDS)
+def test_a_stream_tells_that_nothing_more_will_be_read(end: object) -> None:
+    stream = RecordedStream(DEFAULT_RULES, Limits())
     for chunk in chunks_of(CONTENT, 3):
         stream.feed(chunk)
     assert not stream.has_ended
@@ -237,7 +233,7 @@ def test_a_stream_tells_that_nothing_more_will_be_read(end: bytes) -> None:
 
 
 def test_a_body_past_a_limit_is_read_no_further() -> None:
-    stream = BulkStream(DEFAULT_RULES, Limits(total_bytes=1000))
+    stream = RecordedStream(DEFAULT_RULES, Limits(total_bytes=1000))
     body = b"".join(b"data: %b\n\n" % chunk for chunk in chunks_of(CONTENT, 40))
     for start in range(0, len(body), 600):
         stream.feed_body(body[start : start + 600])
@@ -247,38 +243,10 @@ def test_a_body_past_a_limit_is_read_no_further() -> None:
     assert str(text_of(result)).startswith("t0 t1 ")
 
 
-@pytest.mark.parametrize("count", [1, 2, 20])
-def test_alike_chunks_are_split_into_the_first_and_the_others(count: int) -> None:
-    chunks = [each.replace(b"t", b"\\u00e9") for each in chunks_of(CONTENT, max(count, 2))]
-    rows = tell_alike(chunks)
-    assert rows is not None
-    while rows.count > count:
-        _, rows = rows.split()
-    stream = BulkStream(DEFAULT_RULES, Limits())
-    for chunk in chunks[:-count]:
-        stream.feed(chunk)
-    while rows.count:
-        first, rows = rows.split()
-        stream.feed(rows.head + first + rows.tail)
-        stream.feed_alike(AlikeRows("", None, 0, rows.head, b"", rows.tail, b""))
-    stream.feed(b"{")  # a problem, which says how many events there were
-    assert stream.finish() == plainly([*chunks, b"{"], Limits())
-
-
-def test_alike_chunks_past_a_limit_are_not_read() -> None:
-    stream = BulkStream(DEFAULT_RULES, Limits(choices=1))
-    stream.feed_texts([json.dumps(ODD_CHOICES).encode()])
-    rows = tell_alike(chunks_of(CONTENT))
-    assert rows is not None
-    stream.feed_alike(rows)
-    result = stream.finish()
-    assert (result.limit, result.completion.choices) == ("choices", ())
-
-
 def test_what_is_no_checkpoint_is_said_to_be_none() -> None:
-    for data in (b"", b"\x92\xc0", BulkStream(DEFAULT_RULES, Limits()).checkpoint()[:-1]):
+    for data in (b"", b"\x92\xc0", RecordedStream(DEFAULT_RULES, Limits()).checkpoint()[:-1]):
         with pytest.raises(CheckpointError):
-            BulkStream.resume(data, DEFAULT_RULES, Limits())
+            RecordedStream.resume(data, DEFAULT_RULES, Limits())
 
 
 @pytest.mark.parametrize("size", range(0, len(LONG), 7))
@@ -328,6 +296,12 @@ def test_the_lines_of_a_named_event_are_one_row() -> None:
     assert (result.status, text_of(result)) == ("failed", "x")
 
 
+def test_a_row_may_hold_several_events() -> None:
+    event = "data: " + json.dumps(a_chunk("x"))
+    [(_, result)] = reduce_sorted([("a", 1, f"{event}\n\n{event}\n\ndata: [DONE]")])
+    assert (result.status, text_of(result), result.problems) == ("complete", "xx", ())
+
+
 def test_a_repeated_sequence_number_is_dropped_and_counted() -> None:
     seqs = [1, 1, 2, 3, 3, 3]
     [(_, result)] = reduce_sorted(("a", seq, a_chunk(str(place))) for place, seq in enumerate(seqs))
@@ -343,6 +317,16 @@ def test_a_row_without_a_number_is_no_end_of_the_order() -> None:
 def test_without_sequence_numbers_rows_stand_in_order_of_arrival() -> None:
     [(_, result)] = reduce_sorted(("a", None, a_chunk(text)) for text in "aabb")
     assert (text_of(result), result.repeats) == ("aabb", 0)
+
+
+def test_rows_may_be_mappings() -> None:
+    rows = [("a", 1, a_chunk("x")), ("a", 2, a_chunk("y")), ("b", 1, a_chunk("z"))]
+    mappings = [{"id": id, "seq": seq, "chunk": chunk, "time": 7} for id, seq, chunk in rows]
+    assert list(reduce_sorted(mappings)) == list(reduce_sorted(rows))
+    unnumbered = [{"id": id, "chunk": chunk} for id, _, chunk in rows]
+    assert list(reduce_sorted(unnumbered)) == list(reduce_sorted(rows))
+    with pytest.raises(KeyError, match="chunk"):
+        list(reduce_sorted([{"id": "a"}]))
 
 
 def test_a_missing_chunk_is_a_problem_of_its_stream() -> None:

@@ -6,33 +6,46 @@ from pathlib import Path
 
 import pytest
 
-from accumulator._inputs import Unit, find_inputs, units_of
-from accumulator._rows import BadRow, Keys, RowReader
+from accumulator._logs.inputs import detect_source
+from accumulator._logs.rows import BadRow, Keys, read_rows
 
 Row = tuple[str, "int | None", bytes]
 
 
-def read(path: Path, unit_size: int | None = None) -> tuple[list[Row], list[tuple[int, str]]]:
-    """Read a file in units of a size; give its rows, and the line and the fault of each bad one."""
+class Notes:
+    """Notes down what is reported."""
+
+    def __init__(self) -> None:
+        self.told: list[tuple[int, str]] = []
+        self.unread_files: list[str] = []
+        self.size = self.rows = 0
+
+    def begin(self, phase: str, size: int) -> None:
+        raise AssertionError("a phase begins where files are sorted")
+
+    def read(self, size: int, rows: int = 0) -> None:
+        self.size += size
+        self.rows += rows
+
+    def bad_row(self, label: str, row: BadRow) -> None:
+        self.told.append((row.line, row.why))
+
+    def unread(self, label: str, why: str) -> None:
+        self.unread_files.append(f"{label}: {why}")
+
+
+def read(path: Path, notes: Notes | None = None) -> tuple[list[Row], list[tuple[int, str]]]:
+    """Read a file; return its rows, and the line and the fault of each bad one."""
+    whole = notes is None
+    notes = notes or Notes()
     rows: list[Row] = []
-    told: list[tuple[int, str]] = []
-    [source] = find_inputs([str(path)])
-    units = list(units_of([source]))
-    if unit_size:
-        size = source.size
-        units = [
-            Unit(source, start, min(start + unit_size, size), unit_size)
-            for start in range(0, size, unit_size)
-        ]
-    lines = 0
-    for unit in units:
-        bad: list[BadRow] = []
-        reader = RowReader(unit, Keys(), bad.append)
-        for some in reader:
-            rows += zip(some.ids, some.seqs or [None] * some.count, some.chunks, strict=True)  # type: ignore[union-attr]  # none are told as alike
-        told += [(each.line + lines, each.why) for each in bad]
-        lines += reader.lines
-    return rows, told
+    for some in read_rows([detect_source(str(path), "name", "label")], Keys(), notes):
+        rows += zip(some.ids, some.seqs, some.chunks, strict=True)
+    if whole:
+        assert notes.unread_files == []
+        assert notes.rows == len(rows)
+        assert notes.size == path.stat().st_size
+    return rows, notes.told
 
 
 def a_line(id: str, size: int = 1) -> bytes:
@@ -60,15 +73,31 @@ FILES: dict[str, tuple[bytes, list[Row], list[tuple[int, str]]]] = {
     "a number as id": (b'{"id":7,"chunk":{}}\n', [("7", None, b"{}")], []),
     "an array": (a_line("a") + b'["a"]\n', [A], [(2, "Expected `object`, got `array`")]),
     "a number of 64 bits": (
-        b'{"id":"a","seq":9223372036854775806}\n',
-        [("a", (1 << 63) - 2, b'{"id":"a","seq":9223372036854775806}')],
+        b'{"id":"a","seq":9223372036854775807}\n',
+        [("a", (1 << 63) - 1, b'{"id":"a","seq":9223372036854775807}')],
         [],
     ),
     "a number of more bits": (
-        b'{"id":"a","seq":9223372036854775807}\n',
+        b'{"id":"a","seq":9223372036854775808}\n',
         [],
-        [(1, "Expected `int` <= 9223372036854775806 - at `$.seq`")],
+        [(1, "Expected `int` <= 9223372036854775807 - at `$.seq`")],
     ),
+    "chunks as strings of JSON": (
+        b'{"id":"a","chunk":"{\\"x\\":\\"x\\"}"}\n' + a_line("b"),
+        [A, B],
+        [],
+    ),
+    "a string that is none": (
+        b'{"id":"a","chunk":"\xff"}\n',
+        [("a", None, b'"\xff"')],
+        [],
+    ),
+    "two values on a line, and a blank one": (
+        b'{"id":"a"} {"id":"b"}\n\n',
+        [],
+        [(1, "JSON is malformed: trailing characters (byte 12)")],
+    ),
+    "half a string": (b'{"id":"a","chunk":"x', [], [(1, "Input data was truncated")]),
     "a long line": (
         a_line("b") + a_line("a", 200_000) + a_line("b"),
         [B, ("a", None, b'{"x":"%s"}' % (b"x" * 200_000)), B],
@@ -85,21 +114,10 @@ def test_what_a_line_is(name: str, tmp_path: Path) -> None:
     assert read(path) == (rows, told)
 
 
-@pytest.mark.parametrize("size", [1, 7, 16, 40, 64])
-def test_a_line_is_in_one_unit_wherever_the_file_is_cut(size: int, tmp_path: Path) -> None:
-    path = tmp_path / "log.jsonl"
-    data = (
-        a_line("a") + b"[DONE]\ndata: [DONE]\n" + a_line("b") * 3 + b"[DONE]\n" + a_line("a")[:-1]
-    )
-    path.write_bytes(data)
-    rows = [A, DONE, DONE, B, B, B, ("b", None, b"[DONE]"), A]
-    assert read(path, size) == (rows, [])
-
-
 def test_a_line_too_long_to_be_held_is_a_bad_row(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("accumulator._rows._LONGEST_LINE", 100_000)
+    monkeypatch.setattr("accumulator._logs.rows._LONGEST_LINE", 100_000)
     path = tmp_path / "log.jsonl"
     why = "longer than 100000 bytes"
     path.write_bytes(a_line("a") + a_line("b", 500_000) + a_line("a") + a_line("b", 500_000)[:-1])
@@ -113,7 +131,7 @@ def test_rows_of_parquet_have_ids_and_chunks_of_several_types(tmp_path: Path) ->
     chunk = '{"x":"x"}'
     types: list[tuple[object, object, object]] = [
         (pa.string(), "a", chunk),
-        (pa.binary(), b"a", chunk.encode()),
+        (pa.large_string(), "a", chunk.encode()),
         (pa.int64(), 7, chunk),
         (pa.string(), "a", {"x": "x"}),
     ]
@@ -151,38 +169,36 @@ def test_what_is_no_row_of_parquet(
     assert read(path) == ([], [(1, why)])
 
 
-@pytest.mark.parametrize("missing", ["id", "chunk"])
-def test_a_column_that_is_not_there_is_named(missing: str, tmp_path: Path) -> None:
+UNREADABLE: dict[str, tuple[list[tuple[str, object]], str]] = {
+    "no id": ([("chunk", "{}")], "there is no column 'id'"),
+    "no chunk": ([("id", "a")], "there is no column 'chunk'"),
+    "an id twice": ([("id", "a"), ("chunk", "{}"), ("id", "b")], "2 columns are named 'id'"),
+    "a number twice": (
+        [("id", "a"), ("seq", 1), ("seq", 1), ("chunk", "{}")],
+        "2 columns are named 'seq'",
+    ),
+    "an id of bytes": (
+        [("id", b"a"), ("chunk", "{}")],
+        "a stream id is text or an integer, but column 'id' is binary",
+    ),
+}
+
+
+@pytest.mark.parametrize(("columns", "why"), UNREADABLE.values(), ids=UNREADABLE)
+def test_columns_that_hold_no_rows_are_told(
+    columns: list[tuple[str, object]], why: str, tmp_path: Path
+) -> None:
     pa = pytest.importorskip("pyarrow", reason="the extra 'logs' is not installed")
     pq = pytest.importorskip("pyarrow.parquet", reason="the extra 'logs' is not installed")
-    path = tmp_path / "log.parquet"
-    pq.write_table(pa.table({name: ["a"] for name in {"id", "chunk"} - {missing}}), path)
-    with pytest.raises(OSError, match=f"there is no column '{missing}'"):
-        read(path)
+    path, notes = tmp_path / "log.parquet", Notes()
+    names = [name for name, _ in columns]
+    pq.write_table(pa.table([[value] for _, value in columns], names=names), path)
+    assert read(path, notes) == ([], [])
+    assert notes.unread_files == [f"label: {why}"]
 
 
-def test_files_are_found_by_path_folder_and_glob(tmp_path: Path) -> None:
-    for name in ("a.jsonl", "b/c.jsonl", "b/.hidden", ".git/d"):
-        path = tmp_path / name
-        path.parent.mkdir(exist_ok=True)
-        path.write_bytes(a_line("a"))
-
-    def names(*paths: str) -> list[str]:
-        return [each.name for each in find_inputs([str(tmp_path / path) for path in paths])]
-
-    assert names(".") == ["a.jsonl", "b/c.jsonl"]
-    assert names("*") == ["a.jsonl"]
-    assert names("**/*.jsonl") == ["a.jsonl", "c.jsonl"]
-    assert names("a.jsonl", "a.jsonl", "*.jsonl") == ["a.jsonl"]
-    with pytest.raises(FileNotFoundError):
-        names("*.csv")
-
-
-def test_a_file_whose_first_bytes_cannot_be_read_is_told_of_when_it_is_read(
-    tmp_path: Path,
-) -> None:
-    path = tmp_path / "log.jsonl.gz"
+def test_what_cannot_be_read_is_told(tmp_path: Path) -> None:
+    path, notes = tmp_path / "log.jsonl.gz", Notes()
     path.write_bytes(b"\x1f\x8bnot gzip at all")
-    assert find_inputs([str(path)])[0].form == "json"
-    with pytest.raises(OSError, match="Unknown compression method"):
-        read(path)
+    assert read(path, notes) == ([], [])
+    assert notes.unread_files == ["label: Unknown compression method"]

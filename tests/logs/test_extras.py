@@ -7,15 +7,14 @@ from collections.abc import Callable
 
 import pytest
 
-from accumulator import _extras
+from accumulator._logs import extras
 
 # what is called, the library, and the extra that has it
 LIBRARIES: list[tuple[Callable[[], object], str, str]] = [
-    (_extras.arrow, "pyarrow", "logs"),
-    (_extras.compute, "pyarrow", "logs"),
-    (_extras.parquet, "pyarrow", "logs"),
-    (_extras.duckdb, "duckdb", "logs"),
-    (lambda: _extras.rich("table"), "rich", "cli"),
+    (extras.arrow, "pyarrow", "logs"),
+    (extras.parquet, "pyarrow", "logs"),
+    (extras.duckdb, "duckdb", "logs"),
+    (lambda: extras.rich("table"), "rich", "cli"),
 ]
 
 
@@ -23,7 +22,7 @@ LIBRARIES: list[tuple[Callable[[], object], str, str]] = [
 def test_a_missing_library_is_named_with_its_extra(
     load: Callable[[], object], library: str, extra: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for name in (library, f"{library}.compute", f"{library}.parquet", f"{library}.table"):
+    for name in (library, f"{library}.parquet", f"{library}.table"):
         monkeypatch.setitem(sys.modules, name, None)
     with pytest.raises(ImportError, match=rf"'chunk-accumulator\[{extra}\]'") as raised:
         load()

@@ -252,7 +252,7 @@ def test_a_query_that_is_killed_within_a_batch_goes_on_in_another_process(
 ) -> None:
     streams = [row for i in range(60) for row in stream_of(f"stream-{i}", 30, done=i % 3 > 0)]
     files_of(tmp_path / "in", shuffled(streams, 200), 2)
-    command = [sys.executable, str(Path(__file__).parent / "streaming_query.py"), str(tmp_path)]
+    command = [sys.executable, str(Path(__file__).parents[1] / "streaming_query.py"), str(tmp_path)]
     process = subprocess.Popen(command, start_new_session=True, stderr=subprocess.DEVNULL)
     # A micro-batch begins with a file in one folder, and ends with one in the other.
     begun, committed = tmp_path / "state/offsets/1", tmp_path / "state/commits"

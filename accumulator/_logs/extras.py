@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib
 from types import ModuleType
 
-__all__ = ["arrow", "compute", "duckdb", "parquet", "rich"]
+__all__ = ["arrow", "duckdb", "parquet", "rich"]
 
 
 def _load(module: str, extra: str) -> ModuleType:
@@ -19,25 +19,20 @@ def _load(module: str, extra: str) -> ModuleType:
 
 
 def arrow() -> ModuleType:
-    """Import pyarrow. Raises ImportError naming the extra."""
+    """Import pyarrow. Raises ImportError that names the extra."""
     return _load("pyarrow", "logs")
 
 
-def compute() -> ModuleType:
-    """Import pyarrow.compute. Raises ImportError naming the extra."""
-    return _load("pyarrow.compute", "logs")
-
-
 def parquet() -> ModuleType:
-    """Import pyarrow.parquet. Raises ImportError naming the extra."""
+    """Import pyarrow.parquet. Raises ImportError that names the extra."""
     return _load("pyarrow.parquet", "logs")
 
 
 def duckdb() -> ModuleType:
-    """Import duckdb. Raises ImportError naming the extra."""
+    """Import duckdb. Raises ImportError that names the extra."""
     return _load("duckdb", "logs")
 
 
 def rich(module: str) -> ModuleType:
-    """Import a module of rich. Raises ImportError naming the extra."""
+    """Import a module of rich. Raises ImportError that names the extra."""
     return _load(f"rich.{module}", "cli")

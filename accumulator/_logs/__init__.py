@@ -1,0 +1,1 @@
+"""Recorded logs on one machine: the commands `reduce` and `inspect`."""

@@ -1,0 +1,218 @@
+"""`accumulator reduce`: a log to one completion a stream."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import re
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, closing
+from itertools import chain
+from tempfile import TemporaryDirectory
+
+import attrs
+
+from ..batch import SSE_FIELDS, RecordedStream, StreamResult
+from ..completion import ChatCompletion
+from ..limits import DEFAULT_LIMITS
+from ..rules import DEFAULT_RULES
+from .extras import duckdb
+from .inputs import (
+    READ_ERRORS,
+    STDIN,
+    Source,
+    UsageError,
+    detect_source,
+    find_files,
+    open_text,
+    spool,
+)
+from .output import Target, open_writer
+from .progress import Display, Interrupt, Stats
+from .rows import Keys, Rows, read_rows, why_unread
+from .sort import LEAST_MEMORY, OutOfOrderError, reduce_any_order, reduce_in_order
+from .terminal import say
+
+__all__ = ["add_arguments", "run"]
+
+WRITTEN, UNWRITABLE, WRONG, UNREADABLE, INTERRUPTED = 0, 1, 2, 5, 128 + 2
+_BLOCK = 64 * 1024
+_BLANK = b" \t\r\n\xef\xbb\xbf"
+_MOST_MEMORY = 1 << 50
+
+EPILOG = """\
+A row is a JSON object with the id of a stream, a sequence number (optional) and a chunk. A line
+without the key of a chunk is itself a chunk. An SSE file is one stream, named like the file. If the
+rows of each stream stand together, in order, they are reduced as they are read. Other rows are
+sorted on disk first, which needs the extra 'logs'.
+
+exit codes: 0 the output was written, whatever the status of its streams; 1 it was not written; 2
+wrong usage; 5 it was written, but there were bad rows or a file could not be read; 130 interrupted
+"""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the arguments of `reduce`."""
+    add = parser.add_argument
+    parser.description = "Reduce recorded chunks to one completion a stream."
+    parser.epilog = EPILOG
+    add("paths", nargs="+", metavar="PATH", help="a file, a folder, a glob, or - (standard input)")
+    add(
+        "-o",
+        "--output",
+        required=True,
+        metavar="OUT",
+        help="JSON Lines (.gz, .zst) or .parquet; - for standard output",
+    )
+    add("--id", default="id", metavar="KEY", help="key or column of the stream's id (id)")
+    add("--seq", default="seq", metavar="KEY", help="of the sequence number (seq)")
+    add("--chunk", default="chunk", metavar="KEY", help="of the chunk (chunk)")
+    add("--memory", type=_size, default=1 << 30, metavar="SIZE", help="most memory to use (1G)")
+    add("--bad-rows", metavar="FILE", help="write rejected rows to a file, as JSON Lines")
+
+
+def _size(text: str) -> int:
+    found = re.fullmatch(r"(\d{1,15})([KMGT]?)(?:i?B)?", text, re.IGNORECASE)
+    if found is None:
+        raise argparse.ArgumentTypeError("a size is a number with K, M, G or T, such as 512M")
+    size = int(found[1]) << 10 * " KMGT".index(found[2].upper() or " ")
+    if not LEAST_MEMORY <= size <= _MOST_MEMORY:
+        raise argparse.ArgumentTypeError(f"{text} is not between {LEAST_MEMORY >> 20}M and 1024T")
+    return size
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Run the command; return its exit code."""
+    interrupt = Interrupt()
+    try:
+        return _run(arguments, interrupt)
+    except (KeyboardInterrupt, Exception):
+        if not interrupt.happened:
+            raise
+    finally:
+        interrupt.close()
+    say("interrupted; nothing was written")
+    return INTERRUPTED
+
+
+def _run(arguments: argparse.Namespace, interrupt: Interrupt) -> int:
+    try:
+        stats = _reduce(arguments, interrupt)
+    except UsageError as error:
+        say(f"accumulator reduce: {error}")
+        return WRONG
+    except BrokenPipeError:
+        raise  # nobody reads standard output any more
+    except (OSError, ImportError) as error:
+        interrupt.check()
+        say(f"accumulator reduce: {error}")
+        return UNWRITABLE
+    for line in stats.lines():
+        say(line)
+    if not _has_output(stats):
+        say(
+            f"accumulator reduce: nothing was written: no row was found with the keys "
+            f"{arguments.id!r}, {arguments.seq!r} (optional) and {arguments.chunk!r}; --id, --seq "
+            "and --chunk name others"
+        )
+        return UNWRITABLE
+    return UNREADABLE if stats.bad_rows or stats.files_unread else WRITTEN
+
+
+def _has_output(stats: Stats) -> bool:
+    """Return whether there is an output; an old one is better than that of rows that all failed."""
+    return bool(stats.streams or not (stats.bad_rows or stats.files_unread))
+
+
+def _reduce(arguments: argparse.Namespace, interrupt: Interrupt) -> Stats:
+    """Reduce the log. Raises UsageError, OSError, ImportError."""
+    keys = Keys(arguments.id, arguments.seq, arguments.chunk)
+    target = Target(arguments.output)
+    outputs = [] if target.folder is None else [target.path]
+    if arguments.bad_rows is not None:
+        if os.path.realpath(arguments.bad_rows) == target.path:
+            raise UsageError(f"{arguments.bad_rows} cannot take both the results and the bad rows")
+        outputs.append(arguments.bad_rows)
+    files = find_files(arguments.paths, outputs)
+    with ExitStack() as stack:
+        # Hidden, so that it is no part of a folder that is read.
+        folder = stack.enter_context(TemporaryDirectory(prefix=".reduce-", dir=target.folder))
+        bad_rows = None
+        if arguments.bad_rows is not None:
+            bad_rows = stack.enter_context(open(arguments.bad_rows, "wb"))
+        display = Display(interrupt, bad_rows)
+        stack.callback(display.close)
+        sources = [
+            detect_source(spool(path, folder), name, "standard input" if path == STDIN else path)
+            for path, name in files
+        ]
+        whole = os.path.join(folder, "results")
+        _Reduction(sources, keys, arguments.memory, folder, display).write(target.name, whole)
+        interrupt.check()
+        display.stop()
+        if _has_output(display.stats):
+            target.put(whole)
+    return display.stats
+
+
+class _Reduction:
+    """Reduces sources to a file: in the order of their rows, or started again to sort them."""
+
+    def __init__(
+        self, sources: Sequence[Source], keys: Keys, memory: int, folder: str, display: Display
+    ) -> None:
+        self._logs = [source for source in sources if source.form != "body"]
+        self._bodies = [source for source in sources if source.form == "body"]
+        self._keys = keys
+        self._memory = memory
+        self._folder = folder
+        self._display = display
+
+    def write(self, name: str, path: str) -> None:
+        """Write the results to a path, in the form that a name stands for."""
+        size = sum(source.size for source in self._logs + self._bodies)
+        self._display.begin("reading", size)
+        try:
+            self._write(name, path, reduce_in_order(self._rows(), self._memory // 2))
+        except OutOfOrderError:
+            duckdb()  # if it is missing there is no need to read on
+            self._display.restart()
+            self._display.begin("sorting", size)
+            results = reduce_any_order(self._rows(), self._memory, self._folder, self._display)
+            self._write(name, path, results)
+
+    def _rows(self) -> Iterator[Rows]:
+        return read_rows(self._logs, self._keys, self._display)
+
+    def _write(self, name: str, path: str, results: Iterator[tuple[str, StreamResult]]) -> None:
+        with closing(open_writer(name, path)) as writer:
+            for id, result in chain(results, self._reduce_bodies()):
+                self._display.stats.add(result)
+                writer.write(id, result)
+
+    def _reduce_bodies(self) -> Iterator[tuple[str, StreamResult]]:
+        for source in self._bodies:
+            stream = RecordedStream(DEFAULT_RULES, DEFAULT_LIMITS)
+            head = b""
+            try:
+                with open(source.path, "rb") as raw, open_text(raw, source.compression) as text:
+                    while data := text.read1(_BLOCK):
+                        head = head or data
+                        stream.feed_body(data)
+            except READ_ERRORS as error:
+                self._display.unread(source.label, why_unread(error))
+            result = stream.finish()
+            if result.completion == ChatCompletion() and not result.problems:
+                result = _judge_page(head) or result
+            yield source.name, result
+            self._display.read(source.size)
+
+
+def _judge_page(head: bytes) -> StreamResult | None:
+    """Return the result of a page that a server sent in place of a stream, or None if it is one."""
+    text = head.lstrip(_BLANK)
+    if not text or text.partition(b"\n")[0].partition(b":")[0] in SSE_FIELDS:
+        return None
+    stream = RecordedStream(DEFAULT_RULES, DEFAULT_LIMITS)
+    stream.feed(text)
+    return attrs.evolve(stream.finish(), status="failed")

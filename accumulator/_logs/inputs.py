@@ -1,0 +1,177 @@
+"""The files of a log: which ones a path means, and what they hold."""
+
+from __future__ import annotations
+
+import glob
+import gzip
+import os
+import shutil
+import zlib
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from io import BufferedReader
+from pathlib import Path
+from typing import Literal, cast
+
+import msgspec
+from msgspec import Struct
+
+from .extras import arrow
+from .terminal import in_utf8
+
+__all__ = [
+    "READ_ERRORS",
+    "STDIN",
+    "Source",
+    "UsageError",
+    "detect_source",
+    "find_files",
+    "is_error_page",
+    "open_stream",
+    "open_text",
+    "spool",
+]
+
+# Gzip raises each of these for one damage or another; those of Arrow are among them.
+READ_ERRORS = (OSError, EOFError, ValueError, zlib.error)
+STDIN = "-"
+
+Form = Literal["rows", "body", "parquet"]
+Compression = Literal["", "gzip", "zstd"]
+
+_GZIP, _ZSTD, _PARQUET = b"\x1f\x8b", b"\x28\xb5\x2f\xfd", b"PAR1"
+_BUFFER = 65536  # bytes, of which a row may fill most
+_HEAD = 65536  # bytes that tell rows from a body
+_BLANK = b" \t\r\n\xef\xbb\xbf"
+
+
+class UsageError(Exception):
+    """The command was asked for something that cannot be done, or would destroy its input."""
+
+
+class Source(Struct, frozen=True):
+    """One file of a log. `label` is what messages call it, `name` is the stream of an SSE body."""
+
+    path: str
+    name: str
+    label: str
+    size: int
+    form: Form
+    compression: Compression = ""
+
+
+def find_files(paths: Sequence[str], outputs: Sequence[str] = ()) -> list[tuple[str, str]]:
+    """Find the files of paths, folders (all files in them that are not hidden) and globs, sorted by
+    name. Return the path and the name of each.
+
+    The `outputs`, files that the run writes, are left out of folders and globs. The name of a file
+    in a folder is its path from there; a second file of the same name is named by its whole path.
+    Raises UsageError for a path or a glob that matches nothing, and for a path that is an output.
+    """
+    written = {os.path.realpath(path) for path in outputs}
+    found: dict[str, tuple[str, str]] = {}  # by its real path, so that each file is read once
+    names: set[str] = set()
+    for path in paths:
+        if path != STDIN and os.path.realpath(path) in written:
+            raise UsageError(f"{path} is both an input and an output")
+        for file, short in _files_of(path):
+            real = file if file == STDIN else os.path.realpath(file)
+            if real not in found and real not in written:
+                name = in_utf8(short if short not in names else os.path.abspath(file))
+                found[real] = file, name
+                names.add(name)
+    return list(found.values())
+
+
+def _files_of(path: str) -> Iterator[tuple[str, str]]:
+    """Yield the files of a path, a folder or a glob, each with its name."""
+    if path == STDIN:
+        yield path, "stdin"
+    elif os.path.isdir(path):
+        for each in sorted(Path(path).rglob("*")):
+            name = each.relative_to(path)
+            if each.is_file() and not any(part.startswith(".") for part in name.parts):
+                yield str(each), name.as_posix()
+    elif os.path.exists(path):
+        yield path, os.path.basename(path)
+    else:
+        matches = sorted(glob.glob(path, recursive=True))
+        if not matches:
+            raise UsageError(f"{path}: no such file")
+        for match in matches:
+            if os.path.isfile(match):
+                yield match, os.path.basename(match)
+
+
+def spool(path: str, folder: str) -> str:
+    """Return a path that can be read more than once: that of a copy if it is standard input, a pipe
+    or a device. Raises OSError.
+    """
+    if os.path.isfile(path) and path != STDIN:
+        return path
+    copy = os.path.join(folder, f"input-{len(os.listdir(folder))}")
+    with (
+        open(0 if path == STDIN else path, "rb", closefd=path != STDIN) as pipe,
+        open(copy, "wb") as file,
+    ):
+        shutil.copyfileobj(pipe, file)
+    return copy
+
+
+def detect_source(path: str, name: str, label: str) -> Source:
+    """Detect by its first bytes what a file holds; its suffix does not matter. Raises OSError."""
+    with open(path, "rb") as file:
+        size = os.fstat(file.fileno()).st_size
+        head = file.read(4)
+    form: Form = "rows"
+    compression: Compression = ""
+    if head == _PARQUET:
+        form = "parquet"
+    else:
+        if head.startswith(_GZIP):
+            compression = "gzip"
+        elif head == _ZSTD:
+            compression = "zstd"
+        try:
+            with open(path, "rb") as raw, open_text(raw, compression) as text:
+                head = text.read1(_HEAD).lstrip(_BLANK)
+        except READ_ERRORS:
+            head = b""  # reported when the file is read
+        if head and (not head.startswith((b"{", b"[")) or is_error_page(head)):
+            form = "body"
+    return Source(path, name, label, size, form, compression)
+
+
+def is_error_page(text: bytes) -> bool:
+    """Return whether a text is the JSON that a server sent in place of a stream: a file is one
+    value, indented over several lines or an error, and so no row.
+    """
+    try:
+        value = msgspec.json.decode(text)
+    except (ValueError, RecursionError):
+        return False
+    if isinstance(value, list) and len(value) == 1:  # as Gemini's server sends it
+        value = value[0]
+    is_error = isinstance(value, dict) and "error" in value and "id" not in value
+    return is_error or b"\n" in text.strip()
+
+
+def open_text(raw: BufferedReader, compression: Compression) -> BufferedReader:
+    """Open what an open file holds, decompressed."""
+    if compression == "gzip":
+        return cast("BufferedReader", gzip.GzipFile(fileobj=raw))
+    if compression == "zstd":
+        return BufferedReader(arrow().CompressedInputStream(raw, "zstd"))
+    return raw
+
+
+@contextmanager
+def open_stream(path: str) -> Iterator[BufferedReader]:
+    """Open one recorded stream, also from standard input or compressed by gzip. Raises OSError."""
+    opened = open(0 if path == STDIN else path, "rb", _BUFFER, closefd=path != STDIN)  # noqa: SIM115
+    with cast("BufferedReader", opened) as file:
+        if not file.peek(2).startswith(_GZIP):
+            yield file
+            return
+        with gzip.GzipFile(fileobj=file) as text:
+            yield cast("BufferedReader", text)

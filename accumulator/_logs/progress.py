@@ -1,0 +1,194 @@
+"""What `reduce` tells on standard error while it runs, and at its end."""
+
+from __future__ import annotations
+
+import signal
+import sys
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable
+from contextlib import suppress
+from types import FrameType
+from typing import IO
+
+import msgspec
+
+from ..batch import StreamResult
+from .extras import rich
+from .rows import BadRow
+from .terminal import in_utf8, say
+
+__all__ = ["Display", "Interrupt", "Stats"]
+
+_MOST_TOLD = 20  # bad rows; the others are counted, and written to the file of bad rows
+_EVERY = 5.0  # seconds between two lines of progress
+_REDRAWN = 0.1  # and between two updates of a bar; to draw one costs as much as to reduce a stream
+_TOKENS = ("prompt_tokens", "completion_tokens", "total_tokens")
+
+
+class Stats:
+    """The result of a run in numbers."""
+
+    def __init__(self) -> None:
+        self.streams: Counter[str] = Counter()
+        self.problems: Counter[str] = Counter()
+        self.limits: Counter[str] = Counter()
+        self.tokens: Counter[str] = Counter()
+        self.rows = 0
+        self.repeats = 0
+        self.bad_rows = 0
+        self.files_unread = 0
+
+    def add(self, result: StreamResult) -> None:
+        """Count a stream."""
+        self.streams[result.status] += 1
+        self.problems.update(result.problem_counts)
+        if result.limit is not None:
+            self.limits[result.limit] += 1
+        usage = result.completion.usage
+        if usage is not None:
+            self.tokens.update({name: getattr(usage, name) or 0 for name in _TOKENS})
+        self.repeats += result.repeats
+
+    def lines(self) -> list[str]:
+        """Return the lines of the summary."""
+        tokens = {name.removesuffix("_tokens"): count for name, count in self.tokens.items()}
+        return [
+            f"streams: {_listed(self.streams)}",
+            f"problems: {_listed(self.problems)}",
+            f"limits passed: {_listed(self.limits)}",
+            f"tokens: {_listed(tokens)}",
+            f"rows: {self.rows:,}, repeats dropped: {self.repeats:,}, bad: {self.bad_rows:,}",
+        ]
+
+
+def _listed(counts: dict[str, int]) -> str:
+    return ", ".join(f"{count:,} {name}" for name, count in sorted(counts.items())) or "none"
+
+
+class Interrupt:
+    """Remembers Ctrl-C, as DuckDB and Arrow turn it into other errors or swallow it."""
+
+    def __init__(self) -> None:
+        self.happened = False
+        # A handler that somebody else has set stays; and only the main thread can set one.
+        self._is_ours = (
+            threading.current_thread() is threading.main_thread()
+            and signal.getsignal(signal.SIGINT) is signal.default_int_handler
+        )
+        if self._is_ours:
+            signal.signal(signal.SIGINT, self._handle)
+
+    def _handle(self, number: int, frame: FrameType | None) -> None:
+        self.happened = True
+        raise KeyboardInterrupt
+
+    def check(self) -> None:
+        """Raise KeyboardInterrupt if Ctrl-C was pressed."""
+        if self.happened:
+            raise KeyboardInterrupt
+
+    def close(self) -> None:
+        """Restore Python's own handler."""
+        if self._is_ours:
+            signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+class Display:
+    """Shows progress on standard error, as a bar on a terminal, else as lines; and bad rows."""
+
+    def __init__(self, interrupt: Interrupt, bad_rows: IO[bytes] | None) -> None:
+        self.stats = Stats()
+        self._interrupt = interrupt
+        self._bad_rows = bad_rows
+        self._told_rows = 0  # bad rows, in whichever attempt
+        self._told_files: set[str] = set()
+        self._phase = ""
+        self._size = self._read = 0  # bytes
+        self._start = self._last = time.monotonic()
+        self._update: Callable[[], None] = self._print_line
+        self._stop: Callable[[], None] | None = None
+
+    def restart(self) -> None:
+        """Forget what was counted: all is read again. What was told is not told again."""
+        self.stats = Stats()
+
+    def begin(self, phase: str, size: int) -> None:
+        """Begin a phase that reads so many bytes."""
+        self.stop()
+        self._phase, self._size, self._read = phase, size, 0
+        self._start = self._last = time.monotonic()
+        if sys.stderr is not None and sys.stderr.isatty():
+            with suppress(ImportError):  # lines say the same
+                self._begin_bar()
+
+    def _begin_bar(self) -> None:
+        progress, console = rich("progress"), rich("console")
+        bar = progress.Progress(
+            progress.TextColumn("{task.description}"),
+            progress.BarColumn(),
+            progress.DownloadColumn(),
+            progress.TransferSpeedColumn(),
+            progress.TextColumn("{task.fields[streams]:,} streams"),
+            progress.TimeRemainingColumn(),
+            console=console.Console(file=sys.stderr),
+        )
+        task = bar.add_task(self._phase, total=self._size, streams=0)
+        bar.start()
+        self._stop = bar.stop
+        self._update = lambda: bar.update(task, completed=self._read, streams=self._streams)
+
+    def read(self, size: int, rows: int = 0) -> None:
+        """Count bytes and rows that were read, and show how far the phase is."""
+        self._interrupt.check()
+        self._read += size
+        self.stats.rows += rows
+        now = time.monotonic()
+        if now - self._last >= (_EVERY if self._stop is None else _REDRAWN):
+            self._last = now
+            self._update()
+
+    def _print_line(self) -> None:
+        rate = self._read / (self._last - self._start)
+        left = (self._size - self._read) / rate if rate else 0
+        say(
+            f"{self._phase}: {self._read / 1e6:,.0f} of {self._size / 1e6:,.0f} MB, "
+            f"{rate / 1e6:,.1f} MB/s, {self._streams:,} streams, {left:,.0f} s left"
+        )
+
+    @property
+    def _streams(self) -> int:
+        return sum(self.stats.streams.values())
+
+    def bad_row(self, label: str, row: BadRow) -> None:
+        """Count a bad row; tell it unless it was told before all was read again."""
+        self.stats.bad_rows += 1
+        if self.stats.bad_rows <= self._told_rows:
+            return
+        self._told_rows += 1
+        if self._told_rows <= _MOST_TOLD:
+            say(f"{label}:{row.line}: bad row: {row.why}")
+        if self._bad_rows is not None:
+            entry = {"file": in_utf8(label), "line": row.line, "why": row.why, "text": row.text}
+            self._bad_rows.write(msgspec.json.encode(entry) + b"\n")
+
+    def unread(self, label: str, why: str) -> None:
+        """Count a file that could not be read to its end; tell it once."""
+        self.stats.files_unread += 1
+        if label not in self._told_files:
+            self._told_files.add(label)
+            say(f"{label}: cannot be read to its end: {why}")
+
+    def stop(self) -> None:
+        """End the phase: take the bar off the terminal."""
+        if self._stop is not None:
+            self._update()
+            self._stop()
+            self._stop, self._update = None, self._print_line
+
+    def close(self) -> None:
+        """End the display."""
+        self.stop()
+        if self._told_rows > _MOST_TOLD:
+            say(f"{self._told_rows - _MOST_TOLD:,} more bad rows")

@@ -1,0 +1,170 @@
+"""Rows in the order that `reduce_sorted` wants: as they come if that is one, else by DuckDB."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Iterator
+from errno import EIO, ENOMEM
+from itertools import chain
+from pathlib import Path
+from typing import IO, Any
+
+from ..batch import StreamResult, UnsortedRowsError, reduce_sorted
+from .extras import arrow, duckdb
+from .rows import Progress, Rows
+
+__all__ = ["LEAST_MEMORY", "OutOfOrderError", "reduce_any_order", "reduce_in_order"]
+
+_MIB = 1024 * 1024
+# What the process weighs beside DuckDB's share: Python, Arrow and DuckDB are 110 MiB as they are
+# loaded, the rest is rows on their way in and out.
+_PROCESS = 185 * _MIB
+_OVER = 1.1  # DuckDB takes this much more than it is told to, at most
+LEAST_MEMORY = 256 * _MIB
+_BYTES_OF_ID = 128  # in a set that grows
+_SPILLED = "sort"  # folder of what does not fit into the memory
+_SENT = _MIB  # bytes of chunks that go to DuckDB at once
+_VECTOR = 2048  # rows that DuckDB works on at once, and that it returns at once here
+_LARGE = 1024  # bytes; a longer chunk is kept in a file beside DuckDB, whose memory it would take
+_QUERY = """
+SELECT id, seq, chunk, start, size FROM arriving ORDER BY id, seq NULLS LAST, arrival
+"""
+_READERS = ("to_arrow_reader", "fetch_arrow_reader")  # DuckDB 1.5 renamed it
+
+Row = tuple[str, "int | None", bytes]
+Result = tuple[str, StreamResult]
+
+
+class OutOfOrderError(Exception):
+    """The rows of a stream do not stand together, or not in order."""
+
+
+def reduce_in_order(blocks: Iterable[Rows], memory: int) -> Iterator[Result]:
+    """Reduce rows as they come. Raises OutOfOrderError for rows that are out of order; and for more
+    streams than can be remembered in the memory, as one may then come again unnoticed.
+    """
+    seen: set[int] = set()
+    most = memory // _BYTES_OF_ID
+    try:
+        rows = chain.from_iterable(_numbered_first(blocks))
+        for id, result in reduce_sorted(rows, grouped=True):
+            digest = hash(id)
+            if digest in seen or len(seen) == most:
+                raise OutOfOrderError
+            seen.add(digest)
+            yield id, result
+    except UnsortedRowsError:
+        raise OutOfOrderError from None
+
+
+def _numbered_first(blocks: Iterable[Rows]) -> Iterator[Iterable[Row]]:
+    """Yield the rows of each block. Raises OutOfOrderError for a row with a number behind one
+    without, in the same stream: sorted, it stands before it.
+    """
+    unnumbered: str | None = None  # the stream of the last row, if that has no number
+    for rows in blocks:
+        ids, seqs = rows.ids, rows.seqs
+        if unnumbered is not None or None in seqs:
+            for id, seq in zip(ids, seqs, strict=True):
+                if seq is None:
+                    unnumbered = id
+                elif id == unnumbered:
+                    raise OutOfOrderError
+                else:
+                    unnumbered = None
+        yield zip(ids, seqs, rows.chunks, strict=True)
+
+
+def reduce_any_order(
+    blocks: Iterable[Rows], memory: int, folder: str, progress: Progress
+) -> Iterator[Result]:
+    """Sort rows by DuckDB, in a folder if they do not fit into the memory (bytes), and reduce them.
+
+    Raises ImportError without DuckDB, OSError if memory or disk do not suffice.
+    """
+    return reduce_sorted(_sorted_rows(blocks, memory, folder, progress))
+
+
+def _sorted_rows(
+    blocks: Iterable[Rows], memory: int, folder: str, progress: Progress
+) -> Iterator[Row]:
+    library = duckdb()
+    settings = {
+        "memory_limit": f"{int((memory - _PROCESS) / _OVER) // 1024}KiB",
+        "threads": "1",
+        "temp_directory": os.path.join(folder, _SPILLED),
+        "preserve_insertion_order": "false",
+    }
+    connection = library.connect(config=settings)
+    try:
+        with Path(folder, "large-chunks").open("w+b") as large:
+            schema = _schema()
+            batches = _batches(blocks, schema, large, progress)
+            reader = arrow().RecordBatchReader.from_batches(schema, batches)
+            connection.register("arriving", reader)
+            relation = connection.sql(_QUERY)
+            name = next(each for each in _READERS if hasattr(relation, each))
+            for batch in getattr(relation, name)(_VECTOR):
+                yield from _rows_of(batch, large)
+                progress.read(batch.nbytes)
+    except library.OutOfMemoryException:
+        raise OSError(ENOMEM, "these rows need a larger --memory to be sorted") from None
+    except library.IOException as error:
+        raise OSError(EIO, str(error).partition("\n")[0]) from None
+    finally:
+        connection.close()
+
+
+def _schema() -> Any:
+    pa = arrow()
+    number = pa.int64()
+    return pa.schema(
+        {
+            "id": pa.string(),
+            "seq": number,
+            "arrival": number,
+            "chunk": pa.binary(),
+            "start": number,
+            "size": number,
+        }
+    )
+
+
+def _batches(
+    blocks: Iterable[Rows], schema: Any, large: IO[bytes], progress: Progress
+) -> Iterator[Any]:
+    """Yield rows as Arrow batches. A large chunk goes to a file, and a row says where."""
+    columns: list[list[Any]] = [[] for _ in schema.names]
+    arrival = size = end = total = 0
+    for rows in blocks:
+        for id, seq, chunk in zip(rows.ids, rows.seqs, rows.chunks, strict=True):
+            row: tuple[object, ...]
+            if len(chunk) > _LARGE:
+                large.write(chunk)
+                row = (id, seq, arrival, None, end, len(chunk))
+                end += len(chunk)
+            else:
+                row = (id, seq, arrival, chunk, None, None)
+                size += len(chunk)
+            for column, value in zip(columns, row, strict=True):
+                column.append(value)
+            arrival += 1
+        if size > _SENT:
+            batch = arrow().record_batch(columns, schema=schema)
+            total += batch.nbytes
+            yield batch
+            columns, size = [[] for _ in schema.names], 0
+    large.flush()
+    batch = arrow().record_batch(columns, schema=schema)
+    yield batch
+    progress.begin("reducing", total + batch.nbytes)
+
+
+def _rows_of(batch: Any, large: IO[bytes]) -> Iterator[Row]:
+    ids, seqs, chunks, starts, sizes = (column.to_pylist() for column in batch.columns)
+    if None in chunks:
+        for arrival, chunk in enumerate(chunks):
+            if chunk is None:
+                large.seek(starts[arrival])
+                chunks[arrival] = large.read(sizes[arrival])
+    return zip(ids, seqs, chunks, strict=True)

@@ -1,0 +1,40 @@
+"""What the commands print: results on standard output, messages on standard error."""
+
+from __future__ import annotations
+
+import os
+import sys
+from errno import EBADF
+
+__all__ = ["in_utf8", "printable", "say", "write_output"]
+
+
+def in_utf8(path: str) -> str:
+    """Return a path in characters that UTF-8 can express; its bytes may be anything."""
+    return os.fsencode(path).decode("utf-8", "replace")
+
+
+def printable(text: str) -> str:
+    """Return a text with a space for each line end and each character that could command a
+    terminal.
+    """
+    return "".join(c if c.isprintable() else " " for c in text)
+
+
+def say(text: str) -> None:
+    """Print a line on standard error."""
+    # If that was closed it is None, which `print` takes for standard output.
+    if sys.stderr is not None:
+        print(printable(text), file=sys.stderr, flush=True)
+
+
+def write_output(data: bytes) -> None:
+    """Write to standard output at once. Raises OSError."""
+    if sys.stdout is None:  # it was closed before the command began
+        raise OSError(EBADF, os.strerror(EBADF))
+    output = sys.stdout.buffer
+    left = memoryview(data)
+    while left:
+        # With PYTHONUNBUFFERED that is the bare file, which may take only a part.
+        left = left[output.write(left) :]
+    output.flush()

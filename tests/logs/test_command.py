@@ -1,0 +1,559 @@
+"""`accumulator reduce`: every way through it comes to what `reduce_sorted` makes of sorted rows."""
+
+from __future__ import annotations
+
+import gzip
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import threading
+import time
+import zlib
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from pathlib import Path
+from typing import cast
+
+import pytest
+
+from accumulator import cli
+from accumulator._logs import sort
+
+duckdb = pytest.importorskip("duckdb", reason="the extra 'logs' is not installed")
+
+from log_files import (  # noqa: E402  # it needs pyarrow, of the same extra
+    ROWS,
+    Json,
+    Row,
+    a_stream,
+    expected,
+    lines_of,
+    read,
+    shuffled,
+    write,
+)
+
+TESTS = Path(__file__).parents[1]
+COMMAND = [sys.executable, "-m", "accumulator", "reduce"]
+
+
+@pytest.fixture
+def no_extras(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Hide the libraries of the extra `logs`."""
+    for name in ("duckdb", "pyarrow", "pyarrow.parquet"):
+        monkeypatch.setitem(sys.modules, name, None)
+
+
+@pytest.mark.parametrize("order", [list, shuffled])
+def test_every_order_comes_to_the_same(
+    order: Callable[[list[Row]], list[Row]], tmp_path: Path
+) -> None:
+    rows = order(ROWS)
+    folder = tmp_path / "log"
+    folder.mkdir()
+    for part in range(3):  # a stream goes on in the next file
+        write(folder / f"{part}.jsonl", rows[part * 1000 : (part + 1) * 1000 if part < 2 else None])
+    out = tmp_path / "out.jsonl"
+    assert cli.main(["reduce", str(folder), "-o", str(out)]) == 0
+    assert read(out) == expected(rows)
+    assert [path.name for path in tmp_path.iterdir() if path != folder] == ["out.jsonl"]
+
+
+@pytest.mark.usefixtures("no_extras")
+@pytest.mark.parametrize("suffix", [".jsonl", ".gz"])
+def test_rows_in_order_need_no_extra(suffix: str, tmp_path: Path) -> None:
+    folder, out = tmp_path / "log", tmp_path / f"out{suffix}"
+    folder.mkdir()
+    write(folder / f"log{suffix}", ROWS)
+    (folder / "body.sse").write_bytes(SSE)
+    assert cli.main(["reduce", str(folder), "-o", str(out)]) == 0
+    found = read(out)
+    assert found.pop("body.sse")
+    assert found == expected(ROWS)
+
+
+@pytest.mark.parametrize("order", [list, shuffled])
+@pytest.mark.parametrize("suffix", [".jsonl", ".gz", ".zst", ".parquet"])
+def test_every_form_is_read_and_written(
+    suffix: str, order: Callable[[list[Row]], list[Row]], tmp_path: Path
+) -> None:
+    rows = order(ROWS)
+    log, out = write(tmp_path / f"log{suffix}", rows), tmp_path / f"out{suffix}"
+    assert cli.main(["reduce", str(log), "-o", str(out)]) == 0
+    assert read(out) == expected(rows)
+
+
+def test_bare_chunks_go_by_their_own_id(tmp_path: Path) -> None:
+    log, out = tmp_path / "log.jsonl", tmp_path / "out.jsonl"
+    texts = [json.dumps(chunk) for _, _, chunk in ROWS]
+    log.write_text("".join(f"{text}\n" for text in texts) + "data: [DONE]\n\n")
+    assert cli.main(["reduce", str(log), "-o", str(out)]) == 0
+    assert read(out) == expected(ROWS)
+
+
+def test_keys_have_the_names_that_options_give(tmp_path: Path) -> None:
+    log, out = tmp_path / "log.jsonl", tmp_path / "out.jsonl"
+    rows = [{"trace": id, "n": seq, "body": json.dumps(chunk)} for id, seq, chunk in ROWS[:300]]
+    log.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    options = ["--id", "trace", "--seq", "n", "--chunk", "body"]
+    assert cli.main(["reduce", str(log), "-o", str(out), *options]) == 0
+    assert read(out) == expected(ROWS[:300])
+
+
+def test_an_sse_dump_is_one_stream_under_its_name(tmp_path: Path) -> None:
+    out = tmp_path / "out.jsonl"
+    assert cli.main(["reduce", str(TESTS / "recordings"), "-o", str(out)]) == 0
+    names = {path.name for path in (TESTS / "recordings").glob("*.sse")}
+    assert names <= read(out).keys()
+
+
+BAD = {
+    b"not JSON": "JSON is malformed",
+    b'{"id": "a", "chunk"': "truncated",
+    b'{"seq": 1, "chunk": {}}': "no stream id",
+    b'{"id": "", "chunk": {}}': "no stream id",
+    b'{"id": [1], "chunk": {}}': "Expected",
+    b'{"id": "a", "seq": "x", "chunk": {}}': "Expected",
+    b"[1]": "Expected",
+}
+
+
+@pytest.mark.parametrize("order", [list, shuffled])
+def test_bad_rows_are_told_with_their_line_and_kept_out(
+    order: Callable[[list[Row]], list[Row]],
+    tmp_path: Path,
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    rows = order(ROWS)
+    lines = lines_of(rows).splitlines(keepends=True)
+    for place, text in enumerate(BAD):
+        lines.insert(100 + place * 200, text + b"\n")
+    log, out, bad = tmp_path / "log.jsonl", tmp_path / "out.jsonl", tmp_path / "bad.jsonl"
+    log.write_bytes(b"".join(lines))
+    assert cli.main(["reduce", str(log), "-o", str(out), "--bad-rows", str(bad)]) == 5
+    assert read(out) == expected(rows)
+    told = [json.loads(line) for line in bad.read_text().splitlines()]
+    assert [each["line"] for each in told] == [101 + place * 200 for place in range(len(BAD))]
+    said = capfd.readouterr().err
+    for each, why in zip(told, BAD.values(), strict=True):
+        assert why in each["why"]
+        # Once, also where all rows were read again to be sorted.
+        assert said.count(f"{log}:{each['line']}: bad row: {each['why']}\n") == 1
+
+
+@pytest.mark.parametrize("order", [list, shuffled])
+def test_a_file_that_ends_too_early_is_told_once_and_the_others_are_read(
+    order: Callable[[list[Row]], list[Row]],
+    tmp_path: Path,
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    log, out = tmp_path / "a.gz", tmp_path / "out.jsonl"
+    log.write_bytes(gzip.compress(lines_of(ROWS[:500]))[:-20])
+    other = write(tmp_path / "b.jsonl", order(ROWS[-50:]))
+    assert cli.main(["reduce", str(log), str(other), "-o", str(out)]) == 5
+    assert capfd.readouterr().err.count("a.gz: cannot be read to its end: ") == 1
+    assert ROWS[-1][0] in read(out)
+
+
+SSE = b'data: {"choices":[]}\n\n' * 1000
+
+
+@pytest.mark.parametrize("data", [lines_of(ROWS), SSE, b""], ids=["rows", "SSE", "nothing"])
+def test_a_damaged_file_is_told_and_the_others_are_read(
+    data: bytes, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    log, out = tmp_path / "a.gz", tmp_path / "out.jsonl"
+    packed = zlib.compressobj(wbits=31)
+    whole = packed.compress(data) + packed.flush(zlib.Z_FULL_FLUSH)
+    log.write_bytes(whole + b"\xff" * 50)
+    other = write(tmp_path / "b.jsonl", ROWS[-50:])
+    assert cli.main(["reduce", str(log), str(other), "-o", str(out)]) == 5
+    assert "a.gz: cannot be read to its end: Error -3" in capfd.readouterr().err
+    assert ROWS[-1][0] in read(out)
+
+
+def test_what_starts_as_parquet_and_is_none_is_told(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    log, out = tmp_path / "a.parquet", tmp_path / "out.jsonl"
+    log.write_bytes(b"PAR1 and no more")
+    other = write(tmp_path / "b.jsonl", ROWS[-50:])
+    assert cli.main(["reduce", str(log), str(other), "-o", str(out)]) == 5
+    assert "a.parquet: cannot be read to its end: Parquet magic bytes" in capfd.readouterr().err
+    assert ROWS[-1][0] in read(out)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere a file's name is text")
+def test_a_file_name_is_of_any_bytes(tmp_path: Path) -> None:
+    folder, out, bad = tmp_path / "log", tmp_path / "out.jsonl", tmp_path / "bad.jsonl"
+    folder.mkdir()
+    Path(os.fsdecode(os.fsencode(folder) + b"/\xff.sse")).write_bytes(SSE)
+    Path(os.fsdecode(os.fsencode(folder) + b"/\xff.jsonl")).write_bytes(b"{x\n")
+    assert cli.main(["reduce", str(folder), "-o", str(out), "--bad-rows", str(bad)]) == 5
+    assert read(out).keys() == {"\ufffd.sse"}
+    assert json.loads(bad.read_bytes())["file"] == f"{folder}/\ufffd.jsonl"
+
+
+PAGES = {
+    "a.json": (b'{\n  "error": {\n    "message": "overloaded"\n  }\n}', "server_error"),
+    "b.json": (b'{"error": {"message": "overloaded"}}', "server_error"),
+    "c.json": (b'[{\n  "error": {"message": "overloaded"}\n}]\n', "invalid_chunk"),
+    "d.html": (b"\n<html><body>502 Bad Gateway</body></html>", "malformed_json"),
+    "e.txt": (b"upstream: timed out", "malformed_json"),
+}
+
+
+def test_a_page_in_place_of_a_stream_is_a_failed_stream(tmp_path: Path) -> None:
+    folder, out = tmp_path / "log", tmp_path / "out.jsonl"
+    folder.mkdir()
+    for name, (data, _) in PAGES.items():
+        (folder / name).write_bytes(data)
+    (folder / "f.sse").write_bytes(b": waiting\n\n")
+    (folder / "g.sse").write_bytes(SSE)
+    assert cli.main(["reduce", str(folder), "-o", str(out)]) == 0
+    found = {row["id"]: row for row in map(json.loads, out.read_bytes().splitlines())}
+    assert {id: row["status"] for id, row in found.items()} == {
+        **dict.fromkeys(PAGES, "failed"),
+        "f.sse": "truncated",
+        "g.sse": "truncated",
+    }
+    for name, (_, kind) in PAGES.items():
+        assert kind in [problem["kind"] for problem in found[name]["problems"]]
+
+
+def test_sse_dumps_of_one_name_are_two_streams(tmp_path: Path) -> None:
+    out = tmp_path / "out.jsonl"
+    paths = [tmp_path / folder / "a.sse" for folder in ("s1", "s2")]
+    for path in paths:
+        path.parent.mkdir()
+        path.write_bytes(SSE)
+    assert cli.main(["reduce", *map(str, paths), "-o", str(out)]) == 0
+    assert read(out).keys() == {"a.sse", str(paths[1])}
+
+
+# --- what stands in the way -----------------------------------------------------------------
+
+
+def reduced(path: Path, out: Path, *options: str) -> list[Json]:
+    """Reduce in order or not; give the output's rows."""
+    assert cli.main(["reduce", str(path), "-o", str(out), *options]) in (0, 5)
+    return [json.loads(line) for line in out.read_bytes().splitlines()]
+
+
+def test_a_row_of_the_output_has_problems_repeats_and_limit(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    log = tmp_path / "log.jsonl"
+    large = json.dumps({"id": "large", "chunk": {"choices": [], "x": "x" * 17_000_000}})
+    log.write_text(
+        large + '\n{"id":"odd","chunk":{"choices":7}}\n{"id":"odd","chunk":"{\\"choices\\":[]}"}\n'
+    )
+    rows = {row["id"]: row for row in reduced(log, tmp_path / "out.jsonl")}
+    assert (rows["large"]["limit"], rows["odd"]["limit"]) == ("event_bytes", None)
+    (problem,) = cast("list[Json]", rows["odd"]["problems"])
+    assert (problem["kind"], problem["event"]) == ("invalid_chunk", 1)
+    assert None not in problem.values()
+    said = capfd.readouterr().err
+    assert "problems: 1 invalid_chunk\n" in said
+    assert "limits passed: 1 event_bytes\n" in said
+
+
+def test_one_stream_may_have_numbers_and_the_next_none(tmp_path: Path) -> None:
+    log, out = tmp_path / "log.jsonl", tmp_path / "out.jsonl"
+    rows = [*a_stream("a", 3), *a_stream("b", 3)]
+    lines = lines_of(rows).splitlines(keepends=True)
+    lines[5:] = [line.replace(b'"seq"', b'"none"') for line in lines[5:]]
+    log.write_bytes(b"".join(lines))
+    assert cli.main(["reduce", str(log), "-o", str(out)]) == 0
+    assert read(out) == expected(rows)
+
+
+def test_a_number_falls_back_to_a_repeat_or_not(tmp_path: Path) -> None:
+    for cut in (30, 39):
+        rows = a_stream("a", 60)
+        rows = [*rows[:40], *rows[cut:]]
+        log, out = write(tmp_path / "log.jsonl", rows), tmp_path / "out.jsonl"
+        assert cli.main(["reduce", str(log), "-o", str(out)]) == 0
+        assert read(out) == expected(rows)
+
+
+def test_an_sse_dump_beside_shuffled_rows_is_its_own_stream(tmp_path: Path) -> None:
+    folder, out = tmp_path / "log", tmp_path / "out.jsonl"
+    folder.mkdir()
+    write(folder / "log.jsonl", shuffled(ROWS))
+    body = b'data: {"choices":[]}\n\ndata: [DONE]\n\n'
+    (folder / "a.sse").write_bytes(body)
+    (folder / "b.sse.gz").write_bytes(gzip.compress(body * 1000)[:-9])
+    assert cli.main(["reduce", str(folder), "-o", str(out)]) == 5
+    found = read(out)
+    assert found.keys() == expected(ROWS).keys() | {"a.sse", "b.sse.gz"}
+
+
+def test_bad_rows_beyond_twenty_are_counted(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    log = tmp_path / "log.jsonl"
+    log.write_bytes(b"{x\n" * 25 + lines_of(ROWS[:1]))
+    assert len(reduced(log, tmp_path / "out.jsonl")) == 1
+    said = capfd.readouterr().err
+    assert said.count("bad row: ") == 20
+    assert "\n5 more bad rows\n" in said
+
+
+@pytest.mark.parametrize("order", [list, shuffled])
+def test_lines_of_progress_tell_rate_streams_and_time_left(
+    order: Callable[[list[Row]], list[Row]],
+    tmp_path: Path,
+    capfd: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("accumulator._logs.progress._EVERY", 1e-6)
+    log, out = write(tmp_path / "log.jsonl", order(ROWS)), tmp_path / "out.jsonl"
+    assert cli.main(["reduce", str(log), "-o", str(out)]) == 0
+    lines = re.findall(
+        r"^(reading|sorting|reducing): 0 of 0 MB, [\d,.]+ MB/s, (\d+) streams, [\d,]+ s left$",
+        capfd.readouterr().err,
+        re.MULTILINE,
+    )
+    phase, streams = lines[-1]
+    assert phase == ("reading" if order is list else "reducing")
+    assert int(streams) > 50
+
+
+def test_on_a_terminal_there_is_a_bar_and_on_a_pipe_are_lines(tmp_path: Path) -> None:
+    pytest.importorskip("rich", reason="the extra 'cli' is not installed")
+    log, out = write(tmp_path / "log.jsonl", shuffled(ROWS)), tmp_path / "out.jsonl"
+    command = [*COMMAND, str(log), "-o", str(out)]
+    piped = subprocess.run(command, check=True, capture_output=True)
+    assert b"\x1b" not in piped.stderr
+    assert b"streams: 54 complete, 6 truncated\n" in piped.stderr
+    ours, theirs = os.openpty()
+    env = os.environ | {"TERM": "xterm", "COLUMNS": "100"}
+    process = subprocess.Popen(command, stderr=theirs, env=env)
+    os.close(theirs)
+    shown = b""
+    with suppress(OSError):  # what Linux raises at the end
+        while part := os.read(ours, 65536):
+            shown += part
+    assert process.wait() == 0
+    for part in (b"\x1b[", b"reading", b"sorting", b"reducing", b"60 streams"):
+        assert part in shown
+
+
+# --- what is refused ------------------------------------------------------------------------
+
+# What is asked for, where there are `log.jsonl` and `old.jsonl`; the exit code, and what is said.
+REFUSED: dict[str, tuple[list[str], int, str]] = {
+    "the output is the input": (
+        ["log.jsonl", "-o", "log.jsonl"],
+        2,
+        "log.jsonl is both an input and an output",
+    ),
+    "by another way": (["log.jsonl", "-o", "./sub/../log.jsonl"], 2, "log.jsonl is both an"),
+    "bad rows go to the input": (
+        ["log.jsonl", "-o", "o", "--bad-rows", "log.jsonl"],
+        2,
+        "log.jsonl is both an",
+    ),
+    "bad rows go to the output": (
+        ["log.jsonl", "-o", "o", "--bad-rows", "./o"],
+        2,
+        "./o cannot take both the results and the bad rows",
+    ),
+    "one key for two things": (
+        ["log.jsonl", "-o", "o", "--seq", "id"],
+        2,
+        "--id, --seq and --chunk must name three different keys",
+    ),
+    "a table of text": (["log.jsonl", "-o", "o.csv"], 2, "o.csv: the output is JSON Lines ("),
+    "compressed": (["log.jsonl", "-o", "o.csv.gz"], 2, "o.csv.gz: the output is JSON Lines ("),
+    "an unknown compression": (["log.jsonl", "-o", "o.jsonl.bz2"], 2, "o.jsonl.bz2: the output"),
+    "no input": (["none.jsonl", "-o", "o"], 2, "none.jsonl: no such file"),
+    "a glob of nothing": (["*.csv", "-o", "o"], 2, "*.csv: no such file"),
+    "the output is a folder": (["log.jsonl", "-o", "sub"], 1, "[Errno 21] Is a directory: 'sub'"),
+    "no folder for the output": (["log.jsonl", "-o", "x/o"], 1, "[Errno 2] No such file or"),
+    "no folder for bad rows": (
+        ["log.jsonl", "-o", "o", "--bad-rows", "x/o"],
+        1,
+        "[Errno 2] No such file or directory: 'x/o'",
+    ),
+    "other keys": (
+        ["log.jsonl", "-o", "old.jsonl", "--id", "trace"],
+        1,
+        "nothing was written: no row was found with the keys 'trace', 'seq' (optional) and 'chunk'",
+    ),
+}
+
+
+@pytest.mark.parametrize(("arguments", "code", "why"), REFUSED.values(), ids=REFUSED)
+def test_what_is_refused_leaves_all_files_as_they_were(
+    arguments: list[str],
+    code: int,
+    why: str,
+    tmp_path: Path,
+    capfd: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "sub").mkdir()
+    files = [write(tmp_path / "log.jsonl", ROWS[:9]), write(tmp_path / "old.jsonl", ROWS[:9])]
+    assert cli.main(["reduce", *arguments]) == code
+    assert f"accumulator reduce: {why}" in capfd.readouterr().err
+    assert [path.read_bytes() for path in files] == [lines_of(ROWS[:9])] * 2
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["log.jsonl", "old.jsonl", "sub"]
+
+
+@pytest.mark.parametrize("value", ["256M", "1g", "300000K", "1GiB", "268435456", "1024T"])
+def test_a_memory_is_a_number_with_a_unit(value: str, tmp_path: Path) -> None:
+    log, out = write(tmp_path / "log.jsonl", ROWS[:9]), tmp_path / "out.jsonl"
+    assert cli.main(["reduce", str(log), "-o", str(out), "--memory", value]) == 0
+
+
+MEMORY = {
+    "1Q": "a size is a number with K, M, G or T",
+    "99999999999999999999999999G": "a size is a number with K, M, G or T",
+    "2000T": "2000T is not between 256M and 1024T",
+    "255M": "255M is not between 256M and 1024T",
+    "": "a size is a number",
+}
+
+
+@pytest.mark.parametrize(("value", "why"), MEMORY.items())
+def test_a_memory_that_makes_no_sense_is_wrong_usage(
+    value: str, why: str, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as raised:
+        cli.main(["reduce", str(tmp_path), "-o", "out", "--memory", value])
+    assert raised.value.code == 2
+    assert why in capfd.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("suffix", "library"), [("parquet", "pyarrow.parquet"), ("zst", "pyarrow")]
+)
+def test_an_output_that_needs_an_extra_is_refused_before_anything_is_read(
+    suffix: str,
+    library: str,
+    tmp_path: Path,
+    capfd: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    log, out = write(tmp_path / "log.jsonl", ROWS[:10]), tmp_path / f"out.{suffix}"
+    monkeypatch.setitem(sys.modules, library, None)
+    assert cli.main(["reduce", str(log), "-o", str(out)]) == 1
+    assert "this needs pyarrow: pip install 'chunk-accumulator[logs]'" in capfd.readouterr().err
+    assert list(tmp_path.iterdir()) == [log]
+
+
+def test_an_input_that_needs_an_extra_names_it(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    logs = [write(tmp_path / f"log{suffix}", ROWS[:10]) for suffix in (".zst", ".parquet")]
+    for name in ("pyarrow", "pyarrow.parquet"):
+        monkeypatch.setitem(sys.modules, name, None)
+    for log in logs:
+        assert cli.main(["reduce", str(log), "-o", str(tmp_path / "out.jsonl")]) == 1
+        assert "this needs pyarrow: pip install 'chunk-accumulator[logs]'" in capfd.readouterr().err
+    assert sorted(tmp_path.iterdir()) == sorted(logs)
+
+
+@pytest.mark.parametrize("asked", [".", "*"])
+def test_what_a_run_writes_into_its_input_folder_is_no_input(asked: str, tmp_path: Path) -> None:
+    write(tmp_path / "log.jsonl", shuffled(ROWS))
+    out = tmp_path / "out.jsonl"
+    command = ["reduce", str(tmp_path / asked), "-o", str(out)]
+    command += ["--bad-rows", str(tmp_path / "bad.jsonl")]
+    for _ in range(2):
+        assert cli.main(command) == 0
+        assert read(out) == expected(shuffled(ROWS))
+
+
+def test_files_of_somebody_else_beside_the_output_are_left_alone(tmp_path: Path) -> None:
+    log, out = write(tmp_path / "log.jsonl", shuffled(ROWS)), tmp_path / "out.jsonl"
+    plan = tmp_path / "out.jsonl.parts" / "plan.json"  # where runs of earlier versions wrote
+    plan.parent.mkdir()
+    plan.write_bytes(b"{}")
+    assert cli.main(["reduce", str(log), "-o", str(out)]) == 0
+    assert plan.read_bytes() == b"{}"
+
+
+# --- interrupted ----------------------------------------------------------------------------
+
+
+@pytest.fixture
+def ctrl_c() -> Iterator[None]:
+    # What a shell runs in the background ignores it.
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    assert signal.signal(signal.SIGINT, before) is signal.default_int_handler
+
+
+@pytest.mark.usefixtures("ctrl_c")
+@pytest.mark.parametrize("order", [list, shuffled])
+def test_ctrl_c_leaves_the_old_output_and_nothing_else(
+    order: Callable[[list[Row]], list[Row]], tmp_path: Path
+) -> None:
+    rows = order([(f"{id}-{copy}", seq, chunk) for copy in range(60) for id, seq, chunk in ROWS])
+    log, out = write(tmp_path / "log.jsonl", rows), tmp_path / "out.jsonl"
+    out.write_bytes(b"old")
+    begun = "results" if order is list else "large-chunks"
+    process = subprocess.Popen(
+        [*COMMAND, str(log), "-o", str(out)], stderr=subprocess.PIPE, text=True
+    )
+    while not list(tmp_path.glob(f".reduce-*/{begun}")):
+        assert process.poll() is None
+        time.sleep(0.01)
+    process.send_signal(signal.SIGINT)
+    _, told = process.communicate()
+    assert told.splitlines()[-1] == "interrupted; nothing was written"
+    assert process.returncode == 130
+    assert out.read_bytes() == b"old"
+    assert sorted(tmp_path.iterdir()) == [log, out]
+
+
+@pytest.mark.usefixtures("ctrl_c")
+@pytest.mark.parametrize("swallowed", [True, False])
+def test_an_interrupt_that_a_library_swallows_or_makes_an_error_of_is_one(
+    swallowed: bool,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    def schema() -> object:
+        if interrupting:
+            with suppress(KeyboardInterrupt):
+                signal.raise_signal(signal.SIGINT)
+        if not swallowed:
+            raise ValueError
+        return real()
+
+    interrupting = True
+    real = sort._schema
+    monkeypatch.setattr(sort, "_schema", schema)
+    log, out = write(tmp_path / "log.jsonl", shuffled(ROWS)), tmp_path / "out.jsonl"
+    command = ["reduce", str(log), "-o", str(out)]
+    assert cli.main(command) == 130
+    assert capfd.readouterr().err.splitlines()[-1] == "interrupted; nothing was written"
+    interrupting = False
+    if swallowed:
+        assert cli.main(command) == 0
+    else:
+        with pytest.raises(ValueError, match=r"^$"):
+            cli.main(command)
+
+
+@pytest.mark.usefixtures("ctrl_c")
+def test_a_program_that_calls_the_command_keeps_its_own_handler(tmp_path: Path) -> None:
+    log = write(tmp_path / "log.jsonl", ROWS)
+    command = ["reduce", str(log), "-o", str(tmp_path / "out.jsonl")]
+    codes: list[int] = []
+    thread = threading.Thread(target=lambda: codes.append(cli.main(command)))  # may set none
+    thread.start()
+    thread.join()
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    codes.append(cli.main(command))
+    assert codes == [0, 0]
+    assert signal.signal(signal.SIGINT, signal.default_int_handler) is signal.SIG_IGN

@@ -1,0 +1,132 @@
+"""Which files a path, a folder or a glob means, and what they hold by their first bytes."""
+
+from __future__ import annotations
+
+import gzip
+import os
+import threading
+from pathlib import Path
+
+import pytest
+
+from accumulator._logs.inputs import UsageError, detect_source, find_files, spool
+
+JSON = b'{"id":"a"}\n'
+SSE = b"data: {}\n\n"
+# What a file holds, its form and compression; a name says nothing.
+FILES: dict[str, tuple[bytes, str, str]] = {
+    "empty.sse": (b"", "rows", ""),
+    "lines.txt": (JSON, "rows", ""),
+    "array.json": (b" \r\n[" + JSON, "rows", ""),
+    "bom.jsonl": (b"\xef\xbb\xbf" + JSON, "rows", ""),
+    "rows.json": (JSON * 2, "rows", ""),
+    "a row with an error.json": (b'{"id":"a","error":{}}', "rows", ""),
+    "error.sse": (b'{"error":{"message":"x"}}\n', "body", ""),
+    "error in a list.sse": (b'[{"error":{"message":"x"}}]', "body", ""),
+    "indented.sse": (b'{\n  "detail": "Not Found"\n}\n', "body", ""),
+    "page.html": (b"<html></html>", "body", ""),
+    "body.json": (SSE, "body", ""),
+    "lines.json": (gzip.compress(JSON), "rows", "gzip"),
+    "body.gz": (gzip.compress(SSE), "body", "gzip"),
+    "cut.gz": (gzip.compress(SSE * 100)[:5], "rows", "gzip"),
+    "damaged.gz": (b"\x1f\x8bnothing of the sort", "rows", "gzip"),
+}
+
+
+@pytest.mark.parametrize(("name", "file"), FILES.items(), ids=FILES)
+def test_a_file_is_known_by_its_first_bytes(
+    name: str, file: tuple[bytes, str, str], tmp_path: Path
+) -> None:
+    data, form, compression = file
+    path = tmp_path / name
+    path.write_bytes(data)
+    found = detect_source(str(path), "name", "label")
+    assert (found.path, found.name, found.label) == (str(path), "name", "label")
+    assert (found.size, found.form, found.compression) == (len(data), form, compression)
+
+
+# Of a tree of files: the path asked for, and the names found in order.
+ASKED: dict[str, tuple[str, list[str]]] = {
+    "a file": ("b/c.json", ["c.json"]),
+    "a hidden file": (".h.json", [".h.json"]),
+    "a folder": (".", ["a.json", "b/c.json", "b/d/e.json"]),
+    "a folder in it": ("b", ["c.json", "d/e.json"]),
+    "a glob": ("b/*.json", ["c.json"]),
+    "a glob that finds folders, too": ("*", ["a.json"]),
+    "a glob of all below": ("**/*.json", ["a.json", "c.json", "e.json"]),
+}
+
+
+@pytest.fixture
+def tree(tmp_path: Path) -> Path:
+    for name in ("a.json", "b/c.json", "b/d/e.json", ".h.json", "b/.git/f.json"):
+        path = tmp_path / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(JSON)
+    return tmp_path
+
+
+def names_of(paths: list[Path], outputs: list[Path] | None = None) -> list[str]:
+    found = find_files([str(path) for path in paths], [str(path) for path in outputs or ()])
+    return [name for _, name in found]
+
+
+@pytest.mark.parametrize(("asked", "names"), ASKED.values(), ids=ASKED)
+def test_a_path_means_files_in_order(asked: str, names: list[str], tree: Path) -> None:
+    assert names_of([tree / asked]) == names
+
+
+def test_a_file_that_is_asked_for_twice_is_read_once(tree: Path) -> None:
+    paths = ("b/c.json", "b", "b/*.json", "b/../b/c.json")
+    assert names_of([tree / path for path in paths]) == ["c.json", "d/e.json"]
+    assert find_files(["-", "-"]) == [("-", "stdin")]
+
+
+def test_a_second_file_of_one_name_has_its_whole_path_for_a_name(tree: Path) -> None:
+    (tree / "b" / "a.json").write_bytes(JSON)
+    found = names_of([tree / "a.json", tree / "b" / "*.json"])
+    assert found == ["a.json", str(tree / "b" / "a.json"), "c.json"]
+
+
+# Of that tree: what is written, the path asked for, and the names found.
+WRITTEN: dict[str, tuple[list[str], str, list[str]]] = {
+    "a file in a folder": (["a.json"], ".", ["b/c.json", "b/d/e.json"]),
+    "a file by another way": (["b/../b/c.json"], "b", ["d/e.json"]),
+    "what a glob finds": (["a.json", "b/c.json"], "**/*.json", ["e.json"]),
+    "what starts alike": (["a", "b/c"], ".", ["a.json", "b/c.json", "b/d/e.json"]),
+}
+
+
+@pytest.mark.parametrize(("written", "asked", "names"), WRITTEN.values(), ids=WRITTEN)
+def test_what_is_written_is_left_out_of_folders_and_globs(
+    written: list[str], asked: str, names: list[str], tree: Path
+) -> None:
+    assert names_of([tree / asked], [tree / path for path in written]) == names
+
+
+@pytest.mark.parametrize("asked", ["b/c.json", "b/../b/c.json"])
+def test_what_is_written_is_refused_where_it_is_named(asked: str, tree: Path) -> None:
+    with pytest.raises(UsageError, match="is both an input and an output"):
+        names_of([tree / asked], [tree / "b" / "c.json"])
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="there are no named pipes")
+def test_a_pipe_is_copied_and_a_file_is_not(tree: Path) -> None:
+    pipe, folder = tree / "pipe", tree / "copies"
+    os.mkfifo(pipe)
+    folder.mkdir()
+    assert names_of([pipe]) == ["pipe"]
+    for count in (1, 2):
+        writer = threading.Thread(target=lambda: pipe.write_bytes(JSON))
+        writer.start()
+        assert Path(spool(str(pipe), str(folder))).read_bytes() == JSON
+        writer.join()
+        assert len(list(folder.iterdir())) == count
+    file = str(tree / "a.json")
+    assert spool(file, str(folder)) == file
+
+
+@pytest.mark.parametrize("asked", ["none.json", "none/*.json"])
+def test_what_is_nothing_is_not_found(asked: str, tree: Path) -> None:
+    with pytest.raises(UsageError, match=r"none.*: no such file"):
+        names_of([tree / asked])

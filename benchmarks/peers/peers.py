@@ -134,6 +134,28 @@ PEERS = (
         ),
     ),
     Peer(
+        "lm15",
+        ("lm15",),
+        "`OpenAIChatLM.stream()` → the `Response` of a `ResponseStream`",
+        # Its model is the request's. Of an unstreamed completion it keeps a refusal, too.
+        room(
+            "content", "refusal", "reasoning", "finish_reason", *CALLS, *USAGE, CACHED, REASONED,
+            *AUDIO, "logprobs.content",
+            choices="first", content="text", reasoning="one", arguments="json",
+        ),
+        framing="own",
+    ),
+    Peer(
+        "llmstream",
+        ("llmstream",),
+        "`iter_events` of every read → its texts joined, calls, last usage",
+        room(
+            "model", "content", "reasoning", "finish_reason", *CALLS, *USAGE,
+            choices="first", reasoning="one",
+        ),
+        framing="own",
+    ),
+    Peer(
         "openinference",
         ("openinference-instrumentation-openai", "openai"),
         "the instrumented client → `output.value` of the span",

@@ -1,6 +1,5 @@
 """The environments of the peers: one venv for each of Python's, one folder for Node's."""
 
-import os
 import shutil
 import subprocess
 import sys
@@ -25,7 +24,7 @@ QUIET = {
 
 
 def command_of(peer: Peer, cache: Path) -> list[str]:
-    """Install what a peer needs, unless it is there, and give the command that runs it."""
+    """Install what a peer needs, unless it is there, and return the command that runs it."""
     if peer.language == "node":
         folder = node_folder(cache)
         return ["node", str(folder / "adapters" / "_harness.mjs"), peer.name, *peer.packages]
@@ -33,13 +32,17 @@ def command_of(peer: Peer, cache: Path) -> list[str]:
     return [str(python), "-I", str(HERE / "adapters" / "_harness.py"), peer.name, *peer.packages]
 
 
-def environment() -> dict[str, str]:
-    """Give the environment that peers run in."""
-    return {**os.environ, **QUIET}
+def node_version() -> str:
+    """Return the version of Node, or that there is none."""
+    try:
+        done = subprocess.run(["node", "--version"], capture_output=True, text=True, check=True)
+    except OSError:
+        return "none"
+    return done.stdout.strip().removeprefix("v")
 
 
 def venv(folder: Path, requirements: Path) -> Path:
-    """Make a virtual environment with the pinned requirements; give its interpreter."""
+    """Make a virtual environment with the pinned requirements; return its interpreter."""
     python = folder / "bin" / "python"
     stamp = folder / "installed.txt"
     wanted = f"{sys.version}\n{requirements.read_text(encoding='utf-8')}"

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from typing import Literal
 
+from cases import Case
 from judge import ENVELOPE, Room
 
 USAGE = ("usage.prompt_tokens", "usage.completion_tokens", "usage.total_tokens")
@@ -34,6 +35,10 @@ class Peer:
     # is not its job and the body comes framed by the book.
     framing: Literal["own", "chunks"] = "chunks"
     language: Literal["python", "node"] = "python"
+
+    def takes(self, case: Case) -> bool:
+        """Return whether a case is one for this peer: without events nobody has chunks for it."""
+        return self.framing == "own" or case.is_of_events
 
 
 def room(*keys: str, **how: str) -> Room:

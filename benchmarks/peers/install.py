@@ -23,13 +23,13 @@ QUIET = {
 }
 
 
-def command_of(peer: Peer, cache: Path) -> list[str]:
+def command_of(peer: Peer, cache: Path, adapter: str = "") -> list[str]:
     """Install what a peer needs, unless it is there, and return the command that runs it."""
+    arguments = [adapter or peer.name, *peer.packages]
     if peer.language == "node":
-        folder = node_folder(cache)
-        return ["node", str(folder / "adapters" / "_harness.mjs"), peer.name, *peer.packages]
+        return ["node", str(node_folder(cache) / "adapters" / "_harness.mjs"), *arguments]
     python = venv(cache / peer.name, HERE / "requirements" / f"{peer.name}.txt")
-    return [str(python), "-I", str(HERE / "adapters" / "_harness.py"), peer.name, *peer.packages]
+    return [str(python), "-I", str(HERE / "adapters" / "_harness.py"), *arguments]
 
 
 def node_version() -> str:

@@ -4,6 +4,7 @@ import urllib.request
 from collections.abc import Iterator
 from typing import Any
 
+from _shape import call, completion, usage
 from llmstream import iter_events
 
 
@@ -12,32 +13,25 @@ def reduce(url: str, params: dict[str, Any]) -> object:
 
     It has no result of its own: texts are joined here, and the last report of a usage stands.
     """
-    text, reasoning, calls = "", "", []
-    result: dict[str, Any] = {}
-    choice: dict[str, Any] = {"index": 0}
+    message: dict[str, Any] = {"content": "", "reasoning": "", "tool_calls": []}
+    fields: dict[str, Any] = {}
     for event in iter_events(reads(url)):
         match event.type:
             case "delta":
-                text += event.text
+                message["content"] += event.text
             case "reasoning_delta":
-                reasoning += event.text
+                message["reasoning"] += event.text
             case "tool_call_complete":
-                function = {"name": event.name, "arguments": event.raw_arguments}
-                calls.append({"id": event.id, "function": function})
+                message["tool_calls"].append(call(event.id, event.name, event.raw_arguments))
             case "error":
                 # At its end the stream reports these and does not raise them.
                 raise RuntimeError(f"{event.code}: {event.message}")
             case "metadata":
-                result["model"] = event.model
-                choice["finish_reason"] = event.finish_reason
+                fields |= {"model": event.model, "finish_reason": event.finish_reason}
             case "usage":
-                result["usage"] = {
-                    "prompt_tokens": event.input_tokens,
-                    "completion_tokens": event.output_tokens,
-                    "total_tokens": event.total_tokens,
-                }
-    choice["message"] = {"content": text, "reasoning": reasoning, "tool_calls": calls}
-    return {**result, "choices": [choice]}
+                counts = (event.input_tokens, event.output_tokens, event.total_tokens)
+                fields["usage"] = usage(counts)
+    return completion(message, **fields)
 
 
 def reads(url: str) -> Iterator[bytes]:

@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from _shape import call, completion, usage
 from lm15 import (
     Message,
     OpenAIChatLM,
@@ -12,10 +13,7 @@ from lm15 import (
     TextPart,
     ThinkingPart,
     ToolCallPart,
-    Usage,
 )
-
-REASONS = {"tool_call": "tool_calls"}
 
 
 def reduce(url: str, params: dict[str, Any]) -> object:
@@ -27,54 +25,43 @@ def reduce(url: str, params: dict[str, Any]) -> object:
 
 def in_api_shape(response: Response) -> dict[str, Any]:
     """Name lm15's parts as the API does."""
+    parts, counts = response.message.parts, response.usage
 
-    def joined(kind: type[Any]) -> str:
-        return "".join(part.text for part in response.message.parts if isinstance(part, kind))
+    def text_of(kind: type[Any]) -> str:
+        return "".join(part.text for part in parts if isinstance(part, kind))
 
-    calls = [part for part in response.message.parts if isinstance(part, ToolCallPart)]
+    calls = [
+        call(part.id, part.name, arguments_of(part))
+        for part in parts
+        if isinstance(part, ToolCallPart)
+    ]
     message = {
         "role": response.message.role,
-        "content": joined(TextPart),
-        "reasoning": joined(ThinkingPart),
-        "refusal": joined(RefusalPart),
-        "tool_calls": [
-            {"id": call.id, "function": {"name": call.name, "arguments": arguments_of(call)}}
-            for call in calls
-        ],
+        "content": text_of(TextPart),
+        "reasoning": text_of(ThinkingPart),
+        "refusal": text_of(RefusalPart),
+        "tool_calls": calls,
     }
-    reason = response.finish_reason
-    logprobs = [
+    tokens = [
         {"token": each.token, "logprob": each.logprob, "bytes": each.bytes}
         for each in response.logprobs or ()
     ]
-    choice = {
-        "index": 0,
-        "finish_reason": REASONS.get(reason, reason),
-        "message": message,
-        "logprobs": {"content": logprobs},
-    }
-    return {"usage": usage_of(response.usage), "choices": [choice]}
+    reason = response.finish_reason
+    return completion(
+        message,
+        usage(
+            (counts.input_tokens, counts.output_tokens, counts.total_tokens),
+            counts.cache_read_tokens,
+            counts.reasoning_tokens,
+            (counts.input_audio_tokens, counts.output_audio_tokens),
+        ),
+        finish_reason="tool_calls" if reason == "tool_call" else reason,
+        logprobs={"content": tokens},
+    )
 
 
-def arguments_of(call: ToolCallPart) -> object:
+def arguments_of(part: ToolCallPart) -> object:
     """Return the arguments; lm15 wraps what is no JSON object in one."""
-    if len(call.input) == 1:
-        return call.input.get("partial_json", call.input.get("value", call.input))
-    return call.input
-
-
-def usage_of(usage: Usage) -> dict[str, Any]:
-    """Return the usage as the API counts it."""
-    return {
-        "prompt_tokens": usage.input_tokens,
-        "completion_tokens": usage.output_tokens,
-        "total_tokens": usage.total_tokens,
-        "prompt_tokens_details": {
-            "audio_tokens": usage.input_audio_tokens,
-            "cached_tokens": usage.cache_read_tokens,
-        },
-        "completion_tokens_details": {
-            "audio_tokens": usage.output_audio_tokens,
-            "reasoning_tokens": usage.reasoning_tokens,
-        },
-    }
+    if len(part.input) == 1:
+        return part.input.get("partial_json", part.input.get("value", part.input))
+    return part.input

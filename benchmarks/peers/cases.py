@@ -90,7 +90,9 @@ def load(folder: Path) -> list[Case]:
 def case_of(name: str, value: dict[str, Any]) -> Case:
     """Read one case."""
     if "chunks" in value:
-        body = "".join(f"data: {rendered(chunk)}\n\n" for chunk in value["chunks"]).encode()
+        lacks_types = "type" not in value["rule"] and '"type"' not in json.dumps(value["chunks"])
+        data = [rendered(chunk, lacks_types) for chunk in value["chunks"]]
+        body = "".join(f"data: {each}\n\n" for each in data).encode()
     else:
         body = value["body"].encode(value.get("encoding", "utf-8"))
     # A kind that was met more than once comes with a count.
@@ -99,18 +101,23 @@ def case_of(name: str, value: dict[str, Any]) -> Case:
     return Case(name, with_envelopes(body), completion, status, frozenset(problems))
 
 
-def rendered(chunk: object) -> str:
+def rendered(chunk: object, lacks_types: bool) -> str:
     """Write one chunk as a server does; the string [DONE] is no JSON."""
-    return chunk if isinstance(chunk, str) and chunk == "[DONE]" else json.dumps(whole(chunk))
+    return "[DONE]" if chunk == "[DONE]" else json.dumps(whole(chunk, lacks_types))
 
 
-def whole(value: Any) -> Any:
-    """Return a value whose token entries have a list of alternatives, as those of servers do."""
+def whole(value: Any, lacks_types: bool) -> Any:
+    """Return a value with what cases leave out for brevity and servers do not.
+
+    That is the list of alternatives of a token, and the type of a call where no call has one.
+    """
     if isinstance(value, list):
-        return [whole(each) for each in value]
+        return [whole(each, lacks_types) for each in value]
     if not isinstance(value, dict):
         return value
-    filled = {name: whole(each) for name, each in value.items()}
+    filled = {name: whole(each, lacks_types) for name, each in value.items()}
+    if lacks_types and isinstance(value.get("function"), dict) and value["function"].get("name"):
+        filled["type"] = "function"
     for entries in (filled.get("content"), filled.get("refusal")):
         for entry in entries if isinstance(entries, list) else ():
             if isinstance(entry, dict) and {"token", "logprob"} <= entry.keys():

@@ -14,8 +14,6 @@ LOSSY = UNREADABLE | {"server_error", "invalid_arguments"}
 OUR_NAMES = ("", "message", "chunk", "data", "completion")
 # JSON or HTML that opens a line stands in no event.
 NO_EVENT = re.compile(rb"(?:^(?:\xef\xbb\xbf)?|[\r\n])[ \t]*(?:\{|\[(?!DONE\])|<)")
-# The first line of a chunk: a chunk on one line, or the head of one on several.
-CHUNK = re.compile(rb"""(?m)^(data: ?\{)((?=[^\r\n]*"(?:choices|id)":)[^\r\n]*|(?=\n))""")
 
 
 @dataclass(frozen=True)
@@ -98,7 +96,7 @@ def case_of(name: str, value: dict[str, Any]) -> Case:
     # A kind that was met more than once comes with a count.
     problems = (each if isinstance(each, str) else each["kind"] for each in value["problems"])
     completion, status = value["completion"], value["status"]
-    return Case(name, with_envelopes(body), completion, status, frozenset(problems))
+    return Case(name, body, completion, status, frozenset(problems))
 
 
 def rendered(chunk: object, lacks_types: bool) -> str:
@@ -123,33 +121,6 @@ def whole(value: Any, lacks_types: bool) -> Any:
             if isinstance(entry, dict) and {"token", "logprob"} <= entry.keys():
                 entry.setdefault("top_logprobs", [])
     return filled
-
-
-def with_envelopes(body: bytes) -> bytes:
-    """Return a body whose chunks have the envelope that cases leave out and servers do not.
-
-    It changes nothing of what the stream means, and a peer that relies on it is not held to be
-    wrong about what the case is about. A stream without any envelope is meant to be one.
-    """
-    chunks = [value for value in map(parsed, read_leniently(body)) if isinstance(value, dict)]
-    envelope = {
-        name: next(filter(None, (chunk.get(name) for chunk in chunks)), None)
-        for name in ("id", "created", "model")
-    }
-    if envelope["id"] is None:
-        return body
-    envelope["object"] = "chat.completion.chunk"
-
-    def fill(line: re.Match[bytes]) -> bytes:
-        lacks = {
-            name: value
-            for name, value in envelope.items()
-            if value is not None and f'"{name}":'.encode() not in line[0]
-        }
-        fields = json.dumps(lacks)[1:-1].encode()
-        return line[1] + fields + (b"," if fields else b"") + line[2]
-
-    return CHUNK.sub(fill, body)
 
 
 def parsed(text: str) -> object:

@@ -25,10 +25,11 @@ QUIET = {
 
 def command_of(peer: Peer, cache: Path, adapter: str = "") -> list[str]:
     """Install what a peer needs, unless it is there, and return the command that runs it."""
-    arguments = [adapter or peer.name, *peer.packages]
+    names = [package.partition("==")[0].partition("[")[0] for package in peer.packages]
+    arguments = [adapter or peer.name, *names]
     if peer.language == "node":
         return ["node", str(node_folder(cache) / "adapters" / "_harness.mjs"), *arguments]
-    python = venv(cache / peer.name, HERE / "requirements" / f"{peer.name}.txt")
+    python = venv(cache / peer.name, peer.packages)
     return [str(python), "-I", str(HERE / "adapters" / "_harness.py"), *arguments]
 
 
@@ -41,18 +42,16 @@ def node_version() -> str:
     return done.stdout.strip().removeprefix("v")
 
 
-def venv(folder: Path, requirements: Path) -> Path:
+def venv(folder: Path, requirements: tuple[str, ...]) -> Path:
     """Make a virtual environment with the pinned requirements; return its interpreter."""
     python = folder / "bin" / "python"
     stamp = folder / "installed.txt"
-    wanted = f"{sys.version}\n{requirements.read_text(encoding='utf-8')}"
+    wanted = "\n".join((sys.version, *requirements, ""))
     if not stamp.exists() or stamp.read_text(encoding="utf-8") != wanted:
-        print(f"installing {requirements.stem}", file=sys.stderr)
+        print(f"installing {folder.name}", file=sys.stderr)
         shutil.rmtree(folder, ignore_errors=True)
         subprocess.run([sys.executable, "-m", "venv", str(folder)], check=True)
-        subprocess.run(
-            [str(python), "-m", "pip", "install", "-qq", "-r", str(requirements)], check=True
-        )
+        subprocess.run([str(python), "-m", "pip", "install", "-qq", *requirements], check=True)
         stamp.write_text(wanted, encoding="utf-8")
     return python
 

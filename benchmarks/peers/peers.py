@@ -22,12 +22,15 @@ API = (
 )  # fmt: skip
 
 
+OPENAI = ("openai==3.57.0", "pydantic==2.14.4")
+
+
 @dataclass(frozen=True)
 class Peer:
     """One reducer."""
 
     name: str
-    # What is pinned in requirements/ or package.json and named in the table, the reducer's first.
+    # What is installed and named on the page, the reducer's first; package.json pins Node's.
     packages: tuple[str, ...]
     what: str
     room: Room
@@ -49,14 +52,14 @@ def room(*keys: str, **how: str) -> Room:
 PEERS = (
     Peer(
         "ours",
-        ("msgspec", "attrs", "cattrs"),
+        ("msgspec==0.23.0", "attrs==26.1.0", "cattrs==26.2.1"),
         "`feed_sse` of every read, then `snapshot()`",
         room(*API, "reasoning", "reasoning_content", "extra"),
         framing="own",
     ),
     Peer(
         "openai",
-        ("openai",),
+        OPENAI,
         "its client → the snapshot of a `ChatCompletionStreamState`",
         # Its models keep fields that they do not know, as its README says.
         room(*API, "reasoning", "reasoning_content", "extra"),
@@ -84,7 +87,7 @@ PEERS = (
     ),
     Peer(
         "litellm",
-        ("litellm", "openai"),
+        ("litellm==1.110.2", *OPENAI),
         "`completion(stream=True)` → `stream_chunk_builder`",
         # `provider_specific_fields` of choice and message keep what it does not know. `created` is
         # its own clock's, for every stream.
@@ -95,7 +98,7 @@ PEERS = (
     ),
     Peer(
         "any_llm",
-        ("any-llm-sdk", "openai"),
+        ("any-llm-sdk[openai]==1.40.2", *OPENAI),
         "`completion(stream=True)` → `accumulate_chunks`",
         # "Audio output is not aggregated", says its documentation.
         room(
@@ -107,7 +110,7 @@ PEERS = (
     ),
     Peer(
         "langchain",
-        ("langchain-openai", "langchain-core", "openai"),
+        ("langchain-openai==1.7.4", "langchain-core==1.8.3", *OPENAI),
         "`ChatOpenAI.stream()` → the sum of the message chunks",
         # It refers to other packages for the reasoning of other providers.
         room(
@@ -118,7 +121,7 @@ PEERS = (
     ),
     Peer(
         "pydantic_ai",
-        ("pydantic-ai-slim", "openai"),
+        ("pydantic-ai-slim[openai]==2.68.0", *OPENAI),
         "`OpenAIChatModel.request_stream()` → the `ModelResponse`",
         room(
             "id", "created", "model", "service_tier", "moderation", "content", "refusal",
@@ -130,7 +133,7 @@ PEERS = (
     ),
     Peer(
         "openai_agents",
-        ("openai-agents", "openai"),
+        ("openai-agents==0.24.0", *OPENAI),
         "`OpenAIChatCompletionsModel.stream_response()` → the completed `Response`",
         room(
             "content", "refusal", "reasoning", *CALLS, *USAGE, CACHED, REASONED,
@@ -140,7 +143,7 @@ PEERS = (
     ),
     Peer(
         "lm15",
-        ("lm15",),
+        ("lm15==1.5.0",),
         "`OpenAIChatLM.stream()` → the `Response` of a `ResponseStream`",
         # Its model is the request's. Of an unstreamed completion it keeps a refusal, too.
         room(
@@ -152,7 +155,7 @@ PEERS = (
     ),
     Peer(
         "llmstream",
-        ("llmstream",),
+        ("llmstream==0.1.0",),
         "`iter_events` of every read → its texts joined, calls, last usage",
         room(
             "model", "content", "reasoning", "finish_reason", *CALLS, *USAGE,
@@ -162,13 +165,13 @@ PEERS = (
     ),
     Peer(
         "openinference",
-        ("openinference-instrumentation-openai", "openai"),
+        ("openinference-instrumentation-openai==0.1.66", "opentelemetry-sdk==1.45.2", *OPENAI),
         "the instrumented client → `output.value` of the span",
         room(*API, "reasoning", "reasoning_content", "extra"),
     ),
     Peer(
         "langsmith",
-        ("langsmith", "openai"),
+        ("langsmith==0.15.1", *OPENAI),
         "`wrap_openai` → the outputs of the run",
         # Of an unstreamed completion it keeps everything but the usage's vendor fields.
         room(
@@ -179,7 +182,7 @@ PEERS = (
     ),
     Peer(
         "langfuse",
-        ("langfuse", "openai"),
+        ("langfuse==5.0.4", *OPENAI),
         "its `OpenAI` client → output, model, usage of the observation",
         room(
             "model", "service_tier", "usage", "content", "finish_reason", "tool_calls",
@@ -188,7 +191,7 @@ PEERS = (
     ),
     Peer(
         "ddtrace",
-        ("ddtrace", "openai"),
+        ("ddtrace==4.16.0", *OPENAI),
         "its stream handler → the messages for LLM Observability",
         room(
             "model", *USAGE, CACHED, REASONED, *ANSWER, "tool_calls", "function_call",

@@ -1,4 +1,4 @@
-"""The table, as text for a terminal and as Markdown for the documentation, from the results."""
+"""The page for the documentation, from the results."""
 
 from collections import Counter
 from collections.abc import Sequence
@@ -52,16 +52,6 @@ def columns_of(results: dict[str, Any], cases: Sequence[Case]) -> list[Column]:
             values = sum(asked(case, peer.room) for case in takes)
             columns.append(Column(peer, found["versions"], verdicts, values))
     return sorted(columns, key=lambda column: -column.counts["right"])
-
-
-def text(columns: list[Column]) -> str:
-    """Return the summary for a terminal."""
-    heads = "".join(f"{name:>8}" for name in (*VERDICTS, "cases", "values"))
-    lines = [f"{'peer':<16}{'version':<16}{heads}"]
-    for column in columns:
-        counts = "".join(f"{each:>8}" for each in figures(column))
-        lines.append(f"{column.peer.name:<16}{column.version:<16}{counts}")
-    return "\n".join(lines)
 
 
 def figures(column: Column) -> list[str]:

@@ -1,7 +1,7 @@
-"""Run the peers over the conformance cases, judge what comes back, and write the table.
+"""Run the peers over the conformance cases, judge what comes back, and write the page.
 
-It prints the table and writes docs/peers.md and results.json; `--peer NAME` runs that peer alone
-and keeps the results of the others, and with `--case CASE` shows verdicts and their reasons.
+It writes docs/peers.md and results.json. `--peer NAME` runs that peer alone and keeps the results
+of the others; `--case CASE` shows verdicts and their reasons.
 """
 
 import argparse
@@ -11,7 +11,6 @@ import platform
 import re
 import subprocess
 import sys
-import time
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -38,44 +37,42 @@ def main() -> int:
     results = results_of(every_case, options)
     server = Server(cases)
     for peer in chosen(list(PEERS), options.peer, "peer"):
-        process = None
+        results["not run"].pop(peer.name, None)
         try:
-            process = Process(install.command_of(peer, options.cache), options.cache)
-            started = time.monotonic()
-            process.start()
-            answers = {case.name: ask(process, peer, case, server) for case in cases}
+            versions, answers = run(peer, cases, server, options.cache)
         except (OSError, subprocess.CalledProcessError, TimeoutError, EOFError) as error:
             results["not run"][peer.name] = f"{type(error).__name__}: {error}"
             print(f"{peer.name} could not be run: {error}", file=sys.stderr)
             continue
-        finally:
-            if process:
-                process.stop()
-        verdicts = {case.name: judge(case, peer.room, answers[case.name]) for case in cases}
+        found = {case.name: judge(case, peer.room, answers[case.name]) for case in cases}
         if options.case:
             for case in cases:
-                explain(peer, process.versions, case, verdicts[case.name], answers[case.name])
-            continue
-        counts = Counter(verdict.verdict for verdict in verdicts.values())
-        took = time.monotonic() - started
-        print(f"{peer.name}: {dict(counts)} in {took:.1f} s", file=sys.stderr)
-        results["not run"].pop(peer.name, None)
-        results["peers"][peer.name] = {
-            "versions": process.versions,
-            "not right": {
-                case.name: reason(verdicts[case.name])
-                for case in cases
-                if peer.takes(case) and verdicts[case.name].verdict != "right"
-            },
+                explain(peer, versions, case, found[case.name], answers[case.name])
+        not_right = {
+            case.name: reason(found[case.name])
+            for case in cases
+            if peer.takes(case) and found[case.name].verdict != "right"
         }
-    if not options.case:
-        columns = report.columns_of(results, cases)
-        print(report.text(columns))
-        if not options.no_write:
-            page = report.markdown(columns, results, cases)
-            (ROOT / "docs" / "peers.md").write_text(page, encoding="utf-8")
-            RESULTS.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
+        results["peers"][peer.name] = {"versions": versions, "not right": not_right}
+        counts = Counter(each.partition(":")[0] for each in not_right.values())
+        print(f"{peer.name} {versions}: {dict(counts)} of {len(cases)}", file=sys.stderr)
+    if not options.case and not options.no_write:
+        page = report.markdown(report.columns_of(results, cases), results, cases)
+        (ROOT / "docs" / "peers.md").write_text(page, encoding="utf-8")
+        RESULTS.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
     return 0
+
+
+def run(
+    peer: Peer, cases: list[Case], server: Server, cache: Path
+) -> tuple[dict[str, str], dict[str, Answer]]:
+    """Put the cases to one peer; return its versions and answers."""
+    process = Process(install.command_of(peer, cache), cache)
+    try:
+        process.start()
+        return process.versions, {case.name: ask(process, peer, case, server) for case in cases}
+    finally:
+        process.stop()
 
 
 def arguments() -> argparse.Namespace:
@@ -85,7 +82,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--case", action="append", help="only this case, and say why; likewise")
     parser.add_argument("--cases", type=Path, default=ROOT / "tests" / "conformance")
     parser.add_argument("--cache", type=Path, default=HERE / ".cache" / "peers")
-    parser.add_argument("--no-write", action="store_true", help="print the table, write nothing")
+    parser.add_argument("--no-write", action="store_true", help="write nothing")
     options = parser.parse_args()
     options.cache = options.cache.resolve()
     options.cache.mkdir(parents=True, exist_ok=True)

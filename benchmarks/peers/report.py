@@ -28,6 +28,11 @@ class Column:
         return "this checkout" if self.peer.name == "ours" else next(iter(self.versions.values()))
 
     @property
+    def marks(self) -> dict[str, str]:
+        """What stands for the verdicts in the table of cases."""
+        return {case: MARKS.get(verdict, verdict) for case, verdict in self.verdicts.items()}
+
+    @property
     def counts(self) -> Counter[str]:
         """How often there is which verdict."""
         return Counter(self.verdicts.values())
@@ -80,8 +85,7 @@ def markdown(columns: list[Column], results: dict[str, Any], cases: Sequence[Cas
         for area, inside in areas.items()
     ]
     matrix = [
-        [f"`{case.name}`", *(mark(column.verdicts[case.name]) for column in columns)]
-        for case in cases
+        [f"`{case.name}`", *(column.marks[case.name] for column in columns)] for case in cases
     ]
     parts = (
         INTRODUCTION,
@@ -90,18 +94,13 @@ def markdown(columns: list[Column], results: dict[str, Any], cases: Sequence[Cas
         "## What is run",
         f"On {named(results['run on'])}:",
         "\n".join(ran),
-        OWN_FORMAT,
+        OWN_FORMAT.rstrip(),
         "## Area by area",
         grid(["right of", "cases", *names], by_area),
         "## Case by case",
         grid(["case", *names], matrix),
     )
     return "\n\n".join(parts) + "\n"
-
-
-def mark(verdict: str) -> str:
-    """Return what stands for a verdict in the table of cases."""
-    return MARKS.get(verdict, verdict)
 
 
 def named(versions: dict[str, str]) -> str:
@@ -142,4 +141,24 @@ are shown by `python benchmarks/peers/run.py --peer NAME --case CASE`."""
 
 OWN_FORMAT = """\
 ## Right by its own format
+
+The verdicts hold every peer to the rules of this library. Where its own format decides otherwise a
+peer is right by that, and the table counts it against the peer all the same:
+
+- **Other answers.** A client that asks for a stream of chat chunks need not read a JSON body
+  (`body`), a legacy text completion (`legacy`) or a closing `message` (`message`).
+- **openai, openai_node** are made for one API. It numbers every choice and every call, and sends no
+  null in their place. An exception where a server does otherwise is right for that API.
+- **any_llm, ai_sdk** check each chunk against a schema, and refuse one that does not fit.
+- **ai_sdk** takes a stream without a finish reason for an error, and counts the total of a usage
+  itself, as the sum of what went in and came out.
+- **langchain** adds up the usages of all chunks, which is right where each reports its own part.
+- **openai_agents** makes a response of the Responses API, and refuses what that has no place for.
+- **lm15** refuses to guess: a call without a name, and a stream that does not say that it ended,
+  are errors. It must name a finish reason, and says `stop` where a server named none. It keeps one
+  message, whatever the number of choices.
+- **llmstream** is for speech and has no result; what its events hold was put together for this
+  table. It hands out a call only if the arguments are a JSON object, and else reports an error.
+- **openinference, langsmith, langfuse, ddtrace** record what a person reads later. Nothing they
+  keep is sent to a model again, so a lost signature or vendor's field does no harm there.
 """

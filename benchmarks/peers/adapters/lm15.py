@@ -46,7 +46,6 @@ def in_api_shape(response: Response) -> dict[str, Any]:
         {"token": each.token, "logprob": each.logprob, "bytes": each.bytes}
         for each in response.logprobs or ()
     ]
-    reason = response.finish_reason
     return completion(
         message,
         usage(
@@ -55,9 +54,18 @@ def in_api_shape(response: Response) -> dict[str, Any]:
             counts.reasoning_tokens,
             (counts.input_audio_tokens, counts.output_audio_tokens),
         ),
-        finish_reason="tool_calls" if reason == "tool_call" else reason,
+        finish_reason=reason_of(response),
         logprobs={"content": tokens},
     )
+
+
+def reason_of(response: Response) -> object:
+    """Return the server's word where the last frame has it, else lm15's for it."""
+    for choice in (response.provider_data or {}).get("choices") or ():
+        if isinstance(choice, dict) and choice.get("finish_reason"):
+            return choice["finish_reason"]
+    reason = response.finish_reason
+    return "tool_calls" if reason == "tool_call" else reason
 
 
 def arguments_of(part: ToolCallPart) -> object:

@@ -1,11 +1,13 @@
 """Who is compared, in which form each takes a stream, and what its result has room for."""
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Literal
 
 from cases import Case
 from judge import ENVELOPE, Room
 
+ADAPTERS = Path(__file__).resolve().parent / "adapters"
 USAGE = ("usage.prompt_tokens", "usage.completion_tokens", "usage.total_tokens")
 CACHED = "usage.prompt_tokens_details.cached_tokens"
 REASONED = "usage.completion_tokens_details.reasoning_tokens"
@@ -32,12 +34,18 @@ class Peer:
     name: str
     # What is installed and named on the page, the reducer's first; package.json pins Node's.
     packages: tuple[str, ...]
-    what: str
     room: Room
     # "own": it reads the bytes itself. "chunks": it is handed chunks by openai-python, so framing
     # is not its job and the body comes framed by the book.
     framing: Literal["own", "chunks"] = "chunks"
     language: Literal["python", "node"] = "python"
+
+    @property
+    def what(self) -> str:
+        """What is run, as the first line of the adapter says."""
+        suffix = {"python": "py", "node": "mjs"}[self.language]
+        text = (ADAPTERS / f"{self.name}.{suffix}").read_text(encoding="utf-8")
+        return text.partition("\n")[0].strip('"/').partition(": ")[2]
 
     def takes(self, case: Case) -> bool:
         """Return whether a case is one for this peer: without events nobody has chunks for it."""
@@ -49,34 +57,31 @@ def room(*keys: str, **how: str) -> Room:
     return Room(frozenset(keys), **how)  # type: ignore[arg-type]
 
 
+EVERYTHING = room(*API, "reasoning", "reasoning_content", "extra")
 PEERS = (
     Peer(
         "ours",
         ("msgspec==0.23.0", "attrs==26.1.0", "cattrs==26.2.1"),
-        "`feed_sse` of every read, then `snapshot()`",
-        room(*API, "reasoning", "reasoning_content", "extra"),
+        EVERYTHING,
         framing="own",
     ),
     Peer(
         "openai",
         OPENAI,
-        "its client → the snapshot of a `ChatCompletionStreamState`",
         # Its models keep fields that they do not know, as its README says.
-        room(*API, "reasoning", "reasoning_content", "extra"),
+        EVERYTHING,
         framing="own",
     ),
     Peer(
         "openai_node",
         ("openai",),
-        "`client.chat.completions.stream()` → the snapshot of its last `chunk` event",
-        room(*API, "reasoning", "reasoning_content", "extra"),
+        EVERYTHING,
         framing="own",
         language="node",
     ),
     Peer(
         "ai_sdk",
         ("ai", "@ai-sdk/openai-compatible"),
-        "`streamText()` over `@ai-sdk/openai-compatible` → text, reasoning, tool calls, usage",
         room(
             "id", "created", "model", "content", "reasoning", "finish_reason", *CALLS, *USAGE,
             CACHED, REASONED, "extra.tool_call.extra_content",
@@ -88,7 +93,6 @@ PEERS = (
     Peer(
         "litellm",
         ("litellm==1.110.2", *OPENAI),
-        "`completion(stream=True)` → `stream_chunk_builder`",
         # `provider_specific_fields` of choice and message keep what it does not know. `created` is
         # its own clock's, for every stream.
         room(
@@ -99,7 +103,6 @@ PEERS = (
     Peer(
         "any_llm",
         ("any-llm-sdk[openai]==1.40.2", *OPENAI),
-        "`completion(stream=True)` → `accumulate_chunks`",
         # "Audio output is not aggregated", says its documentation.
         room(
             *(key for key in API if key not in ("audio", "moderation")),
@@ -111,7 +114,6 @@ PEERS = (
     Peer(
         "langchain",
         ("langchain-openai==1.7.4", "langchain-core==1.8.3", *OPENAI),
-        "`ChatOpenAI.stream()` → the sum of the message chunks",
         # It refers to other packages for the reasoning of other providers.
         room(
             "model", "service_tier", "system_fingerprint", *ANSWER, *USAGE, CACHED, REASONED,
@@ -122,7 +124,6 @@ PEERS = (
     Peer(
         "pydantic_ai",
         ("pydantic-ai-slim[openai]==2.68.0", *OPENAI),
-        "`OpenAIChatModel.request_stream()` → the `ModelResponse`",
         room(
             "id", "created", "model", "service_tier", "moderation", "content", "refusal",
             "reasoning", "finish_reason", *CALLS, "usage.prompt_tokens", "usage.completion_tokens",
@@ -134,7 +135,6 @@ PEERS = (
     Peer(
         "openai_agents",
         ("openai-agents==0.24.0", *OPENAI),
-        "`OpenAIChatCompletionsModel.stream_response()` → the completed `Response`",
         room(
             "content", "refusal", "reasoning", *CALLS, *USAGE, CACHED, REASONED,
             "logprobs.content", "annotations",
@@ -144,7 +144,6 @@ PEERS = (
     Peer(
         "lm15",
         ("lm15==1.5.0",),
-        "`OpenAIChatLM.stream()` → the `Response` of a `ResponseStream`",
         # Its model is the request's. Of an unstreamed completion it keeps a refusal, too.
         room(
             "content", "refusal", "reasoning", "finish_reason", *CALLS, *USAGE, CACHED, REASONED,
@@ -156,7 +155,6 @@ PEERS = (
     Peer(
         "llmstream",
         ("llmstream==0.1.0",),
-        "`iter_events` of every read → its texts joined, calls, last usage",
         room(
             "model", "content", "reasoning", "finish_reason", *CALLS, *USAGE,
             choices="first", reasoning="one",
@@ -166,13 +164,11 @@ PEERS = (
     Peer(
         "openinference",
         ("openinference-instrumentation-openai==0.1.66", "opentelemetry-sdk==1.45.2", *OPENAI),
-        "the instrumented client → `output.value` of the span",
-        room(*API, "reasoning", "reasoning_content", "extra"),
+        EVERYTHING,
     ),
     Peer(
         "langsmith",
         ("langsmith==0.15.1", *OPENAI),
-        "`wrap_openai` → the outputs of the run",
         # Of an unstreamed completion it keeps everything but the usage's vendor fields.
         room(
             *(key for key in API if key != "usage"), *USAGE, CACHED, REASONED, *AUDIO,
@@ -183,7 +179,6 @@ PEERS = (
     Peer(
         "langfuse",
         ("langfuse==5.0.4", *OPENAI),
-        "its `OpenAI` client → output, model, usage of the observation",
         room(
             "model", "service_tier", "usage", "content", "finish_reason", "tool_calls",
             "function_call",
@@ -192,7 +187,6 @@ PEERS = (
     Peer(
         "ddtrace",
         ("ddtrace==4.16.0", *OPENAI),
-        "its stream handler → the messages for LLM Observability",
         room(
             "model", *USAGE, CACHED, REASONED, *ANSWER, "tool_calls", "function_call",
             "reasoning_content",

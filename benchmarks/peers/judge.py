@@ -109,8 +109,9 @@ def judge(case: Case, room: Room, answer: Object) -> Judgement:
     if "error" in answer:
         return Judgement("right" if case.may_raise else "raises", error=str(answer["error"]))
     differences = list(compare(case, room, an_object(answer["result"])))
-    kinds = {difference.kind for difference in differences}
-    return Judgement("wrong" if "wrong" in kinds else min(kinds, default="right"), differences)
+    if any(difference.kind == "wrong" for difference in differences):
+        return Judgement("wrong", differences)
+    return Judgement("lost" if differences else "right", differences)
 
 
 def asked(case: Case, room: Room) -> int:

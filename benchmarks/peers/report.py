@@ -37,6 +37,11 @@ class Column:
         """How often there is which verdict."""
         return Counter(self.verdicts.values())
 
+    @property
+    def cases(self) -> int:
+        """How many cases it is asked for."""
+        return len(self.verdicts) - self.counts["not asked"]
+
     def right_of(self, cases: list[str]) -> str:
         """Return how many of some cases are right, and of how many where not all are asked."""
         verdicts = [self.verdicts[case] for case in cases]
@@ -45,7 +50,7 @@ class Column:
 
 
 def columns_of(results: dict[str, Any], cases: Sequence[Case]) -> list[Column]:
-    """Return a column for each peer that was run; the one with the most right comes first."""
+    """Return a column for each peer that was run; who is right of most that it is asked for comes first."""
     columns = []
     for peer in PEERS:
         if found := results["peers"].get(peer.name):
@@ -56,14 +61,13 @@ def columns_of(results: dict[str, Any], cases: Sequence[Case]) -> list[Column]:
             }
             values = sum(asked(case, peer.room) for case in takes)
             columns.append(Column(peer, found["versions"], verdicts, values))
-    return sorted(columns, key=lambda column: -column.counts["right"])
+    return sorted(columns, key=lambda column: -column.counts["right"] / column.cases)
 
 
 def figures(column: Column) -> list[str]:
     """Return the counts of a peer: its verdicts, and the cases and the values it is asked for."""
-    counts = column.counts
-    cases = sum(counts.values()) - counts["not asked"]
-    return [str(each) for each in (*map(counts.__getitem__, VERDICTS), cases, column.asked)]
+    verdicts = map(column.counts.__getitem__, VERDICTS)
+    return [str(each) for each in (*verdicts, column.cases, column.asked)]
 
 
 def markdown(columns: list[Column], results: dict[str, Any], cases: Sequence[Case]) -> str:

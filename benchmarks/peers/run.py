@@ -38,24 +38,21 @@ def main() -> int:
     server = Server(cases)
     for peer in chosen(list(PEERS), options.peer, "peer"):
         results["not run"].pop(peer.name, None)
+        its = [case for case in cases if peer.takes(case)]
         try:
-            versions, answers = run(peer, cases, server, options.cache)
+            versions, answers = run(peer, its, server, options.cache)
         except (OSError, subprocess.CalledProcessError, TimeoutError, EOFError) as error:
             results["not run"][peer.name] = f"{type(error).__name__}: {error}"
             print(f"{peer.name} could not be run: {error}", file=sys.stderr)
             continue
-        found = {case.name: judge(case, peer.room, answers[case.name]) for case in cases}
+        found = {case.name: judge(case, peer.room, answers[case.name]) for case in its}
         if options.case:
-            for case in cases:
+            for case in its:
                 explain(peer, versions, case, found[case.name], answers[case.name])
-        not_right = {
-            case.name: reason(found[case.name])
-            for case in cases
-            if peer.takes(case) and found[case.name].verdict != "right"
-        }
+        not_right = {name: reason(each) for name, each in found.items() if each.verdict != "right"}
         results["peers"][peer.name] = {"versions": versions, "not right": not_right}
         counts = Counter(each.partition(":")[0] for each in not_right.values())
-        print(f"{peer.name} {versions}: {dict(counts)} of {len(cases)}", file=sys.stderr)
+        print(f"{peer.name} {versions}: {dict(counts)} of {len(its)}", file=sys.stderr)
     if not options.case and not options.no_write:
         page = report.markdown(report.columns_of(results, cases), results, cases)
         (ROOT / "docs" / "peers.md").write_text(page, encoding="utf-8")

@@ -50,7 +50,7 @@ class Column:
 
 
 def columns_of(results: dict[str, Any], cases: Sequence[Case]) -> list[Column]:
-    """Return a column for each peer that was run; who is right of most that it is asked for comes first."""
+    """Return a column for each peer that was run, by the share of its cases that it has right."""
     columns = []
     for peer in PEERS:
         if found := results["peers"].get(peer.name):

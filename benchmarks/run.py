@@ -144,13 +144,13 @@ def environment(interpreter: str) -> str:
     version = run(interpreter, "-c", "import platform; print(platform.python_version())").strip()
     folder = CACHE / f"python{version}"
     python = str(folder / "bin" / "python")
-    pins = [HERE / "requirements.txt", *sorted((HERE / "peers" / "requirements").glob("o*.txt"))]
-    wanted = "".join(path.read_text(encoding="utf-8") for path in pins)
+    pins = HERE / "requirements.txt"
+    wanted = pins.read_text(encoding="utf-8")
     stamp = folder / "installed.txt"
     if not stamp.exists() or stamp.read_text(encoding="utf-8") != wanted:
         print(f"installing what is measured on Python {version}", file=sys.stderr)
         run(interpreter, "-m", "venv", "--clear", str(folder))
-        run(python, "-m", "pip", "install", "-qq", "-r", str(pins[0]))
+        run(python, "-m", "pip", "install", "-qq", "-r", str(pins))
         stamp.write_text(wanted, encoding="utf-8")
     return python
 

@@ -1,6 +1,5 @@
 """The environments of the peers: one venv for each of Python's, one folder for Node's."""
 
-import os
 import shutil
 import subprocess
 import sys
@@ -24,32 +23,35 @@ QUIET = {
 }
 
 
-def command_of(peer: Peer, cache: Path) -> list[str]:
-    """Install what a peer needs, unless it is there, and give the command that runs it."""
+def command_of(peer: Peer, cache: Path, adapter: str = "") -> list[str]:
+    """Install what a peer needs, unless it is there, and return the command that runs it."""
+    names = [package.partition("==")[0].partition("[")[0] for package in peer.packages]
+    arguments = [adapter or peer.name, *names]
     if peer.language == "node":
-        folder = node_folder(cache)
-        return ["node", str(folder / "adapters" / "_harness.mjs"), peer.name, *peer.packages]
-    python = venv(cache / peer.name, HERE / "requirements" / f"{peer.name}.txt")
-    return [str(python), "-I", str(HERE / "adapters" / "_harness.py"), peer.name, *peer.packages]
+        return ["node", str(node_folder(cache) / "adapters" / "_harness.mjs"), *arguments]
+    python = venv(cache / peer.name, peer.packages)
+    return [str(python), "-I", str(HERE / "adapters" / "_harness.py"), *arguments]
 
 
-def environment() -> dict[str, str]:
-    """Give the environment that peers run in."""
-    return {**os.environ, **QUIET}
+def node_version() -> str:
+    """Return the version of Node, or that there is none."""
+    try:
+        done = subprocess.run(["node", "--version"], capture_output=True, text=True, check=True)
+    except OSError:
+        return "none"
+    return done.stdout.strip().removeprefix("v")
 
 
-def venv(folder: Path, requirements: Path) -> Path:
-    """Make a virtual environment with the pinned requirements; give its interpreter."""
+def venv(folder: Path, requirements: tuple[str, ...]) -> Path:
+    """Make a virtual environment with the pinned requirements; return its interpreter."""
     python = folder / "bin" / "python"
     stamp = folder / "installed.txt"
-    wanted = f"{sys.version}\n{requirements.read_text(encoding='utf-8')}"
+    wanted = "\n".join((sys.version, *requirements, ""))
     if not stamp.exists() or stamp.read_text(encoding="utf-8") != wanted:
-        print(f"installing {requirements.stem}", file=sys.stderr)
+        print(f"installing {folder.name}", file=sys.stderr)
         shutil.rmtree(folder, ignore_errors=True)
         subprocess.run([sys.executable, "-m", "venv", str(folder)], check=True)
-        subprocess.run(
-            [str(python), "-m", "pip", "install", "-qq", "-r", str(requirements)], check=True
-        )
+        subprocess.run([str(python), "-m", "pip", "install", "-qq", *requirements], check=True)
         stamp.write_text(wanted, encoding="utf-8")
     return python
 

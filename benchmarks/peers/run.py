@@ -1,18 +1,17 @@
-"""Run every peer over every conformance case, judge what comes back, and write the table.
+"""Run the peers over the conformance cases, judge what comes back, and write the page.
 
-Without options it prints the table and writes docs/peers.md and results.json; with `--peer NAME
---case CASE` it shows one verdict and its reasons.
+It writes docs/peers.md and results.json. `--peer NAME` runs that peer alone and keeps the results
+of the others; `--case CASE` shows verdicts and their reasons.
 """
 
 import argparse
+import hashlib
 import json
 import platform
 import re
 import subprocess
 import sys
-import time
 from collections import Counter
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -21,52 +20,56 @@ import report
 from cases import Case, load
 from judge import Judgement, judge, pruned
 from peers import PEERS, Peer
-from wire import Adapter, Answer, Server
+from wire import Answer, Process, Server
 
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parents[1]
+RESULTS = HERE / "results.json"
 # Long for what takes milliseconds; a peer that needs longer hangs.
 PATIENCE = 10.0
-
-
-@dataclass(frozen=True)
-class Row:
-    """One peer's run."""
-
-    peer: Peer
-    versions: dict[str, str]
-    judgements: dict[str, Judgement]
-    answers: dict[str, Answer]
 
 
 def main() -> int:
     """Do what the command line asks for."""
     options = arguments()
-    cases = chosen(load(options.cases), options.case, "case")
-    peers = chosen(list(PEERS), options.peer, "peer")
+    every_case = load(options.cases)
+    cases = chosen(every_case, options.case, "case")
+    results = results_of(every_case, options)
     server = Server(cases)
-    rows, absent = [], {}
-    for peer in peers:
+    for peer in chosen(list(PEERS), options.peer, "peer"):
+        results["not run"].pop(peer.name, None)
+        its = [case for case in cases if peer.takes(case)]
         try:
-            rows.append(run(peer, cases, server, options.cache))
+            versions, answers = run(peer, its, server, options.cache)
         except (OSError, subprocess.CalledProcessError, TimeoutError, EOFError) as error:
-            absent[peer.name] = f"{type(error).__name__}: {error}"
+            results["not run"][peer.name] = f"{type(error).__name__}: {error}"
             print(f"{peer.name} could not be run: {error}", file=sys.stderr)
-    if options.case:
-        for row in rows:
-            for case in cases:
-                explain(row, case)
-        return 0
-    table = report.Table.of(
-        [(row.peer, row.versions, row.judgements) for row in rows],
-        cases,
-        {"Python": platform.python_version(), "Node": node_version()},
-        absent,
-    )
-    print(table.text())
-    if not options.peer and not options.no_write:
-        write(table, rows)
+            continue
+        found = {case.name: judge(case, peer.room, answers[case.name]) for case in its}
+        if options.case:
+            for case in its:
+                explain(peer, versions, case, found[case.name], answers[case.name])
+        not_right = {name: reason(each) for name, each in found.items() if each.verdict != "right"}
+        results["peers"][peer.name] = {"versions": versions, "not right": not_right}
+        counts = Counter(each.partition(":")[0] for each in not_right.values())
+        print(f"{peer.name} {versions}: {dict(counts)} of {len(its)}", file=sys.stderr)
+    if not options.case and not options.no_write:
+        page = report.markdown(report.columns_of(results, cases), results, cases)
+        (ROOT / "docs" / "peers.md").write_text(page, encoding="utf-8")
+        RESULTS.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
     return 0
+
+
+def run(
+    peer: Peer, cases: list[Case], server: Server, cache: Path
+) -> tuple[dict[str, str], dict[str, Answer]]:
+    """Put the cases to one peer; return its versions and answers."""
+    process = Process(install.command_of(peer, cache), cache)
+    try:
+        process.start()
+        return process.versions, {case.name: ask(process, peer, case, server) for case in cases}
+    finally:
+        process.stop()
 
 
 def arguments() -> argparse.Namespace:
@@ -76,14 +79,15 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--case", action="append", help="only this case, and say why; likewise")
     parser.add_argument("--cases", type=Path, default=ROOT / "tests" / "conformance")
     parser.add_argument("--cache", type=Path, default=HERE / ".cache" / "peers")
-    parser.add_argument("--no-write", action="store_true", help="print the table, write nothing")
+    parser.add_argument("--no-write", action="store_true", help="write nothing")
     options = parser.parse_args()
     options.cache = options.cache.resolve()
+    options.cache.mkdir(parents=True, exist_ok=True)
     return options
 
 
 def chosen(all_of_them: list[Any], names: list[str] | None, kind: str) -> list[Any]:
-    """Pick by name; all without names."""
+    """Return those of a name, or all without names."""
     known = {each.name: each for each in all_of_them}
     unknown = [name for name in names or () if name not in known]
     if unknown or not known:
@@ -91,92 +95,73 @@ def chosen(all_of_them: list[Any], names: list[str] | None, kind: str) -> list[A
     return [known[name] for name in names or known]
 
 
-def run(peer: Peer, cases: list[Case], server: Server, cache: Path) -> Row:
-    """Put every case to one peer."""
-    command = install.command_of(peer, cache)
-    cache.mkdir(parents=True, exist_ok=True)
-    started = time.monotonic()
-    with (cache / f"{peer.name}.log").open("w", encoding="utf-8") as log:
-        adapter = Adapter(command, cache, install.environment(), log)
-        adapter.start()
-        try:
-            answers = {
-                case.name: adapter.ask(server.url(peer.framing, case), case.params, PATIENCE)
-                for case in cases
-            }
-        finally:
-            adapter.stop()
-    judgements = {case.name: judge(case, peer.room, answers[case.name]) for case in cases}
-    counts = Counter(judgement.verdict for judgement in judgements.values())
-    took = time.monotonic() - started
-    print(f"{peer.name}: {dict(counts)} in {took:.1f} s", file=sys.stderr)
-    return Row(peer, adapter.versions, judgements, answers)
+def results_of(cases: list[Case], options: argparse.Namespace) -> dict[str, Any]:
+    """Return the results of the peers that are not run again, if these cases are still theirs."""
+    seen = [
+        (case.name, case.body, case.completion, case.status, sorted(case.problems))
+        for case in cases
+    ]
+    digest = hashlib.sha256(repr(seen).encode()).hexdigest()
+    new = {
+        "run on": {"Python": platform.python_version(), "Node": install.node_version()},
+        "cases": digest,
+        "peers": {},
+        "not run": {},
+    }
+    if not options.peer or options.case:
+        return new
+    kept: dict[str, Any] = json.loads(RESULTS.read_text(encoding="utf-8"))
+    if kept["cases"] != digest and not options.no_write:
+        sys.exit("the cases have changed since the other peers were run: run all, or --no-write")
+    return kept if kept["cases"] == digest else new
 
 
-def node_version() -> str:
-    """Give the version of Node, or say that there is none."""
+def ask(process: Process, peer: Peer, case: Case, server: Server) -> Answer:
+    """Put one case to a peer; what goes wrong with its process is an error of the peer's."""
+    request = {"url": server.url(peer.framing, case), "params": case.params}
     try:
-        done = subprocess.run(["node", "--version"], capture_output=True, text=True, check=True)
-    except OSError:
-        return "none"
-    return done.stdout.strip().removeprefix("v")
+        answer: Answer = process.ask(request, PATIENCE)
+        return answer
+    except (TimeoutError, EOFError, BrokenPipeError) as error:
+        return {"error": f"{type(error).__name__}: {error}"}
 
 
-def explain(row: Row, case: Case) -> None:
+def explain(
+    peer: Peer, versions: dict[str, str], case: Case, verdict: Judgement, answer: Answer
+) -> None:
     """Print what was expected, what came, and where they differ."""
-    judgement = row.judgements[case.name]
-    body = case.body if row.peer.framing == "own" else case.clean_body
-    print(f"== {row.peer.name} {row.versions}, {case.name}: {judgement.verdict}")
-    print(f"-- body ({row.peer.framing} framing)\n{body.decode('utf-8', 'replace').rstrip()}")
-    print(f"-- expected, status {case.status}, problems {list(case.problems)}")
+    body = case.body if peer.framing == "own" else case.clean_body
+    print(f"== {peer.name} {versions}, {case.name}: {verdict.verdict}")
+    print(f"-- body ({peer.framing} framing)\n{body.decode('utf-8', 'replace').rstrip()}")
+    print(f"-- expected, status {case.status}, problems {sorted(case.problems)}")
     print(legible(pruned(case.completion), indent=1))
-    if judgement.error is not None:
-        print(f"-- raised\n{judgement.error}")
+    if verdict.error is not None:
+        print(f"-- raised\n{verdict.error}")
         return
-    print(f"-- got\n{legible(pruned(row.answers[case.name]['result']), indent=1)}")
-    for difference in judgement.differences:
+    print(f"-- got\n{legible(pruned(answer['result']), indent=1)}")
+    for difference in verdict.differences:
         wanted, given = legible(difference.expected), legible(difference.got)
         print(f"-- {difference.kind}: {difference.path}: expected {wanted}, got {given}")
 
 
 def legible(value: object, indent: int | None = None) -> str:
-    """Give JSON in which a character and the two halves of one can be told apart."""
+    """Return JSON in which a character and the two halves of one can be told apart."""
     text = json.dumps(value, indent=indent, ensure_ascii=False)
     return text.encode("utf-8", "backslashreplace").decode("utf-8")
 
 
-def write(table: report.Table, rows: list[Row]) -> None:
-    """Write docs/peers.md and results.json."""
-    (ROOT / "docs").mkdir(exist_ok=True)
-    (ROOT / "docs" / "peers.md").write_text(table.markdown(), encoding="utf-8")
-    results = {
-        row.peer.name: {
-            "versions": row.versions,
-            "right": sum(each.verdict == "right" for each in row.judgements.values()),
-            "not right": {
-                name: reasons(judgement)
-                for name, judgement in row.judgements.items()
-                if judgement.verdict != "right"
-            },
-        }
-        for row in rows
-    }
-    about = {"run on": table.run_on, "cases": len(table.cases), "peers": results}
-    text = json.dumps(about, indent=1)
-    (HERE / "results.json").write_text(text + "\n", encoding="utf-8")
-
-
-def reasons(judgement: Judgement) -> dict[str, Any]:
-    """Give a judgement as data that comes out the same in every run."""
-    said: dict[str, Any] = {"verdict": judgement.verdict}
-    if judgement.error is not None:
-        first = judgement.error.partition("\n")[0][:160]
+def reason(verdict: Judgement) -> str:
+    """Return a verdict and its reasons as text that comes out the same in every run."""
+    if verdict.error is not None:
+        first = verdict.error.partition("\n")[0][:160]
         # Ports, addresses of objects and made-up ids are another in every run.
-        said["error"] = re.sub(r"127\.0\.0\.1:\d+|0x[0-9a-f]{8,}|[0-9a-f-]{32,36}", "…", first)
-    if judgement.differences:
-        for kind in sorted({each.kind for each in judgement.differences}):
-            said[kind] = " ".join(each.path for each in judgement.differences if each.kind == kind)
-    return said
+        same = re.sub(r"127\.0\.0\.1:\d+|0x[0-9a-f]{8,}|[0-9a-f-]{32,36}", "…", first)
+        return f"{verdict.verdict}: {same}"
+    paths = {
+        kind: " ".join(each.path for each in verdict.differences if each.kind == kind)
+        for kind in ("wrong", "lost")
+    }
+    return "; ".join(f"{kind}: {each}" for kind, each in paths.items() if each)
 
 
 if __name__ == "__main__":

@@ -1,6 +1,7 @@
 """A loopback server that streams the cases, and the processes that read them."""
 
 import json
+import os
 import queue
 import subprocess
 import threading
@@ -10,6 +11,7 @@ from pathlib import Path
 from typing import Any, TextIO
 
 from cases import Case
+from install import QUIET
 
 Answer = dict[str, Any]
 
@@ -29,7 +31,7 @@ class Server(ThreadingHTTPServer):
         """Let clients hang up, as those do whose process is ended."""
 
     def url(self, framing: str, case: Case) -> str:
-        """Give the base URL at which a client finds a case."""
+        """Return the base URL at which a client finds a case."""
         return f"http://127.0.0.1:{self.server_port}/{framing}/{case.name}"
 
 
@@ -53,47 +55,40 @@ class Handler(BaseHTTPRequestHandler):
         """Keep quiet."""
 
 
-class Adapter:
-    """The process in which one peer runs; it is started anew after a case it did not survive."""
+class Process:
+    """A process that answers a JSON object per line; it is started anew where it did not survive.
 
-    def __init__(
-        self, command: list[str], folder: Path, environment: dict[str, str], log: TextIO
-    ) -> None:
-        self._start = (command, folder, environment, log)
+    Its first line names the versions of what it runs.
+    """
+
+    def __init__(self, command: list[str], folder: Path) -> None:
+        self._command, self._folder = command, folder
         self._process: subprocess.Popen[str] | None = None
         self._answers: queue.Queue[str] = queue.Queue()
         self.versions: dict[str, str] = {}
 
-    def ask(self, url: str, params: dict[str, Any], patience: float) -> Answer:
-        """Put one case to the peer; what goes wrong with its process is an error of the peer's."""
+    def ask(self, request: object, patience: float) -> Any:
+        """Return the answer; raises TimeoutError, EOFError or BrokenPipeError if there is none."""
         process = self._process or self.start()
         assert process.stdin is not None
         try:
-            process.stdin.write(json.dumps({"url": url, "params": params}) + "\n")
-            process.stdin.flush()
+            print(json.dumps(request), file=process.stdin, flush=True)
             return self._next(patience)
-        except (TimeoutError, EOFError, BrokenPipeError) as error:
+        except (TimeoutError, EOFError, BrokenPipeError):
             self.stop()
-            return {"error": f"{type(error).__name__}: {error}"}
+            raise
 
     def start(self) -> "subprocess.Popen[str]":
         """Start the process and read which versions it has."""
-        command, folder, environment, log = self._start
-        self._process = subprocess.Popen(
-            command,
-            cwd=folder,
-            env=environment,
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=log,
-            text=True,
-            encoding="utf-8",
-            errors="surrogatepass",
-        )
+        with (self._folder / "log.txt").open("a", encoding="utf-8") as log:
+            pipe = subprocess.PIPE
+            self._process = subprocess.Popen(
+                self._command, cwd=self._folder, env=os.environ | QUIET, stdin=pipe,
+                stdout=pipe, stderr=log, encoding="utf-8", errors="surrogatepass",
+            )  # fmt: skip
         self._answers = queue.Queue()
-        threading.Thread(
-            target=forward, args=(self._process.stdout, self._answers), daemon=True
-        ).start()
+        arguments = (self._process.stdout, self._answers)
+        threading.Thread(target=forward, args=arguments, daemon=True).start()
         # Some of the packages take half a minute to import on a cold disk.
         self.versions = self._next(180)["versions"]
         return self._process
@@ -105,15 +100,14 @@ class Adapter:
             self._process.wait()
             self._process = None
 
-    def _next(self, patience: float) -> Answer:
+    def _next(self, patience: float) -> Any:
         try:
             line = self._answers.get(timeout=patience)
         except queue.Empty:
             raise TimeoutError(f"no answer within {patience:g} s") from None
         if not line:
             raise EOFError("the process ended")
-        answer: Answer = json.loads(line)
-        return answer
+        return json.loads(line)
 
 
 def forward(lines: TextIO, answers: "queue.Queue[str]") -> None:

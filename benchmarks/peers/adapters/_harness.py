@@ -12,22 +12,30 @@ import sys
 from collections.abc import Callable
 from importlib.metadata import version
 from pathlib import Path
+from types import ModuleType
 from typing import TextIO
 
 MEMORY = 4 * 1024**3
 Reduce = Callable[[str, dict[str, object]], object]
 
 
-def load(peer: str) -> Reduce:
-    """Import the adapter that stands beside this file and return its `reduce`."""
+def load(peer: str) -> ModuleType:
+    """Import the adapter that stands beside this file."""
     path = Path(__file__).with_name(f"{peer}.py")
-    spec = importlib.util.spec_from_file_location(f"adapter_{peer}", path)
+    # The one name of this folder that adapters import; with its path `openai` would be the adapter.
+    module_of("_shape", path.with_name("_shape.py"))
+    return module_of(f"adapter_{peer}", path)
+
+
+def module_of(name: str, path: Path) -> ModuleType:
+    """Import a file under a name."""
+    spec = importlib.util.spec_from_file_location(name, path)
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module
     spec.loader.exec_module(module)
-    reduce: Reduce = module.reduce
-    return reduce
+    return module
 
 
 def plain(value: object) -> object:
@@ -50,7 +58,7 @@ def main(peer: str, distributions: list[str]) -> None:
         os.dup2(2, 1)
         # A list as long as an index of a thousand million would take the machine along.
         resource.setrlimit(resource.RLIMIT_AS, (MEMORY, MEMORY))
-        reduce = load(peer)
+        reduce: Reduce = load(peer).reduce
         say(out, {"versions": {name: version(name) for name in distributions}})
         for line in sys.stdin:
             request = json.loads(line)

@@ -1,4 +1,5 @@
 // Vercel's AI SDK: `streamText()` over `@ai-sdk/openai-compatible`, and what its result holds.
+// The packages name Node 22; they run on 20.
 
 import { createOpenAICompatible } from "@ai-sdk/openai-compatible";
 import { jsonSchema, streamText, tool } from "ai";

@@ -4,6 +4,7 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
+from _shape import completion
 from langfuse import Langfuse
 from langfuse.openai import OpenAI  # type: ignore[attr-defined]
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
@@ -38,18 +39,13 @@ def in_api_shape(attributes: Mapping[str, Any]) -> dict[str, Any]:
     if not isinstance(message, dict) or message.keys().isdisjoint(("tool_calls", "function_call")):
         message = {"content": output}
     parameters = decoded(attributes.get(f"{PREFIX}model.parameters")) or {}
-    return {
-        "model": attributes.get(f"{PREFIX}model.name"),
-        "service_tier": parameters.get("service_tier"),
-        "usage": decoded(attributes.get(f"{PREFIX}usage_details")),
-        "choices": [
-            {
-                "index": 0,
-                "finish_reason": decoded(attributes.get(f"{PREFIX}metadata.finish_reason")),
-                "message": message,
-            }
-        ],
-    }
+    return completion(
+        message,
+        decoded(attributes.get(f"{PREFIX}usage_details")),
+        model=attributes.get(f"{PREFIX}model.name"),
+        service_tier=parameters.get("service_tier"),
+        finish_reason=decoded(attributes.get(f"{PREFIX}metadata.finish_reason")),
+    )
 
 
 def decoded(value: object) -> Any:

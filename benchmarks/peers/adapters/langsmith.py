@@ -3,6 +3,7 @@
 from typing import Any
 
 import openai
+from _shape import usage
 from langsmith.run_helpers import tracing_context
 from langsmith.run_trees import RunTree
 from langsmith.wrappers import wrap_openai
@@ -22,21 +23,14 @@ def reduce(url: str, params: dict[str, Any]) -> object:
 
 def in_api_shape(outputs: dict[str, Any]) -> dict[str, Any]:
     """Name langsmith's usage as the API does."""
-    usage = outputs.pop("usage_metadata", None)
-    if usage is not None:
-        read = usage.get("input_token_details") or {}
-        written = usage.get("output_token_details") or {}
-        outputs["usage"] = {
-            "prompt_tokens": usage.get("input_tokens"),
-            "completion_tokens": usage.get("output_tokens"),
-            "total_tokens": usage.get("total_tokens"),
-            "prompt_tokens_details": {
-                "audio_tokens": read.get("audio"),
-                "cached_tokens": read.get("cache_read"),
-            },
-            "completion_tokens_details": {
-                "audio_tokens": written.get("audio"),
-                "reasoning_tokens": written.get("reasoning"),
-            },
-        }
+    counts = outputs.pop("usage_metadata", None)
+    if counts is not None:
+        read = counts.get("input_token_details") or {}
+        written = counts.get("output_token_details") or {}
+        outputs["usage"] = usage(
+            (counts.get("input_tokens"), counts.get("output_tokens"), counts.get("total_tokens")),
+            read.get("cache_read"),
+            written.get("reasoning"),
+            (read.get("audio"), written.get("audio")),
+        )
     return outputs

@@ -8,6 +8,7 @@ import litellm
 def reduce(url: str, params: dict[str, Any]) -> object:
     """Stream one completion and return what the builder makes of the chunks."""
     messages = params["messages"]
+    # Chunks built by hand instead of its own come out no better.
     # Tools in the request would import the `mcp` extra; the answer is the same without them.
     stream = litellm.completion(
         model=f"openai/{params['model']}",

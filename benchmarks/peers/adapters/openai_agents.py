@@ -3,6 +3,7 @@
 import asyncio
 from typing import Any
 
+from _shape import call, completion, usage
 from agents import ModelSettings, OpenAIChatCompletionsModel
 from agents.models.interface import ModelTracing
 from openai import AsyncOpenAI
@@ -61,30 +62,18 @@ def in_api_shape(response: Response) -> dict[str, Any]:
                     else:
                         message["refusal"] += part.refusal
             case ResponseFunctionToolCall():
-                message["tool_calls"].append(
-                    {
-                        "id": item.call_id,
-                        "function": {"name": item.name, "arguments": item.arguments},
-                    }
-                )
+                message["tool_calls"].append(call(item.call_id, item.name, item.arguments))
             case ResponseReasoningItem():
                 texts = item.content or item.summary
                 message["reasoning"] += "".join(part.text for part in texts)
-    choice = {"index": 0, "message": message, "logprobs": {"content": logprobs}}
-    return {"usage": usage_of(response), "choices": [choice]}
+    return completion(message, usage_of(response), logprobs={"content": logprobs})
 
 
 def usage_of(response: Response) -> dict[str, Any] | None:
-    """Give the usage as Chat Completions count it; a plain integer is 0 where nothing came."""
-    usage = response.usage
-    if usage is None:
-        return None
-    return {
-        "prompt_tokens": usage.input_tokens or None,
-        "completion_tokens": usage.output_tokens or None,
-        "total_tokens": usage.total_tokens,
-        "prompt_tokens_details": {"cached_tokens": usage.input_tokens_details.cached_tokens},
-        "completion_tokens_details": {
-            "reasoning_tokens": usage.output_tokens_details.reasoning_tokens
-        },
-    }
+    """Return the usage as Chat Completions count it; a plain integer is 0 where nothing came."""
+    counts = response.usage
+    return counts and usage(
+        (counts.input_tokens or None, counts.output_tokens or None, counts.total_tokens),
+        counts.input_tokens_details.cached_tokens,
+        counts.output_tokens_details.reasoning_tokens,
+    )

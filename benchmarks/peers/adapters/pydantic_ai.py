@@ -3,6 +3,7 @@
 import asyncio
 from typing import Any
 
+from _shape import call, completion, usage
 from openai import AsyncOpenAI
 from pydantic_ai.messages import (
     ModelRequest,
@@ -40,68 +41,41 @@ async def stream(url: str, params: dict[str, Any]) -> object:
 
 def in_api_shape(response: ModelResponse) -> dict[str, Any]:
     """Name pydantic-ai's parts and details as the API does."""
-    details = response.provider_details or {}
+    details, counts = response.provider_details or {}, response.usage
     text = [part for part in response.parts if isinstance(part, TextPart)]
+    thoughts = [part for part in response.parts if isinstance(part, ThinkingPart)]
+    calls = [part for part in response.parts if isinstance(part, ToolCallPart)]
     timestamp = details.get("timestamp")
-    return {
-        "id": response.provider_response_id,
-        "created": None if timestamp is None else timestamp.timestamp(),
-        "model": response.model_name,
-        "service_tier": details.get("service_tier"),
-        "moderation": details.get("moderation"),
-        "usage": usage_of(response),
-        "choices": [
-            {
-                "index": 0,
-                # The provider's own word where there is one, else what pydantic-ai makes of it;
-                # beside a refusal it says `content_filter` of its own.
-                "finish_reason": details.get(
-                    "finish_reason", None if "refusal" in details else response.finish_reason
-                ),
-                "logprobs": {"content": details.get("logprobs")},
-                "message": {
-                    "content": "".join(part.content for part in text),
-                    "refusal": details.get("refusal"),
-                    "reasoning": "".join(
-                        part.content for part in response.parts if isinstance(part, ThinkingPart)
-                    ),
-                    "annotations": [
-                        annotation
-                        for part in text
-                        for annotation in (part.provider_details or {}).get("annotations", ())
-                    ],
-                    "tool_calls": [
-                        {
-                            "id": call.tool_call_id,
-                            "function": {"name": call.tool_name, "arguments": call.args},
-                            **(call.provider_details or {}),
-                        }
-                        for call in response.parts
-                        if isinstance(call, ToolCallPart)
-                    ],
-                },
-            }
-        ],
-    }
-
-
-def usage_of(response: ModelResponse) -> dict[str, Any]:
-    """Give the usage as the API counts it; a plain integer is 0 where nothing came."""
-    usage = response.usage
-    return {
-        "prompt_tokens": usage.input_tokens or None,
-        "completion_tokens": usage.output_tokens or None,
-        "prompt_tokens_details": {
-            "cached_tokens": usage.cache_read_tokens,
-            "audio_tokens": usage.input_audio_tokens,
+    # The provider's own word where there is one, else what pydantic-ai makes of it; beside a
+    # refusal it says `content_filter` of its own.
+    reason = None if "refusal" in details else response.finish_reason
+    return completion(
+        {
+            "content": "".join(part.content for part in text),
+            "refusal": details.get("refusal"),
+            "reasoning": "".join(part.content for part in thoughts),
+            "annotations": [
+                annotation
+                for part in text
+                for annotation in (part.provider_details or {}).get("annotations", ())
+            ],
+            "tool_calls": [
+                call(part.tool_call_id, part.tool_name, part.args, **(part.provider_details or {}))
+                for part in calls
+            ],
         },
-        "completion_tokens_details": {
-            name: usage.details.get(name)
-            for name in (
-                "reasoning_tokens",
-                "accepted_prediction_tokens",
-                "rejected_prediction_tokens",
-                "audio_tokens",
-            )
-        },
-    }
+        usage(
+            # A plain integer is 0 where nothing came; it has no total.
+            (counts.input_tokens or None, counts.output_tokens or None, None),
+            counts.cache_read_tokens,
+            counts.details.get("reasoning_tokens"),
+            (counts.input_audio_tokens, counts.details.get("audio_tokens")),
+        ),
+        id=response.provider_response_id,
+        created=None if timestamp is None else timestamp.timestamp(),
+        model=response.model_name,
+        service_tier=details.get("service_tier"),
+        moderation=details.get("moderation"),
+        finish_reason=details.get("finish_reason", reason),
+        logprobs={"content": details.get("logprobs")},
+    )

@@ -1,25 +1,19 @@
-"""Time one peer in the environment it is installed in: a JSON object per line in, one per line out.
+"""Time one peer in the environment it is installed in, as one more adapter of the harness.
 
-Run as `python -I peer_clock.py WAY DISTRIBUTION...`. The first line out names the versions; a line
-`{"body": PATH, "read": BYTES}` is answered with the peer's result, an empty object with the seconds
-of one more run. The body comes through a transport in this process, so that no socket is timed.
+A request with the path of a body and `{"way": NAME, "read": BYTES}` is answered with the peer's
+result, one without a path with the seconds of one more run. The body comes through a transport in
+this process, so that no socket is timed.
 """
-
-from __future__ import annotations
 
 import asyncio
 import gc
-import importlib.util
-import json
-import os
-import sys
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
-from functools import partial
 from importlib import import_module
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
+
+from __main__ import load
 
 Reads = list[bytes]
 # What is timed, and what puts its result into the API's shape.
@@ -27,28 +21,23 @@ Way = tuple[Callable[[], Any], Callable[[Any], Any]]
 
 MESSAGES = [{"role": "user", "content": "hello"}]
 QUESTION: dict[str, Any] = {"model": "gpt-4o-mini", "messages": MESSAGES}
+RUNS: list[Callable[[], Any]] = []
 
 
-def main(name: str, distributions: list[str]) -> None:
-    """Answer every line of stdin."""
-    # Peers print to stdout as they like; the answers need it for themselves.
-    with os.fdopen(os.dup(1), "w") as out:
-        os.dup2(2, 1)
-        answer = partial(print, file=out, flush=True)
-        answer(json.dumps({each: version(each) for each in distributions}))
-        run: Callable[[], Any] = list
-        for line in sys.stdin:
-            gc.collect()
-            if request := json.loads(line):
-                body, size = Path(request["body"]).read_bytes(), request["read"]
-                reads = [body[start : start + size] for start in range(0, len(body), size)]
-                run, shape = WAYS[name](reads)
-                answer(json.dumps(shape(run())))
-                gc.freeze()
-            else:
-                start = time.perf_counter()
-                run()
-                answer(json.dumps(time.perf_counter() - start))
+def reduce(path: str, params: dict[str, Any]) -> object:
+    """Return the result for a body, or the seconds of one more run over the last one."""
+    gc.collect()
+    if path:
+        body, size = Path(path).read_bytes(), params["read"]
+        reads = [body[start : start + size] for start in range(0, len(body), size)]
+        run, shape = WAYS[params["way"]](reads)
+        RUNS[:] = [run]
+        result = shape(run())
+        gc.freeze()
+        return result
+    start = time.perf_counter()
+    RUNS[0]()
+    return time.perf_counter() - start
 
 
 def dumped(completion: Any) -> Any:
@@ -90,7 +79,7 @@ def litellm(reads: Reads) -> Way:
         stream = package.completion("openai/gpt-4o-mini", MESSAGES, **options)
         return package.stream_chunk_builder(list(stream), messages=MESSAGES)
 
-    return run, lambda built: adapter("litellm").in_api_shape(built.model_dump())
+    return run, lambda built: load("litellm").in_api_shape(built.model_dump())
 
 
 def any_llm(reads: Reads) -> Way:
@@ -120,7 +109,7 @@ def langchain(reads: Reads) -> Way:
         first, *others = model.stream("hello")
         return first + others
 
-    return run, adapter("langchain").in_api_shape
+    return run, load("langchain").in_api_shape
 
 
 WAYS: dict[str, Callable[[Reads], Way]] = {
@@ -130,17 +119,6 @@ WAYS: dict[str, Callable[[Reads], Way]] = {
     "any_llm": any_llm,
     "langchain": langchain,
 }
-
-
-def adapter(name: str) -> Any:
-    """Import what the comparison of results has for a peer."""
-    path = Path(__file__).with_name("peers") / "adapters" / f"{name}.py"
-    spec = importlib.util.spec_from_file_location(f"adapter_{name}", path)
-    if spec is None or spec.loader is None:
-        raise ImportError(f"no adapter for {name}")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
 
 
 def openai_client(reads: Reads) -> Any:
@@ -171,7 +149,3 @@ def transport(httpx: Any, reads: Reads) -> Any:
         return httpx.Response(200, headers={"content-type": "text/event-stream"}, stream=Body())
 
     return httpx.MockTransport(respond)
-
-
-if __name__ == "__main__":
-    main(sys.argv[1], sys.argv[2:])

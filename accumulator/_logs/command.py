@@ -202,17 +202,13 @@ class _Reduction:
             except READ_ERRORS as error:
                 self._display.unread(source.label, why_unread(error))
             result = stream.finish()
-            if result.completion == ChatCompletion() and not result.problems:
-                result = _judge_page(head) or result
+            if result.completion == ChatCompletion() and _is_page(head):
+                result = attrs.evolve(result, status="failed")
             yield source.name, result
             self._display.read(source.size)
 
 
-def _judge_page(head: bytes) -> StreamResult | None:
-    """Return the result of a page that a server sent in place of a stream, or None if it is one."""
+def _is_page(head: bytes) -> bool:
+    """Return whether a body begins as text, such as HTML, that was sent in place of a stream."""
     text = head.lstrip(_BLANK)
-    if not text or text.partition(b"\n")[0].partition(b":")[0] in SSE_FIELDS:
-        return None
-    stream = RecordedStream(DEFAULT_RULES, DEFAULT_LIMITS)
-    stream.feed(text)
-    return attrs.evolve(stream.finish(), status="failed")
+    return bool(text) and text.partition(b"\n")[0].partition(b":")[0] not in SSE_FIELDS

@@ -25,10 +25,13 @@ MEANINGS: dict[Policy, str] = {
     "last": "the last value stands that is not null",
     "concat": "strings are joined",
     "extend": "lists are joined",
+    "collect": "the values are kept as they came, in a list",
     "by_index": "entries of a list with the same integer `index` are merged into one; a list whose "
     "entries have none is joined",
+    "by_type": "as `by_index`, for entries that have the same `type`, too: others stand apart",
     "merge": "objects are merged key by key",
     "larger": "number by number the larger stands, in nested objects too",
+    "blocks": "neighbours of the type `thinking` are merged up to the signature; others are whole",
     "bytes": "each fragment is base64 of its own: they are joined as bytes",
     "drop": "the value is not kept",
 }
@@ -53,7 +56,7 @@ class Table(SphinxDirective):
 
 class Policies(Table):
     def text(self) -> str:
-        names = (*POLICIES, "bytes")
+        names = (*POLICIES, "blocks", "bytes")
         assert set(names) == set(MEANINGS), "a policy without a meaning"
         return as_table(("policy", "what it does"), [(f"`{n}`", MEANINGS[n]) for n in names])
 

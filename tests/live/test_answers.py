@@ -183,7 +183,6 @@ def test_a_stream_is_what_the_server_answers_in_one_piece(
     assert comparable(end.completion.to_dict()) == comparable(whole)
 
 
-@pytest.mark.xfail(reason="SPEC 3: the role is not filled in yet", raises=AssertionError)
 def test_the_role_is_there_where_the_server_leaves_it_out(server: LlamaServer) -> None:
     """llama.cpp does where the first token ends inside a character."""
     body = {"messages": [{"role": "user", "content": "Speak."}], "grammar": 'root ::= "日本"'}

@@ -200,7 +200,7 @@ def test_a_file_name_is_of_any_bytes(tmp_path: Path) -> None:
 PAGES = {
     "a.json": (b'{\n  "error": {\n    "message": "overloaded"\n  }\n}', "server_error"),
     "b.json": (b'{"error": {"message": "overloaded"}}', "server_error"),
-    "c.json": (b'[{\n  "error": {"message": "overloaded"}\n}]\n', "invalid_chunk"),
+    "c.json": (b'[{\n  "error": {"message": "overloaded"}\n}]\n', "server_error"),
     "d.html": (b"\n<html><body>502 Bad Gateway</body></html>", "malformed_json"),
     "e.txt": (b"upstream: timed out", "malformed_json"),
 }

@@ -355,7 +355,7 @@ def _fill(choice: Choice, *, is_text: bool) -> None:
     message, finish_reason = choice.message, choice.finish_reason
     if not message.role and not (is_text and message == Message()):
         vars(message)["role"] = "assistant"
-    calls = message.tool_calls or ()
+    calls = list(message.tool_calls or ())
     for call in calls:
         tool = "custom" if call.function is None else "function"
         if not call.type and getattr(call, tool) is not None:

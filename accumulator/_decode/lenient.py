@@ -413,7 +413,7 @@ def read_chunk(
         source.pop("error", None)
         chunk = reader.fields(Chunk, source, "$", moved["chunk"])
         if kind == "text_completion":
-            chunk.object = kind
+            chunk.object = "text_completion"
     except InvalidChunkError as refusal:
         refusal.error = error
         raise

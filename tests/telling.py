@@ -155,6 +155,8 @@ def _check_extras(completion: ChatCompletion, sums: Sums, late: bool) -> None:
     for choice in completion.choices:
         message, index = choice.message, choice.index
         found |= {(index, f"choice.{k}"): v for k, v in choice.extra.items()}
+        if choice.text:
+            found[index, "choice.text"] = choice.text
         found |= {(index, f"delta.{k}"): v for k, v in message.extra.items()}
         if message.annotations:
             runs = sums.extras[index, "delta.annotations"]

@@ -31,6 +31,7 @@ from accumulator import (
     accumulate,
 )
 from accumulator import events as ev
+from accumulator.errors import LOSSY_KINDS
 from accumulator.events import Event
 
 HAS_JITER = importlib.util.find_spec("jiter") is not None
@@ -218,7 +219,8 @@ DONE_BY: dict[str, tuple[list[tuple[int, str]], int | None]] = {
     "another call starts, blanks behind": ([(0, "{} "), (1, "")], 1),
     "the other call starts before it is whole": ([(0, "{"), (1, "{}"), (0, "}"), (1, " ")], 3),
     "it is not whole": ([(0, "{"), (1, "{}")], None),
-    "a string is whole": ([(0, '"x"'), (1, "")], 1),
+    "null is whole": ([(0, "null"), (1, "")], 1),
+    "a string is not whole": ([(0, '"x"'), (1, "")], None),
     "a number could go on": ([(0, "1"), (1, ""), (0, "2")], None),
     "no arguments": ([(0, ""), (1, "")], None),
     "no other call": ([(0, "{}")], None),
@@ -229,7 +231,10 @@ DONE_BY: dict[str, tuple[list[tuple[int, str]], int | None]] = {
 def test_a_call_is_done_when_it_is_whole_and_another_goes_on(
     fragments: list[tuple[int, str]], at: int | None
 ) -> None:
-    chunks = [delta({"tool_calls": [call(*fragment)]}) for fragment in fragments]
+    chunks = [
+        delta({"tool_calls": [call(index, arguments, id=f"call-{index}")]})
+        for index, arguments in fragments
+    ]
     events: list[Event] = []
     acc = Accumulator(on_event=events.append)
     for number, chunk in enumerate(chunks):
@@ -351,12 +356,20 @@ EXTRAS: dict[str, tuple[list[Chunk], list[tuple[int | None, str, object]]]] = {
         [(0, "delta.audio.expires_at", 3), (0, "delta.audio.voice", "a")],
     ),
     "of a call": (
-        [delta({"tool_calls": [call(7, "1"), call(8, "2", extra_content={"s": "x"})]})],
+        [delta({"tool_calls": [call(7, "1"), call(8, "2", id="b", extra_content={"s": "x"})]})],
         [(0, "delta.tool_calls[1].extra_content", {"s": "x"})],
     ),
     "of a function": (
         [delta({"tool_calls": [{"index": 7, "function": {"name": "f", "note": "n"}}]})],
         [(0, "delta.tool_calls[0].function.note", "n")],
+    ),
+    "the text of a legacy completion": (
+        [{"choices": [{"index": 0, "text": text}]} for text in ("a", "", "a")],
+        [(0, "choice.text", "a"), (0, "choice.text", "a")],
+    ),
+    "a text beside a delta": (
+        [delta({"content": "a"}, text="a"), delta({"content": "a"}, text="a")],
+        [(0, "choice.text", "a")],
     ),
     "the old function call": (
         [delta({"function_call": {"name": "f"}})],
@@ -442,12 +455,10 @@ def test_what_comes_after_the_finish_reason_is_told_and_no_done_is_repeated() ->
         "content.delta",
         "problem",
         "content.delta",
-        "problem",
-        "refusal.delta",
+        "refusal.delta",  # the same problem once more
         "content.done",
         "refusal.done",
         "choice.done",
-        "problem",
         "reasoning.delta",
         "reasoning.done",
         "done",
@@ -620,7 +631,12 @@ def test_strict_mode_tells_before_it_raises(body: bytes) -> None:
             acc.feed_sse(b"" if count else body)
             acc.close()
         except AccumulatorError as error:
-            assert error.problem in [e.problem for e in events[count:] if e.type == "problem"]
+            problems = [e.problem for e in events if e.type == "problem"]
+            if error.problem not in problems:  # told already: it is the same once more
+                assert error.problem is not None
+                assert error.problem.kind not in LOSSY_KINDS
+                told_before = [(p.kind, p.path) for p in problems]
+                assert (error.problem.kind, error.problem.path) in told_before
         except ValueError:
             break  # closed by a close that raised
     check(acc, events)

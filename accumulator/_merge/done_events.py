@@ -8,8 +8,9 @@ from .. import events as ev
 from .._decode import chunk as wire
 from .._decode.text import Text
 from ..events import Event
-from .emitted import ChoiceProgress, EmittedCall, Kind, Tool
+from .emitted import ChoiceProgress, EmittedCall, Kind
 from .snapshot import freeze_audio, freeze_call, freeze_choice, freeze_tokens
+from .tool_calls import Tool
 
 __all__ = ["adds", "emit_arguments", "end_call", "end_choice", "hold_placeholder"]
 
@@ -47,18 +48,28 @@ def hold_placeholder(call: EmittedCall, text: Text, fragment: str) -> str:
     return fragment
 
 
-def end_call(call: EmittedCall, events: deque[Event]) -> None:
-    """Emit the `.done` of a call, behind arguments that were held."""
+def end_call(
+    call: EmittedCall,
+    events: deque[Event],
+    finish_reason: str | None = None,
+    *,
+    is_last: bool = False,
+) -> None:
+    """Emit the `.done` of a call, behind arguments that were held.
+
+    A call that is whole needs neither the finish reason of its choice nor whether it is the last.
+    """
     call.is_done = True
     state = call.state
     if call.held and state.function is not None and state.function.text is not None:
         call.text.add(state.function.text, call.held)
         emit_arguments(call, call.held, events)
         call.held = ""
-    events.append(_DONE_OF[call.tool](call.choice_index, call.place, freeze_call(state)))
+    frozen = freeze_call(state, finish_reason, is_last=is_last)
+    events.append(_DONE_OF[call.tool](call.choice_index, call.place, frozen))
 
 
-def end_choice(progress: ChoiceProgress, events: deque[Event]) -> None:
+def end_choice(progress: ChoiceProgress, events: deque[Event], *, is_text: bool) -> None:
     """Emit the `.done` of all that has none yet."""
     _announce_calls(progress, events)
     index, state, done = progress.index, progress.state, progress.done
@@ -66,9 +77,11 @@ def end_choice(progress: ChoiceProgress, events: deque[Event]) -> None:
         if history.length and kind not in done:
             done.add(kind)
             events.append(_end_of_text(index, kind, history.until(history.length)))
-    for call in sorted(progress.calls.values(), key=_by_place):
+    calls = sorted(progress.calls.values(), key=_by_place)
+    last = max((call.state.order for call in calls), default=0)
+    for call in calls:
         if not call.is_done:
-            end_call(call, events)
+            end_call(call, events, state.finish_reason, is_last=call.state.order == last)
     if state.audio is not None and "audio" not in done:
         done.add("audio")
         events.append(ev.AudioDoneEvent(index, freeze_audio(state.audio)))
@@ -82,15 +95,15 @@ def end_choice(progress: ChoiceProgress, events: deque[Event]) -> None:
             events.append(ev.LogprobsRefusalDoneEvent(index, freeze_tokens(refusal)))
     if "choice" not in done:
         done.add("choice")
-        events.append(ev.ChoiceDoneEvent(index, freeze_choice(index, state)))
+        events.append(ev.ChoiceDoneEvent(index, freeze_choice(index, state, is_text=is_text)))
 
 
 def _announce_calls(progress: ChoiceProgress, events: deque[Event]) -> None:
-    """Emit the first event of calls that are neither a function's nor a custom tool's."""
+    """Emit the first event of calls of which no name, arguments or input came."""
     calls = progress.state.calls
     for place, call in enumerate(() if calls is None else calls.items):
-        if call.function is None and call.custom is None:
-            tool: Tool = "custom" if call.type == "custom" else "function"
+        other: Tool = "custom" if call.type == "custom" else "function"
+        for tool in dict(call.tools()) or (other,):
             if (place, tool) not in progress.calls:
                 emitted = EmittedCall(progress.index, place, tool, call)
                 progress.calls[place, tool] = emitted

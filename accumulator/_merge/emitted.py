@@ -11,23 +11,20 @@ from .._decode.text import Text
 from .._decode.text_history import TextHistory
 from .json_merge import PART_TYPES
 from .state import ChoiceState
-from .tool_calls import CallsState, CallState, FunctionState
+from .tool_calls import CallsState, CallState, Tool
 
 __all__ = [
     "ChoiceProgress",
     "EmittedCall",
     "EmittedText",
     "Kind",
-    "Tool",
     "call_at",
     "texts_of",
     "texts_of_call",
-    "tools_of",
     "widest",
 ]
 
 Kind = Literal["content", "refusal", "reasoning", "reasoning_content", "thinking"]
-Tool = Literal["function", "custom"]
 _KINDS: tuple[Kind, ...] = ("content", "refusal", "reasoning", "reasoning_content")
 
 
@@ -99,15 +96,8 @@ def widest(parts: Sequence[object]) -> int:
     return max([1, len(parts), *(widest(each) for each in inner if isinstance(each, list))])
 
 
-def tools_of(call: CallState) -> Iterator[tuple[Tool, FunctionState]]:
-    if call.function is not None:
-        yield "function", call.function
-    if call.custom is not None:
-        yield "custom", call.custom
-
-
 def texts_of_call(call: CallState) -> Iterator[Text]:
-    for _, named in tools_of(call):
+    for _, named in call.tools():
         if named.name is not None:
             yield named.name
         if named.text is not None:

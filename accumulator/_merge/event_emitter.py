@@ -12,6 +12,7 @@ import sys
 from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
+from typing import cast
 
 from .. import events as ev
 from .._decode import chunk as wire
@@ -21,6 +22,7 @@ from ..completion import TokenLogprob, TokenLogprobs, Usage
 from ..errors import Problem
 from ..events import Event
 from ..rules import Level
+from .arguments import ArgumentsText
 from .done_events import adds, emit_arguments, end_call, end_choice, hold_placeholder
 from .emitted import (
     ChoiceProgress,
@@ -30,14 +32,12 @@ from .emitted import (
     call_at,
     texts_of,
     texts_of_call,
-    tools_of,
     widest,
 )
 from .extra_deltas import ExtraDeltas
 from .reducer import Reducer
 from .snapshot import freeze, freeze_token, freeze_tokens
 from .state import ChoiceState, State
-from .tool_calls import is_whole
 from .usage_history import UsageHistory
 
 __all__ = ["EventEmitter"]
@@ -55,7 +55,7 @@ class EventEmitter:
         "_extras",
         "_place",
         "_places",
-        "_reports",
+        "_state",
         "_texts",
         "_usage",
         "_waiting",
@@ -65,6 +65,7 @@ class EventEmitter:
     def __init__(self, reducer: Reducer, levels: Mapping[str, Level]) -> None:
         # The reducer refers to this, so this may not refer to the reducer: nobody frees a cycle.
         reducer.listener = self
+        self._state = reducer.state
         self.events: deque[Event] = deque()
         self._choices: dict[int, ChoiceProgress] = {}
         self._texts: dict[Text, EmittedText] = {}
@@ -76,7 +77,6 @@ class EventEmitter:
         # Fragments, places of the calls that those behind go to, and problems.
         self._waiting: list[tuple[Text, str] | int | Problem] = []
         self._usage = UsageHistory()
-        self._reports: list[wire.Usage] = []  # in the choices of a chunk
 
     def add_problem(self, problem: Problem) -> None:
         if self._waiting:
@@ -91,7 +91,7 @@ class EventEmitter:
             self._settle_halves(choices)
         self._extras.finish()
         for progress in choices:
-            end_choice(progress, self.events)
+            self._end(progress)
         if state.usage is None and "x_groq" in (state.extra or ()):
             usage = freeze(state).usage
             if usage is not None:
@@ -168,10 +168,10 @@ class EventEmitter:
             self._emit_rare(index, state, delta)
         if choice.logprobs is not None:
             self._emit_tokens(index, state, choice.logprobs)
-        if choice.extra is not None or choice.logprobs is not None:
+        if choice.extra is not None or choice.logprobs is not None or choice.text is not None:
             self._extras.add_choice(index, state, choice)
         if choice.usage is not None:
-            self._reports.append(choice.usage)
+            self._emit_usage(choice.usage)
         if self._ending or choice.finish_reason:
             self._follow_end(index, state, choice)
 
@@ -182,17 +182,12 @@ class EventEmitter:
             self.events.extend(map(ev.ProblemEvent, problems))
         if self._ending and not chunk.choices:
             for progress in self._ending.values():
-                end_choice(progress, self.events)
+                self._end(progress)
             self._ending.clear()
         if chunk.extra is not None or chunk.moderation is not None:
             self._extras.add_chunk(chunk, state)
         if chunk.usage is not None:
-            self._reports.append(chunk.usage)
-        if self._reports and state.usage is not None:
-            find = self._usage.add(self._reports, state.usage)
-            self._reports.clear()
-            if find is not None:
-                self.events.append(ev.UsageEvent(find))
+            self._emit_usage(chunk.usage)
 
     # --- what waited ---
 
@@ -272,7 +267,9 @@ class EventEmitter:
         if place < 0:
             return
         call = call_at(progress, place)
-        for tool, named in tools_of(call):
+        for tool, named in call.tools():
+            if not named.came:
+                continue  # nothing, if the other tool comes
             emitted = progress.calls.get((place, tool))
             opens = emitted is None
             if emitted is None:
@@ -305,18 +302,22 @@ class EventEmitter:
         emitted = progress.calls.get((before, "function"))
         if before == place or emitted is None or emitted.is_done:
             return
-        call = call_at(progress, before)
-        if call.function is None or call.custom is not None or not is_whole(call):
-            return
-        arguments = str(call.function.text)
-        # A number may go on; what ends in a bracket or a quote may not. Of what the chunk brings
-        # later to the call there is no event yet.
-        if arguments.rstrip()[-1:] in ("}", "]", '"') and (
-            len(arguments) == emitted.text.length + len(emitted.held)
+        function = emitted.state.function
+        text = None if function is None else function.text
+        # Of what the chunk brings later to the call there is no event yet.
+        if (
+            isinstance(text, ArgumentsText)
+            and text.is_whole()
+            and len(str(text)) == emitted.text.length + len(emitted.held)
         ):
             end_call(emitted, self.events)
 
-    # --- logprobs and audio ---
+    # --- usage, logprobs and audio ---
+
+    def _emit_usage(self, report: wire.Usage) -> None:
+        find = self._usage.add(report, cast("wire.Usage", self._state.usage))
+        if find is not None:
+            self.events.append(ev.UsageEvent(find))
 
     def _emit_tokens(self, index: int, state: ChoiceState, logprobs: wire.Logprobs) -> None:
         known = state.logprobs
@@ -365,9 +366,12 @@ class EventEmitter:
                 progress.finish_reason = choice.finish_reason
         elif choice.finish_reason and choice.finish_reason != progress.finish_reason:
             progress.finish_reason = choice.finish_reason
-        elif choice.delta is None or not adds(choice.delta):
+        elif not choice.text and (choice.delta is None or not adds(choice.delta)):
             del self._ending[index]
-            end_choice(progress, self.events)
+            self._end(progress)
+
+    def _end(self, progress: ChoiceProgress) -> None:
+        end_choice(progress, self.events, is_text=self._state.is_text)
 
 
 def _tokens(run: list[wire.TokenLogprob]) -> Sequence[TokenLogprob]:

@@ -46,6 +46,11 @@ class ExtraDeltas:
         """Add what stands in a choice, beside its delta, that was applied."""
         if choice.extra is not None:
             self._add_fields("choice", index, choice.extra, state.extra)
+        if choice.text is not None:
+            if choice.delta is not None and choice.closing is None:
+                self._add_fields("choice", index, {"text": choice.text}, state.extra)
+            elif state.text is not None:
+                self._add_text(index, "choice.text", state.text)
         if choice.logprobs is not None and choice.logprobs.extra is not None:
             merged = None if state.logprobs is None else state.logprobs.extra
             self._add_fields("choice.logprobs", index, choice.logprobs.extra, merged)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from functools import partial
 from itertools import islice
 from typing import Any
@@ -34,8 +34,8 @@ class UsageHistory:
         self._count = 0  # names in the changes
         self._bound = _FEW
 
-    def add(self, reports: Iterable[wire.Usage], usage: wire.Usage) -> Callable[[], Usage] | None:
-        """Note reports that were merged into `usage`. Return what puts it together as it is now;
+    def add(self, report: wire.Usage, usage: wire.Usage) -> Callable[[], Usage] | None:
+        """Note a report that was merged into `usage`. Return what puts it together as it is now;
         None if nothing changed.
         """
         now, total = _fields_of(usage), total_of(usage)
@@ -43,7 +43,7 @@ class UsageHistory:
             now["total_tokens"] = total
         if not self._changes:
             self._start(now)
-        elif not self._change(reports, now):
+        elif not self._change(report, now):
             return None
         return partial(_usage_at, self._changes, len(self._changes))
 
@@ -52,22 +52,20 @@ class UsageHistory:
         self._count = _overlay(first, now)
         self._changes, self._known, self._bound = [first], {}, 2 * self._count + _FEW
 
-    def _change(self, reports: Iterable[wire.Usage], now: JsonObject) -> bool:
+    def _change(self, report: wire.Usage, now: JsonObject) -> bool:
         if not self._known:
             _overlay(self._known, self._changes[0])
-        before = len(self._changes)
-        for report in reports:
-            named = _fields_of(report)
-            if "total_tokens" in now:
-                named["total_tokens"] = now["total_tokens"]
-            changes = _find_changes(named, now, self._known)
-            if changes:
-                self._changes.append(changes)
-                self._count += _overlay(self._known, changes)
-        has_changed = len(self._changes) > before
+        named = _fields_of(report)
+        if "total_tokens" in now:
+            named["total_tokens"] = now["total_tokens"]
+        changes = _find_changes(named, now, self._known)
+        if not changes:
+            return False
+        self._changes.append(changes)
+        self._count += _overlay(self._known, changes)
         if self._count > self._bound:
             self._start(self._known)
-        return has_changed
+        return True
 
 
 def _fields_of(usage: Struct, kind: Any = wire.Usage) -> JsonObject:

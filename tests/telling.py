@@ -140,8 +140,8 @@ def check(acc: Accumulator, events: Sequence[Event]) -> None:
     usages = [event.usage for event in events if event.type == "usage"]
     assert (usages[-1] if usages else None) == completion.usage
     assert not any(a == b for a, b in pairwise(usages))
-    _check_choices(completion, sums)
     late = {"content_after_finish", "lone_surrogate"} & {problem.kind for problem in problems}
+    _check_choices(completion, sums, late="content_after_finish" in late)
     _check_extras(completion, sums, late=bool(late))
     if not late:
         for key, value in sums.done.items():
@@ -174,7 +174,7 @@ def _check_extras(completion: ChatCompletion, sums: Sums, late: bool) -> None:
             assert value == values[-1]
 
 
-def _check_choices(completion: ChatCompletion, sums: Sums) -> None:
+def _check_choices(completion: ChatCompletion, sums: Sums, late: bool) -> None:
     expected: dict[Key, str] = {}
     calls: Counter[Key] = Counter()
     for choice in completion.choices:
@@ -204,7 +204,8 @@ def _check_choices(completion: ChatCompletion, sums: Sums) -> None:
             told[key] = text
             assert key in sums.done
     assert told == {key: text for key, text in expected.items() if text}
-    assert told_calls == calls
+    # After its `.done`, a placeholder may be replaced, and a call turn out to be another tool's.
+    assert told_calls == calls or late
 
 
 def _check_tokens(choice: Choice, sums: Sums) -> None:

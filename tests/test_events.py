@@ -215,9 +215,11 @@ def place(events: list[Event], type_: str, index: int) -> int:
 FUNCTION = "tool_calls.function.arguments"
 # fragments of calls (index, arguments), and which of them lets the first call be done
 DONE_BY: dict[str, tuple[list[tuple[int, str]], int | None]] = {
-    "another call starts": ([(0, "{}"), (1, "")], 1),
+    "another call starts": ([(0, "[]"), (1, "")], 1),
+    "an empty object may be replaced": ([(0, "{}"), (1, "[1]"), (0, '{"a": 1}'), (1, " ")], 3),
+    "an empty object is not replaced": ([(0, "{}"), (1, "[1]")], None),
     "another call starts, blanks behind": ([(0, "{} "), (1, "")], 1),
-    "the other call starts before it is whole": ([(0, "{"), (1, "{}"), (0, "}"), (1, " ")], 3),
+    "the other call starts before it is whole": ([(0, "["), (1, "{}"), (0, "]"), (1, " ")], 3),
     "it is not whole": ([(0, "{"), (1, "{}")], None),
     "null is whole": ([(0, "null"), (1, "")], 1),
     "a string is not whole": ([(0, '"x"'), (1, "")], None),
@@ -304,6 +306,9 @@ PLACEHOLDERS: dict[str, tuple[list[str], list[str]]] = {
     "named before": (["", "{}"], ["", "{}"]),
     "blanks behind": (["{}", " "], ["", "{} "]),
     "in two": (["{", "}"], ["{", "}"]),
+    "replaced": (["{}", '{"a"', ": 1}"], ["", '{"a"', ": 1}"]),
+    "in two, replaced": (["{", "}", '{"a"', ": 1}"], ["{", '"a"', ": 1}"]),
+    "said again": (["{}", "{}"], ["", "{}"]),
     "an object": (['{"a": 1}'], ['{"a": 1}']),
 }
 
@@ -313,6 +318,37 @@ def test_arguments_that_are_an_empty_object_wait(fragments: list[str], deltas: l
     events = told([delta({"tool_calls": [call(0, fragment)]}) for fragment in fragments])
     found = [e.delta for e in events if isinstance(e, ev.FunctionToolCallArgumentsDeltaEvent)]
     assert found == deltas
+
+
+def test_a_placeholder_is_replaced_by_two_fragments_of_one_chunk() -> None:
+    fragments = [call(0, '{"a"'), call(0, ": 1}")]
+    events = told([delta({"tool_calls": [call(0, "{}")]}), delta({"tool_calls": fragments})])
+    found = [e.delta for e in events if isinstance(e, ev.FunctionToolCallArgumentsDeltaEvent)]
+    assert found == ["", '{"a"', ": 1}"]
+
+
+def test_fragments_that_are_the_whole_so_far_tell_what_is_new() -> None:
+    events: list[Event] = []
+    rules = DEFAULT_RULES.replace({"delta.tool_calls.function.arguments": "last"})
+    acc = Accumulator(on_event=events.append, rules=rules)
+    for arguments in ("{", '{"a"', '{"a": 1', '{"a": 1}'):
+        acc.feed(delta({"tool_calls": [call(0, arguments)]}))
+    acc.close()
+    check(acc, events)
+    found = [e.delta for e in events if isinstance(e, ev.FunctionToolCallArgumentsDeltaEvent)]
+    assert found == ["{", '"a"', ": 1", "}"]
+
+
+def test_a_done_says_whether_a_call_without_arguments_is_whole() -> None:
+    named = delta({"tool_calls": [{"index": 0, "id": "a", "function": {"name": "now"}}]})
+    for end, is_whole in (([], False), ([FINISH], True)):
+        dones = [
+            event
+            for event in told([named, *end])
+            if isinstance(event, ev.FunctionToolCallArgumentsDoneEvent)
+        ]
+        functions = [event.tool_call.function for event in dones]
+        assert [f is not None and f.arguments_complete for f in functions] == [is_whole]
 
 
 @pytest.mark.parametrize("fields", [{}, {"type": "function"}, {"type": "custom"}, {"x": 1}])
@@ -407,7 +443,7 @@ def test_fields_that_a_rule_moved_are_told() -> None:
 
 
 def test_a_call_is_done_before_the_fragment_that_shows_it() -> None:
-    events = told([delta({"tool_calls": [call(0, "{}", id="a"), call(1, "[", id="b")]})])
+    events = told([delta({"tool_calls": [call(0, "[1]", id="a"), call(1, "[", id="b")]})])
     assert place(events, f"{FUNCTION}.done", 0) < place(events, f"{FUNCTION}.delta", 1)
 
 
@@ -631,12 +667,13 @@ def test_strict_mode_tells_before_it_raises(body: bytes) -> None:
             acc.feed_sse(b"" if count else body)
             acc.close()
         except AccumulatorError as error:
-            problems = [e.problem for e in events if e.type == "problem"]
-            if error.problem not in problems:  # told already: it is the same once more
-                assert error.problem is not None
-                assert error.problem.kind not in LOSSY_KINDS
-                told_before = [(p.kind, p.path) for p in problems]
-                assert (error.problem.kind, error.problem.path) in told_before
+            problem = error.problem
+            assert problem is not None
+            if problem not in [e.problem for e in events[count:] if e.type == "problem"]:
+                # It was told before, and this is the same once more.
+                assert problem.kind not in LOSSY_KINDS
+                before = [e.problem for e in events[:count] if e.type == "problem"]
+                assert (problem.kind, problem.path) in [(p.kind, p.path) for p in before]
         except ValueError:
             break  # closed by a close that raised
     check(acc, events)

@@ -360,7 +360,8 @@ def ours(body: bytes) -> dict[str, list[object]]:
 
 @pytest.mark.parametrize("name", sorted(STREAMS.keys() - UNFINISHED))
 def test_our_events_are_openai_pythons(name: str) -> None:
-    body = rendered_to_the_end(STREAMS[name])
+    # What is exactly `{}` may be replaced, so for us it waits for the end of its choice.
+    body = rendered_to_the_end(STREAMS[name]).replace(b'"{}"', b'"[]"')
     assert ours(body) == theirs(body)
 
 

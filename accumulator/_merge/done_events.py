@@ -12,7 +12,7 @@ from .emitted import ChoiceProgress, EmittedCall, Kind
 from .snapshot import freeze_audio, freeze_call, freeze_choice, freeze_tokens
 from .tool_calls import Tool
 
-__all__ = ["adds", "emit_arguments", "end_call", "end_choice", "hold_placeholder"]
+__all__ = ["adds", "emit_arguments", "end_call", "end_choice", "fragment_to_tell"]
 
 _DELTA_OF: dict[
     Tool, type[ev.FunctionToolCallArgumentsDeltaEvent] | type[ev.CustomToolCallInputDeltaEvent]
@@ -36,13 +36,20 @@ def emit_arguments(call: EmittedCall, fragment: str, events: deque[Event]) -> No
     events.append(_DELTA_OF[call.tool](call.choice_index, fragment, *told))
 
 
-def hold_placeholder(call: EmittedCall, text: Text, fragment: str) -> str:
-    """Return what is to be told of a fragment of arguments; keep those that are exactly `{}`."""
-    if call.held and fragment:
-        # What replaces a placeholder stands in the state without it.
-        whole, call.held = str(text), ""
-        return whole if whole.startswith("{}") else fragment
-    if fragment == "{}" and not call.text.length and not call.is_done and str(text) == fragment:
+def fragment_to_tell(call: EmittedCall, text: Text, fragment: str) -> str:
+    """Return what is to be told of a fragment that was appended to the arguments of a call.
+
+    Arguments that are exactly `{}` so far are held. Text may replace them, as it may replace any
+    arguments where a rule of the caller's says so; then what was told already is left out.
+    """
+    if not fragment:
+        return ""
+    if call.source is not None and call.source is not text:
+        fragment = fragment.removeprefix(call.text.until(call.text.length))
+    else:
+        fragment = call.held + fragment
+    call.source, call.held = text, ""
+    if call.text.length + len(fragment) == 2 and str(text) == "{}" and not call.is_done:
         call.held = fragment
         return ""
     return fragment

@@ -45,7 +45,8 @@ class EmittedCall(Struct):
     state: CallState
     name: TextHistory | None = None
     text: TextHistory = field(default_factory=TextHistory)
-    held: str = ""  # arguments that are `{}`: to some servers a placeholder for what comes
+    source: Text | None = None  # of the arguments: another one may replace it
+    held: str = ""  # the end of arguments that are `{}`, to some servers a placeholder
     is_done: bool = False
 
 

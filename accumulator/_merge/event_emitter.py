@@ -23,7 +23,7 @@ from ..errors import Problem
 from ..events import Event
 from ..rules import Level
 from .arguments import ArgumentsText
-from .done_events import adds, emit_arguments, end_call, end_choice, hold_placeholder
+from .done_events import adds, emit_arguments, end_call, end_choice, fragment_to_tell
 from .emitted import (
     ChoiceProgress,
     EmittedCall,
@@ -138,7 +138,8 @@ class EventEmitter:
         if place >= 0:
             self._place = -1
             found = self._arguments.get(text)
-            if found is not None and found[0].last_call == place and not found[1].held:
+            # The first two characters may be a placeholder.
+            if found is not None and found[0].last_call == place and found[1].text.length > 1:
                 found[1].text.add(text, fragment)
                 emit_arguments(found[1], fragment, self.events)
                 return
@@ -284,7 +285,7 @@ class EventEmitter:
             if text is not None:
                 fragment = brought.get(text, "")
                 if tool == "function":
-                    fragment = hold_placeholder(emitted, text, fragment)
+                    fragment = fragment_to_tell(emitted, text, fragment)
                 if fragment:
                     emitted.text.add(text, fragment)
                 if text not in self._arguments:
@@ -300,7 +301,7 @@ class EventEmitter:
         """
         before, progress.last_call = progress.last_call, place
         emitted = progress.calls.get((before, "function"))
-        if before == place or emitted is None or emitted.is_done:
+        if before == place or emitted is None or emitted.is_done or emitted.held:
             return
         function = emitted.state.function
         text = None if function is None else function.text
@@ -308,7 +309,7 @@ class EventEmitter:
         if (
             isinstance(text, ArgumentsText)
             and text.is_whole()
-            and len(str(text)) == emitted.text.length + len(emitted.held)
+            and len(str(text)) == emitted.text.length
         ):
             end_call(emitted, self.events)
 

@@ -195,10 +195,11 @@ def test_half_a_pair_held_back_survives_the_change_to_parts() -> None:
 
 
 @pytest.mark.parametrize("end", ["\ude00", ""], ids=["joined", "left alone"])
-def test_half_a_pair_in_a_vendors_text_waits_for_the_other(end: str) -> None:
-    events = told([delta({"vendor": "a\ud83d"}), delta({"vendor": end})])
+@pytest.mark.parametrize("start", ["a", ""])
+def test_half_a_pair_in_a_vendors_text_waits_for_the_other(start: str, end: str) -> None:
+    events = told([delta({"vendor": start + "\ud83d"}), delta({"vendor": end})])
     values = [event.value for event in events if isinstance(event, ev.ExtraDeltaEvent)]
-    assert values == ["a", "😀" if end else "\ufffd"]
+    assert values == [*start, "😀" if end else "\ufffd"]
 
 
 # --- when a `.done` comes ---
@@ -351,12 +352,41 @@ def test_a_done_says_whether_a_call_without_arguments_is_whole() -> None:
         assert [f is not None and f.arguments_complete for f in functions] == [is_whole]
 
 
-@pytest.mark.parametrize("fields", [{}, {"type": "function"}, {"type": "custom"}, {"x": 1}])
-def test_a_call_that_is_neither_function_nor_custom_has_its_done(fields: Chunk) -> None:
+@pytest.mark.parametrize(
+    ("fields", "tool"),
+    [
+        ({}, "function.arguments"),
+        ({"type": "function"}, "function.arguments"),
+        ({"type": "custom"}, "custom.input"),
+        ({"x": 1}, "function.arguments"),
+        ({"function": {}}, "function.arguments"),
+        ({"custom": {}}, "custom.input"),
+    ],
+)
+def test_a_call_of_which_nothing_came_has_its_done(fields: Chunk, tool: str) -> None:
     events = told([delta({"tool_calls": [{"index": 0, "id": "a", **fields}]})])
-    tool = "custom.input" if fields.get("type") == "custom" else "function.arguments"
     calls = [event.type for event in events if event.type.startswith("tool_calls")]
     assert calls == [f"tool_calls.{tool}.delta", f"tool_calls.{tool}.done"]
+
+
+def test_a_tool_that_is_empty_until_the_other_comes_has_no_events() -> None:
+    heads: list[Chunk] = [{"index": n, "id": f"call-{n}", "function": {}} for n in (0, 1)]
+    inputs: list[Chunk] = [{"index": n, "custom": {"input": "x"}} for n in (0, 1)]
+    events = told([delta({"tool_calls": heads}), delta({"tool_calls": inputs})])
+    calls = [event.type for event in events if event.type.startswith("tool_calls")]
+    assert calls == ["tool_calls.custom.input.delta"] * 2 + ["tool_calls.custom.input.done"] * 2
+
+
+def test_texts_beyond_those_that_are_known_are_told() -> None:
+    count = 300
+    parts: list[Chunk] = [{"type": "text", "text": "a"}, {"type": "image_url"}]
+    calls = [call(n, '{"a": ', id=f"call-{n}") for n in range(count)]
+    ends = [call(n, "1}") for n in range(count)]
+    chunks = [delta({"content": parts})] * count
+    chunks += [delta({"tool_calls": [fragment]}) for fragment in [*calls, *ends]]
+    found = types(told(chunks))
+    assert found.count("content.delta") == count
+    assert found.count(f"{FUNCTION}.delta") == 2 * count
 
 
 # --- what no event is named for ---
@@ -440,6 +470,18 @@ def test_fields_that_a_rule_moved_are_told() -> None:
     acc.close()
     extras = [event for event in events if isinstance(event, ev.ExtraDeltaEvent)]
     assert [(e.path, e.value) for e in extras] == [("delta.content", "a"), ("delta.content", "b")]
+
+
+def test_texts_of_the_chunk_that_a_rule_joins_are_told_and_what_it_drops_is_not() -> None:
+    events: list[Event] = []
+    rules = DEFAULT_RULES.replace({"chunk.note": "concat", "chunk.pad": "drop"})
+    acc = Accumulator(on_event=events.append, rules=rules)
+    for text in ("a", "a"):
+        acc.feed({"choices": [], "note": text, "pad": text})
+    acc.close()
+    check(acc, events)
+    extras = [event for event in events if isinstance(event, ev.ExtraDeltaEvent)]
+    assert [(e.path, e.value) for e in extras] == [("chunk.note", "a")] * 2
 
 
 def test_a_call_is_done_before_the_fragment_that_shows_it() -> None:
@@ -686,7 +728,17 @@ def test_to_show_an_event_puts_no_text_together() -> None:
     shown = {type(event).__name__: repr(event) for event in events}
     assert "<6 characters>" in shown["ContentDeltaEvent"]
     assert "..." in shown["DoneEvent"]
+    shown |= {type(event).__name__: repr(event) for event in told(FULL)}
+    assert "<3 bytes, 1 characters>" in shown["AudioDeltaEvent"]
+    assert "value=[1]" in shown["ExtraDeltaEvent"]
+    assert "usage=..." in shown["UsageEvent"]
     assert [text for text in shown.values() if "(_" in text or " _" in text] == []
+
+
+def test_an_event_is_equal_to_none_of_another_kind() -> None:
+    content, refusal, *_ = told([delta({"content": "a"}), delta({"refusal": "a"})])
+    others: list[object] = [refusal, "a"]
+    assert [content == other for other in others] == [False, False]
 
 
 class Boom(Exception):

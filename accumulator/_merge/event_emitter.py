@@ -37,7 +37,7 @@ from .emitted import (
 from .extra_deltas import ExtraDeltas
 from .reducer import Reducer
 from .snapshot import freeze, freeze_token, freeze_tokens
-from .state import ChoiceState, State
+from .state import ChoiceState, LogprobsState, State
 from .usage_history import UsageHistory
 
 __all__ = ["EventEmitter"]
@@ -321,9 +321,7 @@ class EventEmitter:
             self.events.append(ev.UsageEvent(find))
 
     def _emit_tokens(self, index: int, state: ChoiceState, logprobs: wire.Logprobs) -> None:
-        known = state.logprobs
-        if known is None:
-            return
+        known = state.logprobs or LogprobsState()
         if logprobs.content and known.content is not None:
             run, all_ = _tokens(logprobs.content), freeze_tokens(known.content)
             self.events.append(ev.LogprobsContentDeltaEvent(index, run, all_))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Mapping, Sequence
+from typing import cast
 
 from msgspec import to_builtins
 
@@ -14,6 +15,7 @@ from ..events import Event, ExtraDeltaEvent
 from ..rules import Level
 from .json_merge import PART_TYPES
 from .state import ChoiceState, State
+from .tool_calls import CallsState
 
 __all__ = ["ExtraDeltas"]
 
@@ -49,8 +51,8 @@ class ExtraDeltas:
         if choice.text is not None:
             if choice.delta is not None and choice.closing is None:
                 self._add_fields("choice", index, {"text": choice.text}, state.extra)
-            elif state.text is not None:
-                self._add_text(index, "choice.text", state.text)
+            else:
+                self._add_text(index, "choice.text", cast("Text", state.text))
         if choice.logprobs is not None and choice.logprobs.extra is not None:
             merged = None if state.logprobs is None else state.logprobs.extra
             self._add_fields("choice.logprobs", index, choice.logprobs.extra, merged)
@@ -89,10 +91,9 @@ class ExtraDeltas:
         places: Sequence[int],
     ) -> None:
         """Add what stands in fragments of calls, which went to the calls at these places."""
-        if state.calls is None:
-            return
+        calls = cast("CallsState", state.calls)
         for fragment, place in zip(fragments, places, strict=False):
-            call, path = state.calls.items[place], f"delta.tool_calls[{place}]"
+            call, path = calls.items[place], f"delta.tool_calls[{place}]"
             if fragment.extra is not None:
                 self._add_fields(path, index, fragment.extra, call.extra, "delta")
             for name in ("function", "custom"):

@@ -270,8 +270,6 @@ class EventApplier:
 
     def raise_met(self) -> None:
         """In strict mode, raise the first problem since the last call."""
-        if self.log.met is None:
-            return
         problem = self.log.take_met()
         if problem is None:
             return

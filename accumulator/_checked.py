@@ -6,9 +6,7 @@ those, nor take memory that the bytes do not. All here raises ValueError.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
-
-from msgspec import Struct
+from collections.abc import Iterable
 
 from ._decode.chunk import STACK_DEPTH
 from ._decode.text import Text
@@ -62,23 +60,14 @@ def check_state(state: State) -> None:
     for choice in state.choices.values():
         if choice.calls is not None:
             count, last = len(choice.calls.items), choice.calls.last
-            places = [*_places(choice.calls.by_id), *_places(choice.calls.by_index)]
+            places = [*choice.calls.by_id.values(), *choice.calls.by_index.values()]
+            for held in (choice.calls.shared or {}).values():
+                places += held.values()
             if not -1 <= last < count or not all(0 <= place < count for place in places):
                 raise ValueError("a place where no tool call is")
         if choice.logprobs is not None:
             _check_tokens(choice.logprobs.content)
             _check_tokens(choice.logprobs.refusal)
-
-
-def _places(value: object) -> Iterator[int]:
-    if isinstance(value, int):
-        yield value
-    elif isinstance(value, dict):
-        for item in value.values():
-            yield from _places(item)
-    elif isinstance(value, Struct):
-        for name in value.__struct_fields__:
-            yield from _places(getattr(value, name))
 
 
 def _check_tokens(tokens: TokensState | None) -> None:

@@ -78,8 +78,6 @@ def _call(call: Mapping[str, object]) -> JsonObject:
         if isinstance(named, dict):
             out["type"] = _text(call, "type") or kind
             out[kind] = _texts(named, "name", text)
-    if "type" not in out:
-        out |= {"type": "function", "function": _texts({}, "name", "arguments")}
     return out | {name: call[name] for name in _SENT_BACK_OF_CALL if call.get(name) is not None}
 
 

@@ -1,0 +1,186 @@
+"""Bodies at the corners of the rules: what few servers send, and each kind of it once."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator
+
+import pytest
+from judged import assert_as_judged
+
+from accumulator import (
+    Accumulator,
+    ChatCompletion,
+    DecodeError,
+    IncompleteStreamError,
+    LimitExceededError,
+    accumulate,
+)
+from accumulator.events import AudioDeltaEvent, ExtraDeltaEvent
+
+STOP = {"choices": [{"index": 0, "finish_reason": "stop"}]}
+BLANK_LINE = b"\n\n"
+
+
+def sse(*chunks: object) -> bytes:
+    return b"".join(b"data: " + json.dumps(chunk).encode() + BLANK_LINE for chunk in chunks)
+
+
+def deltas(*deltas: object, **fields: object) -> list[object]:
+    return [{"choices": [{"index": 0, "delta": delta, **fields}]} for delta in deltas]
+
+
+def arguments(*texts: str) -> list[object]:
+    head = {"index": 0, "id": "a", "function": {"name": "f", "arguments": texts[0]}}
+    more = [{"index": 0, "function": {"arguments": text}} for text in texts[1:]]
+    return deltas(*({"tool_calls": [call]} for call in (head, *more)))
+
+
+def call(index: int, id_: str, name: str, text: str = "{}") -> object:
+    one = {"index": index, "id": id_, "function": {"name": name, "arguments": text}}
+    return {"tool_calls": [one]}
+
+
+def many(**fixed: object) -> list[object]:
+    return deltas(*({"content": f"x{number}", **fixed} for number in range(60)))
+
+
+FUNCTION = {"name": "f", "arguments": " "}
+BODIES: dict[str, bytes] = {
+    "a line of a JSON text that looks like one": b'{"choices": [\n{x}\n]}\n' + sse(STOP),
+    "a JSON text of nothing": b"[\n]\n" + sse(STOP),
+    "a list nested deep": b'[\n{"choices": [{"index": 0, "delta": {"v": %b1%b}}]}\n]\n'
+    % (b"[" * 30, b"]" * 30),
+    "an escape that is none, among many": sse(*many())
+    + rb'data: {"choices": [{"index": 0, "delta": {"content": "\x"}}]}'
+    + BLANK_LINE
+    + sse(*many()),
+    "one string for two fields": sse(*many(vendor="and", other="and")),
+    "a name in each chunk": sse(
+        *many(tool_calls=[{"index": 0, "id": "a", "function": FUNCTION}])
+    ),
+    "NaN behind whole arguments": sse(*arguments('{"a": 1}', '{"a": NaN}'), STOP),
+    "a number written otherwise": sse(*arguments('{"a": 1}', '{"a": 1.0}'), STOP),
+    "no call behind the finish reason": sse(*deltas({"content": "x"}), STOP)
+    + sse(*deltas({"tool_calls": [None]}), *deltas({"tool_calls": [{}]}), STOP),
+    "an entry whose type is none": sse(
+        *deltas(
+            {"reasoning_details": [{"index": 0, "type": "a", "text": "x"}]},
+            {"reasoning_details": [{"index": 0, "type": 5, "text": "y"}]},
+            {"reasoning_details": [{"index": 0, "type": "a", "text": "z"}]},
+        )
+    ),
+    "a list with many brackets": b'[\n{"choices": [{"index": 0, "delta": {"v": [%b1]}}]}\n]\n'
+    % (b"[]," * 100),
+    "legacy text beside a delta, late": sse(
+        {"object": "text_completion", **STOP},
+        *deltas({"content": "x"}, text="y"),
+    ),
+    "text beside a delta, late": sse(STOP, *deltas({"content": "x"}, text="y")),
+    "a message behind content in parts": sse(
+        *deltas({"content": [{"type": "text", "text": "x"}]}),
+        {"choices": [{"index": 0, "message": {"content": "x"}, "finish_reason": "stop"}]},
+    ),
+    "half a character in a usage": sse({"usage": {"prompt_tokens": 1, "v": "\ud83d"}}, STOP),
+    "ids that several calls have": sse(
+        *deltas(
+            call(0, "a", "f"), call(1, "a", "g"), call(2, "a", "h"),
+            call(3, "b", "f"), call(4, "b", "g"), call(0, "a", "i"),
+        ),
+        STOP,
+    ),
+    "tokens of a legacy completion": sse(
+        {
+            "object": "text_completion",
+            "choices": [
+                {"index": 0, "text": "x", "logprobs": {"content": [{"token": "x", "logprob": 0.0}]}}
+            ],
+        }
+    ),
+}  # fmt: skip
+
+
+def whole(body: bytes) -> Iterator[bytes]:
+    yield body
+
+
+def in_halves(body: bytes) -> Iterator[bytes]:
+    yield body[: len(body) // 2]
+    yield body[len(body) // 2 :]
+
+
+def by_events(body: bytes) -> Iterator[bytes]:
+    return (event + BLANK_LINE for event in body.removesuffix(BLANK_LINE).split(BLANK_LINE))
+
+
+def byte_by_byte(body: bytes) -> Iterator[bytes]:
+    return (body[place : place + 1] for place in range(len(body)))
+
+
+@pytest.mark.parametrize("cut", [whole, in_halves, by_events, byte_by_byte])
+@pytest.mark.parametrize("name", BODIES)
+def test_the_second_reducer_agrees(name: str, cut: Callable[[bytes], Iterator[bytes]]) -> None:
+    acc = Accumulator()
+    for read in cut(BODIES[name]):
+        acc.feed_sse(read)
+    acc.close()
+    assert_as_judged(acc, BODIES[name])
+
+
+@pytest.mark.parametrize("levels", [1, 900, 100_000])
+def test_deep_arguments_said_twice_raise_nothing(levels: int) -> None:
+    acc = Accumulator()
+    deep = "[" * levels + "]" * levels
+    acc.feed_sse(sse(*arguments(f'{{"a": {deep}}}', f'{{"a":{deep}}}'), STOP))
+    assert acc.status == "complete"
+
+
+@pytest.mark.parametrize("place", [0, 1])
+def test_a_list_nested_too_deep_is_a_limit(place: int) -> None:
+    entry = b'{"choices": [{"index": 0, "delta": {"v": %b1%b}}]}' % (b"[" * 100_000, b"]" * 100_000)
+    acc = Accumulator()
+    with pytest.raises(LimitExceededError):
+        acc.feed_sse(b"[\n" + place * b"{},\n" + entry + b"\n]\n")
+
+
+def test_bytes_and_lines_of_one_event() -> None:
+    acc = Accumulator()
+    acc.feed_sse(b'data: {"choices": [{"index": 0, "delta": ')
+    acc.feed_line(b'{"content": "x"}}]}')
+    acc.feed_line(b"")
+    assert acc.snapshot().choices[0].message.content == "x"
+
+
+@pytest.mark.parametrize("nothing", ["null", "[]", "{}", '""', " ", ": x"])
+def test_text_that_says_nothing_is_no_chunk(nothing: str) -> None:
+    acc = Accumulator()
+    acc.feed(nothing)
+    acc.feed(json.dumps(STOP))
+    assert acc.problems == ()
+    assert acc.completion().choices[0].finish_reason == "stop"
+
+
+def test_a_body_of_one_byte_is_read() -> None:
+    with pytest.raises(IncompleteStreamError):
+        accumulate([b"\x1f"])
+
+
+@pytest.mark.parametrize("choices", [5, [5]])
+def test_a_legacy_completion_without_choices_is_refused(choices: object) -> None:
+    with pytest.raises(ValueError, match="choices"):
+        ChatCompletion.from_dict({"object": "text_completion", "choices": choices})
+
+
+def test_events_are_shown_in_brief() -> None:
+    shown: list[str] = []
+    acc = Accumulator(on_event=lambda event: shown.append(repr(event)))
+    acc.feed_sse(sse(*deltas({"audio": {"data": "AAEC", "transcript": "hi"}, "vendor": [1]})))
+    acc.close()
+    assert any(AudioDeltaEvent.__name__ in each and "3 bytes" in each for each in shown)
+    assert any(ExtraDeltaEvent.__name__ in each and "value=[1]" in each for each in shown)
+
+
+@pytest.mark.parametrize("text", ['{"choices": 5}', '{"choices"', '"x"'])
+def test_strict_mode_raises_what_a_text_holds(text: str) -> None:
+    with pytest.raises(DecodeError):
+        Accumulator(strict=True).feed(text)

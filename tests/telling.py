@@ -155,7 +155,7 @@ def _check_extras(completion: ChatCompletion, sums: Sums, late: bool) -> None:
     for choice in completion.choices:
         message, index = choice.message, choice.index
         found |= {(index, f"choice.{k}"): v for k, v in choice.extra.items()}
-        if choice.text:
+        if choice.text and "text" not in choice.extra:
             found[index, "choice.text"] = choice.text
         found |= {(index, f"delta.{k}"): v for k, v in message.extra.items()}
         if message.annotations:

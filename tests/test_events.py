@@ -403,7 +403,14 @@ EXTRAS: dict[str, tuple[list[Chunk], list[tuple[int | None, str, object]]]] = {
         [delta({"channel": "a"}), delta({"channel": "a"}), delta({"channel": "b"})],
         [(0, "delta.channel", "a"), (0, "delta.channel", "b")],
     ),
-    "nulls and padding": ([delta({"vendor": None}, obfuscation="x", stop=None)], []),
+    "a number, and a list between": (
+        [delta({}, vendor=value) for value in (0, 0, [], 0)],
+        [(0, "choice.vendor", 0), (0, "choice.vendor", []), (0, "choice.vendor", 0)],
+    ),
+    "nulls and padding": (
+        [delta({"vendor": None, "function_call": {}}, obfuscation="x", stop=None)],
+        [],
+    ),
     "of the chunk": (
         [{"choices": [], "citations": ["u"]}, {"choices": [], "citations": ["u"]}],
         [(None, "chunk.citations", ["u"])],

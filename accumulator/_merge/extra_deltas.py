@@ -141,10 +141,11 @@ class ExtraDeltas:
         key = index, path
         known = self._values.get(key, _ABSENT)
         if type(known) is not type(value) or known != value:
-            self._values[key] = to_builtins(value)
             self._add(index, path, value)
+            self._values[key] = to_builtins(value)
 
     def _add(self, index: int | None, path: str, value: object) -> None:
+        self._values.pop((index, path), None)  # one of another kind came between
         # A list of the chunk's may be the state's by now, and grow.
         self._events.append(ExtraDeltaEvent(index, path, to_builtins(value)))
 

@@ -404,7 +404,7 @@ EXTRAS: dict[str, tuple[list[Chunk], list[tuple[int | None, str, object]]]] = {
         [(0, "delta.channel", "a"), (0, "delta.channel", "b")],
     ),
     "a number, and a list between": (
-        [delta({}, vendor=value) for value in (0, 0, [], 0)],
+        [delta({}, vendor=0), delta({}, vendor=0), delta({}, vendor=[]), delta({}, vendor=0)],
         [(0, "choice.vendor", 0), (0, "choice.vendor", []), (0, "choice.vendor", 0)],
     ),
     "nulls and padding": (
@@ -610,6 +610,17 @@ def test_a_usage_is_that_of_its_event_whenever_it_is_looked_at() -> None:
         assert details is not None
         assert details.extra == {"x": n}
         assert usage.extra == {"cost": {"all": n, **{f"k{each}": each for each in range(n + 1)}}}
+
+
+def test_a_problem_stands_behind_what_its_chunk_brought_before_it() -> None:
+    first = delta({"tool_calls": [call(0, "[1", id="a")]})
+    events = told([first, delta({"content": "a", "tool_calls": [call(0, ", 2]", id="b")]})])
+    assert types(events)[:4] == [
+        f"{FUNCTION}.delta",
+        "content.delta",
+        "problem",
+        f"{FUNCTION}.delta",
+    ]
 
 
 def test_problems_too_many_to_be_kept_are_told() -> None:

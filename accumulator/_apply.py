@@ -33,7 +33,7 @@ class StreamReducer(Rehearser, Protocol):
 
     @property
     def is_begun(self) -> bool: ...  # whether it read any value
-    def next_steps(self) -> tuple[Callable[[bytes], Any], Callable[[Any], None]]: ...
+    def next_steps(self) -> tuple[Callable[[bytes], Any], Callable[[Any, Any], None]]: ...
     def apply_event(self, event: Event) -> None: ...
     def apply_refused(self, data: bytes, refused: str) -> None: ...
     def apply_object(self, value: object, count: Callable[[int], None]) -> bool: ...
@@ -151,11 +151,11 @@ class EventApplier:
 
     def _apply_texts(self, texts: Sequence[bytes]) -> tuple[str | None, object]:
         """Apply texts until one is refused; return the refusal's words, or else the last chunk."""
-        log, apply, chunk = self.log, self._apply, None
+        log, reducer, apply, chunk = self.log, self.reducer, self._apply, None
         try:
             for chunk in map(self._decode, texts):
                 log.event += 1
-                apply(chunk)
+                apply(reducer, chunk)
         except (ValueError, RecursionError) as error:
             return mismatch_of(error), None
         return None, chunk
@@ -248,7 +248,7 @@ class EventApplier:
         except (ValueError, RecursionError) as error:
             refused = mismatch_of(error)
         else:
-            self._apply(chunk)
+            self._apply(self.reducer, chunk)
             return
         self._apply_refused(text, refused)
 

@@ -63,7 +63,7 @@ class Pipeline(EventApplier):
                     except (ValueError, RecursionError) as error:
                         refused = mismatch_of(error)
                     else:
-                        self._apply(chunk)
+                        self._apply(self.reducer, chunk)
                         if log.event >= self._learn_at:
                             self._learn(data[:-1], chunk)
                         return
@@ -184,7 +184,7 @@ class Pipeline(EventApplier):
         self.parser.is_begun = True
         self._forget_fast()
         self.log.start_event(offset)
-        self._apply(chunk)
+        self._apply(self.reducer, chunk)
         return True
 
     # --- chunks ---

@@ -22,6 +22,9 @@ class Attack:
     pieces: Callable[[], Iterator[bytes]]
 
 
+TINY = b'{"index":%d,"custom":{"name":"f"}}'  # without a name it is more of the call before it
+
+
 def event(text: bytes) -> bytes:
     return b"data: " + text + b"\n\n"
 
@@ -87,8 +90,8 @@ ATTACKS = [
         many(lambda c: b'{"choices":[%s]}' % c, b'{"index":%d}', 1),
     ),
     Attack("choices, all in one event", "choices", many(lambda c: b'{"choices":[%s]}' % c, b"{}")),
-    Attack("tool calls, one an event", "tool_calls", many(calls, b'{"index":%d}', 1)),
-    Attack("tool calls, all in one event", "tool_calls", many(calls, b'{"index":%d}')),
+    Attack("tool calls, one an event", "tool_calls", many(calls, TINY, 1)),
+    Attack("tool calls, all in one event", "tool_calls", many(calls, TINY)),
     Attack(
         "tool calls of one id",
         "tool_calls",
@@ -104,7 +107,7 @@ ATTACKS = [
         "tool_calls",
         many(
             lambda c: b'{"choices":[%s]}' % c,
-            b'{"index":0,"delta":{"tool_calls":[{"index":%d}]}}',
+            b'{"index":0,"delta":{"tool_calls":[%b]}}' % TINY,
         ),
     ),
     Attack("tool calls by id alone", "tool_calls", many(calls, b'{"id":"c%d"}')),

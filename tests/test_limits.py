@@ -323,3 +323,15 @@ def test_none_is_no_limit() -> None:
     assert len(acc.snapshot().choices) == 2000
     with pytest.raises(IncompleteStreamError):
         acc.completion()
+
+
+def test_calls_in_one_choice_that_a_chunk_names_again_and_again_are_counted() -> None:
+    acc = Accumulator(limits=Limits(tool_calls=5))
+    acc.feed({"choices": [{"index": 0, "delta": {"role": "assistant"}}]})
+    calls = [{"index": number, "function": {"name": "f"}} for number in range(6)]
+    choices = [{"index": 0, "delta": {"tool_calls": [call]}} for call in calls]
+    with pytest.raises(LimitExceededError):
+        acc.feed({"choices": choices})
+    assert acc.snapshot().choices[0].message.tool_calls is None
+    acc.feed({"choices": choices[:5]})
+    assert len(acc.snapshot().choices[0].message.tool_calls or ()) == 5

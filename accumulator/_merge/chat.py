@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
+from typing import Any
 
 from .._decode.body import is_nothing
 from .._decode.chunk import (
@@ -70,8 +71,8 @@ class ChatReducer(Reducer):
         """Take the stream for begun."""
         self._is_begun = True
 
-    def next_steps(self) -> tuple[Callable[[bytes], Chunk], Callable[[Chunk], None]]:
-        """Return what decodes the data of the next event, and what applies the chunk.
+    def next_steps(self) -> tuple[Callable[[bytes], Chunk], Callable[[Any, Chunk], None]]:
+        """Return what decodes the data of the next event, and the method that applies the chunk.
 
         The first raises ValueError or RecursionError for data that goes to `apply_refused`.
         """
@@ -82,13 +83,13 @@ class ChatReducer(Reducer):
             and not self._has_brought
             and self.listener is None
         ):
-            return decode_text, self.apply_text
+            return decode_text, ChatReducer.apply_text
         return decoder.decode, self._known_step
 
     @property
-    def _known_step(self) -> Callable[[Chunk], None]:
+    def _known_step(self) -> Callable[[Any, Chunk], None]:
         # Behind a closing message it is noted which fields deltas bring.
-        return self.apply if self._has_brought else self.apply_known
+        return ChatReducer.apply if self._has_brought else ChatReducer.apply_known
 
     def apply_event(self, event: Event) -> None:
         """Apply an event or a JSON text that does not end the stream. Raises LimitExceededError."""
@@ -161,7 +162,7 @@ class ChatReducer(Reducer):
         count(size)
         self._decoder.forget()
         if self.listener is None:
-            self._known_step(chunk)
+            self._known_step(self, chunk)
         else:
             self.apply(chunk)
         return False

@@ -7,7 +7,7 @@ pair, whose other half comes with a later chunk: it is held back until then.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, Protocol, cast
+from typing import Any, Final, Protocol, cast
 
 from .._decode.chunk import JsonObject
 from .._decode.text import COMPACT_AT, Text, heal, healed, split_half
@@ -65,6 +65,9 @@ class TypedList(IndexedList):
             entry = self.types[index, type_] = self.places[index] = {}
             self.entries.append(entry)
         return entry
+
+
+NO_HALVES: Final[dict[int, Text]] = {}  # stands for each empty one: most streams never fill theirs
 
 
 class Listener(Protocol):
@@ -285,6 +288,8 @@ class FieldMerger:
         fragment, text.half = split_half(text.half + fragment)
         self._halved.pop(id(text), None)
         if text.half:
+            if not self._halved:
+                self._halved = {}
             self._halved[id(text)] = text
         fragment, lone = heal(fragment)
         self._report_lone(lone)
@@ -304,7 +309,7 @@ class FieldMerger:
             if self.listener is not None:
                 self.listener.on_append(text, "\ufffd")
             self._report_lone(1)
-        self._halved.clear()
+        self._halved = NO_HALVES
 
 
 def is_empty(value: object) -> bool:

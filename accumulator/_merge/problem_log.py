@@ -8,6 +8,7 @@ chunk fills no list. Also whole is the first after which something is missing, h
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import Final
 
 import attrs
 
@@ -17,6 +18,10 @@ from ..errors import LOSSY_KINDS, Problem, ProblemKind
 __all__ = ["ProblemLog"]
 
 _MOST_PROBLEMS = 100  # a server can go wrong in every chunk; all are counted, these many are kept
+
+
+_Kept = dict[tuple[str, str | int | None], tuple[Problem, int]]
+_NONE_KEPT: Final[_Kept] = {}  # stands for each empty one: most streams have no problem
 
 
 class ProblemLog:
@@ -41,7 +46,7 @@ class ProblemLog:
         self._cut: CutEvents | None = None  # which know the offset of the event
         self._before = 0  # the number of the event before the first of them
         # By kind and path, and how often each was met; lossy ones by kind and number.
-        self._kept: dict[tuple[str, str | int | None], tuple[Problem, int]] = {}
+        self._kept = _NONE_KEPT
         self.counts: dict[ProblemKind, int] | None = None
         self.tell: Callable[[Problem], None] | None = None  # somebody who wants each of them
         self.met: Problem | None = None  # if strict, the first since somebody asked
@@ -88,6 +93,8 @@ class ProblemLog:
             self._keep(problem)
 
     def _keep(self, problem: Problem) -> None:
+        if not self._kept:
+            self._kept = {}
         place = len(self._kept) if problem.kind in LOSSY_KINDS else problem.path
         self._kept[problem.kind, place] = (problem, problem.count)
 

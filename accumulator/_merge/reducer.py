@@ -24,7 +24,7 @@ from ..errors import LimitExceededError
 from ..limits import Limits
 from ..rules import ARGUMENTS, Rules
 from .call_merger import CallMerger
-from .json_merge import IndexedList, Listener, is_empty
+from .json_merge import NO_HALVES, IndexedList, Listener, is_empty
 from .problem_log import ProblemLog
 from .rehearsal import RefusingLog, Rehearsal
 from .state import AudioState, ChoiceState, State
@@ -47,7 +47,7 @@ class Reducer(CallMerger, TypedFieldMerger, UsageMerger):
     def __init__(self, rules: Rules, limits: Limits, log: ProblemLog) -> None:
         self._levels = rules.levels
         self._log = log
-        self._halved: dict[int, Text] = {}
+        self._halved = NO_HALVES
         self._careful = False
         self.listener: Listener | None = None
         self._limits = limits
@@ -178,10 +178,12 @@ class Reducer(CallMerger, TypedFieldMerger, UsageMerger):
         known = state.choices
         choices = chunk.choices or ()
         for choice in choices:
-            # Most chunks open neither a choice nor a call.
+            # Most chunks open neither a choice nor a call. One may name a choice again and again.
             delta = choice.delta
             if choice.index not in known or (
-                delta is not None and delta.tool_calls and len(delta.tool_calls) > self._calls_left
+                delta is not None
+                and delta.tool_calls
+                and len(delta.tool_calls) * len(choices) > self._calls_left
             ):
                 self.check_limits(choices)
                 break
@@ -321,7 +323,7 @@ class Reducer(CallMerger, TypedFieldMerger, UsageMerger):
         if finish_reason == "error":  # OpenRouter
             self._fail_choice(state, True, index)
         if state.calls is not None:
-            self.state.due[index] = False
+            self._due()[index] = False
             self._head = None  # so that the next chunk goes the long way, to `_judge_due`
 
     def _fail_choice(self, state: ChoiceState, error: object, index: int) -> None:
@@ -336,7 +338,7 @@ class Reducer(CallMerger, TypedFieldMerger, UsageMerger):
 
     def _judge_due(self, choices: Sequence[wire.Choice]) -> None:
         """Judge the calls of choices that a chunk adds nothing to."""
-        due = self.state.due
+        due = self._due()
         released = set(due)
         for position, choice in enumerate(choices):
             index = _index(choice, position)
@@ -352,9 +354,14 @@ class Reducer(CallMerger, TypedFieldMerger, UsageMerger):
             self._judge_arguments(index, self.state.choices[index])
 
     def _judge_all(self) -> None:
-        for index in sorted(self.state.due):
+        for index in sorted(self.state.due or ()):
             self._judge_arguments(index, self.state.choices[index])
-        self.state.due.clear()
+        self.state.due = None
+
+    def _due(self) -> dict[int, bool]:
+        if self.state.due is None:
+            self.state.due = {}
+        return self.state.due
 
     def rehearse_chunk(self, chunk: wire.Chunk) -> list[tuple[Text, str]]:
         """Return each text that applying a chunk would append to, and what it would append.
@@ -431,7 +438,7 @@ class Reducer(CallMerger, TypedFieldMerger, UsageMerger):
         if _brings(delta):
             self._report_late(index, position)
             if delta.tool_calls:
-                self.state.due.setdefault(index, True)
+                self._due().setdefault(index, True)
                 self._head = None
 
     def _check_text(self, choice: wire.Choice, index: int, position: int) -> None:

@@ -98,7 +98,7 @@ class State(Struct, omit_defaults=True, repr_omit_defaults=True):
     extra: JsonObject | None = None
     choices: dict[int, ChoiceState] = field(default_factory=dict)
     says_text: bool = False
-    due: dict[int, bool] = field(default_factory=dict)
+    due: dict[int, bool] | None = None
     done: bool = False
     closed: bool = False
     failed: bool = False

@@ -54,9 +54,9 @@ def lines(figures: Figures) -> Iterator[str]:
     yield f"Made by `python3 benchmarks/run.py` on {figures['date']}: {figures['machine']}."
     yield (
         "A figure is how many times as much something takes as what stands beside it; both are"
-        " called in turn in one process, and the fastest call of each input counts. The median of"
-        " three processes is shown, with microseconds a chunk of both in brackets. `reach` is the"
-        " bound that the project has set itself.\n"
+        " called in turn in one process, and the fastest call of each input counts. Shown is the"
+        f" median of {figures['turns']} such processes, with microseconds a chunk of both in"
+        " brackets. `reach` is the bound that the project has set itself.\n"
     )
     for own in versions.values():
         yield "- " + ", ".join(f"{name} {version}" for name, version in own.items())

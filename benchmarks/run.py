@@ -40,11 +40,12 @@ def main() -> None:
     parser.add_argument(
         "--python", nargs="+", default=[], metavar="PATH", help="interpreters to measure, too"
     )
+    parser.add_argument("--turns", type=int, default=3, help="processes a row is measured in")
     options = parser.parse_args()
     pythons = [environment(each) for each in (sys.executable, *options.python)]
     load = os.getloadavg()[0]
     taken: dict[str, list[list[Row]]] = {python: [] for python in pythons}
-    for turn in range(1 if options.quick else 3):
+    for turn in range(1 if options.quick else options.turns):
         for python in pythons:
             rows: list[Row] = []
             for section in options.only:
@@ -56,6 +57,7 @@ def main() -> None:
     figures: dict[str, Any] = {
         "date": date.today().isoformat(),
         "quick": options.quick,
+        "turns": 1 if options.quick else options.turns,
         "machine": f"{processor()}, {os.cpu_count()} cores, {platform.system()}, load {load:.1f}",
         "versions": {versions(python)["python"]: versions(python) for python in pythons},
         "rows": merged({versions(python)["python"]: taken[python] for python in pythons}),

@@ -572,6 +572,7 @@ FORGERIES: dict[str, Callable[[list[Any]], object]] = {
     "a date": lambda body: body[at("state")].__setitem__(
         "extra", {"x": datetime(2026, 1, 1, tzinfo=timezone.utc)}
     ),
+    "a name that is a number": lambda body: body[at("state")].__setitem__("extra", {"x": {1.5: 1}}),
     "an index of no entry": lambda body: body[at("state")].__setitem__(
         "extra", {"x": msgspec.msgpack.Ext(2, msgspec.msgpack.encode([[{}], [[0, -1]]]))}
     ),

@@ -70,7 +70,7 @@ BODIES: dict[str, bytes] = {
             {"reasoning_details": [{"index": 0, "type": "a", "text": "z"}]},
         )
     ),
-    "a list with many brackets": b'[\n{"choices": [{"index": 0, "delta": {"v": [%b1]}}]}\n]\n'
+    "a list with many brackets": b'[{"choices": [{"index": 0, "delta": {"v": [%b1]}}]}\n]\n'
     % (b"[]," * 100),
     "legacy text beside a delta, late": sse(
         {"object": "text_completion", **STOP},

@@ -314,6 +314,7 @@ USUAL: dict[str, dict[str, object]] = {
     "logprobs whose likeliest are null": with_delta(
         {}, logprobs={"content": [{**TOKEN, "top_logprobs": None}]}
     ),
+    "a vendor's field of a token": with_token(v=1),
     "a vendor's fields of logprobs": with_token(v=1, top_logprobs=[{**TOKEN, "w": [2]}]),
     "an integer of more than 64 bits beside logprobs": with_delta(
         {"span_id": 2**64, "content": "x"}, logprobs={"content": [TOKEN]}

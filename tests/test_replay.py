@@ -115,6 +115,12 @@ ODD: dict[str, list[JsonObject]] = {
     "calls with one id, the first of them without a name": calls(
         {"index": 5, "id": "x", "function": {"arguments": "[]"}}, named(2, "g", "", id="x")
     ),
+    "two calls without id and name that are cut, between whole ones": calls(
+        {"index": 0, "function": {"arguments": '{"a'}},
+        named(1, "f", '{"q": 1}', id="x"),
+        {"index": 2, "function": {"arguments": '{"b'}},
+        named(3, "g", "{}", id="y"),
+    ),
     "calls with one id, numbers as arguments": calls(
         named(0, "f", "12", id="x"),
         named(1, "g", "-3", id="x"),

@@ -197,12 +197,12 @@ def _model_tokens(value: Any) -> list[JsonObject] | None:
     tokens = []
     for token in _list(value):
         own, tops = token.__dict__, token.top_logprobs
-        if tops is not None:
-            if any(top.__pydantic_extra__ for top in _list(tops)):
-                raise _UnfitError
-            own = {**own, "top_logprobs": [top.__dict__ for top in tops]}
-        if token.__pydantic_extra__:
+        if token.__pydantic_extra__ or (
+            tops is not None and any(top.__pydantic_extra__ for top in _list(tops))
+        ):
             raise _UnfitError
+        if tops is not None:
+            own = {**own, "top_logprobs": [top.__dict__ for top in tops]}
         tokens.append(own)
     return tokens
 

@@ -189,9 +189,7 @@ class CallMerger(FieldMerger):
 
     def _judge_arguments(self, index: int, state: ChoiceState) -> None:
         """Report arguments that are no JSON though nothing more of a choice is to come."""
-        if state.calls is None:
-            return
-        calls = sorted(state.calls.items, key=lambda call: call.order)
+        calls = sorted(state.calls.items if state.calls else (), key=lambda call: call.order)
         for number, call in enumerate(calls):
             text = None if call.function is None else call.function.text
             is_cut = state.finish_reason == "length" and call is calls[-1]

@@ -86,8 +86,6 @@ class Reducer(CallMerger, TypedFieldMerger, UsageMerger):
 
     def fail(self, error: object) -> None:
         """The server sent an error in place of the rest."""
-        if self.state.failed:
-            return
         error, lone = healed(error)
         self._report_lone(lone)
         self.state.failed = True

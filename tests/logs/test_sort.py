@@ -218,7 +218,8 @@ def test_rows_of_any_size_are_sorted_in_the_smallest_memory(
     rows = [*ROWS, *(row for stream in large for row in stream)]
     log, out = write(tmp_path / "log.jsonl.gz", rows[::-1]), tmp_path / "out.jsonl"
     command = [*COMMAND, str(log), "-o", str(out), "--memory", "256M"]
-    assert 50 * 1024 * 1024 < peak_of(command) < 256 * 1024 * 1024
+    # A row of megabytes is held a few times beside what is sorted.
+    assert 50 * 1024 * 1024 < peak_of(command) < 256 * 1024 * 1024 + 5 * size
     assert read(out) == expected(rows)
 
 

@@ -230,7 +230,7 @@ class EventApplier:
                 else:
                     reducer.apply_event(event)
                     if self.parser.unread and not self.reducer.reading:  # the end, among its lines
-                        self._note_unread()
+                        self._note_unread(event.offset)
                 self.raise_met()
         finally:
             self.queue = tuple(waiting) if reducer.reading else ()
@@ -255,14 +255,17 @@ class EventApplier:
     def _end_reading(self) -> None:
         """Read nothing more: the stream said its end."""
         if self.parser.unread:
-            self._note_unread()
+            self._note_unread(self.log.offset)
         self.reducer.end()
         self._is_plain = False
 
-    def _note_unread(self) -> None:
-        """Put a body on record in which nothing could be read, such as a page of HTML."""
+    def _note_unread(self, end: int | None = None) -> None:
+        """Put a body on record in which nothing could be read, such as a page of HTML; `end` is the
+        byte at which it said its end.
+        """
         parser, log = self.parser, self.log
-        if parser.unread and not self.reducer.is_begun and not log.counts:
+        is_behind = end is not None and parser.unread_at is not None and parser.unread_at > end
+        if parser.unread and not self.reducer.is_begun and not log.counts and not is_behind:
             log.offset = parser.unread_at
             quote = parser.quote
             log.report("malformed_json", "nothing of the body could be read", None, quote)

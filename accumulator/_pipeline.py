@@ -228,7 +228,7 @@ class Pipeline(EventApplier):
             events = parser.close(place if self.is_located else None)
         if events or self.queue:
             self._apply_events(events)
-        if parser.unread and self.reducer.reading:
+        if parser.unread and self.reducer.reading and not self.reducer.is_begun:
             self.log.event += 1
             self._note_unread()
 

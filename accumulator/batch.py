@@ -26,6 +26,7 @@ Id = TypeVar("Id")
 
 _READ = 128
 _LARGE = 16 * 1024  # bytes; a longer chunk is fed at once
+_LOST = b'"a chunk was lost"'  # stands for it: `null` is nothing
 _OPENING, _CLOSING = b"data: ", b"\n\n"
 _JOINT = _CLOSING + _OPENING
 _BLANK = b" \t\r\n"
@@ -186,8 +187,8 @@ class RecordedStream:
         """Take in the next chunk: JSON text, one event of a `text/event-stream` body, a mapping or
         an SDK's object.
 
-        None counts as the JSON `null`: a lost chunk becomes a problem. Raises TypeError for
-        anything else.
+        None says that a chunk was lost: it becomes the problem `invalid_chunk`. Raises TypeError
+        for anything else.
         """
         text = chunk if type(chunk) is bytes and chunk[:1] == b"{" else _json_of(chunk)
         if text is None:
@@ -280,7 +281,7 @@ class RecordedStream:
         if self._limit is not None:
             return
         if chunk is None:
-            chunk = b"null"
+            chunk = _LOST
         elif isinstance(chunk, (str, bytearray, memoryview, msgspec.Raw)):
             chunk = (
                 chunk.encode("utf-8", "surrogatepass") if isinstance(chunk, str) else bytes(chunk)

@@ -109,7 +109,8 @@ class _LookingBack(_Event, frozen=True, gc=False):
             return False
         return self._public() == other._public()
 
-    __hash__ = None  # type: ignore[assignment]  # to put all values together costs too much
+    def __hash__(self) -> int:
+        raise TypeError(f"{type(self).__name__} has no hash: putting its values together is slow")
 
     def _public(self) -> list[object]:
         fields = [name for name in self.__struct_fields__ if not name.startswith("_")]

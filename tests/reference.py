@@ -74,6 +74,7 @@ class Reader:
             self.go_on_with_text(line)
             return
         if self.text:
+            self.decode(b"\n".join(self.text))
             self.text = []
             self.reducer.problem("malformed_json")
         if self.event is None and not self.data and begins_text(line):
@@ -105,8 +106,9 @@ class Reader:
         if (size := closing_bracket(body)) is None:
             return
         self.text = []
-        rest, text = body[size:].strip(BLANKS), self.decode(body[:size])
+        rest = body[size:].strip(BLANKS)
         done = rest.startswith(b"data:") and rest[5:].strip().decode("latin-1") in ENDS
+        text = self.decode(body if rest and not done else body[:size])
         value = parse(text)
         if rest and not done:
             self.reducer.problem("malformed_json")

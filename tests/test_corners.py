@@ -70,6 +70,15 @@ BODIES: dict[str, bytes] = {
             {"reasoning_details": [{"index": 0, "type": "a", "text": "z"}]},
         )
     ),
+    "bytes that are not UTF-8 of another API": b'data: {"candidates": [], "x": "\xff"}\n\n',
+    "bytes that are not UTF-8 in a foreign event": b'event: x\ndata: {"x": "\xff"}\n\n' + sse(STOP),
+    "a line that is no field behind arguments that are no JSON": sse(*arguments('{"a'), STOP)
+    + b"dat"
+    + BLANK_LINE,
+    "a page behind the end": b"data: [DONE]\n\ndata: [DONE]\n\n<html>\n</html>\n\n",
+    "a page behind nothing": b"data: null\n\n<html>\n</html>\n\ndata: [DONE]\n\n",
+    "bytes that are not UTF-8 in a broken JSON text": b'[\n{"a": "\xff\n' + sse(STOP),
+    "bytes that are not UTF-8 before more": b'{"a":"\xff"} x\n' + sse(STOP),
     "a list with many brackets": b'[{"choices": [{"index": 0, "delta": {"v": [%b1]}}]}\n]\n'
     % (b"[]," * 100),
     "legacy text beside a delta, late": sse(
@@ -125,6 +134,10 @@ def test_the_second_reducer_agrees(name: str, cut: Callable[[bytes], Iterator[by
         acc.feed_sse(read)
     acc.close()
     assert_as_judged(acc, BODIES[name])
+    at_once = Accumulator()
+    at_once.feed_sse(BODIES[name])
+    at_once.close()
+    assert acc.problems == at_once.problems
 
 
 @pytest.mark.parametrize("levels", [1, 900, 100_000])

@@ -59,7 +59,10 @@ def is_object(value: object) -> bool:
 
 def error_of(value: object) -> object:
     """Return the server's error that an object brings; null, false and empty are none."""
-    return (fields_of(value).get("error") or None) if is_object(value) else None
+    error = fields_of(value).get("error") if is_object(value) else None
+    if error is not None and not isinstance(error, Mapping) and is_object(error):
+        return error if fields_of(error) else None  # an SDK's object without fields
+    return error or None
 
 
 _KIND_NAMES = {

@@ -98,6 +98,8 @@ class ChatReducer(Reducer):
         elif _EMPTY.fullmatch(event.data):
             return
         elif event.form == "broken text":
+            if not _is_utf8(event.data):
+                self._report_utf8()
             self._report_text("malformed_json", "JSON that has no end", event.data)
         elif event.form == "open text":
             self._report_text("unterminated_event", "the body ends inside JSON", event.data)
@@ -258,10 +260,14 @@ class ChatReducer(Reducer):
         if value is None or value in ("", [], {}):
             return None
         if not self.is_begun and (api := find_other_api(value)) is not None:
+            if bad_utf8:
+                self._report_utf8()
             self._refuse_other_api(api)
             return None
         self._is_begun = True
         if foreign and not is_own(value):
+            if bad_utf8:
+                self._report_utf8()
             self._report_text("foreign_event", "an event that is no chunk", str(value))
             return None
         if isinstance(value, list):

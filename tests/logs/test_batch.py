@@ -330,9 +330,13 @@ def test_rows_may_be_mappings() -> None:
         list(reduce_sorted([{"id": "a"}]))
 
 
-def test_a_missing_chunk_is_nothing() -> None:
-    [(_, result)] = reduce_sorted([("a", 1, None), ("a", 2, a_chunk("x", finish="stop"))])
-    assert (result.status, result.is_whole, result.problem_counts) == ("complete", True, {})
+@pytest.mark.parametrize(("chunk", "problems"), [(None, {"invalid_chunk": 1}), ("null", {})])
+def test_a_missing_chunk_is_a_problem_and_null_is_nothing(
+    chunk: str | None, problems: dict[str, int]
+) -> None:
+    [(_, result)] = reduce_sorted([("a", 1, chunk), ("a", 2, a_chunk("x", finish="stop"))])
+    assert result.problem_counts == problems
+    assert (result.status, result.is_whole) == ("complete", not problems)
 
 
 UNSORTED: dict[str, tuple[list[tuple[object, object]], int]] = {

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator
+from types import SimpleNamespace
 
 import pytest
 from judged import assert_as_judged
@@ -16,9 +17,10 @@ from accumulator import (
     LimitExceededError,
     accumulate,
 )
-from accumulator.events import AudioDeltaEvent, ExtraDeltaEvent
+from accumulator._decode.text import Text
+from accumulator.events import AudioDeltaEvent, ContentDeltaEvent, ExtraDeltaEvent
 
-STOP = {"choices": [{"index": 0, "finish_reason": "stop"}]}
+STOP: dict[str, list[dict[str, object]]] = {"choices": [{"index": 0, "finish_reason": "stop"}]}
 BLANK_LINE = b"\n\n"
 
 
@@ -78,6 +80,12 @@ BODIES: dict[str, bytes] = {
     "a page behind the end": b"data: [DONE]\n\ndata: [DONE]\n\n<html>\n</html>\n\n",
     "a page behind nothing": b"data: null\n\n<html>\n</html>\n\ndata: [DONE]\n\n",
     "bytes that are not UTF-8 in a broken JSON text": b'[\n{"a": "\xff\n' + sse(STOP),
+    "bytes that are not UTF-8 in a list": b'[{"choices": []}, {"id": "\xff"}, {"model": "m"}]\n'
+    + sse(STOP),
+    "legacy text beside content, late": sse(
+        {"object": "text_completion", **STOP},
+        {"object": "text_completion", "choices": [{"delta": {"content": "x"}, "text": "y"}]},
+    ),
     "bytes that are not UTF-8 before more": b'{"a":"\xff"} x\n' + sse(STOP),
     "a list with many brackets": b'[{"choices": [{"index": 0, "delta": {"v": [%b1]}}]}\n]\n'
     % (b"[]," * 100),
@@ -182,6 +190,26 @@ def test_a_body_of_one_byte_is_read() -> None:
 def test_a_legacy_completion_without_choices_is_refused(choices: object) -> None:
     with pytest.raises(ValueError, match="choices"):
         ChatCompletion.from_dict({"object": "text_completion", "choices": choices})
+
+
+@pytest.mark.parametrize("error", [SimpleNamespace(), {}, "", None, False])
+def test_an_error_without_fields_is_none(error: object) -> None:
+    acc = Accumulator()
+    acc.feed(SimpleNamespace(choices=[SimpleNamespace(**STOP["choices"][0])], error=error))
+    assert (acc.status, acc.server_error) == ("complete", None)
+
+
+def test_an_event_that_looks_back_has_no_hash() -> None:
+    events: list[object] = []
+    acc = Accumulator(on_event=events.append)
+    acc.feed_sse(sse(*deltas({"content": "x"})))
+    [delta] = [event for event in events if isinstance(event, ContentDeltaEvent)]
+    with pytest.raises(TypeError, match="no hash"):
+        hash(delta)
+
+
+def test_a_text_is_open() -> None:
+    assert Text().is_open()
 
 
 def test_events_are_shown_in_brief() -> None:

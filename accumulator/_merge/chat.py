@@ -224,9 +224,11 @@ class ChatReducer(Reducer):
         if is_text and isinstance(value, list):
             if may_be_deep:
                 self._check_depth(value)
+            if bad_utf8:
+                self._report_utf8()
             for entry in value:
                 if self.reading:
-                    self._judge(entry, has_halves=has_halves, bad_utf8=bad_utf8)
+                    self._judge(entry, has_halves=has_halves, bad_utf8=False)
             return None
         return self._judge(
             value,

@@ -145,7 +145,7 @@ class EventApplier:
             self._apply_events(self.parser.feed(data[rest - start :], rest))
         elif cut.is_last:
             log.start_event(cut.end)
-            self._end_reading()
+            self._end_reading(cut.end)
         elif chunk is not None and log.event >= self._learn_at:
             self._learn(cut.line(-1), chunk, cut.line(-2) if len(texts) > 1 else b"")
 
@@ -225,12 +225,13 @@ class EventApplier:
                     break
                 log.start_event(event.offset)
                 self._check_event(event.size)
+                end = None if event.offset is None else event.offset + event.size
                 if is_end(event.data):
-                    self._end_reading()
+                    self._end_reading(end)
                 else:
                     reducer.apply_event(event)
                     if self.parser.unread and not self.reducer.reading:  # the end, among its lines
-                        self._note_unread(event.offset)
+                        self._note_unread(end)
                 self.raise_met()
         finally:
             self.queue = tuple(waiting) if reducer.reading else ()
@@ -241,7 +242,7 @@ class EventApplier:
         self._forget_fast()
         self.log.start_event(offset)
         if text == DONE:
-            self._end_reading()
+            self._end_reading(offset)
             return
         try:
             chunk = self._decode(text)
@@ -252,10 +253,10 @@ class EventApplier:
             return
         self._apply_refused(text, refused)
 
-    def _end_reading(self) -> None:
+    def _end_reading(self, end: int | None) -> None:
         """Read nothing more: the stream said its end."""
         if self.parser.unread:
-            self._note_unread(self.log.offset)
+            self._note_unread(end)
         self.reducer.end()
         self._is_plain = False
 

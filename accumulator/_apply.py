@@ -265,7 +265,7 @@ class EventApplier:
         byte at which it said its end.
         """
         parser, log = self.parser, self.log
-        is_behind = end is not None and parser.unread_at is not None and parser.unread_at > end
+        is_behind = end is not None and parser.unread_at is not None and parser.unread_at >= end
         if parser.unread and not self.reducer.is_begun and not log.counts and not is_behind:
             log.offset = parser.unread_at
             quote = parser.quote

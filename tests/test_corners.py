@@ -79,6 +79,7 @@ BODIES: dict[str, bytes] = {
     + BLANK_LINE,
     "a page behind the end": b"data: [DONE]\n\ndata: [DONE]\n\n<html>\n</html>\n\n",
     "a page in the event that is the end": b"data: [DONE]\n<html>\n</html>\n",
+    "a page behind the one end": b"data: null\n\ndata: [DONE]\n\n<html>\n\n",
     "a page behind nothing": b"data: null\n\n<html>\n</html>\n\ndata: [DONE]\n\n",
     "bytes that are not UTF-8 in a broken JSON text": b'[\n{"a": "\xff\n' + sse(STOP),
     "bytes that are not UTF-8 in a list": b'[{"choices": []}, {"id": "\xff"}, {"model": "m"}]\n'

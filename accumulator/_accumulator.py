@@ -308,7 +308,7 @@ class Accumulator:
     # --- going on elsewhere ---
 
     def checkpoint(self) -> bytes:
-        """Give the whole state as bytes, from which `restore` goes on: at any time, also between
+        """Return the whole state as bytes, from which `restore` goes on: at any time, also between
         two bytes of an event.
 
         They hold what arrived (texts as UTF-8, the rest as msgpack) and about 200 bytes more, so a

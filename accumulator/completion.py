@@ -198,7 +198,7 @@ class Function(_Fields):
         return load("{}" if has_none else self.arguments, kind)
 
     def partial_arguments(self) -> Json:
-        """Give what is known of arguments that are still arriving; None for nothing.
+        """Return what is known of arguments that are still arriving; None for nothing.
 
         A string or number at the end may go on. Reads the whole text at each call; to follow a
         stream, see `accumulator.partial.PartialJson`. Raises ImportError without jiter, which the
@@ -253,7 +253,7 @@ class ToolCall(_Fields):
         return self.function.arguments_as(kind)
 
     def partial_arguments(self) -> Json:
-        """Give what is known of a function's arguments that are still arriving; None for nothing.
+        """Return what is known of a function's arguments that are still arriving; None for nothing.
         See `Function.partial_arguments`.
         """
         return None if self.function is None else self.function.partial_arguments()
@@ -292,7 +292,7 @@ class Message(_Fields):
         return load(self._text(), kind)
 
     def partial_content(self) -> Json:
-        """Give what is known of content that is JSON and still arriving; None for nothing. See
+        """Return what is known of content that is JSON and still arriving; None for nothing. See
         `Function.partial_arguments`.
         """
         text = self._text()

@@ -186,7 +186,7 @@ class Level:
         return self.kinds[type(value)]
 
     def is_idempotent(self, name: str, value: object) -> bool:
-        """Tell whether a field's value that comes twice in a row makes what it makes once."""
+        """Return whether a field's value that comes twice in a row makes what it makes once."""
         policy = self.names.get(name) or self.kinds[type(value)]
         if isinstance(value, dict):
             if policy == "merge":
@@ -239,7 +239,7 @@ def _completed(rows: Mapping[str, Policy]) -> Mapping[str, Policy]:
 
 
 def _is_field(names: list[str]) -> bool:
-    """Tell whether names are a path to a field of a level, or to a kind of field."""
+    """Return whether names are a path to a field of a level, or to a kind of field."""
     *above, last = names
     kinds = set(_KINDS.values())
     if "<object>" in above[:-1] or not all(names):

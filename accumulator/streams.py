@@ -160,7 +160,7 @@ def wrap(
     on_event: Callable[[Event], object] | None = None,
     on_end: OnEnd | None = None,
 ) -> WrappedStream[Any] | AsyncWrappedStream[Any]:
-    """Give a stream that hands out the same items, untouched, and accumulates them on the way.
+    """Return a stream that hands out the same items, untouched, and accumulates them on the way.
 
     Items that are bytes or text are a body, SSE or JSON, in pieces cut anywhere; with
     `framing="lines"` each is a line. All other items are chunks, or openai's events with a chunk

@@ -291,7 +291,7 @@ def _finite(text: str) -> float:
 
 
 def exceeds_depth(value: object, bound: int) -> bool:
-    """Tell whether a JSON value nests deeper than `bound`, without using the stack for it."""
+    """Return whether a JSON value nests deeper than `bound`, without using the stack for it."""
     level = [value]
     if not isinstance(value, (dict, list)):
         return False

@@ -132,7 +132,7 @@ class _Reader:
         return out
 
     def adopt(self, value: object) -> object:
-        """Make a value ours: a copy in builtins, unless it was decoded for us."""
+        """Return a value as ours: a copy in builtins, unless it was decoded for us."""
         return self.copy(value, self.depth) if self.copying else value
 
     def name(self, name: object) -> str:

@@ -60,8 +60,8 @@ def is_object(value: object) -> bool:
 def error_of(value: object) -> object:
     """Return the server's error that an object brings; null, false and empty are none."""
     error = fields_of(value).get("error") if is_object(value) else None
-    if error is not None and not isinstance(error, Mapping) and is_object(error):
-        return error if fields_of(error) else None  # an SDK's object without fields
+    if is_object(error):
+        return error if fields_of(error) else None  # an SDK's object without fields is none, too
     return error or None
 
 

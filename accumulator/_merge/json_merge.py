@@ -148,7 +148,7 @@ class FieldMerger:
     def _merged(
         self, level: Level, policy: Policy, name: str, old: object, value: object
     ) -> object | None:
-        """Give what stands after a field's next value; None to leave it as it was."""
+        """Return what stands after a field's next value; None to leave it as it was."""
         match policy, value:
             case "drop", _:
                 return None

@@ -183,7 +183,7 @@ def refuse_coroutine(on_end: object) -> None:
 
 
 def cause_of(error: BaseException | None) -> BaseException | None:
-    """Tell an error from the ways in which iterators and generators say that they end."""
+    """Return an error, or None for those by which iterators and generators end."""
     return None if isinstance(error, (StopIteration, StopAsyncIteration, GeneratorExit)) else error
 
 

@@ -13,6 +13,7 @@ from ._merge.problem_log import ProblemLog
 from ._merge.snapshot import freeze
 from ._merge.state import Status
 from ._merge.stopwatch import Clock, Stopwatch
+from ._merge.think_tags import ThinkTagReducer
 from ._merge.tool_calls import brief
 from ._pipeline import Pipeline
 from .completion import ChatCompletion, Timing
@@ -43,6 +44,8 @@ class Accumulator:
 
     `rules` say how fields are merged, `limits` bound what a server can make it hold, `strict`
     raises every problem as an exception at once, `shortcut=False` parses every chunk in full.
+    With `think_tags` reasoning between `<think>` tags at the start of content goes to
+    `reasoning_content`.
 
     `on_event` is called with each `Event` of what a call of input brought, once all of that is
     applied; in strict mode before the exception. What it raises goes to the caller of that call:
@@ -73,13 +76,14 @@ class Accumulator:
         limits: Limits = DEFAULT_LIMITS,
         strict: bool = False,
         shortcut: bool = True,
+        think_tags: bool = False,
         on_event: Callable[[Event], object] | None = None,
         clock: Clock | None = None,
     ) -> None:
         if not isinstance(rules, Rules):
             raise TypeError("rules are DEFAULT_RULES.replace({path: policy, ...})")
         log = ProblemLog(strict=strict)
-        reducer = ChatReducer(rules, limits, log)
+        reducer = (ThinkTagReducer if think_tags else ChatReducer)(rules, limits, log)
         self._reducer = reducer
         self._kind: type | None = None  # of the last chunk that was an object
         self._on_event = on_event
@@ -327,19 +331,23 @@ class Accumulator:
         limits: Limits = DEFAULT_LIMITS,
         strict: bool = False,
         shortcut: bool = True,
+        think_tags: bool = False,
     ) -> Accumulator:
         """Go on from a checkpoint, in this process or another one.
 
         The keywords are those of `Accumulator`, given again, without `on_event` and `clock`: what
         was told and timed before, and which events were waiting, is not known. `rules` must have
-        the same rows as before, the others may differ. Nothing in a checkpoint is run.
+        the same rows as before and `think_tags` be the same, the others may differ. Nothing in a
+        checkpoint is run.
 
         Raises CheckpointError for bytes that are none, are damaged, or come from other rules or
         another version of this package; TypeError for what is no bytes.
         """
         from ._checkpoint import unpack  # noqa: PLC0415  # as in `checkpoint`
 
-        restored = cls(rules=rules, limits=limits, strict=strict, shortcut=shortcut)
+        restored = cls(
+            rules=rules, limits=limits, strict=strict, shortcut=shortcut, think_tags=think_tags
+        )
         unpack(data, restored._pipeline, restored._reducer)
         return restored
 

@@ -87,6 +87,7 @@ class Saved(Struct, array_like=True):
     """All that a checkpoint holds."""
 
     rules: int
+    think_tags: bool
     parser: ParserFields
     log: LogFields
     size: int  # bytes taken in
@@ -107,6 +108,7 @@ def pack(pipeline: Pipeline, reducer: ChatReducer) -> bytes:
     log = pipeline.log
     saved = Saved(
         rules=reducer.rules.digest,
+        think_tags=reducer.think_tags,
         parser=_parser_fields(pipeline.parser),
         log=_read(LogFields, log),
         size=pipeline.size,
@@ -146,6 +148,8 @@ def unpack(data: bytes | bytearray | memoryview, pipeline: Pipeline, reducer: Ch
         raise CheckpointError(f"the checkpoint is damaged: {error}") from None
     if saved.rules != reducer.rules.digest:
         raise CheckpointError("the checkpoint was written under other rules than those given")
+    if saved.think_tags != reducer.think_tags:
+        raise CheckpointError(f"the checkpoint was written with think_tags={saved.think_tags}")
     _give(saved.parser, pipeline.parser)
     if saved.parser.text is not None:
         pipeline.parser.text = JsonText()

@@ -74,6 +74,7 @@ class Reading(TypedDict, total=False):
     rules: Rules
     limits: Limits
     strict: bool
+    think_tags: bool
     clock: Clock | None
 
 
@@ -156,6 +157,7 @@ def wrap(
     rules: Rules = DEFAULT_RULES,
     limits: Limits = DEFAULT_LIMITS,
     strict: bool = False,
+    think_tags: bool = False,
     clock: Clock | None = None,
     on_event: Callable[[Event], object] | None = None,
     on_end: OnEnd | None = None,
@@ -165,7 +167,7 @@ def wrap(
     Items that are bytes or text are a body, SSE or JSON, in pieces cut anywhere; with
     `framing="lines"` each is a line. All other items are chunks, or openai's events with a chunk
     in them. Of a response the items are the pieces of its body. `rules`, `limits`, `strict`,
-    `clock` and `on_event` are those of `Accumulator`; `timing` is what came of the clock.
+    `think_tags`, `clock` and `on_event` are those of `Accumulator`; `timing` is what came of the clock.
 
     It is read like the stream itself; `with` and `async with` close it. `completion` and
     `snapshot()` are the result, `status` and `problems` tell of it; its other attributes are those
@@ -188,7 +190,12 @@ def wrap(
         # Starlette reads whatever can be read async so, and httpx' sync client cannot.
         kind = WrappedStream
     accumulator = Accumulator(
-        rules=rules, limits=limits, strict=strict, clock=clock, on_event=on_event
+        rules=rules,
+        limits=limits,
+        strict=strict,
+        think_tags=think_tags,
+        clock=clock,
+        on_event=on_event,
     )
     feeder = (ChunkEventFeeder if found.has_events else Feeder)(
         accumulator, lines=framing == "lines" and not found.is_body
@@ -247,6 +254,7 @@ def iter_events(
     rules: Rules = DEFAULT_RULES,
     limits: Limits = DEFAULT_LIMITS,
     strict: bool = False,
+    think_tags: bool = False,
     clock: Clock | None = None,
 ) -> Generator[Event, None, None] | AsyncGenerator[Event, None]:
     """Read a stream to its end and close it; yield its typed events, async if the stream is.
@@ -271,7 +279,15 @@ def iter_events(
     The stream is closed as soon as the generator is: use `contextlib.aclosing` to leave an async
     one early.
     """
-    wrapped = wrap(stream, framing=framing, rules=rules, limits=limits, strict=strict, clock=clock)
+    wrapped = wrap(
+        stream,
+        framing=framing,
+        rules=rules,
+        limits=limits,
+        strict=strict,
+        think_tags=think_tags,
+        clock=clock,
+    )
     events = wrapped._observer.accumulator._collect_events()
     if _is_read_async(wrapped, stream):
         return _aevents(wrapped, events)

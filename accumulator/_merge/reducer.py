@@ -408,7 +408,7 @@ class Reducer(CallMerger, TypedFieldMerger, UsageMerger):
             self._check_finished(state, delta, index, position)
         if delta.content is not None:
             if state.content is None:
-                self._apply_content(state, delta.content)
+                self._apply_content(state, delta)
             elif delta.content:
                 self._append(state.content, delta.content)
         if delta.role is not None and not state.role:
@@ -507,7 +507,7 @@ def _brought_by(state: ChoiceState) -> dict[str, bool]:
     empty = (None, FunctionState(), AudioState())
     own = ("role", *_TEXTS, "function_call", "audio", "annotations")
     names = [name for name in own if getattr(state, name) and getattr(state, name) not in empty]
-    if state.parts:
+    if state.parts or state.tags:
         names.append("content")
     if state.calls is not None:
         names.append("tool_calls")

@@ -9,12 +9,11 @@ from typing import NoReturn
 from ._decode.objects import is_chunk_like
 from ._merge.chat import ChatReducer
 from ._merge.event_emitter import EventEmitter
-from ._merge.problem_log import ProblemLog
+from ._merge.problem_log import ProblemLog, brief
 from ._merge.snapshot import freeze
 from ._merge.state import Status
 from ._merge.stopwatch import Clock, Stopwatch
 from ._merge.think_tags import ThinkTagReducer
-from ._merge.tool_calls import brief
 from ._pipeline import Pipeline
 from .completion import ChatCompletion, Timing
 from .errors import (

@@ -29,7 +29,6 @@ from ._decode.body import JsonText
 from ._decode.lines import Event, LineReader
 from ._decode.text import Text
 from ._merge import state as _state
-from ._merge import tool_calls as _calls
 from ._merge.arguments import ArgumentsText
 from ._merge.chat import ChatReducer
 from ._merge.json_merge import IndexedList, TypedList
@@ -350,4 +349,4 @@ def _layout(*modules: object) -> int:
     return crc32(repr(fields).encode())
 
 
-_LAYOUT = _layout(_calls, _state, _wire)
+_LAYOUT = _layout(_state, _wire)

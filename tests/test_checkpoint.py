@@ -74,8 +74,8 @@ KNOWN = {
         *("_before", "_cut"),  # of a read that is being applied
     },
     ChatReducer: {"_decoder", "_is_begun", "_reads_objects", "rules"},
-    Reducer: {"state", "reading", "_has_brought", "_head", "_is_failing"},
-    CallMerger: {"_calls_left", "_is_cumulative", "_limits"},
+    Reducer: {"state", "reading", "_has_brought", "_head", "_is_failing", "_limits"},
+    CallMerger: {"_calls_left", "_is_cumulative", "_most_calls"},
     FieldMerger: {"_halved", "_careful", "_levels", "_log", "listener"},
     Text: {"_seen", "_unseen", "fragments", "half"},
     ArgumentsText: {"_known", "_opener", "_scan", "_scanned", "closer"},  # found out anew

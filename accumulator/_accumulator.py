@@ -50,7 +50,8 @@ class Accumulator:
     applied; in strict mode before the exception. What it raises goes to the caller of that call:
     nothing of the stream is lost, and the events behind come with the next call. With it every
     chunk is parsed in full. `clock`, such as `time.monotonic`, is asked once at the start and once
-    for each call of input; `timing` is what came of it.
+    for each call of input; `timing` is what came of it. With `started`, a time of that clock from
+    before the request, it counts from then.
 
     Not to be shared between threads without a lock.
 
@@ -78,9 +79,12 @@ class Accumulator:
         think_tags: bool = False,
         on_event: Callable[[Event], object] | None = None,
         clock: Clock | None = None,
+        started: float | None = None,
     ) -> None:
         if not isinstance(rules, Rules):
             raise TypeError("rules are DEFAULT_RULES.replace({path: policy, ...})")
+        if started is not None and clock is None:
+            raise TypeError("started is a time of the clock, and there is no clock")
         log = ProblemLog(strict=strict)
         reducer = (ThinkTagReducer if think_tags else ChatReducer)(rules, limits, log)
         self._reducer = reducer
@@ -90,7 +94,7 @@ class Accumulator:
         self._done_emitted = False  # whether the last event was made
         may_repeat = shortcut and not rules.moves
         self._pipeline = Pipeline(reducer, log, limits, shortcut=may_repeat)
-        self._stopwatch = None if clock is None else Stopwatch(clock)
+        self._stopwatch = None if clock is None else Stopwatch(clock, started)
         # Whether a call of input is to be timed, and events are to be handed out behind it.
         self._observed = clock is not None
         if on_event is not None:

@@ -17,7 +17,7 @@ from ._decode.vendor_fields import mismatch_of
 from .errors import AccumulatorError
 from .partial import is_complete
 
-__all__ = ["Pipeline"]
+__all__ = ["Pipeline", "are_chunks"]
 
 _LF, _CR = 10, 13
 _OPENING = b"data: "
@@ -156,7 +156,7 @@ class Pipeline(EventApplier):
         if parser.unread and self.reducer.is_begun:
             parser.unread = b""
         events: list[Event] = []
-        if parser.data is not None and _are_chunks(parser.data, text):
+        if parser.data is not None and are_chunks(parser.data, text):
             # A second chunk ends the first, too: many logs lack the blank line.
             name = parser.name
             parser.end_event(0, events)
@@ -241,7 +241,7 @@ def _bytes_of(data: object, what: str) -> bytes:
     return bytes(data)
 
 
-def _are_chunks(data: bytes | bytearray, line: bytes) -> bool:
+def are_chunks(data: bytes | bytearray, line: bytes) -> bool:
     """Return whether an event's only line so far and its next one are each a chunk, or the end."""
     if not line.startswith(_OPENING[:5]) or not data.startswith(b"{") or _LF in data:
         return False

@@ -456,10 +456,11 @@ class ChatCompletion(_Fields):
 class Timing(_Fields):
     """When the chunks of a stream came, in seconds of the clock that was given.
 
-    All counts from the making of the accumulator: `time_to_first_chunk`; `time_to_first_token`, the
-    first chunk that brought content, reasoning, a refusal, a fragment of a tool call or audio;
-    `duration`, until the stream ended. The gaps are between one chunk and the next, `gap_count` of
-    them; chunks of one read have none between them, and count as 0. None is not known (yet).
+    All counts from `started`, else from the making of the accumulator: `time_to_first_chunk`;
+    `time_to_first_token`, the first chunk that brought content, reasoning, a refusal, a fragment of
+    a tool call or audio; `duration`, until the stream ended. The gaps are between one chunk and the
+    next, `gap_count` of them; chunks of one read have none between them, and count as 0. None is
+    not known (yet).
     """
 
     time_to_first_chunk: float | None = None

@@ -7,17 +7,16 @@ from __future__ import annotations
 
 import re
 from binascii import b2a_base64
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from itertools import zip_longest
 from typing import Literal
-
-import msgspec
 
 from ._decode.objects import LastChunk
 from ._decode.values import decode_base64
 from ._result.convert import JsonObject, copy_json, to_dict
 from ._split_calls import Cut, cut_arguments, names_of, objects_of, split_calls, split_extra
+from ._streaming.chunk_texts import json_of
 from .completion import (
     Audio,
     ChatCompletion,
@@ -79,18 +78,33 @@ def split(
     return _chunks(completion, partial(_slices, size=by))
 
 
-def sse(chunks: Iterable[Mapping[str, object]]) -> Iterator[bytes]:
+class SseBody(Iterator[bytes], AsyncIterator[bytes]):
+    """The pieces of a `text/event-stream` body, to be read either way; made by `sse`."""
+
+    def __init__(self, chunks: Iterable[Mapping[str, object]]) -> None:
+        self._pieces = _pieces(chunks)
+
+    def __next__(self) -> bytes:
+        return next(self._pieces)
+
+    async def __anext__(self) -> bytes:
+        for piece in self._pieces:
+            return piece
+        raise StopAsyncIteration
+
+
+def sse(chunks: Iterable[Mapping[str, object]]) -> SseBody:
     """Render chunks as the body of a `text/event-stream` response: one event a piece, `[DONE]`
     last.
-    """
-    for chunk in chunks:
-        try:
-            text = msgspec.json.encode(chunk)
-        except UnicodeEncodeError:  # half a surrogate pair can only be written as an escape
-            import json  # noqa: PLC0415  # takes time to import
 
-            text = json.dumps(chunk, separators=(",", ":")).encode()
-        yield b"data: " + text + b"\n\n"
+    It is an iterator and an async iterator: an async server sends it without a thread.
+    """
+    return SseBody(chunks)
+
+
+def _pieces(chunks: Iterable[Mapping[str, object]]) -> Iterator[bytes]:
+    for chunk in chunks:
+        yield b"data: " + json_of(chunk) + b"\n\n"
     yield b"data: [DONE]\n\n"
 
 

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Protocol
 
-from .._accumulator import Accumulator
+from ..completion import ChatCompletion
 from ..errors import DecodeError
 
-__all__ = ["ChunkEventFeeder", "Feeder"]
+__all__ = ["ChunkEventFeeder", "Feeder", "refusal"]
 
 # How a compressed body starts, and no body of text does.
 _COMPRESSED = {
@@ -17,11 +18,20 @@ _COMPRESSED = {
 }
 
 
+class Sink(Protocol):
+    """An `Accumulator`, or what takes the same input."""
+
+    def feed(self, chunk: object) -> None: ...
+    def feed_sse(self, data: bytes) -> None: ...
+    def feed_line(self, line: bytes | bytearray | memoryview | str) -> None: ...
+    def close(self) -> None: ...
+
+
 class Feeder:
     """Feeds bytes and text as pieces of a body, or as `lines`, and all else as chunks."""
 
-    def __init__(self, accumulator: Accumulator, *, lines: bool) -> None:
-        self._accumulator = accumulator
+    def __init__(self, sink: Sink, *, lines: bool) -> None:
+        self._sink = sink
         self._lines = lines
         self._kind: type | None = None  # of the last chunk that was no text
         self.feed_bytes: Callable[[bytes], None] | None = None  # once it is known not compressed
@@ -33,26 +43,19 @@ class Feeder:
         # The chunks of a stream are of one class, of which it takes long to tell what it is not.
         if kind is self._kind or not isinstance(item, (bytes, bytearray, memoryview, str)):
             self._kind = kind
-            self._accumulator.feed(item)
+            self._sink.feed(item)
         elif self._lines:
-            self._accumulator.feed_line(item)
+            self._sink.feed_line(item)
         elif isinstance(item, str):
             self._feed_piece(item.encode("utf-8", "surrogatepass"))
         else:
             self._feed_piece(bytes(item))
 
-    def refusal(self, encoding: str) -> DecodeError:
-        """Return the error of a body that is compressed."""
-        return DecodeError(
-            f"the body is compressed ({encoding}) and was not read",
-            partial=self._accumulator.snapshot(),
-        )
-
     def close(self) -> None:
         """End the stream."""
         if self._head:
-            self._accumulator.feed_sse(self._head)
-        self._accumulator.close()
+            self._sink.feed_sse(self._head)
+        self._sink.close()
 
     def _feed_piece(self, data: bytes) -> None:
         if self.feed_bytes is not None:
@@ -64,12 +67,12 @@ class Feeder:
         head = self._head + data
         for start, encoding in _COMPRESSED.items():
             if head.startswith(start):
-                raise self.refusal(encoding)
+                raise refusal(encoding)
             if start.startswith(head):
                 self._head = head
                 return
         self._head = b""
-        self.feed_bytes = self._accumulator.feed_sse
+        self.feed_bytes = self._sink.feed_sse
         self.feed_bytes(head)
 
 
@@ -80,3 +83,10 @@ class ChunkEventFeeder(Feeder):
         """Feed the next event's chunk, if it is one. Raises what the accumulator raises."""
         if getattr(item, "type", None) == "chunk":
             super().feed(getattr(item, "chunk", None))
+
+
+def refusal(encoding: str) -> DecodeError:
+    """Return the error of a body that is compressed."""
+    return DecodeError(
+        f"the body is compressed ({encoding}) and was not read", partial=ChatCompletion()
+    )

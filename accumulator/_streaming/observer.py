@@ -11,7 +11,7 @@ from attrs import frozen
 from .._accumulator import Accumulator
 from ..completion import ChatCompletion, Timing
 from ..errors import Problem
-from .feeder import Feeder
+from .feeder import Feeder, refusal
 
 __all__ = [
     "Observer",
@@ -95,7 +95,7 @@ class Observer:
     def refuse(self, encoding: str) -> None:
         """Accumulate nothing, because the body is compressed."""
         self.ended = True
-        self.error = self._feeder.refusal(encoding)
+        self.error = refusal(encoding)
 
     def break_off(self, error: BaseException) -> None:
         """End it because the source raised: its end, an error, or what came from outside."""

@@ -2,28 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from typing import cast
 
 import attrs
 
-from ._result.convert import JsonObject, copy_json
+from ._result.convert import JsonObject, copy_json, names_of
 from .completion import ToolCall
 from .partial import is_complete
 
-__all__ = ["Cut", "cut_arguments", "names_of", "objects_of", "split_calls", "split_extra"]
+__all__ = ["Cut", "cut_arguments", "objects_of", "split_calls", "split_extra"]
 
 Cut = Callable[[str], list[str]]
 _BLANKS = " \t\r\n"
 
 
-def names_of(cls: type[attrs.AttrsInstance], *more: str) -> list[str]:
-    """Return the names of a class's fields, but for `extra`, and some more."""
-    return [*(a.name for a in attrs.fields(cls) if a.name != "extra"), *more]
-
-
 def split_extra(
-    extra: Mapping[str, object], names: Sequence[str]
+    extra: Mapping[str, object], names: Collection[str]
 ) -> tuple[list[JsonObject], JsonObject]:
     """Divide extra fields into those that need an object of their own, one each, and the rest."""
     ours = {name: copy_json(value) for name, value in extra.items()}
@@ -44,7 +39,7 @@ def objects_of(value: attrs.AttrsInstance, names: Sequence[str] = ()) -> list[Js
             alone.extend({name: more} for more in rest)
         elif item is not None:
             objects[name] = item
-    misfits, together = split_extra(value.extra, names_of(type(value), *names))  # type: ignore[attr-defined]  # all have it
+    misfits, together = split_extra(value.extra, [*names_of(type(value)), *names])  # type: ignore[attr-defined]  # all have it
     return [{**objects, **together}, *misfits, *alone]
 
 

@@ -14,8 +14,8 @@ from typing import Literal
 
 from ._decode.objects import LastChunk
 from ._decode.values import decode_base64
-from ._result.convert import JsonObject, copy_json, to_dict
-from ._split_calls import Cut, cut_arguments, names_of, objects_of, split_calls, split_extra
+from ._result.convert import JsonObject, copy_json, names_of, to_dict
+from ._split_calls import Cut, cut_arguments, objects_of, split_calls, split_extra
 from ._streaming.chunk_texts import json_of
 from .completion import (
     Audio,
@@ -40,8 +40,8 @@ _AUDIO_SIZE = 4096  # characters of base64; a multiple of four, so that each pie
 
 # What the wire reads at each place besides `extra`. A value of a wrong type stands in `extra` under
 # such a name, and a chunk has room for only one of the two.
-_OF_CHUNK = names_of(ChatCompletion, "error")
-_OF_CHOICE = [name for name in names_of(Choice, "delta", "usage") if name != "text"]
+_OF_CHUNK = {*names_of(ChatCompletion), "error"}
+_OF_CHOICE = {*names_of(Choice), "delta", "usage"} - {"text"}
 
 
 def split(

@@ -120,6 +120,7 @@ def freeze_choice(index: int, state: ChoiceState, *, is_text: bool = False) -> C
 def _message(state: ChoiceState, *, is_text: bool) -> Message:
     fields = _EMPTY_MESSAGE.copy()
     fields["role"] = state.role
+    fields["_finish_reason"] = state.finish_reason
     if state.parts is not None:
         fields["content"] = tuple(cast("list[object]", _json(state.parts)))
     elif state.content is not None:
@@ -133,9 +134,7 @@ def _message(state: ChoiceState, *, is_text: bool) -> Message:
     if state.calls is not None:
         fields["tool_calls"] = _tool_calls(state.calls, state.finish_reason)
     if state.function_call is not None:
-        fields["function_call"] = _function(
-            FunctionCall, state.function_call, is_finished=bool(state.finish_reason)
-        )
+        fields["function_call"] = _function(FunctionCall, state.function_call, state.finish_reason)
     if state.audio is not None:
         fields["audio"] = freeze_audio(state.audio)
     if state.annotations is not None:
@@ -204,9 +203,7 @@ def freeze_call(
         {
             "id": state.id,
             "type": type_,
-            "function": None
-            if function is None
-            else _function(Function, function, is_finished=bool(finish_reason)),
+            "function": None if function is None else _function(Function, function, finish_reason),
             "custom": None
             if custom is None
             else Custom(
@@ -218,14 +215,14 @@ def freeze_call(
     )
 
 
-def _function(kind: type[C], state: FunctionState, *, is_finished: bool = False) -> C:
+def _function(kind: type[C], state: FunctionState, finish_reason: str | None) -> C:
     return _made(
         kind,
         {
             "name": _string(state.name),
             "arguments": _string(state.text),
             "extra": {} if state.extra is None else _object(state.extra),
-            "_is_finished": is_finished,
+            "_finish_reason": finish_reason,
         },
     )
 

@@ -7,6 +7,7 @@ package is imported. An error in here is logged as `accumulator` and never distu
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Iterable, MutableMapping
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar, overload
 
 from ._accumulator import Accumulator
@@ -166,6 +167,10 @@ class _Response:
         if headers.get(b"content-type", b"").split(b";")[0].strip().lower() not in _STREAMS:
             return
         self._observer = self._observe()
+        kind = headers[b"content-type"].decode("latin-1")
+        self._observer.source = SimpleNamespace(
+            status=start["status"], headers={"content-type": kind}
+        )
         encoding = headers.get(b"content-encoding", b"").decode("latin-1").lower()
         if encoding not in ("", "identity"):
             self._observer.refuse(encoding)

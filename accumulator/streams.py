@@ -194,6 +194,7 @@ def wrap(
         accumulator, lines=framing == "lines" and not found.is_body
     )
     observer = Observer(accumulator, feeder, on_end)
+    observer.source = stream
     if found.encoding is not None:
         observer.refuse(found.encoding)
     return kind(stream, found, observer)

@@ -310,10 +310,10 @@ def _may_be_followed(call: CallState, name: str) -> bool:
     return is_whole(call) if call.named.text else not _is_called(call, name)
 
 
-def brief(value: object) -> str:
-    """Show a value in a message, not more than a hundred characters of it."""
+def brief(value: object, most: int = 100) -> str:
+    """Show a value in a message, not more than so many characters of it."""
     try:
         text = repr(value)
     except ValueError:  # an integer of more digits than Python writes out
         text = f"too long to be shown ({type(value).__name__})"
-    return text if len(text) <= 100 else text[:97] + "..."
+    return text if len(text) <= most else text[: most - 3] + "..."

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from typing import NoReturn
 
 from ._decode.objects import is_chunk_like
@@ -14,6 +14,7 @@ from ._merge.snapshot import freeze
 from ._merge.state import Status
 from ._merge.stopwatch import Clock, Stopwatch
 from ._merge.think_tags import ThinkTagReducer
+from ._merge.verdict import why_truncated
 from ._pipeline import Pipeline
 from .completion import ChatCompletion, Timing
 from .errors import (
@@ -29,12 +30,6 @@ from .limits import DEFAULT_LIMITS, Limits
 from .rules import DEFAULT_RULES, Rules
 
 __all__ = ["Accumulator"]
-
-_NO_CHUNK = (
-    "no chunk was read: the body is empty (read before?), or its lines came without their ends "
-    '(framing="lines" reads those)'
-)
-_UNREAD = "no chunk was read: the body is no event stream (an error page?); it begins: "
 
 
 class Accumulator:
@@ -135,8 +130,13 @@ class Accumulator:
                 self._kind = type(chunk)
                 pipeline.feed_object(chunk)
             else:
-                kind = type(chunk).__name__
-                raise TypeError(f"a chunk is JSON text, a mapping or an SDK's object, not {kind}")
+                hint = ""
+                if hasattr(chunk, "__iter__") or hasattr(chunk, "__aiter__"):
+                    hint = "; accumulate() reads a whole stream, sync or async"
+                raise TypeError(
+                    "a chunk is JSON text, a mapping or an SDK's object, not "
+                    f"{type(chunk).__name__}{hint}"
+                )
         except LimitExceededError as error:
             raise self._exceeded(error) from None
 
@@ -286,8 +286,11 @@ class Accumulator:
         self.close()
         return self._judged()
 
-    def _judged(self) -> ChatCompletion:
-        """Return the completion, or raise as `completion` does, without closing."""
+    def _judged(self, *, is_stopped: bool = False, source: object = None) -> ChatCompletion:
+        """Return the completion, or raise as `completion` does, without closing.
+
+        An error says whether the reader stopped, and the status of a `source` that is a response.
+        """
         if self._pipeline.passed is not None:  # what was refused is missing
             raise self._exceeded(LimitExceededError(*self._pipeline.passed))
         state, problems = self._reducer.state, self._pipeline.log.problems
@@ -301,12 +304,15 @@ class Accumulator:
                 _message_of(state.error), error=state.error, partial=partial, problems=problems
             )
         if status == "truncated":
-            has_chunks = state.id is not None or state.choices or state.usage is not None
-            raise IncompleteStreamError(
-                "the stream stopped before its end" if has_chunks else _why_unread(problems),
-                partial=partial,
-                problems=problems,
+            why = why_truncated(
+                partial,
+                problems,
+                chunks=self._chunks,
+                size=self._pipeline.size,
+                is_stopped=is_stopped,
+                source=source,
             )
+            raise IncompleteStreamError(why, partial=partial, problems=problems)
         for problem in problems:
             if problem.kind in LOSSY_KINDS:
                 raise DecodeError(str(problem), partial=partial, problems=problems, problem=problem)
@@ -374,13 +380,3 @@ def _message_of(error: object) -> str:
     if isinstance(error, Mapping) and isinstance(error.get("message"), str):
         return f"the server sent an error: {error['message']}"
     return f"the server sent an error: {brief(error)}"
-
-
-def _why_unread(problems: Sequence[Problem]) -> str:
-    """Return why there is no chunk at all."""
-    for problem in problems:
-        if problem.kind == "other_api":
-            return problem.message
-        if problem.kind == "malformed_json":
-            return f"{_UNREAD}{problem.detail}"
-    return _NO_CHUNK

@@ -69,7 +69,7 @@ class Pipeline(EventApplier):
                         return
                     self._apply_refused(text, refused)
                     return
-        self._feed_read(_bytes_of(data, "a body"))
+        self._feed_read(_bytes_of(data))
 
     def _feed_read(self, data: bytes) -> None:
         self.check_open()
@@ -233,11 +233,12 @@ class Pipeline(EventApplier):
             self._note_unread()
 
 
-def _bytes_of(data: object, what: str) -> bytes:
+def _bytes_of(data: object) -> bytes:
     if type(data) is bytes:
         return data
     if not isinstance(data, (bytes, bytearray, memoryview)):
-        raise TypeError(f"{what} is bytes, not {type(data).__name__}")
+        hint = "; encode it, or use feed_line for its lines" if isinstance(data, str) else ""
+        raise TypeError(f"a body is bytes, not {type(data).__name__}{hint}")
     return bytes(data)
 
 

@@ -219,6 +219,7 @@ def _wrapped(
         sink, lines=framing == "lines" and not found.is_body
     )
     observer = Observer(accumulator, feeder, on_end)
+    observer.source = stream
     if found.encoding is not None:
         observer.refuse(found.encoding)
     return kind(stream, found, observer)

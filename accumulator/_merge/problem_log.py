@@ -131,10 +131,10 @@ class ProblemLog:
         return problem
 
 
-def brief(value: object) -> str:
-    """Show a value in a message, not more than a hundred characters of it."""
+def brief(value: object, most: int = 100) -> str:
+    """Return a value as a message shows it, in not more than so many characters."""
     try:
         text = repr(value)
     except ValueError:  # an integer of more digits than Python writes out
         text = f"too long to be shown ({type(value).__name__})"
-    return text if len(text) <= 100 else text[:97] + "..."
+    return text if len(text) <= most else text[: most - 3] + "..."

@@ -45,7 +45,9 @@ class ThinkTagReducer(ChatReducer):
 
     def may_repeat(self, chunk: Chunk) -> bool:
         """Return whether a chunk may change nothing but texts. Inside of tags it may end them."""
-        inside = any((choice.tags or "").startswith(_OPEN) for choice in self.state.choices.values())
+        inside = any(
+            (choice.tags or "").startswith(_OPEN) for choice in self.state.choices.values()
+        )
         return not inside and super().may_repeat(chunk)
 
     def _apply_content(self, state: ChoiceState, delta: Delta) -> None:

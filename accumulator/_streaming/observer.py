@@ -63,7 +63,16 @@ OnEnd: TypeAlias = Callable[[StreamEnd], object]
 class Observer:
     """Accumulates items, and never raises because of one."""
 
-    __slots__ = ("_feeder", "_on_end", "accumulator", "cause", "ended", "error", "stopped")
+    __slots__ = (
+        "_feeder",
+        "_on_end",
+        "accumulator",
+        "cause",
+        "ended",
+        "error",
+        "source",
+        "stopped",
+    )
 
     accumulator: Accumulator
     ended: bool
@@ -79,6 +88,7 @@ class Observer:
         self.stopped = False  # by the reader, not by the source
         self.error: Exception | None = None  # what accumulating raised
         self.cause: BaseException | None = None  # what the source or the loop raised
+        self.source: object = None  # perhaps an HTTP client's response, whose status errors name
 
     def feed(self, item: object) -> None:
         if not self.ended:
@@ -135,7 +145,7 @@ class Observer:
             raise self.error
         # Not the accumulator's own gate, which closes it: debuggers look at properties, too, and
         # OpenAI's usage comes behind the last finish reason.
-        return self.accumulator._judged()
+        return self.accumulator._judged(is_stopped=self.stopped, source=self.source)
 
     def forget_on_end(self) -> None:
         """Leave `on_end` to the process that this one was forked from."""

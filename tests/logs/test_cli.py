@@ -466,7 +466,10 @@ def test_standard_input_is_read_where_no_file_is_named(arguments: list[str]) -> 
         output, errors = process.communicate(sse(GRUSS[0]))
     assert process.returncode == 3
     assert contents(output.decode()) == ["Grüße"]
-    assert errors == b"standard input: truncated: the stream stopped before its end\n"
+    assert errors == (
+        b"standard input: truncated: the stream stopped before its end, after 1 chunk: "
+        b"choice 0 has no finish reason\n"
+    )
 
 
 @pytest.mark.parametrize("render", [sse, json_lines])
@@ -582,7 +585,8 @@ def test_what_was_read_before_a_read_error_is_printed() -> None:
     assert output == b"\n"
     assert errors.splitlines() == [
         b"standard input: cannot be read: Input/output error",
-        b"standard input: truncated: the stream stopped before its end",
+        b"standard input: truncated: the stream stopped before its end, after 1 chunk: "
+        b"choice 0 has no finish reason",
     ]
 
 

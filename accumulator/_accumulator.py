@@ -14,7 +14,7 @@ from ._merge.snapshot import freeze
 from ._merge.state import Status
 from ._merge.stopwatch import Clock, Stopwatch
 from ._merge.tool_calls import brief
-from ._pipeline import Pipeline
+from ._pipeline.pipeline import Pipeline
 from .completion import ChatCompletion, Timing
 from .errors import (
     LOSSY_KINDS,
@@ -174,7 +174,7 @@ class Accumulator:
         if self._observed:
             self._observe(self.close)
             return
-        if self._pipeline.closed:
+        if self._pipeline.tally.is_closed:
             return
         try:
             self._pipeline.end()
@@ -281,8 +281,9 @@ class Accumulator:
 
     def _judged(self) -> ChatCompletion:
         """Return the completion, or raise as `completion` does, without closing."""
-        if self._pipeline.passed is not None:  # what was refused is missing
-            raise self._exceeded(LimitExceededError(*self._pipeline.passed))
+        passed = self._pipeline.tally.passed
+        if passed is not None:  # what was refused is missing
+            raise self._exceeded(LimitExceededError(*passed))
         state, problems = self._reducer.state, self._pipeline.log.problems
         partial, status = freeze(state), state.status
         if status == "open":
@@ -352,7 +353,7 @@ class Accumulator:
     def _exceeded(self, error: LimitExceededError) -> LimitExceededError:
         # The decoder remembers values of the chunk that was refused: the next may bring them again.
         self._reducer.forget()
-        self._pipeline.passed = (error.limit, error.bound)
+        self._pipeline.tally.passed = (error.limit, error.bound)
         error.partial = self.snapshot()
         error.problems = self.problems
         return error

@@ -112,7 +112,8 @@ class Accumulator:
             self._observe(self.feed, chunk)
             return
         pipeline = self._pipeline
-        pipeline.check_open()
+        if not self._reducer.reading:
+            pipeline.check_open()
         try:
             if type(chunk) is self._kind:
                 pipeline.feed_object(chunk)

@@ -202,14 +202,12 @@ class Pipeline(EventApplier):
             log = self.log
             log.event += 1
             log.offset = None
-            self._forget_fast()
-            if self.reducer.apply_object(chunk, self._count_object):
+            if self._fast is not None:
+                self._fast.invalidate()
+            if self.reducer.apply_object(chunk, self.count):
                 self.look_again()
             if log.met is not None:
                 self.raise_met()
-
-    def _count_object(self, size: int) -> None:
-        self.count(size, size)
 
     # --- all of these ---
 

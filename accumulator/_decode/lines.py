@@ -116,8 +116,9 @@ class LineReader(Struct, array_like=True):
         events: list[Event] = []
         pending = bytes(self.pending)
         self.pending.clear()
-        if pending:
-            self.feed_line(pending.rstrip(b"\r"), len(pending), start, events)
+        for line in pending.splitlines(keepends=True):
+            self.feed_line(line.rstrip(b"\r\n"), len(line), start, events)
+            start = None if start is None else start + len(line)
         if self.text is not None:
             self._end_text(self.text, "open text", events)
         else:

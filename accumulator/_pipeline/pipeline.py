@@ -132,6 +132,9 @@ class Pipeline(EventApplier):
             if cut is not None and cut.end - cut.start <= self._most_event:
                 self._apply_cut(cut, data, start + done)
                 done += cut.size
+                if cut.starts:  # the lines behind them are to be cut with the next read, too
+                    self.parser.pending += data[cut.size :]
+                    done += len(data) - cut.size
         return done
 
     # --- lines ---

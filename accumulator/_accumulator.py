@@ -15,7 +15,7 @@ from ._merge.state import Status
 from ._merge.stopwatch import Clock, Stopwatch
 from ._merge.think_tags import ThinkTagReducer
 from ._merge.verdict import why_truncated
-from ._pipeline import Pipeline
+from ._pipeline.pipeline import Pipeline
 from .completion import ChatCompletion, Timing
 from .errors import (
     LOSSY_KINDS,
@@ -114,7 +114,8 @@ class Accumulator:
             self._observe(self.feed, chunk)
             return
         pipeline = self._pipeline
-        pipeline.check_open()
+        if not self._reducer.reading:
+            pipeline.check_open()
         try:
             if type(chunk) is self._kind:
                 pipeline.feed_object(chunk)
@@ -181,7 +182,7 @@ class Accumulator:
         if self._observed:
             self._observe(self.close)
             return
-        if self._pipeline.closed:
+        if self._pipeline.tally.is_closed:
             return
         try:
             self._pipeline.end()
@@ -291,8 +292,9 @@ class Accumulator:
 
         An error says whether the reader stopped, and the status of a `source` that is a response.
         """
-        if self._pipeline.passed is not None:  # what was refused is missing
-            raise self._exceeded(LimitExceededError(*self._pipeline.passed))
+        passed = self._pipeline.tally.passed
+        if passed is not None:  # what was refused is missing
+            raise self._exceeded(LimitExceededError(*passed))
         state, problems = self._reducer.state, self._pipeline.log.problems
         partial, status = freeze(state), state.status
         if status == "open":
@@ -308,7 +310,7 @@ class Accumulator:
                 partial,
                 problems,
                 chunks=self._chunks,
-                size=self._pipeline.size,
+                size=self._pipeline.tally.size,
                 is_stopped=is_stopped,
                 source=source,
             )
@@ -369,7 +371,7 @@ class Accumulator:
     def _exceeded(self, error: LimitExceededError) -> LimitExceededError:
         # The decoder remembers values of the chunk that was refused: the next may bring them again.
         self._reducer.forget()
-        self._pipeline.passed = (error.limit, error.bound)
+        self._pipeline.tally.passed = (error.limit, error.bound)
         error.partial = self.snapshot()
         error.problems = self.problems
         return error

@@ -87,8 +87,17 @@ class ProblemLog:
             ]
         )
 
-    def resume(self, problems: Sequence[Problem]) -> None:
+    def resume(
+        self,
+        event: int,
+        offset: int | None,
+        counts: dict[ProblemKind, int],
+        problems: Sequence[Problem],
+        met: Problem | None,
+    ) -> None:
         """Go on from the problems that were kept elsewhere."""
+        self.event, self.offset, self.met = event, offset, met
+        self.counts = counts or None
         for problem in problems:
             self._keep(problem)
 

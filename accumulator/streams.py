@@ -167,7 +167,7 @@ def wrap(
     Items that are bytes or text are a body, SSE or JSON, in pieces cut anywhere; with
     `framing="lines"` each is a line. All other items are chunks, or openai's events with a chunk
     in them. Of a response the items are the pieces of its body. `rules`, `limits`, `strict`,
-    `think_tags`, `clock` and `on_event` are those of `Accumulator`; `timing` is what came of the clock.
+    `think_tags`, `clock` and `on_event` are those of `Accumulator`; `timing` comes of the clock.
 
     It is read like the stream itself; `with` and `async with` close it. `completion` and
     `snapshot()` are the result, `status` and `problems` tell of it; its other attributes are those

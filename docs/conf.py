@@ -32,6 +32,8 @@ copybutton_selector = "div:not(.highlight-output) > div.highlight > pre"  # what
 
 html_theme = "furo"
 html_title = "accumulator"
+html_static_path = ["_static"]
+html_css_files = ["own.css"]
 html_copy_source = False
 html_show_copyright = False
 html_show_sphinx = False

@@ -11,10 +11,10 @@ from accumulator import Accumulator
 HALVES = "lone_surrogate"
 
 
-def assert_as_judged(acc: Accumulator, body: bytes) -> None:
+def assert_as_judged(acc: Accumulator, body: bytes, *, think_tags: bool = False) -> None:
     """Compare a closed accumulator's result with the second reducer's, for any bytes at all."""
     completion, problems = acc.snapshot().to_dict(), acc.problem_counts
-    judge = reference.reduce_body(body)
+    judge = reference.reduce_body(body, think_tags=think_tags)
     judges = Counter(judge.problems)
     assert completion == judge.completion, "the completion differs"
     assert (acc.status, acc.server_error) == (judge.status, judge.error)

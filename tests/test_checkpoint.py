@@ -42,6 +42,7 @@ from accumulator._merge.chat import ChatReducer
 from accumulator._merge.json_merge import FieldMerger, IndexedList, TypedList
 from accumulator._merge.problem_log import ProblemLog
 from accumulator._merge.reducer import Reducer
+from accumulator._merge.think_tags import ThinkTagReducer
 from accumulator._pipeline.apply import EventApplier
 from accumulator._pipeline.pipeline import Pipeline
 from accumulator.errors import Problem
@@ -65,6 +66,7 @@ KNOWN = {
         *("_before", "_cut"),  # of a read that is being applied
     },
     ChatReducer: {"_decoder", "_is_begun", "_reads_objects", "rules"},
+    ThinkTagReducer: set(),
     Reducer: {"state", "reading", "_has_brought", "_head", "_is_failing", "_limits"},
     CallMerger: {"_calls_left", "_is_cumulative", "_most_calls"},
     FieldMerger: {"_halved", "_careful", "_levels", "_log", "listener"},

@@ -8,9 +8,10 @@ the reducer appends to it as ever.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import cast
 
-from .._decode.chunk import Chunk, Delta, Parts
+from .._decode.chunk import Chunk, Delta
 from .chat import ChatReducer
 from .state import ChoiceState
 
@@ -56,18 +57,16 @@ class ThinkTagReducer(ChatReducer):
         is_apart = not before.startswith(_OPEN) and bool(
             state.reasoning or state.reasoning_content or delta.reasoning or delta.reasoning_content
         )
-        if is_apart or state.parts is not None:
-            thought, content, state.tags = "", text, None
-        else:
-            thought, content, state.tags = part(text)
+        is_read = not is_apart and state.parts is None
+        thought, content, state.tags = part(text) if is_read else ("", text, None)
         if thought:
-            state.reasoning_content = self._join(state.reasoning_content, thought)
+            self._add_thought(state, thought)
         if content is not None:
             super()._apply_content(state, Delta(content=content))
         elif state.finish_reason:
             self._release(state)
 
-    def _apply_parts(self, state: ChoiceState, parts: Parts) -> None:
+    def _apply_parts(self, state: ChoiceState, parts: Iterable[object]) -> None:
         self._release(state)
         state.tags = None
         super()._apply_parts(state, parts)
@@ -89,8 +88,13 @@ class ThinkTagReducer(ChatReducer):
             state.tags = None
             super()._apply_content(state, Delta(content=tags))
         elif not tags.endswith(_CLOSE) and tags != _OPEN:
-            state.reasoning_content = self._join(state.reasoning_content, tags[len(_OPEN) :])
+            self._add_thought(state, tags[len(_OPEN) :])
             state.tags = _OPEN
+
+    def _add_thought(self, state: ChoiceState, thought: str) -> None:
+        state.reasoning_content = self._join(state.reasoning_content, thought)
+        if state.brought is not None:  # the next closing message says it again
+            state.brought["reasoning_content"] = True
 
 
 def part(text: str) -> tuple[str, str | None, str | None]:

@@ -853,6 +853,12 @@ def test_a_stream_of_the_openai_sdk_is_a_stream_of_chunks(server: Server) -> Non
     asyncio.run(read())
 
 
+def test_calling_the_completion_of_a_stream_is_no_mistake() -> None:
+    stream = wrap(CHUNKS)
+    list(stream)
+    assert stream.completion() == stream.completion
+
+
 def test_repr_shows_the_status_and_how_many_chunks_came() -> None:
     chunk = {"choices": [{"index": 0, "delta": {"content": "a"}}]}
     acc = Accumulator()

@@ -43,7 +43,7 @@ class _Wrapped(Generic[T_co]):
         self._observer = observer
         self._feed = observer.feed
         self._closed = False
-        if observer.has_on_end:
+        if observer.on_end is not None:
             _OPEN.add(ref(self, _OPEN.discard))
 
     def __repr__(self) -> str:
@@ -267,7 +267,7 @@ async def _aclose_each(held: list[object]) -> None:
 def _leave_to_parent() -> None:
     """Forget each `on_end` in a process that was forked: the parent calls them."""
     for stream in [stream for each in list(_OPEN) if (stream := each()) is not None]:
-        stream._observer.forget_on_end()
+        stream._observer.on_end = None
     _OPEN.clear()
 
 

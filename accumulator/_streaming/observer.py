@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from inspect import iscoroutinefunction
 from typing import Any, Literal, TypeAlias
 
@@ -187,6 +188,17 @@ class Observer:
         # Not the accumulator's own gate, which closes it: debuggers look at properties, too, and
         # OpenAI's usage comes behind the last finish reason.
         return self.accumulator._judged()
+
+    @contextmanager
+    def ending(self) -> Iterator[None]:
+        """End it, and call `on_end` once the block has closed the source."""
+        self.end()
+        try:
+            yield
+        except BaseException as error:
+            self.call_on_end(error)
+            raise
+        self.call_on_end()
 
     def call_on_end(self, closing: BaseException | None = None) -> None:
         """Call `on_end`, if nobody has; what it raises hides neither the cause nor an error in

@@ -97,8 +97,8 @@ class Observer:
         self._take: Callable[[Any], None] = self._feed_object  # is taken so
         self._head: bytes | None = b""  # of a body that may be compressed; None once it is not
         self.on_end = on_end
-        self.ended = False  # nothing more is accumulated
-        self.stopped = False  # by the reader, not by the source
+        self.ended: bool = False  # nothing more is accumulated
+        self.stopped: bool = False  # by the reader, not by the source
         self.error: Exception | None = None  # what accumulating raised
         self.cause: BaseException | None = None  # what the source or the loop raised
 

@@ -16,7 +16,6 @@ from attrs import evolve
 
 from ._accumulator import Accumulator
 from ._merge.stopwatch import Clock
-from ._streaming.feeder import Feeder
 from ._streaming.observer import Observer, OnEnd, StreamEnd, refuse_coroutine, report
 from .events import Event
 from .limits import DEFAULT_LIMITS, Limits
@@ -148,7 +147,7 @@ class CompletionMiddleware:
             on_event=None if on_event is None else lambda event: on_event(event, scope),
         )
         on_end = _guarded(lambda end: self._on_end(end, scope))
-        return Observer(accumulator, Feeder(accumulator, lines=False), on_end)
+        return Observer(accumulator, on_end)
 
 
 class _Response:

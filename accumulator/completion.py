@@ -380,6 +380,10 @@ class ChatCompletion(Fields):
                     _outward.leave_out_message(fields)
         return out
 
+    def __call__(self) -> ChatCompletion:
+        """Return itself: `completion` is a method of `Accumulator`, but a property of streams."""
+        return self
+
     def to_json(self) -> str:
         """Convert to compact JSON text in the API's own shape."""
         return msgspec.json.encode(self.to_dict()).decode()

@@ -34,8 +34,7 @@ from ._accumulator import Accumulator
 from ._merge.stopwatch import Clock
 from ._streaming.chunk_texts import ChunkTexts
 from ._streaming.clients import find, is_bound_to_async, is_bound_to_sync
-from ._streaming.feeder import ChunkEventFeeder, Feeder, Sink
-from ._streaming.observer import Observer, OnEnd, StreamEnd, StreamStatus
+from ._streaming.observer import Observer, OnEnd, Sink, StreamEnd, StreamStatus
 from ._streaming.wrapped import AsyncWrappedStream, DualWrappedStream, WrappedStream
 from .completion import ChatCompletion
 from .errors import AccumulatorError
@@ -215,10 +214,13 @@ def _wrapped(
     elif found.aitems is None or is_bound_to_sync(stream):
         # Starlette reads whatever can be read async so, and httpx' sync client cannot.
         kind = WrappedStream
-    feeder = (ChunkEventFeeder if found.has_events else Feeder)(
-        sink, lines=framing == "lines" and not found.is_body
+    observer = Observer(
+        accumulator,
+        on_end,
+        sink=sink,
+        lines=framing == "lines" and not found.is_body,
+        has_events=found.has_events,
     )
-    observer = Observer(accumulator, feeder, on_end)
     observer.source = stream
     if found.encoding is not None:
         observer.refuse(found.encoding)

@@ -37,20 +37,27 @@ def running(
     around = {"on_end": page["record"], "read_to_end": read_to_end}
     if app == "app":
         page["app"].add_middleware(page["CompletionMiddleware"], **around)
-    config = uvicorn.Config(page[app], log_config=None, timeout_graceful_shutdown=5)
+    clients = [each for each in page.values() if isinstance(each, httpx.AsyncClient)]
+    with on_a_socket(page[app], *clients) as origin:
+        yield f"{origin}/v1", printed
+
+
+@contextmanager
+def on_a_socket(app: Any, *clients: httpx.AsyncClient) -> Iterator[str]:
+    """Run an ASGI app, and close its clients behind it; gives its address."""
+    config = uvicorn.Config(app, log_config=None, timeout_graceful_shutdown=5)
     server = uvicorn.Server(config)
     listening = socket.create_server(("127.0.0.1", 0))
 
     async def run() -> None:
         await server.serve(sockets=[listening])
-        for client in page.values():
-            if isinstance(client, httpx.AsyncClient):
-                await client.aclose()
+        for client in clients:
+            await client.aclose()
 
     thread = threading.Thread(target=asyncio.run, args=[run()])
     thread.start()
     try:
-        yield f"http://127.0.0.1:{listening.getsockname()[1]}/v1", printed
+        yield f"http://127.0.0.1:{listening.getsockname()[1]}"
     finally:
         server.should_exit = True
         thread.join()

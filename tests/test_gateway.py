@@ -1,21 +1,28 @@
-"""The documented gateways between a real server and a real client."""
+"""What a Starlette app sends, by real sockets: the documented gateways, and single responses."""
 
 from __future__ import annotations
 
 import json
 import time
-from collections.abc import Iterator
-from typing import Any
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
+from typing import Any, NoReturn
 
 import httpx
 import openai
 import pytest
+from gateway_page import on_a_socket, running
 from openai_played import playing
 from serving import Replay, Server, serving
-from streamed import BODY, CHUNKS, TEXTS
+from starlette import responses
+from starlette.applications import Starlette
+from starlette.responses import StreamingResponse
+from starlette.routing import Route
+from streamed import BODY, CHUNKS, TEXTS, WHOLE
 
-pytest.importorskip("uvicorn", reason="a server that is installed for the tests only")
-from gateway_page import running
+from accumulator import ChatCompletion, StreamEnd, accumulate, split, wrap
+from accumulator.asgi import tap
+from accumulator.replay import sse
 
 ASKED: dict[str, Any] = {"model": "m", "messages": [{"role": "user", "content": "Grüß dich"}]}
 USAGE = {"stream_options": {"include_usage": True}}
@@ -93,3 +100,42 @@ def test_a_gateway_passes_a_refusal_on(monkeypatch: pytest.MonkeyPatch, app: str
         pytest.raises(openai.AuthenticationError),
     ):
         client.chat.completions.create(**ASKED, stream=True)
+
+
+def serving_one(body: Callable[[], Any]) -> AbstractContextManager[str]:
+    """Serve an app whose only response streams what a function returns."""
+
+    def answer(request: object) -> StreamingResponse:
+        return StreamingResponse(body(), media_type="text/event-stream")
+
+    return on_a_socket(Starlette(routes=[Route("/", answer)]))
+
+
+def test_a_split_completion_is_sent_without_a_thread(monkeypatch: pytest.MonkeyPatch) -> None:
+    def in_threads(iterator: object) -> NoReturn:
+        raise AssertionError("a thread would read it")
+
+    monkeypatch.setattr(responses, "iterate_in_threadpool", in_threads)
+    completion = ChatCompletion.from_dict(WHOLE)
+    with (
+        serving_one(lambda: sse(split(completion))) as url,
+        httpx.stream("GET", url, trust_env=False) as response,
+    ):
+        assert accumulate(response) == completion
+
+
+@pytest.mark.parametrize("around", [tap, wrap])
+def test_the_response_of_a_sync_client_is_sent_whole(
+    upstream: Server, around: Callable[..., object]
+) -> None:
+    ends: list[StreamEnd] = []
+    url = f"{upstream.add(Replay(BODY, (7,)))}/chat/completions"
+    with httpx.Client(trust_env=False) as client:
+
+        def body() -> object:
+            response = client.send(client.build_request("POST", url), stream=True)
+            return around(response, on_end=ends.append)
+
+        with serving_one(body) as origin:
+            assert httpx.get(origin, trust_env=False).content == BODY
+    assert [end.completion.to_dict() for end in ends] == [WHOLE]

@@ -12,6 +12,7 @@ from .._decode.values import fields_of, is_object
 from .._pipeline.pipeline import are_chunks
 from ..errors import LimitExceededError
 from ..limits import Limits
+from ..partial import is_complete
 
 __all__ = ["ChunkTexts", "json_of"]
 
@@ -51,10 +52,17 @@ class ChunkTexts:
 
     def _add(self, events: list[Event]) -> None:
         for event in events:
-            # JSON in several lines is still JSON with blanks in their place.
-            self.texts.append(DONE if is_end(event.data) else event.data.replace(b"\n", b" "))
+            lines = event.data.split(b"\n")
+            # Many logs lack the blank lines between chunks; all else is JSON in several lines.
+            if len(lines) > 1 and not all(map(_is_chunk, lines)):
+                lines = [b" ".join(lines)]
+            self.texts.extend(DONE if is_end(line) else line for line in lines)
         if self._most is not None and self._reader.held > self._most:
             raise LimitExceededError("event_bytes", self._most)
+
+
+def _is_chunk(line: bytes) -> bool:
+    return is_end(line) or is_complete(line)
 
 
 def json_of(chunk: object) -> bytes:

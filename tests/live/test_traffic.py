@@ -98,6 +98,20 @@ def test_who_leaves_the_gateway_leaves_the_server(
     assert "cancelled" in line.split()
 
 
+def test_the_gateway_reads_on_for_who_leaves_it(
+    server: LlamaServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with running(server.url, monkeypatch, read_to_end=True) as (url, printed):
+        body = streamed(request(f'"{SAYING * 20}"', max_tokens=3000))
+        with httpx.stream("POST", f"{url}/chat/completions", json=body) as response:
+            next(response.iter_bytes())
+        until(lambda: bool(printed))
+    [line] = printed
+    _, status, tokens, error = line.split()
+    assert (status, error) == ("complete", "None")
+    assert int(tokens) > 100
+
+
 def test_who_breaks_off_leaves_the_server(server: LlamaServer) -> None:
     ends: list[StreamEnd] = []
     with OpenAI(base_url=server.url, api_key="none", timeout=TIMEOUT, max_retries=0) as client:

@@ -9,9 +9,8 @@ Source of the fields: OpenAI API reference, "The chat completion object"; SPEC s
 
 from __future__ import annotations
 
-import builtins  # a class below has a field named `type`
-from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Literal, TypeVar
+from collections.abc import Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Literal, TypeVar, overload
 
 import msgspec
 from attrs import field, frozen
@@ -25,6 +24,9 @@ from .partial import is_complete, parse_partial
 
 if TYPE_CHECKING:
     from openai.types.chat import ChatCompletion as OpenAIChatCompletion
+    from openai.types.chat import ChatCompletionAssistantMessageParam
+    from pydantic_core import CoreSchema
+    from typing_extensions import TypeForm
 
 __all__ = [
     "Audio",
@@ -119,7 +121,11 @@ class Function(Fields):
         """
         return is_complete(self.arguments) if self.arguments else bool(self._finish_reason)
 
-    def arguments_as(self, kind: builtins.type[T] | TypeReader[T]) -> T:
+    @overload
+    def arguments_as(self, kind: TypeReader[T]) -> T: ...
+    @overload
+    def arguments_as(self, kind: TypeForm[T]) -> T: ...
+    def arguments_as(self, kind: TypeForm[T] | TypeReader[T]) -> T:
         """Read the whole arguments as a type: an attrs class, a msgspec Struct, a dataclass, a
         TypedDict, a pydantic model, builtins like `dict[str, int]`, a union of such, or pydantic's
         `TypeAdapter`. A call without arguments in a choice that finished is read as `{}`.
@@ -187,7 +193,11 @@ class ToolCall(Fields):
         """The arguments of the function; None for a custom tool, which has an `input`."""
         return None if self.function is None else self.function.arguments
 
-    def arguments_as(self, kind: builtins.type[T] | TypeReader[T]) -> T:
+    @overload
+    def arguments_as(self, kind: TypeReader[T]) -> T: ...
+    @overload
+    def arguments_as(self, kind: TypeForm[T]) -> T: ...
+    def arguments_as(self, kind: TypeForm[T] | TypeReader[T]) -> T:
         """Read the whole arguments of a function as a type; see `Function.arguments_as`.
 
         Raises ParseError for a custom tool too, whose input is free text.
@@ -231,7 +241,11 @@ class Message(Fields):
 
     _finish_reason: str | None = None
 
-    def content_as(self, kind: builtins.type[T] | TypeReader[T]) -> T:
+    @overload
+    def content_as(self, kind: TypeReader[T]) -> T: ...
+    @overload
+    def content_as(self, kind: TypeForm[T]) -> T: ...
+    def content_as(self, kind: TypeForm[T] | TypeReader[T]) -> T:
         """Read the whole content, which is JSON, as a type; of parts, the text. See
         `Function.arguments_as`. Where it is not whole, the error says if the model refused, or if
         the finish reason is the cause.
@@ -254,7 +268,7 @@ class Message(Fields):
 
     def to_message(
         self, *, content_beside_calls: Literal["null", "empty", "absent"] = "null"
-    ) -> dict[str, Json]:
+    ) -> ChatCompletionAssistantMessageParam:
         """Build the dict to append to the next request's `messages`.
 
         It holds the role, content, refusal, calls, audio id, and the reasoning that providers want
@@ -393,6 +407,14 @@ class ChatCompletion(Fields):
         service tiers and Mistral's content parts. Raises ImportError without openai.
         """
         return _outward.to_openai(self.to_dict())
+
+    def __iter__(self) -> Iterator[tuple[str, Json]]:
+        return iter(self.to_dict().items())
+
+    @classmethod
+    def __get_pydantic_core_schema__(cls, *_: Json) -> CoreSchema:
+        """Return how pydantic, and so FastAPI, reads and writes one: in the API's shape."""
+        return _outward.pydantic_schema(cls, cls.from_dict, ChatCompletion.to_dict)
 
     @classmethod
     def from_json(cls, text: str | bytes) -> ChatCompletion:

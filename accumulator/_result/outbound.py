@@ -2,14 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, TypeVar, cast
 
 if TYPE_CHECKING:
-    from openai.types.chat import ChatCompletion
+    from openai.types.chat import ChatCompletion, ChatCompletionAssistantMessageParam
+    from pydantic_core import CoreSchema
 
-__all__ = ["leave_out_message", "objects", "to_openai", "to_request", "with_messages"]
+__all__ = [
+    "leave_out_message",
+    "objects",
+    "pydantic_schema",
+    "to_openai",
+    "to_request",
+    "with_messages",
+]
 
+T = TypeVar("T")
 JsonObject = dict[str, object]
 
 # DeepSeek and Moonshot want `reasoning_content` back, OpenRouter `reasoning` and
@@ -24,7 +33,9 @@ _SENT_BACK = (
 _SENT_BACK_OF_CALL = ("extra_content", "provider_specific_fields")
 
 
-def to_request(message: JsonObject, content_beside_calls: str) -> JsonObject:
+def to_request(
+    message: JsonObject, content_beside_calls: str
+) -> ChatCompletionAssistantMessageParam:
     """Return the fields of a message that a request may have."""
     # A result keeps a value of the wrong type where it came; a request must not have it.
     content = message["content"] if isinstance(message["content"], (str, list)) else None
@@ -47,7 +58,7 @@ def to_request(message: JsonObject, content_beside_calls: str) -> JsonObject:
             out["content"] = ""
         elif content_beside_calls == "absent":
             del out["content"]
-    return out
+    return cast("ChatCompletionAssistantMessageParam", out)
 
 
 def leave_out_message(choice: JsonObject) -> None:
@@ -90,6 +101,22 @@ def to_openai(completion: JsonObject) -> ChatCompletion:
             "to_openai() makes an object of the openai package: pip install openai"
         ) from error
     return Theirs.model_validate(completion, strict=True)
+
+
+def pydantic_schema(
+    cls: type[T], read: Callable[[JsonObject], T], write: Callable[[T], JsonObject]
+) -> CoreSchema:
+    """Return the schema of a class that is read from a dict and written as one."""
+    from pydantic_core import core_schema  # noqa: PLC0415  # only pydantic asks
+
+    as_dict = core_schema.dict_schema()
+    return core_schema.no_info_plain_validator_function(
+        lambda value: value if isinstance(value, cls) else read(value),
+        json_schema_input_schema=as_dict,
+        serialization=core_schema.plain_serializer_function_ser_schema(
+            write, return_schema=as_dict
+        ),
+    )
 
 
 def objects(value: object) -> list[JsonObject]:

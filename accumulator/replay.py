@@ -10,7 +10,7 @@ from binascii import b2a_base64
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from itertools import zip_longest
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import msgspec
 
@@ -30,6 +30,9 @@ from .completion import (
 from .limits import DEFAULT_LIMITS
 from .rules import DEFAULT_RULES, Level
 
+if TYPE_CHECKING:
+    from openai.types.chat import ChatCompletion as OpenAIChatCompletion
+
 __all__ = ["split", "sse"]
 
 
@@ -46,9 +49,10 @@ _OF_CHOICE = {*names_of(Choice), "delta", "usage"} - {"text"}
 
 
 def split(
-    completion: ChatCompletion, *, by: Literal["words"] | int = "words"
+    completion: ChatCompletion | OpenAIChatCompletion, *, by: Literal["words"] | int = "words"
 ) -> Iterator[JsonObject]:
-    """Yield `chat.completion.chunk` dicts that add up to the completion again (SPEC law 5).
+    """Yield `chat.completion.chunk` dicts that add up to the completion again (SPEC law 5). It may be
+    openai's, too.
 
     Text, reasoning, refusal, arguments and transcripts are cut at words, or into pieces of `by`
     characters; where logprobs give the tokens of a text, at its tokens. Of several choices each has
@@ -67,11 +71,20 @@ def split(
     - usage counts are made to agree (SPEC section 5), `audio.data` that is not base64 goes to
       `extra`, and a value in `extra` under the name of a field that it fits goes to that field.
 
-    Raises ValueError for a `by` that is neither "words" nor a positive integer.
+    Raises ValueError for a `by` that is neither "words" nor a positive integer, TypeError for what
+    is no completion.
 
         client_stream = sse(split(cached))          # the body of a streamed answer
         assert accumulate(split(cached)) == cached
     """
+    dump = getattr(completion, "model_dump", None)
+    if dump is not None:
+        completion = ChatCompletion.from_dict(dump())
+    elif not isinstance(completion, ChatCompletion):
+        raise TypeError(
+            "what is split is a ChatCompletion, ours or openai's; "
+            "of a dict it is made by ChatCompletion.from_dict"
+        )
     if by == "words":
         return _chunks(completion, _WORD.findall)
     if type(by) is not int or by < 1:

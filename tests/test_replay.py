@@ -308,6 +308,28 @@ def test_a_completion_without_a_finish_reason_is_given_back_in_every_form_and_on
     assert json.loads(json.dumps(last)) == last == {"object": last["object"], "choices": []}
 
 
+def test_openais_completion_is_split_as_ours_is() -> None:
+    types = pytest.importorskip("openai.types.chat", reason="an SDK installed for the tests only")
+    data = {name: value for name, value in WHOLE.items() if name != "moderation"}
+    theirs = types.ChatCompletion.model_validate({**data, "choices": [CHOICE]})
+    again = accumulate(split(theirs))
+    assert again == accumulate(split(ChatCompletion.from_dict({**data, "choices": [CHOICE]})))
+    assert again.to_openai() == theirs
+
+
+CHOICE: JsonObject = {
+    "index": 0,
+    "message": {"role": "assistant", "content": "Hi", "channel": "final"},
+    "finish_reason": "stop",
+}
+
+
+@pytest.mark.parametrize("given_", [WHOLE, "x", None, []])
+def test_what_is_no_completion_is_refused_at_once_with_what_to_do(given_: object) -> None:
+    with pytest.raises(TypeError, match=r"ChatCompletion\.from_dict"):
+        split(given_)  # type: ignore[arg-type]  # what is wrong is the point
+
+
 # --- what a reader may expect -------------------------------------------------------------
 
 

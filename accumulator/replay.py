@@ -265,12 +265,12 @@ def _deltas(message: Message, cut: Cut) -> tuple[Iterator[JsonObject], Iterator[
     for name, value in fields.items():
         if value is not None and name not in ("role", "content", "refusal"):
             (texts if isinstance(value, str) else others)[name] = value
-    before = ({n: piece} for n, v in (texts | together).items() for piece in _pieces(n, v, cut))
-    behind = ({n: piece} for n, v in others.items() for piece in _pieces(n, v, cut))
+    before = ({n: piece} for n, v in (texts | together).items() for piece in _cut_field(n, v, cut))
+    behind = ({n: piece} for n, v in others.items() for piece in _cut_field(n, v, cut))
     return chain(before, alone), behind
 
 
-def _pieces(name: str, value: object, cut: Cut) -> Iterable[object]:
+def _cut_field(name: str, value: object, cut: Cut) -> Iterable[object]:
     """Return what merges to a field of a delta by its rule: of a text the pieces, of a list that
     grows the entries.
     """

@@ -78,6 +78,8 @@ class Accumulator:
     ) -> None:
         if not isinstance(rules, Rules):
             raise TypeError("rules are DEFAULT_RULES.replace({path: policy, ...})")
+        if not isinstance(limits, Limits):
+            raise TypeError(f"limits are Limits(total_bytes=...), not {type(limits).__name__}")
         if started is not None and clock is None:
             raise TypeError("started is a time of the clock, and there is no clock")
         log = ProblemLog(strict=strict)

@@ -9,9 +9,8 @@ Source of the fields: OpenAI API reference, "The chat completion object"; SPEC s
 
 from __future__ import annotations
 
-import builtins  # a class below has a field named `type`
-from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Literal, TypeVar
+from collections.abc import Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Literal, TypeVar, overload
 
 import msgspec
 from attrs import field, frozen
@@ -25,6 +24,9 @@ from .partial import is_complete, parse_partial
 
 if TYPE_CHECKING:
     from openai.types.chat import ChatCompletion as OpenAIChatCompletion
+    from openai.types.chat import ChatCompletionAssistantMessageParam
+    from pydantic_core import CoreSchema
+    from typing_extensions import TypeForm
 
 __all__ = [
     "Audio",
@@ -119,7 +121,11 @@ class Function(Fields):
         """
         return is_complete(self.arguments) if self.arguments else bool(self._finish_reason)
 
-    def arguments_as(self, kind: builtins.type[T] | TypeReader[T]) -> T:
+    @overload
+    def arguments_as(self, kind: TypeReader[T]) -> T: ...
+    @overload
+    def arguments_as(self, kind: TypeForm[T]) -> T: ...
+    def arguments_as(self, kind: TypeForm[T] | TypeReader[T]) -> T:
         """Read the whole arguments as a type: an attrs class, a msgspec Struct, a dataclass, a
         TypedDict, a pydantic model, builtins like `dict[str, int]`, a union of such, or pydantic's
         `TypeAdapter`. A call without arguments in a choice that finished is read as `{}`.
@@ -130,14 +136,15 @@ class Function(Fields):
         all that does not fit; TypeError for a type that JSON cannot be read as.
         """
         has_none = not self.arguments and self._finish_reason
-        return load("{}" if has_none else self.arguments, kind, _why_cut(self._finish_reason))
+        return load(
+            "{}" if has_none else self.arguments, kind, _outward.why_cut(self._finish_reason)
+        )
 
     def partial_arguments(self) -> Json:
         """Return what is known of arguments that are still arriving; None for nothing.
 
-        A string or number at the end may go on. Reads the whole text at each call; to follow a
-        stream, see `accumulator.partial.PartialJson`. Raises ImportError without jiter, which the
-        extra `partial` brings.
+        A string or number at the end may go on. Each call reads the whole text; to follow a stream,
+        see `accumulator.partial.PartialJson`. Raises ImportError without the extra `partial`.
         """
         return None if self.arguments is None else parse_partial(self.arguments)
 
@@ -187,7 +194,11 @@ class ToolCall(Fields):
         """The arguments of the function; None for a custom tool, which has an `input`."""
         return None if self.function is None else self.function.arguments
 
-    def arguments_as(self, kind: builtins.type[T] | TypeReader[T]) -> T:
+    @overload
+    def arguments_as(self, kind: TypeReader[T]) -> T: ...
+    @overload
+    def arguments_as(self, kind: TypeForm[T]) -> T: ...
+    def arguments_as(self, kind: TypeForm[T] | TypeReader[T]) -> T:
         """Read the whole arguments of a function as a type; see `Function.arguments_as`.
 
         Raises ParseError for a custom tool too, whose input is free text.
@@ -231,46 +242,39 @@ class Message(Fields):
 
     _finish_reason: str | None = None
 
-    def content_as(self, kind: builtins.type[T] | TypeReader[T]) -> T:
+    @overload
+    def content_as(self, kind: TypeReader[T]) -> T: ...
+    @overload
+    def content_as(self, kind: TypeForm[T]) -> T: ...
+    def content_as(self, kind: TypeForm[T] | TypeReader[T]) -> T:
         """Read the whole content, which is JSON, as a type; of parts, the text. See
-        `Function.arguments_as`. Where it is not whole, the error says if the model refused, or if
-        the finish reason is the cause.
+        `Function.arguments_as`. Where it is not whole, the error says if a refusal or the finish
+        reason is the cause.
         """
         refused = f"the model refused: {self.refusal!r}: " if self.refusal else ""
-        return load(self._text(), kind, refused or _why_cut(self._finish_reason))
+        return load(
+            _outward.text_of(self.content), kind, refused or _outward.why_cut(self._finish_reason)
+        )
 
     def partial_content(self) -> Json:
         """Return what is known of content that is JSON and still arriving; None for nothing. See
         `Function.partial_arguments`.
         """
-        text = self._text()
+        text = _outward.text_of(self.content)
         return None if text is None else parse_partial(text)
-
-    def _text(self) -> str | None:
-        if not isinstance(self.content, tuple):
-            return self.content
-        texts = (part.get("text") for part in self.content if isinstance(part, Mapping))
-        return "".join(text for text in texts if isinstance(text, str))
 
     def to_message(
         self, *, content_beside_calls: Literal["null", "empty", "absent"] = "null"
-    ) -> dict[str, Json]:
+    ) -> ChatCompletionAssistantMessageParam:
         """Build the dict to append to the next request's `messages`.
 
-        It holds the role, content, refusal, calls, audio id, and the reasoning that providers want
-        back with its signatures; nothing that a request schema refuses. Left out are calls without
-        a name, and those that were cut: in a choice without a finish reason, or as the last one in
-        one that ended with "length", with arguments that are not whole.
-
-        `content_beside_calls` says what the content is where there are calls and no content: null
-        as the API writes it, but Ollama and llama-cpp-python want it "empty" or "absent", DeepSeek
-        and lmdeploy not absent, Bedrock not empty. Without calls it is empty.
-        Raises ValueError for another word.
+        It holds what a request schema takes, and the reasoning and signatures that providers want
+        back. Left out are calls without a name, and those that were cut: in a choice without a
+        finish reason, or as the last one in one that ended with "length", with arguments that are
+        not whole. `content_beside_calls` is what the content is where there are calls and none of
+        it: null as the API writes it, but Ollama and llama-cpp-python want it "empty" or "absent",
+        DeepSeek and lmdeploy not absent, Bedrock not empty. Raises ValueError for another word.
         """
-        if content_beside_calls not in ("null", "empty", "absent"):
-            raise ValueError(
-                f'content_beside_calls is "null", "empty" or "absent", not {content_beside_calls!r}'
-            )
         message = _convert.to_dict(self)
         if self.tool_calls is not None:
             calls = [call for call in self.tool_calls if call.name and not call._is_cut()]
@@ -293,17 +297,6 @@ class Choice(Fields):
     extra: JsonObject = field(factory=dict)
 
 
-def _why_cut(finish_reason: str | None) -> str:
-    """Return what the reason of an answer's end has to do with JSON that is not whole."""
-    is_cause = finish_reason in ("length", "content_filter")
-    return f"cut off by the finish reason {finish_reason!r}: " if is_cause else ""
-
-
-def may_be_cut(finish_reason: str | None, *, is_last: bool) -> bool:
-    """Return whether a choice ended before its call did, unless the call is whole."""
-    return not finish_reason or (finish_reason == "length" and is_last)
-
-
 def _fill(choice: Choice, *, is_text: bool) -> None:
     """Set on a choice that was just built what the schema and its finish reason say."""
     message, finish_reason = choice.message, choice.finish_reason
@@ -314,7 +307,7 @@ def _fill(choice: Choice, *, is_text: bool) -> None:
         tool = "custom" if call.function is None else "function"
         if not call.type and getattr(call, tool) is not None:
             vars(call)["type"] = tool
-        vars(call)["_may_be_cut"] = may_be_cut(finish_reason, is_last=call is calls[-1])
+        vars(call)["_may_be_cut"] = _outward.may_be_cut(finish_reason, is_last=call is calls[-1])
     for each in (message, message.function_call, *(call.function for call in calls)):
         if each is not None:
             vars(each)["_finish_reason"] = finish_reason
@@ -373,12 +366,7 @@ class ChatCompletion(Fields):
         """Convert to the API's own shape: builtins only, extras back at their place. The choices of
         a `text_completion` have no message.
         """
-        out = _convert.to_dict(self)
-        if self.object == "text_completion":
-            for choice, fields in zip(self.choices, _outward.objects(out["choices"]), strict=True):
-                if choice.message == Message():
-                    _outward.leave_out_message(fields)
-        return out
+        return _outward.without_empty_messages(_convert.to_dict(self))
 
     def __call__(self) -> ChatCompletion:
         """Return itself: `completion` is a method of `Accumulator`, but a property of streams."""
@@ -391,12 +379,19 @@ class ChatCompletion(Fields):
     def to_openai(self) -> OpenAIChatCompletion:
         """Build openai-python's `ChatCompletion`, validated; vendors' fields are its extras.
 
-        Raises ValueError (pydantic's, which names
-        each field) where its types require what did not arrive, such as an `id` or the finish
-        reason of a stream that broke off, or know fewer values than the server, as for Groq's
-        service tiers and Mistral's content parts. Raises ImportError without openai.
+        Raises ValueError (pydantic's, which names each field) where its types require what did not
+        arrive, such as the finish reason of a stream that broke off, or know fewer values than the
+        server, as for Groq's service tiers and Mistral's content parts; ImportError without openai.
         """
         return _outward.to_openai(self.to_dict())
+
+    def __iter__(self) -> Iterator[tuple[str, Json]]:
+        return iter(self.to_dict().items())
+
+    @classmethod
+    def __get_pydantic_core_schema__(cls, *_: Json) -> CoreSchema:
+        """Return how pydantic, and so FastAPI, reads and writes one: in the API's shape."""
+        return _outward.pydantic_schema(cls, cls.from_dict, ChatCompletion.to_dict)
 
     @classmethod
     def from_json(cls, text: str | bytes) -> ChatCompletion:
@@ -408,10 +403,9 @@ class ChatCompletion(Fields):
         """Read the API's shape back. The role of a message and the type of a call are filled in
         where they are missing. Raises ValueError that names each field that does not fit.
         """
-        is_text = isinstance(data, Mapping) and data.get("object") == "text_completion"
-        found = _convert.from_dict(_outward.with_messages(data) if is_text else data, cls)
+        found = _convert.from_dict(_outward.with_messages(data), cls)
         for choice in found.choices:
-            _fill(choice, is_text=is_text)
+            _fill(choice, is_text=found.object == "text_completion")
         return found
 
 

@@ -13,6 +13,7 @@ from .._decode import chunk as wire
 from .._decode.chunk import JsonObject
 from .._decode.lenient import read_usage
 from .._decode.text import Text
+from .._result.outbound import may_be_cut
 from ..completion import (
     Audio,
     ChatCompletion,
@@ -29,7 +30,6 @@ from ..completion import (
     ToolCall,
     TopLogprob,
     Usage,
-    may_be_cut,
 )
 from .json_merge import IndexedList
 from .state import (

@@ -22,8 +22,8 @@ def _shown(cls: type[attrs.AttrsInstance]) -> tuple[str, ...]:
 
 
 class Fields:
-    """Shows and compares its fields as attrs does, by one method for all classes: one for each is a
-    twentieth of the time that importing the package takes.
+    """Shows and compares its fields, what did not arrive left out, by one method for all classes:
+    one for each, as attrs makes them, is a twentieth of the time that importing the package takes.
     """
 
     __slots__ = ()
@@ -32,7 +32,10 @@ class Fields:
         return [(name, getattr(self, name)) for name in _shown(type(self))]  # type: ignore[arg-type]  # each class is one
 
     def __repr__(self) -> str:
-        return f"{type(self).__name__}({', '.join(f'{n}={value!r}' for n, value in self._named())})"
+        shown = (
+            f"{n}={value!r}" for n, value in self._named() if value is not None and value != {}
+        )
+        return f"{type(self).__name__}({', '.join(shown)})"
 
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, Fields) or type(self) is not type(other):

@@ -17,6 +17,7 @@ from pathlib import Path
 from threading import Lock
 from types import UnionType
 from typing import (
+    TYPE_CHECKING,
     Annotated,
     Literal,
     Protocol,
@@ -39,6 +40,9 @@ from cattrs import (
 )
 from cattrs.cols import list_structure_factory
 from cattrs.gen import make_dict_structure_fn
+
+if TYPE_CHECKING:
+    from typing_extensions import TypeForm
 
 __all__ = ["ParseError", "TypeReader", "load"]
 
@@ -81,7 +85,7 @@ class ParseError(ValueError):
         return "; ".join(f"{reason} at {path}" for reason, path in self.errors)
 
 
-def load(text: str | None, kind: type[T] | TypeReader[T], cause: str = "") -> T:
+def load(text: str | None, kind: TypeForm[T] | TypeReader[T], cause: str = "") -> T:
     """Return a whole JSON text as an instance of a type.
 
     The type may be any that msgspec reads (builtins and generics of them, dataclasses, TypedDicts,
@@ -200,8 +204,8 @@ def _reasons(error: BaseException, kind: object, path: str) -> Iterator[Misfit]:
         yield from ((reason, path + inner[1:]) for reason, inner in error.errors)
     elif isinstance(error, KeyError):
         yield f"Object missing required field `{error.args[0]}`", path
-    elif hasattr(error, "errors"):  # pydantic's
-        yield from ((e["msg"], path + "".join(map(_step, e["loc"]))) for e in error.errors())
+    elif (errors := getattr(error, "errors", None)) is not None:  # pydantic's
+        yield from ((each["msg"], path + "".join(map(_step, each["loc"]))) for each in errors())
     else:
         reason = str(error)
         if isinstance(error, msgspec.ValidationError):

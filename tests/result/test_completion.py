@@ -126,7 +126,7 @@ def test_to_message_holds_what_the_next_request_takes() -> None:
 def test_to_message_says_assistant_where_no_role_arrived() -> None:
     assert Message(content="Hi").to_message() == {"role": "assistant", "content": "Hi"}
     call = ToolCall(id="call_1", function=Function(name="f", arguments=""))
-    assert Message(tool_calls=(call,)).to_message()["tool_calls"] == [
+    assert dict(Message(tool_calls=(call,)).to_message())["tool_calls"] == [
         {"id": "call_1", "type": "function", "function": {"name": "f", "arguments": ""}}
     ]
 
@@ -265,7 +265,9 @@ def test_from_json_refuses_what_is_no_completion(text: str | bytes) -> None:
 
 
 def test_a_calls_name_and_arguments_are_those_of_its_tool() -> None:
-    function, custom = ChatCompletion.from_dict(WHOLE).choices[0].message.tool_calls or ()
+    calls = ChatCompletion.from_dict(WHOLE).choices[0].message.tool_calls
+    assert calls is not None
+    function, custom = calls
     assert (function.name, function.arguments) == ("f", "{}")
     assert (custom.name, custom.arguments) == ("c", None)
     assert (ToolCall().name, ToolCall().arguments) == (None, None)
@@ -295,7 +297,8 @@ def test_evolve_and_copies_keep_what_the_stream_told() -> None:
     }
     message = ChatCompletion.from_dict({"choices": [ended]}).choices[0].message
     assert "tool_calls" not in message.to_message()
-    [call] = message.tool_calls or ()
+    assert message.tool_calls is not None
+    [call] = message.tool_calls
     for each in (attrs.evolve(call, id="y"), copy.copy(call), pickle.loads(pickle.dumps(call))):
         changed = attrs.evolve(message, tool_calls=(each,), role="assistant")
         assert "tool_calls" not in changed.to_message()

@@ -326,7 +326,7 @@ PACKED = [
 
 # What came in place of chunks: by which method, and what the error says behind "no chunk was read".
 UNREAD: dict[str, tuple[str, list[object], str]] = {
-    "nothing": ("feed_sse", [], "nothing came (was the stream read before?"),
+    "nothing": ("feed_sse", [], "nothing came (a stream can be read only once)"),
     "an empty body": ("feed_sse", [b""], "nothing came"),
     "comments": ("feed_sse", [b": ping\n\n"], "only comments, blank lines or [DONE] came"),
     "the end alone": ("feed", ["[DONE]"], "only comments, blank lines or [DONE] came"),

@@ -6,30 +6,28 @@ import argparse
 import os
 import re
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, closing
+from contextlib import ExitStack
 from itertools import chain
 from tempfile import TemporaryDirectory
 
 import attrs
 
+from .._merge.verdict import has_chunks
 from ..batch import SSE_FIELDS, RecordedStream, StreamResult
-from ..completion import ChatCompletion
-from ..limits import DEFAULT_LIMITS
-from ..rules import DEFAULT_RULES
-from .extras import duckdb
+from .extras import load
 from .inputs import (
     READ_ERRORS,
-    STDIN,
     Source,
     UsageError,
     detect_source,
     find_files,
+    label_of,
     open_text,
     spool,
 )
 from .output import Target, open_writer
 from .progress import Display, Interrupt, Stats
-from .rows import Keys, Rows, read_rows, why_unread
+from .rows import Keys, read_rows, why_unread
 from .sort import LEAST_MEMORY, OutOfOrderError, reduce_any_order, reduce_in_order
 from .terminal import say
 
@@ -143,11 +141,29 @@ def _reduce(arguments: argparse.Namespace, interrupt: Interrupt) -> Stats:
         display = Display(interrupt, bad_rows)
         stack.callback(display.close)
         sources = [
-            detect_source(spool(path, folder), name, "standard input" if path == STDIN else path)
+            detect_source(spool(path, folder), name, label_of(path), [keys.id, keys.chunk])
             for path, name in files
         ]
+        logs = [source for source in sources if source.form != "body"]
+        bodies = [source for source in sources if source.form == "body"]
+        size = sum(source.size for source in sources)
         whole = os.path.join(folder, "results")
-        _Reduction(sources, keys, arguments.memory, folder, display).write(target.name, whole)
+
+        def write(results: Iterator[tuple[str, StreamResult]]) -> None:
+            with open_writer(target.name, whole) as write_row:
+                for id, result in chain(results, _reduce_bodies(bodies, display)):
+                    display.stats.add(result)
+                    write_row(id, result)
+
+        display.begin("reading", size)
+        try:
+            write(reduce_in_order(read_rows(logs, keys, display), arguments.memory // 2))
+        except OutOfOrderError:
+            load("duckdb")  # if it is missing there is no need to read on
+            display.restart()
+            display.begin("sorting", size)
+            rows = read_rows(logs, keys, display)
+            write(reduce_any_order(rows, arguments.memory, folder, display))
         interrupt.check()
         display.stop()
         if _has_output(display.stats):
@@ -155,57 +171,24 @@ def _reduce(arguments: argparse.Namespace, interrupt: Interrupt) -> Stats:
     return display.stats
 
 
-class _Reduction:
-    """Reduces sources to a file: in the order of their rows, or started again to sort them."""
-
-    def __init__(
-        self, sources: Sequence[Source], keys: Keys, memory: int, folder: str, display: Display
-    ) -> None:
-        self._logs = [source for source in sources if source.form != "body"]
-        self._bodies = [source for source in sources if source.form == "body"]
-        self._keys = keys
-        self._memory = memory
-        self._folder = folder
-        self._display = display
-
-    def write(self, name: str, path: str) -> None:
-        """Write the results to a path, in the form that a name stands for."""
-        size = sum(source.size for source in self._logs + self._bodies)
-        self._display.begin("reading", size)
+def _reduce_bodies(
+    bodies: Sequence[Source], display: Display
+) -> Iterator[tuple[str, StreamResult]]:
+    for source in bodies:
+        stream = RecordedStream()
+        head = b""
         try:
-            self._write(name, path, reduce_in_order(self._rows(), self._memory // 2))
-        except OutOfOrderError:
-            duckdb()  # if it is missing there is no need to read on
-            self._display.restart()
-            self._display.begin("sorting", size)
-            results = reduce_any_order(self._rows(), self._memory, self._folder, self._display)
-            self._write(name, path, results)
-
-    def _rows(self) -> Iterator[Rows]:
-        return read_rows(self._logs, self._keys, self._display)
-
-    def _write(self, name: str, path: str, results: Iterator[tuple[str, StreamResult]]) -> None:
-        with closing(open_writer(name, path)) as writer:
-            for id, result in chain(results, self._reduce_bodies()):
-                self._display.stats.add(result)
-                writer.write(id, result)
-
-    def _reduce_bodies(self) -> Iterator[tuple[str, StreamResult]]:
-        for source in self._bodies:
-            stream = RecordedStream(DEFAULT_RULES, DEFAULT_LIMITS)
-            head = b""
-            try:
-                with open(source.path, "rb") as raw, open_text(raw, source.compression) as text:
-                    while data := text.read1(_BLOCK):
-                        head = head or data
-                        stream.feed_body(data)
-            except READ_ERRORS as error:
-                self._display.unread(source.label, why_unread(error))
-            result = stream.finish()
-            if result.completion == ChatCompletion() and _is_page(head):
-                result = attrs.evolve(result, status="failed")
-            yield source.name, result
-            self._display.read(source.size)
+            with open(source.path, "rb") as raw, open_text(raw, source.compression) as text:
+                while data := text.read1(_BLOCK):
+                    head = head or data
+                    stream.feed_body(data)
+        except READ_ERRORS as error:
+            display.unread(source.label, why_unread(error))
+        result = stream.finish()
+        if not has_chunks(result.completion) and _is_page(head):
+            result = attrs.evolve(result, status="failed")
+        yield source.name, result
+        display.read(source.size)
 
 
 def _is_page(head: bytes) -> bool:

@@ -15,13 +15,13 @@ from typing import IO
 import msgspec
 
 from ..batch import StreamResult
-from .extras import rich
-from .rows import BadRow
+from .extras import load
 from .terminal import in_utf8, say
 
 __all__ = ["Display", "Interrupt", "Stats"]
 
 _MOST_TOLD = 20  # bad rows; the others are counted, and written to the file of bad rows
+_EXCERPT = 200  # bytes of a bad row that are kept
 _EVERY = 5.0  # seconds between two lines of progress
 _REDRAWN = 0.1  # and between two updates of a bar; to draw one costs as much as to reduce a stream
 _TOKENS = ("prompt_tokens", "completion_tokens", "total_tokens")
@@ -124,7 +124,7 @@ class Display:
                 self._begin_bar()
 
     def _begin_bar(self) -> None:
-        progress, console = rich("progress"), rich("console")
+        progress, console = load("rich.progress"), load("rich.console")
         bar = progress.Progress(
             progress.TextColumn("{task.description}"),
             progress.BarColumn(),
@@ -161,16 +161,17 @@ class Display:
     def _streams(self) -> int:
         return sum(self.stats.streams.values())
 
-    def bad_row(self, label: str, row: BadRow) -> None:
-        """Count a bad row; tell it unless it was told before all was read again."""
+    def bad_row(self, label: str, line: int, why: str, text: bytes) -> None:
+        """Count a bad row; report it unless that was done before all was read again."""
         self.stats.bad_rows += 1
         if self.stats.bad_rows <= self._told_rows:
             return
         self._told_rows += 1
         if self._told_rows <= _MOST_TOLD:
-            say(f"{label}:{row.line}: bad row: {row.why}")
+            say(f"{label}:{line}: bad row: {why}")
         if self._bad_rows is not None:
-            entry = {"file": in_utf8(label), "line": row.line, "why": row.why, "text": row.text}
+            excerpt = text[:_EXCERPT].decode("utf-8", "replace")
+            entry = {"file": in_utf8(label), "line": line, "why": why, "text": excerpt}
             self._bad_rows.write(msgspec.json.encode(entry) + b"\n")
 
     def unread(self, label: str, why: str) -> None:

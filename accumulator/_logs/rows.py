@@ -2,27 +2,47 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 from io import BufferedReader
 from operator import itemgetter
-from typing import Annotated, Protocol, cast
+from typing import Annotated, Any, TypeAlias, cast
 
 import msgspec
 from msgspec import Meta, Struct
 
-from .extras import parquet
+from ..batch import StreamResult, reduce_sorted
+from .extras import load
 from .inputs import READ_ERRORS, Source, UsageError, open_text
+from .progress import Display
 
-__all__ = ["BadRow", "Keys", "Progress", "RowLines", "Rows", "is_row", "read_rows", "why_unread"]
+__all__ = [
+    "Keys",
+    "RowLines",
+    "Rows",
+    "StreamRow",
+    "begins_with_row",
+    "read_rows",
+    "read_streams",
+    "reduce_rows",
+    "why_unread",
+]
+
+Report: TypeAlias = Callable[[int, str, bytes], object]  # of a bad row: its line, why, its text
+StreamRow: TypeAlias = tuple["int | None", bytes, object]  # number, chunk, time
 
 _BLOCK = 64 * 1024  # bytes that are read at a time; more falls out of the cache
 _BATCH = 4096  # rows of Parquet
 _LONGEST_LINE = 64 * 1024 * 1024  # bytes; four times what a chunk may have by default
 _DONE = b"[DONE]"
 _BOM = b"\xef\xbb\xbf"
+_BLANK = b" \t\r\n" + _BOM
 _QUOTE = 34  # "
-_EXCERPT = 200  # bytes of a bad row that are kept
+# Types of Parquet; null is that of a column without values.
+_IDS = re.compile(r"(large_)?string|u?int|null|dictionary<values=(large_)?string")
+_SEQS = re.compile(r"u?int|null")
+_CHUNKS = re.compile(r"(large_)?(string|binary)|struct|null")
 _MOST, _LEAST = (1 << 63) - 1, -(1 << 63)  # 64 bits, as DuckDB sorts them
 
 
@@ -32,55 +52,70 @@ class Keys(Struct, frozen=True):
     id: str = "id"
     seq: str = "seq"
     chunk: str = "chunk"
+    time: str = ""  # asked for by `inspect` alone
 
     def __post_init__(self) -> None:
-        if len({self.id, self.seq, self.chunk}) < 3:
-            raise UsageError("--id, --seq and --chunk must name three different keys")
+        if len({self.id, self.seq, self.chunk, self.time}) < 4:
+            raise UsageError("each of --id, --seq, --chunk and --time must name another key")
 
 
 class Rows(Struct):
     """Some rows in order of arrival, a list for each column. A chunk is JSON text."""
 
-    ids: list[str]
-    seqs: list[int | None]
-    chunks: list[bytes]
-
-
-class BadRow(Struct):
-    """A line that holds no row, counted from 1 (of Parquet, a row), and why."""
-
-    line: int
-    why: str
-    text: str
-
-
-class Progress(Protocol):
-    """Is called with what happens while files are read."""
-
-    def begin(self, phase: str, size: int) -> None: ...
-    def read(self, size: int, rows: int = 0) -> None: ...
-    def bad_row(self, label: str, row: BadRow) -> None: ...
-    def unread(self, label: str, why: str) -> None: ...
+    ids: list[str] = []
+    seqs: list[int | None] = []
+    chunks: list[bytes] = []
+    times: list[object] = []
 
 
 class _Row(Struct):
     id: str | int | None = None
     seq: int | None = None
     chunk: msgspec.Raw = msgspec.Raw()
+    time: object = None
 
 
-def read_rows(sources: Iterable[Source], keys: Keys, progress: Progress) -> Iterator[Rows]:
-    """Read the rows of files. What cannot be read is reported to `progress`."""
+def read_rows(sources: Iterable[Source], keys: Keys, display: Display) -> Iterator[Rows]:
+    """Read the rows of files. What cannot be read is reported to the display."""
     for source in sources:
         read = _read_parquet if source.form == "parquet" else _read_lines
         try:
-            yield from read(source, keys, progress)
+            yield from read(source, keys, display)
         except READ_ERRORS as error:
-            progress.unread(source.label, why_unread(error))
+            display.unread(source.label, why_unread(error))
 
 
-def is_row(line: bytes, keys: Keys) -> bool:
-    """Return whether a line is a row with a chunk under its key, and so no chunk itself."""
+def read_streams(
+    file: BufferedReader, keys: Keys, report: Report
+) -> tuple[dict[str, list[StreamRow]], str | None]:
+    """Read the rows of a file into memory; return those of each stream in the order of their
+    numbers, and why the file could not be read to its end. A row without an id belongs to the
+    stream of the row before it.
+    """
+    streams: dict[str, list[StreamRow]] = {}
+    why = None
+    try:
+        for rows in RowLines(keys, report, last_id="").read(file):
+            columns = zip(rows.seqs, rows.chunks, rows.times, strict=True)
+            for id, row in zip(rows.ids, columns, strict=True):
+                streams.setdefault(id, []).append(row)
+    except READ_ERRORS as error:
+        why = why_unread(error)
+    for stream in streams.values():
+        # Sorting is stable: rows without a number stay as they came, behind those with one.
+        stream.sort(key=lambda row: (row[0] is None, row[0] or 0))
+    return streams, why
+
+
+def reduce_rows(rows: Iterable[StreamRow]) -> StreamResult:
+    """Reduce the rows of one stream, in order."""
+    [(_, result)] = reduce_sorted(("", seq, chunk) for seq, chunk, _ in rows)
+    return result
+
+
+def begins_with_row(file: BufferedReader, keys: Keys) -> bool:
+    """Return whether the first line has a chunk under its key, and so is no chunk itself."""
+    line = file.peek(1).lstrip(_BLANK).partition(b"\n")[0]
     try:
         return bool(bytes(_row_decoder(keys).decode(line).chunk))
     except (ValueError, RecursionError):
@@ -92,34 +127,31 @@ def why_unread(error: Exception) -> str:
     return getattr(error, "strerror", None) or str(error)
 
 
-def _bad_row(line: int, why: str, text: bytes) -> BadRow:
-    return BadRow(line, why, text[:_EXCERPT].decode("utf-8", "replace"))
-
-
 # --- JSON Lines ---------------------------------------------------------------------------
 
 
-def _read_lines(source: Source, keys: Keys, progress: Progress) -> Iterator[Rows]:
-    lines = RowLines(keys, partial(progress.bad_row, source.label))
+def _read_lines(source: Source, keys: Keys, display: Display) -> Iterator[Rows]:
+    lines = RowLines(keys, partial(display.bad_row, source.label))
     position = 0  # on the disk
     with open(source.path, "rb") as raw, open_text(raw, source.compression) as file:
         for rows in lines.read(file):
             if rows.ids:
                 yield rows
-            progress.read(raw.tell() - position, len(rows.ids))
+            display.read(raw.tell() - position, len(rows.ids))
             position = raw.tell()
-        progress.read(raw.tell() - position)
+        display.read(raw.tell() - position)
 
 
 class RowLines:
-    """Reads rows from the lines of one file, and reports those that are none."""
+    """Reads rows from the lines of one file, and reports those that are none by their number."""
 
-    def __init__(self, keys: Keys, report: Callable[[BadRow], None]) -> None:
+    def __init__(self, keys: Keys, report: Report, last_id: str | None = None) -> None:
         self._id_key = keys.id
-        self._report_row = report
+        self._report = report
         self._decoder = _row_decoder(keys)
         self._count = 0  # lines
-        self._last_id: str | None = None
+        self._last_id = last_id
+        self._needs_id = last_id is None
 
     def read(self, file: BufferedReader) -> Iterator[Rows]:
         """Read the rows of a file, block by block."""
@@ -167,11 +199,12 @@ class RowLines:
             if not all(line.startswith(b"{") for line in lines):
                 return self._rows_one_by_one(block, before)  # a blank line, and one with two values
             chunks = [chunk or line for chunk, line in zip(chunks, lines, strict=True)]
-        self._last_id = ids[-1] if isinstance(ids[-1], str) else None
-        return Rows(cast("list[str]", ids), [row.seq for row in found], _unquoted(chunks))
+        self._last_id = cast("str", ids[-1])
+        seqs, times = [row.seq for row in found], [row.time for row in found]
+        return Rows(cast("list[str]", ids), seqs, _unquoted(chunks), times)
 
     def _rows_one_by_one(self, block: bytes, before: int) -> Rows:
-        rows = Rows([], [], [])
+        rows = Rows()
         for number, line in enumerate(block.split(b"\n"), before + 1):
             text = line.strip()
             if text.startswith(b"data:"):
@@ -188,16 +221,16 @@ class RowLines:
                     self._report(number, str(error), line)
                     continue
             if row.id is None or row.id == "":
-                self._report(number, f"no stream id under {self._id_key!r}", line)
-                continue
+                if self._needs_id:
+                    self._report(number, f"no stream id under {self._id_key!r}", line)
+                    continue
+                row.id = self._last_id
             self._last_id = str(row.id)
             rows.ids.append(self._last_id)
             rows.seqs.append(row.seq)
             rows.chunks += _unquoted([bytes(row.chunk) or text])
+            rows.times.append(row.time)
         return rows
-
-    def _report(self, line: int, why: str, text: bytes) -> None:
-        self._report_row(_bad_row(line, why, text))
 
 
 def _row_decoder(keys: Keys) -> msgspec.json.Decoder[_Row]:
@@ -207,8 +240,9 @@ def _row_decoder(keys: Keys) -> msgspec.json.Decoder[_Row]:
             ("id", str | int | None, None),
             ("seq", Annotated[int, Meta(ge=_LEAST, le=_MOST)] | None, None),  # pyright: ignore[reportOperatorIssue]  # a type at run time
             ("chunk", msgspec.Raw, msgspec.Raw()),
+            ("time", object, None),
         ],
-        rename={"id": keys.id, "seq": keys.seq, "chunk": keys.chunk},
+        rename={"id": keys.id, "seq": keys.seq, "chunk": keys.chunk, "time": keys.time},
         gc=False,
     )
     return msgspec.json.Decoder(cast("type[_Row]", kind))
@@ -237,8 +271,8 @@ def _skip_line(file: BufferedReader) -> None:
 # --- Parquet ------------------------------------------------------------------------------
 
 
-def _read_parquet(source: Source, keys: Keys, progress: Progress) -> Iterator[Rows]:
-    file = parquet().ParquetFile(source.path, buffer_size=_BLOCK)
+def _read_parquet(source: Source, keys: Keys, display: Display) -> Iterator[Rows]:
+    file = load("pyarrow.parquet").ParquetFile(source.path, buffer_size=_BLOCK)
     names = _columns_of(file.schema_arrow, keys)
     total = max(file.metadata.num_rows, 1)
     count = 0
@@ -247,12 +281,16 @@ def _read_parquet(source: Source, keys: Keys, progress: Progress) -> Iterator[Ro
             batch.column(name).to_pylist() if name in names else [None] * batch.num_rows
             for name in (keys.id, keys.seq, keys.chunk)
         ]
-        rows = Rows([], [], [])
+        rows = Rows()
         for number, (id, seq, chunk) in enumerate(zip(*columns, strict=True), count + 1):
-            why = _misfit(id, seq, chunk)
+            why = ""
+            if id is None or id == "" or chunk is None:
+                why = "no chunk" if chunk is None else "no stream id"
+            elif seq is not None and seq > _MOST:
+                why = f"a sequence number of more than 64 bits: {seq}"
             if why:
                 text = msgspec.json.encode([id, seq, chunk], enc_hook=str)
-                progress.bad_row(source.label, _bad_row(number, why, text))
+                display.bad_row(source.label, number, why, text)
                 continue
             rows.ids.append(str(id))
             rows.seqs.append(seq)
@@ -260,38 +298,30 @@ def _read_parquet(source: Source, keys: Keys, progress: Progress) -> Iterator[Ro
         if rows.ids:
             yield rows
         count += batch.num_rows
-        progress.read(source.size * batch.num_rows // total, len(rows.ids))
+        display.read(source.size * batch.num_rows // total, len(rows.ids))
 
 
-def _columns_of(schema: object, keys: Keys) -> list[str]:
-    """Return the columns to read. Raises OSError for one that is missing, stands twice or holds
-    what is no id.
+def _columns_of(schema: Any, keys: Keys) -> list[str]:
+    """Return the columns to read. Raises OSError for one that is missing, stands twice or has
+    another type.
     """
-    names = cast("list[str]", schema.names)  # type: ignore[attr-defined]  # pyarrow has no types
-    for name in (keys.id, keys.seq, keys.chunk):
-        if names.count(name) > 1:
-            raise OSError(None, f"{names.count(name)} columns are named {name!r}")
-        if name not in names and name != keys.seq:
+    found = []
+    for name, kinds, types in (
+        (keys.id, _IDS, "text or integers"),
+        (keys.seq, _SEQS, "integers"),
+        (keys.chunk, _CHUNKS, "text, bytes or objects"),
+    ):
+        count = schema.names.count(name)
+        if count > 1:
+            raise OSError(None, f"{count} columns are named {name!r}")
+        if count:
+            found.append(name)
+            kind = str(schema.field(name).type)
+            if not kinds.match(kind):
+                raise OSError(None, f"column {name!r} must hold {types}, not {kind}")
+        elif name != keys.seq:
             raise OSError(None, f"there is no column {name!r}")
-    kind = str(schema.field(keys.id).type)  # type: ignore[attr-defined]
-    if "binary" in kind:
-        raise OSError(None, f"a stream id is text or an integer, but column {keys.id!r} is {kind}")
-    return [name for name in (keys.id, keys.seq, keys.chunk) if name in names]
-
-
-def _misfit(id: object, seq: object, chunk: object) -> str | None:
-    """Return why these values are no row."""
-    if id is None or id == "":
-        return "no stream id"
-    if not isinstance(id, (str, int)) or isinstance(id, bool):
-        return f"a stream id is text or an integer, not {type(id).__name__}"
-    if seq is not None and (not isinstance(seq, int) or isinstance(seq, bool)):
-        return f"a sequence number is an integer, not {type(seq).__name__}"
-    if seq is not None and not _LEAST <= seq <= _MOST:
-        return f"a sequence number of more than 64 bits: {seq}"
-    if not isinstance(chunk, (str, bytes, dict)):
-        return f"a chunk is text, bytes or an object, not {type(chunk).__name__}"
-    return None
+    return found
 
 
 def _bytes_of(chunk: str | bytes | dict[str, object]) -> bytes:

@@ -10,8 +10,9 @@ from pathlib import Path
 from typing import IO, Any
 
 from ..batch import StreamResult, UnsortedRowsError, reduce_sorted
-from .extras import arrow, duckdb
-from .rows import Progress, Rows
+from .extras import load
+from .progress import Display
+from .rows import Rows
 
 __all__ = ["LEAST_MEMORY", "OutOfOrderError", "reduce_any_order", "reduce_in_order"]
 
@@ -76,19 +77,19 @@ def _numbered_first(blocks: Iterable[Rows]) -> Iterator[Iterable[Row]]:
 
 
 def reduce_any_order(
-    blocks: Iterable[Rows], memory: int, folder: str, progress: Progress
+    blocks: Iterable[Rows], memory: int, folder: str, display: Display
 ) -> Iterator[Result]:
     """Sort rows by DuckDB, in a folder if they do not fit into the memory (bytes), and reduce them.
 
     Raises ImportError without DuckDB, OSError if memory or disk do not suffice.
     """
-    return reduce_sorted(_sorted_rows(blocks, memory, folder, progress))
+    return reduce_sorted(_sorted_rows(blocks, memory, folder, display))
 
 
 def _sorted_rows(
-    blocks: Iterable[Rows], memory: int, folder: str, progress: Progress
+    blocks: Iterable[Rows], memory: int, folder: str, display: Display
 ) -> Iterator[Row]:
-    library = duckdb()
+    library = load("duckdb")
     settings = {
         "memory_limit": f"{int((memory - _PROCESS) / _OVER) // 1024}KiB",
         "threads": "1",
@@ -99,14 +100,14 @@ def _sorted_rows(
     try:
         with Path(folder, "large-chunks").open("w+b") as large:
             schema = _schema()
-            batches = _batches(blocks, schema, large, progress)
-            reader = arrow().RecordBatchReader.from_batches(schema, batches)
+            batches = _batches(blocks, schema, large, display)
+            reader = load("pyarrow").RecordBatchReader.from_batches(schema, batches)
             connection.register("arriving", reader)
             relation = connection.sql(_QUERY)
             name = next(each for each in _READERS if hasattr(relation, each))
             for batch in getattr(relation, name)(_VECTOR):
                 yield from _rows_of(batch, large)
-                progress.read(batch.nbytes)
+                display.read(batch.nbytes)
     except library.OutOfMemoryException:
         raise OSError(ENOMEM, "these rows need a larger --memory to be sorted") from None
     except library.IOException as error:
@@ -116,7 +117,7 @@ def _sorted_rows(
 
 
 def _schema() -> Any:
-    pa = arrow()
+    pa = load("pyarrow")
     number = pa.int64()
     return pa.schema(
         {
@@ -131,7 +132,7 @@ def _schema() -> Any:
 
 
 def _batches(
-    blocks: Iterable[Rows], schema: Any, large: IO[bytes], progress: Progress
+    blocks: Iterable[Rows], schema: Any, large: IO[bytes], display: Display
 ) -> Iterator[Any]:
     """Yield rows as Arrow batches. A large chunk goes to a file, and a row says where."""
     columns: list[list[Any]] = [[] for _ in schema.names]
@@ -150,14 +151,14 @@ def _batches(
                 column.append(value)
             arrival += 1
         if size > _SENT:
-            batch = arrow().record_batch(columns, schema=schema)
+            batch = load("pyarrow").record_batch(columns, schema=schema)
             total += batch.nbytes
             yield batch
             columns, size = [[] for _ in schema.names], 0
     large.flush()
-    batch = arrow().record_batch(columns, schema=schema)
+    batch = load("pyarrow").record_batch(columns, schema=schema)
     yield batch
-    progress.begin("reducing", total + batch.nbytes)
+    display.begin("reducing", total + batch.nbytes)
 
 
 def _rows_of(batch: Any, large: IO[bytes]) -> Iterator[Row]:

@@ -8,7 +8,7 @@ import gzip
 import json
 import pickle
 import zlib
-from collections.abc import AsyncIterator, Callable, Iterator, MutableMapping
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import contextmanager
 from types import SimpleNamespace
 from typing import Any
@@ -466,7 +466,7 @@ def test_a_gateway_names_the_response_of_its_app() -> None:
         await send({"type": "http.response.start", "status": 503, "headers": headers})
         await send({"type": "http.response.body", "body": b"busy\n"})
 
-    async def nothing(*_: object) -> MutableMapping[str, Any]:
+    async def nothing(*_: object) -> Any:
         return {}
 
     gateway = CompletionMiddleware(app, on_end=lambda end, scope: ends.append(end))
@@ -491,7 +491,7 @@ class AsyncManager:
 
 class Awaited:
     def __await__(self) -> Iterator[object]:
-        yield
+        return iter(())
 
 
 # Callers' mistakes: what was called with what, and what the error says.

@@ -1,4 +1,4 @@
-"""The rows of files, block by block; a line that is no row is reported with its file and line."""
+"""The rows of files; a line that is no row is reported with its file and line."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ import re
 from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 from io import BufferedReader
-from operator import itemgetter
 from typing import Annotated, Any, TypeAlias, cast
 
 import msgspec
@@ -19,8 +18,7 @@ from .progress import Display
 
 __all__ = [
     "Keys",
-    "RowLines",
-    "Rows",
+    "Row",
     "StreamRow",
     "begins_with_row",
     "read_rows",
@@ -29,21 +27,23 @@ __all__ = [
     "why_unread",
 ]
 
-Report: TypeAlias = Callable[[int, str, bytes], object]  # of a bad row: its line, why, its text
+Row: TypeAlias = tuple[str, "int | None", bytes]  # a chunk is JSON text
 StreamRow: TypeAlias = tuple["int | None", bytes, object]  # number, chunk, time
+Report: TypeAlias = Callable[[int, str, bytes], object]  # of a bad row: its line, why, its text
 
-_BLOCK = 64 * 1024  # bytes that are read at a time; more falls out of the cache
+_BLOCK = 64 * 1024  # bytes of rows that are handed on at a time
 _BATCH = 4096  # rows of Parquet
 _LONGEST_LINE = 64 * 1024 * 1024  # bytes; four times what a chunk may have by default
-_DONE = b"[DONE]"
+_DONE = msgspec.Raw(b"[DONE]")
 _BOM = b"\xef\xbb\xbf"
 _BLANK = b" \t\r\n" + _BOM
-_QUOTE = 34  # "
-# Types of Parquet; null is that of a column without values.
-_IDS = re.compile(r"(large_)?string|u?int|null|dictionary<values=(large_)?string")
-_SEQS = re.compile(r"u?int|null")
-_CHUNKS = re.compile(r"(large_)?(string|binary)|struct|null")
 _MOST, _LEAST = (1 << 63) - 1, -(1 << 63)  # 64 bits, as DuckDB sorts them
+# What columns of Parquet may be; null is the type of one without values.
+_TYPES = {
+    "id": (re.compile(r"(large_)?string|u?int|null|dictionary<values=string"), "text or integers"),
+    "seq": (re.compile(r"u?int|null"), "integers"),
+    "chunk": (re.compile(r"(large_)?(string|binary)|struct|null"), "text, bytes or objects"),
+}
 
 
 class Keys(Struct, frozen=True):
@@ -59,26 +59,17 @@ class Keys(Struct, frozen=True):
             raise UsageError("each of --id, --seq, --chunk and --time must name another key")
 
 
-class Rows(Struct):
-    """Some rows in order of arrival, a list for each column. A chunk is JSON text."""
-
-    ids: list[str] = []
-    seqs: list[int | None] = []
-    chunks: list[bytes] = []
-    times: list[object] = []
-
-
-class _Row(Struct):
+class _Line(Struct):
     id: str | int | None = None
     seq: int | None = None
     chunk: msgspec.Raw = msgspec.Raw()
     time: object = None
 
 
-def read_rows(sources: Iterable[Source], keys: Keys, display: Display) -> Iterator[Rows]:
-    """Read the rows of files. What cannot be read is reported to the display."""
+def read_rows(sources: Iterable[Source], keys: Keys, display: Display) -> Iterator[list[Row]]:
+    """Read the rows of files, some at a time. What cannot be read is reported to the display."""
     for source in sources:
-        read = _read_parquet if source.form == "parquet" else _read_lines
+        read = _read_parquet if source.form == "parquet" else _read_file
         try:
             yield from read(source, keys, display)
         except READ_ERRORS as error:
@@ -92,15 +83,17 @@ def read_streams(
     numbers, and why the file could not be read to its end. A row without an id belongs to the
     stream of the row before it.
     """
-    streams: dict[str, list[StreamRow]] = {}
+    rows: list[Row] = []
+    times: list[object] = []
     why = None
     try:
-        for rows in RowLines(keys, report, last_id="").read(file):
-            columns = zip(rows.seqs, rows.chunks, rows.times, strict=True)
-            for id, row in zip(rows.ids, columns, strict=True):
-                streams.setdefault(id, []).append(row)
+        for some in _read_lines(file, keys, report, last_id="", times=times):
+            rows += some
     except READ_ERRORS as error:
         why = why_unread(error)
+    streams: dict[str, list[StreamRow]] = {}
+    for (id, seq, chunk), time in zip(rows, times, strict=True):
+        streams.setdefault(id, []).append((seq, chunk, time))
     for stream in streams.values():
         # Sorting is stable: rows without a number stay as they came, behind those with one.
         stream.sort(key=lambda row: (row[0] is None, row[0] or 0))
@@ -117,7 +110,7 @@ def begins_with_row(file: BufferedReader, keys: Keys) -> bool:
     """Return whether the first line has a chunk under its key, and so is no chunk itself."""
     line = file.peek(1).lstrip(_BLANK).partition(b"\n")[0]
     try:
-        return bool(bytes(_row_decoder(keys).decode(line).chunk))
+        return bool(bytes(_line_decoder(keys).decode(line).chunk))
     except (ValueError, RecursionError):
         return False
 
@@ -130,112 +123,81 @@ def why_unread(error: Exception) -> str:
 # --- JSON Lines ---------------------------------------------------------------------------
 
 
-def _read_lines(source: Source, keys: Keys, display: Display) -> Iterator[Rows]:
-    lines = RowLines(keys, partial(display.bad_row, source.label))
+def _read_file(source: Source, keys: Keys, display: Display) -> Iterator[list[Row]]:
+    report = partial(display.bad_row, source.label)
     position = 0  # on the disk
     with open(source.path, "rb") as raw, open_text(raw, source.compression) as file:
-        for rows in lines.read(file):
-            if rows.ids:
-                yield rows
-            display.read(raw.tell() - position, len(rows.ids))
+        for rows in _read_lines(file, keys, report):
+            yield rows
+            display.read(raw.tell() - position, len(rows))
             position = raw.tell()
-        display.read(raw.tell() - position)
 
 
-class RowLines:
-    """Reads rows from the lines of one file, and reports those that are none by their number."""
-
-    def __init__(self, keys: Keys, report: Report, last_id: str | None = None) -> None:
-        self._id_key = keys.id
-        self._report = report
-        self._decoder = _row_decoder(keys)
-        self._count = 0  # lines
-        self._last_id = last_id
-        self._needs_id = last_id is None
-
-    def read(self, file: BufferedReader) -> Iterator[Rows]:
-        """Read the rows of a file, block by block."""
-        return map(self._rows_of, self._blocks(file))
-
-    def _blocks(self, file: BufferedReader) -> Iterator[bytes]:
-        """Read whole lines, each with its end."""
-        rest = b""
-        is_first = True
-        while block := file.read1(_BLOCK):  # of a file that breaks off, what there is
-            if is_first:
-                block, is_first = block.removeprefix(_BOM), False
-            cut = block.rfind(b"\n") + 1
-            if cut:
-                yield rest + block[:cut]
-                rest = block[cut:]
-                continue
-            rest += block + file.readline(_LONGEST_LINE)
-            if rest.endswith(b"\n"):
-                yield rest
-                rest = b""
-            elif len(rest) > _LONGEST_LINE:
-                self._count += 1
-                self._report(self._count, f"longer than {_LONGEST_LINE} bytes", rest)
-                _skip_line(file)
-                rest = b""
-        if rest:
-            yield rest + b"\n"
-
-    def _rows_of(self, block: bytes) -> Rows:
-        """Decode the rows of whole lines."""
-        before, count = self._count, block.count(b"\n")
-        self._count += count
-        try:
-            found = self._decoder.decode_lines(block)
-        except (ValueError, RecursionError):
-            found = []
-        ids = [row.id for row in found]
-        if len(found) != count or set(map(type, ids)) != {str} or "" in ids:
-            return self._rows_one_by_one(block, before)
-        chunks = [bytes(row.chunk) for row in found]
-        if not all(chunks):
-            # A line without the key of a chunk is itself a chunk.
-            lines = block.split(b"\n")[:count]
-            if not all(line.startswith(b"{") for line in lines):
-                return self._rows_one_by_one(block, before)  # a blank line, and one with two values
-            chunks = [chunk or line for chunk, line in zip(chunks, lines, strict=True)]
-        self._last_id = cast("str", ids[-1])
-        seqs, times = [row.seq for row in found], [row.time for row in found]
-        return Rows(cast("list[str]", ids), seqs, _unquoted(chunks), times)
-
-    def _rows_one_by_one(self, block: bytes, before: int) -> Rows:
-        rows = Rows()
-        for number, line in enumerate(block.split(b"\n"), before + 1):
-            text = line.strip()
-            if text.startswith(b"data:"):
-                text = text[5:].strip()
-            if not text or text.startswith(b":"):
-                continue
-            if text == _DONE:
+def _read_lines(
+    file: BufferedReader,
+    keys: Keys,
+    report: Report,
+    *,
+    last_id: str | None = None,
+    times: list[object] | None = None,
+) -> Iterator[list[Row]]:
+    """Read the rows of a file, some at a time, and their `times` if they are asked for. The
+    `last_id` is that of rows without one; if there is none they are bad rows.
+    """
+    decode, needs_id = _line_decoder(keys).decode, last_id is None
+    rows: list[Row] = []
+    size = 0
+    try:
+        for number, line in enumerate(_lines_of(file), 1):
+            size += len(line)
+            if size > _BLOCK:
+                yield rows
+                rows, size = [], len(line)
+            try:
+                text = _text_of(line)
+                if not text:
+                    continue
                 # The `[DONE]` behind bare chunks has no id: it ends the stream of the line before.
-                row = _Row(self._last_id, None, msgspec.Raw(_DONE))
-            else:
-                try:
-                    row = self._decoder.decode(text)
-                except (ValueError, RecursionError) as error:
-                    self._report(number, str(error), line)
-                    continue
-            if row.id is None or row.id == "":
-                if self._needs_id:
-                    self._report(number, f"no stream id under {self._id_key!r}", line)
-                    continue
-                row.id = self._last_id
-            self._last_id = str(row.id)
-            rows.ids.append(self._last_id)
-            rows.seqs.append(row.seq)
-            rows.chunks += _unquoted([bytes(row.chunk) or text])
-            rows.times.append(row.time)
-        return rows
+                row = _Line(last_id, None, _DONE) if text == bytes(_DONE) else decode(text)
+            except (ValueError, RecursionError) as error:
+                report(number, str(error), line)
+                continue
+            if row.id is not None and row.id != "":
+                last_id = str(row.id)
+            elif needs_id:
+                report(number, f"no stream id under {keys.id!r}", line)
+                continue
+            chunk = bytes(row.chunk) or text
+            rows.append((cast("str", last_id), row.seq, _unquote(chunk)))
+            if times is not None:
+                times.append(row.time)
+    except READ_ERRORS:
+        yield rows  # of a file that breaks off, what there is
+        raise
+    yield rows
 
 
-def _row_decoder(keys: Keys) -> msgspec.json.Decoder[_Row]:
+def _lines_of(file: BufferedReader) -> Iterator[bytes]:
+    """Read lines; of one that is too long to be held, read the start and skip the rest."""
+    while line := file.readline(_LONGEST_LINE):
+        yield line
+        while line and not line.endswith(b"\n"):
+            line = file.readline(_BLOCK)
+
+
+def _text_of(line: bytes) -> bytes:
+    """Return the JSON of a line, also of one of SSE; nothing of a comment. Raises ValueError."""
+    if len(line) == _LONGEST_LINE:
+        raise ValueError(f"longer than {_LONGEST_LINE} bytes")
+    text = line.strip()
+    if not text.startswith(b"{"):
+        text = text.removeprefix(_BOM).removeprefix(b"data:").strip()
+    return b"" if text.startswith(b":") else text
+
+
+def _line_decoder(keys: Keys) -> msgspec.json.Decoder[_Line]:
     kind = msgspec.defstruct(
-        "_Row",
+        "_Line",
         [
             ("id", str | int | None, None),
             ("seq", Annotated[int, Meta(ge=_LEAST, le=_MOST)] | None, None),  # pyright: ignore[reportOperatorIssue]  # a type at run time
@@ -245,83 +207,63 @@ def _row_decoder(keys: Keys) -> msgspec.json.Decoder[_Row]:
         rename={"id": keys.id, "seq": keys.seq, "chunk": keys.chunk, "time": keys.time},
         gc=False,
     )
-    return msgspec.json.Decoder(cast("type[_Row]", kind))
-
-
-def _unquoted(chunks: list[bytes]) -> list[bytes]:
-    """Return chunks as JSON; a log may keep them as strings of JSON in its own JSON."""
-    if _QUOTE not in set(map(itemgetter(0), chunks)):
-        return chunks
-    return [_unquote(chunk) if chunk[0] == _QUOTE else chunk for chunk in chunks]
+    return msgspec.json.Decoder(cast("type[_Line]", kind))
 
 
 def _unquote(chunk: bytes) -> bytes:
+    """Return a chunk as JSON; a log may keep it as a string of JSON in its own JSON."""
+    if not chunk.startswith(b'"'):
+        return chunk
     try:
         return msgspec.json.decode(chunk, type=str).encode("utf-8", "surrogatepass")
     except ValueError:
         return chunk  # the reducer reports what is wrong with it
 
 
-def _skip_line(file: BufferedReader) -> None:
-    while part := file.readline(_BLOCK):
-        if part.endswith(b"\n"):
-            break
-
-
 # --- Parquet ------------------------------------------------------------------------------
 
 
-def _read_parquet(source: Source, keys: Keys, display: Display) -> Iterator[Rows]:
+def _read_parquet(source: Source, keys: Keys, display: Display) -> Iterator[list[Row]]:
     file = load("pyarrow.parquet").ParquetFile(source.path, buffer_size=_BLOCK)
     names = _columns_of(file.schema_arrow, keys)
     total = max(file.metadata.num_rows, 1)
     count = 0
-    for batch in file.iter_batches(_BATCH, columns=names):
+    for batch in file.iter_batches(_BATCH, columns=list(filter(None, names))):
         columns = [
-            batch.column(name).to_pylist() if name in names else [None] * batch.num_rows
-            for name in (keys.id, keys.seq, keys.chunk)
+            [None] * batch.num_rows if name is None else batch.column(name).to_pylist()
+            for name in names
         ]
-        rows = Rows()
+        rows: list[Row] = []
         for number, (id, seq, chunk) in enumerate(zip(*columns, strict=True), count + 1):
-            why = ""
-            if id is None or id == "" or chunk is None:
-                why = "no chunk" if chunk is None else "no stream id"
-            elif seq is not None and seq > _MOST:
-                why = f"a sequence number of more than 64 bits: {seq}"
-            if why:
-                text = msgspec.json.encode([id, seq, chunk], enc_hook=str)
-                display.bad_row(source.label, number, why, text)
+            if id is not None and id != "" and chunk is not None and (seq or 0) <= _MOST:
+                rows.append((str(id), seq, _bytes_of(chunk)))
                 continue
-            rows.ids.append(str(id))
-            rows.seqs.append(seq)
-            rows.chunks.append(_bytes_of(chunk))
-        if rows.ids:
-            yield rows
+            is_large = f"a sequence number of more than 64 bits: {seq}"
+            why = "no chunk" if chunk is None else is_large if id else "no stream id"
+            text = msgspec.json.encode([id, seq, chunk], enc_hook=str)
+            display.bad_row(source.label, number, why, text)
+        yield rows
         count += batch.num_rows
-        display.read(source.size * batch.num_rows // total, len(rows.ids))
+        display.read(source.size * batch.num_rows // total, len(rows))
 
 
-def _columns_of(schema: Any, keys: Keys) -> list[str]:
-    """Return the columns to read. Raises OSError for one that is missing, stands twice or has
-    another type.
+def _columns_of(schema: Any, keys: Keys) -> list[str | None]:
+    """Return the columns of ids, numbers and chunks. Raises OSError for one that is missing, stands
+    twice or has another type.
     """
-    found = []
-    for name, kinds, types in (
-        (keys.id, _IDS, "text or integers"),
-        (keys.seq, _SEQS, "integers"),
-        (keys.chunk, _CHUNKS, "text, bytes or objects"),
-    ):
+    names: list[str | None] = []
+    for key, (kinds, what) in _TYPES.items():
+        name = getattr(keys, key)
         count = schema.names.count(name)
         if count > 1:
             raise OSError(None, f"{count} columns are named {name!r}")
-        if count:
-            found.append(name)
-            kind = str(schema.field(name).type)
-            if not kinds.match(kind):
-                raise OSError(None, f"column {name!r} must hold {types}, not {kind}")
-        elif name != keys.seq:
+        if count == 0 and key != "seq":
             raise OSError(None, f"there is no column {name!r}")
-    return found
+        names.append(name if count else None)
+        if count and not kinds.match(str(schema.field(name).type)):
+            kind = schema.field(name).type
+            raise OSError(None, f"column {name!r} must hold {what}, not {kind}")
+    return names
 
 
 def _bytes_of(chunk: str | bytes | dict[str, object]) -> bytes:

@@ -6,13 +6,14 @@ import os
 from collections.abc import Iterable, Iterator
 from errno import EIO, ENOMEM
 from itertools import chain
+from operator import itemgetter
 from pathlib import Path
 from typing import IO, Any
 
 from ..batch import StreamResult, UnsortedRowsError, reduce_sorted
 from .extras import load
 from .progress import Display
-from .rows import Rows
+from .rows import Row
 
 __all__ = ["LEAST_MEMORY", "OutOfOrderError", "reduce_any_order", "reduce_in_order"]
 
@@ -32,7 +33,6 @@ SELECT id, seq, chunk, start, size FROM arriving ORDER BY id, seq NULLS LAST, ar
 """
 _READERS = ("to_arrow_reader", "fetch_arrow_reader")  # DuckDB 1.5 renamed it
 
-Row = tuple[str, "int | None", bytes]
 Result = tuple[str, StreamResult]
 
 
@@ -40,7 +40,7 @@ class OutOfOrderError(Exception):
     """The rows of a stream do not stand together, or not in order."""
 
 
-def reduce_in_order(blocks: Iterable[Rows], memory: int) -> Iterator[Result]:
+def reduce_in_order(blocks: Iterable[list[Row]], memory: int) -> Iterator[Result]:
     """Reduce rows as they come. Raises OutOfOrderError for rows that are out of order; and for more
     streams than can be remembered in the memory, as one may then come again unnoticed.
     """
@@ -58,26 +58,22 @@ def reduce_in_order(blocks: Iterable[Rows], memory: int) -> Iterator[Result]:
         raise OutOfOrderError from None
 
 
-def _numbered_first(blocks: Iterable[Rows]) -> Iterator[Iterable[Row]]:
+def _numbered_first(blocks: Iterable[list[Row]]) -> Iterator[list[Row]]:
     """Yield the rows of each block. Raises OutOfOrderError for a row with a number behind one
     without, in the same stream: sorted, it stands before it.
     """
     unnumbered: str | None = None  # the stream of the last row, if that has no number
     for rows in blocks:
-        ids, seqs = rows.ids, rows.seqs
-        if unnumbered is not None or None in seqs:
-            for id, seq in zip(ids, seqs, strict=True):
-                if seq is None:
-                    unnumbered = id
-                elif id == unnumbered:
+        if unnumbered is not None or None in map(itemgetter(1), rows):
+            for id, seq, _ in rows:
+                if seq is not None and id == unnumbered:
                     raise OutOfOrderError
-                else:
-                    unnumbered = None
-        yield zip(ids, seqs, rows.chunks, strict=True)
+                unnumbered = id if seq is None else None
+        yield rows
 
 
 def reduce_any_order(
-    blocks: Iterable[Rows], memory: int, folder: str, display: Display
+    blocks: Iterable[list[Row]], memory: int, folder: str, display: Display
 ) -> Iterator[Result]:
     """Sort rows by DuckDB, in a folder if they do not fit into the memory (bytes), and reduce them.
 
@@ -87,7 +83,7 @@ def reduce_any_order(
 
 
 def _sorted_rows(
-    blocks: Iterable[Rows], memory: int, folder: str, display: Display
+    blocks: Iterable[list[Row]], memory: int, folder: str, display: Display
 ) -> Iterator[Row]:
     library = load("duckdb")
     settings = {
@@ -132,13 +128,13 @@ def _schema() -> Any:
 
 
 def _batches(
-    blocks: Iterable[Rows], schema: Any, large: IO[bytes], display: Display
+    blocks: Iterable[list[Row]], schema: Any, large: IO[bytes], display: Display
 ) -> Iterator[Any]:
     """Yield rows as Arrow batches. A large chunk goes to a file, and a row says where."""
     columns: list[list[Any]] = [[] for _ in schema.names]
     arrival = size = end = total = 0
     for rows in blocks:
-        for id, seq, chunk in zip(rows.ids, rows.seqs, rows.chunks, strict=True):
+        for id, seq, chunk in rows:
             row: tuple[object, ...]
             if len(chunk) > _LARGE:
                 large.write(chunk)

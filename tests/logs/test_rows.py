@@ -10,9 +10,7 @@ import pytest
 
 from accumulator._logs.inputs import detect_source
 from accumulator._logs.progress import Display
-from accumulator._logs.rows import Keys, read_rows, read_streams
-
-Row = tuple[str, "int | None", bytes]
+from accumulator._logs.rows import Keys, Row, read_rows, read_streams
 
 
 class Notes(Display):
@@ -42,7 +40,7 @@ def read(path: Path, notes: Notes | None = None) -> tuple[list[Row], list[tuple[
     for some in read_rows(
         [detect_source(str(path), "name", "label", ["id", "chunk"])], Keys(), notes
     ):
-        rows += zip(some.ids, some.seqs, some.chunks, strict=True)
+        rows += some
     if whole:
         assert notes.unread_files == []
         assert notes.rows == len(rows)

@@ -17,7 +17,7 @@ from io import BufferedReader
 import msgspec
 
 from ._accumulator import Accumulator
-from ._logs.inputs import READ_ERRORS, STDIN, label_of, open_stream
+from ._logs.inputs import FILE_HELP, READ_ERRORS, STDIN, label_of, open_stream
 from ._logs.rows import Keys, begins_with_row, read_streams, reduce_rows, why_unread
 from ._logs.terminal import say, write_output
 from ._merge.verdict import has_chunks
@@ -36,11 +36,17 @@ _DIM, _UNDIM = "\x1b[2m", "\x1b[22m"
 _COMMANDS = {"reduce": "._logs.command", "inspect": "._logs.inspect"}
 
 _EPILOG = """\
-exit codes: 0 every stream is whole, 1 the output could not be written, 2 wrong usage, 3 a stream
-was cut off, 4 a server reported an error, 5 a file or a chunk could not be read, or a file holds no
-stream; the highest of all
+exit codes, of which the highest counts:
+  0  every stream is whole
+  1  the output could not be written
+  2  wrong usage
+  3  a stream was cut off
+  4  a server reported an error
+  5  a file or a chunk could not be read, or a file holds no stream
 
-other commands: accumulator reduce --help (whole logs), accumulator inspect --help (one stream)
+other commands:
+  accumulator reduce --help   whole logs to a file
+  accumulator inspect --help  one stream as tables
 """
 
 
@@ -98,7 +104,7 @@ def _run_files(given: Sequence[str]) -> int:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="accumulator",
-        description="Read streamed chat completions; print each as one completion, as JSON.",
+        description="Read recorded streams and print each as one completion, as JSON.",
         epilog=_EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
@@ -106,14 +112,13 @@ def _parser() -> argparse.ArgumentParser:
         "files",
         nargs="*",
         metavar="FILE",
-        help="a recorded stream: SSE, JSON Lines of chunks, or rows of id, seq and chunk; plain, "
-        "gzip or zstd (extra logs); - or none for standard input",
+        help=f"{FILE_HELP}, which is also read without FILE",
     )
     parser.add_argument(
         "--text",
         action="store_true",
-        help="print the text of the first choice as it arrives, and its tool calls, instead of "
-        "JSON; on a terminal its reasoning, too",
+        help="print the first choice's text as it arrives and its tool calls, not JSON; on a "
+        "terminal its reasoning, too",
     )
     parser.add_argument("--version", action="store_true", help="print the version and exit")
     return parser

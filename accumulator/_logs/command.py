@@ -27,7 +27,7 @@ from .inputs import (
 )
 from .output import Target, open_writer
 from .progress import Display, Interrupt, Stats
-from .rows import Keys, read_rows, why_unread
+from .rows import Keys, add_keys, read_rows, why_unread
 from .sort import LEAST_MEMORY, OutOfOrderError, reduce_any_order, reduce_in_order
 from .terminal import say
 
@@ -40,12 +40,17 @@ _MOST_MEMORY = 1 << 50
 
 EPILOG = """\
 A row is a JSON object with the id of a stream, a sequence number (optional) and a chunk. A line
-without the key of a chunk is itself a chunk. An SSE file is one stream, named like the file. If the
-rows of each stream stand together, in order, they are reduced as they are read. Other rows are
-sorted on disk first, which needs the extra 'logs'.
+without the key of a chunk is itself a chunk. An SSE file is one stream, named like the file.
 
-exit codes: 0 the output was written, whatever the status of its streams; 1 it was not written; 2
-wrong usage; 5 it was written, but there were bad rows or a file could not be read; 130 interrupted
+If the rows of each stream stand together, in order, they are reduced as they are read. Otherwise
+they are sorted on disk first, which needs the extra 'logs'.
+
+exit codes:
+  0    the output was written, whatever the status of its streams
+  1    it was not written
+  2    wrong usage
+  5    it was written, but there were bad rows or a file could not be read to its end
+  130  interrupted
 """
 
 
@@ -54,19 +59,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     parser.description = "Reduce recorded chunks to one completion a stream."
     parser.epilog = EPILOG
-    add("paths", nargs="+", metavar="PATH", help="a file, a folder, a glob, or - (standard input)")
-    add(
-        "-o",
-        "--output",
-        required=True,
-        metavar="OUT",
-        help="JSON Lines (.gz, .zst) or .parquet; - for standard output",
-    )
-    add("--id", default="id", metavar="KEY", help="key or column of the stream's id (id)")
-    add("--seq", default="seq", metavar="KEY", help="of the sequence number (seq)")
-    add("--chunk", default="chunk", metavar="KEY", help="of the chunk (chunk)")
-    add("--memory", type=_size, default=1 << 30, metavar="SIZE", help="most memory to use (1G)")
-    add("--bad-rows", metavar="FILE", help="write rejected rows to a file, as JSON Lines")
+    add("paths", nargs="+", metavar="PATH", help="a file, a folder, a glob; - is standard input")
+    output = "JSON Lines (.jsonl, .gz, .zst) or .parquet; - is standard output"
+    add("-o", "--output", required=True, metavar="OUT", help=output)
+    add_keys(parser)
+    memory = "most memory to use (default: 1G)"
+    add("--memory", type=_size, default=1 << 30, metavar="SIZE", help=memory)
+    add("--bad-rows", metavar="FILE", help="write bad rows to a file, as JSON Lines")
 
 
 def _size(text: str) -> int:

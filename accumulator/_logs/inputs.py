@@ -20,6 +20,7 @@ from .extras import load
 from .terminal import in_utf8
 
 __all__ = [
+    "FILE_HELP",
     "READ_ERRORS",
     "STDIN",
     "Source",
@@ -35,6 +36,10 @@ __all__ = [
 # Gzip raises each of these for one damage or another; those of Arrow are among them.
 READ_ERRORS = (OSError, EOFError, ValueError, zlib.error)
 STDIN = "-"
+FILE_HELP = (
+    "a recorded stream: SSE, JSON Lines of chunks, or rows of id, seq and chunk; plain, gzip or "
+    "zstd (extra logs); - is standard input"
+)
 
 Form = Literal["rows", "body", "parquet"]
 Compression = Literal["", "gzip", "zstd"]

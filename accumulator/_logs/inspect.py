@@ -13,16 +13,25 @@ from typing import TypeAlias, cast
 from .._merge.verdict import has_chunks
 from ..batch import RecordedStream, StreamResult
 from ..completion import Choice
-from ..errors import LOSSY_KINDS
+from ..errors import LOSSY_KINDS, IncompleteStreamError
 from .extras import load
-from .inputs import READ_ERRORS, UsageError, label_of, open_stream
-from .rows import Keys, begins_with_row, read_streams, reduce_rows, why_unread
+from .inputs import FILE_HELP, READ_ERRORS, UsageError, label_of, open_stream
+from .rows import Keys, add_keys, begins_with_row, read_streams, reduce_rows, why_unread
 from .terminal import printable, say
 
 __all__ = ["add_arguments", "run"]
 
 # A result, when its chunks came, and why the file could not be read to its end.
 _Found: TypeAlias = "tuple[StreamResult, list[float], str | None]"
+
+_EPILOG = """\
+exit codes:
+  0    shown
+  1    the SVG could not be written
+  2    wrong usage
+  5    FILE could not be read to its end, or holds no stream
+  130  interrupted
+"""
 
 SHOWN, UNWRITABLE, WRONG, UNREADABLE = 0, 1, 2, 5
 _BLOCK = 65536
@@ -44,27 +53,13 @@ _TABLES: dict[str, list[str]] = {
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of `inspect`."""
     parser.description = "Show one recorded stream as tables, and when its chunks came."
-    parser.epilog = (
-        "exit codes: 0 shown; 1 the SVG could not be written; 2 wrong usage; 5 FILE could not be\n"
-        "read, or holds no stream; 130 interrupted"
-    )
+    parser.epilog = _EPILOG
     add = parser.add_argument
-    add(
-        "file",
-        metavar="FILE",
-        help="a recorded stream: SSE, JSON Lines of chunks, or rows of id, seq and chunk; plain or "
-        "gzip; - for standard input",
-    )
-    add("--stream", metavar="ID", help="which stream of many to show (the first)")
-    add(
-        "--time",
-        default="time",
-        metavar="KEY",
-        help="key of the time at which a row's chunk came, in seconds or as ISO 8601 (time)",
-    )
-    add("--id", default="id", metavar="KEY", help="of the stream's id (id)")
-    add("--seq", default="seq", metavar="KEY", help="of the sequence number (seq)")
-    add("--chunk", default="chunk", metavar="KEY", help="of the chunk (chunk)")
+    add("file", metavar="FILE", help=FILE_HELP)
+    add("--stream", metavar="ID", help="the stream to show (default: the first)")
+    add_keys(parser)
+    time = "key of the time at which a chunk came, in seconds or as ISO 8601 (default: time)"
+    add("--time", default="time", metavar="KEY", help=time)
     add("--svg", metavar="OUT", help="write what is shown to a file, too")
 
 
@@ -159,6 +154,8 @@ def _show(result: StreamResult, times: list[float], svg: str | None) -> None:
                 # As text of its own: what a server wrote is no markup, and no terminal command.
                 grid.add_row(*[texts.Text(_cell(cell), _style(cell)) for cell in row])
             console.print(grid)
+    if isinstance(result.error, IncompleteStreamError) and has_chunks(result.completion):
+        console.print(texts.Text(_cell(result.error)))
     for line in _picture(times):
         console.print(texts.Text(line))
     if svg is not None:
@@ -248,7 +245,8 @@ def _picture(times: list[float]) -> list[str]:
     gaps = [later - earlier for earlier, later in pairwise(times)]
     return [
         "chunks over time",
-        f"│{bars}│ at most {most} in {span / _WIDTH * 1000:.1f} ms",
+        f"│{bars}│",
         f"{len(times)} chunks in {span:.3f} s, {len(times) / span:.1f} a second, "
         f"longest pause {max(gaps):.3f} s",
+        f"at most {most} in {span / _WIDTH * 1000:.1f} ms",
     ]

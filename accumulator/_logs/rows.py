@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from argparse import ArgumentParser
 from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 from io import BufferedReader
@@ -20,6 +21,7 @@ __all__ = [
     "Keys",
     "Row",
     "StreamRow",
+    "add_keys",
     "begins_with_row",
     "read_rows",
     "read_streams",
@@ -57,6 +59,13 @@ class Keys(Struct, frozen=True):
     def __post_init__(self) -> None:
         if len({self.id, self.seq, self.chunk, self.time}) < 4:
             raise UsageError("each of --id, --seq, --chunk and --time must name another key")
+
+
+def add_keys(parser: ArgumentParser) -> None:
+    """Add the options that name keys."""
+    for name, what in ("id", "a stream's id"), ("seq", "a sequence number"), ("chunk", "a chunk"):
+        text = f"key or column of {what} (default: {name})"
+        parser.add_argument(f"--{name}", default=name, metavar="KEY", help=text)
 
 
 class _Line(Struct):

@@ -310,7 +310,7 @@ def test_help_names_the_exit_codes(capfd: pytest.CaptureFixture[str]) -> None:
         cli.main(["--help"])
     assert caught.value.code == 0
     shown = capfd.readouterr().out
-    assert "4 a server reported an error" in shown
+    assert "  4  a server reported an error\n" in shown
     assert shown.endswith("\n\n" + cli._EPILOG)
 
 

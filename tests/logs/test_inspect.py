@@ -28,6 +28,7 @@ def test_what_a_server_wrote_is_shown_and_commands_no_terminal(
     shown = capfd.readouterr().out
     assert "[red]" in shown
     assert "truncated" in shown
+    assert "the stream stopped before its end, after 3 chunks: choice 0 has no finish" in shown
     assert "3 chunks in 2.000 s" in shown
     assert not {"\x1b", "\x07"} & set(shown)
     assert "<svg" in svg.read_text(encoding="utf-8")

@@ -94,7 +94,7 @@ def _why_unread(
         return "the chunks that came are empty"
     if size:
         return "only comments, blank lines or [DONE] came"
-    return "nothing came (was the stream read before? it can be read only once)"
+    return "nothing came (a stream can be read only once)"
 
 
 def _quoted(text: object) -> str:

@@ -8,7 +8,7 @@ import gzip
 import json
 import pickle
 import zlib
-from collections.abc import AsyncIterator, Callable, Iterator, MutableMapping
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import contextmanager
 from types import SimpleNamespace
 from typing import Any
@@ -326,7 +326,7 @@ PACKED = [
 
 # What came in place of chunks: by which method, and what the error says behind "no chunk was read".
 UNREAD: dict[str, tuple[str, list[object], str]] = {
-    "nothing": ("feed_sse", [], "nothing came (was the stream read before?"),
+    "nothing": ("feed_sse", [], "nothing came (a stream can be read only once)"),
     "an empty body": ("feed_sse", [b""], "nothing came"),
     "comments": ("feed_sse", [b": ping\n\n"], "only comments, blank lines or [DONE] came"),
     "the end alone": ("feed", ["[DONE]"], "only comments, blank lines or [DONE] came"),
@@ -466,7 +466,7 @@ def test_a_gateway_names_the_response_of_its_app() -> None:
         await send({"type": "http.response.start", "status": 503, "headers": headers})
         await send({"type": "http.response.body", "body": b"busy\n"})
 
-    async def nothing(*_: object) -> MutableMapping[str, Any]:
+    async def nothing(*_: object) -> Any:
         return {}
 
     gateway = CompletionMiddleware(app, on_end=lambda end, scope: ends.append(end))
@@ -491,7 +491,7 @@ class AsyncManager:
 
 class Awaited:
     def __await__(self) -> Iterator[object]:
-        yield
+        return iter(())
 
 
 # Callers' mistakes: what was called with what, and what the error says.

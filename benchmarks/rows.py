@@ -35,8 +35,6 @@ from accumulator import (
     wrap,
 )
 
-__all__ = ["ROWS", "Case", "Row", "Times", "digest", "measure"]
-
 HAND, BARE = "the loop by hand", "`bare`"
 EACH, SMALL, WHOLE = "one event a read", "4 KiB reads", "one read"
 SIZES = {EACH: None, SMALL: 4096, WHOLE: 0}
@@ -184,7 +182,7 @@ def cliff(shape: str, change: tuple[bytes, bytes] = (b"\n", b"\n")) -> Case:
     return Case(
         inputs,
         lambda given: completed(given[0]),
-        lambda given: decode_all(decode, given[1]),
+        lambda given: bare.decode_all(given[1], decode),
         chunks_of(made),
     )
 
@@ -200,12 +198,6 @@ class PartsChoice(bare.Choice):
 
 class PartsChunk(bare.Chunk):
     choices: list[PartsChoice] | None = None  # type: ignore[assignment]  # a list is invariant
-
-
-def decode_all(decode: Callable[[bytes], object], events: Iterable[bytes]) -> None:
-    """Decode all events, and keep nothing."""
-    for event in events:
-        decode(event)
 
 
 # --- what must come out -------------------------------------------------------------------

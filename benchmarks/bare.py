@@ -92,9 +92,7 @@ class Chunk(Struct):
 decode = msgspec.json.Decoder(Chunk).decode
 
 
-def decode_all(
-    events: Iterable[bytes], decode: Callable[[bytes], object] = decode
-) -> None:
+def decode_all(events: Iterable[bytes], decode: Callable[[bytes], object] = decode) -> None:
     """Decode every event, and keep nothing."""
     for event in events:
         decode(event)

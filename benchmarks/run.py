@@ -52,7 +52,9 @@ def main() -> None:
     if options.imports:
         json.dump(imported(options.imports), sys.stdout)
         return
-    pythons = {python: versions(python) for python in map(environment, (sys.executable, *options.python))}
+    pythons = {
+        python: versions(python) for python in map(environment, (sys.executable, *options.python))
+    }
     turns = 1 if options.quick else options.turns
     load = os.getloadavg()[0]
     taken: dict[str, list[Row]] = {own["python"]: [] for own in pythons.values()}
@@ -102,7 +104,9 @@ def imported(times: int) -> list[Row]:
     for _ in range(times):
         for names, values in seconds.items():
             code = f"import time; t = time.process_time(); import {names}"
-            values.append(float(run(sys.executable, "-c", f"{code}; print(time.process_time() - t)")))
+            values.append(
+                float(run(sys.executable, "-c", f"{code}; print(time.process_time() - t)"))
+            )
     ours, theirs = (statistics.median(values) for values in seconds.values())
     about = {"group": "import", "name": "`import accumulator`", "against": f"`import {against}`"}
     beside = f"{1e3 * ours:.0f} / {1e3 * theirs:.0f} ms CPU"

@@ -155,23 +155,13 @@ def test_streams_that_repeat_are_hardly_parsed(
     assert sum(taken) > len(chunks) / 2
 
 
-class SdkObject:
-    """An object like pydantic's: fields in `__dict__`, and those that its class lacks apart."""
-
-    __slots__ = ("__dict__", "__pydantic_extra__")
-
-    def __init__(self, fields: dict[str, object]) -> None:
-        self.__dict__.update(fields)
-        self.__pydantic_extra__: dict[str, object] | None = None
-
-
-# Of streams that templates fit, a third of the pairs are tried on every Python, and all on one;
+# Of streams that templates fit, a sixth of the pairs are tried on every Python, and all on one;
 # of the others a third on one.
 PAIRS = [
     pytest.param(
         name,
         odd,
-        marks=[] if name in REGULAR and (row + column) % 3 == 0 else [pytest.mark.costs],
+        marks=[] if name in REGULAR and (row + column) % 6 == 0 else [pytest.mark.costs],
         id=f"{name}, odd event {column}",
     )
     for row, name in enumerate(STREAMS)
@@ -457,88 +447,6 @@ def test_a_damaged_byte_comes_out_the_same(name: str, data: st.DataObject) -> No
     assert outcome([line + b"\n\n" for line in whole.split(b"\n\n")[:-1]]) == outcome(
         [line + b"\n\n" for line in whole.split(b"\n\n")[:-1]], shortcut=False
     )
-
-
-ODD_OBJECTS: list[dict[str, object]] = [
-    {"created": 1760000000.0},
-    {"created": True},
-    {"model": "other"},
-    {"vendor": 1},
-    {"usage": {"total_tokens": 5}},
-    {"choices": []},
-    {"error": "overloaded"},
-]
-
-
-def fed_objects(chunks: Iterable[object], *, shortcut: bool) -> tuple[object, ...]:
-    acc = Accumulator(shortcut=shortcut)
-    for chunk in chunks:
-        acc.feed(chunk)
-    return acc.snapshot(), acc.status, acc.problems, acc.problem_counts
-
-
-ODD_CHOICES: list[dict[str, object]] = [
-    {"index": 0.0, "delta": {"content": "a"}},
-    {"index": 0, "delta": {"content": "\ud83d"}},
-    {"index": 0, "delta": {"content": "\ud83d"}, "logprobs": None, "finish_reason": None},
-    {"index": 0, "delta": {"content": "\ude00"}, "logprobs": None, "finish_reason": None},
-    {"index": 0, "delta": {"role": "\ud83d", "content": "a"}},
-    {"index": 0, "delta": {"role": "\ud83d", "content": "a"}},
-    {"index": 0, "delta": {"content": "a", "refusal": "b"}},
-    {"index": 0, "delta": {"content": 5}},
-    {"index": 0, "delta": {"content": "a"}, "finish_reason": "stop", "logprobs": None},
-]
-
-
-@pytest.mark.parametrize("odd", ODD_OBJECTS)
-@pytest.mark.parametrize("name", STREAMS)
-def test_an_odd_object_among_regular_ones_comes_out_the_same(
-    name: str, odd: dict[str, object]
-) -> None:
-    chunks = [json.loads(chunk) for chunk in STREAMS[name]]
-    chunks[20:20] = [json.loads(text_chunk("a")) | odd]
-    assert fed_objects(chunks, shortcut=True) == fed_objects(chunks, shortcut=False)
-
-
-@pytest.mark.parametrize("name", STREAMS)
-def test_odd_choices_among_regular_objects_come_out_the_same(name: str) -> None:
-    chunks = [json.loads(chunk) for chunk in STREAMS[name]]
-    first = json.loads(text_chunk("a"))
-    mixed = chunks[:40]
-    for choice in ODD_CHOICES:
-        mixed += [first | {"choices": [choice]}, *chunks[40:]]
-    assert fed_objects(mixed, shortcut=True) == fed_objects(mixed, shortcut=False)
-
-
-@pytest.mark.parametrize("place", ["chunk", "choice", "delta"])
-def test_what_pydantic_keeps_apart_is_not_overlooked(place: str) -> None:
-    chunks = [json.loads(chunk, object_hook=SdkObject) for chunk in REGULAR["text"]]
-    odd = chunks[40]
-    for name in {"chunk": [], "choice": ["choices"], "delta": ["choices", "delta"]}[place]:
-        odd = odd.choices[0] if name == "choices" else odd.delta
-    odd.__pydantic_extra__ = {"x_vendor": 5}
-    assert fed_objects(chunks, shortcut=True) == fed_objects(chunks, shortcut=False)
-    assert "x_vendor" in str(fed_objects(chunks, shortcut=True))
-
-
-def fed_before_the_limit(chunks: Iterable[object], limits: Limits, *, shortcut: bool) -> int:
-    acc = Accumulator(shortcut=shortcut, limits=limits)
-    fed = 0
-    try:
-        for chunk in chunks:
-            acc.feed(chunk)
-            fed += 1
-    except LimitExceededError:
-        return fed
-    raise AssertionError("no limit was passed")
-
-
-@pytest.mark.parametrize("total", range(2000, 2040))
-def test_objects_count_for_the_limit_as_without_the_fast_path(total: int) -> None:
-    chunks = [json.loads(text_chunk("four" * (1 + i % 9))) for i in range(60)]
-    limits = Limits(total_bytes=total)
-    fed = fed_before_the_limit(chunks, limits, shortcut=True)
-    assert fed == fed_before_the_limit(chunks, limits, shortcut=False)
 
 
 def test_recordings_come_out_the_same(corpus_stream: Path) -> None:

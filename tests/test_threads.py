@@ -207,7 +207,7 @@ assert all(each == found[0] for each in found)
     ["streamed", "conformed", "restored", "parsed", "parsed_into_attrs", "converted"],
 )
 def test_what_a_process_does_first_is_done_by_threads_at_once(what: str) -> None:
-    for _ in range(3):
+    for _ in range(2):
         done = subprocess.run(
             [sys.executable, "-c", FIRST, what],
             cwd=Path(__file__).parent,

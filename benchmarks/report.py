@@ -24,7 +24,7 @@ TABLES = (
         "Per chunk",
         "`bare` is one reused msgspec decoder of a typed chunk over the same JSON"
         " (`benchmarks/bare.py`): what parsing alone costs.",
-        ("objects", "mappings", "feed_line", "wrap", "cliffs"),
+        ("objects", "mappings", "feed_line", "wrap", "openai's helper", "cliffs"),
     ),
     (
         "Growth, memory, import, logs",
@@ -64,8 +64,6 @@ def lines(figures: Figures) -> Iterator[str]:
         if rows:
             yield f"\n## {title}\n\n{above}\n"
             yield from table(rows, list(versions))
-    if "peers" in figures:
-        yield from peers_table(figures["peers"])
 
 
 def table(rows: list[Figures], versions: list[str]) -> Iterator[str]:
@@ -95,26 +93,6 @@ def cell(measured: Figures | None, reach: float) -> str:
 def row_of(*cells: str) -> str:
     """Return a row of a table."""
     return f"| {' | '.join(cells)} |"
-
-
-def peers_table(peers: Figures) -> Iterator[str]:
-    """Yield the table of the peers."""
-    yield "\n## Peers\n"
-    yield (
-        "Microseconds a chunk, the same bodies in 4 KiB reads, each peer in a process of its own,"
-        " asked in turn. The results were compared first: a peer with another one is named with"
-        " what differs.\n"
-    )
-    shapes = list(next(iter(peers.values()))["shapes"])
-    yield row_of("", *shapes, "versions")
-    yield row_of("---", *("--:" for _ in shapes), "---")
-    for name, peer in peers.items():
-        cells = (
-            each if isinstance(each, str) else f"{each:,.{2 if each < 10 else 0}f}"
-            for each in peer["shapes"].values()
-        )
-        versions = ", ".join(f"{key} {version}" for key, version in peer["versions"].items())
-        yield row_of(name, *cells, versions)
 
 
 # A picture in a page does not learn whether the page is white or black: middling tones.

@@ -30,8 +30,6 @@ SECTIONS = {
     "memory": ("held.py rows 1000000", "held.py rows 20000"),
     "import": ("run.py --import 40", "run.py --import 5"),
     "logs": ("logs.py 400 3", "logs.py 20 1"),
-    # On the first interpreter alone.
-    "peers": ("speed_peers.py 10", "speed_peers.py 3"),
 }
 VERSIONS = ("msgspec", "attrs", "cattrs", "openai", "pydantic", "llmstream", "lm15")
 
@@ -62,7 +60,7 @@ def main() -> None:
         for python, own in pythons.items():
             for section in options.only:
                 # What memory and logs take does not wander as times do.
-                if section == "speed" or (section != "peers" and not turn):
+                if section == "speed" or not turn:
                     print(f"{python}: {section}, turn {turn + 1}", file=sys.stderr)
                     taken[own["python"]] += ask(python, section, options.quick)
     figures: dict[str, Any] = {
@@ -73,8 +71,6 @@ def main() -> None:
         "versions": {own["python"]: own for own in pythons.values()},
         "rows": merged(taken),
     }
-    if "peers" in options.only:
-        figures["peers"] = ask(next(iter(pythons)), "peers", options.quick)
     whole = not options.quick and tuple(options.only) == tuple(SECTIONS)
     data, documents = (HERE, ROOT / "docs") if whole else (CACHE / "report", CACHE / "report")
     report.write(figures, data, documents)

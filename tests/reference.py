@@ -1078,6 +1078,8 @@ LONE = re.compile("[\ud800-\udfff]")
 
 
 def paired(text: str) -> str:
+    if text.isascii():  # most is
+        return text
     return text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "surrogatepass")
 
 

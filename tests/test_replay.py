@@ -9,11 +9,11 @@ from typing import Literal
 
 import attrs
 import pytest
+from every_field import WHOLE
 from hypothesis import given
 from hypothesis import strategies as st
 from loopback import serving
 from strategies import COMPLETIONS, ODD_STREAMS, STREAMS, bodies
-from test_completion import WHOLE
 from test_conformance import CASES, Case, same
 
 from accumulator import (

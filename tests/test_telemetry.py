@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from test_completion import WHOLE
+from every_field import WHOLE
 
 from accumulator import Accumulator, ChatCompletion, Timing, accumulate, split, telemetry
 

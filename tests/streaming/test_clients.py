@@ -26,7 +26,7 @@ from streamed import BODY
 from accumulator import Accumulator, ChatCompletion, DecodeError, StreamEnd, accumulate, wrap
 from accumulator.streams import Framing
 
-TESTS = Path(__file__).parent
+TESTS = Path(__file__).parents[1]
 RECORDING = (TESTS / "recordings" / "weather-tool-call.sse").read_bytes()
 ASKED: list[Any] = [{"role": "user", "content": "How warm is it in Zürich?"}]
 KEYWORDS: dict[str, Any] = {"api_key": "none", "max_retries": 0}

@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import pytest
+from every_field import WHOLE
 from loopback import serving
-from test_completion import WHOLE
 from test_conformance import CASES
 
 from accumulator import Accumulator, ChatCompletion, Message

@@ -83,18 +83,15 @@ def read_object(value: object) -> tuple[Chunk, int] | None:
     """
     strings: _Strings = []
     try:
-        chunk = _convert(value) if type(value) is dict else None
-        if chunk is not None:
-            _collect(chunk, strings)
-        elif type(value) is LastChunk:
-            return None
-        else:
-            chunk = _model(value, strings)
-            if chunk is None:
-                strings.clear()
-                chunk = _chunk(value, strings)
-            _collect(chunk, strings)
-            if any(type(text) is not str for text in strings):  # but a number, or an enum's
+        chunk = _convert(value) if type(value) is dict else _model(value, strings)
+        if chunk is None:
+            if type(value) is LastChunk:
+                return None
+            strings.clear()
+            chunk = _chunk(value, strings)
+        _collect(chunk, strings)
+        for text in strings:
+            if type(text) is not str:  # but a number, an enum's or another class's
                 return None
         whole = "".join(cast("list[str]", strings))
         if not whole.isascii():

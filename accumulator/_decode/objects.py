@@ -25,7 +25,6 @@ from .chunk import (
     JsonObject,
     Logprobs,
     PromptTokensDetails,
-    ReasoningDetail,
     TokenLogprob,
     ToolCallFragment,
     TopLogprob,
@@ -157,21 +156,20 @@ def _model_choice(value: Any, strings: _Strings) -> Choice:
         or value.__pydantic_extra__
     ):
         raise _UnfitError
-    delta = Delta(fields["role"], fields["content"], fields["refusal"])
+    role, content, refusal = fields["role"], fields["content"], fields["refusal"]
+    if more and _CONVERTED.issuperset(more):  # reasoning
+        delta = convert({"role": role, "content": content, "refusal": refusal, **more}, Delta)
+    else:
+        delta = Delta(role, content, refusal)
+        if more:
+            vendors = {name: item for name, item in more.items() if item is not None}
+            delta.reasoning = vendors.pop("reasoning", None)
+            delta.reasoning_content = vendors.pop("reasoning_content", None)
+            if not _NAMES[Delta].isdisjoint(vendors):  # that this openai does not know yet
+                raise _UnfitError
+            delta.extra = _extra(vendors, strings)
     if calls is not None:
         delta.tool_calls = [*map(_model_call, _list(calls))]
-    if more:
-        vendors = {name: item for name, item in more.items() if item is not None}
-        delta.reasoning = vendors.pop("reasoning", None)
-        delta.reasoning_content = vendors.pop("reasoning_content", None)
-        if "reasoning_details" in vendors:
-            with suppress(ValueError):
-                details = convert(vendors["reasoning_details"], list[ReasoningDetail])
-                delta.reasoning_details = details
-                del vendors["reasoning_details"]
-        if not _NAMES[Delta].isdisjoint(vendors):  # that this openai does not know yet
-            raise _UnfitError
-        delta.extra = _extra(vendors, strings)
     logprobs = None if logprobs is None else _model_logprobs(logprobs)
     return Choice(index, delta, logprobs, own["finish_reason"])
 
@@ -296,17 +294,9 @@ def _fields(kind: type[Struct], value: Any, strings: _Strings) -> JsonObject:
 
     The strings of those are added to `strings`.
     """
-    fields: JsonObject = value
-    if type(value) is not dict:
-        try:
-            fields, more = value.__dict__, value.__pydantic_extra__
-        except AttributeError:
-            if not is_object(value):
-                raise _UnfitError from None
-            fields, more = fields_of(value), None
-        if more:
-            fields = {**fields, **more}
-    names = _NAMES[kind]
+    if type(value) is not dict and not is_object(value):
+        raise _UnfitError
+    fields, names = fields_of(value), _NAMES[kind]
     if names.issuperset(fields):
         return fields
     own, vendors = {}, {}

@@ -365,9 +365,7 @@ def _collect(chunk: Chunk, strings: _Strings) -> None:
         if choice.delta is not None:
             _collect_delta(choice.delta, strings)
         if choice.logprobs is not None:
-            for token in (*(choice.logprobs.content or ()), *(choice.logprobs.refusal or ())):
-                tokens = [token, *(token.top_logprobs or ())]
-                strings += [each.token for each in tokens if each.token is not None]
+            _collect_tokens(choice.logprobs, strings)
 
 
 def _collect_delta(delta: Delta, strings: _Strings) -> None:
@@ -387,10 +385,21 @@ def _collect_delta(delta: Delta, strings: _Strings) -> None:
         strings.append("reasoning_details")
         for detail in to_builtins(delta.reasoning_details):
             strings += [*detail, *(item for item in detail.values() if type(item) is str)]
-    for call in delta.tool_calls or ():
+    if delta.tool_calls is not None:
+        _collect_calls(delta.tool_calls, strings)
+
+
+def _collect_calls(calls: list[ToolCallFragment], strings: _Strings) -> None:
+    for call in calls:
         texts: _Strings = [call.id, call.type]
         if call.function is not None:
             texts += (call.function.name, call.function.arguments)
         if call.custom is not None:
             texts += (call.custom.name, call.custom.input)
         strings += [text for text in texts if text is not None]
+
+
+def _collect_tokens(logprobs: Logprobs, strings: _Strings) -> None:
+    for token in (*(logprobs.content or ()), *(logprobs.refusal or ())):
+        tokens = [token, *(token.top_logprobs or ())]
+        strings += [each.token for each in tokens if each.token is not None]

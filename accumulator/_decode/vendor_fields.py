@@ -12,6 +12,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from functools import cache
 from operator import attrgetter
+from types import MappingProxyType
 from typing import Any, TypeVar
 
 import msgspec
@@ -48,6 +49,7 @@ _UNKNOWN = "unknown field"  # of a mismatch that names a vendor's field
 
 _message_of: Callable[[Choice], Raw] = attrgetter("message")
 _ABSENT, _NULL = Raw(b""), Raw(b"null")
+_NEVER_WRITTEN: Any = MappingProxyType({})
 
 
 class Seen(Struct):
@@ -68,7 +70,8 @@ class ChunkDecoder(Struct):
     _rules: Mapping[str, Level]
     _is_off: bool = False  # whether all chunks go the general way
     _shape: Shape = TEXT
-    _seen: dict[Key, Seen] | None = None  # the values that came last; most streams have none
+    # The values that came last. A dict would be a sizable part of what an idle accumulator holds.
+    _seen: dict[Key, Seen] = _NEVER_WRITTEN
     _mismatch: str | None = None  # the last one
     # How many chunks to read the general way before the shape is tried again: a decode that fails
     # is wasted.
@@ -157,12 +160,14 @@ class ChunkDecoder(Struct):
 
     def forget(self) -> None:
         """Forget the last values, because something else was merged since."""
-        self._seen = None
+        self._seen = _NEVER_WRITTEN
 
     def _decode_fields(self, text: bytes) -> Chunk:
         """Decode a chunk, and move the vendor's fields to the `extra` of their levels."""
         shape = self._shape
         chunk = shape.decode(text)
+        if self._seen is _NEVER_WRITTEN:
+            self._seen = {}
         if shape.of_chunk is not None:
             self._read(shape.of_chunk, _OF_CHUNK, chunk, len(text))
         if shape.has_moderation:
@@ -192,8 +197,6 @@ class ChunkDecoder(Struct):
     def _read(self, fields: Fields, key: Key, into: Chunk | Choice | Delta, size: int) -> None:
         """Parse the fields of a level, but not what came before and makes no difference."""
         raws = fields.get(into)
-        if self._seen is None:
-            self._seen = {}
         seen = self._seen.get(key)
         if seen is None:
             seen = self._seen[key] = Seen((_ABSENT,) * len(raws), [False] * len(raws))
@@ -214,13 +217,18 @@ class ChunkDecoder(Struct):
             is_settled[i] = is_repeated and (
                 value is None or self._rules[fields.level].is_idempotent(name, value)
             )
-        if size > _LONGEST_REMEMBERED:
-            raws = (_ABSENT,) * len(raws)
-        elif size > _LONGEST_HELD:
-            raws = tuple([raw.copy() for raw in raws])  # without the chunk that it is part of
+        if size > _LONGEST_HELD:
+            raws = _kept(raws, size)
         seen.raws, seen.is_quiet = raws, not extra
         if extra:
             into.extra = extra
+
+
+def _kept(raws: tuple[Raw, ...], size: int) -> tuple[Raw, ...]:
+    """Return values without the long chunk that they are part of."""
+    if size > _LONGEST_REMEMBERED:
+        return (_ABSENT,) * len(raws)
+    return tuple([raw.copy() for raw in raws])
 
 
 def _add_next_shape(start: Shape, words: str, shape: Shape) -> None:

@@ -28,7 +28,6 @@ from ._decode.body import JsonText
 from ._decode.lines import Event, LineReader
 from ._decode.text import Text
 from ._merge import state as _state
-from ._merge import tool_calls as _calls
 from ._merge.arguments import ArgumentsText
 from ._merge.chat import ChatReducer
 from ._merge.json_merge import IndexedList, TypedList
@@ -53,6 +52,7 @@ class Saved(Struct, array_like=True):
     """All that a checkpoint holds."""
 
     rules: int
+    think_tags: bool
     parser: LineReader
     tally: Tally
     queue: list[Event]
@@ -72,6 +72,7 @@ def pack(pipeline: Pipeline, reducer: ChatReducer) -> bytes:
     log = pipeline.log
     saved = Saved(
         rules=reducer.rules.digest,
+        think_tags=reducer.think_tags,
         parser=pipeline.parser,
         tally=pipeline.tally,
         queue=[*pipeline.queue],
@@ -110,6 +111,8 @@ def unpack(data: bytes | bytearray | memoryview, pipeline: Pipeline, reducer: Ch
         raise CheckpointError(f"the checkpoint is damaged: {error}") from None
     if saved.rules != reducer.rules.digest:
         raise CheckpointError("the checkpoint was written under other rules than those given")
+    if saved.think_tags != reducer.think_tags:
+        raise CheckpointError(f"the checkpoint was written with think_tags={saved.think_tags}")
     problems = [_problem(row) for row in saved.problems]
     met = None if saved.met is None else _problem(saved.met)
     pipeline.log.resume(saved.event, saved.offset, saved.counts, problems, met)
@@ -283,4 +286,4 @@ def _layout(*modules: object) -> int:
     return crc32(repr(fields).encode())
 
 
-_LAYOUT = _layout(_calls, _state, _wire)
+_LAYOUT = _layout(_state, _wire)

@@ -51,6 +51,8 @@ class ChatReducer(Reducer):
 
     __slots__ = ("_decoder", "_is_begun", "_reads_objects", "rules")
 
+    think_tags = False  # whether reasoning between tags in content is told apart
+
     def __init__(self, rules: Rules, limits: Limits, log: ProblemLog) -> None:
         Reducer.__init__(self, rules, limits, log)
         self.rules = rules

@@ -15,7 +15,7 @@ import attrs
 from .._decode.sse import CutEvents
 from ..errors import LOSSY_KINDS, Problem, ProblemKind
 
-__all__ = ["ProblemLog"]
+__all__ = ["ProblemLog", "brief"]
 
 _MOST_PROBLEMS = 100  # a server can go wrong in every chunk; all are counted, these many are kept
 
@@ -138,3 +138,12 @@ class ProblemLog:
         """Return the first problem since the last call, in strict mode."""
         problem, self.met = self.met, None
         return problem
+
+
+def brief(value: object, most: int = 100) -> str:
+    """Return a value as a message shows it, in not more than so many characters."""
+    try:
+        text = repr(value)
+    except ValueError:  # an integer of more digits than Python writes out
+        text = f"too long to be shown ({type(value).__name__})"
+    return text if len(text) <= most else text[: most - 3] + "..."

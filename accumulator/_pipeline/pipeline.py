@@ -17,7 +17,7 @@ from ..errors import AccumulatorError
 from ..partial import is_complete
 from .apply import CLOSING, EventApplier
 
-__all__ = ["Pipeline"]
+__all__ = ["Pipeline", "are_chunks"]
 
 _LF, _CR = 10, 13
 _OPENING = b"data: "
@@ -63,7 +63,7 @@ class Pipeline(EventApplier):
                         return
                     self._apply_refused(text, refused)
                     return
-        self._feed_read(_bytes_of(data, "a body"))
+        self._feed_read(_bytes_of(data))
 
     def _feed_read(self, data: bytes) -> None:
         self.check_open()
@@ -166,7 +166,7 @@ class Pipeline(EventApplier):
     def _events_before(self, line: bytes) -> list[Event]:
         """Return the event that a chunk's line ends, too: many logs lack the blank line."""
         parser, events = self.parser, list[Event]()
-        if parser.data is not None and _are_chunks(parser.data, line):
+        if parser.data is not None and are_chunks(parser.data, line):
             name = parser.name
             parser.end_event(0, events)
             parser.name = name
@@ -231,15 +231,16 @@ class Pipeline(EventApplier):
             self._note_unread()
 
 
-def _bytes_of(data: object, what: str) -> bytes:
+def _bytes_of(data: object) -> bytes:
     if type(data) is bytes:
         return data
     if not isinstance(data, (bytes, bytearray, memoryview)):
-        raise TypeError(f"{what} is bytes, not {type(data).__name__}")
+        hint = "; encode it, or use feed_line for its lines" if isinstance(data, str) else ""
+        raise TypeError(f"a body is bytes, not {type(data).__name__}{hint}")
     return bytes(data)
 
 
-def _are_chunks(data: bytes | bytearray, line: bytes) -> bool:
+def are_chunks(data: bytes | bytearray, line: bytes) -> bool:
     """Return whether an event's only line so far and its next one are each a chunk, or the end."""
     if not line.startswith(_OPENING[:5]) or not data.startswith(b"{") or _LF in data:
         return False

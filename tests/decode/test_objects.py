@@ -136,7 +136,7 @@ AMONG: list[dict[str, object]] = [
     {"usage": {"total_tokens": 5}},
     {"choices": []},
     *(
-        {"choices": [choice]}
+        dict[str, object](choices=[choice])
         for choice in (
             {"index": 0.0, "delta": {"content": "a"}},
             {"index": 0, "delta": {"content": "\ud83d"}},

@@ -152,6 +152,7 @@ AMONG: list[dict[str, object]] = [
 ]
 
 
+@pytest.mark.many
 @pytest.mark.parametrize("name", REGULAR_STREAMS)
 def test_a_stream_of_mappings_is_read_as_its_json(name: str) -> None:
     chunks = [json.loads(chunk) for chunk in REGULAR_STREAMS[name]]
@@ -328,6 +329,7 @@ def assert_as_field_by_field(chunks: Iterable[object]) -> None:
             assert repr(value) == before
 
 
+@pytest.mark.many
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
 def test_chunks_of_the_cases_are_read_as_field_by_field(case: Case) -> None:
     assert_as_field_by_field(case.chunks)

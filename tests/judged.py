@@ -14,10 +14,10 @@ HALVES = "lone_surrogate"
 judged = lru_cache(maxsize=4)(reference.reduce_body)
 
 
-def assert_as_judged(acc: Accumulator, body: bytes) -> None:
+def assert_as_judged(acc: Accumulator, body: bytes, *, think_tags: bool = False) -> None:
     """Compare a closed accumulator's result with the second reducer's, for any bytes at all."""
     completion, problems = acc.snapshot().to_dict(), acc.problem_counts
-    judge = judged(body)
+    judge = judged(body, think_tags=think_tags)
     judges = Counter(judge.problems)
     assert completion == judge.completion, "the completion differs"
     assert (acc.status, acc.server_error) == (judge.status, judge.error)

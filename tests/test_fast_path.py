@@ -520,6 +520,29 @@ def test_arguments_come_out_the_same(name: str, size: int | None) -> None:
     assert_as_judged(acc, body)
 
 
+@pytest.mark.parametrize("name", PIECES)
+def test_padded_arguments_come_out_the_same_event_by_event(name: str) -> None:
+    pieces_of_call = [call_chunk(0, "", id="call_0"), *(call_chunk(0, p) for p in PIECES[name])]
+    reads = [
+        event(f'{chunk[:-1]}, "obfuscation": "{"p" * (i % 5)}"}}')
+        for i, chunk in enumerate(pieces_of_call)
+    ]
+    assert outcome(reads) == outcome([b"".join(reads)], shortcut=False)
+
+
+def test_the_same_string_goes_to_two_texts() -> None:
+    """Which of the two a string of the template is appended to cannot be told apart."""
+    delta = {"content": "word", "reasoning": "word"}
+    choices = json.dumps([{"index": 0, "delta": delta}])
+    reads = [event(f'{{"choices":{choices},"obfuscation":"{"p" * (i % 5)}"}}') for i in range(40)]
+    for size in (1, 10):
+        acc = Accumulator()
+        for i in range(0, 40, size):
+            acc.feed_sse(b"".join(reads[i : i + size]))
+        message = acc.snapshot().choices[0].message
+        assert message.content == message.reasoning == "word" * 40
+
+
 CASES_OF_CALLS = sorted((Path(__file__).parent / "conformance").glob("tools-*.json"))
 
 

@@ -189,11 +189,11 @@ def _steps(choice: Choice, cut: Cut) -> Iterator[JsonObject]:
 
 def _opening(message: Message) -> JsonObject:
     """Build the first delta: the role, and each text that there is, empty."""
-    names = [name for name in names_of(Message) if isinstance(getattr(message, name), str)]
+    delta: JsonObject = {} if message.role is None else {"role": message.role}
     # OpenAI's first delta names content even where none follows.
-    content: object = [] if isinstance(message.content, tuple) else None
-    role = {} if message.role is None else {"role": message.role}
-    return {"content": content, **dict.fromkeys(names, ""), **role}
+    delta["content"] = [] if isinstance(message.content, tuple) else None
+    texts = [name for name in names_of(Message) if isinstance(getattr(message, name), str)]
+    return delta | {name: "" for name in texts if name != "role"}
 
 
 # --- texts and their tokens ---------------------------------------------------------------

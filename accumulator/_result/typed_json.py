@@ -105,7 +105,7 @@ def load(text: str | None, kind: TypeForm[T] | TypeReader[T], cause: str = "") -
         raise ParseError(f"{cause}{error}") from None
     try:
         return cast("T", _read(text, kind))
-    except (NotImplementedError, StructureHandlerNotFoundError) as error:
+    except (NotImplementedError, StructureHandlerNotFoundError, NameError) as error:
         raise TypeError(f"{kind!r} cannot be read from JSON: {error}") from error
     except RecursionError:
         raise ParseError("nested too deep") from None

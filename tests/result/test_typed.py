@@ -397,7 +397,12 @@ class Plain:
     pass
 
 
-@pytest.mark.parametrize("kind", [Plain, list[Plain], dict[str, Plain]])
+@attrs.frozen
+class Unknown:
+    x: Plainly  # type: ignore[name-defined]  # noqa: F821  # that is what is tried
+
+
+@pytest.mark.parametrize("kind", [Plain, list[Plain], dict[str, Plain], Unknown])
 def test_a_type_that_json_cannot_be_read_as_is_the_callers_mistake(kind: type) -> None:
     with pytest.raises(TypeError, match="Plain"):
         read('{"a": 1}' if kind != list[Plain] else "[1]", kind)

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, TypeVar, cast
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 if TYPE_CHECKING:
     from openai.types.chat import ChatCompletion, ChatCompletionAssistantMessageParam
     from pydantic_core import CoreSchema
 
 __all__ = [
+    "fill",
     "may_be_cut",
     "pydantic_schema",
     "text_of",
@@ -107,6 +108,21 @@ def why_cut(finish_reason: str | None) -> str:
 def may_be_cut(finish_reason: str | None, *, is_last: bool) -> bool:
     """Return whether a choice ended before its call did, unless the call is whole."""
     return not finish_reason or (finish_reason == "length" and is_last)
+
+
+def fill(choice: Any, *, role: str | None) -> None:
+    """Set in a choice that was just built what the schema and its finish reason say."""
+    message, finish_reason = choice.message, choice.finish_reason
+    vars(message)["role"] = message.role or role
+    calls = list(message.tool_calls or ())
+    for call in calls:
+        tool = "custom" if call.function is None else "function"
+        if not call.type and getattr(call, tool) is not None:
+            vars(call)["type"] = tool
+        vars(call)["_may_be_cut"] = may_be_cut(finish_reason, is_last=call is calls[-1])
+    for each in (message, message.function_call, *(call.function for call in calls)):
+        if each is not None:
+            vars(each)["_finish_reason"] = finish_reason
 
 
 def _call(call: Mapping[str, object]) -> JsonObject:

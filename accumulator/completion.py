@@ -103,9 +103,7 @@ class ChoiceLogprobs(Fields):
 
 @frozen(kw_only=True, repr=False, eq=False, slots=False)
 class Function(Fields):
-    """The function that a tool call names; `arguments` is JSON text as the model wrote it,
-    whole or not.
-    """
+    """The function that a tool call names; `arguments` is JSON text as the model wrote it."""
 
     name: str | None = None
     arguments: str | None = None
@@ -116,9 +114,7 @@ class Function(Fields):
 
     @property
     def arguments_complete(self) -> bool:
-        """Whether `arguments` is exactly one JSON value, or empty in a choice that finished: then
-        the call has none.
-        """
+        """Whether `arguments` is exactly one JSON value, or empty in a choice that finished."""
         return is_complete(self.arguments) if self.arguments else bool(self._finish_reason)
 
     @overload
@@ -342,6 +338,10 @@ class ChatCompletion(Fields):
         """
         return _outward.without_empty_messages(_convert.to_dict(self))
 
+    def __call__(self) -> ChatCompletion:
+        """Return itself: `completion` is a method of `Accumulator`, but a property of streams."""
+        return self
+
     def to_json(self) -> str:
         """Convert to compact JSON text in the API's own shape."""
         return msgspec.json.encode(self.to_dict()).decode()
@@ -384,10 +384,11 @@ class ChatCompletion(Fields):
 class Timing(Fields):
     """When the chunks of a stream came, in seconds of the clock that was given.
 
-    All counts from the making of the accumulator: `time_to_first_chunk`; `time_to_first_token`, the
-    first chunk that brought content, reasoning, a refusal, a fragment of a tool call or audio;
-    `duration`, until the stream ended. The gaps are between one chunk and the next, `gap_count` of
-    them; chunks of one read have none between them, and count as 0. None is not known (yet).
+    All counts from `started`, else from the making of the accumulator: `time_to_first_chunk`;
+    `time_to_first_token`, the first chunk that brought content, reasoning, a refusal, a fragment of
+    a tool call or audio; `duration`, until the stream ended. The gaps are between one chunk and the
+    next, `gap_count` of them; chunks of one read have none between them, and count as 0. None is
+    not known (yet).
     """
 
     time_to_first_chunk: float | None = None

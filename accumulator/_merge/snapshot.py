@@ -32,8 +32,16 @@ from ..completion import (
     Usage,
 )
 from .json_merge import IndexedList
-from .state import AudioState, ChoiceState, LogprobsState, State, TokensState
-from .tool_calls import CallsState, CallState, FunctionState
+from .state import (
+    AudioState,
+    CallsState,
+    CallState,
+    ChoiceState,
+    FunctionState,
+    LogprobsState,
+    State,
+    TokensState,
+)
 from .usage import total_of
 
 __all__ = [

@@ -46,12 +46,21 @@ def find(stream: object) -> Found:
         or not names.isdisjoint(("model_dump", "to_openai"))
         or ("keys" in names and isinstance(stream, Mapping))
     ):
-        lacks = "; was it asked for without stream=True?" if hasattr(stream, "choices") else ""
+        hints = (hint for name, hint in _HINTS if hasattr(stream, name))
         kind = type(stream).__name__
-        raise TypeError(f"a stream is an iterable or a response, not {kind}{lacks}")
+        raise TypeError(f"a stream is an iterable or a response, not {kind}{next(hints, '')}")
     encoding = _encoding(stream, names) if bodies else None
     return Found(items, aitems, bool(bodies), names >= _EVENT_STREAM, encoding)
 
+
+# What is taken for a stream, told by an attribute, and what makes one of it.
+_HINTS = (
+    ("choices", "; was it asked for without stream=True?"),
+    ("__await__", "; await it first"),
+    ("__enter__", "; enter it first: with ... as stream"),
+    ("__aenter__", "; enter it first: async with ... as stream"),
+    ("__call__", "; call it first"),
+)
 
 _ITERABLES = frozenset({list, tuple, GeneratorType})  # told by their type alone, as most are
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator
 from typing import Literal, TypedDict
 
+import aiohttp
 import attrs
 import httpx
 import msgspec
@@ -37,6 +38,7 @@ from accumulator import (
     ToolCall,
     Usage,
     accumulate,
+    iter_chunks,
     iter_events,
     split,
     telemetry,
@@ -158,11 +160,27 @@ async def read_the_async_sdk(client: openai.AsyncOpenAI) -> None:
 
 def read_responses(response: httpx.Response, other: requests.Response) -> None:
     completion: ChatCompletion = accumulate(response)
+    assert_type(accumulate(response).usage, Usage | None)
     assert_type(accumulate(other), ChatCompletion)
+    for event in iter_events(response):
+        assert_type(event, Event)
+    for chunk in iter_chunks(response):
+        assert_type(chunk, bytes)
+    for chunk in iter_chunks(other):
+        assert_type(chunk, bytes)
     with wrap(response) as stream:
         for data in stream:
             assert_type(data, bytes)
     print(completion)
+
+
+async def read_async_responses(response: httpx.Response, other: aiohttp.ClientResponse) -> None:
+    assert_type(await accumulate(response), ChatCompletion)
+    assert_type(await accumulate(other), ChatCompletion)
+    async for event in iter_events(response):
+        assert_type(event, Event)
+    async for chunk in iter_chunks(other):
+        assert_type(chunk, bytes)
 
 
 # --- however it ends ---
@@ -284,7 +302,9 @@ def read_arguments(call: ToolCall, message: Message) -> None:
 
 def replay(completion: ChatCompletion) -> StreamingResponse:
     assert_type(split(completion), Iterator[dict[str, object]])
-    assert_type(sse(split(completion, by=5)), Iterator[bytes])
+    body: Iterator[bytes] = sse(split(completion, by=5))
+    async_body: AsyncIterator[bytes] = sse(split(completion))
+    print(body, async_body)
     return StreamingResponse(sse(split(completion)), media_type="text/event-stream")
 
 

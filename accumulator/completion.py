@@ -172,11 +172,11 @@ class ToolCall(Fields):
     # Whether its choice ended before the call did, unless its arguments are whole.
     _may_be_cut: bool = False
 
-    def _is_cut(self) -> bool:
-        if not self._may_be_cut or (self.custom is not None and self.custom.input):
-            return False
-        text = self.arguments or ""
-        return text.lstrip(" \t\r\n")[:1] not in ("{", "[", "n") or not is_complete(text)
+    def _is_whole(self) -> bool:
+        if self.custom is not None and self.custom.input:
+            return True
+        text = (self.arguments or "").lstrip(" \t\r\n")
+        return text.startswith(("{", "[", "n")) and is_complete(text)
 
     @property
     def name(self) -> str | None:
@@ -261,10 +261,9 @@ class Message(Fields):
         it: null as the API writes it, but Ollama and llama-cpp-python want it "empty" or "absent",
         DeepSeek and lmdeploy not absent, Bedrock not empty. Raises ValueError for another word.
         """
-        message = _convert.to_dict(self)
-        if self.tool_calls is not None:
-            calls = [call for call in self.tool_calls if call.name and not call._is_cut()]
-            message["tool_calls"] = [*map(_convert.to_dict, calls)]
+        kept = [call for call in self.tool_calls or () if call._is_whole() or not call._may_be_cut]
+        calls = [_convert.to_dict(call) for call in kept if call.name]
+        message = {**_convert.to_dict(self), "tool_calls": calls}
         return _outward.to_request(message, content_beside_calls)
 
 

@@ -146,23 +146,25 @@ def _chunks(completion: ChatCompletion, cut: Cut) -> Iterator[JsonObject]:
         for choices in in_turn:
             if choices is not None:
                 yield {**envelope, "choices": choices}
-    usages = [] if completion.usage is None else objects_of(completion.usage)
-    alone, last = split_extra(completion.extra, _OF_CHUNK)
-    last |= {name: value for name, value in known.items() if isinstance(value, dict)}
-    if usages:
-        last["usage"] = usages[0]
-    alone += [{"usage": usage} for usage in usages[1:]]
     is_open = any(not choice.finish_reason for choice in completion.choices)
-    if last or is_open or not streams:
+    objects: JsonObject = {n: value for n, value in known.items() if isinstance(value, dict)}
+    ends = _ends(completion, objects, always=is_open or not streams)
+    for place, fields in enumerate(ends, start=1):
+        chunk = {**envelope, "choices": [], **fields}
+        yield LastChunk(chunk) if is_open and place == len(ends) else chunk
+
+
+def _ends(completion: ChatCompletion, objects: JsonObject, *, always: bool) -> list[JsonObject]:
+    """Return the fields of the chunks behind all choices; of one at least, if `always`."""
+    alone, last = split_extra(completion.extra, _OF_CHUNK)
+    last |= objects
+    if completion.usage is not None:
+        last["usage"], *more = objects_of(completion.usage)
+        alone += [{"usage": usage} for usage in more]
+    if last or always:
         alone.append(last)
     # Nothing that follows an error is read.
-    *before, end = sorted(alone, key=lambda fields: "error" in fields) or [{}]
-    for fields in before:
-        yield {**envelope, "choices": [], **fields}
-    if is_open:
-        yield LastChunk({**envelope, "choices": [], **end})
-    elif alone:
-        yield {**envelope, "choices": [], **end}
+    return sorted(alone, key=lambda fields: "error" in fields)
 
 
 def _choice(choice: Choice, cut: Cut) -> Iterator[list[JsonObject]]:
@@ -361,9 +363,7 @@ def _calls(calls: Sequence[ToolCall], cut: Cut) -> Iterator[list[JsonObject]]:
 
 
 def _turn(call: ToolCall) -> tuple[bool, bool, bool]:
-    text = (call.arguments or "").strip()
-    is_whole = bool(call.custom and call.custom.input) or (text[:1] in "{[n" and is_complete(text))
-    return bool(call.name), bool(call.id), not is_whole
+    return bool(call.name), bool(call.id), not call._is_whole()
 
 
 def _audio(audio: Audio, cut: Cut) -> Iterator[JsonObject]:

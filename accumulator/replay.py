@@ -202,11 +202,17 @@ def _steps(choice: Choice, cut: Cut) -> Iterator[JsonObject]:
     yield from _aligned("refusal", message.refusal or "", logprobs.refusal, cut)
     for delta in behind:
         yield {"delta": delta}
-    if choice.logprobs is not None:
-        alone, together = split_extra(logprobs.extra, names_of(ChoiceLogprobs))
-        for fields in [together, *alone]:
-            if fields or not (logprobs.content or logprobs.refusal):
-                yield {"logprobs": fields}
+    yield from _other_logprobs(choice.logprobs)
+
+
+def _other_logprobs(logprobs: ChoiceLogprobs | None) -> Iterator[JsonObject]:
+    """Yield what is neither a token of the content nor of the refusal."""
+    if logprobs is None:
+        return
+    alone, together = split_extra(logprobs.extra, names_of(ChoiceLogprobs))
+    for fields in [together, *alone]:
+        if fields or not (logprobs.content or logprobs.refusal):
+            yield {"logprobs": fields}
 
 
 def _opening(message: Message) -> JsonObject:
@@ -236,10 +242,10 @@ def _aligned(
         for piece in pieces:
             yield {"delta": {name: piece}}
         return
-    runs = [_token(token) for token in tokens]
-    size = 1
-    if text and "".join(token.token or "" for token in tokens) == text:
-        pieces = [token.token or "" for token in tokens]
+    runs = [*map(_token, tokens)]
+    texts = [token.token or "" for token in tokens]
+    if text and "".join(texts) == text:
+        pieces, size = texts, 1
     else:
         size = -(-len(runs) // (len(pieces) or 1)) or 1
     in_runs = [runs[i : i + size] for i in range(0, len(runs), size)] or [[]]

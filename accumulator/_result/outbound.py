@@ -34,37 +34,41 @@ _SENT_BACK = (
 # Gemini answers with an error when a call comes back without its thought signature. LiteLLM puts
 # the signature into `provider_specific_fields`.
 _SENT_BACK_OF_CALL = ("extra_content", "provider_specific_fields")
+# What a message without content has in its place, by the word of the caller's.
+_NO_CONTENT: Mapping[str, JsonObject] = {
+    "null": {"content": None},
+    "empty": {"content": ""},
+    "absent": {},
+}
 
 
 def to_request(
     message: JsonObject, content_beside_calls: str
 ) -> ChatCompletionAssistantMessageParam:
     """Return the fields of a message that a request may have. Raises ValueError."""
-    if content_beside_calls not in ("null", "empty", "absent"):
+    if content_beside_calls not in _NO_CONTENT:
         raise ValueError(
             f'content_beside_calls is "null", "empty" or "absent", not {content_beside_calls!r}'
         )
+    calls = [_call(call) for call in _objects(message.get("tool_calls"))]
+    function_call = message.get("function_call")
+    has_call = bool(calls) or isinstance(function_call, dict)
+    out: JsonObject = {"role": _text(message, "role") or "assistant"}
     # A result keeps a value of the wrong type where it came; a request must not have it.
-    content = message["content"] if isinstance(message["content"], (str, list)) else None
-    out: JsonObject = {"role": _text(message, "role") or "assistant", "content": content}
+    if isinstance(message["content"], (str, list)):
+        out["content"] = message["content"]
+    else:
+        out |= _NO_CONTENT[content_beside_calls if has_call else "empty"]
     if isinstance(message["refusal"], str):
         out["refusal"] = message["refusal"]
     out |= {name: message[name] for name in _SENT_BACK if message.get(name) is not None}
     audio = message.get("audio")
     if isinstance(audio, dict) and _text(audio, "id"):
         out["audio"] = {"id": audio["id"]}
-    calls = [_call(call) for call in _objects(message.get("tool_calls"))]
     if calls:
         out["tool_calls"] = calls
-    function_call = message.get("function_call")
     if isinstance(function_call, dict):
         out["function_call"] = _texts(function_call, "name", "arguments")
-    if content is None:
-        has_none = not calls and not isinstance(function_call, dict)
-        if has_none or content_beside_calls == "empty":
-            out["content"] = ""
-        elif content_beside_calls == "absent":
-            del out["content"]
     return cast("ChatCompletionAssistantMessageParam", out)
 
 

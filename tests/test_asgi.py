@@ -319,27 +319,31 @@ def test_the_app_reads_on_for_a_client_that_leaves_a_real_server() -> None:
 
 
 @pytest.mark.parametrize(
-    ("messages", "is_told"),
+    ("request_is_whole", "messages", "is_told"),
     [
-        ([start(SSE), body(BODY[:FIRST])], False),
-        ([start(SSE), body(b"", more=False)], True),
-        ([start([(b"content-type", b"text/plain")]), body(b"a")], True),
-        ([start([*SSE, (b"content-encoding", b"gzip")]), body(b"a")], True),
+        (True, [start(SSE), body(BODY[:FIRST])], False),
+        (True, [], False),
+        (False, [], True),
+        (True, [start(SSE), body(b"", more=False)], True),
+        (True, [start([(b"content-type", b"text/plain")]), body(b"a")], True),
+        (True, [start([*SSE, (b"content-encoding", b"gzip")]), body(b"a")], True),
     ],
 )
 def test_an_app_is_told_of_a_client_that_left_where_there_is_nothing_to_read_on_for(
-    messages: list[dict[str, Any]], is_told: bool
+    request_is_whole: bool, messages: list[dict[str, Any]], is_told: bool
 ) -> None:
     told: list[str] = []
+    received = [{"type": "http.request", "body": b"a", "more_body": not request_is_whole}]
 
     async def app(scope: Any, receive: Any, send: Any) -> None:
+        await receive()
         for message in messages:
             await send(message)
         with suppress(asyncio.TimeoutError):
             told.append((await asyncio.wait_for(receive(), 0.05))["type"])
 
     async def receive() -> dict[str, Any]:
-        return {"type": "http.disconnect"}
+        return received.pop() if received else {"type": "http.disconnect"}
 
     async def send(message: Any) -> None: ...
 

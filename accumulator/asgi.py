@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable, Iterable, MutableMapping
 from functools import partial
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar, overload
 
 from attrs import evolve
@@ -208,6 +209,10 @@ class _Response:
             self._tell(True)
             return
         self._observer = self._observe()
+        kind = headers[b"content-type"].decode("latin-1")
+        self._observer.source = SimpleNamespace(
+            status=start["status"], headers={"content-type": kind}
+        )
         encoding = headers.get(b"content-encoding", b"").decode("latin-1").lower()
         if encoding not in ("", "identity"):
             self._observer.refuse(encoding)

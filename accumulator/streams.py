@@ -75,6 +75,7 @@ class Reading(TypedDict, total=False):
     rules: Rules
     limits: Limits
     strict: bool
+    think_tags: bool
     clock: Clock | None
     started: float | None
 
@@ -163,6 +164,7 @@ def wrap(
     rules: Rules = DEFAULT_RULES,
     limits: Limits = DEFAULT_LIMITS,
     strict: bool = False,
+    think_tags: bool = False,
     clock: Clock | None = None,
     started: float | None = None,
     on_event: Callable[[Event], object] | None = None,
@@ -173,7 +175,8 @@ def wrap(
     Items that are bytes or text are a body, SSE or JSON, in pieces cut anywhere; with
     `framing="lines"` each is a line. All other items are chunks, or openai's events with a chunk
     in them. Of a response the items are the pieces of its body. `rules`, `limits`, `strict`,
-    `clock`, `started` and `on_event` are those of `Accumulator`; `timing` comes of the clock.
+    `think_tags`, `clock`, `started` and `on_event` are those of `Accumulator`; `timing` comes of
+    the clock.
 
     It is read like the stream itself; `with` and `async with` close it. `completion` and
     `snapshot()` are the result, `status` and `problems` tell of it; its other attributes are those
@@ -190,6 +193,7 @@ def wrap(
         rules=rules,
         limits=limits,
         strict=strict,
+        think_tags=think_tags,
         clock=clock,
         started=started,
         on_event=on_event,
@@ -217,6 +221,7 @@ def _wrapped(
         lines=framing == "lines" and not found.is_body,
         has_events=found.has_events,
     )
+    observer.source = stream
     if found.encoding is not None:
         observer.refuse(found.encoding)
     return kind(stream, found, observer)

@@ -21,12 +21,14 @@ import sys
 from collections.abc import Coroutine, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import get_args, get_type_hints
 
 import pytest
 from openai_played import playing
 from serving import drop_connections, heavy
 
 import accumulator
+from accumulator import events
 
 ROOT = Path(__file__).resolve().parents[1]
 DOCS = ROOT / "docs"
@@ -176,6 +178,17 @@ def test_signatures_that_the_reference_spells_out_are_those_of_the_functions() -
 def default_of(parameter: inspect.Parameter) -> str:
     named = {"rules": "DEFAULT_RULES", "limits": "DEFAULT_LIMITS"}
     return named.get(parameter.name) or repr(parameter.default).replace("'", '"')
+
+
+def test_the_table_of_events_has_each_of_them_with_its_fields() -> None:
+    page = DOCS.joinpath("typed-events.md").read_text("utf-8")
+    rows = re.findall(r"^\| `([\w.]+)` \| (.+?) \|", page, re.M)
+    kinds: tuple[type, ...] = get_args(events.Event)
+    expected = {}
+    for kind in kinds:
+        shown = [name for name in dir(kind) if not name.startswith("_") and name != "type"]
+        expected[get_args(get_type_hints(kind)["type"])[0]] = {*shown}
+    assert {type_: set(re.findall(r"`(\w+)`", fields)) for type_, fields in rows} == expected
 
 
 @pytest.mark.parametrize("path", [ROOT / "README.md", *PAGES.values()], ids=["README", *PAGES])

@@ -9,7 +9,7 @@ import msgspec
 from .._decode.lines import DONE, Event, LineReader, is_end
 from .._decode.objects import LastChunk
 from .._decode.values import fields_of, is_object
-from .._pipeline import are_chunks
+from .._pipeline.pipeline import are_chunks
 from ..errors import LimitExceededError
 from ..limits import Limits
 from ..partial import is_complete

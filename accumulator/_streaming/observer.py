@@ -101,6 +101,7 @@ class Observer:
         self.stopped: bool = False  # by the reader, not by the source
         self.error: Exception | None = None  # what accumulating raised
         self.cause: BaseException | None = None  # what the source or the loop raised
+        self.source: object = None  # perhaps an HTTP client's response, whose status errors name
 
     def feed(self, item: object) -> None:
         """Take in the next item."""
@@ -187,7 +188,7 @@ class Observer:
             raise self.error
         # Not the accumulator's own gate, which closes it: debuggers look at properties, too, and
         # OpenAI's usage comes behind the last finish reason.
-        return self.accumulator._judged()
+        return self.accumulator._judged(is_stopped=self.stopped, source=self.source)
 
     @contextmanager
     def ending(self) -> Iterator[None]:

@@ -227,7 +227,7 @@ def test_what_was_streamed_is_taken_as_history(server: LlamaServer, name: str) -
     """The server writes the same prompt of it as of its answer in one piece."""
     body, whole = asked(server, name)
     message = by_httpx(server.url, streamed(body)).completion.choices[0].message
-    turn = message.to_message()
+    turn = dict(message.to_message())
     assert prompt(server, body, turn) == prompt(server, body, whole["choices"][0]["message"])
 
     results = [

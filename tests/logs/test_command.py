@@ -203,6 +203,7 @@ PAGES = {
     "c.json": (b'[{\n  "error": {"message": "overloaded"}\n}]\n', "server_error"),
     "d.html": (b"\n<html><body>502 Bad Gateway</body></html>", "malformed_json"),
     "e.txt": (b"upstream: timed out", "malformed_json"),
+    "h.json": (b'{"detail": "Not Found"}', ""),
 }
 
 
@@ -221,7 +222,7 @@ def test_a_page_in_place_of_a_stream_is_a_failed_stream(tmp_path: Path) -> None:
         "g.sse": "truncated",
     }
     for name, (_, kind) in PAGES.items():
-        assert kind in [problem["kind"] for problem in found[name]["problems"]]
+        assert [problem["kind"] for problem in found[name]["problems"]] == [kind][: bool(kind)]
 
 
 def test_sse_dumps_of_one_name_are_two_streams(tmp_path: Path) -> None:
@@ -366,7 +367,7 @@ REFUSED: dict[str, tuple[list[str], int, str]] = {
     "one key for two things": (
         ["log.jsonl", "-o", "o", "--seq", "id"],
         2,
-        "--id, --seq and --chunk must name three different keys",
+        "each of --id, --seq, --chunk and --time must name another key",
     ),
     "a table of text": (["log.jsonl", "-o", "o.csv"], 2, "o.csv: the output is JSON Lines ("),
     "compressed": (["log.jsonl", "-o", "o.csv.gz"], 2, "o.csv.gz: the output is JSON Lines ("),

@@ -24,6 +24,8 @@ FILES: dict[str, tuple[bytes, str, str]] = {
     "error.sse": (b'{"error":{"message":"x"}}\n', "body", ""),
     "error in a list.sse": (b'[{"error":{"message":"x"}}]', "body", ""),
     "indented.sse": (b'{\n  "detail": "Not Found"\n}\n', "body", ""),
+    "one line.sse": (b'{"detail": "Not Found"}', "body", ""),
+    "a bare chunk without an id.json": (b'{"choices":[]}', "rows", ""),
     "page.html": (b"<html></html>", "body", ""),
     "body.json": (SSE, "body", ""),
     "lines.json": (gzip.compress(JSON), "rows", "gzip"),
@@ -40,7 +42,7 @@ def test_a_file_is_known_by_its_first_bytes(
     data, form, compression = file
     path = tmp_path / name
     path.write_bytes(data)
-    found = detect_source(str(path), "name", "label")
+    found = detect_source(str(path), "name", "label", ["id", "chunk"])
     assert (found.path, found.name, found.label) == (str(path), "name", "label")
     assert (found.size, found.form, found.compression) == (len(data), form, compression)
 

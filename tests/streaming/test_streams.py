@@ -301,7 +301,9 @@ def test_a_stream_of_which_no_chunk_was_read_is_told_from_one_cut_off(
     "chunk", [a_piece("a"), {"id": "a"}, {"id": "", "choices": []}, {"usage": USAGE}]
 )
 def test_a_stream_cut_off_behind_any_chunk_is_told_so(chunk: Chunk) -> None:
-    with pytest.raises(IncompleteStreamError, match=r"^the stream stopped before its end$"):
+    with pytest.raises(
+        IncompleteStreamError, match=r"^the stream stopped before its end, after 1 chunk"
+    ):
         accumulate([chunk])
 
 

@@ -11,7 +11,8 @@ import httpx
 import msgspec
 import openai
 import requests
-from openai.types.chat import ChatCompletionChunk
+from openai.types.chat import ChatCompletionChunk, ChatCompletionMessageParam
+from pydantic import TypeAdapter
 from starlette.applications import Starlette
 from starlette.responses import StreamingResponse
 from typing_extensions import assert_never, assert_type
@@ -28,6 +29,7 @@ from accumulator import (
     LimitExceededError,
     Limits,
     Message,
+    ParseError,
     Problem,
     Rules,
     ServerError,
@@ -74,13 +76,23 @@ def read_result(completion: ChatCompletion) -> None:
     for call in message.tool_calls or ():
         if call.function is not None and call.function.arguments_complete:
             assert_type(call.function.arguments, str | None)
+        assert_type(call.name, str | None)
+        assert_type(call.arguments, str | None)
     if isinstance(message.content, str):
         print(message.content.upper())
-    messages: list[dict[str, object]] = [message.to_message()]
+    messages: list[ChatCompletionMessageParam] = [message.to_message()]
+    messages.append(message.to_message(content_beside_calls="empty"))
+    plain: list[dict[str, object]] = [dict(message.to_message())]
     assert_type(completion.to_dict(), dict[str, object])
     assert_type(completion.to_json(), str)
     assert_type(ChatCompletion.from_dict(completion.to_dict()), ChatCompletion)
-    print(messages, completion.extra.get("citations"))
+    assert_type(ChatCompletion.from_json(completion.to_json()), ChatCompletion)
+    assert_type(attrs.evolve(completion, model="m"), ChatCompletion)
+    print(messages, plain, completion.extra.get("citations"), {completion: 1})
+
+
+def send_back(client: openai.OpenAI, message: Message) -> None:
+    client.chat.completions.create(model="m", messages=[message.to_message()], stream=True)
 
 
 def handle_errors(acc: Accumulator) -> ChatCompletion | None:
@@ -233,7 +245,8 @@ def show(event: Event) -> str | None:
         case "problem":
             return event.problem.message
         case "done":
-            return event.status
+            assert_type(event.completion, ChatCompletion)
+            return f"{event.status}: {event.error}"
     assert_never(event)
 
 
@@ -275,6 +288,13 @@ def read_arguments(call: ToolCall, message: Message) -> None:
     if call.function is not None:
         assert_type(call.function.arguments_as(AttrsQuery), AttrsQuery)
     assert_type(message.content_as(list[str]), list[str])
+    assert_type(message.content_as(TypeAdapter(list[str])), list[str])
+    try:
+        query: AttrsQuery | StructQuery = message.content_as(AttrsQuery | StructQuery)
+    except ParseError as error:
+        assert_type(error.errors, tuple[tuple[str, str], ...])
+    else:
+        print(query)
 
 
 # --- a cache, a gateway, a trace, logs ---

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import gc
 import itertools
+import json
 import logging
 import queue
 from collections.abc import Callable, Iterator
@@ -13,7 +14,7 @@ from typing import Any
 
 import pytest
 from serving import Replay, Server, serving
-from streamed import BODY, CHUNKS, TEXTS, WHOLE, content_of
+from streamed import BODY, CHUNKS, TEXTS, WHOLE, a_piece, content_of
 
 from accumulator import DecodeError, Limits, StreamEnd
 from accumulator.asgi import CompletionMiddleware, tap
@@ -360,11 +361,13 @@ def test_the_middleware_takes_what_an_accumulator_does() -> None:
         "clock": lambda: float(next(clock)),
         "on_event": lambda event, scope: events.append((event.type, scope["path"])),
         "strict": True,
+        "think_tags": True,
     }
 
     async def send(message: Any) -> None: ...
 
-    messages = [start(SSE), body(BODY[:FIRST]), body(b"data: {no\n\n", more=False)]
+    thought = f"data: {json.dumps(a_piece('<think>a</think>b'))}\n\n".encode()
+    messages = [start(SSE), body(thought), body(b"data: {no\n\n", more=False)]
     asyncio.run(run(messages, send, ends, options))
     [end] = ends
     assert isinstance(end.error, DecodeError)
@@ -372,7 +375,8 @@ def test_the_middleware_takes_what_an_accumulator_does() -> None:
     assert end.timing is not None
     assert end.timing.time_to_first_chunk == 1
     assert {path for _, path in events} == {"/chat/completions"}
-    assert [kind for kind, _ in events] == ["content.delta", "problem"]
+    assert [kind for kind, _ in events] == ["reasoning.delta", "content.delta", "problem"]
+    assert end.completion.choices[0].message.reasoning_content == "a"
 
 
 def test_an_app_that_stops_early_leaves_a_truncated_stream() -> None:

@@ -166,6 +166,7 @@ class _Response:
         self._send = send
         self._observe = observe
         self._observer: Observer | None = None
+        self._is_asked = False  # the request has come whole
         self._disconnected = False
         # Until then the app is not told that the client has disconnected.
         self._told = asyncio.Event() if read_to_end else None
@@ -174,8 +175,11 @@ class _Response:
         message = await self._receive()
         if message["type"] == "http.disconnect":
             self._disconnected = True
-            if self._told is not None:
+            # A request that was cut off has no response to read on for.
+            if self._told is not None and self._is_asked:
                 await self._told.wait()
+        elif not message.get("more_body", False):
+            self._is_asked = True
         return message
 
     async def send(self, message: Message) -> None:

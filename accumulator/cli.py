@@ -187,29 +187,36 @@ def _unread(label: str, why: str) -> int:
 def _print_result(
     label: str, result: StreamResult, printer: _TextPrinter | None, *, indent: bool = True
 ) -> int:
-    """Print a completion, unless there is none; report what was wrong, and return the exit code."""
-    completion, error = result.completion, result.error
-    is_none = isinstance(error, IncompleteStreamError) and not has_chunks(completion)
+    """Print a completion, unless there is none; return the exit code."""
+    completion = result.completion
+    has_none = isinstance(result.error, IncompleteStreamError) and not has_chunks(completion)
     if printer is not None:
         printer.print_rest(completion)
         message = completion.choices[0].message if completion.choices else None
         if message is not None and message.refusal and not _text_of(message):
             say(f"{label}: refusal: {message.refusal}")
-    elif not is_none:
+    elif not has_none:
         text = completion.to_json()
         _write(f"{msgspec.json.format(text, indent=2) if indent else text}\n")
+    code = _report(label, result)
+    return UNREADABLE if has_none else code
+
+
+def _report(label: str, result: StreamResult) -> int:
+    """Report what was wrong with a stream; return its exit code."""
     for problem in result.problems:
         say(f"{label}: {problem.kind}: {problem}")
     others = sum(result.problem_counts.values()) - len(result.problems)
     if others:
         say(f"{label}: {others:,} more problems")
+    error = result.error
     if error is None:
         return WHOLE
     if isinstance(error, ServerError):  # reported among the problems
         return FAILED
     if error.problem is None:
         say(f"{label}: {error}")
-    return TRUNCATED if isinstance(error, IncompleteStreamError) and not is_none else UNREADABLE
+    return TRUNCATED if isinstance(error, IncompleteStreamError) else UNREADABLE
 
 
 class _TextPrinter:

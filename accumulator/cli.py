@@ -17,8 +17,16 @@ from io import BufferedReader
 import msgspec
 
 from ._accumulator import Accumulator
-from ._logs.inputs import FILE_HELP, READ_ERRORS, STDIN, label_of, open_stream
-from ._logs.rows import Keys, begins_with_row, read_streams, reduce_rows, why_unread
+from ._logs.inputs import (
+    FILE_HELP,
+    READ_ERRORS,
+    STDIN,
+    label_of,
+    open_stream,
+    read_blocks,
+    why_unread,
+)
+from ._logs.rows import Keys, begins_with_row, read_streams, reduce_rows
 from ._logs.terminal import say, write_output
 from ._merge.verdict import has_chunks
 from .batch import RecordedStream, StreamResult
@@ -138,25 +146,19 @@ def _run(name: str, *, as_text: bool) -> int:
 
 def _run_stream(label: str, file: BufferedReader, *, as_text: bool) -> int:
     """Print the one stream of a file; return the exit code."""
-    stream, printer, why = RecordedStream(), _TextPrinter(), None
-    while True:
-        try:
-            block = file.read1(_BLOCK)
-        except READ_ERRORS as error:
-            why = why_unread(error)
-            break
-        if not block:
-            break
+    stream, printer = RecordedStream(), _TextPrinter()
+    reasons: list[str] = []
+    for block in read_blocks(file, reasons.append, _BLOCK):
         stream.feed_body(block)
         if as_text:
             printer.print_arrived(stream.accumulator, len(block))
     result = stream.finish()
-    if why is not None:
+    for why in reasons:
         _unread(label, why)
-        if not has_chunks(result.completion):
-            return UNREADABLE
+    if reasons and not has_chunks(result.completion):
+        return UNREADABLE
     code = _print_result(label, result, printer if as_text else None)
-    return code if why is None else UNREADABLE
+    return UNREADABLE if reasons else code
 
 
 def _run_rows(label: str, file: BufferedReader, *, as_text: bool) -> int:

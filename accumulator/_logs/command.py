@@ -24,10 +24,11 @@ from .inputs import (
     label_of,
     open_text,
     spool,
+    why_unread,
 )
 from .output import Target, open_writer
 from .progress import Display, Interrupt, Stats
-from .rows import Keys, add_keys, read_rows, why_unread
+from .rows import Keys, add_keys, read_rows
 from .sort import LEAST_MEMORY, OutOfOrderError, reduce_any_order, reduce_in_order
 from .terminal import say
 

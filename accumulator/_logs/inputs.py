@@ -7,7 +7,7 @@ import gzip
 import os
 import shutil
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from io import BufferedReader
 from pathlib import Path
@@ -30,7 +30,9 @@ __all__ = [
     "label_of",
     "open_stream",
     "open_text",
+    "read_blocks",
     "spool",
+    "why_unread",
 ]
 
 # Gzip raises each of these for one damage or another; those of Arrow are among them.
@@ -185,3 +187,19 @@ def open_stream(path: str) -> Iterator[BufferedReader]:
     with ExitStack() as stack:
         file = stack.enter_context(cast("BufferedReader", opened))
         yield stack.enter_context(open_text(file, _compression_of(file.peek(4))))
+
+
+def read_blocks(
+    file: BufferedReader, unread: Callable[[str], object], size: int = _BUFFER
+) -> Iterator[bytes]:
+    """Read a file as it arrives; call `unread` with the reason if that fails before its end."""
+    try:
+        while data := file.read1(size):
+            yield data
+    except READ_ERRORS as error:
+        unread(why_unread(error))
+
+
+def why_unread(error: Exception) -> str:
+    """Return why a file could not be read to its end."""
+    return getattr(error, "strerror", None) or str(error)

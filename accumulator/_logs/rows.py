@@ -14,7 +14,7 @@ from msgspec import Meta, Struct
 
 from ..batch import StreamResult, reduce_sorted
 from .extras import load
-from .inputs import READ_ERRORS, Source, UsageError, open_text
+from .inputs import READ_ERRORS, Source, UsageError, open_text, why_unread
 from .progress import Display
 
 __all__ = [
@@ -26,7 +26,6 @@ __all__ = [
     "read_rows",
     "read_streams",
     "reduce_rows",
-    "why_unread",
 ]
 
 Row: TypeAlias = tuple[str, "int | None", bytes]  # a chunk is JSON text
@@ -122,11 +121,6 @@ def begins_with_row(file: BufferedReader, keys: Keys) -> bool:
         return bool(bytes(_line_decoder(keys).decode(line).chunk))
     except (ValueError, RecursionError):
         return False
-
-
-def why_unread(error: Exception) -> str:
-    """Return why a file could not be read to its end."""
-    return getattr(error, "strerror", None) or str(error)
 
 
 # --- JSON Lines ---------------------------------------------------------------------------

@@ -57,7 +57,7 @@ class Keys(Struct, frozen=True):
 
     def __post_init__(self) -> None:
         if len({self.id, self.seq, self.chunk, self.time}) < 4:
-            raise UsageError("each of --id, --seq, --chunk and --time must name another key")
+            raise UsageError("--id, --seq, --chunk and --time must each name a different key")
 
 
 def add_keys(parser: ArgumentParser) -> None:
@@ -191,7 +191,7 @@ def _lines_of(file: BufferedReader) -> Iterator[bytes]:
 def _text_of(line: bytes) -> bytes:
     """Return the JSON of a line, also of one of SSE; nothing of a comment. Raises ValueError."""
     if len(line) == _LONGEST_LINE:
-        raise ValueError(f"longer than {_LONGEST_LINE} bytes")
+        raise ValueError(f"the line is longer than {_LONGEST_LINE:,} bytes")
     text = line.strip()
     if not text.startswith(b"{"):
         text = text.removeprefix(_BOM).removeprefix(b"data:").strip()

@@ -367,7 +367,7 @@ REFUSED: dict[str, tuple[list[str], int, str]] = {
     "one key for two things": (
         ["log.jsonl", "-o", "o", "--seq", "id"],
         2,
-        "each of --id, --seq, --chunk and --time must name another key",
+        "--id, --seq, --chunk and --time must each name a different key",
     ),
     "a table of text": (["log.jsonl", "-o", "o.csv"], 2, "o.csv: the output is JSON Lines ("),
     "compressed": (["log.jsonl", "-o", "o.csv.gz"], 2, "o.csv.gz: the output is JSON Lines ("),

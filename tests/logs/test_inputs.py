@@ -23,6 +23,7 @@ FILES: dict[str, tuple[bytes, str, str]] = {
     "a row with an error.json": (b'{"id":"a","error":{}}', "rows", ""),
     "error.sse": (b'{"error":{"message":"x"}}\n', "body", ""),
     "error in a list.sse": (b'[{"error":{"message":"x"}}]', "body", ""),
+    "rows in a list.json": (b'[{"id":"a"},{"id":"b"}]', "rows", ""),
     "indented.sse": (b'{\n  "detail": "Not Found"\n}\n', "body", ""),
     "one line.sse": (b'{"detail": "Not Found"}', "body", ""),
     "a bare chunk without an id.json": (b'{"choices":[]}', "rows", ""),

@@ -129,7 +129,7 @@ def test_one_key_for_two_things_is_wrong_usage(
     tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     assert cli.main(["inspect", str(tmp_path / "log"), "--time", "chunk"]) == 2
-    assert "must name another key" in capfd.readouterr().err
+    assert "must each name a different key" in capfd.readouterr().err
 
 
 def test_a_compressed_file_is_read(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:

@@ -119,7 +119,7 @@ def test_a_line_too_long_to_be_held_is_a_bad_row(
 ) -> None:
     monkeypatch.setattr("accumulator._logs.rows._LONGEST_LINE", 100_000)
     path = tmp_path / "log.jsonl"
-    why = "longer than 100000 bytes"
+    why = "the line is longer than 100,000 bytes"
     path.write_bytes(a_line("a") + a_line("b", 500_000) + a_line("a") + a_line("b", 500_000)[:-1])
     rows, told = read(path)
     assert (rows, told) == ([A, A], [(2, why), (4, why)])

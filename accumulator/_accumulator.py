@@ -9,13 +9,13 @@ from typing import NoReturn
 from ._decode.objects import is_chunk_like
 from ._merge.chat import ChatReducer
 from ._merge.event_emitter import EventEmitter
-from ._merge.problem_log import ProblemLog
+from ._merge.problem_log import ProblemLog, brief
 from ._merge.snapshot import freeze
 from ._merge.state import Status
 from ._merge.stopwatch import Clock, Stopwatch
-from ._merge.tool_calls import brief
+from ._merge.think_tags import ThinkTagReducer
 from ._merge.verdict import why_truncated
-from ._pipeline import Pipeline
+from ._pipeline.pipeline import Pipeline
 from .completion import ChatCompletion, Timing
 from .errors import (
     LOSSY_KINDS,
@@ -38,12 +38,15 @@ class Accumulator:
 
     `rules` say how fields are merged, `limits` bound what a server can make it hold, `strict`
     raises every problem as an exception at once, `shortcut=False` parses every chunk in full.
+    With `think_tags` reasoning between `<think>` tags at the start of content goes to
+    `reasoning_content`.
 
     `on_event` is called with each `Event` of what a call of input brought, once all of that is
     applied; in strict mode before the exception. What it raises goes to the caller of that call:
     nothing of the stream is lost, and the events behind come with the next call. With it every
     chunk is parsed in full. `clock`, such as `time.monotonic`, is asked once at the start and once
-    for each call of input; `timing` is what came of it.
+    for each call of input; `timing` is what came of it. With `started`, a time of that clock from
+    before the request, it counts from then.
 
     Not to be shared between threads without a lock.
 
@@ -68,13 +71,19 @@ class Accumulator:
         limits: Limits = DEFAULT_LIMITS,
         strict: bool = False,
         shortcut: bool = True,
+        think_tags: bool = False,
         on_event: Callable[[Event], object] | None = None,
         clock: Clock | None = None,
+        started: float | None = None,
     ) -> None:
         if not isinstance(rules, Rules):
             raise TypeError("rules are DEFAULT_RULES.replace({path: policy, ...})")
+        if not isinstance(limits, Limits):
+            raise TypeError(f"limits are Limits(total_bytes=...), not {type(limits).__name__}")
+        if started is not None and clock is None:
+            raise TypeError("started is a time of the clock, and there is no clock")
         log = ProblemLog(strict=strict)
-        reducer = ChatReducer(rules, limits, log)
+        reducer = (ThinkTagReducer if think_tags else ChatReducer)(rules, limits, log)
         self._reducer = reducer
         self._kind: type | None = None  # of the last chunk that was an object
         self._on_event = on_event
@@ -82,7 +91,7 @@ class Accumulator:
         self._done_emitted = False  # whether the last event was made
         may_repeat = shortcut and not rules.moves
         self._pipeline = Pipeline(reducer, log, limits, shortcut=may_repeat)
-        self._stopwatch = None if clock is None else Stopwatch(clock)
+        self._stopwatch = None if clock is None else Stopwatch(clock, started)
         # Whether a call of input is to be timed, and events are to be handed out behind it.
         self._observed = clock is not None
         if on_event is not None:
@@ -107,7 +116,8 @@ class Accumulator:
             self._observe(self.feed, chunk)
             return
         pipeline = self._pipeline
-        pipeline.check_open()
+        if not self._reducer.reading:
+            pipeline.check_open()
         try:
             if type(chunk) is self._kind:
                 pipeline.feed_object(chunk)
@@ -174,7 +184,7 @@ class Accumulator:
         if self._observed:
             self._observe(self.close)
             return
-        if self._pipeline.closed:
+        if self._pipeline.tally.is_closed:
             return
         try:
             self._pipeline.end()
@@ -284,8 +294,9 @@ class Accumulator:
 
         An error says whether the reader stopped, and the status of a `source` that is a response.
         """
-        if self._pipeline.passed is not None:  # what was refused is missing
-            raise self._exceeded(LimitExceededError(*self._pipeline.passed))
+        passed = self._pipeline.tally.passed
+        if passed is not None:  # what was refused is missing
+            raise self._exceeded(LimitExceededError(*passed))
         state, problems = self._reducer.state, self._pipeline.log.problems
         partial, status = freeze(state), state.status
         if status == "open":
@@ -301,7 +312,7 @@ class Accumulator:
                 partial,
                 problems,
                 chunks=self._chunks,
-                size=self._pipeline.size,
+                size=self._pipeline.tally.size,
                 is_stopped=is_stopped,
                 source=source,
             )
@@ -333,19 +344,23 @@ class Accumulator:
         limits: Limits = DEFAULT_LIMITS,
         strict: bool = False,
         shortcut: bool = True,
+        think_tags: bool = False,
     ) -> Accumulator:
         """Go on from a checkpoint, in this process or another one.
 
         The keywords are those of `Accumulator`, given again, without `on_event` and `clock`: what
         was told and timed before, and which events were waiting, is not known. `rules` must have
-        the same rows as before, the others may differ. Nothing in a checkpoint is run.
+        the same rows as before and `think_tags` be the same, the others may differ. Nothing in a
+        checkpoint is run.
 
         Raises CheckpointError for bytes that are none, are damaged, or come from other rules or
         another version of this package; TypeError for what is no bytes.
         """
         from ._checkpoint import unpack  # noqa: PLC0415  # as in `checkpoint`
 
-        restored = cls(rules=rules, limits=limits, strict=strict, shortcut=shortcut)
+        restored = cls(
+            rules=rules, limits=limits, strict=strict, shortcut=shortcut, think_tags=think_tags
+        )
         unpack(data, restored._pipeline, restored._reducer)
         return restored
 
@@ -358,7 +373,7 @@ class Accumulator:
     def _exceeded(self, error: LimitExceededError) -> LimitExceededError:
         # The decoder remembers values of the chunk that was refused: the next may bring them again.
         self._reducer.forget()
-        self._pipeline.passed = (error.limit, error.bound)
+        self._pipeline.tally.passed = (error.limit, error.bound)
         error.partial = self.snapshot()
         error.problems = self.problems
         return error

@@ -60,9 +60,8 @@ def check_state(state: State) -> None:
     for choice in state.choices.values():
         if choice.calls is not None:
             count, last = len(choice.calls.items), choice.calls.last
-            places = [*choice.calls.by_id.values(), *choice.calls.by_index.values()]
-            for held in (choice.calls.shared or {}).values():
-                places += held.values()
+            calls = choice.calls
+            places = {*calls.by_id.values(), *calls.by_index.values(), *calls.by_both.values()}
             if not -1 <= last < count or not all(0 <= place < count for place in places):
                 raise ValueError("a place where no tool call is")
         if choice.logprobs is not None:

@@ -221,7 +221,7 @@ class RecordedStream:
         self._flush()
         acc = self.accumulator
         is_read = acc._reducer.reading and acc.status != "failed"
-        return not is_read or acc._pipeline.passed is not None
+        return not is_read or acc._pipeline.tally.passed is not None
 
     def finish(self, *, repeats: int = 0) -> StreamResult:
         """End the stream and return its result."""
@@ -229,7 +229,8 @@ class RecordedStream:
         acc = self.accumulator
         error: AccumulatorError | None = None
         try:
-            if acc._pipeline.passed is None:  # else events behind the one that passed may wait
+            # Events behind the one that passed the limit may wait.
+            if acc._pipeline.tally.passed is None:
                 acc.close()
             completion = acc._judged()
         except AccumulatorError as raised:
@@ -276,11 +277,11 @@ class RecordedStream:
     def _fits(self, size: int) -> bool:
         """Return whether so many more bytes pass no limit."""
         event, total = self._limits.event_bytes, self._limits.total_bytes
-        taken = self.accumulator._pipeline.size
+        taken = self.accumulator._pipeline.tally.size
         return (event is None or size <= event) and (total is None or taken + size <= total)
 
     def _feed(self, take: Callable[[Any], None], data: object) -> None:
-        if self.accumulator._pipeline.passed is None:
+        if self.accumulator._pipeline.tally.passed is None:
             with suppress(LimitExceededError):
                 take(data)
 

@@ -7,17 +7,26 @@ from __future__ import annotations
 
 import re
 from binascii import b2a_base64
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections import Counter
+from collections.abc import (
+    AsyncIterator,
+    Callable,
+    Collection,
+    Iterable,
+    Iterator,
+    Mapping,
+    Sequence,
+)
 from functools import partial
-from itertools import zip_longest
-from typing import Literal
+from itertools import chain, zip_longest
+from typing import TYPE_CHECKING, Literal, cast
 
-import msgspec
+import attrs
 
 from ._decode.objects import LastChunk
 from ._decode.values import decode_base64
-from ._result.convert import JsonObject, copy_json, to_dict
-from ._split_calls import Cut, cut_arguments, names_of, objects_of, split_calls, split_extra
+from ._result.convert import JsonObject, copy_json, names_of, to_dict
+from ._streaming.chunk_texts import json_of
 from .completion import (
     Audio,
     ChatCompletion,
@@ -26,12 +35,18 @@ from .completion import (
     Function,
     Message,
     TokenLogprob,
+    ToolCall,
 )
 from .limits import DEFAULT_LIMITS
+from .partial import is_complete
 from .rules import DEFAULT_RULES, Level
+
+if TYPE_CHECKING:
+    from openai.types.chat import ChatCompletion as OpenAIChatCompletion
 
 __all__ = ["split", "sse"]
 
+Cut = Callable[[str], list[str]]
 
 # A word with the blanks before it; in texts without blanks (Japanese, compact JSON) so many
 # characters.
@@ -41,14 +56,15 @@ _AUDIO_SIZE = 4096  # characters of base64; a multiple of four, so that each pie
 
 # What the wire reads at each place besides `extra`. A value of a wrong type stands in `extra` under
 # such a name, and a chunk has room for only one of the two.
-_OF_CHUNK = names_of(ChatCompletion, "error")
-_OF_CHOICE = [name for name in names_of(Choice, "delta", "usage") if name != "text"]
+_OF_CHUNK = {*names_of(ChatCompletion), "error"}
+_OF_CHOICE = {*names_of(Choice), "delta", "usage"} - {"text"}
 
 
 def split(
-    completion: ChatCompletion, *, by: Literal["words"] | int = "words"
+    completion: ChatCompletion | OpenAIChatCompletion, *, by: Literal["words"] | int = "words"
 ) -> Iterator[JsonObject]:
-    """Yield `chat.completion.chunk` dicts that add up to the completion again (SPEC law 5).
+    """Yield `chat.completion.chunk` dicts that add up to the completion again (SPEC law 5). It may
+    be openai's, too.
 
     Text, reasoning, refusal, arguments and transcripts are cut at words, or into pieces of `by`
     characters; where logprobs give the tokens of a text, at its tokens. Of several choices each has
@@ -56,22 +72,32 @@ def split(
     choice has no finish reason, the last chunk ends the stream for whom it is fed to, as `[DONE]`
     does; to everybody else it is a chunk like the others.
 
-    The law holds for every completion that a stream gives under the default rules. One that was
-    read from an answer that was not streamed, or built by hand, may hold what no chunk can say:
+    The law holds for what a stream gives under the default rules. Only of tool calls that share an
+    id, and of those with neither id nor name, two come out as one unless all but one have arguments
+    that are whole and, where they share an id, a name. What was read from an answer that was not
+    streamed, or built by hand, may hold what no chunk can say:
 
     - a null in `extra`, and an empty `tool_calls` or `finish_reason`, are nothing;
     - neighbouring text parts become one, and so do entries of a message's list that have the same
-      `index`, tool calls with the same id unless the rules of SPEC section 4 tell them apart, and
-      choices with the same index, which are ordered by it;
+      `index`, and choices with the same index, which are ordered by it;
     - `object` is always "chat.completion"; `obfuscation` is dropped, an `error` is a server error;
     - usage counts are made to agree (SPEC section 5), `audio.data` that is not base64 goes to
       `extra`, and a value in `extra` under the name of a field that it fits goes to that field.
 
-    Raises ValueError for a `by` that is neither "words" nor a positive integer.
+    Raises ValueError for a `by` that is neither "words" nor a positive integer, TypeError for what
+    is no completion.
 
         client_stream = sse(split(cached))          # the body of a streamed answer
         assert accumulate(split(cached)) == cached
     """
+    dump = getattr(completion, "model_dump", None)
+    if dump is not None:
+        completion = ChatCompletion.from_dict(dump())
+    elif not isinstance(completion, ChatCompletion):
+        raise TypeError(
+            "what is split is a ChatCompletion, ours or openai's; "
+            "of a dict it is made by ChatCompletion.from_dict"
+        )
     if by == "words":
         return _chunks(completion, _WORD.findall)
     if type(by) is not int or by < 1:
@@ -79,18 +105,33 @@ def split(
     return _chunks(completion, partial(_slices, size=by))
 
 
-def sse(chunks: Iterable[Mapping[str, object]]) -> Iterator[bytes]:
+class SseBody(Iterator[bytes], AsyncIterator[bytes]):
+    """The pieces of a `text/event-stream` body, to be read either way; made by `sse`."""
+
+    def __init__(self, chunks: Iterable[Mapping[str, object]]) -> None:
+        self._pieces = _pieces(chunks)
+
+    def __next__(self) -> bytes:
+        return next(self._pieces)
+
+    async def __anext__(self) -> bytes:
+        for piece in self._pieces:
+            return piece
+        raise StopAsyncIteration
+
+
+def sse(chunks: Iterable[Mapping[str, object]]) -> SseBody:
     """Render chunks as the body of a `text/event-stream` response: one event a piece, `[DONE]`
     last.
-    """
-    for chunk in chunks:
-        try:
-            text = msgspec.json.encode(chunk)
-        except UnicodeEncodeError:  # half a surrogate pair can only be written as an escape
-            import json  # noqa: PLC0415  # takes time to import
 
-            text = json.dumps(chunk, separators=(",", ":")).encode()
-        yield b"data: " + text + b"\n\n"
+    It is an iterator and an async iterator: an async server sends it without a thread.
+    """
+    return SseBody(chunks)
+
+
+def _pieces(chunks: Iterable[Mapping[str, object]]) -> Iterator[bytes]:
+    for chunk in chunks:
+        yield b"data: " + json_of(chunk) + b"\n\n"
     yield b"data: [DONE]\n\n"
 
 
@@ -98,20 +139,19 @@ def sse(chunks: Iterable[Mapping[str, object]]) -> Iterator[bytes]:
 
 
 def _chunks(completion: ChatCompletion, cut: Cut) -> Iterator[JsonObject]:
-    names = ("id", "created", "model", "service_tier", "system_fingerprint")
-    known = {name: getattr(completion, name) for name in names}
-    envelope: JsonObject = {name: value for name, value in known.items() if value is not None}
-    is_text = completion.object == "text_completion"
-    envelope["object"] = completion.object if is_text else "chat.completion.chunk"
+    names = [name for name in names_of(ChatCompletion) if name not in ("choices", "usage")]
+    known = {name: copy_json(getattr(completion, name)) for name in names}
+    envelope = {name: value for name, value in known.items() if isinstance(value, (str, int))}
+    if completion.object != "text_completion":
+        envelope["object"] = "chat.completion.chunk"
     streams = [_choice(choice, cut) for choice in completion.choices]
     for in_turn in zip_longest(*streams):
         for choices in in_turn:
             if choices is not None:
                 yield {**envelope, "choices": choices}
-    usages = [] if completion.usage is None else objects_of(completion.usage)
-    alone, last = split_extra(completion.extra, _OF_CHUNK)
-    if completion.moderation is not None:
-        last["moderation"] = copy_json(completion.moderation)
+    usages = [] if completion.usage is None else _objects_of(completion.usage)
+    alone, last = _split_extra(completion.extra, _OF_CHUNK)
+    last |= {name: value for name, value in known.items() if isinstance(value, dict)}
     if usages:
         last["usage"] = usages[0]
     alone += [{"usage": usage} for usage in usages[1:]]
@@ -135,7 +175,7 @@ def _choice(choice: Choice, cut: Cut) -> Iterator[list[JsonObject]]:
         yield [{"index": index, "delta": {}, "finish_reason": None, **fields}]
     for piece in [] if choice.text is None else cut(choice.text) or [""]:
         yield [{"index": index, "text": piece, "finish_reason": None}]
-    alone, together = split_extra(choice.extra, _OF_CHOICE)
+    alone, together = _split_extra(choice.extra, _OF_CHOICE)
     for fields in alone:
         if "index" not in fields:
             # Beside a delta a message would repeat it, and nothing else is needed here.
@@ -151,22 +191,20 @@ def _steps(choice: Choice, cut: Cut) -> Iterator[JsonObject]:
     logprobs = choice.logprobs or ChoiceLogprobs()
     if message != Message() or choice.text is None:
         yield {"delta": _opening(message)}
-    for name in ("reasoning", "reasoning_content"):
-        for piece in cut(getattr(message, name) or ""):
-            yield {"delta": {name: piece}}
-    for delta in _extra_deltas(message, cut):
-        yield {"delta": delta}
     content: str | tuple[object, ...] = message.content or ""
+    before, behind = _deltas(message, cut)
+    for delta in before:
+        yield {"delta": delta}
     if isinstance(content, tuple):
         for part in (part for whole in content for part in _parts(copy_json(whole), cut)):
             yield {"delta": {"content": [part]}}
         content = ""
     yield from _aligned("content", content, logprobs.content, cut)
     yield from _aligned("refusal", message.refusal or "", logprobs.refusal, cut)
-    for delta in _other_deltas(message, cut):
+    for delta in behind:
         yield {"delta": delta}
     if choice.logprobs is not None:
-        alone, together = split_extra(logprobs.extra, names_of(ChoiceLogprobs))
+        alone, together = _split_extra(logprobs.extra, names_of(ChoiceLogprobs))
         for fields in [together, *alone]:
             if fields or not (logprobs.content or logprobs.refusal):
                 yield {"logprobs": fields}
@@ -174,14 +212,11 @@ def _steps(choice: Choice, cut: Cut) -> Iterator[JsonObject]:
 
 def _opening(message: Message) -> JsonObject:
     """Build the first delta: the role, and each text that there is, empty."""
-    delta: JsonObject = {} if message.role is None else {"role": message.role}
+    names = [name for name in names_of(Message) if isinstance(getattr(message, name), str)]
     # OpenAI's first delta names content even where none follows.
-    is_text = message.content is None or isinstance(message.content, str)
-    delta["content"] = (message.content and "") if is_text else []
-    for name in ("refusal", "reasoning", "reasoning_content"):
-        if getattr(message, name) is not None:
-            delta[name] = ""
-    return delta
+    content: object = [] if isinstance(message.content, tuple) else None
+    role = {} if message.role is None else {"role": message.role}
+    return {"content": content, **dict.fromkeys(names, ""), **role}
 
 
 # --- texts and their tokens ---------------------------------------------------------------
@@ -244,26 +279,39 @@ def _parts(part: object, cut: Cut) -> Iterator[object]:
 # --- the rest of a message ----------------------------------------------------------------
 
 
-def _extra_deltas(message: Message, cut: Cut) -> Iterator[JsonObject]:
-    """Yield the fields that servers add to a delta: what the rules join as text comes as text, the
-    entries of a list that grows one by one.
+def _deltas(message: Message, cut: Cut) -> tuple[Iterator[JsonObject], Iterator[JsonObject]]:
+    """Return the deltas before the content (other texts, and what servers add) and those behind."""
+    alone, together = _split_extra(message.extra, names_of(Message))
+    fields = {name: getattr(message, name) for name in names_of(Message)}
+    texts: JsonObject = {}
+    others: JsonObject = {}
+    for name, value in fields.items():
+        if value is not None and name not in ("role", "content", "refusal"):
+            (texts if isinstance(value, str) else others)[name] = value
+    before = ({n: piece} for n, v in (texts | together).items() for piece in _cut_field(n, v, cut))
+    behind = ({n: piece} for n, v in others.items() for piece in _cut_field(n, v, cut))
+    return chain(before, alone), behind
+
+
+def _cut_field(name: str, value: object, cut: Cut) -> Iterable[object]:
+    """Return what merges to a field of a delta by its rule: of a text the pieces, of a list that
+    grows the entries.
     """
+    if isinstance(value, Audio):
+        return _audio(value, cut)
+    if isinstance(value, Function):
+        return _function(value, cut)
+    if name == "tool_calls":
+        return _calls(cast("Sequence[ToolCall]", value), cut)
     level = DEFAULT_RULES.levels["delta"]
-    alone, together = split_extra(message.extra, names_of(Message))
-    yield from alone
-    for name, value in together.items():
-        policy = None if value is None else level.names.get(name) or level.kinds.get(type(value))
-        pieces: list[object] = [value]
-        if policy == "concat" and isinstance(value, str):
-            pieces = [*cut(value)] or [""]
-        elif policy in _OF_ENTRIES and isinstance(value, list):
-            pieces = [[entry] for entry in value] or [[]]
-        elif policy == "merge" and isinstance(value, dict):
-            pieces = _collected(level.below(name), value)
-        yield from ({name: piece} for piece in pieces)
-
-
-_OF_ENTRIES = ("extend", "by_index", "by_type", "blocks")
+    policy = DEFAULT_RULES.rows.get(f"delta.{name}") or level.kinds.get(type(value))
+    if policy == "concat" and isinstance(value, str):
+        return cut(value) or [""]
+    if policy in ("extend", "by_index", "by_type", "blocks") and isinstance(value, (list, tuple)):
+        return [[copy_json(entry)] for entry in value] or [[]]
+    if policy == "merge" and isinstance(value, dict):
+        return _collected(level.below(name), value)
+    return [value]
 
 
 def _collected(level: Level, fields: JsonObject) -> list[object]:
@@ -278,30 +326,51 @@ def _collected(level: Level, fields: JsonObject) -> list[object]:
     return [rest, *alone] if rest or not alone else alone
 
 
-def _other_deltas(message: Message, cut: Cut) -> Iterator[JsonObject]:
-    if message.annotations is not None:
-        for annotations in [[copy_json(entry)] for entry in message.annotations] or [[]]:
-            yield {"annotations": annotations}
-    if message.function_call is not None:
-        for fields in _function(message.function_call, cut):
-            yield {"function_call": fields}
-    if message.audio is not None:
-        for fields in _audio(message.audio, cut):
-            yield {"audio": fields}
-    for fragments in split_calls(message.tool_calls or (), cut):
-        yield {"tool_calls": fragments}
-
-
 def _function(function: Function, cut: Cut) -> Iterator[JsonObject]:
-    opening, *alone = objects_of(function)
+    opening, *alone = _objects_of(function)
     yield opening if function.arguments is None else {**opening, "arguments": ""}
     yield from alone
-    for piece in cut_arguments(function.arguments or "", cut):
+    for piece in _cut_json(function.arguments or "", cut):
         yield {"arguments": piece}
 
 
+def _cut_json(text: str, cut: Cut) -> list[str]:
+    """Cut arguments into pieces; into one if they are not whole, because what follows a whole value
+    in them would else be a repetition, or take the place of what was a placeholder.
+    """
+    return cut(text) if not text or is_complete(text) else [text]
+
+
+def _calls(calls: Sequence[ToolCall], cut: Cut) -> Iterator[list[JsonObject]]:
+    """Yield the fragments of all calls in lists, each with the index at which its call stands.
+
+    By SPEC section 4 a call with neither id nor name is told from more of the one before it by that
+    one being whole, and so is one whose id is known, by its name: so these go first, and whole.
+    """
+    shared = Counter(call.id or index for index, call in enumerate(calls))
+    turns = sorted(enumerate(calls), key=lambda each: _turn(each[1]))
+    for index, call in turns:
+        opening, *alone = _objects_of(call, ["index"])
+        pieces: list[JsonObject] = []
+        for kind, name in (("function", "arguments"), ("custom", "input")):
+            text = getattr(getattr(call, kind), name, None)
+            if text is not None and shared[call.id or index] < 2:
+                opening[kind] = {**cast("JsonObject", opening[kind]), name: ""}
+                cut_text = _cut_json if kind == "function" else (lambda text, cut: cut(text))
+                pieces += [{kind: {name: piece}} for piece in cut_text(text, cut)]
+        # A misread index names no call: such a fragment goes to the call of the last one.
+        for fields in (opening, *alone, *pieces):
+            yield [{"index": index, **fields}]
+
+
+def _turn(call: ToolCall) -> tuple[bool, bool, bool]:
+    text = (call.arguments or "").strip()
+    is_whole = bool(call.custom and call.custom.input) or (text[:1] in "{[n" and is_complete(text))
+    return bool(call.name), bool(call.id), not is_whole
+
+
 def _audio(audio: Audio, cut: Cut) -> Iterator[JsonObject]:
-    opening, *alone = objects_of(audio)
+    opening, *alone = _objects_of(audio)
     data = opening.pop("data", None)
     if audio.transcript is not None:
         opening["transcript"] = ""
@@ -320,3 +389,32 @@ def _audio_pieces(data: str) -> list[str]:
     except ValueError:
         return [data]  # no base64; one piece can be kept, the last of several would replace others
     return _slices(data, _AUDIO_SIZE) or [""]
+
+
+# --- objects ------------------------------------------------------------------------------
+
+
+def _split_extra(
+    extra: Mapping[str, object], names: Collection[str]
+) -> tuple[list[JsonObject], JsonObject]:
+    """Divide extra fields into those that need an object of their own, one each, and the rest."""
+    ours = {name: copy_json(value) for name, value in extra.items()}
+    alone = [{name: value} for name, value in ours.items() if name in names]
+    return alone, {name: value for name, value in ours.items() if name not in names}
+
+
+def _objects_of(value: attrs.AttrsInstance, names: Sequence[str] = ()) -> list[JsonObject]:
+    """Return the objects that merge to an instance: what is well-typed with the extras, then what
+    is not, one by one.
+    """
+    objects: JsonObject = {}
+    alone: list[JsonObject] = []
+    for name in names_of(type(value)):
+        item = getattr(value, name)
+        if attrs.has(type(item)):
+            objects[name], *rest = _objects_of(item)
+            alone.extend({name: more} for more in rest)
+        elif item is not None:
+            objects[name] = item
+    misfits, together = _split_extra(value.extra, [*names_of(type(value)), *names])  # type: ignore[attr-defined]  # all have it
+    return [{**objects, **together}, *misfits, *alone]

@@ -15,6 +15,7 @@ from msgspec import UNSET, Struct, UnsetType
 
 __all__ = [
     "MOST_BRACKETS",
+    "OTHERWISE_READ",
     "STACK_DEPTH",
     "AudioFragment",
     "Choice",
@@ -240,6 +241,11 @@ class TextChunk(Struct, forbid_unknown_fields=True, gc=False):
     obfuscation: str | None = None
     moderation: ClassVar[None] = None
     extra: ClassVar[None] = None
+
+
+# Fields that no value is read into one by one: details of reasoning are then a vendor's field, and
+# are merged to the same end; the others are no fields of the wire.
+OTHERWISE_READ = frozenset({"closing", "extra", "parts", "reasoning_details"})
 
 
 class MalformedJsonError(ValueError):

@@ -8,26 +8,25 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from enum import Enum
-from typing import TypeVar, cast
+from functools import cache
+from typing import TypeVar, cast, get_args, get_origin, get_type_hints
 
 import msgspec
 from msgspec import Struct
 
 from .chunk import (
+    OTHERWISE_READ,
     STACK_DEPTH,
     AudioFragment,
     Choice,
     Chunk,
     Closing,
-    CompletionTokensDetails,
     CustomFragment,
     Delta,
     Extra,
     FunctionFragment,
     JsonObject,
-    Logprobs,
     Parts,
-    PromptTokensDetails,
     TokenLogprob,
     TooDeepError,
     ToolCallFragment,
@@ -101,14 +100,14 @@ class _Reader:
         """Read an object into a Struct; what has no field there, or does not fit it, into
         `extra`.
         """
-        table = _TABLES[kind]
+        readers = _readers_of(kind)
         out = kind()
         extra: Extra | None = None
         for name, item in source.items():
             value = item
             if value is None:
                 continue
-            read = table.get(name)
+            read = readers.get(name)
             if read is not None and name not in moved:
                 try:
                     setattr(out, name, read(self, value, f"{path}.{name}"))
@@ -128,7 +127,7 @@ class _Reader:
             extra[self.name(name)] = value
         if extra is not None:
             # By name, so that it does not matter which of the two ways a chunk went.
-            out.extra = Extra(sorted(extra.items()))  # type: ignore[attr-defined]  # every Struct that has a table has it
+            out.extra = Extra(sorted(extra.items()))  # type: ignore[attr-defined]  # every Struct read here has it
         return out
 
     def adopt(self, value: object) -> object:
@@ -324,67 +323,41 @@ def _choices(reader: _Reader, value: object, path: str) -> list[Choice]:
     return choices
 
 
-_TABLES: dict[type[Struct], dict[str, _Read]] = {
-    TopLogprob: {"token": _label, "logprob": _number, "bytes": _integers},
-    TokenLogprob: {
-        "token": _label,
-        "logprob": _number,
-        "bytes": _integers,
-        "top_logprobs": _structs(TopLogprob),
-    },
-    Logprobs: {"content": _structs(TokenLogprob), "refusal": _structs(TokenLogprob)},
+# Strings that a later one is joined to, and fields that are read in a way of their own. For all
+# others the type of the Struct's field says how they are read.
+_READ: Mapping[type[Struct], Mapping[str, _Read]] = {
     FunctionFragment: {"name": _text, "arguments": _json_text},
     CustomFragment: {"name": _text, "input": _json_text},
-    ToolCallFragment: {
-        "index": _integer,
-        "id": _label,
-        "type": _label,
-        "function": _struct(FunctionFragment),
-        "custom": _struct(CustomFragment),
-    },
-    AudioFragment: {"id": _label, "transcript": _text, "data": _base64, "expires_at": _integer},
+    AudioFragment: {"transcript": _text},
     Delta: {
-        "role": _label,
+        **dict.fromkeys(("refusal", "reasoning", "reasoning_content"), _text),
         "content": _content,
-        "refusal": _text,
-        "reasoning": _text,
-        "reasoning_content": _text,
         "tool_calls": _calls,
-        "function_call": _struct(FunctionFragment),
-        "audio": _struct(AudioFragment),
         "annotations": _parts,
     },
-    CompletionTokensDetails: dict.fromkeys(
-        CompletionTokensDetails.__struct_fields__[:-1], _integer
-    ),
-    PromptTokensDetails: dict.fromkeys(PromptTokensDetails.__struct_fields__[:-1], _integer),
-    Usage: {
-        "prompt_tokens": _integer,
-        "completion_tokens": _integer,
-        "total_tokens": _integer,
-        "completion_tokens_details": _struct(CompletionTokensDetails),
-        "prompt_tokens_details": _struct(PromptTokensDetails),
-    },
-    Choice: {
-        "index": _integer,
-        "delta": _delta,
-        "finish_reason": _label,
-        "logprobs": _struct(Logprobs),
-        "usage": _struct(Usage),
-        "text": _text,
-        "message": _misfit,  # an object is read as the delta
-    },
-    Chunk: {
-        "id": _label,
-        "created": _integer,
-        "model": _label,
-        "choices": _choices,
-        "service_tier": _label,
-        "system_fingerprint": _label,
-        "usage": _struct(Usage),
-        "moderation": _any_object,
-    },
+    Choice: {"delta": _delta, "text": _text, "message": _misfit},  # an object is read as the delta
+    Chunk: {"choices": _choices, "moderation": _any_object},
 }
+_READ_BY_TYPE: Mapping[object, _Read] = {
+    str: _label,
+    int: _integer,
+    float: _number,
+    bytes: _base64,
+    list[int]: _integers,
+}
+
+
+@cache
+def _readers_of(kind: type[Struct]) -> dict[str, _Read]:
+    """Return how each field of a Struct is read."""
+    readers = dict(_READ.get(kind, {}))
+    for name, hint in get_type_hints(kind).items():
+        if name not in readers and name not in OTHERWISE_READ:
+            of = get_args(hint)[0]  # beside None
+            is_list = get_origin(of) is list and of not in _READ_BY_TYPE
+            below = _structs(get_args(of)[0]) if is_list else _struct(of)
+            readers[name] = _READ_BY_TYPE.get(of, below)
+    return readers
 
 
 def read_chunk(

@@ -3,24 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from math import inf
+from typing import cast
 
 from .._decode import chunk as wire
-from .._decode.text import COMPACT_AT
+from .._decode.text import COMPACT_AT, Text
 from ..errors import LimitExceededError
-from ..limits import Limits
 from ..partial import is_complete
 from .arguments import ArgumentsText
 from .json_merge import FieldMerger
-from .state import ChoiceState
-from .tool_calls import (
-    CallsState,
-    CallState,
-    FunctionState,
-    brief,
-    count_new,
-    find_call,
-)
+from .problem_log import brief
+from .state import CallsState, CallState, ChoiceState, FunctionState
+from .tool_calls import count_new, find_call
 
 __all__ = ["CallMerger"]
 
@@ -28,30 +21,24 @@ __all__ = ["CallMerger"]
 class CallMerger(FieldMerger):
     """Merges the fragments of calls (SPEC section 4)."""
 
-    __slots__ = ("_calls_left", "_is_cumulative", "_limits")
+    __slots__ = ("_calls_left", "_is_cumulative", "_most_calls")
 
+    # Set by the reducer, whose constructor each stream pays for.
     _is_cumulative: bool  # whether each fragment of arguments is the whole so far
-    _calls_left: float  # so many fragments in one delta can certainly not open too many calls
-    _limits: Limits
+    _most_calls: float  # of a choice
+    _calls_left: float  # so many fragments in one delta can certainly not open too many
 
-    def _start_counting(self) -> None:
-        self._calls_left = inf if self._limits.tool_calls is None else self._limits.tool_calls
-
-    def _count_calls(self, count: int) -> None:
-        """Note that a choice has so many calls."""
-        if self._limits.tool_calls is not None:
-            self._calls_left = min(self._calls_left, self._limits.tool_calls - count)
+    def _count_calls(self, calls: CallsState) -> None:
+        self._calls_left = min(self._calls_left, self._most_calls - len(calls.items))
 
     def _check_calls(
         self, calls: CallsState | None, fragments: list[wire.ToolCallFragment]
     ) -> None:
         """Raise LimitExceededError if fragments would open more calls than allowed."""
-        limit = self._limits.tool_calls
-        if limit is not None:
-            calls = calls or CallsState()
-            room = limit - len(calls.items)
-            if len(fragments) > room and count_new(calls, fragments) > room:
-                raise LimitExceededError("tool_calls", limit)
+        calls = calls or CallsState()
+        room = self._most_calls - len(calls.items)
+        if len(fragments) > room and count_new(calls, fragments) > room:
+            raise LimitExceededError("tool_calls", int(self._most_calls))
 
     def _apply_calls(
         self, state: ChoiceState, fragments: Iterable[wire.ToolCallFragment], position: int
@@ -60,40 +47,16 @@ class CallMerger(FieldMerger):
         if calls is None:
             calls = state.calls = CallsState()
         entry = -1
-        named: set[int] | None = None  # the calls that get their names from this list
+        named: set[int] = set()  # the calls that get their names from this list
         for fragment in fragments:
             entry += 1
-            # All but the first fragment of nearly every call bring an index and arguments.
-            function = fragment.function
-            place = calls.by_index.get(fragment.index)  # type: ignore[arg-type]  # None is no key
-            if (
-                place is None
-                or function is None
-                or fragment.id is not None
-                or function.name is not None
-                or fragment.type is not None
-                or fragment.custom is not None
-                or fragment.extra is not None
-                or function.extra is not None
-            ):
-                named = set() if named is None else named
-                self._apply_fragment(calls, fragment, f"$.choices[{position}].delta", entry, named)
+            text = self._reach_open(calls, fragment)
+            if text is None:
+                path = f"$.choices[{position}].delta.tool_calls[{entry}]"
+                self._apply_fragment(calls, fragment, path, named)
                 continue
-            known, arguments = calls.items[place].function, function.arguments
-            text = None if known is None else known.text
-            if (
-                text is None
-                or arguments is None
-                or not (text.closer or (not self._is_cumulative and text.is_open()))
-            ):
-                named = set() if named is None else named
-                self._apply_fragment(calls, fragment, f"$.choices[{position}].delta", entry, named)
-                continue
-            if calls.last != place:
-                calls.last = place
+            arguments = cast("str", cast("wire.FunctionFragment", fragment.function).arguments)
             if self.listener is not None or self._careful:
-                if self.listener is not None:
-                    self.listener.on_call(place)
                 self._append(text, arguments)
             else:
                 pieces = text.fragments  # `_append`, without the call
@@ -103,23 +66,41 @@ class CallMerger(FieldMerger):
             if text.closer in arguments:
                 text.note(arguments)
 
+    def _reach_open(self, calls: CallsState, fragment: wire.ToolCallFragment) -> Text | None:
+        """Return the arguments that a fragment goes on with, if it brings nothing else and whatever
+        comes is more of them. So it is with all but the first fragment of nearly every call.
+        """
+        function = fragment.function
+        place = calls.by_index.get(fragment.index)  # type: ignore[arg-type]  # None is no key
+        if (
+            place is None
+            or function is None
+            or function.arguments is None
+            or fragment.id is not None
+            or function.name is not None
+            or fragment.type is not None
+            or fragment.custom is not None
+            or fragment.extra is not None
+            or function.extra is not None
+        ):
+            return None
+        known = calls.items[place].function
+        text = None if known is None else known.text
+        if text is None or (not text.closer and (self._is_cumulative or not text.is_open())):
+            return None
+        calls.last = place
+        if self.listener is not None:
+            self.listener.on_call(place)
+        return text
+
     def _apply_fragment(
-        self,
-        calls: CallsState,
-        fragment: wire.ToolCallFragment,
-        path: str,
-        entry: int,
-        named: set[int],
+        self, calls: CallsState, fragment: wire.ToolCallFragment, path: str, named: set[int]
     ) -> None:
-        path = f"{path}.tool_calls[{entry}]"
         place, ambiguous = find_call(calls, fragment, named)
         if ambiguous:
             self._log.report("ambiguous_tool_call", ambiguous, path, fragment.id)
         if place is None:
-            place = len(calls.items)
-            index = fragment.index
-            calls.items.append(CallState(order=place if index is None else index))
-            self._count_calls(place + 1)
+            place = self._open_call(calls, fragment.index)
         if fragment.index is not None:
             calls.hold(place, fragment.index)
         if self.listener is not None:
@@ -132,22 +113,30 @@ class CallMerger(FieldMerger):
         if fragment.type is not None and not call.type:
             call.type = fragment.type
         if fragment.function is not None:
-            call.function = call.function or FunctionState()
-            self._apply_function(call.function, fragment.function, f"{path}.function")
-            if fragment.function.extra is not None:
-                call.function.extra = self._merge_extra(
-                    "delta", call.function.extra, fragment.function.extra
-                )
+            function = call.function = call.function or FunctionState()
+            self._apply_function(
+                function, fragment.function, f"{path}.function", cumulative=self._is_cumulative
+            )
+            function.extra = self._merge_extra("delta", function.extra, fragment.function.extra)
         if fragment.custom is not None:
-            custom = call.custom = call.custom or FunctionState()
-            self._apply_name(custom, fragment.custom.name)
-            if fragment.custom.input is not None:
-                custom.text = self._join(custom.text, fragment.custom.input)
-            custom.extra = self._merge_extra("delta", custom.extra, fragment.custom.extra)
-        if fragment.extra is not None:
-            call.extra = self._merge_extra("delta", call.extra, fragment.extra)
+            self._apply_custom(call, fragment.custom)
+        call.extra = self._merge_extra("delta", call.extra, fragment.extra)
         if not had_name and call.name is not None:
             named.add(place)
+
+    def _open_call(self, calls: CallsState, index: int | None) -> int:
+        """Open a call, and return its place."""
+        place = len(calls.items)
+        calls.items.append(CallState(order=place if index is None else index))
+        self._count_calls(calls)
+        return place
+
+    def _apply_custom(self, call: CallState, fragment: wire.CustomFragment) -> None:
+        custom = call.custom = call.custom or FunctionState()
+        self._apply_name(custom, fragment.name)
+        if fragment.input is not None:
+            custom.text = self._join(custom.text, fragment.input)
+        custom.extra = self._merge_extra("delta", custom.extra, fragment.extra)
 
     def _apply_name(self, state: FunctionState, name: str | None) -> None:
         # Some servers repeat the name with every fragment.
@@ -155,13 +144,13 @@ class CallMerger(FieldMerger):
             state.name = self._join(state.name, name)
 
     def _apply_function(
-        self, state: FunctionState, fragment: wire.FunctionFragment, path: str
+        self, state: FunctionState, fragment: wire.FunctionFragment, path: str, *, cumulative: bool
     ) -> None:
         self._apply_name(state, fragment.name)
         arguments, text = fragment.arguments, state.text
         if arguments is None:
             return
-        if self._is_cumulative or not isinstance(text, ArgumentsText):
+        if cumulative or not isinstance(text, ArgumentsText):
             text = state.text = ArgumentsText()
         elif not text.takes(arguments):
             if text.is_repeated_by(arguments):
@@ -173,7 +162,7 @@ class CallMerger(FieldMerger):
                 self._log.report("arguments_after_end", found, f"{path}.arguments", arguments[:200])
         self._append(text, arguments)
         text.note(arguments)
-        if self._is_cumulative:
+        if cumulative:
             text.closer = ""  # so that the next fragment comes here, too
 
     def _apply_function_call(
@@ -182,9 +171,7 @@ class CallMerger(FieldMerger):
         """Apply the deprecated field for a single call; llama-cpp-python repeats its name."""
         call = state.function_call = state.function_call or FunctionState()
         path = f"$.choices[{position}].delta.function_call"
-        cumulative, self._is_cumulative = self._is_cumulative, False
-        self._apply_function(call, fragment, path)
-        self._is_cumulative = cumulative
+        self._apply_function(call, fragment, path, cumulative=False)
         call.extra = self._merge_extra("delta.<object>", call.extra, fragment.extra)
 
     def _judge_arguments(self, index: int, state: ChoiceState) -> None:
@@ -193,13 +180,11 @@ class CallMerger(FieldMerger):
         for number, call in enumerate(calls):
             text = None if call.function is None else call.function.text
             is_cut = state.finish_reason == "length" and call is calls[-1]
-            if text and not call.judged and not is_cut:
-                found = str(text)
-                if not is_complete(found):
-                    self._log.report(
-                        "invalid_arguments",
-                        f"arguments of a finished call that are no JSON: {brief(found)}",
-                        f"$.choices[{index}].message.tool_calls[{number}].function.arguments",
-                        found[:200],
-                    )
+            if text and not call.judged and not is_cut and not is_complete(found := str(text)):
+                self._log.report(
+                    "invalid_arguments",
+                    f"arguments of a finished call that are no JSON: {brief(found)}",
+                    f"$.choices[{index}].message.tool_calls[{number}].function.arguments",
+                    found[:200],
+                )
             call.judged = True

@@ -51,6 +51,8 @@ class ChatReducer(Reducer):
 
     __slots__ = ("_decoder", "_is_begun", "_reads_objects", "rules")
 
+    think_tags = False  # whether reasoning between tags in content is told apart
+
     def __init__(self, rules: Rules, limits: Limits, log: ProblemLog) -> None:
         Reducer.__init__(self, rules, limits, log)
         self.rules = rules
@@ -84,12 +86,8 @@ class ChatReducer(Reducer):
             and self.listener is None
         ):
             return decode_text, ChatReducer.apply_text
-        return decoder.decode, self._known_step
-
-    @property
-    def _known_step(self) -> Callable[[Any, Chunk], None]:
         # Behind a closing message it is noted which fields deltas bring.
-        return ChatReducer.apply if self._has_brought else ChatReducer.apply_known
+        return decoder.decode, ChatReducer.apply if self._has_brought else ChatReducer.apply_known
 
     def apply_event(self, event: Event) -> None:
         """Apply an event or a JSON text that does not end the stream. Raises LimitExceededError."""
@@ -146,12 +144,12 @@ class ChatReducer(Reducer):
         if isinstance(value, dict):
             self._decoder.learn(value)
 
-    def apply_object(self, value: object, count: Callable[[int], None]) -> bool:
+    def apply_object(self, value: object, count: Callable[[int, int], None]) -> bool:
         """Apply a chunk that is the caller's object, whose characters are to be counted first.
 
         Return whether `next_steps` may have changed. Raises LimitExceededError.
         """
-        if not self.is_begun and (api := find_other_api(value)) is not None:
+        if self._head is None and not self.is_begun and (api := find_other_api(value)) is not None:
             self._refuse_other_api(api)
             return True
         found = read_object(value) if self._reads_objects else None
@@ -161,10 +159,10 @@ class ChatReducer(Reducer):
                 self.end()
             return True
         chunk, size = found
-        count(size)
+        count(size, size)
         self._decoder.forget()
-        if self.listener is None:
-            self._known_step(self, chunk)
+        if self.listener is None and not self._has_brought:
+            self.apply_known(chunk)
         else:
             self.apply(chunk)
         return False
@@ -297,7 +295,7 @@ class ChatReducer(Reducer):
         has_halves: bool = False,
         bad_utf8: bool = False,
         may_be_deep: bool = True,
-        count: Callable[[int], None] | None = None,
+        count: Callable[[int, int], None] | None = None,
     ) -> None:
         report = self._log.report
         try:
@@ -321,7 +319,7 @@ class ChatReducer(Reducer):
             self._too_deep(str(error))
             return
         if count is not None:
-            count(reading.size)
+            count(reading.size, reading.size)
         self.leave_out_repeated(reading)
         self.check_limits(reading.chunk.choices or ())
         if bad_utf8:

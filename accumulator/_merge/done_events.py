@@ -10,7 +10,7 @@ from .._decode.text import Text
 from ..events import Event
 from .emitted import ChoiceProgress, EmittedCall, Kind
 from .snapshot import freeze_audio, freeze_call, freeze_choice, freeze_tokens
-from .tool_calls import Tool
+from .state import Tool
 
 __all__ = ["adds", "emit_arguments", "end_call", "end_choice", "fragment_to_tell"]
 

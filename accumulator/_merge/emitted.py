@@ -10,8 +10,7 @@ from msgspec import Struct, field
 from .._decode.text import Text
 from .._decode.text_history import TextHistory
 from .json_merge import PART_TYPES
-from .state import ChoiceState
-from .tool_calls import CallsState, CallState, Tool
+from .state import CallsState, CallState, ChoiceState, Tool
 
 __all__ = [
     "ChoiceProgress",

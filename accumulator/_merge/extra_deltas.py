@@ -14,8 +14,7 @@ from .._decode.text import Text
 from ..events import Event, ExtraDeltaEvent
 from ..rules import Level
 from .json_merge import PART_TYPES
-from .state import ChoiceState, State
-from .tool_calls import CallsState
+from .state import CallsState, ChoiceState, State
 
 __all__ = ["ExtraDeltas"]
 

@@ -15,7 +15,7 @@ import attrs
 from .._decode.sse import CutEvents
 from ..errors import LOSSY_KINDS, Problem, ProblemKind
 
-__all__ = ["ProblemLog"]
+__all__ = ["ProblemLog", "brief"]
 
 _MOST_PROBLEMS = 100  # a server can go wrong in every chunk; all are counted, these many are kept
 
@@ -87,8 +87,17 @@ class ProblemLog:
             ]
         )
 
-    def resume(self, problems: Sequence[Problem]) -> None:
+    def resume(
+        self,
+        event: int,
+        offset: int | None,
+        counts: dict[ProblemKind, int],
+        problems: Sequence[Problem],
+        met: Problem | None,
+    ) -> None:
         """Go on from the problems that were kept elsewhere."""
+        self.event, self.offset, self.met = event, offset, met
+        self.counts = counts or None
         for problem in problems:
             self._keep(problem)
 
@@ -129,3 +138,12 @@ class ProblemLog:
         """Return the first problem since the last call, in strict mode."""
         problem, self.met = self.met, None
         return problem
+
+
+def brief(value: object, most: int = 100) -> str:
+    """Return a value as a message shows it, in not more than so many characters."""
+    try:
+        text = repr(value)
+    except ValueError:  # an integer of more digits than Python writes out
+        text = f"too long to be shown ({type(value).__name__})"
+    return text if len(text) <= most else text[: most - 3] + "..."

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Sequence
+from math import inf
 from typing import cast
 
 from .._decode import chunk as wire
@@ -25,10 +26,9 @@ from ..limits import Limits
 from ..rules import ARGUMENTS, Rules
 from .call_merger import CallMerger
 from .json_merge import NO_HALVES, IndexedList, Listener, is_empty
-from .problem_log import ProblemLog
+from .problem_log import ProblemLog, brief
 from .rehearsal import RefusingLog, Rehearsal
-from .state import AudioState, ChoiceState, State
-from .tool_calls import FunctionState, brief
+from .state import AudioState, ChoiceState, FunctionState, State
 from .typed_fields import TypedFieldMerger
 from .usage import UsageMerger
 
@@ -42,7 +42,7 @@ _TEXTS = ("content", "refusal", "reasoning", "reasoning_content")
 class Reducer(CallMerger, TypedFieldMerger, UsageMerger):
     """Applies chunks to a `State`; what is odd about them goes to `report`."""
 
-    __slots__ = ("_has_brought", "_head", "_is_failing", "reading", "state")
+    __slots__ = ("_has_brought", "_head", "_is_failing", "_limits", "reading", "state")
 
     def __init__(self, rules: Rules, limits: Limits, log: ProblemLog) -> None:
         self._levels = rules.levels
@@ -51,7 +51,8 @@ class Reducer(CallMerger, TypedFieldMerger, UsageMerger):
         self._careful = False
         self.listener: Listener | None = None
         self._limits = limits
-        self._start_counting()
+        self._most_calls = inf if limits.tool_calls is None else limits.tool_calls
+        self._calls_left = self._most_calls
         self._is_cumulative = rules.rows[ARGUMENTS] == "last"
         self._has_brought = False  # whether a message closed a choice, so that deltas are noted
         self._is_failing = False  # whether the chunk at hand brings an error of its own
@@ -71,7 +72,7 @@ class Reducer(CallMerger, TypedFieldMerger, UsageMerger):
         self._careful = bool(self._halved)
         for choice in state.choices.values():
             if choice.calls is not None:
-                self._count_calls(len(choice.calls.items))
+                self._count_calls(choice.calls)
             self._has_brought = self._has_brought or choice.brought is not None
 
     def end(self) -> None:
@@ -408,7 +409,7 @@ class Reducer(CallMerger, TypedFieldMerger, UsageMerger):
             self._check_finished(state, delta, index, position)
         if delta.content is not None:
             if state.content is None:
-                self._apply_content(state, delta.content)
+                self._apply_content(state, delta)
             elif delta.content:
                 self._append(state.content, delta.content)
         if delta.role is not None and not state.role:
@@ -507,7 +508,7 @@ def _brought_by(state: ChoiceState) -> dict[str, bool]:
     empty = (None, FunctionState(), AudioState())
     own = ("role", *_TEXTS, "function_call", "audio", "annotations")
     names = [name for name in own if getattr(state, name) and getattr(state, name) not in empty]
-    if state.parts:
+    if state.parts or state.tags:
         names.append("content")
     if state.calls is not None:
         names.append("tool_calls")

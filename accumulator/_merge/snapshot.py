@@ -13,6 +13,7 @@ from .._decode import chunk as wire
 from .._decode.chunk import JsonObject
 from .._decode.lenient import read_usage
 from .._decode.text import Text
+from .._result.outbound import may_be_cut
 from ..completion import (
     Audio,
     ChatCompletion,
@@ -29,11 +30,18 @@ from ..completion import (
     ToolCall,
     TopLogprob,
     Usage,
-    may_be_cut,
 )
 from .json_merge import IndexedList
-from .state import AudioState, ChoiceState, LogprobsState, State, TokensState
-from .tool_calls import CallsState, CallState, FunctionState
+from .state import (
+    AudioState,
+    CallsState,
+    CallState,
+    ChoiceState,
+    FunctionState,
+    LogprobsState,
+    State,
+    TokensState,
+)
 from .usage import total_of
 
 __all__ = [
@@ -112,6 +120,7 @@ def freeze_choice(index: int, state: ChoiceState, *, is_text: bool = False) -> C
 def _message(state: ChoiceState, *, is_text: bool) -> Message:
     fields = _EMPTY_MESSAGE.copy()
     fields["role"] = state.role
+    fields["_finish_reason"] = state.finish_reason
     if state.parts is not None:
         fields["content"] = tuple(cast("list[object]", _json(state.parts)))
     elif state.content is not None:
@@ -125,9 +134,7 @@ def _message(state: ChoiceState, *, is_text: bool) -> Message:
     if state.calls is not None:
         fields["tool_calls"] = _tool_calls(state.calls, state.finish_reason)
     if state.function_call is not None:
-        fields["function_call"] = _function(
-            FunctionCall, state.function_call, is_finished=bool(state.finish_reason)
-        )
+        fields["function_call"] = _function(FunctionCall, state.function_call, state.finish_reason)
     if state.audio is not None:
         fields["audio"] = freeze_audio(state.audio)
     if state.annotations is not None:
@@ -196,9 +203,7 @@ def freeze_call(
         {
             "id": state.id,
             "type": type_,
-            "function": None
-            if function is None
-            else _function(Function, function, is_finished=bool(finish_reason)),
+            "function": None if function is None else _function(Function, function, finish_reason),
             "custom": None
             if custom is None
             else Custom(
@@ -210,14 +215,14 @@ def freeze_call(
     )
 
 
-def _function(kind: type[C], state: FunctionState, *, is_finished: bool = False) -> C:
+def _function(kind: type[C], state: FunctionState, finish_reason: str | None) -> C:
     return _made(
         kind,
         {
             "name": _string(state.name),
             "arguments": _string(state.text),
             "extra": {} if state.extra is None else _object(state.extra),
-            "_is_finished": is_finished,
+            "_finish_reason": finish_reason,
         },
     )
 

@@ -1,31 +1,147 @@
-"""The state of a stream: what has arrived of its choices, and how it stands.
+"""What has arrived of a stream, and how it stands. `reducer` has every transition of it.
 
-`_reduce` holds every transition of it. `_checkpoint` writes these classes as they stand; what is as
-it was at first is left out.
+Laws:
+
+- A choice, a call and a list's entry are keys of a dict: a server may name any integer, in any
+  order, and each costs one entry.
+- Strings stay fragments, in `Text`s, and lists are appended to: nothing costs more because more has
+  arrived.
+- What a level has no field for is in its `extra`, merged by the rules, and goes back to that place.
+- `_checkpoint` writes these classes as they stand. What is as it was at first is left out.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from operator import itemgetter
-from typing import Literal
+from typing import Literal, TypeVar
 
 from msgspec import Struct, field
 
 from .._decode import chunk as wire
 from .._decode.chunk import JsonObject
 from .._decode.text import Text
-from .tool_calls import CallsState, FunctionState
 
 __all__ = [
     "AudioState",
+    "CallState",
+    "CallsState",
     "ChoiceState",
+    "FunctionState",
     "LogprobsState",
     "State",
     "Status",
     "TokensState",
+    "Tool",
 ]
 
 Status = Literal["open", "complete", "truncated", "failed"]
+Tool = Literal["function", "custom"]
+
+
+class FunctionState(Struct, omit_defaults=True, repr_omit_defaults=True):
+    """A function or custom tool as named so far; `text` is its arguments or its input."""
+
+    name: Text | None = None
+    text: Text | None = None  # an `ArgumentsText` of a function
+    extra: JsonObject | None = None
+
+    @property
+    def came(self) -> bool:
+        """Whether anything of it arrived, be it empty."""
+        return self.name is not None or self.text is not None or bool(self.extra)
+
+
+class CallState(Struct, omit_defaults=True, repr_omit_defaults=True):
+    """A tool call. `order` is where it stands among the calls: its first index, if it has one.
+
+    It holds each index by which a fragment reached it: `index` is the first, `more` are the others.
+    `judged` says that arguments that are no JSON were reported, if they are none.
+    """
+
+    order: int
+    id: str | None = None
+    type: str | None = None
+    function: FunctionState | None = None
+    custom: FunctionState | None = None
+    extra: JsonObject | None = None
+    index: int | None = None
+    more: dict[int, bool] | None = None
+    judged: bool = False
+
+    def indices(self) -> Iterator[int]:
+        """Yield each index that it holds."""
+        if self.index is not None:
+            yield self.index
+        yield from self.more or ()
+
+    @property
+    def named(self) -> FunctionState:
+        # Of a call that is both, what has arguments tells more.
+        function, custom = self.function, self.custom
+        if custom is not None and (function is None or (custom.text and not function.text)):
+            return custom
+        return function or FunctionState()
+
+    @property
+    def name(self) -> Text | None:
+        """The name of the function, else of the custom tool; None if there is none yet."""
+        for tool in (self.function, self.custom):
+            if tool is not None and tool.name:
+                return tool.name
+        return None
+
+    def tools(self) -> Iterator[tuple[Tool, FunctionState]]:
+        """Yield the tools that it names: an empty one beside the other is nothing."""
+        function, custom = self.function, self.custom
+        if function is not None and (function.came or custom is None or not custom.came):
+            yield "function", function
+        if custom is not None and (custom.came or function is None or not function.came):
+            yield "custom", custom
+
+
+class CallsState(Struct, omit_defaults=True, repr_omit_defaults=True):
+    """The calls of a choice in order of arrival, and where the newest of them stands that has an
+    id, holds an index, or has that id and holds that index. `last` is the place of the one that a
+    fragment went to last.
+    """
+
+    items: list[CallState] = field(default_factory=list)
+    by_id: dict[str, int] = field(default_factory=dict)
+    by_index: dict[int, int] = field(default_factory=dict)
+    by_both: dict[str, int] = field(default_factory=dict)  # the index, a blank and the id
+    last: int = -1
+
+    def hold(self, place: int, index: int) -> None:
+        """Note that a fragment reached a call by an index."""
+        call = self.items[place]
+        if call.index is None:
+            call.index = index
+        elif call.index == index:
+            return
+        elif call.more is None:
+            call.more = {index: True}
+        else:
+            call.more[index] = True
+        _raise(self.by_index, index, place)
+        if call.id:
+            _raise(self.by_both, f"{index} {call.id}", place)
+
+    def identify(self, place: int, id_: str) -> None:
+        """Note the id of a call."""
+        call = self.items[place]
+        call.id = id_
+        if id_:
+            _raise(self.by_id, id_, place)
+            for index in call.indices():
+                _raise(self.by_both, f"{index} {id_}", place)
+
+
+K = TypeVar("K", str, int)
+
+
+def _raise(places: dict[K, int], key: K, place: int) -> None:
+    places[key] = max(places.get(key, place), place)
 
 
 class AudioState(Struct, omit_defaults=True, repr_omit_defaults=True):
@@ -59,6 +175,7 @@ class ChoiceState(Struct, omit_defaults=True, repr_omit_defaults=True):
 
     `text` is a legacy completion's. `error` is the choice's own, or else True if its finish reason
     says that it failed. `brought` are the fields that deltas filled, once a message closed it.
+    `tags` is what `think_tags` has read and not given out.
     """
 
     role: str | None = None
@@ -77,6 +194,7 @@ class ChoiceState(Struct, omit_defaults=True, repr_omit_defaults=True):
     text: Text | None = None
     error: object = None
     brought: dict[str, bool] | None = None
+    tags: str | None = None
     extra: JsonObject | None = None
 
 

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from ..completion import ChatCompletion, Choice
 from ..errors import Problem
-from .tool_calls import brief
+from .problem_log import brief
 
 __all__ = ["has_chunks", "why_truncated"]
 

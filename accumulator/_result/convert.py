@@ -8,7 +8,7 @@ a field with `NULLABLE` metadata.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from functools import partial
+from functools import cache, partial
 from types import GenericAlias
 from typing import TypeVar, cast, get_args, get_origin
 
@@ -17,7 +17,16 @@ import msgspec
 from cattrs import Converter, transform_error
 from cattrs.gen import make_dict_structure_fn
 
-__all__ = ["NULLABLE", "JsonObject", "copy_json", "dicts_of", "from_dict", "register", "to_dict"]
+__all__ = [
+    "NULLABLE",
+    "JsonObject",
+    "copy_json",
+    "dicts_of",
+    "from_dict",
+    "names_of",
+    "register",
+    "to_dict",
+]
 
 T = TypeVar("T")
 JsonObject = dict[str, object]
@@ -35,14 +44,19 @@ def copy_json(value: object) -> object:
     return value
 
 
+@cache
+def names_of(cls: type[attrs.AttrsInstance]) -> tuple[str, ...]:
+    """Return the names of a class's fields that are the API's: no `extra`, and no private ones."""
+    names = (field.name for field in attrs.fields(cls))
+    return tuple(name for name in names if name != "extra" and not name.startswith("_"))
+
+
 def _has_extra(cls: type) -> bool:
     return attrs.has(cls) and any(a.name == "extra" for a in attrs.fields(cls))
 
 
 def _unstructure_fn(cls: type) -> Callable[[object], JsonObject]:
-    fields = [
-        (a.name, bool(a.metadata.get("nullable"))) for a in attrs.fields(cls) if a.name != "extra"
-    ]
+    fields = [(n, bool(attrs.fields_dict(cls)[n].metadata.get("nullable"))) for n in names_of(cls)]
 
     def unstructure(value: object) -> JsonObject:
         out: JsonObject = {}
@@ -66,7 +80,7 @@ def _unstructure_fn(cls: type) -> Callable[[object], JsonObject]:
 
 
 def _structure_fn(cls: type[T]) -> Callable[[Mapping[str, object], type[T]], T]:
-    names = {a.name for a in attrs.fields(cls)} - {"extra"}  # type: ignore[arg-type]  # an attrs class, by _has_extra
+    names = names_of(cls)  # type: ignore[arg-type]  # an attrs class, by _has_extra
     structure_fields = make_dict_structure_fn(cls, _converter)
 
     def structure(value: Mapping[str, object], _: type[T]) -> T:

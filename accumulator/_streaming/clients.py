@@ -40,10 +40,10 @@ def find(stream: object) -> Found:
     else:
         items = stream if "__iter__" in names else None
         aitems = stream if "__aiter__" in names else None
-    # pydantic's models, such as openai's ChatCompletion, are iterables of their fields.
+    # Completions, openai's and ours, are iterables of their fields.
     if (
         items is aitems is None
-        or "model_dump" in names
+        or not names.isdisjoint(("model_dump", "to_openai"))
         or ("keys" in names and isinstance(stream, Mapping))
     ):
         hints = (hint for name, hint in _HINTS if hasattr(stream, name))
@@ -100,7 +100,8 @@ _EVENT_STREAM = frozenset({"get_final_completion", "current_completion_snapshot"
 
 
 _NAMES = _EVENT_STREAM.union(
-    ("__aiter__", "__iter__", "keys", "model_dump", "stream"), *(marks for marks, _ in _RESPONSES)
+    ("__aiter__", "__iter__", "keys", "model_dump", "stream", "to_openai"),
+    *(marks for marks, _ in _RESPONSES),
 )
 
 

@@ -14,6 +14,8 @@ import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from regular import STREAMS as REGULAR_STREAMS
+from regular import text_chunk
 from strategies import ODD_STREAMS, STREAMS
 from test_conformance import CASES, Case
 
@@ -123,6 +125,78 @@ def test_an_object_is_read_as_the_json_that_it_would_be(chunk: object, value: ob
     assert by_object.problems == by_text.problems == ()
     assert by_object.snapshot().to_json() == by_text.snapshot().to_json()
     json.loads(by_object.snapshot().to_json())
+
+
+# What few chunks have, among those of a stream that repeats; an error ends it.
+AMONG: list[dict[str, object]] = [
+    {"created": 1760000000.0},
+    {"created": True},
+    {"model": "other"},
+    {"vendor": 1},
+    {"usage": {"total_tokens": 5}},
+    {"choices": []},
+    *(
+        {"choices": [choice]}
+        for choice in (
+            {"index": 0.0, "delta": {"content": "a"}},
+            {"index": 0, "delta": {"content": "\ud83d"}},
+            {"index": 0, "delta": {"content": "\ud83d"}, "logprobs": None, "finish_reason": None},
+            {"index": 0, "delta": {"content": "\ude00"}, "logprobs": None, "finish_reason": None},
+            {"index": 0, "delta": {"role": "\ud83d", "content": "a"}},
+            {"index": 0, "delta": {"content": "a", "refusal": "b"}},
+            {"index": 0, "delta": {"content": 5}},
+            {"index": 0, "delta": {"content": "a"}, "finish_reason": "stop", "logprobs": None},
+        )
+    ),
+    {"error": "overloaded"},
+]
+
+
+@pytest.mark.parametrize("name", REGULAR_STREAMS)
+def test_a_stream_of_mappings_is_read_as_its_json(name: str) -> None:
+    chunks = [json.loads(chunk) for chunk in REGULAR_STREAMS[name]]
+    usual = json.loads(text_chunk("a"))
+    mixed = chunks[:20]
+    for odd in AMONG:
+        mixed += [usual | odd, *chunks[20:23]]
+    by_object, by_text = Accumulator(), Accumulator()
+    for chunk in mixed:
+        by_object.feed(chunk)
+        by_text.feed(json.dumps(chunk))
+    assert by_object.snapshot() == by_text.snapshot()
+    assert by_object.status == by_text.status == "failed"
+    found, expected = (
+        [(each.kind, each.path, each.event) for each in acc.problems]
+        for acc in (by_object, by_text)
+    )
+    assert found == expected
+
+
+class SdkObject:
+    """An object like pydantic's: fields in `__dict__`, and those that its class lacks apart."""
+
+    __slots__ = ("__dict__", "__pydantic_extra__")
+
+    def __init__(self, fields: dict[str, object]) -> None:
+        self.__dict__.update(fields)
+        self.__pydantic_extra__: dict[str, object] | None = None
+
+
+@pytest.mark.parametrize("place", ["chunk", "choice", "delta"])
+def test_what_pydantic_keeps_apart_is_not_overlooked(place: str) -> None:
+    chunks = [json.loads(chunk, object_hook=SdkObject) for chunk in REGULAR_STREAMS["text"]]
+    odd = chunks[40]
+    for name in {"chunk": [], "choice": ["choices"], "delta": ["choices", "delta"]}[place]:
+        odd = odd.choices[0] if name == "choices" else odd.delta
+    odd.__pydantic_extra__ = {"x_vendor": 5}
+    acc = Accumulator()
+    for chunk in chunks:
+        acc.feed(chunk)
+    completion = acc.snapshot()
+    choice = completion.choices[0]
+    extras = {"chunk": completion.extra, "choice": choice.extra, "delta": choice.message.extra}
+    assert extras.pop(place) == {"x_vendor": 5}
+    assert [*extras.values()] == [{}, {}]
 
 
 # The chunk, what is wrong about it and where; what is in the result in spite of it.

@@ -30,6 +30,7 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+from loopback import serving
 from streamed import (
     BODY,
     CHUNKS,
@@ -853,6 +854,36 @@ def test_a_stream_of_the_openai_sdk_is_a_stream_of_chunks(server: Server) -> Non
                 assert (await accumulate(response)).to_dict() == WHOLE
 
     asyncio.run(read())
+
+
+@pytest.mark.parametrize("helper", ["create", "stream"])
+def test_an_error_that_openai_takes_out_of_the_stream_is_the_servers(helper: str) -> None:
+    openai = pytest.importorskip("openai", reason=WHY)
+    body = BODY[:-14] + f"data: {json.dumps(REFUSED)}\n\n".encode()
+    ends: list[StreamEnd] = []
+    with (
+        serving(lambda request: ("text/event-stream", [body])) as url,
+        openai.OpenAI(base_url=url, api_key="none", max_retries=0) as client,
+    ):
+        asked = {"model": "m", "messages": [{"role": "user", "content": "?"}]}
+        if helper == "create":
+            opened = client.chat.completions.create(**asked, stream=True)
+        else:
+            opened = client.chat.completions.stream(**asked)
+        with (
+            opened as source,
+            wrap(source, on_end=ends.append) as stream,
+            pytest.raises(openai.APIError),
+        ):
+            list(stream)
+    [end] = ends
+    assert (end.status, end.server_error) == ("failed", REFUSED["error"])
+
+
+def test_calling_the_completion_of_a_stream_is_no_mistake() -> None:
+    stream = wrap(CHUNKS)
+    list(stream)
+    assert stream.completion() == stream.completion
 
 
 def test_repr_shows_the_status_and_how_many_chunks_came() -> None:

@@ -306,6 +306,16 @@ def test_a_stream_past_a_limit_says_which(
     assert "limit event_bytes" in shown_of(b"data: %b\n\n" % data, tmp_path / "log", capfd)
 
 
+def test_a_compression_that_needs_an_extra_names_it(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "log").write_bytes(b"\x28\xb5\x2f\xfd")
+    monkeypatch.setitem(sys.modules, "pyarrow", None)
+    for command in ["inspect"], []:
+        assert cli.main([*command, str(tmp_path / "log")]) == 5
+        assert "this needs pyarrow: pip install" in capfd.readouterr().err
+
+
 def test_what_cannot_be_read_or_written_is_said_to_be_so(
     tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:

@@ -71,6 +71,7 @@ FILES: dict[str, tuple[bytes, list[Row], list[tuple[int, str]]]] = {
     ),
     "an end that belongs to nothing": (b"[DONE]\n", [], [(1, "no stream id under 'id'")]),
     "a number as id": (b'{"id":7,"chunk":{}}\n', [("7", None, b"{}")], []),
+    "zero as id": (b'{"id":0,"chunk":{}}\n', [("0", None, b"{}")], []),
     "an array": (a_line("a") + b'["a"]\n', [A], [(2, "Expected `object`, got `array`")]),
     "a number of 64 bits": (
         b'{"id":"a","seq":9223372036854775807}\n',

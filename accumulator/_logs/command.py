@@ -25,6 +25,7 @@ from .inputs import (
     open_text,
     read_blocks,
     spool,
+    why_failed,
 )
 from .output import Target, open_writer
 from .progress import Display, Interrupt, Stats
@@ -101,7 +102,7 @@ def _run(arguments: argparse.Namespace, interrupt: Interrupt) -> int:
         raise  # nobody reads standard output any more
     except (OSError, ImportError) as error:
         interrupt.check()
-        say(f"accumulator reduce: {error}")
+        say(f"accumulator reduce: {why_failed(error)}")
         return UNWRITABLE
     for line in stats.lines():
         say(line)

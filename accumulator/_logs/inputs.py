@@ -33,6 +33,7 @@ __all__ = [
     "open_text",
     "read_blocks",
     "spool",
+    "why_failed",
     "why_unread",
 ]
 
@@ -209,3 +210,9 @@ def read_blocks(
 def why_unread(error: Exception) -> str:
     """Return why a file could not be read to its end."""
     return getattr(error, "strerror", None) or str(error)
+
+
+def why_failed(error: Exception) -> str:
+    """Return what an error says, behind the file that it names."""
+    name = getattr(error, "filename", None)
+    return why_unread(error) if name is None else f"{name}: {why_unread(error)}"

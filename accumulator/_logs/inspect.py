@@ -22,6 +22,7 @@ from .inputs import (
     label_of,
     open_stream,
     read_blocks,
+    why_failed,
     why_unread,
 )
 from .rows import Keys, add_keys, begins_with_row, read_streams, reduce_rows
@@ -89,7 +90,7 @@ def run(arguments: argparse.Namespace) -> int:
         if not is_nothing or result.problems or result.limit:
             _show(result, times, arguments.svg)
     except (OSError, ImportError) as error:
-        return _end(error, UNWRITABLE)
+        return _end(why_failed(error), UNWRITABLE)
     if why is None and is_nothing and result.limit is None:
         why = str(result.error)
     return SHOWN if why is None else _end(f"{name}: {why}", UNREADABLE)

@@ -57,6 +57,8 @@ class Target:
         is_stream = name == _STDOUT or (os.path.exists(name) and not os.path.isfile(name))
         # For what is written on the way: beside the output, or None where temporary files go.
         self.folder = None if is_stream else os.path.dirname(self.path)
+        if self.folder is not None and not os.path.isdir(self.folder):
+            raise FileNotFoundError(2, "there is no such folder", name)
 
     def put(self, file: str) -> None:
         """Put a whole file in the place of the output, or write it through. Raises OSError."""

@@ -16,6 +16,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import httpx
 import openai
 import pytest
 from loopback import serving
@@ -124,9 +125,18 @@ def test_the_agent_runs_its_calls_and_keeps_the_reasoning() -> None:
     ]
 
 
-def test_the_agent_does_not_go_on_from_a_stream_that_was_cut_off() -> None:
-    cut = body_of(*call(0, "get_weather", '{"city": "Zürich"}'))[:-150]
-    with answering(cut) as (base_url, asked):
+CALL = call(0, "get_weather", '{"city": "Zür', 'ich"}')
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        pytest.param(body_of(*CALL)[:-150], id="the stream was cut off"),
+        pytest.param(body_of(*CALL[:-1], finish_reason="length"), id="the call was cut off"),
+    ],
+)
+def test_the_agent_does_not_go_on_from_half_an_answer(body: bytes) -> None:
+    with answering(body) as (base_url, asked):
         printed_by("agent_loop", "How warm?", base_url=base_url, code=1)
     assert len(asked) == 1
 
@@ -189,6 +199,18 @@ def test_the_gateway_meters_and_answers_from_its_cache(tmp_path: Path) -> None:
     assert seconds > 0
     assert error is None
     assert cached == cached_with_usage == ("complete", 15, 8, 0.0, None, None)
+
+
+def test_the_gateway_passes_a_damaged_chunk_on_and_does_not_cache_it(tmp_path: Path) -> None:
+    database = tmp_path / "gateway.sqlite"
+    body = body_of({"content": "It is"}).replace(b"}}]}\n\n", b'}, "usage"\n\n', 1)
+    with answering(body, body) as (upstream, asked), gateway(database, upstream) as base_url:
+        for _ in range(2):
+            response = httpx.post(f"{base_url}/chat/completions", json=ASKED, timeout=PATIENCE)
+            assert response.content == body
+    assert len(asked) == 2
+    [(status, *_, error), _] = rows_of(database, 2)
+    assert (status, error) == ("complete", "event 1, byte 0: Input data was truncated")
 
 
 def test_the_gateway_writes_of_a_client_that_left(tmp_path: Path) -> None:

@@ -88,7 +88,10 @@ def answer(client: openai.OpenAI, model: str, question: str, max_turns: int = 10
             print()
             if done.status != "complete":
                 raise RuntimeError(f"the stream is {done.status}")
-            message = done.completion.choices[0].message
+            choice = done.completion.choices[0]
+            if choice.finish_reason == "length":  # its last call may be cut off
+                raise RuntimeError("the answer ran into max_tokens")
+            message = choice.message
             messages.append(message.to_message())
             if not message.tool_calls:
                 return messages

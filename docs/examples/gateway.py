@@ -23,7 +23,7 @@ from starlette.requests import Request
 from starlette.responses import Response, StreamingResponse
 from starlette.routing import Route
 
-from accumulator import ChatCompletion, StreamEnd, iter_chunks, split
+from accumulator import ChatCompletion, StreamEnd, Usage, iter_chunks, split
 from accumulator.asgi import tap
 from accumulator.replay import sse
 
@@ -61,14 +61,14 @@ class Gateway:
         row = self.database.execute("SELECT completion FROM cache WHERE key = ?", [key]).fetchone()
         if row:
             completion = ChatCompletion.from_json(row[0])
-            self.insert(asked["model"], completion, "complete", 0.0)
+            self.insert(asked["model"], completion, "complete", (0, 0))
             chunks = (chunk for chunk in split(completion) if chunk["choices"] or not hides_usage)
             return StreamingResponse(sse(chunks), media_type="text/event-stream")
 
         def on_end(end: StreamEnd) -> None:  # once, however the stream ends
             seconds = end.timing.time_to_first_token if end.timing else None
-            dollars = cost(asked["model"], end.completion)
-            self.insert(asked["model"], end.completion, end.status, dollars, seconds, end.error)
+            prices = DOLLARS.get(asked["model"])
+            self.insert(asked["model"], end.completion, end.status, prices, seconds, end.error)
             if end.status == "complete" and end.error is None:
                 entry = [key, end.completion.to_json()]
                 self.database.execute("INSERT OR REPLACE INTO cache VALUES (?, ?)", entry)
@@ -88,32 +88,33 @@ class Gateway:
         model: str,
         completion: ChatCompletion,
         status: str,
-        dollars: float | None,
+        prices: tuple[float, float] | None,
         seconds: float | None = None,  # none where the cache answered
         error: BaseException | None = None,
     ) -> None:
-        prompt = completion.usage.prompt_tokens if completion.usage else None
-        answer = completion.usage.completion_tokens if completion.usage else None
+        usage, dollars = completion.usage or Usage(), None
+        prompt, answer = usage.prompt_tokens, usage.completion_tokens
+        if prices and prompt is not None and answer is not None:
+            dollars = (prompt * prices[0] + answer * prices[1]) / 1_000_000
         row = [completion.id, model, status, prompt, answer, dollars, seconds, error and str(error)]
         self.database.execute("INSERT INTO streams VALUES (?, ?, ?, ?, ?, ?, ?, ?)", row)
 
 
-def cost(model: str, completion: ChatCompletion) -> float | None:
-    usage, prices = completion.usage, DOLLARS.get(model)
-    if usage is None or prices is None:
-        return None
-    tokens = usage.prompt_tokens or 0, usage.completion_tokens or 0
-    return (tokens[0] * prices[0] + tokens[1] * prices[1]) / 1_000_000
+def is_usage_alone(chunk: bytes) -> bool:
+    try:
+        fields = json.loads(chunk)
+    except ValueError:  # [DONE], or damaged, which the client is to see
+        return False
+    return isinstance(fields, dict) and bool(fields.get("usage")) and not fields.get("choices")
 
 
 async def without_usage(stream: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
     """Yield the events of a stream without the one that has nothing but usage."""
     async for chunk in iter_chunks(stream):
-        if b'"usage"' not in chunk or json.loads(chunk).get("choices") != []:
+        if not is_usage_alone(chunk):
             yield b"data: %b\n\n" % chunk
 
 
 if __name__ == "__main__":
-    complete = Gateway(sys.argv[1]).complete
-    routes = [Route("/v1/chat/completions", complete, methods=["POST"])]
-    uvicorn.run(Starlette(routes=routes), port=int(sys.argv[2]))
+    route = Route("/v1/chat/completions", Gateway(sys.argv[1]).complete, methods=["POST"])
+    uvicorn.run(Starlette(routes=[route]), port=int(sys.argv[2]))

@@ -283,7 +283,7 @@ def iter_events(
                     print(event.delta, end="", flush=True)
                 case "tool_calls.function.arguments.done":
                     start(event.name, json.loads(event.arguments))
-                case "done":
+                case "done" if event.status == "complete":
                     save(event.completion)
 
     The stream is closed as soon as the generator is: use `contextlib.aclosing` to leave an async

@@ -19,6 +19,7 @@ import openai
 from pydantic import BaseModel
 
 from accumulator import ParseError, ToolCall, iter_events
+from accumulator.events import DoneEvent
 
 
 class GetWeather(BaseModel):
@@ -76,6 +77,7 @@ def answer(client: openai.OpenAI, model: str, question: str, max_turns: int = 10
             stream = client.chat.completions.create(
                 model=model, messages=messages, tools=tools, stream=True
             )
+            done: DoneEvent | None = None
             running: dict[int, Future[str]] = {}
             for event in iter_events(stream):
                 match event.type:
@@ -86,8 +88,8 @@ def answer(client: openai.OpenAI, model: str, question: str, max_turns: int = 10
                     case "done":
                         done = event
             print()
-            if done.status != "complete":
-                raise RuntimeError(f"the stream is {done.status}")
+            if done is None or done.status != "complete":
+                raise RuntimeError("the stream was cut off")
             choice = done.completion.choices[0]
             if choice.finish_reason == "length":  # its last call may be cut off
                 raise RuntimeError("the answer ran into max_tokens")

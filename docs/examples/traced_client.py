@@ -81,14 +81,15 @@ async def read_two(client: openai.AsyncOpenAI) -> None:
 
 
 async def main() -> None:
-    async with openai.AsyncOpenAI() as client:
-        await read_all(client)
-        await read_two(client)
-        with suppress(asyncio.TimeoutError):
-            await asyncio.wait_for(read_all(client, pause=60), timeout=1)
-    async with openai.AsyncOpenAI(api_key="wrong") as stranger:
-        with suppress(openai.AuthenticationError):
-            await read_all(stranger)
+    async with openai.AsyncOpenAI() as client, openai.AsyncOpenAI(api_key="wrong") as stranger:
+        for reading in (
+            read_all(client),
+            read_two(client),
+            asyncio.wait_for(read_all(client, pause=60), timeout=1),
+            read_all(stranger),
+        ):
+            with suppress(openai.APIError, asyncio.TimeoutError):
+                await reading
 
     for span in exporter.get_finished_spans():
         attributes = span.attributes or {}

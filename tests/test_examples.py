@@ -40,7 +40,6 @@ def environment(base_url: str, **more: str) -> dict[str, str]:
         **os.environ,
         "OPENAI_BASE_URL": base_url,
         "OPENAI_API_KEY": "none",
-        "PYTHONPATH": str(EXAMPLES.parents[1]),
         "PYTHONIOENCODING": "utf-8",
         **more,
     }

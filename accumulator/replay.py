@@ -8,14 +8,7 @@ from __future__ import annotations
 import re
 from binascii import b2a_base64
 from collections import Counter
-from collections.abc import (
-    AsyncIterator,
-    Callable,
-    Iterable,
-    Iterator,
-    Mapping,
-    Sequence,
-)
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from itertools import chain, zip_longest
 from typing import TYPE_CHECKING, Literal, cast
@@ -23,7 +16,7 @@ from typing import TYPE_CHECKING, Literal, cast
 from ._decode.objects import LastChunk
 from ._decode.values import decode_base64
 from ._result.convert import JsonObject, copy_json, names_of, objects_of, split_extra, to_dict
-from ._streaming.chunk_texts import json_of
+from ._streaming.chunk_texts import SseBody
 from .completion import (
     Audio,
     ChatCompletion,
@@ -102,21 +95,6 @@ def split(
     return _chunks(completion, partial(_slices, size=by))
 
 
-class SseBody(Iterator[bytes], AsyncIterator[bytes]):
-    """The pieces of a `text/event-stream` body, to be read either way; made by `sse`."""
-
-    def __init__(self, chunks: Iterable[Mapping[str, object]]) -> None:
-        self._pieces = _pieces(chunks)
-
-    def __next__(self) -> bytes:
-        return next(self._pieces)
-
-    async def __anext__(self) -> bytes:
-        for piece in self._pieces:
-            return piece
-        raise StopAsyncIteration
-
-
 def sse(chunks: Iterable[Mapping[str, object]]) -> SseBody:
     """Render chunks as the body of a `text/event-stream` response: one event a piece, `[DONE]`
     last.
@@ -124,12 +102,6 @@ def sse(chunks: Iterable[Mapping[str, object]]) -> SseBody:
     It is an iterator and an async iterator: an async server sends it without a thread.
     """
     return SseBody(chunks)
-
-
-def _pieces(chunks: Iterable[Mapping[str, object]]) -> Iterator[bytes]:
-    for chunk in chunks:
-        yield b"data: " + json_of(chunk) + b"\n\n"
-    yield b"data: [DONE]\n\n"
 
 
 # --- chunks and choices -------------------------------------------------------------------

@@ -144,6 +144,7 @@ def test_law_4_a_checkpoint_between_lines_changes_nothing(body: bytes) -> None:
     check(body.splitlines(keepends=True), "feed_line")
 
 
+@pytest.mark.many
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
 def test_law_4_over_the_conformance_cases(case: Case) -> None:
     data = case.data
@@ -158,6 +159,7 @@ def test_law_4_at_every_byte_of_a_sample() -> None:
         check(data[i : i + 1] for i in range(len(data)))
 
 
+@pytest.mark.many
 @pytest.mark.usefixtures("learns_at_once")
 def test_law_4_over_recorded_streams(corpus_stream: Path) -> None:
     body = corpus_stream.read_bytes()

@@ -73,6 +73,7 @@ def test_events_add_up_to_the_completion(case: Case) -> None:
     assert (acc.status, {**acc.problem_counts}) == (case.status, {**case.counts})
 
 
+@pytest.mark.many
 @pytest.mark.parametrize("size", [5, pytest.param(1, marks=pytest.mark.costs)])
 @every_case
 def test_a_few_bytes_at_a_time_give_the_same_events(case: Case, size: int) -> None:

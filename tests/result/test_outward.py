@@ -231,6 +231,7 @@ def test_openais_request_types_take_a_message(name: str) -> None:
     assert_accepted(message(TURNS[name][0]).to_message())
 
 
+@pytest.mark.many
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
 def test_openais_request_types_take_the_messages_of_every_case(case: object) -> None:
     for choice in snapshot(case.data).choices:  # type: ignore[attr-defined]

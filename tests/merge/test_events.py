@@ -29,6 +29,7 @@ from accumulator import (
     Limits,
     ServerError,
     accumulate,
+    iter_events,
 )
 from accumulator import events as ev
 from accumulator.errors import LOSSY_KINDS

@@ -54,6 +54,8 @@ class Extra(JsonObject):
     decodes into one.
     """
 
+    __slots__ = ()
+
 
 def _null() -> None:
     """Return the `bytes` of a token that came without: null, and never left out."""
@@ -111,6 +113,8 @@ class AudioFragment(Struct, forbid_unknown_fields=True, gc=False):
 
 class Parts(list[object]):
     """A list of no fixed kind; like `Extra`, nothing that the wire decodes into."""
+
+    __slots__ = ()
 
 
 class ReasoningDetail(Struct, forbid_unknown_fields=True, gc=False):

@@ -1,7 +1,7 @@
 """Any value to a `Chunk`, field by field: nothing lost, and a note where a known field did not fit.
 
-This is the general way. It reads what a typed decoder refuses, and the chunk objects of SDKs: what
-is known and well-typed goes to its place, the rest to the `extra` of its level.
+This is the general way, for what a typed decoder refuses and for any SDK's objects. What is known
+and well-typed goes to its place, the rest to the `extra` of its level.
 """
 
 from __future__ import annotations
@@ -47,6 +47,10 @@ class Misfit(Struct):
     value: object
 
 
+class _MisfitError(ValueError):
+    """A value that is not of its field's type."""
+
+
 class Reading(Struct):
     """A chunk as it was read, and what did not fit on the way.
 
@@ -75,10 +79,6 @@ _TEXT = frozenset({"text"})  # beside a delta it is like any vendor's field
 Moved = Mapping[str, frozenset[str]]  # the fields of each level that are not read to their places
 
 
-class _MisfitError(ValueError):
-    """A value that is not of its field's type."""
-
-
 class _Reader:
     """Reads one chunk from builtins or an SDK's objects, and notes what did not fit."""
 
@@ -102,7 +102,7 @@ class _Reader:
         """
         readers = _readers_of(kind)
         out = kind()
-        extra: Extra | None = None
+        extra: JsonObject = {}
         for name, item in source.items():
             value = item
             if value is None:
@@ -118,14 +118,12 @@ class _Reader:
                 except _MisfitError as misfit:
                     error = str(misfit)
                 self.misfits.append(Misfit(f"{path}.{name}", error, self.adopt(value)))
-            if extra is None:
-                extra = Extra()
             value = self.adopt(value)
             if self.has_halves and kind in (TokenLogprob, TopLogprob):
                 value, lone = healed(value)  # nothing of a token is joined to what comes later
                 self.lone += lone
             extra[self.name(name)] = value
-        if extra is not None:
+        if extra:
             # By name, so that it does not matter which of the two ways a chunk went.
             out.extra = Extra(sorted(extra.items()))  # type: ignore[attr-defined]  # every Struct read here has it
         return out

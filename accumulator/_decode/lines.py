@@ -7,7 +7,7 @@ each byte is looked at once however small the reads are.
 
 from __future__ import annotations
 
-from msgspec import Struct, field
+from msgspec import Struct
 
 from ..partial import is_complete
 from .body import JsonText, begins_text, ends_text, is_nothing
@@ -49,7 +49,7 @@ def is_end(data: bytes) -> bool:
 class LineReader(Struct, array_like=True):
     """Takes a body's bytes or lines, and returns the events that they complete."""
 
-    pending: bytearray = field(default_factory=bytearray)  # of a line that has not ended
+    pending: bytearray | None = None  # of a line that has not ended
     skip_lf: bool = False  # the CR that ended the last line may be half of a CRLF
     is_crlf: bool = False  # the last line ended in one: a CR at the end of a read waits for its LF
     is_begun: bool = False  # a BOM is dropped from the first line only
@@ -69,7 +69,7 @@ class LineReader(Struct, array_like=True):
     @property
     def held(self) -> int:
         """How many bytes wait for their event's end."""
-        return self.size + len(self.pending)
+        return self.size + len(self.pending or b"")
 
     @property
     def quote(self) -> str:
@@ -87,13 +87,13 @@ class LineReader(Struct, array_like=True):
                 start += 1
         pending = self.pending
         if _LF not in data and _CR not in data and not (pending and pending[-1] == _CR):
-            pending += data
+            self.wait(data)
             return []
         if pending:
             start -= len(pending)
             data = bytes(pending + data)
         lines = data.splitlines(keepends=True)
-        self.pending = bytearray(lines.pop() if lines and self._is_open(lines) else b"")
+        self.pending = bytearray(lines.pop()) if lines and self._is_open(lines) else None
         events: list[Event] = []
         for line in lines:
             self.feed_line(line.rstrip(b"\r\n"), len(line), start, events)
@@ -111,12 +111,17 @@ class LineReader(Struct, array_like=True):
         self.skip_lf = last.endswith(b"\r") and not self.is_crlf
         return not self.skip_lf
 
+    def wait(self, data: bytes) -> None:
+        """Keep bytes until more come."""
+        if self.pending is None:
+            self.pending = bytearray()
+        self.pending += data
+
     def close(self, start: int | None) -> list[Event]:
         """Take in what waits as the last line; also return what the end of the body cuts off."""
         events: list[Event] = []
-        pending = bytes(self.pending)
-        self.pending.clear()
-        for line in pending.splitlines(keepends=True):
+        pending, self.pending = self.pending or bytearray(), None
+        for line in bytes(pending).splitlines(keepends=True):
             self.feed_line(line.rstrip(b"\r\n"), len(line), start, events)
             start = None if start is None else start + len(line)
         if self.text is not None:

@@ -25,7 +25,6 @@ from .chunk import (
     JsonObject,
     Logprobs,
     PromptTokensDetails,
-    ReasoningDetail,
     TokenLogprob,
     ToolCallFragment,
     TopLogprob,
@@ -83,18 +82,15 @@ def read_object(value: object) -> tuple[Chunk, int] | None:
     """
     strings: _Strings = []
     try:
-        chunk = _convert(value) if type(value) is dict else None
-        if chunk is not None:
-            _collect(chunk, strings)
-        elif type(value) is LastChunk:
-            return None
-        else:
-            chunk = _model(value, strings)
-            if chunk is None:
-                strings.clear()
-                chunk = _chunk(value, strings)
-            _collect(chunk, strings)
-            if any(type(text) is not str for text in strings):  # but a number, or an enum's
+        chunk = _convert(value) if type(value) is dict else _model(value, strings)
+        if chunk is None:
+            if type(value) is LastChunk:
+                return None
+            strings.clear()
+            chunk = _chunk(value, strings)
+        _collect(chunk, strings)
+        for text in strings:
+            if type(text) is not str:  # but a number, an enum's or another class's
                 return None
         whole = "".join(cast("list[str]", strings))
         if not whole.isascii():
@@ -160,21 +156,20 @@ def _model_choice(value: Any, strings: _Strings) -> Choice:
         or value.__pydantic_extra__
     ):
         raise _UnfitError
-    delta = Delta(fields["role"], fields["content"], fields["refusal"])
+    role, content, refusal = fields["role"], fields["content"], fields["refusal"]
+    if more and _CONVERTED.issuperset(more):  # reasoning
+        delta = convert({"role": role, "content": content, "refusal": refusal, **more}, Delta)
+    else:
+        delta = Delta(role, content, refusal)
+        if more:
+            vendors = {name: item for name, item in more.items() if item is not None}
+            delta.reasoning = vendors.pop("reasoning", None)
+            delta.reasoning_content = vendors.pop("reasoning_content", None)
+            if not _NAMES[Delta].isdisjoint(vendors):  # that this openai does not know yet
+                raise _UnfitError
+            delta.extra = _extra(vendors, strings)
     if calls is not None:
         delta.tool_calls = [*map(_model_call, _list(calls))]
-    if more:
-        vendors = {name: item for name, item in more.items() if item is not None}
-        delta.reasoning = vendors.pop("reasoning", None)
-        delta.reasoning_content = vendors.pop("reasoning_content", None)
-        if "reasoning_details" in vendors:
-            with suppress(ValueError):
-                details = convert(vendors["reasoning_details"], list[ReasoningDetail])
-                delta.reasoning_details = details
-                del vendors["reasoning_details"]
-        if not _NAMES[Delta].isdisjoint(vendors):  # that this openai does not know yet
-            raise _UnfitError
-        delta.extra = _extra(vendors, strings)
     logprobs = None if logprobs is None else _model_logprobs(logprobs)
     return Choice(index, delta, logprobs, own["finish_reason"])
 
@@ -299,17 +294,9 @@ def _fields(kind: type[Struct], value: Any, strings: _Strings) -> JsonObject:
 
     The strings of those are added to `strings`.
     """
-    fields: JsonObject = value
-    if type(value) is not dict:
-        try:
-            fields, more = value.__dict__, value.__pydantic_extra__
-        except AttributeError:
-            if not is_object(value):
-                raise _UnfitError from None
-            fields, more = fields_of(value), None
-        if more:
-            fields = {**fields, **more}
-    names = _NAMES[kind]
+    if type(value) is not dict and not is_object(value):
+        raise _UnfitError
+    fields, names = fields_of(value), _NAMES[kind]
     if names.issuperset(fields):
         return fields
     own, vendors = {}, {}
@@ -378,9 +365,7 @@ def _collect(chunk: Chunk, strings: _Strings) -> None:
         if choice.delta is not None:
             _collect_delta(choice.delta, strings)
         if choice.logprobs is not None:
-            for token in (*(choice.logprobs.content or ()), *(choice.logprobs.refusal or ())):
-                tokens = [token, *(token.top_logprobs or ())]
-                strings += [each.token for each in tokens if each.token is not None]
+            _collect_tokens(choice.logprobs, strings)
 
 
 def _collect_delta(delta: Delta, strings: _Strings) -> None:
@@ -400,10 +385,21 @@ def _collect_delta(delta: Delta, strings: _Strings) -> None:
         strings.append("reasoning_details")
         for detail in to_builtins(delta.reasoning_details):
             strings += [*detail, *(item for item in detail.values() if type(item) is str)]
-    for call in delta.tool_calls or ():
+    if delta.tool_calls is not None:
+        _collect_calls(delta.tool_calls, strings)
+
+
+def _collect_calls(calls: list[ToolCallFragment], strings: _Strings) -> None:
+    for call in calls:
         texts: _Strings = [call.id, call.type]
         if call.function is not None:
             texts += (call.function.name, call.function.arguments)
         if call.custom is not None:
             texts += (call.custom.name, call.custom.input)
         strings += [text for text in texts if text is not None]
+
+
+def _collect_tokens(logprobs: Logprobs, strings: _Strings) -> None:
+    for token in (*(logprobs.content or ()), *(logprobs.refusal or ())):
+        tokens = [token, *(token.top_logprobs or ())]
+        strings += [each.token for each in tokens if each.token is not None]

@@ -62,9 +62,9 @@ def cut_events(data: bytes, start: int) -> CutEvents | None:
     """
     lines = BytesIO(data).readlines()
     blank = lines[1::2]
-    line_end = b"\r\n" if blank and blank[0] == b"\r\n" else b"\n"
+    line_end = b"\r\n" if b"\r\n" in blank[:1] else b"\n"
     if not blank or blank.count(line_end) != len(blank):
-        return None if _CR in data else _cut_among_silent(lines, start)
+        return _cut_among_silent(data, start)
     rest = lines.pop() if len(lines) & 1 else b""
     opening = b"data: " if lines[0].startswith(b"data: ") else b"data:"
     text = slice(len(opening), -len(line_end))
@@ -75,7 +75,7 @@ def cut_events(data: bytes, start: int) -> CutEvents | None:
     body = opening + (line_end + line_end + opening).join(texts)
     whole = size == len(body) + 2 * len(line_end) and data.startswith(body)
     if not whole or _has_other_cr(data, lines, rest):
-        return None if whole or _CR in data else _cut_among_silent([*lines, rest], start)
+        return _cut_among_silent(data, start)
     end = start + size
     is_last = texts[-1] == DONE
     if is_last:
@@ -86,13 +86,15 @@ def cut_events(data: bytes, start: int) -> CutEvents | None:
     return CutEvents(texts, start, end, size, is_last, opening, line_end, around)
 
 
-def _cut_among_silent(lines: list[bytes], start: int) -> CutEvents | None:
+def _cut_among_silent(data: bytes, start: int) -> CutEvents | None:
     """Cut events that have other lines beside their `data` line."""
+    if _CR in data:
+        return None
     texts: list[bytes] = []
     starts: list[int] = []
     opened = place = start
     text: bytes | None = None
-    for line in lines:
+    for line in BytesIO(data):
         place += len(line)
         if line == b"\n":
             if text is not None:

@@ -23,12 +23,16 @@ _MISTAKES = (
         "a line of an event stream came as a chunk; feed_line reads lines, feed_sse a body",
     ),
     (
-        re.compile(r'\{"(.|\n)*\}\s*\{"'),
-        'JSON texts came without their line ends; framing="lines" or feed_line reads those',
+        re.compile(r"[{\[]"),
+        "the JSON is broken, or its texts came without line ends; feed_line or "
+        'framing="lines" reads those',
     ),
     (re.compile(r""), "this is no event stream (an error page?)"),
 )
-_LINES = 'lines came without their ends; framing="lines" or feed_line reads those'
+_LINES = (
+    "the body ends inside an event, or its lines came without line ends; feed_line or "
+    'framing="lines" reads those'
+)
 
 
 def has_chunks(completion: ChatCompletion) -> bool:
@@ -77,8 +81,8 @@ def _why_unread(
 ) -> str:
     for problem in problems:
         text = problem.detail
-        if problem.kind == "unterminated_event" and "data:" in str(text):
-            return f"{_LINES}; they begin: {_quoted(text)}"
+        if problem.kind == "unterminated_event":
+            return f"{_LINES}; it begins: {_quoted(text)}"
         if problem.kind == "malformed_json" and isinstance(text, str):
             if packed := _COMPRESSED.match(text):
                 name = packed.lastgroup or "or no text"

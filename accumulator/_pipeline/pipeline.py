@@ -93,8 +93,7 @@ class Pipeline(EventApplier):
         """Apply what a read completes that begins at the body's byte `start`; keep the rest."""
         parser = self.parser
         pending = parser.pending
-        if parser.size + len(pending) > self._most_event:
-            self._check_event(parser.held)
+        self._check_event(parser.held)
         if parser.unread and self.reducer.is_begun:
             parser.unread = b""
         try:
@@ -108,7 +107,7 @@ class Pipeline(EventApplier):
                 if pending:
                     start -= len(pending)
                     data = bytes(pending + data)
-                    pending.clear()
+                    parser.pending = None
                 done = self._apply_lines(data, start)
                 data, start = data[done:], start + done
             events = parser.feed(data, start) if data else ()
@@ -116,8 +115,7 @@ class Pipeline(EventApplier):
                 self._apply_events(events)
         finally:
             self._is_plain = self._may_be_plain()
-        if parser.size + len(parser.pending) > self._most_event:
-            self._check_event(parser.held)
+        self._check_event(parser.held)
 
     def _apply_lines(self, data: bytes, start: int) -> int:
         """Apply the events at the start of a read that are of one line each; return how many bytes
@@ -133,7 +131,7 @@ class Pipeline(EventApplier):
                 self._apply_cut(cut, data, start + done)
                 done += cut.size
                 if cut.starts:  # the lines behind them are to be cut with the next read, too
-                    self.parser.pending += data[cut.size :]
+                    self.parser.wait(data[cut.size :])
                     done += len(data) - cut.size
         return done
 
@@ -151,17 +149,11 @@ class Pipeline(EventApplier):
             return
         if parser.unread and self.reducer.is_begun:
             parser.unread = b""
-        events: list[Event] = []
-        if parser.data is not None and are_chunks(parser.data, text):
-            # A second chunk ends the first, too: many logs lack the blank line.
-            name = parser.name
-            parser.end_event(0, events)
-            parser.name = name
+        events = self._events_before(text)
         if parser.pending:
             offset = None if offset is None else offset - len(parser.pending)
-            text = bytes(parser.pending + text)
-            parser.pending.clear()
-        for each in text.splitlines() if _LF in text or _CR in text else (text,):
+            text, parser.pending = bytes(parser.pending + text), None
+        for each in text.splitlines() or (text,):
             parser.feed_line(each, size, offset, events)
         try:
             if events or self.queue:
@@ -170,6 +162,15 @@ class Pipeline(EventApplier):
         finally:
             self._is_plain = self._may_be_plain()
         self.raise_met()
+
+    def _events_before(self, line: bytes) -> list[Event]:
+        """Return the event that a chunk's line ends, too: many logs lack the blank line."""
+        parser, events = self.parser, list[Event]()
+        if parser.data is not None and are_chunks(parser.data, line):
+            name = parser.name
+            parser.end_event(0, events)
+            parser.name = name
+        return events
 
     def _apply_json_line(self, text: bytes, offset: int | None) -> bool:
         """Apply a line that is a chunk by itself; return whether it was one."""
@@ -221,7 +222,7 @@ class Pipeline(EventApplier):
         self._is_plain = False
         events: Sequence[Event] = ()
         if parser.held:
-            place = tally.size - tally.besides - len(parser.pending)
+            place = tally.size - tally.besides - len(parser.pending or b"")
             events = parser.close(place if tally.is_located else None)
         if events or self.queue:
             self._apply_events(events)

@@ -90,7 +90,7 @@ class Reader:
         self.size = 0
 
     def feed(self, data: bytes) -> list[Event]:
-        waits = bytes(self.reader.pending)
+        waits = bytes(self.reader.pending or b"")
         start = self.size - len(waits)
         cut = cut_events(waits + data, start) if self.reader.is_fresh else None
         events = self.reader.feed(data, self.size)
@@ -196,7 +196,7 @@ def test_the_end_of_the_body_ends_its_last_event(
 ) -> None:
     reader = LineReader()
     before = reader.feed(body, 0)
-    assert as_rows(reader.close(len(body) - len(reader.pending))) == expected
+    assert as_rows(reader.close(len(body) - len(reader.pending or b""))) == expected
     assert len(before) == body.count(b"\n\n")
     assert reader.held == 0
     assert reader.close(len(body)) == []
@@ -243,5 +243,5 @@ def test_json_without_data_is_a_text_up_to_its_closing_bracket(
         events: list[Event] = []
         for start in range(0, len(body), size):
             events += reader.feed(body[start : start + size], start)
-        events += reader.close(len(body) - len(reader.pending))
+        events += reader.close(len(body) - len(reader.pending or b""))
         assert [(event.data, event.form, event.offset) for event in events] == expected

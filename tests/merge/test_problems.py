@@ -340,11 +340,17 @@ UNREAD: dict[str, tuple[str, list[object], str]] = {
     "lines without their ends": (
         "feed_sse",
         [LINE.encode()] * 2,
-        f'lines came without their ends; framing="lines" or feed_line reads those; they begin: '
+        'its lines came without line ends; feed_line or framing="lines" reads those; it begins: '
         f"{GOOD + LINE!r}",
     ),
-    "JSON texts without line ends": ("feed_sse", [GOOD.encode()] * 2, 'framing="lines"'),
-    "the start of an event": ("feed_sse", [b'data: {"cho'], "the body ends inside an event: "),
+    "long ones": ("feed_sse", [b'data: {"id":"%s"}' % (b"x" * 300)] * 2, "without line ends"),
+    "JSON texts without line ends": (
+        "feed_sse",
+        [GOOD.encode()] * 2,
+        'its texts came without line ends; feed_line or framing="lines" reads those; it begins: ',
+    ),
+    "the start of an event": ("feed_sse", [b'data: {"cho'], "the body ends inside an event"),
+    "broken JSON": ("feed", ['{"cho'], "the JSON is broken, or"),
     "a list": ("feed", ["[1]"], "event 1: expected an object, got a list"),
     "another protocol": (
         "feed_sse",

@@ -64,8 +64,8 @@ def split(
 
     The law holds for what a stream gives under the default rules. Only of tool calls that share an
     id, and of those with neither id nor name, two come out as one unless all but one have arguments
-    that are whole and, where they share an id, a name. What was read from an answer that was not
-    streamed, or built by hand, may hold what no chunk can say:
+    that are whole and, where they share an id, all have a name. What was read from an answer that
+    was not streamed, or built by hand, may hold what no chunk can say:
 
     - a null in `extra`, and an empty `tool_calls` or `finish_reason`, are nothing;
     - neighbouring text parts become one, and so do entries of a message's list that have the same

@@ -93,7 +93,8 @@ def test_the_agent_runs_its_calls_and_keeps_the_reasoning() -> None:
         ("add_numbers", '{"numbers": ["x"]}'),
         ("get_time", "{}"),
     ]
-    deltas = [delta for index, each in enumerate(calls) for delta in call(index, *each)]
+    # The second call comes first, so that events and message have them in another order.
+    deltas = [delta for index in (1, 0, 2, 3) for delta in call(index, *calls[index])]
     reasoning = [{"role": "assistant", "reasoning_content": "One city"}]
     reasoning.append({"reasoning_content": ", one sum."})
     with answering(

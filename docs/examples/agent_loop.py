@@ -68,6 +68,11 @@ def run(call: ToolCall) -> str:
         return f"wrong arguments: {error}"
 
 
+def key_of(call: ToolCall) -> object:
+    """Return what a call is found by; some servers send no ids."""
+    return call.id, call.name, call.arguments
+
+
 def answer(client: openai.OpenAI, model: str, question: str, max_turns: int = 10) -> list[Any]:
     """Return the whole history, whose last message is the answer."""
     messages: list[Any] = [{"role": "user", "content": question}]
@@ -78,13 +83,13 @@ def answer(client: openai.OpenAI, model: str, question: str, max_turns: int = 10
                 model=model, messages=messages, tools=tools, stream=True
             )
             done: DoneEvent | None = None
-            running: dict[int, Future[str]] = {}
+            running: dict[object, Future[str]] = {}
             for event in iter_events(stream):
                 match event.type:
                     case "reasoning.delta" | "content.delta":
                         print(event.delta, end="", flush=True)
                     case "tool_calls.function.arguments.done":
-                        running[event.index] = pool.submit(run, event.tool_call)
+                        running[key_of(event.tool_call)] = pool.submit(run, event.tool_call)
                     case "done":
                         done = event
             print()
@@ -97,8 +102,8 @@ def answer(client: openai.OpenAI, model: str, question: str, max_turns: int = 10
             messages.append(message.to_message())
             if not message.tool_calls:
                 return messages
-            for index, call in enumerate(message.tool_calls):
-                result = running[index].result()
+            for call in message.tool_calls:
+                result = running[key_of(call)].result()
                 print(f"{call.name}({call.arguments}) = {result}")
                 messages.append({"role": "tool", "tool_call_id": call.id, "content": result})
     raise RuntimeError(f"no answer after {max_turns} turns")

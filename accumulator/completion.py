@@ -10,7 +10,7 @@ Source of the fields: OpenAI API reference, "The chat completion object"; SPEC s
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Literal, TypeVar, overload
+from typing import TYPE_CHECKING, Literal, TypeVar, final, overload
 
 import msgspec
 from attrs import field, frozen
@@ -302,6 +302,7 @@ class PromptTokensDetails(Fields):
     extra: JsonObject = field(factory=dict)
 
 
+@final  # so that type checkers know it for true
 @frozen(kw_only=True, repr=False, eq=False, slots=False)
 class Usage(Fields):
     """What the request used; counts of tokens."""
@@ -379,6 +380,7 @@ class ChatCompletion(Fields):
         return found
 
 
+@final  # so that type checkers know it for true
 @frozen(kw_only=True, repr=False, eq=False, slots=False)
 class Timing(Fields):
     """When the chunks of a stream came, in seconds of the clock that was given.

@@ -66,7 +66,7 @@ class Gateway:
             return StreamingResponse(sse(chunks), media_type="text/event-stream")
 
         def on_end(end: StreamEnd) -> None:  # once, however the stream ends
-            seconds = end.timing.time_to_first_token if end.timing else None
+            seconds = end.timing and end.timing.time_to_first_token
             prices = DOLLARS.get(asked["model"])
             self.insert(asked["model"], end.completion, end.status, prices, seconds, end.error)
             if end.status == "complete" and end.error is None:

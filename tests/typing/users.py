@@ -71,6 +71,7 @@ def feed_everything(body: Iterable[bytes], lines: Iterable[str], chunks: Iterabl
 def read_result(completion: ChatCompletion) -> None:
     assert_type(completion.choices, tuple[Choice, ...])
     assert_type(completion.usage, Usage | None)
+    assert_type(completion.usage and completion.usage.total_tokens, int | None)
     message = completion.choices[0].message
     assert_type(message, Message)
     assert_type(message.tool_calls, tuple[ToolCall, ...] | None)

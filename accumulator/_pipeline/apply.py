@@ -156,7 +156,7 @@ class EventApplier:
         elif cut.is_last:
             log.start_event(cut.end)
             self._end_reading(cut.end)
-        elif chunk is not None and log.event >= self._learn_at and not cut.starts:
+        elif chunk is not None and log.event >= self._learn_at and cut.opening:
             self._learn(cut.line(-1), chunk, cut.line(-2) if len(texts) > 1 else b"")
 
     def _apply_texts(self, texts: Sequence[bytes]) -> tuple[str | None, object]:

@@ -130,7 +130,7 @@ class Pipeline(EventApplier):
             if cut is not None and cut.end - cut.start <= self._most_event:
                 self._apply_cut(cut, data, start + done)
                 done += cut.size
-                if cut.starts:  # the lines behind them are to be cut with the next read, too
+                if not cut.opening:  # the lines behind them are to be cut with the next read, too
                     self.parser.wait(data[cut.size :])
                     done += len(data) - cut.size
         return done

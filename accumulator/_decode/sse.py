@@ -66,9 +66,9 @@ def cut_events(data: bytes, start: int) -> CutEvents | None:
     size = len(data) - len(rest)
     around = len(opening) + 2 * len(line_end)
     # That each line is data is seen at once from what they make when put together again.
-    body = opening + (line_end + line_end + opening).join(texts)
-    whole = size == len(body) + 2 * len(line_end) and data.startswith(body)
-    if not whole or _has_other_cr(data, lines, rest):
+    body = (line_end + line_end + opening).join(texts)
+    whole = size == around + len(body) and data.startswith(body, len(opening))
+    if not whole or not data.startswith(opening) or _has_other_cr(data, lines, rest):
         return _cut_among_silent(data, start)
     end = start + size
     is_last = texts[-1] == DONE

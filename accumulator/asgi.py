@@ -93,8 +93,8 @@ class CompletionMiddleware:
     whole. With `read_to_end` the app is not told that the client did (under asyncio): it reads its
     stream to the end, where the usage is; what it sends goes nowhere but to `on_end`.
 
-    `rules`, `limits`, `strict` and `clock` are those of `Accumulator`; `on_event` is called with
-    each event and the scope. With a clock, timing counts from when the request arrived.
+    `rules`, `limits`, `strict`, `think_tags` and `clock` are those of `Accumulator`; `on_event` is
+    called with each event and the scope. With a clock, timing counts from when the request arrived.
 
     A response with a `content-encoding` is not read. Its end has no completion, and an `error` that
     names the encoding. So add this middleware before (inside) one that compresses.
@@ -113,6 +113,7 @@ class CompletionMiddleware:
         rules: Rules = DEFAULT_RULES,
         limits: Limits = DEFAULT_LIMITS,
         strict: bool = False,
+        think_tags: bool = False,
         clock: Clock | None = None,
     ) -> None:
         refuse_coroutine(on_end)
@@ -123,7 +124,12 @@ class CompletionMiddleware:
         self._read_to_end = read_to_end
         self._clock = clock
         self._accumulator = partial(
-            Accumulator, rules=rules, limits=limits, strict=strict, clock=clock
+            Accumulator,
+            rules=rules,
+            limits=limits,
+            strict=strict,
+            think_tags=think_tags,
+            clock=clock,
         )
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -160,6 +166,7 @@ class _Response:
         self._send = send
         self._observe = observe
         self._observer: Observer | None = None
+        self._is_asked = False  # the request has come whole
         self._disconnected = False
         # Until then the app is not told that the client has disconnected.
         self._told = asyncio.Event() if read_to_end else None
@@ -168,8 +175,11 @@ class _Response:
         message = await self._receive()
         if message["type"] == "http.disconnect":
             self._disconnected = True
-            if self._told is not None:
+            # A request that was cut off has no response to read on for.
+            if self._told is not None and self._is_asked:
                 await self._told.wait()
+        elif not message.get("more_body", False):
+            self._is_asked = True
         return message
 
     async def send(self, message: Message) -> None:

@@ -118,7 +118,9 @@ def reduce_sorted(
         if stream is None or id != open_id:
             if stream is not None:
                 if not grouped and not _ascends(open_id, id):
-                    raise UnsortedRowsError(f"after the rows of {open_id!r}", row=number, id=id)
+                    raise UnsortedRowsError(
+                        f"comes after the rows of {open_id!r}", row=number, id=id
+                    )
                 yield open_id, stream.finish(repeats=repeats)
             stream, open_id, last, repeats = RecordedStream(rules, limits), id, None, 0
         elif seq is not None and last is not None:
@@ -126,7 +128,7 @@ def reduce_sorted(
                 repeats += 1
                 continue
             if not _ascends(last, seq):
-                raise UnsortedRowsError(f"seq {seq!r} after {last!r}", row=number, id=id)
+                raise UnsortedRowsError(f"seq {seq!r} comes after {last!r}", row=number, id=id)
         if seq is not None:
             last = seq
         try:

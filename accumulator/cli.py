@@ -17,8 +17,16 @@ from io import BufferedReader
 import msgspec
 
 from ._accumulator import Accumulator
-from ._logs.inputs import FILE_HELP, READ_ERRORS, STDIN, label_of, open_stream
-from ._logs.rows import Keys, begins_with_row, read_streams, reduce_rows, why_unread
+from ._logs.inputs import (
+    FILE_HELP,
+    READ_ERRORS,
+    STDIN,
+    label_of,
+    open_stream,
+    read_blocks,
+    why_unread,
+)
+from ._logs.rows import Keys, begins_with_row, read_streams, reduce_rows
 from ._logs.terminal import say, write_output
 from ._merge.verdict import has_chunks
 from .batch import RecordedStream, StreamResult
@@ -131,32 +139,26 @@ def _run(name: str, *, as_text: bool) -> int:
         try:
             file = stack.enter_context(open_stream(name))
             run = _run_rows if begins_with_row(file, Keys()) else _run_stream
-        except (*READ_ERRORS, ImportError) as error:
+        except READ_ERRORS as error:
             return _unread(label, why_unread(error))
         return run(label, file, as_text=as_text)
 
 
 def _run_stream(label: str, file: BufferedReader, *, as_text: bool) -> int:
     """Print the one stream of a file; return the exit code."""
-    stream, printer, why = RecordedStream(), _TextPrinter(), None
-    while True:
-        try:
-            block = file.read1(_BLOCK)
-        except READ_ERRORS as error:
-            why = why_unread(error)
-            break
-        if not block:
-            break
+    stream, printer = RecordedStream(), _TextPrinter()
+    reasons: list[str] = []
+    for block in read_blocks(file, reasons.append, _BLOCK):
         stream.feed_body(block)
         if as_text:
             printer.print_arrived(stream.accumulator, len(block))
     result = stream.finish()
-    if why is not None:
+    for why in reasons:
         _unread(label, why)
-        if not has_chunks(result.completion):
-            return UNREADABLE
+    if reasons and not has_chunks(result.completion):
+        return UNREADABLE
     code = _print_result(label, result, printer if as_text else None)
-    return code if why is None else UNREADABLE
+    return UNREADABLE if reasons else code
 
 
 def _run_rows(label: str, file: BufferedReader, *, as_text: bool) -> int:
@@ -187,29 +189,36 @@ def _unread(label: str, why: str) -> int:
 def _print_result(
     label: str, result: StreamResult, printer: _TextPrinter | None, *, indent: bool = True
 ) -> int:
-    """Print a completion, unless there is none; report what was wrong, and return the exit code."""
-    completion, error = result.completion, result.error
-    is_none = isinstance(error, IncompleteStreamError) and not has_chunks(completion)
+    """Print a completion, unless there is none; return the exit code."""
+    completion = result.completion
+    has_none = isinstance(result.error, IncompleteStreamError) and not has_chunks(completion)
     if printer is not None:
         printer.print_rest(completion)
         message = completion.choices[0].message if completion.choices else None
         if message is not None and message.refusal and not _text_of(message):
             say(f"{label}: refusal: {message.refusal}")
-    elif not is_none:
+    elif not has_none:
         text = completion.to_json()
         _write(f"{msgspec.json.format(text, indent=2) if indent else text}\n")
+    code = _report(label, result)
+    return UNREADABLE if has_none else code
+
+
+def _report(label: str, result: StreamResult) -> int:
+    """Report what was wrong with a stream; return its exit code."""
     for problem in result.problems:
         say(f"{label}: {problem.kind}: {problem}")
     others = sum(result.problem_counts.values()) - len(result.problems)
     if others:
         say(f"{label}: {others:,} more problems")
+    error = result.error
     if error is None:
         return WHOLE
     if isinstance(error, ServerError):  # reported among the problems
         return FAILED
     if error.problem is None:
         say(f"{label}: {error}")
-    return TRUNCATED if isinstance(error, IncompleteStreamError) and not is_none else UNREADABLE
+    return TRUNCATED if isinstance(error, IncompleteStreamError) else UNREADABLE
 
 
 class _TextPrinter:

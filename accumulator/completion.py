@@ -1,8 +1,8 @@
 """The result: a finished chat completion as frozen classes with the API's field names.
 
 Each class keeps in `extra` what the server sent at that place and no field names. None means that
-nothing arrived. Instances never change; treat the mappings and lists inside `extra` as read-only,
-too.
+nothing arrived. Instances never change: a copy with other values is made by `attrs.evolve`. Treat
+the mappings and lists inside `extra` as read-only, too.
 
 Source of the fields: OpenAI API reference, "The chat completion object"; SPEC section 9.
 """
@@ -19,7 +19,7 @@ from ._result import convert as _convert
 from ._result import outbound as _outward
 from ._result.convert import NULLABLE
 from ._result.fields import Fields, LateSequence
-from ._result.typed_json import ParseError, TypeReader, load
+from ._result.typed_json import TypeReader, load
 from .partial import is_complete, parse_partial
 
 if TYPE_CHECKING:
@@ -103,9 +103,7 @@ class ChoiceLogprobs(Fields):
 
 @frozen(kw_only=True, repr=False, eq=False, slots=False)
 class Function(Fields):
-    """The function that a tool call names; `arguments` is JSON text as the model wrote it,
-    whole or not.
-    """
+    """The function that a tool call names; `arguments` is JSON text as the model wrote it."""
 
     name: str | None = None
     arguments: str | None = None
@@ -116,9 +114,7 @@ class Function(Fields):
 
     @property
     def arguments_complete(self) -> bool:
-        """Whether `arguments` is exactly one JSON value, or empty in a choice that finished: then
-        the call has none.
-        """
+        """Whether `arguments` is exactly one JSON value, or empty in a choice that finished."""
         return is_complete(self.arguments) if self.arguments else bool(self._finish_reason)
 
     @overload
@@ -176,11 +172,11 @@ class ToolCall(Fields):
     # Whether its choice ended before the call did, unless its arguments are whole.
     _may_be_cut: bool = False
 
-    def _is_cut(self) -> bool:
-        if not self._may_be_cut or (self.custom is not None and self.custom.input):
-            return False
-        text = self.arguments or ""
-        return text.lstrip(" \t\r\n")[:1] not in ("{", "[", "n") or not is_complete(text)
+    def _is_whole(self) -> bool:
+        if self.custom is not None and self.custom.input:
+            return True
+        text = (self.arguments or "").lstrip(" \t\r\n")
+        return text.startswith(("{", "[", "n")) and is_complete(text)
 
     @property
     def name(self) -> str | None:
@@ -199,18 +195,11 @@ class ToolCall(Fields):
     @overload
     def arguments_as(self, kind: TypeForm[T]) -> T: ...
     def arguments_as(self, kind: TypeForm[T] | TypeReader[T]) -> T:
-        """Read the whole arguments of a function as a type; see `Function.arguments_as`.
-
-        Raises ParseError for a custom tool too, whose input is free text.
-        """
-        if self.function is None:
-            raise ParseError("the call names no function, so there are no arguments")
-        return self.function.arguments_as(kind)
+        """Read the whole arguments of the function as a type; see `Function.arguments_as`."""
+        return (self.function or Function()).arguments_as(kind)
 
     def partial_arguments(self) -> Json:
-        """Return what is known of a function's arguments that are still arriving; None for nothing.
-        See `Function.partial_arguments`.
-        """
+        """Return what is known of the arguments so far; see `Function.partial_arguments`."""
         return None if self.function is None else self.function.partial_arguments()
 
 
@@ -247,9 +236,8 @@ class Message(Fields):
     @overload
     def content_as(self, kind: TypeForm[T]) -> T: ...
     def content_as(self, kind: TypeForm[T] | TypeReader[T]) -> T:
-        """Read the whole content, which is JSON, as a type; of parts, the text. See
-        `Function.arguments_as`. Where it is not whole, the error says if a refusal or the finish
-        reason is the cause.
+        """Read the whole content, which is JSON, as a type; of parts, the text. Where it is not
+        whole, the error names a refusal or the finish reason. See `Function.arguments_as`.
         """
         refused = f"the model refused: {self.refusal!r}: " if self.refusal else ""
         return load(
@@ -257,9 +245,7 @@ class Message(Fields):
         )
 
     def partial_content(self) -> Json:
-        """Return what is known of content that is JSON and still arriving; None for nothing. See
-        `Function.partial_arguments`.
-        """
+        """Return what is known of content that is JSON; see `Function.partial_arguments`."""
         text = _outward.text_of(self.content)
         return None if text is None else parse_partial(text)
 
@@ -275,10 +261,9 @@ class Message(Fields):
         it: null as the API writes it, but Ollama and llama-cpp-python want it "empty" or "absent",
         DeepSeek and lmdeploy not absent, Bedrock not empty. Raises ValueError for another word.
         """
-        message = _convert.to_dict(self)
-        if self.tool_calls is not None:
-            calls = [call for call in self.tool_calls if call.name and not call._is_cut()]
-            message["tool_calls"] = [*map(_convert.to_dict, calls)]
+        kept = [call for call in self.tool_calls or () if call._is_whole() or not call._may_be_cut]
+        calls = [_convert.to_dict(call) for call in kept if call.name]
+        message = {**_convert.to_dict(self), "tool_calls": calls}
         return _outward.to_request(message, content_beside_calls)
 
 
@@ -295,22 +280,6 @@ class Choice(Fields):
     logprobs: ChoiceLogprobs | None = field(default=None, metadata=NULLABLE)
     text: str | None = None
     extra: JsonObject = field(factory=dict)
-
-
-def _fill(choice: Choice, *, is_text: bool) -> None:
-    """Set on a choice that was just built what the schema and its finish reason say."""
-    message, finish_reason = choice.message, choice.finish_reason
-    if not message.role and not (is_text and message == Message()):
-        vars(message)["role"] = "assistant"
-    calls = list(message.tool_calls or ())
-    for call in calls:
-        tool = "custom" if call.function is None else "function"
-        if not call.type and getattr(call, tool) is not None:
-            vars(call)["type"] = tool
-        vars(call)["_may_be_cut"] = _outward.may_be_cut(finish_reason, is_last=call is calls[-1])
-    for each in (message, message.function_call, *(call.function for call in calls)):
-        if each is not None:
-            vars(each)["_finish_reason"] = finish_reason
 
 
 @frozen(kw_only=True, repr=False, eq=False, slots=False)
@@ -405,7 +374,8 @@ class ChatCompletion(Fields):
         """
         found = _convert.from_dict(_outward.with_messages(data), cls)
         for choice in found.choices:
-            _fill(choice, is_text=found.object == "text_completion")
+            is_empty = found.object == "text_completion" and choice.message == Message()
+            _outward.fill(choice, role=None if is_empty else "assistant")
         return found
 
 

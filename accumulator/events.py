@@ -5,28 +5,8 @@
 are those of openai-python where it has them. Instances never change. `snapshot` is the whole so far
 as of the event, not of the time of looking, and is only put together when looked at.
 
-The rules that hold for every stream:
-
-- A `.delta` is what one chunk added. An empty fragment is no event, but for the first one of a tool
-  call, which tells that the call is there. Arguments that are exactly `{}` wait for more text or
-  for their `.done`: some servers send them as a placeholder.
-- Each `.done` comes once for each choice or call, with the whole value. It waits, from the choice's
-  finish reason on, for the next input: a chunk that adds no text, call, argument or other finish
-  reason to the choice, a chunk without choices, or the stream's end. Some servers send a finish
-  reason with every chunk. That of a function call comes as soon as a fragment of another call
-  arrives while the call's own arguments are a complete JSON object, list or string. Every call has
-  one; of the rest only what brought something has one.
-- A chunk for another choice does not count as the next input, so that the order in which choices
-  are mixed changes no value.
-- The deltas of a text joined are the value of the completion. Those before its `.done` joined are
-  the value of the `.done`. These two differ only if the server goes on after it, against the
-  protocol: that comes in more deltas, with the problem `content_after_finish`, and the `.done` is
-  not repeated. So does the U+FFFD for half a surrogate pair that stays alone, which is known only
-  at the stream's end. What begins after the finish reason has its `.done` at the next, or the end.
-- `done` comes once, last.
-
-What has no event of its own comes as `extra.delta`: images, annotations, the deprecated
-`function_call`, vendor fields, and fields that rules of the caller's move to another place.
+When each of them comes is in `docs/typed-events.md`. What has no event of its own comes as
+`extra.delta`.
 
 Source: openai-python, `openai/lib/streaming/chat/_events.py`, for the names; SPEC sections 3, 4, 6.
 """

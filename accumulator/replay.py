@@ -8,25 +8,15 @@ from __future__ import annotations
 import re
 from binascii import b2a_base64
 from collections import Counter
-from collections.abc import (
-    AsyncIterator,
-    Callable,
-    Collection,
-    Iterable,
-    Iterator,
-    Mapping,
-    Sequence,
-)
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from itertools import chain, zip_longest
 from typing import TYPE_CHECKING, Literal, cast
 
-import attrs
-
 from ._decode.objects import LastChunk
 from ._decode.values import decode_base64
-from ._result.convert import JsonObject, copy_json, names_of, to_dict
-from ._streaming.chunk_texts import json_of
+from ._result.convert import JsonObject, copy_json, names_of, objects_of, split_extra, to_dict
+from ._streaming.chunk_texts import SseBody
 from .completion import (
     Audio,
     ChatCompletion,
@@ -74,8 +64,8 @@ def split(
 
     The law holds for what a stream gives under the default rules. Only of tool calls that share an
     id, and of those with neither id nor name, two come out as one unless all but one have arguments
-    that are whole and, where they share an id, a name. What was read from an answer that was not
-    streamed, or built by hand, may hold what no chunk can say:
+    that are whole and, where they share an id, all have a name. What was read from an answer that
+    was not streamed, or built by hand, may hold what no chunk can say:
 
     - a null in `extra`, and an empty `tool_calls` or `finish_reason`, are nothing;
     - neighbouring text parts become one, and so do entries of a message's list that have the same
@@ -105,21 +95,6 @@ def split(
     return _chunks(completion, partial(_slices, size=by))
 
 
-class SseBody(Iterator[bytes], AsyncIterator[bytes]):
-    """The pieces of a `text/event-stream` body, to be read either way; made by `sse`."""
-
-    def __init__(self, chunks: Iterable[Mapping[str, object]]) -> None:
-        self._pieces = _pieces(chunks)
-
-    def __next__(self) -> bytes:
-        return next(self._pieces)
-
-    async def __anext__(self) -> bytes:
-        for piece in self._pieces:
-            return piece
-        raise StopAsyncIteration
-
-
 def sse(chunks: Iterable[Mapping[str, object]]) -> SseBody:
     """Render chunks as the body of a `text/event-stream` response: one event a piece, `[DONE]`
     last.
@@ -127,12 +102,6 @@ def sse(chunks: Iterable[Mapping[str, object]]) -> SseBody:
     It is an iterator and an async iterator: an async server sends it without a thread.
     """
     return SseBody(chunks)
-
-
-def _pieces(chunks: Iterable[Mapping[str, object]]) -> Iterator[bytes]:
-    for chunk in chunks:
-        yield b"data: " + json_of(chunk) + b"\n\n"
-    yield b"data: [DONE]\n\n"
 
 
 # --- chunks and choices -------------------------------------------------------------------
@@ -149,23 +118,25 @@ def _chunks(completion: ChatCompletion, cut: Cut) -> Iterator[JsonObject]:
         for choices in in_turn:
             if choices is not None:
                 yield {**envelope, "choices": choices}
-    usages = [] if completion.usage is None else _objects_of(completion.usage)
-    alone, last = _split_extra(completion.extra, _OF_CHUNK)
-    last |= {name: value for name, value in known.items() if isinstance(value, dict)}
-    if usages:
-        last["usage"] = usages[0]
-    alone += [{"usage": usage} for usage in usages[1:]]
     is_open = any(not choice.finish_reason for choice in completion.choices)
-    if last or is_open or not streams:
+    objects: JsonObject = {n: value for n, value in known.items() if isinstance(value, dict)}
+    ends = _ends(completion, objects, always=is_open or not streams)
+    for place, fields in enumerate(ends, start=1):
+        chunk = {**envelope, "choices": [], **fields}
+        yield LastChunk(chunk) if is_open and place == len(ends) else chunk
+
+
+def _ends(completion: ChatCompletion, objects: JsonObject, *, always: bool) -> list[JsonObject]:
+    """Return the fields of the chunks behind all choices; of one at least, if `always`."""
+    alone, last = split_extra(completion.extra, _OF_CHUNK)
+    last |= objects
+    if completion.usage is not None:
+        last["usage"], *more = objects_of(completion.usage)
+        alone.extend({"usage": usage} for usage in more)
+    if last or always:
         alone.append(last)
     # Nothing that follows an error is read.
-    *before, end = sorted(alone, key=lambda fields: "error" in fields) or [{}]
-    for fields in before:
-        yield {**envelope, "choices": [], **fields}
-    if is_open:
-        yield LastChunk({**envelope, "choices": [], **end})
-    elif alone:
-        yield {**envelope, "choices": [], **end}
+    return sorted(alone, key=lambda fields: "error" in fields)
 
 
 def _choice(choice: Choice, cut: Cut) -> Iterator[list[JsonObject]]:
@@ -175,7 +146,7 @@ def _choice(choice: Choice, cut: Cut) -> Iterator[list[JsonObject]]:
         yield [{"index": index, "delta": {}, "finish_reason": None, **fields}]
     for piece in [] if choice.text is None else cut(choice.text) or [""]:
         yield [{"index": index, "text": piece, "finish_reason": None}]
-    alone, together = _split_extra(choice.extra, _OF_CHOICE)
+    alone, together = split_extra(choice.extra, _OF_CHOICE)
     for fields in alone:
         if "index" not in fields:
             # Beside a delta a message would repeat it, and nothing else is needed here.
@@ -203,20 +174,26 @@ def _steps(choice: Choice, cut: Cut) -> Iterator[JsonObject]:
     yield from _aligned("refusal", message.refusal or "", logprobs.refusal, cut)
     for delta in behind:
         yield {"delta": delta}
-    if choice.logprobs is not None:
-        alone, together = _split_extra(logprobs.extra, names_of(ChoiceLogprobs))
-        for fields in [together, *alone]:
-            if fields or not (logprobs.content or logprobs.refusal):
-                yield {"logprobs": fields}
+    yield from _other_logprobs(choice.logprobs)
+
+
+def _other_logprobs(logprobs: ChoiceLogprobs | None) -> Iterator[JsonObject]:
+    """Yield what is neither a token of the content nor of the refusal."""
+    if logprobs is None:
+        return
+    alone, together = split_extra(logprobs.extra, names_of(ChoiceLogprobs))
+    for fields in [together, *alone]:
+        if fields or not (logprobs.content or logprobs.refusal):
+            yield {"logprobs": fields}
 
 
 def _opening(message: Message) -> JsonObject:
     """Build the first delta: the role, and each text that there is, empty."""
-    names = [name for name in names_of(Message) if isinstance(getattr(message, name), str)]
+    delta: JsonObject = {} if message.role is None else {"role": message.role}
     # OpenAI's first delta names content even where none follows.
-    content: object = [] if isinstance(message.content, tuple) else None
-    role = {} if message.role is None else {"role": message.role}
-    return {"content": content, **dict.fromkeys(names, ""), **role}
+    delta["content"] = [] if isinstance(message.content, tuple) else None
+    texts = [name for name in names_of(Message) if isinstance(getattr(message, name), str)]
+    return delta | {name: "" for name in texts if name != "role"}
 
 
 # --- texts and their tokens ---------------------------------------------------------------
@@ -237,10 +214,10 @@ def _aligned(
         for piece in pieces:
             yield {"delta": {name: piece}}
         return
-    runs = [_token(token) for token in tokens]
-    size = 1
-    if text and "".join(token.token or "" for token in tokens) == text:
-        pieces = [token.token or "" for token in tokens]
+    runs = [*map(_token, tokens)]
+    texts = [token.token or "" for token in tokens]
+    if text and "".join(texts) == text:
+        pieces, size = texts, 1
     else:
         size = -(-len(runs) // (len(pieces) or 1)) or 1
     in_runs = [runs[i : i + size] for i in range(0, len(runs), size)] or [[]]
@@ -281,7 +258,7 @@ def _parts(part: object, cut: Cut) -> Iterator[object]:
 
 def _deltas(message: Message, cut: Cut) -> tuple[Iterator[JsonObject], Iterator[JsonObject]]:
     """Return the deltas before the content (other texts, and what servers add) and those behind."""
-    alone, together = _split_extra(message.extra, names_of(Message))
+    alone, together = split_extra(message.extra, names_of(Message))
     fields = {name: getattr(message, name) for name in names_of(Message)}
     texts: JsonObject = {}
     others: JsonObject = {}
@@ -327,7 +304,7 @@ def _collected(level: Level, fields: JsonObject) -> list[object]:
 
 
 def _function(function: Function, cut: Cut) -> Iterator[JsonObject]:
-    opening, *alone = _objects_of(function)
+    opening, *alone = objects_of(function)
     yield opening if function.arguments is None else {**opening, "arguments": ""}
     yield from alone
     for piece in _cut_json(function.arguments or "", cut):
@@ -350,27 +327,25 @@ def _calls(calls: Sequence[ToolCall], cut: Cut) -> Iterator[list[JsonObject]]:
     shared = Counter(call.id or index for index, call in enumerate(calls))
     turns = sorted(enumerate(calls), key=lambda each: _turn(each[1]))
     for index, call in turns:
-        opening, *alone = _objects_of(call, ["index"])
+        opening, *alone = objects_of(call, ["index"])
         pieces: list[JsonObject] = []
         for kind, name in (("function", "arguments"), ("custom", "input")):
             text = getattr(getattr(call, kind), name, None)
             if text is not None and shared[call.id or index] < 2:
                 opening[kind] = {**cast("JsonObject", opening[kind]), name: ""}
                 cut_text = _cut_json if kind == "function" else (lambda text, cut: cut(text))
-                pieces += [{kind: {name: piece}} for piece in cut_text(text, cut)]
+                pieces.extend({kind: {name: piece}} for piece in cut_text(text, cut))
         # A misread index names no call: such a fragment goes to the call of the last one.
         for fields in (opening, *alone, *pieces):
             yield [{"index": index, **fields}]
 
 
 def _turn(call: ToolCall) -> tuple[bool, bool, bool]:
-    text = (call.arguments or "").strip()
-    is_whole = bool(call.custom and call.custom.input) or (text[:1] in "{[n" and is_complete(text))
-    return bool(call.name), bool(call.id), not is_whole
+    return bool(call.name), bool(call.id), not call._is_whole()
 
 
 def _audio(audio: Audio, cut: Cut) -> Iterator[JsonObject]:
-    opening, *alone = _objects_of(audio)
+    opening, *alone = objects_of(audio)
     data = opening.pop("data", None)
     if audio.transcript is not None:
         opening["transcript"] = ""
@@ -389,32 +364,3 @@ def _audio_pieces(data: str) -> list[str]:
     except ValueError:
         return [data]  # no base64; one piece can be kept, the last of several would replace others
     return _slices(data, _AUDIO_SIZE) or [""]
-
-
-# --- objects ------------------------------------------------------------------------------
-
-
-def _split_extra(
-    extra: Mapping[str, object], names: Collection[str]
-) -> tuple[list[JsonObject], JsonObject]:
-    """Divide extra fields into those that need an object of their own, one each, and the rest."""
-    ours = {name: copy_json(value) for name, value in extra.items()}
-    alone = [{name: value} for name, value in ours.items() if name in names]
-    return alone, {name: value for name, value in ours.items() if name not in names}
-
-
-def _objects_of(value: attrs.AttrsInstance, names: Sequence[str] = ()) -> list[JsonObject]:
-    """Return the objects that merge to an instance: what is well-typed with the extras, then what
-    is not, one by one.
-    """
-    objects: JsonObject = {}
-    alone: list[JsonObject] = []
-    for name in names_of(type(value)):
-        item = getattr(value, name)
-        if attrs.has(type(item)):
-            objects[name], *rest = _objects_of(item)
-            alone.extend({name: more} for more in rest)
-        elif item is not None:
-            objects[name] = item
-    misfits, together = _split_extra(value.extra, [*names_of(type(value)), *names])  # type: ignore[attr-defined]  # all have it
-    return [{**objects, **together}, *misfits, *alone]

@@ -424,24 +424,26 @@ def helped(way: str) -> Case:
     state_of = import_module("openai.lib.streaming.chat").ChatCompletionStreamState
     made = streams("text", 300, 5)
 
-    def by_stream(given: Any) -> Any:
-        with given[0].stream(**QUESTION) as stream:
+    def by_stream(completions: Any) -> Any:
+        with completions.stream(**QUESTION) as stream:
             return stream.get_final_completion()
 
-    def by_state(given: Any) -> Any:
+    def by_state(chunks: Iterable[Any]) -> Any:
         state = state_of()
-        for chunk in given[1]:
+        for chunk in chunks:
             state.handle_chunk(chunk)
         return state.get_final_completion()
 
-    inputs = [(completions_of(each), [*asked(each)()], each.reads(4096)) for each in made]
-    ours, theirs = (completed, by_stream) if way == "bytes" else (fed, by_state)
-    for given in inputs:
-        check(
-            ours(given[1 + (way == "bytes")]),
-            theirs(given).model_dump(exclude_none=True, warnings=False),
-        )
-    return Case(inputs, lambda given: ours(given[1 + (way == "bytes")]), theirs, chunks_of(made))
+    inputs: list[tuple[Any, Any]] = [(each.reads(4096), completions_of(each)) for each in made]
+    ours, theirs = completed, by_stream
+    if way == "objects":
+        inputs = [(chunks, chunks) for chunks in (list(asked(each)()) for each in made)]
+        ours, theirs = fed, by_state
+    for given, other in inputs:
+        check(ours(given), theirs(other).model_dump(exclude_none=True, warnings=False))
+    return Case(
+        inputs, lambda given: ours(given[0]), lambda given: theirs(given[1]), chunks_of(made)
+    )
 
 
 def asked(stream: shapes.Stream) -> Callable[[], Iterable[object]]:

@@ -34,9 +34,9 @@ def running(
     tree = ast.parse(code)
     tree.body = [node for node in tree.body if isinstance(node, _MAKES)]
     exec(compile(tree, str(PAGE), "exec"), page)
-    around = {"on_end": page["record"], "read_to_end": read_to_end}
-    if app == "app":
-        page["app"].add_middleware(page["CompletionMiddleware"], **around)
+    # The other records what it taps.
+    on_end = page["record"] if app == "app" else lambda end, scope: None
+    page[app].add_middleware(page["CompletionMiddleware"], on_end=on_end, read_to_end=read_to_end)
     clients = [each for each in page.values() if isinstance(each, httpx.AsyncClient)]
     with on_a_socket(page[app], *clients) as origin:
         yield f"{origin}/v1", printed

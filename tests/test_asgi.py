@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import gc
 import itertools
+import json
 import logging
 import queue
 from collections.abc import Callable, Iterator
@@ -13,7 +14,7 @@ from typing import Any
 
 import pytest
 from serving import Replay, Server, serving
-from streamed import BODY, CHUNKS, TEXTS, WHOLE, content_of
+from streamed import BODY, CHUNKS, TEXTS, WHOLE, a_piece, content_of
 
 from accumulator import DecodeError, Limits, StreamEnd
 from accumulator.asgi import CompletionMiddleware, tap
@@ -319,27 +320,31 @@ def test_the_app_reads_on_for_a_client_that_leaves_a_real_server() -> None:
 
 
 @pytest.mark.parametrize(
-    ("messages", "is_told"),
+    ("request_is_whole", "messages", "is_told"),
     [
-        ([start(SSE), body(BODY[:FIRST])], False),
-        ([start(SSE), body(b"", more=False)], True),
-        ([start([(b"content-type", b"text/plain")]), body(b"a")], True),
-        ([start([*SSE, (b"content-encoding", b"gzip")]), body(b"a")], True),
+        (True, [start(SSE), body(BODY[:FIRST])], False),
+        (True, [], False),
+        (False, [], True),
+        (True, [start(SSE), body(b"", more=False)], True),
+        (True, [start([(b"content-type", b"text/plain")]), body(b"a")], True),
+        (True, [start([*SSE, (b"content-encoding", b"gzip")]), body(b"a")], True),
     ],
 )
 def test_an_app_is_told_of_a_client_that_left_where_there_is_nothing_to_read_on_for(
-    messages: list[dict[str, Any]], is_told: bool
+    request_is_whole: bool, messages: list[dict[str, Any]], is_told: bool
 ) -> None:
     told: list[str] = []
+    received = [{"type": "http.request", "body": b"a", "more_body": not request_is_whole}]
 
     async def app(scope: Any, receive: Any, send: Any) -> None:
+        await receive()
         for message in messages:
             await send(message)
         with suppress(asyncio.TimeoutError):
             told.append((await asyncio.wait_for(receive(), 0.05))["type"])
 
     async def receive() -> dict[str, Any]:
-        return {"type": "http.disconnect"}
+        return received.pop() if received else {"type": "http.disconnect"}
 
     async def send(message: Any) -> None: ...
 
@@ -356,11 +361,13 @@ def test_the_middleware_takes_what_an_accumulator_does() -> None:
         "clock": lambda: float(next(clock)),
         "on_event": lambda event, scope: events.append((event.type, scope["path"])),
         "strict": True,
+        "think_tags": True,
     }
 
     async def send(message: Any) -> None: ...
 
-    messages = [start(SSE), body(BODY[:FIRST]), body(b"data: {no\n\n", more=False)]
+    thought = f"data: {json.dumps(a_piece('<think>a</think>b'))}\n\n".encode()
+    messages = [start(SSE), body(thought), body(b"data: {no\n\n", more=False)]
     asyncio.run(run(messages, send, ends, options))
     [end] = ends
     assert isinstance(end.error, DecodeError)
@@ -368,7 +375,8 @@ def test_the_middleware_takes_what_an_accumulator_does() -> None:
     assert end.timing is not None
     assert end.timing.time_to_first_chunk == 1
     assert {path for _, path in events} == {"/chat/completions"}
-    assert [kind for kind, _ in events] == ["content.delta", "problem"]
+    assert [kind for kind, _ in events] == ["reasoning.delta", "content.delta", "problem"]
+    assert end.completion.choices[0].message.reasoning_content == "a"
 
 
 def test_an_app_that_stops_early_leaves_a_truncated_stream() -> None:

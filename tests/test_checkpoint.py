@@ -158,6 +158,7 @@ def test_law_4_at_every_byte_of_a_sample() -> None:
         check(data[i : i + 1] for i in range(len(data)))
 
 
+@pytest.mark.many
 @pytest.mark.usefixtures("learns_at_once")
 def test_law_4_over_recorded_streams(corpus_stream: Path) -> None:
     body = corpus_stream.read_bytes()

@@ -177,6 +177,7 @@ def test_fed_by_chunk(case: Case) -> None:
         check(acc, case)
 
 
+@pytest.mark.many
 @cases_of_lines
 def test_fed_by_line(case: Case) -> None:
     for end in b"\n", b"":

@@ -51,6 +51,7 @@ pytestmark = pytest.mark.usefixtures("no_shapes_of_other_tests", "learns_at_once
 
 
 # Reads of a few bytes go the way of those of one.
+@pytest.mark.many
 @pytest.mark.parametrize(
     "size", [pytest.param(1, marks=pytest.mark.costs), 7, 100, 400, 1500, 4096, 10**9]
 )
@@ -81,6 +82,7 @@ ROWS: list[tuple[str, Policy]] = [
 ]
 
 
+@pytest.mark.many
 @pytest.mark.parametrize("row", ROWS, ids=" ".join)
 @pytest.mark.parametrize(
     "name", [*REGULAR, *(pytest.param(name, marks=pytest.mark.costs) for name in IRREGULAR)]
@@ -106,6 +108,7 @@ def test_shapes_that_were_learnt_come_out_as_the_second_reducer_has_it(name: str
         assert_as_judged(acc, body)
 
 
+@pytest.mark.many
 @pytest.mark.parametrize("name", STREAMS)
 def test_a_stream_is_freed_without_the_garbage_collector(
     name: str, monkeypatch: pytest.MonkeyPatch
@@ -542,6 +545,7 @@ def test_the_same_string_goes_to_two_texts() -> None:
 CASES_OF_CALLS = sorted((Path(__file__).parent / "conformance").glob("tools-*.json"))
 
 
+@pytest.mark.many
 @pytest.mark.parametrize("path", CASES_OF_CALLS, ids=lambda path: path.stem)
 def test_cases_of_calls_come_out_the_same_when_they_go_on(path: Path) -> None:
     chunks = [chunk for chunk in json.loads(path.read_text())["chunks"] if chunk != "[DONE]"]

@@ -72,6 +72,7 @@ def test_a_client_reads_through_a_gateway(
         ("app", False, "cancelled None None"),
         ("metered", False, "cancelled None None"),
         ("app", True, "complete 7 None"),
+        ("metered", True, "complete 7 None"),
     ],
 )
 def test_a_client_leaves_a_gateway(

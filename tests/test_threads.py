@@ -202,6 +202,7 @@ assert all(each == found[0] for each in found)
 """
 
 
+@pytest.mark.many
 @pytest.mark.parametrize(
     "what",
     ["streamed", "conformed", "restored", "parsed", "parsed_into_attrs", "converted"],

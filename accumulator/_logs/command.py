@@ -7,35 +7,35 @@ import os
 import re
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
+from functools import partial
 from itertools import chain
 from tempfile import TemporaryDirectory
 
 import attrs
 
 from .._merge.verdict import has_chunks
-from ..batch import SSE_FIELDS, RecordedStream, StreamResult
+from ..batch import RecordedStream, StreamResult
 from .extras import load
 from .inputs import (
-    READ_ERRORS,
     Source,
     UsageError,
     detect_source,
     find_files,
     label_of,
     open_text,
+    read_blocks,
     spool,
+    why_failed,
 )
 from .output import Target, open_writer
 from .progress import Display, Interrupt, Stats
-from .rows import Keys, add_keys, read_rows, why_unread
+from .rows import Keys, add_keys, read_rows
 from .sort import LEAST_MEMORY, OutOfOrderError, reduce_any_order, reduce_in_order
 from .terminal import say
 
 __all__ = ["add_arguments", "run"]
 
 WRITTEN, UNWRITABLE, WRONG, UNREADABLE, INTERRUPTED = 0, 1, 2, 5, 128 + 2
-_BLOCK = 64 * 1024
-_BLANK = b" \t\r\n\xef\xbb\xbf"
 _MOST_MEMORY = 1 << 50
 
 EPILOG = """\
@@ -102,7 +102,7 @@ def _run(arguments: argparse.Namespace, interrupt: Interrupt) -> int:
         raise  # nobody reads standard output any more
     except (OSError, ImportError) as error:
         interrupt.check()
-        say(f"accumulator reduce: {error}")
+        say(f"accumulator reduce: {why_failed(error)}")
         return UNWRITABLE
     for line in stats.lines():
         say(line)
@@ -143,8 +143,8 @@ def _reduce(arguments: argparse.Namespace, interrupt: Interrupt) -> Stats:
             detect_source(spool(path, folder), name, label_of(path), [keys.id, keys.chunk])
             for path, name in files
         ]
-        logs = [source for source in sources if source.form != "body"]
-        bodies = [source for source in sources if source.form == "body"]
+        bodies = [source for source in sources if source.form in ("body", "page")]
+        logs = [source for source in sources if source not in bodies]
         size = sum(source.size for source in sources)
         whole = os.path.join(folder, "results")
 
@@ -175,22 +175,12 @@ def _reduce_bodies(
 ) -> Iterator[tuple[str, StreamResult]]:
     for source in bodies:
         stream = RecordedStream()
-        head = b""
-        try:
-            with open(source.path, "rb") as raw, open_text(raw, source.compression) as text:
-                while data := text.read1(_BLOCK):
-                    head = head or data
-                    stream.feed_body(data)
-        except READ_ERRORS as error:
-            display.unread(source.label, why_unread(error))
+        unread = partial(display.unread, source.label)
+        with open(source.path, "rb") as raw, open_text(raw, source.compression) as text:
+            for data in read_blocks(text, unread):
+                stream.feed_body(data)
         result = stream.finish()
-        if not has_chunks(result.completion) and _is_page(head):
+        if source.form == "page" and not has_chunks(result.completion):
             result = attrs.evolve(result, status="failed")
         yield source.name, result
         display.read(source.size)
-
-
-def _is_page(head: bytes) -> bool:
-    """Return whether a body begins as text, such as HTML, that was sent in place of a stream."""
-    text = head.lstrip(_BLANK)
-    return bool(text) and text.partition(b"\n")[0].partition(b":")[0] not in SSE_FIELDS

@@ -7,7 +7,7 @@ import gzip
 import os
 import shutil
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from io import BufferedReader
 from pathlib import Path
@@ -16,6 +16,7 @@ from typing import Literal, cast
 import msgspec
 from msgspec import Struct
 
+from ..batch import SSE_FIELDS
 from .extras import load
 from .terminal import in_utf8
 
@@ -30,7 +31,10 @@ __all__ = [
     "label_of",
     "open_stream",
     "open_text",
+    "read_blocks",
     "spool",
+    "why_failed",
+    "why_unread",
 ]
 
 # Gzip raises each of these for one damage or another; those of Arrow are among them.
@@ -41,7 +45,7 @@ FILE_HELP = (
     "zstd (extra logs); - is standard input"
 )
 
-Form = Literal["rows", "body", "parquet"]
+Form = Literal["rows", "body", "page", "parquet"]  # a page came in place of a body
 Compression = Literal["", "gzip", "zstd"]
 
 _COMPRESSIONS: dict[bytes, Compression] = {b"\x1f\x8b": "gzip", b"\x28\xb5\x2f\xfd": "zstd"}
@@ -143,30 +147,34 @@ def detect_source(path: str, name: str, label: str, keys: Sequence[str]) -> Sour
             head = text.read1(_BUFFER).lstrip(_BLANK)
     except READ_ERRORS:
         head = b""  # reported when the file is read
-    is_body = head and (not head.startswith((b"{", b"[")) or _is_page(head, keys))
-    return Source(path, name, label, size, "body" if is_body else "rows", compression)
+    return Source(path, name, label, size, _form_of(head, keys), compression)
 
 
-def _is_page(text: bytes, keys: Sequence[str]) -> bool:
-    """Return whether a text is the JSON that a server sent in place of a stream: the file is one
-    value, indented over several lines, or an error, or an object without anything of a row.
+def _form_of(head: bytes, keys: Sequence[str]) -> Form:
+    """Return what a file holds that begins so. JSON is a page if it is the whole file: indented
+    over several lines, or an error, or an object without anything of a row.
     """
+    if head and not head.startswith((b"{", b"[")):
+        is_body = head.partition(b"\n")[0].partition(b":")[0] in SSE_FIELDS
+        return "body" if is_body else "page"
     try:
-        value = msgspec.json.decode(text)
+        value = msgspec.json.decode(head)
     except (ValueError, RecursionError):
-        return False
+        return "rows"
     if isinstance(value, list) and len(value) == 1:  # as Gemini's server sends it
         value = value[0]
-    is_indented = b"\n" in text.strip()
-    if not isinstance(value, dict):
-        return is_indented
-    return is_indented or value.keys().isdisjoint(
-        keys[:1] if "error" in value else [*keys, "choices"]
-    )
+    is_page = b"\n" in head.strip()
+    if isinstance(value, dict):
+        expected = keys[:1] if "error" in value else [*keys, "choices"]
+        is_page = is_page or value.keys().isdisjoint(expected)
+    return "page" if is_page else "rows"
 
 
 def _compression_of(head: bytes) -> Compression:
-    return next((name for start, name in _COMPRESSIONS.items() if head.startswith(start)), "")
+    for start, name in _COMPRESSIONS.items():
+        if head.startswith(start):
+            return name
+    return ""
 
 
 def open_text(raw: BufferedReader, compression: Compression) -> BufferedReader:
@@ -180,8 +188,34 @@ def open_text(raw: BufferedReader, compression: Compression) -> BufferedReader:
 
 @contextmanager
 def open_stream(path: str) -> Iterator[BufferedReader]:
-    """Open one recorded stream, of a file or standard input. Raises OSError, ImportError."""
+    """Open one recorded stream, of a file or standard input. Raises OSError."""
     opened = open(0 if path == STDIN else path, "rb", _BUFFER, closefd=path != STDIN)  # noqa: SIM115
     with ExitStack() as stack:
         file = stack.enter_context(cast("BufferedReader", opened))
-        yield stack.enter_context(open_text(file, _compression_of(file.peek(4))))
+        try:
+            text = open_text(file, _compression_of(file.peek(4)))
+        except ImportError as error:
+            raise OSError(None, str(error)) from None
+        yield stack.enter_context(text)
+
+
+def read_blocks(
+    file: BufferedReader, unread: Callable[[str], object], size: int = _BUFFER
+) -> Iterator[bytes]:
+    """Read a file as it arrives; call `unread` with the reason if that fails before its end."""
+    try:
+        while data := file.read1(size):
+            yield data
+    except READ_ERRORS as error:
+        unread(why_unread(error))
+
+
+def why_unread(error: Exception) -> str:
+    """Return why a file could not be read to its end."""
+    return getattr(error, "strerror", None) or str(error)
+
+
+def why_failed(error: Exception) -> str:
+    """Return what an error says, behind the file that it names."""
+    name = getattr(error, "filename", None)
+    return why_unread(error) if name is None else f"{name}: {why_unread(error)}"

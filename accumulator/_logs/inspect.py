@@ -15,8 +15,17 @@ from ..batch import RecordedStream, StreamResult
 from ..completion import Choice
 from ..errors import LOSSY_KINDS, IncompleteStreamError
 from .extras import load
-from .inputs import FILE_HELP, READ_ERRORS, UsageError, label_of, open_stream
-from .rows import Keys, add_keys, begins_with_row, read_streams, reduce_rows, why_unread
+from .inputs import (
+    FILE_HELP,
+    READ_ERRORS,
+    UsageError,
+    label_of,
+    open_stream,
+    read_blocks,
+    why_failed,
+    why_unread,
+)
+from .rows import Keys, add_keys, begins_with_row, read_streams, reduce_rows
 from .terminal import printable, say
 
 __all__ = ["add_arguments", "run"]
@@ -34,7 +43,6 @@ exit codes:
 """
 
 SHOWN, UNWRITABLE, WRONG, UNREADABLE = 0, 1, 2, 5
-_BLOCK = 65536
 _MOST_NAMED = 20  # other streams of the file
 _WIDTH = 60  # columns of the picture
 _LEVELS = " ▁▂▃▄▅▆▇█"
@@ -82,7 +90,7 @@ def run(arguments: argparse.Namespace) -> int:
         if not is_nothing or result.problems or result.limit:
             _show(result, times, arguments.svg)
     except (OSError, ImportError) as error:
-        return _end(error, UNWRITABLE)
+        return _end(why_failed(error), UNWRITABLE)
     if why is None and is_nothing and result.limit is None:
         why = str(result.error)
     return SHOWN if why is None else _end(f"{name}: {why}", UNREADABLE)
@@ -118,13 +126,11 @@ def _read_rows(file: BufferedReader, name: str, keys: Keys, asked: str | None) -
 
 
 def _read_body(file: BufferedReader) -> _Found:
-    stream, why = RecordedStream(), None
-    try:
-        while data := file.read1(_BLOCK):
-            stream.feed_body(data)
-    except READ_ERRORS as error:
-        why = why_unread(error)
-    return stream.finish(), [], why
+    stream = RecordedStream()
+    reasons: list[str] = []
+    for data in read_blocks(file, reasons.append):
+        stream.feed_body(data)
+    return stream.finish(), [], next(iter(reasons), None)
 
 
 def _seconds(value: object) -> float | None:

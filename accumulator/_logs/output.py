@@ -17,11 +17,11 @@ from .extras import load
 from .inputs import UsageError
 from .terminal import write_output
 
-__all__ = ["STDOUT", "Target", "Write", "open_writer"]
+__all__ = ["Target", "Write", "open_writer"]
 
 Write: TypeAlias = Callable[[str, StreamResult], None]
 
-STDOUT = "-"
+_STDOUT = "-"
 _COMPRESSED = (".gz", ".zst", ".zstd")
 _LINES = ("", ".json", ".jsonl", ".ndjson")
 _COLUMNS = ("id", "status", "completion", "problems", "repeats", "limit")
@@ -52,24 +52,23 @@ class Target:
             load("pyarrow")
         self.name = name
         self.path = os.path.realpath(name)  # a link is followed, not replaced
-        self._is_stream = name == STDOUT or (os.path.exists(name) and not os.path.isfile(name))
         if os.path.isdir(name):
             raise IsADirectoryError(21, os.strerror(21), name)
-
-    @property
-    def folder(self) -> str | None:
-        """The folder for what is written on the way; None for that of temporary files."""
-        return None if self._is_stream else os.path.dirname(self.path)
+        is_stream = name == _STDOUT or (os.path.exists(name) and not os.path.isfile(name))
+        # For what is written on the way: beside the output, or None where temporary files go.
+        self.folder = None if is_stream else os.path.dirname(self.path)
+        if self.folder is not None and not os.path.isdir(self.folder):
+            raise FileNotFoundError(2, "there is no such folder", name)
 
     def put(self, file: str) -> None:
         """Put a whole file in the place of the output, or write it through. Raises OSError."""
-        if not self._is_stream:
+        if self.folder is not None:
             if os.path.exists(self.path):
                 shutil.copymode(self.path, file)
             os.replace(file, self.path)
             return
         with open(file, "rb") as whole:
-            if self.name == STDOUT:
+            if self.name == _STDOUT:
                 while block := whole.read(_BLOCK):
                     write_output(block)
                 return

@@ -14,7 +14,7 @@ from msgspec import Meta, Struct
 
 from ..batch import StreamResult, reduce_sorted
 from .extras import load
-from .inputs import READ_ERRORS, Source, UsageError, open_text
+from .inputs import READ_ERRORS, Source, UsageError, open_text, why_unread
 from .progress import Display
 
 __all__ = [
@@ -26,7 +26,6 @@ __all__ = [
     "read_rows",
     "read_streams",
     "reduce_rows",
-    "why_unread",
 ]
 
 Row: TypeAlias = tuple[str, "int | None", bytes]  # a chunk is JSON text
@@ -36,7 +35,9 @@ Report: TypeAlias = Callable[[int, str, bytes], object]  # of a bad row: its lin
 _BLOCK = 64 * 1024  # bytes of rows that are handed on at a time
 _BATCH = 4096  # rows of Parquet
 _LONGEST_LINE = 64 * 1024 * 1024  # bytes; four times what a chunk may have by default
-_DONE = msgspec.Raw(b"[DONE]")
+_END = b"[DONE]"
+_DONE = msgspec.Raw(_END)
+_QUOTE = 34  # "
 _BOM = b"\xef\xbb\xbf"
 _BLANK = b" \t\r\n" + _BOM
 _MOST, _LEAST = (1 << 63) - 1, -(1 << 63)  # 64 bits, as DuckDB sorts them
@@ -58,7 +59,7 @@ class Keys(Struct, frozen=True):
 
     def __post_init__(self) -> None:
         if len({self.id, self.seq, self.chunk, self.time}) < 4:
-            raise UsageError("each of --id, --seq, --chunk and --time must name another key")
+            raise UsageError("--id, --seq, --chunk and --time must each name a different key")
 
 
 def add_keys(parser: ArgumentParser) -> None:
@@ -124,11 +125,6 @@ def begins_with_row(file: BufferedReader, keys: Keys) -> bool:
         return False
 
 
-def why_unread(error: Exception) -> str:
-    """Return why a file could not be read to its end."""
-    return getattr(error, "strerror", None) or str(error)
-
-
 # --- JSON Lines ---------------------------------------------------------------------------
 
 
@@ -157,17 +153,20 @@ def _read_lines(
     rows: list[Row] = []
     size = 0
     try:
-        for number, line in enumerate(_lines_of(file), 1):
+        for number, line in enumerate(iter(partial(file.readline, _LONGEST_LINE), b""), 1):
             size += len(line)
             if size > _BLOCK:
                 yield rows
                 rows, size = [], len(line)
             try:
-                text = _text_of(line)
-                if not text:
+                if line.startswith(b"{") and size < _LONGEST_LINE:
+                    text = line
+                    row = decode(line)
+                elif text := _text_of(line, file):
+                    # `[DONE]` behind bare chunks has no id: it ends the stream of the line before.
+                    row = _Line(last_id, None, _DONE) if text == _END else decode(text)
+                else:
                     continue
-                # The `[DONE]` behind bare chunks has no id: it ends the stream of the line before.
-                row = _Line(last_id, None, _DONE) if text == bytes(_DONE) else decode(text)
             except (ValueError, RecursionError) as error:
                 report(number, str(error), line)
                 continue
@@ -176,8 +175,7 @@ def _read_lines(
             elif needs_id:
                 report(number, f"no stream id under {keys.id!r}", line)
                 continue
-            chunk = bytes(row.chunk) or text
-            rows.append((cast("str", last_id), row.seq, _unquote(chunk)))
+            rows.append((last_id or "", row.seq, _chunk_of(row, text)))
             if times is not None:
                 times.append(row.time)
     except READ_ERRORS:
@@ -186,21 +184,15 @@ def _read_lines(
     yield rows
 
 
-def _lines_of(file: BufferedReader) -> Iterator[bytes]:
-    """Read lines; of one that is too long to be held, read the start and skip the rest."""
-    while line := file.readline(_LONGEST_LINE):
-        yield line
+def _text_of(line: bytes, file: BufferedReader) -> bytes:
+    """Return the JSON of a line, also of one of SSE; nothing of a comment. Raises ValueError for a
+    line that is too long to be held, whose rest is skipped.
+    """
+    if len(line) == _LONGEST_LINE:
         while line and not line.endswith(b"\n"):
             line = file.readline(_BLOCK)
-
-
-def _text_of(line: bytes) -> bytes:
-    """Return the JSON of a line, also of one of SSE; nothing of a comment. Raises ValueError."""
-    if len(line) == _LONGEST_LINE:
-        raise ValueError(f"longer than {_LONGEST_LINE} bytes")
-    text = line.strip()
-    if not text.startswith(b"{"):
-        text = text.removeprefix(_BOM).removeprefix(b"data:").strip()
+        raise ValueError(f"the line is longer than {_LONGEST_LINE:,} bytes")
+    text = line.strip().removeprefix(_BOM).removeprefix(b"data:").strip()
     return b"" if text.startswith(b":") else text
 
 
@@ -219,9 +211,12 @@ def _line_decoder(keys: Keys) -> msgspec.json.Decoder[_Line]:
     return msgspec.json.Decoder(cast("type[_Line]", kind))
 
 
-def _unquote(chunk: bytes) -> bytes:
-    """Return a chunk as JSON; a log may keep it as a string of JSON in its own JSON."""
-    if not chunk.startswith(b'"'):
+def _chunk_of(row: _Line, text: bytes) -> bytes:
+    """Return the JSON of a row's chunk, which is the row itself if it has none. A log may keep it
+    as a string of JSON in its own JSON.
+    """
+    chunk = bytes(row.chunk) or text.strip()
+    if chunk[0] != _QUOTE:
         return chunk
     try:
         return msgspec.json.decode(chunk, type=str).encode("utf-8", "surrogatepass")

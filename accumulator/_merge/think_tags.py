@@ -15,7 +15,7 @@ from .._decode.chunk import Chunk, Delta
 from .chat import ChatReducer
 from .state import ChoiceState
 
-__all__ = ["ThinkTagReducer", "part"]
+__all__ = ["ThinkTagReducer"]
 
 _OPEN, _CLOSE = "<think>", "</think>"
 _BLANKS = " \t\r\n"
@@ -58,7 +58,7 @@ class ThinkTagReducer(ChatReducer):
             state.reasoning or state.reasoning_content or delta.reasoning or delta.reasoning_content
         )
         is_read = not is_apart and state.parts is None
-        thought, content, state.tags = part(text) if is_read else ("", text, None)
+        thought, content, state.tags = _part(text) if is_read else ("", text, None)
         if thought:
             self._add_thought(state, thought)
         if content is not None:
@@ -97,7 +97,7 @@ class ThinkTagReducer(ChatReducer):
             state.brought["reasoning_content"] = True
 
 
-def part(text: str) -> tuple[str, str | None, str | None]:
+def _part(text: str) -> tuple[str, str | None, str | None]:
     """Return the reasoning in the start of a content, the content behind it, and, as long as there
     is none, what to read again ahead of the next fragment.
     """

@@ -17,18 +17,23 @@ _COMPRESSED = re.compile(
     r"(?P<gzip>\x1f?\ufffd\x08)|(?P<zstd>\(\ufffd/\ufffd)|(?P<deflate>x[\x01\ufffd])"
     r"|.?[\x00-\x08\x0e-\x1f\ufffd]"
 )
+_UNPACKED = "feed the bytes that your HTTP client has decompressed"
 _MISTAKES = (
     (
         re.compile(r"(data|event|error|id|retry):"),
         "a line of an event stream came as a chunk; feed_line reads lines, feed_sse a body",
     ),
     (
-        re.compile(r'\{"(.|\n)*\}\s*\{"'),
-        'JSON texts came without their line ends; framing="lines" or feed_line reads those',
+        re.compile(r"[{\[]"),
+        "the JSON is broken, or its texts came without line ends; feed_line or "
+        'framing="lines" reads those',
     ),
-    (re.compile(r""), "this is no event stream (an error page?)"),
+    (re.compile(r""), "this is not an event stream (an error page?)"),
 )
-_LINES = 'lines came without their ends; framing="lines" or feed_line reads those'
+_LINES = (
+    "the body ends inside an event, or its lines came without line ends; feed_line or "
+    'framing="lines" reads those'
+)
 
 
 def has_chunks(completion: ChatCompletion) -> bool:
@@ -58,7 +63,7 @@ def why_truncated(
         return "no chunk was read: the reader stopped before the first one"
     for problem in problems:
         if problem.kind == "other_api":
-            return f"{problem.message}; has the server a /chat/completions, too?"
+            return f"{problem.message}; does the server have a /chat/completions, too?"
     return f"no chunk was read: {_why_unread(completion, problems, chunks, size)}{_of(source)}"
 
 
@@ -77,12 +82,12 @@ def _why_unread(
 ) -> str:
     for problem in problems:
         text = problem.detail
-        if problem.kind == "unterminated_event" and "data:" in str(text):
-            return f"{_LINES}; they begin: {_quoted(text)}"
+        if problem.kind == "unterminated_event":
+            return f"{_LINES}; it begins: {_quoted(text)}"
         if problem.kind == "malformed_json" and isinstance(text, str):
             if packed := _COMPRESSED.match(text):
-                name = packed.lastgroup or "or no text"
-                return f"the body is compressed ({name}); feed what the HTTP client decompresses"
+                name = packed.lastgroup or "or is not text"
+                return f"the body is compressed ({name}); {_UNPACKED}"
             why = next(why for begins, why in _MISTAKES if begins.match(text))
             return f"{why}; it begins: {_quoted(text)}"
     if problems:

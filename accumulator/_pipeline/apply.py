@@ -121,7 +121,7 @@ class EventApplier:
     def check_open(self) -> None:
         """Raise ValueError if the input has ended."""
         if self.tally.is_closed:
-            raise ValueError("the accumulator is closed")
+            raise ValueError("the accumulator is closed; each stream needs its own")
 
     def _check_event(self, size: int) -> None:
         """Refuse an event, line or chunk text of too many bytes."""

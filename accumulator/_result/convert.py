@@ -7,7 +7,7 @@ a field with `NULLABLE` metadata.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from functools import cache, partial
 from types import GenericAlias
 from typing import TypeVar, cast, get_args, get_origin
@@ -24,7 +24,9 @@ __all__ = [
     "dicts_of",
     "from_dict",
     "names_of",
+    "objects_of",
     "register",
+    "split_extra",
     "to_dict",
 ]
 
@@ -152,6 +154,32 @@ def dicts_of(structs: Sequence[object], below: str) -> list[JsonObject]:
                 extra = cast("JsonObject", each.pop("extra"))
                 each.update({name: item for name, item in extra.items() if each.get(name) is None})
     return dicts
+
+
+def split_extra(
+    extra: Mapping[str, object], names: Collection[str]
+) -> tuple[list[JsonObject], JsonObject]:
+    """Divide extra fields into those that need an object of their own, one each, and the rest."""
+    ours = {name: copy_json(value) for name, value in extra.items()}
+    alone = [{name: value} for name, value in ours.items() if name in names]
+    return alone, {name: value for name, value in ours.items() if name not in names}
+
+
+def objects_of(value: attrs.AttrsInstance, names: Sequence[str] = ()) -> list[JsonObject]:
+    """Return the objects that merge to an instance: what is well-typed with the extras, then what
+    is not, one by one.
+    """
+    objects: JsonObject = {}
+    alone: list[JsonObject] = []
+    for name in names_of(type(value)):
+        item = getattr(value, name)
+        if attrs.has(type(item)):
+            objects[name], *rest = objects_of(item)
+            alone.extend({name: more} for more in rest)
+        elif item is not None:
+            objects[name] = item
+    misfits, together = split_extra(value.extra, [*names_of(type(value)), *names])  # type: ignore[attr-defined]  # all have it
+    return [{**objects, **together}, *misfits, *alone]
 
 
 def register(cls: type[T], convert: Callable[[T], object]) -> None:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, TypeVar, cast
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 if TYPE_CHECKING:
     from openai.types.chat import ChatCompletion, ChatCompletionAssistantMessageParam
     from pydantic_core import CoreSchema
 
 __all__ = [
+    "fill",
     "may_be_cut",
     "pydantic_schema",
     "text_of",
@@ -33,37 +34,41 @@ _SENT_BACK = (
 # Gemini answers with an error when a call comes back without its thought signature. LiteLLM puts
 # the signature into `provider_specific_fields`.
 _SENT_BACK_OF_CALL = ("extra_content", "provider_specific_fields")
+# What a message without content has in its place, by the word of the caller's.
+_NO_CONTENT: Mapping[str, JsonObject] = {
+    "null": {"content": None},
+    "empty": {"content": ""},
+    "absent": {},
+}
 
 
 def to_request(
     message: JsonObject, content_beside_calls: str
 ) -> ChatCompletionAssistantMessageParam:
     """Return the fields of a message that a request may have. Raises ValueError."""
-    if content_beside_calls not in ("null", "empty", "absent"):
+    if content_beside_calls not in _NO_CONTENT:
         raise ValueError(
             f'content_beside_calls is "null", "empty" or "absent", not {content_beside_calls!r}'
         )
+    calls = [_call(call) for call in _objects(message.get("tool_calls"))]
+    function_call = message.get("function_call")
+    has_call = bool(calls) or isinstance(function_call, dict)
+    out: JsonObject = {"role": _text(message, "role") or "assistant"}
     # A result keeps a value of the wrong type where it came; a request must not have it.
-    content = message["content"] if isinstance(message["content"], (str, list)) else None
-    out: JsonObject = {"role": _text(message, "role") or "assistant", "content": content}
+    if isinstance(message["content"], (str, list)):
+        out["content"] = message["content"]
+    else:
+        out |= _NO_CONTENT[content_beside_calls if has_call else "empty"]
     if isinstance(message["refusal"], str):
         out["refusal"] = message["refusal"]
     out |= {name: message[name] for name in _SENT_BACK if message.get(name) is not None}
     audio = message.get("audio")
     if isinstance(audio, dict) and _text(audio, "id"):
         out["audio"] = {"id": audio["id"]}
-    calls = [_call(call) for call in _objects(message.get("tool_calls"))]
     if calls:
         out["tool_calls"] = calls
-    function_call = message.get("function_call")
     if isinstance(function_call, dict):
         out["function_call"] = _texts(function_call, "name", "arguments")
-    if content is None:
-        has_none = not calls and not isinstance(function_call, dict)
-        if has_none or content_beside_calls == "empty":
-            out["content"] = ""
-        elif content_beside_calls == "absent":
-            del out["content"]
     return cast("ChatCompletionAssistantMessageParam", out)
 
 
@@ -107,6 +112,21 @@ def why_cut(finish_reason: str | None) -> str:
 def may_be_cut(finish_reason: str | None, *, is_last: bool) -> bool:
     """Return whether a choice ended before its call did, unless the call is whole."""
     return not finish_reason or (finish_reason == "length" and is_last)
+
+
+def fill(choice: Any, *, role: str | None) -> None:
+    """Set in a choice that was just built what the schema and its finish reason say."""
+    message, finish_reason = choice.message, choice.finish_reason
+    message.__dict__["role"] = message.role or role
+    calls = list(message.tool_calls or ())
+    for call in calls:
+        tool = "custom" if call.function is None else "function"
+        if not call.type and getattr(call, tool) is not None:
+            call.__dict__["type"] = tool
+        call.__dict__["_may_be_cut"] = may_be_cut(finish_reason, is_last=call is calls[-1])
+    for each in (message, message.function_call, *(call.function for call in calls)):
+        if each is not None:
+            each.__dict__["_finish_reason"] = finish_reason
 
 
 def _call(call: Mapping[str, object]) -> JsonObject:

@@ -15,7 +15,7 @@ from functools import lru_cache
 from itertools import islice
 from pathlib import Path
 from threading import Lock
-from types import UnionType
+from types import GenericAlias, UnionType
 from typing import (
     TYPE_CHECKING,
     Annotated,
@@ -86,14 +86,9 @@ class ParseError(ValueError):
 
 
 def load(text: str | None, kind: TypeForm[T] | TypeReader[T], cause: str = "") -> T:
-    """Return a whole JSON text as an instance of a type.
+    """Return a whole JSON text as an instance of a type. `cause` is why it may not be whole.
 
-    The type may be any that msgspec reads (builtins and generics of them, dataclasses, TypedDicts,
-    Structs, enums, dates ...), an attrs class, a pydantic model or a `TypeAdapter`. Fields that it
-    does not name are ignored, unless it forbids them. `cause` is why there may be no whole text.
-
-    Raises ParseError for a text that does not fit, TypeError for a type that cannot be read from
-    JSON.
+    Raises ParseError for a text that does not fit, TypeError for a type that cannot be read so.
     """
     if text is None or not text.strip():
         raise ParseError(f"{cause}there is no JSON")
@@ -105,7 +100,7 @@ def load(text: str | None, kind: TypeForm[T] | TypeReader[T], cause: str = "") -
         raise ParseError(f"{cause}{error}") from None
     try:
         return cast("T", _read(text, kind))
-    except (NotImplementedError, StructureHandlerNotFoundError) as error:
+    except (NotImplementedError, StructureHandlerNotFoundError, NameError) as error:
         raise TypeError(f"{kind!r} cannot be read from JSON: {error}") from error
     except RecursionError:
         raise ParseError("nested too deep") from None
@@ -132,7 +127,7 @@ def _explained(error: Exception, text: bytes, kind: object) -> ParseError:
     try:
         (reason, path), *more = islice(_misfits(error, text, kind, "$"), _MOST_MISFITS)
     except RecursionError:
-        return ParseError("nested too deep")
+        (reason, path), *more = _reasons(error, kind, "$")
     return ParseError(reason, path, *more)
 
 
@@ -193,13 +188,10 @@ def _reasons(error: BaseException, kind: object, path: str) -> Iterator[Misfit]:
     """Yield what another library's error says, each with its path."""
     if isinstance(error, BaseValidationError):  # cattrs'
         for inner in error.exceptions:
-            step = ""
-            for note in getattr(inner, "__notes__", ()):
-                if isinstance(note, AttributeValidationNote):
-                    step = _step(note.name)
-                elif isinstance(note, IterableValidationNote):
-                    step = _step(note.index)
-            yield from _reasons(inner, object, path + step)
+            notes = getattr(inner, "__notes__", ())
+            at: list[object] = [n.name for n in notes if isinstance(n, AttributeValidationNote)]
+            at += [n.index for n in notes if isinstance(n, IterableValidationNote)]
+            yield from _reasons(inner, object, path + "".join(map(_step, at)))
     elif isinstance(error, ParseError):  # of a value in what cattrs read
         yield from ((reason, path + inner[1:]) for reason, inner in error.errors)
     elif isinstance(error, KeyError):
@@ -235,7 +227,7 @@ def _reader_of(kind: Hashable) -> TypeReader[object] | None:
     """Return what reads a type that pydantic knows; None for all others."""
     if not isinstance(kind, type) and hasattr(kind, "validate_json"):
         return cast("TypeReader[object]", kind)
-    if not _holds(kind, _is_pydantics):
+    if not _is_pydantics(kind):
         return None
     from pydantic import PydanticUserError, TypeAdapter  # noqa: PLC0415  # whoever has such a type has it
 
@@ -246,17 +238,16 @@ def _reader_of(kind: Hashable) -> TypeReader[object] | None:
 
 
 def _is_pydantics(kind: object) -> bool:
-    """Return whether it is a model, a dataclass or a type of pydantic's, or a word of its in an
-    Annotated.
+    """Return whether a model, a dataclass or a type of pydantic's, or a word of its in an
+    Annotated, is in a type.
     """
     marks = ("__pydantic_validator__", "__get_pydantic_core_schema__")
     package = type(kind).__module__.partition(".")[0]
-    return package in ("pydantic", "annotated_types") or any(hasattr(kind, m) for m in marks)
-
-
-def _holds(kind: object, test: Callable[[object], bool]) -> bool:
-    """Return whether a test is true of a type, or of one in a container, union or Annotated."""
-    return test(kind) or any(_holds(arg, test) for arg in get_args(kind))
+    return (
+        package in ("pydantic", "annotated_types")
+        or any(hasattr(kind, mark) for mark in marks)
+        or any(map(_is_pydantics, get_args(kind)))
+    )
 
 
 @lru_cache(_MOST_KINDS)
@@ -284,13 +275,9 @@ def _has_attrs(kind: object) -> bool:
     """Return whether cattrs is to read a type: an attrs class, a union of dataclasses, or what has
     one in it.
     """
-    return _holds(kind, _is_cattrs)
-
-
-def _is_cattrs(kind: object) -> bool:
-    if isinstance(kind, type) and attrs.has(kind):
-        return True
-    return sum(map(is_dataclass, get_args(kind))) > 1
+    is_class = isinstance(kind, type) and attrs.has(kind)
+    is_union = sum(map(is_dataclass, get_args(kind))) > 1
+    return is_class or is_union or any(map(_has_attrs, get_args(kind)))
 
 
 def _convert(value: object, kind: object) -> object:
@@ -304,32 +291,17 @@ def _convert(value: object, kind: object) -> object:
         raise _explained(error, msgspec.json.encode(value), kind) from error
 
 
-def _class_hook(kind: type[T], converter: Converter) -> Callable[[object, object], T]:
-    build = make_dict_structure_fn(kind, converter)
-
-    def hook(value: object, _: object) -> T:
-        if not isinstance(value, dict):
-            raise _unexpected("object", value)
-        return build(value, kind)
-
-    return hook
-
-
-def _list_hook(kind: object, converter: Converter) -> Callable[[object, object], object]:
-    """Return a hook that builds a list, a tuple of one type or a set, and only from a list: cattrs
-    would take any iterable.
+def _strict_hook(kind: type, converter: Converter) -> Callable[[object, object], object]:
+    """Return a hook that builds a class from an object alone, and a list, a tuple of one type or a
+    set from a list alone: cattrs would take any mapping or iterable.
     """
-    origin, (item, *_) = get_origin(kind), get_args(kind)
-    list_of = list[item]  # type: ignore[valid-type]  # built at run time
-    build = list_structure_factory(list_of, converter)
-
-    def hook(value: object, _: object) -> object:
-        if not isinstance(value, list):
-            raise _unexpected("array", value)
-        found = build(value, list_of)
-        return origin(found) if origin in (tuple, set, frozenset) else found
-
-    return hook
+    if attrs.has(kind):
+        build = make_dict_structure_fn(kind, converter)
+        return lambda value, _: build(msgspec.convert(value, dict), kind)
+    list_of = cast("type[list[object]]", GenericAlias(list, get_args(kind)[0]))
+    build_list = list_structure_factory(list_of, converter)
+    make = list if get_origin(kind) is Sequence else get_origin(kind) or list
+    return lambda value, _: make(build_list(msgspec.convert(value, list), list_of))
 
 
 def _is_list_like(kind: object) -> bool:
@@ -339,16 +311,9 @@ def _is_list_like(kind: object) -> bool:
     return get_origin(kind) in (list, set, frozenset, Sequence)
 
 
-def _unexpected(wanted: str, value: object) -> msgspec.ValidationError:
-    found = _KINDS.get(type(value), type(value).__name__)
-    return msgspec.ValidationError(f"Expected `{wanted}`, got `{found}`")
-
-
-_KINDS = {dict: "object", list: "array", type(None): "null"}
-
 _converter = Converter()
-_converter.register_structure_hook_factory(attrs.has, _class_hook)
-_converter.register_structure_hook_factory(_is_list_like, _list_hook)
+_converter.register_structure_hook_factory(attrs.has, _strict_hook)
+_converter.register_structure_hook_factory(_is_list_like, _strict_hook)
 for _kind in (str, bytes, int, float, Enum, Path):  # cattrs has conversions of its own for these
     _converter.register_structure_hook(_kind, _convert)
 _converter.register_structure_hook_func(lambda kind: not _has_attrs(kind), _convert)

@@ -1,8 +1,10 @@
-"""The text of each chunk of a stream, for whoever writes it down: nothing is decoded or merged."""
+"""Chunks as text: those of a stream, for whoever writes them down; and the body of given ones."""
 
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import AsyncIterator, Iterable, Iterator, Mapping
+from itertools import chain
 
 import msgspec
 
@@ -14,7 +16,7 @@ from ..errors import LimitExceededError
 from ..limits import Limits
 from ..partial import is_complete
 
-__all__ = ["ChunkTexts", "json_of"]
+__all__ = ["ChunkTexts", "SseBody"]
 
 
 class ChunkTexts:
@@ -75,3 +77,19 @@ def json_of(chunk: object) -> bytes:
         import json  # noqa: PLC0415  # takes time to import
 
         return json.dumps(value, separators=(",", ":"), default=fields_of).encode()
+
+
+class SseBody(Iterator[bytes], AsyncIterator[bytes]):
+    """The pieces of a `text/event-stream` body, to be read either way; made by `sse`."""
+
+    def __init__(self, chunks: Iterable[Mapping[str, object]]) -> None:
+        texts = chain(map(json_of, chunks), (DONE,))
+        self._pieces = (b"data: " + text + b"\n\n" for text in texts)
+
+    def __next__(self) -> bytes:
+        return next(self._pieces)
+
+    async def __anext__(self) -> bytes:
+        for piece in self._pieces:
+            return piece
+        raise StopAsyncIteration

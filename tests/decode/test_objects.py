@@ -128,6 +128,16 @@ def test_an_object_is_read_as_the_json_that_it_would_be(chunk: object, value: ob
 
 
 # What few chunks have, among those of a stream that repeats; an error ends it.
+ODD_CHOICES: list[dict[str, object]] = [
+    {"index": 0.0, "delta": {"content": "a"}},
+    {"index": 0, "delta": {"content": "\ud83d"}},
+    {"index": 0, "delta": {"content": "\ud83d"}, "logprobs": None, "finish_reason": None},
+    {"index": 0, "delta": {"content": "\ude00"}, "logprobs": None, "finish_reason": None},
+    {"index": 0, "delta": {"role": "\ud83d", "content": "a"}},
+    {"index": 0, "delta": {"content": "a", "refusal": "b"}},
+    {"index": 0, "delta": {"content": 5}},
+    {"index": 0, "delta": {"content": "a"}, "finish_reason": "stop", "logprobs": None},
+]
 AMONG: list[dict[str, object]] = [
     {"created": 1760000000.0},
     {"created": True},
@@ -135,23 +145,12 @@ AMONG: list[dict[str, object]] = [
     {"vendor": 1},
     {"usage": {"total_tokens": 5}},
     {"choices": []},
-    *(
-        dict[str, object](choices=[choice])
-        for choice in (
-            {"index": 0.0, "delta": {"content": "a"}},
-            {"index": 0, "delta": {"content": "\ud83d"}},
-            {"index": 0, "delta": {"content": "\ud83d"}, "logprobs": None, "finish_reason": None},
-            {"index": 0, "delta": {"content": "\ude00"}, "logprobs": None, "finish_reason": None},
-            {"index": 0, "delta": {"role": "\ud83d", "content": "a"}},
-            {"index": 0, "delta": {"content": "a", "refusal": "b"}},
-            {"index": 0, "delta": {"content": 5}},
-            {"index": 0, "delta": {"content": "a"}, "finish_reason": "stop", "logprobs": None},
-        )
-    ),
+    *(dict[str, object](choices=[choice]) for choice in ODD_CHOICES),
     {"error": "overloaded"},
 ]
 
 
+@pytest.mark.many
 @pytest.mark.parametrize("name", REGULAR_STREAMS)
 def test_a_stream_of_mappings_is_read_as_its_json(name: str) -> None:
     chunks = [json.loads(chunk) for chunk in REGULAR_STREAMS[name]]

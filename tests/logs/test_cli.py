@@ -88,6 +88,7 @@ CASES: dict[str, Case] = {
         [f"FILE: invalid_chunk: event 2, byte {OFFSET}: "],
     ),
     "compressed": (gzip.compress(sse(*GRUSS, "[DONE]")), 0, ["Grüße 🌍"], []),
+    "empty and compressed": (gzip.compress(b""), 5, [], ["FILE: no chunk was read: nothing came "]),
     "compressed JSON Lines": (gzip.compress(json_lines(*GRUSS)), 0, ["Grüße 🌍"], []),
     "compressed and cut": (
         gzip.compress(sse(*GRUSS))[:-4],
@@ -111,7 +112,7 @@ CASES: dict[str, Case] = {
         b"\x1f\x9d\x90" + bytes(20),
         5,
         [],
-        ["FILE: no chunk was read: the body is compressed (or no text)"],
+        ["FILE: no chunk was read: the body is compressed (or is not text)"],
     ),
     "rows of one stream": (
         rows(("a", 1, GRUSS[1]), ("a", 0, GRUSS[0]), ("a", 1, GRUSS[1])),

@@ -129,7 +129,7 @@ def test_one_key_for_two_things_is_wrong_usage(
     tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     assert cli.main(["inspect", str(tmp_path / "log"), "--time", "chunk"]) == 2
-    assert "must name another key" in capfd.readouterr().err
+    assert "must each name a different key" in capfd.readouterr().err
 
 
 def test_a_compressed_file_is_read(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
@@ -306,6 +306,16 @@ def test_a_stream_past_a_limit_says_which(
     assert "limit event_bytes" in shown_of(b"data: %b\n\n" % data, tmp_path / "log", capfd)
 
 
+def test_a_compression_that_needs_an_extra_names_it(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "log").write_bytes(b"\x28\xb5\x2f\xfd")
+    monkeypatch.setitem(sys.modules, "pyarrow", None)
+    for command in ["inspect"], []:
+        assert cli.main([*command, str(tmp_path / "log")]) == 5
+        assert "this needs pyarrow: pip install" in capfd.readouterr().err
+
+
 def test_what_cannot_be_read_or_written_is_said_to_be_so(
     tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
@@ -315,4 +325,4 @@ def test_what_cannot_be_read_or_written_is_said_to_be_so(
     assert capfd.readouterr().err.endswith("no  [2Jne: No such file or directory\n")
     (tmp_path / "log").write_bytes(b'data: {"choices": [{"index": 0}]}\n\n')
     assert cli.main(["inspect", str(tmp_path / "log"), "--svg", str(tmp_path)]) == 1
-    assert "accumulator inspect: [Errno 21] Is a directory" in capfd.readouterr().err
+    assert f"accumulator inspect: {tmp_path}: Is a directory\n" in capfd.readouterr().err

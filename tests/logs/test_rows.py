@@ -71,6 +71,7 @@ FILES: dict[str, tuple[bytes, list[Row], list[tuple[int, str]]]] = {
     ),
     "an end that belongs to nothing": (b"[DONE]\n", [], [(1, "no stream id under 'id'")]),
     "a number as id": (b'{"id":7,"chunk":{}}\n', [("7", None, b"{}")], []),
+    "zero as id": (b'{"id":0,"chunk":{}}\n', [("0", None, b"{}")], []),
     "an array": (a_line("a") + b'["a"]\n', [A], [(2, "Expected `object`, got `array`")]),
     "a number of 64 bits": (
         b'{"id":"a","seq":9223372036854775807}\n',
@@ -119,7 +120,7 @@ def test_a_line_too_long_to_be_held_is_a_bad_row(
 ) -> None:
     monkeypatch.setattr("accumulator._logs.rows._LONGEST_LINE", 100_000)
     path = tmp_path / "log.jsonl"
-    why = "longer than 100000 bytes"
+    why = "the line is longer than 100,000 bytes"
     path.write_bytes(a_line("a") + a_line("b", 500_000) + a_line("a") + a_line("b", 500_000)[:-1])
     rows, told = read(path)
     assert (rows, told) == ([A, A], [(2, why), (4, why)])

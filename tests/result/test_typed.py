@@ -9,7 +9,7 @@ import sys
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import date
-from typing import TYPE_CHECKING, Annotated, ClassVar, Literal, TypedDict
+from typing import TYPE_CHECKING, Annotated, ClassVar, Literal, TypedDict, get_origin
 
 import attrs
 import msgspec
@@ -379,6 +379,23 @@ def test_an_object_that_is_nested_too_deep_for_its_class_does_not_fit() -> None:
         sys.setrecursionlimit(limit)
 
 
+class StructNode(msgspec.Struct):
+    child: StructNode | None = None
+    x: int = 0
+
+
+def test_what_does_not_fit_far_below_is_an_error_whatever_the_stack_holds() -> None:
+    limit = sys.getrecursionlimit()
+    for depth in range(100, 240):
+        text = '{"child": ' * depth + '{"x": "a"}' + "}" * depth
+        sys.setrecursionlimit(len(inspect.stack(0)) + 230)
+        try:
+            with pytest.raises(ParseError):
+                read(text, StructNode)
+        finally:
+            sys.setrecursionlimit(limit)
+
+
 @pytest.mark.parametrize(
     ("error", "said"), [(ValueError("not today"), "not today"), (RecursionError(), "too deep")]
 )
@@ -397,10 +414,24 @@ class Plain:
     pass
 
 
-@pytest.mark.parametrize("kind", [Plain, list[Plain], dict[str, Plain]])
+@attrs.frozen
+class Unknown:
+    x: Plainly  # type: ignore[name-defined]  # noqa: F821  # that is what is tried
+
+
+@pytest.mark.parametrize(
+    "kind",
+    [
+        Plain,
+        list[Plain],
+        dict[str, Plain],
+        Unknown,
+        pytest.param(list[Plain | ModelDay], id="both"),
+    ],
+)
 def test_a_type_that_json_cannot_be_read_as_is_the_callers_mistake(kind: type) -> None:
     with pytest.raises(TypeError, match="Plain"):
-        read('{"a": 1}' if kind != list[Plain] else "[1]", kind)
+        read("[1]" if get_origin(kind) is list else '{"a": 1}', kind)
 
 
 def test_a_union_that_nothing_tells_apart_is_the_callers_mistake() -> None:
@@ -546,7 +577,7 @@ def test_how_an_answer_ended_is_no_reason_where_its_json_is_whole() -> None:
 def test_arguments_that_were_cut_off_say_so_and_none_are_an_empty_object() -> None:
     def call(arguments: str) -> ToolCall:
         tools = [{"id": "x", "function": {"name": "f", "arguments": arguments}}]
-        return (ended("length", tool_calls=tools).tool_calls or ())[0]
+        return next(iter(ended("length", tool_calls=tools).tool_calls or ()))
 
     with pytest.raises(ParseError, match="the finish reason 'length'"):
         call('{"a": ').arguments_as(dict)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator
 from typing import Literal, TypedDict
 
@@ -194,7 +195,8 @@ def record(end: StreamEnd) -> None:
 
 
 def record_sync(chunks: Iterator[ChatCompletionChunk], clock: Callable[[], float]) -> None:
-    stream = wrap(chunks, on_end=record, clock=clock, limits=Limits(total_bytes=1 << 30))
+    started = clock()
+    stream = wrap(chunks, on_end=record, clock=clock, started=started, limits=Limits(depth=9))
     assert_type(stream, WrappedStream[ChatCompletionChunk])
     for chunk in stream:
         assert_type(chunk, ChatCompletionChunk)
@@ -312,7 +314,18 @@ def serve(app: Starlette, upstream: httpx.Response, pieces: Iterator[bytes]) -> 
     def on_end(end: StreamEnd, scope: Scope) -> None:
         print(scope["path"], end.completion.usage)
 
+    def on_event(event: Event, scope: Scope) -> None:
+        print(scope["path"], event.type)
+
     app.add_middleware(CompletionMiddleware, on_end=on_end, paths=["/chat/completions"])
+    app.add_middleware(
+        CompletionMiddleware,
+        on_end=on_end,
+        on_event=on_event,
+        read_to_end=True,
+        strict=True,
+        clock=time.monotonic,
+    )
     assert_type(tap(pieces, on_end=record), WrappedStream[bytes])
     body = tap(upstream.aiter_bytes(), on_end=record, strict=True)
     assert_type(body, AsyncWrappedStream[bytes])

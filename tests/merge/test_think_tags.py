@@ -25,7 +25,7 @@ from accumulator import (
     wrap,
 )
 from accumulator._fast_path import FastPath
-from accumulator.asgi import tap
+from accumulator.asgi import CompletionMiddleware, Message, Receive, Scope, Send, tap
 from accumulator.events import ContentDeltaEvent, DoneEvent, Event, ReasoningDeltaEvent
 from accumulator.streams import StreamEnd
 
@@ -484,6 +484,25 @@ def by_tap() -> object:
     return ends[0].completion
 
 
+def by_middleware() -> object:
+    ends: list[StreamEnd] = []
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        headers = [(b"content-type", b"text/event-stream")]
+        await send({"type": "http.response.start", "status": 200, "headers": headers})
+        await send({"type": "http.response.body", "body": BODY})
+
+    async def receive() -> Message:
+        return {"type": "http.request"}
+
+    async def send(message: Message) -> None:
+        """Send to nobody."""
+
+    add = CompletionMiddleware(app, on_end=lambda end, _: ends.append(end), think_tags=True)
+    asyncio.run(add({"type": "http", "path": "/chat/completions"}, receive, send))
+    return ends[0].completion
+
+
 async def by_async_events() -> object:
     events = [each async for each in iter_events(some([BODY]), think_tags=True)]
     return events[-1].completion  # type: ignore[union-attr]  # the last is the DoneEvent
@@ -492,6 +511,7 @@ async def by_async_events() -> object:
 DOORS: dict[str, Callable[[], object]] = {
     "wrap": by_wrap,
     "tap": by_tap,
+    "CompletionMiddleware": by_middleware,
     "accumulate": lambda: accumulate([BODY], think_tags=True),
     "accumulate, async": lambda: asyncio.run(accumulate(some([BODY]), think_tags=True)),
     "iter_events, async": lambda: asyncio.run(by_async_events()),

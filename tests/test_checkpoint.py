@@ -73,8 +73,8 @@ KNOWN = {
         *(*LogFields.__struct_fields__, "_kept", "met", "tell", "strict"),
         *("_before", "_cut"),  # of a read that is being applied
     },
-    ChatReducer: {"_decoder", "_is_begun", "_reads_objects", "rules"},
-    Reducer: {"state", "reading", "_has_brought", "_head", "_is_failing", "_limits"},
+    ChatReducer: {"_decoder", "_is_begun", "_most_depth", "_reads_objects", "rules"},
+    Reducer: {"state", "reading", "_has_brought", "_head", "_is_failing", "_most_choices"},
     CallMerger: {"_calls_left", "_is_cumulative", "_most_calls"},
     FieldMerger: {"_halved", "_careful", "_levels", "_log", "listener"},
     Text: {"_seen", "_unseen", "fragments", "half"},

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import cast
 
 from .._decode import chunk as wire
-from .._decode.text import COMPACT_AT, Text
 from ..errors import LimitExceededError
 from ..partial import is_complete
 from .arguments import ArgumentsText
@@ -50,25 +48,13 @@ class CallMerger(FieldMerger):
         named: set[int] = set()  # the calls that get their names from this list
         for fragment in fragments:
             entry += 1
-            text = self._reach_open(calls, fragment)
-            if text is None:
+            if self._is_cumulative or not self._append_more(calls, fragment):
                 path = f"$.choices[{position}].delta.tool_calls[{entry}]"
                 self._apply_fragment(calls, fragment, path, named)
-                continue
-            arguments = cast("str", cast("wire.FunctionFragment", fragment.function).arguments)
-            if self.listener is not None or self._careful:
-                self._append(text, arguments)
-            else:
-                pieces = text.fragments  # `_append`, without the call
-                pieces.append(arguments)
-                if len(pieces) >= COMPACT_AT:
-                    text.compact()
-            if text.closer in arguments:
-                text.note(arguments)
 
-    def _reach_open(self, calls: CallsState, fragment: wire.ToolCallFragment) -> Text | None:
-        """Return the arguments that a fragment goes on with, if it brings nothing else and whatever
-        comes is more of them. So it is with all but the first fragment of nearly every call.
+    def _append_more(self, calls: CallsState, fragment: wire.ToolCallFragment) -> bool:
+        """Append a fragment to the arguments of its call, if it brings nothing else and whatever
+        comes is more of them; return whether it is so, as with nearly all fragments.
         """
         function = fragment.function
         place = calls.by_index.get(fragment.index)  # type: ignore[arg-type]  # None is no key
@@ -83,15 +69,16 @@ class CallMerger(FieldMerger):
             or fragment.extra is not None
             or function.extra is not None
         ):
-            return None
+            return False
         known = calls.items[place].function
         text = None if known is None else known.text
-        if text is None or (not text.closer and (self._is_cumulative or not text.is_open())):
-            return None
+        if text is None or not (text.closer or text.is_open()):
+            return False
         calls.last = place
         if self.listener is not None:
             self.listener.on_call(place)
-        return text
+        self._append(text, function.arguments)
+        return True
 
     def _apply_fragment(
         self, calls: CallsState, fragment: wire.ToolCallFragment, path: str, named: set[int]
@@ -161,7 +148,6 @@ class CallMerger(FieldMerger):
                 found = f"more behind whole arguments: {brief(arguments)}"
                 self._log.report("arguments_after_end", found, f"{path}.arguments", arguments[:200])
         self._append(text, arguments)
-        text.note(arguments)
         if cumulative:
             text.closer = ""  # so that the next fragment comes here, too
 

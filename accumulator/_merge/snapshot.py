@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from binascii import b2a_base64
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from itertools import islice
-from typing import Any, TypeVar, cast
+from operator import attrgetter
+from typing import Any, TypeVar, cast, get_args
 
 import attrs
+from msgspec import Struct, structs
 
 from .._decode import chunk as wire
 from .._decode.chunk import JsonObject
@@ -31,6 +33,7 @@ from ..completion import (
     Usage,
     may_be_cut,
 )
+from ..rules import TYPED
 from .json_merge import IndexedList
 from .state import (
     AudioState,
@@ -57,7 +60,7 @@ __all__ = [
 F = TypeVar("F", ChatCompletion, Message)
 K = TypeVar("K")
 C = TypeVar("C", Function, FunctionCall)
-
+_PLAIN = frozenset({str, int, float, bool, type(None)})
 
 # What attrs writes for a frozen class sets each field by a call, and a completion has fifty.
 _new, _set = object.__new__, object.__setattr__
@@ -70,95 +73,89 @@ def _made(kind: type[K], fields: JsonObject) -> K:
     return made
 
 
+def _shared(kind: type, state: type[Struct], *but: str) -> Shared:
+    own = {attribute.name for attribute in attrs.fields(kind)}
+    names = tuple(n for n in state.__struct_fields__ if n in own and n not in but)
+    return names, attrgetter(*names)
+
+
+def _fields(shared: Shared, state: object) -> JsonObject:
+    """Return the fields of a result that its state has under the same names."""
+    names, get = shared
+    fields = dict(zip(names, get(state)))  # noqa: B905  # one for each
+    for name, value in fields.items():
+        if type(value) not in _PLAIN:
+            fields[name] = _FREEZE[type(value)](value)
+    if fields.get("extra") is None:
+        fields["extra"] = {}
+    return fields
+
+
+Shared = tuple[tuple[str, ...], Callable[[object], tuple[object, ...]]]
+_OF_CHOICE = _shared(Choice, ChoiceState)
+_OF_MESSAGE = _shared(Message, ChoiceState, "extra", "function_call")
+_OF_COMPLETION = _shared(ChatCompletion, State, "choices")
+_OF_USAGE = _shared(Usage, wire.Usage)
+_OF_OUTPUT = _shared(CompletionTokensDetails, wire.CompletionTokensDetails)
+_OF_PROMPT = _shared(PromptTokensDetails, wire.PromptTokensDetails)
+_OF_AUDIO = _shared(Audio, AudioState)
+_OF_LOGPROBS = _shared(ChoiceLogprobs, LogprobsState)
 _EMPTY_MESSAGE: JsonObject = {a.name: None for a in attrs.fields(Message)}
 
 
 def freeze(state: State) -> ChatCompletion:
     """Build the completion as far as it is known."""
-    extra = {} if state.extra is None else _object(state.extra)
-    usage = state.usage
-    if usage is None and extra:
+    fields, known, is_text = _fields(_OF_COMPLETION, state), state.choices, state.is_text
+    extra = cast("JsonObject", fields["extra"])
+    if extra and fields["usage"] is None:
         groq = extra.get("x_groq")
         if isinstance(groq, dict) and isinstance(groq.get("usage"), dict):
-            usage = read_usage(groq["usage"])
-    known, is_text = state.choices, state.is_text
+            fields["usage"] = freeze_usage(read_usage(groq["usage"]))
     places = sorted(known) if len(known) > 1 else known
-    choices = [freeze_choice(i, known[i], is_text=is_text) for i in places]
-    completion = _made(
-        ChatCompletion,
-        {
-            "id": state.id,
-            "object": "text_completion" if is_text else "chat.completion",
-            "created": state.created,
-            "model": state.model,
-            "choices": tuple(choices),
-            "service_tier": state.service_tier,
-            "system_fingerprint": state.system_fingerprint,
-            "usage": None if usage is None else freeze_usage(usage),
-            "moderation": None if state.moderation is None else _object(state.moderation),
-            "extra": extra,
-        },
-    )
-    return _read_back(completion, _OF_COMPLETION) if extra else completion
+    fields["choices"] = tuple([freeze_choice(i, known[i], is_text=is_text) for i in places])
+    fields["object"] = "text_completion" if is_text else "chat.completion"
+    completion = _made(ChatCompletion, fields)
+    return _read_back(completion, TYPED_KINDS["chunk"]) if extra else completion
 
 
 def freeze_choice(index: int, state: ChoiceState, *, is_text: bool = False) -> Choice:
     """Build a choice; a legacy completion has none of a message's constants."""
-    return _made(
-        Choice,
-        {
-            "index": index,
-            "message": _message(state, is_text=is_text),
-            "finish_reason": state.finish_reason,
-            "logprobs": None if state.logprobs is None else _logprobs(state.logprobs),
-            "text": None if state.text is None else str(state.text),
-            "extra": {} if state.extra is None else _object(state.extra),
-        },
-    )
+    fields = _fields(_OF_CHOICE, state)
+    fields["index"] = index
+    fields["message"] = _message(state, is_text=is_text)
+    return _made(Choice, fields)
 
 
 def _message(state: ChoiceState, *, is_text: bool) -> Message:
-    fields = _EMPTY_MESSAGE.copy()
-    fields["role"] = state.role
+    fields = _EMPTY_MESSAGE | _fields(_OF_MESSAGE, state)
     if state.parts is not None:
-        fields["content"] = tuple(cast("list[object]", _json(state.parts)))
-    elif state.content is not None:
-        fields["content"] = str(state.content)
-    if state.refusal is not None:
-        fields["refusal"] = str(state.refusal)
-    if state.reasoning is not None:
-        fields["reasoning"] = str(state.reasoning)
-    if state.reasoning_content is not None:
-        fields["reasoning_content"] = str(state.reasoning_content)
+        fields["content"] = _tuple(state.parts)
     if state.calls is not None:
         fields["tool_calls"] = _tool_calls(state.calls, state.finish_reason)
     if state.function_call is not None:
         fields["function_call"] = _function(
             FunctionCall, state.function_call, is_finished=bool(state.finish_reason)
         )
-    if state.audio is not None:
-        fields["audio"] = freeze_audio(state.audio)
-    if state.annotations is not None:
-        fields["annotations"] = tuple(cast("list[object]", _json(state.annotations)))
-    extra = fields["extra"] = {} if state.delta_extra is None else _object(state.delta_extra)
+    extra = fields["extra"] = _object(state.delta_extra)
     message = _made(Message, fields)
     if extra:
-        message = _read_back(message, _OF_MESSAGE)
+        message = _read_back(message, TYPED_KINDS["delta"])
     if not message.role and "role" not in message.extra and not (is_text and message == Message()):
         _set(message, "role", "assistant")
     return message
 
 
-# The typed fields that a rule of the user's may have merged in `extra`, and their types.
-_OF_COMPLETION: Mapping[str, type] = {
-    **dict.fromkeys(("id", "model", "service_tier", "system_fingerprint"), str),
-    "created": int,
-    "moderation": dict,
-}
-_OF_MESSAGE: Mapping[str, type] = {
-    **dict.fromkeys(("role", "content", "refusal", "reasoning", "reasoning_content"), str),
-    "annotations": list,
-}
+def _kinds(level: str, kind: type[Struct]) -> Mapping[str, type]:
+    """Return the typed fields of a level, each with the JSON type of its values."""
+    types = {field.name: get_args(field.type)[0] for field in structs.fields(kind)}
+    return {
+        name: next(json for json in (str, int, list, dict) if issubclass(types[name], json))
+        for name in TYPED[level]
+    }
+
+
+# What a rule of the user's may have merged in `extra`.
+TYPED_KINDS = {"chunk": _kinds("chunk", wire.Chunk), "delta": _kinds("delta", wire.Delta)}
 
 
 def _read_back(frozen: F, kinds: Mapping[str, type]) -> F:
@@ -180,13 +177,7 @@ def _tool_calls(state: CallsState, finish_reason: str | None) -> tuple[ToolCall,
     items = state.items
     if len(items) > 1:
         items = sorted(items, key=lambda call: call.order)
-    last = len(items) - 1
-    return tuple(
-        [
-            freeze_call(call, finish_reason, is_last=place == last)
-            for place, call in enumerate(items)
-        ]
-    )
+    return tuple([freeze_call(c, finish_reason, is_last=c is items[-1]) for c in items])
 
 
 def freeze_call(
@@ -195,27 +186,24 @@ def freeze_call(
     """Build a call of a choice that has finished so, or not yet; `is_last` of its calls."""
     tools = dict(state.tools())
     function, custom = tools.get("function"), tools.get("custom")
-    extra = {} if state.extra is None else _object(state.extra)
+    extra = _object(state.extra)
     type_ = state.type
     if not type_ and "type" not in extra:
         type_ = next(iter(tools), type_)
-    return _made(
-        ToolCall,
-        {
-            "id": state.id,
-            "type": type_,
-            "function": None
-            if function is None
-            else _function(Function, function, is_finished=bool(finish_reason)),
-            "custom": None
-            if custom is None
-            else Custom(
-                name=_string(custom.name), input=_string(custom.text), extra=_object(custom.extra)
-            ),
-            "extra": extra,
-            "_may_be_cut": may_be_cut(finish_reason, is_last=is_last),
-        },
-    )
+    fields: JsonObject = {
+        "id": state.id,
+        "type": type_,
+        "function": None,
+        "custom": None,
+        "extra": extra,
+        "_may_be_cut": may_be_cut(finish_reason, is_last=is_last),
+    }
+    if function is not None:
+        fields["function"] = _function(Function, function, is_finished=bool(finish_reason))
+    if custom is not None:
+        name, text = _string(custom.name), _string(custom.text)
+        fields["custom"] = Custom(name=name, input=text, extra=_object(custom.extra))
+    return _made(ToolCall, fields)
 
 
 def _function(kind: type[C], state: FunctionState, *, is_finished: bool = False) -> C:
@@ -224,28 +212,20 @@ def _function(kind: type[C], state: FunctionState, *, is_finished: bool = False)
         {
             "name": _string(state.name),
             "arguments": _string(state.text),
-            "extra": {} if state.extra is None else _object(state.extra),
+            "extra": _object(state.extra),
             "_is_finished": is_finished,
         },
     )
 
 
 def freeze_audio(state: AudioState) -> Audio:
-    return Audio(
-        id=state.id,
-        data=None if state.data is None else b2a_base64(state.data, newline=False).decode(),
-        transcript=_string(state.transcript),
-        expires_at=state.expires_at,
-        extra=_object(state.extra),
-    )
+    return _made(Audio, _fields(_OF_AUDIO, state))
 
 
-def _logprobs(state: LogprobsState) -> ChoiceLogprobs:
-    return ChoiceLogprobs(
-        content=None if state.content is None else freeze_tokens(state.content),
-        refusal=None if state.refusal is None else freeze_tokens(state.refusal),
-        extra=_object(state.extra),
-    )
+def freeze_usage(state: wire.Usage) -> Usage:
+    fields = _fields(_OF_USAGE, state)
+    fields["total_tokens"] = total_of(state)
+    return _made(Usage, fields)
 
 
 def freeze_tokens(state: TokensState) -> TokenLogprobs:
@@ -278,45 +258,6 @@ def _top(token: wire.TopLogprob) -> TopLogprob:
     )
 
 
-def freeze_usage(state: wire.Usage) -> Usage:
-    output, input_ = state.completion_tokens_details, state.prompt_tokens_details
-    return _made(
-        Usage,
-        {
-            "prompt_tokens": state.prompt_tokens,
-            "completion_tokens": state.completion_tokens,
-            "total_tokens": total_of(state),
-            "completion_tokens_details": None if output is None else _output_counts(output),
-            "prompt_tokens_details": None if input_ is None else _prompt_counts(input_),
-            "extra": {} if state.extra is None else _object(state.extra),
-        },
-    )
-
-
-def _output_counts(state: wire.CompletionTokensDetails) -> CompletionTokensDetails:
-    return _made(
-        CompletionTokensDetails,
-        {
-            "accepted_prediction_tokens": state.accepted_prediction_tokens,
-            "audio_tokens": state.audio_tokens,
-            "reasoning_tokens": state.reasoning_tokens,
-            "rejected_prediction_tokens": state.rejected_prediction_tokens,
-            "extra": {} if state.extra is None else _object(state.extra),
-        },
-    )
-
-
-def _prompt_counts(state: wire.PromptTokensDetails) -> PromptTokensDetails:
-    return _made(
-        PromptTokensDetails,
-        {
-            "audio_tokens": state.audio_tokens,
-            "cached_tokens": state.cached_tokens,
-            "extra": {} if state.extra is None else _object(state.extra),
-        },
-    )
-
-
 def _string(text: Text | None) -> str | None:
     return None if text is None else str(text)
 
@@ -334,9 +275,6 @@ def _object(state: JsonObject | None) -> JsonObject:
     return copy
 
 
-_PLAIN = frozenset({str, int, float, bool, type(None)})
-
-
 def _json(value: object) -> object:
     """Copy merged JSON out of the state."""
     if isinstance(value, dict):
@@ -350,3 +288,29 @@ def _json(value: object) -> object:
     if isinstance(value, IndexedList):
         return [_json(item) for item in value.entries]
     return value
+
+
+def _tuple(state: list[object]) -> tuple[object, ...]:
+    return tuple(cast("list[object]", _json(state)))
+
+
+def _base64(data: bytearray) -> str:
+    return b2a_base64(data, newline=False).decode()
+
+
+# What stands in a result for a value of the state.
+_FREEZE: Mapping[type, Callable[[Any], object]] = {
+    Text: str,
+    list: _tuple,
+    dict: _object,
+    wire.Extra: _object,
+    bytearray: _base64,
+    AudioState: freeze_audio,
+    TokensState: freeze_tokens,
+    LogprobsState: lambda state: _made(ChoiceLogprobs, _fields(_OF_LOGPROBS, state)),
+    wire.Usage: freeze_usage,
+    wire.CompletionTokensDetails: lambda state: _made(
+        CompletionTokensDetails, _fields(_OF_OUTPUT, state)
+    ),
+    wire.PromptTokensDetails: lambda state: _made(PromptTokensDetails, _fields(_OF_PROMPT, state)),
+}

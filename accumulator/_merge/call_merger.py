@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from .._decode import chunk as wire
+from .._decode.text import Text
 from ..errors import LimitExceededError
 from ..partial import is_complete
 from .arguments import ArgumentsText
@@ -14,6 +15,8 @@ from .state import CallsState, CallState, ChoiceState, FunctionState
 from .tool_calls import count_new, find_call
 
 __all__ = ["CallMerger"]
+
+_NO_MORE = (None,) * 6  # than an index and arguments
 
 
 class CallMerger(FieldMerger):
@@ -45,43 +48,49 @@ class CallMerger(FieldMerger):
         if calls is None:
             calls = state.calls = CallsState()
         entry = -1
-        named: set[int] = set()  # the calls that get their names from this list
+        named: dict[int, bool] = {}  # the calls that get their names from this list
         for fragment in fragments:
             entry += 1
-            if self._is_cumulative or not self._append_more(calls, fragment):
+            # All but the first fragment of nearly every call bring an index and arguments.
+            function = fragment.function
+            place = calls.by_index.get(fragment.index, -1)  # type: ignore[arg-type]  # None is no key
+            known = calls.items[place].function if place >= 0 else None
+            text = None if known is None else known.text
+            if (
+                function is None
+                or text is None
+                or function.arguments is None
+                or (
+                    fragment.id,
+                    fragment.type,
+                    fragment.custom,
+                    fragment.extra,
+                    function.name,
+                    function.extra,
+                )
+                != _NO_MORE
+                or self._is_cumulative
+                or not (text.closer or text.is_open())
+            ):
                 path = f"$.choices[{position}].delta.tool_calls[{entry}]"
                 self._apply_fragment(calls, fragment, path, named)
+                continue
+            if calls.last != place:
+                calls.last = place
+            if self.listener is None and not self._careful:
+                text.append(function.arguments)
+            else:
+                self._append_told(place, text, function.arguments)
 
-    def _append_more(self, calls: CallsState, fragment: wire.ToolCallFragment) -> bool:
-        """Append a fragment to the arguments of its call, if it brings nothing else and whatever
-        comes is more of them; return whether it is so, as with nearly all fragments.
-        """
-        function = fragment.function
-        place = calls.by_index.get(fragment.index)  # type: ignore[arg-type]  # None is no key
-        if (
-            place is None
-            or function is None
-            or function.arguments is None
-            or fragment.id is not None
-            or function.name is not None
-            or fragment.type is not None
-            or fragment.custom is not None
-            or fragment.extra is not None
-            or function.extra is not None
-        ):
-            return False
-        known = calls.items[place].function
-        text = None if known is None else known.text
-        if text is None or not (text.closer or text.is_open()):
-            return False
-        calls.last = place
+    def _append_told(self, place: int, text: Text, arguments: str) -> None:
         if self.listener is not None:
             self.listener.on_call(place)
-        self._append(text, function.arguments)
-        return True
+        self._append(text, arguments)
+        if text.closer in arguments:
+            text.note(arguments)
 
     def _apply_fragment(
-        self, calls: CallsState, fragment: wire.ToolCallFragment, path: str, named: set[int]
+        self, calls: CallsState, fragment: wire.ToolCallFragment, path: str, named: dict[int, bool]
     ) -> None:
         place, ambiguous = find_call(calls, fragment, named)
         if ambiguous:
@@ -109,7 +118,7 @@ class CallMerger(FieldMerger):
             self._apply_custom(call, fragment.custom)
         call.extra = self._merge_extra("delta", call.extra, fragment.extra)
         if not had_name and call.name is not None:
-            named.add(place)
+            named[place] = True
 
     def _open_call(self, calls: CallsState, index: int | None) -> int:
         """Open a call, and return its place."""
@@ -148,6 +157,7 @@ class CallMerger(FieldMerger):
                 found = f"more behind whole arguments: {brief(arguments)}"
                 self._log.report("arguments_after_end", found, f"{path}.arguments", arguments[:200])
         self._append(text, arguments)
+        text.note(arguments)
         if cumulative:
             text.closer = ""  # so that the next fragment comes here, too
 

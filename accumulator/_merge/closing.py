@@ -58,7 +58,7 @@ def note_brought(into: ChoiceState, choice: wire.Choice) -> None:
     """Note what a delta is about to bring to a choice, of a stream in which messages close."""
     if into.brought is None:
         # What came with the message itself, the first of its choice, does not count.
-        into.brought = {} if choice.closing else _brought_by(into)
+        into.brought = {} if choice.delta is None or choice.closing else _brought_by(into)
     if choice.closing is None and choice.delta is not None:
         into.brought |= _named_by(choice.delta)
 

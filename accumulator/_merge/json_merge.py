@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, Final, Protocol, cast
 
 from .._decode.chunk import JsonObject
-from .._decode.text import Text, heal, healed, split_half
+from .._decode.text import COMPACT_AT, Text, heal, healed, split_half
 from ..rules import Level, Policy
 from .problem_log import ProblemLog
 
@@ -274,7 +274,10 @@ class FieldMerger:
     def _append(self, text: Text, fragment: str) -> None:
         if self._careful:
             fragment = self._pair(text, fragment)
-        text.append(fragment)
+        fragments = text.fragments  # `Text.append`, without the call
+        fragments.append(fragment)
+        if len(fragments) >= COMPACT_AT:
+            text.compact()
         if self.listener is not None:
             self.listener.on_append(text, fragment)
 

@@ -22,7 +22,7 @@ from typing import cast
 from .._decode import chunk as wire
 from .._decode.chunk import JsonObject
 from .._decode.lenient import Reading
-from .._decode.text import Text, healed
+from .._decode.text import COMPACT_AT, Text, healed
 from ..errors import LimitExceededError
 from ..limits import Limits
 from ..rules import ARGUMENTS, Rules
@@ -37,8 +37,11 @@ from .usage import UsageMerger
 
 __all__ = ["Reducer"]
 
-# The fields of a chunk that are not in a choice and come with nearly every chunk, the same.
-Head = tuple[str | None, int | None, str | None, str | None, str | None, str | None]
+# The fields of a chunk that come with nearly every chunk, the same, and a null for each other one
+# that is not in a choice. They are read where they are needed, not by one function: CPython is fast
+# where a line reads Structs of one class.
+Head = tuple[str | int | None, ...]
+_NOTHING_BESIDE = (None,) * 5  # the delta of a choice
 
 
 class Reducer(CallMerger, TypedFieldMerger, UsageMerger):
@@ -122,20 +125,35 @@ class Reducer(CallMerger, TypedFieldMerger, UsageMerger):
             self.apply(chunk)
             return
         [choice] = choices
-        index, delta = choice.index, choice.delta
-        into = None if index is None else self.state.choices.get(index)
-        if into is None or delta is None or into.finish_reason or self._head != _head_of(chunk):
+        into = self.state.choices.get(choice.index)  # type: ignore[arg-type]  # None is no key
+        delta = choice.delta
+        head = (
+            chunk.id,
+            chunk.created,
+            chunk.model,
+            chunk.service_tier,
+            chunk.system_fingerprint,
+            chunk.object,
+            None,
+            None,
+            None,
+        )
+        if into is None or delta is None or into.finish_reason or head != self._head:
             self.apply(chunk)
             return
-        if delta.content is not None:
-            if into.content is None:
-                self._apply_content(into, delta.content)
+        content, text = delta.content, into.content
+        if content is not None:
+            if text is None:
+                self._apply_content(into, content)
             else:
-                into.content.append(delta.content)
-        if delta.role is not None and not into.role:
+                fragments = text.fragments  # `Text.append`, without the call
+                fragments.append(content)
+                if len(fragments) >= COMPACT_AT:
+                    text.compact()
+        if not into.role:
             into.role = delta.role
         if choice.finish_reason:
-            self._finish(into, choice.finish_reason, index or 0)
+            self._finish(into, choice.finish_reason, choice.index or 0)
 
     def apply_known(self, chunk: wire.Chunk) -> None:
         """Apply a chunk as `apply` does; most bring something to one choice that is known.
@@ -143,23 +161,37 @@ class Reducer(CallMerger, TypedFieldMerger, UsageMerger):
         Raises LimitExceededError, with the state as it was.
         """
         choices = chunk.choices
-        if (
-            not choices
-            or len(choices) != 1
-            or chunk.usage is not None
-            or chunk.extra is not None
-            or chunk.moderation is not None
-            or self._head != _head_of(chunk)
-        ):
+        head = (
+            chunk.id,
+            chunk.created,
+            chunk.model,
+            chunk.service_tier,
+            chunk.system_fingerprint,
+            chunk.object,
+            chunk.usage,
+            chunk.extra,
+            chunk.moderation,
+        )
+        if not choices or len(choices) != 1 or head != self._head:
             self.apply(chunk)
             return
         [choice] = choices
-        index = choice.index
-        into = None if index is None else self.state.choices.get(index)
-        if index is None or into is None or len(_calls_of(choice)) > self._calls_left:
+        into = self.state.choices.get(choice.index)  # type: ignore[arg-type]  # None is no key
+        delta = choice.delta
+        if into is None or delta is None or into.finish_reason or self._has_brought:
             self.apply(chunk)
-        else:
-            self._apply_choice(into, choice, index, 0)
+            return
+        calls = delta.tool_calls
+        if calls and len(calls) > self._calls_left:
+            self.apply(chunk)
+            return
+        index = choice.index or 0
+        self._apply_delta(into, delta, 0)
+        beside = choice.finish_reason, choice.logprobs, choice.text, choice.usage, choice.extra
+        if beside != _NOTHING_BESIDE:
+            self._apply_beside(into, choice, index)
+        if self.listener is not None:
+            self.listener.on_choice(index, into, choice)
 
     def apply(self, chunk: wire.Chunk) -> None:
         """Apply a chunk. Raises LimitExceededError, with the state as it was."""
@@ -167,22 +199,26 @@ class Reducer(CallMerger, TypedFieldMerger, UsageMerger):
         self.check_limits(choices)
         if state.due:
             self._judge_due(state.due, choices)
-        head = _head_of(chunk)
+        head = (
+            chunk.id,
+            chunk.created,
+            chunk.model,
+            chunk.service_tier,
+            chunk.system_fingerprint,
+            chunk.object,
+            None,
+            None,
+            None,
+        )
         if head != self._head:
             self._apply_head(chunk)
-        self._head = head
+            self._head = head
         if chunk.usage is not None:
             state.usage = self._merged_usage(state.usage, chunk.usage)
-        if chunk.moderation is not None:
-            state.moderation = cast("JsonObject", self._own(dict(chunk.moderation)))
-        if chunk.extra is not None:
-            state.extra = self._merge_extra("chunk", state.extra, chunk.extra)
+        if chunk.extra is not None or chunk.moderation is not None:
+            self._apply_rest(chunk)
         for position, choice in enumerate(choices):
-            index = index_of(choice, position)
-            into = state.choices.get(index)
-            if into is None:
-                into = state.choices[index] = ChoiceState()
-            self._apply_choice(into, choice, index, position)
+            self._apply_choice(choice, position)
         if state.due:
             self._head = None
         if self.listener is not None:
@@ -211,19 +247,26 @@ class Reducer(CallMerger, TypedFieldMerger, UsageMerger):
 
     def check_limits(self, choices: Sequence[wire.Choice]) -> None:
         """Raise LimitExceededError if these would open more choices or calls than allowed."""
-        known = self.state.choices
-        if len(known) + len(choices) > self._most_choices:
+        known, most = self.state.choices, self._most_choices
+        if len(known) + len(choices) > most:
             indices = {index_of(choice, position) for position, choice in enumerate(choices)}
-            if len(known) + len(indices - known.keys()) > self._most_choices:
-                raise LimitExceededError("choices", int(self._most_choices))
-        if sum([len(_calls_of(choice)) for choice in choices]) <= self._calls_left:
-            return
-        fragments: dict[int, list[wire.ToolCallFragment]] = {}  # a chunk may name a choice twice
+            if len(known) + len(indices - known.keys()) > most:
+                raise LimitExceededError("choices", int(most))
+        for choice in choices:
+            # Few chunks open a call. One may name a choice again and again.
+            delta = choice.delta
+            calls = None if delta is None else delta.tool_calls
+            if calls and len(calls) * len(choices) > self._calls_left:
+                self._check_all_calls(choices)
+                return
+
+    def _check_all_calls(self, choices: Sequence[wire.Choice]) -> None:
+        brought: dict[int, list[wire.ToolCallFragment]] = {}
         for position, choice in enumerate(choices):
-            fragments.setdefault(index_of(choice, position), []).extend(_calls_of(choice))
-        for index, brought in fragments.items():
-            state = known.get(index)
-            self._check_calls(None if state is None else state.calls, brought)
+            brought.setdefault(index_of(choice, position), []).extend(_calls_of(choice))
+        for index, fragments in brought.items():
+            state = self.state.choices.get(index)
+            self._check_calls(None if state is None else state.calls, fragments)
 
     def _apply_head(self, chunk: wire.Chunk) -> None:
         state, id_ = self.state, chunk.id
@@ -245,18 +288,69 @@ class Reducer(CallMerger, TypedFieldMerger, UsageMerger):
         if chunk.object == "text_completion":
             state.says_text = True
 
+    def _apply_rest(self, chunk: wire.Chunk) -> None:
+        state = self.state
+        if chunk.moderation is not None:
+            state.moderation = cast("JsonObject", self._own(dict(chunk.moderation)))
+        state.extra = self._merge_extra("chunk", state.extra, chunk.extra)
+
     # --- a choice ---
 
-    def _apply_choice(
-        self, state: ChoiceState, choice: wire.Choice, index: int, position: int
-    ) -> None:
-        delta = choice.delta
+    def _apply_choice(self, choice: wire.Choice, position: int) -> None:
+        index, delta, known = index_of(choice, position), choice.delta, self.state.choices
+        state = known.get(index)
+        if state is None:
+            state = known[index] = ChoiceState()
         if state.finish_reason:
             self._check_finished(choice, index, position)
         if delta is not None:
             if self._has_brought:
                 note_brought(state, choice)
             self._apply_delta(state, delta, position)
+        self._apply_beside(state, choice, index)
+        if self.listener is not None:
+            self.listener.on_choice(index, state, choice)
+
+    def _apply_delta(self, state: ChoiceState, delta: wire.Delta, position: int) -> None:
+        if delta.content is not None:
+            if state.content is None:
+                self._apply_content(state, delta.content)
+            elif delta.content:
+                self._append(state.content, delta.content)
+        if not state.role:
+            state.role = delta.role
+        if delta.tool_calls:
+            self._apply_calls(state, delta.tool_calls, position)
+        if delta.reasoning is not None or delta.reasoning_content is not None:
+            self._apply_reasoning(state, delta)
+        if delta.reasoning_details is not None:
+            self._apply_details(state, delta.reasoning_details)
+        if (
+            delta.extra is not None
+            or delta.refusal is not None
+            or delta.function_call is not None
+            or delta.audio is not None
+            or delta.annotations is not None
+            or delta.parts is not None
+        ):
+            self._apply_rare(state, delta, position)
+
+    def _apply_rare(self, state: ChoiceState, delta: wire.Delta, position: int) -> None:
+        """Apply the fields of a delta that few streams have."""
+        state.delta_extra = self._merge_extra("delta", state.delta_extra, delta.extra)
+        if delta.parts is not None:
+            self._apply_parts(state, delta.parts)
+        if delta.refusal is not None:
+            state.refusal = self._join(state.refusal, delta.refusal)
+        if delta.function_call is not None:
+            self._apply_function_call(state, delta.function_call, position)
+        if delta.audio is not None:
+            self._apply_audio(state, delta.audio)
+        if delta.annotations is not None:
+            self._apply_annotations(state, delta.annotations)
+
+    def _apply_beside(self, state: ChoiceState, choice: wire.Choice, index: int) -> None:
+        """Apply what a choice brings beside its delta."""
         if choice.logprobs is not None:
             self._apply_logprobs(state, choice.logprobs)
         if choice.usage is not None:
@@ -270,46 +364,6 @@ class Reducer(CallMerger, TypedFieldMerger, UsageMerger):
                 self._fail_choice(state, error, index)
         if choice.finish_reason:
             self._finish(state, choice.finish_reason, index)
-        if self.listener is not None:
-            self.listener.on_choice(index, state, choice)
-
-    def _apply_delta(self, state: ChoiceState, delta: wire.Delta, position: int) -> None:
-        if delta.content is not None:
-            if state.content is None:
-                self._apply_content(state, delta.content)
-            else:
-                self._append(state.content, delta.content)
-        if delta.role is not None and not state.role:
-            state.role = delta.role
-        if delta.tool_calls:
-            self._apply_calls(state, delta.tool_calls, position)
-        if delta.reasoning is not None or delta.reasoning_content is not None:
-            self._apply_reasoning(state, delta)
-        if delta.reasoning_details is not None:
-            self._apply_details(state, delta.reasoning_details)
-        if delta.extra is not None:
-            state.delta_extra = self._merge_extra("delta", state.delta_extra, delta.extra)
-        if (
-            delta.refusal is not None
-            or delta.function_call is not None
-            or delta.audio is not None
-            or delta.annotations is not None
-            or delta.parts is not None
-        ):
-            self._apply_rare(state, delta, position)
-
-    def _apply_rare(self, state: ChoiceState, delta: wire.Delta, position: int) -> None:
-        """Apply the fields of a delta that few streams have."""
-        if delta.parts is not None:
-            self._apply_parts(state, delta.parts)
-        if delta.refusal is not None:
-            state.refusal = self._join(state.refusal, delta.refusal)
-        if delta.function_call is not None:
-            self._apply_function_call(state, delta.function_call, position)
-        if delta.audio is not None:
-            self._apply_audio(state, delta.audio)
-        if delta.annotations is not None:
-            self._apply_annotations(state, delta.annotations)
 
     def _apply_legacy_text(self, state: ChoiceState, choice: wire.Choice, text: str) -> None:
         """Apply the text of a legacy completion; beside a delta it says the same again."""
@@ -390,17 +444,6 @@ class Reducer(CallMerger, TypedFieldMerger, UsageMerger):
         if rehearsal.describe() != before:
             raise ValueError("the chunk changes more than texts")
         return rehearsal.grown()
-
-
-def _head_of(chunk: wire.Chunk) -> Head:
-    return (
-        chunk.id,
-        chunk.created,
-        chunk.model,
-        chunk.service_tier,
-        chunk.system_fingerprint,
-        chunk.object,
-    )
 
 
 def _calls_of(choice: wire.Choice) -> Sequence[wire.ToolCallFragment]:

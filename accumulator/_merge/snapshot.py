@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from binascii import b2a_base64
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from itertools import islice
-from operator import attrgetter
 from typing import Any, TypeVar, cast, get_args
 
 import attrs
@@ -73,70 +72,70 @@ def _made(kind: type[K], fields: JsonObject) -> K:
     return made
 
 
-def _shared(kind: type, state: type[Struct], *but: str) -> Shared:
-    own = {attribute.name for attribute in attrs.fields(kind)}
-    names = tuple(n for n in state.__struct_fields__ if n in own and n not in but)
-    return names, attrgetter(*names)
-
-
-def _fields(shared: Shared, state: object) -> JsonObject:
-    """Return the fields of a result that its state has under the same names."""
-    names, get = shared
-    fields = dict(zip(names, get(state)))  # noqa: B905  # one for each
-    for name, value in fields.items():
-        if type(value) not in _PLAIN:
-            fields[name] = _FREEZE[type(value)](value)
-    if fields.get("extra") is None:
-        fields["extra"] = {}
-    return fields
-
-
-Shared = tuple[tuple[str, ...], Callable[[object], tuple[object, ...]]]
-_OF_CHOICE = _shared(Choice, ChoiceState)
-_OF_MESSAGE = _shared(Message, ChoiceState, "extra", "function_call")
-_OF_COMPLETION = _shared(ChatCompletion, State, "choices")
-_OF_USAGE = _shared(Usage, wire.Usage)
-_OF_OUTPUT = _shared(CompletionTokensDetails, wire.CompletionTokensDetails)
-_OF_PROMPT = _shared(PromptTokensDetails, wire.PromptTokensDetails)
-_OF_AUDIO = _shared(Audio, AudioState)
-_OF_LOGPROBS = _shared(ChoiceLogprobs, LogprobsState)
-_EMPTY_MESSAGE: JsonObject = {a.name: None for a in attrs.fields(Message)}
-
-
 def freeze(state: State) -> ChatCompletion:
     """Build the completion as far as it is known."""
-    fields, known, is_text = _fields(_OF_COMPLETION, state), state.choices, state.is_text
-    extra = cast("JsonObject", fields["extra"])
-    if extra and fields["usage"] is None:
+    extra = _object(state.extra)
+    usage = state.usage
+    if usage is None and extra:
         groq = extra.get("x_groq")
         if isinstance(groq, dict) and isinstance(groq.get("usage"), dict):
-            fields["usage"] = freeze_usage(read_usage(groq["usage"]))
+            usage = read_usage(groq["usage"])
+    known, is_text = state.choices, state.is_text
     places = sorted(known) if len(known) > 1 else known
-    fields["choices"] = tuple([freeze_choice(i, known[i], is_text=is_text) for i in places])
-    fields["object"] = "text_completion" if is_text else "chat.completion"
-    completion = _made(ChatCompletion, fields)
+    choices = [freeze_choice(i, known[i], is_text=is_text) for i in places]
+    completion = _made(
+        ChatCompletion,
+        {
+            "id": state.id,
+            "object": "text_completion" if is_text else "chat.completion",
+            "created": state.created,
+            "model": state.model,
+            "choices": tuple(choices),
+            "service_tier": state.service_tier,
+            "system_fingerprint": state.system_fingerprint,
+            "usage": None if usage is None else freeze_usage(usage),
+            "moderation": None if state.moderation is None else _object(state.moderation),
+            "extra": extra,
+        },
+    )
     return _read_back(completion, TYPED_KINDS["chunk"]) if extra else completion
 
 
 def freeze_choice(index: int, state: ChoiceState, *, is_text: bool = False) -> Choice:
     """Build a choice; a legacy completion has none of a message's constants."""
-    fields = _fields(_OF_CHOICE, state)
-    fields["index"] = index
-    fields["message"] = _message(state, is_text=is_text)
-    return _made(Choice, fields)
+    return _made(
+        Choice,
+        {
+            "index": index,
+            "message": _message(state, is_text=is_text),
+            "finish_reason": state.finish_reason,
+            "logprobs": None if state.logprobs is None else _logprobs(state.logprobs),
+            "text": _string(state.text),
+            "extra": _object(state.extra),
+        },
+    )
 
 
 def _message(state: ChoiceState, *, is_text: bool) -> Message:
-    fields = _EMPTY_MESSAGE | _fields(_OF_MESSAGE, state)
-    if state.parts is not None:
-        fields["content"] = _tuple(state.parts)
+    extra = _object(state.delta_extra)
+    fields: JsonObject = {
+        "role": state.role,
+        "content": _string(state.content) if state.parts is None else _tuple(state.parts),
+        "refusal": _string(state.refusal),
+        "reasoning": _string(state.reasoning),
+        "reasoning_content": _string(state.reasoning_content),
+        "tool_calls": None,
+        "function_call": None,
+        "audio": None if state.audio is None else freeze_audio(state.audio),
+        "annotations": None if state.annotations is None else _tuple(state.annotations),
+        "extra": extra,
+    }
     if state.calls is not None:
         fields["tool_calls"] = _tool_calls(state.calls, state.finish_reason)
     if state.function_call is not None:
         fields["function_call"] = _function(
             FunctionCall, state.function_call, is_finished=bool(state.finish_reason)
         )
-    extra = fields["extra"] = _object(state.delta_extra)
     message = _made(Message, fields)
     if extra:
         message = _read_back(message, TYPED_KINDS["delta"])
@@ -219,13 +218,38 @@ def _function(kind: type[C], state: FunctionState, *, is_finished: bool = False)
 
 
 def freeze_audio(state: AudioState) -> Audio:
-    return _made(Audio, _fields(_OF_AUDIO, state))
+    fields = structs.asdict(state)
+    if state.data is not None:
+        fields["data"] = b2a_base64(state.data, newline=False).decode()
+    fields["transcript"] = _string(state.transcript)
+    fields["extra"] = _object(state.extra)
+    return _made(Audio, fields)
 
 
 def freeze_usage(state: wire.Usage) -> Usage:
-    fields = _fields(_OF_USAGE, state)
+    fields = structs.asdict(state)
+    output, input_ = state.completion_tokens_details, state.prompt_tokens_details
     fields["total_tokens"] = total_of(state)
+    if output is not None:
+        fields["completion_tokens_details"] = _details(CompletionTokensDetails, output)
+    if input_ is not None:
+        fields["prompt_tokens_details"] = _details(PromptTokensDetails, input_)
+    fields["extra"] = _object(state.extra)
     return _made(Usage, fields)
+
+
+def _details(kind: type[K], state: wire.CompletionTokensDetails | wire.PromptTokensDetails) -> K:
+    fields = structs.asdict(state)
+    fields["extra"] = _object(state.extra)
+    return _made(kind, fields)
+
+
+def _logprobs(state: LogprobsState) -> ChoiceLogprobs:
+    return ChoiceLogprobs(
+        content=None if state.content is None else freeze_tokens(state.content),
+        refusal=None if state.refusal is None else freeze_tokens(state.refusal),
+        extra=_object(state.extra),
+    )
 
 
 def freeze_tokens(state: TokensState) -> TokenLogprobs:
@@ -292,25 +316,3 @@ def _json(value: object) -> object:
 
 def _tuple(state: list[object]) -> tuple[object, ...]:
     return tuple(cast("list[object]", _json(state)))
-
-
-def _base64(data: bytearray) -> str:
-    return b2a_base64(data, newline=False).decode()
-
-
-# What stands in a result for a value of the state.
-_FREEZE: Mapping[type, Callable[[Any], object]] = {
-    Text: str,
-    list: _tuple,
-    dict: _object,
-    wire.Extra: _object,
-    bytearray: _base64,
-    AudioState: freeze_audio,
-    TokensState: freeze_tokens,
-    LogprobsState: lambda state: _made(ChoiceLogprobs, _fields(_OF_LOGPROBS, state)),
-    wire.Usage: freeze_usage,
-    wire.CompletionTokensDetails: lambda state: _made(
-        CompletionTokensDetails, _fields(_OF_OUTPUT, state)
-    ),
-    wire.PromptTokensDetails: lambda state: _made(PromptTokensDetails, _fields(_OF_PROMPT, state)),
-}

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from operator import attrgetter
 from typing import cast
 
 from msgspec import UNSET
@@ -14,9 +13,6 @@ from .json_merge import FieldMerger, TypedList
 from .state import AudioState, ChoiceState, LogprobsState, TokensState
 
 __all__ = ["TypedFieldMerger"]
-
-_LABELS = ("format", "id", "data", "signature")  # of a detail of reasoning
-_labels_of = attrgetter(*_LABELS)
 
 
 class TypedFieldMerger(FieldMerger):
@@ -45,17 +41,28 @@ class TypedFieldMerger(FieldMerger):
             if into is None:
                 into = entries.find(detail.index, detail.type)
                 into["index"], into["type"] = detail.index, detail.type
-            for name, fragment in (("text", detail.text), ("summary", detail.summary)):
-                if fragment is None:
-                    into.setdefault(name, None)
-                elif fragment is not UNSET:
-                    text = into.get(name)
-                    into[name] = self._join(text if type(text) is Text else None, fragment)
-            for name, value in zip(_LABELS, _labels_of(detail)):  # noqa: B905  # one for each
-                if value is None:
-                    into.setdefault(name, None)
-                elif value is not UNSET:
-                    into[name] = value
+            if detail.text is not UNSET:
+                text = into.get("text")
+                if type(text) is Text and detail.text is not None:
+                    self._append(text, detail.text)
+                else:
+                    into["text"] = self._joined(text, detail.text)
+            if detail.summary is not UNSET:
+                into["summary"] = self._joined(into.get("summary"), detail.summary)
+            if detail.format is not UNSET:
+                into["format"] = _latest(into.get("format"), detail.format)
+            if detail.id is not UNSET:
+                into["id"] = _latest(into.get("id"), detail.id)
+            if detail.data is not UNSET:
+                into["data"] = _latest(into.get("data"), detail.data)
+            if detail.signature is not UNSET:
+                into["signature"] = _latest(into.get("signature"), detail.signature)
+
+    def _joined(self, text: object, fragment: str | None) -> object:
+        """Return what stands in a detail after its text's next fragment, a null included."""
+        if fragment is None:
+            return text
+        return self._join(text if type(text) is Text else None, fragment)
 
     def _apply_content(self, state: ChoiceState, content: str) -> None:
         if state.parts is None:
@@ -99,3 +106,7 @@ class TypedFieldMerger(FieldMerger):
             into.refusal = into.refusal or TokensState()
             into.refusal.add(logprobs.refusal)
         into.extra = self._merge_extra("choice.logprobs", into.extra, logprobs.extra)
+
+
+def _latest(known: object, value: str | None) -> object:
+    return known if value is None else value

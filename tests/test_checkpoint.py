@@ -48,6 +48,7 @@ from accumulator._decode.text import Text
 from accumulator._merge.arguments import ArgumentsText
 from accumulator._merge.call_merger import CallMerger
 from accumulator._merge.chat import ChatReducer
+from accumulator._merge.ending import Ending
 from accumulator._merge.json_merge import FieldMerger, IndexedList, TypedList
 from accumulator._merge.problem_log import ProblemLog
 from accumulator._merge.reducer import Reducer
@@ -74,7 +75,8 @@ KNOWN = {
         *("_before", "_cut"),  # of a read that is being applied
     },
     ChatReducer: {"_decoder", "_is_begun", "_most_depth", "_reads_objects", "rules"},
-    Reducer: {"state", "reading", "_has_brought", "_head", "_is_failing", "_most_choices"},
+    Reducer: {"_has_brought", "_most_choices"},
+    Ending: {"state", "reading", "_head", "_is_failing"},
     CallMerger: {"_calls_left", "_is_cumulative", "_most_calls"},
     FieldMerger: {"_halved", "_careful", "_levels", "_log", "listener"},
     Text: {"_seen", "_unseen", "fragments", "half"},

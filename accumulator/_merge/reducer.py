@@ -26,8 +26,8 @@ from .._decode.text import COMPACT_AT, Text, healed
 from ..errors import LimitExceededError
 from ..limits import Limits
 from ..rules import ARGUMENTS, Rules
-from .call_merger import CallMerger
 from .closing import index_of, leave_out_repeated, note_brought
+from .ending import Ending, brings_text, calls_of
 from .json_merge import NO_HALVES, Listener
 from .problem_log import ProblemLog, brief
 from .rehearsal import RefusingLog, Rehearsal
@@ -37,17 +37,13 @@ from .usage import UsageMerger
 
 __all__ = ["Reducer"]
 
-# The fields of a chunk that come with nearly every chunk, the same, and a null for each other one
-# that is not in a choice. They are read where they are needed, not by one function: CPython is fast
-# where a line reads Structs of one class.
-Head = tuple[str | int | None, ...]
 _NOTHING_BESIDE = (None,) * 5  # the delta of a choice
 
 
-class Reducer(CallMerger, TypedFieldMerger, UsageMerger):
+class Reducer(Ending, TypedFieldMerger, UsageMerger):
     """Applies chunks to a `State`; what is odd about them goes to the log."""
 
-    __slots__ = ("_has_brought", "_head", "_is_failing", "_most_choices", "reading", "state")
+    __slots__ = ("_has_brought", "_most_choices")
 
     def __init__(self, rules: Rules, limits: Limits, log: ProblemLog) -> None:
         self._levels = rules.levels
@@ -60,12 +56,10 @@ class Reducer(CallMerger, TypedFieldMerger, UsageMerger):
         self._calls_left = self._most_calls
         self._is_cumulative = rules.rows[ARGUMENTS] == "last"
         self._has_brought = False  # whether a message closed a choice, so that deltas are noted
-        self._is_failing = False  # whether the chunk at hand brings an error of its own
-        # Of the chunk applied last: to apply it again does nothing. None while calls are due, so
-        # that the next chunk is applied by `apply`, which judges them.
-        self._head: Head | None = None
+        self._is_failing = False
+        self._head = None
         self.state = State()
-        self.reading = True  # neither ended nor closed
+        self.reading = True
 
     @property
     def halves(self) -> int:
@@ -82,37 +76,6 @@ class Reducer(CallMerger, TypedFieldMerger, UsageMerger):
                 self._count_calls(choice.calls)
             self._has_brought = self._has_brought or choice.brought is not None
 
-    # --- the end ---
-
-    def end(self) -> None:
-        """`[DONE]` was read."""
-        state = self.state
-        if self.reading and not state.is_finished and (state.choices or state.has_usage):
-            self._log.report("no_finish_reason", "[DONE] came before every choice had ended")
-        state.done = True
-        self._stop()
-
-    def fail(self, error: object) -> None:
-        """The server sent an error in place of the rest."""
-        error, lone = healed(error)
-        self._report_lone(lone)
-        self.state.failed = True
-        self.state.server_error = error
-        self._log.report("server_error", f"the server sent an error: {brief(error)}", None, error)
-        self._stop()
-
-    def close(self) -> None:
-        """No more input will come."""
-        self.state.closed = True
-        self._stop()
-
-    def _stop(self) -> None:
-        self.reading = False
-        for index in sorted(self.state.due or ()):
-            self._judge_arguments(index, self.state.choices[index])
-        self.state.due = None
-        self._end_halves()
-
     # --- a chunk ---
 
     def apply_text(self, chunk: wire.Chunk) -> None:
@@ -127,6 +90,8 @@ class Reducer(CallMerger, TypedFieldMerger, UsageMerger):
         [choice] = choices
         into = self.state.choices.get(choice.index)  # type: ignore[arg-type]  # None is no key
         delta = choice.delta
+        # Read here and below, not by one function: CPython is fast where a line reads Structs of
+        # one class.
         head = (
             chunk.id,
             chunk.created,
@@ -263,7 +228,7 @@ class Reducer(CallMerger, TypedFieldMerger, UsageMerger):
     def _check_all_calls(self, choices: Sequence[wire.Choice]) -> None:
         brought: dict[int, list[wire.ToolCallFragment]] = {}
         for position, choice in enumerate(choices):
-            brought.setdefault(index_of(choice, position), []).extend(_calls_of(choice))
+            brought.setdefault(index_of(choice, position), []).extend(calls_of(choice))
         for index, fragments in brought.items():
             state = self.state.choices.get(index)
             self._check_calls(None if state is None else state.calls, fragments)
@@ -367,61 +332,10 @@ class Reducer(CallMerger, TypedFieldMerger, UsageMerger):
 
     def _apply_legacy_text(self, state: ChoiceState, choice: wire.Choice, text: str) -> None:
         """Apply the text of a legacy completion; beside a delta it says the same again."""
-        if _brings_text(choice):
+        if brings_text(choice):
             state.text = self._join(state.text, text)
         else:
             state.extra = self._merge_extra("choice", state.extra, {"text": text})
-
-    def _finish(self, state: ChoiceState, finish_reason: str, index: int) -> None:
-        state.finish_reason = finish_reason
-        if finish_reason == "error":  # OpenRouter
-            self._fail_choice(state, True, index)
-        if state.calls is not None:
-            self._set_due(index, was_late=False)
-
-    def _fail_choice(self, state: ChoiceState, error: object, index: int) -> None:
-        if state.error is None and not self._is_failing:
-            message = f"choice {index} failed" + ("" if error is True else f": {brief(error)}")
-            found = None if error is True else healed(error)[0]
-            self._log.report("server_error", message, f"$.choices[{index}]", found)
-        if state.error is None or state.error is True:
-            state.error, _ = healed(error)
-
-    # --- choices that have finished (SPEC sections 4 and 9) ---
-
-    def _check_finished(self, choice: wire.Choice, index: int, position: int) -> None:
-        """Report what a chunk brings to a choice that has finished."""
-        if not _brings(choice):
-            return
-        self._log.report(
-            "content_after_finish",
-            f"choice {index} goes on after its finish reason",
-            f"$.choices[{position}].delta",
-        )
-        if _calls_of(choice) and index not in (self.state.due or ()):
-            self._set_due(index, was_late=True)
-
-    def _set_due(self, index: int, *, was_late: bool) -> None:
-        """Note that the calls of a choice are to be judged."""
-        if self.state.due is None:
-            self.state.due = {}
-        self.state.due[index] = was_late
-        self._head = None
-
-    def _judge_due(self, due: dict[int, bool], choices: Sequence[wire.Choice]) -> None:
-        """Judge the calls of choices that a chunk adds nothing to."""
-        released = set(due)
-        for position, choice in enumerate(choices):
-            index = index_of(choice, position)
-            if index in due:
-                reason, brings = choice.finish_reason, _brings(choice)
-                another = reason and reason != self.state.choices[index].finish_reason
-                if brings or another or (due[index] and reason):
-                    released.discard(index)
-                due[index] = not reason and (brings or due[index])
-        for index in released:
-            del due[index]
-            self._judge_arguments(index, self.state.choices[index])
 
     # --- for the fast path ---
 
@@ -444,32 +358,3 @@ class Reducer(CallMerger, TypedFieldMerger, UsageMerger):
         if rehearsal.describe() != before:
             raise ValueError("the chunk changes more than texts")
         return rehearsal.grown()
-
-
-def _calls_of(choice: wire.Choice) -> Sequence[wire.ToolCallFragment]:
-    return () if choice.delta is None else choice.delta.tool_calls or ()
-
-
-def _brings_text(choice: wire.Choice) -> bool:
-    """Return whether the text of a choice is a legacy completion's: beside a delta it says the same
-    again.
-    """
-    return choice.text is not None and (choice.delta is None or choice.closing is not None)
-
-
-def _brings(choice: wire.Choice) -> bool:
-    """Return whether a choice brings text, a call or audio."""
-    delta = choice.delta
-    return bool(choice.text and _brings_text(choice)) or (
-        delta is not None
-        and bool(
-            delta.content
-            or delta.parts
-            or delta.refusal
-            or delta.reasoning
-            or delta.reasoning_content
-            or delta.tool_calls
-            or delta.function_call is not None
-            or delta.audio is not None
-        )
-    )

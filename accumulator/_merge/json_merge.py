@@ -76,17 +76,10 @@ NO_HALVES: Final[dict[int, Text]] = {}  # stands for each empty one: most stream
 class Listener(Protocol):
     """Who is told, for events, what a reducer does."""
 
-    def on_append(self, text: Text, fragment: str) -> None:
-        """A fragment was appended to a text of the state."""
-
-    def on_call(self, place: int) -> None:
-        """A fragment is about to go to the tool call at a place."""
-
-    def on_choice(self, index: int, state: Any, choice: Any) -> None:
-        """A choice of a chunk was applied."""
-
-    def on_chunk(self, chunk: Any, state: Any) -> None:
-        """A chunk was applied."""
+    def on_append(self, text: Text, fragment: str) -> None: ...  # to a text of the state
+    def on_call(self, place: int) -> None: ...  # a fragment is about to go to this call
+    def on_choice(self, index: int, state: Any, choice: Any) -> None: ...  # it was applied
+    def on_chunk(self, chunk: Any, state: Any) -> None: ...  # likewise
 
 
 class FieldMerger:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import sys
 from collections import deque
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from typing import cast
 
@@ -46,6 +46,10 @@ from .usage_history import UsageHistory
 
 __all__ = ["EventEmitter"]
 
+_LOGPROBS_DELTA: dict[str, Callable[..., Event]] = {
+    "content": ev.LogprobsContentDeltaEvent,
+    "refusal": ev.LogprobsRefusalDeltaEvent,
+}
 _NOTHING_RARE = (None,) * 6
 _NOTHING_BESIDE = (None,) * 4
 _MOST_TEXTS = 256  # that are known by identity; a server may replace one again and again
@@ -338,12 +342,10 @@ class EventEmitter:
             self._emit_usage(choice.usage)
 
     def _emit_tokens(self, index: int, known: LogprobsState, logprobs: wire.Logprobs) -> None:
-        if logprobs.content and known.content is not None:
-            run, all_ = _tokens(logprobs.content), freeze_tokens(known.content)
-            self.events.append(ev.LogprobsContentDeltaEvent(index, run, all_))
-        if logprobs.refusal and known.refusal is not None:
-            run, all_ = _tokens(logprobs.refusal), freeze_tokens(known.refusal)
-            self.events.append(ev.LogprobsRefusalDeltaEvent(index, run, all_))
+        for name, make in _LOGPROBS_DELTA.items():
+            brought, tokens = getattr(logprobs, name), getattr(known, name)
+            if brought and tokens is not None:
+                self.events.append(make(index, _tokens(brought), freeze_tokens(tokens)))
 
     def _emit_audio(self, progress: ChoiceProgress, data: bytes | None) -> None:
         audio, heard = progress.state.audio, progress.heard

@@ -15,7 +15,7 @@ from .._decode.text_history import TextHistory
 from ..events import Event
 from .json_merge import PART_TYPES
 from .snapshot import freeze_audio, freeze_call, freeze_choice, freeze_tokens
-from .state import CallsState, CallState, ChoiceState, LogprobsState, TokensState, Tool
+from .state import CallsState, CallState, ChoiceState, Tool
 
 __all__ = [
     "ChoiceProgress",
@@ -38,6 +38,10 @@ _KINDS: tuple[Kind, ...] = ("content", "refusal", "reasoning", "reasoning_conten
 _DELTA_OF: dict[Tool, Callable[..., Event]] = {
     "function": ev.FunctionToolCallArgumentsDeltaEvent,
     "custom": ev.CustomToolCallInputDeltaEvent,
+}
+_LOGPROBS_DONE: dict[str, Callable[..., Event]] = {
+    "content": ev.LogprobsContentDoneEvent,
+    "refusal": ev.LogprobsRefusalDoneEvent,
 }
 _DONE_OF: dict[Tool, Callable[..., Event]] = {
     "function": ev.FunctionToolCallArgumentsDoneEvent,
@@ -193,24 +197,14 @@ def end_choice(progress: ChoiceProgress, events: deque[Event], *, is_text: bool)
     if state.audio is not None and "audio" not in done:
         done.add("audio")
         events.append(ev.AudioDoneEvent(index, freeze_audio(state.audio)))
-    for name, tokens, make in _tokens_of(state.logprobs):
-        if tokens is not None and tokens.count and name not in done:
-            done.add(name)
+    for name, make in _LOGPROBS_DONE.items():
+        tokens = getattr(state.logprobs, name, None)
+        if tokens is not None and tokens.count and f"logprobs.{name}" not in done:
+            done.add(f"logprobs.{name}")
             events.append(make(index, freeze_tokens(tokens)))
     if "choice" not in done:
         done.add("choice")
         events.append(ev.ChoiceDoneEvent(index, freeze_choice(index, state, is_text=is_text)))
-
-
-def _tokens_of(
-    logprobs: LogprobsState | None,
-) -> tuple[tuple[str, TokensState | None, Callable[..., Event]], ...]:
-    if logprobs is None:
-        return ()
-    return (
-        ("logprobs.content", logprobs.content, ev.LogprobsContentDoneEvent),
-        ("logprobs.refusal", logprobs.refusal, ev.LogprobsRefusalDoneEvent),
-    )
 
 
 def _announce_calls(progress: ChoiceProgress, events: deque[Event]) -> None:

@@ -34,7 +34,7 @@ from .events import Event
 from .limits import Limits
 from .replay import split
 from .rules import DEFAULT_RULES, Rules
-from .streams import StreamEnd, accumulate, iter_events, wrap
+from .streams import StreamEnd, accumulate, iter_chunks, iter_events, wrap
 
 __all__ = [
     "DEFAULT_RULES",
@@ -67,6 +67,7 @@ __all__ = [
     "TopLogprob",
     "Usage",
     "accumulate",
+    "iter_chunks",
     "iter_events",
     "split",
     "wrap",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from typing import NoReturn
 
 from ._decode.objects import is_chunk_like
@@ -13,7 +13,9 @@ from ._merge.problem_log import ProblemLog, brief
 from ._merge.snapshot import freeze
 from ._merge.state import Status
 from ._merge.stopwatch import Clock, Stopwatch
-from ._pipeline import Pipeline
+from ._merge.think_tags import ThinkTagReducer
+from ._merge.verdict import why_truncated
+from ._pipeline.pipeline import Pipeline
 from .completion import ChatCompletion, Timing
 from .errors import (
     LOSSY_KINDS,
@@ -29,12 +31,6 @@ from .rules import DEFAULT_RULES, Rules
 
 __all__ = ["Accumulator"]
 
-_NO_CHUNK = (
-    "no chunk was read: the body is empty (read before?), or its lines came without their ends "
-    '(framing="lines" reads those)'
-)
-_UNREAD = "no chunk was read: the body is no event stream (an error page?); it begins: "
-
 
 class Accumulator:
     """Turns a stream of `chat.completion.chunk` objects into one `ChatCompletion`, without doing
@@ -42,12 +38,15 @@ class Accumulator:
 
     `rules` say how fields are merged, `limits` bound what a server can make it hold, `strict`
     raises every problem as an exception at once, `shortcut=False` parses every chunk in full.
+    With `think_tags` reasoning between `<think>` tags at the start of content goes to
+    `reasoning_content`.
 
     `on_event` is called with each `Event` of what a call of input brought, once all of that is
     applied; in strict mode before the exception. What it raises goes to the caller of that call:
     nothing of the stream is lost, and the events behind come with the next call. With it every
     chunk is parsed in full. `clock`, such as `time.monotonic`, is asked once at the start and once
-    for each call of input; `timing` is what came of it.
+    for each call of input; `timing` is what came of it. With `started`, a time of that clock from
+    before the request, it counts from then.
 
     Not to be shared between threads without a lock.
 
@@ -72,13 +71,19 @@ class Accumulator:
         limits: Limits = DEFAULT_LIMITS,
         strict: bool = False,
         shortcut: bool = True,
+        think_tags: bool = False,
         on_event: Callable[[Event], object] | None = None,
         clock: Clock | None = None,
+        started: float | None = None,
     ) -> None:
         if not isinstance(rules, Rules):
             raise TypeError("rules are DEFAULT_RULES.replace({path: policy, ...})")
+        if not isinstance(limits, Limits):
+            raise TypeError(f"limits are Limits(total_bytes=...), not {type(limits).__name__}")
+        if started is not None and clock is None:
+            raise TypeError("started is a time of the clock, and there is no clock")
         log = ProblemLog(strict=strict)
-        reducer = ChatReducer(rules, limits, log)
+        reducer = (ThinkTagReducer if think_tags else ChatReducer)(rules, limits, log)
         self._reducer = reducer
         self._kind: type | None = None  # of the last chunk that was an object
         self._on_event = on_event
@@ -86,7 +91,7 @@ class Accumulator:
         self._done_emitted = False  # whether the last event was made
         may_repeat = shortcut and not rules.moves
         self._pipeline = Pipeline(reducer, log, limits, shortcut=may_repeat)
-        self._stopwatch = None if clock is None else Stopwatch(clock)
+        self._stopwatch = None if clock is None else Stopwatch(clock, started)
         # Whether a call of input is to be timed, and events are to be handed out behind it.
         self._observed = clock is not None
         if on_event is not None:
@@ -111,7 +116,8 @@ class Accumulator:
             self._observe(self.feed, chunk)
             return
         pipeline = self._pipeline
-        pipeline.check_open()
+        if not self._reducer.reading:
+            pipeline.check_open()
         try:
             if type(chunk) is self._kind:
                 pipeline.feed_object(chunk)
@@ -127,8 +133,13 @@ class Accumulator:
                 self._kind = type(chunk)
                 pipeline.feed_object(chunk)
             else:
-                kind = type(chunk).__name__
-                raise TypeError(f"a chunk is JSON text, a mapping or an SDK's object, not {kind}")
+                hint = ""
+                if hasattr(chunk, "__iter__") or hasattr(chunk, "__aiter__"):
+                    hint = "; accumulate() reads a whole stream, sync or async"
+                raise TypeError(
+                    "a chunk is JSON text, a mapping or an SDK's object, not "
+                    f"{type(chunk).__name__}{hint}"
+                )
         except LimitExceededError as error:
             raise self._exceeded(error) from None
 
@@ -173,7 +184,7 @@ class Accumulator:
         if self._observed:
             self._observe(self.close)
             return
-        if self._pipeline.closed:
+        if self._pipeline.tally.is_closed:
             return
         try:
             self._pipeline.end()
@@ -278,10 +289,14 @@ class Accumulator:
         self.close()
         return self._judged()
 
-    def _judged(self) -> ChatCompletion:
-        """Return the completion, or raise as `completion` does, without closing."""
-        if self._pipeline.passed is not None:  # what was refused is missing
-            raise self._exceeded(LimitExceededError(*self._pipeline.passed))
+    def _judged(self, *, is_stopped: bool = False, source: object = None) -> ChatCompletion:
+        """Return the completion, or raise as `completion` does, without closing.
+
+        An error says whether the reader stopped, and the status of a `source` that is a response.
+        """
+        passed = self._pipeline.tally.passed
+        if passed is not None:  # what was refused is missing
+            raise self._exceeded(LimitExceededError(*passed))
         state, problems = self._reducer.state, self._pipeline.log.problems
         partial, status = freeze(state), state.status
         if status == "open":
@@ -293,12 +308,15 @@ class Accumulator:
                 _message_of(state.error), error=state.error, partial=partial, problems=problems
             )
         if status == "truncated":
-            has_chunks = state.id is not None or state.choices or state.usage is not None
-            raise IncompleteStreamError(
-                "the stream stopped before its end" if has_chunks else _why_unread(problems),
-                partial=partial,
-                problems=problems,
+            why = why_truncated(
+                partial,
+                problems,
+                chunks=self._chunks,
+                size=self._pipeline.tally.size,
+                is_stopped=is_stopped,
+                source=source,
             )
+            raise IncompleteStreamError(why, partial=partial, problems=problems)
         for problem in problems:
             if problem.kind in LOSSY_KINDS:
                 raise DecodeError(str(problem), partial=partial, problems=problems, problem=problem)
@@ -326,19 +344,23 @@ class Accumulator:
         limits: Limits = DEFAULT_LIMITS,
         strict: bool = False,
         shortcut: bool = True,
+        think_tags: bool = False,
     ) -> Accumulator:
         """Go on from a checkpoint, in this process or another one.
 
         The keywords are those of `Accumulator`, given again, without `on_event` and `clock`: what
         was told and timed before, and which events were waiting, is not known. `rules` must have
-        the same rows as before, the others may differ. Nothing in a checkpoint is run.
+        the same rows as before and `think_tags` be the same, the others may differ. Nothing in a
+        checkpoint is run.
 
         Raises CheckpointError for bytes that are none, are damaged, or come from other rules or
         another version of this package; TypeError for what is no bytes.
         """
         from ._checkpoint import unpack  # noqa: PLC0415  # as in `checkpoint`
 
-        restored = cls(rules=rules, limits=limits, strict=strict, shortcut=shortcut)
+        restored = cls(
+            rules=rules, limits=limits, strict=strict, shortcut=shortcut, think_tags=think_tags
+        )
         unpack(data, restored._pipeline, restored._reducer)
         return restored
 
@@ -351,7 +373,7 @@ class Accumulator:
     def _exceeded(self, error: LimitExceededError) -> LimitExceededError:
         # The decoder remembers values of the chunk that was refused: the next may bring them again.
         self._reducer.forget()
-        self._pipeline.passed = (error.limit, error.bound)
+        self._pipeline.tally.passed = (error.limit, error.bound)
         error.partial = self.snapshot()
         error.problems = self.problems
         return error
@@ -362,13 +384,3 @@ def _message_of(error: object) -> str:
     if isinstance(error, Mapping) and isinstance(error.get("message"), str):
         return f"the server sent an error: {error['message']}"
     return f"the server sent an error: {brief(error)}"
-
-
-def _why_unread(problems: Sequence[Problem]) -> str:
-    """Return why there is no chunk at all."""
-    for problem in problems:
-        if problem.kind == "other_api":
-            return problem.message
-        if problem.kind == "malformed_json":
-            return f"{_UNREAD}{problem.detail}"
-    return _NO_CHUNK

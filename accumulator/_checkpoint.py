@@ -1,8 +1,7 @@
 """An accumulator's state as bytes, and back: what `checkpoint` writes and `restore` reads.
 
 The bytes are a header and msgpack. The Structs of the state are written with all of their fields,
-so a new field is saved, too. For each class that is not a Struct, the fields to save are listed
-below, and the tests compare the lists with the classes.
+so a new field is saved, too. Of the other classes the tests know each field.
 
 Rules, limits and the other keywords are not saved: the caller passes them again. The rules must be
 the same ones, because values that were merged by others cannot be merged again. Templates and
@@ -15,7 +14,7 @@ from __future__ import annotations
 
 from struct import Struct as Layout
 from struct import error as LayoutError
-from typing import TypeVar, cast
+from typing import cast
 from zlib import crc32
 
 import attrs
@@ -33,67 +32,34 @@ from ._merge.arguments import ArgumentsText
 from ._merge.chat import ChatReducer
 from ._merge.json_merge import IndexedList, TypedList
 from ._merge.state import State
-from ._pipeline import Pipeline
+from ._pipeline.apply import Tally
+from ._pipeline.pipeline import Pipeline
 from .errors import CheckpointError, Problem, ProblemKind
 
 __all__ = ["pack", "unpack"]
 
 _MAGIC = b"ACCU"
-_VERSION = 2  # of what the fields mean; `_LAYOUT` says which fields there are
+_VERSION = 3  # of what the fields mean; `_LAYOUT` says which fields there are
 _HEADER = Layout("<4sHII")  # magic, version, layout, checksum of what follows
 _TEXT, _INDEXED, _INTEGER, _PAIRS, _ARGUMENTS, _TYPED = range(1, 7)  # msgpack extension types
 _MOST_HALVES = 65536  # of surrogate pairs that wait; each costs an object to go on with
 _SMALLEST, _LARGEST = -(2**63), 2**64 - 1  # integers that msgpack has
 
-S = TypeVar("S", bound=Struct)
-EventRow = tuple[bytes, bytes | None, int | None, int, str]
 ProblemRow = tuple[str, str, int, int | None, str | None, object, int]
-
-
-class TextFields(Struct, array_like=True):
-    """What is saved of a `JsonText`, under its own names; so the next ones."""
-
-    text: bytearray
-    depth: int
-    in_string: bool
-
-
-class ParserFields(Struct, array_like=True):
-    """Of a `LineReader`."""
-
-    pending: bytes
-    skip_lf: bool
-    is_crlf: bool
-    is_begun: bool
-    start: int | None
-    size: int
-    name: bytes | None
-    data: bytes | None
-    text: TextFields | None
-    unread: bytes
-    unread_at: int | None
-
-
-class LogFields(Struct, array_like=True):
-    """Of a `ProblemLog`."""
-
-    counts: dict[str, int] | None
-    event: int
-    offset: int | None
 
 
 class Saved(Struct, array_like=True):
     """All that a checkpoint holds."""
 
     rules: int
-    parser: ParserFields
-    log: LogFields
-    size: int  # bytes taken in
-    besides: int  # those of them that are no part of a body
-    is_located: bool
+    think_tags: bool
+    parser: LineReader
+    tally: Tally
+    queue: list[Event]
     is_begun: bool  # whether anything was read
-    passed: tuple[str, int] | None  # a limit, and its bound
-    queue: list[EventRow]
+    event: int
+    offset: int | None
+    counts: dict[ProblemKind, int]
     problems: list[ProblemRow]
     met: ProblemRow | None
     reading: bool
@@ -106,14 +72,14 @@ def pack(pipeline: Pipeline, reducer: ChatReducer) -> bytes:
     log = pipeline.log
     saved = Saved(
         rules=reducer.rules.digest,
-        parser=_parser_fields(pipeline.parser),
-        log=_read(LogFields, log),
-        size=pipeline.size,
-        besides=pipeline.besides,
-        is_located=pipeline.is_located,
+        think_tags=reducer.think_tags,
+        parser=pipeline.parser,
+        tally=pipeline.tally,
+        queue=[*pipeline.queue],
         is_begun=reducer.is_begun,
-        passed=pipeline.passed,
-        queue=[msgspec.structs.astuple(event) for event in pipeline.queue],
+        event=log.event,
+        offset=log.offset,
+        counts={**(log.counts or {})},
         problems=[attrs.astuple(problem, recurse=False) for problem in log.problems],
         met=None if log.met is None else attrs.astuple(log.met, recurse=False),
         reading=reducer.reading,
@@ -145,59 +111,34 @@ def unpack(data: bytes | bytearray | memoryview, pipeline: Pipeline, reducer: Ch
         raise CheckpointError(f"the checkpoint is damaged: {error}") from None
     if saved.rules != reducer.rules.digest:
         raise CheckpointError("the checkpoint was written under other rules than those given")
-    _give(saved.parser, pipeline.parser)
-    if saved.parser.text is not None:
-        pipeline.parser.text = JsonText()
-        _give(saved.parser.text, pipeline.parser.text)
-    log = pipeline.log
-    _give(saved.log, log)
-    pipeline.size = saved.size
-    pipeline.besides = saved.besides
-    pipeline.is_located = saved.is_located
-    pipeline.passed = saved.passed
-    pipeline.queue = tuple(Event(*row) for row in saved.queue)
-    log.resume([_problem(row) for row in saved.problems])
-    log.met = None if saved.met is None else _problem(saved.met)
+    if saved.think_tags != reducer.think_tags:
+        raise CheckpointError(f"the checkpoint was written with think_tags={saved.think_tags}")
+    problems = [_problem(row) for row in saved.problems]
+    met = None if saved.met is None else _problem(saved.met)
+    pipeline.log.resume(saved.event, saved.offset, saved.counts, problems, met)
     lost = [Text() for _ in range(saved.halves - len(reader.halves))]
     for text in lost:
         text.half = "\ud800"  # which half it was makes no difference any more
     if saved.is_begun:
         reducer.go_on()
     reducer.resume(saved.state, reading=saved.reading, halves=[*reader.halves, *lost])
-    pipeline.closed = saved.state.closed
-    pipeline.look_again()
+    pipeline.resume(saved.parser, saved.tally, saved.queue)
 
 
 def _check(saved: Saved, reader: _Reader) -> None:
     """Check each count and place against what is there. Raises ValueError."""
-    parser, log, text = saved.parser, saved.log, saved.parser.text
+    parser, tally, text = saved.parser, saved.tally, saved.parser.text
     check_state(saved.state)
     check_kinds(row[0] for row in (*saved.problems, *([] if saved.met is None else [saved.met])))
-    check_kinds(log.counts or ())
-    check_counts(saved.size, saved.besides, log.event, log.offset, parser.size, parser.start)
-    check_counts(saved.size - saved.besides, *(log.counts or {}).values())
+    check_kinds(saved.counts)
+    check_counts(tally.size, tally.besides, tally.size - tally.besides, *saved.counts.values())
+    check_counts(saved.event, saved.offset, parser.size, parser.start)
     check_counts(*(row[-1] for row in saved.problems), 0 if text is None else text.depth)
     check_counts(saved.halves - len(reader.halves), _MOST_HALVES - saved.halves)
 
 
 def _problem(row: ProblemRow) -> Problem:
     return Problem(cast("ProblemKind", row[0]), *row[1:])
-
-
-def _read(kind: type[S], holder: object) -> S:
-    return kind(*[getattr(holder, name) for name in kind.__struct_fields__])
-
-
-def _parser_fields(parser: LineReader) -> ParserFields:
-    fields = _read(ParserFields, parser)
-    if parser.text is not None:
-        fields.text = _read(TextFields, parser.text)
-    return fields
-
-
-def _give(fields: Struct, holder: object) -> None:
-    for name in fields.__struct_fields__:
-        setattr(holder, name, getattr(fields, name))
 
 
 def _write(value: object) -> bytes:
@@ -340,7 +281,7 @@ def _layout(*modules: object) -> int:
         for name, kind in sorted(vars(module).items())
         if isinstance(kind, type) and issubclass(kind, Struct)
     ]
-    saved = (Saved, ParserFields, TextFields, LogFields)
+    saved = (Saved, LineReader, JsonText, Event, Tally)
     fields = [*names, *((kind.__name__, kind.__struct_fields__) for kind in saved)]
     return crc32(repr(fields).encode())
 

@@ -137,13 +137,8 @@ class FastPath:
                 return False
             values += (value, cut)
         targets = self._targets or self._prove()
-        fragments: list[tuple[Text, str]] = []
         try:
-            for text, value in zip(targets, values):  # noqa: B905  # without targets for none
-                if text is not None:
-                    fragments.append((text, _decode_string(b'"%b"' % value)))
-                elif not value.isalnum():  # as nearly all padding is
-                    _decode_string(b'"%b"' % value)
+            fragments = _fragments_of(targets, values)
         except ValueError:
             return False
         if self._asks and not all(text.takes(fragment) for text, fragment in fragments):
@@ -295,6 +290,17 @@ def _cut(tokens: Sequence[bytes], gaps: Sequence[int]) -> Template:
     end = tail + (b"\r\n" if tail.endswith(b"\r\n") else b"\n")
     of_line, of_event = slice(len(head), -len(tail)), slice(len(head), -len(end))
     return Template(head, tuple(joints), end, of_line, of_event)
+
+
+def _fragments_of(targets: Targets, values: Sequence[bytes]) -> list[tuple[Text, str]]:
+    """Decode the strings of an event; return those that are appended. Raises ValueError."""
+    fragments: list[tuple[Text, str]] = []
+    for text, value in zip(targets, values):  # noqa: B905  # without targets for none
+        if text is not None:
+            fragments.append((text, _decode_string(b'"%b"' % value)))
+        elif not value.isalnum():  # as nearly all padding is
+            _decode_string(b'"%b"' % value)
+    return fragments
 
 
 def _takes(text: Text | None, fragment: str) -> bool:

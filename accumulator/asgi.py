@@ -6,12 +6,18 @@ package is imported. An error in here is logged as `accumulator` and never distu
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Awaitable, Callable, Iterable, MutableMapping
+from functools import partial
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar, overload
 
+from attrs import evolve
+
 from ._accumulator import Accumulator
-from ._streaming.feeder import Feeder
+from ._merge.stopwatch import Clock
 from ._streaming.observer import Observer, OnEnd, StreamEnd, refuse_coroutine, report
+from .events import Event
 from .limits import DEFAULT_LIMITS, Limits
 from .rules import DEFAULT_RULES, Rules
 from .streams import (
@@ -60,8 +66,8 @@ def tap(stream: Any, *, on_end: OnEnd, **options: Any) -> Any:
 
     This is `wrap`, but what `on_end` raises is always logged, never raised. When the client
     disconnects, the server cancels or drops the iterator, and `on_end` is called with the partial
-    completion and the status "cancelled". A sync iterator is read by threads; for one, that may be
-    as late as the next garbage collection.
+    completion, the status "cancelled" and no `error`. A sync iterator is read by threads; for one,
+    that may be as late as the next garbage collection.
 
     A compressed body passes as it is. Its end has no completion, and its `error` says that the body
     is compressed where that can be seen (gzip, zlib, zstd), else that no chunk was read.
@@ -82,8 +88,13 @@ class CompletionMiddleware:
 
     It reads the responses of the type `text/event-stream` or JSON Lines to requests whose path ends
     in `paths` (one or several). Each message is sent before it is read. `on_end` is called in the
-    event loop, once for each such response. The status is "cancelled" if the client disconnected
-    before the stream was whole, and "truncated" if the app raised or stopped early.
+    event loop, once for each such response. The status is "truncated" if the app raised or stopped
+    early, and "cancelled", without an `error`, if the client disconnected before the stream was
+    whole. With `read_to_end` the app is not told that the client did (under asyncio): it reads its
+    stream to the end, where the usage is; what it sends goes nowhere but to `on_end`.
+
+    `rules`, `limits`, `strict`, `think_tags` and `clock` are those of `Accumulator`; `on_event` is
+    called with each event and the scope. With a clock, timing counts from when the request arrived.
 
     A response with a `content-encoding` is not read. Its end has no completion, and an `error` that
     names the encoding. So add this middleware before (inside) one that compresses.
@@ -96,22 +107,38 @@ class CompletionMiddleware:
         app: App,
         *,
         on_end: Callable[[StreamEnd, Scope], object],
+        on_event: Callable[[Event, Scope], object] | None = None,
         paths: str | Iterable[str] = "/chat/completions",
+        read_to_end: bool = False,
         rules: Rules = DEFAULT_RULES,
         limits: Limits = DEFAULT_LIMITS,
+        strict: bool = False,
+        think_tags: bool = False,
+        clock: Clock | None = None,
     ) -> None:
         refuse_coroutine(on_end)
         self._app = app
         self._on_end = on_end
+        self._on_event = on_event
         self._paths = (paths,) if isinstance(paths, str) else tuple(paths)
-        self._rules = rules
-        self._limits = limits
+        self._read_to_end = read_to_end
+        self._clock = clock
+        self._accumulator = partial(
+            Accumulator,
+            rules=rules,
+            limits=limits,
+            strict=strict,
+            think_tags=think_tags,
+            clock=clock,
+        )
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http" or not scope["path"].endswith(self._paths):
             await self._app(scope, receive, send)
             return
-        response = _Response(receive, send, lambda: self._observer(scope))
+        started = None if self._clock is None else self._clock()
+        observe = partial(self._observer, scope, started)
+        response = _Response(receive, send, observe, read_to_end=self._read_to_end)
         try:
             await self._app(scope, response.receive, response.send)
         except BaseException as error:
@@ -119,26 +146,40 @@ class CompletionMiddleware:
             raise
         response.end()
 
-    def _observer(self, scope: Scope) -> Observer:
-        accumulator = Accumulator(rules=self._rules, limits=self._limits)
+    def _observer(self, scope: Scope, started: float | None) -> Observer:
+        on_event = self._on_event
+        accumulator = self._accumulator(
+            started=started,
+            on_event=None if on_event is None else lambda event: on_event(event, scope),
+        )
         on_end = _guarded(lambda end: self._on_end(end, scope))
-        return Observer(accumulator, Feeder(accumulator, lines=False), on_end)
+        return Observer(accumulator, on_end)
 
 
 class _Response:
     """Passes one response on, from an app to its server."""
 
-    def __init__(self, receive: Receive, send: Send, observe: Callable[[], Observer]) -> None:
+    def __init__(
+        self, receive: Receive, send: Send, observe: Callable[[], Observer], *, read_to_end: bool
+    ) -> None:
         self._receive = receive
         self._send = send
         self._observe = observe
         self._observer: Observer | None = None
+        self._is_asked = False  # the request has come whole
         self._disconnected = False
+        # Until then the app is not told that the client has disconnected.
+        self._told = asyncio.Event() if read_to_end else None
 
     async def receive(self) -> Message:
         message = await self._receive()
         if message["type"] == "http.disconnect":
             self._disconnected = True
+            # A request that was cut off has no response to read on for.
+            if self._told is not None and self._is_asked:
+                await self._told.wait()
+        elif not message.get("more_body", False):
+            self._is_asked = True
         return message
 
     async def send(self, message: Message) -> None:
@@ -146,11 +187,13 @@ class _Response:
             await self._send(message)
         except OSError:  # from servers of ASGI 2.4: the client is gone
             self._disconnected = True
-            raise
+            if self._told is None or self._told.is_set():
+                raise
         finally:
             # Also if the client did not get it: it is part of the response.
             if message["type"] == "http.response.body" and self._observer is not None:
                 self._observer.feed(message.get("body", b""))
+                self._tell(self._observer.ended)
             elif message["type"] == "http.response.start":
                 self._begin(message)
         if message["type"] == "http.response.body" and not message.get("more_body", False):
@@ -159,13 +202,23 @@ class _Response:
     def end(self, error: BaseException | None = None) -> None:
         """End the response when the app is done, if its body has not ended before."""
         stopped = self._disconnected or not isinstance(error, (Exception, type(None)))
-        self._close(error, stopped=stopped)
+        self._close(None if self._disconnected else error, stopped=stopped)
+
+    def _tell(self, nothing_to_read: bool) -> None:
+        """Tell the app of a client that has disconnected, once there is nothing to read on for."""
+        if nothing_to_read and self._told is not None:
+            self._told.set()
 
     def _begin(self, start: Message) -> None:
         headers = {bytes(name).lower(): bytes(value) for name, value in start.get("headers", ())}
         if headers.get(b"content-type", b"").split(b";")[0].strip().lower() not in _STREAMS:
+            self._tell(True)
             return
         self._observer = self._observe()
+        kind = headers[b"content-type"].decode("latin-1")
+        self._observer.source = SimpleNamespace(
+            status=start["status"], headers={"content-type": kind}
+        )
         encoding = headers.get(b"content-encoding", b"").decode("latin-1").lower()
         if encoding not in ("", "identity"):
             self._observer.refuse(encoding)
@@ -175,15 +228,18 @@ class _Response:
         if observer is not None:
             observer.end(error, stopped=stopped)
             observer.call_on_end()
+        self._tell(True)
 
 
 def _guarded(on_end: OnEnd) -> OnEnd:
-    """Return a callback that logs what `on_end` raises."""
+    """Return a callback that logs what `on_end` raises, and takes a client that left for no error,
+    whichever way the server tells of it.
+    """
     refuse_coroutine(on_end)
 
     def guarded(end: StreamEnd) -> None:
         try:
-            on_end(end)
+            on_end(end if isinstance(end.error, Exception) else evolve(end, error=None))
         except Exception:
             report("on_end raised")
 

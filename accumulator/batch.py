@@ -5,7 +5,8 @@ It needs no engine: the caller stores the rows and sorts them.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import suppress
 from itertools import chain
 from typing import Any, TypeVar, cast, overload
 
@@ -16,7 +17,7 @@ from attrs import field, frozen
 from ._accumulator import Accumulator
 from ._merge.state import Status
 from .completion import ChatCompletion
-from .errors import LOSSY_KINDS, CheckpointError, LimitExceededError, Problem
+from .errors import AccumulatorError, DecodeError, LimitExceededError, Problem
 from .limits import DEFAULT_LIMITS, Limits
 from .rules import DEFAULT_RULES, Rules
 
@@ -28,11 +29,9 @@ _READ = 128
 _LARGE = 16 * 1024  # bytes; a longer chunk is fed at once
 _LOST = b'"a chunk was lost"'  # stands for it: `null` is nothing
 _OPENING, _CLOSING = b"data: ", b"\n\n"
-_JOINT = _CLOSING + _OPENING
 _BLANK = b" \t\r\n"
-_CR = 13
+_LF, _CR = 10, 13
 SSE_FIELDS = (b"data", b"event", b"error", b"id", b"retry", b"")
-_decode_checkpoint = msgspec.msgpack.Decoder(tuple[str | None, int, bool, bytes]).decode
 
 
 @frozen(kw_only=True)
@@ -43,7 +42,8 @@ class StreamResult:
     "failed" (SPEC section 6). `problems` are those that `Accumulator.problems` keeps,
     `problem_counts` count all by kind. `repeats` is the number of rows that were dropped because
     their sequence number had come before. `limit` names the bound of `Limits` that the stream
-    passed, after which nothing more of it was read.
+    passed, after which nothing more of it was read. `error` is what `Accumulator.completion` raises
+    of such a stream, None if it is whole.
     """
 
     completion: ChatCompletion
@@ -52,15 +52,12 @@ class StreamResult:
     problem_counts: Mapping[str, int] = field(factory=dict)
     repeats: int = 0
     limit: str | None = None
+    error: AccumulatorError | None = field(default=None, eq=False, repr=False)
 
     @property
     def is_whole(self) -> bool:
-        """Whether nothing is missing, so that `Accumulator.completion` would not have raised."""
-        return (
-            self.status == "complete"
-            and self.limit is None
-            and LOSSY_KINDS.isdisjoint(self.problem_counts)
-        )
+        """Whether nothing is missing."""
+        return self.error is None
 
 
 class UnsortedRowsError(ValueError):
@@ -121,7 +118,9 @@ def reduce_sorted(
         if stream is None or id != open_id:
             if stream is not None:
                 if not grouped and not _ascends(open_id, id):
-                    raise UnsortedRowsError(f"after the rows of {open_id!r}", row=number, id=id)
+                    raise UnsortedRowsError(
+                        f"comes after the rows of {open_id!r}", row=number, id=id
+                    )
                 yield open_id, stream.finish(repeats=repeats)
             stream, open_id, last, repeats = RecordedStream(rules, limits), id, None, 0
         elif seq is not None and last is not None:
@@ -129,7 +128,7 @@ def reduce_sorted(
                 repeats += 1
                 continue
             if not _ascends(last, seq):
-                raise UnsortedRowsError(f"seq {seq!r} after {last!r}", row=number, id=id)
+                raise UnsortedRowsError(f"seq {seq!r} comes after {last!r}", row=number, id=id)
         if seq is not None:
             last = seq
         try:
@@ -162,89 +161,102 @@ def _ascends(earlier: object, later: object) -> bool:
 
 
 class RecordedStream:
-    """One recorded stream, fed chunk by chunk in order; what `reduce_sorted` and Spark share."""
+    """One recorded stream; what `reduce_sorted`, the commands and Spark share.
 
-    __slots__ = (
-        "_accumulator",
-        "_ended",
-        "_is_body",
-        "_limit",
-        "_limits",
-        "_taken",
-        "_waiting",
-    )
+    What passes a limit ends it, without an exception.
+    """
 
-    def __init__(self, rules: Rules, limits: Limits) -> None:
-        self._accumulator = Accumulator(rules=rules, limits=limits)
+    __slots__ = ("_is_body", "_limits", "_waiting", "accumulator")
+
+    def __init__(self, rules: Rules = DEFAULT_RULES, limits: Limits = DEFAULT_LIMITS) -> None:
+        self.accumulator = Accumulator(rules=rules, limits=limits)
         self._limits = limits
         self._waiting: list[bytes] = []  # JSON texts
-        self._taken = 0  # bytes that were fed
-        self._limit: str | None = None
-        self._ended = False  # by `[DONE]`
         self._is_body = False
 
     def feed(self, chunk: object) -> None:
-        """Take in the next chunk: JSON text, one event of a `text/event-stream` body, a mapping or
-        an SDK's object.
+        """Take in the next chunk, in any form that `reduce_sorted` takes.
 
-        None says that a chunk was lost: it becomes the problem `invalid_chunk`. Raises TypeError
-        for anything else.
+        None says that a chunk was lost. Raises TypeError for what is no chunk.
         """
-        text = chunk if type(chunk) is bytes and chunk[:1] == b"{" else _json_of(chunk)
+        if type(chunk) is bytes and chunk[:1] == b"{":
+            self._wait(chunk)
+            return
+        text = _LOST if chunk is None else _bytes_of(chunk)
         if text is None:
             self._flush()
-            self._feed_one(chunk)
+            self._feed(self.accumulator.feed, chunk)
             return
-        self._waiting.append(text)
-        if len(self._waiting) >= _READ or len(text) > _LARGE:
-            self._flush()
+        text = text.strip(_BLANK)
+        line = text[5:].lstrip() if text.startswith(b"data:") and _LF not in text else text
+        if line.startswith(b"{"):
+            self._wait(line)
+            return
+        self._flush()
+        if text.partition(b":")[0] in SSE_FIELDS:
+            self._feed(self.accumulator.feed_sse, text + _CLOSING)
+        else:
+            self._feed(self.accumulator.feed, text)
 
     def feed_body(self, data: bytes) -> None:
         """Take in the next bytes of a `text/event-stream` body, cut anywhere."""
         self._is_body = True
-        self._feed_read(data)
+        self._feed(self.accumulator.feed_sse, data)
 
     def checkpoint(self) -> bytes:
         """Return the whole state as bytes, from which `resume` goes on."""
         self._flush()
-        state = self._limit, self._taken, self._ended, self._accumulator.checkpoint()
-        return msgspec.msgpack.encode(state)
+        return self.accumulator.checkpoint()
 
     @classmethod
     def resume(cls, checkpoint: bytes, rules: Rules, limits: Limits) -> RecordedStream:
         """Go on from a checkpoint. Raises CheckpointError."""
         stream = cls(rules, limits)
-        try:
-            stream._limit, stream._taken, stream._ended, state = _decode_checkpoint(checkpoint)
-        except msgspec.MsgspecError as error:
-            raise CheckpointError(f"no checkpoint: {error}") from None
-        stream._accumulator = Accumulator.restore(state, rules=rules, limits=limits)
+        stream.accumulator = Accumulator.restore(checkpoint, rules=rules, limits=limits)
         return stream
 
     @property
     def has_ended(self) -> bool:
         """Whether nothing more will be read: after `[DONE]`, a server's error or a passed limit."""
         self._flush()
-        return self._limit is not None or self._ended or self._accumulator.status == "failed"
+        acc = self.accumulator
+        is_read = acc._reducer.reading and acc.status != "failed"
+        return not is_read or acc._pipeline.tally.passed is not None
 
     def finish(self, *, repeats: int = 0) -> StreamResult:
         """End the stream and return its result."""
         self._flush()
-        acc = self._accumulator
-        if self._limit is None:  # else events behind the one that passed it may wait to be read
-            acc.close()
+        acc = self.accumulator
+        error: AccumulatorError | None = None
+        try:
+            # Events behind the one that passed the limit may wait.
+            if acc._pipeline.tally.passed is None:
+                acc.close()
+            completion = acc._judged()
+        except AccumulatorError as raised:
+            error = raised.with_traceback(None)
+            completion = cast("ChatCompletion", raised.partial)
         problems = acc.problems
         if not self._is_body:
             # The bytes of its events are of reads that were made here.
             problems = tuple(attrs.evolve(problem, offset=None) for problem in problems)
+            if error is not None and error.problem is not None:
+                lost = attrs.evolve(error.problem, offset=None)
+                error = DecodeError(str(lost), partial=completion, problems=problems, problem=lost)
         return StreamResult(
-            completion=acc.snapshot(),
+            completion=completion,
             status="truncated" if acc.status == "open" else acc.status,
             problems=problems,
             problem_counts=acc.problem_counts,
             repeats=repeats,
-            limit=self._limit,
+            limit=error.limit if isinstance(error, LimitExceededError) else None,
+            error=error,
         )
+
+    def _wait(self, text: bytes) -> None:
+        self._waiting.append(text)
+        if len(self._waiting) >= _READ or len(text) > _LARGE:
+            self._flush()
 
     def _flush(self) -> None:
         """Feed the texts that wait: as one read if that makes no difference."""
@@ -252,62 +264,31 @@ class RecordedStream:
         if not texts:
             return
         self._waiting = []
-        body = _OPENING + _JOINT.join(texts) + _CLOSING
-        # A line end within a text would be one of the body.
-        if body.count(b"\n") == 2 * len(texts) and _CR not in body and self._is_far(len(body)):
-            self._feed_read(body)
+        acc = self.accumulator
+        body = _OPENING + (_CLOSING + _OPENING).join(texts) + _CLOSING
+        # A line end within a text would be one of the body, and a limit may lie within a read.
+        is_plain = body.count(b"\n") == 2 * len(texts) and _CR not in body
+        if is_plain and self._fits(len(body)):
+            self._feed(acc.feed_sse, body)
         else:
             for text in texts:
-                self._feed_one(text)
+                self._feed(acc.feed, text)
 
-    def _is_far(self, size: int) -> bool:
-        """Return whether so many more bytes are far from each bound: a read passes a bound as a
-        whole or not at all.
-        """
+    def _fits(self, size: int) -> bool:
+        """Return whether so many more bytes pass no limit."""
         event, total = self._limits.event_bytes, self._limits.total_bytes
-        return (event is None or size <= event // 2) and (
-            total is None or self._taken + size <= total // 2
-        )
+        taken = self.accumulator._pipeline.tally.size
+        return (event is None or size <= event) and (total is None or taken + size <= total)
 
-    def _feed_read(self, data: bytes) -> None:
-        if self._limit is None:
-            self._taken += len(data)
-            try:
-                self._accumulator.feed_sse(data)
-            except LimitExceededError as error:
-                self._limit = error.limit
-
-    def _feed_one(self, chunk: object) -> None:
-        if self._limit is not None:
-            return
-        if chunk is None:
-            chunk = _LOST
-        elif isinstance(chunk, (str, bytearray, memoryview, msgspec.Raw)):
-            chunk = (
-                chunk.encode("utf-8", "surrogatepass") if isinstance(chunk, str) else bytes(chunk)
-            )
-        if isinstance(chunk, bytes):
-            chunk = chunk.strip(_BLANK)
-            self._ended = self._ended or chunk.endswith(b"[DONE]")
-            if chunk.partition(b":")[0] in SSE_FIELDS:
-                self._feed_read(chunk + _CLOSING)
-                return
-            self._taken += len(chunk)
-        try:
-            self._accumulator.feed(chunk)
-        except LimitExceededError as error:
-            self._limit = error.limit
+    def _feed(self, take: Callable[[Any], None], data: object) -> None:
+        if self.accumulator._pipeline.tally.passed is None:
+            with suppress(LimitExceededError):
+                take(data)
 
 
-def _json_of(chunk: object) -> bytes | None:
-    """Return the JSON object of a chunk that is one, as text or in a `data` line; None for anything
-    else.
-    """
+def _bytes_of(chunk: object) -> bytes | None:
+    """Return a chunk's bytes if it is a text."""
     if isinstance(chunk, str):
-        chunk = chunk.encode("utf-8", "surrogatepass")
-    if not isinstance(chunk, (bytes, bytearray, memoryview, msgspec.Raw)):
-        return None
-    text = bytes(chunk).strip(_BLANK)
-    if text.startswith((b"data: {", b"data:{")) and b"\n" not in text:
-        text = text[5:].lstrip()
-    return text if text.startswith(b"{") else None
+        return chunk.encode("utf-8", "surrogatepass")
+    is_text = isinstance(chunk, (bytes, bytearray, memoryview, msgspec.Raw))
+    return bytes(chunk) if is_text else None  # type: ignore[call-overload]  # it was asked for

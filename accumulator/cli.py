@@ -9,26 +9,29 @@ from __future__ import annotations
 import argparse
 import os
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Sequence
 from contextlib import ExitStack
+from importlib import import_module
 from io import BufferedReader
-from types import ModuleType
 
 import msgspec
 
-from ._logs.inputs import READ_ERRORS, STDIN, open_stream
-from ._logs.rows import BadRow, Keys, RowLines, is_row, why_unread
-from ._logs.terminal import say, write_output
-from .batch import StreamResult, reduce_sorted
-from .completion import ChatCompletion, Message
-from .errors import (
-    AccumulatorError,
-    IncompleteStreamError,
-    LimitExceededError,
-    Problem,
-    ServerError,
+from ._accumulator import Accumulator
+from ._logs.inputs import (
+    FILE_HELP,
+    READ_ERRORS,
+    STDIN,
+    label_of,
+    open_stream,
+    read_blocks,
+    why_unread,
 )
-from .streams import WrappedStream, wrap
+from ._logs.rows import Keys, begins_with_row, read_streams, reduce_rows
+from ._logs.terminal import say, write_output
+from ._merge.verdict import has_chunks
+from .batch import RecordedStream, StreamResult
+from .completion import ChatCompletion, Message
+from .errors import IncompleteStreamError, ServerError
 
 __all__ = ["main"]
 
@@ -37,16 +40,21 @@ WHOLE, UNWRITABLE, WRONG, TRUNCATED, FAILED, UNREADABLE = 0, 1, 2, 3, 4, 5
 INTERRUPTED, UNREAD = 128 + 2, 128 + 13
 
 _BLOCK = 65536  # the most that a pipe holds
-
-_BLANK = b" \t\r\n\xef\xbb\xbf"
 _DIM, _UNDIM = "\x1b[2m", "\x1b[22m"
-_COMMANDS = ("reduce", "inspect")
+_COMMANDS = {"reduce": "._logs.command", "inspect": "._logs.inspect"}
 
 _EPILOG = """\
-exit codes: 0 every stream is whole, 1 the output could not be written, 2 wrong usage, 3 a stream
-was cut off, 4 a server reported an error, 5 a file or a chunk could not be read; the highest of all
+exit codes, of which the highest counts:
+  0  every stream is whole
+  1  the output could not be written
+  2  wrong usage
+  3  a stream was cut off
+  4  a server reported an error
+  5  a file or a chunk could not be read, or a file holds no stream
 
-other commands: accumulator reduce --help (whole logs), accumulator inspect --help (one stream)
+other commands:
+  accumulator reduce --help   whole logs to a file
+  accumulator inspect --help  one stream as tables
 """
 
 
@@ -66,8 +74,19 @@ def main(argv: Sequence[str] | None = None) -> int:
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         if isinstance(error, BrokenPipeError):
             return UNREAD
-        _tell("standard output", f"cannot be written: {error.strerror}")
+        say(f"standard output: cannot be written: {error.strerror}")
         return UNWRITABLE
+
+
+def _run_command(name: str, given: Sequence[str]) -> int:
+    command = import_module(_COMMANDS[name], __package__)  # what it needs, others need not wait for
+    parser = argparse.ArgumentParser(
+        prog=f"accumulator {name}",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    command.add_arguments(parser)
+    code: int = command.run(parser.parse_args(given))
+    return code
 
 
 def _run_files(given: Sequence[str]) -> int:
@@ -80,45 +99,20 @@ def _run_files(given: Sequence[str]) -> int:
     if not arguments.files and sys.stdin is not None and sys.stdin.isatty():
         say("accumulator: name a file, or give a stream on standard input; see accumulator --help")
         return WRONG
-    if arguments.files and not os.path.exists(arguments.files[0]):
-        _tell_command_like(arguments.files[0])
-    return max([_run(name, as_text=arguments.text) for name in arguments.files or [STDIN]])
+    names = arguments.files or [STDIN]
+    if names[0].isalpha() and not os.path.exists(names[0]):
+        from difflib import get_close_matches  # noqa: PLC0415  # few runs need it
 
-
-def _tell_command_like(name: str) -> None:
-    """Report a command that somebody may have meant by a name that is no file's."""
-    from difflib import get_close_matches  # noqa: PLC0415  # few runs need it
-
-    for command in get_close_matches(name, _COMMANDS, 1):
-        say(f"accumulator: there is no command {name!r}; did you mean {command!r}?")
-
-
-def _run_command(name: str, given: Sequence[str]) -> int:
-    command = _command(name)
-    parser = argparse.ArgumentParser(
-        prog=f"accumulator {name}",
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    command.add_arguments(parser)
-    code: int = command.run(parser.parse_args(given))
-    return code
-
-
-def _command(name: str) -> ModuleType:
-    """Import a command's module: what it needs, the others need not wait for."""
-    if name == "reduce":
-        from ._logs import command  # noqa: PLC0415
-
-        return command
-    from ._logs import inspect  # noqa: PLC0415
-
-    return inspect
+        for command in get_close_matches(names[0], _COMMANDS, 1):
+            say(f"accumulator: there is no command {names[0]!r}; did you mean {command!r}?")
+            return WRONG
+    return max([_run(name, as_text=arguments.text) for name in names])
 
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="accumulator",
-        description="Read streamed chat completions; print each as one completion, as JSON.",
+        description="Read recorded streams and print each as one completion, as JSON.",
         epilog=_EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
@@ -126,147 +120,105 @@ def _parser() -> argparse.ArgumentParser:
         "files",
         nargs="*",
         metavar="FILE",
-        help="a recorded stream: SSE, JSON Lines of chunks, or rows of id, seq and chunk; plain or "
-        "gzip; - or none for standard input",
+        help=f"{FILE_HELP}, which is also read without FILE",
     )
     parser.add_argument(
         "--text",
         action="store_true",
-        help="print the text of the first choice as it arrives, and its tool calls, instead of "
-        "JSON; on a terminal its reasoning, too",
+        help="print the first choice's text as it arrives and its tool calls, not JSON; on a "
+        "terminal its reasoning, too",
     )
     parser.add_argument("--version", action="store_true", help="print the version and exit")
     return parser
 
 
-class _ReadError(Exception):
-    """A file cannot be read, or not to its end."""
-
-
-def _blocks(file: BufferedReader) -> Iterator[bytes]:
-    """Read a file as it arrives, in blocks of what a pipe holds at the time. Raises _ReadError."""
-    try:
-        while block := file.read1(_BLOCK):
-            yield block
-    except READ_ERRORS as error:
-        raise _ReadError(f"cannot be read: {why_unread(error)}") from error
-
-
 def _run(name: str, *, as_text: bool) -> int:
     """Read one file and print what it holds; return its exit code."""
+    label = label_of(name)
     with ExitStack() as stack:
         try:
             file = stack.enter_context(open_stream(name))
-            line = file.peek(1).lstrip(_BLANK).partition(b"\n")[0]
+            run = _run_rows if begins_with_row(file, Keys()) else _run_stream
         except READ_ERRORS as error:
-            _tell(name, f"cannot be read: {why_unread(error)}")
-            return UNREADABLE
-        if is_row(line, Keys()):
-            return _run_rows(name, file, as_text=as_text)
-        return _run_stream(name, file, as_text=as_text)
+            return _unread(label, why_unread(error))
+        return run(label, file, as_text=as_text)
 
 
-def _run_stream(name: str, file: BufferedReader, *, as_text: bool) -> int:
+def _run_stream(label: str, file: BufferedReader, *, as_text: bool) -> int:
     """Print the one stream of a file; return the exit code."""
-    printer = _TextPrinter()
-    code = WHOLE
-    with wrap(_blocks(file)) as stream:
-        try:
-            for block in stream:
-                if as_text:
-                    printer.print_arrived(stream, len(block))
-        except _ReadError as error:
-            _tell(name, str(error))
-            code = UNREADABLE
-    completion = stream.snapshot()
-    if code == UNREADABLE and completion == ChatCompletion():
-        return code
-    if as_text:
-        printer.print_rest(completion)
-        _tell_refusal(name, completion)
-    else:
-        _write(msgspec.json.format(completion.to_json(), indent=2) + "\n")
-    return max(code, _judge(name, stream))
-
-
-def _judge(name: str, stream: WrappedStream[bytes]) -> int:
-    """Report what was wrong with a stream; return its exit code."""
-    _tell_problems(name, stream.problems, stream.problem_counts)
-    try:
-        _ = stream.completion
-    except ServerError:
-        return FAILED
-    except IncompleteStreamError as error:
-        _tell(name, f"truncated: {error}")
-        return TRUNCATED
-    except LimitExceededError as error:
-        _tell(name, f"limit: {error}")
+    stream, printer = RecordedStream(), _TextPrinter()
+    reasons: list[str] = []
+    for block in read_blocks(file, reasons.append, _BLOCK):
+        stream.feed_body(block)
+        if as_text:
+            printer.print_arrived(stream.accumulator, len(block))
+    result = stream.finish()
+    for why in reasons:
+        _unread(label, why)
+    if reasons and not has_chunks(result.completion):
         return UNREADABLE
-    except AccumulatorError as error:
-        if error.problem is None:  # else it was reported above
-            _tell(name, str(error))
-        return UNREADABLE
-    return WHOLE
+    code = _print_result(label, result, printer if as_text else None)
+    return UNREADABLE if reasons else code
 
 
-def _tell_problems(name: str, problems: Sequence[Problem], counts: Mapping[str, int]) -> None:
-    for problem in problems:
-        _tell(name, f"{problem.kind}: {problem}")
-    others = sum(counts.values()) - len(problems)
-    if others:
-        _tell(name, f"{others} more problems")
-
-
-# --- rows -----------------------------------------------------------------------------------
-
-
-def _run_rows(name: str, file: BufferedReader, *, as_text: bool) -> int:
+def _run_rows(label: str, file: BufferedReader, *, as_text: bool) -> int:
     """Print the streams of a file of rows, which are held all at once: one as a document, several
     as JSON Lines. Return the exit code.
     """
-    bad: list[BadRow] = []
-    rows: list[tuple[str, int | None, bytes]] = []
     codes = [WHOLE]
-    try:
-        for some in RowLines(Keys(), bad.append).read(file):
-            rows += zip(some.ids, some.seqs, some.chunks, strict=True)
-    except READ_ERRORS as error:
-        _tell(name, f"cannot be read: {why_unread(error)}")
+
+    def report(line: int, why: str, _: bytes) -> None:
+        say(f"{label}:{line}: bad row: {why}")
         codes.append(UNREADABLE)
-    for each in bad:
-        _tell(name, f"line {each.line}: bad row: {each.why}")
-        codes.append(UNREADABLE)
-    # Sorting is stable: rows without a number stay as they came, behind those with one.
-    rows.sort(key=lambda row: (row[0], row[1] is None, row[1] or 0))
-    results = list(reduce_sorted(rows))
-    for id, result in results:
-        completion = result.completion
-        if as_text:
-            _TextPrinter().print_rest(completion)
-            _tell_refusal(f"{name}, {id}", completion)
-        elif len(results) == 1:
-            _write(msgspec.json.format(completion.to_json(), indent=2) + "\n")
-        else:
-            _write(completion.to_json() + "\n")
-        codes.append(_judge_result(f"{name}, {id}", result))
+
+    streams, why = read_streams(file, Keys(), report)
+    if why is not None:
+        codes.append(_unread(label, why))
+    for id, rows in sorted(streams.items()):
+        printer = _TextPrinter() if as_text else None
+        is_one = len(streams) == 1
+        codes.append(_print_result(f"{label}, {id}", reduce_rows(rows), printer, indent=is_one))
     return max(codes)
 
 
-def _judge_result(name: str, result: StreamResult) -> int:
-    """Report what was wrong with a stream of rows; return its exit code."""
-    _tell_problems(name, result.problems, result.problem_counts)
-    if result.status == "failed":
+def _unread(label: str, why: str) -> int:
+    say(f"{label}: cannot be read: {why}")
+    return UNREADABLE
+
+
+def _print_result(
+    label: str, result: StreamResult, printer: _TextPrinter | None, *, indent: bool = True
+) -> int:
+    """Print a completion, unless there is none; return the exit code."""
+    completion = result.completion
+    has_none = isinstance(result.error, IncompleteStreamError) and not has_chunks(completion)
+    if printer is not None:
+        printer.print_rest(completion)
+        message = completion.choices[0].message if completion.choices else None
+        if message is not None and message.refusal and not _text_of(message):
+            say(f"{label}: refusal: {message.refusal}")
+    elif not has_none:
+        text = completion.to_json()
+        _write(f"{msgspec.json.format(text, indent=2) if indent else text}\n")
+    code = _report(label, result)
+    return UNREADABLE if has_none else code
+
+
+def _report(label: str, result: StreamResult) -> int:
+    """Report what was wrong with a stream; return its exit code."""
+    for problem in result.problems:
+        say(f"{label}: {problem.kind}: {problem}")
+    others = sum(result.problem_counts.values()) - len(result.problems)
+    if others:
+        say(f"{label}: {others:,} more problems")
+    error = result.error
+    if error is None:
+        return WHOLE
+    if isinstance(error, ServerError):  # reported among the problems
         return FAILED
-    if result.limit is not None:
-        _tell(name, f"limit: the stream passed the limit {result.limit}")
-        return UNREADABLE
-    if result.status == "truncated":
-        _tell(name, "truncated: the stream stopped before its end")
-        return TRUNCATED
-    return WHOLE if result.is_whole else UNREADABLE
-
-
-# --- text -----------------------------------------------------------------------------------
+    if error.problem is None:
+        say(f"{label}: {error}")
+    return TRUNCATED if isinstance(error, IncompleteStreamError) else UNREADABLE
 
 
 class _TextPrinter:
@@ -281,7 +233,7 @@ class _TextPrinter:
         self._read = 0  # bytes
         self._unseen = 0  # bytes
 
-    def print_arrived(self, stream: WrappedStream[bytes], size: int) -> None:
+    def print_arrived(self, accumulator: Accumulator, size: int) -> None:
         """Print what has come with the last block.
 
         A look at the stream costs as much as all that was read. A short block has emptied the pipe,
@@ -292,7 +244,7 @@ class _TextPrinter:
         self._unseen += size
         if size < _BLOCK or self._unseen * 16 >= self._read:
             self._unseen = 0
-            completion = stream.snapshot()
+            completion = accumulator.snapshot()
             # That the first choice is the first to come is not certain before the end.
             if completion.choices and completion.choices[0].index == 0:
                 self._print_new(completion.choices[0].message)
@@ -332,17 +284,5 @@ def _text_of(message: Message) -> str:
     return "".join(part["text"] for part in parts if isinstance(part.get("text"), str))
 
 
-def _tell_refusal(name: str, completion: ChatCompletion) -> None:
-    """Report a refusal that stands in place of a text."""
-    message = completion.choices[0].message if completion.choices else None
-    if message is not None and message.refusal and not _text_of(message):
-        _tell(name, f"refusal: {message.refusal}")
-
-
 def _write(text: str) -> None:
     write_output(text.encode())
-
-
-def _tell(name: str, message: str) -> None:
-    name = name if name.partition(",")[0] != STDIN else name.replace(STDIN, "standard input", 1)
-    say(f"{name}: {message}")

@@ -9,22 +9,24 @@ Source of the fields: OpenAI API reference, "The chat completion object"; SPEC s
 
 from __future__ import annotations
 
-import builtins  # a class below has a field named `type`
-from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, ClassVar, Literal, TypeVar, overload
+from collections.abc import Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Literal, TypeVar, overload
 
-import attrs
 import msgspec
 from attrs import field, frozen
 
 from ._result import convert as _convert
 from ._result import outbound as _outward
 from ._result.convert import NULLABLE
-from ._result.typed_json import ParseError, load
+from ._result.fields import Fields, LateSequence
+from ._result.typed_json import TypeReader, load
 from .partial import is_complete, parse_partial
 
 if TYPE_CHECKING:
     from openai.types.chat import ChatCompletion as OpenAIChatCompletion
+    from openai.types.chat import ChatCompletionAssistantMessageParam
+    from pydantic_core import CoreSchema
+    from typing_extensions import TypeForm
 
 __all__ = [
     "Audio",
@@ -50,35 +52,12 @@ JsonObject = Mapping[str, Json]
 T = TypeVar("T")
 
 
-class _Fields:
-    """Shows and compares its fields as attrs does, by one method for all classes: one for each is a
-    twentieth of the time that importing the package takes.
-    """
-
-    __slots__ = ()
-
-    def _named(self) -> list[tuple[str, object]]:
-        names = [attribute.name for attribute in attrs.fields(type(self))]  # type: ignore[arg-type]  # each class is one
-        return [(name, getattr(self, name)) for name in names]
-
-    def __repr__(self) -> str:
-        return f"{type(self).__name__}({', '.join(f'{n}={value!r}' for n, value in self._named())})"
-
-    def __eq__(self, other: object) -> bool:
-        if not isinstance(other, _Fields) or type(self) is not type(other):
-            return NotImplemented
-        return self._named() == other._named()
-
-    def __hash__(self) -> int:
-        return hash(tuple(self._named()))
-
-
 # A frozen class fills each slot by a call, and a completion has fifty. So only those have slots of
 # which it may have thousands.
 
 
 @frozen(kw_only=True, repr=False, eq=False)
-class TopLogprob(_Fields):
+class TopLogprob(Fields):
     """One of the likeliest tokens at a position: `logprob` is a natural logarithm, `bytes` its
     UTF-8 bytes.
     """
@@ -90,7 +69,7 @@ class TopLogprob(_Fields):
 
 
 @frozen(kw_only=True, repr=False, eq=False)
-class TokenLogprob(_Fields):
+class TokenLogprob(Fields):
     """One token of the output with its log probability and the likeliest others at its position."""
 
     token: str | None = None
@@ -100,62 +79,21 @@ class TokenLogprob(_Fields):
     extra: JsonObject = field(factory=dict)
 
 
-class TokenLogprobs(Sequence[TokenLogprob]):
+class TokenLogprobs(LateSequence[TokenLogprob]):
     """A tuple of `TokenLogprob` whose entries are made when one is first looked at.
 
     With the likeliest tokens at each position they are many times the text, and most callers only
-    pass them on or never look. `find` returns them as Structs, in which they came; `make` is called
-    with each.
+    pass them on or never look.
     """
 
-    __slots__ = ("_find", "_length", "_made", "_make")
-
-    def __init__(
-        self, length: int, find: Callable[[], Sequence[T]], make: Callable[[T], TokenLogprob]
-    ) -> None:
-        self._length = length
-        self._find = find
-        self._make = make
-        self._made: tuple[TokenLogprob, ...] | None = None
-
-    def _all(self) -> tuple[TokenLogprob, ...]:
-        if self._made is None:
-            self._made = tuple(map(self._make, self._find()))
-        return self._made
-
-    def _as_dicts(self) -> list[dict[str, Json]]:
-        return _convert.dicts_of(self._find(), "top_logprobs")
-
-    def __len__(self) -> int:
-        return self._length
-
-    @overload
-    def __getitem__(self, place: int) -> TokenLogprob: ...
-    @overload
-    def __getitem__(self, place: slice) -> tuple[TokenLogprob, ...]: ...
-    def __getitem__(self, place: int | slice) -> TokenLogprob | tuple[TokenLogprob, ...]:
-        return self._all()[place]
-
-    def __eq__(self, other: Json) -> bool:
-        if not isinstance(other, (TokenLogprobs, tuple, list)):
-            return NotImplemented
-        return self._length == len(other) and self._all() == tuple(other)
-
-    def __hash__(self) -> int:
-        return hash(self._all())
-
-    def __repr__(self) -> str:
-        return repr(self._all())
-
-    def __reduce__(self) -> tuple[Json, ...]:
-        return tuple, (list(self._all()),)
+    __slots__ = ()
 
 
 _convert.register(TokenLogprobs, TokenLogprobs._as_dicts)
 
 
 @frozen(kw_only=True, repr=False, eq=False, slots=False)
-class ChoiceLogprobs(_Fields):
+class ChoiceLogprobs(Fields):
     """The token log probabilities of a choice: of its content, and of its refusal."""
 
     content: Sequence[TokenLogprob] | None = field(default=None, metadata=NULLABLE)
@@ -164,45 +102,45 @@ class ChoiceLogprobs(_Fields):
 
 
 @frozen(kw_only=True, repr=False, eq=False, slots=False)
-class Function(_Fields):
-    """The function that a tool call names; `arguments` is JSON text as the model wrote it,
-    whole or not.
-    """
+class Function(Fields):
+    """The function that a tool call names; `arguments` is JSON text as the model wrote it."""
 
     name: str | None = None
     arguments: str | None = None
     extra: JsonObject = field(factory=dict)
 
-    # Whether its choice has a finish reason; a fact about the stream, and no field.
-    _is_finished: ClassVar[bool] = False
+    # Of its choice. Private fields are facts about the stream, which nothing shows or compares.
+    _finish_reason: str | None = None
 
     @property
     def arguments_complete(self) -> bool:
-        """Whether `arguments` is exactly one JSON value, or empty in a choice that finished: then
-        the call has none.
-        """
-        return self._is_finished if not self.arguments else is_complete(self.arguments)
+        """Whether `arguments` is exactly one JSON value, or empty in a choice that finished."""
+        return is_complete(self.arguments) if self.arguments else bool(self._finish_reason)
 
-    def arguments_as(self, kind: builtins.type[T]) -> T:
+    @overload
+    def arguments_as(self, kind: TypeReader[T]) -> T: ...
+    @overload
+    def arguments_as(self, kind: TypeForm[T]) -> T: ...
+    def arguments_as(self, kind: TypeForm[T] | TypeReader[T]) -> T:
         """Read the whole arguments as a type: an attrs class, a msgspec Struct, a dataclass, a
-        TypedDict, a pydantic model, or builtins like `dict[str, int]`.
+        TypedDict, a pydantic model, builtins like `dict[str, int]`, a union of such, or pydantic's
+        `TypeAdapter`. A call without arguments in a choice that finished is read as `{}`.
 
         Exact about kinds (the number 5 is not the text "5"), and nothing is repaired. Fields that
         the type does not name are ignored, unless it forbids them; an attrs class that is nested in
         a type of another sort is built without its converters. Raises ParseError, with the path of
-        what does not fit; TypeError for a type that JSON cannot be read as.
-
-        A call without arguments in a choice that finished is read as `{}`.
+        all that does not fit; TypeError for a type that JSON cannot be read as.
         """
-        has_none = not self.arguments and self._is_finished
-        return load("{}" if has_none else self.arguments, kind)
+        has_none = not self.arguments and self._finish_reason
+        return load(
+            "{}" if has_none else self.arguments, kind, _outward.why_cut(self._finish_reason)
+        )
 
     def partial_arguments(self) -> Json:
         """Return what is known of arguments that are still arriving; None for nothing.
 
-        A string or number at the end may go on. Reads the whole text at each call; to follow a
-        stream, see `accumulator.partial.PartialJson`. Raises ImportError without jiter, which the
-        extra `partial` brings.
+        A string or number at the end may go on. Each call reads the whole text; to follow a stream,
+        see `accumulator.partial.PartialJson`. Raises ImportError without the extra `partial`.
         """
         return None if self.arguments is None else parse_partial(self.arguments)
 
@@ -213,7 +151,7 @@ class FunctionCall(Function):
 
 
 @frozen(kw_only=True, repr=False, eq=False, slots=False)
-class Custom(_Fields):
+class Custom(Fields):
     """The custom tool that a tool call names; `input` is free text."""
 
     name: str | None = None
@@ -222,7 +160,7 @@ class Custom(_Fields):
 
 
 @frozen(kw_only=True, repr=False, eq=False, slots=False)
-class ToolCall(_Fields):
+class ToolCall(Fields):
     """A call of a tool: of a function, or of a custom tool."""
 
     id: str | None = None
@@ -231,36 +169,42 @@ class ToolCall(_Fields):
     custom: Custom | None = None
     extra: JsonObject = field(factory=dict)
 
-    # Whether its choice ended before the call did, unless its arguments are whole; no field.
-    _may_be_cut: ClassVar[bool] = False
+    # Whether its choice ended before the call did, unless its arguments are whole.
+    _may_be_cut: bool = False
 
-    def _is_cut(self) -> bool:
-        if not self._may_be_cut or (self.custom is not None and self.custom.input):
-            return False
-        text = (self.function.arguments if self.function is not None else None) or ""
-        return text.lstrip(" \t\r\n")[:1] not in ("{", "[", "n") or not is_complete(text)
+    def _is_whole(self) -> bool:
+        if self.custom is not None and self.custom.input:
+            return True
+        text = (self.arguments or "").lstrip(" \t\r\n")
+        return text.startswith(("{", "[", "n")) and is_complete(text)
 
-    def _is_named(self) -> bool:
-        return any(tool is not None and tool.name for tool in (self.function, self.custom))
+    @property
+    def name(self) -> str | None:
+        """The name of the function or custom tool."""
+        return next(
+            (tool.name for tool in (self.function, self.custom) if tool and tool.name), None
+        )
 
-    def arguments_as(self, kind: builtins.type[T]) -> T:
-        """Read the whole arguments of a function as a type; see `Function.arguments_as`.
+    @property
+    def arguments(self) -> str | None:
+        """The arguments of the function; None for a custom tool, which has an `input`."""
+        return None if self.function is None else self.function.arguments
 
-        Raises ParseError for a custom tool too, whose input is free text.
-        """
-        if self.function is None:
-            raise ParseError("the call names no function, so there are no arguments")
-        return self.function.arguments_as(kind)
+    @overload
+    def arguments_as(self, kind: TypeReader[T]) -> T: ...
+    @overload
+    def arguments_as(self, kind: TypeForm[T]) -> T: ...
+    def arguments_as(self, kind: TypeForm[T] | TypeReader[T]) -> T:
+        """Read the whole arguments of the function as a type; see `Function.arguments_as`."""
+        return (self.function or Function()).arguments_as(kind)
 
     def partial_arguments(self) -> Json:
-        """Return what is known of a function's arguments that are still arriving; None for nothing.
-        See `Function.partial_arguments`.
-        """
+        """Return what is known of the arguments so far; see `Function.partial_arguments`."""
         return None if self.function is None else self.function.partial_arguments()
 
 
 @frozen(kw_only=True, repr=False, eq=False, slots=False)
-class Audio(_Fields):
+class Audio(Fields):
     """A spoken answer: `data` is base64 of the whole audio, `expires_at` in seconds since 1970."""
 
     id: str | None = None
@@ -271,7 +215,7 @@ class Audio(_Fields):
 
 
 @frozen(kw_only=True, repr=False, eq=False, slots=False)
-class Message(_Fields):
+class Message(Fields):
     """What the model said. `content` is text, or parts where the server sends parts (Mistral)."""
 
     role: str | None = None
@@ -285,53 +229,46 @@ class Message(_Fields):
     annotations: tuple[Json, ...] | None = None
     extra: JsonObject = field(factory=dict)
 
-    def content_as(self, kind: builtins.type[T]) -> T:
-        """Read the whole content, which is JSON, as a type; of parts, the text. See
-        `Function.arguments_as`.
+    _finish_reason: str | None = None
+
+    @overload
+    def content_as(self, kind: TypeReader[T]) -> T: ...
+    @overload
+    def content_as(self, kind: TypeForm[T]) -> T: ...
+    def content_as(self, kind: TypeForm[T] | TypeReader[T]) -> T:
+        """Read the whole content, which is JSON, as a type; of parts, the text. Where it is not
+        whole, the error names a refusal or the finish reason. See `Function.arguments_as`.
         """
-        return load(self._text(), kind)
+        refused = f"the model refused: {self.refusal!r}: " if self.refusal else ""
+        return load(
+            _outward.text_of(self.content), kind, refused or _outward.why_cut(self._finish_reason)
+        )
 
     def partial_content(self) -> Json:
-        """Return what is known of content that is JSON and still arriving; None for nothing. See
-        `Function.partial_arguments`.
-        """
-        text = self._text()
+        """Return what is known of content that is JSON; see `Function.partial_arguments`."""
+        text = _outward.text_of(self.content)
         return None if text is None else parse_partial(text)
-
-    def _text(self) -> str | None:
-        if not isinstance(self.content, tuple):
-            return self.content
-        texts = (part.get("text") for part in self.content if isinstance(part, Mapping))
-        return "".join(text for text in texts if isinstance(text, str))
 
     def to_message(
         self, *, content_beside_calls: Literal["null", "empty", "absent"] = "null"
-    ) -> dict[str, Json]:
+    ) -> ChatCompletionAssistantMessageParam:
         """Build the dict to append to the next request's `messages`.
 
-        It holds the role, content, refusal, calls, audio id, and the reasoning that providers want
-        back with its signatures; nothing that a request schema refuses. Left out are calls without
-        a name, and those that were cut: in a choice without a finish reason, or as the last one in
-        one that ended with "length", with arguments that are not whole.
-
-        `content_beside_calls` says what the content is where there are calls and no content: null
-        as the API writes it, but Ollama and llama-cpp-python want it "empty" or "absent", DeepSeek
-        and lmdeploy not absent, Bedrock not empty. Without calls it is empty.
-        Raises ValueError for another word.
+        It holds what a request schema takes, and the reasoning and signatures that providers want
+        back. Left out are calls without a name, and those that were cut: in a choice without a
+        finish reason, or as the last one in one that ended with "length", with arguments that are
+        not whole. `content_beside_calls` is what the content is where there are calls and none of
+        it: null as the API writes it, but Ollama and llama-cpp-python want it "empty" or "absent",
+        DeepSeek and lmdeploy not absent, Bedrock not empty. Raises ValueError for another word.
         """
-        if content_beside_calls not in ("null", "empty", "absent"):
-            raise ValueError(
-                f'content_beside_calls is "null", "empty" or "absent", not {content_beside_calls!r}'
-            )
-        message = _convert.to_dict(self)
-        if self.tool_calls is not None:
-            calls = [call for call in self.tool_calls if call._is_named() and not call._is_cut()]
-            message["tool_calls"] = [*map(_convert.to_dict, calls)]
+        kept = [call for call in self.tool_calls or () if call._is_whole() or not call._may_be_cut]
+        calls = [_convert.to_dict(call) for call in kept if call.name]
+        message = {**_convert.to_dict(self), "tool_calls": calls}
         return _outward.to_request(message, content_beside_calls)
 
 
 @frozen(kw_only=True, repr=False, eq=False, slots=False)
-class Choice(_Fields):
+class Choice(Fields):
     """One of the `n` answers; `finish_reason` is None where the stream stopped before it.
 
     `text` is a legacy completion's, whose `message` is empty.
@@ -345,29 +282,8 @@ class Choice(_Fields):
     extra: JsonObject = field(factory=dict)
 
 
-def may_be_cut(finish_reason: str | None, *, is_last: bool) -> bool:
-    """Return whether a choice ended before its call did, unless the call is whole."""
-    return not finish_reason or (finish_reason == "length" and is_last)
-
-
-def _fill(choice: Choice, *, is_text: bool) -> None:
-    """Set on a choice that was just built what the schema and its finish reason say."""
-    message, finish_reason = choice.message, choice.finish_reason
-    if not message.role and not (is_text and message == Message()):
-        vars(message)["role"] = "assistant"
-    calls = list(message.tool_calls or ())
-    for call in calls:
-        tool = "custom" if call.function is None else "function"
-        if not call.type and getattr(call, tool) is not None:
-            vars(call)["type"] = tool
-        vars(call)["_may_be_cut"] = may_be_cut(finish_reason, is_last=call is calls[-1])
-    for function in (message.function_call, *(call.function for call in calls)):
-        if function is not None:
-            vars(function)["_is_finished"] = bool(finish_reason)
-
-
 @frozen(kw_only=True, repr=False, eq=False, slots=False)
-class CompletionTokensDetails(_Fields):
+class CompletionTokensDetails(Fields):
     """How the completion's tokens divide; counts of tokens."""
 
     accepted_prediction_tokens: int | None = None
@@ -378,7 +294,7 @@ class CompletionTokensDetails(_Fields):
 
 
 @frozen(kw_only=True, repr=False, eq=False, slots=False)
-class PromptTokensDetails(_Fields):
+class PromptTokensDetails(Fields):
     """How the prompt's tokens divide; counts of tokens."""
 
     audio_tokens: int | None = None
@@ -387,7 +303,7 @@ class PromptTokensDetails(_Fields):
 
 
 @frozen(kw_only=True, repr=False, eq=False, slots=False)
-class Usage(_Fields):
+class Usage(Fields):
     """What the request used; counts of tokens."""
 
     prompt_tokens: int | None = None
@@ -399,7 +315,7 @@ class Usage(_Fields):
 
 
 @frozen(kw_only=True, repr=False, eq=False, slots=False)
-class ChatCompletion(_Fields):
+class ChatCompletion(Fields):
     """A finished chat completion; `created` is in seconds since 1970, `choices` are ordered by
     index.
     """
@@ -419,12 +335,11 @@ class ChatCompletion(_Fields):
         """Convert to the API's own shape: builtins only, extras back at their place. The choices of
         a `text_completion` have no message.
         """
-        out = _convert.to_dict(self)
-        if self.object == "text_completion":
-            for choice, fields in zip(self.choices, _outward.objects(out["choices"]), strict=True):
-                if choice.message == Message():
-                    _outward.leave_out_message(fields)
-        return out
+        return _outward.without_empty_messages(_convert.to_dict(self))
+
+    def __call__(self) -> ChatCompletion:
+        """Return itself: `completion` is a method of `Accumulator`, but a property of streams."""
+        return self
 
     def to_json(self) -> str:
         """Convert to compact JSON text in the API's own shape."""
@@ -433,33 +348,46 @@ class ChatCompletion(_Fields):
     def to_openai(self) -> OpenAIChatCompletion:
         """Build openai-python's `ChatCompletion`, validated; vendors' fields are its extras.
 
-        Raises ValueError (pydantic's, which names
-        each field) where its types require what did not arrive, such as an `id` or the finish
-        reason of a stream that broke off, or know fewer values than the server, as for Groq's
-        service tiers and Mistral's content parts. Raises ImportError without openai.
+        Raises ValueError (pydantic's, which names each field) where its types require what did not
+        arrive, such as the finish reason of a stream that broke off, or know fewer values than the
+        server, as for Groq's service tiers and Mistral's content parts; ImportError without openai.
         """
         return _outward.to_openai(self.to_dict())
+
+    def __iter__(self) -> Iterator[tuple[str, Json]]:
+        return iter(self.to_dict().items())
+
+    @classmethod
+    def __get_pydantic_core_schema__(cls, *_: Json) -> CoreSchema:
+        """Return how pydantic, and so FastAPI, reads and writes one: in the API's shape."""
+        return _outward.pydantic_schema(cls, cls.from_dict, ChatCompletion.to_dict)
+
+    @classmethod
+    def from_json(cls, text: str | bytes) -> ChatCompletion:
+        """Read the API's shape back from JSON text. Raises ValueError as `from_dict` does."""
+        return cls.from_dict(msgspec.json.decode(text))
 
     @classmethod
     def from_dict(cls, data: JsonObject) -> ChatCompletion:
         """Read the API's shape back. The role of a message and the type of a call are filled in
         where they are missing. Raises ValueError that names each field that does not fit.
         """
-        is_text = isinstance(data, Mapping) and data.get("object") == "text_completion"
-        found = _convert.from_dict(_outward.with_messages(data) if is_text else data, cls)
+        found = _convert.from_dict(_outward.with_messages(data), cls)
         for choice in found.choices:
-            _fill(choice, is_text=is_text)
+            is_empty = found.object == "text_completion" and choice.message == Message()
+            _outward.fill(choice, role=None if is_empty else "assistant")
         return found
 
 
 @frozen(kw_only=True, repr=False, eq=False, slots=False)
-class Timing(_Fields):
+class Timing(Fields):
     """When the chunks of a stream came, in seconds of the clock that was given.
 
-    All counts from the making of the accumulator: `time_to_first_chunk`; `time_to_first_token`, the
-    first chunk that brought content, reasoning, a refusal, a fragment of a tool call or audio;
-    `duration`, until the stream ended. The gaps are between one chunk and the next, `gap_count` of
-    them; chunks of one read have none between them, and count as 0. None is not known (yet).
+    All counts from `started`, else from the making of the accumulator: `time_to_first_chunk`;
+    `time_to_first_token`, the first chunk that brought content, reasoning, a refusal, a fragment of
+    a tool call or audio; `duration`, until the stream ended. The gaps are between one chunk and the
+    next, `gap_count` of them; chunks of one read have none between them, and count as 0. None is
+    not known (yet).
     """
 
     time_to_first_chunk: float | None = None

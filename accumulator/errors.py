@@ -105,7 +105,9 @@ class DecodeError(AccumulatorError):
 
 
 class IncompleteStreamError(AccumulatorError):
-    """The stream stopped before `[DONE]` and before every choice had its finish reason."""
+    """The stream stopped before `[DONE]` and before every choice had its finish reason, or nothing
+    that came is a chunk. The message says which, and what came.
+    """
 
 
 class ServerError(AccumulatorError):

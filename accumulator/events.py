@@ -5,29 +5,8 @@
 are those of openai-python where it has them. Instances never change. `snapshot` is the whole so far
 as of the event, not of the time of looking, and is only put together when looked at.
 
-The rules that hold for every stream:
-
-- A `.delta` is what one chunk added. An empty fragment is no event, but for the first one of a tool
-  call, which tells that the call is there. Arguments that are exactly `{}` wait for more text or
-  for their `.done`: some servers send them as a placeholder.
-- Each `.done` comes once for each choice or call, with the whole value. It waits, from the choice's
-  finish reason on, for the next input: a chunk that adds no text, call, argument or other finish
-  reason to the choice, a chunk without choices, or the stream's end. Some servers send a finish
-  reason with every chunk. That of a function call comes as soon as a fragment of another call
-  arrives while the call's own arguments are a complete JSON object, list or string. Every call has
-  one; of the rest only what brought something has one.
-- A chunk for another choice does not count as the next input, so that the order in which choices
-  are mixed changes no value.
-- The deltas of a text joined are the value of the completion. Those before its `.done` joined are
-  the value of the `.done`. These two differ only if the server goes on after it, against the
-  protocol: what comes then is told by more deltas, with the problem
-  `content_after_finish`, and the `.done` is not repeated. So is the U+FFFD for half a surrogate
-  pair that stays alone, which is known only at the stream's end. What a server begins after the
-  finish reason has its `.done` at the next one, or at the end.
-- `done` comes once, last.
-
-What has no event of its own comes as `extra.delta`: images, annotations, the deprecated
-`function_call`, vendor fields, and fields that rules of the caller's move to another place.
+When each of them comes is in `docs/typed-events.md`. What has no event of its own comes as
+`extra.delta`.
 
 Source: openai-python, `openai/lib/streaming/chat/_events.py`, for the names; SPEC sections 3, 4, 6.
 """
@@ -36,11 +15,11 @@ from __future__ import annotations
 
 from binascii import b2a_base64
 from collections.abc import Callable, Sequence
-from typing import ClassVar, Literal, TypeAlias
+from typing import Literal, TypeAlias
 
-from msgspec import Struct, to_builtins
+from msgspec import to_builtins
 
-from ._decode.text_history import TextHistory
+from ._decode.text_history import CallDelta, EventBase, LookingBack, TextDelta, TextHistory
 from .completion import Audio, ChatCompletion, Choice, Timing, TokenLogprob, ToolCall, Usage
 from .errors import Problem
 
@@ -75,75 +54,8 @@ __all__ = [
 ReasoningField = Literal["reasoning", "reasoning_content", "thinking"]
 
 
-# --- what events have in common ---
-
-
-# No event can be in a cycle: it is made after all that it refers to.
-class _Event(Struct, frozen=True, gc=False):
-    def __repr__(self) -> str:
-        shown = [
-            f"{name}={getattr(self, name)!r}"
-            for name in self.__struct_fields__
-            if not name.startswith("_")
-        ]
-        return f"{type(self).__name__}({', '.join([*shown, *self._brief()])})"
-
-    def _brief(self) -> Sequence[str]:
-        """Return what `repr` shows of the values that are put together when looked at."""
-        return ()
-
-
-class _OfChoice(_Event, frozen=True, gc=False):
+class _OfChoice(EventBase, frozen=True, gc=False):
     choice_index: int
-
-
-class _LookingBack(_Event, frozen=True, gc=False):
-    """An event with values that are put together when looked at, by the names in `_VALUES`. Equal
-    to one with the same values, however they are kept.
-    """
-
-    _VALUES: ClassVar[tuple[str, ...]] = ("snapshot",)
-
-    def __eq__(self, other: object) -> bool:
-        if not isinstance(other, _LookingBack) or type(self) is not type(other):
-            return False
-        return self._public() == other._public()
-
-    def __hash__(self) -> int:
-        raise TypeError(f"{type(self).__name__} has no hash: putting its values together is slow")
-
-    def _public(self) -> list[object]:
-        fields = [name for name in self.__struct_fields__ if not name.startswith("_")]
-        return [getattr(self, name) for name in (*fields, *self._VALUES)]
-
-
-class _TextDelta(_LookingBack, frozen=True, gc=False):
-    choice_index: int
-    delta: str
-    _history: TextHistory
-    _length: int
-
-    @property
-    def snapshot(self) -> str:
-        """The whole text so far, this delta included."""
-        return self._history.until(self._length)
-
-    def _brief(self) -> Sequence[str]:
-        return (f"snapshot=<{self._length} characters>",)
-
-
-class _CallDelta(_TextDelta, frozen=True, gc=False):
-    _VALUES = ("snapshot", "name")
-
-    index: int
-    id: str | None
-    _name: TextHistory | None
-    _name_length: int
-
-    @property
-    def name(self) -> str | None:
-        """The function's or tool's name so far."""
-        return None if self._name is None else self._name.until(self._name_length)
 
 
 class _CallDone(_OfChoice, frozen=True, gc=False):
@@ -155,11 +67,16 @@ class _CallDone(_OfChoice, frozen=True, gc=False):
         """The call's id."""
         return self.tool_call.id
 
+    @property
+    def name(self) -> str | None:
+        """The name of the function or tool."""
+        return self.tool_call.name
+
 
 # --- texts ---
 
 
-class ContentDeltaEvent(_TextDelta, frozen=True, gc=False):
+class ContentDeltaEvent(TextDelta, frozen=True, gc=False):
     """Text was added to a choice's content; of content in parts (Mistral), to a text part."""
 
     type: Literal["content.delta"] = "content.delta"
@@ -183,7 +100,7 @@ class ContentDoneEvent(_OfChoice, frozen=True, gc=False):
     type: Literal["content.done"] = "content.done"
 
 
-class RefusalDeltaEvent(_TextDelta, frozen=True, gc=False):
+class RefusalDeltaEvent(TextDelta, frozen=True, gc=False):
     """Text was added to a choice's refusal."""
 
     type: Literal["refusal.delta"] = "refusal.delta"
@@ -196,7 +113,7 @@ class RefusalDoneEvent(_OfChoice, frozen=True, gc=False):
     type: Literal["refusal.done"] = "refusal.done"
 
 
-class ReasoningDeltaEvent(_TextDelta, frozen=True, gc=False):
+class ReasoningDeltaEvent(TextDelta, frozen=True, gc=False):
     """Text was added to a choice's reasoning, in the given field; a server may fill more than
     one.
     """
@@ -216,7 +133,7 @@ class ReasoningDoneEvent(_OfChoice, frozen=True, gc=False):
 # --- tool calls ---
 
 
-class FunctionToolCallArgumentsDeltaEvent(_CallDelta, frozen=True, gc=False):
+class FunctionToolCallArgumentsDeltaEvent(CallDelta, frozen=True, gc=False):
     """JSON text was added to the arguments of a function call.
 
     `index` numbers the calls of a choice from 0 in order of arrival, whatever the server numbers
@@ -252,19 +169,12 @@ class FunctionToolCallArgumentsDoneEvent(_CallDone, frozen=True, gc=False):
     type: Literal["tool_calls.function.arguments.done"] = "tool_calls.function.arguments.done"
 
     @property
-    def name(self) -> str | None:
-        """The function's name."""
-        function = self.tool_call.function
-        return None if function is None else function.name
-
-    @property
     def arguments(self) -> str:
         """The arguments: JSON text as the model wrote it, whole or not; empty if none came."""
-        function = self.tool_call.function
-        return (None if function is None else function.arguments) or ""
+        return self.tool_call.arguments or ""
 
 
-class CustomToolCallInputDeltaEvent(_CallDelta, frozen=True, gc=False):
+class CustomToolCallInputDeltaEvent(CallDelta, frozen=True, gc=False):
     """Text was added to the input of a custom tool's call; `index` is as for functions."""
 
     type: Literal["tool_calls.custom.input.delta"] = "tool_calls.custom.input.delta"
@@ -274,12 +184,6 @@ class CustomToolCallInputDoneEvent(_CallDone, frozen=True, gc=False):
     """The input of a custom tool's call is whole; `index` is as in the deltas."""
 
     type: Literal["tool_calls.custom.input.done"] = "tool_calls.custom.input.done"
-
-    @property
-    def name(self) -> str | None:
-        """The tool's name."""
-        custom = self.tool_call.custom
-        return None if custom is None else custom.name
 
     @property
     def input(self) -> str:
@@ -321,7 +225,7 @@ class LogprobsRefusalDoneEvent(_OfChoice, frozen=True, gc=False):
     type: Literal["logprobs.refusal.done"] = "logprobs.refusal.done"
 
 
-class AudioDeltaEvent(_LookingBack, frozen=True, gc=False):
+class AudioDeltaEvent(LookingBack, frozen=True, gc=False):
     """Audio was added: `data` is the decoded bytes of this fragment, `transcript` its words; each
     None if the chunk had none.
     """
@@ -377,7 +281,7 @@ class ChoiceDoneEvent(_OfChoice, frozen=True, gc=False):
         return self.choice.finish_reason
 
 
-class ExtraDeltaEvent(_LookingBack, frozen=True, gc=False):
+class ExtraDeltaEvent(LookingBack, frozen=True, gc=False):
     """A chunk brought something that no other event is named for: images, annotations, citations,
     fields of a vendor, or fields that a rule of the caller's moved.
 
@@ -402,7 +306,7 @@ class ExtraDeltaEvent(_LookingBack, frozen=True, gc=False):
         return (f"value={self.value!r}",)
 
 
-class UsageEvent(_LookingBack, frozen=True, gc=False):
+class UsageEvent(LookingBack, frozen=True, gc=False):
     """A chunk changed the usage. Some servers send it with every chunk; the last is the
     completion's.
     """
@@ -421,14 +325,14 @@ class UsageEvent(_LookingBack, frozen=True, gc=False):
         return ("usage=...",)
 
 
-class ProblemEvent(_Event, frozen=True, gc=False):
+class ProblemEvent(EventBase, frozen=True, gc=False):
     """The server did something wrong. There is an event also for problems too many to be kept."""
 
     problem: Problem
     type: Literal["problem"] = "problem"
 
 
-class DoneEvent(_Event, frozen=True, gc=False):
+class DoneEvent(EventBase, frozen=True, gc=False):
     """The stream has ended: by `[DONE]`, by an error of the server, or because it was closed.
 
     `completion` is as far as it is known; whole if `status` is "complete". `timing` is None if no

@@ -7,17 +7,16 @@ from __future__ import annotations
 
 import re
 from binascii import b2a_base64
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import partial
-from itertools import zip_longest
-from typing import Literal
-
-import msgspec
+from itertools import chain, zip_longest
+from typing import TYPE_CHECKING, Literal, cast
 
 from ._decode.objects import LastChunk
 from ._decode.values import decode_base64
-from ._result.convert import JsonObject, copy_json, to_dict
-from ._split_calls import Cut, cut_arguments, names_of, objects_of, split_calls, split_extra
+from ._result.convert import JsonObject, copy_json, names_of, objects_of, split_extra, to_dict
+from ._streaming.chunk_texts import SseBody
 from .completion import (
     Audio,
     ChatCompletion,
@@ -26,12 +25,18 @@ from .completion import (
     Function,
     Message,
     TokenLogprob,
+    ToolCall,
 )
 from .limits import DEFAULT_LIMITS
+from .partial import is_complete
 from .rules import DEFAULT_RULES, Level
+
+if TYPE_CHECKING:
+    from openai.types.chat import ChatCompletion as OpenAIChatCompletion
 
 __all__ = ["split", "sse"]
 
+Cut = Callable[[str], list[str]]
 
 # A word with the blanks before it; in texts without blanks (Japanese, compact JSON) so many
 # characters.
@@ -41,14 +46,15 @@ _AUDIO_SIZE = 4096  # characters of base64; a multiple of four, so that each pie
 
 # What the wire reads at each place besides `extra`. A value of a wrong type stands in `extra` under
 # such a name, and a chunk has room for only one of the two.
-_OF_CHUNK = names_of(ChatCompletion, "error")
-_OF_CHOICE = [name for name in names_of(Choice, "delta", "usage") if name != "text"]
+_OF_CHUNK = {*names_of(ChatCompletion), "error"}
+_OF_CHOICE = {*names_of(Choice), "delta", "usage"} - {"text"}
 
 
 def split(
-    completion: ChatCompletion, *, by: Literal["words"] | int = "words"
+    completion: ChatCompletion | OpenAIChatCompletion, *, by: Literal["words"] | int = "words"
 ) -> Iterator[JsonObject]:
-    """Yield `chat.completion.chunk` dicts that add up to the completion again (SPEC law 5).
+    """Yield `chat.completion.chunk` dicts that add up to the completion again (SPEC law 5). It may
+    be openai's, too.
 
     Text, reasoning, refusal, arguments and transcripts are cut at words, or into pieces of `by`
     characters; where logprobs give the tokens of a text, at its tokens. Of several choices each has
@@ -56,22 +62,32 @@ def split(
     choice has no finish reason, the last chunk ends the stream for whom it is fed to, as `[DONE]`
     does; to everybody else it is a chunk like the others.
 
-    The law holds for every completion that a stream gives under the default rules. One that was
-    read from an answer that was not streamed, or built by hand, may hold what no chunk can say:
+    The law holds for what a stream gives under the default rules. Only of tool calls that share an
+    id, and of those with neither id nor name, two come out as one unless all but one have arguments
+    that are whole and, where they share an id, a name. What was read from an answer that was not
+    streamed, or built by hand, may hold what no chunk can say:
 
     - a null in `extra`, and an empty `tool_calls` or `finish_reason`, are nothing;
     - neighbouring text parts become one, and so do entries of a message's list that have the same
-      `index`, tool calls with the same id unless the rules of SPEC section 4 tell them apart, and
-      choices with the same index, which are ordered by it;
+      `index`, and choices with the same index, which are ordered by it;
     - `object` is always "chat.completion"; `obfuscation` is dropped, an `error` is a server error;
     - usage counts are made to agree (SPEC section 5), `audio.data` that is not base64 goes to
       `extra`, and a value in `extra` under the name of a field that it fits goes to that field.
 
-    Raises ValueError for a `by` that is neither "words" nor a positive integer.
+    Raises ValueError for a `by` that is neither "words" nor a positive integer, TypeError for what
+    is no completion.
 
         client_stream = sse(split(cached))          # the body of a streamed answer
         assert accumulate(split(cached)) == cached
     """
+    dump = getattr(completion, "model_dump", None)
+    if dump is not None:
+        completion = ChatCompletion.from_dict(dump())
+    elif not isinstance(completion, ChatCompletion):
+        raise TypeError(
+            "what is split is a ChatCompletion, ours or openai's; "
+            "of a dict it is made by ChatCompletion.from_dict"
+        )
     if by == "words":
         return _chunks(completion, _WORD.findall)
     if type(by) is not int or by < 1:
@@ -79,53 +95,48 @@ def split(
     return _chunks(completion, partial(_slices, size=by))
 
 
-def sse(chunks: Iterable[Mapping[str, object]]) -> Iterator[bytes]:
+def sse(chunks: Iterable[Mapping[str, object]]) -> SseBody:
     """Render chunks as the body of a `text/event-stream` response: one event a piece, `[DONE]`
     last.
-    """
-    for chunk in chunks:
-        try:
-            text = msgspec.json.encode(chunk)
-        except UnicodeEncodeError:  # half a surrogate pair can only be written as an escape
-            import json  # noqa: PLC0415  # takes time to import
 
-            text = json.dumps(chunk, separators=(",", ":")).encode()
-        yield b"data: " + text + b"\n\n"
-    yield b"data: [DONE]\n\n"
+    It is an iterator and an async iterator: an async server sends it without a thread.
+    """
+    return SseBody(chunks)
 
 
 # --- chunks and choices -------------------------------------------------------------------
 
 
 def _chunks(completion: ChatCompletion, cut: Cut) -> Iterator[JsonObject]:
-    names = ("id", "created", "model", "service_tier", "system_fingerprint")
-    known = {name: getattr(completion, name) for name in names}
-    envelope: JsonObject = {name: value for name, value in known.items() if value is not None}
-    is_text = completion.object == "text_completion"
-    envelope["object"] = completion.object if is_text else "chat.completion.chunk"
+    names = [name for name in names_of(ChatCompletion) if name not in ("choices", "usage")]
+    known = {name: copy_json(getattr(completion, name)) for name in names}
+    envelope = {name: value for name, value in known.items() if isinstance(value, (str, int))}
+    if completion.object != "text_completion":
+        envelope["object"] = "chat.completion.chunk"
     streams = [_choice(choice, cut) for choice in completion.choices]
     for in_turn in zip_longest(*streams):
         for choices in in_turn:
             if choices is not None:
                 yield {**envelope, "choices": choices}
-    usages = [] if completion.usage is None else objects_of(completion.usage)
-    alone, last = split_extra(completion.extra, _OF_CHUNK)
-    if completion.moderation is not None:
-        last["moderation"] = copy_json(completion.moderation)
-    if usages:
-        last["usage"] = usages[0]
-    alone += [{"usage": usage} for usage in usages[1:]]
     is_open = any(not choice.finish_reason for choice in completion.choices)
-    if last or is_open or not streams:
+    objects: JsonObject = {n: value for n, value in known.items() if isinstance(value, dict)}
+    ends = _ends(completion, objects, always=is_open or not streams)
+    for place, fields in enumerate(ends, start=1):
+        chunk = {**envelope, "choices": [], **fields}
+        yield LastChunk(chunk) if is_open and place == len(ends) else chunk
+
+
+def _ends(completion: ChatCompletion, objects: JsonObject, *, always: bool) -> list[JsonObject]:
+    """Return the fields of the chunks behind all choices; of one at least, if `always`."""
+    alone, last = split_extra(completion.extra, _OF_CHUNK)
+    last |= objects
+    if completion.usage is not None:
+        last["usage"], *more = objects_of(completion.usage)
+        alone += [{"usage": usage} for usage in more]
+    if last or always:
         alone.append(last)
     # Nothing that follows an error is read.
-    *before, end = sorted(alone, key=lambda fields: "error" in fields) or [{}]
-    for fields in before:
-        yield {**envelope, "choices": [], **fields}
-    if is_open:
-        yield LastChunk({**envelope, "choices": [], **end})
-    elif alone:
-        yield {**envelope, "choices": [], **end}
+    return sorted(alone, key=lambda fields: "error" in fields)
 
 
 def _choice(choice: Choice, cut: Cut) -> Iterator[list[JsonObject]]:
@@ -151,37 +162,38 @@ def _steps(choice: Choice, cut: Cut) -> Iterator[JsonObject]:
     logprobs = choice.logprobs or ChoiceLogprobs()
     if message != Message() or choice.text is None:
         yield {"delta": _opening(message)}
-    for name in ("reasoning", "reasoning_content"):
-        for piece in cut(getattr(message, name) or ""):
-            yield {"delta": {name: piece}}
-    for delta in _extra_deltas(message, cut):
-        yield {"delta": delta}
     content: str | tuple[object, ...] = message.content or ""
+    before, behind = _deltas(message, cut)
+    for delta in before:
+        yield {"delta": delta}
     if isinstance(content, tuple):
         for part in (part for whole in content for part in _parts(copy_json(whole), cut)):
             yield {"delta": {"content": [part]}}
         content = ""
     yield from _aligned("content", content, logprobs.content, cut)
     yield from _aligned("refusal", message.refusal or "", logprobs.refusal, cut)
-    for delta in _other_deltas(message, cut):
+    for delta in behind:
         yield {"delta": delta}
-    if choice.logprobs is not None:
-        alone, together = split_extra(logprobs.extra, names_of(ChoiceLogprobs))
-        for fields in [together, *alone]:
-            if fields or not (logprobs.content or logprobs.refusal):
-                yield {"logprobs": fields}
+    yield from _other_logprobs(choice.logprobs)
+
+
+def _other_logprobs(logprobs: ChoiceLogprobs | None) -> Iterator[JsonObject]:
+    """Yield what is neither a token of the content nor of the refusal."""
+    if logprobs is None:
+        return
+    alone, together = split_extra(logprobs.extra, names_of(ChoiceLogprobs))
+    for fields in [together, *alone]:
+        if fields or not (logprobs.content or logprobs.refusal):
+            yield {"logprobs": fields}
 
 
 def _opening(message: Message) -> JsonObject:
     """Build the first delta: the role, and each text that there is, empty."""
     delta: JsonObject = {} if message.role is None else {"role": message.role}
     # OpenAI's first delta names content even where none follows.
-    is_text = message.content is None or isinstance(message.content, str)
-    delta["content"] = (message.content and "") if is_text else []
-    for name in ("refusal", "reasoning", "reasoning_content"):
-        if getattr(message, name) is not None:
-            delta[name] = ""
-    return delta
+    delta["content"] = [] if isinstance(message.content, tuple) else None
+    texts = [name for name in names_of(Message) if isinstance(getattr(message, name), str)]
+    return delta | {name: "" for name in texts if name != "role"}
 
 
 # --- texts and their tokens ---------------------------------------------------------------
@@ -202,10 +214,10 @@ def _aligned(
         for piece in pieces:
             yield {"delta": {name: piece}}
         return
-    runs = [_token(token) for token in tokens]
-    size = 1
-    if text and "".join(token.token or "" for token in tokens) == text:
-        pieces = [token.token or "" for token in tokens]
+    runs = [*map(_token, tokens)]
+    texts = [token.token or "" for token in tokens]
+    if text and "".join(texts) == text:
+        pieces, size = texts, 1
     else:
         size = -(-len(runs) // (len(pieces) or 1)) or 1
     in_runs = [runs[i : i + size] for i in range(0, len(runs), size)] or [[]]
@@ -244,26 +256,39 @@ def _parts(part: object, cut: Cut) -> Iterator[object]:
 # --- the rest of a message ----------------------------------------------------------------
 
 
-def _extra_deltas(message: Message, cut: Cut) -> Iterator[JsonObject]:
-    """Yield the fields that servers add to a delta: what the rules join as text comes as text, the
-    entries of a list that grows one by one.
-    """
-    level = DEFAULT_RULES.levels["delta"]
+def _deltas(message: Message, cut: Cut) -> tuple[Iterator[JsonObject], Iterator[JsonObject]]:
+    """Return the deltas before the content (other texts, and what servers add) and those behind."""
     alone, together = split_extra(message.extra, names_of(Message))
-    yield from alone
-    for name, value in together.items():
-        policy = None if value is None else level.names.get(name) or level.kinds.get(type(value))
-        pieces: list[object] = [value]
-        if policy == "concat" and isinstance(value, str):
-            pieces = [*cut(value)] or [""]
-        elif policy in _OF_ENTRIES and isinstance(value, list):
-            pieces = [[entry] for entry in value] or [[]]
-        elif policy == "merge" and isinstance(value, dict):
-            pieces = _collected(level.below(name), value)
-        yield from ({name: piece} for piece in pieces)
+    fields = {name: getattr(message, name) for name in names_of(Message)}
+    texts: JsonObject = {}
+    others: JsonObject = {}
+    for name, value in fields.items():
+        if value is not None and name not in ("role", "content", "refusal"):
+            (texts if isinstance(value, str) else others)[name] = value
+    before = ({n: piece} for n, v in (texts | together).items() for piece in _cut_field(n, v, cut))
+    behind = ({n: piece} for n, v in others.items() for piece in _cut_field(n, v, cut))
+    return chain(before, alone), behind
 
 
-_OF_ENTRIES = ("extend", "by_index", "by_type", "blocks")
+def _cut_field(name: str, value: object, cut: Cut) -> Iterable[object]:
+    """Return what merges to a field of a delta by its rule: of a text the pieces, of a list that
+    grows the entries.
+    """
+    if isinstance(value, Audio):
+        return _audio(value, cut)
+    if isinstance(value, Function):
+        return _function(value, cut)
+    if name == "tool_calls":
+        return _calls(cast("Sequence[ToolCall]", value), cut)
+    level = DEFAULT_RULES.levels["delta"]
+    policy = DEFAULT_RULES.rows.get(f"delta.{name}") or level.kinds.get(type(value))
+    if policy == "concat" and isinstance(value, str):
+        return cut(value) or [""]
+    if policy in ("extend", "by_index", "by_type", "blocks") and isinstance(value, (list, tuple)):
+        return [[copy_json(entry)] for entry in value] or [[]]
+    if policy == "merge" and isinstance(value, dict):
+        return _collected(level.below(name), value)
+    return [value]
 
 
 def _collected(level: Level, fields: JsonObject) -> list[object]:
@@ -278,26 +303,45 @@ def _collected(level: Level, fields: JsonObject) -> list[object]:
     return [rest, *alone] if rest or not alone else alone
 
 
-def _other_deltas(message: Message, cut: Cut) -> Iterator[JsonObject]:
-    if message.annotations is not None:
-        for annotations in [[copy_json(entry)] for entry in message.annotations] or [[]]:
-            yield {"annotations": annotations}
-    if message.function_call is not None:
-        for fields in _function(message.function_call, cut):
-            yield {"function_call": fields}
-    if message.audio is not None:
-        for fields in _audio(message.audio, cut):
-            yield {"audio": fields}
-    for fragments in split_calls(message.tool_calls or (), cut):
-        yield {"tool_calls": fragments}
-
-
 def _function(function: Function, cut: Cut) -> Iterator[JsonObject]:
     opening, *alone = objects_of(function)
     yield opening if function.arguments is None else {**opening, "arguments": ""}
     yield from alone
-    for piece in cut_arguments(function.arguments or "", cut):
+    for piece in _cut_json(function.arguments or "", cut):
         yield {"arguments": piece}
+
+
+def _cut_json(text: str, cut: Cut) -> list[str]:
+    """Cut arguments into pieces; into one if they are not whole, because what follows a whole value
+    in them would else be a repetition, or take the place of what was a placeholder.
+    """
+    return cut(text) if not text or is_complete(text) else [text]
+
+
+def _calls(calls: Sequence[ToolCall], cut: Cut) -> Iterator[list[JsonObject]]:
+    """Yield the fragments of all calls in lists, each with the index at which its call stands.
+
+    By SPEC section 4 a call with neither id nor name is told from more of the one before it by that
+    one being whole, and so is one whose id is known, by its name: so these go first, and whole.
+    """
+    shared = Counter(call.id or index for index, call in enumerate(calls))
+    turns = sorted(enumerate(calls), key=lambda each: _turn(each[1]))
+    for index, call in turns:
+        opening, *alone = objects_of(call, ["index"])
+        pieces: list[JsonObject] = []
+        for kind, name in (("function", "arguments"), ("custom", "input")):
+            text = getattr(getattr(call, kind), name, None)
+            if text is not None and shared[call.id or index] < 2:
+                opening[kind] = {**cast("JsonObject", opening[kind]), name: ""}
+                cut_text = _cut_json if kind == "function" else (lambda text, cut: cut(text))
+                pieces += [{kind: {name: piece}} for piece in cut_text(text, cut)]
+        # A misread index names no call: such a fragment goes to the call of the last one.
+        for fields in (opening, *alone, *pieces):
+            yield [{"index": index, **fields}]
+
+
+def _turn(call: ToolCall) -> tuple[bool, bool, bool]:
+    return bool(call.name), bool(call.id), not call._is_whole()
 
 
 def _audio(audio: Audio, cut: Cut) -> Iterator[JsonObject]:

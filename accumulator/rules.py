@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from binascii import crc32
 from collections.abc import Mapping
+from functools import cached_property
 from typing import Literal, get_args
 
-from attrs import Factory, field, frozen
+from attrs import field, frozen
 
 __all__ = ["DEFAULT_RULES", "POLICIES", "Level", "Policy", "Rules"]
 
@@ -249,7 +250,7 @@ def _is_field(names: list[str]) -> bool:
     )
 
 
-@frozen
+@frozen(slots=False)
 class Rules:
     """A merge table: rows of path and policy, which replace or extend those of `DEFAULT_RULES`.
 
@@ -262,33 +263,14 @@ class Rules:
     """
 
     rows: Mapping[str, Policy] = field(converter=_completed)
-    levels: Mapping[str, Level] = field(
-        init=False,
-        repr=False,
-        eq=False,
-        default=Factory(lambda rules: rules._compile(), takes_self=True),
-    )
-    moved: Mapping[str, frozenset[str]] = field(
-        init=False,
-        repr=False,
-        eq=False,
-        default=Factory(lambda rules: rules._find_moved(), takes_self=True),
-    )
-    # Whether any typed field has another policy than the default.
-    moves: bool = field(
-        init=False,
-        repr=False,
-        eq=False,
-        default=Factory(lambda rules: any(rules.moved.values()), takes_self=True),
-    )
-    digest: int = field(
-        init=False,
-        repr=False,
-        eq=False,
-        default=Factory(lambda rules: rules._digest(), takes_self=True),
-    )
 
-    def _compile(self) -> Mapping[str, Level]:
+    def __repr__(self) -> str:
+        own = {path: policy for path, policy in self.rows.items() if policy != _ROWS.get(path)}
+        return f"DEFAULT_RULES.replace({own})" if own else "DEFAULT_RULES"
+
+    @cached_property
+    def levels(self) -> Mapping[str, Level]:
+        """The rows by level, but for those of typed fields."""
         rows: dict[str, Policy] = {
             path: policy for path, policy in self.rows.items() if not self._is_typed(path)
         }
@@ -298,15 +280,16 @@ class Rules:
         }
 
     def _is_typed(self, path: str) -> bool:
-        """Whether a field is merged by its type; what does not fit that goes by its kind."""
+        """Return whether a field is merged by its type; what does not fit that goes by its kind."""
         level, _, names = path.partition(".")
         name, _, inner = names.partition(".")
         if name in _FIXED[level]:
             return name != "logprobs" or not inner.startswith("<")
         return name in TYPED.get(level, ()) and self.rows[path] == _ROWS.get(path)
 
-    def _find_moved(self) -> Mapping[str, frozenset[str]]:
-        """Name the typed fields of each level that have another policy than the default."""
+    @cached_property
+    def moved(self) -> Mapping[str, frozenset[str]]:
+        """The typed fields of each level that have another policy than the default."""
         return {
             level: frozenset(
                 n for n in names if self.rows.get(f"{level}.{n}") != _ROWS.get(f"{level}.{n}")
@@ -314,8 +297,14 @@ class Rules:
             for level, names in TYPED.items()
         }
 
-    def _digest(self) -> int:
-        """Stand for the rows in a checkpoint, which another table must not go on from."""
+    @cached_property
+    def moves(self) -> bool:
+        """Whether any typed field has another policy than the default."""
+        return any(self.moved.values())
+
+    @cached_property
+    def digest(self) -> int:
+        """A number for the rows in a checkpoint, which another table must not go on from."""
         return crc32(repr(sorted(self.rows.items())).encode())
 
     def replace(self, rows: Mapping[str, Policy]) -> Rules:

@@ -32,9 +32,9 @@ from typing import (
 
 from ._accumulator import Accumulator
 from ._merge.stopwatch import Clock
+from ._streaming.chunk_texts import ChunkTexts
 from ._streaming.clients import find, is_bound_to_async, is_bound_to_sync
-from ._streaming.feeder import ChunkEventFeeder, Feeder
-from ._streaming.observer import Observer, OnEnd, StreamEnd, StreamStatus
+from ._streaming.observer import Observer, OnEnd, Sink, StreamEnd, StreamStatus
 from ._streaming.wrapped import AsyncWrappedStream, DualWrappedStream, WrappedStream
 from .completion import ChatCompletion
 from .errors import AccumulatorError
@@ -56,6 +56,7 @@ __all__ = [
     "StreamStatus",
     "WrappedStream",
     "accumulate",
+    "iter_chunks",
     "iter_events",
     "wrap",
 ]
@@ -74,7 +75,9 @@ class Reading(TypedDict, total=False):
     rules: Rules
     limits: Limits
     strict: bool
+    think_tags: bool
     clock: Clock | None
+    started: float | None
 
 
 class Options(Reading, total=False):
@@ -117,13 +120,18 @@ SyncSource: TypeAlias = Iterable[T] | _SyncBody[T]
 AsyncSource: TypeAlias = AsyncIterable[T] | _AsyncBody[T] | _ContentBody[T]
 _Coroutine: TypeAlias = Coroutine[Any, Any, ChatCompletion]
 
+if TYPE_CHECKING:
+    # httpx has one Response for both its clients, so that its type does not tell whether to await.
+    class EitherCompletion(ChatCompletion, _Coroutine): ...
+
+    class EitherIterator(Generator[T, None, None], AsyncGenerator[T, None]): ...
+
 
 # --- the two functions ---
 
 
-# Any: httpx has one Response for both its clients, so the type does not tell whether to await.
 @overload
-def accumulate(stream: DualSource[object], **options: Unpack[Options]) -> Any: ...
+def accumulate(stream: DualSource[object], **options: Unpack[Options]) -> EitherCompletion: ...
 @overload
 def accumulate(stream: SyncSource[object], **options: Unpack[Options]) -> ChatCompletion: ...
 @overload
@@ -156,7 +164,9 @@ def wrap(
     rules: Rules = DEFAULT_RULES,
     limits: Limits = DEFAULT_LIMITS,
     strict: bool = False,
+    think_tags: bool = False,
     clock: Clock | None = None,
+    started: float | None = None,
     on_event: Callable[[Event], object] | None = None,
     on_end: OnEnd | None = None,
 ) -> WrappedStream[Any] | AsyncWrappedStream[Any]:
@@ -165,7 +175,8 @@ def wrap(
     Items that are bytes or text are a body, SSE or JSON, in pieces cut anywhere; with
     `framing="lines"` each is a line. All other items are chunks, or openai's events with a chunk
     in them. Of a response the items are the pieces of its body. `rules`, `limits`, `strict`,
-    `clock` and `on_event` are those of `Accumulator`; `timing` is what came of the clock.
+    `think_tags`, `clock`, `started` and `on_event` are those of `Accumulator`; `timing` comes of
+    the clock.
 
     It is read like the stream itself; `with` and `async with` close it. `completion` and
     `snapshot()` are the result, `status` and `problems` tell of it; its other attributes are those
@@ -178,6 +189,22 @@ def wrap(
 
     Raises TypeError for what is no stream, and for an `on_end` that would have to be awaited.
     """
+    accumulator = Accumulator(
+        rules=rules,
+        limits=limits,
+        strict=strict,
+        think_tags=think_tags,
+        clock=clock,
+        started=started,
+        on_event=on_event,
+    )
+    return _wrapped(stream, framing, accumulator, accumulator, on_end)
+
+
+def _wrapped(
+    stream: Any, framing: Framing, accumulator: Accumulator, sink: Sink, on_end: OnEnd | None
+) -> WrappedStream[Any] | AsyncWrappedStream[Any]:
+    """Return a stream whose items go to a sink, too: the accumulator, or another."""
     if framing not in _FRAMINGS:
         raise ValueError(f"framing is one of {', '.join(_FRAMINGS)}, not {framing!r}")
     found = find(stream)
@@ -187,13 +214,14 @@ def wrap(
     elif found.aitems is None or is_bound_to_sync(stream):
         # Starlette reads whatever can be read async so, and httpx' sync client cannot.
         kind = WrappedStream
-    accumulator = Accumulator(
-        rules=rules, limits=limits, strict=strict, clock=clock, on_event=on_event
+    observer = Observer(
+        accumulator,
+        on_end,
+        sink=sink,
+        lines=framing == "lines" and not found.is_body,
+        has_events=found.has_events,
     )
-    feeder = (ChunkEventFeeder if found.has_events else Feeder)(
-        accumulator, lines=framing == "lines" and not found.is_body
-    )
-    observer = Observer(accumulator, feeder, on_end)
+    observer.source = stream
     if found.encoding is not None:
         observer.refuse(found.encoding)
     return kind(stream, found, observer)
@@ -205,15 +233,10 @@ def _is_read_async(wrapped: object, stream: object) -> bool:
     return isinstance(wrapped, AsyncWrappedStream)
 
 
-def _error_of(stream: WrappedStream[object] | AsyncWrappedStream[object]) -> Exception | None:
-    """What accumulating raised."""
-    return stream._observer.error
-
-
 def _read(stream: WrappedStream[object]) -> ChatCompletion:
     with stream:
         for _ in stream:
-            if _error_of(stream) is not None:
+            if stream._observer.error is not None:
                 break
     return stream.completion
 
@@ -221,7 +244,7 @@ def _read(stream: WrappedStream[object]) -> ChatCompletion:
 async def _aread(stream: AsyncWrappedStream[object]) -> ChatCompletion:
     async with stream:
         async for _ in stream:
-            if _error_of(stream) is not None:
+            if stream._observer.error is not None:
                 break
     return stream.completion
 
@@ -229,9 +252,10 @@ async def _aread(stream: AsyncWrappedStream[object]) -> ChatCompletion:
 # --- events ---
 
 
-# Any, as for `accumulate`.
 @overload
-def iter_events(stream: DualSource[object], **options: Unpack[Reading]) -> Any: ...
+def iter_events(
+    stream: DualSource[object], **options: Unpack[Reading]
+) -> EitherIterator[Event]: ...
 @overload
 def iter_events(
     stream: SyncSource[object], **options: Unpack[Reading]
@@ -241,13 +265,7 @@ def iter_events(
     stream: AsyncSource[object], **options: Unpack[Reading]
 ) -> AsyncGenerator[Event, None]: ...
 def iter_events(
-    stream: Any,
-    *,
-    framing: Framing = "body",
-    rules: Rules = DEFAULT_RULES,
-    limits: Limits = DEFAULT_LIMITS,
-    strict: bool = False,
-    clock: Clock | None = None,
+    stream: Any, **options: Unpack[Reading]
 ) -> Generator[Event, None, None] | AsyncGenerator[Event, None]:
     """Read a stream to its end and close it; yield its typed events, async if the stream is.
 
@@ -271,55 +289,97 @@ def iter_events(
     The stream is closed as soon as the generator is: use `contextlib.aclosing` to leave an async
     one early.
     """
-    wrapped = wrap(stream, framing=framing, rules=rules, limits=limits, strict=strict, clock=clock)
+    wrapped = wrap(stream, on_event=None, on_end=None, **options)
     events = wrapped._observer.accumulator._collect_events()
-    if _is_read_async(wrapped, stream):
-        return _aevents(wrapped, events)
-    return _events(wrapped, events)
+    return _taken(wrapped, stream, events)
 
 
-def _events(stream: WrappedStream[object], events: deque[Event]) -> Generator[Event, None, None]:
+# --- the texts of chunks ---
+
+
+@overload
+def iter_chunks(
+    stream: DualSource[object], *, framing: Framing = ..., limits: Limits = ...
+) -> EitherIterator[bytes]: ...
+@overload
+def iter_chunks(
+    stream: SyncSource[object], *, framing: Framing = ..., limits: Limits = ...
+) -> Generator[bytes, None, None]: ...
+@overload
+def iter_chunks(
+    stream: AsyncSource[object], *, framing: Framing = ..., limits: Limits = ...
+) -> AsyncGenerator[bytes, None]: ...
+def iter_chunks(
+    stream: Any, *, framing: Framing = "body", limits: Limits = DEFAULT_LIMITS
+) -> Generator[bytes, None, None] | AsyncGenerator[bytes, None]:
+    """Read a stream to its end and close it; yield each chunk as it comes, async if the stream is.
+
+    A chunk is the JSON that the server sent, unchanged, on one line; what a server's error is made
+    of, and JSON that is damaged or cut off, too. The `[DONE]` of an event stream is `b"[DONE]"`.
+    Comments and the names of events are left out. Of chunks that are objects it is the JSON of what
+    they hold. `framing` is that of `wrap`; of `limits`, `event_bytes` holds.
+
+    Raises the stream's own exceptions unchanged, LimitExceededError, DecodeError for a compressed
+    body, TypeError for what is no stream.
+
+        for seq, chunk in enumerate(iter_chunks(response)):
+            rows.append({"id": id, "seq": seq, "chunk": chunk.decode()})
+    """
+    sink = ChunkTexts(limits)
+    return _taken(_wrapped(stream, framing, Accumulator(), sink, None), stream, sink.texts)
+
+
+# --- both ---
+
+
+def _taken(
+    wrapped: Any, stream: object, found: deque[T]
+) -> Generator[T, None, None] | AsyncGenerator[T, None]:
+    """Yield what reading a stream adds to a queue."""
+    return (_take_async if _is_read_async(wrapped, stream) else _take)(wrapped, found)
+
+
+def _take(stream: WrappedStream[object], found: deque[T]) -> Generator[T, None, None]:
+    failed = None
     try:
         with stream:
             for _ in stream:
-                while events:
-                    yield events.popleft()
-                if _error_of(stream) is not None:
+                while found:
+                    yield found.popleft()
+                if stream._observer.error is not None:
                     break
-    except Exception:
-        yield from _rest(stream, events)
-        raise
-    yield from _rest(stream, events)
-    if (error := _error_of(stream)) is not None:
-        raise error
+    except Exception as error:
+        failed = error
+    yield from _rest(stream, found)
+    if failed := failed or stream._observer.error:
+        raise failed
 
 
-async def _aevents(
-    stream: AsyncWrappedStream[object], events: deque[Event]
-) -> AsyncGenerator[Event, None]:
+async def _take_async(
+    stream: AsyncWrappedStream[object], found: deque[T]
+) -> AsyncGenerator[T, None]:
+    failed = None
     try:
         async with stream:
             async for _ in stream:
-                while events:
-                    yield events.popleft()
-                if _error_of(stream) is not None:
+                while found:
+                    yield found.popleft()
+                if stream._observer.error is not None:
                     break
-    except Exception:
-        for event in _rest(stream, events):
-            yield event
-        raise
-    for event in _rest(stream, events):
-        yield event
-    if (error := _error_of(stream)) is not None:
-        raise error
+    except Exception as error:
+        failed = error
+    for each in _rest(stream, found):
+        yield each
+    if failed := failed or stream._observer.error:
+        raise failed
 
 
 def _rest(
-    stream: WrappedStream[object] | AsyncWrappedStream[object], events: deque[Event]
-) -> Iterator[Event]:
-    """End a stream that a limit or strict mode stopped, too, and give the events left."""
-    if _error_of(stream) is not None:
+    stream: WrappedStream[object] | AsyncWrappedStream[object], found: deque[T]
+) -> Iterator[T]:
+    """End a stream that a limit or strict mode stopped, too, and yield what is left."""
+    if stream._observer.error is not None:
         with suppress(AccumulatorError):
             stream._observer.accumulator.close()
-    while events:
-        yield events.popleft()
+    while found:
+        yield found.popleft()

@@ -7,12 +7,10 @@ package, so that no change of the package moves the yardstick.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 import msgspec
 from msgspec import Struct
-
-__all__ = ["Chunk", "decode", "decode_all"]
 
 
 class TopLogprob(Struct):
@@ -94,7 +92,7 @@ class Chunk(Struct):
 decode = msgspec.json.Decoder(Chunk).decode
 
 
-def decode_all(events: Iterable[bytes]) -> None:
+def decode_all(events: Iterable[bytes], decode: Callable[[bytes], object] = decode) -> None:
     """Decode every event, and keep nothing."""
     for event in events:
         decode(event)

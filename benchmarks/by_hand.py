@@ -16,8 +16,6 @@ import msgspec
 from bare import Function, Logprobs, TokenLogprob, ToolCall, Usage
 from msgspec import Struct
 
-__all__ = ["completion_of", "events_of"]
-
 
 class ReasoningDetail(Struct):
     index: int = 0

@@ -64,10 +64,9 @@ def main() -> int:
         run_all(options.run_in)
         return 0
     if shutil.which("valgrind") is None:
-        print("instructions: SKIPPED, there is no valgrind here", file=sys.stderr)
-        return 0 if options.check else 1
+        return skipped("there is no valgrind here")
     counts = counted()
-    record = json.loads(RECORD.read_text(encoding="utf-8")) if RECORD.exists() else {}
+    record = json.loads(RECORD.read_text(encoding="utf-8"))
     if options.check:
         return compared(counts, record)
     record[MINOR] = {"versions": versions(), "instructions a chunk": counts}
@@ -76,31 +75,29 @@ def main() -> int:
     return 0
 
 
+def skipped(why: str) -> int:
+    """Print why nothing is compared; return the exit code."""
+    print(f"instructions: SKIPPED, {why}", file=sys.stderr)
+    return 0
+
+
 def compared(counts: Counts, record: Mapping[str, Mapping[str, Counts]]) -> int:
     """Print how the counts compare with those on record; return the exit code."""
     if MINOR not in record:
-        print(f"instructions: SKIPPED, none are on record for Python {MINOR}", file=sys.stderr)
-        return 0
+        return skipped(f"none are on record for Python {MINOR}")
     recorded = record[MINOR]["instructions a chunk"]
     drift = counts[YARDSTICK] / recorded[YARDSTICK]
     if abs(drift - 1) > REPEATABLE:
-        print(
-            f"instructions: SKIPPED, those on record are of {record[MINOR]['versions']}; here are"
-            f" {versions()}, and {YARDSTICK} takes {drift:.3f} times as many",
-            file=sys.stderr,
-        )
-        return 0
+        found = f"those on record are of {record[MINOR]['versions']}; here are {versions()}"
+        return skipped(f"{found}, and {YARDSTICK} takes {drift:.3f} times as many")
     grown = 0
-    for name, count in counts.items():
-        if name not in recorded:
-            print(f"{'':>9}  {count:>9,}  {name}: not on record, run --update")
-            continue
-        change = count / recorded[name]
+    for name in recorded | counts:
+        before, now = recorded.get(name, 0), counts.get(name, 0)
+        # Only one of them: a new workload wants --update; recordings are not in every checkout.
+        change = now / before if before and now else 1
         verdict = "  GREW" if change > ALLOWED else "  shrank: run --update" * (change < 0.95)
         grown += change > ALLOWED
-        print(f"{recorded[name]:>9,}  {count:>9,}  {change:6.3f}  {name}{verdict}")
-    for name in recorded.keys() - counts.keys():
-        print(f"{recorded[name]:>9,}  {'':>9}  {name}: not counted, no recorded streams here")
+        print(f"{before:>9,}  {now:>9,}  {change:6.3f}  {name}{verdict}")
     return 1 if grown else 0
 
 
@@ -135,16 +132,22 @@ def counted() -> Counts:
 def run_all(folder: Path) -> None:
     """Run each workload in a process of its own, and write down which was which."""
     ran = {}
-    for name, call, chunks in calls():
+    for name, call, inputs, chunks in workloads():
         pid = os.fork()
         if not pid:
-            run(call, 0 if name == FIRST else 2)
+            run(partial(each, call, inputs), 0 if name == FIRST else 2)
             os._exit(0)
         _, status = os.waitpid(pid, 0)
         if status:
             raise RuntimeError(f"{name} ended with {status}")
         ran[name] = pid, chunks
     (folder / "ran.json").write_text(json.dumps(ran), encoding="utf-8")
+
+
+def each(call: Callable[[Any], object], inputs: list[Any]) -> None:
+    """Call a function with each input."""
+    for given in inputs:
+        call(given)
 
 
 def run(call: Callable[[], object], before: int) -> None:
@@ -158,18 +161,18 @@ def run(call: Callable[[], object], before: int) -> None:
         os._exit(1)
 
 
-def calls() -> Iterator[tuple[str, Callable[[], object], int]]:
-    """Yield what is counted, and the chunks of each."""
+def workloads() -> Iterator[tuple[str, Callable[[Any], object], list[Any], int]]:
+    """Yield what is counted: its name, a function, what it is called with, and the chunks of it."""
     # Before anything else has read a recording in this process.
     try:
         streams = shapes.recordings()
     except FileNotFoundError as error:
         print(f"instructions: recordings are left out, {error}", file=sys.stderr)
     else:
-        inputs: list[object] = [stream.reads(4096) for stream in streams]
-        yield FIRST, partial(each, rows.ended, inputs), rows.chunks_of(streams)
-        yield "recordings, 4 KiB reads", partial(each, rows.ended, inputs), rows.chunks_of(streams)
-    short = partial(rows.bodies, "text, padded", 40, 10)
+        for name in (FIRST, "recordings, 4 KiB reads"):
+            reads = [stream.reads(4096) for stream in streams]
+            yield name, rows.ended, reads, rows.chunks_of(streams)
+    short, events = partial(rows.bodies, "text, padded", 40, 10), partial(rows.events, "text")
     cases = {
         "40 chunks of padded text, one event a read": partial(short, rows.EACH),
         "40 chunks of padded text, 4 KiB reads": partial(short, rows.SMALL),
@@ -177,24 +180,16 @@ def calls() -> Iterator[tuple[str, Callable[[], object], int]]:
            for shape in rows.FOUR},
         **{f"long, 4 KiB reads, {shape}": partial(rows.bodies, shape, 600, 1, rows.SMALL)
            for shape in rows.FOUR},
-        "events, one event a read": partial(
-            rows.events, "text", "on_event", "the generator", rows.EACH, 10
-        ),
+        "events, one event a read": partial(events, "on_event", "the generator", rows.EACH, 10),
         "mappings, text, padded": partial(rows.objects, "text, padded", "mappings", 10),
         "logprobs as JSON": partial(rows.dumped, "to_json", 100),
     }  # fmt: skip
     for name, make in cases.items():
         case = make()
         inputs = [case.ready(given) if case.ready else given for given in case.inputs]
-        yield name, partial(each, case.ours, inputs), case.chunks
+        yield name, case.ours, inputs, case.chunks
         if name in YARDSTICK:
-            yield YARDSTICK, partial(each, case.theirs, inputs), case.chunks
-
-
-def each(call: Callable[[Any], object], inputs: list[object]) -> None:
-    """Call a function with each input."""
-    for given in inputs:
-        call(given)
+            yield YARDSTICK, case.theirs, inputs, case.chunks
 
 
 if __name__ == "__main__":

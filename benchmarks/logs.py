@@ -36,32 +36,28 @@ KINDS: dict[str, type[Struct]] = {"chunks": bare.Chunk, "rows": Row, "shuffled":
 def main() -> None:
     """Measure, and print the rows."""
     megabytes, rounds = (int(word) for word in (*sys.argv[1:], "200", "3")[:2])
-    decoding: dict[str, list[float]] = {kind: [] for kind in KINDS}
-    reducing: dict[str, list[float]] = {kind: [] for kind in KINDS}
+    decoding: dict[str, float] = dict.fromkeys(KINDS, float("inf"))
+    reducing = dict(decoding)
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         write_logs(folder, megabytes * 1_000_000)
         reduce(folder / "chunks.jsonl")  # compiles
         for _ in range(rounds):
             for kind, line in KINDS.items():
-                decoding[kind].append(decode(folder / f"{kind}.jsonl", line))
-                reducing[kind].append(reduce(folder / f"{kind}.jsonl"))
-    seconds = {kind: min(times) for kind, times in reducing.items()}
-    reaches = {
-        "chunks": ("decoding", 1.67, min(decoding["chunks"])),
-        "rows": ("decoding", 1.67, min(decoding["rows"])),
-        "shuffled": ("rows in order", 2.0, seconds["rows"]),
-    }
+                path = folder / f"{kind}.jsonl"
+                decoding[kind] = min(decoding[kind], decode(path, line))
+                reducing[kind] = min(reducing[kind], reduce(path))
+    decoding["shuffled"] = reducing["rows"]  # what it stands beside
     rows = [
         {
             "group": "logs",
             "name": f"`accumulator reduce`, {megabytes} MB, {kind}",
-            "against": against,
-            "reach": reach,
-            "figure": seconds[kind] / other,
-            "beside": f"{seconds[kind]:.2f} / {other:.2f} s CPU",
+            "against": "rows in order" if kind == "shuffled" else "decoding",
+            "reach": 2.0 if kind == "shuffled" else 1.67,
+            "figure": seconds / decoding[kind],
+            "beside": f"{seconds:.2f} / {decoding[kind]:.2f} s CPU",
         }
-        for kind, (against, reach, other) in reaches.items()
+        for kind, seconds in reducing.items()
     ]
     json.dump(rows, sys.stdout)
 
@@ -71,23 +67,17 @@ def write_logs(folder: Path, size: int) -> None:
     rng = random.Random(0)
     events = shapes.made("text", 400).events
     own = json.loads(events[0])["id"].encode()
-    ids = [
-        b"chatcmpl-%032x" % rng.getrandbits(128) for _ in range(size // sum(map(len, events)) + 1)
-    ]
+    count = size // sum(map(len, events)) + 1
+    ids = [b"chatcmpl-%032x" % rng.getrandbits(128) for _ in range(count)]
     places = [(id, seq) for id in ids for seq in range(len(events))]
-
-    def chunk(id: bytes, seq: int) -> bytes:
-        return events[seq].replace(own, id, 1)
-
-    def row(id: bytes, seq: int) -> bytes:
-        return b'{"id":"%s","seq":%d,"chunk":%s}\n' % (id, seq, chunk(id, seq))
-
-    with (folder / "chunks.jsonl").open("wb") as file:
-        file.writelines(chunk(*place) + b"\n" for place in places)
-    for kind in ("rows", "shuffled"):
+    row = b'{"id":"%s","seq":%d,"chunk":%s}\n'
+    for kind in KINDS:
+        if kind == "shuffled":
+            rng.shuffle(places)
         with (folder / f"{kind}.jsonl").open("wb") as file:
-            file.writelines(row(*place) for place in places)
-        rng.shuffle(places)
+            for id, seq in places:
+                chunk = events[seq].replace(own, id, 1)
+                file.write(chunk + b"\n" if kind == "chunks" else row % (id, seq, chunk))
 
 
 def decode(path: Path, kind: type[Struct]) -> float:

@@ -9,8 +9,6 @@ from pathlib import Path
 from typing import Any
 from xml.sax.saxutils import escape
 
-__all__ = ["write"]
-
 Figures = Mapping[str, Any]
 # The title of each table, what is said above it, and the groups of rows in it.
 TABLES = (
@@ -26,7 +24,7 @@ TABLES = (
         "Per chunk",
         "`bare` is one reused msgspec decoder of a typed chunk over the same JSON"
         " (`benchmarks/bare.py`): what parsing alone costs.",
-        ("objects", "mappings", "feed_line", "wrap", "cliffs"),
+        ("objects", "mappings", "feed_line", "wrap", "openai's helper", "cliffs"),
     ),
     (
         "Growth, memory, import, logs",
@@ -66,8 +64,6 @@ def lines(figures: Figures) -> Iterator[str]:
         if rows:
             yield f"\n## {title}\n\n{above}\n"
             yield from table(rows, list(versions))
-    if "peers" in figures:
-        yield from peers_table(figures["peers"])
 
 
 def table(rows: list[Figures], versions: list[str]) -> Iterator[str]:
@@ -99,71 +95,42 @@ def row_of(*cells: str) -> str:
     return f"| {' | '.join(cells)} |"
 
 
-def peers_table(peers: Figures) -> Iterator[str]:
-    """Yield the table of the peers."""
-    yield "\n## Peers\n"
-    yield (
-        "Microseconds a chunk, the same bodies in 4 KiB reads, each peer in a process of its own,"
-        " asked in turn. The results were compared first: a peer with another one is named with"
-        " what differs.\n"
-    )
-    shapes = list(next(iter(peers.values()))["shapes"])
-    yield row_of("", *shapes, "versions")
-    yield row_of("---", *("--:" for _ in shapes), "---")
-    for name, peer in peers.items():
-        cells = (
-            each if isinstance(each, str) else f"{each:,.{2 if each < 10 else 0}f}"
-            for each in peer["shapes"].values()
-        )
-        versions = ", ".join(f"{key} {version}" for key, version in peer["versions"].items())
-        yield row_of(name, *cells, versions)
-
-
-# --- the chart ----------------------------------------------------------------------------
-
 # A picture in a page does not learn whether the page is white or black: middling tones.
 TEXT, FILLS = "#74808c", ("#2f7fd1", "#b9731b", "#3a9a5b")
-LABELS, WIDTH, ROOM, THICK, GAP, LINE = 400, 860, 60, 10, 7, 24
+# Where the bars begin, how long one is that is its reach, and how high.
+LEFT, REACH, HIGH = 400, 200, 10
 
 
 def drawn(figures: Figures) -> str:
     """Return the figures of speed as bars: what is measured, as a share of its reach."""
     versions = list(figures["versions"])
-    shapes, y = [], 8.0
+    shapes, y = [text(LEFT, 13, "a share of the reach; the line is the reach itself")], 32
     for number, version in enumerate(versions):
-        fill = FILLS[number % len(FILLS)]
-        shapes.append(
-            f'<rect x="{10 + 150 * number}" y="{y}" width="10" height="10" fill="{fill}"/>'
-        )
-        shapes.append(text(26 + 150 * number, y + 5, f"CPython {version}"))
-    shapes.append(text(LABELS, y + 5, "a share of the reach; the line is the reach itself"))
-    y = start = y + LINE
-    # Twice the reach is the end of the scale; the number says what is beyond it.
-    unit = (WIDTH - LABELS - ROOM) / 2
+        shapes.append(text(10 + 130 * number, 13, f"CPython {version}", fill(number)))
     for row in figures["rows"]:
         own = [row[version]["figure"] for version in versions if version in row]
         if row["group"] in TABLES[-1][2] or None in own:
             continue
-        middle = y + THICK * len(own) / 2
         label = f"{row['group']}: {row['name']}".replace("`", "")
-        shapes.append(text(LABELS - 8, middle, label, 'text-anchor="end"'))
+        shapes.append(text(LEFT - 8, y + HIGH * len(own) / 2 + 4, label, 'text-anchor="end"'))
         for number, figure in enumerate(own):
-            length = min(figure / row["reach"], 2) * unit
-            bar = f'width="{length:.1f}" height="{THICK - 1}" fill="{FILLS[number % len(FILLS)]}"'
-            shapes.append(f'<rect x="{LABELS}" y="{y:.1f}" {bar}/>')
-            shapes.append(text(LABELS + length + 5, y + THICK / 2, f"{figure:.2f}"))
-            y += THICK
-        y += GAP
-    x = LABELS + unit
-    shapes.append(f'<path d="M{x} {start - 4}V{y}" stroke="{TEXT}" stroke-dasharray="3 3"/>')
-    return (
-        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {y:.0f}" width="{WIDTH}"'
-        f' font-family="system-ui, sans-serif" font-size="11" fill="{TEXT}">\n'
-        + "\n".join(shapes)
-        + "\n</svg>\n"
-    )
+            # Twice the reach is the end of the scale; the number says what is beyond it.
+            long = min(figure / row["reach"], 2) * REACH
+            bar = f'x="{LEFT}" y="{y}" width="{long:.1f}" height="{HIGH - 1}" {fill(number)}'
+            shapes += [f"<rect {bar}/>", text(LEFT + long + 5, y + 9, f"{figure:.2f}")]
+            y += HIGH
+        y += 7
+    line = f'<path d="M{LEFT + REACH} 28V{y}" stroke="{TEXT}" stroke-dasharray="3 3"/>'
+    head = f'viewBox="0 0 860 {y}" width="860" font-family="system-ui, sans-serif" font-size="11"'
+    parts = "\n".join([*shapes, line])
+    return f'<svg xmlns="http://www.w3.org/2000/svg" {head} fill="{TEXT}">\n{parts}\n</svg>\n'
 
 
-def text(x: float, middle: float, content: str, more: str = "") -> str:
-    """Return a line of text whose middle is at a height."""
-    return f'<text x="{x:.1f}" y="{middle + 4:.1f}" {more}>{escape(content)}</text>'
+def fill(number: int) -> str:
+    """Return the colour of an interpreter."""
+    return f'fill="{FILLS[number % len(FILLS)]}"'
+
+
+def text(x: float, y: float, content: str, more: str = "") -> str:
+    """Return a line of text."""
+    return f'<text x="{x:.1f}" y="{y:.1f}" {more}>{escape(content)}</text>'

@@ -35,8 +35,7 @@ from accumulator import (
     wrap,
 )
 
-__all__ = ["ROWS", "Case", "Row", "Times", "digest", "measure"]
-
+QUESTION: Any = {"model": "gpt-4o-mini", "messages": [{"role": "user", "content": "hello"}]}
 HAND, BARE = "the loop by hand", "`bare`"
 EACH, SMALL, WHOLE = "one event a read", "4 KiB reads", "one read"
 SIZES = {EACH: None, SMALL: 4096, WHOLE: 0}
@@ -184,7 +183,7 @@ def cliff(shape: str, change: tuple[bytes, bytes] = (b"\n", b"\n")) -> Case:
     return Case(
         inputs,
         lambda given: completed(given[0]),
-        lambda given: decode_all(decode, given[1]),
+        lambda given: bare.decode_all(given[1], decode),
         chunks_of(made),
     )
 
@@ -200,12 +199,6 @@ class PartsChoice(bare.Choice):
 
 class PartsChunk(bare.Chunk):
     choices: list[PartsChoice] | None = None  # type: ignore[assignment]  # a list is invariant
-
-
-def decode_all(decode: Callable[[bytes], object], events: Iterable[bytes]) -> None:
-    """Decode all events, and keep nothing."""
-    for event in events:
-        decode(event)
 
 
 # --- what must come out -------------------------------------------------------------------
@@ -426,8 +419,40 @@ def wrapped() -> Case:
     return Case(inputs, under, alone, chunks_of(made))
 
 
+def helped(way: str) -> Case:
+    """Compare with openai's own helper: its streams, or its state over objects that are ready."""
+    state_of = import_module("openai.lib.streaming.chat").ChatCompletionStreamState
+    made = streams("text", 300, 5)
+
+    def by_stream(completions: Any) -> Any:
+        with completions.stream(**QUESTION) as stream:
+            return stream.get_final_completion()
+
+    def by_state(chunks: Iterable[Any]) -> Any:
+        state = state_of()
+        for chunk in chunks:
+            state.handle_chunk(chunk)
+        return state.get_final_completion()
+
+    inputs: list[tuple[Any, Any]] = [(each.reads(4096), completions_of(each)) for each in made]
+    ours, theirs = completed, by_stream
+    if way == "objects":
+        inputs = [(chunks, chunks) for chunks in (list(asked(each)()) for each in made)]
+        ours, theirs = fed, by_state
+    for given, other in inputs:
+        check(ours(given), theirs(other).model_dump(exclude_none=True, warnings=False))
+    return Case(
+        inputs, lambda given: ours(given[0]), lambda given: theirs(given[1]), chunks_of(made)
+    )
+
+
 def asked(stream: shapes.Stream) -> Callable[[], Iterable[object]]:
-    """Return a function that asks openai's client for a completion, and gets this stream."""
+    """Return a function that asks openai's client for a stream, and gets this one."""
+    return partial(completions_of(stream).create, **QUESTION, stream=True)
+
+
+def completions_of(stream: shapes.Stream) -> Any:
+    """Return the completions of an openai client that gets this stream for every answer."""
     httpx, openai = import_module("httpx2"), import_module("openai")
     reads = stream.reads(4096)
 
@@ -440,10 +465,7 @@ def asked(stream: shapes.Stream) -> Callable[[], Iterable[object]]:
 
     http_client = httpx.Client(transport=httpx.MockTransport(respond))
     client = openai.OpenAI(api_key="none", base_url="http://localhost/v1", http_client=http_client)
-    messages = [{"role": "user", "content": "hello"}]
-    return partial(
-        client.chat.completions.create, model="gpt-4o-mini", messages=messages, stream=True
-    )
+    return client.chat.completions
 
 
 # --- the tables ---------------------------------------------------------------------------
@@ -491,6 +513,8 @@ def rows() -> Iterator[Row]:
     for kind in ("JSON Lines", "SSE"):
         yield Row("feed_line", kind, "feed", 1.5, partial(lines, kind))
     yield Row("wrap", "added to openai's stream", "the stream alone", 0.05, wrapped, Times.added)
+    for way, name in (("bytes", "from the bytes"), ("objects", "from its chunk objects")):
+        yield Row("openai's helper", name, "its final completion", 1.0, partial(helped, way))
     for shape in shapes.HELD_OUT:
         yield Row("cliffs", shape, BARE, 6, partial(cliff, shape))
     for name, change in shapes.FRAMINGS.items():

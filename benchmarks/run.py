@@ -15,7 +15,6 @@ import platform
 import statistics
 import subprocess
 import sys
-from collections.abc import Callable
 from datetime import date
 from pathlib import Path
 from typing import Any
@@ -25,8 +24,13 @@ import report
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parent
 CACHE = HERE / ".cache"
-# All sections but the last run on every interpreter. Each script prints rows as JSON.
-SECTIONS = ("speed", "memory", "import", "logs", "peers")
+# The script of each section and what it is given, then for a quick try; each prints JSON.
+SECTIONS = {
+    "speed": ("quick.py --all --json --seconds 1", "quick.py --all --json --seconds 0.1"),
+    "memory": ("held.py rows 1000000", "held.py rows 20000"),
+    "import": ("run.py --import 40", "run.py --import 5"),
+    "logs": ("logs.py 400 3", "logs.py 20 1"),
+}
 VERSIONS = ("msgspec", "attrs", "cattrs", "openai", "pydantic", "llmstream", "lm15")
 
 Row = dict[str, Any]
@@ -35,110 +39,74 @@ Row = dict[str, Any]
 def main() -> None:
     """Measure what is asked for, and write it."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
-    parser.add_argument("--only", nargs="+", choices=SECTIONS, default=SECTIONS)
+    parser.add_argument("--only", nargs="+", choices=SECTIONS, default=tuple(SECTIONS))
     parser.add_argument("--quick", action="store_true", help="one short turn, to try it out")
     parser.add_argument(
         "--python", nargs="+", default=[], metavar="PATH", help="interpreters to measure, too"
     )
     parser.add_argument("--turns", type=int, default=3, help="processes a row is measured in")
+    parser.add_argument("--import", type=int, dest="imports", help=argparse.SUPPRESS)
     options = parser.parse_args()
-    pythons = [environment(each) for each in (sys.executable, *options.python)]
+    if options.imports:
+        json.dump(imported(options.imports), sys.stdout)
+        return
+    pythons = {
+        python: versions(python) for python in map(environment, (sys.executable, *options.python))
+    }
+    turns = 1 if options.quick else options.turns
     load = os.getloadavg()[0]
-    taken: dict[str, list[list[Row]]] = {python: [] for python in pythons}
-    for turn in range(1 if options.quick else options.turns):
-        for python in pythons:
-            rows: list[Row] = []
+    taken: dict[str, list[Row]] = {own["python"]: [] for own in pythons.values()}
+    for turn in range(turns):
+        for python, own in pythons.items():
             for section in options.only:
                 # What memory and logs take does not wander as times do.
-                if section == "speed" or (section != "peers" and not turn):
+                if section == "speed" or not turn:
                     print(f"{python}: {section}, turn {turn + 1}", file=sys.stderr)
-                    rows += MEASURES[section](python, options.quick)
-            taken[python].append(rows)
+                    taken[own["python"]] += ask(python, section, options.quick)
     figures: dict[str, Any] = {
         "date": date.today().isoformat(),
         "quick": options.quick,
-        "turns": 1 if options.quick else options.turns,
+        "turns": turns,
         "machine": f"{processor()}, {os.cpu_count()} cores, {platform.system()}, load {load:.1f}",
-        "versions": {versions(python)["python"]: versions(python) for python in pythons},
-        "rows": merged({versions(python)["python"]: taken[python] for python in pythons}),
+        "versions": {own["python"]: own for own in pythons.values()},
+        "rows": merged(taken),
     }
-    if "peers" in options.only:
-        figures["peers"] = ask(pythons[0], "speed_peers.py", "3" if options.quick else "10")
-    whole = not options.quick and tuple(options.only) == SECTIONS
+    whole = not options.quick and tuple(options.only) == tuple(SECTIONS)
     data, documents = (HERE, ROOT / "docs") if whole else (CACHE / "report", CACHE / "report")
     report.write(figures, data, documents)
 
 
-def merged(taken: dict[str, list[list[Row]]]) -> list[Row]:
+def merged(taken: dict[str, list[Row]]) -> list[Row]:
     """Join the turns of all interpreters to one row each, with the median of each interpreter."""
-    rows: dict[tuple[str, str, str], Row] = {}
-    for version, turns in taken.items():
-        found: dict[tuple[str, str, str], list[Row]] = {}
-        for row in (row for turn in turns for row in turn):
-            found.setdefault((row["group"], row["name"], row["against"]), []).append(row)
+    rows: dict[str, Row] = {}
+    for version, all_turns in taken.items():
+        found: dict[str, list[Row]] = {}
+        for row in all_turns:
+            about = {name: row[name] for name in ("group", "name", "against", "reach")}
+            rows.setdefault(repr(about), about)
+            found.setdefault(repr(about), []).append(row)
         for key, own in found.items():
-            known = [each for each in own if each["figure"] is not None]
-            figure = statistics.median_low(each["figure"] for each in known) if known else None
-            (beside, *_) = (each["beside"] for each in own if each["figure"] == figure)
-            row = rows.setdefault(
-                key, {k: own[0][k] for k in ("group", "name", "against", "reach")}
-            )
-            row[version] = {"figure": figure, "beside": beside}
+            own.sort(key=lambda row: (row["figure"] is None, row["figure"] or 0))
+            known = sum(row["figure"] is not None for row in own)
+            middle = own[max(known - 1, 0) // 2]
+            rows[key][version] = {name: middle[name] for name in ("figure", "beside")}
     return list(rows.values())
 
 
-# --- sections -----------------------------------------------------------------------------
-
-
-def speed(python: str, quick: bool) -> list[Row]:
-    """Measure the rows of rows.py."""
-    rows: list[Row] = ask(
-        python, "quick.py", "--all", "--json", "--seconds", "0.1" if quick else "1"
-    )
-    return rows
-
-
-def memory(python: str, quick: bool) -> list[Row]:
-    """Measure what accumulators hold."""
-    rows: list[Row] = ask(python, "held.py", "rows", "20000" if quick else "1000000")
-    return rows
-
-
-def imported(python: str, quick: bool) -> list[Row]:
+def imported(times: int) -> list[Row]:
     """Time the import beside that of what it needs, each in new processes, in turn."""
     against = "msgspec, attrs, cattrs"
     seconds: dict[str, list[float]] = {"accumulator": [], against: []}
-    for _ in range(5 if quick else 40):
+    for _ in range(times):
         for names, values in seconds.items():
             code = f"import time; t = time.process_time(); import {names}"
-            values.append(float(run(python, "-c", f"{code}; print(time.process_time() - t)")))
+            values.append(
+                float(run(sys.executable, "-c", f"{code}; print(time.process_time() - t)"))
+            )
     ours, theirs = (statistics.median(values) for values in seconds.values())
-    row = {"group": "import", "name": "`import accumulator`", "against": f"`import {against}`"}
-    return [
-        {
-            **row,
-            "reach": 1.4,
-            "figure": ours / theirs,
-            "beside": f"{1e3 * ours:.0f} / {1e3 * theirs:.0f} ms CPU",
-        }
-    ]
-
-
-def logs(python: str, quick: bool) -> list[Row]:
-    """Measure `accumulator reduce`."""
-    rows: list[Row] = ask(python, "logs.py", *(("20", "1") if quick else ("400", "3")))
-    return rows
-
-
-MEASURES: dict[str, Callable[[str, bool], list[Row]]] = {
-    "speed": speed,
-    "memory": memory,
-    "import": imported,
-    "logs": logs,
-}
-
-
-# --- environments -------------------------------------------------------------------------
+    about = {"group": "import", "name": "`import accumulator`", "against": f"`import {against}`"}
+    beside = f"{1e3 * ours:.0f} / {1e3 * theirs:.0f} ms CPU"
+    return [{**about, "reach": 1.4, "figure": ours / theirs, "beside": beside}]
 
 
 def environment(interpreter: str) -> str:
@@ -165,8 +133,9 @@ def run(*command: str) -> str:
     return done.stdout
 
 
-def ask(python: str, script: str, *arguments: str) -> Any:
-    """Run a script that prints JSON."""
+def ask(python: str, section: str, quick: bool) -> Any:
+    """Return what the script of a section prints."""
+    script, *arguments = SECTIONS[section][quick].split()
     return json.loads(run(python, str(HERE / script), *arguments))
 
 

@@ -16,18 +16,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-__all__ = [
-    "CORPUS",
-    "FRAMINGS",
-    "HELD_OUT",
-    "SHAPES",
-    "Stream",
-    "cut",
-    "has_vendor_fields",
-    "made",
-    "recordings",
-    "unended",
-]
+import bare
+import msgspec
 
 CORPUS = Path(__file__).resolve().parents[2] / "shared" / "corpus"
 
@@ -197,27 +187,42 @@ def _reasoning_content(rng: random.Random, count: int) -> list[Json]:
     return _whole(middle + [_chunk({"content": word}) for word in words[len(thoughts) :]])
 
 
-def _padded(shape: str) -> Callable[[random.Random, int], list[Json]]:
+def _changed(
+    shape: str, change: Callable[[random.Random, int, Json], object]
+) -> Callable[[random.Random, int], list[Json]]:
     def maker(rng: random.Random, count: int) -> list[Json]:
-        # OpenAI pads its events against those who read their lengths.
         chunks = SHAPES[shape](rng, count)
-        padding = ("".join(rng.choices(_LETTERS, k=rng.randint(1, 14))) for _ in chunks)
-        return [{**chunk, "obfuscation": each} for chunk, each in zip(chunks, padding, strict=True)]
+        for i, chunk in enumerate(chunks):
+            change(rng, i, chunk)
+        return chunks
 
     return maker
 
 
-def _choice_object(rng: random.Random, count: int) -> list[Json]:
-    chunks = _text(rng, count)
-    for chunk in chunks:
-        for choice in chunk["choices"]:
-            scores = {"hate": {"filtered": False, "severity": "safe"}, "seq": rng.randint(0, 9)}
-            choice["content_filter_results"] = scores
-    return chunks
+def _padded(rng: random.Random, i: int, chunk: Json) -> None:
+    # OpenAI pads its events against those who read their lengths.
+    chunk["obfuscation"] = "".join(rng.choices(_LETTERS, k=rng.randint(1, 14)))
 
 
-def _counter(rng: random.Random, count: int) -> list[Json]:
-    return [{**chunk, "x_seq": i, "p": i * 7} for i, chunk in enumerate(_text(rng, count))]
+def _choice_object(rng: random.Random, i: int, chunk: Json) -> None:
+    for choice in chunk["choices"]:
+        scores = {"hate": {"filtered": False, "severity": "safe"}, "seq": rng.randint(0, 9)}
+        choice["content_filter_results"] = scores
+
+
+def _delta_object(rng: random.Random, i: int, chunk: Json) -> None:
+    # As the AI SDK's gateway does.
+    for choice in chunk["choices"]:
+        choice["delta"]["provider_metadata"] = {"router": {"attempt": 1, "took": i / 8}}
+
+
+def _sorted_keys(rng: random.Random, i: int, chunk: Json) -> None:
+    # As servers in Go do, with tokens as vLLM has them.
+    for choice in chunk["choices"]:
+        choice |= {"stop_reason": None, "token_ids": [rng.randint(0, 99_999)]}
+    in_order = sorted(chunk.items())
+    chunk.clear()
+    chunk.update(in_order)
 
 
 def _thinking_parts(rng: random.Random, count: int) -> list[Json]:
@@ -227,10 +232,6 @@ def _thinking_parts(rng: random.Random, count: int) -> list[Json]:
     words = _words(rng, count - 3)
     thoughts = [_chunk(part(word)) for word in words[: 2 * count // 3]]
     return _whole(thoughts + [_chunk({"content": word}) for word in words[2 * count // 3 :]])
-
-
-def _usage_each(rng: random.Random, count: int) -> list[Json]:
-    return [{**chunk, "usage": _usage(i)} for i, chunk in enumerate(_text(rng, count))]
 
 
 def _cumulative(rng: random.Random, count: int) -> list[Json]:
@@ -243,42 +244,24 @@ def _cumulative(rng: random.Random, count: int) -> list[Json]:
     return [{**chunk, "citations": ["https://example.com/a"]} for chunk in chunks]
 
 
-def _created_each(rng: random.Random, count: int) -> list[Json]:
-    return [{**chunk, "created": 1_763_489_569 + i} for i, chunk in enumerate(_text(rng, count))]
-
-
-def _delta_object(rng: random.Random, count: int) -> list[Json]:
-    # As the AI SDK's gateway does.
-    chunks = _text(rng, count)
-    for i, chunk in enumerate(chunks):
-        for choice in chunk["choices"]:
-            choice["delta"]["provider_metadata"] = {"router": {"attempt": 1, "took": i / 8}}
-    return chunks
-
-
-def _sorted_keys(rng: random.Random, count: int) -> list[Json]:
-    # As servers in Go do, with tokens as vLLM has them.
-    chunks = _text(rng, count)
-    for chunk in chunks:
-        for choice in chunk["choices"]:
-            choice |= {"stop_reason": None, "token_ids": [rng.randint(0, 99_999)]}
-    return [dict(sorted(chunk.items())) for chunk in chunks]
-
-
 def _four_choices(rng: random.Random, count: int) -> list[Json]:
     words = enumerate(_words(rng, count - 9))
     return _whole([_chunk({"content": word}, index=i % 4) for i, word in words], choices=4)
 
 
 HELD_OUT: Mapping[str, Callable[[random.Random, int], list[Json]]] = {
-    "an object in each choice": _choice_object,
-    "an object in each delta": _delta_object,
-    "a list in each choice, keys sorted": _sorted_keys,
-    "a counter beside the text": _counter,
+    "an object in each choice": _changed("text", _choice_object),
+    "an object in each delta": _changed("text", _delta_object),
+    "a list in each choice, keys sorted": _changed("text", _sorted_keys),
+    "a counter beside the text": _changed(
+        "text", lambda rng, i, chunk: chunk.update(x_seq=i, p=i * 7)
+    ),
     "thinking in parts": _thinking_parts,
-    "usage in every chunk": _usage_each,
+    "usage in every chunk": _changed("text", lambda rng, i, chunk: chunk.update(usage=_usage(i))),
     "cumulative message": _cumulative,
-    "created changes": _created_each,
+    "created changes": _changed(
+        "text", lambda rng, i, chunk: chunk.update(created=1_763_489_569 + i)
+    ),
     "four choices in turn": _four_choices,
 }
 SHAPES: Mapping[str, Callable[[random.Random, int], list[Json]]] = {
@@ -287,7 +270,7 @@ SHAPES: Mapping[str, Callable[[random.Random, int], list[Json]]] = {
     "logprobs": _logprobs,
     "reasoning": _reasoning,
     "reasoning_content": _reasoning_content,
-    **{f"{name}, padded": _padded(name) for name in ("text", "tool calls", "logprobs")},
+    **{f"{name}, padded": _changed(name, _padded) for name in ("text", "tool calls", "logprobs")},
     **HELD_OUT,
 }
 # What is replaced in a body, and by what, so that it is framed as other servers do.
@@ -322,32 +305,19 @@ def _recorded(body: bytes) -> Stream:
     return Stream(body, tuple(text for text in data if text not in (b"", b"[DONE]")))
 
 
-def _fields(names: str, **nested: Json) -> Json:
-    return {**{name: {} for name in names.split()}, **nested}
-
-
-_FUNCTION = _fields("name arguments")
-_TOP = _fields("token logprob bytes")
-_ENTRY = {**_TOP, "top_logprobs": _TOP}
-_USAGE = _fields("prompt_tokens completion_tokens total_tokens")
-_USAGE["prompt_tokens_details"] = _fields("cached_tokens audio_tokens")
-_USAGE["completion_tokens_details"] = _fields(" ".join(_usage(0)["completion_tokens_details"]))
-_CALL = _fields("index id type", function=_FUNCTION)
-_DELTA = _fields("role content refusal", function_call=_FUNCTION, tool_calls=_CALL)
-_LOGPROBS = _fields("", content=_ENTRY, refusal=_ENTRY)
-_CHOICE = _fields("index finish_reason", delta=_DELTA, logprobs=_LOGPROBS)
-_NAMES = "id object created model service_tier system_fingerprint obfuscation"
-_API = _fields(_NAMES, choices=_CHOICE, usage=_USAGE)
-
-
 def has_vendor_fields(stream: Stream) -> bool:
-    """Return whether a chunk has a field that the API's schema has not."""
+    """Return whether a chunk has a field that `bare`, which has the API's, has not."""
 
-    def beyond(value: object, schema: Json) -> bool:
+    def beyond(value: object, known: Any) -> bool:
         if isinstance(value, list):
-            return any(beyond(item, schema) for item in value)
+            return any(map(beyond, value, known or ()))
         if isinstance(value, dict):
-            return any(k not in schema or beyond(v, schema[k]) for k, v in value.items())
+            return any(k not in known or beyond(v, known[k]) for k, v in value.items())
         return False
 
-    return any(beyond(json.loads(event), _API) for event in stream.events)
+    for event in stream.events:
+        chunk = json.loads(event)
+        chunk.pop("obfuscation", None)
+        if beyond(chunk, msgspec.to_builtins(bare.decode(event))):
+            return True
+    return False

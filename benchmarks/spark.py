@@ -17,7 +17,6 @@ import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -28,33 +27,69 @@ from accumulator.batch import reduce_sorted
 from accumulator.spark import reduce_chunks
 
 TICKS = os.sysconf("SC_CLK_TCK")
+SETTINGS = {
+    "spark.driver.memory": "2g",
+    "spark.ui.enabled": "false",
+    "spark.ui.showConsoleProgress": "false",
+    "spark.sql.shuffle.partitions": "4",
+}
 
 
-def write(path: Path, streams: int, chunks: int) -> int:
-    """Write shuffled rows as OpenAI sends them; return the bytes of their chunks."""
+def main() -> None:
+    """Measure, and print."""
+    streams, chunks = (int(word) for word in (*sys.argv[1:], "5000", "200")[:2])
+    os.environ["PYSPARK_PYTHON"] = sys.executable
+    with tempfile.TemporaryDirectory() as name:
+        source, expected, folder = (Path(name) / part for part in ("in.parquet", "out", "spark"))
+        write(source, streams, chunks)
+        rows = streams * chunks
+        loops = [measure("plain loop", rows, lambda: plain(source, expected)) for _ in range(3)]
+        spark = SparkSession.builder.master("local[2]").config(map=SETTINGS).getOrCreate()
+        spark.sparkContext.setLogLevel("ERROR")
+
+        def by_spark() -> None:
+            out = reduce_chunks(spark.read.parquet(str(source)))
+            out.write.mode("overwrite").parquet(str(folder))
+
+        measure("Spark, first run", rows, by_spark)
+        runs = [measure("Spark", rows, by_spark) for _ in range(3)]
+        found = pq.read_table(folder, columns=["id", "status", "completion"])
+        if found.sort_by("id").to_pylist() != pq.read_table(expected).sort_by("id").to_pylist():
+            raise AssertionError("Spark and the plain loop differ")
+        print(f"Spark / plain loop: {min(runs) / min(loops):.2f}")
+        spark.stop()
+
+
+def write(path: Path, streams: int, chunks: int) -> None:
+    """Write shuffled rows as OpenAI sends them."""
     rows = [
-        (f"chatcmpl-{stream:012x}", number, event.decode())
+        {"id": f"chatcmpl-{stream:012x}", "seq": number, "chunk": event.decode()}
         for stream in range(streams)
         for number, event in enumerate(shapes.made("text", chunks, stream).events)
     ]
+    print(f"{len(rows):,} rows, {sum(len(row['chunk']) for row in rows) / 1e6:,.0f} MB of chunks")
     random.Random(1).shuffle(rows)
-    names, numbers, texts = (list(column) for column in zip(*rows, strict=True))
-    table = pa.table({"id": names, "seq": numbers, "chunk": texts})
-    pq.write_table(table, path, compression="zstd")
-    return sum(map(len, texts))
+    pq.write_table(pa.Table.from_pylist(rows), path, compression="zstd")
 
 
 def plain(source: Path, target: Path) -> None:
     """Reduce the rows without Spark."""
     table = pq.read_table(source).sort_by([("id", "ascending"), ("seq", "ascending")])
     rows = zip(*(column.to_pylist() for column in table.columns), strict=True)
-    results: list[Any] = list(reduce_sorted(rows))
-    columns: dict[str, list[object]] = {
-        "id": [id for id, _ in results],
-        "status": [result.status for _, result in results],
-        "completion": [result.completion.to_json() for _, result in results],
-    }
-    pq.write_table(pa.table(columns), target)
+    results = [
+        {"id": id, "status": result.status, "completion": result.completion.to_json()}
+        for id, result in reduce_sorted(rows)
+    ]
+    pq.write_table(pa.Table.from_pylist(results), target)
+
+
+def measure(what: str, rows: int, run: Callable[[], object]) -> float:
+    """Run something, print what it took, and return its CPU seconds."""
+    start, cpu = time.perf_counter(), processor_time()
+    run()
+    cpu, took = processor_time() - cpu, time.perf_counter() - start
+    print(f"{what:28} {cpu:6.1f} CPU s {took:6.1f} s {cpu / rows * 1e6:6.2f} us a row")
+    return cpu
 
 
 def processor_time() -> float:
@@ -71,44 +106,6 @@ def processor_time() -> float:
     while more := {pid for pid, parent in parents.items() if parent in ours} - ours:
         ours |= more
     return sum(times[pid] for pid in ours)
-
-
-def measure(what: str, rows: int, run: Callable[[], object]) -> float:
-    """Run something, print what it took, and return its CPU seconds."""
-    start, cpu = time.perf_counter(), processor_time()
-    run()
-    cpu, took = processor_time() - cpu, time.perf_counter() - start
-    print(f"{what:28} {cpu:6.1f} CPU s {took:6.1f} s {cpu / rows * 1e6:6.2f} us a row")
-    return cpu
-
-
-def main() -> None:
-    """Measure, and print."""
-    streams, chunks = (int(word) for word in (*sys.argv[1:], "5000", "200")[:2])
-    os.environ["PYSPARK_PYTHON"] = sys.executable
-    with tempfile.TemporaryDirectory() as name:
-        source, expected, folder = (Path(name) / part for part in ("in.parquet", "out", "spark"))
-        size = write(source, streams, chunks)
-        rows = streams * chunks
-        print(f"{rows:,} rows, {size / 1e6:,.0f} MB of chunks")
-        loops = [measure("plain loop", rows, lambda: plain(source, expected)) for _ in range(3)]
-        builder = SparkSession.builder.master("local[2]").config("spark.driver.memory", "2g")
-        builder = builder.config("spark.ui.enabled", "false")
-        builder = builder.config("spark.ui.showConsoleProgress", "false")
-        spark = builder.config("spark.sql.shuffle.partitions", "4").getOrCreate()
-        spark.sparkContext.setLogLevel("ERROR")
-
-        def by_spark() -> None:
-            out = reduce_chunks(spark.read.parquet(str(source)))
-            out.write.mode("overwrite").parquet(str(folder))
-
-        measure("Spark, first run", rows, by_spark)
-        runs = [measure("Spark", rows, by_spark) for _ in range(3)]
-        found = pq.read_table(folder, columns=["id", "status", "completion"])
-        if found.sort_by("id").to_pylist() != pq.read_table(expected).sort_by("id").to_pylist():
-            raise AssertionError("Spark and the plain loop differ")
-        print(f"Spark / plain loop: {min(runs) / min(loops):.2f}")
-        spark.stop()
 
 
 if __name__ == "__main__":

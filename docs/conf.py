@@ -13,7 +13,7 @@ author = "The accumulator authors"
 release = metadata.version("chunk-accumulator")
 version = release.partition(".dev")[0]
 
-extensions = ["myst_parser", "sphinx.ext.autodoc", "docstrings", "tables"]
+extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx_copybutton", "docstrings", "tables"]
 myst_enable_extensions = ["colon_fence"]
 myst_heading_anchors = 3
 
@@ -28,8 +28,12 @@ autodoc_typehints_format = "short"
 python_use_unqualified_type_names = True
 python_maximum_signature_line_length = 80
 
+copybutton_selector = "div:not(.highlight-output) > div.highlight > pre"  # what one types in
+
 html_theme = "furo"
 html_title = "accumulator"
+html_static_path = ["_static"]
+html_css_files = ["own.css"]
 html_copy_source = False
 html_show_copyright = False
 html_show_sphinx = False

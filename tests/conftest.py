@@ -94,7 +94,7 @@ def learns_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     """Take the fast path as soon and as often as it can be taken, in short streams, too."""
     for name in (
         "_fast_path.LEARN_AFTER",
-        "_apply.LEARN_AFTER",
+        "_pipeline.apply.LEARN_AFTER",
         "_fast_path._PAUSE",
         "_fast_path._PROOF",
     ):

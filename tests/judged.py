@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 from collections import Counter
+from functools import lru_cache
 
 import reference
 
 from accumulator import Accumulator
 
 HALVES = "lone_surrogate"
+# A test feeds a body in several ways, and there is one verdict on it.
+judged = lru_cache(maxsize=4)(reference.reduce_body)
 
 
-def assert_as_judged(acc: Accumulator, body: bytes) -> None:
+def assert_as_judged(acc: Accumulator, body: bytes, *, think_tags: bool = False) -> None:
     """Compare a closed accumulator's result with the second reducer's, for any bytes at all."""
     completion, problems = acc.snapshot().to_dict(), acc.problem_counts
-    judge = reference.reduce_body(body)
+    judge = judged(body, think_tags=think_tags)
     judges = Counter(judge.problems)
     assert completion == judge.completion, "the completion differs"
     assert (acc.status, acc.server_error) == (judge.status, judge.error)

@@ -1,4 +1,4 @@
-"""A real HTTP server on the loopback interface, for one answer or an echo."""
+"""A real HTTP server on the loopback interface, for one answer or an echo; the key `wrong` is."""
 
 from __future__ import annotations
 
@@ -18,6 +18,9 @@ def serving(answer: Answer) -> Iterator[str]:
     class Handler(http.server.BaseHTTPRequestHandler):
         def do_POST(self) -> None:
             request = self.rfile.read(int(self.headers["Content-Length"]))
+            if self.headers["Authorization"] == "Bearer wrong":
+                self.send_error(401)
+                return
             kind, pieces = answer(request)
             self.send_response(200)
             self.send_header("Content-Type", kind)

@@ -27,9 +27,11 @@ class Outcome:
     error: object | None = None
 
 
-def reduce_body(body: bytes, rules: Mapping[str, str] | None = None) -> Outcome:
+def reduce_body(
+    body: bytes, rules: Mapping[str, str] | None = None, *, think_tags: bool = False
+) -> Outcome:
     """Reduce a whole body: an event stream, JSON, or JSON Lines."""
-    reader = Reader(Reducer(rules))
+    reader = Reader(Reducer(rules, think_tags=think_tags))
     for line in split_lines(body):
         reader.line(line)
     return reader.close()
@@ -306,6 +308,8 @@ class Choice:
     lists: int = 0  # of `tool_calls`, so far
     brought: set[str] = field(default_factory=set)  # the fields that deltas filled
     went_on: bool = False  # something came since the last finish reason
+    tags: str = ""  # with `think_tags`, "before", "inside" or "behind" them, then "none"
+    held: str = ""  # what may become a tag
     error: object = None  # True where only the finish reason says so
 
     @property
@@ -353,8 +357,9 @@ Table = dict[str, tuple[Kind, Callable[[Level, str, Any], None]]]
 class Reducer:
     """Merge chunks into one completion. `rules` are the caller's: path to policy."""
 
-    def __init__(self, rules: Mapping[str, str] | None = None) -> None:
+    def __init__(self, rules: Mapping[str, str] | None = None, *, think_tags: bool = False) -> None:
         rules = rules or {}
+        self.think_tags = think_tags
         self.collected = {path for path, policy in rules.items() if policy == "collect"}
         self.cumulative = rules.get("delta.tool_calls.function.arguments") == "last"
         self.completion = Level()
@@ -391,6 +396,8 @@ class Reducer:
             self.problems.append(kind)
 
     def outcome(self) -> Outcome:
+        for choice in self.choices.values():
+            self.release(choice)
         in_order = [choice for _, choice in sorted(self.choices.items())]
         errors = [choice.error for choice in in_order if choice.error]
         if errors and not self.failed:
@@ -506,7 +513,7 @@ class Reducer:
             else:  # a closing message says the deltas' fields again
                 delta = {key: delta[key] for key in delta if key not in choice.brought}
             content(delta)
-            self.delta(choice, delta)
+            self.delta(choice, self.without_tags(choice, delta) if self.think_tags else delta)
 
         def text(level: Level, key: str, text: str) -> None:
             self.brings_text = True
@@ -523,6 +530,8 @@ class Reducer:
         if not has_delta:
             table["text"] = (str, text)  # a legacy completion
         self.take(entry, choice.level, table, self.in_choice, ("obfuscation", other), "choice")
+        if choice.finish_reason:
+            self.release(choice)
         self.note_failure(choice, entry, in_failed_chunk)
         finishes = bool(text_of(entry.get("finish_reason")))
         moved = brings or choice.finish_reason != before or (choice.went_on and finishes)
@@ -584,6 +593,58 @@ class Reducer:
             "annotations": (list, self.annotations),
         }
         self.take(delta, choice.message, table, self.in_delta, path="delta")
+
+    def without_tags(self, choice: Choice, delta: Object) -> Object:
+        """Return a delta without the content that stands in tags or may do so."""
+        content, names = delta.get("content"), ("reasoning", "reasoning_content")
+        if choice.tags == "none" or not is_a((str, list), content):
+            return delta
+        both = (choice.message.known, delta)
+        apart = any(text_of(fields.get(name)) for fields in both for name in names)
+        if isinstance(content, list) or (apart and choice.tags in ("", "before")):
+            self.release(choice)
+            choice.tags = "none"
+            return delta
+        choice.tags = choice.tags or "before"
+        for place, letter in enumerate(text_of(content)):
+            self.letter(choice, letter)
+            if choice.tags == "none":
+                return {**delta, "content": text_of(content)[place + 1 :]}
+        return {key: value for key, value in delta.items() if key != "content"}
+
+    def letter(self, choice: Choice, letter: str) -> None:
+        """Take in a letter of content that has not begun or stands in tags."""
+        choice.held += letter
+        begun = choice.held.lstrip(" \t\r\n")
+        if choice.tags == "before" and begun == "<think>":
+            choice.tags, choice.held = "inside", ""
+        elif choice.tags == "before":
+            if len(choice.held) - len(begun) > 256 or not "<think>".startswith(begun):
+                self.release(choice)
+        elif choice.tags == "behind":
+            choice.held = begun
+            if begun:
+                choice.tags = "before"
+                self.release(choice)
+        elif choice.held == "</think>":
+            choice.tags, choice.held = "behind", ""
+        else:
+            while not "</think>".startswith(choice.held):
+                self.think(choice, choice.held[0])
+                choice.held = choice.held[1:]
+
+    def release(self, choice: Choice) -> None:
+        """Take what may have become a tag for text."""
+        if choice.tags == "before":
+            self.concat(choice.message, "content", choice.held)
+            choice.tags = "none"
+        elif choice.held:
+            self.think(choice, choice.held)
+        choice.held = ""
+
+    def think(self, choice: Choice, text: str) -> None:
+        self.concat(choice.message, "reasoning_content", text)
+        choice.brought.add("reasoning_content")  # a closing message says it again
 
     def content(self, level: Level, key: str, content: str | list[object]) -> None:
         before = level.known.get(key)
@@ -1017,6 +1078,8 @@ LONE = re.compile("[\ud800-\udfff]")
 
 
 def paired(text: str) -> str:
+    if text.isascii():  # most is
+        return text
     return text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "surrogatepass")
 
 

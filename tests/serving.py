@@ -13,7 +13,7 @@ import struct
 import threading
 import warnings
 import zlib
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
@@ -56,6 +56,7 @@ class Server:
 
     def __init__(self, around: Callable[[Any], Any], tapped: Callable[[Any], Any]) -> None:
         self.replays: dict[str, Replay] = {}
+        self.asked: list[tuple[Mapping[str, str], bytes]] = []  # headers and body of each request
         routes = [Route("/{name}/{rest:path}", self._answer, methods=["GET", "POST"])]
         self.app = around(Starlette(routes=routes))
         self._tapped = tapped
@@ -87,7 +88,7 @@ class Server:
         return f"{self.origin}/{name}/v1"
 
     async def _answer(self, request: Request) -> StreamingResponse:
-        await request.body()
+        self.asked.append((request.headers, await request.body()))
         replay = self.replays[request.path_params["name"]]
         self._replaying[request.scope["client"]] = replay
         headers = {"Content-Encoding": replay.encoding} if replay.encoding else None

@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import itertools
+import json
 import logging
 import queue
 from collections.abc import Callable, Iterator
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from typing import Any
 
 import pytest
 from serving import Replay, Server, serving
-from streamed import BODY, CHUNKS, TEXTS, WHOLE, content_of
+from streamed import BODY, CHUNKS, TEXTS, WHOLE, a_piece, content_of
 
-from accumulator import DecodeError, StreamEnd
+from accumulator import DecodeError, Limits, StreamEnd
 from accumulator.asgi import CompletionMiddleware, tap
 
 httpx = pytest.importorskip("httpx", reason="a client that is installed for the tests only")
@@ -110,7 +112,7 @@ def test_a_client_that_disconnects_leaves_the_partial_completion(gateway: Gatewa
     assert (replay.gone if gateway.way is by_sync_tap else replay.cancelled).wait(PATIENCE)
     replay.goes_on.set()
     end = gateway.end()
-    assert end.status == "cancelled"
+    assert (end.status, end.error) == ("cancelled", None)
     assert content_of(end.completion) == "Grüße"
     assert gateway.ends.empty()
 
@@ -201,6 +203,7 @@ async def run(
     messages: list[dict[str, Any]],
     send: Callable[[Any], Any],
     ends: list[StreamEnd],
+    options: dict[str, Any] | None = None,
     **scope: object,
 ) -> None:
     async def app(scope: Any, receive: Any, send: Any) -> None:
@@ -210,7 +213,10 @@ async def run(
     async def receive() -> dict[str, Any]:
         return {"type": "http.disconnect"}
 
-    middleware = CompletionMiddleware(app, on_end=lambda end, scope: ends.append(end))
+    def on_end(end: StreamEnd, scope: object) -> None:
+        ends.append(end)
+
+    middleware = CompletionMiddleware(app, on_end=on_end, **options or {})
     await middleware({"type": "http", "path": "/chat/completions", **scope}, receive, send)
 
 
@@ -271,11 +277,106 @@ def test_a_send_that_fails_because_the_client_is_gone_is_a_cancelled_stream() ->
         if message["type"] == "http.response.body":
             raise OSError("the client is gone")
 
-    with pytest.raises(OSError, match="gone") as caught:
+    with pytest.raises(OSError, match="gone"):
         asyncio.run(run([start(SSE), body(BODY[:FIRST])], send, ends))
     [end] = ends
-    assert (end.status, end.error) == ("cancelled", caught.value)
+    assert (end.status, end.error) == ("cancelled", None)
     assert content_of(end.completion) == "Grüße"
+
+
+@pytest.mark.parametrize(
+    ("limits", "status", "is_raised"),
+    [(Limits(), "complete", False), (Limits(total_bytes=FIRST), "truncated", True)],
+)
+def test_an_app_reads_on_for_a_client_that_is_gone_until_a_limit_is_passed(
+    limits: Limits, status: str, is_raised: bool
+) -> None:
+    ends: list[StreamEnd] = []
+
+    async def send(message: Any) -> None:
+        raise OSError("the client is gone")
+
+    pieces = [BODY[:FIRST], BODY[FIRST:], b": nothing more\n\n"]
+    messages = [start(SSE), *map(body, pieces), body(b"", more=False)]
+    running = run(messages, send, ends, {"read_to_end": True, "limits": limits})
+    with pytest.raises(OSError, match="gone") if is_raised else nullcontext():
+        asyncio.run(running)
+    assert [end.status for end in ends] == [status]
+
+
+def test_the_app_reads_on_for_a_client_that_leaves_a_real_server() -> None:
+    ends: queue.Queue[StreamEnd] = queue.Queue()
+    served: dict[str, Any] = {"on_end": lambda end, scope: ends.put(end), "read_to_end": True}
+    with serving(around=lambda app: CompletionMiddleware(app, **served)) as server:
+        gateway = Gateway(server, ends)
+        replay = Replay(BODY, (FIRST, 1), holds_after=1)
+        with gateway.stream(replay) as response:
+            next(response.iter_raw())
+        assert replay.gone.wait(PATIENCE)
+        replay.goes_on.set()
+        end = gateway.end()
+        assert not replay.cancelled.is_set()
+    assert (end.status, end.error, end.completion.to_dict()) == ("complete", None, WHOLE)
+
+
+@pytest.mark.parametrize(
+    ("request_is_whole", "messages", "is_told"),
+    [
+        (True, [start(SSE), body(BODY[:FIRST])], False),
+        (True, [], False),
+        (False, [], True),
+        (True, [start(SSE), body(b"", more=False)], True),
+        (True, [start([(b"content-type", b"text/plain")]), body(b"a")], True),
+        (True, [start([*SSE, (b"content-encoding", b"gzip")]), body(b"a")], True),
+    ],
+)
+def test_an_app_is_told_of_a_client_that_left_where_there_is_nothing_to_read_on_for(
+    request_is_whole: bool, messages: list[dict[str, Any]], is_told: bool
+) -> None:
+    told: list[str] = []
+    received = [{"type": "http.request", "body": b"a", "more_body": not request_is_whole}]
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        await receive()
+        for message in messages:
+            await send(message)
+        with suppress(asyncio.TimeoutError):
+            told.append((await asyncio.wait_for(receive(), 0.05))["type"])
+
+    async def receive() -> dict[str, Any]:
+        return received.pop() if received else {"type": "http.disconnect"}
+
+    async def send(message: Any) -> None: ...
+
+    middleware = CompletionMiddleware(app, on_end=print, read_to_end=True)
+    asyncio.run(middleware({"type": "http", "path": "/chat/completions"}, receive, send))
+    assert told == ["http.disconnect"] * is_told
+
+
+def test_the_middleware_takes_what_an_accumulator_does() -> None:
+    ends: list[StreamEnd] = []
+    events: list[tuple[str, str]] = []
+    clock = itertools.count()
+    options = {
+        "clock": lambda: float(next(clock)),
+        "on_event": lambda event, scope: events.append((event.type, scope["path"])),
+        "strict": True,
+        "think_tags": True,
+    }
+
+    async def send(message: Any) -> None: ...
+
+    thought = f"data: {json.dumps(a_piece('<think>a</think>b'))}\n\n".encode()
+    messages = [start(SSE), body(thought), body(b"data: {no\n\n", more=False)]
+    asyncio.run(run(messages, send, ends, options))
+    [end] = ends
+    assert isinstance(end.error, DecodeError)
+    # The request arrived at 0, the first piece was read at 1.
+    assert end.timing is not None
+    assert end.timing.time_to_first_chunk == 1
+    assert {path for _, path in events} == {"/chat/completions"}
+    assert [kind for kind, _ in events] == ["reasoning.delta", "content.delta", "problem"]
+    assert end.completion.choices[0].message.reasoning_content == "a"
 
 
 def test_an_app_that_stops_early_leaves_a_truncated_stream() -> None:

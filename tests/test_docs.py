@@ -18,15 +18,17 @@ import io
 import re
 import subprocess
 import sys
-from collections.abc import Callable, Coroutine, Iterator
+from collections.abc import Coroutine, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import get_args, get_type_hints
 
 import pytest
 from openai_played import playing
 from serving import drop_connections, heavy
 
 import accumulator
+from accumulator import events
 
 ROOT = Path(__file__).resolve().parents[1]
 DOCS = ROOT / "docs"
@@ -162,16 +164,13 @@ def printed_by(commands: str) -> str:
 def test_signatures_that_the_reference_spells_out_are_those_of_the_functions() -> None:
     page = DOCS.joinpath("reference.md").read_text("utf-8")
     spelt = dict(re.findall(r"autofunction:: (\w+)\((.*)\)$", page, re.M))
-    # `accumulate` takes the keywords of `wrap`, and has one name for all of them.
-    functions: dict[str, Callable[..., object]] = {
-        "accumulate": accumulator.wrap,
-        "wrap": accumulator.wrap,
-        "iter_events": accumulator.iter_events,
-    }
-    assert set(spelt) == set(functions)
+    assert set(spelt) == {"accumulate", "wrap", "iter_events", "iter_chunks"}
     for name, parameters in spelt.items():
-        found = inspect.signature(functions[name]).parameters.values()
-        keywords = [f"{each.name}={default_of(each)}" for each in found if each.name != "stream"]
+        # Two take the keywords of `wrap`, and have one name for all of them.
+        function = accumulator.iter_chunks if name == "iter_chunks" else accumulator.wrap
+        omitted = {"stream", "on_event", "on_end"} if name == "iter_events" else {"stream"}
+        found = inspect.signature(function).parameters.values()
+        keywords = [f"{each.name}={default_of(each)}" for each in found if each.name not in omitted]
         expected = ["stream", "*", *keywords]
         assert parameters.split(", ") == expected
 
@@ -179,6 +178,17 @@ def test_signatures_that_the_reference_spells_out_are_those_of_the_functions() -
 def default_of(parameter: inspect.Parameter) -> str:
     named = {"rules": "DEFAULT_RULES", "limits": "DEFAULT_LIMITS"}
     return named.get(parameter.name) or repr(parameter.default).replace("'", '"')
+
+
+def test_the_table_of_events_has_each_of_them_with_its_fields() -> None:
+    page = DOCS.joinpath("typed-events.md").read_text("utf-8")
+    rows = re.findall(r"^\| `([\w.]+)` \| (.+?) \|", page, re.M)
+    kinds: tuple[type, ...] = get_args(events.Event)
+    expected = {}
+    for kind in kinds:
+        shown = [name for name in dir(kind) if not name.startswith("_") and name != "type"]
+        expected[get_args(get_type_hints(kind)["type"])[0]] = {*shown}
+    assert {type_: set(re.findall(r"`(\w+)`", fields)) for type_, fields in rows} == expected
 
 
 @pytest.mark.parametrize("path", [ROOT / "README.md", *PAGES.values()], ids=["README", *PAGES])

@@ -23,8 +23,8 @@ ROOMS = [
     ["_decode"],
     ["events"],
     ["_merge"],
-    ["_fast_path", "_apply", "_pipeline", "_checked", "_checkpoint", "_accumulator"],
-    ["_split_calls", "_streaming", "replay", "streams", "telemetry"],
+    ["_fast_path", "_pipeline", "_checked", "_checkpoint", "_accumulator"],
+    ["_streaming", "replay", "streams", "telemetry"],
     ["_logs", "asgi", "batch", "spark", "cli", "__init__", "__main__"],
 ]
 ROW = {room: row for row, rooms in enumerate(ROOMS) for room in rooms}

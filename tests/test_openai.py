@@ -290,6 +290,7 @@ def test_our_completion_is_openai_pythons(chunks: list[JsonObject]) -> None:
     assert ours(body) == theirs(body)
 
 
+@pytest.mark.many
 def test_the_completion_of_recorded_streams_is_openai_pythons(corpus: Path) -> None:
     bodies = {path.name: path.read_bytes() for path in sorted(corpus.glob("*.sse"))}
     compared = [name for name, body in bodies.items() if deviation(body) is None]

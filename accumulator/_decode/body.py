@@ -46,7 +46,7 @@ def ends_text(line: bytes) -> bool:
     return value != {}
 
 
-class JsonText(Struct):
+class JsonText(Struct, array_like=True):
     """A JSON text of several lines whose closing bracket has not come."""
 
     text: bytearray = field(default_factory=bytearray)

@@ -15,6 +15,7 @@ from msgspec import UNSET, Struct, UnsetType
 
 __all__ = [
     "MOST_BRACKETS",
+    "OTHERWISE_READ",
     "STACK_DEPTH",
     "AudioFragment",
     "Choice",
@@ -52,6 +53,8 @@ class Extra(JsonObject):
     """Fields that the API does not name. A class of its own, so that no field of the wire
     decodes into one.
     """
+
+    __slots__ = ()
 
 
 def _null() -> None:
@@ -110,6 +113,8 @@ class AudioFragment(Struct, forbid_unknown_fields=True, gc=False):
 
 class Parts(list[object]):
     """A list of no fixed kind; like `Extra`, nothing that the wire decodes into."""
+
+    __slots__ = ()
 
 
 class ReasoningDetail(Struct, forbid_unknown_fields=True, gc=False):
@@ -240,6 +245,11 @@ class TextChunk(Struct, forbid_unknown_fields=True, gc=False):
     obfuscation: str | None = None
     moderation: ClassVar[None] = None
     extra: ClassVar[None] = None
+
+
+# Fields that no value is read into one by one: details of reasoning are then a vendor's field, and
+# are merged to the same end; the others are no fields of the wire.
+OTHERWISE_READ = frozenset({"closing", "extra", "parts", "reasoning_details"})
 
 
 class MalformedJsonError(ValueError):

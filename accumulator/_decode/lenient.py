@@ -1,33 +1,32 @@
 """Any value to a `Chunk`, field by field: nothing lost, and a note where a known field did not fit.
 
-This is the general way. It reads what a typed decoder refuses, and the chunk objects of SDKs: what
-is known and well-typed goes to its place, the rest to the `extra` of its level.
+This is the general way, for what a typed decoder refuses and for any SDK's objects. What is known
+and well-typed goes to its place, the rest to the `extra` of its level.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from enum import Enum
-from typing import TypeVar, cast
+from functools import cache
+from typing import TypeVar, cast, get_args, get_origin, get_type_hints
 
 import msgspec
 from msgspec import Struct
 
 from .chunk import (
+    OTHERWISE_READ,
     STACK_DEPTH,
     AudioFragment,
     Choice,
     Chunk,
     Closing,
-    CompletionTokensDetails,
     CustomFragment,
     Delta,
     Extra,
     FunctionFragment,
     JsonObject,
-    Logprobs,
     Parts,
-    PromptTokensDetails,
     TokenLogprob,
     TooDeepError,
     ToolCallFragment,
@@ -46,6 +45,10 @@ class Misfit(Struct):
     path: str
     message: str
     value: object
+
+
+class _MisfitError(ValueError):
+    """A value that is not of its field's type."""
 
 
 class Reading(Struct):
@@ -76,10 +79,6 @@ _TEXT = frozenset({"text"})  # beside a delta it is like any vendor's field
 Moved = Mapping[str, frozenset[str]]  # the fields of each level that are not read to their places
 
 
-class _MisfitError(ValueError):
-    """A value that is not of its field's type."""
-
-
 class _Reader:
     """Reads one chunk from builtins or an SDK's objects, and notes what did not fit."""
 
@@ -101,14 +100,14 @@ class _Reader:
         """Read an object into a Struct; what has no field there, or does not fit it, into
         `extra`.
         """
-        table = _TABLES[kind]
+        readers = _readers_of(kind)
         out = kind()
-        extra: Extra | None = None
+        extra: JsonObject = {}
         for name, item in source.items():
             value = item
             if value is None:
                 continue
-            read = table.get(name)
+            read = readers.get(name)
             if read is not None and name not in moved:
                 try:
                     setattr(out, name, read(self, value, f"{path}.{name}"))
@@ -119,16 +118,14 @@ class _Reader:
                 except _MisfitError as misfit:
                     error = str(misfit)
                 self.misfits.append(Misfit(f"{path}.{name}", error, self.adopt(value)))
-            if extra is None:
-                extra = Extra()
             value = self.adopt(value)
             if self.has_halves and kind in (TokenLogprob, TopLogprob):
                 value, lone = healed(value)  # nothing of a token is joined to what comes later
                 self.lone += lone
             extra[self.name(name)] = value
-        if extra is not None:
+        if extra:
             # By name, so that it does not matter which of the two ways a chunk went.
-            out.extra = Extra(sorted(extra.items()))  # type: ignore[attr-defined]  # every Struct that has a table has it
+            out.extra = Extra(sorted(extra.items()))  # type: ignore[attr-defined]  # every Struct read here has it
         return out
 
     def adopt(self, value: object) -> object:
@@ -324,67 +321,41 @@ def _choices(reader: _Reader, value: object, path: str) -> list[Choice]:
     return choices
 
 
-_TABLES: dict[type[Struct], dict[str, _Read]] = {
-    TopLogprob: {"token": _label, "logprob": _number, "bytes": _integers},
-    TokenLogprob: {
-        "token": _label,
-        "logprob": _number,
-        "bytes": _integers,
-        "top_logprobs": _structs(TopLogprob),
-    },
-    Logprobs: {"content": _structs(TokenLogprob), "refusal": _structs(TokenLogprob)},
+# Strings that a later one is joined to, and fields that are read in a way of their own. For all
+# others the type of the Struct's field says how they are read.
+_READ: Mapping[type[Struct], Mapping[str, _Read]] = {
     FunctionFragment: {"name": _text, "arguments": _json_text},
     CustomFragment: {"name": _text, "input": _json_text},
-    ToolCallFragment: {
-        "index": _integer,
-        "id": _label,
-        "type": _label,
-        "function": _struct(FunctionFragment),
-        "custom": _struct(CustomFragment),
-    },
-    AudioFragment: {"id": _label, "transcript": _text, "data": _base64, "expires_at": _integer},
+    AudioFragment: {"transcript": _text},
     Delta: {
-        "role": _label,
+        **dict.fromkeys(("refusal", "reasoning", "reasoning_content"), _text),
         "content": _content,
-        "refusal": _text,
-        "reasoning": _text,
-        "reasoning_content": _text,
         "tool_calls": _calls,
-        "function_call": _struct(FunctionFragment),
-        "audio": _struct(AudioFragment),
         "annotations": _parts,
     },
-    CompletionTokensDetails: dict.fromkeys(
-        CompletionTokensDetails.__struct_fields__[:-1], _integer
-    ),
-    PromptTokensDetails: dict.fromkeys(PromptTokensDetails.__struct_fields__[:-1], _integer),
-    Usage: {
-        "prompt_tokens": _integer,
-        "completion_tokens": _integer,
-        "total_tokens": _integer,
-        "completion_tokens_details": _struct(CompletionTokensDetails),
-        "prompt_tokens_details": _struct(PromptTokensDetails),
-    },
-    Choice: {
-        "index": _integer,
-        "delta": _delta,
-        "finish_reason": _label,
-        "logprobs": _struct(Logprobs),
-        "usage": _struct(Usage),
-        "text": _text,
-        "message": _misfit,  # an object is read as the delta
-    },
-    Chunk: {
-        "id": _label,
-        "created": _integer,
-        "model": _label,
-        "choices": _choices,
-        "service_tier": _label,
-        "system_fingerprint": _label,
-        "usage": _struct(Usage),
-        "moderation": _any_object,
-    },
+    Choice: {"delta": _delta, "text": _text, "message": _misfit},  # an object is read as the delta
+    Chunk: {"choices": _choices, "moderation": _any_object},
 }
+_READ_BY_TYPE: Mapping[object, _Read] = {
+    str: _label,
+    int: _integer,
+    float: _number,
+    bytes: _base64,
+    list[int]: _integers,
+}
+
+
+@cache
+def _readers_of(kind: type[Struct]) -> dict[str, _Read]:
+    """Return how each field of a Struct is read."""
+    readers = dict(_READ.get(kind, {}))
+    for name, hint in get_type_hints(kind).items():
+        if name not in readers and name not in OTHERWISE_READ:
+            of = get_args(hint)[0]  # beside None
+            is_list = get_origin(of) is list and of not in _READ_BY_TYPE
+            below = _structs(get_args(of)[0]) if is_list else _struct(of)
+            readers[name] = _READ_BY_TYPE.get(of, below)
+    return readers
 
 
 def read_chunk(

@@ -23,7 +23,7 @@ _DATA = b"data:"
 _SILENT = (b"", b"id", b"retry")  # fields that open no event; the first is a comment's
 
 
-class Event(Struct, gc=False):
+class Event(Struct, array_like=True, gc=False):
     """One event with data, or one JSON text in its place.
 
     `data` is the event's `data` lines joined by newlines, `offset` the byte it starts at, `size`
@@ -46,17 +46,17 @@ def is_end(data: bytes) -> bool:
     return data.strip() in _ENDS
 
 
-class LineReader(Struct):
+class LineReader(Struct, array_like=True):
     """Takes a body's bytes or lines, and returns the events that they complete."""
 
-    pending: bytes | bytearray = b""  # of a line that has not ended
+    pending: bytearray | None = None  # of a line that has not ended
     skip_lf: bool = False  # the CR that ended the last line may be half of a CRLF
     is_crlf: bool = False  # the last line ended in one: a CR at the end of a read waits for its LF
     is_begun: bool = False  # a BOM is dropped from the first line only
     start: int | None = None  # the byte at which what is open starts
     size: int = 0  # bytes of the lines since the last blank one
     name: bytes | None = None  # of the open event
-    data: bytes | bytearray | None = None  # of the open event
+    data: bytearray | None = None  # of the open event
     text: JsonText | None = None  # what is open is JSON without `data:`
     unread: bytes = b""  # the first lines that are nothing at all
     unread_at: int | None = None
@@ -69,7 +69,7 @@ class LineReader(Struct):
     @property
     def held(self) -> int:
         """How many bytes wait for their event's end."""
-        return self.size + len(self.pending)
+        return self.size + len(self.pending or b"")
 
     @property
     def quote(self) -> str:
@@ -87,13 +87,13 @@ class LineReader(Struct):
                 start += 1
         pending = self.pending
         if _LF not in data and _CR not in data and not (pending and pending[-1] == _CR):
-            self._wait(data)
+            self.wait(data)
             return []
         if pending:
             start -= len(pending)
-            data = bytes(pending) + data
+            data = bytes(pending + data)
         lines = data.splitlines(keepends=True)
-        self.pending = lines.pop() if lines and self._is_open(lines) else b""
+        self.pending = bytearray(lines.pop()) if lines and self._is_open(lines) else None
         events: list[Event] = []
         for line in lines:
             self.feed_line(line.rstrip(b"\r\n"), len(line), start, events)
@@ -111,22 +111,21 @@ class LineReader(Struct):
         self.skip_lf = last.endswith(b"\r") and not self.is_crlf
         return not self.skip_lf
 
-    def _wait(self, data: bytes) -> None:
-        if not self.pending:
-            self.pending = data
-            return
-        if type(self.pending) is not bytearray:
-            self.pending = bytearray(self.pending)
+    def wait(self, data: bytes) -> None:
+        """Keep bytes until more come."""
+        if self.pending is None:
+            self.pending = bytearray()
         self.pending += data
 
     def close(self, start: int | None) -> list[Event]:
         """Take in what waits as the last line; also return what the end of the body cuts off."""
         events: list[Event] = []
-        pending, self.pending = bytes(self.pending), b""
-        if pending:
-            self.feed_line(pending.rstrip(b"\r"), len(pending), start, events)
+        pending, self.pending = self.pending or bytearray(), None
+        for line in bytes(pending).splitlines(keepends=True):
+            self.feed_line(line.rstrip(b"\r\n"), len(line), start, events)
+            start = None if start is None else start + len(line)
         if self.text is not None:
-            events.append(Event(bytes(self.text.text), None, self.start, self.size, "open text"))
+            self._end_text(self.text, "open text", events)
         else:
             self.end_event(0, events, form="open event")
         return events
@@ -139,16 +138,13 @@ class LineReader(Struct):
         if not self.is_begun:
             self.is_begun = True
             if not offset and line.startswith(_BOM):
-                line = line[3:]
-                size -= 3
+                line, size = line[3:], size - 3
                 offset = None if offset is None else 3
         if self.text is not None:
             if not ends_text(line):
                 self._go_on(self.text, line, size, events)
                 return
-            text = bytes(self.text.text)
-            events.append(Event(text, None, self.start, self.size, "broken text"))
-            self._close_text()
+            self._end_text(self.text, "broken text", events)
         if not line:
             self.end_event(size, events)
             return
@@ -157,14 +153,20 @@ class LineReader(Struct):
         self.size += size
         if line.startswith(_DATA):
             self._add_data(line[6:] if line[5:6] == b" " else line[5:])
-            return
-        field, _, value = line.partition(b":")
+        else:
+            self._read_field(line, size, offset, events)
+
+    def _read_field(self, line: bytes, size: int, offset: int | None, events: list[Event]) -> None:
+        """Read a line that is no `data:`."""
+        name, _, value = line.partition(b":")
         value = value.removeprefix(b" ")
-        if field == b"event":
+        if name in _SILENT:
+            return
+        if name == b"event":
             self.name = value
-        elif field == b"data":
+        elif name == b"data":
             self._add_data(value)
-        elif field == b"error" and self.data is None and value.strip():
+        elif name == b"error" and self.data is None and value.strip():
             # llama.cpp reports its errors in a field of that name.
             events.append(Event(value, b"error", self.start, self.size))
         elif line.strip() == DONE:
@@ -173,7 +175,7 @@ class LineReader(Struct):
         elif self.name is self.data is None and begins_text(line):
             self.start, self.size = offset, 0
             self._begin_text(line, size, events)
-        elif field not in _SILENT and len(self.unread) < 4 * _LONGEST_QUOTE:
+        elif len(self.unread) < 4 * _LONGEST_QUOTE:
             if not self.unread:
                 self.unread_at = offset
             self.unread += line[: 4 * _LONGEST_QUOTE] + b"\n"
@@ -182,11 +184,9 @@ class LineReader(Struct):
         if value.startswith(b":"):
             return  # Vertex' partner models keep a connection open with `data: : keepalive`
         if self.data is None:
-            self.data = value
-            return
-        if type(self.data) is not bytearray:
-            self.data = bytearray(self.data)
-        self.data += b"\n" + value
+            self.data = bytearray(value)
+        else:
+            self.data += b"\n" + value
 
     def end_event(self, size: int, events: list[Event], form: str = "event") -> None:
         """End what is open by a blank line of so many bytes."""
@@ -202,7 +202,7 @@ class LineReader(Struct):
         if is_complete(line):  # nearly all are one line
             if not is_nothing(line):
                 events.append(Event(line, None, self.start, size, "text"))
-            self._close_text()
+            self.start, self.size = None, 0
         else:
             self.text = JsonText()
             self._go_on(self.text, line, size, events)
@@ -222,8 +222,10 @@ class LineReader(Struct):
                 events.append(Event(whole, None, self.start, self.size, "text"))
         if is_last:
             events.append(Event(DONE, None, self.start, self.size))
-        self._close_text()
+        self.text = self.start = None
+        self.size = 0
 
-    def _close_text(self) -> None:
+    def _end_text(self, text: JsonText, form: str, events: list[Event]) -> None:
+        events.append(Event(bytes(text.text), None, self.start, self.size, form))
         self.text = self.start = None
         self.size = 0

@@ -11,9 +11,10 @@ from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from typing import Any, TypeVar, cast
 
-from msgspec import Struct, convert
+from msgspec import Struct, convert, to_builtins
 
 from .chunk import (
+    OTHERWISE_READ,
     Choice,
     Chunk,
     CompletionTokensDetails,
@@ -29,7 +30,6 @@ from .chunk import (
     TopLogprob,
     Usage,
 )
-from .text import holds_half
 from .values import error_of, fields_of, is_object
 
 __all__ = ["LastChunk", "is_chunk_like", "read_object"]
@@ -52,11 +52,10 @@ _KINDS: tuple[type[Struct], ...] = (
     *(Logprobs, TokenLogprob, TopLogprob),
     *(Usage, PromptTokensDetails, CompletionTokensDetails),
 )
-# Details of reasoning are merged as a vendor's field is, to the same end.
-_OWN = {"closing", "extra", "parts", "reasoning_details"}
 _NAMES: Mapping[type[Struct], frozenset[str]] = {
-    kind: frozenset(kind.__struct_fields__) - _OWN for kind in _KINDS
+    kind: frozenset(kind.__struct_fields__) - OTHERWISE_READ for kind in _KINDS
 }
+_CONVERTED = _NAMES[Delta] | {"reasoning_details"}  # the fields that a delta is converted with
 _RESERVED = frozenset({"error", "message"})  # what is more than a vendor's field
 
 
@@ -90,13 +89,15 @@ def read_object(value: object) -> tuple[Chunk, int] | None:
             strings.clear()
             chunk = _chunk(value, strings)
         _collect(chunk, strings)
+        for text in strings:
+            if type(text) is not str:  # but a number, an enum's or another class's
+                return None
+        whole = "".join(cast("list[str]", strings))
+        if not whole.isascii():
+            whole.encode()  # refuses half a surrogate pair
     except (_UnfitError, TypeError, ValueError):
         return None
-    for text in strings:
-        if type(text) is not str:  # but a number, an enum's or another class's
-            return None
-    whole = "".join(cast("list[str]", strings))
-    return None if not whole.isascii() and holds_half(whole) else (chunk, len(whole))
+    return chunk, len(whole)
 
 
 def _convert(value: Mapping[str, Any]) -> Chunk | None:
@@ -107,7 +108,7 @@ def _convert(value: Mapping[str, Any]) -> Chunk | None:
     if choices and type(choices[0]) is dict:
         # A refusal costs more than all else, and most vendors' fields stand here.
         delta = choices[0].get("delta")
-        if type(delta) is dict and not _NAMES[Delta].issuperset(delta):
+        if type(delta) is dict and not _CONVERTED.issuperset(delta):
             return None
     try:
         return convert(value, Chunk)
@@ -155,16 +156,20 @@ def _model_choice(value: Any, strings: _Strings) -> Choice:
         or value.__pydantic_extra__
     ):
         raise _UnfitError
-    delta = Delta(fields["role"], fields["content"], fields["refusal"])
+    role, content, refusal = fields["role"], fields["content"], fields["refusal"]
+    if more and _CONVERTED.issuperset(more):  # reasoning
+        delta = convert({"role": role, "content": content, "refusal": refusal, **more}, Delta)
+    else:
+        delta = Delta(role, content, refusal)
+        if more:
+            vendors = {name: item for name, item in more.items() if item is not None}
+            delta.reasoning = vendors.pop("reasoning", None)
+            delta.reasoning_content = vendors.pop("reasoning_content", None)
+            if not _NAMES[Delta].isdisjoint(vendors):  # that this openai does not know yet
+                raise _UnfitError
+            delta.extra = _extra(vendors, strings)
     if calls is not None:
         delta.tool_calls = [*map(_model_call, _list(calls))]
-    if more:
-        vendors = {name: item for name, item in more.items() if item is not None}
-        delta.reasoning = vendors.pop("reasoning", None)
-        delta.reasoning_content = vendors.pop("reasoning_content", None)
-        if not _NAMES[Delta].isdisjoint(vendors):  # that this openai does not know yet
-            raise _UnfitError
-        delta.extra = _extra(vendors, strings)
     logprobs = None if logprobs is None else _model_logprobs(logprobs)
     return Choice(index, delta, logprobs, own["finish_reason"])
 
@@ -289,17 +294,9 @@ def _fields(kind: type[Struct], value: Any, strings: _Strings) -> JsonObject:
 
     The strings of those are added to `strings`.
     """
-    fields: JsonObject = value
-    if type(value) is not dict:
-        try:
-            fields, more = value.__dict__, value.__pydantic_extra__
-        except AttributeError:
-            if not is_object(value):
-                raise _UnfitError from None
-            fields, more = fields_of(value), None
-        if more:
-            fields = {**fields, **more}
-    names = _NAMES[kind]
+    if type(value) is not dict and not is_object(value):
+        raise _UnfitError
+    fields, names = fields_of(value), _NAMES[kind]
     if names.issuperset(fields):
         return fields
     own, vendors = {}, {}
@@ -360,17 +357,15 @@ def _collect(chunk: Chunk, strings: _Strings) -> None:
         strings.append(chunk.service_tier)
     if chunk.system_fingerprint is not None:
         strings.append(chunk.system_fingerprint)
-    if chunk.choices is not None:
-        for choice in chunk.choices:
-            if choice.finish_reason is not None:
-                strings.append(choice.finish_reason)
-            if choice.text is not None:
-                strings.append(choice.text)
-            if choice.delta is not None:
-                _collect_delta(choice.delta, strings)
-            if choice.logprobs is not None:
-                _collect_tokens(choice.logprobs.content, strings)
-                _collect_tokens(choice.logprobs.refusal, strings)
+    for choice in chunk.choices or ():
+        if choice.finish_reason is not None:
+            strings.append(choice.finish_reason)
+        if choice.text is not None:
+            strings.append(choice.text)
+        if choice.delta is not None:
+            _collect_delta(choice.delta, strings)
+        if choice.logprobs is not None:
+            _collect_tokens(choice.logprobs, strings)
 
 
 def _collect_delta(delta: Delta, strings: _Strings) -> None:
@@ -386,19 +381,25 @@ def _collect_delta(delta: Delta, strings: _Strings) -> None:
         strings.append(delta.reasoning)
     if delta.reasoning_content is not None:
         strings.append(delta.reasoning_content)
+    if delta.reasoning_details is not None:
+        strings.append("reasoning_details")
+        for detail in to_builtins(delta.reasoning_details):
+            strings += [*detail, *(item for item in detail.values() if type(item) is str)]
     if delta.tool_calls is not None:
-        for call in delta.tool_calls:
-            texts: _Strings = [call.id, call.type]
-            if call.function is not None:
-                texts += (call.function.name, call.function.arguments)
-            if call.custom is not None:
-                texts += (call.custom.name, call.custom.input)
-            strings += [text for text in texts if text is not None]
+        _collect_calls(delta.tool_calls, strings)
 
 
-def _collect_tokens(tokens: list[TokenLogprob] | None, strings: _Strings) -> None:
-    for token in tokens or ():
-        if token.token is not None:
-            strings.append(token.token)
-        if token.top_logprobs is not None:
-            strings += [top.token for top in token.top_logprobs if top.token is not None]
+def _collect_calls(calls: list[ToolCallFragment], strings: _Strings) -> None:
+    for call in calls:
+        texts: _Strings = [call.id, call.type]
+        if call.function is not None:
+            texts += (call.function.name, call.function.arguments)
+        if call.custom is not None:
+            texts += (call.custom.name, call.custom.input)
+        strings += [text for text in texts if text is not None]
+
+
+def _collect_tokens(logprobs: Logprobs, strings: _Strings) -> None:
+    for token in (*(logprobs.content or ()), *(logprobs.refusal or ())):
+        tokens = [token, *(token.top_logprobs or ())]
+        strings += [each.token for each in tokens if each.token is not None]

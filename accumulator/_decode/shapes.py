@@ -154,7 +154,8 @@ class Shape:
             _fields, _LEVELS, names
         )
         self.of_chunk, self.of_choice, self.of_delta = chunk, choice, delta
-        self.of_usage = (usage, prompt, completion) if usage or prompt or completion else None
+        of_usage = (usage, prompt, completion)
+        self.of_usage = of_usage if any(of_usage) else None
         self.has_moderation = "moderation" in named[Chunk]
         has_messages = "message" in named[Choice]
         has_parts = not set(_OWN_FIELDS[Delta]).isdisjoint(named[Delta])

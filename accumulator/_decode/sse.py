@@ -1,11 +1,13 @@
-"""A read of whole events to their data, where each is one `data` line (SPEC section 2).
+"""A read of whole events to their data, where each has one `data` line (SPEC section 2).
 
-Nearly all reads are. They are cut into lines by `BytesIO.readlines`, which takes a third of the
-time of `split`. All else is left to `lines`. No JSON is read in here.
+Nearly all reads have nothing else. They are cut into lines by `BytesIO.readlines`, which takes a
+third of the time of `split`, and all at once. Reads with comments, ids and the name `message` in
+between are looked at line by line. All else is left to `lines`. No JSON is read in here.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from io import BytesIO
 
 from msgspec import Struct
@@ -15,6 +17,9 @@ from .lines import DONE
 __all__ = ["CutEvents", "cut_events"]
 
 _CR = 13  # looking for one byte as a number is several times faster
+# Lines that change nothing: many servers name each event, and OpenRouter keeps a connection open by
+# comments.
+_SILENT = (b":", b"id:", b"retry:", b"event: message\n", b"event:message\n")
 
 
 class CutEvents(Struct, gc=False):
@@ -24,10 +29,11 @@ class CutEvents(Struct, gc=False):
     start: int  # the body's byte at which the first begins
     end: int  # and the one behind the last
     size: int  # bytes of the read up to there
-    opening: bytes  # in front of each text
-    line_end: bytes  # twice behind it
-    around: int  # bytes of an event beside its data
     is_last: bool  # `[DONE]` came behind them
+    opening: bytes = b""  # in front of each text
+    line_end: bytes = b""  # twice behind it
+    around: int = 0  # bytes of an event beside its data
+    starts: Sequence[int] = ()  # where each begins, if there are other lines
     counted: int = 0  # texts whose bytes are summed up
     summed: int = 0  # of these, with what is around them
 
@@ -37,6 +43,8 @@ class CutEvents(Struct, gc=False):
 
     def start_of(self, place: int) -> int:
         """Return the body's byte at which the event at a place begins."""
+        if self.starts:
+            return self.starts[place]
         if place == len(self.texts) - 1:
             return self.end - len(self.texts[place]) - self.around
         # Each problem of a long read asks for its offset: only what is new is summed up.
@@ -49,32 +57,25 @@ class CutEvents(Struct, gc=False):
 
 
 def cut_events(data: bytes, start: int) -> CutEvents | None:
-    """Cut the whole events at the start of a read, if each is one `data` line, none is nothing and
+    """Cut the whole events at the start of a read, if each has one `data` line, none is nothing and
     all lines end alike; return None otherwise. The read begins at the body's byte `start`.
     """
     lines = BytesIO(data).readlines()
-    rest = lines.pop() if len(lines) & 1 else b""
     blank = lines[1::2]
-    line_end = b"\r\n" if blank and blank[0] == b"\r\n" else b"\n"
+    line_end = b"\r\n" if b"\r\n" in blank[:1] else b"\n"
     if not blank or blank.count(line_end) != len(blank):
-        return None
-    lead = 0
-    while lines and lines[0].startswith(b":"):
-        # OpenRouter keeps a connection open by comments until the first chunk is there.
-        lead += len(lines[0]) + len(line_end)
-        del lines[:2]
-    if not lines:
-        return None
+        return _cut_among_silent(data, start)
+    rest = lines.pop() if len(lines) & 1 else b""
     opening = b"data: " if lines[0].startswith(b"data: ") else b"data:"
     text = slice(len(opening), -len(line_end))
     texts = [line[text] for line in lines[::2]]
     size = len(data) - len(rest)
     around = len(opening) + 2 * len(line_end)
     # That each line is data is seen at once from what they make when put together again.
-    body = (line_end + line_end + opening).join(texts)
-    whole = size == lead + len(body) + around and data.startswith(body, lead + len(opening))
-    if not whole or not data.startswith(opening, lead) or _has_other_cr(data, lines, rest):
-        return None
+    body = opening + (line_end + line_end + opening).join(texts)
+    whole = size == len(body) + 2 * len(line_end) and data.startswith(body)
+    if not whole or _has_other_cr(data, lines, rest):
+        return _cut_among_silent(data, start)
     end = start + size
     is_last = texts[-1] == DONE
     if is_last:
@@ -82,7 +83,35 @@ def cut_events(data: bytes, start: int) -> CutEvents | None:
         end -= len(DONE) + around
     if b"{}" in texts:  # all else that is no chunk is refused by the decoder
         return None
-    return CutEvents(texts, start + lead, end, size, opening, line_end, around, is_last)
+    return CutEvents(texts, start, end, size, is_last, opening, line_end, around)
+
+
+def _cut_among_silent(data: bytes, start: int) -> CutEvents | None:
+    """Cut events that have other lines beside their `data` line."""
+    if _CR in data:
+        return None
+    texts: list[bytes] = []
+    starts: list[int] = []
+    opened = place = start
+    text: bytes | None = None
+    for line in BytesIO(data):
+        place += len(line)
+        if line == b"\n":
+            if text is not None:
+                texts.append(text[5:-1].removeprefix(b" "))
+                starts.append(opened)
+            text, opened = None, place
+        elif text is None and line.startswith(b"data:"):
+            text = line
+        elif not line.startswith(_SILENT) and line.endswith(b"\n"):
+            return None
+    if not texts or b"{}" in texts:
+        return None
+    first, end, is_last = starts[0], opened, texts[-1] == DONE
+    if is_last:
+        texts.pop()
+        end = starts.pop()
+    return CutEvents(texts, first, end, opened - start, is_last, starts=starts)
 
 
 def _has_other_cr(data: bytes, lines: list[bytes], rest: bytes) -> bool:

@@ -1,11 +1,16 @@
-"""A growing text as it was at an earlier time, for events that are read late."""
+"""A growing text as it was at an earlier time, and the events that look back at one."""
 
 from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import ClassVar
+
+from msgspec import Struct
 
 from ..partial import PartialJson
 from .text import Text
 
-__all__ = ["TextHistory"]
+__all__ = ["CallDelta", "EventBase", "LookingBack", "TextDelta", "TextHistory"]
 
 
 class TextHistory:
@@ -58,3 +63,72 @@ class TextHistory:
             partial.push(self.until(length)[self._read :])
         self._read = length
         return partial.value
+
+
+# --- events that look back ----------------------------------------------------------------
+
+
+# No event can be in a cycle: it is made after all that it refers to.
+class EventBase(Struct, frozen=True, gc=False):
+    """What all events have in common: `repr` shows no private field."""
+
+    def __repr__(self) -> str:
+        shown = [
+            f"{name}={getattr(self, name)!r}"
+            for name in self.__struct_fields__
+            if not name.startswith("_") and name != "snapshot"
+        ]
+        return f"{type(self).__name__}({', '.join([*shown, *self._brief()])})"
+
+    def _brief(self) -> Sequence[str]:
+        """Return what `repr` shows of the values that are put together when looked at."""
+        return ()
+
+
+class LookingBack(EventBase, frozen=True, gc=False):
+    """An event with values that are put together when looked at, by the names in `_VALUES`. Equal
+    to one with the same values, however they are kept.
+    """
+
+    _VALUES: ClassVar[tuple[str, ...]] = ("snapshot",)
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, LookingBack) or type(self) is not type(other):
+            return False
+        return self._public() == other._public()
+
+    def __hash__(self) -> int:
+        raise TypeError(f"{type(self).__name__} has no hash: putting its values together is slow")
+
+    def _public(self) -> list[object]:
+        fields = [name for name in self.__struct_fields__ if not name.startswith("_")]
+        return [getattr(self, name) for name in (*fields, *self._VALUES)]
+
+
+class TextDelta(LookingBack, frozen=True, gc=False):
+    choice_index: int
+    delta: str
+    _history: TextHistory
+    _length: int
+
+    @property
+    def snapshot(self) -> str:
+        """The whole text so far, this delta included."""
+        return self._history.until(self._length)
+
+    def _brief(self) -> Sequence[str]:
+        return (f"snapshot=<{self._length} characters>",)
+
+
+class CallDelta(TextDelta, frozen=True, gc=False):
+    _VALUES = ("snapshot", "name")
+
+    index: int
+    id: str | None
+    _name: TextHistory | None
+    _name_length: int
+
+    @property
+    def name(self) -> str | None:
+        """The function's or tool's name so far."""
+        return None if self._name is None else self._name.until(self._name_length)

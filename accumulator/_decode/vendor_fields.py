@@ -57,6 +57,7 @@ class Seen(Struct):
 
     raws: tuple[Raw, ...]
     is_settled: list[bool]  # of each, whether it makes no difference when it comes again
+    is_quiet: bool = False  # whether none made a difference
 
 
 class ChunkDecoder(Struct):
@@ -69,10 +70,8 @@ class ChunkDecoder(Struct):
     _rules: Mapping[str, Level]
     _is_off: bool = False  # whether all chunks go the general way
     _shape: Shape = TEXT
-    # The values that came last, and those of levels in which none made a difference. Most streams
-    # have neither: two dicts would be a sizable part of what an idle accumulator holds.
+    # The values that came last. A dict would be a sizable part of what an idle accumulator holds.
     _seen: dict[Key, Seen] = _NEVER_WRITTEN
-    _quiet: dict[Key, tuple[Raw, ...]] = _NEVER_WRITTEN
     _mismatch: str | None = None  # the last one
     # How many chunks to read the general way before the shape is tried again: a decode that fails
     # is wasted.
@@ -161,17 +160,16 @@ class ChunkDecoder(Struct):
 
     def forget(self) -> None:
         """Forget the last values, because something else was merged since."""
-        self._seen = self._quiet = _NEVER_WRITTEN
+        self._seen = _NEVER_WRITTEN
 
     def _decode_fields(self, text: bytes) -> Chunk:
         """Decode a chunk, and move the vendor's fields to the `extra` of their levels."""
         shape = self._shape
         chunk = shape.decode(text)
-        of_chunk = shape.of_chunk
-        if of_chunk is not None:
-            raws = of_chunk.get(chunk)
-            if raws != self._quiet.get(_OF_CHUNK):
-                self._read(of_chunk, _OF_CHUNK, raws, chunk, len(text))
+        if self._seen is _NEVER_WRITTEN:
+            self._seen = {}
+        if shape.of_chunk is not None:
+            self._read(shape.of_chunk, _OF_CHUNK, chunk, len(text))
         if shape.has_moderation:
             found = _parse(chunk.moderation)
             chunk.moderation = None if found is None else Extra(_checked(found, dict))
@@ -182,39 +180,28 @@ class ChunkDecoder(Struct):
         return chunk
 
     def _read_choices(self, shape: Shape, choices: list[Choice], size: int) -> None:
-        of_choice, of_delta, quiet = shape.of_choice, shape.of_delta, self._quiet
+        of_choice, of_delta = shape.of_choice, shape.of_delta
         position = -1  # as in `Reducer.apply`
         for choice in choices:
             position += 1
             key = 2 * (position if choice.index is None else choice.index)
             if of_choice is not None:
-                raws = of_choice.get(choice)
-                if raws != quiet.get(key):
-                    self._read(of_choice, key, raws, choice, size)
-            delta = choice.delta
-            if of_delta is not None and delta is not None:
-                raws = of_delta.get(delta)
-                if raws != quiet.get(key + 1):
-                    self._read(of_delta, key + 1, raws, delta, size)
+                self._read(of_choice, key, choice, size)
+            if of_delta is not None and choice.delta is not None:
+                self._read(of_delta, key + 1, choice.delta, size)
             if shape.of_usage is not None and choice.usage is not None:
                 _read_usage(shape.of_usage, choice.usage)
             if shape.rare is not None:
                 _read_rare(shape.rare, choice)
 
-    def _read(
-        self,
-        fields: Fields,
-        key: Key,
-        raws: tuple[Raw, ...],
-        into: Chunk | Choice | Delta,
-        size: int,
-    ) -> None:
+    def _read(self, fields: Fields, key: Key, into: Chunk | Choice | Delta, size: int) -> None:
         """Parse the fields of a level, but not what came before and makes no difference."""
-        if self._seen is _NEVER_WRITTEN:
-            self._seen, self._quiet = {}, {}
+        raws = fields.get(into)
         seen = self._seen.get(key)
         if seen is None:
             seen = self._seen[key] = Seen((_ABSENT,) * len(raws), [False] * len(raws))
+        elif seen.is_quiet and raws == seen.raws:
+            return
         last, is_settled, parse = seen.raws, seen.is_settled, _parser()
         extra = Extra()
         for i, name in enumerate(fields.names):
@@ -230,16 +217,18 @@ class ChunkDecoder(Struct):
             is_settled[i] = is_repeated and (
                 value is None or self._rules[fields.level].is_idempotent(name, value)
             )
-        if size > _LONGEST_REMEMBERED:
-            raws = (_ABSENT,) * len(raws)
-        elif size > _LONGEST_HELD:
-            raws = tuple([raw.copy() for raw in raws])  # without the chunk that it is part of
-        seen.raws = raws
+        if size > _LONGEST_HELD:
+            raws = _kept(raws, size)
+        seen.raws, seen.is_quiet = raws, not extra
         if extra:
             into.extra = extra
-            self._quiet.pop(key, None)
-        else:
-            self._quiet[key] = raws
+
+
+def _kept(raws: tuple[Raw, ...], size: int) -> tuple[Raw, ...]:
+    """Return values without the long chunk that they are part of."""
+    if size > _LONGEST_REMEMBERED:
+        return (_ABSENT,) * len(raws)
+    return tuple([raw.copy() for raw in raws])
 
 
 def _add_next_shape(start: Shape, words: str, shape: Shape) -> None:

@@ -6,48 +6,51 @@ import argparse
 import os
 import re
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, closing
+from contextlib import ExitStack
+from functools import partial
 from itertools import chain
 from tempfile import TemporaryDirectory
 
 import attrs
 
-from ..batch import SSE_FIELDS, RecordedStream, StreamResult
-from ..completion import ChatCompletion
-from ..limits import DEFAULT_LIMITS
-from ..rules import DEFAULT_RULES
-from .extras import duckdb
+from .._merge.verdict import has_chunks
+from ..batch import RecordedStream, StreamResult
+from .extras import load
 from .inputs import (
-    READ_ERRORS,
-    STDIN,
     Source,
     UsageError,
     detect_source,
     find_files,
+    label_of,
     open_text,
+    read_blocks,
     spool,
+    why_failed,
 )
 from .output import Target, open_writer
 from .progress import Display, Interrupt, Stats
-from .rows import Keys, Rows, read_rows, why_unread
+from .rows import Keys, add_keys, read_rows
 from .sort import LEAST_MEMORY, OutOfOrderError, reduce_any_order, reduce_in_order
 from .terminal import say
 
 __all__ = ["add_arguments", "run"]
 
 WRITTEN, UNWRITABLE, WRONG, UNREADABLE, INTERRUPTED = 0, 1, 2, 5, 128 + 2
-_BLOCK = 64 * 1024
-_BLANK = b" \t\r\n\xef\xbb\xbf"
 _MOST_MEMORY = 1 << 50
 
 EPILOG = """\
 A row is a JSON object with the id of a stream, a sequence number (optional) and a chunk. A line
-without the key of a chunk is itself a chunk. An SSE file is one stream, named like the file. If the
-rows of each stream stand together, in order, they are reduced as they are read. Other rows are
-sorted on disk first, which needs the extra 'logs'.
+without the key of a chunk is itself a chunk. An SSE file is one stream, named like the file.
 
-exit codes: 0 the output was written, whatever the status of its streams; 1 it was not written; 2
-wrong usage; 5 it was written, but there were bad rows or a file could not be read; 130 interrupted
+If the rows of each stream stand together, in order, they are reduced as they are read. Otherwise
+they are sorted on disk first, which needs the extra 'logs'.
+
+exit codes:
+  0    the output was written, whatever the status of its streams
+  1    it was not written
+  2    wrong usage
+  5    it was written, but there were bad rows or a file could not be read to its end
+  130  interrupted
 """
 
 
@@ -56,19 +59,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     parser.description = "Reduce recorded chunks to one completion a stream."
     parser.epilog = EPILOG
-    add("paths", nargs="+", metavar="PATH", help="a file, a folder, a glob, or - (standard input)")
-    add(
-        "-o",
-        "--output",
-        required=True,
-        metavar="OUT",
-        help="JSON Lines (.gz, .zst) or .parquet; - for standard output",
-    )
-    add("--id", default="id", metavar="KEY", help="key or column of the stream's id (id)")
-    add("--seq", default="seq", metavar="KEY", help="of the sequence number (seq)")
-    add("--chunk", default="chunk", metavar="KEY", help="of the chunk (chunk)")
-    add("--memory", type=_size, default=1 << 30, metavar="SIZE", help="most memory to use (1G)")
-    add("--bad-rows", metavar="FILE", help="write rejected rows to a file, as JSON Lines")
+    add("paths", nargs="+", metavar="PATH", help="a file, a folder, a glob; - is standard input")
+    output = "JSON Lines (.jsonl, .gz, .zst) or .parquet; - is standard output"
+    add("-o", "--output", required=True, metavar="OUT", help=output)
+    add_keys(parser)
+    memory = "most memory to use (default: 1G)"
+    add("--memory", type=_size, default=1 << 30, metavar="SIZE", help=memory)
+    add("--bad-rows", metavar="FILE", help="write bad rows to a file, as JSON Lines")
 
 
 def _size(text: str) -> int:
@@ -105,7 +102,7 @@ def _run(arguments: argparse.Namespace, interrupt: Interrupt) -> int:
         raise  # nobody reads standard output any more
     except (OSError, ImportError) as error:
         interrupt.check()
-        say(f"accumulator reduce: {error}")
+        say(f"accumulator reduce: {why_failed(error)}")
         return UNWRITABLE
     for line in stats.lines():
         say(line)
@@ -143,11 +140,29 @@ def _reduce(arguments: argparse.Namespace, interrupt: Interrupt) -> Stats:
         display = Display(interrupt, bad_rows)
         stack.callback(display.close)
         sources = [
-            detect_source(spool(path, folder), name, "standard input" if path == STDIN else path)
+            detect_source(spool(path, folder), name, label_of(path), [keys.id, keys.chunk])
             for path, name in files
         ]
+        bodies = [source for source in sources if source.form in ("body", "page")]
+        logs = [source for source in sources if source not in bodies]
+        size = sum(source.size for source in sources)
         whole = os.path.join(folder, "results")
-        _Reduction(sources, keys, arguments.memory, folder, display).write(target.name, whole)
+
+        def write(results: Iterator[tuple[str, StreamResult]]) -> None:
+            with open_writer(target.name, whole) as write_row:
+                for id, result in chain(results, _reduce_bodies(bodies, display)):
+                    display.stats.add(result)
+                    write_row(id, result)
+
+        display.begin("reading", size)
+        try:
+            write(reduce_in_order(read_rows(logs, keys, display), arguments.memory // 2))
+        except OutOfOrderError:
+            load("duckdb")  # if it is missing there is no need to read on
+            display.restart()
+            display.begin("sorting", size)
+            rows = read_rows(logs, keys, display)
+            write(reduce_any_order(rows, arguments.memory, folder, display))
         interrupt.check()
         display.stop()
         if _has_output(display.stats):
@@ -155,60 +170,17 @@ def _reduce(arguments: argparse.Namespace, interrupt: Interrupt) -> Stats:
     return display.stats
 
 
-class _Reduction:
-    """Reduces sources to a file: in the order of their rows, or started again to sort them."""
-
-    def __init__(
-        self, sources: Sequence[Source], keys: Keys, memory: int, folder: str, display: Display
-    ) -> None:
-        self._logs = [source for source in sources if source.form != "body"]
-        self._bodies = [source for source in sources if source.form == "body"]
-        self._keys = keys
-        self._memory = memory
-        self._folder = folder
-        self._display = display
-
-    def write(self, name: str, path: str) -> None:
-        """Write the results to a path, in the form that a name stands for."""
-        size = sum(source.size for source in self._logs + self._bodies)
-        self._display.begin("reading", size)
-        try:
-            self._write(name, path, reduce_in_order(self._rows(), self._memory // 2))
-        except OutOfOrderError:
-            duckdb()  # if it is missing there is no need to read on
-            self._display.restart()
-            self._display.begin("sorting", size)
-            results = reduce_any_order(self._rows(), self._memory, self._folder, self._display)
-            self._write(name, path, results)
-
-    def _rows(self) -> Iterator[Rows]:
-        return read_rows(self._logs, self._keys, self._display)
-
-    def _write(self, name: str, path: str, results: Iterator[tuple[str, StreamResult]]) -> None:
-        with closing(open_writer(name, path)) as writer:
-            for id, result in chain(results, self._reduce_bodies()):
-                self._display.stats.add(result)
-                writer.write(id, result)
-
-    def _reduce_bodies(self) -> Iterator[tuple[str, StreamResult]]:
-        for source in self._bodies:
-            stream = RecordedStream(DEFAULT_RULES, DEFAULT_LIMITS)
-            head = b""
-            try:
-                with open(source.path, "rb") as raw, open_text(raw, source.compression) as text:
-                    while data := text.read1(_BLOCK):
-                        head = head or data
-                        stream.feed_body(data)
-            except READ_ERRORS as error:
-                self._display.unread(source.label, why_unread(error))
-            result = stream.finish()
-            if result.completion == ChatCompletion() and _is_page(head):
-                result = attrs.evolve(result, status="failed")
-            yield source.name, result
-            self._display.read(source.size)
-
-
-def _is_page(head: bytes) -> bool:
-    """Return whether a body begins as text, such as HTML, that was sent in place of a stream."""
-    text = head.lstrip(_BLANK)
-    return bool(text) and text.partition(b"\n")[0].partition(b":")[0] not in SSE_FIELDS
+def _reduce_bodies(
+    bodies: Sequence[Source], display: Display
+) -> Iterator[tuple[str, StreamResult]]:
+    for source in bodies:
+        stream = RecordedStream()
+        unread = partial(display.unread, source.label)
+        with open(source.path, "rb") as raw, open_text(raw, source.compression) as text:
+            for data in read_blocks(text, unread):
+                stream.feed_body(data)
+        result = stream.finish()
+        if source.form == "page" and not has_chunks(result.completion):
+            result = attrs.evolve(result, status="failed")
+        yield source.name, result
+        display.read(source.size)

@@ -7,8 +7,8 @@ import gzip
 import os
 import shutil
 import zlib
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from io import BufferedReader
 from pathlib import Path
 from typing import Literal, cast
@@ -16,37 +16,51 @@ from typing import Literal, cast
 import msgspec
 from msgspec import Struct
 
-from .extras import arrow
+from ..batch import SSE_FIELDS
+from .extras import load
 from .terminal import in_utf8
 
 __all__ = [
+    "FILE_HELP",
     "READ_ERRORS",
     "STDIN",
     "Source",
     "UsageError",
     "detect_source",
     "find_files",
-    "is_error_page",
+    "label_of",
     "open_stream",
     "open_text",
+    "read_blocks",
     "spool",
+    "why_failed",
+    "why_unread",
 ]
 
 # Gzip raises each of these for one damage or another; those of Arrow are among them.
 READ_ERRORS = (OSError, EOFError, ValueError, zlib.error)
 STDIN = "-"
+FILE_HELP = (
+    "a recorded stream: SSE, JSON Lines of chunks, or rows of id, seq and chunk; plain, gzip or "
+    "zstd (extra logs); - is standard input"
+)
 
-Form = Literal["rows", "body", "parquet"]
+Form = Literal["rows", "body", "page", "parquet"]  # a page came in place of a body
 Compression = Literal["", "gzip", "zstd"]
 
-_GZIP, _ZSTD, _PARQUET = b"\x1f\x8b", b"\x28\xb5\x2f\xfd", b"PAR1"
-_BUFFER = 65536  # bytes, of which a row may fill most
-_HEAD = 65536  # bytes that tell rows from a body
+_COMPRESSIONS: dict[bytes, Compression] = {b"\x1f\x8b": "gzip", b"\x28\xb5\x2f\xfd": "zstd"}
+_PARQUET = b"PAR1"
+_BUFFER = 65536  # bytes; as many tell rows from a body
 _BLANK = b" \t\r\n\xef\xbb\xbf"
 
 
 class UsageError(Exception):
     """The command was asked for something that cannot be done, or would destroy its input."""
+
+
+def label_of(path: str) -> str:
+    """Return what messages call a path."""
+    return "standard input" if path == STDIN else path
 
 
 class Source(Struct, frozen=True):
@@ -118,60 +132,87 @@ def spool(path: str, folder: str) -> str:
     return copy
 
 
-def detect_source(path: str, name: str, label: str) -> Source:
-    """Detect by its first bytes what a file holds; its suffix does not matter. Raises OSError."""
+def detect_source(path: str, name: str, label: str, keys: Sequence[str]) -> Source:
+    """Detect by its first bytes what a file holds; its suffix does not matter. The `keys` are those
+    of a row's id and chunk. Raises OSError.
+    """
     with open(path, "rb") as file:
         size = os.fstat(file.fileno()).st_size
         head = file.read(4)
-    form: Form = "rows"
-    compression: Compression = ""
     if head == _PARQUET:
-        form = "parquet"
-    else:
-        if head.startswith(_GZIP):
-            compression = "gzip"
-        elif head == _ZSTD:
-            compression = "zstd"
-        try:
-            with open(path, "rb") as raw, open_text(raw, compression) as text:
-                head = text.read1(_HEAD).lstrip(_BLANK)
-        except READ_ERRORS:
-            head = b""  # reported when the file is read
-        if head and (not head.startswith((b"{", b"[")) or is_error_page(head)):
-            form = "body"
-    return Source(path, name, label, size, form, compression)
-
-
-def is_error_page(text: bytes) -> bool:
-    """Return whether a text is the JSON that a server sent in place of a stream: a file is one
-    value, indented over several lines or an error, and so no row.
-    """
+        return Source(path, name, label, size, "parquet")
+    compression = _compression_of(head)
     try:
-        value = msgspec.json.decode(text)
+        with open(path, "rb") as raw, open_text(raw, compression) as text:
+            head = text.read1(_BUFFER).lstrip(_BLANK)
+    except READ_ERRORS:
+        head = b""  # reported when the file is read
+    return Source(path, name, label, size, _form_of(head, keys), compression)
+
+
+def _form_of(head: bytes, keys: Sequence[str]) -> Form:
+    """Return what a file holds that begins so. JSON is a page if it is the whole file: indented
+    over several lines, or an error, or an object without anything of a row.
+    """
+    if head and not head.startswith((b"{", b"[")):
+        is_body = head.partition(b"\n")[0].partition(b":")[0] in SSE_FIELDS
+        return "body" if is_body else "page"
+    try:
+        value = msgspec.json.decode(head)
     except (ValueError, RecursionError):
-        return False
+        return "rows"
     if isinstance(value, list) and len(value) == 1:  # as Gemini's server sends it
         value = value[0]
-    is_error = isinstance(value, dict) and "error" in value and "id" not in value
-    return is_error or b"\n" in text.strip()
+    is_page = b"\n" in head.strip()
+    if isinstance(value, dict):
+        expected = keys[:1] if "error" in value else [*keys, "choices"]
+        is_page = is_page or value.keys().isdisjoint(expected)
+    return "page" if is_page else "rows"
+
+
+def _compression_of(head: bytes) -> Compression:
+    return next((name for start, name in _COMPRESSIONS.items() if head.startswith(start)), "")
 
 
 def open_text(raw: BufferedReader, compression: Compression) -> BufferedReader:
-    """Open what an open file holds, decompressed."""
+    """Open what an open file holds, decompressed. Raises ImportError where that needs an extra."""
     if compression == "gzip":
         return cast("BufferedReader", gzip.GzipFile(fileobj=raw))
     if compression == "zstd":
-        return BufferedReader(arrow().CompressedInputStream(raw, "zstd"))
+        return BufferedReader(load("pyarrow").CompressedInputStream(raw, "zstd"))
     return raw
 
 
 @contextmanager
 def open_stream(path: str) -> Iterator[BufferedReader]:
-    """Open one recorded stream, also from standard input or compressed by gzip. Raises OSError."""
+    """Open one recorded stream, of a file or standard input. Raises OSError."""
     opened = open(0 if path == STDIN else path, "rb", _BUFFER, closefd=path != STDIN)  # noqa: SIM115
-    with cast("BufferedReader", opened) as file:
-        if not file.peek(2).startswith(_GZIP):
-            yield file
-            return
-        with gzip.GzipFile(fileobj=file) as text:
-            yield cast("BufferedReader", text)
+    with ExitStack() as stack:
+        file = stack.enter_context(cast("BufferedReader", opened))
+        try:
+            text = open_text(file, _compression_of(file.peek(4)))
+        except ImportError as error:
+            raise OSError(None, str(error)) from None
+        yield stack.enter_context(text)
+
+
+def read_blocks(
+    file: BufferedReader, unread: Callable[[str], object], size: int = _BUFFER
+) -> Iterator[bytes]:
+    """Read a file as it arrives; call `unread` with the reason if that fails before its end."""
+    try:
+        while data := file.read1(size):
+            yield data
+    except READ_ERRORS as error:
+        unread(why_unread(error))
+
+
+def why_unread(error: Exception) -> str:
+    """Return why a file could not be read to its end."""
+    return getattr(error, "strerror", None) or str(error)
+
+
+def why_failed(error: Exception) -> str:
+    """Return what an error says, behind the file that it names."""
+    name = getattr(error, "filename", None)
+    return why_unread(error) if name is None else f"{name}: {why_unread(error)}"

@@ -5,18 +5,23 @@ from __future__ import annotations
 import gzip
 import os
 import shutil
-from typing import IO, Any, Protocol, cast
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
+from functools import partial
+from typing import IO, Any, TypeAlias
 
 import msgspec
 
 from ..batch import StreamResult
-from .extras import arrow, parquet
+from .extras import load
 from .inputs import UsageError
 from .terminal import write_output
 
-__all__ = ["STDOUT", "Target", "Writer", "open_writer"]
+__all__ = ["Target", "Write", "open_writer"]
 
-STDOUT = "-"
+Write: TypeAlias = Callable[[str, StreamResult], None]
+
+_STDOUT = "-"
 _COMPRESSED = (".gz", ".zst", ".zstd")
 _LINES = ("", ".json", ".jsonl", ".ndjson")
 _COLUMNS = ("id", "status", "completion", "problems", "repeats", "limit")
@@ -37,34 +42,33 @@ class Target:
             form, compression = name, ""
         suffix = os.path.splitext(form)[1]
         if name.endswith(".parquet"):
-            parquet()
+            load("pyarrow.parquet")
         elif suffix not in _LINES:
             raise UsageError(
                 f"{name}: the output is JSON Lines (.jsonl, .ndjson, .json, or no suffix; .gz or "
                 ".zst behind that) or .parquet"
             )
         elif compression in _COMPRESSED[1:]:
-            arrow()
+            load("pyarrow")
         self.name = name
         self.path = os.path.realpath(name)  # a link is followed, not replaced
-        self._is_stream = name == STDOUT or (os.path.exists(name) and not os.path.isfile(name))
         if os.path.isdir(name):
             raise IsADirectoryError(21, os.strerror(21), name)
-
-    @property
-    def folder(self) -> str | None:
-        """The folder for what is written on the way; None for that of temporary files."""
-        return None if self._is_stream else os.path.dirname(self.path)
+        is_stream = name == _STDOUT or (os.path.exists(name) and not os.path.isfile(name))
+        # For what is written on the way: beside the output, or None where temporary files go.
+        self.folder = None if is_stream else os.path.dirname(self.path)
+        if self.folder is not None and not os.path.isdir(self.folder):
+            raise FileNotFoundError(2, "there is no such folder", name)
 
     def put(self, file: str) -> None:
         """Put a whole file in the place of the output, or write it through. Raises OSError."""
-        if not self._is_stream:
+        if self.folder is not None:
             if os.path.exists(self.path):
                 shutil.copymode(self.path, file)
             os.replace(file, self.path)
             return
         with open(file, "rb") as whole:
-            if self.name == STDOUT:
+            if self.name == _STDOUT:
                 while block := whole.read(_BLOCK):
                     write_output(block)
                 return
@@ -72,93 +76,65 @@ class Target:
                 shutil.copyfileobj(whole, stream)
 
 
-class Writer(Protocol):
-    """Writes results to a file."""
-
-    def write(self, id: str, result: StreamResult) -> None: ...
-    def close(self) -> None: ...
-
-
-def open_writer(name: str, path: str) -> Writer:
-    """Open a file for results, in the form that the name of the output stands for."""
-    if name.endswith(".parquet"):
-        return _ParquetWriter(path)
-    return _LineWriter(name, path)
+@contextmanager
+def open_writer(name: str, path: str) -> Iterator[Write]:
+    """Open a file for results, in the form that the name of the output stands for. It is on the
+    disk once it is closed.
+    """
+    open_form = _open_parquet if name.endswith(".parquet") else partial(_open_lines, name)
+    with open(path, "wb") as file, open_form(file) as write:
+        yield write
+    with open(path, "rb+") as whole:
+        os.fsync(whole.fileno())
 
 
-class _LineWriter:
-    """Writes JSON Lines, compressed or not."""
+@contextmanager
+def _open_lines(name: str, file: IO[bytes]) -> Iterator[Write]:
+    stream: Any = nullcontext(file)
+    if name.endswith(".gz"):
+        stream = gzip.GzipFile("", "wb", 6, file, mtime=0)
+    elif name.endswith(_COMPRESSED):
+        stream = load("pyarrow").CompressedOutputStream(file, "zstd")
 
-    def __init__(self, name: str, path: str) -> None:
-        self._file = open(path, "wb")  # noqa: SIM115  # closed with the writer
-        self._stream: IO[bytes] = self._file
-        if name.endswith(".gz"):
-            self._stream = cast("IO[bytes]", gzip.GzipFile("", "wb", 6, self._file, mtime=0))
-        elif name.endswith(_COMPRESSED):
-            self._stream = arrow().CompressedOutputStream(self._file, "zstd")
+    def write(id: str, result: StreamResult) -> None:
+        completion, problems = result.completion.to_dict(), _problems_of(result)
+        lines.write(msgspec.json.encode(_row(id, result, completion, problems)) + b"\n")
 
-    def write(self, id: str, result: StreamResult) -> None:
-        """Write a result as a line."""
-        row = {
-            "id": id,
-            "status": result.status,
-            "completion": result.completion.to_dict(),
-            "problems": _problems_of(result),
-            "repeats": result.repeats,
-            "limit": result.limit,
-        }
-        self._stream.write(msgspec.json.encode(row) + b"\n")
-
-    def close(self) -> None:
-        """Write what is left to the disk."""
-        if self._stream is not self._file:
-            self._stream.close()
-        _sync(self._file)
+    with stream as lines:
+        yield write
 
 
-class _ParquetWriter:
-    """Writes Parquet; the completion and the problems are columns of JSON."""
+@contextmanager
+def _open_parquet(file: IO[bytes]) -> Iterator[Write]:
+    """Write completions and problems as JSON, in columns of text."""
+    pa = load("pyarrow")
+    text, number = pa.string(), pa.int64()
+    types = [text, text, text, text, number, text]
+    schema = pa.schema(list(zip(_COLUMNS, types, strict=True)))
+    rows: list[dict[str, object]] = []
 
-    def __init__(self, path: str) -> None:
-        self._file = open(path, "wb")  # noqa: SIM115  # closed with the writer
-        types: dict[str, Any] = dict.fromkeys(_COLUMNS, arrow().string())
-        types["repeats"] = arrow().int64()
-        self._schema = arrow().schema(types)
-        self._writer = parquet().ParquetWriter(self._file, self._schema, compression="zstd")
-        self._rows: list[tuple[object, ...]] = []
+    def flush() -> None:
+        writer.write_table(pa.Table.from_pylist(rows, schema=schema))
+        rows.clear()
 
-    def write(self, id: str, result: StreamResult) -> None:
-        """Write a result as a row."""
-        problems = msgspec.json.encode(_problems_of(result)).decode()
+    def write(id: str, result: StreamResult) -> None:
         completion = result.completion.to_json()
-        self._rows.append((id, result.status, completion, problems, result.repeats, result.limit))
-        if len(self._rows) >= _ROWS:
-            self._flush()
+        problems = msgspec.json.encode(_problems_of(result)).decode()
+        rows.append(_row(id, result, completion, problems))
+        if len(rows) >= _ROWS:
+            flush()
 
-    def _flush(self) -> None:
-        if self._rows:
-            columns = list(zip(*self._rows, strict=True))
-            self._writer.write_table(arrow().table(columns, schema=self._schema))
-            self._rows = []
-
-    def close(self) -> None:
-        """Write what is left to the disk."""
-        self._flush()
-        self._writer.close()
-        _sync(self._file)
+    with load("pyarrow.parquet").ParquetWriter(file, schema, compression="zstd") as writer:
+        yield write
+        flush()
 
 
-def _sync(file: IO[bytes]) -> None:
-    if not file.closed:
-        file.flush()
-        os.fsync(file.fileno())
-        file.close()
+def _row(id: str, result: StreamResult, completion: object, problems: object) -> dict[str, object]:
+    values = id, result.status, completion, problems, result.repeats, result.limit
+    return dict(zip(_COLUMNS, values, strict=True))
 
 
 def _problems_of(result: StreamResult) -> list[dict[str, object]]:
     """Return the problems of a result as builtins, without the fields that are None."""
-    found = []
-    for problem in result.problems:
-        fields = cast("dict[str, object]", msgspec.to_builtins(problem, enc_hook=str))
-        found.append({name: value for name, value in fields.items() if value is not None})
-    return found
+    found = [msgspec.to_builtins(problem, enc_hook=str) for problem in result.problems]
+    return [{name: value for name, value in each.items() if value is not None} for each in found]

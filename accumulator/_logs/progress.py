@@ -1,4 +1,4 @@
-"""What `reduce` tells on standard error while it runs, and at its end."""
+"""What `reduce` reports on standard error while it runs, and at its end."""
 
 from __future__ import annotations
 
@@ -7,21 +7,20 @@ import sys
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable
 from contextlib import suppress
 from types import FrameType
-from typing import IO
+from typing import IO, Any
 
 import msgspec
 
 from ..batch import StreamResult
-from .extras import rich
-from .rows import BadRow
+from .extras import load
 from .terminal import in_utf8, say
 
 __all__ = ["Display", "Interrupt", "Stats"]
 
-_MOST_TOLD = 20  # bad rows; the others are counted, and written to the file of bad rows
+_MOST_REPORTED = 20  # bad rows; the others are counted, and written to the file of bad rows
+_EXCERPT = 200  # bytes of a bad row that are kept
 _EVERY = 5.0  # seconds between two lines of progress
 _REDRAWN = 0.1  # and between two updates of a bar; to draw one costs as much as to reduce a stream
 _TOKENS = ("prompt_tokens", "completion_tokens", "total_tokens")
@@ -102,16 +101,15 @@ class Display:
         self.stats = Stats()
         self._interrupt = interrupt
         self._bad_rows = bad_rows
-        self._told_rows = 0  # bad rows, in whichever attempt
-        self._told_files: set[str] = set()
+        self._reported_rows = 0  # bad rows, in whichever attempt
+        self._reported_files: set[str] = set()
         self._phase = ""
         self._size = self._read = 0  # bytes
         self._start = self._last = time.monotonic()
-        self._update: Callable[[], None] = self._print_line
-        self._stop: Callable[[], None] | None = None
+        self._bar: Any = None
 
     def restart(self) -> None:
-        """Forget what was counted: all is read again. What was told is not told again."""
+        """Forget what was counted: all is read again. What was reported is not reported again."""
         self.stats = Stats()
 
     def begin(self, phase: str, size: int) -> None:
@@ -121,23 +119,9 @@ class Display:
         self._start = self._last = time.monotonic()
         if sys.stderr is not None and sys.stderr.isatty():
             with suppress(ImportError):  # lines say the same
-                self._begin_bar()
-
-    def _begin_bar(self) -> None:
-        progress, console = rich("progress"), rich("console")
-        bar = progress.Progress(
-            progress.TextColumn("{task.description}"),
-            progress.BarColumn(),
-            progress.DownloadColumn(),
-            progress.TransferSpeedColumn(),
-            progress.TextColumn("{task.fields[streams]:,} streams"),
-            progress.TimeRemainingColumn(),
-            console=console.Console(file=sys.stderr),
-        )
-        task = bar.add_task(self._phase, total=self._size, streams=0)
-        bar.start()
-        self._stop = bar.stop
-        self._update = lambda: bar.update(task, completed=self._read, streams=self._streams)
+                self._bar = _bar()
+                self._bar.add_task(phase, total=size, streams=0)
+                self._bar.start()
 
     def read(self, size: int, rows: int = 0) -> None:
         """Count bytes and rows that were read, and show how far the phase is."""
@@ -145,50 +129,64 @@ class Display:
         self._read += size
         self.stats.rows += rows
         now = time.monotonic()
-        if now - self._last >= (_EVERY if self._stop is None else _REDRAWN):
+        if now - self._last >= (_EVERY if self._bar is None else _REDRAWN):
             self._last = now
             self._update()
 
-    def _print_line(self) -> None:
+    def _update(self) -> None:
+        streams = sum(self.stats.streams.values())
+        if self._bar is not None:
+            self._bar.update(self._bar.task_ids[0], completed=self._read, streams=streams)
+            return
         rate = self._read / (self._last - self._start)
         left = (self._size - self._read) / rate if rate else 0
         say(
             f"{self._phase}: {self._read / 1e6:,.0f} of {self._size / 1e6:,.0f} MB, "
-            f"{rate / 1e6:,.1f} MB/s, {self._streams:,} streams, {left:,.0f} s left"
+            f"{rate / 1e6:,.1f} MB/s, {streams:,} streams, {left:,.0f} s left"
         )
 
-    @property
-    def _streams(self) -> int:
-        return sum(self.stats.streams.values())
-
-    def bad_row(self, label: str, row: BadRow) -> None:
-        """Count a bad row; tell it unless it was told before all was read again."""
+    def bad_row(self, label: str, line: int, why: str, text: bytes) -> None:
+        """Count a bad row; report it unless that was done before all was read again."""
         self.stats.bad_rows += 1
-        if self.stats.bad_rows <= self._told_rows:
+        if self.stats.bad_rows <= self._reported_rows:
             return
-        self._told_rows += 1
-        if self._told_rows <= _MOST_TOLD:
-            say(f"{label}:{row.line}: bad row: {row.why}")
+        self._reported_rows += 1
+        if self._reported_rows <= _MOST_REPORTED:
+            say(f"{label}:{line}: bad row: {why}")
         if self._bad_rows is not None:
-            entry = {"file": in_utf8(label), "line": row.line, "why": row.why, "text": row.text}
+            excerpt = text[:_EXCERPT].decode("utf-8", "replace")
+            entry = {"file": in_utf8(label), "line": line, "why": why, "text": excerpt}
             self._bad_rows.write(msgspec.json.encode(entry) + b"\n")
 
     def unread(self, label: str, why: str) -> None:
-        """Count a file that could not be read to its end; tell it once."""
+        """Count a file that could not be read to its end; report it once."""
         self.stats.files_unread += 1
-        if label not in self._told_files:
-            self._told_files.add(label)
+        if label not in self._reported_files:
+            self._reported_files.add(label)
             say(f"{label}: cannot be read to its end: {why}")
 
     def stop(self) -> None:
         """End the phase: take the bar off the terminal."""
-        if self._stop is not None:
+        if self._bar is not None:
             self._update()
-            self._stop()
-            self._stop, self._update = None, self._print_line
+            self._bar.stop()
+            self._bar = None
 
     def close(self) -> None:
         """End the display."""
         self.stop()
-        if self._told_rows > _MOST_TOLD:
-            say(f"{self._told_rows - _MOST_TOLD:,} more bad rows")
+        if self._reported_rows > _MOST_REPORTED:
+            say(f"{self._reported_rows - _MOST_REPORTED:,} more bad rows")
+
+
+def _bar() -> Any:
+    progress = load("rich.progress")
+    return progress.Progress(
+        progress.TextColumn("{task.description}"),
+        progress.BarColumn(),
+        progress.DownloadColumn(),
+        progress.TransferSpeedColumn(),
+        progress.TextColumn("{task.fields[streams]:,} streams"),
+        progress.TimeRemainingColumn(),
+        console=load("rich.console").Console(file=sys.stderr),
+    )

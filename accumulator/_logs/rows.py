@@ -1,29 +1,52 @@
-"""The rows of files, block by block; a line that is no row is reported with its file and line."""
+"""The rows of files; a line that is no row is reported with its file and line."""
 
 from __future__ import annotations
 
+import re
+from argparse import ArgumentParser
 from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 from io import BufferedReader
-from operator import itemgetter
-from typing import Annotated, Protocol, cast
+from typing import Annotated, Any, TypeAlias, cast
 
 import msgspec
 from msgspec import Meta, Struct
 
-from .extras import parquet
-from .inputs import READ_ERRORS, Source, UsageError, open_text
+from ..batch import StreamResult, reduce_sorted
+from .extras import load
+from .inputs import READ_ERRORS, Source, UsageError, open_text, why_unread
+from .progress import Display
 
-__all__ = ["BadRow", "Keys", "Progress", "RowLines", "Rows", "is_row", "read_rows", "why_unread"]
+__all__ = [
+    "Keys",
+    "Row",
+    "StreamRow",
+    "add_keys",
+    "begins_with_row",
+    "read_rows",
+    "read_streams",
+    "reduce_rows",
+]
 
-_BLOCK = 64 * 1024  # bytes that are read at a time; more falls out of the cache
+Row: TypeAlias = tuple[str, "int | None", bytes]  # a chunk is JSON text
+StreamRow: TypeAlias = tuple["int | None", bytes, object]  # number, chunk, time
+Report: TypeAlias = Callable[[int, str, bytes], object]  # of a bad row: its line, why, its text
+
+_BLOCK = 64 * 1024  # bytes of rows that are handed on at a time
 _BATCH = 4096  # rows of Parquet
 _LONGEST_LINE = 64 * 1024 * 1024  # bytes; four times what a chunk may have by default
-_DONE = b"[DONE]"
-_BOM = b"\xef\xbb\xbf"
+_END = b"[DONE]"
+_DONE = msgspec.Raw(_END)
 _QUOTE = 34  # "
-_EXCERPT = 200  # bytes of a bad row that are kept
+_BOM = b"\xef\xbb\xbf"
+_BLANK = b" \t\r\n" + _BOM
 _MOST, _LEAST = (1 << 63) - 1, -(1 << 63)  # 64 bits, as DuckDB sorts them
+# What columns of Parquet may be; null is the type of one without values.
+_TYPES = {
+    "id": (re.compile(r"(large_)?string|u?int|null|dictionary<values=string"), "text or integers"),
+    "seq": (re.compile(r"u?int|null"), "integers"),
+    "chunk": (re.compile(r"(large_)?(string|binary)|struct|null"), "text, bytes or objects"),
+}
 
 
 class Keys(Struct, frozen=True):
@@ -32,266 +55,219 @@ class Keys(Struct, frozen=True):
     id: str = "id"
     seq: str = "seq"
     chunk: str = "chunk"
+    time: str = ""  # asked for by `inspect` alone
 
     def __post_init__(self) -> None:
-        if len({self.id, self.seq, self.chunk}) < 3:
-            raise UsageError("--id, --seq and --chunk must name three different keys")
+        if len({self.id, self.seq, self.chunk, self.time}) < 4:
+            raise UsageError("--id, --seq, --chunk and --time must each name a different key")
 
 
-class Rows(Struct):
-    """Some rows in order of arrival, a list for each column. A chunk is JSON text."""
-
-    ids: list[str]
-    seqs: list[int | None]
-    chunks: list[bytes]
-
-
-class BadRow(Struct):
-    """A line that holds no row, counted from 1 (of Parquet, a row), and why."""
-
-    line: int
-    why: str
-    text: str
+def add_keys(parser: ArgumentParser) -> None:
+    """Add the options that name keys."""
+    for name, what in ("id", "a stream's id"), ("seq", "a sequence number"), ("chunk", "a chunk"):
+        text = f"key or column of {what} (default: {name})"
+        parser.add_argument(f"--{name}", default=name, metavar="KEY", help=text)
 
 
-class Progress(Protocol):
-    """Is called with what happens while files are read."""
-
-    def begin(self, phase: str, size: int) -> None: ...
-    def read(self, size: int, rows: int = 0) -> None: ...
-    def bad_row(self, label: str, row: BadRow) -> None: ...
-    def unread(self, label: str, why: str) -> None: ...
-
-
-class _Row(Struct):
+class _Line(Struct):
     id: str | int | None = None
     seq: int | None = None
     chunk: msgspec.Raw = msgspec.Raw()
+    time: object = None
 
 
-def read_rows(sources: Iterable[Source], keys: Keys, progress: Progress) -> Iterator[Rows]:
-    """Read the rows of files. What cannot be read is reported to `progress`."""
+def read_rows(sources: Iterable[Source], keys: Keys, display: Display) -> Iterator[list[Row]]:
+    """Read the rows of files, some at a time. What cannot be read is reported to the display."""
     for source in sources:
-        read = _read_parquet if source.form == "parquet" else _read_lines
+        read = _read_parquet if source.form == "parquet" else _read_file
         try:
-            yield from read(source, keys, progress)
+            yield from read(source, keys, display)
         except READ_ERRORS as error:
-            progress.unread(source.label, why_unread(error))
+            display.unread(source.label, why_unread(error))
 
 
-def is_row(line: bytes, keys: Keys) -> bool:
-    """Return whether a line is a row with a chunk under its key, and so no chunk itself."""
+def read_streams(
+    file: BufferedReader, keys: Keys, report: Report
+) -> tuple[dict[str, list[StreamRow]], str | None]:
+    """Read the rows of a file into memory; return those of each stream in the order of their
+    numbers, and why the file could not be read to its end. A row without an id belongs to the
+    stream of the row before it.
+    """
+    rows: list[Row] = []
+    times: list[object] = []
+    why = None
     try:
-        return bool(bytes(_row_decoder(keys).decode(line).chunk))
+        for some in _read_lines(file, keys, report, last_id="", times=times):
+            rows += some
+    except READ_ERRORS as error:
+        why = why_unread(error)
+    streams: dict[str, list[StreamRow]] = {}
+    for (id, seq, chunk), time in zip(rows, times, strict=True):
+        streams.setdefault(id, []).append((seq, chunk, time))
+    for stream in streams.values():
+        # Sorting is stable: rows without a number stay as they came, behind those with one.
+        stream.sort(key=lambda row: (row[0] is None, row[0] or 0))
+    return streams, why
+
+
+def reduce_rows(rows: Iterable[StreamRow]) -> StreamResult:
+    """Reduce the rows of one stream, in order."""
+    [(_, result)] = reduce_sorted(("", seq, chunk) for seq, chunk, _ in rows)
+    return result
+
+
+def begins_with_row(file: BufferedReader, keys: Keys) -> bool:
+    """Return whether the first line has a chunk under its key, and so is no chunk itself."""
+    line = file.peek(1).lstrip(_BLANK).partition(b"\n")[0]
+    try:
+        return bool(bytes(_line_decoder(keys).decode(line).chunk))
     except (ValueError, RecursionError):
         return False
-
-
-def why_unread(error: Exception) -> str:
-    """Return why a file could not be read to its end."""
-    return getattr(error, "strerror", None) or str(error)
-
-
-def _bad_row(line: int, why: str, text: bytes) -> BadRow:
-    return BadRow(line, why, text[:_EXCERPT].decode("utf-8", "replace"))
 
 
 # --- JSON Lines ---------------------------------------------------------------------------
 
 
-def _read_lines(source: Source, keys: Keys, progress: Progress) -> Iterator[Rows]:
-    lines = RowLines(keys, partial(progress.bad_row, source.label))
+def _read_file(source: Source, keys: Keys, display: Display) -> Iterator[list[Row]]:
+    report = partial(display.bad_row, source.label)
     position = 0  # on the disk
     with open(source.path, "rb") as raw, open_text(raw, source.compression) as file:
-        for rows in lines.read(file):
-            if rows.ids:
-                yield rows
-            progress.read(raw.tell() - position, len(rows.ids))
+        for rows in _read_lines(file, keys, report):
+            yield rows
+            display.read(raw.tell() - position, len(rows))
             position = raw.tell()
-        progress.read(raw.tell() - position)
 
 
-class RowLines:
-    """Reads rows from the lines of one file, and reports those that are none."""
-
-    def __init__(self, keys: Keys, report: Callable[[BadRow], None]) -> None:
-        self._id_key = keys.id
-        self._report_row = report
-        self._decoder = _row_decoder(keys)
-        self._count = 0  # lines
-        self._last_id: str | None = None
-
-    def read(self, file: BufferedReader) -> Iterator[Rows]:
-        """Read the rows of a file, block by block."""
-        return map(self._rows_of, self._blocks(file))
-
-    def _blocks(self, file: BufferedReader) -> Iterator[bytes]:
-        """Read whole lines, each with its end."""
-        rest = b""
-        is_first = True
-        while block := file.read1(_BLOCK):  # of a file that breaks off, what there is
-            if is_first:
-                block, is_first = block.removeprefix(_BOM), False
-            cut = block.rfind(b"\n") + 1
-            if cut:
-                yield rest + block[:cut]
-                rest = block[cut:]
-                continue
-            rest += block + file.readline(_LONGEST_LINE)
-            if rest.endswith(b"\n"):
-                yield rest
-                rest = b""
-            elif len(rest) > _LONGEST_LINE:
-                self._count += 1
-                self._report(self._count, f"longer than {_LONGEST_LINE} bytes", rest)
-                _skip_line(file)
-                rest = b""
-        if rest:
-            yield rest + b"\n"
-
-    def _rows_of(self, block: bytes) -> Rows:
-        """Decode the rows of whole lines."""
-        before, count = self._count, block.count(b"\n")
-        self._count += count
-        try:
-            found = self._decoder.decode_lines(block)
-        except (ValueError, RecursionError):
-            found = []
-        ids = [row.id for row in found]
-        if len(found) != count or set(map(type, ids)) != {str} or "" in ids:
-            return self._rows_one_by_one(block, before)
-        chunks = [bytes(row.chunk) for row in found]
-        if not all(chunks):
-            # A line without the key of a chunk is itself a chunk.
-            lines = block.split(b"\n")[:count]
-            if not all(line.startswith(b"{") for line in lines):
-                return self._rows_one_by_one(block, before)  # a blank line, and one with two values
-            chunks = [chunk or line for chunk, line in zip(chunks, lines, strict=True)]
-        self._last_id = ids[-1] if isinstance(ids[-1], str) else None
-        return Rows(cast("list[str]", ids), [row.seq for row in found], _unquoted(chunks))
-
-    def _rows_one_by_one(self, block: bytes, before: int) -> Rows:
-        rows = Rows([], [], [])
-        for number, line in enumerate(block.split(b"\n"), before + 1):
-            text = line.strip()
-            if text.startswith(b"data:"):
-                text = text[5:].strip()
-            if not text or text.startswith(b":"):
-                continue
-            if text == _DONE:
-                # The `[DONE]` behind bare chunks has no id: it ends the stream of the line before.
-                row = _Row(self._last_id, None, msgspec.Raw(_DONE))
-            else:
-                try:
-                    row = self._decoder.decode(text)
-                except (ValueError, RecursionError) as error:
-                    self._report(number, str(error), line)
+def _read_lines(
+    file: BufferedReader,
+    keys: Keys,
+    report: Report,
+    *,
+    last_id: str | None = None,
+    times: list[object] | None = None,
+) -> Iterator[list[Row]]:
+    """Read the rows of a file, some at a time, and their `times` if they are asked for. The
+    `last_id` is that of rows without one; if there is none they are bad rows.
+    """
+    decode, needs_id = _line_decoder(keys).decode, last_id is None
+    rows: list[Row] = []
+    size = 0
+    try:
+        for number, line in enumerate(iter(partial(file.readline, _LONGEST_LINE), b""), 1):
+            size += len(line)
+            if size > _BLOCK:
+                yield rows
+                rows, size = [], len(line)
+            try:
+                if line.startswith(b"{") and size < _LONGEST_LINE:
+                    text = line
+                    row = decode(line)
+                elif text := _text_of(line, file):
+                    # `[DONE]` behind bare chunks has no id: it ends the stream of the line before.
+                    row = _Line(last_id, None, _DONE) if text == _END else decode(text)
+                else:
                     continue
-            if row.id is None or row.id == "":
-                self._report(number, f"no stream id under {self._id_key!r}", line)
+            except (ValueError, RecursionError) as error:
+                report(number, str(error), line)
                 continue
-            self._last_id = str(row.id)
-            rows.ids.append(self._last_id)
-            rows.seqs.append(row.seq)
-            rows.chunks += _unquoted([bytes(row.chunk) or text])
-        return rows
+            if row.id is not None and row.id != "":
+                last_id = str(row.id)
+            elif needs_id:
+                report(number, f"no stream id under {keys.id!r}", line)
+                continue
+            rows.append((last_id or "", row.seq, _chunk_of(row, text)))
+            if times is not None:
+                times.append(row.time)
+    except READ_ERRORS:
+        yield rows  # of a file that breaks off, what there is
+        raise
+    yield rows
 
-    def _report(self, line: int, why: str, text: bytes) -> None:
-        self._report_row(_bad_row(line, why, text))
+
+def _text_of(line: bytes, file: BufferedReader) -> bytes:
+    """Return the JSON of a line, also of one of SSE; nothing of a comment. Raises ValueError for a
+    line that is too long to be held, whose rest is skipped.
+    """
+    if len(line) == _LONGEST_LINE:
+        while line and not line.endswith(b"\n"):
+            line = file.readline(_BLOCK)
+        raise ValueError(f"the line is longer than {_LONGEST_LINE:,} bytes")
+    text = line.strip().removeprefix(_BOM).removeprefix(b"data:").strip()
+    return b"" if text.startswith(b":") else text
 
 
-def _row_decoder(keys: Keys) -> msgspec.json.Decoder[_Row]:
+def _line_decoder(keys: Keys) -> msgspec.json.Decoder[_Line]:
     kind = msgspec.defstruct(
-        "_Row",
+        "_Line",
         [
             ("id", str | int | None, None),
             ("seq", Annotated[int, Meta(ge=_LEAST, le=_MOST)] | None, None),  # pyright: ignore[reportOperatorIssue]  # a type at run time
             ("chunk", msgspec.Raw, msgspec.Raw()),
+            ("time", object, None),
         ],
-        rename={"id": keys.id, "seq": keys.seq, "chunk": keys.chunk},
+        rename={"id": keys.id, "seq": keys.seq, "chunk": keys.chunk, "time": keys.time},
         gc=False,
     )
-    return msgspec.json.Decoder(cast("type[_Row]", kind))
+    return msgspec.json.Decoder(cast("type[_Line]", kind))
 
 
-def _unquoted(chunks: list[bytes]) -> list[bytes]:
-    """Return chunks as JSON; a log may keep them as strings of JSON in its own JSON."""
-    if _QUOTE not in set(map(itemgetter(0), chunks)):
-        return chunks
-    return [_unquote(chunk) if chunk[0] == _QUOTE else chunk for chunk in chunks]
-
-
-def _unquote(chunk: bytes) -> bytes:
+def _chunk_of(row: _Line, text: bytes) -> bytes:
+    """Return the JSON of a row's chunk, which is the row itself if it has none. A log may keep it
+    as a string of JSON in its own JSON.
+    """
+    chunk = bytes(row.chunk) or text.strip()
+    if chunk[0] != _QUOTE:
+        return chunk
     try:
         return msgspec.json.decode(chunk, type=str).encode("utf-8", "surrogatepass")
     except ValueError:
         return chunk  # the reducer reports what is wrong with it
 
 
-def _skip_line(file: BufferedReader) -> None:
-    while part := file.readline(_BLOCK):
-        if part.endswith(b"\n"):
-            break
-
-
 # --- Parquet ------------------------------------------------------------------------------
 
 
-def _read_parquet(source: Source, keys: Keys, progress: Progress) -> Iterator[Rows]:
-    file = parquet().ParquetFile(source.path, buffer_size=_BLOCK)
+def _read_parquet(source: Source, keys: Keys, display: Display) -> Iterator[list[Row]]:
+    file = load("pyarrow.parquet").ParquetFile(source.path, buffer_size=_BLOCK)
     names = _columns_of(file.schema_arrow, keys)
     total = max(file.metadata.num_rows, 1)
     count = 0
-    for batch in file.iter_batches(_BATCH, columns=names):
+    for batch in file.iter_batches(_BATCH, columns=list(filter(None, names))):
         columns = [
-            batch.column(name).to_pylist() if name in names else [None] * batch.num_rows
-            for name in (keys.id, keys.seq, keys.chunk)
+            [None] * batch.num_rows if name is None else batch.column(name).to_pylist()
+            for name in names
         ]
-        rows = Rows([], [], [])
+        rows: list[Row] = []
         for number, (id, seq, chunk) in enumerate(zip(*columns, strict=True), count + 1):
-            why = _misfit(id, seq, chunk)
-            if why:
-                text = msgspec.json.encode([id, seq, chunk], enc_hook=str)
-                progress.bad_row(source.label, _bad_row(number, why, text))
+            if id is not None and id != "" and chunk is not None and (seq or 0) <= _MOST:
+                rows.append((str(id), seq, _bytes_of(chunk)))
                 continue
-            rows.ids.append(str(id))
-            rows.seqs.append(seq)
-            rows.chunks.append(_bytes_of(chunk))
-        if rows.ids:
-            yield rows
+            is_large = f"a sequence number of more than 64 bits: {seq}"
+            why = "no chunk" if chunk is None else is_large if id else "no stream id"
+            text = msgspec.json.encode([id, seq, chunk], enc_hook=str)
+            display.bad_row(source.label, number, why, text)
+        yield rows
         count += batch.num_rows
-        progress.read(source.size * batch.num_rows // total, len(rows.ids))
+        display.read(source.size * batch.num_rows // total, len(rows))
 
 
-def _columns_of(schema: object, keys: Keys) -> list[str]:
-    """Return the columns to read. Raises OSError for one that is missing, stands twice or holds
-    what is no id.
+def _columns_of(schema: Any, keys: Keys) -> list[str | None]:
+    """Return the columns of ids, numbers and chunks. Raises OSError for one that is missing, stands
+    twice or has another type.
     """
-    names = cast("list[str]", schema.names)  # type: ignore[attr-defined]  # pyarrow has no types
-    for name in (keys.id, keys.seq, keys.chunk):
-        if names.count(name) > 1:
-            raise OSError(None, f"{names.count(name)} columns are named {name!r}")
-        if name not in names and name != keys.seq:
+    names: list[str | None] = []
+    for key, (kinds, what) in _TYPES.items():
+        name = getattr(keys, key)
+        count = schema.names.count(name)
+        if count > 1:
+            raise OSError(None, f"{count} columns are named {name!r}")
+        if count == 0 and key != "seq":
             raise OSError(None, f"there is no column {name!r}")
-    kind = str(schema.field(keys.id).type)  # type: ignore[attr-defined]
-    if "binary" in kind:
-        raise OSError(None, f"a stream id is text or an integer, but column {keys.id!r} is {kind}")
-    return [name for name in (keys.id, keys.seq, keys.chunk) if name in names]
-
-
-def _misfit(id: object, seq: object, chunk: object) -> str | None:
-    """Return why these values are no row."""
-    if id is None or id == "":
-        return "no stream id"
-    if not isinstance(id, (str, int)) or isinstance(id, bool):
-        return f"a stream id is text or an integer, not {type(id).__name__}"
-    if seq is not None and (not isinstance(seq, int) or isinstance(seq, bool)):
-        return f"a sequence number is an integer, not {type(seq).__name__}"
-    if seq is not None and not _LEAST <= seq <= _MOST:
-        return f"a sequence number of more than 64 bits: {seq}"
-    if not isinstance(chunk, (str, bytes, dict)):
-        return f"a chunk is text, bytes or an object, not {type(chunk).__name__}"
-    return None
+        names.append(name if count else None)
+        if count and not kinds.match(str(schema.field(name).type)):
+            kind = schema.field(name).type
+            raise OSError(None, f"column {name!r} must hold {what}, not {kind}")
+    return names
 
 
 def _bytes_of(chunk: str | bytes | dict[str, object]) -> bytes:

@@ -6,12 +6,14 @@ import os
 from collections.abc import Iterable, Iterator
 from errno import EIO, ENOMEM
 from itertools import chain
+from operator import itemgetter
 from pathlib import Path
 from typing import IO, Any
 
 from ..batch import StreamResult, UnsortedRowsError, reduce_sorted
-from .extras import arrow, duckdb
-from .rows import Progress, Rows
+from .extras import load
+from .progress import Display
+from .rows import Row
 
 __all__ = ["LEAST_MEMORY", "OutOfOrderError", "reduce_any_order", "reduce_in_order"]
 
@@ -31,7 +33,6 @@ SELECT id, seq, chunk, start, size FROM arriving ORDER BY id, seq NULLS LAST, ar
 """
 _READERS = ("to_arrow_reader", "fetch_arrow_reader")  # DuckDB 1.5 renamed it
 
-Row = tuple[str, "int | None", bytes]
 Result = tuple[str, StreamResult]
 
 
@@ -39,7 +40,7 @@ class OutOfOrderError(Exception):
     """The rows of a stream do not stand together, or not in order."""
 
 
-def reduce_in_order(blocks: Iterable[Rows], memory: int) -> Iterator[Result]:
+def reduce_in_order(blocks: Iterable[list[Row]], memory: int) -> Iterator[Result]:
     """Reduce rows as they come. Raises OutOfOrderError for rows that are out of order; and for more
     streams than can be remembered in the memory, as one may then come again unnoticed.
     """
@@ -57,38 +58,34 @@ def reduce_in_order(blocks: Iterable[Rows], memory: int) -> Iterator[Result]:
         raise OutOfOrderError from None
 
 
-def _numbered_first(blocks: Iterable[Rows]) -> Iterator[Iterable[Row]]:
+def _numbered_first(blocks: Iterable[list[Row]]) -> Iterator[list[Row]]:
     """Yield the rows of each block. Raises OutOfOrderError for a row with a number behind one
     without, in the same stream: sorted, it stands before it.
     """
     unnumbered: str | None = None  # the stream of the last row, if that has no number
     for rows in blocks:
-        ids, seqs = rows.ids, rows.seqs
-        if unnumbered is not None or None in seqs:
-            for id, seq in zip(ids, seqs, strict=True):
-                if seq is None:
-                    unnumbered = id
-                elif id == unnumbered:
+        if unnumbered is not None or None in map(itemgetter(1), rows):
+            for id, seq, _ in rows:
+                if seq is not None and id == unnumbered:
                     raise OutOfOrderError
-                else:
-                    unnumbered = None
-        yield zip(ids, seqs, rows.chunks, strict=True)
+                unnumbered = id if seq is None else None
+        yield rows
 
 
 def reduce_any_order(
-    blocks: Iterable[Rows], memory: int, folder: str, progress: Progress
+    blocks: Iterable[list[Row]], memory: int, folder: str, display: Display
 ) -> Iterator[Result]:
     """Sort rows by DuckDB, in a folder if they do not fit into the memory (bytes), and reduce them.
 
     Raises ImportError without DuckDB, OSError if memory or disk do not suffice.
     """
-    return reduce_sorted(_sorted_rows(blocks, memory, folder, progress))
+    return reduce_sorted(_sorted_rows(blocks, memory, folder, display))
 
 
 def _sorted_rows(
-    blocks: Iterable[Rows], memory: int, folder: str, progress: Progress
+    blocks: Iterable[list[Row]], memory: int, folder: str, display: Display
 ) -> Iterator[Row]:
-    library = duckdb()
+    library = load("duckdb")
     settings = {
         "memory_limit": f"{int((memory - _PROCESS) / _OVER) // 1024}KiB",
         "threads": "1",
@@ -99,14 +96,14 @@ def _sorted_rows(
     try:
         with Path(folder, "large-chunks").open("w+b") as large:
             schema = _schema()
-            batches = _batches(blocks, schema, large, progress)
-            reader = arrow().RecordBatchReader.from_batches(schema, batches)
+            batches = _batches(blocks, schema, large, display)
+            reader = load("pyarrow").RecordBatchReader.from_batches(schema, batches)
             connection.register("arriving", reader)
             relation = connection.sql(_QUERY)
             name = next(each for each in _READERS if hasattr(relation, each))
             for batch in getattr(relation, name)(_VECTOR):
                 yield from _rows_of(batch, large)
-                progress.read(batch.nbytes)
+                display.read(batch.nbytes)
     except library.OutOfMemoryException:
         raise OSError(ENOMEM, "these rows need a larger --memory to be sorted") from None
     except library.IOException as error:
@@ -116,7 +113,7 @@ def _sorted_rows(
 
 
 def _schema() -> Any:
-    pa = arrow()
+    pa = load("pyarrow")
     number = pa.int64()
     return pa.schema(
         {
@@ -131,13 +128,13 @@ def _schema() -> Any:
 
 
 def _batches(
-    blocks: Iterable[Rows], schema: Any, large: IO[bytes], progress: Progress
+    blocks: Iterable[list[Row]], schema: Any, large: IO[bytes], display: Display
 ) -> Iterator[Any]:
     """Yield rows as Arrow batches. A large chunk goes to a file, and a row says where."""
     columns: list[list[Any]] = [[] for _ in schema.names]
     arrival = size = end = total = 0
     for rows in blocks:
-        for id, seq, chunk in zip(rows.ids, rows.seqs, rows.chunks, strict=True):
+        for id, seq, chunk in rows:
             row: tuple[object, ...]
             if len(chunk) > _LARGE:
                 large.write(chunk)
@@ -150,14 +147,14 @@ def _batches(
                 column.append(value)
             arrival += 1
         if size > _SENT:
-            batch = arrow().record_batch(columns, schema=schema)
+            batch = load("pyarrow").record_batch(columns, schema=schema)
             total += batch.nbytes
             yield batch
             columns, size = [[] for _ in schema.names], 0
     large.flush()
-    batch = arrow().record_batch(columns, schema=schema)
+    batch = load("pyarrow").record_batch(columns, schema=schema)
     yield batch
-    progress.begin("reducing", total + batch.nbytes)
+    display.begin("reducing", total + batch.nbytes)
 
 
 def _rows_of(batch: Any, large: IO[bytes]) -> Iterator[Row]:

@@ -63,6 +63,8 @@ class ChatReducer(Reducer):
 
     __slots__ = ("_decoder", "_is_begun", "_most_depth", "_reads_objects", "rules")
 
+    think_tags = False  # whether reasoning between tags in content is told apart
+
     def __init__(self, rules: Rules, limits: Limits, log: ProblemLog) -> None:
         Reducer.__init__(self, rules, limits, log)
         self.rules = rules
@@ -139,12 +141,12 @@ class ChatReducer(Reducer):
         if isinstance(value, dict):
             self._decoder.learn(value)
 
-    def apply_object(self, value: object, count: Callable[[int], None]) -> bool:
+    def apply_object(self, value: object, count: Callable[[int, int], None]) -> bool:
         """Apply a chunk that is the caller's object, whose characters are to be counted first.
 
         Return whether `next_steps` may have changed. Raises LimitExceededError.
         """
-        if not self.is_begun and (api := find_other_api(value)) is not None:
+        if self._head is None and not self.is_begun and (api := find_other_api(value)) is not None:
             self._refuse_other_api(api)
             return True
         found = read_object(value) if self._reads_objects else None
@@ -154,7 +156,7 @@ class ChatReducer(Reducer):
                 self.end()
             return True
         chunk, size = found
-        count(size)
+        count(size, size)
         self._decoder.forget()
         if self.listener is None:
             self.apply_known(chunk)
@@ -268,7 +270,7 @@ class ChatReducer(Reducer):
         self._log.report("other_api", f"this is a stream of {api}, not of chat completions")
         self.reading = False
 
-    def _apply_value(self, found: Found, count: Callable[[int], None] | None = None) -> None:
+    def _apply_value(self, found: Found, count: Callable[[int, int], None] | None = None) -> None:
         """Apply a value field by field; `count` is called with its characters first."""
         try:
             if found.may_be_deep:
@@ -290,7 +292,7 @@ class ChatReducer(Reducer):
             self._too_deep(str(error))
             return
         if count is not None:
-            count(reading.size)
+            count(reading.size, reading.size)
         self.prepare(reading)
         self._report_utf8(found.bad_utf8)
         self._decoder.forget()

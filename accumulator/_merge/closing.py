@@ -18,7 +18,7 @@ _NOTHING = (None, wire.FunctionFragment(), wire.AudioFragment(), FunctionState()
 _FIELDS = {name: name for name in wire.Delta.__struct_fields__ if name != "extra"}
 _FIELDS["parts"] = "content"
 # Where a choice's state has what these fields brought.
-_KEPT = {**_FIELDS, "calls": "tool_calls"}
+_KEPT = {**_FIELDS, "calls": "tool_calls", "tags": "content"}
 
 
 def index_of(choice: wire.Choice, position: int) -> int:

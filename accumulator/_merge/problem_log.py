@@ -87,8 +87,17 @@ class ProblemLog:
             ]
         )
 
-    def resume(self, problems: Sequence[Problem]) -> None:
+    def resume(
+        self,
+        event: int,
+        offset: int | None,
+        counts: dict[ProblemKind, int],
+        problems: Sequence[Problem],
+        met: Problem | None,
+    ) -> None:
         """Go on from the problems that were kept elsewhere."""
+        self.event, self.offset, self.met = event, offset, met
+        self.counts = counts or None
         for problem in problems:
             self._keep(problem)
 
@@ -128,10 +137,10 @@ class ProblemLog:
         return problem
 
 
-def brief(value: object) -> str:
-    """Show a value in a message, not more than a hundred characters of it."""
+def brief(value: object, most: int = 100) -> str:
+    """Return a value as a message shows it, in not more than so many characters."""
     try:
         text = repr(value)
     except ValueError:  # an integer of more digits than Python writes out
         text = f"too long to be shown ({type(value).__name__})"
-    return text if len(text) <= 100 else text[:97] + "..."
+    return text if len(text) <= most else text[: most - 3] + "..."

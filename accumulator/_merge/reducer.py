@@ -109,7 +109,7 @@ class Reducer(Ending, TypedFieldMerger, UsageMerger):
         content, text = delta.content, into.content
         if content is not None:
             if text is None:
-                self._apply_content(into, content)
+                self._apply_content(into, delta)
             else:
                 fragments = text.fragments  # `Text.append`, without the call
                 fragments.append(content)
@@ -279,7 +279,7 @@ class Reducer(Ending, TypedFieldMerger, UsageMerger):
     def _apply_delta(self, state: ChoiceState, delta: wire.Delta, position: int) -> None:
         if delta.content is not None:
             if state.content is None:
-                self._apply_content(state, delta.content)
+                self._apply_content(state, delta)
             elif delta.content:
                 self._append(state.content, delta.content)
         if not state.role:

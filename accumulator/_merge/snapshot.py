@@ -14,6 +14,7 @@ from .._decode import chunk as wire
 from .._decode.chunk import JsonObject
 from .._decode.lenient import read_usage
 from .._decode.text import Text
+from .._result.outbound import may_be_cut
 from ..completion import (
     Audio,
     ChatCompletion,
@@ -30,7 +31,6 @@ from ..completion import (
     ToolCall,
     TopLogprob,
     Usage,
-    may_be_cut,
 )
 from ..rules import TYPED
 from .json_merge import IndexedList
@@ -129,13 +129,12 @@ def _message(state: ChoiceState, *, is_text: bool) -> Message:
         "audio": None if state.audio is None else freeze_audio(state.audio),
         "annotations": None if state.annotations is None else _tuple(state.annotations),
         "extra": extra,
+        "_finish_reason": state.finish_reason,
     }
     if state.calls is not None:
         fields["tool_calls"] = _tool_calls(state.calls, state.finish_reason)
     if state.function_call is not None:
-        fields["function_call"] = _function(
-            FunctionCall, state.function_call, is_finished=bool(state.finish_reason)
-        )
+        fields["function_call"] = _function(FunctionCall, state.function_call, state.finish_reason)
     message = _made(Message, fields)
     if extra:
         message = _read_back(message, TYPED_KINDS["delta"])
@@ -198,21 +197,21 @@ def freeze_call(
         "_may_be_cut": may_be_cut(finish_reason, is_last=is_last),
     }
     if function is not None:
-        fields["function"] = _function(Function, function, is_finished=bool(finish_reason))
+        fields["function"] = _function(Function, function, finish_reason)
     if custom is not None:
         name, text = _string(custom.name), _string(custom.text)
         fields["custom"] = Custom(name=name, input=text, extra=_object(custom.extra))
     return _made(ToolCall, fields)
 
 
-def _function(kind: type[C], state: FunctionState, *, is_finished: bool = False) -> C:
+def _function(kind: type[C], state: FunctionState, finish_reason: str | None) -> C:
     return _made(
         kind,
         {
             "name": _string(state.name),
             "arguments": _string(state.text),
             "extra": _object(state.extra),
-            "_is_finished": is_finished,
+            "_finish_reason": finish_reason,
         },
     )
 

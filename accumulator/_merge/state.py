@@ -170,6 +170,7 @@ class ChoiceState(Struct, omit_defaults=True, repr_omit_defaults=True):
 
     `text` is a legacy completion's. `error` is the choice's own, or else True if its finish reason
     says that it failed. `brought` are the fields that deltas filled, once a message closed it.
+    `tags` is what `think_tags` has read and not given out.
     """
 
     role: str | None = None
@@ -188,6 +189,7 @@ class ChoiceState(Struct, omit_defaults=True, repr_omit_defaults=True):
     text: Text | None = None
     error: object = None
     brought: dict[str, bool] | None = None
+    tags: str | None = None
     extra: JsonObject | None = None
 
 

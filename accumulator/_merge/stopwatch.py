@@ -17,13 +17,13 @@ Clock = Callable[[], float]
 
 
 class Stopwatch:
-    """Keeps what `Timing` tells. It starts when it is made."""
+    """Keeps what `Timing` tells. It starts when it is made, or at a time before."""
 
     __slots__ = ("_count", "_duration", "_first", "_gap_max", "_last", "_start", "_token", "read")
 
-    def __init__(self, clock: Clock) -> None:
+    def __init__(self, clock: Clock, started: float | None = None) -> None:
         self.read = clock
-        self._start = clock()
+        self._start = clock() if started is None else started
         self._first: float | None = None
         self._last: float | None = None
         self._token: float | None = None

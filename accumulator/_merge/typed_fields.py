@@ -64,11 +64,12 @@ class TypedFieldMerger(FieldMerger):
             return text
         return self._join(text if type(text) is Text else None, fragment)
 
-    def _apply_content(self, state: ChoiceState, content: str) -> None:
+    def _apply_content(self, state: ChoiceState, delta: wire.Delta) -> None:
+        """Apply the content of a delta where there is no text of content yet."""
         if state.parts is None:
-            state.content = self._join(None, content)
+            state.content = self._join(None, cast("str", delta.content))
         else:
-            self._add_part(state.parts, content)
+            self._add_part(state.parts, delta.content)
 
     def _apply_parts(self, state: ChoiceState, parts: Iterable[object]) -> None:
         if state.parts is None:

@@ -7,8 +7,8 @@ a field with `NULLABLE` metadata.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from functools import partial
+from collections.abc import Callable, Collection, Mapping, Sequence
+from functools import cache, partial
 from types import GenericAlias
 from typing import TypeVar, cast, get_args, get_origin
 
@@ -17,7 +17,18 @@ import msgspec
 from cattrs import Converter, transform_error
 from cattrs.gen import make_dict_structure_fn
 
-__all__ = ["NULLABLE", "JsonObject", "copy_json", "dicts_of", "from_dict", "register", "to_dict"]
+__all__ = [
+    "NULLABLE",
+    "JsonObject",
+    "copy_json",
+    "dicts_of",
+    "from_dict",
+    "names_of",
+    "objects_of",
+    "register",
+    "split_extra",
+    "to_dict",
+]
 
 T = TypeVar("T")
 JsonObject = dict[str, object]
@@ -35,14 +46,19 @@ def copy_json(value: object) -> object:
     return value
 
 
+@cache
+def names_of(cls: type[attrs.AttrsInstance]) -> tuple[str, ...]:
+    """Return the names of a class's fields that are the API's: no `extra`, and no private ones."""
+    names = (field.name for field in attrs.fields(cls))
+    return tuple(name for name in names if name != "extra" and not name.startswith("_"))
+
+
 def _has_extra(cls: type) -> bool:
     return attrs.has(cls) and any(a.name == "extra" for a in attrs.fields(cls))
 
 
 def _unstructure_fn(cls: type) -> Callable[[object], JsonObject]:
-    fields = [
-        (a.name, bool(a.metadata.get("nullable"))) for a in attrs.fields(cls) if a.name != "extra"
-    ]
+    fields = [(n, bool(attrs.fields_dict(cls)[n].metadata.get("nullable"))) for n in names_of(cls)]
 
     def unstructure(value: object) -> JsonObject:
         out: JsonObject = {}
@@ -66,7 +82,7 @@ def _unstructure_fn(cls: type) -> Callable[[object], JsonObject]:
 
 
 def _structure_fn(cls: type[T]) -> Callable[[Mapping[str, object], type[T]], T]:
-    names = {a.name for a in attrs.fields(cls)} - {"extra"}  # type: ignore[arg-type]  # an attrs class, by _has_extra
+    names = names_of(cls)  # type: ignore[arg-type]  # an attrs class, by _has_extra
     structure_fields = make_dict_structure_fn(cls, _converter)
 
     def structure(value: Mapping[str, object], _: type[T]) -> T:
@@ -138,6 +154,32 @@ def dicts_of(structs: Sequence[object], below: str) -> list[JsonObject]:
                 extra = cast("JsonObject", each.pop("extra"))
                 each.update({name: item for name, item in extra.items() if each.get(name) is None})
     return dicts
+
+
+def split_extra(
+    extra: Mapping[str, object], names: Collection[str]
+) -> tuple[list[JsonObject], JsonObject]:
+    """Divide extra fields into those that need an object of their own, one each, and the rest."""
+    ours = {name: copy_json(value) for name, value in extra.items()}
+    alone = [{name: value} for name, value in ours.items() if name in names]
+    return alone, {name: value for name, value in ours.items() if name not in names}
+
+
+def objects_of(value: attrs.AttrsInstance, names: Sequence[str] = ()) -> list[JsonObject]:
+    """Return the objects that merge to an instance: what is well-typed with the extras, then what
+    is not, one by one.
+    """
+    objects: JsonObject = {}
+    alone: list[JsonObject] = []
+    for name in names_of(type(value)):
+        item = getattr(value, name)
+        if attrs.has(type(item)):
+            objects[name], *rest = objects_of(item)
+            alone.extend({name: more} for more in rest)
+        elif item is not None:
+            objects[name] = item
+    misfits, together = split_extra(value.extra, [*names_of(type(value)), *names])  # type: ignore[attr-defined]  # all have it
+    return [{**objects, **together}, *misfits, *alone]
 
 
 def register(cls: type[T], convert: Callable[[T], object]) -> None:

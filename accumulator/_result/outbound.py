@@ -2,14 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 if TYPE_CHECKING:
-    from openai.types.chat import ChatCompletion
+    from openai.types.chat import ChatCompletion, ChatCompletionAssistantMessageParam
+    from pydantic_core import CoreSchema
 
-__all__ = ["leave_out_message", "objects", "to_openai", "to_request", "with_messages"]
+__all__ = [
+    "fill",
+    "may_be_cut",
+    "pydantic_schema",
+    "text_of",
+    "to_openai",
+    "to_request",
+    "why_cut",
+    "with_messages",
+    "without_empty_messages",
+]
 
+T = TypeVar("T")
 JsonObject = dict[str, object]
 
 # DeepSeek and Moonshot want `reasoning_content` back, OpenRouter `reasoning` and
@@ -22,53 +34,99 @@ _SENT_BACK = (
 # Gemini answers with an error when a call comes back without its thought signature. LiteLLM puts
 # the signature into `provider_specific_fields`.
 _SENT_BACK_OF_CALL = ("extra_content", "provider_specific_fields")
+# What a message without content has in its place, by the word of the caller's.
+_NO_CONTENT: Mapping[str, JsonObject] = {
+    "null": {"content": None},
+    "empty": {"content": ""},
+    "absent": {},
+}
 
 
-def to_request(message: JsonObject, content_beside_calls: str) -> JsonObject:
-    """Return the fields of a message that a request may have."""
+def to_request(
+    message: JsonObject, content_beside_calls: str
+) -> ChatCompletionAssistantMessageParam:
+    """Return the fields of a message that a request may have. Raises ValueError."""
+    if content_beside_calls not in _NO_CONTENT:
+        raise ValueError(
+            f'content_beside_calls is "null", "empty" or "absent", not {content_beside_calls!r}'
+        )
+    calls = [_call(call) for call in _objects(message.get("tool_calls"))]
+    function_call = message.get("function_call")
+    has_call = bool(calls) or isinstance(function_call, dict)
+    out: JsonObject = {"role": _text(message, "role") or "assistant"}
     # A result keeps a value of the wrong type where it came; a request must not have it.
-    content = message["content"] if isinstance(message["content"], (str, list)) else None
-    out: JsonObject = {"role": _text(message, "role") or "assistant", "content": content}
+    if isinstance(message["content"], (str, list)):
+        out["content"] = message["content"]
+    else:
+        out |= _NO_CONTENT[content_beside_calls if has_call else "empty"]
     if isinstance(message["refusal"], str):
         out["refusal"] = message["refusal"]
     out |= {name: message[name] for name in _SENT_BACK if message.get(name) is not None}
     audio = message.get("audio")
     if isinstance(audio, dict) and _text(audio, "id"):
         out["audio"] = {"id": audio["id"]}
-    calls = [_call(call) for call in objects(message.get("tool_calls"))]
     if calls:
         out["tool_calls"] = calls
-    function_call = message.get("function_call")
     if isinstance(function_call, dict):
         out["function_call"] = _texts(function_call, "name", "arguments")
-    if content is None:
-        has_none = not calls and not isinstance(function_call, dict)
-        if has_none or content_beside_calls == "empty":
-            out["content"] = ""
-        elif content_beside_calls == "absent":
-            del out["content"]
-    return out
+    return cast("ChatCompletionAssistantMessageParam", out)
 
 
-def leave_out_message(choice: JsonObject) -> None:
-    """Leave out of the choice of a legacy completion what only a message has."""
-    del choice["message"]
-    logprobs = choice["logprobs"]
-    if isinstance(logprobs, dict):
-        for name in ("content", "refusal"):
-            if logprobs[name] is None:
-                del logprobs[name]
+def without_empty_messages(completion: JsonObject) -> JsonObject:
+    """Leave out of a legacy completion what only a chat's has."""
+    if completion["object"] == "text_completion":
+        for choice in _objects(completion["choices"]):
+            if choice["message"] == {"content": None, "refusal": None}:
+                del choice["message"]
+                for logprobs in _objects([choice["logprobs"]]):
+                    for name in ("content", "refusal"):
+                        if logprobs[name] is None:
+                            del logprobs[name]
+    return completion
 
 
-def with_messages(completion: Mapping[str, object]) -> JsonObject:
+def with_messages(completion: Mapping[str, object]) -> Mapping[str, object]:
     """Return a legacy completion with an empty message in each choice that has none."""
-    choices = completion.get("choices")
-    if not isinstance(choices, list):
-        return dict(completion)
+    choices = completion.get("choices") if isinstance(completion, Mapping) else None
+    if not isinstance(choices, list) or completion.get("object") != "text_completion":
+        return completion
     filled = [
         {"message": {}, **choice} if isinstance(choice, dict) else choice for choice in choices
     ]
     return {**completion, "choices": filled}
+
+
+def text_of(content: str | tuple[object, ...] | None) -> str | None:
+    """Return a message's content as text: of parts, their texts."""
+    if not isinstance(content, tuple):
+        return content
+    return "".join(_text(part, "text") for part in content if isinstance(part, Mapping))
+
+
+def why_cut(finish_reason: str | None) -> str:
+    """Return what the reason of an answer's end has to do with JSON that is not whole."""
+    is_cause = finish_reason in ("length", "content_filter")
+    return f"cut off by the finish reason {finish_reason!r}: " if is_cause else ""
+
+
+def may_be_cut(finish_reason: str | None, *, is_last: bool) -> bool:
+    """Return whether a choice ended before its call did, unless the call is whole."""
+    return not finish_reason or (finish_reason == "length" and is_last)
+
+
+def fill(choice: Any, *, role: str | None) -> None:
+    """Set in a choice that was just built what the schema and its finish reason say."""
+    message, finish_reason = choice.message, choice.finish_reason
+    vars(message)["role"] = message.role or role
+    calls = list(message.tool_calls or ())
+    for call in calls:
+        tool = "custom" if call.function is None else "function"
+        if not call.type and getattr(call, tool) is not None:
+            vars(call)["type"] = tool
+        vars(call)["_may_be_cut"] = may_be_cut(finish_reason, is_last=call is calls[-1])
+    for each in (message, message.function_call, *(call.function for call in calls)):
+        if each is not None:
+            vars(each)["_finish_reason"] = finish_reason
 
 
 def _call(call: Mapping[str, object]) -> JsonObject:
@@ -92,7 +150,23 @@ def to_openai(completion: JsonObject) -> ChatCompletion:
     return Theirs.model_validate(completion, strict=True)
 
 
-def objects(value: object) -> list[JsonObject]:
+def pydantic_schema(
+    cls: type[T], read: Callable[[JsonObject], T], write: Callable[[T], JsonObject]
+) -> CoreSchema:
+    """Return the schema of a class that is read from a dict and written as one."""
+    from pydantic_core import core_schema  # noqa: PLC0415  # only pydantic asks
+
+    as_dict = core_schema.dict_schema()
+    return core_schema.no_info_plain_validator_function(
+        lambda value: value if isinstance(value, cls) else read(value),
+        json_schema_input_schema=as_dict,
+        serialization=core_schema.plain_serializer_function_ser_schema(
+            write, return_schema=as_dict
+        ),
+    )
+
+
+def _objects(value: object) -> list[JsonObject]:
     """Return the objects in a list."""
     return [item for item in value if isinstance(item, dict)] if isinstance(value, list) else []
 

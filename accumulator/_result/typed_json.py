@@ -1,140 +1,253 @@
 """Read finished JSON text as a type of the caller's. Types are strict; broken JSON is an error.
 
 msgspec reads the types that it knows. cattrs builds attrs classes, because msgspec would not call
-their converters. A pydantic model reads its own text; it is recognised by its method, so pydantic
-is never imported.
+their converters. pydantic reads its own models, and what is annotated with its words. Where one of
+them refuses a text, the text is gone through by the type to say where, and what would fit.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Hashable, Iterator, Sequence
+from dataclasses import is_dataclass
 from enum import Enum
 from functools import lru_cache
+from itertools import islice
 from pathlib import Path
 from threading import Lock
-from typing import Protocol, TypeVar, cast, get_args, get_origin
+from types import GenericAlias, UnionType
+from typing import (
+    TYPE_CHECKING,
+    Annotated,
+    Literal,
+    Protocol,
+    TypeVar,
+    Union,
+    cast,
+    get_args,
+    get_origin,
+    get_type_hints,
+)
 
 import attrs
 import msgspec
-from cattrs import Converter, StructureHandlerNotFoundError, transform_error
+from cattrs import (
+    AttributeValidationNote,
+    BaseValidationError,
+    Converter,
+    IterableValidationNote,
+    StructureHandlerNotFoundError,
+)
 from cattrs.cols import list_structure_factory
 from cattrs.gen import make_dict_structure_fn
 
-__all__ = ["ParseError", "load"]
+if TYPE_CHECKING:
+    from typing_extensions import TypeForm
+
+__all__ = ["ParseError", "TypeReader", "load"]
 
 T = TypeVar("T")
 T_co = TypeVar("T_co", covariant=True)
+Misfit = tuple[str, str]  # a reason and a path
 
 
-class PydanticModel(Protocol[T_co]):
-    """The part of a pydantic model's class that reads JSON."""
+class TypeReader(Protocol[T_co]):
+    """What reads JSON as a type; pydantic's `TypeAdapter` is one."""
 
-    def model_validate_json(self, json_data: str | bytes, *, strict: bool) -> T_co: ...
+    def validate_json(self, data: str | bytes, /, *, strict: bool | None) -> T_co: ...
 
 
-_MSGSPEC_PATH = r" - at (?:`key` in )?`\$([^`]*)`$"
-_STEP = r"\.([^.\[]+)|\[(\d+)\]|\[\.\.\.\]"
-_NAME = r"[A-Za-z_][A-Za-z0-9_]*\Z"
-_decode_raw = msgspec.json.Decoder(msgspec.Raw).decode
-_decode = msgspec.json.Decoder().decode
+_MSGSPEC_PATH = re.compile(r" - at (?:`key` in )?`\$([^`]*)`$")
 _MOST_KINDS = 256  # types whose decoders are kept
+_MOST_MISFITS = 100
+_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+_decode = msgspec.json.Decoder().decode
+_decode_raw = msgspec.json.Decoder(msgspec.Raw).decode
+_decode_list = msgspec.json.Decoder(list[msgspec.Raw]).decode
+_decode_object = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
 
 
 class ParseError(ValueError):
     """The text is not JSON of the requested type.
 
     `path` is the JSON path of the value that does not fit (`$.days[0].city`). It is `$` where the
-    text is empty, cut off or not JSON at all. `reason` says what is wrong there.
+    text is empty, cut off or not JSON at all. `reason` says what is wrong there. Where more does
+    not fit, `errors` has the reason and the path of each, the first included.
     """
 
-    def __init__(self, reason: str, path: str = "$") -> None:
-        super().__init__(reason, path)
+    def __init__(self, reason: str, path: str = "$", *more: tuple[str, str]) -> None:
+        super().__init__(reason, path, *more)
         self.reason = reason
         self.path = path
+        self.errors: tuple[tuple[str, str], ...] = ((reason, path), *more)
 
     def __str__(self) -> str:
-        return f"{self.reason} at {self.path}"
+        return "; ".join(f"{reason} at {path}" for reason, path in self.errors)
 
 
-def load(text: str | None, kind: type[T]) -> T:
-    """Return a whole JSON text as an instance of a type.
+def load(text: str | None, kind: TypeForm[T] | TypeReader[T], cause: str = "") -> T:
+    """Return a whole JSON text as an instance of a type. `cause` is why it may not be whole.
 
-    The type may be any that msgspec reads (builtins and generics of them, dataclasses, TypedDicts,
-    Structs, enums, dates ...), an attrs class or a pydantic model. Fields that it does not name are
-    ignored, unless it forbids them.
-
-    Raises ParseError for a text that does not fit, TypeError for a type that cannot be read from
-    JSON.
+    Raises ParseError for a text that does not fit, TypeError for a type that cannot be read so.
     """
     if text is None or not text.strip():
-        raise ParseError("there is no JSON")
+        raise ParseError(f"{cause}there is no JSON")
     try:
         _decode_raw(text)
     except RecursionError:
         raise ParseError("nested too deep") from None
     except ValueError as error:
-        raise ParseError(str(error)) from None
+        raise ParseError(f"{cause}{error}") from None
     try:
-        if hasattr(kind, "model_validate_json"):
-            return _load_model(cast("PydanticModel[T]", kind), text)
-        if _has_attrs(kind):
-            return _converter.structure(_decode(text), kind)
-        return _load_plain(text, kind)
-    except (NotImplementedError, StructureHandlerNotFoundError) as error:
+        return cast("T", _read(text, kind))
+    except (NotImplementedError, StructureHandlerNotFoundError, NameError) as error:
         raise TypeError(f"{kind!r} cannot be read from JSON: {error}") from error
     except RecursionError:
         raise ParseError("nested too deep") from None
     except TypeError:
         raise  # by msgspec, for a type that it cannot read
     except Exception as error:
-        raise _explained(error) from error
+        raise _explained(error, text.strip().encode(), kind) from error
 
 
-def _explained(error: Exception) -> ParseError:
-    """Return a ParseError with the path and the reason from another library's error."""
-    if isinstance(error, msgspec.ValidationError):
-        return ParseError(*_without_paths(str(error), "$"))
-    first, *_ = transform_error(error, path="$", format_exception=_reason)
-    reason, _, path = first.rpartition(" @ ")
-    return ParseError(*_without_paths(reason, path))
+def _read(text: str | bytes, kind: object) -> object:
+    reader = _reader_of(kind)
+    if reader is not None:
+        return reader.validate_json(text, strict=True)
+    if _has_attrs(kind):
+        return _converter.structure(_decode(text), cast("type[object]", kind))
+    return _decoder(kind).decode(text)
 
 
-def _without_paths(message: str, path: str) -> tuple[str, str]:
-    """Return a message of msgspec without the paths at its end, and the given path with them.
-
-    There are several where one decoder called another; the outermost is the last.
-    """
-    while (found := re.search(_MSGSPEC_PATH, message)) is not None:
-        is_key = "`key` in" in found[0]
-        message = message[: found.start()] + (" as a key" if is_key else "")
-        path += found[1]
-    return message, path
+# --- what does not fit --------------------------------------------------------------------
 
 
-def _load_model(kind: PydanticModel[T], text: str | bytes) -> T:
+def _explained(error: Exception, text: bytes, kind: object) -> ParseError:
+    """Return a ParseError with all that does not fit, from another library's error."""
     try:
-        return kind.model_validate_json(text, strict=True)
-    except ValueError as error:
-        errors = getattr(error, "errors", None)
-        if errors is None:
-            raise
-        first = errors()[0]
-        steps = (f"[{step}]" if type(step) is int else f".{step}" for step in first["loc"])
-        # Not a ValidationError: msgspec adds its own path to any other ValueError.
-        raise ValueError(f"{first['msg']} - at `${''.join(steps)}`") from error
+        (reason, path), *more = islice(_misfits(error, text, kind, "$"), _MOST_MISFITS)
+    except RecursionError:
+        (reason, path), *more = _reasons(error, kind, "$")
+    return ParseError(reason, path, *more)
 
 
-def _reason(error: BaseException, _: object) -> str:
-    if isinstance(error, KeyError):
-        return f"Object missing required field `{error.args[0]}`"
-    return str(error)
+def _misfits(error: Exception, text: bytes, kind: object, path: str) -> Iterator[Misfit]:
+    """Yield what does not fit: of an object or list the values in it, if it is those."""
+    found = False
+    for step, item, kind_of_item in _inside(text, kind):
+        try:
+            _read(item, kind_of_item)
+        except (TypeError, NotImplementedError):
+            continue  # nothing by itself, such as a ClassVar
+        except Exception as inner:
+            found = True
+            yield from _misfits(inner, item, kind_of_item, path + step)
+    if not found:
+        yield from _reasons(error, kind, path)
 
 
-# --- what msgspec reads -------------------------------------------------------------------
+def _inside(text: bytes, kind: object) -> Iterator[tuple[str, bytes, object]]:
+    """Yield the values in an object or list, each with the step to it and its type. What cattrs and
+    pydantic read is nothing to go into: their errors have paths.
+    """
+    if _reader_of(kind) is not None or _has_attrs(kind):
+        return
+    kind = _bare(kind)
+    if text.startswith(b"[") and _is_list_like(kind):
+        for place, item in enumerate(_decode_list(text)):
+            yield f"[{place}]", bytes(item), get_args(kind)[0]
+    elif text.startswith(b"{"):
+        fields = _decode_object(text)
+        is_dict = get_origin(kind) is dict
+        kinds = dict.fromkeys(fields, get_args(kind)[1]) if is_dict else _hints(kind)
+        yield from ((_step(n), bytes(fields[n]), kinds[n]) for n in fields if n in kinds)
+
+
+def _bare(kind: object) -> object:
+    """Return a type without what annotates it, and without its null."""
+    some = [arg for arg in get_args(kind) if arg is not type(None)]
+    if get_origin(kind) is Annotated or (get_origin(kind) in (Union, UnionType) and len(some) == 1):
+        return _bare(some[0])
+    return kind
+
+
+def _hints(kind: object) -> dict[str, object]:
+    try:
+        return get_type_hints(kind)
+    except Exception:  # no class, or one with names that cannot be found
+        return {}
+
+
+def _step(key: object) -> str:
+    if type(key) is int:
+        return f"[{key}]"
+    return f".{key}" if _NAME.fullmatch(str(key)) else f"[{key!r}]"
+
+
+def _reasons(error: BaseException, kind: object, path: str) -> Iterator[Misfit]:
+    """Yield what another library's error says, each with its path."""
+    if isinstance(error, BaseValidationError):  # cattrs'
+        for inner in error.exceptions:
+            notes = getattr(inner, "__notes__", ())
+            at: list[object] = [n.name for n in notes if isinstance(n, AttributeValidationNote)]
+            at += [n.index for n in notes if isinstance(n, IterableValidationNote)]
+            yield from _reasons(inner, object, path + "".join(map(_step, at)))
+    elif isinstance(error, ParseError):  # of a value in what cattrs read
+        yield from ((reason, path + inner[1:]) for reason, inner in error.errors)
+    elif isinstance(error, KeyError):
+        yield f"Object missing required field `{error.args[0]}`", path
+    elif (errors := getattr(error, "errors", None)) is not None:  # pydantic's
+        yield from ((each["msg"], path + "".join(map(_step, each["loc"]))) for each in errors())
+    else:
+        reason = str(error)
+        if isinstance(error, msgspec.ValidationError):
+            # One path for each decoder that called another; the outermost is the last.
+            while (found := _MSGSPEC_PATH.search(reason)) is not None:
+                reason = reason[: found.start()] + (" as a key" if "`key` in" in found[0] else "")
+                path += found[1]
+        yield reason + _choices(_bare(kind)), path
+
+
+def _choices(kind: object) -> str:
+    """Return the values of an enum or a Literal in words; nothing for other types."""
+    values = get_args(kind) if get_origin(kind) is Literal else ()
+    if isinstance(kind, type) and issubclass(kind, Enum):
+        values = tuple(member.value for member in kind)
+    return f"; there are {', '.join(map(repr, values))}" if values else ""
+
+
+# --- pydantic and msgspec -----------------------------------------------------------------
 
 
 _meeting = Lock()
+
+
+@lru_cache(_MOST_KINDS)
+def _reader_of(kind: Hashable) -> TypeReader[object] | None:
+    """Return what reads a type that pydantic knows; None for all others."""
+    if not isinstance(kind, type) and hasattr(kind, "validate_json"):
+        return cast("TypeReader[object]", kind)
+    if not _is_pydantics(kind):
+        return None
+    from pydantic import PydanticUserError, TypeAdapter  # noqa: PLC0415  # whoever has such a type has it
+
+    try:
+        return TypeAdapter(cast("type[object]", kind))
+    except PydanticUserError as error:
+        raise TypeError(f"{kind!r} cannot be read from JSON: {error}") from error
+
+
+def _is_pydantics(kind: object) -> bool:
+    """Return whether a model, a dataclass or a type of pydantic's, or a word of its in an
+    Annotated, is in a type.
+    """
+    marks = ("__pydantic_validator__", "__get_pydantic_core_schema__")
+    package = type(kind).__module__.partition(".")[0]
+    return (
+        package in ("pydantic", "annotated_types")
+        or any(hasattr(kind, mark) for mark in marks)
+        or any(map(_is_pydantics, get_args(kind)))
+    )
 
 
 @lru_cache(_MOST_KINDS)
@@ -146,110 +259,49 @@ def _decoder(kind: Hashable) -> msgspec.json.Decoder[object]:
         return msgspec.json.Decoder(cast("type[object]", kind), dec_hook=_load_nested)
 
 
-def _load_plain(text: str, kind: type[T]) -> T:
-    try:
-        return cast("T", _decoder(cast("Hashable", kind)).decode(text))
-    except msgspec.ValidationError as error:
-        if "[...]" in str(error):
-            _convert(_decode(text), kind)  # its error names the key
-        raise
-
-
-def _convert(value: object, kind: type[T]) -> T:
-    _decoder(cast("Hashable", kind))
-    try:
-        return msgspec.convert(value, kind, str_keys=True, dec_hook=_load_nested)
-    except msgspec.ValidationError as error:
-        reason, path = _without_paths(str(error), "$")
-        named = _with_keys(path, value, kind)
-        if named == path:
-            raise
-        raise msgspec.ValidationError(f"{reason} - at `{named}`") from error
-
-
-def _with_keys(path: str, value: object, kind: type) -> str:
-    """Return a path with the names of keys in place of `[...]`, which msgspec writes for each.
-
-    To find the key, half of the dict's entries are tried without the others, again and again until
-    one is left. This changes `value`, which nobody needs any more.
-    """
-    found, named = value, "$"
-    for step in re.finditer(_STEP, path):
-        key: object = int(step[2]) if step[2] else step[1]
-        if isinstance(found, dict) and found and key is None:
-            entries = [*found.items()]
-            while len(entries) > 1:
-                half = entries[: len(entries) // 2]
-                _refill(found, half)
-                entries = entries[len(half) :] if _fits(value, kind) else half
-            _refill(found, entries)
-            key = entries[0][0]
-        if isinstance(found, dict) and key in found:
-            found = found[key]
-            named += f".{key}" if re.match(_NAME, str(key)) else f"[{key!r}]"
-        elif isinstance(found, list) and isinstance(key, int):
-            found = found[key]
-            named += f"[{key}]"
-        else:
-            return path
-    return named
-
-
-def _refill(found: dict[object, object], entries: list[tuple[object, object]]) -> None:
-    found.clear()
-    found.update(entries)
-
-
-def _fits(value: object, kind: type) -> bool:
-    try:
-        msgspec.convert(value, kind, str_keys=True, dec_hook=_load_nested)
-    except msgspec.ValidationError:
-        return False
-    return True
+def _load_nested(kind: object, value: object) -> object:
+    reader = _reader_of(kind)
+    if reader is not None:
+        return reader.validate_json(msgspec.json.encode(value), strict=True)
+    if kind is object:
+        return value
+    raise NotImplementedError(f"{kind!r} is not a type that JSON can be read as")
 
 
 # --- attrs classes ------------------------------------------------------------------------
 
 
 def _has_attrs(kind: object) -> bool:
-    """Return whether a type is an attrs class, or a container or union with one in it."""
-    return (isinstance(kind, type) and attrs.has(kind)) or any(map(_has_attrs, get_args(kind)))
-
-
-def _load_nested(kind: type[T], value: object) -> T:
-    if hasattr(kind, "model_validate_json"):
-        return _load_model(cast("PydanticModel[T]", kind), msgspec.json.encode(value))
-    if kind is object:
-        return cast("T", value)
-    raise NotImplementedError(f"{kind!r} is not a type that JSON can be read as")
-
-
-def _class_hook(kind: type[T], converter: Converter) -> Callable[[object, object], T]:
-    build = make_dict_structure_fn(kind, converter)
-
-    def hook(value: object, _: object) -> T:
-        if not isinstance(value, dict):
-            raise _unexpected("object", value)
-        return build(value, kind)
-
-    return hook
-
-
-def _list_hook(kind: object, converter: Converter) -> Callable[[object, object], object]:
-    """Return a hook that builds a list, a tuple of one type or a set, and only from a list: cattrs
-    would take any iterable.
+    """Return whether cattrs is to read a type: an attrs class, a union of dataclasses, or what has
+    one in it.
     """
-    origin, (item, *_) = get_origin(kind), get_args(kind)
-    list_of = list[item]  # type: ignore[valid-type]  # built at run time
-    build = list_structure_factory(list_of, converter)
+    is_class = isinstance(kind, type) and attrs.has(kind)
+    is_union = sum(map(is_dataclass, get_args(kind))) > 1
+    return is_class or is_union or any(map(_has_attrs, get_args(kind)))
 
-    def hook(value: object, _: object) -> object:
-        if not isinstance(value, list):
-            raise _unexpected("array", value)
-        found = build(value, list_of)
-        return origin(found) if origin in (tuple, set, frozenset) else found
 
-    return hook
+def _convert(value: object, kind: object) -> object:
+    try:
+        if _reader_of(kind) is not None:
+            return _load_nested(kind, value)
+        _decoder(kind)
+        wanted = cast("type[object]", kind)
+        return msgspec.convert(value, wanted, str_keys=True, dec_hook=_load_nested)
+    except ValueError as error:
+        raise _explained(error, msgspec.json.encode(value), kind) from error
+
+
+def _strict_hook(kind: type, converter: Converter) -> Callable[[object, object], object]:
+    """Return a hook that builds a class from an object alone, and a list, a tuple of one type or a
+    set from a list alone: cattrs would take any mapping or iterable.
+    """
+    if attrs.has(kind):
+        build = make_dict_structure_fn(kind, converter)
+        return lambda value, _: build(msgspec.convert(value, dict), kind)
+    list_of = cast("type[list[object]]", GenericAlias(list, get_args(kind)[0]))
+    build_list = list_structure_factory(list_of, converter)
+    make = list if get_origin(kind) is Sequence else get_origin(kind) or list
+    return lambda value, _: make(build_list(msgspec.convert(value, list), list_of))
 
 
 def _is_list_like(kind: object) -> bool:
@@ -259,16 +311,9 @@ def _is_list_like(kind: object) -> bool:
     return get_origin(kind) in (list, set, frozenset, Sequence)
 
 
-def _unexpected(wanted: str, value: object) -> msgspec.ValidationError:
-    found = _KINDS.get(type(value), type(value).__name__)
-    return msgspec.ValidationError(f"Expected `{wanted}`, got `{found}`")
-
-
-_KINDS = {dict: "object", list: "array", type(None): "null"}
-
 _converter = Converter()
-_converter.register_structure_hook_factory(attrs.has, _class_hook)
-_converter.register_structure_hook_factory(_is_list_like, _list_hook)
+_converter.register_structure_hook_factory(attrs.has, _strict_hook)
+_converter.register_structure_hook_factory(_is_list_like, _strict_hook)
 for _kind in (str, bytes, int, float, Enum, Path):  # cattrs has conversions of its own for these
     _converter.register_structure_hook(_kind, _convert)
 _converter.register_structure_hook_func(lambda kind: not _has_attrs(kind), _convert)

@@ -40,18 +40,27 @@ def find(stream: object) -> Found:
     else:
         items = stream if "__iter__" in names else None
         aitems = stream if "__aiter__" in names else None
-    # pydantic's models, such as openai's ChatCompletion, are iterables of their fields.
+    # Completions, openai's and ours, are iterables of their fields.
     if (
         items is aitems is None
-        or "model_dump" in names
+        or not names.isdisjoint(("model_dump", "to_openai"))
         or ("keys" in names and isinstance(stream, Mapping))
     ):
-        lacks = "; was it asked for without stream=True?" if hasattr(stream, "choices") else ""
+        hints = (hint for name, hint in _HINTS if hasattr(stream, name))
         kind = type(stream).__name__
-        raise TypeError(f"a stream is an iterable or a response, not {kind}{lacks}")
+        raise TypeError(f"a stream is an iterable or a response, not {kind}{next(hints, '')}")
     encoding = _encoding(stream, names) if bodies else None
     return Found(items, aitems, bool(bodies), names >= _EVENT_STREAM, encoding)
 
+
+# What is taken for a stream, told by an attribute, and what makes one of it.
+_HINTS = (
+    ("choices", "; was it asked for without stream=True?"),
+    ("__await__", "; await it first"),
+    ("__enter__", "; enter it first: with ... as stream"),
+    ("__aenter__", "; enter it first: async with ... as stream"),
+    ("__call__", "; call it first"),
+)
 
 _ITERABLES = frozenset({list, tuple, GeneratorType})  # told by their type alone, as most are
 
@@ -91,7 +100,8 @@ _EVENT_STREAM = frozenset({"get_final_completion", "current_completion_snapshot"
 
 
 _NAMES = _EVENT_STREAM.union(
-    ("__aiter__", "__iter__", "keys", "model_dump", "stream"), *(marks for marks, _ in _RESPONSES)
+    ("__aiter__", "__iter__", "keys", "model_dump", "stream", "to_openai"),
+    *(marks for marks, _ in _RESPONSES),
 )
 
 

@@ -2,26 +2,35 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from inspect import iscoroutinefunction
-from typing import Literal, TypeAlias
+from typing import Any, Literal, TypeAlias
 
 from attrs import frozen
 
 from .._accumulator import Accumulator
 from ..completion import ChatCompletion, Timing
-from ..errors import Problem
-from .feeder import Feeder
+from ..errors import DecodeError, Problem
+from .chunk_texts import ChunkTexts
 
 __all__ = [
     "Observer",
     "OnEnd",
+    "Sink",
     "StreamEnd",
     "StreamStatus",
     "cause_of",
     "refuse_coroutine",
     "report",
 ]
+
+# How a compressed body starts, and no body of text does.
+_COMPRESSED = {
+    b"\x1f\x8b": "gzip",
+    b"\x28\xb5\x2f\xfd": "zstd",
+    **{b"x" + level: "deflate" for level in (b"\x01", b"^", b"\x9c", b"\xda")},
+}
 
 StreamStatus = Literal["open", "complete", "truncated", "failed", "cancelled"]
 
@@ -60,42 +69,87 @@ class StreamEnd:
 OnEnd: TypeAlias = Callable[[StreamEnd], object]
 
 
+Sink: TypeAlias = Accumulator | ChunkTexts
+
+
 class Observer:
-    """Accumulates items, and never raises because of one."""
+    """Feeds the items of a stream to a sink, and never raises because of one.
 
-    __slots__ = ("_feeder", "_on_end", "accumulator", "cause", "ended", "error", "stopped")
+    Bytes and text are pieces of a body, or `lines`; all else is chunks, or with `has_events` events
+    of openai's with chunks in them.
+    """
 
-    accumulator: Accumulator
-    ended: bool
-    stopped: bool
-
-    def __init__(self, accumulator: Accumulator, feeder: Feeder, on_end: OnEnd | None) -> None:
-        if on_end is not None:
-            refuse_coroutine(on_end)
+    def __init__(
+        self,
+        accumulator: Accumulator,
+        on_end: OnEnd | None,
+        *,
+        sink: Sink | None = None,
+        lines: bool = False,
+        has_events: bool = False,
+    ) -> None:
+        refuse_coroutine(on_end)
         self.accumulator = accumulator
-        self._feeder = feeder
-        self._on_end = on_end
-        self.ended = False  # nothing more is accumulated
-        self.stopped = False  # by the reader, not by the source
+        self._sink = sink or accumulator
+        self._lines = lines
+        self._feed_object = self._feed_event if has_events else self._sink.feed
+        self._kind: type | None = None  # of the last item, if the next of that class
+        self._take: Callable[[Any], None] = self._feed_object  # is taken so
+        self._head: bytes | None = b""  # of a body that may be compressed; None once it is not
+        self.on_end = on_end
+        self.ended: bool = False  # nothing more is accumulated
+        self.stopped: bool = False  # by the reader, not by the source
         self.error: Exception | None = None  # what accumulating raised
         self.cause: BaseException | None = None  # what the source or the loop raised
+        self.source: object = None  # perhaps an HTTP client's response, whose status errors name
 
     def feed(self, item: object) -> None:
+        """Take in the next item."""
         if not self.ended:
             try:
-                feed_bytes = self._feeder.feed_bytes
-                if feed_bytes is not None and type(item) is bytes:
-                    feed_bytes(item)
+                if type(item) is self._kind:
+                    self._take(item)
                 else:
-                    self._feeder.feed(item)
+                    self._feed_other(item)
             except Exception as error:
                 self.error = error
                 self.ended = True
 
+    def _feed_other(self, item: object) -> None:
+        """Take in an item of another class than the last, or one that is looked at."""
+        # The items of a stream are of one class, of which it takes long to tell what it is not.
+        if not isinstance(item, (bytes, bytearray, memoryview, str)):
+            self._kind, self._take = type(item), self._feed_object
+            self._feed_object(item)
+        elif self._lines:
+            self._kind, self._take = type(item), self._sink.feed_line
+            self._sink.feed_line(item)
+        elif isinstance(item, str):
+            self._feed_piece(item.encode("utf-8", "surrogatepass"))
+        else:
+            self._feed_piece(bytes(item))
+
+    def _feed_event(self, event: object) -> None:
+        if getattr(event, "type", None) == "chunk":
+            self._sink.feed(getattr(event, "chunk", None))
+
+    def _feed_piece(self, data: bytes) -> None:
+        if self._head is not None:
+            data = self._head + data
+            for start, encoding in _COMPRESSED.items():
+                if data.startswith(start):
+                    raise refusal(encoding)
+                if start.startswith(data):
+                    self._head = data
+                    return
+            self._head = None
+            self._kind, self._take = bytes, self._sink.feed_sse
+        self._sink.feed_sse(data)
+
     def refuse(self, encoding: str) -> None:
         """Accumulate nothing, because the body is compressed."""
         self.ended = True
-        self.error = self._feeder.refusal(encoding)
+        self.error = refusal(encoding)
 
     def break_off(self, error: BaseException) -> None:
         """End it because the source raised: its end, an error, or what came from outside."""
@@ -104,6 +158,7 @@ class Observer:
         if cause is not None and isinstance(error, Exception):
             body = getattr(error, "body", None)
             if isinstance(body, (Mapping, str)):
+                self._feed_object = self._sink.feed
                 self.feed({"error": body})
         self.end(cause, stopped=not isinstance(error, Exception))
 
@@ -115,13 +170,11 @@ class Observer:
             self.ended = True
             self.stopped = stopped
             try:
-                self._feeder.close()
+                if self._head:
+                    self._sink.feed_sse(self._head)
+                self._sink.close()
             except Exception as error:
                 self.error = error
-
-    @property
-    def has_on_end(self) -> bool:
-        return self._on_end is not None
 
     @property
     def status(self) -> StreamStatus:
@@ -135,17 +188,24 @@ class Observer:
             raise self.error
         # Not the accumulator's own gate, which closes it: debuggers look at properties, too, and
         # OpenAI's usage comes behind the last finish reason.
-        return self.accumulator._judged()
+        return self.accumulator._judged(is_stopped=self.stopped, source=self.source)
 
-    def forget_on_end(self) -> None:
-        """Leave `on_end` to the process that this one was forked from."""
-        self._on_end = None
+    @contextmanager
+    def ending(self) -> Iterator[None]:
+        """End it, and call `on_end` once the block has closed the source."""
+        self.end()
+        try:
+            yield
+        except BaseException as error:
+            self.call_on_end(error)
+            raise
+        self.call_on_end()
 
     def call_on_end(self, closing: BaseException | None = None) -> None:
         """Call `on_end`, if nobody has; what it raises hides neither the cause nor an error in
         closing.
         """
-        on_end, self._on_end = self._on_end, None
+        on_end, self.on_end = self.on_end, None
         if on_end is None:
             return
         cause = closing if self.cause is None else self.cause
@@ -157,16 +217,14 @@ class Observer:
             report("on_end raised")
 
     def _described(self, error: BaseException | None) -> StreamEnd:
-        status = self.status
-        assert status != "open"
-        if error is None and status != "cancelled":
+        if error is None and self.status != "cancelled":
             try:
                 self.completion()
             except Exception as refused:  # an AccumulatorError, or TypeError for no chunks
                 error = refused
         return StreamEnd(
             completion=self.accumulator.snapshot(),
-            status=status,
+            status=self.status,  # type: ignore[arg-type]  # no longer "open"
             problems=self.accumulator.problems,
             error=error,
             timing=self.accumulator.timing,
@@ -174,11 +232,16 @@ class Observer:
         )
 
 
+def refusal(encoding: str) -> DecodeError:
+    """Return the error of a body that is compressed."""
+    return DecodeError(
+        f"the body is compressed ({encoding}) and was not read", partial=ChatCompletion()
+    )
+
+
 def refuse_coroutine(on_end: object) -> None:
     """Raise TypeError for one that would have to be awaited."""
-    if iscoroutinefunction(on_end) or (
-        callable(on_end) and iscoroutinefunction(type(on_end).__call__)
-    ):
+    if iscoroutinefunction(on_end) or iscoroutinefunction(type(on_end).__call__):
         raise TypeError("on_end is called, not awaited: a stream can end in the collector")
 
 

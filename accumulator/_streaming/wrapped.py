@@ -43,7 +43,7 @@ class _Wrapped(Generic[T_co]):
         self._observer = observer
         self._feed = observer.feed
         self._closed = False
-        if observer.has_on_end:
+        if observer.on_end is not None:
             _OPEN.add(ref(self, _OPEN.discard))
 
     def __repr__(self) -> str:
@@ -130,20 +130,14 @@ class WrappedStream(_Wrapped[T_co]):
 
     def close(self) -> None:
         """Close the stream, end the accumulating, call `on_end`. Does nothing when called again."""
-        if self._closed:
-            return
-        self._closed = True
-        self._observer.end()
-        try:
-            try:
-                _close(self._iterator)
-            finally:
-                if self._source is not self._iterator:
-                    _close(self._source)
-        except BaseException as error:
-            self._observer.call_on_end(error)
-            raise
-        self._observer.call_on_end()
+        if not self._closed:
+            self._closed = True
+            with self._observer.ending():
+                try:
+                    _close(self._iterator)
+                finally:
+                    if self._source is not self._iterator:
+                        _close(self._source)
 
     def __enter__(self: Self) -> Self:
         return self
@@ -188,18 +182,12 @@ class AsyncWrappedStream(_Wrapped[T_co]):
 
     async def aclose(self) -> None:
         """Close the stream, end the accumulating, call `on_end`. Does nothing when called again."""
-        if self._closed:
-            return
-        self._closed = True
-        self._observer.end()
-        try:
-            await _aclose_each(self._held)
-            if self._keeper is not None:
-                await self._keeper.aclose()
-        except BaseException as error:
-            self._observer.call_on_end(error)
-            raise
-        self._observer.call_on_end()
+        if not self._closed:
+            self._closed = True
+            with self._observer.ending():
+                await _aclose_each(self._held)
+                if self._keeper is not None:
+                    await self._keeper.aclose()
 
     async def close(self) -> None:
         """Do as `aclose`, by the name that openai's AsyncStream has for it."""
@@ -247,18 +235,14 @@ def _close(stream: object) -> None:
         close()
 
 
-async def _aclose(stream: object) -> None:
-    close = getattr(stream, "aclose", None) or getattr(stream, "close", None)
-    if close is not None:
-        closing = close()
-        if hasattr(closing, "__await__"):  # that of aiohttp's response is not async
-            await closing
-
-
 async def _aclose_each(held: list[object]) -> None:
     while held:
+        stream = held.pop(0)
+        close = getattr(stream, "aclose", None) or getattr(stream, "close", None)
         try:
-            await _aclose(held.pop(0))
+            closing: Any = None if close is None else close()
+            if hasattr(closing, "__await__"):  # that of aiohttp's response is not async
+                await closing
         except BaseException:
             await _aclose_each(held)
             raise
@@ -267,7 +251,7 @@ async def _aclose_each(held: list[object]) -> None:
 def _leave_to_parent() -> None:
     """Forget each `on_end` in a process that was forked: the parent calls them."""
     for stream in [stream for each in list(_OPEN) if (stream := each()) is not None]:
-        stream._observer.forget_on_end()
+        stream._observer.on_end = None
     _OPEN.clear()
 
 

@@ -23,10 +23,10 @@ QUIET = {
 }
 
 
-def command_of(peer: Peer, cache: Path, adapter: str = "") -> list[str]:
+def command_of(peer: Peer, cache: Path) -> list[str]:
     """Install what a peer needs, unless it is there, and return the command that runs it."""
     names = [package.partition("==")[0].partition("[")[0] for package in peer.packages]
-    arguments = [adapter or peer.name, *names]
+    arguments = [peer.name, *names]
     if peer.language == "node":
         return ["node", str(node_folder(cache) / "adapters" / "_harness.mjs"), *arguments]
     python = venv(cache / peer.name, peer.packages)

@@ -74,15 +74,8 @@ class Room:
         return any(".".join(parts[:n]) in self.keys for n in range(1, len(parts) + 1))
 
 
-@dataclass(frozen=True)
-class Leaf:
-    """One value of a completion, and the name that rooms know it by."""
-
-    key: str
-    value: Any
-
-
-NOTHING = Leaf("", None)
+# A value of a completion behind the name that rooms know it by.
+Leaf = tuple[str, Any]
 
 
 @dataclass(frozen=True)
@@ -109,35 +102,28 @@ def judge(case: Case, room: Room, answer: Object) -> Judgement:
     if "error" in answer:
         return Judgement("right" if case.may_raise else "raises", error=str(answer["error"]))
     differences = list(compare(case, room, an_object(answer["result"])))
-    if any(difference.kind == "wrong" for difference in differences):
-        return Judgement("wrong", differences)
-    return Judgement("lost" if differences else "right", differences)
+    kinds = {difference.kind for difference in differences}
+    return Judgement("wrong" if "wrong" in kinds else "lost" if kinds else "right", differences)
 
 
 def asked(case: Case, room: Room) -> int:
     """Return how many values of a case a peer is asked for."""
     leaves = leaves_of(case.completion, room).values()
-    return sum(room.has(leaf.key) and pruned(leaf.value) is not None for leaf in leaves)
+    return sum(room.has(key) and pruned(value) is not None for key, value in leaves)
 
 
 def compare(case: Case, room: Room, result: Object) -> Iterator[Difference]:
     """Yield every difference that the room lets count."""
     expected, got = leaves_of(case.completion, room), leaves_of(result, room)
-    for path, leaf in (got | expected).items():
-        wanted = pruned(expected.get(path, NOTHING).value)
-        given = pruned(got.get(path, NOTHING).value)
-        if room.has(leaf.key) and not same(case, room, path, leaf.key, wanted, given):
-            lost = is_lost(leaf.key, wanted, given)
+    for path, (key, _) in (got | expected).items():
+        wanted, given = (pruned(leaves.get(path, ("", None))[1]) for leaves in (expected, got))
+        if room.has(key) and not same(case, room, path, key, wanted, given):
+            # A vendor's field that is garbled is a field that did not arrive. Some make one of the
+            # API's reasons of a vendor's.
+            lost = given is None or key in ENVELOPE or key.startswith("extra")
+            if key == "finish_reason" and wanted not in (None, *REASONS):
+                lost = given in (None, *REASONS)
             yield Difference(path, "lost" if lost else "wrong", wanted, given)
-
-
-def is_lost(key: str, wanted: Any, given: Any) -> bool:
-    """Return whether what is wanted just did not arrive."""
-    if key == "finish_reason" and wanted not in (None, *REASONS):
-        # Some make one of the API's reasons of a vendor's.
-        return given is None or given in REASONS
-    # A vendor's field that is garbled is a field that did not arrive.
-    return given is None or key in ENVELOPE or key.startswith("extra")
 
 
 def same(case: Case, room: Room, path: str, key: str, wanted: Any, given: Any) -> bool:
@@ -162,7 +148,10 @@ def same(case: Case, room: Room, path: str, key: str, wanted: Any, given: Any) -
     if key == "content" and room.content == "answer":
         return given in answers(message_at(case, path))
     if key in ("tool_calls.function.arguments", "function_call.arguments"):
-        return same_arguments(room, wanted, given)
+        if wanted is None:  # none may be written as an empty object
+            return bool(given == "{}")
+        read = {} if given is None else decoded(given)
+        return room.arguments == "json" and bool(decoded(wanted) == read)
     if case.has_unreadable_chunks and reads_more(wanted, given):
         return True
     if key.startswith("logprobs") and not room.has("extra.logprobs"):
@@ -182,14 +171,6 @@ def known_of_token(entry: Object) -> Object:
     known = {name: entry[name] for name in ("token", "logprob", "bytes") if name in entry}
     others = [known_of_token(each) for each in objects(entry.get("top_logprobs"))]
     return known | ({"top_logprobs": others} if others else {})
-
-
-def same_arguments(room: Room, wanted: Any, given: Any) -> bool:
-    """Return whether arguments are the same; none may be written as an empty object."""
-    if wanted is None:
-        return bool(given == "{}")
-    read = {} if given is None else decoded(given)
-    return room.arguments == "json" and bool(decoded(wanted) == read)
 
 
 def decoded(value: Any) -> Any:
@@ -297,19 +278,18 @@ def leaves_of(completion: Object, room: Room) -> dict[str, Leaf]:
         content = message.get("content")
         if isinstance(content, list):
             text = merged(content) if room.content == "any" else text_of(content)
-            leaves[f"{at}content"] = Leaf("content", text)
+            leaves[f"{at}content"] = "content", text
         if room.reasoning == "one":
             texts = (message.get("reasoning"), message.get("reasoning_content"))
-            leaves[f"{at}reasoning"] = Leaf("reasoning", next(filter(None, texts), None))
+            leaves[f"{at}reasoning"] = "reasoning", next(filter(None, texts), None)
         calls = message.get("tool_calls")
         if isinstance(calls, list):
             # A call too many or too few is wrong, whatever the others are.
-            length = Leaf("tool_calls.length", len(calls) or None)
-            leaves[f"{at}tool_calls.length"] = length
+            leaves[f"{at}tool_calls.length"] = "tool_calls.length", len(calls) or None
             for n, call in enumerate(map(an_object, calls)):
                 leaves |= walk("tool_call", call, f"{at}tool_calls[{n}].", "tool_calls.")
         else:
-            leaves[f"{at}tool_calls"] = Leaf("extra.message.tool_calls", calls)
+            leaves[f"{at}tool_calls"] = "extra.message.tool_calls", calls
     return leaves
 
 
@@ -321,10 +301,10 @@ def walk(level: str, holder: Object, path: str = "", key: str = "") -> Iterator[
         if isinstance(kind, str) and (not value or isinstance(value, dict)):
             yield from walk(kind, value or {}, f"{path}{name}.", f"{key}{name}.")
         elif not isinstance(kind, str) and kind and (value is None or isinstance(value, kind)):
-            yield f"{path}{name}", Leaf(f"{key}{name}", value)
+            yield f"{path}{name}", (f"{key}{name}", value)
         elif kind is not None:
             # What the API could not send is a vendor's.
-            yield f"{path}{name}", Leaf(f"extra.{level}.{name}", value)
+            yield f"{path}{name}", (f"extra.{level}.{name}", value)
 
 
 def an_object(value: Any) -> Object:

@@ -59,40 +59,21 @@ def room(*keys: str, **how: str) -> Room:
 
 EVERYTHING = room(*API, "reasoning", "reasoning_content", "extra")
 PEERS = (
+    Peer("ours", ("msgspec==0.23.0", "attrs==26.1.0", "cattrs==26.2.1"), EVERYTHING, "own"),
+    # Its models keep fields that they do not know, as its README says.
+    Peer("openai", OPENAI, EVERYTHING, "own"),
+    Peer("openai_node", ("openai",), EVERYTHING, "own", "node"),
     Peer(
-        "ours",
-        ("msgspec==0.23.0", "attrs==26.1.0", "cattrs==26.2.1"),
-        EVERYTHING,
-        framing="own",
-    ),
-    Peer(
-        "openai",
-        OPENAI,
-        # Its models keep fields that they do not know, as its README says.
-        EVERYTHING,
-        framing="own",
-    ),
-    Peer(
-        "openai_node",
-        ("openai",),
-        EVERYTHING,
-        framing="own",
-        language="node",
-    ),
-    Peer(
-        "ai_sdk",
-        ("ai", "@ai-sdk/openai-compatible"),
+        "ai_sdk", ("ai", "@ai-sdk/openai-compatible"),
         room(
             "id", "created", "model", "content", "reasoning", "finish_reason", *CALLS, *USAGE,
             CACHED, REASONED, "extra.tool_call.extra_content",
             choices="first", content="answer", reasoning="one", arguments="json",
         ),
-        framing="own",
-        language="node",
+        "own", "node",
     ),
     Peer(
-        "litellm",
-        ("litellm==1.110.2", *OPENAI),
+        "litellm", ("litellm==1.110.2", *OPENAI),
         # `provider_specific_fields` of choice and message keep what it does not know. `created` is
         # its own clock's, for every stream.
         room(
@@ -101,29 +82,24 @@ PEERS = (
         ),
     ),
     Peer(
-        "any_llm",
-        ("any-llm-sdk[openai]==1.40.2", *OPENAI),
+        "any_llm", ("any-llm-sdk[openai]==1.40.2", *OPENAI),
         # "Audio output is not aggregated", says its documentation.
         room(
             *(key for key in API if key not in ("audio", "moderation")),
             "reasoning", "extra.message.images", "extra.message.extra_content",
-            "extra.tool_call.extra_content",
-            reasoning="one",
+            "extra.tool_call.extra_content", reasoning="one",
         ),
     ),
     Peer(
-        "langchain",
-        ("langchain-openai==1.7.4", "langchain-core==1.8.3", *OPENAI),
+        "langchain", ("langchain-openai==1.7.4", "langchain-core==1.8.3", *OPENAI),
         # It refers to other packages for the reasoning of other providers.
         room(
             "model", "service_tier", "system_fingerprint", *ANSWER, *USAGE, CACHED, REASONED,
-            *AUDIO, "logprobs", "function_call", "audio",
-            choices="first",
+            *AUDIO, "logprobs", "function_call", "audio", choices="first",
         ),
     ),
     Peer(
-        "pydantic_ai",
-        ("pydantic-ai-slim[openai]==2.68.0", *OPENAI),
+        "pydantic_ai", ("pydantic-ai-slim[openai]==2.68.0", *OPENAI),
         room(
             "id", "created", "model", "service_tier", "moderation", "content", "refusal",
             "reasoning", "finish_reason", *CALLS, "usage.prompt_tokens", "usage.completion_tokens",
@@ -133,33 +109,29 @@ PEERS = (
         ),
     ),
     Peer(
-        "openai_agents",
-        ("openai-agents==0.24.0", *OPENAI),
+        "openai_agents", ("openai-agents==0.24.0", *OPENAI),
         room(
             "content", "refusal", "reasoning", *CALLS, *USAGE, CACHED, REASONED,
-            "logprobs.content", "annotations",
-            choices="first", content="text", reasoning="one",
+            "logprobs.content", "annotations", choices="first", content="text", reasoning="one",
         ),
     ),
     Peer(
-        "lm15",
-        ("lm15==1.5.0",),
+        "lm15", ("lm15==1.5.0",),
         # Its model is the request's. Of an unstreamed completion it keeps a refusal, too.
         room(
             "content", "refusal", "reasoning", "finish_reason", *CALLS, *USAGE, CACHED, REASONED,
             *AUDIO, "logprobs.content",
             choices="first", content="text", reasoning="one", arguments="json",
         ),
-        framing="own",
+        "own",
     ),
     Peer(
-        "llmstream",
-        ("llmstream==0.1.0",),
+        "llmstream", ("llmstream==0.1.0",),
         room(
             "model", "content", "reasoning", "finish_reason", *CALLS, *USAGE,
             choices="first", reasoning="one",
         ),
-        framing="own",
+        "own",
     ),
     Peer(
         "openinference",
@@ -167,8 +139,7 @@ PEERS = (
         EVERYTHING,
     ),
     Peer(
-        "langsmith",
-        ("langsmith==0.15.1", *OPENAI),
+        "langsmith", ("langsmith==0.15.1", *OPENAI),
         # Of an unstreamed completion it keeps everything but the usage's vendor fields.
         room(
             *(key for key in API if key != "usage"), *USAGE, CACHED, REASONED, *AUDIO,
@@ -177,16 +148,14 @@ PEERS = (
         ),
     ),
     Peer(
-        "langfuse",
-        ("langfuse==5.0.4", *OPENAI),
+        "langfuse", ("langfuse==5.0.4", *OPENAI),
         room(
             "model", "service_tier", "usage", "content", "finish_reason", "tool_calls",
             "function_call",
         ),
     ),
     Peer(
-        "ddtrace",
-        ("ddtrace==4.16.0", *OPENAI),
+        "ddtrace", ("ddtrace==4.16.0", *OPENAI),
         room(
             "model", *USAGE, CACHED, REASONED, *ANSWER, "tool_calls", "function_call",
             "reasoning_content",

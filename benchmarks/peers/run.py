@@ -118,7 +118,8 @@ def results_of(cases: list[Case], options: argparse.Namespace) -> dict[str, Any]
 
 def ask(process: Process, peer: Peer, case: Case, server: Server) -> Answer:
     """Put one case to a peer; what goes wrong with its process is an error of the peer's."""
-    request = {"url": server.url(peer.framing, case), "params": case.params}
+    url = f"http://127.0.0.1:{server.server_port}/{peer.framing}/{case.name}"
+    request = {"url": url, "params": case.params}
     try:
         answer: Answer = process.ask(request, PATIENCE)
         return answer

@@ -2,13 +2,13 @@
 
 import json
 import os
-import queue
+import select
 import subprocess
 import threading
 from collections.abc import Sequence
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any
 
 from cases import Case
 from install import QUIET
@@ -29,10 +29,6 @@ class Server(ThreadingHTTPServer):
 
     def handle_error(self, request: object, client_address: object) -> None:
         """Let clients hang up, as those do whose process is ended."""
-
-    def url(self, framing: str, case: Case) -> str:
-        """Return the base URL at which a client finds a case."""
-        return f"http://127.0.0.1:{self.server_port}/{framing}/{case.name}"
 
 
 class Handler(BaseHTTPRequestHandler):
@@ -64,54 +60,43 @@ class Process:
     def __init__(self, command: list[str], folder: Path) -> None:
         self._command, self._folder = command, folder
         self._process: subprocess.Popen[str] | None = None
-        self._answers: queue.Queue[str] = queue.Queue()
         self.versions: dict[str, str] = {}
 
     def ask(self, request: object, patience: float) -> Any:
         """Return the answer; raises TimeoutError, EOFError or BrokenPipeError if there is none."""
         process = self._process or self.start()
-        assert process.stdin is not None
         try:
             print(json.dumps(request), file=process.stdin, flush=True)
-            return self._next(patience)
+            return answer_of(process, patience)
         except (TimeoutError, EOFError, BrokenPipeError):
             self.stop()
             raise
 
     def start(self) -> "subprocess.Popen[str]":
         """Start the process and read which versions it has."""
+        pipe = subprocess.PIPE
         with (self._folder / "log.txt").open("a", encoding="utf-8") as log:
-            pipe = subprocess.PIPE
             self._process = subprocess.Popen(
                 self._command, cwd=self._folder, env=os.environ | QUIET, stdin=pipe,
                 stdout=pipe, stderr=log, encoding="utf-8", errors="surrogatepass",
             )  # fmt: skip
-        self._answers = queue.Queue()
-        arguments = (self._process.stdout, self._answers)
-        threading.Thread(target=forward, args=arguments, daemon=True).start()
         # Some of the packages take half a minute to import on a cold disk.
-        self.versions = self._next(180)["versions"]
+        self.versions = answer_of(self._process, 180)["versions"]
         return self._process
 
     def stop(self) -> None:
         """End the process."""
         if self._process is not None:
             self._process.kill()
-            self._process.wait()
+            self._process.communicate()
             self._process = None
 
-    def _next(self, patience: float) -> Any:
-        try:
-            line = self._answers.get(timeout=patience)
-        except queue.Empty:
-            raise TimeoutError(f"no answer within {patience:g} s") from None
-        if not line:
-            raise EOFError("the process ended")
-        return json.loads(line)
 
-
-def forward(lines: TextIO, answers: "queue.Queue[str]") -> None:
-    """Pass lines on as they come, and an empty one at their end."""
-    for line in lines:
-        answers.put(line)
-    answers.put("")
+def answer_of(process: "subprocess.Popen[str]", patience: float) -> Any:
+    """Read one line of a process; none is waiting, as each is read before the next is asked for."""
+    if not select.select([process.stdout], [], [], patience)[0]:
+        raise TimeoutError(f"no answer within {patience:g} s")
+    line = process.stdout.readline() if process.stdout else ""
+    if not line:
+        raise EOFError("the process ended")
+    return json.loads(line)

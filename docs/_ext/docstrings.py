@@ -11,7 +11,9 @@ import re
 from itertools import groupby
 
 import attrs
+from msgspec import Struct
 from sphinx.application import Sphinx
+from sphinx.pycode import ModuleAnalyzer
 
 from accumulator import streams
 from accumulator.completion import TokenLogprobs
@@ -39,7 +41,7 @@ def make_rest(
         else:
             out += group
         in_literal = in_literal and kind in ("example", "blank")
-    if what == "class" and name.startswith(_EVENTS) and attrs.has(found):
+    if what == "class" and inspect.isclass(found) and issubclass(found, Struct):
         out += ["", "Fields: " + ", ".join(fields_of(found)), ""]
     lines[:] = [_CITATION.sub(as_link, line) for line in out]
 
@@ -49,12 +51,13 @@ def as_link(cited: re.Match[str]) -> str:
     return f":ref:`{cited[0]} <s{section}>`"
 
 
-def fields_of(event: type[attrs.AttrsInstance]) -> list[str]:
+def fields_of(event: type[Struct]) -> list[str]:
     """Name the fields of an event; what it looks back on by is none of a reader's."""
-    fields = attrs.fields_dict(event)
-    public = [name for name in fields if name != "type" and not name.startswith("_")]
-    type_ = fields["type"].default
-    return [f'``type: "{type_}"``', *(f"``{name}: {fields[name].type}``" for name in public)]
+    annotations: dict[str, str] = {}
+    for kind in reversed(event.__mro__):
+        annotations |= inspect.get_annotations(kind)
+    public = [name for name in event.__struct_fields__ if not name.startswith("_")]
+    return [f"``{name}: {annotations[name]}``" for name in public]
 
 
 def kind_of(line: str) -> str:
@@ -105,6 +108,11 @@ def make_signature(
 
 
 def setup(app: Sphinx) -> dict[str, bool]:
+    for module in ("accumulator.streams", "accumulator.asgi"):
+        # The page spells out the keywords that the overloads take as `**options`.
+        analyzer = ModuleAnalyzer.for_module(module)
+        analyzer.analyze()
+        analyzer.overloads.clear()
     app.connect("autodoc-process-docstring", make_rest)
     app.connect("autodoc-process-signature", make_signature)
     return {"parallel_read_safe": True}

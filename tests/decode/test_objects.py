@@ -14,11 +14,13 @@ import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from regular import STREAMS as REGULAR_STREAMS
+from regular import text_chunk
 from strategies import ODD_STREAMS, STREAMS
 from test_conformance import CASES, Case
 
 from accumulator import Accumulator, LimitExceededError, Limits
-from accumulator._decode.chunk import AudioFragment, Choice, Chunk, Delta, ToolCallFragment
+from accumulator._decode.chunk import AudioFragment, Choice, Chunk, Delta, Extra, ToolCallFragment
 from accumulator._decode.lenient import InvalidChunkError, read_chunk
 from accumulator._decode.objects import read_object
 from accumulator.rules import DEFAULT_RULES
@@ -125,6 +127,77 @@ def test_an_object_is_read_as_the_json_that_it_would_be(chunk: object, value: ob
     json.loads(by_object.snapshot().to_json())
 
 
+# What few chunks have, among those of a stream that repeats; an error ends it.
+ODD_CHOICES: list[dict[str, object]] = [
+    {"index": 0.0, "delta": {"content": "a"}},
+    {"index": 0, "delta": {"content": "\ud83d"}},
+    {"index": 0, "delta": {"content": "\ud83d"}, "logprobs": None, "finish_reason": None},
+    {"index": 0, "delta": {"content": "\ude00"}, "logprobs": None, "finish_reason": None},
+    {"index": 0, "delta": {"role": "\ud83d", "content": "a"}},
+    {"index": 0, "delta": {"content": "a", "refusal": "b"}},
+    {"index": 0, "delta": {"content": 5}},
+    {"index": 0, "delta": {"content": "a"}, "finish_reason": "stop", "logprobs": None},
+]
+AMONG: list[dict[str, object]] = [
+    {"created": 1760000000.0},
+    {"created": True},
+    {"model": "other"},
+    {"vendor": 1},
+    {"usage": {"total_tokens": 5}},
+    {"choices": []},
+    *(dict[str, object](choices=[choice]) for choice in ODD_CHOICES),
+    {"error": "overloaded"},
+]
+
+
+@pytest.mark.many
+@pytest.mark.parametrize("name", REGULAR_STREAMS)
+def test_a_stream_of_mappings_is_read_as_its_json(name: str) -> None:
+    chunks = [json.loads(chunk) for chunk in REGULAR_STREAMS[name]]
+    usual = json.loads(text_chunk("a"))
+    mixed = chunks[:20]
+    for odd in AMONG:
+        mixed += [usual | odd, *chunks[20:23]]
+    by_object, by_text = Accumulator(), Accumulator()
+    for chunk in mixed:
+        by_object.feed(chunk)
+        by_text.feed(json.dumps(chunk))
+    assert by_object.snapshot() == by_text.snapshot()
+    assert by_object.status == by_text.status == "failed"
+    found, expected = (
+        [(each.kind, each.path, each.event) for each in acc.problems]
+        for acc in (by_object, by_text)
+    )
+    assert found == expected
+
+
+class SdkObject:
+    """An object like pydantic's: fields in `__dict__`, and those that its class lacks apart."""
+
+    __slots__ = ("__dict__", "__pydantic_extra__")
+
+    def __init__(self, fields: dict[str, object]) -> None:
+        self.__dict__.update(fields)
+        self.__pydantic_extra__: dict[str, object] | None = None
+
+
+@pytest.mark.parametrize("place", ["chunk", "choice", "delta"])
+def test_what_pydantic_keeps_apart_is_not_overlooked(place: str) -> None:
+    chunks = [json.loads(chunk, object_hook=SdkObject) for chunk in REGULAR_STREAMS["text"]]
+    odd = chunks[40]
+    for name in {"chunk": [], "choice": ["choices"], "delta": ["choices", "delta"]}[place]:
+        odd = odd.choices[0] if name == "choices" else odd.delta
+    odd.__pydantic_extra__ = {"x_vendor": 5}
+    acc = Accumulator()
+    for chunk in chunks:
+        acc.feed(chunk)
+    completion = acc.snapshot()
+    choice = completion.choices[0]
+    extras = {"chunk": completion.extra, "choice": choice.extra, "delta": choice.message.extra}
+    assert extras.pop(place) == {"x_vendor": 5}
+    assert [*extras.values()] == [{}, {}]
+
+
 # The chunk, what is wrong about it and where; what is in the result in spite of it.
 ODD: dict[str, tuple[object, str, str | None, object]] = {
     "a name that is no string": (
@@ -205,6 +278,11 @@ def as_models(chunk: object) -> object:
     return construct_type(type_=ChatCompletionChunk, value=copy.deepcopy(chunk))
 
 
+def as_json(chunk: Chunk) -> str:
+    """Write a chunk so that 1, 1.0 and true differ, and the order of a vendor's keys does not."""
+    return json.dumps(msgspec.to_builtins(chunk, enc_hook=repr), sort_keys=True)
+
+
 def is_read_at_once(value: object) -> bool:
     """Compare what `read_object` reads with the reader of any value; whether it reads it."""
     found = read_object(value)
@@ -223,7 +301,13 @@ def is_read_at_once(value: object) -> bool:
     chunk.object = chunk.object if chunk.object == "text_completion" else None
     for choice in chunk.choices or ():
         choice.obfuscation = None
-    assert repr(chunk) == repr(reading.chunk)  # 1 == 1.0 == True
+        delta = choice.delta
+        if delta is not None and delta.reasoning_details is not None:
+            # Merged to the same end, wherever they stand.
+            details = msgspec.to_builtins(delta.reasoning_details)
+            fields = {**(delta.extra or {}), "reasoning_details": details}
+            delta.extra, delta.reasoning_details = Extra(sorted(fields.items())), None
+    assert as_json(chunk) == as_json(reading.chunk)
     assert size == reading.size
     return True
 
@@ -254,6 +338,7 @@ def assert_as_field_by_field(chunks: Iterable[object]) -> None:
             assert repr(value) == before
 
 
+@pytest.mark.many
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
 def test_chunks_of_the_cases_are_read_as_field_by_field(case: Case) -> None:
     assert_as_field_by_field(case.chunks)
@@ -320,6 +405,12 @@ USUAL: dict[str, dict[str, object]] = {
         {"span_id": 2**64, "content": "x"}, logprobs={"content": [TOKEN]}
     ),
     "reasoning": with_delta({"reasoning": "x", "reasoning_content": "y"}),
+    "details of reasoning": with_delta(
+        {"reasoning_details": [{"type": "t", "text": "x", "index": 0, "id": None}]}
+    ),
+    "a vendor's field beside details of reasoning": with_delta(
+        {"reasoning_details": [{"type": "t", "text": "x", "index": 0}], "v": {"w": "x"}}
+    ),
     "a vendor's list": with_delta({"reasoning_details": [{"text": "x", "index": 0, "b": [None]}]}),
     "a vendor's fields everywhere": {"v": 1, **with_delta({"v": True, "a": None}, v={"w": "x"})},
     "a vendor's fields called as ours": with_delta({"extra": 1, "parts": [2]}, extra={"a": 1}),

@@ -6,6 +6,7 @@ from collections.abc import Iterable
 
 import pytest
 
+from accumulator import Accumulator
 from accumulator._decode.lines import Event, LineReader
 from accumulator._decode.sse import cut_events
 
@@ -56,6 +57,10 @@ BODIES: dict[str, bytes] = {
     "several lines": b"event: e\ndata: a\ndata: b\nid: 1\n\ndata: c\n\n",
     "several lines of CRLF": b"event: e\r\ndata: a\r\ndata: b\r\n\r\ndata: c\r\n\r\n",
     "comments": b": hi\n\n: ho\ndata: a\n\n:\n\n",
+    "names, ids and comments": b": hi\n\nevent: message\nid: 7\ndata: a\n\ndata:b\nretry: 5\n\n",
+    "two lines of data after an id": b"id: 7\ndata: a\n\nid: 8\ndata: b\ndata: c\n\n",
+    "another name after an id": b"id: 7\ndata: a\n\nevent: e\nid: 8\ndata: b\n\n",
+    "nothing but comments": b": hi\n\n: ho\n\n: hu",
     "without data": b"event: e\n\ndata:\n\ndata: \n\ndata: a\n\n",
     "without a space": b"data:a\n\ndata:  b\n\ndata\n\n",
     "objects": b'data: {"a":1}\n\ndata: {"b":2}\n\n',
@@ -85,7 +90,7 @@ class Reader:
         self.size = 0
 
     def feed(self, data: bytes) -> list[Event]:
-        waits = bytes(self.reader.pending)
+        waits = bytes(self.reader.pending or b"")
         start = self.size - len(waits)
         cut = cut_events(waits + data, start) if self.reader.is_fresh else None
         events = self.reader.feed(data, self.size)
@@ -142,6 +147,36 @@ def test_a_long_event_is_found_wherever_it_is_cut(body: bytes, size: int) -> Non
         check(reader, events, body[: i + 1])
 
 
+# What stands between the `data` lines, by how each of them begins.
+BETWEEN = {
+    "names and ids": b"event: message\nid: 7\ndata: ",
+    "comments": b": PROCESSING\n\ndata: ",
+    "comments in the event": b": PROCESSING\ndata:",
+    "names of another kind": b"event: chunk\ndata: ",
+    "a name without a blank, and a CR": b"event:message\r\ndata: ",
+}
+
+
+@pytest.mark.parametrize("end", [b"data: [DONE]\n\n", b"data: [DONE]\n\nid: 9\n", b"", b"data: {"])
+@pytest.mark.parametrize("opening", BETWEEN.values(), ids=BETWEEN)
+def test_lines_that_say_nothing_change_nothing(opening: bytes, end: bytes) -> None:
+    """The problems of such a body are at the same bytes, however it is cut into reads."""
+    word = b'data: {"choices":[{"delta":{"content":"word"}}]}\n\n'
+    odd = (b"data: {\n\n", b"data: {}\n\n", b'data: {"choices":5}\n\n', b"data: x\n\n", b"data\n\n")
+    body = b"".join([*(word + each for each in odd), *[word] * 9, end]).replace(b"data: ", opening)
+    outcomes = []
+    for size in (1, 10, 60, 333, len(body)):
+        acc = Accumulator()
+        for start in range(0, len(body), size):
+            acc.feed_sse(body[start : start + size])
+            acc = Accumulator.restore(acc.checkpoint())
+        acc.close()
+        outcomes.append((acc.snapshot(), acc.problems, acc.status))
+    assert outcomes == outcomes[:1] * 5
+    assert acc.snapshot().choices[0].message.content == "word" * 14
+    assert [problem.kind for problem in acc.problems][:3].count("malformed_json") == 2
+
+
 ENDS: dict[str, tuple[bytes, list[tuple[bytes, bytes | None, int]]]] = {
     "a line": (b"data: a\n\ndata: b", [(b"b", None, 9)]),
     "a line and its end": (b"data: a\n\nevent: e\r\ndata: b\r\n", [(b"b", b"e", 9)]),
@@ -161,7 +196,7 @@ def test_the_end_of_the_body_ends_its_last_event(
 ) -> None:
     reader = LineReader()
     before = reader.feed(body, 0)
-    assert as_rows(reader.close(len(body) - len(reader.pending))) == expected
+    assert as_rows(reader.close(len(body) - len(reader.pending or b""))) == expected
     assert len(before) == body.count(b"\n\n")
     assert reader.held == 0
     assert reader.close(len(body)) == []
@@ -208,5 +243,5 @@ def test_json_without_data_is_a_text_up_to_its_closing_bracket(
         events: list[Event] = []
         for start in range(0, len(body), size):
             events += reader.feed(body[start : start + size], start)
-        events += reader.close(len(body) - len(reader.pending))
+        events += reader.close(len(body) - len(reader.pending or b""))
         assert [(event.data, event.form, event.offset) for event in events] == expected

@@ -200,6 +200,7 @@ def test_events_add_up_to_the_completion(server: LlamaServer, name: str) -> None
     with httpx.stream("POST", url, json=body, timeout=TIMEOUT) as response:
         *events, done = iter_events(response)
     texts: dict[tuple[int, int | None], str] = {}
+    key: tuple[int, int | None]
     for event in events:
         if event.type == "content.delta":
             key = (event.choice_index, None)
@@ -216,6 +217,7 @@ def test_events_add_up_to_the_completion(server: LlamaServer, name: str) -> None
             expected[choice.index, None] = choice.message.content
         for index, call in enumerate(choice.message.tool_calls or ()):
             assert call.function
+            assert call.function.arguments is not None
             expected[choice.index, index] = call.function.arguments
     assert texts == expected
 
@@ -225,7 +227,7 @@ def test_what_was_streamed_is_taken_as_history(server: LlamaServer, name: str) -
     """The server writes the same prompt of it as of its answer in one piece."""
     body, whole = asked(server, name)
     message = by_httpx(server.url, streamed(body)).completion.choices[0].message
-    turn = message.to_message()
+    turn = dict(message.to_message())
     assert prompt(server, body, turn) == prompt(server, body, whole["choices"][0]["message"])
 
     results = [

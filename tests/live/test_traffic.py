@@ -3,18 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-import re
-import socket
-import threading
 import time
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable
+from contextlib import ExitStack
 from pathlib import Path
-from typing import Any
 
 import httpx
 import pytest
-import uvicorn
+from gateway_page import running
 from openai import OpenAI
 
 from accumulator import ChatCompletion, StreamEnd, accumulate, wrap
@@ -22,7 +18,6 @@ from live.serve import TIMEOUT, Body, LlamaServer, serving, streamed
 
 pytestmark = pytest.mark.live
 
-PAGE = Path(__file__).resolve().parents[2] / "docs" / "gateway.md"
 CLIENTS = 20
 
 
@@ -63,34 +58,6 @@ def was_stopped(server: LlamaServer, number: int) -> bool:
     return more
 
 
-@contextmanager
-def gateway(upstream: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[str, list[str]]]:
-    """Run the page's app on a socket; gives its base URL, and the lines that it prints."""
-    found = re.search(r"^```python\n(.+?)^```$", PAGE.read_text("utf-8"), re.M | re.S)
-    assert found
-    printed: list[str] = []
-    page: dict[str, Any] = {"print": lambda *args: printed.append(" ".join(map(str, args)))}
-    monkeypatch.setenv("OPENAI_BASE_URL", upstream)
-    exec(compile(found[1], str(PAGE), "exec"), page)
-    config = uvicorn.Config(page["app"], log_config=None, timeout_graceful_shutdown=5)
-    running = uvicorn.Server(config)
-    listening = socket.create_server(("127.0.0.1", 0))
-
-    async def run() -> None:
-        await running.serve(sockets=[listening])
-        for client in page.values():
-            if isinstance(client, httpx.AsyncClient):
-                await client.aclose()
-
-    thread = threading.Thread(target=asyncio.run, args=[run()])
-    thread.start()
-    try:
-        yield f"http://127.0.0.1:{listening.getsockname()[1]}/v1", printed
-    finally:
-        running.should_exit = True
-        thread.join()
-
-
 def test_twenty_clients_at_once_through_the_documented_gateway(
     server: LlamaServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -106,7 +73,7 @@ def test_twenty_clients_at_once_through_the_documented_gateway(
         async with httpx.AsyncClient(base_url=url, timeout=TIMEOUT) as client:
             return await asyncio.gather(*(ask(client, text) for text in texts))
 
-    with gateway(server.url, monkeypatch) as (url, printed):
+    with running(server.url, monkeypatch) as (url, printed):
         completions = asyncio.run(ask_all(url))
     assert [each.choices[0].message.content for each in completions] == texts
     # The page prints a line for each response, in which its status and tokens stand.
@@ -120,7 +87,7 @@ def test_twenty_clients_at_once_through_the_documented_gateway(
 def test_who_leaves_the_gateway_leaves_the_server(
     server: LlamaServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    with gateway(server.url, monkeypatch) as (url, printed):
+    with running(server.url, monkeypatch) as (url, printed):
         with httpx.stream("POST", f"{url}/chat/completions", json=streamed(ENDLESS)) as response:
             pieces = response.iter_bytes()
             next(pieces)
@@ -129,6 +96,20 @@ def test_who_leaves_the_gateway_leaves_the_server(
         until(lambda: bool(printed))
     [line] = printed
     assert "cancelled" in line.split()
+
+
+def test_the_gateway_reads_on_for_who_leaves_it(
+    server: LlamaServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with running(server.url, monkeypatch, read_to_end=True) as (url, printed):
+        body = streamed(request(f'"{SAYING * 20}"', max_tokens=3000))
+        with httpx.stream("POST", f"{url}/chat/completions", json=body) as response:
+            next(response.iter_bytes())
+        until(lambda: bool(printed))
+    [line] = printed
+    _, status, tokens, error = line.split()
+    assert (status, error) == ("complete", "None")
+    assert int(tokens) > 100
 
 
 def test_who_breaks_off_leaves_the_server(server: LlamaServer) -> None:
@@ -155,7 +136,7 @@ def test_of_a_server_that_dies_is_kept_what_came(
     ends: list[StreamEnd] = []
     with (
         serving(tmp_path) as server,
-        gateway(server.url, monkeypatch) as (url, printed),
+        running(server.url, monkeypatch) as (url, printed),
         ExitStack() as stack,
     ):
         streams = []

@@ -21,10 +21,13 @@ FILES: dict[str, tuple[bytes, str, str]] = {
     "bom.jsonl": (b"\xef\xbb\xbf" + JSON, "rows", ""),
     "rows.json": (JSON * 2, "rows", ""),
     "a row with an error.json": (b'{"id":"a","error":{}}', "rows", ""),
-    "error.sse": (b'{"error":{"message":"x"}}\n', "body", ""),
-    "error in a list.sse": (b'[{"error":{"message":"x"}}]', "body", ""),
-    "indented.sse": (b'{\n  "detail": "Not Found"\n}\n', "body", ""),
-    "page.html": (b"<html></html>", "body", ""),
+    "error.sse": (b'{"error":{"message":"x"}}\n', "page", ""),
+    "error in a list.sse": (b'[{"error":{"message":"x"}}]', "page", ""),
+    "rows in a list.json": (b'[{"id":"a"},{"id":"b"}]', "rows", ""),
+    "indented.sse": (b'{\n  "detail": "Not Found"\n}\n', "page", ""),
+    "one line.sse": (b'{"detail": "Not Found"}', "page", ""),
+    "a bare chunk without an id.json": (b'{"choices":[]}', "rows", ""),
+    "page.html": (b"<html></html>", "page", ""),
     "body.json": (SSE, "body", ""),
     "lines.json": (gzip.compress(JSON), "rows", "gzip"),
     "body.gz": (gzip.compress(SSE), "body", "gzip"),
@@ -40,7 +43,7 @@ def test_a_file_is_known_by_its_first_bytes(
     data, form, compression = file
     path = tmp_path / name
     path.write_bytes(data)
-    found = detect_source(str(path), "name", "label")
+    found = detect_source(str(path), "name", "label", ["id", "chunk"])
     assert (found.path, found.name, found.label) == (str(path), "name", "label")
     assert (found.size, found.form, found.compression) == (len(data), form, compression)
 

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
+from io import BufferedReader, BytesIO
 from pathlib import Path
+from typing import cast
 
 import pytest
 
 from accumulator._logs.inputs import detect_source
-from accumulator._logs.rows import BadRow, Keys, read_rows
+from accumulator._logs.progress import Display
+from accumulator._logs.rows import Keys, Row, read_rows, read_streams
 
-Row = tuple[str, "int | None", bytes]
 
-
-class Notes:
+class Notes(Display):
     """Notes down what is reported."""
 
     def __init__(self) -> None:
@@ -20,15 +21,12 @@ class Notes:
         self.unread_files: list[str] = []
         self.size = self.rows = 0
 
-    def begin(self, phase: str, size: int) -> None:
-        raise AssertionError("a phase begins where files are sorted")
-
     def read(self, size: int, rows: int = 0) -> None:
         self.size += size
         self.rows += rows
 
-    def bad_row(self, label: str, row: BadRow) -> None:
-        self.told.append((row.line, row.why))
+    def bad_row(self, label: str, line: int, why: str, text: bytes) -> None:
+        self.told.append((line, why))
 
     def unread(self, label: str, why: str) -> None:
         self.unread_files.append(f"{label}: {why}")
@@ -39,8 +37,10 @@ def read(path: Path, notes: Notes | None = None) -> tuple[list[Row], list[tuple[
     whole = notes is None
     notes = notes or Notes()
     rows: list[Row] = []
-    for some in read_rows([detect_source(str(path), "name", "label")], Keys(), notes):
-        rows += zip(some.ids, some.seqs, some.chunks, strict=True)
+    for some in read_rows(
+        [detect_source(str(path), "name", "label", ["id", "chunk"])], Keys(), notes
+    ):
+        rows += some
     if whole:
         assert notes.unread_files == []
         assert notes.rows == len(rows)
@@ -71,6 +71,7 @@ FILES: dict[str, tuple[bytes, list[Row], list[tuple[int, str]]]] = {
     ),
     "an end that belongs to nothing": (b"[DONE]\n", [], [(1, "no stream id under 'id'")]),
     "a number as id": (b'{"id":7,"chunk":{}}\n', [("7", None, b"{}")], []),
+    "zero as id": (b'{"id":0,"chunk":{}}\n', [("0", None, b"{}")], []),
     "an array": (a_line("a") + b'["a"]\n', [A], [(2, "Expected `object`, got `array`")]),
     "a number of 64 bits": (
         b'{"id":"a","seq":9223372036854775807}\n',
@@ -119,7 +120,7 @@ def test_a_line_too_long_to_be_held_is_a_bad_row(
 ) -> None:
     monkeypatch.setattr("accumulator._logs.rows._LONGEST_LINE", 100_000)
     path = tmp_path / "log.jsonl"
-    why = "longer than 100000 bytes"
+    why = "the line is longer than 100,000 bytes"
     path.write_bytes(a_line("a") + a_line("b", 500_000) + a_line("a") + a_line("b", 500_000)[:-1])
     rows, told = read(path)
     assert (rows, told) == ([A, A], [(2, why), (4, why)])
@@ -144,13 +145,11 @@ def test_rows_of_parquet_have_ids_and_chunks_of_several_types(tmp_path: Path) ->
 MISFITS: list[tuple[dict[str, list[object]], str]] = [
     ({"id": [None], "chunk": ["{}"]}, "no stream id"),
     ({"id": [""], "chunk": ["{}"]}, "no stream id"),
-    ({"id": [True], "chunk": ["{}"]}, "a stream id is text or an integer, not bool"),
-    ({"id": ["a"], "seq": [0.5], "chunk": ["{}"]}, "a sequence number is an integer, not float"),
     (
         {"id": ["a"], "seq": [1 << 63], "chunk": ["{}"]},
         f"a sequence number of more than 64 bits: {1 << 63}",
     ),
-    ({"id": ["a"], "chunk": [7]}, "a chunk is text, bytes or an object, not int"),
+    ({"id": ["a"], "chunk": [None]}, "no chunk"),
 ]
 
 
@@ -179,7 +178,19 @@ UNREADABLE: dict[str, tuple[list[tuple[str, object]], str]] = {
     ),
     "an id of bytes": (
         [("id", b"a"), ("chunk", "{}")],
-        "a stream id is text or an integer, but column 'id' is binary",
+        "column 'id' must hold text or integers, not binary",
+    ),
+    "an id that is true": (
+        [("id", True), ("chunk", "{}")],
+        "column 'id' must hold text or integers, not bool",
+    ),
+    "a number with a fraction": (
+        [("id", "a"), ("seq", 0.5), ("chunk", "{}")],
+        "column 'seq' must hold integers, not double",
+    ),
+    "a chunk that is a number": (
+        [("id", "a"), ("chunk", 7)],
+        "column 'chunk' must hold text, bytes or objects, not int64",
     ),
 }
 
@@ -202,3 +213,23 @@ def test_what_cannot_be_read_is_told(tmp_path: Path) -> None:
     path.write_bytes(b"\x1f\x8bnot gzip at all")
     assert read(path, notes) == ([], [])
     assert notes.unread_files == ["label: Unknown compression method"]
+
+
+def test_the_rows_of_each_stream_are_in_order_and_one_without_an_id_goes_on() -> None:
+    lines = [
+        b'{"seq":1,"chunk":{}}',
+        b'{"id":"b","chunk":{"n":1}}',
+        b'{"chunk":{"n":2},"t":5}',
+        b'{"id":"b","seq":2,"chunk":{"n":0}}',
+        b"{x",
+    ]
+    told: list[int] = []
+    keys = Keys(time="t")
+    file = cast("BufferedReader", BytesIO(b"\n".join(lines)))
+    streams, why = read_streams(file, keys, lambda line, *_: told.append(line))
+    assert why is None
+    assert told == [5]
+    assert streams == {
+        "": [(1, b"{}", None)],
+        "b": [(2, b'{"n":0}', None), (None, b'{"n":1}', None), (None, b'{"n":2}', 5)],
+    }

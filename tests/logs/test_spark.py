@@ -114,7 +114,8 @@ def plain(rows: Sequence[Record]) -> dict[str, tuple[object, ...]]:
             continue
         seen[name] = seq
         acc = accumulators.setdefault(name, Accumulator())
-        acc.feed("null" if text is None else text.removeprefix("data: "))
+        # A row without a chunk has lost one, which is a problem; a chunk `null` is nothing.
+        acc.feed('"lost"' if text is None else text.removeprefix("data: "))
     for name, acc in accumulators.items():
         acc.close()
         problems = [(p.kind, p.message, p.event, p.path) for p in acc.problems]

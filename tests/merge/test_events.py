@@ -73,11 +73,13 @@ def test_events_add_up_to_the_completion(case: Case) -> None:
     assert (acc.status, {**acc.problem_counts}) == (case.status, {**case.counts})
 
 
+@pytest.mark.many
+@pytest.mark.parametrize("size", [5, pytest.param(1, marks=pytest.mark.costs)])
 @every_case
-def test_one_byte_at_a_time_gives_the_same_events(case: Case) -> None:
+def test_a_few_bytes_at_a_time_give_the_same_events(case: Case, size: int) -> None:
     _, whole = events_of([case.data])
-    _, in_bytes = events_of([case.data[i : i + 1] for i in range(len(case.data))])
-    assert shown(in_bytes) == shown(whole)
+    _, in_pieces = events_of([case.data[i : i + size] for i in range(0, len(case.data), size)])
+    assert shown(in_pieces) == shown(whole)
 
 
 @pytest.mark.parametrize("case", [c for c in CASES if c.body is None], ids=lambda case: case.name)

@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
 import copy
+import gzip
 import json
 import pickle
-from collections.abc import Callable
+import zlib
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import contextmanager
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
@@ -18,7 +24,11 @@ from accumulator import (
     Limits,
     Problem,
     ServerError,
+    StreamEnd,
+    accumulate,
+    wrap,
 )
+from accumulator.asgi import CompletionMiddleware
 from accumulator.errors import PROBLEM_KINDS
 
 GOOD = '{"id":"a","choices":[{"index":0,"delta":{"content":"x"}}]}'
@@ -303,3 +313,212 @@ def test_a_limit_that_was_passed_may_go_to_another_process() -> None:
         acc.feed({"choices": [{"index": 0}, {"index": 1}]})
     again = pickle.loads(pickle.dumps(caught.value))
     assert (str(again), again.limit, again.bound) == (str(caught.value), "choices", 1)
+
+
+# --- words that say what to do ---
+
+LINE = f"data: {GOOD}"
+PACKED = [
+    gzip.compress(LINE.encode()),
+    zlib.compress(LINE.encode()),
+    b"\x28\xb5\x2f\xfd" + bytes(9),
+]
+
+# What came in place of chunks: by which method, and what the error says behind "no chunk was read".
+UNREAD: dict[str, tuple[str, list[object], str]] = {
+    "nothing": ("feed_sse", [], "nothing came (a stream can be read only once)"),
+    "an empty body": ("feed_sse", [b""], "nothing came"),
+    "comments": ("feed_sse", [b": ping\n\n"], "only comments, blank lines or [DONE] came"),
+    "the end alone": ("feed", ["[DONE]"], "only comments, blank lines or [DONE] came"),
+    "empty chunks": ("feed", [{"choices": []}], "the chunks that came are empty"),
+    "a page": ("feed_sse", [b"<p>502\n"], "no event stream (an error page?); it begins: '<p>502'"),
+    "a long page": ("feed_sse", [b"<p>" * 999], f"it begins: '{'<p>' * 66}<p'"),
+    "other JSON": ("feed_sse", [b'{"detail":"No"}'], "has no choices: {'detail': 'No'}"),
+    "a line, fed": ("feed", [LINE], f"feed_line reads lines, feed_sse a body; it begins: {LINE!r}"),
+    "the name of an event, fed": ("feed", ["event: x"], "feed_line reads lines"),
+    "a body, fed": ("feed", [f"{LINE}\n\n"], "feed_line reads lines, feed_sse a body"),
+    "lines without their ends": (
+        "feed_sse",
+        [LINE.encode()] * 2,
+        'its lines came without line ends; feed_line or framing="lines" reads those; it begins: '
+        f"{GOOD + LINE!r}",
+    ),
+    "long ones": ("feed_sse", [b'data: {"id":"%s"}' % (b"x" * 300)] * 2, "without line ends"),
+    "JSON texts without line ends": (
+        "feed_sse",
+        [GOOD.encode()] * 2,
+        'its texts came without line ends; feed_line or framing="lines" reads those; it begins: ',
+    ),
+    "the start of an event": ("feed_sse", [b'data: {"cho'], "the body ends inside an event"),
+    "broken JSON": ("feed", ['{"cho'], "the JSON is broken, or"),
+    "a list": ("feed", ["[1]"], "event 1: expected an object, got a list"),
+    "another protocol": (
+        "feed_sse",
+        [b"event: odd\ndata: 5\n\n"],
+        "an event that is no chunk: '5'",
+    ),
+    **{
+        f"{name} in {method}": (method, [data], f"the body is compressed ({name}); feed what")
+        for name, data in zip(["gzip", "deflate", "zstd"], PACKED, strict=True)
+        for method in ("feed_sse", "feed_line", "feed")
+    },
+    "no text": ("feed_sse", [bytes(range(128, 200))], "compressed (or no text)"),
+}
+
+
+@pytest.mark.parametrize("name", UNREAD)
+def test_an_error_quotes_what_came_and_names_the_remedy(name: str) -> None:
+    method, given, words = UNREAD[name]
+    acc = Accumulator()
+    for each in given:
+        getattr(acc, method)(each)
+    error = raised(acc)
+    assert type(error) is IncompleteStreamError
+    assert str(error).startswith("no chunk was read: ")
+    assert words in str(error)
+    assert "\x00" not in str(error)
+
+
+@pytest.mark.parametrize(
+    ("event", "api"),
+    [
+        ('{"type":"message_start"}', "Anthropic Messages"),
+        ('{"type":"response.created"}', "OpenAI Responses"),
+        ('{"candidates":[]}', "Gemini"),
+    ],
+)
+def test_another_api_is_named(event: str, api: str) -> None:
+    acc = Accumulator()
+    acc.feed(event)
+    assert str(raised(acc)) == (
+        f"this is a stream of {api}, not of chat completions; "
+        "has the server a /chat/completions, too?"
+    )
+
+
+def a_choice(index: int, reason: str | None = None) -> dict[str, object]:
+    return {"choices": [{"index": index, "delta": {}, "finish_reason": reason}]}
+
+
+CUT_OFF: list[tuple[list[dict[str, object]], str]] = [
+    ([{"id": "a"}], "after 1 chunk, none of them with a choice"),
+    ([a_choice(0)] * 2, "after 2 chunks: choice 0 has no finish reason"),
+    (
+        [a_choice(0, "stop"), a_choice(1)],
+        "after 2 chunks: choice 1 has no finish reason, choice 0 has 'stop'",
+    ),
+    (
+        [a_choice(2), a_choice(0, "stop"), a_choice(1, "length"), a_choice(3)],
+        "after 4 chunks: choice 2 (and 1 more) has no finish reason, choice 1 has 'length'",
+    ),
+]
+
+
+@pytest.mark.parametrize(("chunks", "words"), CUT_OFF)
+def test_a_cut_stream_says_where_it_stopped_and_who_stopped_it(
+    chunks: list[dict[str, object]], words: str
+) -> None:
+    with pytest.raises(IncompleteStreamError) as caught:
+        accumulate(chunks)
+    assert str(caught.value) == f"the stream stopped before its end, {words}"
+    with wrap([*chunks, a_choice(0)]) as stream:
+        for _ in chunks:
+            next(stream)
+    with pytest.raises(IncompleteStreamError) as caught:
+        _ = stream.completion
+    assert str(caught.value) == f"the reader stopped before the stream's end, {words}"
+
+
+def test_a_stream_that_nobody_read_says_so() -> None:
+    with wrap([a_choice(0)]) as stream:
+        pass
+    with pytest.raises(IncompleteStreamError, match=r"the reader stopped before the first one$"):
+        _ = stream.completion
+
+
+class Response:
+    """What the responses of HTTP clients have in common."""
+
+    def __init__(self, **fields: object) -> None:
+        vars(self).update(fields)
+
+    def iter_bytes(self) -> Iterator[bytes]:
+        yield b"<p>Bad Gateway</p>"
+
+
+HTML = {"content-type": "text/html"}
+RESPONSES = [
+    (Response(status_code=502, headers=HTML), "status 502 and the content type text/html"),
+    (Response(status=502, headers={}), "status 502 and the content type unknown"),
+    (
+        Response(response=SimpleNamespace(status_code=200, headers=HTML)),
+        "status 200 and the content type text/html",
+    ),
+]
+
+
+@pytest.mark.parametrize(("response", "words"), RESPONSES)
+def test_a_response_is_named_by_status_and_content_type(response: Any, words: str) -> None:
+    with pytest.raises(IncompleteStreamError) as caught:
+        accumulate(response)
+    assert str(caught.value).endswith(f"it begins: '<p>Bad Gateway</p>' (the response has {words})")
+
+
+def test_a_gateway_names_the_response_of_its_app() -> None:
+    ends: list[StreamEnd] = []
+
+    async def app(scope: object, receive: object, send: Callable[..., Any]) -> None:
+        headers = [(b"content-type", b"text/event-stream")]
+        await send({"type": "http.response.start", "status": 503, "headers": headers})
+        await send({"type": "http.response.body", "body": b"busy\n"})
+
+    async def nothing(*_: object) -> Any:
+        return {}
+
+    gateway = CompletionMiddleware(app, on_end=lambda end, scope: ends.append(end))
+    asyncio.run(gateway({"type": "http", "path": "/chat/completions"}, nothing, nothing))
+    [end] = ends
+    assert str(end.error).endswith("status 503 and the content type text/event-stream)")
+
+
+async def an_async_stream() -> AsyncIterator[str]:
+    yield GOOD
+
+
+@contextmanager
+def a_manager() -> Iterator[list[str]]:
+    yield [GOOD]
+
+
+class AsyncManager:
+    async def __aenter__(self) -> list[str]:
+        return [GOOD]
+
+
+class Awaited:
+    def __await__(self) -> Iterator[object]:
+        return iter(())
+
+
+# Callers' mistakes: what was called with what, and what the error says.
+MISTAKES: dict[str, tuple[Callable[[Any], object], object, str]] = {
+    "text as a body": (Accumulator().feed_sse, LINE, "not str; encode it, or use feed_line"),
+    "an object as a body": (Accumulator().feed_sse, {}, "a body is bytes, not dict"),
+    "an async stream as a chunk": (Accumulator().feed, an_async_stream(), "accumulate() reads a"),
+    "a stream as a chunk": (Accumulator().feed, iter([GOOD]), "accumulate() reads a whole stream"),
+    "a number as a chunk": (Accumulator().feed, 5, "not int"),
+    "a call that was not awaited": (wrap, Awaited(), "not Awaited; await it first"),
+    "a function": (wrap, an_async_stream, "not function; call it first"),
+    "a context manager": (wrap, a_manager(), "; enter it first: with ... as stream"),
+    "an async one": (wrap, AsyncManager(), "; enter it first: async with ... as stream"),
+    "a response that was not streamed": (wrap, SimpleNamespace(choices=[]), "without stream=True?"),
+    "no stream at all": (wrap, 5, "a stream is an iterable or a response, not int"),
+}
+
+
+@pytest.mark.parametrize("name", MISTAKES)
+def test_a_callers_mistake_names_the_remedy(name: str) -> None:
+    call, given, words = MISTAKES[name]
+    with pytest.raises(TypeError) as caught:
+        call(given)
+    assert words in str(caught.value)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 
 import pytest
@@ -218,6 +219,20 @@ def test_rows_that_are_not_given_are_those_of_the_default_rules() -> None:
 def test_rows_that_are_no_rules_are_a_type_error_that_says_how_to_make_them() -> None:
     with pytest.raises(TypeError, match=r"DEFAULT_RULES\.replace"):
         Accumulator(rules={"delta.x": "last"})  # type: ignore[arg-type]  # what is wrong is the point
+
+
+def test_rules_show_the_rows_that_are_not_the_default_ones() -> None:
+    rules = DEFAULT_RULES.replace({"delta.x": "last", "delta.role": "first"})
+    assert repr(rules) == "DEFAULT_RULES.replace({'delta.x': 'last'})"
+    assert eval(repr(rules), {"DEFAULT_RULES": DEFAULT_RULES}) == rules
+    assert repr(DEFAULT_RULES) == repr(Rules({})) == "DEFAULT_RULES"
+    assert len(repr(inspect.signature(Accumulator))) < 500
+
+
+@pytest.mark.parametrize("limits", [{}, None, {"total_bytes": 5}])
+def test_limits_that_are_none_are_a_type_error_that_says_how_to_make_them(limits: object) -> None:
+    with pytest.raises(TypeError, match=r"Limits\(total_bytes="):
+        Accumulator(limits=limits)  # type: ignore[arg-type]  # what is wrong is the point
 
 
 def test_replace_leaves_the_default_rules_as_they_are() -> None:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 
 import pytest
 from strategies import rendered
 
-from accumulator import Accumulator, Timing, iter_events, wrap
+from accumulator import Accumulator, StreamEnd, Timing, accumulate, iter_events, wrap
+from accumulator.asgi import tap
 from accumulator.events import DoneEvent
 
 Chunk = dict[str, object]
@@ -159,6 +160,13 @@ def test_what_the_clock_raises_leaves_the_state_as_it_was() -> None:
     assert acc.snapshot().choices == ()
 
 
+@pytest.mark.parametrize("function", [accumulate, iter_events, wrap, Accumulator])
+def test_a_start_without_a_clock_is_a_mistake(function: Callable[..., object]) -> None:
+    stream = () if function is Accumulator else ([TEXT],)
+    with pytest.raises(TypeError, match="there is no clock"):
+        list(function(*stream, started=1.0))  # type: ignore[call-overload]
+
+
 def ticking(clock: Clock) -> Iterator[Chunk]:
     for chunk in (ROLE, TEXT, FINISH):
         clock.now += 2
@@ -198,3 +206,48 @@ def test_the_last_event_of_an_async_stream_has_the_timing() -> None:
         return last.timing
 
     assert asyncio.run(read()) == EXPECTED
+
+
+# The clock starts at 100 and the request was sent at 90: ten seconds until the headers came.
+FROM_THE_REQUEST = Timing(
+    time_to_first_chunk=12, time_to_first_token=14, gap_count=2, gap_mean=2, gap_max=2, duration=16
+)
+
+
+def by_accumulate(clock: Clock) -> Timing | None:
+    ends: list[StreamEnd] = []
+    accumulate(ticking(clock), clock=clock, started=90.0, on_end=ends.append)
+    return ends[0].timing
+
+
+def by_wrap(clock: Clock) -> Timing | None:
+    stream = wrap(ticking(clock), clock=clock, started=90.0)
+    list(stream)
+    return stream.timing
+
+
+def by_tap(clock: Clock) -> Timing | None:
+    ends: list[StreamEnd] = []
+    list(tap(ticking(clock), clock=clock, started=90.0, on_end=ends.append))
+    return ends[0].timing
+
+
+def by_iter_events(clock: Clock) -> Timing | None:
+    (*_, last) = iter_events(ticking(clock), clock=clock, started=90.0)
+    assert isinstance(last, DoneEvent)
+    return last.timing
+
+
+def by_hand(clock: Clock) -> Timing | None:
+    acc = Accumulator(clock=clock, started=90.0)
+    for chunk in ticking(clock):
+        acc.feed(chunk)
+    acc.close()
+    return acc.timing
+
+
+@pytest.mark.parametrize("read", [by_accumulate, by_wrap, by_tap, by_iter_events, by_hand])
+def test_timing_counts_from_a_start_that_is_given(read: Callable[[Clock], Timing | None]) -> None:
+    clock = Clock()
+    assert read(clock) == FROM_THE_REQUEST
+    assert clock.asked == 4  # for each chunk and the end

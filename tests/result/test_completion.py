@@ -4,13 +4,22 @@ from __future__ import annotations
 
 import copy
 import json
+import pickle
 from collections.abc import Sequence
 
 import attrs
 import pytest
 from every_field import WHOLE
 
-from accumulator import Accumulator, ChatCompletion, Function, Message, TokenLogprob, ToolCall
+from accumulator import (
+    Accumulator,
+    ChatCompletion,
+    Function,
+    Message,
+    ParseError,
+    TokenLogprob,
+    ToolCall,
+)
 from accumulator.completion import FunctionCall, Timing
 
 
@@ -117,7 +126,7 @@ def test_to_message_holds_what_the_next_request_takes() -> None:
 def test_to_message_says_assistant_where_no_role_arrived() -> None:
     assert Message(content="Hi").to_message() == {"role": "assistant", "content": "Hi"}
     call = ToolCall(id="call_1", function=Function(name="f", arguments=""))
-    assert Message(tool_calls=(call,)).to_message()["tool_calls"] == [
+    assert dict(Message(tool_calls=(call,)).to_message())["tool_calls"] == [
         {"id": "call_1", "type": "function", "function": {"name": "f", "arguments": ""}}
     ]
 
@@ -152,11 +161,6 @@ def test_tokens_that_are_made_late_are_like_a_tuple() -> None:
     assert token_logprobs()[1:] == expected[1:]
     assert repr(token_logprobs()) == repr(expected)
     assert copy.deepcopy(token_logprobs()) == expected
-
-
-def test_tokens_that_are_made_late_have_no_hash_as_long_as_their_extras_have_none() -> None:
-    with pytest.raises(TypeError, match="unhashable"):
-        hash(token_logprobs())
 
 
 TOP = {"token": "a", "logprob": -1.5, "bytes": [97]}
@@ -236,3 +240,67 @@ def test_results_are_equal_by_class_and_fields() -> None:
     assert Function(name="f") != text
     assert hash(Timing(gap_count=1)) == hash(Timing(gap_count=1))
     assert hash(Timing(gap_count=1)) != hash(Timing(gap_count=2))
+
+
+def test_what_is_equal_has_one_hash_whatever_its_extras_hold() -> None:
+    one, other = ChatCompletion.from_dict(WHOLE), ChatCompletion.from_dict(WHOLE)
+    assert len({one, other, attrs.evolve(one, id="x")}) == 2
+    for each in (one.choices[0], one.choices[0].message, one.usage):
+        assert each in {each: 1}
+    expected = (TokenLogprob(token="Hi", logprob=-0.5), TokenLogprob(token="!", logprob=-0.5))
+    assert hash(token_logprobs()) == hash(expected)
+
+
+@pytest.mark.parametrize("text", [json.dumps(WHOLE), json.dumps(WHOLE).encode()])
+def test_from_json_reads_what_to_json_wrote(text: str | bytes) -> None:
+    completion = ChatCompletion.from_json(text)
+    assert completion == ChatCompletion.from_dict(WHOLE)
+    assert ChatCompletion.from_json(completion.to_json()) == completion
+
+
+@pytest.mark.parametrize("text", ["", '{"id": "a"', '{"id": 5}', "[]", b"\xff"])
+def test_from_json_refuses_what_is_no_completion(text: str | bytes) -> None:
+    with pytest.raises(ValueError, match=r"."):
+        ChatCompletion.from_json(text)
+
+
+def test_a_calls_name_and_arguments_are_those_of_its_tool() -> None:
+    calls = ChatCompletion.from_dict(WHOLE).choices[0].message.tool_calls
+    assert calls is not None
+    function, custom = calls
+    assert (function.name, function.arguments) == ("f", "{}")
+    assert (custom.name, custom.arguments) == ("c", None)
+    assert (ToolCall().name, ToolCall().arguments) == (None, None)
+
+
+def test_a_vendors_field_is_found_by_the_error_of_who_looks_for_it() -> None:
+    completion = ChatCompletion.from_dict(WHOLE)
+    with pytest.raises(AttributeError, match=r"in `extra`: \.extra\['citations'\]$"):
+        completion.citations  # type: ignore[attr-defined]  # noqa: B018  # that is what is tried
+    with pytest.raises(AttributeError, match=r"\['reasoning_details', 'channel'\]") as raised:
+        completion.choices[0].message.citations  # type: ignore[attr-defined]  # noqa: B018  # as above
+    assert raised.value.name == "citations"
+    with pytest.raises(AttributeError, match=r"'Timing' object has no attribute 'extra'$"):
+        Timing().extra  # type: ignore[attr-defined]  # noqa: B018  # as above
+    assert not hasattr(TokenLogprob(), "_private")
+    assert copy.copy(completion) == copy.deepcopy(completion) == completion
+
+
+CUT = {"id": "x", "type": "function", "function": {"name": "f", "arguments": '{"a": '}}
+
+
+def test_evolve_and_copies_keep_what_the_stream_told() -> None:
+    ended = {
+        "index": 0,
+        "finish_reason": "length",
+        "message": {"content": "{", "tool_calls": [CUT]},
+    }
+    message = ChatCompletion.from_dict({"choices": [ended]}).choices[0].message
+    assert "tool_calls" not in message.to_message()
+    assert message.tool_calls is not None
+    [call] = message.tool_calls
+    for each in (attrs.evolve(call, id="y"), copy.copy(call), pickle.loads(pickle.dumps(call))):
+        changed = attrs.evolve(message, tool_calls=(each,), role="assistant")
+        assert "tool_calls" not in changed.to_message()
+    with pytest.raises(ParseError, match="finish reason 'length'"):
+        attrs.evolve(message, content="").content_as(dict)

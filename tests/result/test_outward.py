@@ -200,7 +200,7 @@ def test_a_message_of_a_whole_answer_keeps_its_thinking_blocks() -> None:
     ]
     answer = {"choices": [{"index": 0, "message": {"content": "4", "thinking_blocks": blocks}}]}
     completion = ChatCompletion.from_dict(answer)
-    assert completion.choices[0].message.to_message()["thinking_blocks"] == blocks
+    assert dict(completion.choices[0].message.to_message())["thinking_blocks"] == blocks
     assert completion.to_dict()["choices"][0]["message"]["thinking_blocks"] == blocks  # type: ignore[index]
 
 
@@ -208,7 +208,7 @@ def test_a_message_shares_nothing_with_the_completion() -> None:
     deltas, _ = TURNS["Anthropic's thinking behind LiteLLM"]
     ours = message(deltas)
     before = json.dumps(ours.to_message())
-    ours.to_message()["thinking_blocks"].clear()  # type: ignore[attr-defined]  # a list
+    dict(ours.to_message())["thinking_blocks"].clear()  # type: ignore[attr-defined]  # a list
     assert json.dumps(ours.to_message()) == before
 
 
@@ -231,6 +231,7 @@ def test_openais_request_types_take_a_message(name: str) -> None:
     assert_accepted(message(TURNS[name][0]).to_message())
 
 
+@pytest.mark.many
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
 def test_openais_request_types_take_the_messages_of_every_case(case: object) -> None:
     for choice in snapshot(case.data).choices:  # type: ignore[attr-defined]
@@ -260,6 +261,40 @@ def test_a_real_client_sends_every_turn_as_it_is() -> None:
             question: JsonObject = {"role": "user", "content": "2 + 2?"}
             client.chat.completions.create(model="m", messages=[question, turn])  # type: ignore[list-item]  # dicts
     assert [request["messages"][1] for request in requests] == turns  # type: ignore[index]
+
+
+# --- web frameworks -----------------------------------------------------------------------
+
+TEXT = {"object": "text_completion", "choices": [{"index": 0, "text": "Hi"}]}
+
+
+@pytest.mark.parametrize("data", [WHOLE, TEXT], ids=["chat", "text"])
+def test_fastapi_writes_a_completion_in_the_apis_shape(data: JsonObject) -> None:
+    completion = ChatCompletion.from_dict(data)
+    # What its encoder calls for a result without a type, and its fields for one with.
+    assert dict(completion) == completion.to_dict()
+    field = pydantic.TypeAdapter(ChatCompletion)
+    assert field.validate_python(completion) is completion
+    assert json.loads(field.dump_json(completion)) == completion.to_dict()
+    assert field.json_schema(mode="serialization")["type"] == "object"
+
+
+def test_parts_of_a_completion_are_dicts_in_the_apis_shape_too() -> None:
+    choice = ChatCompletion.from_dict(WHOLE).choices[0]
+    assert dict(choice) == WHOLE["choices"][0]  # type: ignore[index]  # a list
+    assert dict(choice.message) == WHOLE["choices"][0]["message"]  # type: ignore[index]  # as above
+
+
+def test_pydantic_reads_a_completion_from_the_apis_shape() -> None:
+    class Row(pydantic.BaseModel):
+        completion: ChatCompletion
+
+    row = Row.model_validate({"completion": WHOLE})
+    assert row.completion == ChatCompletion.from_dict(WHOLE)
+    assert Row.model_validate_json(row.model_dump_json()) == row
+    for odd in ({"id": 5}, "x"):
+        with pytest.raises(pydantic.ValidationError, match="expected"):
+            Row.model_validate({"completion": odd})
 
 
 # --- openai's object ----------------------------------------------------------------------

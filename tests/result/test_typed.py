@@ -9,14 +9,22 @@ import sys
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import date
-from typing import TYPE_CHECKING, Literal, TypedDict
+from typing import TYPE_CHECKING, Annotated, ClassVar, Literal, TypedDict, get_origin
 
 import attrs
 import msgspec
 import pytest
-from typing_extensions import Self
 
-from accumulator import Custom, Function, FunctionCall, Message, ParseError, ToolCall
+from accumulator import (
+    Accumulator,
+    ChatCompletion,
+    Custom,
+    Function,
+    FunctionCall,
+    Message,
+    ParseError,
+    ToolCall,
+)
 
 if TYPE_CHECKING:
     import pydantic
@@ -181,7 +189,7 @@ class Nested:
         ('{"a": {"date": 5}}', dict[str, StructDay], "$.a.date"),
         ('{"a": {"date": 5}}', dict[str, ModelDay], "$.a.date"),
         ('[{"date": 5}]', list[ModelDay], "$[0].date"),
-        ('{"a": {"date": 5}}', dict[str, AttrsDay], "$['a'].date"),
+        ('{"a": {"date": 5}}', dict[str, AttrsDay], "$.a.date"),
     ],
 )
 def test_a_path_names_the_keys_of_dicts(text: str, kind: type, path: str | None) -> None:
@@ -315,10 +323,30 @@ def test_what_stands_in_one_sort_of_class_may_be_of_another() -> None:
         assert raised.value.path == f"$.{name}.date"
 
 
-def test_the_first_of_several_wrong_fields_is_named() -> None:
+WRONG = """{"city": 5, "days": [{"date": "2026-01-02"}, {"date": 5}], "unit": "kelvin"}"""
+
+
+@pytest.mark.parametrize("kind", [AttrsQuery, StructQuery, DataQuery, ModelQuery])
+def test_an_error_names_all_that_does_not_fit_and_what_would(kind: type) -> None:
     with pytest.raises(ParseError) as raised:
-        read('{"city": 5, "days": 5, "unit": 5}', AttrsQuery)
-    assert str(raised.value) == "Expected `str`, got `int` at $.city"
+        read(WRONG, kind)
+    error = raised.value
+    assert [path for _, path in error.errors] == ["$.city", "$.days[1].date", "$.unit"]
+    assert error.errors[0] == (error.reason, error.path)
+    assert all(f"{reason} at {path}" in str(error) for reason, path in error.errors)
+    assert "'celsius'" in error.errors[2][0]
+    assert "'fahrenheit'" in error.errors[2][0]
+    assert isinstance(pickle.loads(pickle.dumps(error)).errors, tuple)
+    assert pickle.loads(pickle.dumps(error)).errors == error.errors
+    if kind is ModelQuery:
+        assert isinstance(error.__cause__, pydantic.ValidationError)
+        assert len(error.__cause__.errors()) == 3
+
+
+def test_as_many_errors_are_named_as_a_reader_can_use() -> None:
+    with pytest.raises(ParseError) as raised:
+        read("[" + "null, " * 10_000 + "null]", list[int])
+    assert len(raised.value.errors) == 100
 
 
 def test_a_post_init_that_refuses_is_a_text_that_does_not_fit() -> None:
@@ -351,13 +379,31 @@ def test_an_object_that_is_nested_too_deep_for_its_class_does_not_fit() -> None:
         sys.setrecursionlimit(limit)
 
 
+class StructNode(msgspec.Struct):
+    child: StructNode | None = None
+    x: int = 0
+
+
+def test_what_does_not_fit_far_below_is_an_error_whatever_the_stack_holds() -> None:
+    limit = sys.getrecursionlimit()
+    for depth in range(100, 240):
+        text = '{"child": ' * depth + '{"x": "a"}' + "}" * depth
+        sys.setrecursionlimit(len(inspect.stack(0)) + 230)
+        try:
+            with pytest.raises(ParseError):
+                read(text, StructNode)
+        finally:
+            sys.setrecursionlimit(limit)
+
+
 @pytest.mark.parametrize(
     ("error", "said"), [(ValueError("not today"), "not today"), (RecursionError(), "too deep")]
 )
 def test_a_model_that_refuses_in_its_own_words_does_not_fit(error: Exception, said: str) -> None:
     class Refusing(pydantic.BaseModel):
+        @pydantic.model_validator(mode="before")
         @classmethod
-        def model_validate_json(cls, *args: object, **options: object) -> Self:
+        def refuse(cls, value: object) -> object:
             raise error
 
     with pytest.raises(ParseError, match=said):
@@ -368,15 +414,174 @@ class Plain:
     pass
 
 
-@pytest.mark.parametrize("kind", [Plain, list[Plain], dict[str, Plain]])
+@attrs.frozen
+class Unknown:
+    x: Plainly  # type: ignore[name-defined]  # noqa: F821  # that is what is tried
+
+
+@pytest.mark.parametrize(
+    "kind",
+    [
+        Plain,
+        list[Plain],
+        dict[str, Plain],
+        Unknown,
+        pytest.param(list[Plain | ModelDay], id="both"),
+    ],
+)
 def test_a_type_that_json_cannot_be_read_as_is_the_callers_mistake(kind: type) -> None:
     with pytest.raises(TypeError, match="Plain"):
-        read('{"a": 1}' if kind != list[Plain] else "[1]", kind)
+        read("[1]" if get_origin(kind) is list else '{"a": 1}', kind)
 
 
 def test_a_union_that_nothing_tells_apart_is_the_callers_mistake() -> None:
     with pytest.raises(TypeError, match="union"):
         read("[1]", dict[str, list[int] | set[int]])
+
+
+class Cat(pydantic.BaseModel):
+    kind: Literal["cat"]
+    lives: int
+
+
+class Dog(pydantic.BaseModel):
+    kind: Literal["dog"]
+    name: str
+
+
+class StructCat(msgspec.Struct, tag="cat", tag_field="kind", frozen=True):
+    lives: int
+
+
+class StructDog(msgspec.Struct, tag="dog", tag_field="kind", frozen=True):
+    name: str
+
+
+@dataclass(frozen=True)
+class DataCat:
+    kind: Literal["cat"]
+    lives: int
+
+
+@dataclass(frozen=True)
+class DataDog:
+    kind: Literal["dog"]
+    name: str
+
+
+@attrs.frozen
+class AttrsCat:
+    lives: int
+
+
+@attrs.frozen
+class AttrsDog:
+    name: str
+
+
+@pydantic.dataclasses.dataclass(frozen=True)
+class Positive:
+    lives: int = pydantic.Field(gt=0)
+
+
+CAT = Cat(kind="cat", lives=9)
+UNIONS: dict[str, tuple[object, object]] = {
+    "of models": (Cat | Dog, CAT),
+    "told apart by a field": (Annotated[Cat | Dog, pydantic.Field(discriminator="kind")], CAT),
+    "a TypeAdapter": (pydantic.TypeAdapter(Cat | Dog), CAT),
+    "a model or null": (Cat | None, CAT),
+    "of Structs": (StructCat | StructDog, StructCat(9)),
+    "of dataclasses": (DataCat | DataDog, DataCat("cat", 9)),
+    "of attrs classes": (AttrsCat | AttrsDog, AttrsCat(9)),
+    "annotated": (Annotated[AttrsCat, "a word"], AttrsCat(9)),
+    "a dataclass of pydantic's": (Positive, Positive(9)),
+}
+
+
+@pytest.mark.parametrize(("kind", "cat"), UNIONS.values(), ids=UNIONS)
+def test_unions_and_types_in_annotated_are_read(kind: type, cat: object) -> None:
+    assert read('{"kind": "cat", "lives": 9}', kind) == cat
+    with pytest.raises(ParseError) as raised:
+        read('{"kind": "cat", "lives": "nine"}', kind)
+    assert raised.value.path.endswith(".lives")
+
+
+def test_words_of_pydantic_in_an_annotated_are_obeyed() -> None:
+    positive = Annotated[int, pydantic.Field(gt=0)]
+    assert Message(content="5").content_as(positive) == 5
+    with pytest.raises(ParseError, match="greater than 0"):
+        Message(content="-5").content_as(positive)
+    with pytest.raises(ParseError, match="greater than 0"):
+        read('{"kind": "cat", "lives": -9}', Positive)
+
+
+@pytest.mark.parametrize("wrong", ['"c"', "5"])
+@pytest.mark.parametrize("kind", [Literal["a", "b"], Literal["a", "b"] | None])
+def test_the_values_of_a_literal_are_named(wrong: str, kind: type) -> None:
+    with pytest.raises(ParseError, match="there are 'a', 'b' at") as raised:
+        read(f'{{"x": [{wrong}]}}', dict[str, list[kind]])  # type: ignore[valid-type]  # made here
+    assert raised.value.path == "$.x[0]"
+
+
+def test_a_hint_that_is_no_type_of_json_is_none_of_a_fields() -> None:
+    @dataclass
+    class Counted:
+        x: int
+        made: ClassVar[int] = 0
+
+    with pytest.raises(ParseError, match=r"^Expected `int`, got `str` at \$\.x$"):
+        read('{"x": "a", "made": "b"}', Counted)
+
+
+def ended(finish_reason: str, **fields: object) -> Message:
+    choice = {"index": 0, "message": fields, "finish_reason": finish_reason}
+    return ChatCompletion.from_dict({"choices": [choice]}).choices[0].message
+
+
+@pytest.mark.parametrize(
+    ("message", "cause"),
+    [
+        (ended("stop", refusal="I will not"), "refused: 'I will not'"),
+        (ended("length", content='{"city": "Par'), "the finish reason 'length'"),
+        (ended("content_filter", content=""), "the finish reason 'content_filter'"),
+    ],
+)
+def test_json_that_is_not_whole_is_explained_by_how_the_answer_ended(
+    message: Message, cause: str
+) -> None:
+    with pytest.raises(ParseError, match=cause) as raised:
+        message.content_as(StructQuery)
+    assert raised.value.path == "$"
+    again = Accumulator()
+    again.feed(
+        {
+            "choices": [
+                {
+                    "index": 0,
+                    "delta": {"content": message.content, "refusal": message.refusal},
+                    "finish_reason": message._finish_reason,
+                }
+            ]
+        }
+    )
+    with pytest.raises(ParseError, match=cause):
+        again.completion().choices[0].message.content_as(StructQuery)
+
+
+def test_how_an_answer_ended_is_no_reason_where_its_json_is_whole() -> None:
+    assert ended("length", content='{"city": "Paris"}').content_as(StructQuery).city == "Paris"
+    with pytest.raises(ParseError, match=r"^Expected `str`, got `int` at \$.city$"):
+        ended("length", content='{"city": 5}').content_as(StructQuery)
+
+
+def test_arguments_that_were_cut_off_say_so_and_none_are_an_empty_object() -> None:
+    def call(arguments: str) -> ToolCall:
+        tools = [{"id": "x", "function": {"name": "f", "arguments": arguments}}]
+        return (ended("length", tool_calls=tools).tool_calls or ())[0]
+
+    with pytest.raises(ParseError, match="the finish reason 'length'"):
+        call('{"a": ').arguments_as(dict)
+    assert call("").arguments_as(dict) == {}
 
 
 def test_calls_and_content_are_read_alike() -> None:

@@ -365,6 +365,7 @@ def test_our_events_are_openai_pythons(name: str) -> None:
     assert ours(body) == theirs(body)
 
 
+@pytest.mark.many
 def test_the_events_of_recorded_streams_are_openai_pythons(corpus: Path) -> None:
     bodies = {path.name: path.read_bytes() for path in sorted(corpus.glob("*.sse"))}
     compared = [name for name, body in bodies.items() if deviation(body) is None]

@@ -30,6 +30,7 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+from loopback import serving
 from streamed import (
     BODY,
     CHUNKS,
@@ -205,6 +206,11 @@ def test_one_bad_text_of_a_json_body_costs_no_other(
         assert [problem.kind for problem in stream.problems] == kinds
 
 
+def test_a_body_that_ends_as_a_compressed_one_begins_is_read() -> None:
+    with pytest.raises(IncompleteStreamError, match="it begins: 'x'"):
+        accumulate([b"x"])
+
+
 def test_a_json_body_without_line_ends_is_held_to_the_limit() -> None:
     endless = iter(lambda: b'{"a":', b"")
     with pytest.raises(LimitExceededError) as caught:
@@ -300,7 +306,9 @@ def test_a_stream_of_which_no_chunk_was_read_is_told_from_one_cut_off(
     "chunk", [a_piece("a"), {"id": "a"}, {"id": "", "choices": []}, {"usage": USAGE}]
 )
 def test_a_stream_cut_off_behind_any_chunk_is_told_so(chunk: Chunk) -> None:
-    with pytest.raises(IncompleteStreamError, match=r"^the stream stopped before its end$"):
+    with pytest.raises(
+        IncompleteStreamError, match=r"^the stream stopped before its end, after 1 chunk"
+    ):
         accumulate([chunk])
 
 
@@ -851,6 +859,36 @@ def test_a_stream_of_the_openai_sdk_is_a_stream_of_chunks(server: Server) -> Non
                 assert (await accumulate(response)).to_dict() == WHOLE
 
     asyncio.run(read())
+
+
+@pytest.mark.parametrize("helper", ["create", "stream"])
+def test_an_error_that_openai_takes_out_of_the_stream_is_the_servers(helper: str) -> None:
+    openai = pytest.importorskip("openai", reason=WHY)
+    body = BODY[:-14] + f"data: {json.dumps(REFUSED)}\n\n".encode()
+    ends: list[StreamEnd] = []
+    with (
+        serving(lambda request: ("text/event-stream", [body])) as url,
+        openai.OpenAI(base_url=url, api_key="none", max_retries=0) as client,
+    ):
+        asked = {"model": "m", "messages": [{"role": "user", "content": "?"}]}
+        if helper == "create":
+            opened = client.chat.completions.create(**asked, stream=True)
+        else:
+            opened = client.chat.completions.stream(**asked)
+        with (
+            opened as source,
+            wrap(source, on_end=ends.append) as stream,
+            pytest.raises(openai.APIError),
+        ):
+            list(stream)
+    [end] = ends
+    assert (end.status, end.server_error) == ("failed", REFUSED["error"])
+
+
+def test_calling_the_completion_of_a_stream_is_no_mistake() -> None:
+    stream = wrap(CHUNKS)
+    list(stream)
+    assert stream.completion() == stream.completion
 
 
 def test_repr_shows_the_status_and_how_many_chunks_came() -> None:

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator
 from typing import Literal, TypedDict
 
+import aiohttp
 import attrs
 import httpx
 import msgspec
 import openai
 import requests
-from openai.types.chat import ChatCompletionChunk
+from openai.types.chat import ChatCompletionChunk, ChatCompletionMessageParam
+from pydantic import TypeAdapter
 from starlette.applications import Starlette
 from starlette.responses import StreamingResponse
 from typing_extensions import assert_never, assert_type
@@ -27,6 +30,7 @@ from accumulator import (
     LimitExceededError,
     Limits,
     Message,
+    ParseError,
     Problem,
     Rules,
     ServerError,
@@ -35,6 +39,7 @@ from accumulator import (
     ToolCall,
     Usage,
     accumulate,
+    iter_chunks,
     iter_events,
     split,
     telemetry,
@@ -72,13 +77,23 @@ def read_result(completion: ChatCompletion) -> None:
     for call in message.tool_calls or ():
         if call.function is not None and call.function.arguments_complete:
             assert_type(call.function.arguments, str | None)
+        assert_type(call.name, str | None)
+        assert_type(call.arguments, str | None)
     if isinstance(message.content, str):
         print(message.content.upper())
-    messages: list[dict[str, object]] = [message.to_message()]
+    messages: list[ChatCompletionMessageParam] = [message.to_message()]
+    messages.append(message.to_message(content_beside_calls="empty"))
+    plain: list[dict[str, object]] = [dict(message.to_message())]
     assert_type(completion.to_dict(), dict[str, object])
     assert_type(completion.to_json(), str)
     assert_type(ChatCompletion.from_dict(completion.to_dict()), ChatCompletion)
-    print(messages, completion.extra.get("citations"))
+    assert_type(ChatCompletion.from_json(completion.to_json()), ChatCompletion)
+    assert_type(attrs.evolve(completion, model="m"), ChatCompletion)
+    print(messages, plain, completion.extra.get("citations"), {completion: 1})
+
+
+def send_back(client: openai.OpenAI, message: Message) -> None:
+    client.chat.completions.create(model="m", messages=[message.to_message()], stream=True)
 
 
 def handle_errors(acc: Accumulator) -> ChatCompletion | None:
@@ -146,11 +161,27 @@ async def read_the_async_sdk(client: openai.AsyncOpenAI) -> None:
 
 def read_responses(response: httpx.Response, other: requests.Response) -> None:
     completion: ChatCompletion = accumulate(response)
+    assert_type(accumulate(response).usage, Usage | None)
     assert_type(accumulate(other), ChatCompletion)
+    for event in iter_events(response):
+        assert_type(event, Event)
+    for chunk in iter_chunks(response):
+        assert_type(chunk, bytes)
+    for chunk in iter_chunks(other):
+        assert_type(chunk, bytes)
     with wrap(response) as stream:
         for data in stream:
             assert_type(data, bytes)
     print(completion)
+
+
+async def read_async_responses(response: httpx.Response, other: aiohttp.ClientResponse) -> None:
+    assert_type(await accumulate(response), ChatCompletion)
+    assert_type(await accumulate(other), ChatCompletion)
+    async for event in iter_events(response):
+        assert_type(event, Event)
+    async for chunk in iter_chunks(other):
+        assert_type(chunk, bytes)
 
 
 # --- however it ends ---
@@ -164,7 +195,8 @@ def record(end: StreamEnd) -> None:
 
 
 def record_sync(chunks: Iterator[ChatCompletionChunk], clock: Callable[[], float]) -> None:
-    stream = wrap(chunks, on_end=record, clock=clock, limits=Limits(total_bytes=1 << 30))
+    started = clock()
+    stream = wrap(chunks, on_end=record, clock=clock, started=started, limits=Limits(depth=9))
     assert_type(stream, WrappedStream[ChatCompletionChunk])
     for chunk in stream:
         assert_type(chunk, ChatCompletionChunk)
@@ -215,7 +247,8 @@ def show(event: Event) -> str | None:
         case "problem":
             return event.problem.message
         case "done":
-            return event.status
+            assert_type(event.completion, ChatCompletion)
+            return f"{event.status}: {event.error}"
     assert_never(event)
 
 
@@ -257,6 +290,13 @@ def read_arguments(call: ToolCall, message: Message) -> None:
     if call.function is not None:
         assert_type(call.function.arguments_as(AttrsQuery), AttrsQuery)
     assert_type(message.content_as(list[str]), list[str])
+    assert_type(message.content_as(TypeAdapter(list[str])), list[str])
+    try:
+        query: AttrsQuery | StructQuery = message.content_as(AttrsQuery | StructQuery)
+    except ParseError as error:
+        assert_type(error.errors, tuple[tuple[str, str], ...])
+    else:
+        print(query)
 
 
 # --- a cache, a gateway, a trace, logs ---
@@ -264,7 +304,9 @@ def read_arguments(call: ToolCall, message: Message) -> None:
 
 def replay(completion: ChatCompletion) -> StreamingResponse:
     assert_type(split(completion), Iterator[dict[str, object]])
-    assert_type(sse(split(completion, by=5)), Iterator[bytes])
+    body: Iterator[bytes] = sse(split(completion, by=5))
+    async_body: AsyncIterator[bytes] = sse(split(completion))
+    print(body, async_body)
     return StreamingResponse(sse(split(completion)), media_type="text/event-stream")
 
 
@@ -272,7 +314,18 @@ def serve(app: Starlette, upstream: httpx.Response, pieces: Iterator[bytes]) -> 
     def on_end(end: StreamEnd, scope: Scope) -> None:
         print(scope["path"], end.completion.usage)
 
+    def on_event(event: Event, scope: Scope) -> None:
+        print(scope["path"], event.type)
+
     app.add_middleware(CompletionMiddleware, on_end=on_end, paths=["/chat/completions"])
+    app.add_middleware(
+        CompletionMiddleware,
+        on_end=on_end,
+        on_event=on_event,
+        read_to_end=True,
+        strict=True,
+        clock=time.monotonic,
+    )
     assert_type(tap(pieces, on_end=record), WrappedStream[bytes])
     body = tap(upstream.aiter_bytes(), on_end=record, strict=True)
     assert_type(body, AsyncWrappedStream[bytes])

@@ -9,16 +9,18 @@ from collections.abc import Callable, Sequence
 from math import inf
 from typing import Any, Protocol
 
-from ._decode.lines import DONE, Event, LineReader, is_end
-from ._decode.sse import CutEvents, cut_events
-from ._decode.vendor_fields import mismatch_of
-from ._fast_path import LEARN_AFTER, FastPath, Rehearser
-from ._merge.problem_log import ProblemLog
-from .completion import ChatCompletion
-from .errors import DecodeError, IncompleteStreamError, LimitExceededError, ServerError
-from .limits import Limits
+from msgspec import Struct
 
-__all__ = ["CLOSING", "EventApplier", "StreamReducer"]
+from .._decode.lines import DONE, Event, LineReader, is_end
+from .._decode.sse import CutEvents, cut_events
+from .._decode.vendor_fields import mismatch_of
+from .._fast_path import LEARN_AFTER, FastPath, Rehearser
+from .._merge.problem_log import ProblemLog
+from ..completion import ChatCompletion
+from ..errors import DecodeError, IncompleteStreamError, LimitExceededError, ServerError
+from ..limits import Limits
+
+__all__ = ["CLOSING", "EventApplier", "StreamReducer", "Tally"]
 
 CLOSING = b"\n\n"
 
@@ -36,9 +38,19 @@ class StreamReducer(Rehearser, Protocol):
     def next_steps(self) -> tuple[Callable[[bytes], Any], Callable[[Any, Any], None]]: ...
     def apply_event(self, event: Event) -> None: ...
     def apply_refused(self, data: bytes, refused: str) -> None: ...
-    def apply_object(self, value: object, count: Callable[[int], None]) -> bool: ...
+    def apply_object(self, value: object, count: Callable[[int, int], None]) -> bool: ...
     def end(self) -> None: ...
     def snapshot(self) -> ChatCompletion: ...
+
+
+class Tally(Struct, array_like=True, gc=False):
+    """What a stream has taken in, as a checkpoint keeps it."""
+
+    size: int = 0  # bytes and characters
+    besides: int = 0  # those of them that are no part of a body
+    is_located: bool = True  # whether it is known at which byte of a body the next line starts
+    is_closed: bool = False
+    passed: tuple[str, int] | None = None  # the last limit that was passed, and its bound
 
 
 class EventApplier:
@@ -52,15 +64,11 @@ class EventApplier:
         "_learn_at",
         "_most_bytes",
         "_most_event",
-        "besides",
-        "closed",
-        "is_located",
         "log",
         "parser",
-        "passed",
         "queue",
         "reducer",
-        "size",
+        "tally",
     )
 
     def __init__(
@@ -69,18 +77,19 @@ class EventApplier:
         self.reducer = reducer
         self.log = log
         self.parser = LineReader()
-        self.is_located = True  # whether it is known at which byte of a body the next line starts
+        self.tally = Tally()
         self.queue: Sequence[Event] = ()  # events behind one that raised
-        self.size = 0  # bytes and characters taken in
-        self.besides = 0  # those of them that are no part of a body
-        self.closed = False
-        self.passed: tuple[str, int] | None = None  # the last limit that was passed, and its bound
         self._most_bytes = inf if limits.total_bytes is None else limits.total_bytes
         self._most_event = inf if limits.event_bytes is None else limits.event_bytes
         self._decode, self._apply = reducer.next_steps()
         self._is_plain = not log.strict
         self._fast: FastPath | None = None  # made once a stream is long enough to need it
         self._learn_at: float = LEARN_AFTER if shortcut else inf  # events
+
+    def resume(self, parser: LineReader, tally: Tally, queue: Sequence[Event]) -> None:
+        """Go on from what was kept elsewhere."""
+        self.parser, self.tally, self.queue = parser, tally, queue
+        self.look_again()
 
     def parse_all(self) -> None:
         """Take no fast path from now on: a listener hears each chunk. Nothing was taken yet."""
@@ -98,17 +107,18 @@ class EventApplier:
         waits = parser.pending or parser.unread or self.queue
         return not waits and parser.is_fresh and self.reducer.reading and not self.log.strict
 
-    def advance(self, events: int, size: int) -> None:
-        """Count events and bytes."""
-        if self.size + size > self._most_bytes:
+    def count(self, size: int, besides: int = 0) -> None:
+        """Count bytes, and those of them that are no part of a body."""
+        tally = self.tally
+        if tally.size + size > self._most_bytes:
             raise LimitExceededError("total_bytes", int(self._most_bytes))
-        self.size += size
-        self.log.event += events
+        tally.size += size
+        tally.besides += besides
 
     def check_open(self) -> None:
         """Raise ValueError if the input has ended."""
-        if self.closed:
-            raise ValueError("the accumulator is closed")
+        if self.tally.is_closed:
+            raise ValueError("the accumulator is closed; each stream needs its own")
 
     def _check_event(self, size: int) -> None:
         """Refuse an event, line or chunk text of too many bytes."""
@@ -146,7 +156,7 @@ class EventApplier:
         elif cut.is_last:
             log.start_event(cut.end)
             self._end_reading(cut.end)
-        elif chunk is not None and log.event >= self._learn_at:
+        elif chunk is not None and log.event >= self._learn_at and not cut.starts:
             self._learn(cut.line(-1), chunk, cut.line(-2) if len(texts) > 1 else b"")
 
     def _apply_texts(self, texts: Sequence[bytes]) -> tuple[str | None, object]:
@@ -162,12 +172,12 @@ class EventApplier:
 
     def _take_fast(self, fast: FastPath, data: bytes) -> bool:
         """Apply a read that is one event by the fast path, if it fits."""
-        size, start = len(data), self.size
-        fits = size <= self._most_event and start + size <= self._most_bytes
+        size, tally = len(data), self.tally
+        fits = size <= self._most_event and tally.size + size <= self._most_bytes
         if fits and fast.ready and fast.apply_event(data):
-            self.size = start + size
             self.log.event += 1
-            self.log.offset = start - self.besides
+            self.log.offset = tally.size - tally.besides
+            tally.size += size
             return True
         fast.invalidate()
         return False

@@ -9,15 +9,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from ._apply import CLOSING, EventApplier
-from ._decode.body import is_nothing
-from ._decode.lines import DONE, Event
-from ._decode.sse import cut_events
-from ._decode.vendor_fields import mismatch_of
-from .errors import AccumulatorError
-from .partial import is_complete
+from .._decode.body import is_nothing
+from .._decode.lines import DONE, Event
+from .._decode.sse import cut_events
+from .._decode.vendor_fields import mismatch_of
+from ..errors import AccumulatorError
+from ..partial import is_complete
+from .apply import CLOSING, EventApplier
 
-__all__ = ["Pipeline"]
+__all__ = ["Pipeline", "are_chunks"]
 
 _LF, _CR = 10, 13
 _OPENING = b"data: "
@@ -36,12 +36,6 @@ class Pipeline(EventApplier):
 
     __slots__ = ()
 
-    def _count_besides(self, size: int) -> None:
-        if self.size + size > self._most_bytes:
-            self.advance(0, size)  # which raises
-        self.size += size
-        self.besides += size
-
     # --- a body ---
 
     def feed_sse(self, data: object) -> None:
@@ -51,13 +45,13 @@ class Pipeline(EventApplier):
                 return
             if data.startswith(_OPENS_CHUNK) and data.endswith(CLOSING):
                 # A read of one event, as most clients hand them out.
-                text, size, start = data[6:-2], len(data), self.size
-                fits = size <= self._most_event and start + size <= self._most_bytes
+                text, size, tally = data[6:-2], len(data), self.tally
+                fits = size <= self._most_event and tally.size + size <= self._most_bytes
                 if fits and _LF not in text and _CR not in text:
                     log = self.log
-                    self.size = start + size
                     log.event += 1
-                    log.offset = start - self.besides
+                    log.offset = tally.size - tally.besides
+                    tally.size += size
                     try:
                         chunk = self._decode(text)
                     except (ValueError, RecursionError) as error:
@@ -69,14 +63,14 @@ class Pipeline(EventApplier):
                         return
                     self._apply_refused(text, refused)
                     return
-        self._feed_read(_bytes_of(data, "a body"))
+        self._feed_read(_bytes_of(data))
 
     def _feed_read(self, data: bytes) -> None:
         self.check_open()
         if not self.reducer.reading:
             return
-        self.advance(0, len(data))
-        start = self.size - self.besides - len(data)
+        start = self.tally.size - self.tally.besides
+        self.count(len(data))
         if self._is_plain and data == _LAST:
             self._apply_data(DONE, start)
         elif len(data) <= _WINDOW:
@@ -99,8 +93,7 @@ class Pipeline(EventApplier):
         """Apply what a read completes that begins at the body's byte `start`; keep the rest."""
         parser = self.parser
         pending = parser.pending
-        if parser.size + len(pending) > self._most_event:
-            self._check_event(parser.held)
+        self._check_event(parser.held)
         if parser.unread and self.reducer.is_begun:
             parser.unread = b""
         try:
@@ -113,8 +106,8 @@ class Pipeline(EventApplier):
             ):
                 if pending:
                     start -= len(pending)
-                    data = bytes(pending) + data
-                    parser.pending = b""
+                    data = bytes(pending + data)
+                    parser.pending = None
                 done = self._apply_lines(data, start)
                 data, start = data[done:], start + done
             events = parser.feed(data, start) if data else ()
@@ -122,8 +115,7 @@ class Pipeline(EventApplier):
                 self._apply_events(events)
         finally:
             self._is_plain = self._may_be_plain()
-        if parser.size + len(parser.pending) > self._most_event:
-            self._check_event(parser.held)
+        self._check_event(parser.held)
 
     def _apply_lines(self, data: bytes, start: int) -> int:
         """Apply the events at the start of a read that are of one line each; return how many bytes
@@ -138,6 +130,9 @@ class Pipeline(EventApplier):
             if cut is not None and cut.end - cut.start <= self._most_event:
                 self._apply_cut(cut, data, start + done)
                 done += cut.size
+                if cut.starts:  # the lines behind them are to be cut with the next read, too
+                    self.parser.wait(data[cut.size :])
+                    done += len(data) - cut.size
         return done
 
     # --- lines ---
@@ -146,25 +141,19 @@ class Pipeline(EventApplier):
         """Take in a line of a body or of JSON Lines."""
         if not self.reducer.reading:
             return
-        text, parser = line.rstrip(b"\r\n"), self.parser
-        size = len(line)
-        offset = self.size - self.besides if self.is_located else None
-        self.is_located = self.is_located and len(text) < size
-        self.advance(0, size)
+        text, size, parser, tally = line.rstrip(b"\r\n"), len(line), self.parser, self.tally
+        offset = tally.size - tally.besides if tally.is_located else None
+        tally.is_located = tally.is_located and len(text) < size
+        self.count(size)
         if self._is_plain and text.startswith(_OBJECT) and self._apply_json_line(text, offset):
             return
         if parser.unread and self.reducer.is_begun:
             parser.unread = b""
-        events: list[Event] = []
-        if parser.data is not None and _are_chunks(parser.data, text):
-            # A second chunk ends the first, too: many logs lack the blank line.
-            name = parser.name
-            parser.end_event(0, events)
-            parser.name = name
+        events = self._events_before(text)
         if parser.pending:
             offset = None if offset is None else offset - len(parser.pending)
-            text, parser.pending = bytes(parser.pending) + text, b""
-        for each in text.splitlines() if _LF in text or _CR in text else (text,):
+            text, parser.pending = bytes(parser.pending + text), None
+        for each in text.splitlines() or (text,):
             parser.feed_line(each, size, offset, events)
         try:
             if events or self.queue:
@@ -173,6 +162,15 @@ class Pipeline(EventApplier):
         finally:
             self._is_plain = self._may_be_plain()
         self.raise_met()
+
+    def _events_before(self, line: bytes) -> list[Event]:
+        """Return the event that a chunk's line ends, too: many logs lack the blank line."""
+        parser, events = self.parser, list[Event]()
+        if parser.data is not None and are_chunks(parser.data, line):
+            name = parser.name
+            parser.end_event(0, events)
+            parser.name = name
+        return events
 
     def _apply_json_line(self, text: bytes, offset: int | None) -> bool:
         """Apply a line that is a chunk by itself; return whether it was one."""
@@ -196,8 +194,7 @@ class Pipeline(EventApplier):
         size = len(text)
         if not text.startswith(_OBJECT) and (text.startswith(b":") or is_nothing(text)):
             return
-        self.advance(0, size)
-        self.besides += size
+        self.count(size, size)
         self._check_event(size)
         self._apply_data(text, None)
         if self.log.met is not None:
@@ -209,8 +206,9 @@ class Pipeline(EventApplier):
             log = self.log
             log.event += 1
             log.offset = None
-            self._forget_fast()
-            if self.reducer.apply_object(chunk, self._count_besides):
+            if self._fast is not None:
+                self._fast.invalidate()
+            if self.reducer.apply_object(chunk, self.count):
                 self.look_again()
             if log.met is not None:
                 self.raise_met()
@@ -219,13 +217,13 @@ class Pipeline(EventApplier):
 
     def end(self) -> None:
         """Read the event that has no blank line, too: nothing comes behind it."""
-        self.closed = True
+        parser, tally = self.parser, self.tally
+        tally.is_closed = True
         self._is_plain = False
-        parser = self.parser
         events: Sequence[Event] = ()
         if parser.held:
-            place = self.size - self.besides - len(parser.pending)
-            events = parser.close(place if self.is_located else None)
+            place = tally.size - tally.besides - len(parser.pending or b"")
+            events = parser.close(place if tally.is_located else None)
         if events or self.queue:
             self._apply_events(events)
         if parser.unread and self.reducer.reading and not self.reducer.is_begun:
@@ -233,15 +231,16 @@ class Pipeline(EventApplier):
             self._note_unread()
 
 
-def _bytes_of(data: object, what: str) -> bytes:
+def _bytes_of(data: object) -> bytes:
     if type(data) is bytes:
         return data
     if not isinstance(data, (bytes, bytearray, memoryview)):
-        raise TypeError(f"{what} is bytes, not {type(data).__name__}")
+        hint = "; encode it, or use feed_line for its lines" if isinstance(data, str) else ""
+        raise TypeError(f"a body is bytes, not {type(data).__name__}{hint}")
     return bytes(data)
 
 
-def _are_chunks(data: bytes | bytearray, line: bytes) -> bool:
+def are_chunks(data: bytes | bytearray, line: bytes) -> bool:
     """Return whether an event's only line so far and its next one are each a chunk, or the end."""
     if not line.startswith(_OPENING[:5]) or not data.startswith(b"{") or _LF in data:
         return False

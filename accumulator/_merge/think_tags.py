@@ -1,0 +1,116 @@
+"""Reasoning between tags at the start of content, for servers without a reasoning parser.
+
+Opt-in, SPEC section 3. While nothing of a choice's content is in its `content`, what came is read
+for tags here. `tags` of the choice holds what was read, less the reasoning that was found: reading
+it again with the next fragment behind it goes on where this one stopped. Once there is a content,
+the reducer appends to it as ever.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import cast
+
+from .._decode.chunk import Chunk, Delta
+from .chat import ChatReducer
+from .state import ChoiceState
+
+__all__ = ["ThinkTagReducer"]
+
+_OPEN, _CLOSE = "<think>", "</think>"
+_BLANKS = " \t\r\n"
+_MOST_BLANKS = 256  # ahead of the tag; a server may send them without end
+
+
+class ThinkTagReducer(ChatReducer):
+    """Moves what stands between `<think>` and `</think>` to `reasoning_content`."""
+
+    __slots__ = ()
+
+    think_tags = True
+
+    def end(self) -> None:
+        """Release what may have become a tag, and end."""
+        self._release_all()
+        super().end()
+
+    def fail(self, error: object) -> None:
+        """Release what may have become a tag, and fail."""
+        self._release_all()
+        super().fail(error)
+
+    def close(self) -> None:
+        """Release what may have become a tag, and close."""
+        self._release_all()
+        super().close()
+
+    def may_repeat(self, chunk: Chunk) -> bool:
+        """Return whether a chunk may change nothing but texts. Inside of tags it may end them."""
+        inside = any(
+            (choice.tags or "").startswith(_OPEN) for choice in self.state.choices.values()
+        )
+        return not inside and super().may_repeat(chunk)
+
+    def _apply_content(self, state: ChoiceState, delta: Delta) -> None:
+        before = state.tags or ""
+        text = before + cast("str", delta.content)
+        is_apart = not before.startswith(_OPEN) and bool(
+            state.reasoning or state.reasoning_content or delta.reasoning or delta.reasoning_content
+        )
+        is_read = not is_apart and state.parts is None
+        thought, content, state.tags = _part(text) if is_read else ("", text, None)
+        if thought:
+            self._add_thought(state, thought)
+        if content is not None:
+            super()._apply_content(state, Delta(content=content))
+        elif state.finish_reason:
+            self._release(state)
+
+    def _apply_parts(self, state: ChoiceState, parts: Iterable[object]) -> None:
+        self._release(state)
+        state.tags = None
+        super()._apply_parts(state, parts)
+
+    def _finish(self, state: ChoiceState, finish_reason: str, index: int) -> None:
+        self._release(state)
+        super()._finish(state, finish_reason, index)
+
+    def _release_all(self) -> None:
+        for state in self.state.choices.values():
+            self._release(state)
+
+    def _release(self, state: ChoiceState) -> None:
+        """Take what may have become a tag for text."""
+        tags = state.tags
+        if tags is None:
+            return
+        if not tags.startswith(_OPEN):
+            state.tags = None
+            super()._apply_content(state, Delta(content=tags))
+        elif not tags.endswith(_CLOSE) and tags != _OPEN:
+            self._add_thought(state, tags[len(_OPEN) :])
+            state.tags = _OPEN
+
+    def _add_thought(self, state: ChoiceState, thought: str) -> None:
+        state.reasoning_content = self._join(state.reasoning_content, thought)
+        if state.brought is not None:  # the next closing message says it again
+            state.brought["reasoning_content"] = True
+
+
+def _part(text: str) -> tuple[str, str | None, str | None]:
+    """Return the reasoning in the start of a content, the content behind it, and, as long as there
+    is none, what to read again ahead of the next fragment.
+    """
+    begun = text.lstrip(_BLANKS)
+    is_tag = begun.startswith(_OPEN)
+    if len(text) - len(begun) > _MOST_BLANKS or not (is_tag or _OPEN.startswith(begun)):
+        return "", text, None
+    if not is_tag:
+        return "", None, text
+    thought, close, content = begun[len(_OPEN) :].partition(_CLOSE)
+    if close:
+        content = content.lstrip(_BLANKS)
+        return (thought, content, None) if content else (thought, None, _OPEN + _CLOSE)
+    held = next(n for n in range(len(_CLOSE) - 1, -1, -1) if thought.endswith(_CLOSE[:n]))
+    whole = len(thought) - held
+    return thought[:whole], None, _OPEN + thought[whole:]

@@ -1,0 +1,115 @@
+"""Why a stream is not whole, in words: what came, and what the caller can do about it."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+
+from ..completion import ChatCompletion, Choice
+from ..errors import Problem
+from .problem_log import brief
+
+__all__ = ["has_chunks", "why_truncated"]
+
+_EXCERPT = 200  # characters of what came
+# How a text begins that was made of such a body: U+FFFD stands for what is no UTF-8.
+_COMPRESSED = re.compile(
+    r"(?P<gzip>\x1f?\ufffd\x08)|(?P<zstd>\(\ufffd/\ufffd)|(?P<deflate>x[\x01\ufffd])"
+    r"|.?[\x00-\x08\x0e-\x1f\ufffd]"
+)
+_MISTAKES = (
+    (
+        re.compile(r"(data|event|error|id|retry):"),
+        "a line of an event stream came as a chunk; feed_line reads lines, feed_sse a body",
+    ),
+    (
+        re.compile(r"[{\[]"),
+        "the JSON is broken, or its texts came without line ends; feed_line or "
+        'framing="lines" reads those',
+    ),
+    (re.compile(r""), "this is no event stream (an error page?)"),
+)
+_LINES = (
+    "the body ends inside an event, or its lines came without line ends; feed_line or "
+    'framing="lines" reads those'
+)
+
+
+def has_chunks(completion: ChatCompletion) -> bool:
+    """Return whether a completion has anything of a chunk."""
+    named = completion.id is not None or completion.usage is not None
+    return named or bool(completion.choices)
+
+
+def why_truncated(
+    completion: ChatCompletion,
+    problems: Sequence[Problem],
+    *,
+    chunks: int,
+    size: int,
+    is_stopped: bool,
+    source: object,
+) -> str:
+    """Return why a stream is truncated of which so many chunks and bytes came from a source.
+    `is_stopped` says that its reader stopped.
+    """
+    if has_chunks(completion):
+        who = "the reader stopped before the stream's end"
+        who = who if is_stopped else "the stream stopped before its end"
+        count = "1 chunk" if chunks == 1 else f"{chunks:,} chunks"
+        return f"{who}, after {count}{_finish_reasons(completion.choices)}"
+    if is_stopped:
+        return "no chunk was read: the reader stopped before the first one"
+    for problem in problems:
+        if problem.kind == "other_api":
+            return f"{problem.message}; has the server a /chat/completions, too?"
+    return f"no chunk was read: {_why_unread(completion, problems, chunks, size)}{_of(source)}"
+
+
+def _finish_reasons(choices: Sequence[Choice]) -> str:
+    going = [choice.index for choice in choices if not choice.finish_reason]
+    if not going:
+        return ", none of them with a choice"
+    ended = [choice for choice in choices if choice.finish_reason]
+    more = f" (and {len(going) - 1} more)" if going[1:] else ""
+    last = f", choice {ended[-1].index} has {brief(ended[-1].finish_reason)}" if ended else ""
+    return f": choice {going[0]}{more} has no finish reason{last}"
+
+
+def _why_unread(
+    completion: ChatCompletion, problems: Sequence[Problem], chunks: int, size: int
+) -> str:
+    for problem in problems:
+        text = problem.detail
+        if problem.kind == "unterminated_event":
+            return f"{_LINES}; it begins: {_quoted(text)}"
+        if problem.kind == "malformed_json" and isinstance(text, str):
+            if packed := _COMPRESSED.match(text):
+                name = packed.lastgroup or "or no text"
+                return f"the body is compressed ({name}); feed what the HTTP client decompresses"
+            why = next(why for begins, why in _MISTAKES if begins.match(text))
+            return f"{why}; it begins: {_quoted(text)}"
+    if problems:
+        problem = problems[0]
+        return f"{problem}" + ("" if problem.detail is None else f": {_quoted(problem.detail)}")
+    if completion.extra:
+        return f"the JSON that came has no choices: {brief(dict(completion.extra), _EXCERPT)}"
+    if chunks:
+        return "the chunks that came are empty"
+    if size:
+        return "only comments, blank lines or [DONE] came"
+    return "nothing came (a stream can be read only once)"
+
+
+def _quoted(text: object) -> str:
+    return repr(str(text)[:_EXCERPT])
+
+
+def _of(source: object) -> str:
+    """Return what an HTTP client's response is, by the names that clients have for that."""
+    for response in source, getattr(source, "response", None):
+        status = getattr(response, "status_code", None) or getattr(response, "status", None)
+        if isinstance(status, int):
+            kind = getattr(response, "headers", {}).get("content-type", "unknown")
+            return f" (the response has status {status} and the content type {kind})"
+    return ""

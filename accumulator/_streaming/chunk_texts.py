@@ -1,0 +1,95 @@
+"""Chunks as text: those of a stream, for whoever writes them down; and the body of given ones."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import AsyncIterator, Iterable, Iterator, Mapping
+from itertools import chain
+
+import msgspec
+
+from .._decode.lines import DONE, Event, LineReader, is_end
+from .._decode.objects import LastChunk
+from .._decode.values import fields_of, is_object
+from .._pipeline.pipeline import are_chunks
+from ..errors import LimitExceededError
+from ..limits import Limits
+from ..partial import is_complete
+
+__all__ = ["ChunkTexts", "SseBody"]
+
+
+class ChunkTexts:
+    """Takes the input that an `Accumulator` takes; `texts` are the chunks in it."""
+
+    def __init__(self, limits: Limits) -> None:
+        self.texts: deque[bytes] = deque()
+        self._reader = LineReader()
+        self._most = limits.event_bytes
+
+    def feed(self, chunk: object) -> None:
+        """Add an object's JSON. Raises TypeError for what is no object."""
+        if not is_object(chunk):
+            raise TypeError(f"a chunk is a mapping or an SDK's object, not {type(chunk).__name__}")
+        self.texts.append(json_of(chunk))
+        if type(chunk) is LastChunk:
+            self.texts.append(DONE)
+
+    def feed_sse(self, data: bytes) -> None:
+        """Add the chunks that the next bytes of a body complete. Raises LimitExceededError."""
+        self._add(self._reader.feed(data, 0))
+
+    def feed_line(self, line: bytes | bytearray | memoryview | str) -> None:
+        """Add the chunks that a line completes. Raises LimitExceededError."""
+        data = line.encode("utf-8", "surrogatepass") if isinstance(line, str) else bytes(line)
+        text, reader, events = data.rstrip(b"\r\n"), self._reader, list[Event]()
+        if reader.data is not None and are_chunks(reader.data, text):
+            reader.end_event(0, events)
+        reader.feed_line(text, len(data), None, events)
+        self._add(events)
+
+    def close(self) -> None:
+        """Add what the end of the body cut off, too."""
+        self._add(self._reader.close(None))
+
+    def _add(self, events: list[Event]) -> None:
+        for event in events:
+            lines = event.data.split(b"\n")
+            # Many logs lack the blank lines between chunks; all else is JSON in several lines.
+            if len(lines) > 1 and not all(map(_is_chunk, lines)):
+                lines = [b" ".join(lines)]
+            self.texts.extend(DONE if is_end(line) else line for line in lines)
+        if self._most is not None and self._reader.held > self._most:
+            raise LimitExceededError("event_bytes", self._most)
+
+
+def _is_chunk(line: bytes) -> bool:
+    return is_end(line) or is_complete(line)
+
+
+def json_of(chunk: object) -> bytes:
+    """Return the compact JSON of a mapping or an SDK's object; of the latter what came is in it."""
+    dump = getattr(chunk, "model_dump", None)
+    value = dump(exclude_unset=True, warnings=False) if dump is not None else chunk
+    try:
+        return msgspec.json.encode(value, enc_hook=fields_of)
+    except UnicodeEncodeError:  # half a surrogate pair can only be written as an escape
+        import json  # noqa: PLC0415  # takes time to import
+
+        return json.dumps(value, separators=(",", ":"), default=fields_of).encode()
+
+
+class SseBody(Iterator[bytes], AsyncIterator[bytes]):
+    """The pieces of a `text/event-stream` body, to be read either way; made by `sse`."""
+
+    def __init__(self, chunks: Iterable[Mapping[str, object]]) -> None:
+        texts = chain(map(json_of, chunks), (DONE,))
+        self._pieces = (b"data: " + text + b"\n\n" for text in texts)
+
+    def __next__(self) -> bytes:
+        return next(self._pieces)
+
+    async def __anext__(self) -> bytes:
+        for piece in self._pieces:
+            return piece
+        raise StopAsyncIteration

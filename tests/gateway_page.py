@@ -1,0 +1,63 @@
+"""The gateways of docs/gateway.md, as they stand there, on a real socket."""
+
+from __future__ import annotations
+
+import ast
+import asyncio
+import re
+import socket
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+import uvicorn
+
+PAGE = Path(__file__).resolve().parents[1] / "docs" / "gateway.md"
+# What the page makes, as against what it tries out.
+_MAKES = (ast.Import, ast.ImportFrom, ast.Assign, ast.FunctionDef, ast.AsyncFunctionDef)
+
+
+@contextmanager
+def running(
+    upstream: str, monkeypatch: pytest.MonkeyPatch, app: str = "app", read_to_end: bool = False
+) -> Iterator[tuple[str, list[str]]]:
+    """Run an app of the page; gives its base URL, and the lines that it prints."""
+    printed: list[str] = []
+    page: dict[str, Any] = {"print": lambda *args: printed.append(" ".join(map(str, args)))}
+    monkeypatch.setenv("OPENAI_BASE_URL", upstream)
+    monkeypatch.setenv("OPENAI_API_KEY", "none")
+    code = "\n".join(re.findall(r"(?<!-->\n)^```python\n(.+?)^```$", PAGE.read_text(), re.M | re.S))
+    tree = ast.parse(code)
+    tree.body = [node for node in tree.body if isinstance(node, _MAKES)]
+    exec(compile(tree, str(PAGE), "exec"), page)
+    # The other records what it taps.
+    on_end = page["record"] if app == "app" else lambda end, scope: None
+    page[app].add_middleware(page["CompletionMiddleware"], on_end=on_end, read_to_end=read_to_end)
+    clients = [each for each in page.values() if isinstance(each, httpx.AsyncClient)]
+    with on_a_socket(page[app], *clients) as origin:
+        yield f"{origin}/v1", printed
+
+
+@contextmanager
+def on_a_socket(app: Any, *clients: httpx.AsyncClient) -> Iterator[str]:
+    """Run an ASGI app, and close its clients behind it; gives its address."""
+    config = uvicorn.Config(app, log_config=None, timeout_graceful_shutdown=5)
+    server = uvicorn.Server(config)
+    listening = socket.create_server(("127.0.0.1", 0))
+
+    async def run() -> None:
+        await server.serve(sockets=[listening])
+        for client in clients:
+            await client.aclose()
+
+    thread = threading.Thread(target=asyncio.run, args=[run()])
+    thread.start()
+    try:
+        yield f"http://127.0.0.1:{listening.getsockname()[1]}"
+    finally:
+        server.should_exit = True
+        thread.join()

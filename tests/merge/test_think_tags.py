@@ -1,0 +1,525 @@
+"""`think_tags`: reasoning between tags at the start of content, cut anywhere (SPEC section 3)."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import re
+from collections.abc import AsyncIterator, Callable
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from judged import assert_as_judged
+from regular import event, text_chunk
+from strategies import STREAMS, cut, rendered
+
+from accumulator import (
+    Accumulator,
+    CheckpointError,
+    IncompleteStreamError,
+    Limits,
+    accumulate,
+    iter_events,
+    split,
+    wrap,
+)
+from accumulator._fast_path import FastPath
+from accumulator.asgi import CompletionMiddleware, Message, Receive, Scope, Send, tap
+from accumulator.events import ContentDeltaEvent, DoneEvent, Event, ReasoningDeltaEvent
+from accumulator.streams import StreamEnd
+
+# The pieces of a content, the reasoning and the content that they come to.
+CASES: dict[str, tuple[list[str], str | None, str | None]] = {
+    "one piece": (["<think>Oslo?</think>Rome."], "Oslo?", "Rome."),
+    "a piece for each token": (
+        ["", "<think>", "\n", "Oslo", "?\n", "</think>", "\n\n", "Rome", "."],
+        "\nOslo?\n",
+        "Rome.",
+    ),
+    "cut inside of both tags": (["<thi", "nk>Os", "lo</", "think", ">Rome"], "Oslo", "Rome"),
+    "blanks around the tags go, those between stay": (
+        [" \r", "\n\t<think> Oslo ", "</think> ", "\t\r\n", "Rome "],
+        " Oslo ",
+        "Rome ",
+    ),
+    "what looks like the end of the reasoning": (
+        ["<think>a</b</", "</thin", "k</think>c"],
+        "a</b</</think",
+        "c",
+    ),
+    "a second opening tag is reasoning": (["<think>a<think>", "</think>b"], "a<think>", "b"),
+    "tags in the middle are content": (
+        ["Rome <think>", "a</think>"],
+        None,
+        "Rome <think>a</think>",
+    ),
+    "tags behind the content are content": (
+        ["<think>a</think>b", "<think>c</think>"],
+        "a",
+        "b<think>c</think>",
+    ),
+    "tags behind the tags are content": (
+        ["<think>a</think> ", "<think>c</think>"],
+        "a",
+        "<think>c</think>",
+    ),
+    "empty tags": (["<think>", "</think>", "\n", "Rome"], None, "Rome"),
+    "blanks between the tags": (["<think>\n\n</think>\n\nRome"], "\n\n", "Rome"),
+    "an end without a beginning": (["Oslo?", "</think>Rome"], None, "Oslo?</think>Rome"),
+    "another tag": (["<thinking>a</thinking>", "b"], None, "<thinking>a</thinking>b"),
+    "another case": (["<THINK>a</THINK>b"], None, "<THINK>a</THINK>b"),
+    "no tag": (["Ro", "me"], None, "Rome"),
+    "nothing": ([""], None, ""),
+    "blanks": ([" ", "\n"], None, " \n"),
+    "blanks and no tag": (["\n", " <", "b>"], None, "\n <b>"),
+    "it ends inside the opening tag": (["\n<thi"], None, "\n<thi"),
+    "it ends inside the reasoning": (["<think>Oslo", "?"], "Oslo?", None),
+    "it ends inside the closing tag": (["<think>Oslo", "</thi"], "Oslo</thi", None),
+    "it ends behind the closing tag": (["<think>Oslo</think>", "\n"], "Oslo", None),
+    "as many blanks as are waited for": ([" " * 256 + "<think>a</think>b"], "a", "b"),
+    "more blanks than are waited for": ([" " * 257 + "<think>a"], None, " " * 257 + "<think>a"),
+    "characters of several bytes": (["<think>日本😀", "é</think>\u2003é"], "日本😀é", "\u2003é"),
+}
+
+
+def chunk(delta: object, index: int = 0, **choice: object) -> dict[str, object]:
+    return {"id": "c", "choices": [{"index": index, "delta": delta, **choice}]}
+
+
+def contents(pieces: list[str]) -> list[object]:
+    """Return the chunks of a stream whose content comes in pieces."""
+    return [*[chunk({"content": piece}) for piece in pieces], chunk({}, finish_reason="stop")]
+
+
+def message(acc: Accumulator) -> tuple[str | None, str | tuple[object, ...] | None]:
+    acc.close()
+    found = acc.snapshot().choices[0].message
+    return found.reasoning_content, found.content
+
+
+def in_reads(reads: list[bytes]) -> Accumulator:
+    acc = Accumulator(think_tags=True)
+    for read in reads:
+        acc.feed_sse(read)
+    return acc
+
+
+@pytest.mark.parametrize(("pieces", "reasoning", "content"), CASES.values(), ids=CASES)
+def test_reasoning_between_tags(
+    pieces: list[str], reasoning: str | None, content: str | None
+) -> None:
+    whole = "".join(pieces)
+    for cut_so in (pieces, [whole], list(whole) or [""]):
+        body = rendered(contents(cut_so)) + b"data: [DONE]\n\n"
+        for reads in ([body], [body[i : i + 1] for i in range(len(body))]):
+            acc = in_reads(reads)
+            assert message(acc) == (reasoning, content)
+            assert acc.status == "complete"
+            assert not acc.problems
+            assert_as_judged(acc, body, think_tags=True)
+        by_chunk = Accumulator(think_tags=True)
+        for each in contents(cut_so):
+            by_chunk.feed(each)
+        assert by_chunk.snapshot() == acc.snapshot()  # a finish reason leaves nothing waiting
+        assert accumulate(split(acc.snapshot())) == acc.snapshot()
+
+
+@pytest.mark.parametrize(("pieces", "reasoning", "content"), CASES.values(), ids=CASES)
+def test_events_tell_the_same(
+    pieces: list[str], reasoning: str | None, content: str | None
+) -> None:
+    told = [*iter_events(map(json.dumps, contents(pieces)), framing="lines", think_tags=True)]
+    deltas = [each for each in told if isinstance(each, (ReasoningDeltaEvent, ContentDeltaEvent))]
+    thought = [each for each in deltas if isinstance(each, ReasoningDeltaEvent)]
+    assert deltas[: len(thought)] == thought  # all of it before the first of the content
+    assert "".join(each.delta for each in thought) == (reasoning or "")
+    assert "".join(each.delta for each in deltas[len(thought) :]) == (content or "")
+    assert "".join(e.reasoning for e in told if e.type == "reasoning.done") == (reasoning or "")
+    assert "".join(e.content for e in told if e.type == "content.done") == (content or "")
+    last = told[-1]
+    assert isinstance(last, DoneEvent)
+    assert last.completion.choices[0].message.content == content
+
+
+# Chunks, and what they come to: the content and the reasoning of each choice.
+Texts = list[tuple[str | None, str | None]]
+OTHERS: dict[str, tuple[list[object], Texts]] = {
+    "each choice has tags of its own": (
+        [
+            chunk({"content": "<think>a"}),
+            chunk({"content": "b"}, 1),
+            chunk({"content": "<th"}, 2),
+            chunk({"content": "</think>c"}),
+            chunk({"content": "ink>d"}, 2),
+        ],
+        [("a", "c"), (None, "b"), ("d", None)],
+    ),
+    "reasoning that came before in its own field": (
+        [chunk({"reasoning_content": "a"}), chunk({"content": "<think>b"})],
+        [("a", "<think>b")],
+    ),
+    "reasoning beside the content": (
+        [chunk({"content": "<thi"}), chunk({"content": "nk>b", "reasoning": "a"})],
+        [(None, "<think>b")],
+    ),
+    "reasoning in its own field that is empty is none": (
+        [chunk({"reasoning_content": ""}), chunk({"content": "<think>b"})],
+        [("b", None)],
+    ),
+    "reasoning in its own field inside of the tags is joined": (
+        [
+            chunk({"content": "<think>a"}),
+            chunk({"reasoning_content": "b"}),
+            chunk({"content": "c</think>d"}),
+        ],
+        [("abc", "d")],
+    ),
+    "a message in place of a stream": (
+        [{"choices": [{"message": {"content": "<think>a</think>b"}, "finish_reason": "stop"}]}],
+        [("a", "b")],
+    ),
+    "a message that says the deltas again": (
+        [
+            chunk({"content": "<think>a"}, finish_reason="length"),
+            {"choices": [{"message": {"role": "assistant", "content": "<think>a"}}]},
+        ],
+        [("a", None)],
+    ),
+    "a message that says a tag again": (
+        [
+            chunk({"content": "<think>"}),
+            {"choices": [{"message": {"content": "<think>a"}, "finish_reason": "stop"}]},
+        ],
+        [(None, None)],
+    ),
+    "a message that says the reasoning again in its own field": (
+        [
+            chunk({"content": "<think>a</think>b"}),
+            {"choices": [{"message": {"content": "b", "reasoning_content": "a"}}]},
+        ],
+        [("a", "b")],
+    ),
+    "two messages that say the reasoning again": (
+        [
+            chunk({"content": "<th"}),
+            {"choices": [{"message": {"role": "assistant"}}]},
+            chunk({"content": "ink>a"}),
+            {"choices": [{"message": {"reasoning_content": "a"}}]},
+        ],
+        [("a", None)],
+    ),
+    "a message behind deltas without a content": (
+        [chunk({"content": ""}), {"choices": [{"message": {"content": "<think>a</think>b"}}]}],
+        [("a", "b")],
+    ),
+    "messages without deltas are joined": (
+        [{"choices": [{"message": {"content": text}}]} for text in ("<think>a", "b</think>c", "d")],
+        [("ab", "cd")],
+    ),
+    "a finish reason in each chunk": (
+        [
+            chunk({"content": text}, finish_reason="stop")
+            for text in ("<think>", "a", "b</think>", "c")
+        ],
+        [("ab", "c")],
+    ),
+    "a finish reason inside of a tag takes it for text": (
+        [chunk({"content": "<think>a</th"}, finish_reason="stop"), chunk({"content": "ink>"})],
+        [("a</think>", None)],
+    ),
+    "a finish reason ahead of a content": (
+        [chunk({"content": ""}, finish_reason="stop"), chunk({"content": "<think>a"})],
+        [(None, "<think>a")],
+    ),
+    "behind a finish reason nothing waits": (
+        [chunk({}, finish_reason="stop"), chunk({"content": "<th"}), chunk({"content": "ink>a"})],
+        [(None, "<think>a")],
+    ),
+    "the server's error releases what waits": (
+        [chunk({"content": "<thi"}), {"error": {"message": "no"}}],
+        [(None, "<thi")],
+    ),
+    "half a surrogate pair beside a tag": (
+        [
+            chunk({"content": "<think>\ud83d"}),
+            chunk({"content": "\ude00</think>\ud83d"}),
+            chunk({"content": "\ude00"}),
+        ],
+        [("😀", "😀")],
+    ),
+}
+
+
+@pytest.mark.parametrize(("chunks", "texts"), OTHERS.values(), ids=OTHERS)
+def test_tags_among_other_things(chunks: list[object], texts: Texts) -> None:
+    body = rendered(chunks)
+    acc = in_reads([body])
+    acc.close()
+    found = [(c.message.reasoning_content, c.message.content) for c in acc.snapshot().choices]
+    assert found == texts
+    assert_as_judged(acc, body, think_tags=True)
+    told: list[Event] = []
+    watched = Accumulator(think_tags=True, on_event=told.append)
+    watched.feed_sse(body)
+    watched.close()
+    assert watched.snapshot() == acc.snapshot()
+    told_texts = [
+        (
+            "".join(e.delta for e in told if e.type == "reasoning.delta" and e.choice_index == i),
+            "".join(e.delta for e in told if e.type == "content.delta" and e.choice_index == i),
+        )
+        for i in range(len(texts))
+    ]
+    reasons = [c.message.reasoning or "" for c in acc.snapshot().choices]
+    assert told_texts == [
+        (own + (thought or ""), text or "")
+        for own, (thought, text) in zip(reasons, texts, strict=True)
+    ]
+
+
+PART = {"type": "text", "text": "<think>b"}
+PARTS: dict[str, tuple[list[object], str | None, str]] = {
+    "parts": ([chunk({"content": [PART]})], None, "<think>b"),
+    "a string behind parts": (
+        [chunk({"content": [PART]}), chunk({"content": "<think>c"})],
+        None,
+        "<think>b<think>c",
+    ),
+    "parts behind what may become a tag": (
+        [chunk({"content": "<thi"}), chunk({"content": [PART]})],
+        None,
+        "<thi<think>b",
+    ),
+    "parts inside of a tag": (
+        [chunk({"content": "<think>a</"}), chunk({"content": [PART]}), chunk({"content": "c"})],
+        "a</",
+        "<think>bc",
+    ),
+}
+
+
+@pytest.mark.parametrize(("chunks", "reasoning", "text"), PARTS.values(), ids=PARTS)
+def test_content_in_parts_is_not_read_for_tags(
+    chunks: list[object], reasoning: str | None, text: str
+) -> None:
+    body = rendered(chunks)
+    acc = in_reads([body])
+    assert message(acc) == (reasoning, ({"type": "text", "text": text},))
+    assert_as_judged(acc, body, think_tags=True)
+
+
+def test_it_is_off_unless_asked_for() -> None:
+    acc = Accumulator()
+    acc.feed_sse(rendered(contents(["<think>a</think>b"])))
+    assert message(acc) == (None, "<think>a</think>b")
+
+
+def test_what_waits_is_in_no_snapshot_yet() -> None:
+    acc = Accumulator(think_tags=True)
+    acc.feed(chunk({"content": "<think>a</thi"}))
+    found = acc.snapshot().choices[0].message
+    assert (found.reasoning_content, found.content) == ("a", None)
+    with pytest.raises(IncompleteStreamError) as raised:
+        acc.completion()
+    assert raised.value.partial is not None
+    assert raised.value.partial.choices[0].message.reasoning_content == "a</thi"
+
+
+def test_done_releases_what_waits() -> None:
+    body = rendered([chunk({"content": "<thi"})]) + b"data: [DONE]\n\n"
+    assert in_reads([body]).snapshot().choices[0].message.content == "<thi"
+
+
+def test_a_chunk_that_passes_a_limit_changes_nothing() -> None:
+    acc = Accumulator(think_tags=True, limits=Limits(choices=1))
+    acc.feed(chunk({"content": "<think>a"}))
+    before = acc.snapshot()
+    both = {"choices": [{"index": i, "delta": {"content": "b"}} for i in (0, 1)]}
+    with pytest.raises(Exception, match="choices"):
+        acc.feed(both)
+    assert acc.snapshot() == before
+
+
+# --- streams drawn at random ----------------------------------------------------------------
+
+TAGS = ["<think>", "</think>", "<thi", "nk>", "</", "<", ">", "think", " ", "\n", "a", "é", ""]
+TAGGED = st.lists(st.sampled_from(TAGS), max_size=12).map("".join)
+_WHOLE = re.compile(r"[ \t\r\n]{0,256}<think>(.*?)(?:</think>[ \t\r\n]*(.*))?", re.DOTALL)
+
+
+@st.composite
+def cut_text(draw: st.DrawFn, text: str) -> list[str]:
+    places = draw(st.lists(st.integers(0, len(text)), max_size=8).map(sorted))
+    return [text[a:b] for a, b in zip([0, *places], [*places, len(text)], strict=True)]
+
+
+@given(st.data(), TAGGED)
+def test_any_cut_of_the_content_gives_the_same(data: st.DataObject, text: str) -> None:
+    found = _WHOLE.fullmatch(text)
+    expected = (None, text) if found is None else (found[1] or None, found[2] or None)
+    body = rendered(contents(data.draw(cut_text(text))))
+    assert message(in_reads(data.draw(cut(body)))) == expected
+
+
+DELTAS = st.fixed_dictionaries(
+    {},
+    optional={
+        "content": st.one_of(
+            TAGGED,
+            TAGGED,
+            st.none(),
+            TAGGED.map(lambda text: [{"type": "text", "text": text}]),
+            st.sampled_from(["<think>\ud83d", "\ude00</think>"]),
+        ),
+        "reasoning_content": st.sampled_from(["", "r", None]),
+        "reasoning": st.sampled_from(["", "r", 1]),
+        "refusal": st.just("no"),
+    },
+)
+CHUNKS = st.builds(
+    lambda kind, delta, index, finish: {
+        "choices": [{"index": index, kind: delta, "finish_reason": finish}]
+    },
+    st.sampled_from(["delta", "delta", "delta", "delta", "message"]),
+    DELTAS,
+    st.sampled_from([0, 0, 0, 1]),
+    st.sampled_from([None, None, None, None, "stop", ""]),
+)
+TAGGED_STREAMS: st.SearchStrategy[list[object]] = st.one_of(
+    st.lists(CHUNKS, max_size=8),
+    st.builds(list.__add__, st.lists(CHUNKS, max_size=3), STREAMS),
+)
+
+
+@given(st.data(), TAGGED_STREAMS)
+@pytest.mark.usefixtures("no_shapes_of_other_tests", "learns_at_once")
+def test_the_second_reducer_agrees(data: st.DataObject, chunks: list[object]) -> None:
+    body = rendered(chunks)
+    acc = in_reads(data.draw(cut(body)))
+    acc.close()
+    assert_as_judged(acc, body, think_tags=True)
+    plain = Accumulator(think_tags=True, shortcut=False, on_event=lambda _: None)
+    plain.feed_sse(body)
+    plain.close()
+    assert plain.snapshot() == acc.snapshot()
+    assert plain.problem_counts == acc.problem_counts
+
+
+@given(st.data(), TAGGED_STREAMS)
+def test_a_checkpoint_changes_nothing(data: st.DataObject, chunks: list[object]) -> None:
+    body = rendered(chunks)
+    acc = Accumulator(think_tags=True)
+    for piece in data.draw(cut(body)):
+        acc.feed_sse(piece)
+        acc = Accumulator.restore(acc.checkpoint(), think_tags=True)
+    acc.close()
+    whole = in_reads([body])
+    whole.close()
+    assert acc.snapshot() == whole.snapshot()
+    assert acc.problem_counts == whole.problem_counts
+
+
+@pytest.mark.parametrize("think_tags", [True, False])
+def test_a_checkpoint_goes_on_with_the_same_think_tags(think_tags: bool) -> None:
+    saved = Accumulator(think_tags=think_tags).checkpoint()
+    with pytest.raises(CheckpointError, match=f"was written with think_tags={think_tags}"):
+        Accumulator.restore(saved, think_tags=not think_tags)
+
+
+# --- the fast path --------------------------------------------------------------------------
+
+
+@pytest.mark.usefixtures("no_shapes_of_other_tests", "learns_at_once")
+@pytest.mark.parametrize("by_event", [True, False])
+def test_the_fast_path_waits_for_the_end_of_the_tags(
+    by_event: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    taken: list[object] = []
+    one, several = FastPath.apply_event, FastPath.apply_matching
+
+    def apply_event(fast: FastPath, data: bytes) -> bool:
+        taken.append(one(fast, data))
+        return bool(taken[-1])
+
+    def apply_matching(fast: FastPath, data: bytes) -> tuple[int, int]:
+        count, size = several(fast, data)
+        taken.append(count)
+        return count, size
+
+    monkeypatch.setattr(FastPath, "apply_event", apply_event)
+    monkeypatch.setattr(FastPath, "apply_matching", apply_matching)
+    inside = [event(text_chunk(text)) for text in ["<think>", *"abcdefgh" * 8]]
+    behind = [event(text_chunk(text)) for text in ["</think>", *"ABCDEFGH" * 8]]
+    acc = Accumulator(think_tags=True)
+    for read in inside if by_event else [b"".join(inside)]:
+        acc.feed_sse(read)
+    assert not any(taken)  # the next event may end the tags
+    for read in behind if by_event else [b"".join(behind[:20]), b"".join(behind[20:])]:
+        acc.feed_sse(read)
+    assert any(taken)
+    assert message(acc) == ("abcdefgh" * 8, "ABCDEFGH" * 8)
+
+
+# --- every door -----------------------------------------------------------------------------
+
+
+BODY = rendered(contents(["<think>a</thi", "nk>b"])) + b"data: [DONE]\n\n"
+
+
+async def some(pieces: list[bytes]) -> AsyncIterator[bytes]:
+    for piece in pieces:
+        yield piece
+
+
+def by_wrap() -> object:
+    with wrap([BODY], think_tags=True) as stream:
+        assert list(stream) == [BODY]
+    return stream.completion
+
+
+def by_tap() -> object:
+    ends: list[StreamEnd] = []
+    assert list(tap([BODY], on_end=ends.append, think_tags=True)) == [BODY]
+    return ends[0].completion
+
+
+def by_middleware() -> object:
+    ends: list[StreamEnd] = []
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        headers = [(b"content-type", b"text/event-stream")]
+        await send({"type": "http.response.start", "status": 200, "headers": headers})
+        await send({"type": "http.response.body", "body": BODY})
+
+    async def receive() -> Message:
+        return {"type": "http.request"}
+
+    async def send(message: Message) -> None:
+        """Send to nobody."""
+
+    add = CompletionMiddleware(app, on_end=lambda end, _: ends.append(end), think_tags=True)
+    asyncio.run(add({"type": "http", "path": "/chat/completions"}, receive, send))
+    return ends[0].completion
+
+
+async def by_async_events() -> object:
+    events = [each async for each in iter_events(some([BODY]), think_tags=True)]
+    return events[-1].completion  # type: ignore[union-attr]  # the last is the DoneEvent
+
+
+DOORS: dict[str, Callable[[], object]] = {
+    "wrap": by_wrap,
+    "tap": by_tap,
+    "CompletionMiddleware": by_middleware,
+    "accumulate": lambda: accumulate([BODY], think_tags=True),
+    "accumulate, async": lambda: asyncio.run(accumulate(some([BODY]), think_tags=True)),
+    "iter_events, async": lambda: asyncio.run(by_async_events()),
+}
+
+
+@pytest.mark.parametrize("door", DOORS.values(), ids=DOORS)
+def test_every_door_takes_it(door: Callable[[], object]) -> None:
+    acc = in_reads([BODY])
+    assert message(acc) == ("a", "b")
+    assert door() == acc.snapshot()

@@ -1,0 +1,166 @@
+"""`iter_chunks`: the text of each chunk, from which the stream can be read again."""
+
+from __future__ import annotations
+
+import asyncio
+import gzip
+import json
+from collections.abc import Iterable
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import httpx
+import pytest
+from loopback import serving
+from streamed import BODY, CHUNKS, TEXTS, AsyncSource, Chunk, Source, cut
+
+from accumulator import (
+    Accumulator,
+    ChatCompletion,
+    DecodeError,
+    LimitExceededError,
+    Limits,
+    iter_chunks,
+    split,
+)
+from accumulator.streams import Framing
+
+LINES = [*(text.encode() for text in TEXTS), b"[DONE]"]
+MODELS = [json.loads(text, object_hook=lambda fields: SimpleNamespace(**fields)) for text in TEXTS]
+FORMS: dict[str, tuple[Framing, Iterable[object]]] = {
+    "body": ("body", [BODY]),
+    "body in bytes": ("body", cut(BODY, 1)),
+    "body in text": ("body", cut(BODY.decode(), 5)),  # type: ignore[arg-type]
+    "body with comments": ("body", [b": a\n\n", BODY.replace(b"data: ", b"event: x\ndata:")]),
+    "body of JSON Lines": ("body", [b"\n".join(LINES)]),
+    "body without blank lines": ("body", [BODY.replace(b"\n\n", b"\n")]),
+    "lines": ("lines", BODY.splitlines(keepends=True)),
+    "lines without ends": ("lines", BODY.decode().split("\n")),
+    "lines without blank ones": ("lines", [line for line in BODY.splitlines() if line]),
+    "lines of JSON": ("lines", map(memoryview, LINES)),
+}
+
+
+@pytest.mark.parametrize(("framing", "stream"), FORMS.values(), ids=FORMS)
+def test_a_chunk_is_the_json_that_came(framing: Framing, stream: Iterable[object]) -> None:
+    assert list(iter_chunks(stream, framing=framing)) == LINES
+
+
+@pytest.mark.parametrize("chunks", [CHUNKS, MODELS], ids=["mappings", "objects"])
+def test_of_objects_it_is_the_json_of_what_they_hold(chunks: list[Any]) -> None:
+    assert [json.loads(chunk) for chunk in iter_chunks(chunks)] == CHUNKS
+
+
+def test_of_openais_chunks_it_is_what_came() -> None:
+    openai = pytest.importorskip("openai", reason="an SDK that is installed for the tests only")
+    with (
+        serving(lambda request: ("text/event-stream", cut(BODY, 7))) as url,
+        openai.OpenAI(base_url=url, api_key="none", max_retries=0) as client,
+    ):
+        stream = client.chat.completions.create(model="m", messages=[], stream=True)
+        assert [json.loads(chunk) for chunk in iter_chunks(stream)] == CHUNKS
+
+
+def test_of_half_a_surrogate_pair_it_is_the_escape() -> None:
+    [chunk] = iter_chunks([{"vendor": "a\ud83d"}])
+    assert json.loads(chunk) == {"vendor": "a\ud83d"}
+
+
+def test_json_in_several_lines_comes_on_one() -> None:
+    body = b'data: {"a":\ndata: 1}\n\n{\n  "error": "no"\n}\n'
+    assert list(iter_chunks([body])) == [b'{"a": 1}', b'{   "error": "no" }']
+
+
+def test_what_is_damaged_or_cut_off_comes_as_it_is() -> None:
+    assert list(iter_chunks([b'data: {no\n\ndata: {"a": 1'])) == [b"{no", b'{"a": 1']
+
+
+@pytest.mark.parametrize("framing", ["body", "lines"])
+def test_every_recorded_stream_can_be_read_again(corpus_stream: Path, framing: Framing) -> None:
+    body = corpus_stream.read_bytes()
+    expected, again = Accumulator(), Accumulator()
+    expected.feed_sse(body)
+    pieces: Iterable[bytes] = cut(body, 4096) if framing == "body" else body.split(b"\n")
+    for chunk in iter_chunks(pieces, framing=framing):
+        again.feed(chunk)
+    expected.close()
+    again.close()
+    assert again.snapshot() == expected.snapshot()
+    assert again.status == expected.status
+
+
+def test_a_split_completion_without_a_finish_reason_ends_in_done() -> None:
+    message = {"role": "assistant", "content": "a"}
+    whole = ChatCompletion.from_dict({"id": "c", "choices": [{"index": 0, "message": message}]})
+    acc = Accumulator()
+    for chunk in iter_chunks(split(whole)):
+        acc.feed(chunk)
+    assert acc.completion() == whole
+
+
+# --- how it ends ---
+
+
+def test_the_stream_is_closed_with_the_generator() -> None:
+    source = Source([BODY[:200], BODY[200:]])
+    chunks = iter_chunks(source)
+    next(chunks)
+    chunks.close()
+    assert source.closed == 1
+
+
+def test_an_async_stream_is_read_async_and_closed() -> None:
+    source = AsyncSource(cut(BODY, 100))
+
+    async def read() -> list[bytes]:
+        return [chunk async for chunk in iter_chunks(source)]
+
+    assert asyncio.run(read()) == LINES
+    assert source.closed == 1
+
+
+def test_an_error_of_the_source_comes_after_the_chunks() -> None:
+    chunks = iter_chunks(Source([BODY[:-14]], ConnectionError()))
+    found = [next(chunks) for _ in LINES[1:]]
+    assert found == LINES[:-1]
+    with pytest.raises(ConnectionError):
+        next(chunks)
+
+
+@pytest.mark.parametrize(
+    ("stream", "framing", "error"),
+    [
+        ([b"data: {" + b" " * 100], "body", LimitExceededError),
+        ([b"data: {", b"data: " + b" " * 100], "lines", LimitExceededError),
+        ([gzip.compress(BODY)], "body", DecodeError),
+        ([42], "body", TypeError),
+    ],
+)
+def test_what_cannot_be_read_is_raised(
+    stream: list[object], framing: Framing, error: type[Exception]
+) -> None:
+    with pytest.raises(error):
+        list(iter_chunks(stream, framing=framing, limits=Limits(event_bytes=64)))
+
+
+def test_no_limit_is_no_bound() -> None:
+    chunk: Chunk = {"a": "b" * 100}
+    body = b"data: " + json.dumps(chunk).encode()
+    assert [json.loads(each) for each in iter_chunks([body], limits=Limits(event_bytes=None))] == [
+        chunk
+    ]
+
+
+@pytest.mark.parametrize("thing", [42, {"choices": []}])
+def test_what_is_no_stream_is_refused_at_once(thing: Any) -> None:
+    with pytest.raises(TypeError, match="a stream is an iterable"):
+        iter_chunks(thing)
+
+
+def test_the_body_of_an_httpx_response() -> None:
+    with (
+        serving(lambda request: ("text/event-stream", cut(BODY, 7))) as url,
+        httpx.stream("POST", url, content=b"", trust_env=False) as response,
+    ):
+        assert list(iter_chunks(response)) == LINES

@@ -1,8 +1,8 @@
 """The result: a finished chat completion as frozen classes with the API's field names.
 
 Each class keeps in `extra` what the server sent at that place and no field names. None means that
-nothing arrived. Instances never change; treat the mappings and lists inside `extra` as read-only,
-too.
+nothing arrived. Instances never change: a copy with other values is made by `attrs.evolve`. Treat
+the mappings and lists inside `extra` as read-only, too.
 
 Source of the fields: OpenAI API reference, "The chat completion object"; SPEC section 9.
 """

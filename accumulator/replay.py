@@ -64,8 +64,8 @@ def split(
 
     The law holds for what a stream gives under the default rules. Only of tool calls that share an
     id, and of those with neither id nor name, two come out as one unless all but one have arguments
-    that are whole and, where they share an id, a name. What was read from an answer that was not
-    streamed, or built by hand, may hold what no chunk can say:
+    that are whole and, where they share an id, all have a name. What was read from an answer that
+    was not streamed, or built by hand, may hold what no chunk can say:
 
     - a null in `extra`, and an empty `tool_calls` or `finish_reason`, are nothing;
     - neighbouring text parts become one, and so do entries of a message's list that have the same
@@ -132,7 +132,7 @@ def _ends(completion: ChatCompletion, objects: JsonObject, *, always: bool) -> l
     last |= objects
     if completion.usage is not None:
         last["usage"], *more = objects_of(completion.usage)
-        alone += [{"usage": usage} for usage in more]
+        alone.extend({"usage": usage} for usage in more)
     if last or always:
         alone.append(last)
     # Nothing that follows an error is read.
@@ -334,7 +334,7 @@ def _calls(calls: Sequence[ToolCall], cut: Cut) -> Iterator[list[JsonObject]]:
             if text is not None and shared[call.id or index] < 2:
                 opening[kind] = {**cast("JsonObject", opening[kind]), name: ""}
                 cut_text = _cut_json if kind == "function" else (lambda text, cut: cut(text))
-                pieces += [{kind: {name: piece}} for piece in cut_text(text, cut)]
+                pieces.extend({kind: {name: piece}} for piece in cut_text(text, cut))
         # A misread index names no call: such a fragment goes to the call of the last one.
         for fields in (opening, *alone, *pieces):
             yield [{"index": index, **fields}]

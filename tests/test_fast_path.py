@@ -180,7 +180,6 @@ PAIRS = [
 ]
 
 
-@pytest.mark.many
 @pytest.mark.parametrize(("name", "odd"), PAIRS)
 def test_an_odd_event_in_a_regular_stream_comes_out_the_same(name: str, odd: bytes) -> None:
     events = [event(chunk) for chunk in STREAMS[name]]

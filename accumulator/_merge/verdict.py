@@ -17,6 +17,7 @@ _COMPRESSED = re.compile(
     r"(?P<gzip>\x1f?\ufffd\x08)|(?P<zstd>\(\ufffd/\ufffd)|(?P<deflate>x[\x01\ufffd])"
     r"|.?[\x00-\x08\x0e-\x1f\ufffd]"
 )
+_UNPACKED = "feed the bytes that your HTTP client has decompressed"
 _MISTAKES = (
     (
         re.compile(r"(data|event|error|id|retry):"),
@@ -27,7 +28,7 @@ _MISTAKES = (
         "the JSON is broken, or its texts came without line ends; feed_line or "
         'framing="lines" reads those',
     ),
-    (re.compile(r""), "this is no event stream (an error page?)"),
+    (re.compile(r""), "this is not an event stream (an error page?)"),
 )
 _LINES = (
     "the body ends inside an event, or its lines came without line ends; feed_line or "
@@ -62,7 +63,7 @@ def why_truncated(
         return "no chunk was read: the reader stopped before the first one"
     for problem in problems:
         if problem.kind == "other_api":
-            return f"{problem.message}; has the server a /chat/completions, too?"
+            return f"{problem.message}; does the server have a /chat/completions, too?"
     return f"no chunk was read: {_why_unread(completion, problems, chunks, size)}{_of(source)}"
 
 
@@ -85,8 +86,8 @@ def _why_unread(
             return f"{_LINES}; it begins: {_quoted(text)}"
         if problem.kind == "malformed_json" and isinstance(text, str):
             if packed := _COMPRESSED.match(text):
-                name = packed.lastgroup or "or no text"
-                return f"the body is compressed ({name}); feed what the HTTP client decompresses"
+                name = packed.lastgroup or "or is not text"
+                return f"the body is compressed ({name}); {_UNPACKED}"
             why = next(why for begins, why in _MISTAKES if begins.match(text))
             return f"{why}; it begins: {_quoted(text)}"
     if problems:

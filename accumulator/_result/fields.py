@@ -53,7 +53,9 @@ class Fields:
         """
         return iter(to_dict(self).items())
 
-    if not TYPE_CHECKING:  # to a type checker, an object with this has every attribute
+    if TYPE_CHECKING:
+        pass  # with the method below an object has every attribute to a type checker
+    else:
 
         def __getattr__(self, name: str) -> object:
             message = f"{type(self).__name__!r} object has no attribute {name!r}"

@@ -117,16 +117,16 @@ def may_be_cut(finish_reason: str | None, *, is_last: bool) -> bool:
 def fill(choice: Any, *, role: str | None) -> None:
     """Set in a choice that was just built what the schema and its finish reason say."""
     message, finish_reason = choice.message, choice.finish_reason
-    vars(message)["role"] = message.role or role
+    message.__dict__["role"] = message.role or role
     calls = list(message.tool_calls or ())
     for call in calls:
         tool = "custom" if call.function is None else "function"
         if not call.type and getattr(call, tool) is not None:
-            vars(call)["type"] = tool
-        vars(call)["_may_be_cut"] = may_be_cut(finish_reason, is_last=call is calls[-1])
+            call.__dict__["type"] = tool
+        call.__dict__["_may_be_cut"] = may_be_cut(finish_reason, is_last=call is calls[-1])
     for each in (message, message.function_call, *(call.function for call in calls)):
         if each is not None:
-            vars(each)["_finish_reason"] = finish_reason
+            each.__dict__["_finish_reason"] = finish_reason
 
 
 def _call(call: Mapping[str, object]) -> JsonObject:

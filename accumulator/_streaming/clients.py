@@ -67,19 +67,18 @@ _ITERABLES = frozenset({list, tuple, GeneratorType})  # told by their type alone
 
 def is_bound_to_async(stream: object) -> bool:
     """Return whether what can be read either way by its type is an async client's."""
-    sources = _names_of_sources(stream)
-    return any("__aiter__" in names and "__iter__" not in names for names in sources)
+    return _is_bound(stream, "__aiter__", "__iter__")
 
 
 def is_bound_to_sync(stream: object) -> bool:
     """Return whether what can be read either way by its type is a sync client's."""
-    sources = _names_of_sources(stream)
-    return any("__iter__" in names and "__aiter__" not in names for names in sources)
+    return _is_bound(stream, "__iter__", "__aiter__")
 
 
-def _names_of_sources(stream: object) -> list[frozenset[str]]:
-    """Return the names of what a response (httpx) or a stream (litellm) reads from."""
-    return [_names(getattr(stream, name, None)) for name in ("stream", "completion_stream")]
+def _is_bound(stream: object, way: str, other: str) -> bool:
+    # What a response (httpx) or a stream (litellm) reads from.
+    sources = [_names(getattr(stream, name, None)) for name in ("stream", "completion_stream")]
+    return any(way in names and other not in names for names in sources)
 
 
 # What a response is known by, and how its body is read in the pieces that arrive.

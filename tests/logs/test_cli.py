@@ -112,7 +112,7 @@ CASES: dict[str, Case] = {
         b"\x1f\x9d\x90" + bytes(20),
         5,
         [],
-        ["FILE: no chunk was read: the body is compressed (or no text)"],
+        ["FILE: no chunk was read: the body is compressed (or is not text)"],
     ),
     "rows of one stream": (
         rows(("a", 1, GRUSS[1]), ("a", 0, GRUSS[0]), ("a", 1, GRUSS[1])),

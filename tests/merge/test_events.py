@@ -29,6 +29,7 @@ from accumulator import (
     Limits,
     ServerError,
     accumulate,
+    iter_events,
 )
 from accumulator import events as ev
 from accumulator.errors import LOSSY_KINDS
@@ -952,3 +953,14 @@ def test_types_are_one_to_a_class() -> None:
     events = told([delta({"content": "a"}, finish_reason="stop"), delta({})])
     assert [brought(event) for event in events[:2]] == ["a", "a"]
     assert brought_by_type(events[1]) is None
+
+
+def test_events_that_look_back_have_no_hash_and_a_short_repr() -> None:
+    token = {"token": "Hi", "logprob": -1}
+    chunk = {"index": 0, "delta": {"content": "Hi"}, "logprobs": {"content": [token]}}
+    for event in iter_events([{"choices": [chunk]}]):
+        assert "snapshot=(" not in repr(event)
+        assert "_history" not in repr(event)
+        if event.type == "content.delta":
+            with pytest.raises(TypeError, match="ContentDeltaEvent has no hash"):
+                hash(event)

@@ -331,7 +331,11 @@ UNREAD: dict[str, tuple[str, list[object], str]] = {
     "comments": ("feed_sse", [b": ping\n\n"], "only comments, blank lines or [DONE] came"),
     "the end alone": ("feed", ["[DONE]"], "only comments, blank lines or [DONE] came"),
     "empty chunks": ("feed", [{"choices": []}], "the chunks that came are empty"),
-    "a page": ("feed_sse", [b"<p>502\n"], "no event stream (an error page?); it begins: '<p>502'"),
+    "a page": (
+        "feed_sse",
+        [b"<p>502\n"],
+        "not an event stream (an error page?); it begins: '<p>502'",
+    ),
     "a long page": ("feed_sse", [b"<p>" * 999], f"it begins: '{'<p>' * 66}<p'"),
     "other JSON": ("feed_sse", [b'{"detail":"No"}'], "has no choices: {'detail': 'No'}"),
     "a line, fed": ("feed", [LINE], f"feed_line reads lines, feed_sse a body; it begins: {LINE!r}"),
@@ -358,11 +362,11 @@ UNREAD: dict[str, tuple[str, list[object], str]] = {
         "an event that is no chunk: '5'",
     ),
     **{
-        f"{name} in {method}": (method, [data], f"the body is compressed ({name}); feed what")
+        f"{name} in {method}": (method, [data], f"the body is compressed ({name}); feed the bytes")
         for name, data in zip(["gzip", "deflate", "zstd"], PACKED, strict=True)
         for method in ("feed_sse", "feed_line", "feed")
     },
-    "no text": ("feed_sse", [bytes(range(128, 200))], "compressed (or no text)"),
+    "no text": ("feed_sse", [bytes(range(128, 200))], "compressed (or is not text)"),
 }
 
 
@@ -392,7 +396,7 @@ def test_another_api_is_named(event: str, api: str) -> None:
     acc.feed(event)
     assert str(raised(acc)) == (
         f"this is a stream of {api}, not of chat completions; "
-        "has the server a /chat/completions, too?"
+        "does the server have a /chat/completions, too?"
     )
 
 

@@ -577,7 +577,7 @@ def test_how_an_answer_ended_is_no_reason_where_its_json_is_whole() -> None:
 def test_arguments_that_were_cut_off_say_so_and_none_are_an_empty_object() -> None:
     def call(arguments: str) -> ToolCall:
         tools = [{"id": "x", "function": {"name": "f", "arguments": arguments}}]
-        return (ended("length", tool_calls=tools).tool_calls or ())[0]
+        return next(iter(ended("length", tool_calls=tools).tool_calls or ()))
 
     with pytest.raises(ParseError, match="the finish reason 'length'"):
         call('{"a": ').arguments_as(dict)

@@ -64,10 +64,10 @@ def tap(stream: Any, *, on_end: OnEnd, **options: Any) -> Any:
 
         return StreamingResponse(tap(upstream, on_end=record), ...)
 
-    This is `wrap`, but what `on_end` raises is always logged, never raised. When the client
-    disconnects, the server cancels or drops the iterator, and `on_end` is called with the partial
-    completion, the status "cancelled" and no `error`. A sync iterator is read by threads; for one,
-    that may be as late as the next garbage collection.
+    This is `wrap`, with its keywords, but what `on_end` raises is always logged, never raised. When
+    the client disconnects, the server cancels or drops the iterator, and `on_end` is called with
+    the partial completion, the status "cancelled" and no `error`. A sync iterator is read by
+    threads; for one, that may be as late as the next garbage collection.
 
     A compressed body passes as it is. Its end has no completion, and its `error` says that the body
     is compressed where that can be seen (gzip, zlib, zstd), else that no chunk was read.

@@ -99,8 +99,11 @@ def sse(chunks: Iterable[Mapping[str, object]]) -> SseBody:
     """Render chunks as the body of a `text/event-stream` response: one event a piece, `[DONE]`
     last.
 
-    It is an iterator and an async iterator: an async server sends it without a thread.
+    It is an iterator and an async iterator: an async server sends it without a thread. Raises
+    TypeError for a completion.
     """
+    if isinstance(chunks, (ChatCompletion, Mapping)) or hasattr(chunks, "model_dump"):
+        raise TypeError("sse takes chunks; split makes those of a completion")
     return SseBody(chunks)
 
 

@@ -149,10 +149,11 @@ def accumulate(stream: Any, **options: Unpack[Options]) -> ChatCompletion | _Cor
     return _aread(wrapped) if _is_read_async(wrapped, stream) else _read(wrapped)
 
 
-@overload
-def wrap(stream: Text, **options: Unpack[Options]) -> WrappedStream[Text]: ...
+# First what fits both: mypy takes the first where it awaits openai's `create(**a_dict)`.
 @overload
 def wrap(stream: DualSource[T], **options: Unpack[Options]) -> DualWrappedStream[T]: ...
+@overload
+def wrap(stream: Text, **options: Unpack[Options]) -> WrappedStream[Text]: ...
 @overload
 def wrap(stream: SyncSource[T], **options: Unpack[Options]) -> WrappedStream[T]: ...
 @overload
@@ -283,7 +284,7 @@ def iter_events(
                     print(event.delta, end="", flush=True)
                 case "tool_calls.function.arguments.done":
                     start(event.name, json.loads(event.arguments))
-                case "done":
+                case "done" if event.status == "complete":
                     save(event.completion)
 
     The stream is closed as soon as the generator is: use `contextlib.aclosing` to leave an async

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import attrs
 import pytest
@@ -372,6 +372,8 @@ def test_openais_completion_is_split_as_ours_is() -> None:
     again = accumulate(split(theirs))
     assert again == accumulate(split(ChatCompletion.from_dict({**data, "choices": [CHOICE]})))
     assert again.to_openai() == theirs
+    with pytest.raises(TypeError, match="split makes"):
+        sse(theirs)
 
 
 CHOICE: JsonObject = {
@@ -545,6 +547,12 @@ def test_a_body_is_one_event_a_piece_and_ends_in_done() -> None:
     assert all(piece.startswith(b"data: ") and piece.endswith(b"\n\n") for piece in pieces)
     assert [json.loads(piece[6:]) for piece in pieces[:-1]] == chunks
     assert pieces[-1] == b"data: [DONE]\n\n"
+
+
+@pytest.mark.parametrize("whole", [WHOLE, ChatCompletion.from_dict(WHOLE)], ids=["dict", "ours"])
+def test_a_completion_in_place_of_its_chunks_is_refused_at_once(whole: Any) -> None:
+    with pytest.raises(TypeError, match="split makes"):
+        sse(whole)
 
 
 def test_a_body_holds_even_half_a_surrogate_pair() -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator
-from typing import Literal, TypedDict
+from typing import Any, Literal, TypedDict
 
 import aiohttp
 import attrs
@@ -157,6 +157,15 @@ async def read_the_async_sdk(client: openai.AsyncOpenAI) -> None:
         async for chunk in stream:
             assert_type(chunk, ChatCompletionChunk)
     assert_type(stream.snapshot(), ChatCompletion)
+
+
+async def read_what_a_dict_asks_for(client: openai.AsyncOpenAI, request: dict[str, Any]) -> None:
+    async with wrap(await client.chat.completions.create(**request)) as stream:
+        async for _ in stream:
+            pass
+    async for _ in iter_events(await client.chat.completions.create(**request)):
+        pass
+    await accumulate(await client.chat.completions.create(**request))
 
 
 def read_responses(response: httpx.Response, other: requests.Response) -> None:

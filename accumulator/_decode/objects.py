@@ -8,7 +8,6 @@ own fields, and either with a vendor's fields level by level. What does not fit 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from contextlib import suppress
 from typing import Any, TypeVar, cast
 
 from msgspec import Struct, convert, to_builtins
@@ -38,8 +37,11 @@ K = TypeVar("K", bound=Struct)
 _Strings = list[object]  # all of a chunk, to be looked at together
 _MOST_LEVELS = 8  # of a vendor's value that is certainly not nested too deep
 _SCALARS = frozenset({int, float, bool, type(None)})
-# The objects below those that few chunks have.
 _BELOW: Mapping[type[Struct], Mapping[str, type[Struct]]] = {
+    Chunk: {"choices": Choice, "usage": Usage},
+    Choice: {"delta": Delta, "logprobs": Logprobs, "usage": Usage},
+    Delta: {"tool_calls": ToolCallFragment},
+    ToolCallFragment: {"function": FunctionFragment, "custom": CustomFragment},
     Logprobs: {"content": TokenLogprob, "refusal": TokenLogprob},
     TokenLogprob: {"top_logprobs": TopLogprob},
     Usage: {
@@ -87,7 +89,7 @@ def read_object(value: object) -> tuple[Chunk, int] | None:
             if type(value) is LastChunk:
                 return None
             strings.clear()
-            chunk = _chunk(value, strings)
+            chunk = convert(_dict(Chunk, value, strings), Chunk)
         _collect(chunk, strings)
         for text in strings:
             if type(text) is not str:  # but a number, an enum's or another class's
@@ -212,64 +214,10 @@ def _model_tokens(value: Any) -> list[JsonObject] | None:
     return tokens
 
 
-def _chunk(value: object, strings: _Strings) -> Chunk:
-    chunk = _struct(Chunk, value, strings)
-    if chunk.choices is not None:
-        chunk.choices = [_choice(item, strings) for item in _list(chunk.choices)]
-    if chunk.usage is not None:
-        chunk.usage = _converted(Usage, chunk.usage, strings)
-    if chunk.created is not None:
-        _check_integer(chunk.created)
-    if chunk.moderation is not None:
-        raise _UnfitError
-    return chunk
-
-
-def _choice(value: object, strings: _Strings) -> Choice:
-    choice = _struct(Choice, value, strings)
-    if choice.index is not None:
-        _check_integer(choice.index)
-    if choice.delta is not None:
-        delta = choice.delta = _struct(Delta, choice.delta, strings)
-        if delta.annotations is not None:
-            raise _UnfitError
-        if delta.tool_calls is not None:
-            delta.tool_calls = [_call(item, strings) for item in _list(delta.tool_calls)]
-    if choice.logprobs is not None:
-        choice.logprobs = _converted(Logprobs, choice.logprobs, strings)
-    if choice.usage is not None:
-        choice.usage = _converted(Usage, choice.usage, strings)
-    return choice
-
-
-def _call(value: object, strings: _Strings) -> ToolCallFragment:
-    call = _struct(ToolCallFragment, value, strings)
-    if call.index is not None:
-        _check_integer(call.index)
-    if call.function is not None:
-        call.function = _struct(FunctionFragment, call.function, strings)
-    if call.custom is not None:
-        call.custom = _struct(CustomFragment, call.custom, strings)
-    return call
-
-
-def _check_integer(value: object) -> None:
-    if type(value) is not int:
-        raise _UnfitError
-
-
 def _list(value: list[K]) -> list[K]:
     if type(value) is not list:
         raise _UnfitError
     return value
-
-
-def _converted(kind: type[K], value: object, strings: _Strings) -> K:
-    """Convert an object that few chunks have: at once, if it has no vendor's fields."""
-    if type(value) is dict:
-        with suppress(ValueError):
-            return convert(value, kind)
-    return convert(_dict(kind, value, strings), kind)
 
 
 def _dict(kind: type[Struct], value: Any, strings: _Strings) -> JsonObject:
@@ -282,11 +230,6 @@ def _dict(kind: type[Struct], value: Any, strings: _Strings) -> JsonObject:
         elif item is not None:
             own = {**own, name: _dict(below, item, strings)}
     return own
-
-
-def _struct(kind: type[K], value: Any, strings: _Strings) -> K:
-    """Return the Struct of an object, with its fields as they are and a vendor's in `extra`."""
-    return kind(**_fields(kind, value, strings))
 
 
 def _fields(kind: type[Struct], value: Any, strings: _Strings) -> JsonObject:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from io import BytesIO
+from itertools import accumulate
 
 from msgspec import Struct
 
@@ -30,12 +31,10 @@ class CutEvents(Struct, gc=False):
     end: int  # and the one behind the last
     size: int  # bytes of the read up to there
     is_last: bool  # `[DONE]` came behind them
-    opening: bytes = b""  # in front of each text
+    opening: bytes = b""  # in front of each text; empty if there are other lines
     line_end: bytes = b""  # twice behind it
     around: int = 0  # bytes of an event beside its data
-    starts: Sequence[int] = ()  # where each begins, if there are other lines
-    counted: int = 0  # texts whose bytes are summed up
-    summed: int = 0  # of these, with what is around them
+    starts: Sequence[int] = ()  # where each begins, and `end`; known once a problem asked
 
     def line(self, place: int) -> bytes:
         """Return the line at a place, with its end."""
@@ -43,17 +42,12 @@ class CutEvents(Struct, gc=False):
 
     def start_of(self, place: int) -> int:
         """Return the body's byte at which the event at a place begins."""
-        if self.starts:
-            return self.starts[place]
-        if place == len(self.texts) - 1:
+        if not self.starts and place == len(self.texts) - 1:
             return self.end - len(self.texts[place]) - self.around
-        # Each problem of a long read asks for its offset: only what is new is summed up.
-        if place < self.counted:
-            self.counted = self.summed = 0
-        new = self.texts[self.counted : place]
-        self.summed += sum(map(len, new)) + len(new) * self.around
-        self.counted = place
-        return self.start + self.summed
+        if not self.starts:
+            sizes = [len(text) + self.around for text in self.texts]
+            self.starts = [*accumulate(sizes, initial=self.start)]
+        return self.starts[place]
 
 
 def cut_events(data: bytes, start: int) -> CutEvents | None:
@@ -72,9 +66,9 @@ def cut_events(data: bytes, start: int) -> CutEvents | None:
     size = len(data) - len(rest)
     around = len(opening) + 2 * len(line_end)
     # That each line is data is seen at once from what they make when put together again.
-    body = opening + (line_end + line_end + opening).join(texts)
-    whole = size == len(body) + 2 * len(line_end) and data.startswith(body)
-    if not whole or _has_other_cr(data, lines, rest):
+    body = (line_end + line_end + opening).join(texts)
+    whole = size == around + len(body) and data.startswith(body, len(opening))
+    if not whole or not data.startswith(opening) or _has_other_cr(data, lines, rest):
         return _cut_among_silent(data, start)
     end = start + size
     is_last = texts[-1] == DONE
@@ -111,7 +105,7 @@ def _cut_among_silent(data: bytes, start: int) -> CutEvents | None:
     if is_last:
         texts.pop()
         end = starts.pop()
-    return CutEvents(texts, first, end, opened - start, is_last, starts=starts)
+    return CutEvents(texts, first, end, opened - start, is_last, starts=[*starts, end])
 
 
 def _has_other_cr(data: bytes, lines: list[bytes], rest: bytes) -> bool:

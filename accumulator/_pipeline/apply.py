@@ -103,8 +103,11 @@ class EventApplier:
 
     def _may_be_plain(self) -> bool:
         """Whether the next read may be looked at by itself."""
-        parser = self.parser
-        waits = parser.pending or parser.unread or self.queue
+        return not self.parser.pending and self._may_be_cut()
+
+    def _may_be_cut(self) -> bool:
+        """Whether the next read may be cut into events, with what waits of the last one."""
+        parser, waits = self.parser, self.parser.unread or self.queue
         return not waits and parser.is_fresh and self.reducer.reading and not self.log.strict
 
     def count(self, size: int, besides: int = 0) -> None:
@@ -156,7 +159,7 @@ class EventApplier:
         elif cut.is_last:
             log.start_event(cut.end)
             self._end_reading(cut.end)
-        elif chunk is not None and log.event >= self._learn_at and not cut.starts:
+        elif chunk is not None and log.event >= self._learn_at and cut.opening:
             self._learn(cut.line(-1), chunk, cut.line(-2) if len(texts) > 1 else b"")
 
     def _apply_texts(self, texts: Sequence[bytes]) -> tuple[str | None, object]:

@@ -93,17 +93,12 @@ class Pipeline(EventApplier):
         """Apply what a read completes that begins at the body's byte `start`; keep the rest."""
         parser = self.parser
         pending = parser.pending
-        self._check_event(parser.held)
+        if parser.size + len(pending or b"") > self._most_event:
+            self._check_event(parser.held)
         if parser.unread and self.reducer.is_begun:
             parser.unread = b""
         try:
-            if (
-                not self.log.strict
-                and not self.queue
-                and _LF in data
-                and parser.is_fresh
-                and not parser.unread
-            ):
+            if _LF in data and self._may_be_cut():
                 if pending:
                     start -= len(pending)
                     data = bytes(pending + data)
@@ -115,7 +110,8 @@ class Pipeline(EventApplier):
                 self._apply_events(events)
         finally:
             self._is_plain = self._may_be_plain()
-        self._check_event(parser.held)
+        if parser.size + len(parser.pending or b"") > self._most_event:
+            self._check_event(parser.held)
 
     def _apply_lines(self, data: bytes, start: int) -> int:
         """Apply the events at the start of a read that are of one line each; return how many bytes
@@ -130,7 +126,7 @@ class Pipeline(EventApplier):
             if cut is not None and cut.end - cut.start <= self._most_event:
                 self._apply_cut(cut, data, start + done)
                 done += cut.size
-                if cut.starts:  # the lines behind them are to be cut with the next read, too
+                if not cut.opening:  # the lines behind them are to be cut with the next read, too
                     self.parser.wait(data[cut.size :])
                     done += len(data) - cut.size
         return done

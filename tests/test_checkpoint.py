@@ -39,6 +39,7 @@ from accumulator._decode.text import Text
 from accumulator._merge.arguments import ArgumentsText
 from accumulator._merge.call_merger import CallMerger
 from accumulator._merge.chat import ChatReducer
+from accumulator._merge.ending import Ending
 from accumulator._merge.json_merge import FieldMerger, IndexedList, TypedList
 from accumulator._merge.problem_log import ProblemLog
 from accumulator._merge.reducer import Reducer
@@ -65,9 +66,10 @@ KNOWN = {
         *("counts", "event", "offset", "_kept", "met", "tell", "strict"),
         *("_before", "_cut"),  # of a read that is being applied
     },
-    ChatReducer: {"_decoder", "_is_begun", "_reads_objects", "rules"},
+    ChatReducer: {"_decoder", "_is_begun", "_most_depth", "_reads_objects", "rules"},
     ThinkTagReducer: set(),
-    Reducer: {"state", "reading", "_has_brought", "_head", "_is_failing", "_limits"},
+    Reducer: {"_has_brought", "_most_choices"},
+    Ending: {"state", "reading", "_head", "_is_failing"},
     CallMerger: {"_calls_left", "_is_cumulative", "_most_calls"},
     FieldMerger: {"_halved", "_careful", "_levels", "_log", "listener"},
     Text: {"_seen", "_unseen", "fragments", "half"},

@@ -6,7 +6,7 @@ make it whole, and nothing else is asked of a fragment without it (SPEC section 
 
 from __future__ import annotations
 
-from .._decode.text import Text
+from .._decode.text import COMPACT_AT, Text
 from ..partial import JsonScan
 
 __all__ = ["BLANKS", "ArgumentsText"]
@@ -36,7 +36,10 @@ class ArgumentsText(Text):
 
     def append(self, fragment: str) -> None:
         """Add a fragment."""
-        Text.append(self, fragment)
+        fragments = self.fragments  # `Text.append`, without the call
+        fragments.append(fragment)
+        if len(fragments) >= COMPACT_AT:
+            self.compact()
         if self.closer in fragment:
             self.note(fragment)
 

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import cast
 
 from .._decode import chunk as wire
-from .._decode.text import COMPACT_AT, Text
+from .._decode.text import Text
 from ..errors import LimitExceededError
 from ..partial import is_complete
 from .arguments import ArgumentsText
@@ -16,6 +15,8 @@ from .state import CallsState, CallState, ChoiceState, FunctionState
 from .tool_calls import count_new, find_call
 
 __all__ = ["CallMerger"]
+
+_NO_MORE = (None,) * 6  # than an index and arguments
 
 
 class CallMerger(FieldMerger):
@@ -47,54 +48,49 @@ class CallMerger(FieldMerger):
         if calls is None:
             calls = state.calls = CallsState()
         entry = -1
-        named: set[int] = set()  # the calls that get their names from this list
+        named: dict[int, bool] = {}  # the calls that get their names from this list
         for fragment in fragments:
             entry += 1
-            text = self._reach_open(calls, fragment)
-            if text is None:
+            # All but the first fragment of nearly every call bring an index and arguments.
+            function = fragment.function
+            place = calls.by_index.get(fragment.index, -1)  # type: ignore[arg-type]  # None is no key
+            known = calls.items[place].function if place >= 0 else None
+            text = None if known is None else known.text
+            if (
+                function is None
+                or text is None
+                or function.arguments is None
+                or (
+                    fragment.id,
+                    fragment.type,
+                    fragment.custom,
+                    fragment.extra,
+                    function.name,
+                    function.extra,
+                )
+                != _NO_MORE
+                or self._is_cumulative
+                or not (text.closer or text.is_open())
+            ):
                 path = f"$.choices[{position}].delta.tool_calls[{entry}]"
                 self._apply_fragment(calls, fragment, path, named)
                 continue
-            arguments = cast("str", cast("wire.FunctionFragment", fragment.function).arguments)
-            if self.listener is not None or self._careful:
-                self._append(text, arguments)
+            if calls.last != place:
+                calls.last = place
+            if self.listener is None and not self._careful:
+                text.append(function.arguments)
             else:
-                pieces = text.fragments  # `_append`, without the call
-                pieces.append(arguments)
-                if len(pieces) >= COMPACT_AT:
-                    text.compact()
-            if text.closer in arguments:
-                text.note(arguments)
+                self._append_told(place, text, function.arguments)
 
-    def _reach_open(self, calls: CallsState, fragment: wire.ToolCallFragment) -> Text | None:
-        """Return the arguments that a fragment goes on with, if it brings nothing else and whatever
-        comes is more of them. So it is with all but the first fragment of nearly every call.
-        """
-        function = fragment.function
-        place = calls.by_index.get(fragment.index)  # type: ignore[arg-type]  # None is no key
-        if (
-            place is None
-            or function is None
-            or function.arguments is None
-            or fragment.id is not None
-            or function.name is not None
-            or fragment.type is not None
-            or fragment.custom is not None
-            or fragment.extra is not None
-            or function.extra is not None
-        ):
-            return None
-        known = calls.items[place].function
-        text = None if known is None else known.text
-        if text is None or (not text.closer and (self._is_cumulative or not text.is_open())):
-            return None
-        calls.last = place
+    def _append_told(self, place: int, text: Text, arguments: str) -> None:
         if self.listener is not None:
             self.listener.on_call(place)
-        return text
+        self._append(text, arguments)
+        if text.closer in arguments:
+            text.note(arguments)
 
     def _apply_fragment(
-        self, calls: CallsState, fragment: wire.ToolCallFragment, path: str, named: set[int]
+        self, calls: CallsState, fragment: wire.ToolCallFragment, path: str, named: dict[int, bool]
     ) -> None:
         place, ambiguous = find_call(calls, fragment, named)
         if ambiguous:
@@ -122,7 +118,7 @@ class CallMerger(FieldMerger):
             self._apply_custom(call, fragment.custom)
         call.extra = self._merge_extra("delta", call.extra, fragment.extra)
         if not had_name and call.name is not None:
-            named.add(place)
+            named[place] = True
 
     def _open_call(self, calls: CallsState, index: int | None) -> int:
         """Open a call, and return its place."""

@@ -11,6 +11,8 @@ import re
 from collections.abc import Callable
 from typing import Any
 
+from msgspec import Struct
+
 from .._decode.body import is_nothing
 from .._decode.chunk import (
     STACK_DEPTH,
@@ -24,7 +26,7 @@ from .._decode.chunk import (
 from .._decode.lenient import InvalidChunkError, read_chunk
 from .._decode.lines import Event, is_end
 from .._decode.objects import LastChunk, read_object
-from .._decode.text import Text, healed
+from .._decode.text import Text
 from .._decode.vendor_fields import ChunkDecoder, mismatch_of
 from ..completion import ChatCompletion
 from ..errors import LimitExceededError, ProblemKind
@@ -42,6 +44,16 @@ _EXCERPT = 200  # characters of an unreadable text that its problem keeps
 _TYPED_DEPTH = 16  # what a typed decoder takes nests less deep
 
 
+class Found(Struct):
+    """A JSON value that may be a chunk."""
+
+    value: object
+    has_halves: bool = False  # whether a string of it may hold half a surrogate pair
+    is_ours: bool = True  # not the caller's, who may change it later
+    bad_utf8: bool = False
+    may_be_deep: bool = True
+
+
 class ChatReducer(Reducer):
     """Reads events of chat completion streams, and applies them.
 
@@ -49,17 +61,17 @@ class ChatReducer(Reducer):
     whoever keeps them looks again after each other call.
     """
 
-    __slots__ = ("_decoder", "_is_begun", "_reads_objects", "rules")
+    __slots__ = ("_decoder", "_is_begun", "_most_depth", "_reads_objects", "rules")
 
     think_tags = False  # whether reasoning between tags in content is told apart
 
     def __init__(self, rules: Rules, limits: Limits, log: ProblemLog) -> None:
         Reducer.__init__(self, rules, limits, log)
         self.rules = rules
-        depth = limits.depth
+        self._most_depth = limits.depth
         # A stream's shape is not worth Structs where another rule moves fields out of their places,
         # and a low limit of depth can only be held by counting.
-        refuses = rules.moves or (depth is not None and depth < _TYPED_DEPTH)
+        refuses = rules.moves or (limits.depth is not None and limits.depth < _TYPED_DEPTH)
         self._decoder = ChunkDecoder(rules.levels, refuses)
         self._reads_objects = not refuses
         self._is_begun = False  # whether a value was read that is no chunk
@@ -79,68 +91,53 @@ class ChatReducer(Reducer):
         The first raises ValueError or RecursionError for data that goes to `apply_refused`.
         """
         decoder = self._decoder
-        if (
-            decoder.is_text
-            and not self._careful
-            and not self._has_brought
-            and self.listener is None
-        ):
+        is_quiet = not self._careful and not self._has_brought and self.listener is None
+        if decoder.is_text and is_quiet:
             return decode_text, ChatReducer.apply_text
-        # Behind a closing message it is noted which fields deltas bring.
-        return decoder.decode, ChatReducer.apply if self._has_brought else ChatReducer.apply_known
+        return decoder.decode, ChatReducer.apply_known
 
     def apply_event(self, event: Event) -> None:
         """Apply an event or a JSON text that does not end the stream. Raises LimitExceededError."""
+        data = event.data
         if event.name == b"error":
-            self._apply_error(event.data)
-        elif _EMPTY.fullmatch(event.data):
+            self._apply_error(data)
+        elif _EMPTY.fullmatch(data):
             return
         elif event.form == "broken text":
-            if not _is_utf8(event.data):
-                self._report_utf8()
-            self._report_text("malformed_json", "JSON that has no end", event.data)
+            self._report_utf8(not _is_utf8(data))
+            self._report_text("malformed_json", "JSON that has no end", data)
         elif event.form == "open text":
-            self._report_text("unterminated_event", "the body ends inside JSON", event.data)
-        elif event.form == "text":
-            self._apply_data(event.data, is_text=True)
+            self._report_text("unterminated_event", "the body ends inside JSON", data)
         else:
-            is_open, foreign = event.form == "open event", event.name not in OWN_NAMES
-            self._apply_data(event.data, is_open=is_open, foreign=foreign)
+            self._apply_data(event)
 
-    def _apply_data(
-        self, data: bytes, *, is_open: bool = False, foreign: bool = False, is_text: bool = False
-    ) -> None:
+    def _apply_data(self, event: Event) -> None:
         refused = ""
-        if not foreign:
+        if event.name in OWN_NAMES:
             try:
-                chunk = self._decoder.decode(data)
+                chunk = self._decoder.decode(event.data)
             except (ValueError, RecursionError) as error:
                 refused = mismatch_of(error)
             else:
                 self.apply(chunk)
                 return
-        self.apply_refused(data, refused, is_open=is_open, foreign=foreign, is_text=is_text)
+        self._apply_mismatched(event, refused)
 
-    def apply_refused(
-        self,
-        data: bytes,
-        refused: str,
-        *,
-        is_open: bool = False,
-        foreign: bool = False,
-        is_text: bool = False,
-    ) -> None:
+    def apply_refused(self, data: bytes, refused: str) -> None:
         """Apply the data of one event that was not decoded; `refused` is what `mismatch_of` found.
 
-        `is_open` says that the body ended inside the event, `foreign` that its name is another
-        protocol's, `is_text` that it is a JSON text without `data:`. Raises LimitExceededError.
+        Raises LimitExceededError.
         """
-        if not foreign and (self.is_begun or not _may_be_of_other_api(data)):
+        self._apply_mismatched(Event(data, None, None, len(data)), refused)
+
+    def _apply_mismatched(self, event: Event, refused: str) -> None:
+        data = event.data
+        if event.name in OWN_NAMES and (self.is_begun or not _may_be_of_other_api(data)):
             chunk = self._decoder.decode_mismatched(data, refused, self._log.event)
             if chunk is not None:
                 self.apply(chunk)
                 return
-        value = self._apply_generally(data, is_open=is_open, foreign=foreign, is_text=is_text)
+        value = self._apply_generally(event)
         if isinstance(value, dict):
             self._decoder.learn(value)
 
@@ -154,14 +151,14 @@ class ChatReducer(Reducer):
             return True
         found = read_object(value) if self._reads_objects else None
         if found is None:
-            self._apply_value(value, copying=True, count=count)
+            self._apply_value(Found(value, is_ours=False), count)
             if type(value) is LastChunk and self.reading:
                 self.end()
             return True
         chunk, size = found
         count(size, size)
         self._decoder.forget()
-        if self.listener is None and not self._has_brought:
+        if self.listener is None:
             self.apply_known(chunk)
         else:
             self.apply(chunk)
@@ -194,10 +191,11 @@ class ChatReducer(Reducer):
         """Take no value for known: the chunk that brought it was not applied."""
         self._decoder.forget()
 
-    def _apply_generally(
-        self, data: bytes, *, is_open: bool, foreign: bool, is_text: bool
-    ) -> object:
-        """Apply the data of one event in the general way; return the chunk that it is, if any."""
+    # --- the general way ---
+
+    def _apply_generally(self, event: Event) -> object:
+        """Apply the data of one event; return the chunk that it is, if any."""
+        data = event.data
         if is_end(data):  # one of several lines
             self.end()
             return None
@@ -206,79 +204,64 @@ class ChatReducer(Reducer):
         try:
             value, has_halves = decode_untyped(text)
         except MalformedJsonError as error:
-            if bad_utf8:
-                self._report_utf8()
-            lines = [] if is_text else _lines_with_chunks(text)
-            for place, line in enumerate(lines, 1):
-                if self.reading and line.strip() and not is_nothing(line):
-                    self._apply_data(line, is_open=is_open and place == len(lines), foreign=foreign)
-            if not lines:
-                self._apply_broken(text, str(error), is_open=is_open, foreign=foreign)
+            self._report_utf8(bad_utf8)
+            lines = [] if event.form == "text" else _lines_with_chunks(text)
+            if lines:
+                self._apply_lines(event, lines)
+            else:
+                self._apply_broken(event, text, str(error))
             return None
         except TooDeepError as error:
             self._too_deep(str(error))
             return None
-        may_be_deep = self._has_brackets(text)
-        if is_text and isinstance(value, list):
-            if may_be_deep:
-                self._check_depth(value)
-            if bad_utf8:
-                self._report_utf8()
-            for entry in value:
-                if self.reading:
-                    self._judge(entry, has_halves=has_halves, bad_utf8=False)
-            return None
-        return self._judge(
-            value,
-            foreign=foreign,
-            has_halves=has_halves,
-            bad_utf8=bad_utf8,
-            may_be_deep=may_be_deep,
-        )
+        may_be_deep = text.count("{") + text.count("[") > (self._most_depth or STACK_DEPTH)
+        found = Found(value, has_halves, bad_utf8=bad_utf8, may_be_deep=may_be_deep)
+        if event.form != "text" or not isinstance(value, list):
+            return self._judge(found, event)
+        if may_be_deep:
+            self._check_depth(value)
+        self._report_utf8(bad_utf8)
+        for entry in value:
+            if self.reading:
+                self._judge(Found(entry, has_halves), event)
+        return None
 
-    def _apply_broken(self, text: str, why: str, *, is_open: bool, foreign: bool) -> None:
+    def _apply_lines(self, event: Event, lines: list[bytes]) -> None:
+        """Apply the lines of an event that are chunks by themselves."""
+        for line in lines:
+            if self.reading and line.strip() and not is_nothing(line):
+                form = event.form if line is lines[-1] else "event"
+                self._apply_data(Event(line, event.name, None, len(line), form))
+
+    def _apply_broken(self, event: Event, text: str, why: str) -> None:
         """Apply a text that is no JSON."""
+        is_open, is_foreign = event.form == "open event", event.name not in OWN_NAMES
         if not is_open and is_raw_error(text):
             self.fail(text)
-        elif foreign and not text.lstrip().startswith(("{", "[")):
+        elif is_foreign and not text.lstrip().startswith(("{", "[")):
             self._report_text("foreign_event", "an event that is no chunk", text)
         elif is_open:
             self._report_text("unterminated_event", "the body ends inside an event", text)
         else:
             self._report_text("malformed_json", why, text)
 
-    def _judge(
-        self,
-        value: object,
-        *,
-        has_halves: bool,
-        bad_utf8: bool,
-        foreign: bool = False,
-        may_be_deep: bool = True,
-    ) -> object:
+    def _judge(self, found: Found, event: Event) -> object:
         """Apply a JSON value if it is a chunk or an error; return it if it is."""
+        value = found.value
         if value is None or value in ("", [], {}):
             return None
         if not self.is_begun and (api := find_other_api(value)) is not None:
-            if bad_utf8:
-                self._report_utf8()
+            self._report_utf8(found.bad_utf8)
             self._refuse_other_api(api)
             return None
         self._is_begun = True
-        if foreign and not is_own(value):
-            if bad_utf8:
-                self._report_utf8()
+        if event.name not in OWN_NAMES and not is_own(value):
+            self._report_utf8(found.bad_utf8)
             self._report_text("foreign_event", "an event that is no chunk", str(value))
             return None
         if isinstance(value, list):
-            value = error_object(value) or value
-        self._apply_value(
-            value,
-            copying=has_halves,
-            has_halves=has_halves,
-            bad_utf8=bad_utf8,
-            may_be_deep=may_be_deep,
-        )
+            value = found.value = error_object(value) or value
+        self._apply_value(found)
         return value
 
     def _refuse_other_api(self, api: str) -> None:
@@ -287,31 +270,21 @@ class ChatReducer(Reducer):
         self._log.report("other_api", f"this is a stream of {api}, not of chat completions")
         self.reading = False
 
-    def _apply_value(
-        self,
-        value: object,
-        *,
-        copying: bool,
-        has_halves: bool = False,
-        bad_utf8: bool = False,
-        may_be_deep: bool = True,
-        count: Callable[[int, int], None] | None = None,
-    ) -> None:
-        report = self._log.report
+    def _apply_value(self, found: Found, count: Callable[[int, int], None] | None = None) -> None:
+        """Apply a value field by field; `count` is called with its characters first."""
         try:
-            if may_be_deep:
-                self._check_depth(value)
+            if found.may_be_deep:
+                self._check_depth(found.value)
             reading = read_chunk(
-                value,
+                found.value,
                 self.rules.moved,
-                copying=copying,
-                has_halves=has_halves,
-                depth=self._limits.depth or STACK_DEPTH,
+                copying=found.has_halves or not found.is_ours,
+                has_halves=found.has_halves,
+                depth=self._most_depth or STACK_DEPTH,
             )
         except InvalidChunkError as refusal:
-            if bad_utf8:
-                self._report_utf8()
-            report("invalid_chunk", str(refusal))
+            self._report_utf8(found.bad_utf8)
+            self._log.report("invalid_chunk", str(refusal))
             if refusal.error:
                 self.fail(refusal.error)
             return
@@ -320,34 +293,31 @@ class ChatReducer(Reducer):
             return
         if count is not None:
             count(reading.size, reading.size)
-        self.leave_out_repeated(reading)
-        self.check_limits(reading.chunk.choices or ())
-        if bad_utf8:
-            self._report_utf8()
-        for misfit in reading.misfits:
-            found, _ = healed(misfit.value)
-            report("invalid_field", misfit.message, misfit.path, found)
+        self.prepare(reading)
+        self._report_utf8(found.bad_utf8)
         self._decoder.forget()
-        self.apply_halved(reading.chunk, has_halves=reading.has_halves, error=reading.error)
-        for _ in range(reading.lone):
-            report("lone_surrogate", "half a surrogate pair, replaced by U+FFFD")
+        self.apply_reading(reading)
 
     def _apply_error(self, data: bytes) -> None:
         """Apply an event named `error`: its JSON, else its text, is the server's error."""
         text = data.decode("utf-8", "replace")
-        bad_utf8 = not _is_utf8(data)
+        found = Found(text, bad_utf8=not _is_utf8(data))
         try:
             value, has_halves = decode_untyped(text)
             self._check_depth(value)
         except (MalformedJsonError, TooDeepError):
-            value, has_halves = text, False
-        chunk = error_object(value)
-        if chunk is not None:
-            self._apply_value(chunk, copying=has_halves, has_halves=has_halves, bad_utf8=bad_utf8)
+            pass
         else:
-            if bad_utf8:
-                self._report_utf8()
-            self.fail(True if value is None else value)
+            found.value, found.has_halves = value, has_halves
+        chunk = error_object(found.value)
+        if chunk is not None:
+            found.value = chunk
+            self._apply_value(found)
+        else:
+            self._report_utf8(found.bad_utf8)
+            self.fail(True if found.value is None else found.value)
+
+    # --- problems ---
 
     def _report_text(self, kind: ProblemKind, why: str, text: str | bytes) -> None:
         """Put on record what could not be read, with its first characters."""
@@ -355,23 +325,20 @@ class ChatReducer(Reducer):
             text = text[: 4 * _EXCERPT].decode("utf-8", "replace")
         self._log.report(kind, why, None, text[:_EXCERPT])
 
-    def _report_utf8(self) -> None:
-        self._log.report("invalid_utf8", "bytes that are not UTF-8, replaced by U+FFFD")
-
-    def _has_brackets(self, text: str) -> bool:
-        """Whether a text has brackets enough to be nested too deep."""
-        return text.count("{") + text.count("[") > (self._limits.depth or STACK_DEPTH)
+    def _report_utf8(self, is_bad: bool) -> None:
+        if is_bad:
+            self._log.report("invalid_utf8", "bytes that are not UTF-8, replaced by U+FFFD")
 
     def _check_depth(self, value: object) -> None:
-        bound = self._limits.depth
+        bound = self._most_depth
         if exceeds_depth(value, bound or STACK_DEPTH):
             if bound is None:
                 raise TooDeepError(f"nested deeper than {STACK_DEPTH} levels")
             raise LimitExceededError("depth", bound)
 
     def _too_deep(self, message: str) -> None:
-        if self._limits.depth is not None:
-            raise LimitExceededError("depth", self._limits.depth)
+        if self._most_depth is not None:
+            raise LimitExceededError("depth", self._most_depth)
         self._log.report("invalid_chunk", message)
 
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import sys
 from collections import deque
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from typing import cast
 
@@ -23,18 +23,22 @@ from ..errors import Problem
 from ..events import Event
 from ..rules import Level
 from .arguments import ArgumentsText
-from .done_events import adds, emit_arguments, end_call, end_choice, fragment_to_tell
-from .emitted import (
+from .extra_deltas import ExtraDeltas
+from .progress import (
     ChoiceProgress,
     EmittedCall,
     EmittedText,
     Kind,
+    adds,
     call_at,
+    emit_arguments,
+    end_call,
+    end_choice,
+    fragment_to_tell,
     texts_of,
     texts_of_call,
     widest,
 )
-from .extra_deltas import ExtraDeltas
 from .reducer import Reducer
 from .snapshot import freeze, freeze_token, freeze_tokens
 from .state import ChoiceState, LogprobsState, State
@@ -42,6 +46,12 @@ from .usage_history import UsageHistory
 
 __all__ = ["EventEmitter"]
 
+_LOGPROBS_DELTA: dict[str, Callable[..., Event]] = {
+    "content": ev.LogprobsContentDeltaEvent,
+    "refusal": ev.LogprobsRefusalDeltaEvent,
+}
+_NOTHING_RARE = (None,) * 6
+_NOTHING_BESIDE = (None,) * 4
 _MOST_TEXTS = 256  # that are known by identity; a server may replace one again and again
 
 
@@ -158,21 +168,20 @@ class EventEmitter:
             fragments = None if delta is None else delta.tool_calls
             self._extras.add_calls(index, state, fragments or (), self._places)
             self._places.clear()
-        if delta is not None and (
-            delta.reasoning_details is not None
-            or delta.extra is not None
-            or delta.annotations is not None
-            or delta.parts is not None
-            or delta.function_call is not None
-            or delta.audio is not None
-        ):
-            self._emit_rare(index, state, delta)
-        if choice.logprobs is not None:
-            self._emit_tokens(index, state, choice.logprobs)
-        if choice.extra is not None or choice.logprobs is not None or choice.text is not None:
-            self._extras.add_choice(index, state, choice)
-        if choice.usage is not None:
-            self._emit_usage(choice.usage)
+        if delta is not None:
+            rare = (
+                delta.reasoning_details,
+                delta.extra,
+                delta.annotations,
+                delta.parts,
+                delta.function_call,
+                delta.audio,
+            )
+            if rare != _NOTHING_RARE:
+                self._emit_rare(index, state, delta)
+        beside = choice.logprobs, choice.extra, choice.text, choice.usage
+        if beside != _NOTHING_BESIDE:
+            self._emit_beside(index, state, choice)
         if self._ending or choice.finish_reason:
             self._follow_end(index, state, choice)
 
@@ -320,19 +329,23 @@ class EventEmitter:
         if find is not None:
             self.events.append(ev.UsageEvent(find))
 
-    def _emit_tokens(self, index: int, state: ChoiceState, logprobs: wire.Logprobs) -> None:
-        known = state.logprobs or LogprobsState()
-        if logprobs.content and known.content is not None:
-            run, all_ = _tokens(logprobs.content), freeze_tokens(known.content)
-            self.events.append(ev.LogprobsContentDeltaEvent(index, run, all_))
-        if logprobs.refusal and known.refusal is not None:
-            run, all_ = _tokens(logprobs.refusal), freeze_tokens(known.refusal)
-            self.events.append(ev.LogprobsRefusalDeltaEvent(index, run, all_))
-
     def _emit_rare(self, index: int, state: ChoiceState, delta: wire.Delta) -> None:
         if delta.audio is not None:
             self._emit_audio(self._find(index, state), delta.audio.data)
         self._extras.add_delta(index, state, delta)
+
+    def _emit_beside(self, index: int, state: ChoiceState, choice: wire.Choice) -> None:
+        if choice.logprobs is not None and state.logprobs is not None:
+            self._emit_tokens(index, state.logprobs, choice.logprobs)
+        self._extras.add_choice(index, state, choice)
+        if choice.usage is not None:
+            self._emit_usage(choice.usage)
+
+    def _emit_tokens(self, index: int, known: LogprobsState, logprobs: wire.Logprobs) -> None:
+        for name, make in _LOGPROBS_DELTA.items():
+            brought, tokens = getattr(logprobs, name), getattr(known, name)
+            if brought and tokens is not None:
+                self.events.append(make(index, _tokens(brought), freeze_tokens(tokens)))
 
     def _emit_audio(self, progress: ChoiceProgress, data: bytes | None) -> None:
         audio, heard = progress.state.audio, progress.heard

@@ -70,17 +70,19 @@ class ExtraDeltas:
             if parts:
                 self._add(index, "delta.content", parts)
         if delta.function_call is not None:
-            named = delta.function_call
-            value = {"name": named.name, "arguments": named.arguments, **(named.extra or {})}
-            value = {name: item for name, item in value.items() if item is not None}
-            if value:
-                self._add(index, "delta.function_call", value)
+            self._add_function_call(index, delta.function_call)
         audio = delta.audio
         if audio is not None and audio.expires_at is not None:
             self._add_new(index, "delta.audio.expires_at", audio.expires_at)
         if audio is not None and audio.extra is not None:
             merged = None if state.audio is None else state.audio.extra
             self._add_fields("delta.audio", index, audio.extra, merged, "delta.<object>")
+
+    def _add_function_call(self, index: int, named: wire.FunctionFragment) -> None:
+        value = {"name": named.name, "arguments": named.arguments, **(named.extra or {})}
+        value = {name: item for name, item in value.items() if item is not None}
+        if value:
+            self._add(index, "delta.function_call", value)
 
     def add_calls(
         self,
@@ -122,7 +124,7 @@ class ExtraDeltas:
             text = None if merged is None else merged.get(name)
             if type(value) is str and type(text) is Text:
                 self._add_text(index, where, text)
-            elif _settles(level, name, value):
+            elif level.is_idempotent(name, value):
                 self._add_new(index, where, value)
             else:
                 self._add(index, where, value)
@@ -147,15 +149,6 @@ class ExtraDeltas:
         self._values.pop((index, path), None)  # one of another kind came between
         # A list of the chunk's may be the state's by now, and grow.
         self._events.append(ExtraDeltaEvent(index, path, to_builtins(value)))
-
-
-def _settles(level: Level, name: str, value: object) -> bool:
-    """Whether a field's value that comes twice in a row makes what it makes once."""
-    policy = level.names.get(name) or level.kinds[type(value)]
-    if isinstance(value, dict) and policy == "merge":
-        below = level.below(name)
-        return all(item is None or _settles(below, key, item) for key, item in value.items())
-    return policy in ("first", "last", "drop", "larger")
 
 
 def _is_text(part: object) -> bool:

@@ -6,7 +6,7 @@ pair, whose other half comes with a later chunk: it is held back until then.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, Final, Protocol, cast
 
 from .._decode.chunk import JsonObject
@@ -26,17 +26,20 @@ class IndexedList:
 
     def __init__(self) -> None:
         self.entries: list[object] = []
-        self.places: dict[int, JsonObject] = {}
+        self.places: dict[int, JsonObject] = {}  # of the newest entry with an index
 
     def __repr__(self) -> str:
         return f"<{self.entries}, {list(self.places)}>"
 
-    def at(self, index: int) -> JsonObject:
+    def find(self, index: int, type_: object) -> JsonObject:
         """Return the entry with an index, a new one at the end if there is none."""
         entry = self.places.get(index)
-        if entry is None:
-            entry = self.places[index] = {}
-            self.entries.append(entry)
+        return self._open(index) if entry is None else entry
+
+    def _open(self, index: int) -> JsonObject:
+        entry: JsonObject = {}
+        self.places[index] = entry
+        self.entries.append(entry)
         return entry
 
 
@@ -48,22 +51,22 @@ class TypedList(IndexedList):
     __slots__ = ("types",)
 
     def __init__(self) -> None:
-        IndexedList.__init__(self)  # `places` are of the newest entry with an index
+        IndexedList.__init__(self)
         self.types: dict[tuple[int, str], JsonObject] = {}
 
-    def of_type(self, index: int, type_: object) -> JsonObject:
+    def find(self, index: int, type_: object) -> JsonObject:
         """Return the newest entry with an index and a type, a new one at the end if there is
         none. An entry without a type goes to the newest with its index.
         """
         if not type_ or type(type_) is not str:
-            newest = self.at(index)
-            if type_ is not None and self.types.get((index, str(newest.get("type")))) is newest:
-                del self.types[index, str(newest.get("type"))]  # it takes a type that is none
+            newest = IndexedList.find(self, index, type_)
+            key = index, str(newest.get("type"))
+            if type_ is not None and self.types.get(key) is newest:
+                del self.types[key]  # it takes a type that is none
             return newest
         entry = self.types.get((index, type_))
         if entry is None:
-            entry = self.types[index, type_] = self.places[index] = {}
-            self.entries.append(entry)
+            entry = self.types[index, type_] = self._open(index)
         return entry
 
 
@@ -73,17 +76,10 @@ NO_HALVES: Final[dict[int, Text]] = {}  # stands for each empty one: most stream
 class Listener(Protocol):
     """Who is told, for events, what a reducer does."""
 
-    def on_append(self, text: Text, fragment: str) -> None:
-        """A fragment was appended to a text of the state."""
-
-    def on_call(self, place: int) -> None:
-        """A fragment is about to go to the tool call at a place."""
-
-    def on_choice(self, index: int, state: Any, choice: Any) -> None:
-        """A choice of a chunk was applied."""
-
-    def on_chunk(self, chunk: Any, state: Any) -> None:
-        """A chunk was applied."""
+    def on_append(self, text: Text, fragment: str) -> None: ...  # to a text of the state
+    def on_call(self, place: int) -> None: ...  # a fragment is about to go to this call
+    def on_choice(self, index: int, state: Any, choice: Any) -> None: ...  # it was applied
+    def on_chunk(self, chunk: Any, state: Any) -> None: ...  # likewise
 
 
 class FieldMerger:
@@ -97,19 +93,6 @@ class FieldMerger:
     _halved: dict[int, Text]  # texts that end in half a surrogate pair, by identity
     _careful: bool  # whether a fragment may hold or complete such a half
     listener: Listener | None
-
-    def _larger_json(self, into: JsonObject, usage: JsonObject) -> JsonObject:
-        for name, new in usage.items():
-            old = into.get(name)
-            if new is None:
-                into.setdefault(name, None)
-            elif isinstance(new, dict):
-                into[name] = self._larger_json(old if isinstance(old, dict) else {}, new)
-            elif not (
-                _is_number(new) and _is_number(old) and cast("float", new) <= cast("float", old)
-            ):
-                into[name] = self._own(new)
-        return into
 
     def _merge_extra(
         self, level: str, into: JsonObject | None, extra: JsonObject | None
@@ -130,103 +113,112 @@ class FieldMerger:
             policy = names.get(name) or kinds[type(value)]
             if policy == "last" and not self._careful:
                 into[name] = value
-                continue
-            if policy == "concat" and type(value) is str:
+            elif policy == "concat" and type(value) is str:
                 text = into.get(name)
                 into[name] = self._join(text if type(text) is Text else None, value)
-                continue
-            if policy == "merge" and type(value) is dict:
-                target = into.get(name)
-                if type(target) is not dict:
-                    target = into[name] = {}
-                self._merge(level.below(name), target, value, nested=True)
-                continue
-            merged = self._merged(level, policy, name, into.get(name), value)
-            if merged is not None:
-                into[name] = merged
+            else:
+                merged = self._merged(level, policy, name, into.get(name), value)
+                if merged is not None:
+                    into[name] = merged
+
+    # --- the rules ---
 
     def _merged(
         self, level: Level, policy: Policy, name: str, old: object, value: object
     ) -> object | None:
         """Return what stands after a field's next value; None to leave it as it was."""
-        match policy, value:
-            case "drop", _:
-                return None
-            case "last", _:
-                return self._own(value)
-            case "first", _:
-                return self._own(value) if old is None or (value and not old) else None
-            case "concat", str():
-                return self._join(old if isinstance(old, Text) else None, value)
-            case "extend", list():
-                if not isinstance(old, list):
-                    return self._own(value)
-                old += cast("list[object]", self._own(value))
-                return old
-            case "by_index", list():
-                entries = old if isinstance(old, IndexedList) else IndexedList()
-                self._merge_entries(level.below(name), entries, value)
-                return entries
-            case "by_type", list():
-                typed = old if isinstance(old, TypedList) else TypedList()
-                self._merge_typed(level.below(name), typed, value)
-                return typed
-            case "blocks", list():
-                blocks = old if isinstance(old, list) else []
-                self._add_blocks(blocks, value)
-                return blocks
-            case "collect", _:
-                values = old if isinstance(old, list) else []
-                values.append(self._own(value))
-                return values
-            case "merge", dict():
-                target = old if isinstance(old, dict) else {}
-                self._merge(level.below(name), target, value, nested=True)
-                return target
-            case "larger", dict():
-                return self._larger_json(old if isinstance(old, dict) else {}, value)
-            case "larger", int() | float():
-                return old if _is_number(old) and cast("float", old) >= value else value
-            case _:
-                # A value that its field's rule is not made for goes by its kind.
-                kind = level.unnamed(value)
-                return self._merged(level, "last" if kind == policy else kind, "", old, value)
+        kind, join = _JOINS[policy]
+        if isinstance(value, kind):
+            return join(self, level.below(name), old, value)
+        # A value that its field's rule is not made for goes by its kind.
+        other = level.unnamed(value)
+        return self._merged(level, "last" if other == policy else other, "", old, value)
 
-    def _merge_entries(self, level: Level, into: IndexedList, entries: list[object]) -> None:
+    def _drop(self, below: Level, old: object, value: object) -> None:
+        pass
+
+    def _last(self, below: Level, old: object, value: object) -> object:
+        return self._own(value)
+
+    def _first(self, below: Level, old: object, value: object) -> object | None:
+        return self._own(value) if old is None or (value and not old) else None
+
+    def _concat(self, below: Level, old: object, value: str) -> Text:
+        return self._join(old if isinstance(old, Text) else None, value)
+
+    def _extend(self, below: Level, old: object, value: list[object]) -> object:
+        if not isinstance(old, list):
+            return self._own(value)
+        old += cast("list[object]", self._own(value))
+        return old
+
+    def _collect(self, below: Level, old: object, value: object) -> object:
+        values = old if isinstance(old, list) else []
+        values.append(self._own(value))
+        return values
+
+    def _merge_objects(self, below: Level, old: object, value: JsonObject) -> JsonObject:
+        into = old if isinstance(old, dict) else {}
+        self._merge(below, into, value, nested=True)
+        return into
+
+    def _larger(self, below: Level, old: object, value: object) -> object:
+        if isinstance(value, dict):
+            return self._larger_json(old if isinstance(old, dict) else {}, value)
+        return old if _is_number(old) and cast("float", old) >= cast("float", value) else value
+
+    def _larger_json(self, into: JsonObject, usage: JsonObject) -> JsonObject:
+        for name, new in usage.items():
+            old = into.get(name)
+            if new is None:
+                into.setdefault(name, None)
+            elif isinstance(new, dict):
+                into[name] = self._larger_json(old if isinstance(old, dict) else {}, new)
+            elif not (
+                _is_number(new) and _is_number(old) and cast("float", new) <= cast("float", old)
+            ):
+                into[name] = self._own(new)
+        return into
+
+    def _by_index(self, below: Level, old: object, value: list[object]) -> IndexedList:
+        into = old if isinstance(old, IndexedList) else IndexedList()
+        return self._merge_entries(below, into, value)
+
+    def _by_type(self, below: Level, old: object, value: list[object]) -> IndexedList:
+        into = old if isinstance(old, TypedList) else TypedList()
+        return self._merge_entries(below, into, value)
+
+    def _merge_entries(self, level: Level, into: IndexedList, entries: list[object]) -> IndexedList:
         for entry in entries:
             index = entry.get("index") if isinstance(entry, dict) else None
-            if type(index) is not int:
+            if type(index) is int:
+                fields = cast("JsonObject", entry)
+                type_, _ = healed(fields.get("type"))
+                self._merge(level, into.find(index, type_), fields, nested=True)
+            else:
                 into.entries.append(self._own(entry))
-                continue
-            self._merge(level, into.at(index), cast("JsonObject", entry), nested=True)
+        return into
 
-    def _merge_typed(self, level: Level, into: TypedList, entries: list[object]) -> None:
-        for entry in entries:
-            index = entry.get("index") if isinstance(entry, dict) else None
-            if type(index) is not int:
-                into.entries.append(self._own(entry))
-                continue
-            fields = cast("JsonObject", entry)
-            type_, _ = healed(fields.get("type"))
-            self._merge(level, into.of_type(index, type_), fields, nested=True)
-
-    def _add_blocks(self, blocks: list[object], fragments: list[object]) -> None:
+    def _blocks(self, below: Level, old: object, value: list[object]) -> list[object]:
         """Append blocks; LiteLLM sends those that think in fragments, the signature last."""
-        for fragment in fragments:
+        blocks = old if isinstance(old, list) else []
+        for fragment in value:
             if not isinstance(fragment, dict) or fragment.get("type") != "thinking":
                 blocks.append(self._own(fragment))
                 continue
-            last = blocks[-1] if blocks else None
-            is_open = isinstance(last, dict) and last.get("type") == "thinking"
-            if not isinstance(last, dict) or not is_open or last.get("signature"):
+            last = _last_of_type(blocks, "thinking")
+            if last is None or last.get("signature"):
                 last = {}
                 blocks.append(last)
-            for name, value in fragment.items():
+            for name, item in fragment.items():
                 known = last.get(name)
-                if name == "thinking" and isinstance(value, str):
-                    last[name] = self._join(known if isinstance(known, Text) else None, value)
-                elif known is None or not is_empty(value):
-                    last[name] = self._own(value)
+                if name == "thinking" and isinstance(item, str):
+                    last[name] = self._concat(below, known, item)
+                elif known is None or not is_empty(item):
+                    last[name] = self._own(item)
+        return blocks
+
+    # --- content in parts ---
 
     def _add_part(self, parts: list[object], part: object) -> None:
         """Append a part; text and thinking join their neighbour of the same type."""
@@ -237,23 +229,24 @@ class FieldMerger:
         if not isinstance(part, dict) or part.get("type") not in PART_TYPES:
             parts.append(self._own(part))
             return
-        last = parts[-1] if parts else None
-        if not isinstance(last, dict) or last.get("type") != part["type"]:
+        last = _last_of_type(parts, part["type"])
+        if last is None:
             last = {}
             parts.append(last)
         thinking, before = part.get("thinking"), last.get("thinking")
         if isinstance(thinking, list) or (isinstance(before, list) and isinstance(thinking, str)):
-            # Mistral nests text parts in it.
-            if isinstance(before, Text):
-                before = [{"type": "text", "text": before}]
-            elif not isinstance(before, list):
-                before = []
-            last["thinking"] = before
-            for item in thinking if isinstance(thinking, list) else [thinking]:
-                self._add_part(cast("list[object]", before), item)
+            last["thinking"] = self._think(before, thinking)
             part = {name: value for name, value in part.items() if name != "thinking"}
-        into, fields = cast("JsonObject", last), cast("JsonObject", part)
-        self._merge(self._levels["delta.<object>"], into, fields, nested=True)
+        self._merge(self._levels["delta.<object>"], last, part, nested=True)
+
+    def _think(self, before: object, thinking: list[object] | str) -> list[object]:
+        """Append what thinks to the parts of a part (Mistral)."""
+        inner = before if isinstance(before, list) else []
+        if isinstance(before, Text):
+            inner.append({"type": "text", "text": before})
+        for item in thinking if isinstance(thinking, list) else [thinking]:
+            self._add_part(inner, item)
+        return inner
 
     def _own(self, value: object) -> object:
         """Take a value that stands as it is; no half of a surrogate pair stays in it."""
@@ -319,3 +312,25 @@ def is_empty(value: object) -> bool:
 
 def _is_number(value: object) -> bool:
     return type(value) is int or type(value) is float
+
+
+def _last_of_type(items: list[object], type_: object) -> JsonObject | None:
+    """Return the last entry of a list if it is an object of this type."""
+    last = items[-1] if items else None
+    return last if isinstance(last, dict) and last.get("type") == type_ else None
+
+
+# What each rule is made for, and how it joins such a value to the one so far.
+_JOINS: Mapping[Policy, tuple[type | tuple[type, ...], Callable[..., object]]] = {
+    "drop": (object, FieldMerger._drop),
+    "last": (object, FieldMerger._last),
+    "first": (object, FieldMerger._first),
+    "concat": (str, FieldMerger._concat),
+    "extend": (list, FieldMerger._extend),
+    "collect": (object, FieldMerger._collect),
+    "by_index": (list, FieldMerger._by_index),
+    "by_type": (list, FieldMerger._by_type),
+    "merge": (dict, FieldMerger._merge_objects),
+    "larger": ((dict, int, float), FieldMerger._larger),
+    "blocks": (list, FieldMerger._blocks),
+}

@@ -111,19 +111,16 @@ class ProblemLog:
         self, kind: ProblemKind, message: str, path: str | None = None, detail: object = None
     ) -> None:
         """Put a problem on record."""
-        if self.counts is None:
-            self.counts = {}
+        counts = self.counts = self.counts or {}
         is_lossy = kind in LOSSY_KINDS
+        is_first_lossy = is_lossy and LOSSY_KINDS.isdisjoint(counts)
+        counts[kind] = counts.get(kind, 0) + 1
         known = None if is_lossy else self._kept.get((kind, path))
-        is_kept = known is None and (
-            len(self._kept) < _MOST_PROBLEMS or (is_lossy and LOSSY_KINDS.isdisjoint(self.counts))
-        )
-        self.counts[kind] = self.counts.get(kind, 0) + 1
-        is_told = self.tell is not None and known is None
         if known is not None:
-            problem, count = known
-            self._kept[kind, path] = (problem, count + 1)
-        if not is_kept and not self.strict and not is_told:
+            self._kept[kind, path] = (known[0], known[1] + 1)
+        is_kept = known is None and (is_first_lossy or len(self._kept) < _MOST_PROBLEMS)
+        tell = self.tell if known is None else None
+        if not is_kept and not self.strict and tell is None:
             return
         self._locate()
         problem = Problem(kind, message, self.event, self.offset, path, detail)
@@ -131,8 +128,8 @@ class ProblemLog:
             self._keep(problem)
         if self.strict:
             self.met = self.met or problem
-        if self.tell is not None and is_told:
-            self.tell(problem)
+        if tell is not None:
+            tell(problem)
 
     def take_met(self) -> Problem | None:
         """Return the first problem since the last call, in strict mode."""

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from copy import copy
-from typing import cast
+from typing import Any, cast
 
 from msgspec import Struct
 
-from .._decode.chunk import JsonObject
 from .._decode.text import Text
 from ..errors import ProblemKind
-from .json_merge import IndexedList, TypedList
+from .json_merge import IndexedList
 from .problem_log import ProblemLog
 from .state import State
 
@@ -37,6 +37,21 @@ class Rehearsal:
         """Return all that the copy holds, but for the letters of its texts."""
         return repr(self.state)  # of a text it shows which one it is
 
+    def grown(self) -> list[tuple[Text, str]]:
+        """Return each text that a chunk appended to when it was applied twice, and what.
+
+        Raises ValueError if that was not the same each time.
+        """
+        found: list[tuple[Text, str]] = []
+        for text, stand_in in self.texts:
+            twice = str(stand_in)
+            once = twice[: len(twice) // 2]
+            if once * 2 != twice:
+                raise ValueError("the chunk does not append the same each time")
+            if once:
+                found.append((text, once))
+        return found
+
     def _copy(self, value: object) -> object:
         if type(value) in _SCALARS:
             return value
@@ -50,27 +65,25 @@ class Rehearsal:
         if isinstance(value, Struct):
             copied = copy(value)
             for name in copied.__struct_fields__:
-                field = getattr(copied, name)
-                if field is not None:
-                    setattr(copied, name, self._copy(field))
+                setattr(copied, name, self._copy(getattr(copied, name)))
             return copied
         if isinstance(value, dict):
             return type(value)({name: self._copy(item) for name, item in value.items()})
         if isinstance(value, list):
             return type(value)(map(self._copy, value))
         if isinstance(value, IndexedList):
-            copies = type(value)()
-            copies.entries = [self._copy(entry) for entry in value.entries]
-            known = dict(zip(map(id, value.entries), copies.entries, strict=True))
-            copies.places = {
-                index: cast("JsonObject", known[id(entry)]) for index, entry in value.places.items()
-            }
-            if isinstance(value, TypedList) and isinstance(copies, TypedList):
-                copies.types = {
-                    key: cast("JsonObject", known[id(entry)]) for key, entry in value.types.items()
-                }
-            return copies
+            return self._copy_entries(value)
         raise TypeError(f"{type(value).__name__} is not copied")
+
+    def _copy_entries(self, value: IndexedList) -> IndexedList:
+        copies = type(value)()
+        copies.entries = [self._copy(entry) for entry in value.entries]
+        known = dict(zip(map(id, value.entries), copies.entries, strict=True))
+        for name in ("places", "types"):  # of entries by what identifies them
+            places: Mapping[Any, object] = getattr(value, name, {})
+            if places:
+                setattr(copies, name, {key: known[id(entry)] for key, entry in places.items()})
+        return copies
 
 
 class RefusingLog(ProblemLog):

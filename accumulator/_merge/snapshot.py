@@ -5,9 +5,10 @@ from __future__ import annotations
 from binascii import b2a_base64
 from collections.abc import Mapping
 from itertools import islice
-from typing import Any, TypeVar, cast
+from typing import Any, TypeVar, cast, get_args
 
 import attrs
+from msgspec import Struct, structs
 
 from .._decode import chunk as wire
 from .._decode.chunk import JsonObject
@@ -31,6 +32,7 @@ from ..completion import (
     TopLogprob,
     Usage,
 )
+from ..rules import TYPED
 from .json_merge import IndexedList
 from .state import (
     AudioState,
@@ -57,7 +59,7 @@ __all__ = [
 F = TypeVar("F", ChatCompletion, Message)
 K = TypeVar("K")
 C = TypeVar("C", Function, FunctionCall)
-
+_PLAIN = frozenset({str, int, float, bool, type(None)})
 
 # What attrs writes for a frozen class sets each field by a call, and a completion has fifty.
 _new, _set = object.__new__, object.__setattr__
@@ -70,12 +72,9 @@ def _made(kind: type[K], fields: JsonObject) -> K:
     return made
 
 
-_EMPTY_MESSAGE: JsonObject = {a.name: None for a in attrs.fields(Message)}
-
-
 def freeze(state: State) -> ChatCompletion:
     """Build the completion as far as it is known."""
-    extra = {} if state.extra is None else _object(state.extra)
+    extra = _object(state.extra)
     usage = state.usage
     if usage is None and extra:
         groq = extra.get("x_groq")
@@ -99,7 +98,7 @@ def freeze(state: State) -> ChatCompletion:
             "extra": extra,
         },
     )
-    return _read_back(completion, _OF_COMPLETION) if extra else completion
+    return _read_back(completion, TYPED_KINDS["chunk"]) if extra else completion
 
 
 def freeze_choice(index: int, state: ChoiceState, *, is_text: bool = False) -> Choice:
@@ -111,53 +110,50 @@ def freeze_choice(index: int, state: ChoiceState, *, is_text: bool = False) -> C
             "message": _message(state, is_text=is_text),
             "finish_reason": state.finish_reason,
             "logprobs": None if state.logprobs is None else _logprobs(state.logprobs),
-            "text": None if state.text is None else str(state.text),
-            "extra": {} if state.extra is None else _object(state.extra),
+            "text": _string(state.text),
+            "extra": _object(state.extra),
         },
     )
 
 
 def _message(state: ChoiceState, *, is_text: bool) -> Message:
-    fields = _EMPTY_MESSAGE.copy()
-    fields["role"] = state.role
-    fields["_finish_reason"] = state.finish_reason
-    if state.parts is not None:
-        fields["content"] = tuple(cast("list[object]", _json(state.parts)))
-    elif state.content is not None:
-        fields["content"] = str(state.content)
-    if state.refusal is not None:
-        fields["refusal"] = str(state.refusal)
-    if state.reasoning is not None:
-        fields["reasoning"] = str(state.reasoning)
-    if state.reasoning_content is not None:
-        fields["reasoning_content"] = str(state.reasoning_content)
+    extra = _object(state.delta_extra)
+    fields: JsonObject = {
+        "role": state.role,
+        "content": _string(state.content) if state.parts is None else _tuple(state.parts),
+        "refusal": _string(state.refusal),
+        "reasoning": _string(state.reasoning),
+        "reasoning_content": _string(state.reasoning_content),
+        "tool_calls": None,
+        "function_call": None,
+        "audio": None if state.audio is None else freeze_audio(state.audio),
+        "annotations": None if state.annotations is None else _tuple(state.annotations),
+        "extra": extra,
+        "_finish_reason": state.finish_reason,
+    }
     if state.calls is not None:
         fields["tool_calls"] = _tool_calls(state.calls, state.finish_reason)
     if state.function_call is not None:
         fields["function_call"] = _function(FunctionCall, state.function_call, state.finish_reason)
-    if state.audio is not None:
-        fields["audio"] = freeze_audio(state.audio)
-    if state.annotations is not None:
-        fields["annotations"] = tuple(cast("list[object]", _json(state.annotations)))
-    extra = fields["extra"] = {} if state.delta_extra is None else _object(state.delta_extra)
     message = _made(Message, fields)
     if extra:
-        message = _read_back(message, _OF_MESSAGE)
+        message = _read_back(message, TYPED_KINDS["delta"])
     if not message.role and "role" not in message.extra and not (is_text and message == Message()):
         _set(message, "role", "assistant")
     return message
 
 
-# The typed fields that a rule of the user's may have merged in `extra`, and their types.
-_OF_COMPLETION: Mapping[str, type] = {
-    **dict.fromkeys(("id", "model", "service_tier", "system_fingerprint"), str),
-    "created": int,
-    "moderation": dict,
-}
-_OF_MESSAGE: Mapping[str, type] = {
-    **dict.fromkeys(("role", "content", "refusal", "reasoning", "reasoning_content"), str),
-    "annotations": list,
-}
+def _kinds(level: str, kind: type[Struct]) -> Mapping[str, type]:
+    """Return the typed fields of a level, each with the JSON type of its values."""
+    types = {field.name: get_args(field.type)[0] for field in structs.fields(kind)}
+    return {
+        name: next(json for json in (str, int, list, dict) if issubclass(types[name], json))
+        for name in TYPED[level]
+    }
+
+
+# What a rule of the user's may have merged in `extra`.
+TYPED_KINDS = {"chunk": _kinds("chunk", wire.Chunk), "delta": _kinds("delta", wire.Delta)}
 
 
 def _read_back(frozen: F, kinds: Mapping[str, type]) -> F:
@@ -179,13 +175,7 @@ def _tool_calls(state: CallsState, finish_reason: str | None) -> tuple[ToolCall,
     items = state.items
     if len(items) > 1:
         items = sorted(items, key=lambda call: call.order)
-    last = len(items) - 1
-    return tuple(
-        [
-            freeze_call(call, finish_reason, is_last=place == last)
-            for place, call in enumerate(items)
-        ]
-    )
+    return tuple([freeze_call(c, finish_reason, is_last=c is items[-1]) for c in items])
 
 
 def freeze_call(
@@ -194,25 +184,24 @@ def freeze_call(
     """Build a call of a choice that has finished so, or not yet; `is_last` of its calls."""
     tools = dict(state.tools())
     function, custom = tools.get("function"), tools.get("custom")
-    extra = {} if state.extra is None else _object(state.extra)
+    extra = _object(state.extra)
     type_ = state.type
     if not type_ and "type" not in extra:
         type_ = next(iter(tools), type_)
-    return _made(
-        ToolCall,
-        {
-            "id": state.id,
-            "type": type_,
-            "function": None if function is None else _function(Function, function, finish_reason),
-            "custom": None
-            if custom is None
-            else Custom(
-                name=_string(custom.name), input=_string(custom.text), extra=_object(custom.extra)
-            ),
-            "extra": extra,
-            "_may_be_cut": may_be_cut(finish_reason, is_last=is_last),
-        },
-    )
+    fields: JsonObject = {
+        "id": state.id,
+        "type": type_,
+        "function": None,
+        "custom": None,
+        "extra": extra,
+        "_may_be_cut": may_be_cut(finish_reason, is_last=is_last),
+    }
+    if function is not None:
+        fields["function"] = _function(Function, function, finish_reason)
+    if custom is not None:
+        name, text = _string(custom.name), _string(custom.text)
+        fields["custom"] = Custom(name=name, input=text, extra=_object(custom.extra))
+    return _made(ToolCall, fields)
 
 
 def _function(kind: type[C], state: FunctionState, finish_reason: str | None) -> C:
@@ -221,20 +210,37 @@ def _function(kind: type[C], state: FunctionState, finish_reason: str | None) ->
         {
             "name": _string(state.name),
             "arguments": _string(state.text),
-            "extra": {} if state.extra is None else _object(state.extra),
+            "extra": _object(state.extra),
             "_finish_reason": finish_reason,
         },
     )
 
 
 def freeze_audio(state: AudioState) -> Audio:
-    return Audio(
-        id=state.id,
-        data=None if state.data is None else b2a_base64(state.data, newline=False).decode(),
-        transcript=_string(state.transcript),
-        expires_at=state.expires_at,
-        extra=_object(state.extra),
-    )
+    fields = structs.asdict(state)
+    if state.data is not None:
+        fields["data"] = b2a_base64(state.data, newline=False).decode()
+    fields["transcript"] = _string(state.transcript)
+    fields["extra"] = _object(state.extra)
+    return _made(Audio, fields)
+
+
+def freeze_usage(state: wire.Usage) -> Usage:
+    fields = structs.asdict(state)
+    output, input_ = state.completion_tokens_details, state.prompt_tokens_details
+    fields["total_tokens"] = total_of(state)
+    if output is not None:
+        fields["completion_tokens_details"] = _details(CompletionTokensDetails, output)
+    if input_ is not None:
+        fields["prompt_tokens_details"] = _details(PromptTokensDetails, input_)
+    fields["extra"] = _object(state.extra)
+    return _made(Usage, fields)
+
+
+def _details(kind: type[K], state: wire.CompletionTokensDetails | wire.PromptTokensDetails) -> K:
+    fields = structs.asdict(state)
+    fields["extra"] = _object(state.extra)
+    return _made(kind, fields)
 
 
 def _logprobs(state: LogprobsState) -> ChoiceLogprobs:
@@ -275,45 +281,6 @@ def _top(token: wire.TopLogprob) -> TopLogprob:
     )
 
 
-def freeze_usage(state: wire.Usage) -> Usage:
-    output, input_ = state.completion_tokens_details, state.prompt_tokens_details
-    return _made(
-        Usage,
-        {
-            "prompt_tokens": state.prompt_tokens,
-            "completion_tokens": state.completion_tokens,
-            "total_tokens": total_of(state),
-            "completion_tokens_details": None if output is None else _output_counts(output),
-            "prompt_tokens_details": None if input_ is None else _prompt_counts(input_),
-            "extra": {} if state.extra is None else _object(state.extra),
-        },
-    )
-
-
-def _output_counts(state: wire.CompletionTokensDetails) -> CompletionTokensDetails:
-    return _made(
-        CompletionTokensDetails,
-        {
-            "accepted_prediction_tokens": state.accepted_prediction_tokens,
-            "audio_tokens": state.audio_tokens,
-            "reasoning_tokens": state.reasoning_tokens,
-            "rejected_prediction_tokens": state.rejected_prediction_tokens,
-            "extra": {} if state.extra is None else _object(state.extra),
-        },
-    )
-
-
-def _prompt_counts(state: wire.PromptTokensDetails) -> PromptTokensDetails:
-    return _made(
-        PromptTokensDetails,
-        {
-            "audio_tokens": state.audio_tokens,
-            "cached_tokens": state.cached_tokens,
-            "extra": {} if state.extra is None else _object(state.extra),
-        },
-    )
-
-
 def _string(text: Text | None) -> str | None:
     return None if text is None else str(text)
 
@@ -331,9 +298,6 @@ def _object(state: JsonObject | None) -> JsonObject:
     return copy
 
 
-_PLAIN = frozenset({str, int, float, bool, type(None)})
-
-
 def _json(value: object) -> object:
     """Copy merged JSON out of the state."""
     if isinstance(value, dict):
@@ -347,3 +311,7 @@ def _json(value: object) -> object:
     if isinstance(value, IndexedList):
         return [_json(item) for item in value.entries]
     return value
+
+
+def _tuple(state: list[object]) -> tuple[object, ...]:
+    return tuple(cast("list[object]", _json(state)))

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from operator import itemgetter
-from typing import Literal, TypeVar
+from typing import Literal
 
 from msgspec import Struct, field
 
@@ -69,11 +69,9 @@ class CallState(Struct, omit_defaults=True, repr_omit_defaults=True):
     more: dict[int, bool] | None = None
     judged: bool = False
 
-    def indices(self) -> Iterator[int]:
-        """Yield each index that it holds."""
-        if self.index is not None:
-            yield self.index
-        yield from self.more or ()
+    def indices(self) -> tuple[int, ...]:
+        """Return each index that it holds."""
+        return () if self.index is None else (self.index, *(self.more or ()))
 
     @property
     def named(self) -> FunctionState:
@@ -123,25 +121,22 @@ class CallsState(Struct, omit_defaults=True, repr_omit_defaults=True):
             call.more = {index: True}
         else:
             call.more[index] = True
-        _raise(self.by_index, index, place)
+        self.by_index[index] = max(place, self.by_index.get(index, place))
         if call.id:
-            _raise(self.by_both, f"{index} {call.id}", place)
+            self._reach(index, call.id, place)
 
     def identify(self, place: int, id_: str) -> None:
         """Note the id of a call."""
         call = self.items[place]
         call.id = id_
         if id_:
-            _raise(self.by_id, id_, place)
+            self.by_id[id_] = max(place, self.by_id.get(id_, place))
             for index in call.indices():
-                _raise(self.by_both, f"{index} {id_}", place)
+                self._reach(index, id_, place)
 
-
-K = TypeVar("K", str, int)
-
-
-def _raise(places: dict[K, int], key: K, place: int) -> None:
-    places[key] = max(places.get(key, place), place)
+    def _reach(self, index: int, id_: str, place: int) -> None:
+        key = f"{index} {id_}"
+        self.by_both[key] = max(place, self.by_both.get(key, place))
 
 
 class AudioState(Struct, omit_defaults=True, repr_omit_defaults=True):

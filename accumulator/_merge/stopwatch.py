@@ -9,6 +9,10 @@ from .state import State
 
 __all__ = ["Clock", "Stopwatch"]
 
+_TOKEN_FIELDS = (
+    *("content", "parts", "refusal", "reasoning", "reasoning_content"),
+    *("calls", "function_call", "audio"),
+)
 Clock = Callable[[], float]
 
 
@@ -59,14 +63,5 @@ class Stopwatch:
 
 
 def _has_token(state: State) -> bool:
-    return any(
-        choice.content
-        or choice.parts
-        or choice.refusal
-        or choice.reasoning
-        or choice.reasoning_content
-        or choice.calls is not None
-        or choice.function_call is not None
-        or choice.audio is not None
-        for choice in state.choices.values()
-    )
+    choices = state.choices.values()
+    return any(getattr(choice, name) for choice in choices for name in _TOKEN_FIELDS)

@@ -22,8 +22,10 @@ def find_call(
     """
     index, name = fragment.index, _name_of(fragment)
     held = None if index is None else calls.by_index.get(index)
-    place = _find_by_id(calls, fragment)
+    place = calls.by_id.get(fragment.id) if fragment.id else None
     if place is not None:
+        if index is not None:  # of several with that id, the one that holds the index
+            place = calls.by_both.get(f"{index} {fragment.id}", place)
         # Gemini's fragments change their index on the way. Other servers give every call of an
         # answer the same id.
         at_free_index = index is not None and held is None
@@ -36,16 +38,6 @@ def find_call(
     # SGLang before 0.4.7 and LibreChat's Bedrock send head and arguments under two indices.
     goes_on = not fragment.id and not name and calls.items and not is_whole(calls.items[-1])
     return (len(calls.items) - 1 if goes_on else None), None
-
-
-def _find_by_id(calls: CallsState, fragment: wire.ToolCallFragment) -> int | None:
-    """Return the place of the call with a fragment's id: the one that holds its index, too, else
-    the newest.
-    """
-    known = calls.by_id.get(fragment.id) if fragment.id else None
-    if known is None or fragment.index is None:
-        return known
-    return calls.by_both.get(f"{fragment.index} {fragment.id}", known)
 
 
 def _is_another_of_its_id(
@@ -130,7 +122,7 @@ def count_new(calls: CallsState, fragments: Iterable[wire.ToolCallFragment]) -> 
     closes = False  # whether these may have made any call whole
     for fragment in fragments:
         name = _name_of(fragment)
-        keys = {fragment.id or None, fragment.index} - {None} or {None}
+        keys = _keys_of(fragment)
         is_known = not keys.isdisjoint(opened)
         goes_on = not name and _is_at_free_index(calls, fragment)
         place, _ = find_call(calls, fragment)
@@ -145,6 +137,10 @@ def count_new(calls: CallsState, fragments: Iterable[wire.ToolCallFragment]) -> 
             opened |= keys
         closes = closes or _may_close(fragment)
     return count
+
+
+def _keys_of(fragment: wire.ToolCallFragment) -> set[int | str | None]:
+    return {fragment.id or None, fragment.index} - {None} or {None}
 
 
 def _is_at_free_index(calls: CallsState, fragment: wire.ToolCallFragment) -> bool:

@@ -39,7 +39,7 @@ class TypedFieldMerger(FieldMerger):
         for detail in details:
             into = entries.types.get((detail.index, detail.type))
             if into is None:
-                into = entries.of_type(detail.index, detail.type)
+                into = entries.find(detail.index, detail.type)
                 into["index"], into["type"] = detail.index, detail.type
             if detail.text is not UNSET:
                 text = into.get("text")
@@ -60,7 +60,9 @@ class TypedFieldMerger(FieldMerger):
 
     def _joined(self, text: object, fragment: str | None) -> object:
         """Return what stands in a detail after its text's next fragment, a null included."""
-        return text if fragment is None else self._join(_text_of(text), fragment)
+        if fragment is None:
+            return text
+        return self._join(text if type(text) is Text else None, fragment)
 
     def _apply_content(self, state: ChoiceState, delta: wire.Delta) -> None:
         """Apply the content of a delta where there is no text of content yet."""
@@ -105,10 +107,6 @@ class TypedFieldMerger(FieldMerger):
             into.refusal = into.refusal or TokensState()
             into.refusal.add(logprobs.refusal)
         into.extra = self._merge_extra("choice.logprobs", into.extra, logprobs.extra)
-
-
-def _text_of(value: object) -> Text | None:
-    return value if type(value) is Text else None
 
 
 def _latest(known: object, value: str | None) -> object:

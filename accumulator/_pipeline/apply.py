@@ -176,11 +176,12 @@ class EventApplier:
     def _take_fast(self, fast: FastPath, data: bytes) -> bool:
         """Apply a read that is one event by the fast path, if it fits."""
         size, tally = len(data), self.tally
-        fits = size <= self._most_event and tally.size + size <= self._most_bytes
+        start = tally.size
+        fits = size <= self._most_event and start + size <= self._most_bytes
         if fits and fast.ready and fast.apply_event(data):
             self.log.event += 1
-            self.log.offset = tally.size - tally.besides
-            tally.size += size
+            self.log.offset = start - tally.besides
+            tally.size = start + size
             return True
         fast.invalidate()
         return False

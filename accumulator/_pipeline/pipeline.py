@@ -46,12 +46,13 @@ class Pipeline(EventApplier):
             if data.startswith(_OPENS_CHUNK) and data.endswith(CLOSING):
                 # A read of one event, as most clients hand them out.
                 text, size, tally = data[6:-2], len(data), self.tally
-                fits = size <= self._most_event and tally.size + size <= self._most_bytes
+                start = tally.size
+                fits = size <= self._most_event and start + size <= self._most_bytes
                 if fits and _LF not in text and _CR not in text:
                     log = self.log
                     log.event += 1
-                    log.offset = tally.size - tally.besides
-                    tally.size += size
+                    log.offset = start - tally.besides
+                    tally.size = start + size
                     try:
                         chunk = self._decode(text)
                     except (ValueError, RecursionError) as error:

@@ -8,7 +8,6 @@ import json
 import pytest
 
 from accumulator import DEFAULT_RULES, Accumulator, Rules
-from accumulator._merge import snapshot as _freeze
 from accumulator.rules import POLICIES, TYPED, Policy
 
 
@@ -242,6 +241,19 @@ def test_replace_leaves_the_default_rules_as_they_are() -> None:
     assert dict(DEFAULT_RULES.rows) == before
 
 
-def test_a_typed_field_that_has_another_policy_has_a_place_to_be_read_back_to() -> None:
-    places = {"chunk": _freeze._OF_COMPLETION, "delta": _freeze._OF_MESSAGE}
-    assert {level: set(fields) for level, fields in places.items()} == TYPED
+SAMPLES: dict[str, object] = {"created": 7, "moderation": {"a": 1}, "annotations": [{"b": 2}]}
+
+
+@pytest.mark.parametrize(("level", "name"), [(lv, n) for lv in TYPED for n in sorted(TYPED[lv])])
+def test_a_typed_field_that_has_another_policy_is_read_back_to_its_place(
+    level: str, name: str
+) -> None:
+    value = SAMPLES.get(name, "text")
+    acc = Accumulator(rules=DEFAULT_RULES.replace({f"{level}.{name}": "larger"}))
+    chunk: dict[str, object] = {"choices": [{"index": 0, "delta": {}}]}
+    acc.feed(chunk | {name: value} if level == "chunk" else deltas({name: value})[0])
+    completion = acc.snapshot()
+    holder = completion if level == "chunk" else completion.choices[0].message
+    found = getattr(holder, name)
+    assert (list(found) if name == "annotations" else found) == value
+    assert name not in holder.extra

@@ -1,31 +1,136 @@
-"""The events of tool calls, and those that end a choice."""
+"""How far events have told of each choice, and what they still have to tell at its end."""
 
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from typing import Literal, cast
+
+from msgspec import Struct, field
 
 from .. import events as ev
 from .._decode import chunk as wire
 from .._decode.text import Text
+from .._decode.text_history import TextHistory
 from ..events import Event
-from .emitted import ChoiceProgress, EmittedCall, Kind
+from .json_merge import PART_TYPES
 from .snapshot import freeze_audio, freeze_call, freeze_choice, freeze_tokens
-from .state import Tool
+from .state import CallsState, CallState, ChoiceState, Tool
 
-__all__ = ["adds", "emit_arguments", "end_call", "end_choice", "fragment_to_tell"]
+__all__ = [
+    "ChoiceProgress",
+    "EmittedCall",
+    "EmittedText",
+    "Kind",
+    "adds",
+    "call_at",
+    "emit_arguments",
+    "end_call",
+    "end_choice",
+    "fragment_to_tell",
+    "texts_of",
+    "texts_of_call",
+    "widest",
+]
 
-_DELTA_OF: dict[
-    Tool, type[ev.FunctionToolCallArgumentsDeltaEvent] | type[ev.CustomToolCallInputDeltaEvent]
-] = {
+Kind = Literal["content", "refusal", "reasoning", "reasoning_content", "thinking"]
+_KINDS: tuple[Kind, ...] = ("content", "refusal", "reasoning", "reasoning_content")
+_DELTA_OF: dict[Tool, Callable[..., Event]] = {
     "function": ev.FunctionToolCallArgumentsDeltaEvent,
     "custom": ev.CustomToolCallInputDeltaEvent,
 }
-_DONE_OF: dict[
-    Tool, type[ev.FunctionToolCallArgumentsDoneEvent] | type[ev.CustomToolCallInputDoneEvent]
-] = {
+_LOGPROBS_DONE: dict[str, Callable[..., Event]] = {
+    "content": ev.LogprobsContentDoneEvent,
+    "refusal": ev.LogprobsRefusalDoneEvent,
+}
+_DONE_OF: dict[Tool, Callable[..., Event]] = {
     "function": ev.FunctionToolCallArgumentsDoneEvent,
     "custom": ev.CustomToolCallInputDoneEvent,
 }
+
+
+class EmittedText(Struct):
+    """Where a text of the state belongs; `kind` is None if it has no events."""
+
+    choice_index: int
+    kind: Kind | None
+    history: TextHistory
+
+
+class EmittedCall(Struct):
+    """A call of a function or custom tool, as far as events have told of it."""
+
+    choice_index: int
+    place: int
+    tool: Tool
+    state: CallState
+    name: TextHistory | None = None
+    text: TextHistory = field(default_factory=TextHistory)
+    source: Text | None = None  # of the arguments: another one may replace it
+    held: str = ""  # the end of arguments that are `{}`, to some servers a placeholder
+    is_done: bool = False
+
+
+class ChoiceProgress(Struct):
+    """A choice, as far as events have told of it. `done` holds what had its `.done`, but calls."""
+
+    index: int
+    state: ChoiceState
+    texts: dict[Kind, TextHistory] = field(default_factory=dict)
+    calls: dict[tuple[int, Tool], EmittedCall] = field(default_factory=dict)
+    last_call: int = -1
+    transcript: TextHistory = field(default_factory=TextHistory)
+    heard: str = ""  # of the transcript, not in an event yet
+    done: set[str] = field(default_factory=set)
+    finish_reason: str | None = None  # for which its `.done` wait
+
+
+def texts_of(state: ChoiceState, width: int) -> Iterator[tuple[Text, Kind]]:
+    """Return the texts of a choice that have events; of lists of parts those in the last `width`
+    parts.
+    """
+    for kind in _KINDS:
+        text = getattr(state, kind)
+        if text is not None:
+            yield text, kind
+    if state.parts is not None:
+        yield from texts_of_parts(state.parts, width, "content")
+
+
+def texts_of_parts(parts: list[object], width: int, kind: Kind) -> Iterator[tuple[Text, Kind]]:
+    for part in parts[-width:]:
+        if not isinstance(part, dict) or part.get("type") not in PART_TYPES:
+            continue
+        thinks = part["type"] == "thinking"
+        kind_of_part: Kind = "thinking" if thinks else kind
+        text, inner = part.get("text"), part.get("thinking") if thinks else None
+        if isinstance(text, Text):
+            yield text, kind_of_part
+        if isinstance(inner, Text):
+            yield inner, kind_of_part
+        elif isinstance(inner, list):
+            yield from texts_of_parts(inner, width, kind_of_part)
+
+
+def widest(parts: Sequence[object]) -> int:
+    """Return how many parts the longest of the lists of parts has."""
+    inner = [part.get("thinking") for part in parts if isinstance(part, dict)]
+    return max([1, len(parts), *(widest(each) for each in inner if isinstance(each, list))])
+
+
+def texts_of_call(call: CallState) -> Iterator[Text]:
+    for _, named in call.tools():
+        if named.name is not None:
+            yield named.name
+        if named.text is not None:
+            yield named.text
+
+
+def call_at(progress: ChoiceProgress, place: int) -> CallState:
+    return cast("CallsState", progress.state.calls).items[place]
+
+
+# --- what they tell of calls, and at the end ---
 
 
 def emit_arguments(call: EmittedCall, fragment: str, events: deque[Event]) -> None:
@@ -92,14 +197,11 @@ def end_choice(progress: ChoiceProgress, events: deque[Event], *, is_text: bool)
     if state.audio is not None and "audio" not in done:
         done.add("audio")
         events.append(ev.AudioDoneEvent(index, freeze_audio(state.audio)))
-    if state.logprobs is not None:
-        content, refusal = state.logprobs.content, state.logprobs.refusal
-        if content is not None and content.count and "logprobs.content" not in done:
-            done.add("logprobs.content")
-            events.append(ev.LogprobsContentDoneEvent(index, freeze_tokens(content)))
-        if refusal is not None and refusal.count and "logprobs.refusal" not in done:
-            done.add("logprobs.refusal")
-            events.append(ev.LogprobsRefusalDoneEvent(index, freeze_tokens(refusal)))
+    for name, make in _LOGPROBS_DONE.items():
+        tokens = getattr(state.logprobs, name, None)
+        if tokens is not None and tokens.count and f"logprobs.{name}" not in done:
+            done.add(f"logprobs.{name}")
+            events.append(make(index, freeze_tokens(tokens)))
     if "choice" not in done:
         done.add("choice")
         events.append(ev.ChoiceDoneEvent(index, freeze_choice(index, state, is_text=is_text)))

@@ -1,0 +1,143 @@
+"""How a stream ends, and each of its choices (SPEC sections 4, 6 and 9).
+
+- A stream is read until `[DONE]`, an error in the place of the rest, or `close`.
+- A choice's finish reason does not end it: what comes later is applied, and reported. Its calls are
+  due from then on, and judged once a chunk adds nothing to the choice.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from .._decode import chunk as wire
+from .._decode.text import healed
+from .call_merger import CallMerger
+from .closing import index_of
+from .problem_log import brief
+from .state import ChoiceState, State
+
+__all__ = ["Ending", "brings_text", "calls_of"]
+
+# The fields of a chunk that come with nearly every chunk, the same, and a null for each other one
+# that is not in a choice.
+Head = tuple[str | int | None, ...]
+
+
+class Ending(CallMerger):
+    """Ends a stream and its choices."""
+
+    __slots__ = ("_head", "_is_failing", "reading", "state")
+
+    state: State
+    reading: bool  # neither ended nor closed
+    _is_failing: bool  # whether the chunk at hand brings an error of its own
+    # Of the chunk applied last: to apply it again does nothing. None while calls are due, so that
+    # the next chunk is applied by `apply`, which judges them.
+    _head: Head | None
+
+    def end(self) -> None:
+        """`[DONE]` was read."""
+        state = self.state
+        if self.reading and not state.is_finished and (state.choices or state.has_usage):
+            self._log.report("no_finish_reason", "[DONE] came before every choice had ended")
+        state.done = True
+        self._stop()
+
+    def fail(self, error: object) -> None:
+        """The server sent an error in place of the rest."""
+        error, lone = healed(error)
+        self._report_lone(lone)
+        self.state.failed = True
+        self.state.server_error = error
+        self._log.report("server_error", f"the server sent an error: {brief(error)}", None, error)
+        self._stop()
+
+    def close(self) -> None:
+        """No more input will come."""
+        self.state.closed = True
+        self._stop()
+
+    def _stop(self) -> None:
+        self.reading = False
+        for index in sorted(self.state.due or ()):
+            self._judge_arguments(index, self.state.choices[index])
+        self.state.due = None
+        self._end_halves()
+
+    def _finish(self, state: ChoiceState, finish_reason: str, index: int) -> None:
+        state.finish_reason = finish_reason
+        if finish_reason == "error":  # OpenRouter
+            self._fail_choice(state, True, index)
+        if state.calls is not None:
+            self._set_due(index, was_late=False)
+
+    def _fail_choice(self, state: ChoiceState, error: object, index: int) -> None:
+        if state.error is None and not self._is_failing:
+            message = f"choice {index} failed" + ("" if error is True else f": {brief(error)}")
+            found = None if error is True else healed(error)[0]
+            self._log.report("server_error", message, f"$.choices[{index}]", found)
+        if state.error is None or state.error is True:
+            state.error, _ = healed(error)
+
+    def _check_finished(self, choice: wire.Choice, index: int, position: int) -> None:
+        """Report what a chunk brings to a choice that has finished."""
+        if not _brings(choice):
+            return
+        self._log.report(
+            "content_after_finish",
+            f"choice {index} goes on after its finish reason",
+            f"$.choices[{position}].delta",
+        )
+        if calls_of(choice) and index not in (self.state.due or ()):
+            self._set_due(index, was_late=True)
+
+    def _set_due(self, index: int, *, was_late: bool) -> None:
+        """Note that the calls of a choice are to be judged."""
+        if self.state.due is None:
+            self.state.due = {}
+        self.state.due[index] = was_late
+        self._head = None
+
+    def _judge_due(self, due: dict[int, bool], choices: Sequence[wire.Choice]) -> None:
+        """Judge the calls of choices that a chunk adds nothing to."""
+        released = set(due)
+        for position, choice in enumerate(choices):
+            index = index_of(choice, position)
+            if index in due:
+                reason, brings = choice.finish_reason, _brings(choice)
+                another = reason and reason != self.state.choices[index].finish_reason
+                if brings or another or (due[index] and reason):
+                    released.discard(index)
+                due[index] = not reason and (brings or due[index])
+        for index in released:
+            del due[index]
+            self._judge_arguments(index, self.state.choices[index])
+
+
+def calls_of(choice: wire.Choice) -> Sequence[wire.ToolCallFragment]:
+    return () if choice.delta is None else choice.delta.tool_calls or ()
+
+
+def brings_text(choice: wire.Choice) -> bool:
+    """Return whether the text of a choice is a legacy completion's: beside a delta it says the same
+    again.
+    """
+    return choice.text is not None and (choice.delta is None or choice.closing is not None)
+
+
+def _brings(choice: wire.Choice) -> bool:
+    """Return whether a choice brings text, a call or audio."""
+    delta = choice.delta
+    return bool(choice.text and brings_text(choice)) or (
+        delta is not None
+        and bool(
+            delta.content
+            or delta.parts
+            or delta.refusal
+            or delta.reasoning
+            or delta.reasoning_content
+            or delta.tool_calls
+            or delta.function_call is not None
+            or delta.audio is not None
+        )
+    )

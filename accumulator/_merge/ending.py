@@ -18,8 +18,7 @@ from .state import ChoiceState, State
 
 __all__ = ["Ending", "brings_text", "calls_of"]
 
-# The fields of a chunk that come with nearly every chunk, the same, and a null for each other one
-# that is not in a choice.
+# The fields of a chunk that come with nearly every chunk, the same.
 Head = tuple[str | int | None, ...]
 
 

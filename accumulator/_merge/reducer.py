@@ -37,6 +37,7 @@ from .usage import UsageMerger
 
 __all__ = ["Reducer"]
 
+_NO_REST = (None, None, None)
 _NOTHING_BESIDE = (None,) * 5  # the delta of a choice
 
 
@@ -99,9 +100,6 @@ class Reducer(Ending, TypedFieldMerger, UsageMerger):
             chunk.service_tier,
             chunk.system_fingerprint,
             chunk.object,
-            None,
-            None,
-            None,
         )
         if into is None or delta is None or into.finish_reason or head != self._head:
             self.apply(chunk)
@@ -133,11 +131,13 @@ class Reducer(Ending, TypedFieldMerger, UsageMerger):
             chunk.service_tier,
             chunk.system_fingerprint,
             chunk.object,
-            chunk.usage,
-            chunk.extra,
-            chunk.moderation,
         )
-        if not choices or len(choices) != 1 or head != self._head:
+        if (
+            not choices
+            or len(choices) != 1
+            or head != self._head
+            or (chunk.usage, chunk.extra, chunk.moderation) != _NO_REST
+        ):
             self.apply(chunk)
             return
         [choice] = choices
@@ -171,9 +171,6 @@ class Reducer(Ending, TypedFieldMerger, UsageMerger):
             chunk.service_tier,
             chunk.system_fingerprint,
             chunk.object,
-            None,
-            None,
-            None,
         )
         if head != self._head:
             self._apply_head(chunk)

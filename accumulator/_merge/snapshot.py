@@ -110,19 +110,20 @@ def freeze_choice(index: int, state: ChoiceState, *, is_text: bool = False) -> C
             "message": _message(state, is_text=is_text),
             "finish_reason": state.finish_reason,
             "logprobs": None if state.logprobs is None else _logprobs(state.logprobs),
-            "text": _string(state.text),
-            "extra": _object(state.extra),
+            "text": None if state.text is None else str(state.text),
+            "extra": {} if state.extra is None else _object(state.extra),
         },
     )
 
 
 def _message(state: ChoiceState, *, is_text: bool) -> Message:
-    extra = _object(state.delta_extra)
+    content, refusal, reasoning = state.content, state.refusal, state.reasoning
+    extra = {} if state.delta_extra is None else _object(state.delta_extra)
     fields: JsonObject = {
         "role": state.role,
-        "content": _string(state.content) if state.parts is None else _tuple(state.parts),
-        "refusal": _string(state.refusal),
-        "reasoning": _string(state.reasoning),
+        "content": None if content is None else str(content),
+        "refusal": None if refusal is None else str(refusal),
+        "reasoning": None if reasoning is None else str(reasoning),
         "reasoning_content": _string(state.reasoning_content),
         "tool_calls": None,
         "function_call": None,
@@ -131,6 +132,8 @@ def _message(state: ChoiceState, *, is_text: bool) -> Message:
         "extra": extra,
         "_finish_reason": state.finish_reason,
     }
+    if state.parts is not None:
+        fields["content"] = _tuple(state.parts)
     if state.calls is not None:
         fields["tool_calls"] = _tool_calls(state.calls, state.finish_reason)
     if state.function_call is not None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from .._decode import chunk as wire
-from .._decode.text import Text
 from ..errors import LimitExceededError
 from ..partial import is_complete
 from .arguments import ArgumentsText
@@ -15,8 +14,6 @@ from .state import CallsState, CallState, ChoiceState, FunctionState
 from .tool_calls import count_new, find_call
 
 __all__ = ["CallMerger"]
-
-_NO_MORE = (None,) * 6  # than an index and arguments
 
 
 class CallMerger(FieldMerger):
@@ -53,41 +50,39 @@ class CallMerger(FieldMerger):
             entry += 1
             # All but the first fragment of nearly every call bring an index and arguments.
             function = fragment.function
-            place = calls.by_index.get(fragment.index, -1)  # type: ignore[arg-type]  # None is no key
-            known = calls.items[place].function if place >= 0 else None
-            text = None if known is None else known.text
             if (
                 function is None
-                or text is None
-                or function.arguments is None
-                or (
-                    fragment.id,
-                    fragment.type,
-                    fragment.custom,
-                    fragment.extra,
-                    function.name,
-                    function.extra,
-                )
-                != _NO_MORE
-                or self._is_cumulative
-                or not (text.closer or text.is_open())
+                or fragment.id is not None
+                or function.name is not None
+                or fragment.type is not None
+                or fragment.custom is not None
+                or fragment.extra is not None
+                or function.extra is not None
+                or not self._append_arguments(calls, fragment.index, function.arguments)
             ):
                 path = f"$.choices[{position}].delta.tool_calls[{entry}]"
                 self._apply_fragment(calls, fragment, path, named)
-                continue
-            if calls.last != place:
-                calls.last = place
-            if self.listener is None and not self._careful:
-                text.append(function.arguments)
-            else:
-                self._append_told(place, text, function.arguments)
 
-    def _append_told(self, place: int, text: Text, arguments: str) -> None:
+    def _append_arguments(
+        self, calls: CallsState, index: int | None, arguments: str | None
+    ) -> bool:
+        """Append to the arguments of a call that is open; return whether there is one."""
+        place = calls.by_index.get(index, -1)  # type: ignore[arg-type]  # None is no key
+        known = calls.items[place].function if place >= 0 else None
+        text = None if known is None else known.text
+        is_open = text is not None and (text.closer or text.is_open())
+        if text is None or arguments is None or self._is_cumulative or not is_open:
+            return False
+        calls.last = place
+        if self.listener is None and not self._careful:
+            text.append(arguments)
+            return True
         if self.listener is not None:
             self.listener.on_call(place)
         self._append(text, arguments)
         if text.closer in arguments:
             text.note(arguments)
+        return True
 
     def _apply_fragment(
         self, calls: CallsState, fragment: wire.ToolCallFragment, path: str, named: dict[int, bool]

@@ -23,6 +23,7 @@ from ..errors import Problem
 from ..events import Event
 from ..rules import Level
 from .arguments import ArgumentsText
+from .ending import calls_of
 from .extra_deltas import ExtraDeltas
 from .progress import (
     ChoiceProgress,
@@ -50,8 +51,6 @@ _LOGPROBS_DELTA: dict[str, Callable[..., Event]] = {
     "content": ev.LogprobsContentDeltaEvent,
     "refusal": ev.LogprobsRefusalDeltaEvent,
 }
-_NOTHING_RARE = (None,) * 6
-_NOTHING_BESIDE = (None,) * 4
 _MOST_TEXTS = 256  # that are known by identity; a server may replace one again and again
 
 
@@ -165,23 +164,18 @@ class EventEmitter:
             parts = None if delta is None else delta.parts
             self._settle(self._find(index, state), 1 if parts is None else widest(parts))
         if self._places:
-            fragments = None if delta is None else delta.tool_calls
-            self._extras.add_calls(index, state, fragments or (), self._places)
+            self._extras.add_calls(index, state, calls_of(choice), self._places)
             self._places.clear()
-        if delta is not None:
-            rare = (
-                delta.reasoning_details,
-                delta.extra,
-                delta.annotations,
-                delta.parts,
-                delta.function_call,
-                delta.audio,
-            )
-            if rare != _NOTHING_RARE:
-                self._emit_rare(index, state, delta)
-        beside = choice.logprobs, choice.extra, choice.text, choice.usage
-        if beside != _NOTHING_BESIDE:
-            self._emit_beside(index, state, choice)
+        if delta is not None and (
+            delta.reasoning_details is not None
+            or delta.extra is not None
+            or delta.annotations is not None
+            or delta.parts is not None
+            or delta.function_call is not None
+            or delta.audio is not None
+        ):
+            self._emit_rare(index, state, delta)
+        self._emit_beside(index, state, choice)
         if self._ending or choice.finish_reason:
             self._follow_end(index, state, choice)
 
@@ -337,7 +331,8 @@ class EventEmitter:
     def _emit_beside(self, index: int, state: ChoiceState, choice: wire.Choice) -> None:
         if choice.logprobs is not None and state.logprobs is not None:
             self._emit_tokens(index, state.logprobs, choice.logprobs)
-        self._extras.add_choice(index, state, choice)
+        if choice.extra is not None or choice.logprobs is not None or choice.text is not None:
+            self._extras.add_choice(index, state, choice)
         if choice.usage is not None:
             self._emit_usage(choice.usage)
 

@@ -37,9 +37,6 @@ from .usage import UsageMerger
 
 __all__ = ["Reducer"]
 
-_NO_REST = (None, None, None)
-_NOTHING_BESIDE = (None,) * 5  # the delta of a choice
-
 
 class Reducer(Ending, TypedFieldMerger, UsageMerger):
     """Applies chunks to a `State`; what is odd about them goes to the log."""
@@ -136,7 +133,9 @@ class Reducer(Ending, TypedFieldMerger, UsageMerger):
             not choices
             or len(choices) != 1
             or head != self._head
-            or (chunk.usage, chunk.extra, chunk.moderation) != _NO_REST
+            or chunk.usage is not None
+            or chunk.extra is not None
+            or chunk.moderation is not None
         ):
             self.apply(chunk)
             return
@@ -152,9 +151,7 @@ class Reducer(Ending, TypedFieldMerger, UsageMerger):
             return
         index = choice.index or 0
         self._apply_delta(into, delta, 0)
-        beside = choice.finish_reason, choice.logprobs, choice.text, choice.usage, choice.extra
-        if beside != _NOTHING_BESIDE:
-            self._apply_beside(into, choice, index)
+        self._apply_beside(into, choice, index)
         if self.listener is not None:
             self.listener.on_choice(index, into, choice)
 

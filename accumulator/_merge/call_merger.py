@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from .._decode import chunk as wire
+from .._decode.text import COMPACT_AT
 from ..errors import LimitExceededError
 from ..partial import is_complete
 from .arguments import ArgumentsText
@@ -74,12 +75,15 @@ class CallMerger(FieldMerger):
         if text is None or arguments is None or self._is_cumulative or not is_open:
             return False
         calls.last = place
-        if self.listener is None and not self._careful:
-            text.append(arguments)
-            return True
         if self.listener is not None:
             self.listener.on_call(place)
-        self._append(text, arguments)
+        if self.listener is not None or self._careful:
+            self._append(text, arguments)
+        else:
+            fragments = text.fragments  # `_append`, without the call
+            fragments.append(arguments)
+            if len(fragments) >= COMPACT_AT:
+                text.compact()
         if text.closer in arguments:
             text.note(arguments)
         return True

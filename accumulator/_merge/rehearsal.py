@@ -65,7 +65,9 @@ class Rehearsal:
         if isinstance(value, Struct):
             copied = copy(value)
             for name in copied.__struct_fields__:
-                setattr(copied, name, self._copy(getattr(copied, name)))
+                field = getattr(copied, name)
+                if type(field) not in _SCALARS:  # most are: asked here, it is no call for each
+                    setattr(copied, name, self._copy(field))
             return copied
         if isinstance(value, dict):
             return type(value)({name: self._copy(item) for name, item in value.items()})

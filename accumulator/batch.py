@@ -147,9 +147,16 @@ def _as_tuples(
     for first in rows:
         all_rows = chain([first], rows)
         if isinstance(first, Mapping):
-            return ((row["id"], row.get("seq"), row["chunk"]) for row in all_rows)
+            return (_cells_of(row) for row in all_rows)
         return all_rows
     return ()
+
+
+def _cells_of(row: Mapping[str, object]) -> tuple[object, object, object]:
+    """Return what a mapping has for a row. Raises TypeError where a key is missing."""
+    if "id" not in row or "chunk" not in row:
+        raise TypeError(f"a row has the keys id, seq and chunk; this one has {', '.join(row)}")
+    return row["id"], row.get("seq"), row["chunk"]
 
 
 def _ascends(earlier: object, later: object) -> bool:

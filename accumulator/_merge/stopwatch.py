@@ -22,6 +22,8 @@ class Stopwatch:
     __slots__ = ("_count", "_duration", "_first", "_gap_max", "_last", "_start", "_token", "read")
 
     def __init__(self, clock: Clock, started: float | None = None) -> None:
+        if not callable(clock):
+            raise TypeError("a clock is called for the time: time.monotonic, not time.monotonic()")
         self.read = clock
         self._start = clock() if started is None else started
         self._first: float | None = None

@@ -61,7 +61,8 @@ class Fields:
             message = f"{type(self).__name__!r} object has no attribute {name!r}"
             if "extra" in _shown(type(self)) and name != "extra" and not name.startswith("_"):
                 extra = self.extra
-                held = f": .extra[{name!r}]" if name in extra else f", which has {list(extra)}"
+                has = f", which has {list(extra)}" if extra else ", which is empty"
+                held = f": .extra[{name!r}]" if name in extra else has
                 message += f"; what a server adds to the API is in `extra`{held}"
             raise AttributeError(message, name=name, obj=self)
 

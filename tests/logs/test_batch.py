@@ -326,8 +326,8 @@ def test_rows_may_be_mappings() -> None:
     assert list(reduce_sorted(mappings)) == list(reduce_sorted(rows))
     unnumbered = [{"id": id, "chunk": chunk} for id, _, chunk in rows]
     assert list(reduce_sorted(unnumbered)) == list(reduce_sorted(rows))
-    with pytest.raises(KeyError, match="chunk"):
-        list(reduce_sorted([{"id": "a"}]))
+    with pytest.raises(TypeError, match=r"id, seq and chunk; this one has request, chunk$"):
+        list(reduce_sorted([{"request": "a", "chunk": "{}"}]))
 
 
 @pytest.mark.parametrize(("chunk", "problems"), [(None, {"invalid_chunk": 1}), ("null", {})])

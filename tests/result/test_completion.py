@@ -280,6 +280,8 @@ def test_a_vendors_field_is_found_by_the_error_of_who_looks_for_it() -> None:
     with pytest.raises(AttributeError, match=r"\['reasoning_details', 'channel'\]") as raised:
         completion.choices[0].message.citations  # type: ignore[attr-defined]  # noqa: B018  # as above
     assert raised.value.name == "citations"
+    with pytest.raises(AttributeError, match=r"in `extra`, which is empty$"):
+        ToolCall().citations  # type: ignore[attr-defined]  # noqa: B018  # as above
     with pytest.raises(AttributeError, match=r"'Timing' object has no attribute 'extra'$"):
         Timing().extra  # type: ignore[attr-defined]  # noqa: B018  # as above
     assert not hasattr(TokenLogprob(), "_private")

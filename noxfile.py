@@ -106,7 +106,8 @@ def types(session: nox.Session) -> None:
     # Not editable: what pyright verifies is the package as a user has it.
     session.install("-q", f".[test,{EXTRAS},spark]", "--group", "types")
     session.run("mypy")
-    session.run("pyright")
+    # A pyrightconfig.json in a folder above would go before our own.
+    session.run("pyright", "--project", ".")
     session.run("pyright", "--verifytypes", "accumulator", "--ignoreexternal")
     session.run("ty", "check", "tests/typing")
 

@@ -176,7 +176,7 @@ class RecordedStream:
     __slots__ = ("_is_body", "_limits", "_waiting", "accumulator")
 
     def __init__(self, rules: Rules = DEFAULT_RULES, limits: Limits = DEFAULT_LIMITS) -> None:
-        self.accumulator = Accumulator(rules=rules, limits=limits)
+        self.accumulator: Accumulator = Accumulator(rules=rules, limits=limits)
         self._limits = limits
         self._waiting: list[bytes] = []  # JSON texts
         self._is_body = False

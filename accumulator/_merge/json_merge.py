@@ -237,7 +237,8 @@ class FieldMerger:
         if isinstance(thinking, list) or (isinstance(before, list) and isinstance(thinking, str)):
             last["thinking"] = self._think(before, thinking)
             part = {name: value for name, value in part.items() if name != "thinking"}
-        self._merge(self._levels["delta.<object>"], last, part, nested=True)
+        fields: JsonObject = {**part}
+        self._merge(self._levels["delta.<object>"], last, fields, nested=True)
 
     def _think(self, before: object, thinking: list[object] | str) -> list[object]:
         """Append what thinks to the parts of a part (Mistral)."""

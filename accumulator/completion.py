@@ -17,7 +17,7 @@ from attrs import field, frozen
 
 from ._result import convert as _convert
 from ._result import outbound as _outward
-from ._result.convert import NULLABLE
+from ._result.convert import NULLABLE, OR_VENDORS
 from ._result.fields import Fields, LateSequence
 from ._result.typed_json import TypeReader, load
 from .partial import is_complete, parse_partial
@@ -278,7 +278,7 @@ class Choice(Fields):
     message: Message
     finish_reason: str | None = field(default=None, metadata=NULLABLE)
     logprobs: ChoiceLogprobs | None = field(default=None, metadata=NULLABLE)
-    text: str | None = None
+    text: str | None = field(default=None, metadata=OR_VENDORS)
     extra: JsonObject = field(factory=dict)
 
 

@@ -57,6 +57,9 @@ BODIES: dict[str, bytes] = {
     + rb'data: {"choices": [{"index": 0, "delta": {"content": "\x"}}]}'
     + BLANK_LINE
     + sse(*many()),
+    "whole arguments with half a surrogate pair behind them": sse(
+        *arguments("{}", "\ud83d"), *deltas({}, finish_reason="tool_calls"), *deltas({})
+    ),
     "one string for two fields": sse(*many(vendor="and", other="and")),
     "a name in each chunk": sse(
         *many(tool_calls=[{"index": 0, "id": "a", "function": FUNCTION}])

@@ -175,11 +175,14 @@ class CallMerger(FieldMerger):
         for number, call in enumerate(calls):
             text = None if call.function is None else call.function.text
             is_cut = state.finish_reason == "length" and call is calls[-1]
-            if text and not call.judged and not is_cut and not is_complete(found := str(text)):
+            was_judged, call.judged = call.judged, True
+            if was_judged or is_cut or not text:
+                continue
+            found = str(text)
+            if text.half or not is_complete(found):
                 self._log.report(
                     "invalid_arguments",
                     f"arguments of a finished call that are no JSON: {brief(found)}",
                     f"$.choices[{index}].message.tool_calls[{number}].function.arguments",
                     found[:200],
                 )
-            call.judged = True

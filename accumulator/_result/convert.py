@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping, Sequence
 from functools import cache, partial
-from types import GenericAlias
+from types import GenericAlias, NoneType
 from typing import TypeVar, cast, get_args, get_origin
 
 import attrs
@@ -19,6 +19,7 @@ from cattrs.gen import make_dict_structure_fn
 
 __all__ = [
     "NULLABLE",
+    "OR_VENDORS",
     "JsonObject",
     "copy_json",
     "dicts_of",
@@ -34,6 +35,8 @@ T = TypeVar("T")
 JsonObject = dict[str, object]
 
 NULLABLE = {"nullable": True}
+# Of a name that a vendor gives to a field of its own, too: what is no string is that one.
+OR_VENDORS = {"or_vendors": True}
 _SCALARS = frozenset({str, int, float, bool})  # nearly all fields; a converter's call costs more
 
 
@@ -83,13 +86,19 @@ def _unstructure_fn(cls: type) -> Callable[[object], JsonObject]:
 
 def _structure_fn(cls: type[T]) -> Callable[[Mapping[str, object], type[T]], T]:
     names = names_of(cls)  # type: ignore[arg-type]  # an attrs class, by _has_extra
+    shared = [n for n in names if attrs.fields_dict(cls)[n].metadata.get("or_vendors")]  # type: ignore[arg-type]  # as above
     structure_fields = make_dict_structure_fn(cls, _converter)
 
     def structure(value: Mapping[str, object], _: type[T]) -> T:
         if not isinstance(value, Mapping):
             raise TypeError(f"expected an object, got {type(value).__name__}")
-        known = {name: item for name, item in value.items() if name in names and item is not None}
-        extra = {name: copy_json(item) for name, item in value.items() if name not in names}
+        known: JsonObject = {}
+        extra: JsonObject = {}
+        for name, item in value.items():
+            if name not in names or (name in shared and not isinstance(item, (str, NoneType))):
+                extra[name] = copy_json(item)
+            elif item is not None:
+                known[name] = item
         return structure_fields({**known, "extra": extra}, cls)
 
     return structure

@@ -19,6 +19,7 @@ from accumulator import (
     ParseError,
     TokenLogprob,
     ToolCall,
+    accumulate,
 )
 from accumulator.completion import FunctionCall, Timing
 
@@ -81,6 +82,14 @@ def test_fields_that_the_api_always_sends_are_null_and_others_left_out() -> None
 
 def with_tokens(tokens: object) -> dict[str, object]:
     return {"choices": [{"index": 0, "message": {}, "logprobs": {"content": tokens}}]}
+
+
+@pytest.mark.parametrize("text", [5, ["a"], {"a": 1}])
+def test_a_vendors_field_by_the_name_of_a_legacy_one_is_read_back(text: object) -> None:
+    choice = {"index": 0, "delta": {"content": "a"}, "finish_reason": "stop", "text": text}
+    completion = accumulate([{"choices": [choice]}])
+    assert completion.choices[0].extra == {"text": text}
+    assert ChatCompletion.from_dict(completion.to_dict()) == completion
 
 
 @pytest.mark.parametrize(

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import sys
+from contextlib import suppress
 from pathlib import Path
 from random import Random
 
@@ -139,6 +140,9 @@ def _reads(random: Random, body: bytes) -> list[bytes]:
 
 def _compare(random: Random, body: bytes) -> int:
     """Feed a body both ways; return how many events it had."""
+    # The first stream with a vendor's fields keeps their order, those behind it have another.
+    with suppress(LimitExceededError):
+        Accumulator(shortcut=False).feed_sse(body)
     quick, plain = Accumulator(), Accumulator(shortcut=False)
     looks = random.choice((0.05, 0.5, 1))
     for read in _reads(random, body):

@@ -205,7 +205,7 @@ class _Response:
         self._close(None if self._disconnected else error, stopped=stopped)
 
     def _tell(self, nothing_to_read: bool) -> None:
-        """Tell the app of a client that has disconnected, once there is nothing to read on for."""
+        """Pass on that the client has disconnected, once there is nothing to read on for."""
         if nothing_to_read and self._told is not None:
             self._told.set()
 

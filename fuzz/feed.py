@@ -56,7 +56,7 @@ def check(data: bytes) -> None:
 
 
 def _chunk(text: bytes) -> dict[str, object] | None:
-    """Give the chunk that a client's own decoder would hand over; None where it would refuse."""
+    """Return the chunk that a client's own decoder would hand over; None where it would refuse."""
     try:
         value = json.loads(text.decode(), parse_constant=_refuse, parse_float=_finite)
     except (ValueError, RecursionError):
@@ -163,7 +163,7 @@ def _check_limits(texts: list[bytes]) -> None:
 
 
 def _lines(body: bytes) -> bytes:
-    """Give the chunks of a body, one a line."""
+    """Return the chunks of a body, one a line."""
     lines = body.replace(b"\r", b"\n").split(b"\n")
     return b"\n".join(line[5:].strip() for line in lines if line.startswith(b"data:"))
 

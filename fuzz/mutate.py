@@ -57,7 +57,7 @@ _VALUE = re.compile(rb'(?<=":)("(?:[^"\\]|\\.)*"|-?[0-9.]+|\[[^]]*\])|(?<=": )("
 
 
 def mutate(data: bytes, random: Random) -> bytes:
-    """Give other bytes: whole events or lines moved, or the JSON of one changed."""
+    """Return other bytes: whole events or lines moved, or the JSON of one changed."""
     separator = b"\n\n" if b"\n\n" in data and random.random() < 0.8 else b"\n"
     pieces = data.split(separator)
     for _ in range(random.choice((1, 1, 2, 4))):

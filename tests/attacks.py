@@ -79,7 +79,7 @@ def same(item: bytes) -> Callable[[], Iterator[bytes]]:
 def many(
     chunk: Callable[[bytes], bytes], item: bytes, size: int = _EVENT
 ) -> Callable[[], Iterator[bytes]]:
-    """Give events full of an item; a `%d` in it is its number."""
+    """Return events full of an item; a `%d` in it is its number."""
     return lambda: packed(chunk, numbered(item) if b"%" in item else cycle([item]), size)
 
 

@@ -153,7 +153,7 @@ HEAVY = "a client with an extra of its own: pip install 'chunk-accumulator[clien
 
 @contextmanager
 def heavy(name: str) -> Iterator[Any]:
-    """Give litellm or any_llm, which warn of themselves."""
+    """Return litellm or any_llm, which warn of themselves."""
     os.environ["LITELLM_LOCAL_MODEL_COST_MAP"] = "True"  # else it asks the internet for prices
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")

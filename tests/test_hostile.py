@@ -147,7 +147,7 @@ MANY = 100_000
 
 
 def flood(chunk: Callable[[bytes], bytes], item: bytes, *, first: bytes = b"") -> Iterator[bytes]:
-    """Give MANY items, numbered, in events of 64 KiB, after a first one."""
+    """Return MANY items, numbered, in events of 64 KiB, after a first one."""
     if first:
         yield event(chunk(first))
     yield from packed(chunk, (item % number for number in range(MANY)), 64 * 1024)
@@ -166,7 +166,7 @@ def message(acc: Accumulator) -> Message:
 
 
 def arguments(acc: Accumulator) -> list[int]:
-    """Give the length of each call's arguments."""
+    """Return the length of each call's arguments."""
     functions = [call.function or call.custom for call in message(acc).tool_calls or ()]
     texts = [f.input if isinstance(f, Custom) else f and f.arguments for f in functions]
     return [len(text or "") for text in texts]

@@ -107,7 +107,7 @@ def retyped(draw: st.DrawFn, event: bytes) -> bytes:
 
 
 def parsed(event: bytes) -> tuple[bytes, bytes, object]:
-    """Give an event's bytes up to its data, its data, and that as JSON, None if it is none."""
+    """Return an event's bytes up to its data, its data, and that as JSON, None if it is none."""
     prefix, colon, data = event.partition(b"data:")
     try:
         return prefix + colon, data, json.loads(data)
@@ -170,7 +170,7 @@ Damage = Callable[[st.DataObject, bytes, JsonObject], bytes]
 
 
 def is_plain(events: list[bytes]) -> bool:
-    """Tell whether each event is one chunk with one choice at most, and that is number 0."""
+    """Return whether each event is one chunk with one choice at most, and that is number 0."""
     for event in events:
         prefix, data, chunk = parsed(event)
         if data.strip() == b"[DONE]" and event == events[-1]:

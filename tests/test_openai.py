@@ -201,7 +201,7 @@ def ours(body: bytes) -> object:
 
 
 def deviation(body: bytes) -> str | None:
-    """Say by which rule of openai-python a stream does not go, None if it goes by all."""
+    """Return the rule of openai-python that a stream does not go by, None if it goes by all."""
     chunks: list[JsonObject] = []
     for event in re.split(rb"(?:\r?\n){2,}", body):
         data = [line[5:].strip() for line in event.splitlines() if line.startswith(b"data:")]

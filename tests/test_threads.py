@@ -23,7 +23,7 @@ COUNT = 300
 
 
 def body_of(number: int) -> bytes:
-    """Give a stream whose text, call and fields are those of one number, each shape its own."""
+    """Return a stream whose text, call and fields are those of one number, each shape its own."""
     chunks: list[dict[str, object]] = []
     for i in range(COUNT):
         call = {"index": 0, "function": {"arguments": f"{number}" if i else f'["{number}'}}

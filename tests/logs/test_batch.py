@@ -49,7 +49,7 @@ def plainly(chunks: list[object], limits: Limits) -> StreamResult:
 
 
 def recorded_streams() -> Iterator[tuple[str, list[object]]]:
-    """Give every shipped stream as the texts of its events."""
+    """Return every shipped stream as the texts of its events."""
     for path in sorted(TESTS.glob("conformance/*.json")):
         case = json.loads(path.read_text())
         chunks = case.get("chunks")
@@ -123,7 +123,7 @@ def test_a_stream_goes_on_from_its_checkpoint(
 
 
 def chunks_of(fields: str, count: int = 60) -> list[bytes]:
-    """Give chunks that differ in one text, or in `N` as well."""
+    """Return chunks that differ in one text, or in `N` as well."""
     texts = (f"t{place} " for place in range(count))
     return [
         fields.replace("TEXT", text).replace("N", str(place)).encode()

@@ -60,7 +60,7 @@ def spark(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SparkSession]:
 
 
 def chunk(stream: str, number: int, count: int) -> str:
-    """Give a chunk as JSON; streams differ in what is odd about them."""
+    """Return a chunk as JSON; streams differ in what is odd about them."""
     delta: dict[str, object] = {"content": f"word {number} «é» "}
     if number == 0:
         delta["role"] = "assistant"
@@ -82,7 +82,7 @@ def chunk(stream: str, number: int, count: int) -> str:
 
 
 def stream_of(name: str, count: int, *, done: bool = True) -> list[Record]:
-    """Give the rows of a stream; some have a row that is no chunk."""
+    """Return the rows of a stream; some have a row that is no chunk."""
     rows: list[Record] = [(name, number, chunk(name, number, count)) for number in range(count)]
     if name.endswith("5"):
         rows[2] = (name, 2, '{"cut off')

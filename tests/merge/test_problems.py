@@ -85,7 +85,7 @@ def test_every_kind_has_a_case() -> None:
 
 
 def body_of(kind: str) -> tuple[bytes, int, int]:
-    """Give the case's body, and event and byte of the one at fault."""
+    """Return the case's body, and event and byte of the one at fault."""
     before, fault, _, _ = CASES[kind]
     head = b"".join(b"data: " + text.encode() + b"\n\n" for text in before)
     end = b"" if kind == "unterminated_event" else b"\n\n"

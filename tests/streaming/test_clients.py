@@ -346,7 +346,7 @@ CASES = [
 
 
 def conformance() -> list[bytes]:
-    """Give the bodies of a few cases."""
+    """Return the bodies of a few cases."""
     bodies = []
     for name in CASES:
         case = json.loads((TESTS / "conformance" / f"{name}.json").read_text("utf-8"))
@@ -379,7 +379,7 @@ def test_a_body_gives_what_its_bytes_give(
 
 
 def facts(completion: ChatCompletion) -> object:
-    """Give what no SDK changes: some make up an id, name the model otherwise, add null fields."""
+    """Return what no SDK changes: some make up an id, name the model otherwise, add null fields."""
     [choice] = completion.choices
     return choice.finish_reason, choice.message.to_message()
 

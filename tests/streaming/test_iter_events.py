@@ -326,7 +326,7 @@ UNFINISHED = {"calls interleaved"}
 
 
 def brought_by(events: Iterable[Any]) -> dict[str, list[object]]:
-    """Give what the events bring, by their type; an empty fragment is no event for us."""
+    """Return what the events bring, by their type; an empty fragment is no event for us."""
     found: dict[str, list[object]] = {}
     for event in events:
         brought = [_plain(getattr(event, name)) for name in FIELDS.get(event.type, ())]

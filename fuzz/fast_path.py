@@ -7,8 +7,8 @@ streams, events of them are mutated, and each body is fed both ways in reads cut
 from __future__ import annotations
 
 import argparse
+import json
 import sys
-from contextlib import suppress
 from pathlib import Path
 from random import Random
 
@@ -21,7 +21,6 @@ sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
 import regular  # noqa: E402
 
 from accumulator import Accumulator, LimitExceededError, _fast_path  # noqa: E402
-from accumulator._checkpoint import _write  # noqa: E402
 from accumulator._pipeline import apply as _apply  # noqa: E402
 
 _MOST_EVENTS = 120
@@ -140,9 +139,6 @@ def _reads(random: Random, body: bytes) -> list[bytes]:
 
 def _compare(random: Random, body: bytes) -> int:
     """Feed a body both ways; return how many events it had."""
-    # The first stream with a vendor's fields keeps their order, those behind it have another.
-    with suppress(LimitExceededError):
-        Accumulator(shortcut=False).feed_sse(body)
     quick, plain = Accumulator(), Accumulator(shortcut=False)
     looks = random.choice((0.05, 0.5, 1))
     for read in _reads(random, body):
@@ -162,8 +158,8 @@ def _compare(random: Random, body: bytes) -> int:
 def _state(acc: Accumulator) -> tuple[object, ...]:
     intake = acc._pipeline
     problems = [(p.kind, p.message, p.event, p.offset, p.path) for p in acc.problems]
-    # Byte for byte, since 1 == 1.0.
-    state = _write(intake.reducer.state)
+    # As text, since 1 == 1.0; a vendor's fields stand in another order once their names are known.
+    state = json.dumps(acc.snapshot().to_dict(), sort_keys=True)
     return state, acc.status, problems, acc.problem_counts, intake.log.event, intake.tally.size
 
 

@@ -60,6 +60,9 @@ BODIES: dict[str, bytes] = {
     "whole arguments with half a surrogate pair behind them": sse(
         *arguments("{}", "\ud83d"), *deltas({}, finish_reason="tool_calls"), *deltas({})
     ),
+    "an empty role, then one of a wrong type": sse(
+        *deltas({"role": "", "content": "a"}, {"role": {"a": 1}}), STOP
+    ),
     "one string for two fields": sse(*many(vendor="and", other="and")),
     "a name in each chunk": sse(
         *many(tool_calls=[{"index": 0, "id": "a", "function": FUNCTION}])

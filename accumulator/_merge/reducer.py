@@ -110,7 +110,7 @@ class Reducer(Ending, TypedFieldMerger, UsageMerger):
                 fragments.append(content)
                 if len(fragments) >= COMPACT_AT:
                     text.compact()
-        if not into.role:
+        if delta.role is not None and not into.role:
             into.role = delta.role
         if choice.finish_reason:
             self._finish(into, choice.finish_reason, choice.index or 0)
@@ -274,9 +274,9 @@ class Reducer(Ending, TypedFieldMerger, UsageMerger):
         if delta.content is not None:
             if state.content is None:
                 self._apply_content(state, delta)
-            elif delta.content:
+            else:
                 self._append(state.content, delta.content)
-        if not state.role:
+        if delta.role is not None and not state.role:
             state.role = delta.role
         if delta.tool_calls:
             self._apply_calls(state, delta.tool_calls, position)

@@ -144,6 +144,8 @@ class Pipeline(EventApplier):
         self.count(size)
         if self._is_plain and text.startswith(_OBJECT) and self._apply_json_line(text, offset):
             return
+        if not text and self._end_chunk():
+            return
         if parser.unread and self.reducer.is_begun:
             parser.unread = b""
         events = self._events_before(text)
@@ -159,6 +161,19 @@ class Pipeline(EventApplier):
         finally:
             self._is_plain = self._may_be_plain()
         self.raise_met()
+
+    def _end_chunk(self) -> bool:
+        """Apply the chunk that a blank line ends; return whether it is one in a line by itself."""
+        parser, data = self.parser, self.parser.data
+        waits = self.queue or parser.pending or parser.unread or self.log.strict
+        if waits or data is None or parser.name is not None or parser.text is not None:
+            return False
+        if not data.startswith(_OBJECT) or _LF in data:
+            return False
+        offset, parser.data, parser.start, parser.size = parser.start, None, None, 0
+        self._apply_data(bytes(data), offset)
+        self._is_plain = self._may_be_plain()
+        return True
 
     def _events_before(self, line: bytes) -> list[Event]:
         """Return the event that a chunk's line ends, too: many logs lack the blank line."""

@@ -60,6 +60,8 @@ BODIES: dict[str, bytes] = {
     "whole arguments with half a surrogate pair behind them": sse(
         *arguments("{}", "\ud83d"), *deltas({}, finish_reason="tool_calls"), *deltas({})
     ),
+    "a list of a blank that JSON has not": sse(STOP) + b"data: [\x0b]" + BLANK_LINE,
+    "an object of such a blank": sse(STOP) + b"data: {\x0b}" + BLANK_LINE,
     "an empty role, then one of a wrong type": sse(
         *deltas({"role": "", "content": "a"}, {"role": {"a": 1}}), STOP
     ),
@@ -233,3 +235,13 @@ def test_events_are_shown_in_brief() -> None:
 def test_strict_mode_raises_what_a_text_holds(text: str) -> None:
     with pytest.raises(DecodeError):
         Accumulator(strict=True).feed(text)
+
+
+def test_what_is_no_chunk_is_the_first_event_in_each_form() -> None:
+    chunks = [{"choices": ["x"]}, {"type": "message_start", "message": {}}]
+    by_object, by_text = Accumulator(), Accumulator()
+    for chunk in chunks:
+        by_object.feed(chunk)
+        by_text.feed(json.dumps(chunk))
+    assert by_object.problem_counts == by_text.problem_counts == {"invalid_chunk": 1}
+    assert by_object.snapshot() == by_text.snapshot()

@@ -17,7 +17,7 @@ __all__ = ["JsonText", "begins_text", "ends_text", "is_nothing"]
 _BEGINNING = re.compile(rb"[ \t]*(?:\{|\[[ \t]*(?:[{\[\]]|$))")
 _FIELDS = (b"data:", b"event:", b"error:", b":")
 # An object with blanks counts as an event that brings nothing: the decoder of chunks takes it.
-_NOTHING = re.compile(rb'\{\}|\s*(?:null|""|\[\s*\])\s*')
+_NOTHING = re.compile(rb'\{\}|[ \t\r\n]*(?:null|""|\[[ \t\r\n]*\])[ \t\r\n]*')
 _TOKEN = re.compile(rb'"[^"\\]*(?:\\.[^"\\]*)*("?)|[{\[]|[}\]]')
 _END_OF_STRING = re.compile(rb'[^"\\]*(?:\\.[^"\\]*)*"')
 

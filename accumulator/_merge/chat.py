@@ -39,7 +39,7 @@ from .snapshot import freeze
 
 __all__ = ["ChatReducer"]
 
-_EMPTY = re.compile(rb"\s*\{\s*\}\s*")
+_EMPTY = re.compile(rb"[ \t\r\n]*\{[ \t\r\n]*\}[ \t\r\n]*")
 _EXCERPT = 200  # characters of an unreadable text that its problem keeps
 _TYPED_DEPTH = 16  # what a typed decoder takes nests less deep
 
@@ -152,6 +152,7 @@ class ChatReducer(Reducer):
         found = read_object(value) if self._reads_objects else None
         if found is None:
             self._apply_value(Found(value, is_ours=False), count)
+            self._is_begun = True
             if type(value) is LastChunk and self.reading:
                 self.end()
             return True

@@ -146,8 +146,6 @@ class Pipeline(EventApplier):
             return
         if not text and self._end_chunk():
             return
-        if parser.unread and self.reducer.is_begun:
-            parser.unread = b""
         events = self._events_before(text)
         if parser.pending:
             offset = None if offset is None else offset - len(parser.pending)
@@ -178,6 +176,8 @@ class Pipeline(EventApplier):
     def _events_before(self, line: bytes) -> list[Event]:
         """Return the event that a chunk's line ends, too: many logs lack the blank line."""
         parser, events = self.parser, list[Event]()
+        if parser.unread and self.reducer.is_begun:
+            parser.unread = b""
         if parser.data is not None and are_chunks(parser.data, line):
             name = parser.name
             parser.end_event(0, events)

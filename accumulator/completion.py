@@ -333,10 +333,9 @@ class ChatCompletion(Fields):
     extra: JsonObject = field(factory=dict)
 
     def to_dict(self) -> dict[str, Json]:
-        """Convert to the API's own shape: builtins only, extras back at their place. The choices of
-        a `text_completion` have no message.
-        """
-        return _outward.without_empty_messages(_convert.to_dict(self))
+        """Convert to the API's shape, of builtins; of a `text_completion` without its messages."""
+        found = _convert.to_dict(self)
+        return _outward.without_empty_messages(found, [choice.extra for choice in self.choices])
 
     def __call__(self) -> ChatCompletion:
         """Return itself: `completion` is a method of `Accumulator`, but a property of streams."""

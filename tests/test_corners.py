@@ -62,6 +62,9 @@ BODIES: dict[str, bytes] = {
     ),
     "a list of a blank that JSON has not": sse(STOP) + b"data: [\x0b]" + BLANK_LINE,
     "an object of such a blank": sse(STOP) + b"data: {\x0b}" + BLANK_LINE,
+    "a legacy choice with a message that is none": sse(
+        {"object": "text_completion", "choices": [{"index": 0, "text": "a", "message": 0}]}, STOP
+    ),
     "an empty role, then one of a wrong type": sse(
         *deltas({"role": "", "content": "a"}, {"role": {"a": 1}}), STOP
     ),

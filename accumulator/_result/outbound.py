@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, TypeVar, cast
+
+from .convert import copy_json
 
 if TYPE_CHECKING:
     from openai.types.chat import ChatCompletion, ChatCompletionAssistantMessageParam
@@ -72,12 +74,18 @@ def to_request(
     return cast("ChatCompletionAssistantMessageParam", out)
 
 
-def without_empty_messages(completion: JsonObject) -> JsonObject:
-    """Leave out of a legacy completion what only a chat's has."""
+def without_empty_messages(
+    completion: JsonObject, extras: Sequence[Mapping[str, object]]
+) -> JsonObject:
+    """Leave out of a legacy completion what only a chat's has; `extras` are those of its choices,
+    which may have something else by the name of a message.
+    """
     if completion["object"] == "text_completion":
-        for choice in _objects(completion["choices"]):
+        for choice, extra in zip(_objects(completion["choices"]), extras, strict=True):
             if choice["message"] == {"content": None, "refusal": None}:
                 del choice["message"]
+                if "message" in extra:
+                    choice["message"] = copy_json(extra["message"])
                 for logprobs in _objects([choice["logprobs"]]):
                     for name in ("content", "refusal"):
                         if logprobs[name] is None:

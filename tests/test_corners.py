@@ -65,6 +65,8 @@ BODIES: dict[str, bytes] = {
     "a legacy choice with a message that is none": sse(
         {"object": "text_completion", "choices": [{"index": 0, "text": "a", "message": 0}]}, STOP
     ),
+    "a CR in a line that ends in CRLF, before a blank line of LF": b'data: {"choices": []}\r1\r\n\n'
+    + sse(STOP),
     "an empty role, then one of a wrong type": sse(
         *deltas({"role": "", "content": "a"}, {"role": {"a": 1}}), STOP
     ),

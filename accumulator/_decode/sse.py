@@ -68,7 +68,11 @@ def cut_events(data: bytes, start: int) -> CutEvents | None:
     # That each line is data is seen at once from what they make when put together again.
     body = (line_end + line_end + opening).join(texts)
     whole = size == around + len(body) and data.startswith(body, len(opening))
-    if not whole or not data.startswith(opening) or _has_other_cr(data, lines, rest):
+    if (
+        not whole
+        or not data.startswith(opening)
+        or _has_other_cr(data, len(lines) if line_end == b"\r\n" else 0, rest)
+    ):
         return _cut_among_silent(data, start)
     end = start + size
     is_last = texts[-1] == DONE
@@ -108,9 +112,9 @@ def _cut_among_silent(data: bytes, start: int) -> CutEvents | None:
     return CutEvents(texts, first, end, opened - start, is_last, starts=[*starts, end])
 
 
-def _has_other_cr(data: bytes, lines: list[bytes], rest: bytes) -> bool:
-    """Whether there is a CR but for those of lines that all end in CRLF."""
+def _has_other_cr(data: bytes, expected: int, rest: bytes) -> bool:
+    """Return whether there is a CR but for those of the lines that are expected to end in CRLF."""
     if _CR not in data:
         return False
     count = data.count(b"\r") - rest.count(b"\r")
-    return _CR in rest[:-1] or count != (len(lines) if lines[0].endswith(b"\r\n") else 0)
+    return _CR in rest[:-1] or count != expected

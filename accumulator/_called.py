@@ -12,8 +12,8 @@ F = TypeVar("F", bound=Callable[..., object])
 
 
 def to_be_called(function: F) -> F:
-    """Return a method that names the mistake where it is taken for what it returns: on wrapped
-    streams the same name is a property.
+    """Return a method that must be called: to read an attribute of it raises an AttributeError that
+    says so. On wrapped streams `completion` is a property, so the call is easily forgotten.
     """
     return cast("F", _Method(function))
 

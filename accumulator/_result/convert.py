@@ -35,7 +35,7 @@ T = TypeVar("T")
 JsonObject = dict[str, object]
 
 NULLABLE = {"nullable": True}
-# Of a name that a vendor gives to a field of its own, too: what is no string is that one.
+# A vendor may use this name for a field of its own: a value that is no string is the vendor's.
 OR_VENDORS = {"or_vendors": True}
 _SCALARS = frozenset({str, int, float, bool})  # nearly all fields; a converter's call costs more
 

@@ -77,8 +77,8 @@ def to_request(
 def without_empty_messages(
     completion: JsonObject, extras: Sequence[Mapping[str, object]]
 ) -> JsonObject:
-    """Leave out of a legacy completion what only a chat's has; `extras` are those of its choices,
-    which may have something else by the name of a message.
+    """Remove from a legacy completion what only a chat completion has. `extras` are those of its
+    choices; a vendor's own `message` among them stays.
     """
     if completion["object"] == "text_completion":
         for choice, extra in zip(_objects(completion["choices"]), extras, strict=True):

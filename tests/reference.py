@@ -164,15 +164,16 @@ class Reader:
         """Take in one JSON text of an event."""
         value = parse(text)
         foreign = event not in OWN_EVENTS
-        if not text.strip():
+        stripped = text.strip(WHITESPACE)
+        if not stripped:
             return
-        if text.strip() in ENDS:
+        if stripped in ENDS:
             self.end()
         elif value is not BROKEN:
             self.reducer.value(value, foreign)
         elif if_broken == "malformed_json" and re.match(r'\s*\{\s*"error"\s*:\s*[{"]', text):
             self.reducer.fail(text)  # transformers writes messages without escapes
-        elif foreign and text.lstrip()[:1] not in ("{", "["):
+        elif foreign and stripped[:1] not in ("{", "["):
             self.reducer.problem("foreign_event")
         else:
             self.reducer.problem(if_broken)
@@ -195,6 +196,7 @@ class Reader:
 
 
 BLANKS = b" \t"
+WHITESPACE = " \t\n\r\x0b\f"  # of ASCII, as of bytes: `str.strip` takes U+001C for one, too
 
 
 def begins_text(line: bytes) -> bool:

@@ -250,3 +250,13 @@ def test_what_is_no_chunk_is_the_first_event_in_each_form() -> None:
         by_text.feed(json.dumps(chunk))
     assert by_object.problem_counts == by_text.problem_counts == {"invalid_chunk": 1}
     assert by_object.snapshot() == by_text.snapshot()
+
+
+@pytest.mark.parametrize("blank", ["\x1c", "\x85", "\xa0", "\u2028"])
+def test_a_blank_of_unicode_is_none_around_the_end(blank: str) -> None:
+    body = f"data: {blank}[DONE]\n\n".encode()
+    acc = Accumulator()
+    acc.feed_sse(body)
+    acc.close()
+    assert acc.problem_counts == {"malformed_json": 1}
+    assert_as_judged(acc, body)

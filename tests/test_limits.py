@@ -9,6 +9,8 @@ from collections.abc import Callable
 from types import MappingProxyType
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from accumulator import Accumulator, DecodeError, IncompleteStreamError, LimitExceededError, Limits
 
@@ -105,6 +107,39 @@ def test_fragments_of_open_calls_are_within_the_limit() -> None:
     for _ in range(5):
         acc.feed(chunk(tool_calls=[{"index": 0, "function": {"arguments": "x"}}, *both]))
     assert len(acc.snapshot().choices[0].message.tool_calls or ()) == 2
+
+
+_FRAGMENTS = st.fixed_dictionaries(
+    {},
+    optional={
+        "index": st.sampled_from([0, 1, None]),
+        "id": st.sampled_from(["a", "b", "", None]),
+        "function": st.fixed_dictionaries(
+            {},
+            optional={
+                "name": st.sampled_from(["look", "find", ""]),
+                "arguments": st.sampled_from(["{}", '{"c":', "1}", "", " "]),
+            },
+        ),
+    },
+)
+_CHOICE_LISTS = st.lists(st.lists(_FRAGMENTS, max_size=3), min_size=1, max_size=2)
+
+
+@given(st.lists(_CHOICE_LISTS, min_size=1, max_size=6))
+def test_calls_are_refused_if_they_would_be_too_many_and_only_then(
+    chunks: list[list[list[dict[str, object]]]],
+) -> None:
+    bounded, free = Accumulator(limits=Limits(tool_calls=2)), Accumulator()
+    for lists in chunks:
+        event = {"choices": [{"index": 0, "delta": {"tool_calls": calls}} for calls in lists]}
+        free.feed(event)
+        if len(free.snapshot().choices[0].message.tool_calls or ()) > 2:
+            with pytest.raises(LimitExceededError):
+                bounded.feed(event)
+            return
+        bounded.feed(event)
+        assert bounded.snapshot() == free.snapshot()
 
 
 @pytest.mark.parametrize(

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from copy import copy
+from itertools import chain
 
 from .._decode import chunk as wire
 from .._decode.text import COMPACT_AT
@@ -10,9 +12,9 @@ from ..errors import LimitExceededError
 from ..partial import is_complete
 from .arguments import ArgumentsText
 from .json_merge import FieldMerger
-from .problem_log import brief
+from .problem_log import ProblemLog, brief
 from .state import CallsState, CallState, ChoiceState, FunctionState
-from .tool_calls import count_new, find_call
+from .tool_calls import find_call, reachable
 
 __all__ = ["CallMerger"]
 
@@ -31,13 +33,29 @@ class CallMerger(FieldMerger):
         self._calls_left = min(self._calls_left, self._most_calls - len(calls.items))
 
     def _check_calls(
-        self, calls: CallsState | None, fragments: list[wire.ToolCallFragment]
+        self, calls: CallsState | None, lists: Sequence[Sequence[wire.ToolCallFragment]]
     ) -> None:
-        """Raise LimitExceededError if fragments would open more calls than allowed."""
+        """Raise LimitExceededError if lists of fragments would open more calls than allowed."""
         calls = calls or CallsState()
-        room = self._most_calls - len(calls.items)
-        if len(fragments) > room and count_new(calls, fragments) > room:
-            raise LimitExceededError("tool_calls", int(self._most_calls))
+        most = self._most_calls
+        if len(calls.items) + sum(map(len, lists)) > most and self._count_with(calls, lists) > most:
+            raise LimitExceededError("tool_calls", int(most))
+
+    def _count_with(
+        self, calls: CallsState, lists: Sequence[Sequence[wire.ToolCallFragment]]
+    ) -> int:
+        """Return how many calls there would be, by merging the lists into copies."""
+        trial = copy(self)
+        trial._log, trial.listener, trial._halved = ProblemLog(), None, {}
+        items = calls.items.copy()
+        for place in set(reachable(calls, chain.from_iterable(lists))):
+            items[place] = items[place].copied()
+        known = CallsState(
+            items, calls.by_id.copy(), calls.by_index.copy(), calls.by_both.copy(), calls.last
+        )
+        for fragments in lists:
+            trial._apply_calls(ChoiceState(calls=known), fragments, 0)
+        return len(items)
 
     def _apply_calls(
         self, state: ChoiceState, fragments: Iterable[wire.ToolCallFragment], position: int

@@ -220,12 +220,12 @@ class Reducer(Ending, TypedFieldMerger, UsageMerger):
                 return
 
     def _check_all_calls(self, choices: Sequence[wire.Choice]) -> None:
-        brought: dict[int, list[wire.ToolCallFragment]] = {}
+        brought: dict[int, list[Sequence[wire.ToolCallFragment]]] = {}
         for position, choice in enumerate(choices):
-            brought.setdefault(index_of(choice, position), []).extend(calls_of(choice))
-        for index, fragments in brought.items():
+            brought.setdefault(index_of(choice, position), []).append(calls_of(choice))
+        for index, lists in brought.items():
             state = self.state.choices.get(index)
-            self._check_calls(None if state is None else state.calls, fragments)
+            self._check_calls(None if state is None else state.calls, lists)
 
     def _apply_head(self, chunk: wire.Chunk) -> None:
         state, id_ = self.state, chunk.id

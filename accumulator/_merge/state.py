@@ -13,10 +13,11 @@ Laws:
 from __future__ import annotations
 
 from collections.abc import Iterator
+from copy import deepcopy
 from operator import itemgetter
 from typing import Literal
 
-from msgspec import Struct, field
+from msgspec import Struct, field, structs
 
 from .._decode import chunk as wire
 from .._decode.chunk import JsonObject
@@ -50,6 +51,12 @@ class FunctionState(Struct, omit_defaults=True, repr_omit_defaults=True):
     def came(self) -> bool:
         """Whether anything of it arrived, be it empty."""
         return self.name is not None or self.text is not None or bool(self.extra)
+
+    def copied(self) -> FunctionState:
+        """Return a copy without the vendor's fields."""
+        for text in (self.name, self.text):
+            str(text)  # a text that was joined is not copied, only referred to
+        return FunctionState(deepcopy(self.name), deepcopy(self.text))
 
 
 class CallState(Struct, omit_defaults=True, repr_omit_defaults=True):
@@ -88,6 +95,17 @@ class CallState(Struct, omit_defaults=True, repr_omit_defaults=True):
             if tool is not None and tool.name:
                 return tool.name
         return None
+
+    def copied(self) -> CallState:
+        """Return a copy to merge fragments into, without what does not tell calls apart."""
+        function, custom = self.function, self.custom
+        return structs.replace(
+            self,
+            function=None if function is None else function.copied(),
+            custom=None if custom is None else custom.copied(),
+            extra=None,
+            more=None if self.more is None else self.more.copy(),
+        )
 
     def tools(self) -> Iterator[tuple[Tool, FunctionState]]:
         """Yield the tools that it names: an empty one beside the other is nothing."""

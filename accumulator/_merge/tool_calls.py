@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Container, Iterable
+from collections.abc import Container, Iterable, Iterator
 
 from .._decode import chunk as wire
 from .arguments import BLANKS, ArgumentsText
 from .problem_log import brief
 from .state import CallsState, CallState
 
-__all__ = ["count_new", "find_call"]
+__all__ = ["find_call", "reachable"]
 
 Found = tuple[int | None, str | None]
 
@@ -112,47 +112,16 @@ def _starts_by_name(
     return is_new or not is_same
 
 
-def count_new(calls: CallsState, fragments: Iterable[wire.ToolCallFragment]) -> int:
-    """Count the calls that the fragments of one delta may open: never too few, and too many
-    only where several of them bring a name, or arguments become whole on the way.
-    """
-    count = 0
-    opened: set[int | str | None] = set()  # ids and indices; None if any was opened
-    changed: set[int] = set()  # calls that earlier fragments have named or made whole, perhaps
-    closes = False  # whether these may have made any call whole
+def reachable(calls: CallsState, fragments: Iterable[wire.ToolCallFragment]) -> Iterator[int]:
+    """Yield the place of each call that fragments may go to."""
+    if calls.items:
+        yield from (calls.last, len(calls.items) - 1)
     for fragment in fragments:
-        name = _name_of(fragment)
-        keys = _keys_of(fragment)
-        is_known = not keys.isdisjoint(opened)
-        goes_on = not name and _is_at_free_index(calls, fragment)
-        place, _ = find_call(calls, fragment)
-        if place is None:
-            if name or not is_known:
-                count += closes or not (goes_on and opened)
-                opened.add(None)
-        else:
-            count += (place in changed or is_known) if name else goes_on and closes
-            changed.add(place)
-        if place is None or goes_on:
-            opened |= keys
-        closes = closes or _may_close(fragment)
-    return count
-
-
-def _keys_of(fragment: wire.ToolCallFragment) -> set[int | str | None]:
-    return {fragment.id or None, fragment.index} - {None} or {None}
-
-
-def _is_at_free_index(calls: CallsState, fragment: wire.ToolCallFragment) -> bool:
-    """Return whether a fragment, if it has no name, goes on with the newest call unless that is
-    whole.
-    """
-    return not fragment.id and fragment.index is not None and fragment.index not in calls.by_index
-
-
-def _may_close(fragment: wire.ToolCallFragment) -> bool:
-    """Return whether a fragment may make a call whole: an object, a list, null, or any input."""
-    return fragment.custom is not None or not set("}]l").isdisjoint(_text_of(fragment))
+        index, id_ = fragment.index, fragment.id
+        held = None if index is None else calls.by_index.get(index)
+        known = calls.by_id.get(id_) if id_ else None
+        both = calls.by_both.get(f"{index} {id_}")
+        yield from (place for place in (held, known, both) if place is not None)
 
 
 def _name_of(fragment: wire.ToolCallFragment) -> str:

@@ -7,6 +7,7 @@ pair, whose other half comes with a later chunk: it is held back until then.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any, Final, Protocol, cast
 
 from .._decode.chunk import JsonObject
@@ -14,59 +15,46 @@ from .._decode.text import COMPACT_AT, Text, heal, healed, split_half
 from ..rules import Level, Policy
 from .problem_log import ProblemLog
 
-__all__ = ["PART_TYPES", "FieldMerger", "IndexedList", "Listener", "TypedList", "is_empty"]
+__all__ = ["PART_TYPES", "FieldMerger", "IndexedList", "Listener", "is_empty"]
 
 PART_TYPES = ("text", "thinking")  # of parts that join their neighbour
 
 
 class IndexedList:
-    """A list whose entries are merged by their `index`."""
+    """A list whose entries are merged by their `index`, or by that and their `type`: OpenRouter
+    numbers a summary and the encrypted block behind it 0 both.
+
+    `places` says where the newest entry of each index stands, and that of each index and type.
+    """
 
     __slots__ = ("entries", "places")
 
-    def __init__(self) -> None:
-        self.entries: list[object] = []
-        self.places: dict[int, JsonObject] = {}  # of the newest entry with an index
+    def __init__(
+        self,
+        entries: list[object] | None = None,
+        places: dict[int | tuple[int, str], int] | None = None,
+    ) -> None:
+        self.entries = [] if entries is None else entries
+        self.places = {} if places is None else places
 
     def __repr__(self) -> str:
-        return f"<{self.entries}, {list(self.places)}>"
+        return f"<{self.entries}, {self.places}>"
 
-    def find(self, index: int, type_: object) -> JsonObject:
-        """Return the entry with an index, a new one at the end if there is none."""
-        entry = self.places.get(index)
-        return self._open(index) if entry is None else entry
-
-    def _open(self, index: int) -> JsonObject:
-        entry: JsonObject = {}
-        self.places[index] = entry
-        self.entries.append(entry)
-        return entry
-
-
-class TypedList(IndexedList):
-    """A list whose entries are merged by their `index` and their `type`: OpenRouter numbers a
-    summary and the encrypted block behind it 0 both.
-    """
-
-    __slots__ = ("types",)
-
-    def __init__(self) -> None:
-        IndexedList.__init__(self)
-        self.types: dict[tuple[int, str], JsonObject] = {}
-
-    def find(self, index: int, type_: object) -> JsonObject:
-        """Return the newest entry with an index and a type, a new one at the end if there is
-        none. An entry without a type goes to the newest with its index.
+    def find(self, index: int, type_: object = None) -> JsonObject:
+        """Return the newest entry with an index, and with a type if one is given that can be one; a
+        new one at the end if there is none.
         """
-        if not type_ or type(type_) is not str:
-            newest = IndexedList.find(self, index, type_)
-            key = index, str(newest.get("type"))
-            if type_ is not None and self.types.get(key) is newest:
-                del self.types[key]  # it takes a type that is none
-            return newest
-        entry = self.types.get((index, type_))
-        if entry is None:
-            entry = self.types[index, type_] = self._open(index)
+        is_typed = bool(type_) and type(type_) is str
+        key = (index, cast("str", type_)) if is_typed else index
+        place = self.places.get(key)
+        if place is None:
+            place = self.places[index] = self.places[key] = len(self.entries)
+            self.entries.append({})
+        entry = cast("JsonObject", self.entries[place])
+        if type_ is not None and not is_typed:  # it takes a type that is none
+            known = index, str(entry.get("type"))
+            if self.places.get(known) == place:
+                del self.places[known]
         return entry
 
 
@@ -180,21 +168,16 @@ class FieldMerger:
                 into[name] = self._own(new)
         return into
 
-    def _by_index(self, below: Level, old: object, value: list[object]) -> IndexedList:
+    def _by_index(
+        self, below: Level, old: object, value: list[object], *, and_type: bool = False
+    ) -> IndexedList:
         into = old if isinstance(old, IndexedList) else IndexedList()
-        return self._merge_entries(below, into, value)
-
-    def _by_type(self, below: Level, old: object, value: list[object]) -> IndexedList:
-        into = old if isinstance(old, TypedList) else TypedList()
-        return self._merge_entries(below, into, value)
-
-    def _merge_entries(self, level: Level, into: IndexedList, entries: list[object]) -> IndexedList:
-        for entry in entries:
+        for entry in value:
             index = entry.get("index") if isinstance(entry, dict) else None
             if type(index) is int:
                 fields = cast("JsonObject", entry)
-                type_, _ = healed(fields.get("type"))
-                self._merge(level, into.find(index, type_), fields, nested=True)
+                type_, _ = healed(fields.get("type") if and_type else None)
+                self._merge(below, into.find(index, type_), fields, nested=True)
             else:
                 into.entries.append(self._own(entry))
         return into
@@ -330,7 +313,7 @@ _JOINS: Mapping[Policy, tuple[type | tuple[type, ...], Callable[..., object]]] =
     "extend": (list, FieldMerger._extend),
     "collect": (object, FieldMerger._collect),
     "by_index": (list, FieldMerger._by_index),
-    "by_type": (list, FieldMerger._by_type),
+    "by_type": (list, partial(FieldMerger._by_index, and_type=True)),
     "merge": (dict, FieldMerger._merge_objects),
     "larger": ((dict, int, float), FieldMerger._larger),
     "blocks": (list, FieldMerger._blocks),

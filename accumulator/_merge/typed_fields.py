@@ -8,8 +8,9 @@ from typing import cast
 from msgspec import UNSET
 
 from .._decode import chunk as wire
+from .._decode.chunk import JsonObject
 from .._decode.text import Text
-from .json_merge import FieldMerger, TypedList
+from .json_merge import FieldMerger, IndexedList
 from .state import AudioState, ChoiceState, LogprobsState, TokensState
 
 __all__ = ["TypedFieldMerger"]
@@ -34,13 +35,15 @@ class TypedFieldMerger(FieldMerger):
         """Merge details of reasoning by index and type, as their rows of the merge table say."""
         extra = state.delta_extra = {} if state.delta_extra is None else state.delta_extra
         entries = extra.get("reasoning_details")
-        if not isinstance(entries, TypedList):
-            entries = extra["reasoning_details"] = TypedList()
+        if not isinstance(entries, IndexedList):
+            entries = extra["reasoning_details"] = IndexedList()
         for detail in details:
-            into = entries.types.get((detail.index, detail.type))
-            if into is None:
+            place = entries.places.get((detail.index, detail.type))
+            if place is None:
                 into = entries.find(detail.index, detail.type)
                 into["index"], into["type"] = detail.index, detail.type
+            else:
+                into = cast("JsonObject", entries.entries[place])
             if detail.text is not UNSET:
                 text = into.get("text")
                 if type(text) is Text and detail.text is not None:

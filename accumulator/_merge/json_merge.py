@@ -6,8 +6,7 @@ pair, whose other half comes with a later chunk: it is held back until then.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from functools import partial
+from collections.abc import Mapping
 from typing import Any, Final, Protocol, cast
 
 from .._decode.chunk import JsonObject
@@ -102,8 +101,7 @@ class FieldMerger:
             if policy == "last" and not self._careful:
                 into[name] = value
             elif policy == "concat" and type(value) is str:
-                text = into.get(name)
-                into[name] = self._join(text if type(text) is Text else None, value)
+                into[name] = self._join(into.get(name), value)
             else:
                 merged = self._merged(level, policy, name, into.get(name), value)
                 if merged is not None:
@@ -115,61 +113,46 @@ class FieldMerger:
         self, level: Level, policy: Policy, name: str, old: object, value: object
     ) -> object | None:
         """Return what stands after a field's next value; None to leave it as it was."""
-        kind, join = _JOINS[policy]
-        if isinstance(value, kind):
-            return join(self, level.below(name), old, value)
+        if policy == "last":
+            return self._own(value)
+        if policy == "merge" and isinstance(value, dict):
+            into = old if isinstance(old, dict) else {}
+            self._merge(level.below(name), into, value, nested=True)
+            return into
+        if policy == "first":
+            return self._own(value) if old is None or (value and not old) else None
+        if policy == "collect" or (policy == "extend" and isinstance(value, list)):
+            items = old if isinstance(old, list) else []
+            items += cast("list[object]", self._own(value if policy == "extend" else [value]))
+            return items
+        if policy == "concat" and isinstance(value, str):
+            return self._join(old, value)
+        if policy == "larger" and isinstance(value, (dict, int, float)):
+            return self._larger(old, value)
+        if policy in ("by_index", "by_type") and isinstance(value, list):
+            return self._by_index(level.below(name), old, value, and_type=policy == "by_type")
+        if policy == "blocks" and isinstance(value, list):
+            return self._blocks(old, value)
+        if policy == "drop":
+            return None
         # A value that its field's rule is not made for goes by its kind.
-        other = level.unnamed(value)
+        other = level.kinds[type(value)]
         return self._merged(level, "last" if other == policy else other, "", old, value)
 
-    def _drop(self, below: Level, old: object, value: object) -> None:
-        pass
-
-    def _last(self, below: Level, old: object, value: object) -> object:
-        return self._own(value)
-
-    def _first(self, below: Level, old: object, value: object) -> object | None:
-        return self._own(value) if old is None or (value and not old) else None
-
-    def _concat(self, below: Level, old: object, value: str) -> Text:
-        return self._join(old if isinstance(old, Text) else None, value)
-
-    def _extend(self, below: Level, old: object, value: list[object]) -> object:
-        if not isinstance(old, list):
-            return self._own(value)
-        old += cast("list[object]", self._own(value))
-        return old
-
-    def _collect(self, below: Level, old: object, value: object) -> object:
-        values = old if isinstance(old, list) else []
-        values.append(self._own(value))
-        return values
-
-    def _merge_objects(self, below: Level, old: object, value: JsonObject) -> JsonObject:
-        into = old if isinstance(old, dict) else {}
-        self._merge(below, into, value, nested=True)
-        return into
-
-    def _larger(self, below: Level, old: object, value: object) -> object:
+    def _larger(self, old: object, value: object) -> object:
+        """Return the larger of two numbers, in objects number by number; else the last."""
         if isinstance(value, dict):
-            return self._larger_json(old if isinstance(old, dict) else {}, value)
-        return old if _is_number(old) and cast("float", old) >= cast("float", value) else value
-
-    def _larger_json(self, into: JsonObject, usage: JsonObject) -> JsonObject:
-        for name, new in usage.items():
-            old = into.get(name)
-            if new is None:
-                into.setdefault(name, None)
-            elif isinstance(new, dict):
-                into[name] = self._larger_json(old if isinstance(old, dict) else {}, new)
-            elif not (
-                _is_number(new) and _is_number(old) and cast("float", new) <= cast("float", old)
-            ):
-                into[name] = self._own(new)
-        return into
+            into = old if isinstance(old, dict) else {}
+            for name, item in value.items():
+                into[name] = self._larger(into.get(name), item)
+            return into
+        is_less = (
+            _is_number(value) and _is_number(old) and cast("float", value) <= cast("float", old)
+        )
+        return old if value is None or is_less else self._own(value)
 
     def _by_index(
-        self, below: Level, old: object, value: list[object], *, and_type: bool = False
+        self, below: Level, old: object, value: list[object], *, and_type: bool
     ) -> IndexedList:
         into = old if isinstance(old, IndexedList) else IndexedList()
         for entry in value:
@@ -182,7 +165,7 @@ class FieldMerger:
                 into.entries.append(self._own(entry))
         return into
 
-    def _blocks(self, below: Level, old: object, value: list[object]) -> list[object]:
+    def _blocks(self, old: object, value: list[object]) -> list[object]:
         """Append blocks; LiteLLM sends those that think in fragments, the signature last."""
         blocks = old if isinstance(old, list) else []
         for fragment in value:
@@ -196,7 +179,7 @@ class FieldMerger:
             for name, item in fragment.items():
                 known = last.get(name)
                 if name == "thinking" and isinstance(item, str):
-                    last[name] = self._concat(below, known, item)
+                    last[name] = self._join(known, item)
                 elif known is None or not is_empty(item):
                     last[name] = self._own(item)
         return blocks
@@ -242,8 +225,9 @@ class FieldMerger:
 
     # --- strings ---
 
-    def _join(self, text: Text | None, fragment: str) -> Text:
-        if text is None:
+    def _join(self, text: object, fragment: str) -> Text:
+        """Append to a text, a new one if there is none."""
+        if not isinstance(text, Text):
             text = Text()
         self._append(text, fragment)
         return text
@@ -302,19 +286,3 @@ def _last_of_type(items: list[object], type_: object) -> JsonObject | None:
     """Return the last entry of a list if it is an object of this type."""
     last = items[-1] if items else None
     return last if isinstance(last, dict) and last.get("type") == type_ else None
-
-
-# What each rule is made for, and how it joins such a value to the one so far.
-_JOINS: Mapping[Policy, tuple[type | tuple[type, ...], Callable[..., object]]] = {
-    "drop": (object, FieldMerger._drop),
-    "last": (object, FieldMerger._last),
-    "first": (object, FieldMerger._first),
-    "concat": (str, FieldMerger._concat),
-    "extend": (list, FieldMerger._extend),
-    "collect": (object, FieldMerger._collect),
-    "by_index": (list, FieldMerger._by_index),
-    "by_type": (list, partial(FieldMerger._by_index, and_type=True)),
-    "merge": (dict, FieldMerger._merge_objects),
-    "larger": ((dict, int, float), FieldMerger._larger),
-    "blocks": (list, FieldMerger._blocks),
-}

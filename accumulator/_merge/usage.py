@@ -58,7 +58,7 @@ class UsageMerger(FieldMerger):
         if into.extra is None:
             into.extra = wire.Extra()
         if fell:
-            self._larger_json(into.extra, usage.extra)
+            self._larger(into.extra, usage.extra)
         else:
             self._merge(_VENDORS, into.extra, usage.extra, nested=False)
 

@@ -7,7 +7,7 @@ pair, whose other half comes with a later chunk: it is held back until then.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, Final, Protocol, cast
+from typing import Any, Final, Protocol, TypeVar, cast
 
 from .._decode.chunk import JsonObject
 from .._decode.text import COMPACT_AT, Text, heal, healed, split_half
@@ -16,6 +16,7 @@ from .problem_log import ProblemLog
 
 __all__ = ["PART_TYPES", "FieldMerger", "IndexedList", "Listener", "is_empty"]
 
+K = TypeVar("K")
 PART_TYPES = ("text", "thinking")  # of parts that join their neighbour
 
 
@@ -57,6 +58,11 @@ class IndexedList:
         return entry
 
 
+# The values that a rule is made for; others go by their kind.
+_MADE_FOR: Mapping[Policy, type | tuple[type, ...]] = {
+    **dict.fromkeys(("extend", "by_index", "by_type", "blocks"), list),
+    **{"concat": str, "merge": dict, "larger": (dict, int, float)},
+}
 NO_HALVES: Final[dict[int, Text]] = {}  # stands for each empty one: most streams never fill theirs
 
 
@@ -113,36 +119,35 @@ class FieldMerger:
         self, level: Level, policy: Policy, name: str, old: object, value: object
     ) -> object | None:
         """Return what stands after a field's next value; None to leave it as it was."""
-        if policy == "last":
-            return self._own(value)
-        if policy == "merge" and isinstance(value, dict):
-            into = old if isinstance(old, dict) else {}
-            self._merge(level.below(name), into, value, nested=True)
-            return into
-        if policy == "first":
-            return self._own(value) if old is None or (value and not old) else None
-        if policy == "collect" or (policy == "extend" and isinstance(value, list)):
-            items = old if isinstance(old, list) else []
-            items += cast("list[object]", self._own(value if policy == "extend" else [value]))
-            return items
-        if policy == "concat" and isinstance(value, str):
-            return self._join(old, value)
-        if policy == "larger" and isinstance(value, (dict, int, float)):
-            return self._larger(old, value)
-        if policy in ("by_index", "by_type") and isinstance(value, list):
-            return self._by_index(level.below(name), old, value, and_type=policy == "by_type")
-        if policy == "blocks" and isinstance(value, list):
-            return self._blocks(old, value)
-        if policy == "drop":
+        if not isinstance(value, _MADE_FOR.get(policy, object)):
+            other = level.kinds[type(value)]
+            return self._merged(level, "last" if other == policy else other, "", old, value)
+        if policy == "drop" or (policy == "first" and old is not None and (old or not value)):
             return None
-        # A value that its field's rule is not made for goes by its kind.
-        other = level.kinds[type(value)]
-        return self._merged(level, "last" if other == policy else other, "", old, value)
+        if policy in ("first", "last"):
+            return self._own(value)
+        if policy == "merge":
+            into = _or_new(old, dict)
+            self._merge(level.below(name), into, cast("JsonObject", value), nested=True)
+            return into
+        if policy == "concat":
+            return self._join(old, cast("str", value))
+        if policy == "larger":
+            return self._larger(old, value)
+        entries = cast("list[object]", [value] if policy == "collect" else value)
+        if policy == "blocks":
+            return self._blocks(_or_new(old, list), entries)
+        if policy in ("by_index", "by_type"):
+            known = _or_new(old, IndexedList)
+            return self._by_index(level.below(name), known, entries, and_type=policy == "by_type")
+        items = _or_new(old, list)
+        items += cast("list[object]", self._own(entries))
+        return items
 
     def _larger(self, old: object, value: object) -> object:
         """Return the larger of two numbers, in objects number by number; else the last."""
         if isinstance(value, dict):
-            into = old if isinstance(old, dict) else {}
+            into = _or_new(old, dict)
             for name, item in value.items():
                 into[name] = self._larger(into.get(name), item)
             return into
@@ -152,10 +157,9 @@ class FieldMerger:
         return old if value is None or is_less else self._own(value)
 
     def _by_index(
-        self, below: Level, old: object, value: list[object], *, and_type: bool
+        self, below: Level, into: IndexedList, entries: list[object], *, and_type: bool
     ) -> IndexedList:
-        into = old if isinstance(old, IndexedList) else IndexedList()
-        for entry in value:
+        for entry in entries:
             index = entry.get("index") if isinstance(entry, dict) else None
             if type(index) is int:
                 fields = cast("JsonObject", entry)
@@ -165,10 +169,9 @@ class FieldMerger:
                 into.entries.append(self._own(entry))
         return into
 
-    def _blocks(self, old: object, value: list[object]) -> list[object]:
+    def _blocks(self, blocks: list[object], fragments: list[object]) -> list[object]:
         """Append blocks; LiteLLM sends those that think in fragments, the signature last."""
-        blocks = old if isinstance(old, list) else []
-        for fragment in value:
+        for fragment in fragments:
             if not isinstance(fragment, dict) or fragment.get("type") != "thinking":
                 blocks.append(self._own(fragment))
                 continue
@@ -208,7 +211,7 @@ class FieldMerger:
 
     def _think(self, before: object, thinking: list[object] | str) -> list[object]:
         """Append what thinks to the parts of a part (Mistral)."""
-        inner = before if isinstance(before, list) else []
+        inner = _or_new(before, list)
         if isinstance(before, Text):
             inner.append({"type": "text", "text": before})
         for item in thinking if isinstance(thinking, list) else [thinking]:
@@ -227,10 +230,9 @@ class FieldMerger:
 
     def _join(self, text: object, fragment: str) -> Text:
         """Append to a text, a new one if there is none."""
-        if not isinstance(text, Text):
-            text = Text()
-        self._append(text, fragment)
-        return text
+        joined = text if isinstance(text, Text) else Text()
+        self._append(joined, fragment)
+        return joined
 
     def _append(self, text: Text, fragment: str) -> None:
         if self._careful:
@@ -276,6 +278,11 @@ class FieldMerger:
 def is_empty(value: object) -> bool:
     """Return whether a value says nothing: null, false, 0, nothing in it, or nulls alone."""
     return not value or (isinstance(value, list) and all(item is None for item in value))
+
+
+def _or_new(old: object, kind: type[K]) -> K:
+    """Return what stands so far if it is of this kind, else an empty one."""
+    return old if isinstance(old, kind) else kind()
 
 
 def _is_number(value: object) -> bool:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from copy import copy
+from copy import copy, deepcopy
 from itertools import chain
+
+from msgspec import structs
 
 from .._decode import chunk as wire
 from .._decode.text import COMPACT_AT
@@ -49,7 +51,7 @@ class CallMerger(FieldMerger):
         trial._log, trial.listener, trial._halved = ProblemLog(), None, {}
         items = calls.items.copy()
         for place in set(reachable(calls, chain.from_iterable(lists))):
-            items[place] = items[place].copied()
+            items[place] = _copied(items[place])
         known = CallsState(
             items, calls.by_id.copy(), calls.by_index.copy(), calls.by_both.copy(), calls.last
         )
@@ -204,3 +206,15 @@ class CallMerger(FieldMerger):
                     f"$.choices[{index}].message.tool_calls[{number}].function.arguments",
                     found[:200],
                 )
+
+
+def _copied(call: CallState) -> CallState:
+    """Return a copy to merge fragments into, without what does not tell calls apart."""
+    bare = structs.replace(call, extra=None)
+    for name in ("function", "custom"):
+        tool = getattr(call, name)
+        if tool is not None:
+            for text in (tool.name, tool.text):
+                str(text)  # a text that was joined is not copied, only referred to
+            setattr(bare, name, structs.replace(tool, extra=None))
+    return deepcopy(bare)

@@ -16,7 +16,7 @@ from .arguments import ArgumentsText
 from .json_merge import FieldMerger
 from .problem_log import ProblemLog, brief
 from .state import CallsState, CallState, ChoiceState, FunctionState
-from .tool_calls import find_call, reachable
+from .tool_calls import find_call
 
 __all__ = ["CallMerger"]
 
@@ -38,26 +38,26 @@ class CallMerger(FieldMerger):
         self, calls: CallsState | None, lists: Sequence[Sequence[wire.ToolCallFragment]]
     ) -> None:
         """Raise LimitExceededError if lists of fragments would open more calls than allowed."""
-        calls = calls or CallsState()
-        most = self._most_calls
-        if len(calls.items) + sum(map(len, lists)) > most and self._count_with(calls, lists) > most:
-            raise LimitExceededError("tool_calls", int(most))
-
-    def _count_with(
-        self, calls: CallsState, lists: Sequence[Sequence[wire.ToolCallFragment]]
-    ) -> int:
-        """Return how many calls there would be, by merging the lists into copies."""
+        calls, most = calls or CallsState(), self._most_calls
+        if len(calls.items) + sum(map(len, lists)) <= most:
+            return
+        # They are merged into copies of the calls that they may go to, and these are counted.
+        places = {calls.last, len(calls.items) - 1}
+        for fragment in chain.from_iterable(lists):
+            index, id_ = fragment.index, fragment.id
+            places.add(calls.by_index.get(index, -1))  # type: ignore[arg-type]  # None is no key
+            places.add(calls.by_id.get(id_ or "", -1))
+            places.add(calls.by_both.get(f"{index} {id_}", -1))
+        known = CallsState(
+            [_copied(call) if i in places else call for i, call in enumerate(calls.items)],
+            *(calls.by_id.copy(), calls.by_index.copy(), calls.by_both.copy(), calls.last),
+        )
         trial = copy(self)
         trial._log, trial.listener, trial._halved = ProblemLog(), None, {}
-        items = calls.items.copy()
-        for place in set(reachable(calls, chain.from_iterable(lists))):
-            items[place] = _copied(items[place])
-        known = CallsState(
-            items, calls.by_id.copy(), calls.by_index.copy(), calls.by_both.copy(), calls.last
-        )
         for fragments in lists:
             trial._apply_calls(ChoiceState(calls=known), fragments, 0)
-        return len(items)
+        if len(known.items) > most:
+            raise LimitExceededError("tool_calls", int(most))
 
     def _apply_calls(
         self, state: ChoiceState, fragments: Iterable[wire.ToolCallFragment], position: int

@@ -12,7 +12,7 @@ Laws:
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Mapping
 from operator import itemgetter
 from typing import Literal
 
@@ -79,18 +79,15 @@ class CallState(Struct, omit_defaults=True, repr_omit_defaults=True):
     @property
     def name(self) -> Text | None:
         """The name of the function, else of the custom tool; None if there is none yet."""
-        for tool in (self.function, self.custom):
-            if tool is not None and tool.name:
-                return tool.name
-        return None
+        tools = (self.function, self.custom)
+        return next((tool.name for tool in tools if tool is not None and tool.name), None)
 
-    def tools(self) -> Iterator[tuple[Tool, FunctionState]]:
-        """Yield the tools that it names: an empty one beside the other is nothing."""
-        function, custom = self.function, self.custom
-        if function is not None and (function.came or custom is None or not custom.came):
-            yield "function", function
-        if custom is not None and (custom.came or function is None or not function.came):
-            yield "custom", custom
+    def tools(self) -> list[tuple[Tool, FunctionState]]:
+        """Return the tools that it names: an empty one beside the other is nothing."""
+        both: Mapping[Tool, FunctionState | None]
+        both = {"function": self.function, "custom": self.custom}
+        named = [(tool, state) for tool, state in both.items() if state is not None]
+        return [each for each in named if each[1].came] or named
 
 
 class CallsState(Struct, omit_defaults=True, repr_omit_defaults=True):

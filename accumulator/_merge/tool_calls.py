@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Container, Iterable, Iterator
+from collections.abc import Container
 
 from .._decode import chunk as wire
 from .arguments import BLANKS, ArgumentsText
 from .problem_log import brief
 from .state import CallsState, CallState
 
-__all__ = ["find_call", "reachable"]
+__all__ = ["find_call"]
 
 Found = tuple[int | None, str | None]
 
@@ -96,18 +96,6 @@ def _find_without_id(
 def _newest_open(calls: CallsState) -> int | None:
     """Return the place of the call opened last, if it is not whole."""
     return len(calls.items) - 1 if calls.items and not is_whole(calls.items[-1]) else None
-
-
-def reachable(calls: CallsState, fragments: Iterable[wire.ToolCallFragment]) -> Iterator[int]:
-    """Yield the place of each call that fragments may go to."""
-    if calls.items:
-        yield from (calls.last, len(calls.items) - 1)
-    for fragment in fragments:
-        index, id_ = fragment.index, fragment.id
-        held = None if index is None else calls.by_index.get(index)
-        known = calls.by_id.get(id_) if id_ else None
-        both = calls.by_both.get(f"{index} {id_}")
-        yield from (place for place in (held, known, both) if place is not None)
 
 
 def _said_by(fragment: wire.ToolCallFragment) -> tuple[str, str]:

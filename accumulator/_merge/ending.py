@@ -18,6 +18,10 @@ from .state import ChoiceState, State
 
 __all__ = ["Ending", "brings_text", "calls_of"]
 
+_BROUGHT = (
+    *("content", "parts", "refusal", "reasoning", "reasoning_content"),
+    *("tool_calls", "function_call", "audio"),
+)
 # The fields of a chunk that come with nearly every chunk, the same.
 Head = tuple[str | int | None, ...]
 
@@ -126,17 +130,6 @@ def brings_text(choice: wire.Choice) -> bool:
 
 def _brings(choice: wire.Choice) -> bool:
     """Return whether a choice brings text, a call or audio."""
-    delta = choice.delta
-    return bool(choice.text and brings_text(choice)) or (
-        delta is not None
-        and bool(
-            delta.content
-            or delta.parts
-            or delta.refusal
-            or delta.reasoning
-            or delta.reasoning_content
-            or delta.tool_calls
-            or delta.function_call is not None
-            or delta.audio is not None
-        )
-    )
+    if choice.text and brings_text(choice):
+        return True
+    return choice.delta is not None and any(getattr(choice.delta, name) for name in _BROUGHT)

@@ -27,17 +27,7 @@ _NONE_KEPT: Final[_Kept] = {}  # stands for each empty one: most streams have no
 class ProblemLog:
     """Records problems under the event that is being read."""
 
-    __slots__ = (
-        "_before",
-        "_cut",
-        "_kept",
-        "counts",
-        "event",
-        "met",
-        "offset",
-        "strict",
-        "tell",
-    )
+    __slots__ = ("_before", "_cut", "_kept", "counts", "event", "met", "offset", "strict", "tell")
 
     def __init__(self, *, strict: bool = False) -> None:
         self.strict = strict
@@ -78,13 +68,9 @@ class ProblemLog:
     @property
     def problems(self) -> tuple[Problem, ...]:
         """The problems that are kept, each with its count."""
-        if not self._kept:
-            return ()
         return tuple(
-            [
-                problem if count == 1 else attrs.evolve(problem, count=count)
-                for problem, count in self._kept.values()
-            ]
+            problem if count == 1 else attrs.evolve(problem, count=count)
+            for problem, count in self._kept.values()
         )
 
     def resume(

@@ -13,7 +13,6 @@ Laws:
 from __future__ import annotations
 
 from collections.abc import Mapping
-from operator import itemgetter
 from typing import Literal
 
 from msgspec import Struct, field
@@ -209,11 +208,11 @@ class State(Struct, omit_defaults=True, repr_omit_defaults=True):
         """The server's error: of the stream, else of the first choice that has one to show."""
         if self.failed:
             return self.server_error
-        errors = [error for _, error in sorted(self._errors(), key=itemgetter(0))]
-        return next((error for error in errors if error is not True), errors[0] if errors else None)
+        errors = self._errors()
+        return next((error for error in errors if error is not True), True if errors else None)
 
-    def _errors(self) -> list[tuple[int, object]]:
-        return [(index, c.error) for index, c in self.choices.items() if c.error is not None]
+    def _errors(self) -> list[object]:
+        return [c.error for _, c in sorted(self.choices.items()) if c.error is not None]
 
     @property
     def is_text(self) -> bool:
@@ -223,10 +222,8 @@ class State(Struct, omit_defaults=True, repr_omit_defaults=True):
     @property
     def is_finished(self) -> bool:
         """Whether there are choices, and each has its finish reason."""
-        for choice in self.choices.values():
-            if not choice.finish_reason:
-                return False
-        return bool(self.choices)
+        choices = self.choices.values()
+        return bool(choices) and all(choice.finish_reason for choice in choices)
 
     @property
     def has_usage(self) -> bool:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TypeVar, cast
+from typing import cast
 
 from .._decode import chunk as wire
 from ..rules import DEFAULT_RULES
@@ -11,7 +11,6 @@ from .json_merge import FieldMerger
 
 __all__ = ["UsageMerger", "total_of"]
 
-Details = TypeVar("Details", wire.PromptTokensDetails, wire.CompletionTokensDetails)
 Counts = wire.Usage | wire.PromptTokensDetails | wire.CompletionTokensDetails
 _DETAILS = {
     "prompt_tokens_details": wire.PromptTokensDetails,
@@ -31,10 +30,7 @@ class UsageMerger(FieldMerger):
 
     def _merged_usage(self, into: wire.Usage | None, usage: wire.Usage) -> wire.Usage:
         """Merge a report into what is known, and return that."""
-        if into is None:
-            if not self._careful:
-                return _own_usage(usage)
-            into = wire.Usage()
+        into = wire.Usage() if into is None else into
         fell = any(map(_is_less, _known(usage), _known(into)))
         self._apply_counts(wire.Usage, into, usage, fell=fell)
         for name, kind in _DETAILS.items():
@@ -43,9 +39,9 @@ class UsageMerger(FieldMerger):
                 if getattr(into, name) is None:
                     setattr(into, name, kind())
                 self._apply_counts(kind, getattr(into, name), details, fell=fell)
-        if into.total_tokens is not None and (fell or _is_half(usage)):
-            # The total of a half is only its own.
-            into.total_tokens = max(into.total_tokens, _sum_of(into) or 0)
+        total = _sum_of(into)
+        if into.total_tokens is not None and total is not None and (fell or _is_half(usage)):
+            into.total_tokens = max(into.total_tokens, total)  # that of a half is only its own
         return into
 
     def _apply_counts(self, kind: type, into: Counts, usage: Counts, *, fell: bool) -> None:
@@ -85,19 +81,3 @@ def _is_half(usage: wire.Usage) -> bool:
 
 def _is_less(new: object, old: object) -> bool:
     return new is not None and old is not None and cast("float", new) < cast("float", old)
-
-
-def _own_usage(usage: wire.Usage) -> wire.Usage:
-    """Take over the first usage of a stream, without what a vendor's Struct has beside."""
-    return wire.Usage(
-        *_known(usage),
-        _own_details(wire.CompletionTokensDetails, usage.completion_tokens_details),
-        _own_details(wire.PromptTokensDetails, usage.prompt_tokens_details),
-        usage.extra,
-    )
-
-
-def _own_details(kind: type[Details], details: Details | None) -> Details | None:
-    if details is None or type(details) is kind:
-        return details
-    return kind(*[getattr(details, name) for name in kind.__struct_fields__])

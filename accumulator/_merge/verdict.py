@@ -38,8 +38,7 @@ _LINES = (
 
 def has_chunks(completion: ChatCompletion) -> bool:
     """Return whether a completion has anything of a chunk."""
-    named = completion.id is not None or completion.usage is not None
-    return named or bool(completion.choices)
+    return bool(completion.choices or completion.usage) or completion.id is not None
 
 
 def why_truncated(

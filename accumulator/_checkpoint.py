@@ -83,7 +83,7 @@ def pack(pipeline: Pipeline, reducer: ChatReducer) -> bytes:
         is_begun=reducer.is_begun,
         event=log.event,
         offset=log.offset,
-        counts=log.counts or {},
+        counts=log.counts,
         problems=[*log.problems],
         met=log.met,
         reading=reducer.reading,

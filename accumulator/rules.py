@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from binascii import crc32
 from collections.abc import Mapping, Sequence
 from functools import cached_property
@@ -37,6 +38,10 @@ _KINDS = {
     list: "<list>",
     dict: "<object>",
 }
+
+_PATH = re.compile(
+    r"(chunk|choice|delta)(\.[^.<]+)*(\.<object>)?\.([^.<]+|<(string|number|list|object)>)"
+)
 
 # In an object of a delta, and in the objects in it.
 _TEXTS = ("text", "content", "summary", "thinking", "arguments", "input", "transcript")
@@ -190,29 +195,16 @@ def _completed(rows: Mapping[str, Policy]) -> Mapping[str, Policy]:
             continue
         if policy not in POLICIES:
             raise ValueError(f"{path}: no policy {policy!r}; there are {', '.join(POLICIES)}")
-        level, *names = path.split(".")
-        if level not in _FIXED or not names or not _is_field(names):
+        if not _PATH.fullmatch(path):
             raise ValueError(
                 f"no path {path!r}; a path is chunk., choice. or delta. and a field's name, "
                 "such as 'delta.channel', or one of <string>, <number>, <list>, <object>; "
                 "behind <object> may stand one of these more"
             )
-        if path == ARGUMENTS and policy == "last":
-            continue
-        if names[0] in _FIXED[level]:
+        level, name = path.split(".")[:2]
+        if name in _FIXED[level] and (path, policy) != (ARGUMENTS, "last"):
             raise ValueError(f"the rule of {path!r} is fixed; other fields of {level} are free")
     return {**_ROWS, **rows}
-
-
-def _is_field(names: list[str]) -> bool:
-    """Return whether names are a path to a field of a level, or to a kind of field."""
-    *above, last = names
-    kinds = set(_KINDS.values())
-    if "<object>" in above[:-1] or not all(names):
-        return False
-    return all(name == "<object>" or "<" not in name for name in above) and (
-        last in kinds or "<" not in last
-    )
 
 
 @frozen(slots=False)

@@ -206,8 +206,7 @@ class FieldMerger:
         if isinstance(thinking, list) or (isinstance(before, list) and isinstance(thinking, str)):
             last["thinking"] = self._think(before, thinking)
             part = {name: value for name, value in part.items() if name != "thinking"}
-        fields: JsonObject = {**part}
-        self._merge(self._levels["delta.<object>"], last, fields, nested=True)
+        self._merge(self._levels["delta.<object>"], last, part, nested=True)
 
     def _think(self, before: object, thinking: list[object] | str) -> list[object]:
         """Append what thinks to the parts of a part (Mistral)."""
@@ -260,9 +259,7 @@ class FieldMerger:
 
     def _report_lone(self, count: int) -> None:
         for _ in range(count):
-            self._log.report(
-                "lone_surrogate", "half a surrogate pair, replaced by U+FFFD", None, None
-            )
+            self._log.report("lone_surrogate", "half a surrogate pair, replaced by U+FFFD")
 
     def _end_halves(self) -> None:
         """Nothing can complete the halves of surrogate pairs that are held back any more."""

@@ -32,20 +32,20 @@ class UsageMerger(FieldMerger):
         """Merge a report into what is known, and return that."""
         into = wire.Usage() if into is None else into
         fell = any(map(_is_less, _known(usage), _known(into)))
-        self._apply_counts(wire.Usage, into, usage, fell=fell)
+        self._apply_counts(into, usage, fell=fell)
         for name, kind in _DETAILS.items():
             details = getattr(usage, name)
             if details is not None:
                 if getattr(into, name) is None:
                     setattr(into, name, kind())
-                self._apply_counts(kind, getattr(into, name), details, fell=fell)
+                self._apply_counts(getattr(into, name), details, fell=fell)
         total = _sum_of(into)
         if into.total_tokens is not None and total is not None and (fell or _is_half(usage)):
             into.total_tokens = max(into.total_tokens, total)  # that of a half is only its own
         return into
 
-    def _apply_counts(self, kind: type, into: Counts, usage: Counts, *, fell: bool) -> None:
-        for name in _COUNTS[kind]:
+    def _apply_counts(self, into: Counts, usage: Counts, *, fell: bool) -> None:
+        for name in _COUNTS[type(into)]:
             new = getattr(usage, name)
             if new is not None and not (fell and _is_less(new, getattr(into, name))):
                 setattr(into, name, new)

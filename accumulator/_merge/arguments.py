@@ -67,10 +67,6 @@ class ArgumentsText(Text):
         """Return whether a fragment is more of it, so that it can be appended unseen."""
         return bool(self.closer) or not fragment.strip(BLANKS) or not self.is_whole()
 
-    def is_open(self) -> bool:
-        """Return whether it has begun and is not whole, so that whatever comes is more of it."""
-        return bool(self.closer) or (self._opener != "" and not self.is_whole())
-
     def is_repeated_by(self, fragment: str) -> bool:
         """Return whether a fragment is the same JSON once more; only of a text that is whole.
 

@@ -65,10 +65,8 @@ class CallMerger(FieldMerger):
         calls = state.calls
         if calls is None:
             calls = state.calls = CallsState()
-        entry = -1
         named: dict[int, bool] = {}  # the calls that get their names from this list
-        for fragment in fragments:
-            entry += 1
+        for entry, fragment in enumerate(fragments):
             # All but the first fragment of nearly every call bring an index and arguments.
             function = fragment.function
             if (
@@ -91,8 +89,9 @@ class CallMerger(FieldMerger):
         place = calls.by_index.get(index, -1)  # type: ignore[arg-type]  # None is no key
         known = calls.items[place].function if place >= 0 else None
         text = None if known is None else known.text
-        is_open = text is not None and (text.closer or text.is_open())
-        if text is None or arguments is None or self._is_cumulative or not is_open:
+        if text is None or arguments is None or self._is_cumulative:
+            return False
+        if not text.closer and not text.takes(arguments):
             return False
         calls.last = place
         if self.listener is not None:
@@ -115,7 +114,10 @@ class CallMerger(FieldMerger):
         if ambiguous:
             self._log.report("ambiguous_tool_call", ambiguous, path, fragment.id)
         if place is None:
-            place = self._open_call(calls, fragment.index)
+            place = len(calls.items)
+            order = place if fragment.index is None else fragment.index
+            calls.items.append(CallState(order=order))
+            self._count_calls(calls)
         if fragment.index is not None:
             calls.hold(place, fragment.index)
         if self.listener is not None:
@@ -138,13 +140,6 @@ class CallMerger(FieldMerger):
         call.extra = self._merge_extra("delta", call.extra, fragment.extra)
         if not had_name and call.name is not None:
             named[place] = True
-
-    def _open_call(self, calls: CallsState, index: int | None) -> int:
-        """Open a call, and return its place."""
-        place = len(calls.items)
-        calls.items.append(CallState(order=place if index is None else index))
-        self._count_calls(calls)
-        return place
 
     def _apply_custom(self, call: CallState, fragment: wire.CustomFragment) -> None:
         custom = call.custom = call.custom or FunctionState()
@@ -177,8 +172,6 @@ class CallMerger(FieldMerger):
                 self._log.report("arguments_after_end", found, f"{path}.arguments", arguments[:200])
         self._append(text, arguments)
         text.note(arguments)
-        if cumulative:
-            text.closer = ""  # so that the next fragment comes here, too
 
     def _apply_function_call(
         self, state: ChoiceState, fragment: wire.FunctionFragment, position: int

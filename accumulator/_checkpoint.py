@@ -29,12 +29,12 @@ from ._decode import chunk as _wire
 from ._decode.body import JsonText
 from ._decode.chunk import STACK_DEPTH
 from ._decode.lines import Event, LineReader
-from ._decode.text import Text
+from ._decode.text import Text, split_half
 from ._merge import state as _state
 from ._merge.arguments import ArgumentsText
 from ._merge.chat import ChatReducer
 from ._merge.json_merge import IndexedList
-from ._merge.state import State, TokensState
+from ._merge.state import State
 from ._pipeline.apply import Tally
 from ._pipeline.pipeline import Pipeline
 from .errors import CheckpointError, Problem, ProblemKind
@@ -184,8 +184,12 @@ class _Reader:
 
     def _extension(self, code: int, data: memoryview) -> object:
         if code in (_TEXT, _ARGUMENTS):
-            kind = Text if code == _TEXT else ArgumentsText
-            return self._text(kind, str(data, "utf-8", "surrogatepass"))
+            seen, half = split_half(str(data, "utf-8", "surrogatepass"))
+            text = Text(seen) if code == _TEXT else ArgumentsText(seen)
+            if half:
+                text.half = half
+                self.halves.append(text)
+            return text
         if code == _INDEXED:
             entries, places = msgspec.convert(self._decode(data), _Indexed, dec_hook=self._convert)
             if not all(place >= 0 and isinstance(entries[place], dict) for _, place in places):
@@ -196,14 +200,6 @@ class _Reader:
         if code == _PAIRS:
             return dict(cast("list[tuple[object, object]]", self._decode(data)))
         raise ValueError(f"an unknown extension {code}")
-
-    def _text(self, kind: type[Text], text: str) -> Text:
-        if not "\ud800" <= text[-1:] <= "\udbff":
-            return kind(text)
-        found = kind(text[:-1])
-        found.half = text[-1]
-        self.halves.append(found)
-        return found
 
     def _convert(self, kind: type, value: object) -> object:
         if kind is object or (kind is Text and isinstance(value, Text)):
@@ -253,13 +249,9 @@ def _check(saved: Saved, reader: _Reader) -> None:
             if not -1 <= calls.last < count or not all(0 <= place < count for place in places):
                 raise ValueError("a place where no tool call is")
         if choice.logprobs is not None:
-            _check_tokens(choice.logprobs.content)
-            _check_tokens(choice.logprobs.refusal)
-
-
-def _check_tokens(tokens: TokensState | None) -> None:
-    if tokens is not None and tokens.count != sum(map(len, tokens.runs)):
-        raise ValueError("a wrong number of tokens")
+            for tokens in (choice.logprobs.content, choice.logprobs.refusal):
+                if tokens is not None and tokens.count != sum(map(len, tokens.runs)):
+                    raise ValueError("a wrong number of tokens")
 
 
 _MET = Decoder(Saved)  # so that two threads never prepare its types at once

@@ -128,22 +128,16 @@ _ROWS: dict[str, Policy] = {
 # A server whose every fragment is the whole so far is read by another rule for this one.
 ARGUMENTS = "delta.tool_calls.function.arguments"
 _FIXED = {
-    "chunk": frozenset({"object", "choices", "usage", "obfuscation", "error"}),
-    "choice": frozenset(
-        {"index", "delta", "message", "finish_reason", "usage", "obfuscation", "logprobs"}
-    ),
-    "delta": frozenset({"tool_calls", "function_call", "audio"}),
+    "chunk": frozenset("object choices usage obfuscation error".split()),
+    "choice": frozenset("index delta message finish_reason usage obfuscation logprobs".split()),
+    "delta": frozenset("tool_calls function_call audio".split()),
 }
 
 # Fields with a typed place; under another policy they are merged like a vendor's field and read
 # back.
 TYPED = {
-    "chunk": frozenset(
-        {"id", "model", "created", "service_tier", "system_fingerprint", "moderation"}
-    ),
-    "delta": frozenset(
-        {"role", "content", "refusal", "reasoning", "reasoning_content", "annotations"}
-    ),
+    "chunk": frozenset("id model created service_tier system_fingerprint moderation".split()),
+    "delta": frozenset("role content refusal reasoning reasoning_content annotations".split()),
 }
 
 
@@ -176,15 +170,11 @@ class Level:
     def is_idempotent(self, name: str, value: object) -> bool:
         """Return whether a field's value that comes twice in a row makes what it makes once."""
         policy = self.names.get(name) or self.kinds[type(value)]
-        if isinstance(value, dict):
-            if policy == "merge":
-                below = self.below(name)
-                return all(
-                    item is None or below.is_idempotent(key, item) for key, item in value.items()
-                )
-            return policy in ("first", "last", "drop", "larger")
         if policy == "larger":
-            return isinstance(value, (int, float))
+            return isinstance(value, (dict, int, float))
+        if policy == "merge" and isinstance(value, dict):
+            below, fields = self.below(name), value.items()
+            return all(item is None or below.is_idempotent(key, item) for key, item in fields)
         return policy in ("first", "last", "drop")
 
 

@@ -22,8 +22,6 @@ _BROUGHT = (
     *("content", "parts", "refusal", "reasoning", "reasoning_content"),
     *("tool_calls", "function_call", "audio"),
 )
-# The fields of a chunk that come with nearly every chunk, the same.
-Head = tuple[str | int | None, ...]
 
 
 class Ending(CallMerger):
@@ -34,9 +32,9 @@ class Ending(CallMerger):
     state: State
     reading: bool  # neither ended nor closed
     _is_failing: bool  # whether the chunk at hand brings an error of its own
-    # Of the chunk applied last: to apply it again does nothing. None while calls are due, so that
-    # the next chunk is applied by `apply`, which judges them.
-    _head: Head | None
+    # What nearly every chunk says again, of the chunk applied last: to apply it again does nothing.
+    # None while calls are due, so that the next chunk is applied by `apply`, which judges them.
+    _head: tuple[str | int | None, ...] | None
 
     def end(self) -> None:
         """`[DONE]` was read."""

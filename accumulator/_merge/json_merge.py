@@ -163,7 +163,7 @@ class FieldMerger:
             index = entry.get("index") if isinstance(entry, dict) else None
             if type(index) is int:
                 fields = cast("JsonObject", entry)
-                type_, _ = healed(fields.get("type") if and_type else None)
+                type_ = healed(fields.get("type"))[0] if and_type else None
                 self._merge(below, into.find(index, type_), fields, nested=True)
             else:
                 into.entries.append(self._own(entry))

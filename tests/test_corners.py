@@ -260,3 +260,20 @@ def test_a_blank_of_unicode_is_none_around_the_end(blank: str) -> None:
     acc.close()
     assert acc.problem_counts == {"malformed_json": 1}
     assert_as_judged(acc, body)
+
+
+def test_what_comes_behind_an_end_in_the_same_chunk_is_late() -> None:
+    function = {"function": {"arguments": "{}"}}
+    again = {"tool_calls": [{"index": 0, "function": {"arguments": "x"}}]}
+    entries: list[list[dict[str, object]]] = [
+        [{"delta": {"tool_calls": [{"index": 0, **function}]}}],
+        [{"delta": {}, "finish_reason": "stop"}, {"text": "late"}],
+        [{"delta": {}, "finish_reason": "stop"}],  # so the calls are not judged yet
+        [{"delta": again}],
+    ]
+    body = sse(*({"choices": [{"index": 0, **entry} for entry in each]} for each in entries))
+    acc = Accumulator()
+    acc.feed_sse(body)
+    acc.close()
+    assert acc.problem_counts["invalid_arguments"] == 1
+    assert_as_judged(acc, body)

@@ -131,10 +131,9 @@ class ChatReducer(Reducer):
         self._apply_mismatched(Event(data, None, None, len(data)), refused)
 
     def _apply_mismatched(self, event: Event, refused: str) -> None:
-        data = event.data
-        if event.name in OWN_NAMES and (self.is_begun or not _may_be_of_other_api(data)):
-            chunk = self._decoder.decode_mismatched(data, refused, self._log.event)
-            if chunk is not None:
+        if event.name in OWN_NAMES:
+            chunk = self._decoder.decode_mismatched(event.data, refused, self._log.event)
+            if chunk is not None and (self.is_begun or chunk.choices is not None):
                 self.apply(chunk)
                 return
         value = self._apply_generally(event)
@@ -370,8 +369,3 @@ def _kind_of(line: str) -> type | None:
     except (MalformedJsonError, TooDeepError):
         return None
     return type(value)
-
-
-def _may_be_of_other_api(data: bytes) -> bool:
-    """Return whether data may be the first event of a stream of another API."""
-    return b'"type"' in data or b'"candidates"' in data or b"\\" in data

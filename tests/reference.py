@@ -441,7 +441,10 @@ class Reducer:
         """Take in one JSON value; `foreign` if its event has another protocol's name."""
         if self.ended or value is None or value in ("", [], {}):
             return
-        first, self.started = not self.started, True
+        says_nothing = isinstance(value, dict) and all(
+            item is None or name == "obfuscation" for name, item in value.items()
+        )
+        first, self.started = not self.started, self.started or not says_nothing
         if first and is_other_api(value):
             self.problems.append("other_api")
             self.ended = True

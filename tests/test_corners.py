@@ -277,3 +277,16 @@ def test_what_comes_behind_an_end_in_the_same_chunk_is_late() -> None:
     acc.close()
     assert acc.problem_counts["invalid_arguments"] == 1
     assert_as_judged(acc, body)
+
+
+@pytest.mark.parametrize("nothing", ["{ }", '{"id": null}', '{"vendor": null}'])
+def test_an_object_of_nulls_does_not_begin_a_stream(nothing: str) -> None:
+    events = [f"data: {nothing}\n\n", "<html>\n", "data: [DONE]\n\n"]
+    whole, cut = Accumulator(), Accumulator()
+    whole.feed_sse("".join(events).encode())
+    for event in events:
+        cut.feed_sse(event.encode())
+    for acc in (whole, cut):
+        acc.close()
+        assert acc.problem_counts == {"malformed_json": 1}
+        assert_as_judged(acc, "".join(events).encode())

@@ -7,7 +7,6 @@ What came in a chunk's place is told by `foreign`.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable
 from typing import Any
 
@@ -27,6 +26,7 @@ from .._decode.lenient import InvalidChunkError, read_chunk
 from .._decode.lines import Event, is_end
 from .._decode.objects import LastChunk, read_object
 from .._decode.text import Text
+from .._decode.values import says_nothing
 from .._decode.vendor_fields import ChunkDecoder, mismatch_of
 from ..completion import ChatCompletion
 from ..errors import LimitExceededError, ProblemKind
@@ -39,7 +39,6 @@ from .snapshot import freeze
 
 __all__ = ["ChatReducer"]
 
-_EMPTY = re.compile(rb"[ \t\r\n]*\{[ \t\r\n]*\}[ \t\r\n]*")
 _EXCERPT = 200  # characters of an unreadable text that its problem keeps
 _TYPED_DEPTH = 16  # what a typed decoder takes nests less deep
 
@@ -101,8 +100,6 @@ class ChatReducer(Reducer):
         data = event.data
         if event.name == b"error":
             self._apply_error(data)
-        elif _EMPTY.fullmatch(data):
-            return
         elif event.form == "broken text":
             self._report_utf8(not _is_utf8(data))
             self._report_text("malformed_json", "JSON that has no end", data)
@@ -151,7 +148,7 @@ class ChatReducer(Reducer):
         found = read_object(value) if self._reads_objects else None
         if found is None:
             self._apply_value(Found(value, is_ours=False), count)
-            self._is_begun = True
+            self._is_begun |= not says_nothing(value)
             if type(value) is LastChunk and self.reading:
                 self.end()
             return True
@@ -254,7 +251,7 @@ class ChatReducer(Reducer):
             self._report_utf8(found.bad_utf8)
             self._refuse_other_api(api)
             return None
-        self._is_begun = True
+        self._is_begun |= not says_nothing(value)
         if event.name not in OWN_NAMES and not is_own(value):
             self._report_utf8(found.bad_utf8)
             self._report_text("foreign_event", "an event that is no chunk", str(value))

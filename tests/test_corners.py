@@ -290,3 +290,14 @@ def test_an_object_of_nulls_does_not_begin_a_stream(nothing: str) -> None:
         acc.close()
         assert acc.problem_counts == {"malformed_json": 1}
         assert_as_judged(acc, "".join(events).encode())
+
+
+def test_bytes_that_are_no_utf8_are_told_where_a_name_stands_twice() -> None:
+    chunk = b'data: {"content":"%b","content":"x","choices":[]}\n\n'
+    body = 4 * (chunk % b"a") + chunk % b"\xed\xa0\xbd"
+    for _ in range(2):
+        acc = Accumulator()
+        acc.feed_sse(body)
+        acc.close()
+        assert acc.problem_counts == {"invalid_utf8": 1}
+        assert_as_judged(acc, body)

@@ -166,6 +166,8 @@ class ChunkDecoder(Struct):
         """Decode a chunk, and move the vendor's fields to the `extra` of their levels."""
         shape = self._shape
         chunk = shape.decode(text)
+        if not text.isascii():
+            text.decode()  # of a name that stands twice nobody parses the first value
         if self._seen is _NEVER_WRITTEN:
             self._seen = {}
         if shape.of_chunk is not None:

@@ -171,7 +171,8 @@ class Reducer(Ending, TypedFieldMerger, UsageMerger):
         )
         if head != self._head:
             self._apply_head(chunk)
-            self._head = head
+            if chunk.choices is not None or not _says_nothing(chunk):
+                self._head = head
         if chunk.usage is not None:
             state.usage = self._merged_usage(state.usage, chunk.usage)
         if chunk.extra is not None or chunk.moderation is not None:
@@ -352,3 +353,18 @@ class Reducer(Ending, TypedFieldMerger, UsageMerger):
         if rehearsal.describe() != before:
             raise ValueError("the chunk changes more than texts")
         return rehearsal.grown()
+
+
+def _says_nothing(chunk: wire.Chunk) -> bool:
+    """Return whether a chunk without choices has nothing else either, as `{ }` has."""
+    return (
+        chunk.id is None
+        and chunk.object is None
+        and chunk.created is None
+        and chunk.model is None
+        and chunk.usage is None
+        and chunk.extra is None
+        and chunk.moderation is None
+        and chunk.service_tier is None
+        and chunk.system_fingerprint is None
+    )

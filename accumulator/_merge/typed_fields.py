@@ -44,14 +44,26 @@ class TypedFieldMerger(FieldMerger):
                 into["index"], into["type"] = detail.index, detail.type
             else:
                 into = cast("JsonObject", entries.entries[place])
-            for name in ("text", "summary"):
-                fragment, known = getattr(detail, name), into.get(name)
-                if fragment is not UNSET:
-                    into[name] = known if fragment is None else self._join(known, fragment)
-            for name in ("format", "id", "data", "signature"):
-                value = getattr(detail, name)
-                if value is not UNSET:
-                    into[name] = into.get(name) if value is None else value
+            # Not in a loop over names: each chunk that thinks comes here.
+            if detail.text is not UNSET:
+                text = into.get("text")
+                if type(text) is Text and detail.text is not None:
+                    self._append(text, detail.text)
+                else:
+                    into["text"] = text if detail.text is None else self._join(text, detail.text)
+            if detail.summary is not UNSET:
+                text = into.get("summary")
+                into["summary"] = (
+                    text if detail.summary is None else self._join(text, detail.summary)
+                )
+            if detail.format is not UNSET:
+                into["format"] = _latest(into.get("format"), detail.format)
+            if detail.id is not UNSET:
+                into["id"] = _latest(into.get("id"), detail.id)
+            if detail.data is not UNSET:
+                into["data"] = _latest(into.get("data"), detail.data)
+            if detail.signature is not UNSET:
+                into["signature"] = _latest(into.get("signature"), detail.signature)
 
     def _apply_content(self, state: ChoiceState, delta: wire.Delta) -> None:
         """Apply the content of a delta where there is no text of content yet."""
@@ -96,3 +108,7 @@ class TypedFieldMerger(FieldMerger):
             into.refusal = into.refusal or TokensState()
             into.refusal.add(logprobs.refusal)
         into.extra = self._merge_extra("choice.logprobs", into.extra, logprobs.extra)
+
+
+def _latest(known: object, value: str | None) -> object:
+    return known if value is None else value

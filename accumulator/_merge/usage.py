@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import cast
 
-from msgspec import Struct
+from msgspec import Struct, convert
 
 from .._decode import chunk as wire
 from ..rules import DEFAULT_RULES
@@ -28,6 +28,8 @@ class UsageMerger(FieldMerger):
 
     def _merged_usage(self, into: wire.Usage | None, usage: wire.Usage) -> wire.Usage:
         """Merge a report into what is known, and return that."""
+        if into is None and not self._careful:  # of most streams the only report
+            return convert(usage, wire.Usage, from_attributes=True)
         into = wire.Usage() if into is None else into
         fell = any(map(_is_less, _known(usage), _known(into)))
         self._merge_report(into, usage, fell=fell)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from msgspec import Struct, structs
-
 from .._decode import chunk as wire
 from ..completion import Usage
 from .snapshot import freeze, freeze_usage
@@ -11,7 +9,7 @@ from .state import State
 
 __all__ = ["UsageHistory"]
 
-_SHARE = 8  # values of a usage that are copied for each one of a report
+_SHARE = 32  # vendors' values of a usage that are copied for each report and value in it
 
 
 class UsageHistory:
@@ -25,12 +23,12 @@ class UsageHistory:
 
     def __init__(self) -> None:
         self._told: Usage | None = None
-        self._size = 0  # of that
-        self._brought = 0  # by reports since
+        self._size = 0  # vendors' values in it
+        self._brought = 0  # reports since, and vendors' values in them
 
     def add(self, report: wire.Usage, usage: wire.Usage) -> Usage | None:
         """Return the usage after a report, if it is to be told."""
-        self._brought += _size_of(report)
+        self._brought += 1 + _size_of(report)
         if self._size > _SHARE * self._brought:
             return None
         self._size, self._brought = _size_of(usage), 0
@@ -47,10 +45,14 @@ class UsageHistory:
         return None if self._told == before else self._told
 
 
-def _size_of(value: object) -> int:
-    """Return how many values there are in a report."""
-    if isinstance(value, Struct):
-        value = structs.asdict(value)
+def _size_of(usage: wire.Usage) -> int:
+    """Return how many values of vendors there are in a usage."""
+    output, input_ = usage.completion_tokens_details, usage.prompt_tokens_details
+    extras = [usage.extra, output and output.extra, input_ and input_.extra]
+    return sum(_count(extra) for extra in extras if extra)
+
+
+def _count(value: object) -> int:
     if isinstance(value, dict):
         value = [*value.values()]
-    return 1 + sum(map(_size_of, value)) if isinstance(value, list) else 1
+    return 1 + sum(map(_count, value)) if isinstance(value, list) else 1

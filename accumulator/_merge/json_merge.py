@@ -34,7 +34,7 @@ class IndexedList:
         entries: list[object] | None = None,
         places: dict[int | tuple[int, str], int] | None = None,
     ) -> None:
-        self.entries = [] if entries is None else entries
+        self.entries: list[Any] = [] if entries is None else entries
         self.places = {} if places is None else places
 
     def __repr__(self) -> str:
@@ -50,7 +50,7 @@ class IndexedList:
         if place is None:
             place = self.places[index] = self.places[key] = len(self.entries)
             self.entries.append({})
-        entry = cast("JsonObject", self.entries[place])
+        entry: JsonObject = self.entries[place]
         if type_ is not None and not is_typed:  # it takes a type that is none
             known = index, str(entry.get("type"))
             if self.places.get(known) == place:

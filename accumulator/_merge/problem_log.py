@@ -63,6 +63,8 @@ class ProblemLog:
     @property
     def problems(self) -> tuple[Problem, ...]:
         """The problems that are kept, each with its count."""
+        if not self._kept:  # as in most streams
+            return ()
         return tuple(
             problem if count == 1 else attrs.evolve(problem, count=count)
             for problem, count in self._kept.values()

@@ -8,6 +8,7 @@ What came in a chunk's place is told by `foreign`.
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any
 
 from msgspec import Struct
@@ -175,11 +176,17 @@ class ChatReducer(Reducer):
             )
         )
 
-    def rehearse(self, data: bytes) -> list[tuple[Text, str]]:
+    def rehearse(self, data: bytes, *, thoroughly: bool) -> list[tuple[Text, str]]:
         """Return each text that the data of an event would append to, and what.
 
         Raises if it would do anything else, or if that is not known.
         """
+        chunk = self._decoder.decode(data)
+        with suppress(ValueError):
+            return self.texts_of(chunk)
+        self._decoder.forget()
+        if not thoroughly:
+            raise ValueError("the stream is too short for more")
         return self.rehearse_chunk(self._decoder.decode_alone(data))
 
     def snapshot(self) -> ChatCompletion:

@@ -304,7 +304,7 @@ def _tokens_of(line: bytes) -> list[bytes]:
 
 
 def _unmasked(token: bytes) -> bytes:
-    return token.replace(b"\0\1", b'\\"').replace(b"\0\0", b"\\\\")
+    return token.replace(b"\0\1", b'\\"').replace(b"\0\0", b"\\\\") if 0 in token else token
 
 
 def _cut(tokens: Sequence[bytes], gaps: Sequence[int]) -> Template:

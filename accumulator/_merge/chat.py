@@ -8,7 +8,6 @@ What came in a chunk's place is told by `foreign`.
 from __future__ import annotations
 
 from collections.abc import Callable
-from contextlib import suppress
 from typing import Any
 
 from msgspec import Struct
@@ -182,11 +181,12 @@ class ChatReducer(Reducer):
         Raises if it would do anything else, or if that is not known.
         """
         chunk = self._decoder.decode(data)
-        with suppress(ValueError):
+        try:
             return self.texts_of(chunk)
-        self._decoder.forget()
-        if not thoroughly:
-            raise ValueError("the stream is too short for more")
+        except ValueError:
+            self._decoder.forget()
+            if not thoroughly:
+                raise
         return self.rehearse_chunk(self._decoder.decode_alone(data))
 
     def snapshot(self) -> ChatCompletion:

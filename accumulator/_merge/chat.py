@@ -175,11 +175,18 @@ class ChatReducer(Reducer):
             )
         )
 
-    def rehearse(self, data: bytes) -> list[tuple[Text, str]]:
+    def rehearse(self, data: bytes, *, thoroughly: bool) -> list[tuple[Text, str]]:
         """Return each text that the data of an event would append to, and what.
 
         Raises if it would do anything else, or if that is not known.
         """
+        chunk = self._decoder.decode(data)
+        try:
+            return self.texts_of(chunk)
+        except ValueError:
+            self._decoder.forget()
+            if not thoroughly:
+                raise
         return self.rehearse_chunk(self._decoder.decode_alone(data))
 
     def snapshot(self) -> ChatCompletion:

@@ -17,7 +17,6 @@ from accumulator import (
     LimitExceededError,
     accumulate,
 )
-from accumulator._decode.text import Text
 from accumulator.events import AudioDeltaEvent, ContentDeltaEvent, ExtraDeltaEvent
 
 STOP: dict[str, list[dict[str, object]]] = {"choices": [{"index": 0, "finish_reason": "stop"}]}
@@ -221,10 +220,6 @@ def test_an_event_that_looks_back_has_no_hash() -> None:
     [delta] = [event for event in events if isinstance(event, ContentDeltaEvent)]
     with pytest.raises(TypeError, match="no hash"):
         hash(delta)
-
-
-def test_a_text_is_open() -> None:
-    assert Text().is_open()
 
 
 def test_events_are_shown_in_brief() -> None:

@@ -17,8 +17,7 @@ from attrs import field, frozen
 
 from ._result import convert as _convert
 from ._result import outbound as _outward
-from ._result.convert import NULLABLE, OR_VENDORS
-from ._result.fields import Fields, LateSequence
+from ._result.convert import NULLABLE, OR_VENDORS, Fields, LateSequence
 from ._result.typed_json import TypeReader, load
 from .partial import is_complete, parse_partial
 
@@ -87,9 +86,6 @@ class TokenLogprobs(LateSequence[TokenLogprob]):
     """
 
     __slots__ = ()
-
-
-_convert.register(TokenLogprobs, TokenLogprobs._as_dicts)
 
 
 @frozen(kw_only=True, repr=False, eq=False, slots=False)

@@ -174,6 +174,9 @@ class ToolCall(Fields):
         text = (self.arguments or "").lstrip(" \t\r\n")
         return text.startswith(("{", "[", "n")) and is_complete(text)
 
+    def _is_cut(self) -> bool:
+        return self._may_be_cut and not self._is_whole()
+
     @property
     def name(self) -> str | None:
         """The name of the function or custom tool."""
@@ -257,10 +260,7 @@ class Message(Fields):
         it: null as the API writes it, but Ollama and llama-cpp-python want it "empty" or "absent",
         DeepSeek and lmdeploy not absent, Bedrock not empty. Raises ValueError for another word.
         """
-        kept = [call for call in self.tool_calls or () if call._is_whole() or not call._may_be_cut]
-        calls = [_convert.to_dict(call) for call in kept if call.name]
-        message = {**_convert.to_dict(self), "tool_calls": calls}
-        return _outward.to_request(message, content_beside_calls)
+        return _outward.to_request(self, content_beside_calls)
 
 
 @frozen(kw_only=True, repr=False, eq=False, slots=False)
@@ -356,7 +356,7 @@ class ChatCompletion(Fields):
     @classmethod
     def __get_pydantic_core_schema__(cls, *_: Json) -> CoreSchema:
         """Return how pydantic, and so FastAPI, reads and writes one: in the API's shape."""
-        return _outward.pydantic_schema(cls, cls.from_dict, ChatCompletion.to_dict)
+        return _outward.pydantic_schema(cls)
 
     @classmethod
     def from_json(cls, text: str | bytes) -> ChatCompletion:

@@ -19,13 +19,15 @@ later and this package must be installed on every worker. See docs/spark.md for 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from functools import partial
+from itertools import chain, islice
 from typing import TYPE_CHECKING, Any, cast
 
 import msgspec
 from msgspec import Struct, field
 
+from ._logs.extras import load
 from .batch import RecordedStream, StreamResult, reduce_sorted
 from .limits import DEFAULT_LIMITS, Limits
 from .rules import DEFAULT_RULES, Rules
@@ -84,55 +86,27 @@ def reduce_chunks(
     >>> reduce_chunks(spark.read.parquet("logs/"), id="request_id").write.parquet("completions/")
     ... # doctest: +SKIP
     """
-    _require("pyarrow")
+    load("pyarrow", "spark")
     rows = _selected(df, id, seq, chunk, _ORDERED)
-    reduce = partial(_reduce_batches, rules=rules, limits=limits)
+    schema = _schema(rows)
+    reduce = partial(_reduce_batches, schema=schema, rules=rules, limits=limits)
     # Not applyInPandas: it holds each stream's rows twice, and takes three times as long.
-    return (
-        rows.repartition("id").sortWithinPartitions("id", "seq").mapInArrow(reduce, _schema(rows))
-    )
+    return rows.repartition("id").sortWithinPartitions("id", "seq").mapInArrow(reduce, schema)
 
 
 def _reduce_batches(
-    batches: Iterable[pa.RecordBatch], *, rules: Rules, limits: Limits
+    batches: Iterable[pa.RecordBatch], *, schema: StructType, rules: Rules, limits: Limits
 ) -> Iterator[pa.RecordBatch]:
     import pyarrow as pa  # noqa: PLC0415  # an optional dependency, and on the worker
+    from pyspark.sql.pandas.types import to_arrow_schema  # noqa: PLC0415  # as above
 
-    types: list[pa.DataType] = []
-
-    def rows() -> Iterator[tuple[object, object, object]]:
-        for batch in batches:
-            types[:] = [batch.schema.field(0).type]
-            yield from zip(*(column.to_pylist() for column in batch.columns), strict=True)
-
-    def batch_of(results: list[tuple[object, ...]]) -> pa.RecordBatch:
-        schema = pa.schema([("id", types[0]), *_arrow_fields()])
-        columns = zip(*results, strict=True)
-        arrays = [
-            pa.array(column, field.type) for column, field in zip(columns, schema, strict=True)
-        ]
-        return pa.RecordBatch.from_arrays(arrays, schema=schema)
-
-    results: list[tuple[object, ...]] = []
+    arrow_schema = to_arrow_schema(schema)
+    columns = ([column.to_pylist() for column in batch.columns] for batch in batches)
+    rows: Iterator[Any] = chain.from_iterable(zip(*each, strict=True) for each in columns)
     # Spark and Python may sort ids differently, but the rows of one id are always together.
-    for id, result in reduce_sorted(rows(), rules=rules, limits=limits, grouped=True):
-        results.append((id, *_columns(result)))
-        if len(results) == _ROWS:
-            yield batch_of(results)
-            results = []
-    if results:
-        yield batch_of(results)
-
-
-def _arrow_fields() -> list[pa.Field[Any]]:
-    import pyarrow as pa  # noqa: PLC0415
-
-    text, number = pa.string(), pa.int64()
-    problem = pa.struct(
-        {"kind": text, "message": text, "event": number, "path": text, "detail": text}
-    )
-    types = [text, text, pa.list_(problem), pa.map_(text, number), number, text]
-    return [pa.field(name, type) for name, type in zip(_COLUMNS, types, strict=True)]
+    results = reduce_sorted(rows, rules=rules, limits=limits, grouped=True)
+    while some := [_row(id, result) for id, result in islice(results, _ROWS)]:
+        yield pa.RecordBatch.from_pylist(some, schema=arrow_schema)
 
 
 # --- streams ------------------------------------------------------------------------------
@@ -172,7 +146,8 @@ def reduce_stream(
     >>> rows.writeStream.option("checkpointLocation", "state/").toTable("answers")
     ... # doctest: +SKIP
     """
-    _require("pandas", "pyarrow", "google.protobuf")
+    for module in ("pandas", "pyarrow", "google.protobuf"):
+        load(module, "spark")
     if df.sparkSession.conf.get(_STORE, "") != _ROCKSDB:
         raise ValueError(f"keyed state needs spark.conf.set({_STORE!r}, {_ROCKSDB!r})")
     rows = _selected(df, id, seq, chunk, _INTEGERS, time)
@@ -255,9 +230,6 @@ class _Processor:
             yield from self._read(key, held, close=True)
         self._state.clear()
 
-    def handleInitialState(self, key: object, state: object, timerValues: object) -> None:
-        """Do nothing: there is no initial state."""
-
     def close(self) -> None:
         """Do nothing: nothing is open."""
 
@@ -291,37 +263,33 @@ class _Processor:
         if not (close or stream.has_ended):
             held.checkpoint = stream.checkpoint()
             return
-        result = stream.finish(repeats=held.repeats)
-        status, *columns = _columns(result)
-        if held.gaps and status == "complete":
-            status = "truncated"
+        row = _row(key[0], stream.finish(repeats=held.repeats))
+        if held.gaps and row["status"] == "complete":
+            row["status"] = "truncated"
         held.is_written, held.checkpoint = True, b""
         waiting.clear()
         from pyspark.sql import Row  # noqa: PLC0415  # an optional dependency, and on the worker
 
-        yield Row("id", *_COLUMNS)(key[0], status, *columns)
+        yield Row(**row)
 
 
 # --- both ---------------------------------------------------------------------------------
 
 
-def _columns(result: StreamResult) -> list[object]:
-    """Return the values of `_COLUMNS` for a result, as builtins."""
+def _row(id: object, result: StreamResult) -> dict[str, object]:
+    """Return the row of a result, as builtins."""
     problems = [
         {
-            "kind": problem.kind,
-            "message": problem.message,
-            "event": problem.event,
-            "path": problem.path,
+            **{name: getattr(problem, name) for name in ("kind", "message", "event", "path")},
             "detail": None
             if problem.detail is None
             else msgspec.json.encode(problem.detail).decode(),
         }
         for problem in result.problems
     ]
-    counts: Mapping[str, int] = dict(result.problem_counts)
-    completion = result.completion.to_json()
-    return [result.status, completion, problems, counts, result.repeats, result.limit]
+    counts, completion = dict(result.problem_counts), result.completion.to_json()
+    columns = result.status, completion, problems, counts, result.repeats, result.limit
+    return {"id": id, **dict(zip(_COLUMNS, columns, strict=True))}
 
 
 def _selected(
@@ -360,15 +328,3 @@ def _schema(rows: DataFrame) -> StructType:
     columns = _parse_datatype_string(", ".join(f"{name} {kind}" for name, kind in _COLUMNS.items()))
     fields = cast("StructType", columns).fields
     return StructType([StructField("id", rows.schema["id"].dataType), *fields])
-
-
-def _require(*modules: str) -> None:
-    from importlib import import_module  # noqa: PLC0415
-
-    for module in modules:
-        try:
-            import_module(module)
-        except ImportError:
-            raise ImportError(
-                f"{module} is missing: pip install 'chunk-accumulator[spark]'"
-            ) from None

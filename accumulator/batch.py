@@ -7,8 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import suppress
-from itertools import chain
-from typing import Any, TypeVar, cast, overload
+from typing import Any, TypeVar, cast
 
 import attrs
 import msgspec
@@ -69,29 +68,13 @@ class UnsortedRowsError(ValueError):
         self.id = id
 
 
-@overload
 def reduce_sorted(
-    rows: Iterable[tuple[Id, object, object]],
-    *,
-    rules: Rules = ...,
-    limits: Limits = ...,
-    grouped: bool = ...,
-) -> Iterator[tuple[Id, StreamResult]]: ...
-@overload
-def reduce_sorted(
-    rows: Iterable[Mapping[str, object]],
-    *,
-    rules: Rules = ...,
-    limits: Limits = ...,
-    grouped: bool = ...,
-) -> Iterator[tuple[object, StreamResult]]: ...
-def reduce_sorted(
-    rows: Iterable[tuple[object, object, object]] | Iterable[Mapping[str, object]],
+    rows: Iterable[tuple[Id, object, object]] | Iterable[Mapping[str, Id]],
     *,
     rules: Rules = DEFAULT_RULES,
     limits: Limits = DEFAULT_LIMITS,
     grouped: bool = False,
-) -> Iterator[tuple[object, StreamResult]]:
+) -> Iterator[tuple[Id, StreamResult]]:
     """Reduce rows of (id, seq, chunk), sorted by id and then by seq, to one (id, result) a stream.
 
     A row is a tuple or a mapping with these keys, of which `seq` may be missing.
@@ -111,10 +94,11 @@ def reduce_sorted(
     [('a', 'truncated')]
     """
     stream: RecordedStream | None = None
-    open_id: object = None
+    open_id: Any = None
     last: object = None  # sequence number
     repeats = 0
-    for number, (id, seq, chunk) in enumerate(_as_tuples(rows), 1):
+    for number, row in enumerate(cast("Iterable[Any]", rows), 1):
+        id, seq, chunk = row if type(row) is tuple else _cells_of(row)
         if stream is None or id != open_id:
             if stream is not None:
                 if not grouped and not _ascends(open_id, id):
@@ -139,21 +123,10 @@ def reduce_sorted(
         yield open_id, stream.finish(repeats=repeats)
 
 
-def _as_tuples(
-    rows: Iterable[tuple[object, object, object]] | Iterable[Mapping[str, object]],
-) -> Iterable[tuple[object, object, object]]:
-    """Return rows as tuples. The first one shows whether they are mappings."""
-    rows = iter(cast("Iterable[Any]", rows))
-    for first in rows:
-        all_rows = chain([first], rows)
-        if isinstance(first, Mapping):
-            return (_cells_of(row) for row in all_rows)
-        return all_rows
-    return ()
-
-
-def _cells_of(row: Mapping[str, object]) -> tuple[object, object, object]:
+def _cells_of(row: Any) -> Any:
     """Return what a mapping has for a row. Raises TypeError where a key is missing."""
+    if not isinstance(row, Mapping):
+        return row
     if "id" not in row or "chunk" not in row:
         raise TypeError(f"a row has the keys id, seq and chunk; this one has {', '.join(row)}")
     return row["id"], row.get("seq"), row["chunk"]
@@ -186,24 +159,29 @@ class RecordedStream:
 
         None says that a chunk was lost. Raises TypeError for what is no chunk.
         """
-        if type(chunk) is bytes and chunk[:1] == b"{":
-            self._wait(chunk)
-            return
-        text = _LOST if chunk is None else _bytes_of(chunk)
-        if text is None:
+        if type(chunk) is not bytes or not chunk.startswith(b"{"):
+            chunk = self._json_in(chunk)
+            if chunk is None:
+                return
+        self._waiting.append(chunk)
+        if len(self._waiting) >= _READ or len(chunk) > _LARGE:
             self._flush()
-            self._feed(self.accumulator.feed, chunk)
-            return
-        text = text.strip(_BLANK)
-        line = text[5:].lstrip() if text.startswith(b"data:") and _LF not in text else text
-        if line.startswith(b"{"):
-            self._wait(line)
-            return
+
+    def _json_in(self, chunk: object) -> bytes | None:
+        """Return the JSON object of a chunk that is a text; feed any other chunk at once."""
+        text = _LOST if chunk is None else _bytes_of(chunk)
+        take: Callable[[Any], None] = self.accumulator.feed
+        data = chunk
+        if text is not None:
+            data = text = text.strip(_BLANK)
+            line = text[5:].lstrip() if text.startswith(b"data:") and _LF not in text else text
+            if line.startswith(b"{"):
+                return line
+            if text.partition(b":")[0] in SSE_FIELDS:
+                take, data = self.accumulator.feed_sse, text + _CLOSING
         self._flush()
-        if text.partition(b":")[0] in SSE_FIELDS:
-            self._feed(self.accumulator.feed_sse, text + _CLOSING)
-        else:
-            self._feed(self.accumulator.feed, text)
+        self._feed(take, data)
+        return None
 
     def feed_body(self, data: bytes) -> None:
         """Take in the next bytes of a `text/event-stream` body, cut anywhere."""
@@ -259,11 +237,6 @@ class RecordedStream:
             limit=error.limit if isinstance(error, LimitExceededError) else None,
             error=error,
         )
-
-    def _wait(self, text: bytes) -> None:
-        self._waiting.append(text)
-        if len(self._waiting) >= _READ or len(text) > _LARGE:
-            self._flush()
 
     def _flush(self) -> None:
         """Feed the texts that wait: as one read if that makes no difference."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 import argparse
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from importlib import import_module
 from io import BufferedReader
@@ -29,6 +29,7 @@ from ._logs.inputs import (
 from ._logs.rows import Keys, begins_with_row, read_streams, reduce_rows
 from ._logs.terminal import say, write_output
 from ._merge.verdict import has_chunks
+from ._result.outbound import text_of
 from .batch import RecordedStream, StreamResult
 from .completion import ChatCompletion, Message
 from .errors import IncompleteStreamError, ServerError
@@ -62,10 +63,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run the command with these arguments or those of the process; return its exit code."""
     given = sys.argv[1:] if argv is None else list(argv)
     try:
-        # A file of that name is `./reduce`.
+        # A file of that name is `./reduce`. What a command imports, others need not wait for.
         if given and given[0] in _COMMANDS:
-            return _run_command(given[0], given[1:])
-        return _run_files(given)
+            command = import_module(_COMMANDS[given[0]], __package__)
+            return _start(command.add_arguments, command.run, given[1:], f" {given[0]}")
+        return _start(_add_arguments, _run_files, given)
     except KeyboardInterrupt:
         return INTERRUPTED
     except OSError as error:  # of standard output; what goes wrong in reading is reported below
@@ -78,19 +80,32 @@ def main(argv: Sequence[str] | None = None) -> int:
         return UNWRITABLE
 
 
-def _run_command(name: str, given: Sequence[str]) -> int:
-    command = import_module(_COMMANDS[name], __package__)  # what it needs, others need not wait for
+def _start(
+    add_arguments: Callable[[argparse.ArgumentParser], None],
+    run: Callable[[argparse.Namespace], int],
+    given: Sequence[str],
+    name: str = "",
+) -> int:
     parser = argparse.ArgumentParser(
-        prog=f"accumulator {name}",
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+        prog=f"accumulator{name}", formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    command.add_arguments(parser)
-    code: int = command.run(parser.parse_args(given))
-    return code
+    add_arguments(parser)
+    return run(parser.parse_args(given))
 
 
-def _run_files(given: Sequence[str]) -> int:
-    arguments = _parser().parse_args(given)
+def _add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.description = "Read recorded streams and print each as one completion, as JSON."
+    parser.epilog = _EPILOG
+    add = parser.add_argument
+    add("files", nargs="*", metavar="FILE", help=f"{FILE_HELP}, which is also read without FILE")
+    text = (
+        "print the first choice's text as it arrives and its tool calls, not JSON; on a terminal "
+    )
+    add("--text", action="store_true", help=text + "its reasoning, too")
+    add("--version", action="store_true", help="print the version and exit")
+
+
+def _run_files(arguments: argparse.Namespace) -> int:
     if arguments.version:
         from importlib import metadata  # noqa: PLC0415  # a sixth of the start of a command
 
@@ -107,29 +122,6 @@ def _run_files(given: Sequence[str]) -> int:
             say(f"accumulator: there is no command {names[0]!r}; did you mean {command!r}?")
             return WRONG
     return max([_run(name, as_text=arguments.text) for name in names])
-
-
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="accumulator",
-        description="Read recorded streams and print each as one completion, as JSON.",
-        epilog=_EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    parser.add_argument(
-        "files",
-        nargs="*",
-        metavar="FILE",
-        help=f"{FILE_HELP}, which is also read without FILE",
-    )
-    parser.add_argument(
-        "--text",
-        action="store_true",
-        help="print the first choice's text as it arrives and its tool calls, not JSON; on a "
-        "terminal its reasoning, too",
-    )
-    parser.add_argument("--version", action="store_true", help="print the version and exit")
-    return parser
 
 
 def _run(name: str, *, as_text: bool) -> int:
@@ -165,13 +157,8 @@ def _run_rows(label: str, file: BufferedReader, *, as_text: bool) -> int:
     """Print the streams of a file of rows, which are held all at once: one as a document, several
     as JSON Lines. Return the exit code.
     """
-    codes = [WHOLE]
-
-    def report(line: int, why: str, _: bytes) -> None:
-        say(f"{label}:{line}: bad row: {why}")
-        codes.append(UNREADABLE)
-
-    streams, why = read_streams(file, Keys(), report)
+    streams, bad_rows, why = read_streams(file, Keys(), label)
+    codes = [UNREADABLE if bad_rows else WHOLE]
     if why is not None:
         codes.append(_unread(label, why))
     for id, rows in sorted(streams.items()):
@@ -276,12 +263,7 @@ class _TextPrinter:
 
 
 def _text_of(message: Message) -> str:
-    """Return the text of a message; of content in parts, that of its text parts."""
-    content = message.content
-    if content is None or isinstance(content, str):
-        return content or ""
-    parts = [part for part in content if isinstance(part, dict) and part.get("type") == "text"]
-    return "".join(part["text"] for part in parts if isinstance(part.get("text"), str))
+    return text_of(message.content) or ""
 
 
 def _write(text: str) -> None:

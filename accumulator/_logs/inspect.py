@@ -108,11 +108,7 @@ def _read_rows(file: BufferedReader, name: str, keys: Keys, asked: str | None) -
     """Read the stream that is asked for, else the first; name the others. Raises ValueError if
     there is none.
     """
-
-    def report(line: int, why: str, _: bytes) -> None:
-        say(f"{name}:{line}: bad row: {why}")
-
-    streams, why = read_streams(file, keys, report)
+    streams, _, why = read_streams(file, keys, name)
     id = next(iter(streams), "") if asked is None else asked
     if id not in streams:
         raise ValueError(why or f"there is no stream {id!r}")

@@ -16,6 +16,7 @@ from ..batch import StreamResult, reduce_sorted
 from .extras import load
 from .inputs import READ_ERRORS, Source, UsageError, open_text, why_unread
 from .progress import Display
+from .terminal import say
 
 __all__ = [
     "Keys",
@@ -87,27 +88,32 @@ def read_rows(sources: Iterable[Source], keys: Keys, display: Display) -> Iterat
 
 
 def read_streams(
-    file: BufferedReader, keys: Keys, report: Report
-) -> tuple[dict[str, list[StreamRow]], str | None]:
+    file: BufferedReader, keys: Keys, label: str
+) -> tuple[dict[str, list[StreamRow]], bool, str | None]:
     """Read the rows of a file into memory; return those of each stream in the order of their
-    numbers, and why the file could not be read to its end. A row without an id belongs to the
-    stream of the row before it.
+    numbers, whether bad rows were reported, and why the file could not be read to its end. A row
+    without an id belongs to the stream of the row before it.
     """
-    rows: list[Row] = []
-    times: list[object] = []
-    why = None
-    try:
-        for some in _read_lines(file, keys, report, last_id="", times=times):
-            rows += some
-    except READ_ERRORS as error:
-        why = why_unread(error)
     streams: dict[str, list[StreamRow]] = {}
-    for (id, seq, chunk), time in zip(rows, times, strict=True):
-        streams.setdefault(id, []).append((seq, chunk, time))
+    times: list[object] = []
+    bad: list[int] = []
+
+    def report(line: int, why: str, _: bytes) -> None:
+        bad.append(line)
+        say(f"{label}:{line}: bad row: {why}")
+
+    failed = None
+    try:
+        for rows in _read_lines(file, keys, report, last_id="", times=times):
+            for (id, seq, chunk), time in zip(rows, times, strict=True):
+                streams.setdefault(id, []).append((seq, chunk, time))
+            times.clear()
+    except READ_ERRORS as error:
+        failed = why_unread(error)
     for stream in streams.values():
         # Sorting is stable: rows without a number stay as they came, behind those with one.
         stream.sort(key=lambda row: (row[0] is None, row[0] or 0))
-    return streams, why
+    return streams, bool(bad), failed
 
 
 def reduce_rows(rows: Iterable[StreamRow]) -> StreamResult:

@@ -131,7 +131,7 @@ def _run(name: str, *, as_text: bool) -> int:
         try:
             file = stack.enter_context(open_stream(name))
             run = _run_rows if begins_with_row(file, Keys()) else _run_stream
-        except READ_ERRORS as error:
+        except (*READ_ERRORS, ImportError) as error:
             return _unread(label, why_unread(error))
         return run(label, file, as_text=as_text)
 

@@ -8,7 +8,7 @@ import os
 import shutil
 import zlib
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from io import BufferedReader
 from pathlib import Path
 from typing import Literal, cast
@@ -171,10 +171,7 @@ def _form_of(head: bytes, keys: Sequence[str]) -> Form:
 
 
 def _compression_of(head: bytes) -> Compression:
-    for start, name in _COMPRESSIONS.items():
-        if head.startswith(start):
-            return name
-    return ""
+    return next((name for start, name in _COMPRESSIONS.items() if head.startswith(start)), "")
 
 
 def open_text(raw: BufferedReader, compression: Compression) -> BufferedReader:
@@ -188,15 +185,11 @@ def open_text(raw: BufferedReader, compression: Compression) -> BufferedReader:
 
 @contextmanager
 def open_stream(path: str) -> Iterator[BufferedReader]:
-    """Open one recorded stream, of a file or standard input. Raises OSError."""
-    opened = open(0 if path == STDIN else path, "rb", _BUFFER, closefd=path != STDIN)  # noqa: SIM115
-    with ExitStack() as stack:
-        file = stack.enter_context(cast("BufferedReader", opened))
-        try:
-            text = open_text(file, _compression_of(file.peek(4)))
-        except ImportError as error:
-            raise OSError(None, str(error)) from None
-        yield stack.enter_context(text)
+    """Open one recorded stream, of a file or standard input. Raises OSError, ImportError."""
+    with open(0 if path == STDIN else path, "rb", _BUFFER, closefd=path != STDIN) as file:
+        raw = cast("BufferedReader", file)
+        with open_text(raw, _compression_of(raw.peek(4))) as text:
+            yield text
 
 
 def read_blocks(

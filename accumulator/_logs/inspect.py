@@ -83,7 +83,7 @@ def run(arguments: argparse.Namespace) -> int:
                 result, times, why = _read_body(file)
     except UsageError as error:
         return _end(error, WRONG)
-    except READ_ERRORS as error:
+    except (*READ_ERRORS, ImportError) as error:
         return _end(f"{name}: {why_unread(error)}", UNREADABLE)
     is_nothing = not has_chunks(result.completion) and result.status == "truncated"
     try:

@@ -7,10 +7,11 @@ from argparse import ArgumentParser
 from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 from io import BufferedReader
+from itertools import count, repeat
 from typing import Annotated, Any, TypeAlias, cast
 
 import msgspec
-from msgspec import Meta, Struct
+from msgspec import Meta, Struct, structs
 
 from ..batch import StreamResult, reduce_sorted
 from .extras import load
@@ -72,7 +73,7 @@ def add_keys(parser: ArgumentParser) -> None:
 
 class _Line(Struct):
     id: str | int | None = None
-    seq: int | None = None
+    seq: Annotated[int, Meta(ge=_LEAST, le=_MOST)] | None = None
     chunk: msgspec.Raw = msgspec.Raw()
     time: object = None
 
@@ -203,17 +204,8 @@ def _text_of(line: bytes, file: BufferedReader) -> bytes:
 
 
 def _line_decoder(keys: Keys) -> msgspec.json.Decoder[_Line]:
-    kind = msgspec.defstruct(
-        "_Line",
-        [
-            ("id", str | int | None, None),
-            ("seq", Annotated[int, Meta(ge=_LEAST, le=_MOST)] | None, None),  # pyright: ignore[reportOperatorIssue]  # a type at run time
-            ("chunk", msgspec.Raw, msgspec.Raw()),
-            ("time", object, None),
-        ],
-        rename={"id": keys.id, "seq": keys.seq, "chunk": keys.chunk, "time": keys.time},
-        gc=False,
-    )
+    fields = [(field.name, field.type, field.default) for field in structs.fields(_Line)]
+    kind = msgspec.defstruct("_Line", fields, rename=structs.asdict(keys), gc=False)
     return msgspec.json.Decoder(cast("type[_Line]", kind))
 
 
@@ -237,14 +229,11 @@ def _read_parquet(source: Source, keys: Keys, display: Display) -> Iterator[list
     file = load("pyarrow.parquet").ParquetFile(source.path, buffer_size=_BLOCK)
     names = _columns_of(file.schema_arrow, keys)
     total = max(file.metadata.num_rows, 1)
-    count = 0
+    numbers = count(1)
     for batch in file.iter_batches(_BATCH, columns=list(filter(None, names))):
-        columns = [
-            [None] * batch.num_rows if name is None else batch.column(name).to_pylist()
-            for name in names
-        ]
+        columns = [batch.column(name).to_pylist() if name else repeat(None) for name in names]
         rows: list[Row] = []
-        for number, (id, seq, chunk) in enumerate(zip(*columns, strict=True), count + 1):
+        for id, seq, chunk, number in zip(*columns, numbers, strict=False):
             if id is not None and id != "" and chunk is not None and (seq or 0) <= _MOST:
                 rows.append((str(id), seq, _bytes_of(chunk)))
                 continue
@@ -253,7 +242,6 @@ def _read_parquet(source: Source, keys: Keys, display: Display) -> Iterator[list
             text = msgspec.json.encode([id, seq, chunk], enc_hook=str)
             display.bad_row(source.label, number, why, text)
         yield rows
-        count += batch.num_rows
         display.read(source.size * batch.num_rows // total, len(rows))
 
 
@@ -264,15 +252,14 @@ def _columns_of(schema: Any, keys: Keys) -> list[str | None]:
     names: list[str | None] = []
     for key, (kinds, what) in _TYPES.items():
         name = getattr(keys, key)
-        count = schema.names.count(name)
-        if count > 1:
-            raise OSError(None, f"{count} columns are named {name!r}")
-        if count == 0 and key != "seq":
+        found = [str(field.type) for field in schema if field.name == name]
+        if len(found) > 1:
+            raise OSError(None, f"{len(found)} columns are named {name!r}")
+        if not found and key != "seq":
             raise OSError(None, f"there is no column {name!r}")
-        names.append(name if count else None)
-        if count and not kinds.match(str(schema.field(name).type)):
-            kind = schema.field(name).type
-            raise OSError(None, f"column {name!r} must hold {what}, not {kind}")
+        if found and not kinds.match(found[0]):
+            raise OSError(None, f"column {name!r} must hold {what}, not {found[0]}")
+        names.append(name if found else None)
     return names
 
 

@@ -95,9 +95,11 @@ def _sorted_rows(
     connection = library.connect(config=settings)
     try:
         with Path(folder, "large-chunks").open("w+b") as large:
-            schema = _schema()
+            pa = load("pyarrow")
+            numbers = dict.fromkeys(("seq", "arrival", "start", "size"), pa.int64())
+            schema = pa.schema({"id": pa.string(), "chunk": pa.binary(), **numbers})
             batches = _batches(blocks, schema, large, display)
-            reader = load("pyarrow").RecordBatchReader.from_batches(schema, batches)
+            reader = pa.RecordBatchReader.from_batches(schema, batches)
             connection.register("arriving", reader)
             relation = connection.sql(_QUERY)
             name = next(each for each in _READERS if hasattr(relation, each))
@@ -112,21 +114,6 @@ def _sorted_rows(
         connection.close()
 
 
-def _schema() -> Any:
-    pa = load("pyarrow")
-    number = pa.int64()
-    return pa.schema(
-        {
-            "id": pa.string(),
-            "seq": number,
-            "arrival": number,
-            "chunk": pa.binary(),
-            "start": number,
-            "size": number,
-        }
-    )
-
-
 def _batches(
     blocks: Iterable[list[Row]], schema: Any, large: IO[bytes], display: Display
 ) -> Iterator[Any]:
@@ -138,10 +125,10 @@ def _batches(
             row: tuple[object, ...]
             if len(chunk) > _LARGE:
                 large.write(chunk)
-                row = (id, seq, arrival, None, end, len(chunk))
+                row = (id, None, seq, arrival, end, len(chunk))
                 end += len(chunk)
             else:
-                row = (id, seq, arrival, chunk, None, None)
+                row = (id, chunk, seq, arrival, None, None)
                 size += len(chunk)
             for column, value in zip(columns, row, strict=True):
                 column.append(value)

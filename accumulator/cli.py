@@ -246,9 +246,7 @@ class _TextPrinter:
         if (text or self._thought) and not text.endswith("\n"):
             _write("\n")
         for call in message.tool_calls or ():
-            part = call.function or call.custom
-            given = getattr(part, "arguments", None) or getattr(part, "input", None) or ""
-            _write(f"{getattr(part, 'name', None) or call.id}({given})\n")
+            _write(f"{call.name or call.id}({call._given})\n")
 
     def _print_new(self, message: Message) -> None:
         reasoning = message.reasoning_content or message.reasoning or ""

@@ -178,6 +178,10 @@ class ToolCall(Fields):
         return self._may_be_cut and not self._is_whole()
 
     @property
+    def _given(self) -> str:
+        return self.arguments or (self.custom and self.custom.input) or ""
+
+    @property
     def name(self) -> str | None:
         """The name of the function or custom tool."""
         return next(

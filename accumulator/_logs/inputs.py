@@ -203,12 +203,12 @@ def read_blocks(
         unread(why_unread(error))
 
 
-def why_unread(error: Exception) -> str:
+def why_unread(error: BaseException) -> str:
     """Return why a file could not be read to its end."""
     return getattr(error, "strerror", None) or str(error)
 
 
-def why_failed(error: Exception) -> str:
+def why_failed(error: BaseException) -> str:
     """Return what an error says, behind the file that it names."""
     name = getattr(error, "filename", None)
     return why_unread(error) if name is None else f"{name}: {why_unread(error)}"

@@ -180,10 +180,9 @@ def _rows_of(result: StreamResult) -> dict[str, list[list[object]]]:
             for choice in completion.choices
         ],
         "tool calls": [
-            [choice.index, call.id, getattr(part, "name", ""), _input_of(part)]
+            [choice.index, call.id, call.name, _shortened(call._given)]
             for choice in completion.choices
             for call in choice.message.tool_calls or ()
-            for part in [call.function or call.custom]
         ],
         "usage": [[name, count] for name, count in cast("dict[str, object]", usage).items()],
         "problems": [
@@ -194,19 +193,13 @@ def _rows_of(result: StreamResult) -> dict[str, list[list[object]]]:
 
 
 def _message_of(choice: Choice) -> str:
-    parts = []
-    for name in ("reasoning", "reasoning_content", "content", "refusal"):
-        value = getattr(choice.message, name)
-        if value:
-            parts.append(f"{name}: {_shortened(value if isinstance(value, str) else repr(value))}")
-    return "\n".join(parts)
+    names = ("reasoning", "reasoning_content", "content", "refusal")
+    found = [(name, getattr(choice.message, name)) for name in names]
+    return "\n".join(f"{name}: {_shortened(value)}" for name, value in found if value)
 
 
-def _input_of(part: object) -> str:
-    return _shortened(getattr(part, "arguments", None) or getattr(part, "input", None) or "")
-
-
-def _shortened(text: str) -> str:
+def _shortened(value: object) -> str:
+    text = value if isinstance(value, str) else repr(value)
     return text if len(text) <= _EXCERPT else f"{text[:_EXCERPT]}… ({len(text):,} characters)"
 
 

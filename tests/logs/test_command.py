@@ -20,7 +20,7 @@ from typing import cast
 import pytest
 
 from accumulator import cli
-from accumulator._logs import sort
+from accumulator._logs import extras
 
 duckdb = pytest.importorskip("duckdb", reason="the extra 'logs' is not installed")
 
@@ -529,11 +529,10 @@ def test_an_interrupt_that_a_library_swallows_or_makes_an_error_of_is_one(
                 signal.raise_signal(signal.SIGINT)
         if not swallowed:
             raise ValueError
-        return real(module)
+        return extras.load(module)
 
     interrupting = True
-    real = sort.load
-    monkeypatch.setattr(sort, "load", load)
+    monkeypatch.setattr("accumulator._logs.sort.load", load)
     log, out = write(tmp_path / "log.jsonl", shuffled(ROWS)), tmp_path / "out.jsonl"
     command = ["reduce", str(log), "-o", str(out)]
     assert cli.main(command) == 130

@@ -11,7 +11,9 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from itertools import chain, zip_longest
-from typing import TYPE_CHECKING, Literal, cast
+from typing import TYPE_CHECKING, Any, Literal, cast
+
+import attrs
 
 from ._decode.objects import LastChunk
 from ._decode.values import decode_base64
@@ -44,9 +46,8 @@ _WORD = re.compile(r"\s*\S{1,24}(?:\s+\Z)?|\s+")
 _AUDIO_SIZE = 4096  # characters of base64; a multiple of four, so that each piece decodes by itself
 
 
-# What the wire reads at each place besides `extra`. A value of a wrong type stands in `extra` under
-# such a name, and a chunk has room for only one of the two.
-_OF_CHUNK = {*names_of(ChatCompletion), "error"}
+# What the wire reads of a choice. A value of a wrong type stands in `extra` under such a name, and a
+# chunk has room for only one of the two.
 _OF_CHOICE = {*names_of(Choice), "delta", "usage"} - {"text"}
 
 
@@ -111,9 +112,9 @@ def sse(chunks: Iterable[Mapping[str, object]]) -> SseBody:
 
 
 def _chunks(completion: ChatCompletion, cut: Cut) -> Iterator[JsonObject]:
-    names = [name for name in names_of(ChatCompletion) if name not in ("choices", "usage")]
-    known = {name: copy_json(getattr(completion, name)) for name in names}
-    envelope = {name: value for name, value in known.items() if isinstance(value, (str, int))}
+    last, *ends = objects_of(attrs.evolve(completion, choices=()), ["error"])
+    plain = [name for name in names_of(ChatCompletion) if isinstance(last.get(name), (str, int))]
+    envelope = {name: last.pop(name) for name in plain}
     if completion.object != "text_completion":
         envelope["object"] = "chat.completion.chunk"
     streams = [_choice(choice, cut) for choice in completion.choices]
@@ -122,24 +123,13 @@ def _chunks(completion: ChatCompletion, cut: Cut) -> Iterator[JsonObject]:
             if choices is not None:
                 yield {**envelope, "choices": choices}
     is_open = any(not choice.finish_reason for choice in completion.choices)
-    objects: JsonObject = {n: value for n, value in known.items() if isinstance(value, dict)}
-    ends = _ends(completion, objects, always=is_open or not streams)
+    del last["choices"]
+    if last or is_open or not streams:
+        ends.append(last)
+    ends.sort(key=lambda fields: "error" in fields)  # nothing that follows one is read
     for place, fields in enumerate(ends, start=1):
         chunk = {**envelope, "choices": [], **fields}
         yield LastChunk(chunk) if is_open and place == len(ends) else chunk
-
-
-def _ends(completion: ChatCompletion, objects: JsonObject, *, always: bool) -> list[JsonObject]:
-    """Return the fields of the chunks behind all choices; of one at least, if `always`."""
-    alone, last = split_extra(completion.extra, _OF_CHUNK)
-    last |= objects
-    if completion.usage is not None:
-        last["usage"], *more = objects_of(completion.usage)
-        alone.extend({"usage": usage} for usage in more)
-    if last or always:
-        alone.append(last)
-    # Nothing that follows an error is read.
-    return sorted(alone, key=lambda fields: "error" in fields)
 
 
 def _choice(choice: Choice, cut: Cut) -> Iterator[list[JsonObject]]:
@@ -170,8 +160,9 @@ def _steps(choice: Choice, cut: Cut) -> Iterator[JsonObject]:
     for delta in before:
         yield {"delta": delta}
     if isinstance(content, tuple):
-        for part in (part for whole in content for part in _parts(copy_json(whole), cut)):
-            yield {"delta": {"content": [part]}}
+        for whole in content:
+            for part in _parts(copy_json(whole), cut):
+                yield {"delta": {"content": [part]}}
         content = ""
     yield from _aligned("content", content, logprobs.content, cut)
     yield from _aligned("refusal", message.refusal or "", logprobs.refusal, cut)
@@ -238,17 +229,14 @@ def _token(token: TokenLogprob) -> JsonObject:
     return out
 
 
-def _parts(part: object, cut: Cut) -> Iterator[object]:
+def _parts(part: Any, cut: Cut) -> Iterator[object]:
     """Yield the parts that join to a text or thinking part; any other is whole."""
-    kind = part.get("type") if isinstance(part, Mapping) else None
-    if not isinstance(part, Mapping) or kind not in ("text", "thinking"):
-        yield part
-        return
-    inner = part.get(kind)
+    kind = part.get("type") if isinstance(part, dict) else None
+    inner = part.get(kind) if kind in ("text", "thinking") else None
     if isinstance(inner, str):
         yield {**part, kind: ""}
         yield from ({"type": kind, kind: piece} for piece in cut(inner))
-    elif kind == "thinking" and isinstance(inner, (list, tuple)):
+    elif kind == "thinking" and isinstance(inner, list):
         yield {**part, kind: []}
         for item in inner:
             yield from ({"type": kind, kind: [piece]} for piece in _parts(item, cut))
@@ -262,13 +250,11 @@ def _parts(part: object, cut: Cut) -> Iterator[object]:
 def _deltas(message: Message, cut: Cut) -> tuple[Iterator[JsonObject], Iterator[JsonObject]]:
     """Return the deltas before the content (other texts, and what servers add) and those behind."""
     alone, together = split_extra(message.extra, names_of(Message))
-    fields = {name: getattr(message, name) for name in names_of(Message)}
-    texts: JsonObject = {}
-    others: JsonObject = {}
-    for name, value in fields.items():
-        if value is not None and name not in ("role", "content", "refusal"):
-            (texts if isinstance(value, str) else others)[name] = value
-    before = ({n: piece} for n, v in (texts | together).items() for piece in _cut_field(n, v, cut))
+    elsewhere = ("role", "content", "refusal")
+    fields = {n: getattr(message, n) for n in names_of(Message) if n not in elsewhere}
+    texts = {n: value for n, value in fields.items() if isinstance(value, str)} | together
+    others = {n: value for n, value in fields.items() if value is not None and n not in texts}
+    before = ({n: piece} for n, v in texts.items() for piece in _cut_field(n, v, cut))
     behind = ({n: piece} for n, v in others.items() for piece in _cut_field(n, v, cut))
     return chain(before, alone), behind
 
@@ -296,13 +282,13 @@ def _cut_field(name: str, value: object, cut: Cut) -> Iterable[object]:
 
 def _collected(level: Level, fields: JsonObject) -> list[object]:
     """Return the objects that merge to one: each value that was collected has one of its own."""
-    collected = [
-        (name, value)
-        for name, value in fields.items()
-        if level.names.get(name) == "collect" and isinstance(value, list)
-    ]
-    alone: list[object] = [{name: entry} for name, value in collected for entry in value]
-    rest = {name: value for name, value in fields.items() if (name, value) not in collected}
+    alone: list[object] = []
+    rest: JsonObject = {}
+    for name, value in fields.items():
+        if level.names.get(name) == "collect" and isinstance(value, list):
+            alone.extend({name: entry} for entry in value)
+        else:
+            rest[name] = value
     return [rest, *alone] if rest or not alone else alone
 
 
@@ -336,8 +322,8 @@ def _calls(calls: Sequence[ToolCall], cut: Cut) -> Iterator[list[JsonObject]]:
             text = getattr(getattr(call, kind), name, None)
             if text is not None and shared[call.id or index] < 2:
                 opening[kind] = {**cast("JsonObject", opening[kind]), name: ""}
-                cut_text = _cut_json if kind == "function" else (lambda text, cut: cut(text))
-                pieces.extend({kind: {name: piece}} for piece in cut_text(text, cut))
+                cut_texts = cut(text) if kind == "custom" else _cut_json(text, cut)
+                pieces.extend({kind: {name: piece}} for piece in cut_texts)
         # A misread index names no call: such a fragment goes to the call of the last one.
         for fields in (opening, *alone, *pieces):
             yield [{"index": index, **fields}]

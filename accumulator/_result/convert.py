@@ -212,7 +212,7 @@ def objects_of(value: Fields, names: Sequence[str] = ()) -> list[JsonObject]:
             objects[name], *rest = objects_of(item)
             alone.extend({name: more} for more in rest)
         elif item is not None:
-            objects[name] = item
+            objects[name] = copy_json(item)
     misfits, together = split_extra(value.extra, [*own, *names])  # type: ignore[attr-defined]  # all have it
     return [{**objects, **together}, *misfits, *alone]
 

@@ -46,8 +46,8 @@ _WORD = re.compile(r"\s*\S{1,24}(?:\s+\Z)?|\s+")
 _AUDIO_SIZE = 4096  # characters of base64; a multiple of four, so that each piece decodes by itself
 
 
-# What the wire reads of a choice. A value of a wrong type stands in `extra` under such a name, and a
-# chunk has room for only one of the two.
+# What the wire reads of a choice. A value of a wrong type stands in `extra` under such a name, and
+# a chunk has room for only one of the two.
 _OF_CHOICE = {*names_of(Choice), "delta", "usage"} - {"text"}
 
 

@@ -154,9 +154,7 @@ def _run_stream(label: str, file: BufferedReader, *, as_text: bool) -> int:
 
 
 def _run_rows(label: str, file: BufferedReader, *, as_text: bool) -> int:
-    """Print the streams of a file of rows, which are held all at once: one as a document, several
-    as JSON Lines. Return the exit code.
-    """
+    """Print the streams of rows, held all at once: one as a document, several as JSON Lines."""
     streams, bad_rows, why = read_streams(file, Keys(), label)
     codes = [UNREADABLE if bad_rows else WHOLE]
     if why is not None:
@@ -209,9 +207,7 @@ def _report(label: str, result: StreamResult) -> int:
 
 
 class _TextPrinter:
-    """Prints the text of a stream's first choice, each part of it once: on a terminal the reasoning
-    first, dimmed; at the end the tool calls.
-    """
+    """Prints the first choice once: on a terminal the reasoning, dimmed; the text; the calls."""
 
     def __init__(self) -> None:
         self._with_reasoning = sys.stdout is not None and sys.stdout.isatty()

@@ -200,9 +200,7 @@ def _slices(text: str, size: int) -> list[str]:
 def _aligned(
     name: str, text: str, tokens: Sequence[TokenLogprob] | None, cut: Cut
 ) -> Iterator[JsonObject]:
-    """Yield the pieces of a text with its logprobs: token by token if the tokens are the text, else
-    in as many runs as there are pieces.
-    """
+    """Yield a text's pieces with its logprobs: each token if they are the text, else runs."""
     pieces = cut(text)
     if tokens is None:
         for piece in pieces:
@@ -260,9 +258,7 @@ def _deltas(message: Message, cut: Cut) -> tuple[Iterator[JsonObject], Iterator[
 
 
 def _cut_field(name: str, value: object, cut: Cut) -> Iterable[object]:
-    """Return what merges to a field of a delta by its rule: of a text the pieces, of a list that
-    grows the entries.
-    """
+    """Return what merges to a field of a delta by its rule, such as the pieces of a text."""
     if isinstance(value, Audio):
         return _audio(value, cut)
     if isinstance(value, Function):
@@ -301,9 +297,7 @@ def _function(function: Function, cut: Cut) -> Iterator[JsonObject]:
 
 
 def _cut_json(text: str, cut: Cut) -> list[str]:
-    """Cut arguments into pieces; into one if they are not whole, because what follows a whole value
-    in them would else be a repetition, or take the place of what was a placeholder.
-    """
+    """Cut arguments, unless they hold a whole value and more, which would be a repetition."""
     return cut(text) if not text or is_complete(text) else [text]
 
 

@@ -178,9 +178,7 @@ _decode_state = msgspec.msgpack.Decoder(_StreamState).decode
 
 
 class _Processor:
-    """Has the methods of a `StatefulProcessor`, so that this module can be imported without
-    PySpark.
-    """
+    """Has the methods of PySpark's `StatefulProcessor`, which would have to be imported."""
 
     def __init__(self, first: int, most_waiting: int, rules: Rules, limits: Limits) -> None:
         self._first = first
@@ -240,9 +238,7 @@ class _Processor:
     def _read(
         self, key: tuple[object], held: _StreamState, *, lost: int = 0, close: bool = False
     ) -> Iterator[Row]:
-        """Read the rows that are in order. Yield the result if the stream has ended, or `close` is
-        set.
-        """
+        """Read the rows that are in order. Yield the result of an ended stream, or if `close`."""
         if held.checkpoint:
             stream = RecordedStream.resume(held.checkpoint, self._rules, self._limits)
         else:

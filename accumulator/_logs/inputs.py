@@ -118,9 +118,7 @@ def _files_of(path: str) -> Iterator[tuple[str, str]]:
 
 
 def spool(path: str, folder: str) -> str:
-    """Return a path that can be read more than once: that of a copy if it is standard input, a pipe
-    or a device. Raises OSError.
-    """
+    """Return a path that can be read twice: that of a copy, unless it is a file. Raises OSError."""
     if os.path.isfile(path) and path != STDIN:
         return path
     copy = os.path.join(folder, f"input-{len(os.listdir(folder))}")
@@ -133,27 +131,21 @@ def spool(path: str, folder: str) -> str:
 
 
 def detect_source(path: str, name: str, label: str, keys: Sequence[str]) -> Source:
-    """Detect by its first bytes what a file holds; its suffix does not matter. The `keys` are those
-    of a row's id and chunk. Raises OSError.
-    """
-    with open(path, "rb") as file:
-        size = os.fstat(file.fileno()).st_size
-        head = file.read(4)
-    if head == _PARQUET:
-        return Source(path, name, label, size, "parquet")
-    compression = _compression_of(head)
-    try:
-        with open(path, "rb") as raw, open_text(raw, compression) as text:
-            head = text.read1(_BUFFER).lstrip(_BLANK)
-    except READ_ERRORS:
-        head = b""  # reported when the file is read
+    """Detect by its first bytes what a file holds. A row has the `keys`. Raises OSError."""
+    with open(path, "rb") as raw:
+        size, start = os.fstat(raw.fileno()).st_size, raw.peek(4)
+        if start.startswith(_PARQUET):
+            return Source(path, name, label, size, "parquet")
+        compression = _compression_of(start)
+        try:
+            head = open_text(raw, compression).read1(_BUFFER).lstrip(_BLANK)
+        except READ_ERRORS:
+            head = b""  # reported when the file is read
     return Source(path, name, label, size, _form_of(head, keys), compression)
 
 
 def _form_of(head: bytes, keys: Sequence[str]) -> Form:
-    """Return what a file holds that begins so. JSON is a page if it is the whole file: indented
-    over several lines, or an error, or an object without anything of a row.
-    """
+    """Return what a file holds that begins so. JSON that is all of it and no row is a page."""
     if head and not head.startswith((b"{", b"[")):
         is_body = head.partition(b"\n")[0].partition(b":")[0] in SSE_FIELDS
         return "body" if is_body else "page"

@@ -105,9 +105,7 @@ def _end(message: object, code: int) -> int:
 
 
 def _read_rows(file: BufferedReader, name: str, keys: Keys, asked: str | None) -> _Found:
-    """Read the stream that is asked for, else the first; name the others. Raises ValueError if
-    there is none.
-    """
+    """Read the stream asked for, else the first; name the others. Raises ValueError without one."""
     streams, _, why = read_streams(file, keys, name)
     id = next(iter(streams), "") if asked is None else asked
     if id not in streams:

@@ -79,9 +79,7 @@ class Target:
 
 @contextmanager
 def open_writer(name: str, path: str) -> Iterator[Write]:
-    """Open a file for results, in the form that the name of the output stands for. It is on the
-    disk once it is closed.
-    """
+    """Open a file for results in the form of the output's name; once closed, it is on the disk."""
     open_form = _open_parquet if name.endswith(".parquet") else partial(_open_lines, name)
     with open(path, "wb") as file, open_form(file) as write:
         yield write

@@ -69,9 +69,7 @@ def _listed(counts: dict[str, int]) -> str:
 
 @contextmanager
 def noticing_interrupt() -> Iterator[list[int]]:
-    """Yield a list that is empty until Ctrl-C: DuckDB and Arrow turn it into other errors or
-    swallow it.
-    """
+    """Yield a list that Ctrl-C fills: DuckDB and Arrow swallow it or raise another error."""
     pressed: list[int] = []
 
     def handle(number: int, _: FrameType | None) -> None:

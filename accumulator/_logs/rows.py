@@ -153,9 +153,7 @@ def _read_lines(
     last_id: str | None = None,
     times: list[object] | None = None,
 ) -> Iterator[list[Row]]:
-    """Read the rows of a file, some at a time, and their `times` if they are asked for. The
-    `last_id` is that of rows without one; if there is none they are bad rows.
-    """
+    """Read rows, some at a time, and `times` if asked for; rows without an id have `last_id`."""
     decode, needs_id = _line_decoder(keys).decode, last_id is None
     rows: list[Row] = []
     size = 0
@@ -192,9 +190,7 @@ def _read_lines(
 
 
 def _text_of(line: bytes, file: BufferedReader) -> bytes:
-    """Return the JSON of a line, also of one of SSE; nothing of a comment. Raises ValueError for a
-    line that is too long to be held, whose rest is skipped.
-    """
+    """Return the JSON of a line, of one of SSE, too. Raises ValueError for one too long to hold."""
     if len(line) == _LONGEST_LINE:
         while line and not line.endswith(b"\n"):
             line = file.readline(_BLOCK)
@@ -210,9 +206,7 @@ def _line_decoder(keys: Keys) -> msgspec.json.Decoder[_Line]:
 
 
 def _chunk_of(row: _Line, text: bytes) -> bytes:
-    """Return the JSON of a row's chunk, which is the row itself if it has none. A log may keep it
-    as a string of JSON in its own JSON.
-    """
+    """Return a row's chunk, else the row itself. A log may keep it as JSON in a string."""
     chunk = bytes(row.chunk) or text.strip()
     if chunk[0] != _QUOTE:
         return chunk
@@ -246,9 +240,7 @@ def _read_parquet(source: Source, keys: Keys, display: Display) -> Iterator[list
 
 
 def _columns_of(schema: Any, keys: Keys) -> list[str | None]:
-    """Return the columns of ids, numbers and chunks. Raises OSError for one that is missing, stands
-    twice or has another type.
-    """
+    """Return the columns of ids, numbers and chunks. Raises OSError for what holds none."""
     names: list[str | None] = []
     for key, (kinds, what) in _TYPES.items():
         name = getattr(keys, key)

@@ -59,9 +59,7 @@ def reduce_in_order(blocks: Iterable[list[Row]], memory: int) -> Iterator[Result
 
 
 def _numbered_first(blocks: Iterable[list[Row]]) -> Iterator[list[Row]]:
-    """Yield the rows of each block. Raises OutOfOrderError for a row with a number behind one
-    without, in the same stream: sorted, it stands before it.
-    """
+    """Yield the blocks. Raises OutOfOrderError for a number behind a row without one."""
     unnumbered: str | None = None  # the stream of the last row, if that has no number
     for rows in blocks:
         if unnumbered is not None or None in map(itemgetter(1), rows):

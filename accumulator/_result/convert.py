@@ -184,9 +184,7 @@ def to_dict(value: Fields) -> JsonObject:
 
 
 def _add_extra(fields: JsonObject, extra: Mapping[str, object]) -> None:
-    """Add what is in `extra`, of which a value of the wrong type has the name of a field. If the
-    field also has a value of the right type, that one is written.
-    """
+    """Add what is in `extra`, unless there is a value under its name: that one is well-typed."""
     fields.update({n: copy_json(item) for n, item in extra.items() if fields.get(n) is None})
 
 
@@ -200,9 +198,7 @@ def split_extra(
 
 
 def objects_of(value: Fields, names: Sequence[str] = ()) -> list[JsonObject]:
-    """Return the objects that merge to an instance: what is well-typed with the extras, then what
-    is not, one by one.
-    """
+    """Return the objects that merge to an instance: all that fits, then each misfit alone."""
     own = names_of(cast("Any", type(value)))
     objects: JsonObject = {}
     alone: list[JsonObject] = []
@@ -221,10 +217,7 @@ def objects_of(value: Fields, names: Sequence[str] = ()) -> list[JsonObject]:
 
 
 def from_dict(data: Mapping[str, object], cls: type[T]) -> T:
-    """Build an instance from a dict as the API writes it.
-
-    Raises ValueError, which names each field that does not fit.
-    """
+    """Build an instance from a dict of the API's. Raises ValueError that names each misfit."""
     try:
         return _converter.structure(data, cls)
     except Exception as error:

@@ -87,9 +87,7 @@ def _texts(tool: object, *names: str) -> JsonObject:
 def without_empty_messages(
     completion: JsonObject, extras: Sequence[Mapping[str, object]]
 ) -> JsonObject:
-    """Remove from a legacy completion what only a chat completion has. `extras` are those of its
-    choices; a vendor's own `message` among them stays.
-    """
+    """Remove what only a chat completion has from a legacy one; a vendor's `message` stays."""
     if completion["object"] == "text_completion":
         for choice, extra in zip(_objects(completion["choices"]), extras, strict=True):
             if choice["message"] == {"content": None, "refusal": None}:

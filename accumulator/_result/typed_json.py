@@ -86,10 +86,7 @@ class ParseError(ValueError):
 
 
 def load(text: str | None, kind: TypeForm[T] | TypeReader[T], cause: str = "") -> T:
-    """Return a whole JSON text as an instance of a type. `cause` is why it may not be whole.
-
-    Raises ParseError for a text that does not fit, TypeError for a type that cannot be read so.
-    """
+    """Return a JSON text as a type; `cause` is why it may be cut. Raises ParseError, TypeError."""
     if text is None or not text.strip():
         raise ParseError(f"{cause}there is no JSON")
     try:
@@ -147,9 +144,7 @@ def _misfits(error: Exception, text: bytes, kind: object, path: str) -> Iterator
 
 
 def _inside(text: bytes, kind: object) -> Iterator[tuple[str, bytes, object]]:
-    """Yield the values in an object or list, each with the step to it and its type. What cattrs and
-    pydantic read is nothing to go into: their errors have paths.
-    """
+    """Yield the values in an object or list, each with its step and type."""
     if _reader_of(kind) is not None or _has_attrs(kind):
         return
     kind = _bare(kind)
@@ -238,9 +233,7 @@ def _reader_of(kind: Hashable) -> TypeReader[object] | None:
 
 
 def _is_pydantics(kind: object) -> bool:
-    """Return whether a model, a dataclass or a type of pydantic's, or a word of its in an
-    Annotated, is in a type.
-    """
+    """Return whether something of pydantic's is in a type or in what annotates it."""
     marks = ("__pydantic_validator__", "__get_pydantic_core_schema__")
     package = type(kind).__module__.partition(".")[0]
     return (
@@ -252,9 +245,7 @@ def _is_pydantics(kind: object) -> bool:
 
 @lru_cache(_MOST_KINDS)
 def _decoder(kind: Hashable) -> msgspec.json.Decoder[object]:
-    """Return the decoder of a type. One thread makes it at a time, because msgspec does not expect
-    two to prepare the same type at once.
-    """
+    """Return the decoder of a type. Two threads must not prepare one type at once."""
     with _meeting:
         return msgspec.json.Decoder(cast("type[object]", kind), dec_hook=_load_nested)
 
@@ -272,9 +263,7 @@ def _load_nested(kind: object, value: object) -> object:
 
 
 def _has_attrs(kind: object) -> bool:
-    """Return whether cattrs is to read a type: an attrs class, a union of dataclasses, or what has
-    one in it.
-    """
+    """Return whether an attrs class or a union of dataclasses is in a type: cattrs reads it."""
     is_class = isinstance(kind, type) and attrs.has(kind)
     is_union = sum(map(is_dataclass, get_args(kind))) > 1
     return is_class or is_union or any(map(_has_attrs, get_args(kind)))
@@ -292,9 +281,7 @@ def _convert(value: object, kind: object) -> object:
 
 
 def _strict_hook(kind: type, converter: Converter) -> Callable[[object, object], object]:
-    """Return a hook that builds a class from an object alone, and a list, a tuple of one type or a
-    set from a list alone: cattrs would take any mapping or iterable.
-    """
+    """Return a hook for objects or lists alone: cattrs would take any mapping or iterable."""
     if attrs.has(kind):
         build = make_dict_structure_fn(kind, converter)
         return lambda value, _: build(msgspec.convert(value, dict), kind)

@@ -30,14 +30,9 @@ from typing import (
 )
 
 import attrs
+import cattrs
 import msgspec
-from cattrs import (
-    AttributeValidationNote,
-    BaseValidationError,
-    Converter,
-    IterableValidationNote,
-    StructureHandlerNotFoundError,
-)
+from cattrs import AttributeValidationNote, IterableValidationNote
 from cattrs.cols import list_structure_factory
 from cattrs.gen import make_dict_structure_fn
 
@@ -97,7 +92,7 @@ def load(text: str | None, kind: TypeForm[T] | TypeReader[T], cause: str = "") -
         raise ParseError(f"{cause}{error}") from None
     try:
         return cast("T", _read(text, kind))
-    except (NotImplementedError, StructureHandlerNotFoundError, NameError) as error:
+    except (NotImplementedError, cattrs.StructureHandlerNotFoundError, NameError) as error:
         raise TypeError(f"{kind!r} cannot be read from JSON: {error}") from error
     except RecursionError:
         raise ParseError("nested too deep") from None
@@ -181,7 +176,7 @@ def _step(key: object) -> str:
 
 def _reasons(error: BaseException, kind: object, path: str) -> Iterator[Misfit]:
     """Yield what another library's error says, each with its path."""
-    if isinstance(error, BaseValidationError):  # cattrs'
+    if isinstance(error, cattrs.BaseValidationError):  # cattrs'
         for inner in error.exceptions:
             notes = getattr(inner, "__notes__", ())
             at: list[object] = [n.name for n in notes if isinstance(n, AttributeValidationNote)]
@@ -270,17 +265,14 @@ def _has_attrs(kind: object) -> bool:
 
 
 def _convert(value: object, kind: object) -> object:
+    text = msgspec.json.encode(value)
     try:
-        if _reader_of(kind) is not None:
-            return _load_nested(kind, value)
-        _decoder(kind)
-        wanted = cast("type[object]", kind)
-        return msgspec.convert(value, wanted, str_keys=True, dec_hook=_load_nested)
+        return _read(text, kind)
     except ValueError as error:
-        raise _explained(error, msgspec.json.encode(value), kind) from error
+        raise _explained(error, text, kind) from error
 
 
-def _strict_hook(kind: type, converter: Converter) -> Callable[[object, object], object]:
+def _strict_hook(kind: type, converter: cattrs.Converter) -> Callable[[object, object], object]:
     """Return a hook for objects or lists alone: cattrs would take any mapping or iterable."""
     if attrs.has(kind):
         build = make_dict_structure_fn(kind, converter)
@@ -298,7 +290,7 @@ def _is_list_like(kind: object) -> bool:
     return get_origin(kind) in (list, set, frozenset, Sequence)
 
 
-_converter = Converter()
+_converter = cattrs.Converter()
 _converter.register_structure_hook_factory(attrs.has, _strict_hook)
 _converter.register_structure_hook_factory(_is_list_like, _strict_hook)
 for _kind in (str, bytes, int, float, Enum, Path):  # cattrs has conversions of its own for these

@@ -6,16 +6,13 @@ those, nor take memory that the bytes do not. All here raises ValueError.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-
 from ._decode.chunk import STACK_DEPTH
 from ._decode.text import Text
 from ._merge.arguments import ArgumentsText
 from ._merge.json_merge import IndexedList
-from ._merge.state import State, TokensState
-from .errors import PROBLEM_KINDS
+from ._merge.state import State
 
-__all__ = ["check_counts", "check_kinds", "check_state", "check_values"]
+__all__ = ["check_counts", "check_state", "check_values"]
 
 _MOST_LEVELS = STACK_DEPTH + 32  # of a chunk's value, and of the state around it
 _PLAIN = frozenset({type(None), bool, int, float, str, bytes, Text, ArgumentsText})
@@ -49,26 +46,16 @@ def check_counts(*counts: int | None) -> None:
         raise ValueError("a count below zero")
 
 
-def check_kinds(kinds: Iterable[str]) -> None:
-    """Check that these are kinds of problems."""
-    if not set(PROBLEM_KINDS).issuperset(kinds):
-        raise ValueError("an unknown kind of problem")
-
-
 def check_state(state: State) -> None:
     """Check the places of tool calls and the counts of tokens."""
     for choice in state.choices.values():
         if choice.calls is not None:
-            count, last = len(choice.calls.items), choice.calls.last
             calls = choice.calls
+            count, last = len(calls.items), calls.last
             places = {*calls.by_id.values(), *calls.by_index.values(), *calls.by_both.values()}
             if not -1 <= last < count or not all(0 <= place < count for place in places):
                 raise ValueError("a place where no tool call is")
         if choice.logprobs is not None:
-            _check_tokens(choice.logprobs.content)
-            _check_tokens(choice.logprobs.refusal)
-
-
-def _check_tokens(tokens: TokensState | None) -> None:
-    if tokens is not None and tokens.count != sum(map(len, tokens.runs)):
-        raise ValueError("a wrong number of tokens")
+            for tokens in (choice.logprobs.content, choice.logprobs.refusal):
+                if tokens is not None and tokens.count != sum(map(len, tokens.runs)):
+                    raise ValueError("a wrong number of tokens")

@@ -14,15 +14,15 @@ from __future__ import annotations
 
 from struct import Struct as Layout
 from struct import error as LayoutError
-from typing import cast
+from typing import Annotated, cast
 from zlib import crc32
 
 import attrs
 import msgspec
-from msgspec import Struct
+from msgspec import Meta, Struct
 from msgspec.msgpack import Decoder, Encoder, Ext
 
-from ._checked import check_counts, check_kinds, check_state, check_values
+from ._checked import check_counts, check_state, check_values
 from ._decode import chunk as _wire
 from ._decode.body import JsonText
 from ._decode.lines import Event, LineReader
@@ -45,7 +45,8 @@ _TEXT, _INDEXED, _INTEGER, _PAIRS, _ARGUMENTS, _TYPED = range(1, 7)  # msgpack e
 _MOST_HALVES = 65536  # of surrogate pairs that wait; each costs an object to go on with
 _SMALLEST, _LARGEST = -(2**63), 2**64 - 1  # integers that msgpack has
 
-ProblemRow = tuple[str, str, int, int | None, str | None, object, int]
+Count = Annotated[int, Meta(ge=0)]
+ProblemRow = tuple[ProblemKind, str, int, int | None, str | None, object, Count]
 
 
 class Saved(Struct, array_like=True):
@@ -57,9 +58,9 @@ class Saved(Struct, array_like=True):
     tally: Tally
     queue: list[Event]
     is_begun: bool  # whether anything was read
-    event: int
-    offset: int | None
-    counts: dict[ProblemKind, int]
+    event: Count
+    offset: Count | None
+    counts: dict[ProblemKind, Count]
     problems: list[ProblemRow]
     met: ProblemRow | None
     reading: bool
@@ -113,8 +114,8 @@ def unpack(data: bytes | bytearray | memoryview, pipeline: Pipeline, reducer: Ch
         raise CheckpointError("the checkpoint was written under other rules than those given")
     if saved.think_tags != reducer.think_tags:
         raise CheckpointError(f"the checkpoint was written with think_tags={saved.think_tags}")
-    problems = [_problem(row) for row in saved.problems]
-    met = None if saved.met is None else _problem(saved.met)
+    problems = [Problem(*row) for row in saved.problems]
+    met = None if saved.met is None else Problem(*saved.met)
     pipeline.log.resume(saved.event, saved.offset, saved.counts, problems, met)
     lost = [Text() for _ in range(saved.halves - len(reader.halves))]
     for text in lost:
@@ -129,16 +130,9 @@ def _check(saved: Saved, reader: _Reader) -> None:
     """Check each count and place against what is there. Raises ValueError."""
     parser, tally, text = saved.parser, saved.tally, saved.parser.text
     check_state(saved.state)
-    check_kinds(row[0] for row in (*saved.problems, *([] if saved.met is None else [saved.met])))
-    check_kinds(saved.counts)
-    check_counts(tally.size, tally.besides, tally.size - tally.besides, *saved.counts.values())
-    check_counts(saved.event, saved.offset, parser.size, parser.start)
-    check_counts(*(row[-1] for row in saved.problems), 0 if text is None else text.depth)
+    check_counts(tally.size, tally.besides, tally.size - tally.besides)
+    check_counts(parser.size, parser.start, 0 if text is None else text.depth)
     check_counts(saved.halves - len(reader.halves), _MOST_HALVES - saved.halves)
-
-
-def _problem(row: ProblemRow) -> Problem:
-    return Problem(cast("ProblemKind", row[0]), *row[1:])
 
 
 def _write(value: object) -> bytes:

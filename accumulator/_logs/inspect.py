@@ -8,6 +8,7 @@ from datetime import datetime, timezone
 from io import BufferedReader
 from itertools import pairwise
 from math import inf
+from pathlib import Path
 from typing import TypeAlias, cast
 
 from .._merge.verdict import has_chunks
@@ -147,12 +148,10 @@ def _show(result: StreamResult, times: list[float], svg: str | None) -> None:
     console = consoles.Console(record=svg is not None)
     for title, rows in _rows_of(result).items():
         if rows:
-            grid = tables.Table(title=title, title_justify="left")
-            for column in _TABLES[title]:
-                grid.add_column(column, overflow="fold")
+            grid = tables.Table(*_TABLES[title], title=title, title_justify="left")
             for row in rows:
                 # As text of its own: what a server wrote is no markup, and no terminal command.
-                grid.add_row(*[texts.Text(_cell(cell), _style(cell)) for cell in row])
+                grid.add_row(*[texts.Text(_cell(c), _style(c), overflow="fold") for c in row])
             console.print(grid)
     if isinstance(result.error, IncompleteStreamError) and has_chunks(result.completion):
         console.print(texts.Text(_cell(result.error)))
@@ -162,8 +161,7 @@ def _show(result: StreamResult, times: list[float], svg: str | None) -> None:
         picture = console.export_svg(title="accumulator inspect")
         # It would load its font from a network.
         without_font = re.sub(r"@font-face \{.*?\}", "", picture, flags=re.DOTALL)
-        with open(svg, "w", encoding="utf-8") as file:
-            file.write(without_font)
+        Path(svg).write_text(without_font, "utf-8")
 
 
 def _rows_of(result: StreamResult) -> dict[str, list[list[object]]]:

@@ -38,11 +38,10 @@ class StreamResult:
     """The result of one recorded stream.
 
     `completion` is the whole completion or what is known of it, `status` "complete", "truncated" or
-    "failed" (SPEC section 6). `problems` are those that `Accumulator.problems` keeps,
-    `problem_counts` count all by kind. `repeats` is the number of rows that were dropped because
-    their sequence number had come before. `limit` names the bound of `Limits` that the stream
-    passed, after which nothing more of it was read. `error` is what `Accumulator.completion` raises
-    of such a stream, None if it is whole.
+    "failed" (SPEC section 6). `problems` are those that were kept, `problem_counts` count all by
+    kind, `repeats` the rows dropped because their sequence number had come before. `limit` names
+    the bound of `Limits` that ended the stream. `error` is what `Accumulator.completion` raises of
+    such a stream, None if it is whole.
     """
 
     completion: ChatCompletion
@@ -77,17 +76,16 @@ def reduce_sorted(
 ) -> Iterator[tuple[Id, StreamResult]]:
     """Reduce rows of (id, seq, chunk), sorted by id and then by seq, to one (id, result) a stream.
 
-    A row is a tuple or a mapping with these keys, of which `seq` may be missing.
-    A chunk is JSON text (`bytes` or `str`), one event of a `text/event-stream` body (`data: {…}`),
-    a mapping, an SDK's chunk object, or None for one that was lost (an `invalid_chunk` problem). A
-    seq is anything that has an order, or None for a row that follows the one before it. A row that
-    repeats the last seq is dropped and counted. Ids ascend in the order of their code points or
-    UTF-8 bytes, as most engines sort text. With `grouped=True` ids may come in any order as long as
-    the rows of each stand together; an id that comes again is then not noticed.
+    A row is a tuple or a mapping with these keys, of which `seq` may be missing. A chunk is JSON
+    text (`bytes` or `str`), one event of a `text/event-stream` body, a mapping, an SDK's chunk
+    object, or None for one that was lost (an `invalid_chunk` problem). A seq is anything that has
+    an order, or None behind the row before; a row that repeats one is dropped and counted. Ids
+    ascend by code points or UTF-8 bytes, as most engines sort text; with `grouped=True` the rows of
+    each need only stand together, and an id that comes again is not noticed.
 
-    It is lazy: it reads rows as results are asked for, and holds one stream at a time. A stream
-    that passes one of the `limits` ends there, and its result says so. Raises UnsortedRowsError for
-    a row out of order, TypeError for a chunk of another type; both name the row.
+    It is lazy, and holds one stream at a time. A stream that passes one of the `limits` ends there.
+    Raises UnsortedRowsError for a row out of order, TypeError for a chunk of another type; both
+    name the row.
 
     >>> rows = [("a", 1, '{"choices": [{"index": 0, "delta": {"content": "Hi"}}]}')]
     >>> [(id, result.status) for id, result in reduce_sorted(rows)]
@@ -141,10 +139,7 @@ def _ascends(earlier: object, later: object) -> bool:
 
 
 class RecordedStream:
-    """One recorded stream; what `reduce_sorted`, the commands and Spark share.
-
-    What passes a limit ends it, without an exception.
-    """
+    """One recorded stream of an accumulator; what passes a limit ends it, without an exception."""
 
     __slots__ = ("_is_body", "_limits", "_waiting", "accumulator")
 
@@ -155,10 +150,7 @@ class RecordedStream:
         self._is_body = False
 
     def feed(self, chunk: object) -> None:
-        """Take in the next chunk, in any form that `reduce_sorted` takes.
-
-        None says that a chunk was lost. Raises TypeError for what is no chunk.
-        """
+        """Take in the next chunk, in any form that `reduce_sorted` takes. Raises TypeError."""
         if type(chunk) is not bytes or not chunk.startswith(b"{"):
             chunk = self._json_in(chunk)
             if chunk is None:

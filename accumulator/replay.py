@@ -57,16 +57,15 @@ def split(
     """Yield `chat.completion.chunk` dicts that add up to the completion again (SPEC law 5). It may
     be openai's, too.
 
-    Text, reasoning, refusal, arguments and transcripts are cut at words, or into pieces of `by`
-    characters; where logprobs give the tokens of a text, at its tokens. Of several choices each has
-    a chunk in turn. A choice's finish reason comes after its content, usage comes last. Where a
-    choice has no finish reason, the last chunk ends the stream for whom it is fed to, as `[DONE]`
-    does; to everybody else it is a chunk like the others.
+    Texts are cut at words, or into pieces of `by` characters; where logprobs give the tokens of a
+    text, at its tokens. Choices take turns; usage comes last. Where a choice has no finish reason,
+    the last chunk ends the stream for whom it is fed to, as `[DONE]` does; to everybody else it is
+    a chunk like the others.
 
     The law holds for what a stream gives under the default rules. Only of tool calls that share an
     id, and of those with neither id nor name, two come out as one unless all but one have arguments
-    that are whole and, where they share an id, all have a name. What was read from an answer that
-    was not streamed, or built by hand, may hold what no chunk can say:
+    that are whole and, where they share an id, all have a name. What was not streamed, or built by
+    hand, may hold what no chunk can say:
 
     - a null in `extra`, and an empty `tool_calls` or `finish_reason`, are nothing;
     - neighbouring text parts become one, and so do entries of a message's list that have the same
@@ -97,11 +96,8 @@ def split(
 
 
 def sse(chunks: Iterable[Mapping[str, object]]) -> SseBody:
-    """Render chunks as the body of a `text/event-stream` response: one event a piece, `[DONE]`
-    last.
-
-    It is an iterator and an async iterator: an async server sends it without a thread. Raises
-    TypeError for a completion.
+    """Render chunks as a `text/event-stream` body: one event a piece, `[DONE]` last. It is an
+    iterator and an async iterator. Raises TypeError for a completion.
     """
     if isinstance(chunks, (ChatCompletion, Mapping)) or hasattr(chunks, "model_dump"):
         raise TypeError("sse takes chunks; split makes those of a completion")

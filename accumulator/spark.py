@@ -68,18 +68,12 @@ def reduce_chunks(
     rules: Rules = DEFAULT_RULES,
     limits: Limits = DEFAULT_LIMITS,
 ) -> DataFrame:
-    """Reduce a table of chunks to one row for each stream. The chunks may be in any order, and come
-    more than once.
+    """Reduce a table of chunks, in any order and with repeats, to one row for each stream.
 
-    `id`, `seq` and `chunk` are the names of its columns:
-
-    - `id`: the stream.
-    - `seq`: what the chunks of a stream are sorted by, an integer, string, decimal, date or
-      timestamp. Gaps mean nothing.
-    - `chunk`: the chunk's JSON or its SSE event, as string or binary.
-
-    The rows are shuffled once, by `id`, and sorted, on disk if memory does not suffice. Python
-    holds one stream at a time.
+    `id`, `seq` and `chunk` are the names of its columns: the stream; what its chunks are sorted by,
+    an integer, string, decimal, date or timestamp, in which gaps mean nothing; and the chunk's JSON
+    or its SSE event, as string or binary. The rows are shuffled once, by `id`, and sorted, on disk
+    if memory does not suffice. Python holds one stream at a time.
 
     Raises ValueError for a column of another type, ImportError without pyarrow.
 
@@ -126,21 +120,18 @@ def reduce_stream(
 ) -> DataFrame:
     """Reduce a streaming DataFrame of chunks to one row for each stream, in append mode.
 
-    The columns are those of `reduce_chunks`, with two differences. `seq` must be consecutive
-    integers from `first`. `time` is a timestamp with a watermark, whose delay is how long to wait.
+    The columns are those of `reduce_chunks`, but `seq` must be consecutive integers from `first`,
+    and `time` is a timestamp with a watermark, whose delay is how long to wait.
 
-    A row that comes too early waits in the state for those before it. The result of a stream is
-    written when its `[DONE]` or its server's error was read in order, or else when the watermark
-    has passed its newest row. At that point, or when more than `most_waiting` of its rows wait, a
-    gap is read as one lost chunk: an `invalid_chunk` problem, and a status that cannot be better
-    than "truncated". Rows that come after the result are dropped; those before the watermark are
-    dropped by Spark itself.
+    A row that comes too early waits in the state. The result of a stream is written when its
+    `[DONE]` or its server's error was read in order, or else when the watermark has passed its
+    newest row. Then, or when more than `most_waiting` of its rows wait, a gap is read as one lost
+    chunk: an `invalid_chunk` problem, and a status that cannot be better than "truncated". Rows
+    that come after the result are dropped; those before the watermark are dropped by Spark itself.
 
-    Between micro-batches `Accumulator.checkpoint` is kept. So a query can only go on from its
-    checkpoint location with the same rules and the same version of this package.
-
-    Raises ValueError for a column of another type, or without the RocksDB state store, ImportError
-    without pandas, pyarrow or protobuf.
+    A query can only go on from its checkpoint location with the same rules and the same version of
+    this package. Raises ValueError for a column of another type, or without the RocksDB state
+    store, ImportError without pandas, pyarrow or protobuf.
 
     >>> rows = reduce_stream(chunks.withWatermark("time", "10 minutes"))  # doctest: +SKIP
     >>> rows.writeStream.option("checkpointLocation", "state/").toTable("answers")

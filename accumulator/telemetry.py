@@ -49,11 +49,9 @@ def attributes(
     """Return the attributes of a span for a completion, whole or partial.
 
     They are `gen_ai.response.*` (id, model, finish reasons), `gen_ai.usage.*` in tokens, and
-    OpenAI's service tier and fingerprint. A `timing` adds the seconds to the first chunk; in the
-    conventions its other fields are metrics (`gen_ai.client.operation.duration`). `content` adds
-    `gen_ai.output.messages` as JSON text; the conventions want the user to ask for that.
-
-    What did not arrive is left out, and so are details of usage that are zero.
+    OpenAI's service tier and fingerprint; with a `timing` the seconds to the first chunk, with
+    `content` also `gen_ai.output.messages` as JSON text, for which the conventions want the user's
+    consent. What did not arrive and details of usage that are zero are left out.
     """
     reasons = [choice.finish_reason for choice in completion.choices if choice.finish_reason]
     usage = completion.usage or Usage()
@@ -85,8 +83,7 @@ def _details(usage: Usage) -> dict[str, int]:
 
 
 def output_messages(completion: ChatCompletion) -> list[JsonObject]:
-    """Return the messages of `gen_ai.output.messages` as builtins: one for each choice, with its
-    role, parts and finish reason.
+    """Return the messages of `gen_ai.output.messages` as builtins: one for each choice.
 
     A part is `reasoning`, `text` (for a refusal, too), `tool_call`, or a `blob` of audio. The
     arguments of a call are parsed; where they are not whole JSON they stay text. Content parts of

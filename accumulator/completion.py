@@ -168,9 +168,6 @@ class ToolCall(Fields):
         text = (self.arguments or "").lstrip(" \t\r\n")
         return text.startswith(("{", "[", "n")) and is_complete(text)
 
-    def _is_cut(self) -> bool:
-        return self._may_be_cut and not self._is_whole()
-
     @property
     def _given(self) -> str:
         return self.arguments or (self.custom and self.custom.input) or ""

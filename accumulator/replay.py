@@ -304,7 +304,9 @@ def _calls(calls: Sequence[ToolCall], cut: Cut) -> Iterator[list[JsonObject]]:
     one being whole, and so is one whose id is known, by its name: so these go first, and whole.
     """
     shared = Counter(call.id or index for index, call in enumerate(calls))
-    turns = sorted(enumerate(calls), key=lambda each: _turn(each[1]))
+    turns = sorted(
+        enumerate(calls), key=lambda at: (bool(at[1].name), bool(at[1].id), not at[1]._is_whole())
+    )
     for index, call in turns:
         opening, *alone = objects_of(call, ["index"])
         pieces: list[JsonObject] = []
@@ -317,10 +319,6 @@ def _calls(calls: Sequence[ToolCall], cut: Cut) -> Iterator[list[JsonObject]]:
         # A misread index names no call: such a fragment goes to the call of the last one.
         for fields in (opening, *alone, *pieces):
             yield [{"index": index, **fields}]
-
-
-def _turn(call: ToolCall) -> tuple[bool, bool, bool]:
-    return bool(call.name), bool(call.id), not call._is_whole()
 
 
 def _audio(audio: Audio, cut: Cut) -> Iterator[JsonObject]:

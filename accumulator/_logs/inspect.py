@@ -102,9 +102,6 @@ def _end(message: object, code: int) -> int:
     return code
 
 
-# --- what is read -------------------------------------------------------------------------
-
-
 def _read_rows(file: BufferedReader, name: str, keys: Keys, asked: str | None) -> _Found:
     """Read the stream asked for, else the first; name the others. Raises ValueError without one."""
     streams, _, why = read_streams(file, keys, name)
@@ -137,9 +134,6 @@ def _seconds(value: object) -> float | None:
         return datetime.fromisoformat(value).timestamp()
     except ValueError:
         return None
-
-
-# --- what is shown ------------------------------------------------------------------------
 
 
 def _show(result: StreamResult, times: list[float], svg: str | None) -> None:

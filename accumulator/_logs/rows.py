@@ -132,9 +132,6 @@ def begins_with_row(file: BufferedReader, keys: Keys) -> bool:
         return False
 
 
-# --- JSON Lines ---------------------------------------------------------------------------
-
-
 def _read_file(source: Source, keys: Keys, display: Display) -> Iterator[list[Row]]:
     report = partial(display.bad_row, source.label)
     position = 0  # on the disk
@@ -180,7 +177,10 @@ def _read_lines(
             elif needs_id:
                 report(number, f"no stream id under {keys.id!r}", line)
                 continue
-            rows.append((last_id or "", row.seq, _chunk_of(row, text)))
+            chunk = bytes(row.chunk) or text.strip()
+            if chunk[0] == _QUOTE:
+                chunk = _unquoted(chunk)
+            rows.append((last_id or "", row.seq, chunk))
             if times is not None:
                 times.append(row.time)
     except READ_ERRORS:
@@ -205,18 +205,12 @@ def _line_decoder(keys: Keys) -> msgspec.json.Decoder[_Line]:
     return msgspec.json.Decoder(cast("type[_Line]", kind))
 
 
-def _chunk_of(row: _Line, text: bytes) -> bytes:
-    """Return a row's chunk, else the row itself. A log may keep it as JSON in a string."""
-    chunk = bytes(row.chunk) or text.strip()
-    if chunk[0] != _QUOTE:
-        return chunk
+def _unquoted(chunk: bytes) -> bytes:
+    """Return the chunk of a log that keeps it as a string of JSON."""
     try:
         return msgspec.json.decode(chunk, type=str).encode("utf-8", "surrogatepass")
     except ValueError:
         return chunk  # the reducer reports what is wrong with it
-
-
-# --- Parquet ------------------------------------------------------------------------------
 
 
 def _read_parquet(source: Source, keys: Keys, display: Display) -> Iterator[list[Row]]:

@@ -151,9 +151,6 @@ class LateSequence(Sequence[T]):
         return tuple, (list(self._all()),)
 
 
-# --- to dicts -----------------------------------------------------------------------------
-
-
 def copy_json(value: object) -> object:
     """Copy a value of a result as builtins, what it holds included."""
     if type(value) in _SCALARS:
@@ -211,9 +208,6 @@ def objects_of(value: Fields, names: Sequence[str] = ()) -> list[JsonObject]:
             objects[name] = copy_json(item)
     misfits, together = split_extra(value.extra, [*own, *names])  # type: ignore[attr-defined]  # all have it
     return [{**objects, **together}, *misfits, *alone]
-
-
-# --- from dicts ---------------------------------------------------------------------------
 
 
 def from_dict(data: Mapping[str, object], cls: type[T]) -> T:

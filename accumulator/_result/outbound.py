@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, cast
 
-from .convert import copy_json, to_dict
+from .convert import JsonObject, copy_json, to_dict
 
 if TYPE_CHECKING:
     from openai.types.chat import ChatCompletion, ChatCompletionAssistantMessageParam
@@ -22,8 +22,6 @@ __all__ = [
     "with_messages",
     "without_empty_messages",
 ]
-
-JsonObject = dict[str, object]
 
 # DeepSeek and Moonshot want `reasoning_content` back, OpenRouter `reasoning` and
 # `reasoning_details`, GitHub Copilot `reasoning_text` and `reasoning_opaque`, Gemini the signature
@@ -49,7 +47,8 @@ def to_request(message: Any, content_beside_calls: str) -> ChatCompletionAssista
         raise ValueError(
             f'content_beside_calls is "null", "empty" or "absent", not {content_beside_calls!r}'
         )
-    calls = [_call(call) for call in message.tool_calls or () if call.name and not call._is_cut()]
+    kept = [call for call in message.tool_calls or () if call._is_whole() or not call._may_be_cut]
+    calls = [_call(call) for call in kept if call.name]
     function_call = message.function_call
     out: JsonObject = {"role": message.role or "assistant"}
     if message.content is not None:

@@ -111,9 +111,6 @@ def _read(text: str | bytes, kind: object) -> object:
     return _decoder(kind).decode(text)
 
 
-# --- what does not fit --------------------------------------------------------------------
-
-
 def _explained(error: Exception, text: bytes, kind: object) -> ParseError:
     """Return a ParseError with all that does not fit, from another library's error."""
     try:
@@ -206,9 +203,6 @@ def _choices(kind: object) -> str:
     return f"; there are {', '.join(map(repr, values))}" if values else ""
 
 
-# --- pydantic and msgspec -----------------------------------------------------------------
-
-
 _meeting = Lock()
 
 
@@ -252,9 +246,6 @@ def _load_nested(kind: object, value: object) -> object:
     if kind is object:
         return value
     raise NotImplementedError(f"{kind!r} is not a type that JSON can be read as")
-
-
-# --- attrs classes ------------------------------------------------------------------------
 
 
 def _has_attrs(kind: object) -> bool:

@@ -139,12 +139,23 @@ def _ascends(earlier: object, later: object) -> bool:
 
 
 class RecordedStream:
-    """One recorded stream of an accumulator; what passes a limit ends it, without an exception."""
+    """One recorded stream; what passes a limit ends it, without an exception.
+
+    With a `checkpoint` it goes on from that. Raises CheckpointError.
+    """
 
     __slots__ = ("_is_body", "_limits", "_waiting", "accumulator")
 
-    def __init__(self, rules: Rules = DEFAULT_RULES, limits: Limits = DEFAULT_LIMITS) -> None:
-        self.accumulator: Accumulator = Accumulator(rules=rules, limits=limits)
+    def __init__(
+        self,
+        rules: Rules = DEFAULT_RULES,
+        limits: Limits = DEFAULT_LIMITS,
+        checkpoint: bytes | None = None,
+    ) -> None:
+        if checkpoint is None:
+            self.accumulator = Accumulator(rules=rules, limits=limits)
+        else:
+            self.accumulator = Accumulator.restore(checkpoint, rules=rules, limits=limits)
         self._limits = limits
         self._waiting: list[bytes] = []  # JSON texts
         self._is_body = False
@@ -181,16 +192,9 @@ class RecordedStream:
         self._feed(self.accumulator.feed_sse, data)
 
     def checkpoint(self) -> bytes:
-        """Return the whole state as bytes, from which `resume` goes on."""
+        """Return the whole state as bytes."""
         self._flush()
         return self.accumulator.checkpoint()
-
-    @classmethod
-    def resume(cls, checkpoint: bytes, rules: Rules, limits: Limits) -> RecordedStream:
-        """Go on from a checkpoint. Raises CheckpointError."""
-        stream = cls(rules, limits)
-        stream.accumulator = Accumulator.restore(checkpoint, rules=rules, limits=limits)
-        return stream
 
     @property
     def has_ended(self) -> bool:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import argparse
 import os
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import ExitStack
 from importlib import import_module
 from io import BufferedReader
@@ -64,10 +64,15 @@ def main(argv: Sequence[str] | None = None) -> int:
     given = sys.argv[1:] if argv is None else list(argv)
     try:
         # A file of that name is `./reduce`. What a command imports, others need not wait for.
-        if given and given[0] in _COMMANDS:
-            command = import_module(_COMMANDS[given[0]], __package__)
-            return _start(command.add_arguments, command.run, given[1:], f" {given[0]}")
-        return _start(_add_arguments, _run_files, given)
+        name = given.pop(0) if given and given[0] in _COMMANDS else ""
+        command = import_module(_COMMANDS[name], __package__) if name else None
+        parser = argparse.ArgumentParser(
+            prog=f"accumulator {name}".strip(),
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+        )
+        (command.add_arguments if command else _add_arguments)(parser)
+        code: int = (command.run if command else _run_files)(parser.parse_args(given))
+        return code
     except KeyboardInterrupt:
         return INTERRUPTED
     except OSError as error:  # of standard output; what goes wrong in reading is reported below
@@ -78,19 +83,6 @@ def main(argv: Sequence[str] | None = None) -> int:
             return UNREAD
         say(f"standard output: cannot be written: {error.strerror}")
         return UNWRITABLE
-
-
-def _start(
-    add_arguments: Callable[[argparse.ArgumentParser], None],
-    run: Callable[[argparse.Namespace], int],
-    given: Sequence[str],
-    name: str = "",
-) -> int:
-    parser = argparse.ArgumentParser(
-        prog=f"accumulator{name}", formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    add_arguments(parser)
-    return run(parser.parse_args(given))
 
 
 def _add_arguments(parser: argparse.ArgumentParser) -> None:

@@ -1,17 +1,9 @@
 """Reduce recorded chunks on a Spark cluster to one completion for each stream.
 
 `reduce_chunks` is for a table, `reduce_stream` for a stream of rows. Both take rows of (stream id,
-sequence number, chunk) and return the columns
-
-| column | type | |
-|---|---|---|
-| `id` | as in the input | |
-| `status` | string | "complete", "truncated" or "failed" (SPEC section 6) |
-| `completion` | string | the `chat.completion` as JSON, whole or partial |
-| `problems` | array of (kind, message, event, path, detail) | those kept; `detail` is JSON |
-| `problem_counts` | map of string to bigint | the number of all problems, by kind |
-| `repeats` | bigint | rows that were dropped because their sequence number had come before |
-| `limit` | string | the bound of `Limits` that the stream passed, if it did |
+sequence number, chunk) and return `id` and what is in a `batch.StreamResult`: the strings `status`,
+`completion` (JSON) and `limit`, `problems` as an array of (kind, message, event, path, detail), of
+which the detail is JSON, `problem_counts` as a map of string to bigint, and the bigint `repeats`.
 
 A chunk that cannot be read is a problem of its stream and does not fail the job. PySpark 4.1 or
 later and this package must be installed on every worker. See docs/spark.md for sizes and figures.
@@ -187,22 +179,20 @@ class _Processor:
         held = self._get()
         if held is None:
             held = _StreamState(next=self._first)
-        newest = held.newest
-        arrived: dict[int, bytes | None] = {}
-        lost = 0
+        is_new = not held.newest
+        news = lost = 0
         for _, seq, chunk, _, at in rows:
-            newest = max(newest, at)
+            held.newest = max(held.newest, at)
             if seq is None:  # so it cannot be sorted in
                 lost += not held.is_written
-            elif held.is_written or seq < held.next or seq in arrived or seq in held.waiting:
+            elif held.is_written or seq < held.next or seq in held.waiting:
                 held.repeats += 1
             else:
-                arrived[seq] = None if chunk is None else bytes(chunk)
-        if not held.newest:
-            self._handle.registerTimer(newest)
-        held.newest = newest
-        held.waiting |= arrived
-        if arrived or lost:
+                held.waiting[seq] = None if chunk is None else bytes(chunk)
+                news += 1
+        if is_new:
+            self._handle.registerTimer(held.newest)
+        if news or lost:
             yield from self._read(key, held, lost=lost)
         self._state.update((_encode_state(held),))
 
@@ -230,10 +220,7 @@ class _Processor:
         self, key: tuple[object], held: _StreamState, *, lost: int = 0, close: bool = False
     ) -> Iterator[Row]:
         """Read the rows that are in order. Yield the result of an ended stream, or if `close`."""
-        if held.checkpoint:
-            stream = RecordedStream.resume(held.checkpoint, self._rules, self._limits)
-        else:
-            stream = RecordedStream(self._rules, self._limits)
+        stream = RecordedStream(self._rules, self._limits, held.checkpoint or None)
         held.gaps += lost
         for _ in range(lost):
             stream.feed(None)

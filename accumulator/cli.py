@@ -21,6 +21,7 @@ from ._logs.inputs import (
     FILE_HELP,
     READ_ERRORS,
     STDIN,
+    UsageError,
     label_of,
     open_stream,
     read_blocks,
@@ -62,9 +63,10 @@ other commands:
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command with these arguments or those of the process; return its exit code."""
     given = sys.argv[1:] if argv is None else list(argv)
+    # A file of that name is `./reduce`.
+    name = given.pop(0) if given and given[0] in _COMMANDS else ""
     try:
-        # A file of that name is `./reduce`. What a command imports, others need not wait for.
-        name = given.pop(0) if given and given[0] in _COMMANDS else ""
+        # What a command imports, others need not wait for.
         command = import_module(_COMMANDS[name], __package__) if name else None
         parser = argparse.ArgumentParser(
             prog=f"accumulator {name}".strip(),
@@ -75,6 +77,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         return code
     except KeyboardInterrupt:
         return INTERRUPTED
+    except UsageError as error:
+        say(f"accumulator {name}: {error}")
+        return WRONG
     except OSError as error:  # of standard output; what goes wrong in reading is reported below
         if sys.stdout is not None:
             # Python flushes once more at its exit, and would report that, too.

@@ -35,7 +35,7 @@ from .terminal import say
 
 __all__ = ["add_arguments", "run"]
 
-WRITTEN, UNWRITABLE, WRONG, UNREADABLE, INTERRUPTED = 0, 1, 2, 5, 128 + 2
+WRITTEN, UNWRITABLE, UNREADABLE, INTERRUPTED = 0, 1, 5, 128 + 2
 _MOST_MEMORY = 1 << 50
 
 EPILOG = """\
@@ -79,7 +79,7 @@ def _size(text: str) -> int:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Run the command; return its exit code."""
+    """Run the command; return its exit code. Raises UsageError."""
     with noticing_interrupt() as pressed:
         try:
             stats = _reduce(arguments, pressed)
@@ -88,11 +88,10 @@ def run(arguments: argparse.Namespace) -> int:
                 say("interrupted; nothing was written")
                 return INTERRUPTED
             # Of a pipe that nobody reads any more nothing is to be said.
-            is_known = isinstance(error, (UsageError, OSError, ImportError))
-            if not is_known or isinstance(error, BrokenPipeError):
+            if not isinstance(error, (OSError, ImportError)) or isinstance(error, BrokenPipeError):
                 raise
             say(f"accumulator reduce: {why_failed(error)}")
-            return WRONG if isinstance(error, UsageError) else UNWRITABLE
+            return UNWRITABLE
     for line in stats.lines():
         say(line)
     if not _has_output(stats):

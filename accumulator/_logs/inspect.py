@@ -19,7 +19,6 @@ from .extras import load
 from .inputs import (
     FILE_HELP,
     READ_ERRORS,
-    UsageError,
     label_of,
     open_stream,
     read_blocks,
@@ -43,7 +42,7 @@ exit codes:
   130  interrupted
 """
 
-SHOWN, UNWRITABLE, WRONG, UNREADABLE = 0, 1, 2, 5
+SHOWN, UNWRITABLE, UNREADABLE = 0, 1, 5
 _MOST_NAMED = 20  # other streams of the file
 _WIDTH = 60  # columns of the picture
 _LEVELS = " ▁▂▃▄▅▆▇█"
@@ -73,7 +72,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Run the command; return its exit code."""
+    """Run the command; return its exit code. Raises UsageError."""
     name = label_of(arguments.file)
     try:
         keys = Keys(arguments.id, arguments.seq, arguments.chunk, arguments.time)
@@ -82,8 +81,6 @@ def run(arguments: argparse.Namespace) -> int:
                 result, times, why = _read_rows(file, name, keys, arguments.stream)
             else:
                 result, times, why = _read_body(file)
-    except UsageError as error:
-        return _end(error, WRONG)
     except (*READ_ERRORS, ImportError) as error:
         return _end(f"{name}: {why_unread(error)}", UNREADABLE)
     is_nothing = not has_chunks(result.completion) and result.status == "truncated"

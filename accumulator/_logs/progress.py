@@ -35,10 +35,7 @@ class Stats:
         self.problems: Counter[str] = Counter()
         self.limits: Counter[str] = Counter()
         self.tokens: Counter[str] = Counter()
-        self.rows = 0
-        self.repeats = 0
-        self.bad_rows = 0
-        self.files_unread = 0
+        self.rows = self.repeats = self.bad_rows = self.files_unread = 0
 
     def add(self, result: StreamResult) -> None:
         """Count a stream."""
@@ -114,7 +111,13 @@ class Display:
         self._start = self._last = time.monotonic()
         if sys.stderr is not None and sys.stderr.isatty():
             with suppress(ImportError):  # lines say the same
-                self._bar = _bar()
+                progress, console = load("rich.progress"), load("rich.console")
+                self._bar = progress.Progress(
+                    *progress.Progress.get_default_columns(),
+                    progress.TransferSpeedColumn(),
+                    progress.TextColumn("{task.fields[streams]:,} streams"),
+                    console=console.Console(stderr=True),
+                )
                 self._bar.add_task(phase, total=size, streams=0)
                 self._bar.start()
 
@@ -172,16 +175,3 @@ class Display:
         self.stop()
         if self._reported_rows > _MOST_REPORTED:
             say(f"{self._reported_rows - _MOST_REPORTED:,} more bad rows")
-
-
-def _bar() -> Any:
-    progress = load("rich.progress")
-    return progress.Progress(
-        progress.TextColumn("{task.description}"),
-        progress.BarColumn(),
-        progress.DownloadColumn(),
-        progress.TransferSpeedColumn(),
-        progress.TextColumn("{task.fields[streams]:,} streams"),
-        progress.TimeRemainingColumn(),
-        console=load("rich.console").Console(file=sys.stderr),
-    )

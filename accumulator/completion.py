@@ -175,9 +175,8 @@ class ToolCall(Fields):
     @property
     def name(self) -> str | None:
         """The name of the function or custom tool."""
-        return next(
-            (tool.name for tool in (self.function, self.custom) if tool and tool.name), None
-        )
+        tools = (self.function, self.custom)
+        return next((tool.name for tool in tools if tool and tool.name), None)
 
     @property
     def arguments(self) -> str | None:

@@ -260,3 +260,66 @@ def test_a_blank_of_unicode_is_none_around_the_end(blank: str) -> None:
     acc.close()
     assert acc.problem_counts == {"malformed_json": 1}
     assert_as_judged(acc, body)
+
+
+def test_what_comes_behind_an_end_in_the_same_chunk_is_late() -> None:
+    function = {"function": {"arguments": "{}"}}
+    again = {"tool_calls": [{"index": 0, "function": {"arguments": "x"}}]}
+    entries: list[list[dict[str, object]]] = [
+        [{"delta": {"tool_calls": [{"index": 0, **function}]}}],
+        [{"delta": {}, "finish_reason": "stop"}, {"text": "late"}],
+        [{"delta": {}, "finish_reason": "stop"}],  # so the calls are not judged yet
+        [{"delta": again}],
+    ]
+    body = sse(*({"choices": [{"index": 0, **entry} for entry in each]} for each in entries))
+    acc = Accumulator()
+    acc.feed_sse(body)
+    acc.close()
+    assert acc.problem_counts["invalid_arguments"] == 1
+    assert_as_judged(acc, body)
+
+
+@pytest.mark.parametrize("nothing", ["{ }", '{"id": null}', '{"vendor": null}'])
+def test_an_object_of_nulls_does_not_begin_a_stream(nothing: str) -> None:
+    events = [f"data: {nothing}\n\n", "<html>\n", "data: [DONE]\n\n"]
+    whole, cut = Accumulator(), Accumulator()
+    whole.feed_sse("".join(events).encode())
+    for event in events:
+        cut.feed_sse(event.encode())
+    for acc in (whole, cut):
+        acc.close()
+        assert acc.problem_counts == {"malformed_json": 1}
+        assert_as_judged(acc, "".join(events).encode())
+
+
+def test_bytes_that_are_no_utf8_are_told_where_a_name_stands_twice() -> None:
+    chunk = b'data: {"content":"%b","content":"x","choices":[]}\n\n'
+    body = 4 * (chunk % b"a") + chunk % b"\xed\xa0\xbd"
+    for _ in range(2):
+        acc = Accumulator()
+        acc.feed_sse(body)
+        acc.close()
+        assert acc.problem_counts == {"invalid_utf8": 1}
+        assert_as_judged(acc, body)
+
+
+def test_the_shape_of_what_was_no_chunk_takes_no_stream_of_another_api() -> None:
+    for _ in range(4):  # until the fields of it are known
+        acc = Accumulator()
+        acc.feed_sse(sse({"choices": []}, {"type": "function", "message": {}, "usage": {}}))
+        acc.close()
+    acc = Accumulator()
+    for _ in range(2):
+        acc.feed_sse(b'data: {"type": "function", "usage": {"output\n\n')
+    acc.feed_sse(sse({"type": "message_start", "message": {}}))
+    acc.close()
+    assert acc.problem_counts == {"malformed_json": 2, "other_api": 1}
+
+
+def test_groqs_error_in_an_invalid_chunk_fails_the_stream() -> None:
+    body = sse({"choices": [[]], "x_groq": {"error": [None]}})
+    acc = Accumulator()
+    acc.feed_sse(body)
+    acc.close()
+    assert acc.status == "failed"
+    assert_as_judged(acc, body)

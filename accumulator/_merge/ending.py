@@ -58,10 +58,12 @@ class Ending(CallMerger):
 
     def _stop(self) -> None:
         self.reading = False
-        for index in sorted(self.state.due or ()):
-            self._judge_arguments(index, self.state.choices[index])
-        self.state.due = None
-        self._end_halves()
+        if self.state.due:
+            for index in sorted(self.state.due):
+                self._judge_arguments(index, self.state.choices[index])
+            self.state.due = None
+        if self._halved:
+            self._end_halves()
 
     def _finish(self, state: ChoiceState, finish_reason: str, index: int) -> None:
         state.finish_reason = finish_reason
@@ -80,14 +82,18 @@ class Ending(CallMerger):
 
     def _check_finished(self, choice: wire.Choice, index: int, position: int) -> None:
         """Report what a chunk brings to a choice that has finished."""
-        if not _brings(choice):
+        brings, due = _brings(choice), self.state.due
+        is_due = due is not None and index in due
+        if due is not None and is_due:
+            due[index] = not choice.finish_reason and (brings or due[index])
+        if not brings:
             return
         self._log.report(
             "content_after_finish",
             f"choice {index} goes on after its finish reason",
             f"$.choices[{position}].delta",
         )
-        if calls_of(choice) and index not in (self.state.due or ()):
+        if calls_of(choice) and not is_due:
             self._set_due(index, was_late=True)
 
     def _set_due(self, index: int, *, was_late: bool) -> None:
@@ -103,11 +109,10 @@ class Ending(CallMerger):
         for position, choice in enumerate(choices):
             index = index_of(choice, position)
             if index in due:
-                reason, brings = choice.finish_reason, _brings(choice)
+                reason = choice.finish_reason
                 another = reason and reason != self.state.choices[index].finish_reason
-                if brings or another or (due[index] and reason):
+                if _brings(choice) or another or (due[index] and reason):
                     released.discard(index)
-                due[index] = not reason and (brings or due[index])
         for index in released:
             del due[index]
             self._judge_arguments(index, self.state.choices[index])

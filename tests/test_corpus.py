@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from pathlib import Path
 
+import pytest
 import reference
 
 from accumulator import Accumulator
@@ -21,6 +22,7 @@ def test_the_second_reducer_agrees(corpus_stream: Path) -> None:
     assert dict(acc.problem_counts) == Counter(judge.problems)
 
 
+@pytest.mark.many
 def test_small_reads_give_the_same(corpus_stream: Path) -> None:
     body = corpus_stream.read_bytes()
     whole, in_pieces, by_line = Accumulator(), Accumulator(), Accumulator()

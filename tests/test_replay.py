@@ -110,6 +110,7 @@ def test_law_5_holds_for_the_completion_of_chunks(chunks: list[JsonObject], by: 
     assert_law_5_if_told_apart(fed(chunks).snapshot(), by)
 
 
+@pytest.mark.many
 @every_manner
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
 def test_law_5_holds_for_every_conformance_case(case: Case, by: By) -> None:

@@ -27,8 +27,8 @@ PYTHONS = [
     if not version.endswith("t")
 ]
 EXTRAS = "cli,logs,partial"
-# One Python tries all examples of each property, all rows, and what takes long; the others find what
-# differs between Pythons, for which a few examples and rows do.
+# One Python tries all examples and rows of each property, and what takes long; the others find
+# what differs between Pythons, for which a few do.
 THOROUGH, COVERED = "3.13", "3.12"
 BRIEF = ("--hypothesis-profile=brief", "-m", "not costs and not spark and not many")
 RECORDING = "tests/recordings/weather-tool-call.sse"

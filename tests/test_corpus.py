@@ -7,15 +7,14 @@ from pathlib import Path
 
 import pytest
 import reference
+from streamed import read_whole
 
 from accumulator import Accumulator
 
 
 def test_the_second_reducer_agrees(corpus_stream: Path) -> None:
     body = corpus_stream.read_bytes()
-    acc = Accumulator()
-    acc.feed_sse(body)
-    acc.close()
+    acc = read_whole(body)
     judge = reference.reduce_body(body)
     assert acc.snapshot().to_dict() == judge.completion
     assert acc.status == judge.status

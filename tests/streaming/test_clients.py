@@ -22,9 +22,9 @@ from typing import Any
 
 import pytest
 from serving import Replay, Server, drop_connections, heavy, serving
-from streamed import BODY
+from streamed import BODY, read_whole
 
-from accumulator import Accumulator, ChatCompletion, DecodeError, StreamEnd, accumulate, wrap
+from accumulator import ChatCompletion, DecodeError, StreamEnd, accumulate, wrap
 from accumulator.streams import Framing
 
 TESTS = Path(__file__).parents[1]
@@ -38,13 +38,6 @@ WHY = "a client that is installed for the tests only"
 def server() -> Iterator[Server]:
     with serving() as server:
         yield server
-
-
-def directly(body: bytes) -> Accumulator:
-    acc = Accumulator()
-    acc.feed_sse(body)
-    acc.close()
-    return acc
 
 
 # --- the clients ---
@@ -388,13 +381,13 @@ def test_a_body_gives_what_its_bytes_give(
     for replay in replays:
         items: list[bytes] = []
         end, raised = wrapped(name, client, server.add(replay), items.append)
-        acc = directly(replay.body)
+        acc = read_whole(replay.body)
         assert raised is None
         assert framing_of(name) == "lines" or b"".join(items) == replay.body
         assert end.completion == acc.snapshot()
         assert end.status == acc.status
         assert [p.kind for p in end.problems] == [p.kind for p in acc.problems]
-    assert accumulated(name, client, server.add(replays[0])) == directly(RECORDING).completion()
+    assert accumulated(name, client, server.add(replays[0])) == read_whole(RECORDING).completion()
 
 
 def facts(completion: ChatCompletion) -> object:
@@ -410,7 +403,7 @@ def test_an_sdks_chunks_give_what_their_bytes_give(
     for body, encoding in (RECORDING, None), (BODY, None), (RECORDING, "gzip"):
         replay = Replay(body, (1, 2, 3, 97), encoding)
         completion = accumulated(name, client, server.add(replay))
-        whole = directly(body).completion()
+        whole = read_whole(body).completion()
         if name.startswith("openai"):
             assert completion == whole
         assert facts(completion) == facts(whole)
@@ -430,7 +423,7 @@ def test_a_reset_reaches_the_caller_and_the_partial_completion_on_end(
     assert raised is not None
     assert end.status == "truncated"
     content = end.completion.choices[0].message.content if end.completion.choices else None
-    whole = directly(RECORDING).completion().choices[0].message.content
+    whole = read_whole(RECORDING).completion().choices[0].message.content
     assert str(whole).startswith(content if isinstance(content, str) else "")
 
 
@@ -471,7 +464,7 @@ def test_items_are_handed_out_while_the_server_holds_back_the_rest(
     end, raised = wrapped(name, client, server.add(replay), lambda _: replay.goes_on.set())
     assert raised is None
     assert replay.goes_on.is_set()
-    assert facts(end.completion) == facts(directly(RECORDING).completion())
+    assert facts(end.completion) == facts(read_whole(RECORDING).completion())
 
 
 class LeftError(Exception):
@@ -497,7 +490,7 @@ def test_every_recorded_stream_comes_over_a_socket_as_it_is(server: Server, corp
     urls = {name: server.add(Replay(body, (1000, 1, 1))) for name, body in bodies.items()}
     ends = {name: wrapped("", HTTP["urllib3"], url)[0] for name, url in urls.items()}
     for name, body in bodies.items():
-        acc = directly(body)
+        acc = read_whole(body)
         assert (ends[name].completion, ends[name].status) == (acc.snapshot(), acc.status), name
 
 
@@ -515,11 +508,11 @@ def test_trio_reads_as_asyncio_does(server: Server) -> None:
     async def read() -> None:
         async with httpx.AsyncClient(trust_env=False) as client:
             async with client.stream("GET", url + "/x") as response:
-                assert await accumulate(response) == directly(RECORDING).completion()
+                assert await accumulate(response) == read_whole(RECORDING).completion()
             async with client.stream("GET", url + "/x") as response:
                 async with wrap(response, on_end=ends.append) as stream:
                     assert b"".join([piece async for piece in stream]) == RECORDING
-                assert stream.completion == directly(RECORDING).completion()
+                assert stream.completion == read_whole(RECORDING).completion()
             async with client.stream("GET", url + "/x") as response:
                 with trio.CancelScope() as scope:
                     async with wrap(response, on_end=ends.append) as stream:

@@ -131,6 +131,7 @@ def test_law_4_a_checkpoint_between_lines_changes_nothing(body: bytes) -> None:
     check(body.splitlines(keepends=True), "feed_line")
 
 
+@pytest.mark.many
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
 def test_law_4_over_the_conformance_cases(case: Case) -> None:
     data = case.data
@@ -473,6 +474,7 @@ def _watched(start: Callable[[], subprocess.Popen[str]], until: int) -> str | No
     return None
 
 
+@pytest.mark.costs
 @pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="Windows has no kill -9")
 @pytest.mark.parametrize("kind", ["content", "logprobs", "arguments"])
 def test_a_killed_process_is_gone_on_from(kind: str, tmp_path: Path) -> None:

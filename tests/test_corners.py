@@ -318,3 +318,13 @@ def test_groqs_error_in_an_invalid_chunk_fails_the_stream() -> None:
     acc.close()
     assert acc.status == "failed"
     assert_as_judged(acc, body)
+
+
+def test_of_an_open_events_lines_only_the_last_is_open() -> None:
+    chunk = json.dumps({"choices": [{"delta": {"content": "a"}}]})
+    body = f"data: {chunk}\ndata: {{\ndata: {{".encode()
+    acc = Accumulator()
+    acc.feed_sse(body)
+    acc.close()
+    assert acc.problem_counts == {"malformed_json": 1, "unterminated_event": 1}
+    assert_as_judged(acc, body)

@@ -121,7 +121,7 @@ class CallMerger(FieldMerger):
         is_bare = fragment == type(fragment)(fragment.index, function=wanted)
         if known is None or self._is_cumulative or not is_bare or function.arguments is None:
             return None, ""
-        is_open = known.text is not None and (known.text.closer or known.text.is_open())
+        is_open = known.text is not None and known.text.takes("x")
         return known.text if is_open else None, function.arguments
 
     def _apply_fragment(

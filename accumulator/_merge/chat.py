@@ -234,9 +234,9 @@ class ChatReducer(Reducer):
 
     def _apply_lines(self, event: Event, lines: list[bytes]) -> None:
         """Apply the lines of an event that are chunks by themselves."""
-        for line in lines:
+        for number, line in enumerate(lines, 1):
             if self.reading and line.strip() and not is_nothing(line):
-                form = event.form if line is lines[-1] else "event"
+                form = event.form if number == len(lines) else "event"
                 self._apply_data(Event(line, event.name, None, len(line), form))
 
     def _apply_broken(self, event: Event, text: str, why: str) -> None:

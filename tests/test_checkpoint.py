@@ -131,6 +131,7 @@ def test_law_4_a_checkpoint_between_lines_changes_nothing(body: bytes) -> None:
     check(body.splitlines(keepends=True), "feed_line")
 
 
+@pytest.mark.many
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
 def test_law_4_over_the_conformance_cases(case: Case) -> None:
     data = case.data
@@ -180,6 +181,7 @@ def test_integers_that_msgpack_does_not_have_are_kept() -> None:
             {"choices": [{"index": big, "delta": {"x": [{"index": big, "text": "\ud83d"}]}}]},
             {"choices": [{"index": big, "delta": {"x": [{"index": big, "text": "\ude00"}]}}]},
             {"choices": [{"index": -big, "delta": {"tool_calls": [{"index": big}]}}]},
+            {"choices": [{"delta": {"content": big}}]},  # a problem whose detail it is
         ],
         "feed",
     )
@@ -473,6 +475,7 @@ def _watched(start: Callable[[], subprocess.Popen[str]], until: int) -> str | No
     return None
 
 
+@pytest.mark.costs
 @pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="Windows has no kill -9")
 @pytest.mark.parametrize("kind", ["content", "logprobs", "arguments"])
 def test_a_killed_process_is_gone_on_from(kind: str, tmp_path: Path) -> None:

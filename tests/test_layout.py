@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import subprocess
 import sys
+from functools import cache
 from graphlib import TopologicalSorter
 from importlib.metadata import version
 from pathlib import Path
@@ -30,6 +31,7 @@ ROOMS = [
 ROW = {room: row for row, rooms in enumerate(ROOMS) for room in rooms}
 
 
+@cache
 def modules() -> dict[str, Path]:
     """Return the files of all modules by their names, the package's own name left out."""
     return {
@@ -38,6 +40,7 @@ def modules() -> dict[str, Path]:
     }
 
 
+@cache
 def imports_of(name: str, path: Path) -> set[str]:
     """Return the names of the modules that a module imports, anywhere in it."""
     found: set[str] = set()

@@ -121,8 +121,8 @@ class CallMerger(FieldMerger):
         is_bare = fragment == type(fragment)(fragment.index, function=wanted)
         if known is None or self._is_cumulative or not is_bare or function.arguments is None:
             return None, ""
-        goes_on = known.text is not None and known.text.takes(function.arguments)
-        return known.text if goes_on else None, function.arguments
+        is_open = known.text is not None and known.text.takes("x")
+        return known.text if is_open else None, function.arguments
 
     def _apply_fragment(
         self, calls: CallsState, fragment: wire.ToolCallFragment, path: str, named: dict[int, bool]

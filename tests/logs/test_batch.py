@@ -324,6 +324,7 @@ def test_rows_may_be_mappings() -> None:
     rows = [("a", 1, a_chunk("x")), ("a", 2, a_chunk("y")), ("b", 1, a_chunk("z"))]
     mappings = [{"id": id, "seq": seq, "chunk": chunk, "time": 7} for id, seq, chunk in rows]
     assert list(reduce_sorted(mappings)) == list(reduce_sorted(rows))
+    assert list(reduce_sorted(map(list, rows))) == list(reduce_sorted(rows))  # type: ignore[arg-type]  # what engines hand out
     unnumbered = [{"id": id, "chunk": chunk} for id, _, chunk in rows]
     assert list(reduce_sorted(unnumbered)) == list(reduce_sorted(rows))
     with pytest.raises(TypeError, match=r"id, seq and chunk; this one has request, chunk$"):

@@ -169,8 +169,12 @@ class ChatReducer(Reducer):
             self.listener is None
             and self._decoder.repeats
             and chunk.usage is None
+            and chunk.extra is None
             and all(
-                choice.delta is not None and not choice.finish_reason and choice.logprobs is None
+                choice.delta is not None
+                and not choice.finish_reason
+                and choice.logprobs is None
+                and choice.extra is None
                 for choice in chunk.choices or ()
             )
         )
@@ -234,9 +238,9 @@ class ChatReducer(Reducer):
 
     def _apply_lines(self, event: Event, lines: list[bytes]) -> None:
         """Apply the lines of an event that are chunks by themselves."""
-        for line in lines:
+        for number, line in enumerate(lines, 1):
             if self.reading and line.strip() and not is_nothing(line):
-                form = event.form if line is lines[-1] else "event"
+                form = event.form if number == len(lines) else "event"
                 self._apply_data(Event(line, event.name, None, len(line), form))
 
     def _apply_broken(self, event: Event, text: str, why: str) -> None:

@@ -492,6 +492,7 @@ def ctrl_c() -> Iterator[None]:
     assert signal.signal(signal.SIGINT, before) is signal.default_int_handler
 
 
+@pytest.mark.costs
 @pytest.mark.usefixtures("ctrl_c")
 @pytest.mark.parametrize("order", [list, shuffled])
 def test_ctrl_c_leaves_the_old_output_and_nothing_else(

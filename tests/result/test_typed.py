@@ -323,6 +323,17 @@ def test_what_stands_in_one_sort_of_class_may_be_of_another() -> None:
         assert raised.value.path == f"$.{name}.date"
 
 
+def test_a_struct_may_hold_a_model() -> None:
+    class Outer(msgspec.Struct):
+        model: ModelDay
+
+    text = '{"model": {"date": "2026-01-02"}}'
+    assert Function(arguments=text).arguments_as(Outer) == Outer(ModelDay(date=date(2026, 1, 2)))
+    with pytest.raises(ParseError) as raised:
+        Function(arguments='{"model": {"date": 5}}').arguments_as(Outer)
+    assert raised.value.path == "$.model.date"
+
+
 WRONG = """{"city": 5, "days": [{"date": "2026-01-02"}, {"date": 5}], "unit": "kelvin"}"""
 
 

@@ -17,7 +17,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from math import inf
-from typing import cast
+from typing import Any, cast
 
 from .._decode import chunk as wire
 from .._decode.chunk import JsonObject
@@ -76,15 +76,16 @@ class Reducer(Ending, TypedFieldMerger, UsageMerger):
 
     # --- a chunk ---
 
-    def apply_text(self, chunk: wire.Chunk) -> None:
+    def apply_text(self, chunk: wire.Chunk) -> ChoiceState | None:
         """Apply a chunk that can bring text and nothing else, as nearly all chunks are.
 
-        Raises LimitExceededError, with the state as it was.
+        Return the choice that it went to, or None where `apply` took it. Raises LimitExceededError,
+        with the state as it was.
         """
         choices = chunk.choices
         if not choices or len(choices) != 1 or chunk.usage is not None:
             self.apply(chunk)
-            return
+            return None
         [choice] = choices
         into = self.state.choices.get(choice.index)  # type: ignore[arg-type]  # None is no key
         delta = choice.delta
@@ -100,7 +101,7 @@ class Reducer(Ending, TypedFieldMerger, UsageMerger):
         )
         if into is None or delta is None or into.finish_reason or head != self._head:
             self.apply(chunk)
-            return
+            return None
         content, text = delta.content, into.content
         if content is not None:
             if text is None:
@@ -114,6 +115,7 @@ class Reducer(Ending, TypedFieldMerger, UsageMerger):
             into.role = delta.role
         if choice.finish_reason:
             self._finish(into, choice.finish_reason, choice.index or 0)
+        return into
 
     def apply_known(self, chunk: wire.Chunk) -> None:
         """Apply a chunk as `apply` does; most bring something to one choice that is known.
@@ -149,7 +151,9 @@ class Reducer(Ending, TypedFieldMerger, UsageMerger):
         if calls and len(calls) > self._calls_left:
             self.apply(chunk)
             return
-        index = choice.index or 0
+        index: Any = choice.index
+        if self.listener is not None:
+            self.listener.at = index, into
         self._apply_delta(into, delta, 0)
         self._apply_beside(into, choice, index)
         if self.listener is not None:
@@ -261,6 +265,8 @@ class Reducer(Ending, TypedFieldMerger, UsageMerger):
         state = known.get(index)
         if state is None:
             state = known[index] = ChoiceState()
+        if self.listener is not None:
+            self.listener.at = index, state
         if state.finish_reason:
             self._check_finished(choice, index, position)
         if delta is not None:
@@ -308,6 +314,8 @@ class Reducer(Ending, TypedFieldMerger, UsageMerger):
             self._apply_audio(state, delta.audio)
         if delta.annotations is not None:
             self._apply_annotations(state, delta.annotations)
+        if self.listener is not None:
+            self.listener.on_rare(delta)
 
     def _apply_beside(self, state: ChoiceState, choice: wire.Choice, index: int) -> None:
         """Apply what a choice brings beside its delta."""

@@ -84,7 +84,7 @@ class ChatReducer(Reducer):
         """Take the stream for begun."""
         self._is_begun = True
 
-    def next_steps(self) -> tuple[Callable[[bytes], Chunk], Callable[[Any, Chunk], None]]:
+    def next_steps(self) -> tuple[Callable[[bytes], Chunk], Callable[[Any, Chunk], object]]:
         """Return what decodes the data of the next event, and the method that applies the chunk.
 
         The first raises ValueError or RecursionError for data that goes to `apply_refused`.

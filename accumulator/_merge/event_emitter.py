@@ -33,8 +33,8 @@ from .progress import (
     end_choice,
     tell_audio,
     tell_call,
+    tell_parts,
     tell_tokens,
-    texts_of_parts,
     widest,
 )
 from .snapshot import freeze
@@ -76,14 +76,16 @@ class EventEmitter:
 
     def add_problem(self, problem: Problem) -> None:
         if self.at is not None:
-            self._catch_up(self._find(*self.at))
+            self._catch_up(*self.at)
         self.events.append(ev.ProblemEvent(problem))
 
     def finish(self, state: State) -> None:
         """End what is not ended yet: no more input will come."""
-        choices = [self._find(index, choice) for index, choice in sorted(state.choices.items())]
-        for progress in choices:  # a U+FFFD took the place of each half of a surrogate pair
-            self._catch_up(progress, sys.maxsize)
+        choices: list[ChoiceProgress] = []
+        for index, choice in sorted(state.choices.items()):
+            # A U+FFFD took the place of each half of a surrogate pair.
+            progress = self._catch_up(index, choice, sys.maxsize)
+            choices.append(progress)
             for place in {place for place, _ in progress.calls}:
                 tell_call(progress, place, self.events)
             tell_audio(progress, self.events)
@@ -113,35 +115,43 @@ class EventEmitter:
             self.events.append(ev.ContentDeltaEvent(choice.index, content, history, length))
 
     def on_call(self, place: int) -> None:
-        progress = self._find(*cast("tuple[int, ChoiceState]", self.at))
-        self._catch_up(progress)
+        progress = self._catch_up(*cast("tuple[int, ChoiceState]", self.at))
         self._leave_call(progress, place)
         self._place = place
         self._places.append(place)
 
     def on_rare(self, delta: wire.Delta) -> None:
         index, state = cast("tuple[int, ChoiceState]", self.at)
-        progress = self._find(index, state)
-        self._catch_up(progress, 0 if delta.parts is None else widest(delta.parts))
+        width = 0 if delta.parts is None else widest(delta.parts)
+        progress = self._catch_up(index, state, width)
         tell_audio(progress, self.events)
         self._extras.add_delta(index, state, delta)
 
     def on_choice(self, index: int, state: ChoiceState, choice: wire.Choice) -> None:
         self.at = None
-        progress = self._choices.get(index) or self._find(index, state)
-        if choice.delta is not None:
-            self._tell_delta(progress, state, choice.delta)
+        delta, events = choice.delta, self.events
+        if delta is not None:
+            if delta.content:
+                self._tell(index, state, "content", state.content, delta.content)
+            if delta.reasoning:
+                self._tell(index, state, "reasoning", state.reasoning, delta.reasoning)
+            if delta.reasoning_content:
+                text, fragment = state.reasoning_content, delta.reasoning_content
+                self._tell(index, state, "reasoning_content", text, fragment)
+            details = delta.reasoning_details
+            if details is not None:  # Structs, which never change: no copy of them is needed
+                events.append(ev.ExtraDeltaEvent(index, "delta.reasoning_details", details))
         if self._places:
+            self._catch_up(index, state)
             self._extras.add_calls(index, state, calls_of(choice), self._places)
             self._places.clear()
         if choice.extra is not None or choice.logprobs is not None or choice.text is not None:
-            tell_tokens(index, state, choice, self.events)
+            tell_tokens(index, state, choice, events)
             self._extras.add_choice(index, state, choice)
         if choice.usage is not None:
             self._tell_usage(choice.usage)
         if self._ending or choice.finish_reason:
-            self._catch_up(progress)
-            self._follow_end(progress, choice)
+            self._follow_end(self._catch_up(index, state), choice)
 
     def on_chunk(self, chunk: wire.Chunk, state: State) -> None:
         if self._ending and not chunk.choices:
@@ -155,77 +165,48 @@ class EventEmitter:
 
     # --- what is new ---
 
-    def _find(self, index: int, state: ChoiceState) -> ChoiceProgress:
-        progress = self._choices.get(index)
-        if progress is None:
-            progress = self._choices[index] = ChoiceProgress(index, state)
-        return progress
-
-    def _tell_delta(self, progress: ChoiceProgress, state: ChoiceState, delta: wire.Delta) -> None:
-        """Emit what a delta brought that was applied."""
-        if delta.content:
-            if state.content in self._histories:
-                self._tell(progress, "content", state.content, delta.content)
-            else:
-                self._catch_up(progress, 1)
-        if self._place >= 0:
-            self._tell_call(progress)
-        if delta.reasoning:
-            self._tell(progress, "reasoning", state.reasoning, delta.reasoning)
-        if delta.reasoning_content:
-            text = state.reasoning_content
-            self._tell(progress, "reasoning_content", text, delta.reasoning_content)
-        details = delta.reasoning_details
-        if details is not None:  # Structs, which never change: no copy of them is needed
-            self.events.append(
-                ev.ExtraDeltaEvent(progress.index, "delta.reasoning_details", details)
-            )
-
-    def _catch_up(self, progress: ChoiceProgress, width: int = 0) -> None:
+    def _catch_up(self, index: int, state: ChoiceState, width: int = 0) -> ChoiceProgress:
         """Emit what came to the texts of a choice, to the last `width` parts of its content, and to
         the call that a fragment went to.
         """
-        state = progress.state
+        progress = self._choices.get(index)
+        if progress is None:
+            progress = self._choices[index] = ChoiceProgress(index, state)
         for kind in KINDS:
             text = getattr(state, kind)
             if text is not None:
-                self._tell(progress, kind, text)
+                if text not in self._histories:
+                    history = self._histories[text] = progress.texts[kind] = TextHistory()
+                    history.text = text
+                self._tell(index, state, kind, text)
         if width and state.parts is not None:
-            for text, kind in texts_of_parts(state.parts, width, "content"):
-                self._tell(progress, kind, text)
+            tell_parts(progress, width, self.events)
         if self._place >= 0:
-            self._tell_call(progress)
+            place, self._place = self._place, -1
+            tell_call(progress, place, self.events)
+        return progress
 
     def _tell(
-        self, progress: ChoiceProgress, kind: Kind, text: Any, fragment: str | None = None
+        self, index: int, state: ChoiceState, kind: Kind, text: Any, fragment: str | None = None
     ) -> None:
         """Emit what a text has more than was told: `fragment`, if that was appended as it is."""
-        history, fragments = progress.texts.get(kind), text.fragments
-        if history is not None and history.text is text and fragments and fragments[-1] is fragment:
-            length = history.length = history.length + len(fragment)
-        else:
-            if history is None:
-                history = progress.texts[kind] = TextHistory()
-            known = history.length if history.text is text else progress.told.get(text, 0)
-            fragment = str(text)[known:]
+        history = self._histories.get(text)
+        if history is None:
+            self._catch_up(index, state, 1)
+            return
+        fragments = text.fragments
+        if fragment is None or not fragments or fragments[-1] is not fragment:
+            fragment = str(text)[history.length :]
             if not fragment:
                 return
-            progress.told[history.text] = history.length
-            length = history.add(text, fragment)
-            progress.told[text] = known + len(fragment)
-            if kind == "content" and history.text is text:
-                self._histories[text] = history
+        length = history.length = history.length + len(fragment)
         if kind == "content":
-            event: Event = ev.ContentDeltaEvent(progress.index, fragment, history, length)
+            event: Event = ev.ContentDeltaEvent(index, fragment, history, length)
         elif kind == "refusal":
-            event = ev.RefusalDeltaEvent(progress.index, fragment, history, length)
+            event = ev.RefusalDeltaEvent(index, fragment, history, length)
         else:
-            event = ev.ReasoningDeltaEvent(progress.index, fragment, history, length, kind)
+            event = ev.ReasoningDeltaEvent(index, fragment, history, length, kind)
         self.events.append(event)
-
-    def _tell_call(self, progress: ChoiceProgress) -> None:
-        place, self._place = self._place, -1
-        tell_call(progress, place, self.events)
 
     def _leave_call(self, progress: ChoiceProgress, place: int) -> None:
         """End the call that was open if another one goes on, and nothing can be added to its

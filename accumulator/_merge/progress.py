@@ -28,8 +28,8 @@ __all__ = [
     "end_choice",
     "tell_audio",
     "tell_call",
+    "tell_parts",
     "tell_tokens",
-    "texts_of_parts",
     "widest",
 ]
 
@@ -78,7 +78,27 @@ class ChoiceProgress(Struct):
 # --- parts of content ---
 
 
-def texts_of_parts(parts: list[object], width: int, kind: Kind) -> Iterator[tuple[Text, Kind]]:
+def tell_parts(progress: ChoiceProgress, width: int, events: deque[Event]) -> None:
+    """Emit what the texts in the last `width` parts of content have more than was told."""
+    parts, told = progress.state.parts or [], progress.told
+    for text, kind in _texts_of_parts(parts, width, "content"):
+        history = progress.texts.setdefault(kind, TextHistory())
+        known = history.length if history.text is text else told.get(text, 0)
+        fragment = str(text)[known:]
+        if not fragment:
+            continue
+        told[history.text] = history.length
+        length = history.add(text, fragment)
+        told[text] = known + len(fragment)
+        of_text = (progress.index, fragment, history, length)
+        events.append(
+            ev.ReasoningDeltaEvent(*of_text, "thinking")
+            if kind == "thinking"
+            else ev.ContentDeltaEvent(*of_text)
+        )
+
+
+def _texts_of_parts(parts: list[object], width: int, kind: Kind) -> Iterator[tuple[Text, Kind]]:
     """Return the texts that have events in the last `width` parts, and in lists of parts there."""
     for part in parts[-width:]:
         if not isinstance(part, dict) or part.get("type") not in PART_TYPES:
@@ -90,7 +110,7 @@ def texts_of_parts(parts: list[object], width: int, kind: Kind) -> Iterator[tupl
             if isinstance(text, Text):
                 yield text, kind_of_part
         if isinstance(inner, list):
-            yield from texts_of_parts(inner, width, kind_of_part)
+            yield from _texts_of_parts(inner, width, kind_of_part)
 
 
 def widest(parts: Sequence[object]) -> int:
@@ -113,9 +133,7 @@ def tell_call(progress: ChoiceProgress, place: int, events: deque[Event]) -> Non
             _tell_arguments(emitted, named, events, opens=opens)
 
 
-def _open_call(
-    progress: ChoiceProgress, place: int, tool: Tool, call: CallState
-) -> EmittedCall:
+def _open_call(progress: ChoiceProgress, place: int, tool: Tool, call: CallState) -> EmittedCall:
     emitted = progress.calls[place, tool] = EmittedCall(progress.index, place, tool, call)
     return emitted
 
@@ -184,9 +202,7 @@ def end_call(
 # --- logprobs and audio ---
 
 
-def tell_tokens(
-    index: int, state: ChoiceState, choice: wire.Choice, events: deque[Event]
-) -> None:
+def tell_tokens(index: int, state: ChoiceState, choice: wire.Choice, events: deque[Event]) -> None:
     """Emit the logprobs that a choice brought."""
     if choice.logprobs is None:
         return
@@ -211,10 +227,18 @@ def tell_audio(progress: ChoiceProgress, events: deque[Event]) -> None:
     progress.audio = size + len(data), history
     if audio.transcript is not None:
         history.add(audio.transcript, heard)
-    spoken = None if audio.transcript is None else history
-    brought = (data or None, heard or None)
-    until = (audio.id, audio.data, size + len(data), spoken, history.length)
-    events.append(ev.AudioDeltaEvent(progress.index, *brought, *until))
+    events.append(
+        ev.AudioDeltaEvent(
+            progress.index,
+            data or None,
+            heard or None,
+            audio.id,
+            audio.data,
+            size + len(data),
+            None if audio.transcript is None else history,
+            history.length,
+        )
+    )
 
 
 # --- the end of a choice ---
@@ -271,7 +295,7 @@ def adds(delta: wire.Delta | None) -> bool:
     if delta is None:
         return False
     calls = delta.tool_calls or ()
-    named = [delta.function_call, delta.audio]
+    named: list[object] = [delta.function_call, delta.audio]
     named += [tool for call in calls for tool in (call.function, call.custom)]
     fields = ("name", "arguments", "input", "data", "transcript")
     return bool(

@@ -131,13 +131,13 @@ class EventEmitter:
         self.at = None
         delta, events = choice.delta, self.events
         if delta is not None:
-            if delta.content:
-                self._tell(index, state, "content", state.content, delta.content)
             if delta.reasoning:
                 self._tell(index, state, "reasoning", state.reasoning, delta.reasoning)
             if delta.reasoning_content:
                 text, fragment = state.reasoning_content, delta.reasoning_content
                 self._tell(index, state, "reasoning_content", text, fragment)
+            if delta.content:
+                self._tell(index, state, "content", state.content, delta.content)
             details = delta.reasoning_details
             if details is not None:  # Structs, which never change: no copy of them is needed
                 events.append(ev.ExtraDeltaEvent(index, "delta.reasoning_details", details))

@@ -34,7 +34,8 @@ __all__ = [
 ]
 
 Kind = Literal["content", "refusal", "reasoning", "reasoning_content", "thinking"]
-KINDS: tuple[Kind, ...] = ("content", "refusal", "reasoning", "reasoning_content")
+# Those of one text, in the order in which they are told: thoughts come before the answer.
+KINDS: tuple[Kind, ...] = ("reasoning", "reasoning_content", "content", "refusal")
 Make = Callable[..., Event]
 # The delta and the `.done` of each.
 _OF_CALL: dict[Tool, tuple[Make, Make]] = {

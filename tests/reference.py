@@ -458,7 +458,8 @@ class Reducer:
             return
         if not is_chunk(chunk):
             self.problems.append("invalid_chunk")
-            if error := error_of(chunk):
+            groq = chunk.get("x_groq") if isinstance(chunk, dict) else None
+            if error := error_of(chunk) or error_of(groq):
                 self.fail(error)
             return
         self.says_text = self.says_text or chunk.get("object") == "text_completion"

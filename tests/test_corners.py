@@ -301,3 +301,25 @@ def test_bytes_that_are_no_utf8_are_told_where_a_name_stands_twice() -> None:
         acc.close()
         assert acc.problem_counts == {"invalid_utf8": 1}
         assert_as_judged(acc, body)
+
+
+def test_the_shape_of_what_was_no_chunk_takes_no_stream_of_another_api() -> None:
+    for _ in range(4):  # until the fields of it are known
+        acc = Accumulator()
+        acc.feed_sse(sse({"choices": []}, {"type": "function", "message": {}, "usage": {}}))
+        acc.close()
+    acc = Accumulator()
+    for _ in range(2):
+        acc.feed_sse(b'data: {"type": "function", "usage": {"output\n\n')
+    acc.feed_sse(sse({"type": "message_start", "message": {}}))
+    acc.close()
+    assert acc.problem_counts == {"malformed_json": 2, "other_api": 1}
+
+
+def test_groqs_error_in_an_invalid_chunk_fails_the_stream() -> None:
+    body = sse({"choices": [[]], "x_groq": {"error": [None]}})
+    acc = Accumulator()
+    acc.feed_sse(body)
+    acc.close()
+    assert acc.status == "failed"
+    assert_as_judged(acc, body)

@@ -158,6 +158,11 @@ class ChunkDecoder(Struct):
         finally:
             self.forget()
 
+    def begin_again(self) -> None:
+        """Take the next chunk for a stream's first."""
+        self._shape = TEXT
+        self.forget()
+
     def forget(self) -> None:
         """Forget the last values, because something else was merged since."""
         self._seen = _NEVER_WRITTEN

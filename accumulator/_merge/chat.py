@@ -136,6 +136,8 @@ class ChatReducer(Reducer):
         value = self._apply_generally(event)
         if isinstance(value, dict):
             self._decoder.learn(value)
+        if not self.is_begun:
+            self._decoder.begin_again()  # a shape of another API's events would take the next one
 
     def apply_object(self, value: object, count: Callable[[int, int], None]) -> bool:
         """Apply a chunk that is the caller's object, whose characters are to be counted first.

@@ -58,10 +58,12 @@ class Ending(CallMerger):
 
     def _stop(self) -> None:
         self.reading = False
-        for index in sorted(self.state.due or ()):
-            self._judge_arguments(index, self.state.choices[index])
-        self.state.due = None
-        self._end_halves()
+        if self.state.due:
+            for index in sorted(self.state.due):
+                self._judge_arguments(index, self.state.choices[index])
+            self.state.due = None
+        if self._halved:
+            self._end_halves()
 
     def _finish(self, state: ChoiceState, finish_reason: str, index: int) -> None:
         state.finish_reason = finish_reason

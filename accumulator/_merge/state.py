@@ -269,8 +269,13 @@ class State(Struct, omit_defaults=True, repr_omit_defaults=True):
 
     @property
     def status(self) -> Status:
-        if self.failed or self._errors():
+        is_finished = bool(self.choices)
+        has_failed = self.failed
+        for choice in self.choices.values():
+            is_finished = is_finished and bool(choice.finish_reason)
+            has_failed = has_failed or choice.error is not None
+        if has_failed:
             return "failed"
-        if self.is_finished or (self.done and (self.choices or self.has_usage)):
+        if is_finished or (self.done and (self.choices or self.has_usage)):
             return "complete"
         return "truncated" if self.closed or self.done else "open"

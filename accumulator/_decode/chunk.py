@@ -210,8 +210,8 @@ class Chunk(Struct, forbid_unknown_fields=True, gc=False):
 class TextDelta(Struct, forbid_unknown_fields=True, gc=False):
     role: str | None = None
     content: str | None = None
+    reasoning_content: str | None = None
     refusal: None = None
-    reasoning_content: None = None
     tool_calls: None = None
     function_call: None = None
     reasoning: ClassVar[None] = None

@@ -107,12 +107,18 @@ class EventEmitter:
             return
         self: EventEmitter = reducer.listener
         [choice] = chunk.choices
-        content, history = choice.delta.content, self._histories.get(state.content)
-        if history is None or choice.finish_reason:
-            self.on_choice(choice.index, state, choice)
+        index, delta = choice.index, choice.delta
+        content, thought = delta.content, delta.reasoning_content
+        history = self._histories.get(state.content if content else state.reasoning_content)
+        if history is None or choice.finish_reason or (content and thought):
+            self.on_choice(index, state, choice)
         elif content:
             length = history.length = history.length + len(content)
-            self.events.append(ev.ContentDeltaEvent(choice.index, content, history, length))
+            self.events.append(ev.ContentDeltaEvent(index, content, history, length))
+        elif thought:
+            length = history.length = history.length + len(thought)
+            field = "reasoning_content"
+            self.events.append(ev.ReasoningDeltaEvent(index, thought, history, length, field))
 
     def on_call(self, place: int) -> None:
         progress = self._catch_up(*cast("tuple[int, ChoiceState]", self.at))

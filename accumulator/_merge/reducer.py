@@ -111,10 +111,13 @@ class Reducer(Ending, TypedFieldMerger, UsageMerger):
                 fragments.append(content)
                 if len(fragments) >= COMPACT_AT:
                     text.compact()
+        if delta.reasoning_content is not None:
+            self._apply_reasoning(into, delta)
         if delta.role is not None and not into.role:
             into.role = delta.role
         if choice.finish_reason:
-            self._finish(into, choice.finish_reason, choice.index or 0)
+            index: Any = choice.index
+            self._finish(into, choice.finish_reason, index)
         return into
 
     def apply_known(self, chunk: wire.Chunk) -> None:

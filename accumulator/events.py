@@ -147,20 +147,10 @@ class FunctionToolCallArgumentsDeltaEvent(CallDelta, frozen=True, gc=False):
         """What is known of the arguments so far, as `ContentDeltaEvent.parsed`."""
         return self._history.parsed(self._length, self.delta)
 
-    @property
-    def arguments_delta(self) -> str:
-        """The same as `delta`, by openai-python's name."""
-        return self.delta
-
-    @property
-    def arguments(self) -> str:
-        """The same as `snapshot`, by openai-python's name."""
-        return self.snapshot
-
-    @property
-    def parsed_arguments(self) -> object:
-        """The same as `parsed`, by openai-python's name."""
-        return self.parsed
+    # By openai-python's names.
+    arguments_delta = TextDelta.delta
+    arguments = TextDelta.snapshot
+    parsed_arguments = parsed
 
 
 class FunctionToolCallArgumentsDoneEvent(_CallDone, frozen=True, gc=False):

@@ -17,7 +17,7 @@ from .. import events as ev
 from .._decode import chunk as wire
 from .._decode.text import Text
 from .._decode.text_history import TextHistory
-from ..completion import Usage
+from ..completion import Timing, Usage
 from ..errors import Problem
 from ..events import Event
 from ..rules import Level
@@ -52,6 +52,7 @@ class EventEmitter:
         "_ending",
         "_extras",
         "_histories",
+        "_is_done",
         "_place",
         "_places",
         "_state",
@@ -73,14 +74,19 @@ class EventEmitter:
         self._places: list[int] = []  # of the calls that the fragments of a choice went to
         self._place = -1  # the last of them, until it was told what it got
         self._usage = UsageHistory()
+        self._is_done = False  # whether the last event was made
 
     def add_problem(self, problem: Problem) -> None:
         if self.at is not None:
             self._catch_up(*self.at)
         self.events.append(ev.ProblemEvent(problem))
 
-    def finish(self, state: State) -> None:
-        """End what is not ended yet: no more input will come."""
+    def finish(self, timing: Timing | None) -> None:
+        """End all that is not ended yet, if the stream has ended; only the first time."""
+        state, status = self._state, self._state.status
+        if self._is_done or status == "open":
+            return
+        self._is_done = True
         choices: list[ChoiceProgress] = []
         for index, choice in sorted(state.choices.items()):
             # A U+FFFD took the place of each half of a surrogate pair.
@@ -92,10 +98,11 @@ class EventEmitter:
         self._extras.finish()
         for progress in choices:
             self._end(progress)
-        if state.usage is None and "x_groq" in (state.extra or ()):
-            usage = freeze(state).usage
-            if usage is not None:
-                self.events.append(ev.UsageEvent(partial(_itself, usage)))
+        last = freeze(state)
+        if state.usage is None and last.usage is not None:
+            self.events.append(ev.UsageEvent(partial(_itself, last.usage)))
+        error = state.error if status == "failed" else None
+        self.events.append(ev.DoneEvent(status, timing, last, error))
 
     # --- what the reducer calls ---
 
@@ -117,8 +124,9 @@ class EventEmitter:
             self.events.append(ev.ContentDeltaEvent(index, content, history, length))
         elif thought:
             length = history.length = history.length + len(thought)
-            field = "reasoning_content"
-            self.events.append(ev.ReasoningDeltaEvent(index, thought, history, length, field))
+            self.events.append(
+                ev.ReasoningDeltaEvent(index, thought, history, length, "reasoning_content")
+            )
 
     def on_call(self, place: int) -> None:
         progress = self._catch_up(*cast("tuple[int, ChoiceState]", self.at))

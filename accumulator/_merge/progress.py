@@ -248,47 +248,43 @@ def tell_audio(progress: ChoiceProgress, events: deque[Event]) -> None:
 def end_choice(progress: ChoiceProgress, events: deque[Event], *, is_text: bool) -> None:
     """Emit the `.done` of all that has none yet."""
     index, state, done = progress.index, progress.state, progress.done
-
-    def is_new(what: str) -> bool:
-        known = what in done
-        done.add(what)
-        return not known
-
-    _announce_calls(progress, events)
     for kind, history in progress.texts.items():
-        if history.length and is_new(kind):
-            events.append(_end_of_text(index, kind, history.until(history.length)))
-    calls = sorted(progress.calls.values(), key=lambda call: (call.place, call.tool == "function"))
-    last = max((call.state.order for call in calls), default=0)
-    for call in calls:
-        if not call.is_done:
-            end_call(call, events, state.finish_reason, is_last=call.state.order == last)
-    if state.audio is not None and is_new("audio"):
+        if history.length and kind not in done:
+            done.add(kind)
+            text = history.until(history.length)
+            if kind == "content":
+                events.append(ev.ContentDoneEvent(index, text))
+            elif kind == "refusal":
+                events.append(ev.RefusalDoneEvent(index, text))
+            else:
+                events.append(ev.ReasoningDoneEvent(index, kind, text))
+    if state.calls is not None:
+        _end_calls(progress, state.calls, events)
+    if state.audio is not None and "audio" not in done:
+        done.add("audio")
         events.append(ev.AudioDoneEvent(index, freeze_audio(state.audio)))
-    for name, (_, make) in _OF_LOGPROBS.items():
-        tokens = getattr(state.logprobs, name, None)
-        if tokens is not None and tokens.count and is_new(f"logprobs.{name}"):
+    for name, (_, make) in _OF_LOGPROBS.items() if state.logprobs is not None else ():
+        tokens = getattr(state.logprobs, name)
+        if tokens is not None and tokens.count and f"logprobs.{name}" not in done:
+            done.add(f"logprobs.{name}")
             events.append(make(index, freeze_tokens(tokens)))
-    if is_new("choice"):
+    if "choice" not in done:
+        done.add("choice")
         events.append(ev.ChoiceDoneEvent(index, freeze_choice(index, state, is_text=is_text)))
 
 
-def _announce_calls(progress: ChoiceProgress, events: deque[Event]) -> None:
-    """Emit the first event of calls of which no name, arguments or input came."""
-    calls = progress.state.calls
-    for place, call in enumerate(() if calls is None else calls.items):
+def _end_calls(progress: ChoiceProgress, calls: CallsState, events: deque[Event]) -> None:
+    """Emit the `.done` of each call, behind a first event if no name, arguments or input came."""
+    for place, call in enumerate(calls.items):
         other: Tool = "custom" if call.type == "custom" else "function"
         for tool in dict(call.tools()) or (other,):
             if (place, tool) not in progress.calls:
                 _tell_arguments(_open_call(progress, place, tool, call), None, events, opens=True)
-
-
-def _end_of_text(index: int, kind: Kind, text: str) -> Event:
-    if kind == "content":
-        return ev.ContentDoneEvent(index, text)
-    if kind == "refusal":
-        return ev.RefusalDoneEvent(index, text)
-    return ev.ReasoningDoneEvent(index, kind, text)
+    last = max((call.state.order for call in progress.calls.values()), default=0)
+    for _, emitted in sorted(progress.calls.items()):  # of a call that is both, the custom tool
+        if not emitted.is_done:
+            is_last = emitted.state.order == last
+            end_call(emitted, events, progress.state.finish_reason, is_last=is_last)
 
 
 def adds(delta: wire.Delta | None) -> bool:

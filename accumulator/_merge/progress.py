@@ -123,40 +123,42 @@ def widest(parts: Sequence[object]) -> int:
 # --- tool calls ---
 
 
-def tell_call(progress: ChoiceProgress, place: int, events: deque[Event]) -> None:
-    """Emit what a call has more than was told."""
+def tell_call(
+    progress: ChoiceProgress, place: int, events: deque[Event], *, ends: bool = False
+) -> None:
+    """Emit what a call has more than was told; at the end of its choice that it was called, if
+    neither a name nor arguments nor input came.
+    """
     call = cast("CallsState", progress.state.calls).items[place]
-    for tool, named in call.tools():
-        if named.came:  # an empty one is nothing, if the other tool comes
-            emitted, opens = progress.calls.get((place, tool)), False
-            if emitted is None:
-                emitted, opens = _open_call(progress, place, tool, call), True
-            _tell_arguments(emitted, named, events, opens=opens)
-
-
-def _open_call(progress: ChoiceProgress, place: int, tool: Tool, call: CallState) -> EmittedCall:
-    emitted = progress.calls[place, tool] = EmittedCall(progress.index, place, tool, call)
-    return emitted
+    tools = dict(call.tools())
+    if ends and not tools:
+        tools = {"custom" if call.type == "custom" else "function": FunctionState()}
+    for tool, named in tools.items():
+        emitted = progress.calls.get((place, tool))
+        opens = emitted is None
+        if emitted is None:
+            if not named.came and not ends:
+                continue  # it is nothing, if the other tool comes
+            emitted = EmittedCall(progress.index, place, tool, call)
+            progress.calls[place, tool] = emitted
+        _tell_arguments(emitted, named, events, opens=opens)
 
 
 def _tell_arguments(
     call: EmittedCall,
-    named: FunctionState | None,
+    named: FunctionState,
     events: deque[Event],
     *,
     opens: bool = False,
     ends: bool = False,
 ) -> None:
-    name = text = None
-    length, fragment = 0, ""
-    if named is not None:
-        name, text = named.name, named.text
+    name, text = named.name, named.text
+    fragment = "" if text is None else _new_of_arguments(call, text, ends=ends)
     if name is not None:
         call.name = call.name or TextHistory()
-        call.name.text, length = name, len(str(name))
-    if text is not None:
-        fragment = _new_of_arguments(call, text, ends=ends)
+        call.name.text, call.name.length = name, len(str(name))
     if fragment or opens:
+        length = 0 if call.name is None else call.name.length
         told = (call.text, call.text.length, call.place, call.state.id, call.name, length)
         events.append(_OF_CALL[call.tool][0](call.choice_index, fragment, *told))
 
@@ -171,11 +173,9 @@ def _new_of_arguments(call: EmittedCall, text: Text, *, ends: bool) -> str:
     whole, known, length = str(text), call.told, call.text.length
     if call.source is not None and call.source is not text:
         known = length if whole.startswith(call.text.until(length)) else 0
-    is_held = call.tool == "function" and whole == "{}" and length < 2 and not call.is_done
-    if is_held and not ends:
+    if whole == "{}" and length < 2 and call.tool == "function" and not (call.is_done or ends):
         return ""
-    call.source, call.told = text, len(whole)
-    fragment = whole[known:]
+    call.source, call.told, fragment = text, len(whole), whole[known:]
     if fragment:
         call.text.add(text, fragment)
     return fragment
@@ -192,11 +192,10 @@ def end_call(
 
     A call that is whole needs neither the finish reason of its choice nor whether it is the last.
     """
-    state = call.state
-    if not call.is_done and call.tool == "function":
-        _tell_arguments(call, state.function, events, ends=True)
+    if call.state.function is not None and call.tool == "function":
+        _tell_arguments(call, call.state.function, events, ends=True)
     call.is_done = True
-    frozen = freeze_call(state, finish_reason, is_last=is_last)
+    frozen = freeze_call(call.state, finish_reason, is_last=is_last)
     events.append(_OF_CALL[call.tool][1](call.choice_index, call.place, frozen))
 
 
@@ -259,7 +258,7 @@ def end_choice(progress: ChoiceProgress, events: deque[Event], *, is_text: bool)
             else:
                 events.append(ev.ReasoningDoneEvent(index, kind, text))
     if state.calls is not None:
-        _end_calls(progress, state.calls, events)
+        _end_calls(progress, events, len(state.calls.items))
     if state.audio is not None and "audio" not in done:
         done.add("audio")
         events.append(ev.AudioDoneEvent(index, freeze_audio(state.audio)))
@@ -273,18 +272,14 @@ def end_choice(progress: ChoiceProgress, events: deque[Event], *, is_text: bool)
         events.append(ev.ChoiceDoneEvent(index, freeze_choice(index, state, is_text=is_text)))
 
 
-def _end_calls(progress: ChoiceProgress, calls: CallsState, events: deque[Event]) -> None:
-    """Emit the `.done` of each call, behind a first event if no name, arguments or input came."""
-    for place, call in enumerate(calls.items):
-        other: Tool = "custom" if call.type == "custom" else "function"
-        for tool in dict(call.tools()) or (other,):
-            if (place, tool) not in progress.calls:
-                _tell_arguments(_open_call(progress, place, tool, call), None, events, opens=True)
+def _end_calls(progress: ChoiceProgress, events: deque[Event], count: int) -> None:
+    for place in range(count):
+        tell_call(progress, place, events, ends=True)
     last = max((call.state.order for call in progress.calls.values()), default=0)
-    for _, emitted in sorted(progress.calls.items()):  # of a call that is both, the custom tool
-        if not emitted.is_done:
-            is_last = emitted.state.order == last
-            end_call(emitted, events, progress.state.finish_reason, is_last=is_last)
+    for _, call in sorted(progress.calls.items()):  # of one that is both, the custom tool first
+        if not call.is_done:
+            is_last = call.state.order == last
+            end_call(call, events, progress.state.finish_reason, is_last=is_last)
 
 
 def adds(delta: wire.Delta | None) -> bool:

@@ -19,7 +19,7 @@ from .._decode.text import Text
 from .._decode.text_history import TextHistory
 from ..completion import Timing, Usage
 from ..errors import Problem
-from ..events import Event
+from ..events import Event, ReasoningField
 from ..rules import Level
 from .arguments import ArgumentsText
 from .ending import calls_of
@@ -115,18 +115,28 @@ class EventEmitter:
         self: EventEmitter = reducer.listener
         [choice] = chunk.choices
         index, delta = choice.index, choice.delta
-        content, thought = delta.content, delta.reasoning_content
-        history = self._histories.get(state.content if content else state.reasoning_content)
-        if history is None or choice.finish_reason or (content and thought):
-            self.on_choice(index, state, choice)
-        elif content:
-            length = history.length = history.length + len(content)
-            self.events.append(ev.ContentDeltaEvent(index, content, history, length))
+        content, thought, other = delta.content, delta.reasoning, delta.reasoning_content
+        if content:
+            text, more = state.content, thought or other
         elif thought:
-            length = history.length = history.length + len(thought)
-            self.events.append(
-                ev.ReasoningDeltaEvent(index, thought, history, length, "reasoning_content")
-            )
+            text, more = state.reasoning, other
+        else:
+            text, more = state.reasoning_content, None
+        history = self._histories.get(text)
+        if history is None or more or choice.finish_reason:
+            self.on_choice(index, state, choice)
+            return
+        fragment = content or thought or other
+        if fragment:
+            length = history.length = history.length + len(fragment)
+            if content:
+                event: Event = ev.ContentDeltaEvent(index, fragment, history, length)
+            else:
+                field: ReasoningField = "reasoning" if thought else "reasoning_content"
+                event = ev.ReasoningDeltaEvent(index, fragment, history, length, field)
+            self.events.append(event)
+        if delta.reasoning_details is not None:
+            self._tell_details(index, delta.reasoning_details)
 
     def on_call(self, place: int) -> None:
         progress = self._catch_up(*cast("tuple[int, ChoiceState]", self.at))
@@ -143,24 +153,14 @@ class EventEmitter:
 
     def on_choice(self, index: int, state: ChoiceState, choice: wire.Choice) -> None:
         self.at = None
-        delta, events = choice.delta, self.events
-        if delta is not None:
-            if delta.reasoning:
-                self._tell(index, state, "reasoning", state.reasoning, delta.reasoning)
-            if delta.reasoning_content:
-                text, fragment = state.reasoning_content, delta.reasoning_content
-                self._tell(index, state, "reasoning_content", text, fragment)
-            if delta.content:
-                self._tell(index, state, "content", state.content, delta.content)
-            details = delta.reasoning_details
-            if details is not None:  # Structs, which never change: no copy of them is needed
-                events.append(ev.ExtraDeltaEvent(index, "delta.reasoning_details", details))
+        if choice.delta is not None:
+            self._tell_delta(index, state, choice.delta)
         if self._places:
             self._catch_up(index, state)
             self._extras.add_calls(index, state, calls_of(choice), self._places)
             self._places.clear()
         if choice.extra is not None or choice.logprobs is not None or choice.text is not None:
-            tell_tokens(index, state, choice, events)
+            tell_tokens(index, state, choice, self.events)
             self._extras.add_choice(index, state, choice)
         if choice.usage is not None:
             self._tell_usage(choice.usage)
@@ -199,6 +199,21 @@ class EventEmitter:
             place, self._place = self._place, -1
             tell_call(progress, place, self.events)
         return progress
+
+    def _tell_delta(self, index: int, state: ChoiceState, delta: wire.Delta) -> None:
+        if delta.reasoning:
+            self._tell(index, state, "reasoning", state.reasoning, delta.reasoning)
+        if delta.reasoning_content:
+            text, fragment = state.reasoning_content, delta.reasoning_content
+            self._tell(index, state, "reasoning_content", text, fragment)
+        if delta.content:
+            self._tell(index, state, "content", state.content, delta.content)
+        if delta.reasoning_details is not None:
+            self._tell_details(index, delta.reasoning_details)
+
+    def _tell_details(self, index: int, details: list[wire.ReasoningDetail]) -> None:
+        # Structs, which never change: no copy of them is needed.
+        self.events.append(ev.ExtraDeltaEvent(index, "delta.reasoning_details", details))
 
     def _tell(
         self, index: int, state: ChoiceState, kind: Kind, text: Any, fragment: str | None = None

@@ -82,12 +82,12 @@ class Reducer(Ending, TypedFieldMerger, UsageMerger):
         Return the choice that it went to, or None where `apply` took it. Raises LimitExceededError,
         with the state as it was.
         """
-        choices = chunk.choices
-        if not choices or len(choices) != 1 or chunk.usage is not None:
+        try:
+            [choice] = chunk.choices  # type: ignore[misc]  # None, none or several
+            into = self.state.choices[choice.index]  # type: ignore[index]  # None is no key
+        except (LookupError, TypeError, ValueError):
             self.apply(chunk)
             return None
-        [choice] = choices
-        into = self.state.choices.get(choice.index)  # type: ignore[arg-type]  # None is no key
         delta = choice.delta
         # Read here and below, not by one function: CPython is fast where a line reads Structs of
         # one class.
@@ -99,7 +99,7 @@ class Reducer(Ending, TypedFieldMerger, UsageMerger):
             chunk.system_fingerprint,
             chunk.object,
         )
-        if into is None or delta is None or into.finish_reason or head != self._head:
+        if delta is None or into.finish_reason or head != self._head or chunk.usage is not None:
             self.apply(chunk)
             return None
         content, text = delta.content, into.content
@@ -111,7 +111,11 @@ class Reducer(Ending, TypedFieldMerger, UsageMerger):
                 fragments.append(content)
                 if len(fragments) >= COMPACT_AT:
                     text.compact()
-        if delta.reasoning_content is not None:
+        if (
+            delta.reasoning_content is not None
+            or delta.reasoning is not None
+            or delta.reasoning_details is not None
+        ):
             self._apply_reasoning(into, delta)
         if delta.role is not None and not into.role:
             into.role = delta.role
@@ -290,10 +294,12 @@ class Reducer(Ending, TypedFieldMerger, UsageMerger):
             state.role = delta.role
         if delta.tool_calls:
             self._apply_calls(state, delta.tool_calls, position)
-        if delta.reasoning is not None or delta.reasoning_content is not None:
+        if (
+            delta.reasoning_content is not None
+            or delta.reasoning is not None
+            or delta.reasoning_details is not None
+        ):
             self._apply_reasoning(state, delta)
-        if delta.reasoning_details is not None:
-            self._apply_details(state, delta.reasoning_details)
         if (
             delta.extra is not None
             or delta.refusal is not None

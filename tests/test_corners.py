@@ -17,7 +17,6 @@ from accumulator import (
     LimitExceededError,
     accumulate,
 )
-from accumulator._decode.text import Text
 from accumulator.events import AudioDeltaEvent, ContentDeltaEvent, ExtraDeltaEvent
 
 STOP: dict[str, list[dict[str, object]]] = {"choices": [{"index": 0, "finish_reason": "stop"}]}
@@ -223,10 +222,6 @@ def test_an_event_that_looks_back_has_no_hash() -> None:
         hash(delta)
 
 
-def test_a_text_is_open() -> None:
-    assert Text().is_open()
-
-
 def test_events_are_shown_in_brief() -> None:
     shown: list[str] = []
     acc = Accumulator(on_event=lambda event: shown.append(repr(event)))
@@ -322,4 +317,14 @@ def test_groqs_error_in_an_invalid_chunk_fails_the_stream() -> None:
     acc.feed_sse(body)
     acc.close()
     assert acc.status == "failed"
+    assert_as_judged(acc, body)
+
+
+def test_of_an_open_events_lines_only_the_last_is_open() -> None:
+    chunk = json.dumps({"choices": [{"delta": {"content": "a"}}]})
+    body = f"data: {chunk}\ndata: {{\ndata: {{".encode()
+    acc = Accumulator()
+    acc.feed_sse(body)
+    acc.close()
+    assert acc.problem_counts == {"malformed_json": 1, "unterminated_event": 1}
     assert_as_judged(acc, body)

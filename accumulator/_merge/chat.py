@@ -175,11 +175,18 @@ class ChatReducer(Reducer):
             )
         )
 
-    def rehearse(self, data: bytes) -> list[tuple[Text, str]]:
+    def rehearse(self, data: bytes, *, thoroughly: bool) -> list[tuple[Text, str]]:
         """Return each text that the data of an event would append to, and what.
 
         Raises if it would do anything else, or if that is not known.
         """
+        chunk = self._decoder.decode(data)
+        try:
+            return self.texts_of(chunk)
+        except ValueError:
+            self._decoder.forget()
+            if not thoroughly:
+                raise
         return self.rehearse_chunk(self._decoder.decode_alone(data))
 
     def snapshot(self) -> ChatCompletion:
@@ -227,9 +234,9 @@ class ChatReducer(Reducer):
 
     def _apply_lines(self, event: Event, lines: list[bytes]) -> None:
         """Apply the lines of an event that are chunks by themselves."""
-        for line in lines:
+        for number, line in enumerate(lines, 1):
             if self.reading and line.strip() and not is_nothing(line):
-                form = event.form if line is lines[-1] else "event"
+                form = event.form if number == len(lines) else "event"
                 self._apply_data(Event(line, event.name, None, len(line), form))
 
     def _apply_broken(self, event: Event, text: str, why: str) -> None:

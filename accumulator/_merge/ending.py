@@ -18,8 +18,10 @@ from .state import ChoiceState, State
 
 __all__ = ["Ending", "brings_text", "calls_of"]
 
-# The fields of a chunk that come with nearly every chunk, the same.
-Head = tuple[str | int | None, ...]
+_BROUGHT = (
+    *("content", "parts", "refusal", "reasoning", "reasoning_content"),
+    *("tool_calls", "function_call", "audio"),
+)
 
 
 class Ending(CallMerger):
@@ -30,9 +32,9 @@ class Ending(CallMerger):
     state: State
     reading: bool  # neither ended nor closed
     _is_failing: bool  # whether the chunk at hand brings an error of its own
-    # Of the chunk applied last: to apply it again does nothing. None while calls are due, so that
-    # the next chunk is applied by `apply`, which judges them.
-    _head: Head | None
+    # What nearly every chunk says again, of the chunk applied last: to apply it again does nothing.
+    # None while calls are due, so that the next chunk is applied by `apply`, which judges them.
+    _head: tuple[str | int | None, ...] | None
 
     def end(self) -> None:
         """`[DONE]` was read."""
@@ -131,17 +133,6 @@ def brings_text(choice: wire.Choice) -> bool:
 
 def _brings(choice: wire.Choice) -> bool:
     """Return whether a choice brings text, a call or audio."""
-    delta = choice.delta
-    return bool(choice.text and brings_text(choice)) or (
-        delta is not None
-        and bool(
-            delta.content
-            or delta.parts
-            or delta.refusal
-            or delta.reasoning
-            or delta.reasoning_content
-            or delta.tool_calls
-            or delta.function_call is not None
-            or delta.audio is not None
-        )
-    )
+    if choice.text and brings_text(choice):
+        return True
+    return choice.delta is not None and any(getattr(choice.delta, name) for name in _BROUGHT)

@@ -10,7 +10,6 @@ from __future__ import annotations
 import sys
 from collections import deque
 from collections.abc import Mapping
-from functools import partial
 from typing import Any, cast
 
 from .. import events as ev
@@ -99,8 +98,7 @@ class EventEmitter:
         for progress in choices:
             self._end(progress)
         last = freeze(state)
-        if state.usage is None and last.usage is not None:
-            self.events.append(ev.UsageEvent(partial(_itself, last.usage)))
+        self._add_usage(self._usage.end(last.usage))
         error = state.error if status == "failed" else None
         self.events.append(ev.DoneEvent(status, timing, last, error))
 
@@ -256,9 +254,11 @@ class EventEmitter:
             end_call(emitted, self.events)
 
     def _tell_usage(self, report: wire.Usage) -> None:
-        find = self._usage.add(report, cast("wire.Usage", self._state.usage))
-        if find is not None:
-            self.events.append(ev.UsageEvent(find))
+        self._add_usage(self._usage.add(report, cast("wire.Usage", self._state.usage)))
+
+    def _add_usage(self, usage: Usage | None) -> None:
+        if usage is not None:
+            self.events.append(ev.UsageEvent(usage))
 
     # --- the end of a choice ---
 
@@ -276,7 +276,3 @@ class EventEmitter:
 
     def _end(self, progress: ChoiceProgress) -> None:
         end_choice(progress, self.events, is_text=self._state.is_text)
-
-
-def _itself(usage: Usage) -> Usage:  # no lambda: events are pickled
-    return usage

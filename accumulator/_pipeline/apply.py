@@ -183,7 +183,6 @@ class EventApplier:
             self.log.offset = start - tally.besides
             tally.size = start + size
             return True
-        fast.invalidate()
         return False
 
     def _apply_matching(self, fast: FastPath, data: bytes, start: int) -> int:

@@ -964,7 +964,7 @@ class Reducer:
             return self.heal(new)
         if isinstance(new, str):
             return text_of(old) + new
-        if key in ("images", "annotations") and isinstance(new, list):
+        if key == "images" and isinstance(new, list):
             return self.longer(old, new)
         if key == "reasoning_details" and isinstance(new, list):
             return self.reasoning_details(old, new)

@@ -328,3 +328,13 @@ def test_of_an_open_events_lines_only_the_last_is_open() -> None:
     acc.close()
     assert acc.problem_counts == {"malformed_json": 1, "unterminated_event": 1}
     assert_as_judged(acc, body)
+
+
+def test_annotations_of_a_call_are_a_list_of_a_vendors() -> None:
+    function = {"arguments": "[", "annotations": [{"index": 0, "text": "a"}]}
+    deltas_ = deltas(*[{"tool_calls": [{"index": 0, "function": function}]}] * 2)
+    body = sse(*deltas_)
+    acc = Accumulator()
+    acc.feed_sse(body)
+    acc.close()
+    assert_as_judged(acc, body)

@@ -96,7 +96,7 @@ class EventEmitter:
             tell_audio(progress, self.events)
         self._extras.finish()
         for progress in choices:
-            self._end(progress)
+            end_choice(progress, self.events, self._state)
         last = freeze(state)
         self._add_usage(self._usage.end(last.usage))
         error = state.error if status == "failed" else None
@@ -168,7 +168,7 @@ class EventEmitter:
     def on_chunk(self, chunk: wire.Chunk, state: State) -> None:
         if self._ending and not chunk.choices:
             for progress in self._ending.values():
-                self._end(progress)
+                end_choice(progress, self.events, self._state)
             self._ending.clear()
         if chunk.extra is not None or chunk.moderation is not None:
             self._extras.add_chunk(chunk, state)
@@ -272,7 +272,4 @@ class EventEmitter:
             progress.finish_reason = reason
         elif index in self._ending and not choice.text and not adds(choice.delta):
             del self._ending[index]
-            self._end(progress)
-
-    def _end(self, progress: ChoiceProgress) -> None:
-        end_choice(progress, self.events, is_text=self._state.is_text)
+            end_choice(progress, self.events, self._state)

@@ -16,7 +16,7 @@ from ..completion import TokenLogprobs
 from ..events import Event
 from .json_merge import PART_TYPES
 from .snapshot import freeze_audio, freeze_call, freeze_choice, freeze_token, freeze_tokens
-from .state import CallsState, CallState, ChoiceState, FunctionState, LogprobsState, Tool
+from .state import CallsState, CallState, ChoiceState, FunctionState, LogprobsState, State, Tool
 
 __all__ = [
     "KINDS",
@@ -244,7 +244,7 @@ def tell_audio(progress: ChoiceProgress, events: deque[Event]) -> None:
 # --- the end of a choice ---
 
 
-def end_choice(progress: ChoiceProgress, events: deque[Event], *, is_text: bool) -> None:
+def end_choice(progress: ChoiceProgress, events: deque[Event], stream: State) -> None:
     """Emit the `.done` of all that has none yet."""
     index, state, done = progress.index, progress.state, progress.done
     for kind, history in progress.texts.items():
@@ -269,7 +269,8 @@ def end_choice(progress: ChoiceProgress, events: deque[Event], *, is_text: bool)
             events.append(make(index, freeze_tokens(tokens)))
     if "choice" not in done:
         done.add("choice")
-        events.append(ev.ChoiceDoneEvent(index, freeze_choice(index, state, is_text=is_text)))
+        frozen = freeze_choice(index, state, is_text=stream.is_text)
+        events.append(ev.ChoiceDoneEvent(index, frozen))
 
 
 def _end_calls(progress: ChoiceProgress, events: deque[Event], count: int) -> None:

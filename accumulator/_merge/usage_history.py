@@ -36,7 +36,8 @@ class UsageHistory:
 
     def end(self, usage: Usage | None) -> Usage | None:
         """Return the usage of a stream that ends, if it was not told."""
-        return None if usage == self._told else usage
+        is_told = self._told is not None and not self._brought
+        return None if is_told or usage == self._told else usage
 
 
 def _size_of(usage: wire.Usage) -> int:

@@ -71,7 +71,7 @@ class EventEmitter:
         self._extras = ExtraDeltas(self.events, levels)
         self._ending: dict[int, ChoiceProgress] = {}  # choices with a finish reason and no `.done`
         self._places: list[int] = []  # of the calls that the fragments of a choice went to
-        self._place = -1  # the last of them, until it was told what it got
+        self._place = -1  # of the last of them, until its choice was applied
         self._usage = UsageHistory()
         self._is_done = False  # whether the last event was made
 
@@ -157,6 +157,7 @@ class EventEmitter:
             self._catch_up(index, state)
             self._extras.add_calls(index, state, calls_of(choice), self._places)
             self._places.clear()
+            self._place = -1
         if choice.extra is not None or choice.logprobs is not None or choice.text is not None:
             tell_tokens(index, state, choice, self.events)
             self._extras.add_choice(index, state, choice)
@@ -194,8 +195,7 @@ class EventEmitter:
         if width and state.parts is not None:
             tell_parts(progress, width, self.events)
         if self._place >= 0:
-            place, self._place = self._place, -1
-            tell_call(progress, place, self.events)
+            tell_call(progress, self._place, self.events)
         return progress
 
     def _tell_delta(self, index: int, state: ChoiceState, delta: wire.Delta) -> None:

@@ -679,6 +679,14 @@ def test_a_problem_stands_behind_what_its_chunk_brought_before_it() -> None:
     ]
 
 
+def test_what_a_problem_is_about_is_told_with_its_chunk() -> None:
+    events: list[Event] = []
+    acc = Accumulator(on_event=events.append)
+    acc.feed(delta({"tool_calls": [call(0, "[1]", id="a")]}))
+    acc.feed(delta({"tool_calls": [call(0, "]")]}))
+    assert types(events) == [f"{FUNCTION}.delta", "problem", f"{FUNCTION}.delta"]
+
+
 def test_problems_too_many_to_be_kept_are_told() -> None:
     events: list[Event] = []
     acc = Accumulator(on_event=events.append)

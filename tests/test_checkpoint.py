@@ -52,7 +52,7 @@ KNOWN = {
     Holder: {
         *("_kind", "_pipeline", "_reducer"),
         # Events and times are told to the process that reads the stream.
-        *("_on_event", "_emitter", "_done_emitted", "_observed", "_stopwatch"),
+        *("_on_event", "_emitter", "_observed", "_stopwatch"),
     },
     Pipeline: set(),
     EventApplier: {

@@ -96,7 +96,7 @@ class CallMerger(FieldMerger):
         calls.last = place
         if self.listener is not None:
             self.listener.on_call(place)
-        if self.listener is not None or self._careful:
+        if self._careful:
             self._append(text, arguments)
         else:
             fragments = text.fragments  # `_append`, without the call

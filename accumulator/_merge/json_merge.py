@@ -69,8 +69,12 @@ NO_HALVES: Final[dict[int, Text]] = {}  # stands for each empty one: most stream
 class Listener(Protocol):
     """Who is told, for events, what a reducer does."""
 
-    def on_append(self, text: Text, fragment: str) -> None: ...  # to a text of the state
+    at: tuple[int, Any] | None  # the index and the state of the choice that is about to change
+
+    @staticmethod
+    def apply_text(reducer: Any, chunk: Any) -> None: ...  # in place of the reducer's own
     def on_call(self, place: int) -> None: ...  # a fragment is about to go to this call
+    def on_rare(self, delta: Any) -> None: ...  # the rare fields of a delta were applied
     def on_choice(self, index: int, state: Any, choice: Any) -> None: ...  # it was applied
     def on_chunk(self, chunk: Any, state: Any) -> None: ...  # likewise
 
@@ -231,8 +235,6 @@ class FieldMerger:
         fragments.append(fragment)
         if len(fragments) >= COMPACT_AT:
             text.compact()
-        if self.listener is not None:
-            self.listener.on_append(text, fragment)
 
     def _pair(self, text: Text, fragment: str) -> str:
         """Join a surrogate pair that was cut between two fragments; hold back a first half at
@@ -257,8 +259,6 @@ class FieldMerger:
         for text in self._halved.values():
             text.half = ""
             text.append("\ufffd")
-            if self.listener is not None:
-                self.listener.on_append(text, "\ufffd")
             self._report_lone(1)
         self._halved = NO_HALVES
 

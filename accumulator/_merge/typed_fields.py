@@ -29,6 +29,8 @@ class TypedFieldMerger(FieldMerger):
             if state.reasoning_content is None:
                 state.reasoning_content = Text()
             self._append(state.reasoning_content, delta.reasoning_content)
+        if delta.reasoning_details is not None:
+            self._apply_details(state, delta.reasoning_details)
 
     def _apply_details(self, state: ChoiceState, details: Iterable[wire.ReasoningDetail]) -> None:
         """Merge details of reasoning by index and type, as their rows of the merge table say."""

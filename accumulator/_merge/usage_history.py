@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from .._decode import chunk as wire
 from ..completion import Usage
-from .snapshot import freeze, freeze_usage
-from .state import State
+from .snapshot import freeze_usage
 
 __all__ = ["UsageHistory"]
 
@@ -34,17 +33,13 @@ class UsageHistory:
         if self._size > _SHARE * self._brought:
             return None
         self._size, self._brought = _size_of(usage), 0
-        return self._changed(usage)
-
-    def end(self, state: State) -> Usage | None:
-        """Return the usage of a stream that ends, if it was not told."""
-        if state.usage is not None:
-            return self._changed(state.usage) if self._brought else None
-        return freeze(state).usage if "x_groq" in (state.extra or ()) else None
-
-    def _changed(self, usage: wire.Usage) -> Usage | None:
         before, self._told = self._told, freeze_usage(usage)
         return None if self._told == before else self._told
+
+    def end(self, usage: Usage | None) -> Usage | None:
+        """Return the usage of a stream that ends, if it was not told."""
+        is_told = self._told is not None and not self._brought
+        return None if is_told or usage == self._told else usage
 
 
 def _size_of(usage: wire.Usage) -> int:

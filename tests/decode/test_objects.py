@@ -338,7 +338,6 @@ def assert_as_field_by_field(chunks: Iterable[object]) -> None:
             assert repr(value) == before
 
 
-@pytest.mark.many
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
 def test_chunks_of_the_cases_are_read_as_field_by_field(case: Case) -> None:
     assert_as_field_by_field(case.chunks)

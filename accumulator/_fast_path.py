@@ -240,7 +240,7 @@ class FastPath:
         for _ in range(2):
             if not 0 < len(gaps) <= _MOST_GAPS:
                 return False
-            self._template = _cut(tokens, sorted(gaps))
+            self._template = _cut(line, tokens, sorted(gaps))
             self._asks = False
             try:
                 constant = self._rehearse()
@@ -249,8 +249,7 @@ class FastPath:
             if not constant:
                 return True
             # A text that is the same in both lines is a gap, too.
-            strings = [_decode_string(b'"%b"' % _unmasked(token)) for token in tokens[1::2]]
-            gaps.update(2 * i + 1 for i, string in enumerate(strings) if string in constant)
+            gaps.update(i for i in range(1, len(tokens), 2) if _string_of(tokens[i]) in constant)
         return False
 
     def _prove(self) -> Targets:
@@ -273,11 +272,10 @@ class FastPath:
         parts = [template.head, *template.joints, template.end]
         size = sum(map(len, parts)) + 1  # no other string of the line is as long
         probes = [letter * size for letter in "abcd"[: len(parts) - 1]]
-        line = parts[0] + b"".join(
-            [probe.encode() + part for probe, part in zip(probes, parts[1:], strict=True)]
-        )
-        data = line.removeprefix(b"data:")
-        grown = self._reducer.rehearse(data, thoroughly=self._is_late)
+        fill = [parts[0][5:]]  # without `data:`
+        for probe, part in zip(probes, parts[1:], strict=True):
+            fill += (probe.encode(), part)
+        grown = self._reducer.rehearse(b"".join(fill), thoroughly=self._is_late)
         found = {fragment: text for text, fragment in grown}
         if len(found) < len(grown):
             raise ValueError("perhaps a string that is appended to two texts")
@@ -287,7 +285,7 @@ class FastPath:
         for part, text in zip(parts, targets):  # noqa: B905  # the last part is behind all gaps
             if text is None and not _PADDING.search(part):
                 raise ValueError("a string that is neither appended nor padding")
-        self._asks = self._asks or any(text is not None and text.asks for text in targets)
+            self._asks = self._asks or (text is not None and text.asks)
         self._targets = targets
         self._is_simple = targets[0] is not None and targets[1:] in ([], [None])
         self._joint = b"".join(template.joints)
@@ -303,19 +301,22 @@ def _tokens_of(line: bytes) -> list[bytes]:
     return line.split(b'"')
 
 
-def _unmasked(token: bytes) -> bytes:
-    return token.replace(b"\0\1", b'\\"').replace(b"\0\0", b"\\\\") if 0 in token else token
+def _string_of(token: bytes) -> str:
+    return _decode_string(b'"%b"' % token.replace(b"\0\1", b'\\"').replace(b"\0\0", b"\\\\"))
 
 
-def _cut(tokens: Sequence[bytes], gaps: Sequence[int]) -> Template:
-    """Return the template of a line, given as its tokens and which of them are gaps."""
-    starts = [0, *(gap + 1 for gap in gaps)]
-    constants = [tokens[a:b] for a, b in zip(starts, [*gaps, len(tokens)], strict=True)]
-    head, *joints, tail = [_unmasked(b'"'.join([b"", *each, b""])) for each in constants]
-    head, tail = head[1:], tail[:-1]
-    end = tail + (b"\r\n" if tail.endswith(b"\r\n") else b"\n")
-    of_line, of_event = slice(len(head), -len(tail)), slice(len(head), -len(end))
-    return Template(head, tuple(joints), end, of_line, of_event)
+def _cut(line: bytes, tokens: Sequence[bytes], gaps: Sequence[int]) -> Template:
+    """Return the template of a line, given its tokens and which of them are gaps."""
+    parts: list[bytes] = []
+    end = 0
+    for gap in gaps:
+        start = sum(map(len, tokens[:gap])) + gap  # with a quote in front of each token but one
+        parts.append(line[end:start])
+        end = start + len(tokens[gap])
+    (head, *joints), tail = parts, line[end:]
+    closing = tail + (b"\r\n" if tail.endswith(b"\r\n") else b"\n")
+    of_line, of_event = slice(len(head), -len(tail)), slice(len(head), -len(closing))
+    return Template(head, tuple(joints), closing, of_line, of_event)
 
 
 def _append_closely(targets: Targets, strings: list[list[str]]) -> bool:

@@ -169,8 +169,12 @@ class ChatReducer(Reducer):
             self.listener is None
             and self._decoder.repeats
             and chunk.usage is None
+            and chunk.extra is None
             and all(
-                choice.delta is not None and not choice.finish_reason and choice.logprobs is None
+                choice.delta is not None
+                and not choice.finish_reason
+                and choice.logprobs is None
+                and choice.extra is None
                 for choice in chunk.choices or ()
             )
         )

@@ -106,6 +106,8 @@ class FieldMerger:
             policy = names.get(name) or kinds[type(value)]
             if policy == "last" and not self._careful:
                 into[name] = value
+            elif policy == "merge" and type(value) is dict and type(into.get(name)) is dict:
+                self._merge(level.below(name), into[name], value, nested=True)  # type: ignore[arg-type]  # a dict, as was just seen
             elif policy == "concat" and type(value) is str:
                 into[name] = self._join(into.get(name), value)
             else:

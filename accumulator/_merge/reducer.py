@@ -134,8 +134,8 @@ class Reducer(Ending, TypedFieldMerger, UsageMerger):
             or len(choices) != 1
             or head != self._head
             or chunk.usage is not None
-            or chunk.extra is not None
             or chunk.moderation is not None
+            or (chunk.extra is not None and self.listener is not None)
         ):
             self.apply(chunk)
             return
@@ -149,6 +149,8 @@ class Reducer(Ending, TypedFieldMerger, UsageMerger):
         if calls and len(calls) > self._calls_left:
             self.apply(chunk)
             return
+        if chunk.extra is not None:
+            self.state.extra = self._merge_extra("chunk", self.state.extra, chunk.extra)
         index = choice.index or 0
         self._apply_delta(into, delta, 0)
         self._apply_beside(into, choice, index)

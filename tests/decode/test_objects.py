@@ -474,7 +474,10 @@ LEFT: dict[str, object] = {
     "audio": with_delta({"audio": {"data": "AAE="}}),
     "parts": with_delta({"content": ["x"]}),
     "annotations": with_delta({"annotations": [{"type": "x"}]}),
-    "annotations beside a vendor's field": with_delta({"annotations": [{"type": "x"}], "v": 1}),
+    "annotations beside a vendor's field": {
+        "created": 1,
+        **with_delta({"annotations": [{"type": "x"}], "v": 1}, index=0),
+    },
     "a function call": with_delta({"function_call": {"name": "f"}}),
     "nested deep": nested(12),
     "bytes": with_delta({"v": b"x"}),

@@ -131,7 +131,6 @@ def test_law_4_a_checkpoint_between_lines_changes_nothing(body: bytes) -> None:
     check(body.splitlines(keepends=True), "feed_line")
 
 
-@pytest.mark.many
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
 def test_law_4_over_the_conformance_cases(case: Case) -> None:
     data = case.data

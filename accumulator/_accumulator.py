@@ -265,7 +265,7 @@ class Accumulator:
     @property
     def problem_counts(self) -> Mapping[str, int]:
         """How many problems of each kind there were, those that are not kept included."""
-        return {kind: count for kind, count in (self._pipeline.log.counts or {}).items()}  # noqa: C416  # wider keys
+        return {kind: count for kind, count in self._pipeline.log.counts.items()}  # noqa: C416  # wider keys
 
     @property
     def timing(self) -> Timing | None:

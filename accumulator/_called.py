@@ -12,9 +12,7 @@ F = TypeVar("F", bound=Callable[..., object])
 
 
 def to_be_called(function: F) -> F:
-    """Return a method that must be called: to read an attribute of it raises an AttributeError that
-    says so. On wrapped streams `completion` is a property, so the call is easily forgotten.
-    """
+    """Return a method that must be called: an attribute of it raises an error that says so."""
     return cast("F", _Method(function))
 
 

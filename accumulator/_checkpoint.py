@@ -7,7 +7,10 @@ Rules, limits and the other keywords are not saved: the caller passes them again
 the same ones, because values that were merged by others cannot be merged again. Templates and
 shapes are not saved either: they only make a stream faster, and are learnt again.
 
-Nothing that is read here names a class or a function, so reading never runs what others wrote.
+Nothing that is read here names a class or a function, so reading never runs what others wrote. The
+checksum shows damage, but not bytes that somebody made up. Nothing may raise later because of
+those, nor take memory that the bytes do not. So each count and place is checked against what is
+there.
 """
 
 from __future__ import annotations
@@ -22,15 +25,15 @@ import msgspec
 from msgspec import Struct
 from msgspec.msgpack import Decoder, Encoder, Ext
 
-from ._checked import check_counts, check_kinds, check_state, check_values
 from ._decode import chunk as _wire
 from ._decode.body import JsonText
+from ._decode.chunk import STACK_DEPTH
 from ._decode.lines import Event, LineReader
-from ._decode.text import Text
+from ._decode.text import Text, split_half
 from ._merge import state as _state
 from ._merge.arguments import ArgumentsText
 from ._merge.chat import ChatReducer
-from ._merge.json_merge import IndexedList, TypedList
+from ._merge.json_merge import IndexedList
 from ._merge.state import State
 from ._pipeline.apply import Tally
 from ._pipeline.pipeline import Pipeline
@@ -39,13 +42,14 @@ from .errors import CheckpointError, Problem, ProblemKind
 __all__ = ["pack", "unpack"]
 
 _MAGIC = b"ACCU"
-_VERSION = 3  # of what the fields mean; `_LAYOUT` says which fields there are
+_VERSION = 4  # of what the fields mean; `_LAYOUT` says which fields there are
 _HEADER = Layout("<4sHII")  # magic, version, layout, checksum of what follows
-_TEXT, _INDEXED, _INTEGER, _PAIRS, _ARGUMENTS, _TYPED = range(1, 7)  # msgpack extension types
+_TEXT, _INDEXED, _INTEGER, _PAIRS, _ARGUMENTS = range(1, 6)  # msgpack extension types
 _MOST_HALVES = 65536  # of surrogate pairs that wait; each costs an object to go on with
 _SMALLEST, _LARGEST = -(2**63), 2**64 - 1  # integers that msgpack has
-
-ProblemRow = tuple[str, str, int, int | None, str | None, object, int]
+_MOST_LEVELS = STACK_DEPTH + 32  # of a chunk's value, and of the state around it
+_PLAIN = frozenset({type(None), bool, int, float, str, bytes, Text, ArgumentsText})
+_Indexed = tuple[list[object], list[tuple[int | tuple[int, str], int]]]  # entries and places
 
 
 class Saved(Struct, array_like=True):
@@ -60,8 +64,8 @@ class Saved(Struct, array_like=True):
     event: int
     offset: int | None
     counts: dict[ProblemKind, int]
-    problems: list[ProblemRow]
-    met: ProblemRow | None
+    problems: list[Problem]
+    met: Problem | None
     reading: bool
     halves: int  # of surrogate pairs that wait, in texts that were replaced as well
     state: State
@@ -79,9 +83,9 @@ def pack(pipeline: Pipeline, reducer: ChatReducer) -> bytes:
         is_begun=reducer.is_begun,
         event=log.event,
         offset=log.offset,
-        counts={**(log.counts or {})},
-        problems=[attrs.astuple(problem, recurse=False) for problem in log.problems],
-        met=None if log.met is None else attrs.astuple(log.met, recurse=False),
+        counts=log.counts,
+        problems=[*log.problems],
+        met=log.met,
         reading=reducer.reading,
         halves=min(reducer.halves, _MOST_HALVES),
         state=reducer.state,
@@ -113,9 +117,7 @@ def unpack(data: bytes | bytearray | memoryview, pipeline: Pipeline, reducer: Ch
         raise CheckpointError("the checkpoint was written under other rules than those given")
     if saved.think_tags != reducer.think_tags:
         raise CheckpointError(f"the checkpoint was written with think_tags={saved.think_tags}")
-    problems = [_problem(row) for row in saved.problems]
-    met = None if saved.met is None else _problem(saved.met)
-    pipeline.log.resume(saved.event, saved.offset, saved.counts, problems, met)
+    pipeline.log.resume(saved.event, saved.offset, saved.counts, saved.problems, saved.met)
     lost = [Text() for _ in range(saved.halves - len(reader.halves))]
     for text in lost:
         text.half = "\ud800"  # which half it was makes no difference any more
@@ -125,20 +127,7 @@ def unpack(data: bytes | bytearray | memoryview, pipeline: Pipeline, reducer: Ch
     pipeline.resume(saved.parser, saved.tally, saved.queue)
 
 
-def _check(saved: Saved, reader: _Reader) -> None:
-    """Check each count and place against what is there. Raises ValueError."""
-    parser, tally, text = saved.parser, saved.tally, saved.parser.text
-    check_state(saved.state)
-    check_kinds(row[0] for row in (*saved.problems, *([] if saved.met is None else [saved.met])))
-    check_kinds(saved.counts)
-    check_counts(tally.size, tally.besides, tally.size - tally.besides, *saved.counts.values())
-    check_counts(saved.event, saved.offset, parser.size, parser.start)
-    check_counts(*(row[-1] for row in saved.problems), 0 if text is None else text.depth)
-    check_counts(saved.halves - len(reader.halves), _MOST_HALVES - saved.halves)
-
-
-def _problem(row: ProblemRow) -> Problem:
-    return Problem(cast("ProblemKind", row[0]), *row[1:])
+# --- to bytes ---
 
 
 def _write(value: object) -> bytes:
@@ -153,16 +142,30 @@ def _replace(value: object) -> object:
     if isinstance(value, Text):
         code = _ARGUMENTS if isinstance(value, ArgumentsText) else _TEXT
         return Ext(code, (str(value) + value.half).encode("utf-8", "surrogatepass"))
-    if isinstance(value, TypedList):
-        positions = {id(entry): position for position, entry in enumerate(value.entries)}
-        types = [[index, type_, positions[id(e)]] for (index, type_), e in value.types.items()]
-        places = [[index, positions[id(entry)]] for index, entry in value.places.items()]
-        return Ext(_TYPED, _write([value.entries, places, types]))
-    return Ext(_INDEXED, _write(_entries_of(cast("IndexedList", value))))
+    known = cast("IndexedList", value)
+    return Ext(_INDEXED, _write([known.entries, [*known.places.items()]]))
 
 
 _encode = Encoder(enc_hook=_replace).encode
-_MET = Decoder(Saved)  # so that two threads never prepare its types at once
+
+
+def _spelled_out(value: object) -> object:
+    """Copy builtins and Structs, with an extension for each integer that msgpack does not have."""
+    if type(value) is int and not _SMALLEST <= value <= _LARGEST:
+        return Ext(_INTEGER, b"%x" % value)
+    if isinstance(value, Problem):
+        value = attrs.asdict(value, recurse=False)
+    if isinstance(value, Struct):
+        fields = msgspec.structs.asdict(value)
+        value = [*fields.values()] if value.__struct_config__.array_like else fields
+    if isinstance(value, (list, tuple)):
+        return [_spelled_out(item) for item in value]
+    if isinstance(value, dict):  # a key may be an extension, too, but not of msgpack's own maps
+        return Ext(_PAIRS, _encode([*map(_spelled_out, value.items())]))
+    return value
+
+
+# --- from bytes ---
 
 
 class _Reader:
@@ -176,30 +179,27 @@ class _Reader:
 
     def read(self, data: memoryview) -> Saved:
         values = self._decode(data)
-        check_values(values)
+        _check_values(values)
         return msgspec.convert(values, Saved, dec_hook=self._convert)
 
     def _extension(self, code: int, data: memoryview) -> object:
         if code in (_TEXT, _ARGUMENTS):
-            kind = Text if code == _TEXT else ArgumentsText
-            return self._text(kind, str(data, "utf-8", "surrogatepass"))
-        if code == _TYPED:
-            return _typed(cast("list[object]", self._decode(data)))
+            seen, half = split_half(str(data, "utf-8", "surrogatepass"))
+            text = Text(seen) if code == _TEXT else ArgumentsText(seen)
+            if half:
+                text.half = half
+                self.halves.append(text)
+            return text
         if code == _INDEXED:
-            return _indexed(cast("list[object]", self._decode(data)))
+            entries, places = msgspec.convert(self._decode(data), _Indexed, dec_hook=self._convert)
+            if not all(place >= 0 and isinstance(entries[place], dict) for _, place in places):
+                raise ValueError("an index of no entry")
+            return IndexedList(entries, dict(places))
         if code == _INTEGER:
             return int(bytes(data), 16)
         if code == _PAIRS:
             return dict(cast("list[tuple[object, object]]", self._decode(data)))
         raise ValueError(f"an unknown extension {code}")
-
-    def _text(self, kind: type[Text], text: str) -> Text:
-        if not "\ud800" <= text[-1:] <= "\udbff":
-            return kind(text)
-        found = kind(text[:-1])
-        found.half = text[-1]
-        self.halves.append(found)
-        return found
 
     def _convert(self, kind: type, value: object) -> object:
         if kind is object or (kind is Text and isinstance(value, Text)):
@@ -209,81 +209,60 @@ class _Reader:
         raise ValueError(f"no {kind}: {type(value).__name__}")
 
 
-def _spelled_out(value: object) -> object:
-    """Copy builtins and Structs, with an extension for each integer that msgpack does not have."""
-    if type(value) is int and not _SMALLEST <= value <= _LARGEST:
-        return Ext(_INTEGER, b"%x" % value)
-    if isinstance(value, Struct):
-        fields = msgspec.structs.asdict(value)
-        value = [*fields.values()] if value.__struct_config__.array_like else fields
-    if isinstance(value, (list, tuple)):
-        return [_spelled_out(item) for item in value]
-    if isinstance(value, dict):  # a key may be an extension, too, but not of msgpack's own maps
-        return Ext(_PAIRS, _encode([*map(_spelled_out, value.items())]))
-    return value
+def _check_values(value: object) -> None:
+    """Check that a value holds nothing but what JSON and the state have, and not too deep."""
+    level = [value]
+    for _ in range(_MOST_LEVELS):
+        below: list[object] = []
+        for item in level:
+            if type(item) is dict:
+                if not all(type(name) in (str, int) for name in item):
+                    raise ValueError("a name that is no string")
+                below += item.values()
+            elif type(item) is list:
+                below += item
+            elif isinstance(item, IndexedList):
+                below += item.entries
+            elif type(item) not in _PLAIN:
+                raise ValueError(f"a value of the type {type(item).__name__}")
+        if not below:
+            return
+        level = below
+    raise ValueError("values nested too deep")
 
 
-def _entries_of(value: IndexedList) -> list[object]:
-    """Return the entries of a list. If their own `index` does not say where each index stands,
-    return that, too.
-    """
-    entries, by_index = value.entries, _places_by_index(value.entries)
-    if len(by_index) == len(value.places) and all(
-        by_index.get(index) is entry for index, entry in value.places.items()
-    ):
-        return [entries]
-    positions = {id(entry): position for position, entry in enumerate(entries)}
-    return [entries, [[index, positions[id(entry)]] for index, entry in value.places.items()]]
+def _check(saved: Saved, reader: _Reader) -> None:
+    """Check each count and place against what is there. Raises ValueError."""
+    parser, tally, text = saved.parser, saved.tally, saved.parser.text
+    counts = [saved.event, saved.offset, parser.size, parser.start, *saved.counts.values()]
+    counts += [tally.size, tally.besides, tally.size - tally.besides]
+    counts += [problem.count for problem in saved.problems]
+    counts += [0 if text is None else text.depth]
+    counts += [saved.halves - len(reader.halves), _MOST_HALVES - saved.halves]
+    if any(count is not None and count < 0 for count in counts):
+        raise ValueError("a count below zero")
+    for choice in saved.state.choices.values():
+        calls = choice.calls
+        if calls is not None:
+            count = len(calls.items)
+            places = {*calls.by_id.values(), *calls.by_index.values(), *calls.by_both.values()}
+            if not -1 <= calls.last < count or not all(0 <= place < count for place in places):
+                raise ValueError("a place where no tool call is")
+        if choice.logprobs is not None:
+            for tokens in (choice.logprobs.content, choice.logprobs.refusal):
+                if tokens is not None and tokens.count != sum(map(len, tokens.runs)):
+                    raise ValueError("a wrong number of tokens")
 
 
-def _places_by_index(entries: list[object]) -> dict[int, _wire.JsonObject]:
-    places: dict[int, _wire.JsonObject] = {}
-    for entry in entries:
-        index = entry.get("index") if isinstance(entry, dict) else None
-        if type(index) is int:
-            places[index] = cast("_wire.JsonObject", entry)
-    return places
-
-
-def _indexed(saved: list[object]) -> IndexedList:
-    found = IndexedList()
-    found.entries = cast("list[object]", saved[0])
-    if len(saved) == 1:
-        found.places = _places_by_index(found.entries)
-    else:
-        for index, position in cast("list[tuple[int, int]]", saved[1]):
-            found.places[index] = _object_at(found.entries, position)
-    return found
-
-
-def _typed(saved: list[object]) -> TypedList:
-    found = TypedList()
-    entries = found.entries = cast("list[object]", saved[0])
-    for index, position in cast("list[tuple[int, int]]", saved[1]):
-        found.places[index] = _object_at(entries, position)
-    for index, type_, position in cast("list[tuple[int, str, int]]", saved[2]):
-        found.types[index, type_] = _object_at(entries, position)
-    return found
-
-
-def _object_at(entries: list[object], position: int) -> _wire.JsonObject:
-    entry = entries[position]
-    if position < 0 or not isinstance(entry, dict):
-        raise ValueError("an index of no entry")
-    return entry
-
-
-def _layout(*modules: object) -> int:
-    """Return a number that changes with the fields of any class that is saved."""
-    names = [
-        (name, kind.__struct_fields__)
-        for module in modules
-        for name, kind in sorted(vars(module).items())
-        if isinstance(kind, type) and issubclass(kind, Struct)
-    ]
-    saved = (Saved, LineReader, JsonText, Event, Tally)
-    fields = [*names, *((kind.__name__, kind.__struct_fields__) for kind in saved)]
-    return crc32(repr(fields).encode())
-
-
-_LAYOUT = _layout(_state, _wire)
+_MET = Decoder(Saved)  # so that two threads never prepare its types at once
+_KINDS = (*vars(_state).values(), *vars(_wire).values(), LineReader, JsonText, Event, Tally, Saved)
+# A number that changes with the fields of any class that is saved.
+_LAYOUT = crc32(
+    repr(
+        [
+            (kind.__name__, [*kind.__annotations__])
+            for kind in (*_KINDS, Problem)
+            if isinstance(kind, type) and issubclass(kind, (Struct, Problem))
+        ]
+    ).encode()
+)

@@ -26,14 +26,14 @@ from ._decode.text import Text
 
 __all__ = ["LEARN_AFTER", "FastPath", "Rehearser"]
 
-LEARN_AFTER = 96  # events; a shorter stream would not earn back what learning costs
-_PAUSE = 32  # events between two attempts to learn, twice as many after each that did not pay
-_PROOF = 32  # events that must be taken to earn back what a proof costs
+LEARN_AFTER = 48  # events; a shorter stream would not earn back what learning costs
+_REHEARSE_AFTER = 96  # events; likewise, where a proof needs a copy of the state
+_PAUSE = 24  # events between two attempts to learn, twice as many after each that did not pay
+_PROOF = 16  # events that must be taken to earn back what a proof costs
 _CREDIT = 8 * _PROOF  # of a new template
 _MOST_GAPS = 4
 _LONGEST_LINE = 16384  # bytes
-_LF, _CR = 10, 13
-_STRING = re.compile(rb'("[^"\\]*(?:\\.[^"\\]*)*")')
+_LF, _CR, _BACKSLASH = 10, 13, 92
 _PADDING = re.compile(rb'"obfuscation"\s*:\s*"\Z')
 _decode_string = msgspec.json.Decoder(str).decode
 _decode_strings = msgspec.json.Decoder(list[str]).decode
@@ -48,9 +48,9 @@ class Rehearser(Protocol):
         """Return whether a chunk may change nothing but texts when it is applied once more."""
         ...
 
-    def rehearse(self, data: bytes) -> list[tuple[Text, str]]:
+    def rehearse(self, data: bytes, *, thoroughly: bool) -> list[tuple[Text, str]]:
         """Return each text that the data of an event would append to, and what. Raise if it would
-        do anything else.
+        do anything else, or if that can only be seen thoroughly.
         """
         ...
 
@@ -71,6 +71,9 @@ class FastPath:
     __slots__ = (
         "_asks",
         "_credit",
+        "_is_late",
+        "_is_simple",
+        "_joint",
         "_last",
         "_pause",
         "_reducer",
@@ -87,8 +90,11 @@ class FastPath:
         self._pause = _PAUSE
         self._credit = 0  # events that were taken, less what proofs have cost
         self._last = b""  # the line that `learn` was called with before
-        self._template = _cut([b""], [])
+        self._is_late = False  # whether the stream is long enough to rehearse thoroughly
+        self._template = Template(b"", (), b"", slice(0), slice(0))
         self._asks = False  # whether there are targets that do not take every string
+        self._is_simple = False  # whether there is one target, and perhaps padding behind it
+        self._joint = b""  # between these two
         self._targets: Targets = []  # if it was proved since anything else was applied
 
     def invalidate(self) -> None:
@@ -128,20 +134,30 @@ class FastPath:
         cut = data[template.of_event]
         if _LF in cut or len(data) < len(head) + len(end):
             return False
-        if not template.joints:
-            return self._append_one(cut)
-        values = [cut]
+        if self._is_simple and self._targets:
+            # Nearly all templates have one text, and perhaps padding behind it.
+            value, _, padding = cut.partition(self._joint) if self._joint else (cut, b"", b"x")
+            if padding.isalnum():
+                return self._append_one(value)
+        values: list[bytes] = []
         for joint in template.joints:
-            value, found, cut = values.pop().partition(joint)
+            value, found, cut = cut.partition(joint)
             if not found:
                 return False
-            values += (value, cut)
+            values.append(value)
+        values.append(cut)
         targets = self._targets or self._prove()
+        fragments: list[tuple[Text, str]] = []
         try:
-            fragments = _fragments_of(targets, values)
+            for text, value in zip(targets, values):  # noqa: B905  # without targets for none
+                if text is not None:
+                    fragment = _decode_string(b'"%b"' % value)
+                    if self._asks and not text.takes(fragment):
+                        return False
+                    fragments.append((text, fragment))
+                elif not value.isalnum():  # as nearly all padding is
+                    _decode_string(b'"%b"' % value)
         except ValueError:
-            return False
-        if self._asks and not all(text.takes(fragment) for text, fragment in fragments):
             return False
         for text, fragment in fragments:
             text.append(fragment)
@@ -150,17 +166,14 @@ class FastPath:
 
     def _append_one(self, value: bytes) -> bool:
         """Append the only string of an event to its text; return whether that could be done."""
-        targets = self._targets or self._prove()
-        if not targets:
-            return False
+        text = self._targets[0]
         try:
             fragment = _decode_string(b'"%b"' % value)
         except ValueError:
             return False
-        if self._asks and not _takes(targets[0], fragment):
+        if text is None or (self._asks and not text.takes(fragment)):
             return False
-        if targets[0] is not None:
-            targets[0].append(fragment)
+        text.append(fragment)
         self._credit += 1
         return True
 
@@ -198,6 +211,7 @@ class FastPath:
         The lines include their line ends. `event` is the number of events so far.
         """
         last, self._last = before or self._last, b""
+        self._is_late = event >= _REHEARSE_AFTER
         if len(line) > _LONGEST_LINE or not self._reducer.may_repeat(chunk):
             self.learn_at = event + _PAUSE
             return
@@ -219,14 +233,14 @@ class FastPath:
         """Cut a line where its strings differ from another's, and prove the template. Return
         whether it holds.
         """
-        tokens, others = _STRING.split(line), _STRING.split(last)
+        tokens, others = _tokens_of(line), _tokens_of(last)
         if tokens[::2] != others[::2] or _CR in line[:-2] or not line.startswith(b"data:"):
             return False
         gaps = {i for i in range(1, len(tokens), 2) if tokens[i] != others[i]}
         for _ in range(2):
             if not 0 < len(gaps) <= _MOST_GAPS:
                 return False
-            self._template = _cut(tokens, sorted(gaps))
+            self._template = _cut(line, tokens, sorted(gaps))
             self._asks = False
             try:
                 constant = self._rehearse()
@@ -235,9 +249,7 @@ class FastPath:
             if not constant:
                 return True
             # A text that is the same in both lines is a gap, too.
-            gaps.update(
-                i for i in range(1, len(tokens), 2) if _decode_string(tokens[i]) in constant
-            )
+            gaps.update(i for i in range(1, len(tokens), 2) if _string_of(tokens[i]) in constant)
         return False
 
     def _prove(self) -> Targets:
@@ -260,10 +272,10 @@ class FastPath:
         parts = [template.head, *template.joints, template.end]
         size = sum(map(len, parts)) + 1  # no other string of the line is as long
         probes = [letter * size for letter in "abcd"[: len(parts) - 1]]
-        line = parts[0] + b"".join(
-            [probe.encode() + part for probe, part in zip(probes, parts[1:], strict=True)]
-        )
-        grown = self._reducer.rehearse(line.removeprefix(b"data:"))
+        fill = [parts[0][5:]]  # without `data:`
+        for probe, part in zip(probes, parts[1:], strict=True):
+            fill += (probe.encode(), part)
+        grown = self._reducer.rehearse(b"".join(fill), thoroughly=self._is_late)
         found = {fragment: text for text, fragment in grown}
         if len(found) < len(grown):
             raise ValueError("perhaps a string that is appended to two texts")
@@ -273,38 +285,38 @@ class FastPath:
         for part, text in zip(parts, targets):  # noqa: B905  # the last part is behind all gaps
             if text is None and not _PADDING.search(part):
                 raise ValueError("a string that is neither appended nor padding")
-        self._asks = self._asks or any(text is not None and text.asks for text in targets)
+            self._asks = self._asks or (text is not None and text.asks)
         self._targets = targets
+        self._is_simple = targets[0] is not None and targets[1:] in ([], [None])
+        self._joint = b"".join(template.joints)
         return []
 
 
-def _cut(tokens: Sequence[bytes], gaps: Sequence[int]) -> Template:
-    """Return the template of a line, given as its strings and what is between them."""
-    parts, start = [b""], 0
+def _tokens_of(line: bytes) -> list[bytes]:
+    """Split a line of JSON at its quotes, so that every second token is a string. What begins with
+    a backslash in strings is masked by NULs, which no JSON has.
+    """
+    if _BACKSLASH in line:
+        line = line.replace(b"\\\\", b"\0\0").replace(b'\\"', b"\0\1")
+    return line.split(b'"')
+
+
+def _string_of(token: bytes) -> str:
+    return _decode_string(b'"%b"' % token.replace(b"\0\1", b'\\"').replace(b"\0\0", b"\\\\"))
+
+
+def _cut(line: bytes, tokens: Sequence[bytes], gaps: Sequence[int]) -> Template:
+    """Return the template of a line, given its tokens and which of them are gaps."""
+    parts: list[bytes] = []
+    end = 0
     for gap in gaps:
-        parts[-1] += b"".join(tokens[start:gap]) + b'"'
-        parts.append(b'"')
-        start = gap + 1
-    parts[-1] += b"".join(tokens[start:])
-    head, *joints, tail = parts if gaps else [b"", *parts]
-    end = tail + (b"\r\n" if tail.endswith(b"\r\n") else b"\n")
-    of_line, of_event = slice(len(head), -len(tail)), slice(len(head), -len(end))
-    return Template(head, tuple(joints), end, of_line, of_event)
-
-
-def _fragments_of(targets: Targets, values: Sequence[bytes]) -> list[tuple[Text, str]]:
-    """Decode the strings of an event; return those that are appended. Raises ValueError."""
-    fragments: list[tuple[Text, str]] = []
-    for text, value in zip(targets, values):  # noqa: B905  # without targets for none
-        if text is not None:
-            fragments.append((text, _decode_string(b'"%b"' % value)))
-        elif not value.isalnum():  # as nearly all padding is
-            _decode_string(b'"%b"' % value)
-    return fragments
-
-
-def _takes(text: Text | None, fragment: str) -> bool:
-    return text is None or text.takes(fragment)
+        start = sum(map(len, tokens[:gap])) + gap  # with a quote in front of each token but one
+        parts.append(line[end:start])
+        end = start + len(tokens[gap])
+    (head, *joints), tail = parts, line[end:]
+    closing = tail + (b"\r\n" if tail.endswith(b"\r\n") else b"\n")
+    of_line, of_event = slice(len(head), -len(tail)), slice(len(head), -len(closing))
+    return Template(head, tuple(joints), closing, of_line, of_event)
 
 
 def _append_closely(targets: Targets, strings: list[list[str]]) -> bool:

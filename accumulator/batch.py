@@ -7,8 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import suppress
-from itertools import chain
-from typing import Any, TypeVar, cast, overload
+from typing import Any, TypeVar, cast
 
 import attrs
 import msgspec
@@ -39,11 +38,10 @@ class StreamResult:
     """The result of one recorded stream.
 
     `completion` is the whole completion or what is known of it, `status` "complete", "truncated" or
-    "failed" (SPEC section 6). `problems` are those that `Accumulator.problems` keeps,
-    `problem_counts` count all by kind. `repeats` is the number of rows that were dropped because
-    their sequence number had come before. `limit` names the bound of `Limits` that the stream
-    passed, after which nothing more of it was read. `error` is what `Accumulator.completion` raises
-    of such a stream, None if it is whole.
+    "failed" (SPEC section 6). `problems` are those that were kept, `problem_counts` count all by
+    kind, `repeats` the rows dropped because their sequence number had come before. `limit` names
+    the bound of `Limits` that ended the stream. `error` is what `Accumulator.completion` raises of
+    such a stream, None if it is whole.
     """
 
     completion: ChatCompletion
@@ -69,52 +67,36 @@ class UnsortedRowsError(ValueError):
         self.id = id
 
 
-@overload
 def reduce_sorted(
-    rows: Iterable[tuple[Id, object, object]],
-    *,
-    rules: Rules = ...,
-    limits: Limits = ...,
-    grouped: bool = ...,
-) -> Iterator[tuple[Id, StreamResult]]: ...
-@overload
-def reduce_sorted(
-    rows: Iterable[Mapping[str, object]],
-    *,
-    rules: Rules = ...,
-    limits: Limits = ...,
-    grouped: bool = ...,
-) -> Iterator[tuple[object, StreamResult]]: ...
-def reduce_sorted(
-    rows: Iterable[tuple[object, object, object]] | Iterable[Mapping[str, object]],
+    rows: Iterable[tuple[Id, object, object]] | Iterable[Mapping[str, Id]],
     *,
     rules: Rules = DEFAULT_RULES,
     limits: Limits = DEFAULT_LIMITS,
     grouped: bool = False,
-) -> Iterator[tuple[object, StreamResult]]:
+) -> Iterator[tuple[Id, StreamResult]]:
     """Reduce rows of (id, seq, chunk), sorted by id and then by seq, to one (id, result) a stream.
 
-    A row is a tuple or a mapping with these keys, of which `seq` may be missing.
-    A chunk is JSON text (`bytes` or `str`), one event of a `text/event-stream` body (`data: {…}`),
-    a mapping, an SDK's chunk object, or None for one that was lost (an `invalid_chunk` problem). A
-    seq is anything that has an order, or None for a row that follows the one before it. A row that
-    repeats the last seq is dropped and counted. Ids ascend in the order of their code points or
-    UTF-8 bytes, as most engines sort text. With `grouped=True` ids may come in any order as long as
-    the rows of each stand together; an id that comes again is then not noticed.
+    A row is a tuple or a mapping with these keys, of which `seq` may be missing. A chunk is JSON
+    text (`bytes` or `str`), one event of a `text/event-stream` body, a mapping, an SDK's chunk
+    object, or None for one that was lost (an `invalid_chunk` problem). A seq is anything that has
+    an order, or None behind the row before; a row that repeats one is dropped and counted. Ids
+    ascend by code points or UTF-8 bytes, as most engines sort text; with `grouped=True` the rows of
+    each need only stand together, and an id that comes again is not noticed.
 
-    It is lazy: it reads rows as results are asked for, and holds one stream at a time. A stream
-    that passes one of the `limits` ends there, and its result says so. Raises UnsortedRowsError for
-    a row out of order, TypeError for a chunk of another type; both name the row.
+    It is lazy, and holds one stream at a time. A stream that passes one of the `limits` ends there.
+    Raises UnsortedRowsError for a row out of order, TypeError for a chunk of another type; both
+    name the row.
 
     >>> rows = [("a", 1, '{"choices": [{"index": 0, "delta": {"content": "Hi"}}]}')]
     >>> [(id, result.status) for id, result in reduce_sorted(rows)]
     [('a', 'truncated')]
     """
     stream: RecordedStream | None = None
-    open_id: object = None
+    open_id: Any = None
     last: object = None  # sequence number
     repeats = 0
-    for number, (id, seq, chunk) in enumerate(_as_tuples(rows), 1):
+    for number, row in enumerate(cast("Iterable[Any]", rows), 1):
+        id, seq, chunk = row if type(row) is tuple else _cells_of(row)
         if stream is None or id != open_id:
             if stream is not None:
                 if not grouped and not _ascends(open_id, id):
@@ -139,21 +121,10 @@ def reduce_sorted(
         yield open_id, stream.finish(repeats=repeats)
 
 
-def _as_tuples(
-    rows: Iterable[tuple[object, object, object]] | Iterable[Mapping[str, object]],
-) -> Iterable[tuple[object, object, object]]:
-    """Return rows as tuples. The first one shows whether they are mappings."""
-    rows = iter(cast("Iterable[Any]", rows))
-    for first in rows:
-        all_rows = chain([first], rows)
-        if isinstance(first, Mapping):
-            return (_cells_of(row) for row in all_rows)
-        return all_rows
-    return ()
-
-
-def _cells_of(row: Mapping[str, object]) -> tuple[object, object, object]:
+def _cells_of(row: Any) -> Any:
     """Return what a mapping has for a row. Raises TypeError where a key is missing."""
+    if not isinstance(row, Mapping):
+        return row
     if "id" not in row or "chunk" not in row:
         raise TypeError(f"a row has the keys id, seq and chunk; this one has {', '.join(row)}")
     return row["id"], row.get("seq"), row["chunk"]
@@ -168,42 +139,52 @@ def _ascends(earlier: object, later: object) -> bool:
 
 
 class RecordedStream:
-    """One recorded stream; what `reduce_sorted`, the commands and Spark share.
+    """One recorded stream; what passes a limit ends it, without an exception.
 
-    What passes a limit ends it, without an exception.
+    With a `checkpoint` it goes on from that. Raises CheckpointError.
     """
 
     __slots__ = ("_is_body", "_limits", "_waiting", "accumulator")
 
-    def __init__(self, rules: Rules = DEFAULT_RULES, limits: Limits = DEFAULT_LIMITS) -> None:
-        self.accumulator: Accumulator = Accumulator(rules=rules, limits=limits)
+    def __init__(
+        self,
+        rules: Rules = DEFAULT_RULES,
+        limits: Limits = DEFAULT_LIMITS,
+        checkpoint: bytes | None = None,
+    ) -> None:
+        if checkpoint is None:
+            self.accumulator = Accumulator(rules=rules, limits=limits)
+        else:
+            self.accumulator = Accumulator.restore(checkpoint, rules=rules, limits=limits)
         self._limits = limits
         self._waiting: list[bytes] = []  # JSON texts
         self._is_body = False
 
     def feed(self, chunk: object) -> None:
-        """Take in the next chunk, in any form that `reduce_sorted` takes.
-
-        None says that a chunk was lost. Raises TypeError for what is no chunk.
-        """
-        if type(chunk) is bytes and chunk[:1] == b"{":
-            self._wait(chunk)
-            return
-        text = _LOST if chunk is None else _bytes_of(chunk)
-        if text is None:
+        """Take in the next chunk, in any form that `reduce_sorted` takes. Raises TypeError."""
+        if type(chunk) is not bytes or not chunk.startswith(b"{"):
+            chunk = self._json_in(chunk)
+            if chunk is None:
+                return
+        self._waiting.append(chunk)
+        if len(self._waiting) >= _READ or len(chunk) > _LARGE:
             self._flush()
-            self._feed(self.accumulator.feed, chunk)
-            return
-        text = text.strip(_BLANK)
-        line = text[5:].lstrip() if text.startswith(b"data:") and _LF not in text else text
-        if line.startswith(b"{"):
-            self._wait(line)
-            return
+
+    def _json_in(self, chunk: object) -> bytes | None:
+        """Return the JSON object of a chunk that is a text; feed any other chunk at once."""
+        text = _LOST if chunk is None else _bytes_of(chunk)
+        take: Callable[[Any], None] = self.accumulator.feed
+        data = chunk
+        if text is not None:
+            data = text = text.strip(_BLANK)
+            line = text[5:].lstrip() if text.startswith(b"data:") and _LF not in text else text
+            if line.startswith(b"{"):
+                return line
+            if text.partition(b":")[0] in SSE_FIELDS:
+                take, data = self.accumulator.feed_sse, text + _CLOSING
         self._flush()
-        if text.partition(b":")[0] in SSE_FIELDS:
-            self._feed(self.accumulator.feed_sse, text + _CLOSING)
-        else:
-            self._feed(self.accumulator.feed, text)
+        self._feed(take, data)
+        return None
 
     def feed_body(self, data: bytes) -> None:
         """Take in the next bytes of a `text/event-stream` body, cut anywhere."""
@@ -211,16 +192,9 @@ class RecordedStream:
         self._feed(self.accumulator.feed_sse, data)
 
     def checkpoint(self) -> bytes:
-        """Return the whole state as bytes, from which `resume` goes on."""
+        """Return the whole state as bytes."""
         self._flush()
         return self.accumulator.checkpoint()
-
-    @classmethod
-    def resume(cls, checkpoint: bytes, rules: Rules, limits: Limits) -> RecordedStream:
-        """Go on from a checkpoint. Raises CheckpointError."""
-        stream = cls(rules, limits)
-        stream.accumulator = Accumulator.restore(checkpoint, rules=rules, limits=limits)
-        return stream
 
     @property
     def has_ended(self) -> bool:
@@ -259,11 +233,6 @@ class RecordedStream:
             limit=error.limit if isinstance(error, LimitExceededError) else None,
             error=error,
         )
-
-    def _wait(self, text: bytes) -> None:
-        self._waiting.append(text)
-        if len(self._waiting) >= _READ or len(text) > _LARGE:
-            self._flush()
 
     def _flush(self) -> None:
         """Feed the texts that wait: as one read if that makes no difference."""

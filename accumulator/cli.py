@@ -21,6 +21,7 @@ from ._logs.inputs import (
     FILE_HELP,
     READ_ERRORS,
     STDIN,
+    UsageError,
     label_of,
     open_stream,
     read_blocks,
@@ -29,6 +30,7 @@ from ._logs.inputs import (
 from ._logs.rows import Keys, begins_with_row, read_streams, reduce_rows
 from ._logs.terminal import say, write_output
 from ._merge.verdict import has_chunks
+from ._result.outbound import text_of
 from .batch import RecordedStream, StreamResult
 from .completion import ChatCompletion, Message
 from .errors import IncompleteStreamError, ServerError
@@ -61,13 +63,23 @@ other commands:
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command with these arguments or those of the process; return its exit code."""
     given = sys.argv[1:] if argv is None else list(argv)
+    # A file of that name is `./reduce`.
+    name = given.pop(0) if given and given[0] in _COMMANDS else ""
     try:
-        # A file of that name is `./reduce`.
-        if given and given[0] in _COMMANDS:
-            return _run_command(given[0], given[1:])
-        return _run_files(given)
+        # What a command imports, others need not wait for.
+        command = import_module(_COMMANDS[name], __package__) if name else None
+        parser = argparse.ArgumentParser(
+            prog=f"accumulator {name}".strip(),
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+        )
+        (command.add_arguments if command else _add_arguments)(parser)
+        code: int = (command.run if command else _run_files)(parser.parse_args(given))
+        return code
     except KeyboardInterrupt:
         return INTERRUPTED
+    except UsageError as error:
+        say(f"accumulator {name}: {error}")
+        return WRONG
     except OSError as error:  # of standard output; what goes wrong in reading is reported below
         if sys.stdout is not None:
             # Python flushes once more at its exit, and would report that, too.
@@ -78,19 +90,19 @@ def main(argv: Sequence[str] | None = None) -> int:
         return UNWRITABLE
 
 
-def _run_command(name: str, given: Sequence[str]) -> int:
-    command = import_module(_COMMANDS[name], __package__)  # what it needs, others need not wait for
-    parser = argparse.ArgumentParser(
-        prog=f"accumulator {name}",
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+def _add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.description = "Read recorded streams and print each as one completion, as JSON."
+    parser.epilog = _EPILOG
+    add = parser.add_argument
+    add("files", nargs="*", metavar="FILE", help=f"{FILE_HELP}, which is also read without FILE")
+    text = (
+        "print the first choice's text as it arrives and its tool calls, not JSON; on a terminal "
     )
-    command.add_arguments(parser)
-    code: int = command.run(parser.parse_args(given))
-    return code
+    add("--text", action="store_true", help=text + "its reasoning, too")
+    add("--version", action="store_true", help="print the version and exit")
 
 
-def _run_files(given: Sequence[str]) -> int:
-    arguments = _parser().parse_args(given)
+def _run_files(arguments: argparse.Namespace) -> int:
     if arguments.version:
         from importlib import metadata  # noqa: PLC0415  # a sixth of the start of a command
 
@@ -109,29 +121,6 @@ def _run_files(given: Sequence[str]) -> int:
     return max([_run(name, as_text=arguments.text) for name in names])
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="accumulator",
-        description="Read recorded streams and print each as one completion, as JSON.",
-        epilog=_EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    parser.add_argument(
-        "files",
-        nargs="*",
-        metavar="FILE",
-        help=f"{FILE_HELP}, which is also read without FILE",
-    )
-    parser.add_argument(
-        "--text",
-        action="store_true",
-        help="print the first choice's text as it arrives and its tool calls, not JSON; on a "
-        "terminal its reasoning, too",
-    )
-    parser.add_argument("--version", action="store_true", help="print the version and exit")
-    return parser
-
-
 def _run(name: str, *, as_text: bool) -> int:
     """Read one file and print what it holds; return its exit code."""
     label = label_of(name)
@@ -139,7 +128,7 @@ def _run(name: str, *, as_text: bool) -> int:
         try:
             file = stack.enter_context(open_stream(name))
             run = _run_rows if begins_with_row(file, Keys()) else _run_stream
-        except READ_ERRORS as error:
+        except (*READ_ERRORS, ImportError) as error:
             return _unread(label, why_unread(error))
         return run(label, file, as_text=as_text)
 
@@ -162,16 +151,9 @@ def _run_stream(label: str, file: BufferedReader, *, as_text: bool) -> int:
 
 
 def _run_rows(label: str, file: BufferedReader, *, as_text: bool) -> int:
-    """Print the streams of a file of rows, which are held all at once: one as a document, several
-    as JSON Lines. Return the exit code.
-    """
-    codes = [WHOLE]
-
-    def report(line: int, why: str, _: bytes) -> None:
-        say(f"{label}:{line}: bad row: {why}")
-        codes.append(UNREADABLE)
-
-    streams, why = read_streams(file, Keys(), report)
+    """Print the streams of rows, held all at once: one as a document, several as JSON Lines."""
+    streams, bad_rows, why = read_streams(file, Keys(), label)
+    codes = [UNREADABLE if bad_rows else WHOLE]
     if why is not None:
         codes.append(_unread(label, why))
     for id, rows in sorted(streams.items()):
@@ -222,9 +204,7 @@ def _report(label: str, result: StreamResult) -> int:
 
 
 class _TextPrinter:
-    """Prints the text of a stream's first choice, each part of it once: on a terminal the reasoning
-    first, dimmed; at the end the tool calls.
-    """
+    """Prints the first choice once: on a terminal the reasoning, dimmed; the text; the calls."""
 
     def __init__(self) -> None:
         self._with_reasoning = sys.stdout is not None and sys.stdout.isatty()
@@ -259,9 +239,7 @@ class _TextPrinter:
         if (text or self._thought) and not text.endswith("\n"):
             _write("\n")
         for call in message.tool_calls or ():
-            part = call.function or call.custom
-            given = getattr(part, "arguments", None) or getattr(part, "input", None) or ""
-            _write(f"{getattr(part, 'name', None) or call.id}({given})\n")
+            _write(f"{call.name or call.id}({call._given})\n")
 
     def _print_new(self, message: Message) -> None:
         reasoning = message.reasoning_content or message.reasoning or ""
@@ -276,12 +254,7 @@ class _TextPrinter:
 
 
 def _text_of(message: Message) -> str:
-    """Return the text of a message; of content in parts, that of its text parts."""
-    content = message.content
-    if content is None or isinstance(content, str):
-        return content or ""
-    parts = [part for part in content if isinstance(part, dict) and part.get("type") == "text"]
-    return "".join(part["text"] for part in parts if isinstance(part.get("text"), str))
+    return text_of(message.content) or ""
 
 
 def _write(text: str) -> None:

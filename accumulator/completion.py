@@ -17,8 +17,7 @@ from attrs import field, frozen
 
 from ._result import convert as _convert
 from ._result import outbound as _outward
-from ._result.convert import NULLABLE, OR_VENDORS
-from ._result.fields import Fields, LateSequence
+from ._result.convert import NULLABLE, OR_VENDORS, Fields, LateSequence
 from ._result.typed_json import TypeReader, load
 from .partial import is_complete, parse_partial
 
@@ -58,9 +57,7 @@ T = TypeVar("T")
 
 @frozen(kw_only=True, repr=False, eq=False)
 class TopLogprob(Fields):
-    """One of the likeliest tokens at a position: `logprob` is a natural logarithm, `bytes` its
-    UTF-8 bytes.
-    """
+    """One of the likeliest tokens at a position; `logprob` is a natural logarithm."""
 
     token: str | None = None
     logprob: float | None = None
@@ -80,16 +77,9 @@ class TokenLogprob(Fields):
 
 
 class TokenLogprobs(LateSequence[TokenLogprob]):
-    """A tuple of `TokenLogprob` whose entries are made when one is first looked at.
-
-    With the likeliest tokens at each position they are many times the text, and most callers only
-    pass them on or never look.
-    """
+    """A tuple of `TokenLogprob` whose entries are made when one is first looked at."""
 
     __slots__ = ()
-
-
-_convert.register(TokenLogprobs, TokenLogprobs._as_dicts)
 
 
 @frozen(kw_only=True, repr=False, eq=False, slots=False)
@@ -126,10 +116,10 @@ class Function(Fields):
         TypedDict, a pydantic model, builtins like `dict[str, int]`, a union of such, or pydantic's
         `TypeAdapter`. A call without arguments in a choice that finished is read as `{}`.
 
-        Exact about kinds (the number 5 is not the text "5"), and nothing is repaired. Fields that
-        the type does not name are ignored, unless it forbids them; an attrs class that is nested in
-        a type of another sort is built without its converters. Raises ParseError, with the path of
-        all that does not fit; TypeError for a type that JSON cannot be read as.
+        Exact about kinds (the number 5 is not the text "5"); nothing is repaired; fields that the
+        type does not name are ignored, unless it forbids them. An attrs class within a type of
+        another sort is built without its converters. Raises ParseError with the path of all that
+        does not fit, TypeError for a type that JSON cannot be read as.
         """
         has_none = not self.arguments and self._finish_reason
         return load(
@@ -139,8 +129,8 @@ class Function(Fields):
     def partial_arguments(self) -> Json:
         """Return what is known of arguments that are still arriving; None for nothing.
 
-        A string or number at the end may go on. Each call reads the whole text; to follow a stream,
-        see `accumulator.partial.PartialJson`. Raises ImportError without the extra `partial`.
+        Reads the whole text at each call; `accumulator.partial.PartialJson` follows a stream.
+        Raises ImportError without the extra `partial`.
         """
         return None if self.arguments is None else parse_partial(self.arguments)
 
@@ -179,11 +169,14 @@ class ToolCall(Fields):
         return text.startswith(("{", "[", "n")) and is_complete(text)
 
     @property
+    def _given(self) -> str:
+        return self.arguments or (self.custom and self.custom.input) or ""
+
+    @property
     def name(self) -> str | None:
         """The name of the function or custom tool."""
-        return next(
-            (tool.name for tool in (self.function, self.custom) if tool and tool.name), None
-        )
+        tools = (self.function, self.custom)
+        return next((tool.name for tool in tools if tool and tool.name), None)
 
     @property
     def arguments(self) -> str | None:
@@ -236,8 +229,8 @@ class Message(Fields):
     @overload
     def content_as(self, kind: TypeForm[T]) -> T: ...
     def content_as(self, kind: TypeForm[T] | TypeReader[T]) -> T:
-        """Read the whole content, which is JSON, as a type; of parts, the text. Where it is not
-        whole, the error names a refusal or the finish reason. See `Function.arguments_as`.
+        """Read the whole content, which is JSON, as a type; of parts, the text. Where it is cut,
+        the error names a refusal or the finish reason. See `Function.arguments_as`.
         """
         refused = f"the model refused: {self.refusal!r}: " if self.refusal else ""
         return load(
@@ -252,26 +245,21 @@ class Message(Fields):
     def to_message(
         self, *, content_beside_calls: Literal["null", "empty", "absent"] = "null"
     ) -> ChatCompletionAssistantMessageParam:
-        """Build the dict to append to the next request's `messages`.
+        """Build the dict to append to the next request's `messages`: what a request's schema takes,
+        and the reasoning and signatures that providers want back.
 
-        It holds what a request schema takes, and the reasoning and signatures that providers want
-        back. Left out are calls without a name, and those that were cut: in a choice without a
-        finish reason, or as the last one in one that ended with "length", with arguments that are
-        not whole. `content_beside_calls` is what the content is where there are calls and none of
-        it: null as the API writes it, but Ollama and llama-cpp-python want it "empty" or "absent",
-        DeepSeek and lmdeploy not absent, Bedrock not empty. Raises ValueError for another word.
+        Calls without a name and calls that were cut (SPEC section 4) are left out.
+        `content_beside_calls` is the content where there are calls and none of it: null as the API
+        writes it, but Ollama and llama-cpp-python want it "empty" or "absent", DeepSeek and
+        lmdeploy not absent, Bedrock not empty. Raises ValueError for another word.
         """
-        kept = [call for call in self.tool_calls or () if call._is_whole() or not call._may_be_cut]
-        calls = [_convert.to_dict(call) for call in kept if call.name]
-        message = {**_convert.to_dict(self), "tool_calls": calls}
-        return _outward.to_request(message, content_beside_calls)
+        return _outward.to_request(self, content_beside_calls)
 
 
 @frozen(kw_only=True, repr=False, eq=False, slots=False)
 class Choice(Fields):
-    """One of the `n` answers; `finish_reason` is None where the stream stopped before it.
-
-    `text` is a legacy completion's, whose `message` is empty.
+    """One of the `n` answers; `finish_reason` is None where the stream stopped before it. `text` is
+    a legacy completion's, whose `message` is empty.
     """
 
     index: int
@@ -317,9 +305,7 @@ class Usage(Fields):
 
 @frozen(kw_only=True, repr=False, eq=False, slots=False)
 class ChatCompletion(Fields):
-    """A finished chat completion; `created` is in seconds since 1970, `choices` are ordered by
-    index.
-    """
+    """A finished chat completion; `created` is in seconds since 1970, `choices` go by index."""
 
     id: str | None = None
     object: str = "chat.completion"
@@ -348,9 +334,8 @@ class ChatCompletion(Fields):
     def to_openai(self) -> OpenAIChatCompletion:
         """Build openai-python's `ChatCompletion`, validated; vendors' fields are its extras.
 
-        Raises ValueError (pydantic's, which names each field) where its types require what did not
-        arrive, such as the finish reason of a stream that broke off, or know fewer values than the
-        server, as for Groq's service tiers and Mistral's content parts; ImportError without openai.
+        Raises ValueError (pydantic's) where its types require what did not arrive, such as a finish
+        reason, or do not know a value, such as Groq's service tiers; ImportError without openai.
         """
         return _outward.to_openai(self.to_dict())
 
@@ -360,7 +345,7 @@ class ChatCompletion(Fields):
     @classmethod
     def __get_pydantic_core_schema__(cls, *_: Json) -> CoreSchema:
         """Return how pydantic, and so FastAPI, reads and writes one: in the API's shape."""
-        return _outward.pydantic_schema(cls, cls.from_dict, ChatCompletion.to_dict)
+        return _outward.pydantic_schema(cls)
 
     @classmethod
     def from_json(cls, text: str | bytes) -> ChatCompletion:
@@ -369,8 +354,8 @@ class ChatCompletion(Fields):
 
     @classmethod
     def from_dict(cls, data: JsonObject) -> ChatCompletion:
-        """Read the API's shape back. The role of a message and the type of a call are filled in
-        where they are missing. Raises ValueError that names each field that does not fit.
+        """Read the API's shape back; a message's role and a call's type are filled in. Raises
+        ValueError that names each field that does not fit.
         """
         found = _convert.from_dict(_outward.with_messages(data), cls)
         for choice in found.choices:
@@ -382,13 +367,11 @@ class ChatCompletion(Fields):
 @final  # so that type checkers know it for true
 @frozen(kw_only=True, repr=False, eq=False, slots=False)
 class Timing(Fields):
-    """When the chunks of a stream came, in seconds of the clock that was given.
+    """When the chunks of a stream came, in seconds of the given clock; None is not known (yet).
 
-    All counts from `started`, else from the making of the accumulator: `time_to_first_chunk`;
-    `time_to_first_token`, the first chunk that brought content, reasoning, a refusal, a fragment of
-    a tool call or audio; `duration`, until the stream ended. The gaps are between one chunk and the
-    next, `gap_count` of them; chunks of one read have none between them, and count as 0. None is
-    not known (yet).
+    All counts from `started`, else from the making of the accumulator. The first token is the first
+    chunk with content, reasoning, a refusal, a tool call's fragment or audio. The `gap_count` gaps
+    are between one chunk and the next; chunks of one read have none, and count as 0.
     """
 
     time_to_first_chunk: float | None = None

@@ -14,7 +14,7 @@ Source: openai-python, `openai/lib/streaming/chat/_events.py`, for the names; SP
 from __future__ import annotations
 
 from binascii import b2a_base64
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Literal, TypeAlias
 
 from msgspec import to_builtins
@@ -306,23 +306,13 @@ class ExtraDeltaEvent(LookingBack, frozen=True, gc=False):
         return (f"value={self.value!r}",)
 
 
-class UsageEvent(LookingBack, frozen=True, gc=False):
-    """A chunk changed the usage. Some servers send it with every chunk; the last is the
-    completion's.
+class UsageEvent(EventBase, frozen=True, gc=False):
+    """A chunk changed the usage, which is all that is known of it. Some servers send it with every
+    chunk; the last is the completion's. One with very many fields is not told at each change.
     """
 
-    _VALUES = ("usage",)
-
-    _find: Callable[[], Usage]
+    usage: Usage
     type: Literal["usage"] = "usage"
-
-    @property
-    def usage(self) -> Usage:
-        """The usage as of this event."""
-        return self._find()
-
-    def _brief(self) -> Sequence[str]:
-        return ("usage=...",)
 
 
 class ProblemEvent(EventBase, frozen=True, gc=False):

@@ -11,7 +11,9 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from itertools import chain, zip_longest
-from typing import TYPE_CHECKING, Literal, cast
+from typing import TYPE_CHECKING, Any, Literal, cast
+
+import attrs
 
 from ._decode.objects import LastChunk
 from ._decode.values import decode_base64
@@ -44,9 +46,8 @@ _WORD = re.compile(r"\s*\S{1,24}(?:\s+\Z)?|\s+")
 _AUDIO_SIZE = 4096  # characters of base64; a multiple of four, so that each piece decodes by itself
 
 
-# What the wire reads at each place besides `extra`. A value of a wrong type stands in `extra` under
-# such a name, and a chunk has room for only one of the two.
-_OF_CHUNK = {*names_of(ChatCompletion), "error"}
+# What the wire reads of a choice. A value of a wrong type stands in `extra` under such a name, and
+# a chunk has room for only one of the two.
 _OF_CHOICE = {*names_of(Choice), "delta", "usage"} - {"text"}
 
 
@@ -56,16 +57,15 @@ def split(
     """Yield `chat.completion.chunk` dicts that add up to the completion again (SPEC law 5). It may
     be openai's, too.
 
-    Text, reasoning, refusal, arguments and transcripts are cut at words, or into pieces of `by`
-    characters; where logprobs give the tokens of a text, at its tokens. Of several choices each has
-    a chunk in turn. A choice's finish reason comes after its content, usage comes last. Where a
-    choice has no finish reason, the last chunk ends the stream for whom it is fed to, as `[DONE]`
-    does; to everybody else it is a chunk like the others.
+    Texts are cut at words, or into pieces of `by` characters; where logprobs give the tokens of a
+    text, at its tokens. Choices take turns; usage comes last. Where a choice has no finish reason,
+    the last chunk ends the stream for whom it is fed to, as `[DONE]` does; to everybody else it is
+    a chunk like the others.
 
     The law holds for what a stream gives under the default rules. Only of tool calls that share an
     id, and of those with neither id nor name, two come out as one unless all but one have arguments
-    that are whole and, where they share an id, all have a name. What was read from an answer that
-    was not streamed, or built by hand, may hold what no chunk can say:
+    that are whole and, where they share an id, all have a name. What was not streamed, or built by
+    hand, may hold what no chunk can say:
 
     - a null in `extra`, and an empty `tool_calls` or `finish_reason`, are nothing;
     - neighbouring text parts become one, and so do entries of a message's list that have the same
@@ -96,11 +96,8 @@ def split(
 
 
 def sse(chunks: Iterable[Mapping[str, object]]) -> SseBody:
-    """Render chunks as the body of a `text/event-stream` response: one event a piece, `[DONE]`
-    last.
-
-    It is an iterator and an async iterator: an async server sends it without a thread. Raises
-    TypeError for a completion.
+    """Render chunks as a `text/event-stream` body: one event a piece, `[DONE]` last. It is an
+    iterator and an async iterator. Raises TypeError for a completion.
     """
     if isinstance(chunks, (ChatCompletion, Mapping)) or hasattr(chunks, "model_dump"):
         raise TypeError("sse takes chunks; split makes those of a completion")
@@ -111,9 +108,9 @@ def sse(chunks: Iterable[Mapping[str, object]]) -> SseBody:
 
 
 def _chunks(completion: ChatCompletion, cut: Cut) -> Iterator[JsonObject]:
-    names = [name for name in names_of(ChatCompletion) if name not in ("choices", "usage")]
-    known = {name: copy_json(getattr(completion, name)) for name in names}
-    envelope = {name: value for name, value in known.items() if isinstance(value, (str, int))}
+    last, *ends = objects_of(attrs.evolve(completion, choices=()), ["error"])
+    plain = [name for name in names_of(ChatCompletion) if isinstance(last.get(name), (str, int))]
+    envelope = {name: last.pop(name) for name in plain}
     if completion.object != "text_completion":
         envelope["object"] = "chat.completion.chunk"
     streams = [_choice(choice, cut) for choice in completion.choices]
@@ -122,24 +119,13 @@ def _chunks(completion: ChatCompletion, cut: Cut) -> Iterator[JsonObject]:
             if choices is not None:
                 yield {**envelope, "choices": choices}
     is_open = any(not choice.finish_reason for choice in completion.choices)
-    objects: JsonObject = {n: value for n, value in known.items() if isinstance(value, dict)}
-    ends = _ends(completion, objects, always=is_open or not streams)
+    del last["choices"]
+    if last or is_open or not streams:
+        ends.append(last)
+    ends.sort(key=lambda fields: "error" in fields)  # nothing that follows one is read
     for place, fields in enumerate(ends, start=1):
         chunk = {**envelope, "choices": [], **fields}
         yield LastChunk(chunk) if is_open and place == len(ends) else chunk
-
-
-def _ends(completion: ChatCompletion, objects: JsonObject, *, always: bool) -> list[JsonObject]:
-    """Return the fields of the chunks behind all choices; of one at least, if `always`."""
-    alone, last = split_extra(completion.extra, _OF_CHUNK)
-    last |= objects
-    if completion.usage is not None:
-        last["usage"], *more = objects_of(completion.usage)
-        alone.extend({"usage": usage} for usage in more)
-    if last or always:
-        alone.append(last)
-    # Nothing that follows an error is read.
-    return sorted(alone, key=lambda fields: "error" in fields)
 
 
 def _choice(choice: Choice, cut: Cut) -> Iterator[list[JsonObject]]:
@@ -170,8 +156,9 @@ def _steps(choice: Choice, cut: Cut) -> Iterator[JsonObject]:
     for delta in before:
         yield {"delta": delta}
     if isinstance(content, tuple):
-        for part in (part for whole in content for part in _parts(copy_json(whole), cut)):
-            yield {"delta": {"content": [part]}}
+        for whole in content:
+            for part in _parts(copy_json(whole), cut):
+                yield {"delta": {"content": [part]}}
         content = ""
     yield from _aligned("content", content, logprobs.content, cut)
     yield from _aligned("refusal", message.refusal or "", logprobs.refusal, cut)
@@ -209,9 +196,7 @@ def _slices(text: str, size: int) -> list[str]:
 def _aligned(
     name: str, text: str, tokens: Sequence[TokenLogprob] | None, cut: Cut
 ) -> Iterator[JsonObject]:
-    """Yield the pieces of a text with its logprobs: token by token if the tokens are the text, else
-    in as many runs as there are pieces.
-    """
+    """Yield a text's pieces with its logprobs: each token if they are the text, else runs."""
     pieces = cut(text)
     if tokens is None:
         for piece in pieces:
@@ -238,17 +223,14 @@ def _token(token: TokenLogprob) -> JsonObject:
     return out
 
 
-def _parts(part: object, cut: Cut) -> Iterator[object]:
+def _parts(part: Any, cut: Cut) -> Iterator[object]:
     """Yield the parts that join to a text or thinking part; any other is whole."""
-    kind = part.get("type") if isinstance(part, Mapping) else None
-    if not isinstance(part, Mapping) or kind not in ("text", "thinking"):
-        yield part
-        return
-    inner = part.get(kind)
+    kind = part.get("type") if isinstance(part, dict) else None
+    inner = part.get(kind) if kind in ("text", "thinking") else None
     if isinstance(inner, str):
         yield {**part, kind: ""}
         yield from ({"type": kind, kind: piece} for piece in cut(inner))
-    elif kind == "thinking" and isinstance(inner, (list, tuple)):
+    elif kind == "thinking" and isinstance(inner, list):
         yield {**part, kind: []}
         for item in inner:
             yield from ({"type": kind, kind: [piece]} for piece in _parts(item, cut))
@@ -262,21 +244,17 @@ def _parts(part: object, cut: Cut) -> Iterator[object]:
 def _deltas(message: Message, cut: Cut) -> tuple[Iterator[JsonObject], Iterator[JsonObject]]:
     """Return the deltas before the content (other texts, and what servers add) and those behind."""
     alone, together = split_extra(message.extra, names_of(Message))
-    fields = {name: getattr(message, name) for name in names_of(Message)}
-    texts: JsonObject = {}
-    others: JsonObject = {}
-    for name, value in fields.items():
-        if value is not None and name not in ("role", "content", "refusal"):
-            (texts if isinstance(value, str) else others)[name] = value
-    before = ({n: piece} for n, v in (texts | together).items() for piece in _cut_field(n, v, cut))
+    elsewhere = ("role", "content", "refusal")
+    fields = {n: getattr(message, n) for n in names_of(Message) if n not in elsewhere}
+    texts = {n: value for n, value in fields.items() if isinstance(value, str)} | together
+    others = {n: value for n, value in fields.items() if value is not None and n not in texts}
+    before = ({n: piece} for n, v in texts.items() for piece in _cut_field(n, v, cut))
     behind = ({n: piece} for n, v in others.items() for piece in _cut_field(n, v, cut))
     return chain(before, alone), behind
 
 
 def _cut_field(name: str, value: object, cut: Cut) -> Iterable[object]:
-    """Return what merges to a field of a delta by its rule: of a text the pieces, of a list that
-    grows the entries.
-    """
+    """Return what merges to a field of a delta by its rule, such as the pieces of a text."""
     if isinstance(value, Audio):
         return _audio(value, cut)
     if isinstance(value, Function):
@@ -296,13 +274,13 @@ def _cut_field(name: str, value: object, cut: Cut) -> Iterable[object]:
 
 def _collected(level: Level, fields: JsonObject) -> list[object]:
     """Return the objects that merge to one: each value that was collected has one of its own."""
-    collected = [
-        (name, value)
-        for name, value in fields.items()
-        if level.names.get(name) == "collect" and isinstance(value, list)
-    ]
-    alone: list[object] = [{name: entry} for name, value in collected for entry in value]
-    rest = {name: value for name, value in fields.items() if (name, value) not in collected}
+    alone: list[object] = []
+    rest: JsonObject = {}
+    for name, value in fields.items():
+        if level.names.get(name) == "collect" and isinstance(value, list):
+            alone.extend({name: entry} for entry in value)
+        else:
+            rest[name] = value
     return [rest, *alone] if rest or not alone else alone
 
 
@@ -315,9 +293,7 @@ def _function(function: Function, cut: Cut) -> Iterator[JsonObject]:
 
 
 def _cut_json(text: str, cut: Cut) -> list[str]:
-    """Cut arguments into pieces; into one if they are not whole, because what follows a whole value
-    in them would else be a repetition, or take the place of what was a placeholder.
-    """
+    """Cut arguments, unless they hold a whole value and more, which would be a repetition."""
     return cut(text) if not text or is_complete(text) else [text]
 
 
@@ -328,7 +304,9 @@ def _calls(calls: Sequence[ToolCall], cut: Cut) -> Iterator[list[JsonObject]]:
     one being whole, and so is one whose id is known, by its name: so these go first, and whole.
     """
     shared = Counter(call.id or index for index, call in enumerate(calls))
-    turns = sorted(enumerate(calls), key=lambda each: _turn(each[1]))
+    turns = sorted(
+        enumerate(calls), key=lambda at: (bool(at[1].name), bool(at[1].id), not at[1]._is_whole())
+    )
     for index, call in turns:
         opening, *alone = objects_of(call, ["index"])
         pieces: list[JsonObject] = []
@@ -336,15 +314,11 @@ def _calls(calls: Sequence[ToolCall], cut: Cut) -> Iterator[list[JsonObject]]:
             text = getattr(getattr(call, kind), name, None)
             if text is not None and shared[call.id or index] < 2:
                 opening[kind] = {**cast("JsonObject", opening[kind]), name: ""}
-                cut_text = _cut_json if kind == "function" else (lambda text, cut: cut(text))
-                pieces.extend({kind: {name: piece}} for piece in cut_text(text, cut))
+                cut_texts = cut(text) if kind == "custom" else _cut_json(text, cut)
+                pieces.extend({kind: {name: piece}} for piece in cut_texts)
         # A misread index names no call: such a fragment goes to the call of the last one.
         for fields in (opening, *alone, *pieces):
             yield [{"index": index, **fields}]
-
-
-def _turn(call: ToolCall) -> tuple[bool, bool, bool]:
-    return bool(call.name), bool(call.id), not call._is_whole()
 
 
 def _audio(audio: Audio, cut: Cut) -> Iterator[JsonObject]:

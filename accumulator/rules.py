@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from binascii import crc32
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import cached_property
 from typing import Literal, get_args
 
@@ -38,16 +39,27 @@ _KINDS = {
     dict: "<object>",
 }
 
-# What is in an object of a delta, and in the objects in it.
-_OBJECT: dict[str, Policy] = {
-    **dict.fromkeys(
-        ("text", "content", "summary", "thinking", "arguments", "input", "transcript"), "concat"
-    ),
-    "<string>": "last",
-    "<number>": "last",
-    "<list>": "by_index",
-    "<object>": "merge",
-}
+_PATH = re.compile(
+    r"(chunk|choice|delta)(\.[^.<]+)*(\.<object>)?\.([^.<]+|<(string|number|list|object)>)"
+)
+
+# In an object of a delta, and in the objects in it.
+_TEXTS = ("text", "content", "summary", "thinking", "arguments", "input", "transcript")
+
+
+def _others(
+    level: str, *, strings: Policy = "last", lists: Policy = "last", objects: Policy = "last"
+) -> dict[str, Policy]:
+    """Return the rows of a level's fields that no other row names."""
+    kinds: dict[str, Policy] = {"string": strings, "number": "last", "list": lists}
+    return {f"{level}.<{kind}>": policy for kind, policy in {**kinds, "object": objects}.items()}
+
+
+def _object(level: str) -> dict[str, Policy]:
+    """Return the rows of an object of a delta."""
+    texts: dict[str, Policy] = {f"{level}.{name}": "concat" for name in _TEXTS}
+    return texts | _others(level, lists="by_index", objects="merge")
+
 
 _ROWS: dict[str, Policy] = {
     # Azure and Copilot send id and model empty, and created 0, before the real ones.
@@ -61,32 +73,19 @@ _ROWS: dict[str, Policy] = {
     "chunk.usage": "larger",
     "chunk.obfuscation": "drop",  # OpenAI: random padding against traffic analysis
     "chunk.error": "drop",  # a server error; it ends the stream
-    "chunk.<string>": "last",
-    "chunk.<number>": "last",
-    "chunk.<list>": "last",  # Perplexity repeats all of its citations in each chunk
-    "chunk.<object>": "merge",
-    "chunk.<object>.<string>": "last",
-    "chunk.<object>.<number>": "last",
-    "chunk.<object>.<list>": "last",
-    "chunk.<object>.<object>": "merge",
+    # Perplexity repeats all of its citations in each chunk.
+    **_others("chunk", objects="merge"),
+    **_others("chunk.<object>", objects="merge"),
     "choice.finish_reason": "last",
     "choice.logprobs.content": "extend",
     "choice.logprobs.refusal": "extend",
-    "choice.logprobs.<string>": "last",
-    "choice.logprobs.<number>": "last",
-    "choice.logprobs.<list>": "extend",  # xAI and Fireworks bring lists of their own
-    "choice.logprobs.<object>": "merge",
+    # xAI and Fireworks bring lists of their own.
+    **_others("choice.logprobs", lists="extend", objects="merge"),
     "choice.usage": "larger",  # Moonshot
     "choice.obfuscation": "drop",
     "choice.message": "last",  # Perplexity repeats in it what the deltas bring
-    "choice.<string>": "last",
-    "choice.<number>": "last",
-    "choice.<list>": "extend",
-    "choice.<object>": "merge",
-    "choice.<object>.<string>": "last",
-    "choice.<object>.<number>": "last",
-    "choice.<object>.<list>": "extend",
-    "choice.<object>.<object>": "merge",
+    **_others("choice", lists="extend", objects="merge"),
+    **_others("choice.<object>", lists="extend", objects="merge"),
     "delta.role": "first",
     "delta.content": "concat",
     "delta.refusal": "concat",
@@ -107,38 +106,21 @@ _ROWS: dict[str, Policy] = {
     "delta.reasoning_details": "by_type",  # OpenRouter: by index and type
     "delta.reasoning_details.text": "concat",
     "delta.reasoning_details.summary": "concat",
-    "delta.reasoning_details.<string>": "last",
-    "delta.reasoning_details.<number>": "last",
-    "delta.reasoning_details.<list>": "last",
-    "delta.reasoning_details.<object>": "last",
+    **_others("delta.reasoning_details"),
     "delta.thinking_blocks": "blocks",  # LiteLLM
     "delta.annotations": "extend",
     "delta.images": "extend",
     "delta.executed_tools": "by_index",  # Groq sends each entry again, whole
-    "delta.executed_tools.<string>": "last",
-    "delta.executed_tools.<number>": "last",
-    "delta.executed_tools.<list>": "last",
-    "delta.executed_tools.<object>": "last",
+    **_others("delta.executed_tools"),
     # Labels: sent whole, often with every delta.
-    "delta.channel": "last",
-    "delta.id": "last",
-    "delta.type": "last",
-    "delta.name": "last",
-    "delta.format": "last",
-    "delta.status": "last",
-    "delta.signature": "last",
-    "delta.<string>": "concat",
-    "delta.<number>": "last",
-    "delta.<list>": "by_index",
-    "delta.<object>": "merge",
-    **{f"delta.<object>.{name}": policy for name, policy in _OBJECT.items()},
-    # LiteLLM: one citation a delta.
-    **{f"delta.provider_specific_fields.{name}": policy for name, policy in _OBJECT.items()},
-    **{
-        f"delta.provider_specific_fields.<object>.{name}": policy
-        for name, policy in _OBJECT.items()
-    },
-    "delta.provider_specific_fields.citation": "collect",
+    **dict.fromkeys(
+        [f"delta.{n}" for n in "channel id type name format status signature".split()], "last"
+    ),
+    **_others("delta", strings="concat", lists="by_index", objects="merge"),
+    **_object("delta.<object>"),
+    **_object("delta.provider_specific_fields"),
+    **_object("delta.provider_specific_fields.<object>"),
+    "delta.provider_specific_fields.citation": "collect",  # LiteLLM: one a delta
 }
 
 # Their state is more than one merged value (a call's identity, a sum that must hold, whether a
@@ -146,22 +128,16 @@ _ROWS: dict[str, Policy] = {
 # A server whose every fragment is the whole so far is read by another rule for this one.
 ARGUMENTS = "delta.tool_calls.function.arguments"
 _FIXED = {
-    "chunk": frozenset({"object", "choices", "usage", "obfuscation", "error"}),
-    "choice": frozenset(
-        {"index", "delta", "message", "finish_reason", "usage", "obfuscation", "logprobs"}
-    ),
-    "delta": frozenset({"tool_calls", "function_call", "audio"}),
+    "chunk": frozenset("object choices usage obfuscation error".split()),
+    "choice": frozenset("index delta message finish_reason usage obfuscation logprobs".split()),
+    "delta": frozenset("tool_calls function_call audio".split()),
 }
 
 # Fields with a typed place; under another policy they are merged like a vendor's field and read
 # back.
 TYPED = {
-    "chunk": frozenset(
-        {"id", "model", "created", "service_tier", "system_fingerprint", "moderation"}
-    ),
-    "delta": frozenset(
-        {"role", "content", "refusal", "reasoning", "reasoning_content", "annotations"}
-    ),
+    "chunk": frozenset("id model created service_tier system_fingerprint moderation".split()),
+    "delta": frozenset("role content refusal reasoning reasoning_content annotations".split()),
 }
 
 
@@ -170,52 +146,36 @@ class Level:
     levels below.
     """
 
-    __slots__ = ("_below", "_other", "kinds", "names")
+    __slots__ = ("_below", "kinds", "names")
 
     def __init__(self) -> None:
         self.names: dict[str, Policy] = {}
-        self.kinds: dict[type, Policy] = {}
+        self.kinds: dict[type, Policy] = dict.fromkeys(_KINDS, "last")
         self._below: dict[str, Level] = {}
-        self._other = self
+
+    def add(self, path: Sequence[str], policy: Policy) -> None:
+        """Add a row, to a level below if the path leads there."""
+        name, *inner = path
+        if inner:
+            self._below.setdefault(name, Level()).add(inner, policy)
+        elif name.startswith("<"):
+            self.kinds |= {type_: policy for type_, kind in _KINDS.items() if kind == name}
+        else:
+            self.names[name] = policy
 
     def below(self, name: str) -> Level:
         """Look up the rows for the objects that stand under a field."""
-        return self._below.get(name, self._other)
-
-    def unnamed(self, value: object) -> Policy:
-        """Look up the rule for a value that is not of its field's type."""
-        return self.kinds[type(value)]
+        return self._below.get(name) or self._below.get("<object>", self)
 
     def is_idempotent(self, name: str, value: object) -> bool:
         """Return whether a field's value that comes twice in a row makes what it makes once."""
         policy = self.names.get(name) or self.kinds[type(value)]
-        if isinstance(value, dict):
-            if policy == "merge":
-                below = self.below(name)
-                return all(
-                    item is None or below.is_idempotent(key, item) for key, item in value.items()
-                )
-            return policy in ("first", "last", "drop", "larger")
         if policy == "larger":
-            return isinstance(value, (int, float))
+            return isinstance(value, (dict, int, float))
+        if policy == "merge" and isinstance(value, dict):
+            below, fields = self.below(name), value.items()
+            return all(item is None or below.is_idempotent(key, item) for key, item in fields)
         return policy in ("first", "last", "drop")
-
-    @classmethod
-    def compile(cls, rows: Mapping[str, Policy], prefix: str) -> Level:
-        level = cls()
-        own: dict[str, Policy] = {
-            path[len(prefix) + 1 :]: p for path, p in rows.items() if path.startswith(prefix + ".")
-        }
-        for path, policy in own.items():
-            if "." not in path and not path.startswith("<"):
-                level.names[path] = policy
-        for type_, kind in _KINDS.items():
-            level.kinds[type_] = own.get(kind, "last")
-        if not prefix.endswith("<object>"):
-            for name in {path.split(".")[0] for path in own if "." in path}:
-                level._below[name] = cls.compile(rows, f"{prefix}.{name}")
-            level._other = level._below.get("<object>", level)
-        return level
 
 
 def _completed(rows: Mapping[str, Policy]) -> Mapping[str, Policy]:
@@ -225,29 +185,16 @@ def _completed(rows: Mapping[str, Policy]) -> Mapping[str, Policy]:
             continue
         if policy not in POLICIES:
             raise ValueError(f"{path}: no policy {policy!r}; there are {', '.join(POLICIES)}")
-        level, *names = path.split(".")
-        if level not in _FIXED or not names or not _is_field(names):
+        if not _PATH.fullmatch(path):
             raise ValueError(
                 f"no path {path!r}; a path is chunk., choice. or delta. and a field's name, "
                 "such as 'delta.channel', or one of <string>, <number>, <list>, <object>; "
                 "behind <object> may stand one of these more"
             )
-        if path == ARGUMENTS and policy == "last":
-            continue
-        if names[0] in _FIXED[level]:
+        level, name = path.split(".")[:2]
+        if name in _FIXED[level] and (path, policy) != (ARGUMENTS, "last"):
             raise ValueError(f"the rule of {path!r} is fixed; other fields of {level} are free")
     return {**_ROWS, **rows}
-
-
-def _is_field(names: list[str]) -> bool:
-    """Return whether names are a path to a field of a level, or to a kind of field."""
-    *above, last = names
-    kinds = set(_KINDS.values())
-    if "<object>" in above[:-1] or not all(names):
-        return False
-    return all(name == "<object>" or "<" not in name for name in above) and (
-        last in kinds or "<" not in last
-    )
 
 
 @frozen(slots=False)
@@ -271,13 +218,14 @@ class Rules:
     @cached_property
     def levels(self) -> Mapping[str, Level]:
         """The rows by level, but for those of typed fields."""
-        rows: dict[str, Policy] = {
-            path: policy for path, policy in self.rows.items() if not self._is_typed(path)
-        }
-        return {
-            name: Level.compile(rows, name)
-            for name in ("chunk", "choice", "choice.logprobs", "delta", "delta.<object>")
-        }
+        top = Level()
+        for path, policy in self.rows.items():
+            if not self._is_typed(path):
+                top.add(path.split("."), policy)
+        levels = {name: top.below(name) for name in _FIXED}
+        levels["choice.logprobs"] = levels["choice"].below("logprobs")
+        levels["delta.<object>"] = levels["delta"].below("<object>")
+        return levels
 
     def _is_typed(self, path: str) -> bool:
         """Return whether a field is merged by its type; what does not fit that goes by its kind."""
@@ -285,15 +233,13 @@ class Rules:
         name, _, inner = names.partition(".")
         if name in _FIXED[level]:
             return name != "logprobs" or not inner.startswith("<")
-        return name in TYPED.get(level, ()) and self.rows[path] == _ROWS.get(path)
+        return name in TYPED.get(level, ()) and name not in self.moved[level]
 
     @cached_property
     def moved(self) -> Mapping[str, frozenset[str]]:
         """The typed fields of each level that have another policy than the default."""
         return {
-            level: frozenset(
-                n for n in names if self.rows.get(f"{level}.{n}") != _ROWS.get(f"{level}.{n}")
-            )
+            level: frozenset(n for n in names if self.rows[f"{level}.{n}"] != _ROWS[f"{level}.{n}"])
             for level, names in TYPED.items()
         }
 

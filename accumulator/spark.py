@@ -1,17 +1,9 @@
 """Reduce recorded chunks on a Spark cluster to one completion for each stream.
 
 `reduce_chunks` is for a table, `reduce_stream` for a stream of rows. Both take rows of (stream id,
-sequence number, chunk) and return the columns
-
-| column | type | |
-|---|---|---|
-| `id` | as in the input | |
-| `status` | string | "complete", "truncated" or "failed" (SPEC section 6) |
-| `completion` | string | the `chat.completion` as JSON, whole or partial |
-| `problems` | array of (kind, message, event, path, detail) | those kept; `detail` is JSON |
-| `problem_counts` | map of string to bigint | the number of all problems, by kind |
-| `repeats` | bigint | rows that were dropped because their sequence number had come before |
-| `limit` | string | the bound of `Limits` that the stream passed, if it did |
+sequence number, chunk) and return `id` and what is in a `batch.StreamResult`: the strings `status`,
+`completion` (JSON) and `limit`, `problems` as an array of (kind, message, event, path, detail), of
+which the detail is JSON, `problem_counts` as a map of string to bigint, and the bigint `repeats`.
 
 A chunk that cannot be read is a problem of its stream and does not fail the job. PySpark 4.1 or
 later and this package must be installed on every worker. See docs/spark.md for sizes and figures.
@@ -19,13 +11,15 @@ later and this package must be installed on every worker. See docs/spark.md for 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from functools import partial
+from itertools import chain, islice
 from typing import TYPE_CHECKING, Any, cast
 
 import msgspec
 from msgspec import Struct, field
 
+from ._logs.extras import load
 from .batch import RecordedStream, StreamResult, reduce_sorted
 from .limits import DEFAULT_LIMITS, Limits
 from .rules import DEFAULT_RULES, Rules
@@ -66,73 +60,39 @@ def reduce_chunks(
     rules: Rules = DEFAULT_RULES,
     limits: Limits = DEFAULT_LIMITS,
 ) -> DataFrame:
-    """Reduce a table of chunks to one row for each stream. The chunks may be in any order, and come
-    more than once.
+    """Reduce a table of chunks, in any order and with repeats, to one row for each stream.
 
-    `id`, `seq` and `chunk` are the names of its columns:
-
-    - `id`: the stream.
-    - `seq`: what the chunks of a stream are sorted by, an integer, string, decimal, date or
-      timestamp. Gaps mean nothing.
-    - `chunk`: the chunk's JSON or its SSE event, as string or binary.
-
-    The rows are shuffled once, by `id`, and sorted, on disk if memory does not suffice. Python
-    holds one stream at a time.
+    `id`, `seq` and `chunk` are the names of its columns: the stream; what its chunks are sorted by,
+    an integer, string, decimal, date or timestamp, in which gaps mean nothing; and the chunk's JSON
+    or its SSE event, as string or binary. The rows are shuffled once, by `id`, and sorted, on disk
+    if memory does not suffice. Python holds one stream at a time.
 
     Raises ValueError for a column of another type, ImportError without pyarrow.
 
     >>> reduce_chunks(spark.read.parquet("logs/"), id="request_id").write.parquet("completions/")
     ... # doctest: +SKIP
     """
-    _require("pyarrow")
+    load("pyarrow", "spark")
     rows = _selected(df, id, seq, chunk, _ORDERED)
-    reduce = partial(_reduce_batches, rules=rules, limits=limits)
+    schema = _schema(rows)
+    reduce = partial(_reduce_batches, schema=schema, rules=rules, limits=limits)
     # Not applyInPandas: it holds each stream's rows twice, and takes three times as long.
-    return (
-        rows.repartition("id").sortWithinPartitions("id", "seq").mapInArrow(reduce, _schema(rows))
-    )
+    return rows.repartition("id").sortWithinPartitions("id", "seq").mapInArrow(reduce, schema)
 
 
 def _reduce_batches(
-    batches: Iterable[pa.RecordBatch], *, rules: Rules, limits: Limits
+    batches: Iterable[pa.RecordBatch], *, schema: StructType, rules: Rules, limits: Limits
 ) -> Iterator[pa.RecordBatch]:
     import pyarrow as pa  # noqa: PLC0415  # an optional dependency, and on the worker
+    from pyspark.sql.pandas.types import to_arrow_schema  # noqa: PLC0415  # as above
 
-    types: list[pa.DataType] = []
-
-    def rows() -> Iterator[tuple[object, object, object]]:
-        for batch in batches:
-            types[:] = [batch.schema.field(0).type]
-            yield from zip(*(column.to_pylist() for column in batch.columns), strict=True)
-
-    def batch_of(results: list[tuple[object, ...]]) -> pa.RecordBatch:
-        schema = pa.schema([("id", types[0]), *_arrow_fields()])
-        columns = zip(*results, strict=True)
-        arrays = [
-            pa.array(column, field.type) for column, field in zip(columns, schema, strict=True)
-        ]
-        return pa.RecordBatch.from_arrays(arrays, schema=schema)
-
-    results: list[tuple[object, ...]] = []
+    arrow_schema = to_arrow_schema(schema)
+    columns = ([column.to_pylist() for column in batch.columns] for batch in batches)
+    rows: Iterator[Any] = chain.from_iterable(zip(*each, strict=True) for each in columns)
     # Spark and Python may sort ids differently, but the rows of one id are always together.
-    for id, result in reduce_sorted(rows(), rules=rules, limits=limits, grouped=True):
-        results.append((id, *_columns(result)))
-        if len(results) == _ROWS:
-            yield batch_of(results)
-            results = []
-    if results:
-        yield batch_of(results)
-
-
-def _arrow_fields() -> list[pa.Field[Any]]:
-    import pyarrow as pa  # noqa: PLC0415
-
-    text, number = pa.string(), pa.int64()
-    problem = pa.struct(
-        {"kind": text, "message": text, "event": number, "path": text, "detail": text}
-    )
-    types = [text, text, pa.list_(problem), pa.map_(text, number), number, text]
-    return [pa.field(name, type) for name, type in zip(_COLUMNS, types, strict=True)]
+    results = reduce_sorted(rows, rules=rules, limits=limits, grouped=True)
+    while some := [_row(id, result) for id, result in islice(results, _ROWS)]:
+        yield pa.RecordBatch.from_pylist(some, schema=arrow_schema)
 
 
 # --- streams ------------------------------------------------------------------------------
@@ -152,27 +112,25 @@ def reduce_stream(
 ) -> DataFrame:
     """Reduce a streaming DataFrame of chunks to one row for each stream, in append mode.
 
-    The columns are those of `reduce_chunks`, with two differences. `seq` must be consecutive
-    integers from `first`. `time` is a timestamp with a watermark, whose delay is how long to wait.
+    The columns are those of `reduce_chunks`, but `seq` must be consecutive integers from `first`,
+    and `time` is a timestamp with a watermark, whose delay is how long to wait.
 
-    A row that comes too early waits in the state for those before it. The result of a stream is
-    written when its `[DONE]` or its server's error was read in order, or else when the watermark
-    has passed its newest row. At that point, or when more than `most_waiting` of its rows wait, a
-    gap is read as one lost chunk: an `invalid_chunk` problem, and a status that cannot be better
-    than "truncated". Rows that come after the result are dropped; those before the watermark are
-    dropped by Spark itself.
+    A row that comes too early waits in the state. The result of a stream is written when its
+    `[DONE]` or its server's error was read in order, or else when the watermark has passed its
+    newest row. Then, or when more than `most_waiting` of its rows wait, a gap is read as one lost
+    chunk: an `invalid_chunk` problem, and a status that cannot be better than "truncated". Rows
+    that come after the result are dropped; those before the watermark are dropped by Spark itself.
 
-    Between micro-batches `Accumulator.checkpoint` is kept. So a query can only go on from its
-    checkpoint location with the same rules and the same version of this package.
-
-    Raises ValueError for a column of another type, or without the RocksDB state store, ImportError
-    without pandas, pyarrow or protobuf.
+    A query can only go on from its checkpoint location with the same rules and the same version of
+    this package. Raises ValueError for a column of another type, or without the RocksDB state
+    store, ImportError without pandas, pyarrow or protobuf.
 
     >>> rows = reduce_stream(chunks.withWatermark("time", "10 minutes"))  # doctest: +SKIP
     >>> rows.writeStream.option("checkpointLocation", "state/").toTable("answers")
     ... # doctest: +SKIP
     """
-    _require("pandas", "pyarrow", "google.protobuf")
+    for module in ("pandas", "pyarrow", "google.protobuf"):
+        load(module, "spark")
     if df.sparkSession.conf.get(_STORE, "") != _ROCKSDB:
         raise ValueError(f"keyed state needs spark.conf.set({_STORE!r}, {_ROCKSDB!r})")
     rows = _selected(df, id, seq, chunk, _INTEGERS, time)
@@ -203,9 +161,7 @@ _decode_state = msgspec.msgpack.Decoder(_StreamState).decode
 
 
 class _Processor:
-    """Has the methods of a `StatefulProcessor`, so that this module can be imported without
-    PySpark.
-    """
+    """Has the methods of PySpark's `StatefulProcessor`, which would have to be imported."""
 
     def __init__(self, first: int, most_waiting: int, rules: Rules, limits: Limits) -> None:
         self._first = first
@@ -223,22 +179,20 @@ class _Processor:
         held = self._get()
         if held is None:
             held = _StreamState(next=self._first)
-        newest = held.newest
-        arrived: dict[int, bytes | None] = {}
-        lost = 0
+        is_new = not held.newest
+        news = lost = 0
         for _, seq, chunk, _, at in rows:
-            newest = max(newest, at)
+            held.newest = max(held.newest, at)
             if seq is None:  # so it cannot be sorted in
                 lost += not held.is_written
-            elif held.is_written or seq < held.next or seq in arrived or seq in held.waiting:
+            elif held.is_written or seq < held.next or seq in held.waiting:
                 held.repeats += 1
             else:
-                arrived[seq] = None if chunk is None else bytes(chunk)
-        if not held.newest:
-            self._handle.registerTimer(newest)
-        held.newest = newest
-        held.waiting |= arrived
-        if arrived or lost:
+                held.waiting[seq] = None if chunk is None else bytes(chunk)
+                news += 1
+        if is_new:
+            self._handle.registerTimer(held.newest)
+        if news or lost:
             yield from self._read(key, held, lost=lost)
         self._state.update((_encode_state(held),))
 
@@ -255,9 +209,6 @@ class _Processor:
             yield from self._read(key, held, close=True)
         self._state.clear()
 
-    def handleInitialState(self, key: object, state: object, timerValues: object) -> None:
-        """Do nothing: there is no initial state."""
-
     def close(self) -> None:
         """Do nothing: nothing is open."""
 
@@ -268,13 +219,8 @@ class _Processor:
     def _read(
         self, key: tuple[object], held: _StreamState, *, lost: int = 0, close: bool = False
     ) -> Iterator[Row]:
-        """Read the rows that are in order. Yield the result if the stream has ended, or `close` is
-        set.
-        """
-        if held.checkpoint:
-            stream = RecordedStream.resume(held.checkpoint, self._rules, self._limits)
-        else:
-            stream = RecordedStream(self._rules, self._limits)
+        """Read the rows that are in order. Yield the result of an ended stream, or if `close`."""
+        stream = RecordedStream(self._rules, self._limits, held.checkpoint or None)
         held.gaps += lost
         for _ in range(lost):
             stream.feed(None)
@@ -291,37 +237,33 @@ class _Processor:
         if not (close or stream.has_ended):
             held.checkpoint = stream.checkpoint()
             return
-        result = stream.finish(repeats=held.repeats)
-        status, *columns = _columns(result)
-        if held.gaps and status == "complete":
-            status = "truncated"
+        row = _row(key[0], stream.finish(repeats=held.repeats))
+        if held.gaps and row["status"] == "complete":
+            row["status"] = "truncated"
         held.is_written, held.checkpoint = True, b""
         waiting.clear()
         from pyspark.sql import Row  # noqa: PLC0415  # an optional dependency, and on the worker
 
-        yield Row("id", *_COLUMNS)(key[0], status, *columns)
+        yield Row(**row)
 
 
 # --- both ---------------------------------------------------------------------------------
 
 
-def _columns(result: StreamResult) -> list[object]:
-    """Return the values of `_COLUMNS` for a result, as builtins."""
+def _row(id: object, result: StreamResult) -> dict[str, object]:
+    """Return the row of a result, as builtins."""
     problems = [
         {
-            "kind": problem.kind,
-            "message": problem.message,
-            "event": problem.event,
-            "path": problem.path,
+            **{name: getattr(problem, name) for name in ("kind", "message", "event", "path")},
             "detail": None
             if problem.detail is None
             else msgspec.json.encode(problem.detail).decode(),
         }
         for problem in result.problems
     ]
-    counts: Mapping[str, int] = dict(result.problem_counts)
-    completion = result.completion.to_json()
-    return [result.status, completion, problems, counts, result.repeats, result.limit]
+    counts, completion = dict(result.problem_counts), result.completion.to_json()
+    columns = result.status, completion, problems, counts, result.repeats, result.limit
+    return {"id": id, **dict(zip(_COLUMNS, columns, strict=True))}
 
 
 def _selected(
@@ -360,15 +302,3 @@ def _schema(rows: DataFrame) -> StructType:
     columns = _parse_datatype_string(", ".join(f"{name} {kind}" for name, kind in _COLUMNS.items()))
     fields = cast("StructType", columns).fields
     return StructType([StructField("id", rows.schema["id"].dataType), *fields])
-
-
-def _require(*modules: str) -> None:
-    from importlib import import_module  # noqa: PLC0415
-
-    for module in modules:
-        try:
-            import_module(module)
-        except ImportError:
-            raise ImportError(
-                f"{module} is missing: pip install 'chunk-accumulator[spark]'"
-            ) from None

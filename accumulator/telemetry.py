@@ -12,15 +12,16 @@ does not know them.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from typing import Literal, Protocol, TypeAlias
+from contextlib import suppress
+from typing import TypeAlias, cast
 
 import msgspec
 
-from ._result.convert import JsonObject, copy_json
+from ._result.convert import JsonObject, copy_json, to_dict
 from ._result.typed_json import ParseError
-from .completion import ChatCompletion, Choice, Function, Message, ToolCall, Usage
+from .completion import ChatCompletion, Choice, Message, Timing, ToolCall, Usage
 
-__all__ = ["Attributes", "HasTimeToFirstChunk", "attributes", "output_messages"]
+__all__ = ["Attributes", "attributes", "output_messages"]
 
 Attributes: TypeAlias = dict[str, str | int | float | list[str]]
 
@@ -39,63 +40,50 @@ _DETAILS = (
 )
 
 
-class HasTimeToFirstChunk(Protocol):
-    """A timing: `accumulator.Timing`, or any object with this attribute."""
-
-    @property
-    def time_to_first_chunk(self) -> float | None: ...
-
-
 def attributes(
     completion: ChatCompletion,
     *,
-    timing: HasTimeToFirstChunk | None = None,
+    timing: Timing | None = None,
     content: bool = False,
 ) -> Attributes:
     """Return the attributes of a span for a completion, whole or partial.
 
     They are `gen_ai.response.*` (id, model, finish reasons), `gen_ai.usage.*` in tokens, and
-    OpenAI's service tier and fingerprint. A `timing` adds the seconds to the first chunk; in the
-    conventions its other fields are metrics (`gen_ai.client.operation.duration`). `content` adds
-    `gen_ai.output.messages` as JSON text; the conventions want the user to ask for that.
-
-    What did not arrive is left out, and so are details of usage that are zero.
+    OpenAI's service tier and fingerprint; with a `timing` the seconds to the first chunk, with
+    `content` also `gen_ai.output.messages` as JSON text, for which the conventions want the user's
+    consent. What did not arrive and details of usage that are zero are left out.
     """
     reasons = [choice.finish_reason for choice in completion.choices if choice.finish_reason]
     usage = completion.usage or Usage()
-    found: Mapping[str, str | int | float | list[str] | None] = {
+    found: dict[str, str | int | float | list[str] | None] = {
         "gen_ai.response.id": completion.id,
         "gen_ai.response.model": completion.model,
         "gen_ai.response.finish_reasons": reasons or None,
-        "gen_ai.response.time_to_first_chunk": None
-        if timing is None
-        else timing.time_to_first_chunk,
+        "gen_ai.response.time_to_first_chunk": timing and timing.time_to_first_chunk,
         "gen_ai.usage.input_tokens": usage.prompt_tokens,
         "gen_ai.usage.output_tokens": usage.completion_tokens,
         **_details(usage),
         "openai.response.service_tier": completion.service_tier,
         "openai.response.system_fingerprint": completion.system_fingerprint,
-        "gen_ai.output.messages": _encode(output_messages(completion)) if content else None,
     }
+    if content:
+        messages = msgspec.json.encode(output_messages(completion))
+        found["gen_ai.output.messages"] = messages.decode()
     return {name: value for name, value in found.items() if value is not None}
 
 
 def _details(usage: Usage) -> dict[str, int]:
-    sources = {"prompt": usage.prompt_tokens_details, "completion": usage.completion_tokens_details}
-    counts: dict[str, int] = {}
+    sources, counts = to_dict(usage), dict[str, int]()
     for source, field, name in _DETAILS:
-        details = sources[source]
-        count = getattr(details, field, None)
-        if count is None and details is not None:
-            count = details.extra.get(field)
+        details = sources.get(f"{source}_tokens_details")
+        count = details.get(field) if isinstance(details, dict) else None
         if type(count) is int and count > 0:
             counts[name] = count
     return counts
 
 
 def output_messages(completion: ChatCompletion) -> list[JsonObject]:
-    """Return the messages of `gen_ai.output.messages` as builtins: one for each choice, with its
-    role, parts and finish reason.
+    """Return the messages of `gen_ai.output.messages` as builtins: one for each choice.
 
     A part is `reasoning`, `text` (for a refusal, too), `tool_call`, or a `blob` of audio. The
     arguments of a call are parsed; where they are not whole JSON they stay text. Content parts of
@@ -131,43 +119,29 @@ def _parts(message: Message) -> Iterator[JsonObject]:
             yield {"type": "blob", "modality": "audio", "mime_type": None, "content": audio.data}
     if message.function_call is not None:
         yield _call(ToolCall(function=message.function_call))
-    for call in message.tool_calls or ():
-        yield _call(call)
+    yield from map(_call, message.tool_calls or ())
 
 
-def _text(kind: Literal["text", "reasoning"], text: str | None) -> Iterator[JsonObject]:
-    if text:
-        yield {"type": kind, "content": text}
+def _text(kind: str, text: object) -> list[JsonObject]:
+    return [{"type": kind, "content": text}] if text and isinstance(text, str) else []
 
 
-def _content_part(part: object) -> Iterator[JsonObject]:
-    if not isinstance(part, Mapping):
-        return
-    text, thinking = part.get("text"), part.get("thinking")
-    if part.get("type") == "text" and isinstance(text, str):
-        yield from _text("text", text)
-    elif part.get("type") == "thinking":
-        nested = thinking if isinstance(thinking, (list, tuple)) else [{"text": thinking}]
-        texts = (item.get("text") for item in nested if isinstance(item, Mapping))
-        joined = "".join(text for text in texts if isinstance(text, str))
-        yield from _text("reasoning", joined)
-    elif isinstance(part.get("type"), str):
-        yield {name: copy_json(value) for name, value in part.items()}
+def _content_part(part: object) -> list[JsonObject]:
+    kind = part.get("type") if isinstance(part, Mapping) else None
+    if not isinstance(part, Mapping) or not isinstance(kind, str):
+        return []
+    if kind == "thinking" and isinstance(part.get(kind), (list, tuple)):
+        texts = [item.get("text") for item in part[kind] if isinstance(item, Mapping)]
+        return _text("reasoning", "".join(text for text in texts if isinstance(text, str)))
+    if kind in ("text", "thinking"):
+        return _text("text" if kind == "text" else "reasoning", part.get(kind))
+    return [cast("JsonObject", copy_json(part))]
 
 
 def _call(call: ToolCall) -> JsonObject:
-    part: JsonObject = {"type": "tool_call", "id": call.id}
-    named = call.function or call.custom
-    part["name"] = "" if named is None else named.name or ""
-    if isinstance(named, Function):
-        try:
-            part["arguments"] = named.arguments_as(object)
-        except ParseError:
-            part["arguments"] = named.arguments
-    else:
-        part["arguments"] = None if named is None else named.input
-    return part
-
-
-def _encode(messages: list[JsonObject]) -> str:
-    return msgspec.json.encode(messages).decode()
+    arguments: object = call.custom.input if call.custom is not None else None
+    if call.function is not None:
+        arguments = call.arguments
+        with suppress(ParseError):
+            arguments = call.function.arguments_as(object)
+    return {"type": "tool_call", "id": call.id, "name": call.name or "", "arguments": arguments}

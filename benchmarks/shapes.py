@@ -144,7 +144,7 @@ def _tools(rng: random.Random, count: int) -> list[Json]:
         call = {"index": index, "id": id, "type": "function", "function": function}
         calls.append(_chunk({"tool_calls": [call]}))
         summary = "".join(rng.choices(_WORDS, k=2 * count))
-        arguments = json.dumps({"place": "Oslo", "degrees": rng.randint(-9, 35), "text": summary})
+        arguments = json.dumps({"place": rng.choice(("Oslo", "Bonn")), "text": summary})
         # Three calls of 4-byte fragments, cut to length and closed as JSON is.
         arguments = arguments[: 4 * max(count // 3 - 3, 9) - 2] + '"}'
         for start in range(0, len(arguments), 4):

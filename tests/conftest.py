@@ -95,6 +95,7 @@ def learns_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in (
         "_fast_path.LEARN_AFTER",
         "_pipeline.apply.LEARN_AFTER",
+        "_fast_path._REHEARSE_AFTER",
         "_fast_path._PAUSE",
         "_fast_path._PROOF",
     ):

@@ -441,7 +441,10 @@ class Reducer:
         """Take in one JSON value; `foreign` if its event has another protocol's name."""
         if self.ended or value is None or value in ("", [], {}):
             return
-        first, self.started = not self.started, True
+        says_nothing = isinstance(value, dict) and all(
+            item is None or name == "obfuscation" for name, item in value.items()
+        )
+        first, self.started = not self.started, self.started or not says_nothing
         if first and is_other_api(value):
             self.problems.append("other_api")
             self.ended = True
@@ -455,7 +458,8 @@ class Reducer:
             return
         if not is_chunk(chunk):
             self.problems.append("invalid_chunk")
-            if error := error_of(chunk):
+            groq = chunk.get("x_groq") if isinstance(chunk, dict) else None
+            if error := error_of(chunk) or error_of(groq):
                 self.fail(error)
             return
         self.says_text = self.says_text or chunk.get("object") == "text_completion"
@@ -960,7 +964,7 @@ class Reducer:
             return self.heal(new)
         if isinstance(new, str):
             return text_of(old) + new
-        if key in ("images", "annotations") and isinstance(new, list):
+        if key == "images" and isinstance(new, list):
             return self.longer(old, new)
         if key == "reasoning_details" and isinstance(new, list):
             return self.reasoning_details(old, new)

@@ -42,6 +42,7 @@ class Replay:
     body: bytes
     sizes: tuple[int, ...] = (65536,)
     encoding: str | None = None
+    sized: bool = False  # by its Content-Length, not in HTTP's chunks
     resets: bool = False
     fails: bool = False  # the app does
     holds_after: int | None = None
@@ -91,7 +92,9 @@ class Server:
         self.asked.append((request.headers, await request.body()))
         replay = self.replays[request.path_params["name"]]
         self._replaying[request.scope["client"]] = replay
-        headers = {"Content-Encoding": replay.encoding} if replay.encoding else None
+        headers = {"Content-Encoding": replay.encoding} if replay.encoding else {}
+        if replay.sized:
+            headers["Content-Length"] = str(len(replay.body))
         pieces = self._tapped(self._pieces(replay, request))
         return StreamingResponse(pieces, headers=headers, media_type="text/event-stream")
 

@@ -6,7 +6,7 @@ import asyncio
 import json
 from collections.abc import AsyncIterator, Iterable, Iterator
 
-from accumulator import ChatCompletion
+from accumulator import Accumulator, ChatCompletion
 
 Chunk = dict[str, object]
 
@@ -55,6 +55,14 @@ def cut(body: bytes, *sizes: int) -> Iterator[bytes]:
             if body:
                 yield body[:size]
                 body = body[size:]
+
+
+def read_whole(body: bytes) -> Accumulator:
+    """Return a closed accumulator that was fed a body in one read."""
+    acc = Accumulator()
+    acc.feed_sse(body)
+    acc.close()
+    return acc
 
 
 def content_of(completion: ChatCompletion) -> object:

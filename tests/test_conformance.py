@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
@@ -26,7 +27,9 @@ DONE = "[DONE]"
 LOSSY = {"malformed_json", "invalid_chunk"}
 KEYS = {"rule", "server", "completion", "status", "problems"}
 MORE_KEYS = {"error", "rules", "to_message", "arguments_complete"}
-MOST_CUTS = 2000
+# Where a cut may matter: about the ends of lines, in escapes, in characters of several bytes.
+TELLING = re.compile(rb"[\r\n\\\x80-\xff]")
+MOST_CUTS = 500
 
 
 @dataclass(frozen=True)
@@ -94,6 +97,11 @@ every_case = pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
 cases_of_chunks = pytest.mark.parametrize(
     "case", [case for case in CASES if case.body is None], ids=lambda case: case.name
 )
+cases_with_a_message = pytest.mark.parametrize(
+    "case",
+    [case for case in CASES if (case.to_message, case.arguments_complete) != (None, None)],
+    ids=lambda case: case.name,
+)
 cases_of_lines = pytest.mark.parametrize(
     "case", [case for case in CASES if b"\r" not in case.data], ids=lambda case: case.name
 )
@@ -145,6 +153,13 @@ def test_fed_byte_by_byte(case: Case) -> None:
     check(acc, case)
 
 
+def cuts(data: bytes) -> list[int]:
+    """Return where a body is cut in two: wherever it may matter, and here and there besides."""
+    found = {match.start() + i for match in TELLING.finditer(data) for i in range(-2, 9)}
+    places = sorted((found | set(range(1, len(data), 11))) & set(range(1, len(data))))
+    return places[:: len(places) // MOST_CUTS + 1]
+
+
 @pytest.mark.costs
 @every_case
 def test_cut_in_two(case: Case) -> None:
@@ -153,7 +168,7 @@ def test_cut_in_two(case: Case) -> None:
     whole.feed_sse(data)
     check(whole, case)
     expected = whole.snapshot()
-    for i in range(1, len(data), -(-len(data) // MOST_CUTS) or 1):
+    for i in cuts(data):
         acc = case.accumulator()
         acc.feed_sse(data[:i])
         acc.feed_sse(data[i:])
@@ -213,7 +228,7 @@ def test_completion_raises_what_the_status_says(case: Case) -> None:
     assert shown(problems) == case.problems
 
 
-@every_case
+@cases_with_a_message
 def test_a_message_says_what_of_it_is_whole(case: Case) -> None:
     acc = case.accumulator()
     acc.feed_sse(case.data)
@@ -234,11 +249,13 @@ def check_judge(outcome: reference.Outcome, case: Case) -> None:
     assert same(case.error, outcome.error)
 
 
+@pytest.mark.many
 @every_case
 def test_the_second_judge_agrees(case: Case) -> None:
     check_judge(reference.reduce_body(case.data, case.rules), case)
 
 
+@pytest.mark.many
 @cases_of_chunks
 def test_the_second_judge_agrees_by_chunk(case: Case) -> None:
     check_judge(reference.reduce_chunks(case.chunks, case.rules), case)

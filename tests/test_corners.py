@@ -17,7 +17,6 @@ from accumulator import (
     LimitExceededError,
     accumulate,
 )
-from accumulator._decode.text import Text
 from accumulator.events import AudioDeltaEvent, ContentDeltaEvent, ExtraDeltaEvent
 
 STOP: dict[str, list[dict[str, object]]] = {"choices": [{"index": 0, "finish_reason": "stop"}]}
@@ -223,10 +222,6 @@ def test_an_event_that_looks_back_has_no_hash() -> None:
         hash(delta)
 
 
-def test_a_text_is_open() -> None:
-    assert Text().is_open()
-
-
 def test_events_are_shown_in_brief() -> None:
     shown: list[str] = []
     acc = Accumulator(on_event=lambda event: shown.append(repr(event)))
@@ -259,4 +254,87 @@ def test_a_blank_of_unicode_is_none_around_the_end(blank: str) -> None:
     acc.feed_sse(body)
     acc.close()
     assert acc.problem_counts == {"malformed_json": 1}
+    assert_as_judged(acc, body)
+
+
+def test_what_comes_behind_an_end_in_the_same_chunk_is_late() -> None:
+    function = {"function": {"arguments": "{}"}}
+    again = {"tool_calls": [{"index": 0, "function": {"arguments": "x"}}]}
+    entries: list[list[dict[str, object]]] = [
+        [{"delta": {"tool_calls": [{"index": 0, **function}]}}],
+        [{"delta": {}, "finish_reason": "stop"}, {"text": "late"}],
+        [{"delta": {}, "finish_reason": "stop"}],  # so the calls are not judged yet
+        [{"delta": again}],
+    ]
+    body = sse(*({"choices": [{"index": 0, **entry} for entry in each]} for each in entries))
+    acc = Accumulator()
+    acc.feed_sse(body)
+    acc.close()
+    assert acc.problem_counts["invalid_arguments"] == 1
+    assert_as_judged(acc, body)
+
+
+@pytest.mark.parametrize("nothing", ["{ }", '{"id": null}', '{"vendor": null}'])
+def test_an_object_of_nulls_does_not_begin_a_stream(nothing: str) -> None:
+    events = [f"data: {nothing}\n\n", "<html>\n", "data: [DONE]\n\n"]
+    whole, cut = Accumulator(), Accumulator()
+    whole.feed_sse("".join(events).encode())
+    for event in events:
+        cut.feed_sse(event.encode())
+    for acc in (whole, cut):
+        acc.close()
+        assert acc.problem_counts == {"malformed_json": 1}
+        assert_as_judged(acc, "".join(events).encode())
+
+
+def test_bytes_that_are_no_utf8_are_told_where_a_name_stands_twice() -> None:
+    chunk = b'data: {"content":"%b","content":"x","choices":[]}\n\n'
+    body = 4 * (chunk % b"a") + chunk % b"\xed\xa0\xbd"
+    for _ in range(2):
+        acc = Accumulator()
+        acc.feed_sse(body)
+        acc.close()
+        assert acc.problem_counts == {"invalid_utf8": 1}
+        assert_as_judged(acc, body)
+
+
+def test_the_shape_of_what_was_no_chunk_takes_no_stream_of_another_api() -> None:
+    for _ in range(4):  # until the fields of it are known
+        acc = Accumulator()
+        acc.feed_sse(sse({"choices": []}, {"type": "function", "message": {}, "usage": {}}))
+        acc.close()
+    acc = Accumulator()
+    for _ in range(2):
+        acc.feed_sse(b'data: {"type": "function", "usage": {"output\n\n')
+    acc.feed_sse(sse({"type": "message_start", "message": {}}))
+    acc.close()
+    assert acc.problem_counts == {"malformed_json": 2, "other_api": 1}
+
+
+def test_groqs_error_in_an_invalid_chunk_fails_the_stream() -> None:
+    body = sse({"choices": [[]], "x_groq": {"error": [None]}})
+    acc = Accumulator()
+    acc.feed_sse(body)
+    acc.close()
+    assert acc.status == "failed"
+    assert_as_judged(acc, body)
+
+
+def test_of_an_open_events_lines_only_the_last_is_open() -> None:
+    chunk = json.dumps({"choices": [{"delta": {"content": "a"}}]})
+    body = f"data: {chunk}\ndata: {{\ndata: {{".encode()
+    acc = Accumulator()
+    acc.feed_sse(body)
+    acc.close()
+    assert acc.problem_counts == {"malformed_json": 1, "unterminated_event": 1}
+    assert_as_judged(acc, body)
+
+
+def test_annotations_of_a_call_are_a_list_of_a_vendors() -> None:
+    function = {"arguments": "[", "annotations": [{"index": 0, "text": "a"}]}
+    deltas_ = deltas(*[{"tool_calls": [{"index": 0, "function": function}]}] * 2)
+    body = sse(*deltas_)
+    acc = Accumulator()
+    acc.feed_sse(body)
+    acc.close()
     assert_as_judged(acc, body)

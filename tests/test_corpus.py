@@ -5,22 +5,23 @@ from __future__ import annotations
 from collections import Counter
 from pathlib import Path
 
+import pytest
 import reference
+from streamed import read_whole
 
 from accumulator import Accumulator
 
 
 def test_the_second_reducer_agrees(corpus_stream: Path) -> None:
     body = corpus_stream.read_bytes()
-    acc = Accumulator()
-    acc.feed_sse(body)
-    acc.close()
+    acc = read_whole(body)
     judge = reference.reduce_body(body)
     assert acc.snapshot().to_dict() == judge.completion
     assert acc.status == judge.status
     assert dict(acc.problem_counts) == Counter(judge.problems)
 
 
+@pytest.mark.many
 def test_small_reads_give_the_same(corpus_stream: Path) -> None:
     body = corpus_stream.read_bytes()
     whole, in_pieces, by_line = Accumulator(), Accumulator(), Accumulator()

@@ -22,6 +22,7 @@ import pytest
 from loopback import serving
 from openai_played import JsonObject, chunk, playing
 
+pytestmark = pytest.mark.costs  # each process imports an SDK
 EXAMPLES = Path(__file__).resolve().parents[1] / "docs" / "examples"
 PATIENCE = 60  # seconds
 ASKED: dict[str, Any] = {

@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from judged import assert_as_judged
 from regular import IRREGULAR, ODD, REGULAR, STREAMS, event, text_chunk, token_chunk, with_usage
 from strategies import TEXTS, cut
+from streamed import read_whole
 
 from accumulator import DEFAULT_RULES, Accumulator, LimitExceededError, Limits
 from accumulator._fast_path import FastPath
@@ -552,9 +553,7 @@ def test_cases_of_calls_come_out_the_same_when_they_go_on(path: Path) -> None:
     body = b"".join(event(json.dumps(chunk)) for chunk in chunks for _ in range(30))
     for size in (500, 4096):
         assert outcome(pieces(body, size)) == plain(body)
-    acc = Accumulator()
-    acc.feed_sse(body)
-    acc.close()
+    acc = read_whole(body)
     assert_as_judged(acc, body)
 
 

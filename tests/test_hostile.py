@@ -15,6 +15,7 @@ from typing import cast
 import pytest
 from attacks import ATTACKS, TINY, Attack, calls, choice, delta, event, packed, parts, vendor_list
 from judged import assert_as_judged
+from streamed import read_whole
 
 from accumulator import Accumulator, AccumulatorError, Limits, ServerError
 from accumulator.completion import Custom, Message, Usage
@@ -384,9 +385,7 @@ NUMBERS: dict[str, bool] = {  # and whether it is one that can be had in Python 
 @pytest.mark.parametrize(("number", "sound"), NUMBERS.items(), ids=lambda value: str(value)[:22])
 def test_a_number_is_kept_or_its_chunk_is_malformed(field: str, number: str, sound: bool) -> None:
     body = event(b'{"model":"m"}') + event(FIELDS[field] % number.encode())
-    acc = Accumulator()
-    acc.feed_sse(body)
-    acc.close()
+    acc = read_whole(body)
     assert ("malformed_json" in acc.problem_counts) == (not sound)
     completion = acc.snapshot()
     assert completion.model == "m"

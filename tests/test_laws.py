@@ -12,6 +12,7 @@ import reference
 from hypothesis import example, given
 from hypothesis import strategies as st
 from strategies import CHOICES, JSON, ODD_STREAMS, STREAMS, bodies, cut, rendered
+from streamed import read_whole
 
 from accumulator import (
     Accumulator,
@@ -35,19 +36,12 @@ def kinds(acc: Accumulator) -> dict[str, int]:
     return {**acc.problem_counts}
 
 
-def fed_whole(body: bytes) -> Accumulator:
-    acc = Accumulator()
-    acc.feed_sse(body)
-    acc.close()
-    return acc
-
-
 @given(st.data(), bodies(ODD_STREAMS))
 def test_law_1_any_cut_of_the_bytes_gives_the_same_result(data: st.DataObject, body: bytes) -> None:
     acc = Accumulator()
     for piece in data.draw(cut(body)):
         acc.feed_sse(piece)
-    assert outcome(acc) == outcome(fed_whole(body))
+    assert outcome(acc) == outcome(read_whole(body))
 
 
 @given(bodies())
@@ -55,7 +49,7 @@ def test_law_1_one_byte_at_a_time_gives_the_same_result(body: bytes) -> None:
     acc = Accumulator()
     for i in range(len(body)):
         acc.feed_sse(body[i : i + 1])
-    assert outcome(acc) == outcome(fed_whole(body))
+    assert outcome(acc) == outcome(read_whole(body))
 
 
 @given(ODD_STREAMS)
@@ -79,7 +73,7 @@ def test_law_2_the_lines_of_any_body_give_the_same_result(body: bytes) -> None:
     acc = Accumulator()
     for line in reference.split_lines(body):
         acc.feed_line(line)
-    expected = fed_whole(body)
+    expected = read_whole(body)
     assert outcome(acc)[:2] == outcome(expected)[:2]
     assert kinds(acc) == kinds(expected)
 
@@ -132,7 +126,7 @@ def check_law_3(whole: dict[str, Any], cut_off: dict[str, Any]) -> None:
 @given(st.data(), bodies())
 def test_law_3_a_body_cut_after_any_byte_gives_a_prefix(data: st.DataObject, body: bytes) -> None:
     part = body[: data.draw(st.integers(0, len(body)))]
-    whole, cut_off = fed_whole(body).snapshot(), fed_whole(part).snapshot()
+    whole, cut_off = read_whole(body).snapshot(), read_whole(part).snapshot()
     check_law_3(whole.to_dict(), cut_off.to_dict())
 
 
@@ -223,12 +217,12 @@ def test_law_8_strict_raises_nothing_but_accumulator_errors(body: bytes) -> None
             raised = error
         except ValueError:
             break  # closed by a close that raised
-    assert (raised is not None) == bool(fed_whole(body).problems)
+    assert (raised is not None) == bool(read_whole(body).problems)
 
 
 @given(bodies(ODD_STREAMS))
 def test_the_second_reducer_agrees(body: bytes) -> None:
-    acc = fed_whole(body)
+    acc = read_whole(body)
     judge = reference.reduce_body(body)
     assert acc.snapshot().to_dict() == judge.completion
     assert acc.status == judge.status
@@ -309,7 +303,7 @@ def outcome_now(acc: Accumulator) -> tuple[dict[str, object], str, dict[str, int
 
 @given(bodies(ODD_STREAMS))
 def test_completion_returns_only_what_is_whole(body: bytes) -> None:
-    acc = fed_whole(body)
+    acc = read_whole(body)
     try:
         completion = acc.completion()
     except AccumulatorError as error:

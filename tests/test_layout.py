@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import subprocess
 import sys
+from functools import cache
 from graphlib import TopologicalSorter
 from importlib.metadata import version
 from pathlib import Path
@@ -23,13 +24,14 @@ ROOMS = [
     ["_decode"],
     ["events"],
     ["_merge"],
-    ["_fast_path", "_pipeline", "_called", "_checked", "_checkpoint", "_accumulator"],
+    ["_fast_path", "_pipeline", "_called", "_checkpoint", "_accumulator"],
     ["_streaming", "replay", "streams", "telemetry"],
     ["_logs", "asgi", "batch", "spark", "cli", "__init__", "__main__"],
 ]
 ROW = {room: row for row, rooms in enumerate(ROOMS) for room in rooms}
 
 
+@cache
 def modules() -> dict[str, Path]:
     """Return the files of all modules by their names, the package's own name left out."""
     return {
@@ -38,6 +40,7 @@ def modules() -> dict[str, Path]:
     }
 
 
+@cache
 def imports_of(name: str, path: Path) -> set[str]:
     """Return the names of the modules that a module imports, anywhere in it."""
     found: set[str] = set()

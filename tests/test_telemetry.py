@@ -9,8 +9,9 @@ from pathlib import Path
 
 import pytest
 from every_field import WHOLE
+from streamed import read_whole
 
-from accumulator import Accumulator, ChatCompletion, Timing, accumulate, split, telemetry
+from accumulator import ChatCompletion, Timing, accumulate, split, telemetry
 
 JsonObject = dict[str, object]
 NO_OTEL = "OpenTelemetry's SDK is installed for the tests only"
@@ -200,9 +201,7 @@ def test_parts_of_a_message(message: JsonObject, expected: object) -> None:
 
 
 def test_every_recorded_stream_has_attributes(corpus_stream: Path) -> None:
-    acc = Accumulator()
-    acc.feed_sse(corpus_stream.read_bytes())
-    acc.close()
+    acc = read_whole(corpus_stream.read_bytes())
     found = telemetry.attributes(acc.snapshot(), timing=TIMING, content=True)
     assert all(type(value) in (str, int, float, list) for value in found.values())
     messages = json.loads(str(found["gen_ai.output.messages"]))

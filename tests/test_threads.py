@@ -241,6 +241,7 @@ threading.Thread(target=go_on, daemon=True).start()
 """
 
 
+@pytest.mark.costs
 def test_a_daemon_thread_that_opens_streams_disturbs_no_exit() -> None:
     for _ in range(2):
         done = subprocess.run(

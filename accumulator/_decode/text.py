@@ -39,10 +39,6 @@ class Text:
         """Return whether a fragment is more of the text, so that it may be appended unseen."""
         return True
 
-    def is_open(self) -> bool:
-        """Return whether it has begun and whatever comes is more of it."""
-        return True
-
     def append(self, fragment: str) -> None:
         """Add a fragment. It must not have half a surrogate pair in it."""
         fragments = self.fragments

@@ -19,6 +19,7 @@ __all__ = [
     "fields_of",
     "is_object",
     "kind_of",
+    "says_nothing",
 ]
 
 _LARGEST_FLOAT = 2**1000  # a larger integer may have no float
@@ -54,6 +55,13 @@ def is_object(value: object) -> bool:
             or hasattr(value, "__attrs_attrs__")
         )
         and not callable(value)
+    )
+
+
+def says_nothing(value: object) -> bool:
+    """Return whether a value is an object with nothing but nulls and padding."""
+    return isinstance(value, dict) and all(
+        item is None or name == "obfuscation" for name, item in value.items()
     )
 
 

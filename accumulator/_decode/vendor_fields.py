@@ -158,6 +158,11 @@ class ChunkDecoder(Struct):
         finally:
             self.forget()
 
+    def begin_again(self) -> None:
+        """Take the next chunk for a stream's first."""
+        self._shape = TEXT
+        self.forget()
+
     def forget(self) -> None:
         """Forget the last values, because something else was merged since."""
         self._seen = _NEVER_WRITTEN
@@ -166,6 +171,8 @@ class ChunkDecoder(Struct):
         """Decode a chunk, and move the vendor's fields to the `extra` of their levels."""
         shape = self._shape
         chunk = shape.decode(text)
+        if not text.isascii():
+            text.decode()  # of a name that stands twice nobody parses the first value
         if self._seen is _NEVER_WRITTEN:
             self._seen = {}
         if shape.of_chunk is not None:

@@ -28,14 +28,14 @@ from .inputs import (
     why_failed,
 )
 from .output import Target, open_writer
-from .progress import Display, Interrupt, Stats
+from .progress import Display, Stats, noticing_interrupt
 from .rows import Keys, add_keys, read_rows
 from .sort import LEAST_MEMORY, OutOfOrderError, reduce_any_order, reduce_in_order
 from .terminal import say
 
 __all__ = ["add_arguments", "run"]
 
-WRITTEN, UNWRITABLE, WRONG, UNREADABLE, INTERRUPTED = 0, 1, 2, 5, 128 + 2
+WRITTEN, UNWRITABLE, UNREADABLE, INTERRUPTED = 0, 1, 5, 128 + 2
 _MOST_MEMORY = 1 << 50
 
 EPILOG = """\
@@ -79,31 +79,19 @@ def _size(text: str) -> int:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Run the command; return its exit code."""
-    interrupt = Interrupt()
-    try:
-        return _run(arguments, interrupt)
-    except (KeyboardInterrupt, Exception):
-        if not interrupt.happened:
-            raise
-    finally:
-        interrupt.close()
-    say("interrupted; nothing was written")
-    return INTERRUPTED
-
-
-def _run(arguments: argparse.Namespace, interrupt: Interrupt) -> int:
-    try:
-        stats = _reduce(arguments, interrupt)
-    except UsageError as error:
-        say(f"accumulator reduce: {error}")
-        return WRONG
-    except BrokenPipeError:
-        raise  # nobody reads standard output any more
-    except (OSError, ImportError) as error:
-        interrupt.check()
-        say(f"accumulator reduce: {why_failed(error)}")
-        return UNWRITABLE
+    """Run the command; return its exit code. Raises UsageError."""
+    with noticing_interrupt() as pressed:
+        try:
+            stats = _reduce(arguments, pressed)
+        except (KeyboardInterrupt, Exception) as error:
+            if pressed:
+                say("interrupted; nothing was written")
+                return INTERRUPTED
+            # Of a pipe that nobody reads any more nothing is to be said.
+            if not isinstance(error, (OSError, ImportError)) or isinstance(error, BrokenPipeError):
+                raise
+            say(f"accumulator reduce: {why_failed(error)}")
+            return UNWRITABLE
     for line in stats.lines():
         say(line)
     if not _has_output(stats):
@@ -121,7 +109,7 @@ def _has_output(stats: Stats) -> bool:
     return bool(stats.streams or not (stats.bad_rows or stats.files_unread))
 
 
-def _reduce(arguments: argparse.Namespace, interrupt: Interrupt) -> Stats:
+def _reduce(arguments: argparse.Namespace, interrupts: Sequence[int]) -> Stats:
     """Reduce the log. Raises UsageError, OSError, ImportError."""
     keys = Keys(arguments.id, arguments.seq, arguments.chunk)
     target = Target(arguments.output)
@@ -137,7 +125,7 @@ def _reduce(arguments: argparse.Namespace, interrupt: Interrupt) -> Stats:
         bad_rows = None
         if arguments.bad_rows is not None:
             bad_rows = stack.enter_context(open(arguments.bad_rows, "wb"))
-        display = Display(interrupt, bad_rows)
+        display = Display(interrupts, bad_rows)
         stack.callback(display.close)
         sources = [
             detect_source(spool(path, folder), name, label_of(path), [keys.id, keys.chunk])
@@ -159,11 +147,11 @@ def _reduce(arguments: argparse.Namespace, interrupt: Interrupt) -> Stats:
             write(reduce_in_order(read_rows(logs, keys, display), arguments.memory // 2))
         except OutOfOrderError:
             load("duckdb")  # if it is missing there is no need to read on
-            display.restart()
+            display.stats = Stats()  # all is read again
             display.begin("sorting", size)
             rows = read_rows(logs, keys, display)
             write(reduce_any_order(rows, arguments.memory, folder, display))
-        interrupt.check()
+        display.check()
         display.stop()
         if _has_output(display.stats):
             target.put(whole)

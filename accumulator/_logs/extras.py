@@ -8,13 +8,13 @@ from types import ModuleType
 __all__ = ["load"]
 
 
-def load(module: str) -> ModuleType:
+def load(module: str, extra: str = "") -> ModuleType:
     """Import a module of an optional library. Raises ImportError that names the extra."""
     try:
         return importlib.import_module(module)
     except ImportError as error:
         library = module.partition(".")[0]
-        extra = "cli" if library == "rich" else "logs"
+        extra = extra or ("cli" if library == "rich" else "logs")
         raise ImportError(
             f"this needs {library}: pip install 'chunk-accumulator[{extra}]'", name=library
         ) from error

@@ -8,7 +8,7 @@ import os
 import shutil
 import zlib
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from io import BufferedReader
 from pathlib import Path
 from typing import Literal, cast
@@ -118,9 +118,7 @@ def _files_of(path: str) -> Iterator[tuple[str, str]]:
 
 
 def spool(path: str, folder: str) -> str:
-    """Return a path that can be read more than once: that of a copy if it is standard input, a pipe
-    or a device. Raises OSError.
-    """
+    """Return a path that can be read twice: that of a copy, unless it is a file. Raises OSError."""
     if os.path.isfile(path) and path != STDIN:
         return path
     copy = os.path.join(folder, f"input-{len(os.listdir(folder))}")
@@ -133,27 +131,21 @@ def spool(path: str, folder: str) -> str:
 
 
 def detect_source(path: str, name: str, label: str, keys: Sequence[str]) -> Source:
-    """Detect by its first bytes what a file holds; its suffix does not matter. The `keys` are those
-    of a row's id and chunk. Raises OSError.
-    """
-    with open(path, "rb") as file:
-        size = os.fstat(file.fileno()).st_size
-        head = file.read(4)
-    if head == _PARQUET:
-        return Source(path, name, label, size, "parquet")
-    compression = _compression_of(head)
-    try:
-        with open(path, "rb") as raw, open_text(raw, compression) as text:
-            head = text.read1(_BUFFER).lstrip(_BLANK)
-    except READ_ERRORS:
-        head = b""  # reported when the file is read
+    """Detect by its first bytes what a file holds. A row has the `keys`. Raises OSError."""
+    with open(path, "rb") as raw:
+        size, start = os.fstat(raw.fileno()).st_size, raw.peek(4)
+        if start.startswith(_PARQUET):
+            return Source(path, name, label, size, "parquet")
+        compression = _compression_of(start)
+        try:
+            head = open_text(raw, compression).read1(_BUFFER).lstrip(_BLANK)
+        except READ_ERRORS:
+            head = b""  # reported when the file is read
     return Source(path, name, label, size, _form_of(head, keys), compression)
 
 
 def _form_of(head: bytes, keys: Sequence[str]) -> Form:
-    """Return what a file holds that begins so. JSON is a page if it is the whole file: indented
-    over several lines, or an error, or an object without anything of a row.
-    """
+    """Return what a file holds that begins so. JSON that is all of it and no row is a page."""
     if head and not head.startswith((b"{", b"[")):
         is_body = head.partition(b"\n")[0].partition(b":")[0] in SSE_FIELDS
         return "body" if is_body else "page"
@@ -171,10 +163,7 @@ def _form_of(head: bytes, keys: Sequence[str]) -> Form:
 
 
 def _compression_of(head: bytes) -> Compression:
-    for start, name in _COMPRESSIONS.items():
-        if head.startswith(start):
-            return name
-    return ""
+    return next((name for start, name in _COMPRESSIONS.items() if head.startswith(start)), "")
 
 
 def open_text(raw: BufferedReader, compression: Compression) -> BufferedReader:
@@ -188,15 +177,11 @@ def open_text(raw: BufferedReader, compression: Compression) -> BufferedReader:
 
 @contextmanager
 def open_stream(path: str) -> Iterator[BufferedReader]:
-    """Open one recorded stream, of a file or standard input. Raises OSError."""
-    opened = open(0 if path == STDIN else path, "rb", _BUFFER, closefd=path != STDIN)  # noqa: SIM115
-    with ExitStack() as stack:
-        file = stack.enter_context(cast("BufferedReader", opened))
-        try:
-            text = open_text(file, _compression_of(file.peek(4)))
-        except ImportError as error:
-            raise OSError(None, str(error)) from None
-        yield stack.enter_context(text)
+    """Open one recorded stream, of a file or standard input. Raises OSError, ImportError."""
+    with open(0 if path == STDIN else path, "rb", _BUFFER, closefd=path != STDIN) as file:
+        raw = cast("BufferedReader", file)
+        with open_text(raw, _compression_of(raw.peek(4))) as text:
+            yield text
 
 
 def read_blocks(
@@ -210,12 +195,12 @@ def read_blocks(
         unread(why_unread(error))
 
 
-def why_unread(error: Exception) -> str:
+def why_unread(error: BaseException) -> str:
     """Return why a file could not be read to its end."""
     return getattr(error, "strerror", None) or str(error)
 
 
-def why_failed(error: Exception) -> str:
+def why_failed(error: BaseException) -> str:
     """Return what an error says, behind the file that it names."""
     name = getattr(error, "filename", None)
     return why_unread(error) if name is None else f"{name}: {why_unread(error)}"

@@ -8,6 +8,7 @@ from datetime import datetime, timezone
 from io import BufferedReader
 from itertools import pairwise
 from math import inf
+from pathlib import Path
 from typing import TypeAlias, cast
 
 from .._merge.verdict import has_chunks
@@ -18,7 +19,6 @@ from .extras import load
 from .inputs import (
     FILE_HELP,
     READ_ERRORS,
-    UsageError,
     label_of,
     open_stream,
     read_blocks,
@@ -42,7 +42,7 @@ exit codes:
   130  interrupted
 """
 
-SHOWN, UNWRITABLE, WRONG, UNREADABLE = 0, 1, 2, 5
+SHOWN, UNWRITABLE, UNREADABLE = 0, 1, 5
 _MOST_NAMED = 20  # other streams of the file
 _WIDTH = 60  # columns of the picture
 _LEVELS = " ▁▂▃▄▅▆▇█"
@@ -72,7 +72,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Run the command; return its exit code."""
+    """Run the command; return its exit code. Raises UsageError."""
     name = label_of(arguments.file)
     try:
         keys = Keys(arguments.id, arguments.seq, arguments.chunk, arguments.time)
@@ -81,9 +81,7 @@ def run(arguments: argparse.Namespace) -> int:
                 result, times, why = _read_rows(file, name, keys, arguments.stream)
             else:
                 result, times, why = _read_body(file)
-    except UsageError as error:
-        return _end(error, WRONG)
-    except READ_ERRORS as error:
+    except (*READ_ERRORS, ImportError) as error:
         return _end(f"{name}: {why_unread(error)}", UNREADABLE)
     is_nothing = not has_chunks(result.completion) and result.status == "truncated"
     try:
@@ -101,18 +99,9 @@ def _end(message: object, code: int) -> int:
     return code
 
 
-# --- what is read -------------------------------------------------------------------------
-
-
 def _read_rows(file: BufferedReader, name: str, keys: Keys, asked: str | None) -> _Found:
-    """Read the stream that is asked for, else the first; name the others. Raises ValueError if
-    there is none.
-    """
-
-    def report(line: int, why: str, _: bytes) -> None:
-        say(f"{name}:{line}: bad row: {why}")
-
-    streams, why = read_streams(file, keys, report)
+    """Read the stream asked for, else the first; name the others. Raises ValueError without one."""
+    streams, _, why = read_streams(file, keys, name)
     id = next(iter(streams), "") if asked is None else asked
     if id not in streams:
         raise ValueError(why or f"there is no stream {id!r}")
@@ -144,21 +133,16 @@ def _seconds(value: object) -> float | None:
         return None
 
 
-# --- what is shown ------------------------------------------------------------------------
-
-
 def _show(result: StreamResult, times: list[float], svg: str | None) -> None:
     """Print the tables and the picture."""
     consoles, tables, texts = load("rich.console"), load("rich.table"), load("rich.text")
     console = consoles.Console(record=svg is not None)
     for title, rows in _rows_of(result).items():
         if rows:
-            grid = tables.Table(title=title, title_justify="left")
-            for column in _TABLES[title]:
-                grid.add_column(column, overflow="fold")
+            grid = tables.Table(*_TABLES[title], title=title, title_justify="left")
             for row in rows:
                 # As text of its own: what a server wrote is no markup, and no terminal command.
-                grid.add_row(*[texts.Text(_cell(cell), _style(cell)) for cell in row])
+                grid.add_row(*[texts.Text(_cell(c), _style(c), overflow="fold") for c in row])
             console.print(grid)
     if isinstance(result.error, IncompleteStreamError) and has_chunks(result.completion):
         console.print(texts.Text(_cell(result.error)))
@@ -168,8 +152,7 @@ def _show(result: StreamResult, times: list[float], svg: str | None) -> None:
         picture = console.export_svg(title="accumulator inspect")
         # It would load its font from a network.
         without_font = re.sub(r"@font-face \{.*?\}", "", picture, flags=re.DOTALL)
-        with open(svg, "w", encoding="utf-8") as file:
-            file.write(without_font)
+        Path(svg).write_text(without_font, "utf-8")
 
 
 def _rows_of(result: StreamResult) -> dict[str, list[list[object]]]:
@@ -184,10 +167,9 @@ def _rows_of(result: StreamResult) -> dict[str, list[list[object]]]:
             for choice in completion.choices
         ],
         "tool calls": [
-            [choice.index, call.id, getattr(part, "name", ""), _input_of(part)]
+            [choice.index, call.id, call.name, _shortened(call._given)]
             for choice in completion.choices
             for call in choice.message.tool_calls or ()
-            for part in [call.function or call.custom]
         ],
         "usage": [[name, count] for name, count in cast("dict[str, object]", usage).items()],
         "problems": [
@@ -198,19 +180,13 @@ def _rows_of(result: StreamResult) -> dict[str, list[list[object]]]:
 
 
 def _message_of(choice: Choice) -> str:
-    parts = []
-    for name in ("reasoning", "reasoning_content", "content", "refusal"):
-        value = getattr(choice.message, name)
-        if value:
-            parts.append(f"{name}: {_shortened(value if isinstance(value, str) else repr(value))}")
-    return "\n".join(parts)
+    names = ("reasoning", "reasoning_content", "content", "refusal")
+    found = [(name, getattr(choice.message, name)) for name in names]
+    return "\n".join(f"{name}: {_shortened(value)}" for name, value in found if value)
 
 
-def _input_of(part: object) -> str:
-    return _shortened(getattr(part, "arguments", None) or getattr(part, "input", None) or "")
-
-
-def _shortened(text: str) -> str:
+def _shortened(value: object) -> str:
+    text = value if isinstance(value, str) else repr(value)
     return text if len(text) <= _EXCERPT else f"{text[:_EXCERPT]}… ({len(text):,} characters)"
 
 

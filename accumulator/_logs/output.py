@@ -25,6 +25,7 @@ _STDOUT = "-"
 _COMPRESSED = (".gz", ".zst", ".zstd")
 _LINES = ("", ".json", ".jsonl", ".ndjson")
 _COLUMNS = ("id", "status", "completion", "problems", "repeats", "limit")
+_NESTED = ("completion", "problems")  # JSON in Parquet
 _ROWS = 256  # of Parquet, that are written at once
 _BLOCK = 1024 * 1024
 
@@ -78,9 +79,7 @@ class Target:
 
 @contextmanager
 def open_writer(name: str, path: str) -> Iterator[Write]:
-    """Open a file for results, in the form that the name of the output stands for. It is on the
-    disk once it is closed.
-    """
+    """Open a file for results in the form of the output's name; once closed, it is on the disk."""
     open_form = _open_parquet if name.endswith(".parquet") else partial(_open_lines, name)
     with open(path, "wb") as file, open_form(file) as write:
         yield write
@@ -97,8 +96,7 @@ def _open_lines(name: str, file: IO[bytes]) -> Iterator[Write]:
         stream = load("pyarrow").CompressedOutputStream(file, "zstd")
 
     def write(id: str, result: StreamResult) -> None:
-        completion, problems = result.completion.to_dict(), _problems_of(result)
-        lines.write(msgspec.json.encode(_row(id, result, completion, problems)) + b"\n")
+        lines.write(msgspec.json.encode(_row(id, result)) + b"\n")
 
     with stream as lines:
         yield write
@@ -108,9 +106,8 @@ def _open_lines(name: str, file: IO[bytes]) -> Iterator[Write]:
 def _open_parquet(file: IO[bytes]) -> Iterator[Write]:
     """Write completions and problems as JSON, in columns of text."""
     pa = load("pyarrow")
-    text, number = pa.string(), pa.int64()
-    types = [text, text, text, text, number, text]
-    schema = pa.schema(list(zip(_COLUMNS, types, strict=True)))
+    types = dict.fromkeys(_COLUMNS, pa.string())
+    schema = pa.schema(types | {"repeats": pa.int64()})
     rows: list[dict[str, object]] = []
 
     def flush() -> None:
@@ -118,9 +115,8 @@ def _open_parquet(file: IO[bytes]) -> Iterator[Write]:
         rows.clear()
 
     def write(id: str, result: StreamResult) -> None:
-        completion = result.completion.to_json()
-        problems = msgspec.json.encode(_problems_of(result)).decode()
-        rows.append(_row(id, result, completion, problems))
+        row = _row(id, result)
+        rows.append(row | {name: msgspec.json.encode(row[name]).decode() for name in _NESTED})
         if len(rows) >= _ROWS:
             flush()
 
@@ -129,12 +125,9 @@ def _open_parquet(file: IO[bytes]) -> Iterator[Write]:
         flush()
 
 
-def _row(id: str, result: StreamResult, completion: object, problems: object) -> dict[str, object]:
+def _row(id: str, result: StreamResult) -> dict[str, object]:
+    found = [msgspec.to_builtins(problem, enc_hook=str) for problem in result.problems]
+    problems = [{n: value for n, value in each.items() if value is not None} for each in found]
+    completion = result.completion.to_dict()
     values = id, result.status, completion, problems, result.repeats, result.limit
     return dict(zip(_COLUMNS, values, strict=True))
-
-
-def _problems_of(result: StreamResult) -> list[dict[str, object]]:
-    """Return the problems of a result as builtins, without the fields that are None."""
-    found = [msgspec.to_builtins(problem, enc_hook=str) for problem in result.problems]
-    return [{name: value for name, value in each.items() if value is not None} for each in found]

@@ -7,7 +7,8 @@ import sys
 import threading
 import time
 from collections import Counter
-from contextlib import suppress
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from types import FrameType
 from typing import IO, Any
 
@@ -17,7 +18,7 @@ from ..batch import StreamResult
 from .extras import load
 from .terminal import in_utf8, say
 
-__all__ = ["Display", "Interrupt", "Stats"]
+__all__ = ["Display", "Stats", "noticing_interrupt"]
 
 _MOST_REPORTED = 20  # bad rows; the others are counted, and written to the file of bad rows
 _EXCERPT = 200  # bytes of a bad row that are kept
@@ -34,10 +35,7 @@ class Stats:
         self.problems: Counter[str] = Counter()
         self.limits: Counter[str] = Counter()
         self.tokens: Counter[str] = Counter()
-        self.rows = 0
-        self.repeats = 0
-        self.bad_rows = 0
-        self.files_unread = 0
+        self.rows = self.repeats = self.bad_rows = self.files_unread = 0
 
     def add(self, result: StreamResult) -> None:
         """Count a stream."""
@@ -66,40 +64,33 @@ def _listed(counts: dict[str, int]) -> str:
     return ", ".join(f"{count:,} {name}" for name, count in sorted(counts.items())) or "none"
 
 
-class Interrupt:
-    """Remembers Ctrl-C, as DuckDB and Arrow turn it into other errors or swallow it."""
+@contextmanager
+def noticing_interrupt() -> Iterator[list[int]]:
+    """Yield a list that Ctrl-C fills: DuckDB and Arrow swallow it or raise another error."""
+    pressed: list[int] = []
 
-    def __init__(self) -> None:
-        self.happened = False
-        # A handler that somebody else has set stays; and only the main thread can set one.
-        self._is_ours = (
-            threading.current_thread() is threading.main_thread()
-            and signal.getsignal(signal.SIGINT) is signal.default_int_handler
-        )
-        if self._is_ours:
-            signal.signal(signal.SIGINT, self._handle)
-
-    def _handle(self, number: int, frame: FrameType | None) -> None:
-        self.happened = True
+    def handle(number: int, _: FrameType | None) -> None:
+        pressed.append(number)
         raise KeyboardInterrupt
 
-    def check(self) -> None:
-        """Raise KeyboardInterrupt if Ctrl-C was pressed."""
-        if self.happened:
-            raise KeyboardInterrupt
-
-    def close(self) -> None:
-        """Restore Python's own handler."""
-        if self._is_ours:
+    # A handler that somebody else has set stays; and only the main thread can set one.
+    is_main = threading.current_thread() is threading.main_thread()
+    is_ours = is_main and signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    if is_ours:
+        signal.signal(signal.SIGINT, handle)
+    try:
+        yield pressed
+    finally:
+        if is_ours:
             signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 class Display:
     """Shows progress on standard error, as a bar on a terminal, else as lines; and bad rows."""
 
-    def __init__(self, interrupt: Interrupt, bad_rows: IO[bytes] | None) -> None:
+    def __init__(self, interrupts: Sequence[int], bad_rows: IO[bytes] | None) -> None:
         self.stats = Stats()
-        self._interrupt = interrupt
+        self._interrupts = interrupts
         self._bad_rows = bad_rows
         self._reported_rows = 0  # bad rows, in whichever attempt
         self._reported_files: set[str] = set()
@@ -108,9 +99,10 @@ class Display:
         self._start = self._last = time.monotonic()
         self._bar: Any = None
 
-    def restart(self) -> None:
-        """Forget what was counted: all is read again. What was reported is not reported again."""
-        self.stats = Stats()
+    def check(self) -> None:
+        """Raise KeyboardInterrupt if Ctrl-C was pressed."""
+        if self._interrupts:
+            raise KeyboardInterrupt
 
     def begin(self, phase: str, size: int) -> None:
         """Begin a phase that reads so many bytes."""
@@ -119,13 +111,19 @@ class Display:
         self._start = self._last = time.monotonic()
         if sys.stderr is not None and sys.stderr.isatty():
             with suppress(ImportError):  # lines say the same
-                self._bar = _bar()
+                progress, console = load("rich.progress"), load("rich.console")
+                self._bar = progress.Progress(
+                    *progress.Progress.get_default_columns(),
+                    progress.TransferSpeedColumn(),
+                    progress.TextColumn("{task.fields[streams]:,} streams"),
+                    console=console.Console(stderr=True),
+                )
                 self._bar.add_task(phase, total=size, streams=0)
                 self._bar.start()
 
     def read(self, size: int, rows: int = 0) -> None:
         """Count bytes and rows that were read, and show how far the phase is."""
-        self._interrupt.check()
+        self.check()
         self._read += size
         self.stats.rows += rows
         now = time.monotonic()
@@ -177,16 +175,3 @@ class Display:
         self.stop()
         if self._reported_rows > _MOST_REPORTED:
             say(f"{self._reported_rows - _MOST_REPORTED:,} more bad rows")
-
-
-def _bar() -> Any:
-    progress = load("rich.progress")
-    return progress.Progress(
-        progress.TextColumn("{task.description}"),
-        progress.BarColumn(),
-        progress.DownloadColumn(),
-        progress.TransferSpeedColumn(),
-        progress.TextColumn("{task.fields[streams]:,} streams"),
-        progress.TimeRemainingColumn(),
-        console=load("rich.console").Console(file=sys.stderr),
-    )

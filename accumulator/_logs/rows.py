@@ -7,15 +7,17 @@ from argparse import ArgumentParser
 from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 from io import BufferedReader
+from itertools import count, repeat
 from typing import Annotated, Any, TypeAlias, cast
 
 import msgspec
-from msgspec import Meta, Struct
+from msgspec import Meta, Struct, structs
 
 from ..batch import StreamResult, reduce_sorted
 from .extras import load
 from .inputs import READ_ERRORS, Source, UsageError, open_text, why_unread
 from .progress import Display
+from .terminal import say
 
 __all__ = [
     "Keys",
@@ -71,7 +73,7 @@ def add_keys(parser: ArgumentParser) -> None:
 
 class _Line(Struct):
     id: str | int | None = None
-    seq: int | None = None
+    seq: Annotated[int, Meta(ge=_LEAST, le=_MOST)] | None = None
     chunk: msgspec.Raw = msgspec.Raw()
     time: object = None
 
@@ -87,27 +89,32 @@ def read_rows(sources: Iterable[Source], keys: Keys, display: Display) -> Iterat
 
 
 def read_streams(
-    file: BufferedReader, keys: Keys, report: Report
-) -> tuple[dict[str, list[StreamRow]], str | None]:
+    file: BufferedReader, keys: Keys, label: str
+) -> tuple[dict[str, list[StreamRow]], bool, str | None]:
     """Read the rows of a file into memory; return those of each stream in the order of their
-    numbers, and why the file could not be read to its end. A row without an id belongs to the
-    stream of the row before it.
+    numbers, whether bad rows were reported, and why the file could not be read to its end. A row
+    without an id belongs to the stream of the row before it.
     """
-    rows: list[Row] = []
-    times: list[object] = []
-    why = None
-    try:
-        for some in _read_lines(file, keys, report, last_id="", times=times):
-            rows += some
-    except READ_ERRORS as error:
-        why = why_unread(error)
     streams: dict[str, list[StreamRow]] = {}
-    for (id, seq, chunk), time in zip(rows, times, strict=True):
-        streams.setdefault(id, []).append((seq, chunk, time))
+    times: list[object] = []
+    bad: list[int] = []
+
+    def report(line: int, why: str, _: bytes) -> None:
+        bad.append(line)
+        say(f"{label}:{line}: bad row: {why}")
+
+    failed = None
+    try:
+        for rows in _read_lines(file, keys, report, last_id="", times=times):
+            for (id, seq, chunk), time in zip(rows, times, strict=True):
+                streams.setdefault(id, []).append((seq, chunk, time))
+            times.clear()
+    except READ_ERRORS as error:
+        failed = why_unread(error)
     for stream in streams.values():
         # Sorting is stable: rows without a number stay as they came, behind those with one.
         stream.sort(key=lambda row: (row[0] is None, row[0] or 0))
-    return streams, why
+    return streams, bool(bad), failed
 
 
 def reduce_rows(rows: Iterable[StreamRow]) -> StreamResult:
@@ -123,9 +130,6 @@ def begins_with_row(file: BufferedReader, keys: Keys) -> bool:
         return bool(bytes(_line_decoder(keys).decode(line).chunk))
     except (ValueError, RecursionError):
         return False
-
-
-# --- JSON Lines ---------------------------------------------------------------------------
 
 
 def _read_file(source: Source, keys: Keys, display: Display) -> Iterator[list[Row]]:
@@ -146,9 +150,7 @@ def _read_lines(
     last_id: str | None = None,
     times: list[object] | None = None,
 ) -> Iterator[list[Row]]:
-    """Read the rows of a file, some at a time, and their `times` if they are asked for. The
-    `last_id` is that of rows without one; if there is none they are bad rows.
-    """
+    """Read rows, some at a time, and `times` if asked for; rows without an id have `last_id`."""
     decode, needs_id = _line_decoder(keys).decode, last_id is None
     rows: list[Row] = []
     size = 0
@@ -175,7 +177,10 @@ def _read_lines(
             elif needs_id:
                 report(number, f"no stream id under {keys.id!r}", line)
                 continue
-            rows.append((last_id or "", row.seq, _chunk_of(row, text)))
+            chunk = bytes(row.chunk) or text.strip()
+            if chunk[0] == _QUOTE:
+                chunk = _unquoted(chunk)
+            rows.append((last_id or "", row.seq, chunk))
             if times is not None:
                 times.append(row.time)
     except READ_ERRORS:
@@ -185,9 +190,7 @@ def _read_lines(
 
 
 def _text_of(line: bytes, file: BufferedReader) -> bytes:
-    """Return the JSON of a line, also of one of SSE; nothing of a comment. Raises ValueError for a
-    line that is too long to be held, whose rest is skipped.
-    """
+    """Return the JSON of a line, of one of SSE, too. Raises ValueError for one too long to hold."""
     if len(line) == _LONGEST_LINE:
         while line and not line.endswith(b"\n"):
             line = file.readline(_BLOCK)
@@ -197,48 +200,28 @@ def _text_of(line: bytes, file: BufferedReader) -> bytes:
 
 
 def _line_decoder(keys: Keys) -> msgspec.json.Decoder[_Line]:
-    kind = msgspec.defstruct(
-        "_Line",
-        [
-            ("id", str | int | None, None),
-            ("seq", Annotated[int, Meta(ge=_LEAST, le=_MOST)] | None, None),  # pyright: ignore[reportOperatorIssue]  # a type at run time
-            ("chunk", msgspec.Raw, msgspec.Raw()),
-            ("time", object, None),
-        ],
-        rename={"id": keys.id, "seq": keys.seq, "chunk": keys.chunk, "time": keys.time},
-        gc=False,
-    )
+    fields = [(field.name, field.type, field.default) for field in structs.fields(_Line)]
+    kind = msgspec.defstruct("_Line", fields, rename=structs.asdict(keys), gc=False)
     return msgspec.json.Decoder(cast("type[_Line]", kind))
 
 
-def _chunk_of(row: _Line, text: bytes) -> bytes:
-    """Return the JSON of a row's chunk, which is the row itself if it has none. A log may keep it
-    as a string of JSON in its own JSON.
-    """
-    chunk = bytes(row.chunk) or text.strip()
-    if chunk[0] != _QUOTE:
-        return chunk
+def _unquoted(chunk: bytes) -> bytes:
+    """Return the chunk of a log that keeps it as a string of JSON."""
     try:
         return msgspec.json.decode(chunk, type=str).encode("utf-8", "surrogatepass")
     except ValueError:
         return chunk  # the reducer reports what is wrong with it
 
 
-# --- Parquet ------------------------------------------------------------------------------
-
-
 def _read_parquet(source: Source, keys: Keys, display: Display) -> Iterator[list[Row]]:
     file = load("pyarrow.parquet").ParquetFile(source.path, buffer_size=_BLOCK)
     names = _columns_of(file.schema_arrow, keys)
     total = max(file.metadata.num_rows, 1)
-    count = 0
+    numbers = count(1)
     for batch in file.iter_batches(_BATCH, columns=list(filter(None, names))):
-        columns = [
-            [None] * batch.num_rows if name is None else batch.column(name).to_pylist()
-            for name in names
-        ]
+        columns = [batch.column(name).to_pylist() if name else repeat(None) for name in names]
         rows: list[Row] = []
-        for number, (id, seq, chunk) in enumerate(zip(*columns, strict=True), count + 1):
+        for id, seq, chunk, number in zip(*columns, numbers, strict=False):
             if id is not None and id != "" and chunk is not None and (seq or 0) <= _MOST:
                 rows.append((str(id), seq, _bytes_of(chunk)))
                 continue
@@ -247,26 +230,22 @@ def _read_parquet(source: Source, keys: Keys, display: Display) -> Iterator[list
             text = msgspec.json.encode([id, seq, chunk], enc_hook=str)
             display.bad_row(source.label, number, why, text)
         yield rows
-        count += batch.num_rows
         display.read(source.size * batch.num_rows // total, len(rows))
 
 
 def _columns_of(schema: Any, keys: Keys) -> list[str | None]:
-    """Return the columns of ids, numbers and chunks. Raises OSError for one that is missing, stands
-    twice or has another type.
-    """
+    """Return the columns of ids, numbers and chunks. Raises OSError for what holds none."""
     names: list[str | None] = []
     for key, (kinds, what) in _TYPES.items():
         name = getattr(keys, key)
-        count = schema.names.count(name)
-        if count > 1:
-            raise OSError(None, f"{count} columns are named {name!r}")
-        if count == 0 and key != "seq":
+        found = [str(field.type) for field in schema if field.name == name]
+        if len(found) > 1:
+            raise OSError(None, f"{len(found)} columns are named {name!r}")
+        if not found and key != "seq":
             raise OSError(None, f"there is no column {name!r}")
-        names.append(name if count else None)
-        if count and not kinds.match(str(schema.field(name).type)):
-            kind = schema.field(name).type
-            raise OSError(None, f"column {name!r} must hold {what}, not {kind}")
+        if found and not kinds.match(found[0]):
+            raise OSError(None, f"column {name!r} must hold {what}, not {found[0]}")
+        names.append(name if found else None)
     return names
 
 

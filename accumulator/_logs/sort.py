@@ -59,9 +59,7 @@ def reduce_in_order(blocks: Iterable[list[Row]], memory: int) -> Iterator[Result
 
 
 def _numbered_first(blocks: Iterable[list[Row]]) -> Iterator[list[Row]]:
-    """Yield the rows of each block. Raises OutOfOrderError for a row with a number behind one
-    without, in the same stream: sorted, it stands before it.
-    """
+    """Yield the blocks. Raises OutOfOrderError for a number behind a row without one."""
     unnumbered: str | None = None  # the stream of the last row, if that has no number
     for rows in blocks:
         if unnumbered is not None or None in map(itemgetter(1), rows):
@@ -95,9 +93,11 @@ def _sorted_rows(
     connection = library.connect(config=settings)
     try:
         with Path(folder, "large-chunks").open("w+b") as large:
-            schema = _schema()
+            pa = load("pyarrow")
+            numbers = dict.fromkeys(("seq", "arrival", "start", "size"), pa.int64())
+            schema = pa.schema({"id": pa.string(), "chunk": pa.binary(), **numbers})
             batches = _batches(blocks, schema, large, display)
-            reader = load("pyarrow").RecordBatchReader.from_batches(schema, batches)
+            reader = pa.RecordBatchReader.from_batches(schema, batches)
             connection.register("arriving", reader)
             relation = connection.sql(_QUERY)
             name = next(each for each in _READERS if hasattr(relation, each))
@@ -112,21 +112,6 @@ def _sorted_rows(
         connection.close()
 
 
-def _schema() -> Any:
-    pa = load("pyarrow")
-    number = pa.int64()
-    return pa.schema(
-        {
-            "id": pa.string(),
-            "seq": number,
-            "arrival": number,
-            "chunk": pa.binary(),
-            "start": number,
-            "size": number,
-        }
-    )
-
-
 def _batches(
     blocks: Iterable[list[Row]], schema: Any, large: IO[bytes], display: Display
 ) -> Iterator[Any]:
@@ -138,10 +123,10 @@ def _batches(
             row: tuple[object, ...]
             if len(chunk) > _LARGE:
                 large.write(chunk)
-                row = (id, seq, arrival, None, end, len(chunk))
+                row = (id, None, seq, arrival, end, len(chunk))
                 end += len(chunk)
             else:
-                row = (id, seq, arrival, chunk, None, None)
+                row = (id, chunk, seq, arrival, None, None)
                 size += len(chunk)
             for column, value in zip(columns, row, strict=True):
                 column.append(value)

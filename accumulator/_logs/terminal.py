@@ -15,9 +15,7 @@ def in_utf8(path: str) -> str:
 
 
 def printable(text: str) -> str:
-    """Return a text with a space for each line end and each character that could command a
-    terminal.
-    """
+    """Return a text with blanks for line ends and for what could command a terminal."""
     return "".join(c if c.isprintable() else " " for c in text)
 
 

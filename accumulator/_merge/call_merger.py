@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from copy import copy
+from copy import copy, deepcopy
 from itertools import chain
 
+from msgspec import structs
+
 from .._decode import chunk as wire
-from .._decode.text import COMPACT_AT
+from .._decode.text import COMPACT_AT, Text
 from ..errors import LimitExceededError
 from ..partial import is_complete
 from .arguments import ArgumentsText
 from .json_merge import FieldMerger
 from .problem_log import ProblemLog, brief
 from .state import CallsState, CallState, ChoiceState, FunctionState
-from .tool_calls import find_call, reachable
+from .tool_calls import find_call
 
 __all__ = ["CallMerger"]
 
@@ -36,26 +38,26 @@ class CallMerger(FieldMerger):
         self, calls: CallsState | None, lists: Sequence[Sequence[wire.ToolCallFragment]]
     ) -> None:
         """Raise LimitExceededError if lists of fragments would open more calls than allowed."""
-        calls = calls or CallsState()
-        most = self._most_calls
-        if len(calls.items) + sum(map(len, lists)) > most and self._count_with(calls, lists) > most:
-            raise LimitExceededError("tool_calls", int(most))
-
-    def _count_with(
-        self, calls: CallsState, lists: Sequence[Sequence[wire.ToolCallFragment]]
-    ) -> int:
-        """Return how many calls there would be, by merging the lists into copies."""
+        calls, most = calls or CallsState(), self._most_calls
+        if len(calls.items) + sum(map(len, lists)) <= most:
+            return
+        # They are merged into copies of the calls that they may go to, and these are counted.
+        places = {calls.last, len(calls.items) - 1}
+        for fragment in chain.from_iterable(lists):
+            index, id_ = fragment.index, fragment.id
+            places.add(calls.by_index.get(index, -1))  # type: ignore[arg-type]  # None is no key
+            places.add(calls.by_id.get(id_ or "", -1))
+            places.add(calls.by_both.get(f"{index} {id_}", -1))
+        known = CallsState(
+            [_copied(call) if i in places else call for i, call in enumerate(calls.items)],
+            *(calls.by_id.copy(), calls.by_index.copy(), calls.by_both.copy(), calls.last),
+        )
         trial = copy(self)
         trial._log, trial.listener, trial._halved = ProblemLog(), None, {}
-        items = calls.items.copy()
-        for place in set(reachable(calls, chain.from_iterable(lists))):
-            items[place] = items[place].copied()
-        known = CallsState(
-            items, calls.by_id.copy(), calls.by_index.copy(), calls.by_both.copy(), calls.last
-        )
         for fragments in lists:
             trial._apply_calls(ChoiceState(calls=known), fragments, 0)
-        return len(items)
+        if len(known.items) > most:
+            raise LimitExceededError("tool_calls", int(most))
 
     def _apply_calls(
         self, state: ChoiceState, fragments: Iterable[wire.ToolCallFragment], position: int
@@ -63,10 +65,8 @@ class CallMerger(FieldMerger):
         calls = state.calls
         if calls is None:
             calls = state.calls = CallsState()
-        entry = -1
         named: dict[int, bool] = {}  # the calls that get their names from this list
-        for fragment in fragments:
-            entry += 1
+        for entry, fragment in enumerate(fragments):
             # All but the first fragment of nearly every call bring an index and arguments.
             function = fragment.function
             if (
@@ -89,8 +89,9 @@ class CallMerger(FieldMerger):
         place = calls.by_index.get(index, -1)  # type: ignore[arg-type]  # None is no key
         known = calls.items[place].function if place >= 0 else None
         text = None if known is None else known.text
-        is_open = text is not None and (text.closer or text.is_open())
-        if text is None or arguments is None or self._is_cumulative or not is_open:
+        if text is None or arguments is None or self._is_cumulative:
+            return False
+        if not text.closer and not text.takes(arguments):
             return False
         calls.last = place
         if self.listener is not None:
@@ -106,6 +107,23 @@ class CallMerger(FieldMerger):
             text.note(arguments)
         return True
 
+    def _open_arguments(
+        self, calls: CallsState | None, fragment: wire.ToolCallFragment
+    ) -> tuple[Text | None, str]:
+        """Return the arguments that a fragment would go to, and what it brings; none if it may do
+        anything else.
+        """
+        function = fragment.function
+        place = -1 if calls is None else calls.by_index.get(fragment.index, -1)  # type: ignore[arg-type]  # None is no key
+        if calls is None or place < 0 or place != calls.last or function is None:
+            return None, ""
+        known, wanted = calls.items[place].function, wire.FunctionFragment(None, function.arguments)
+        is_bare = fragment == type(fragment)(fragment.index, function=wanted)
+        if known is None or self._is_cumulative or not is_bare or function.arguments is None:
+            return None, ""
+        is_open = known.text is not None and known.text.takes("x")
+        return known.text if is_open else None, function.arguments
+
     def _apply_fragment(
         self, calls: CallsState, fragment: wire.ToolCallFragment, path: str, named: dict[int, bool]
     ) -> None:
@@ -113,7 +131,10 @@ class CallMerger(FieldMerger):
         if ambiguous:
             self._log.report("ambiguous_tool_call", ambiguous, path, fragment.id)
         if place is None:
-            place = self._open_call(calls, fragment.index)
+            place = len(calls.items)
+            order = place if fragment.index is None else fragment.index
+            calls.items.append(CallState(order=order))
+            self._count_calls(calls)
         if fragment.index is not None:
             calls.hold(place, fragment.index)
         if self.listener is not None:
@@ -136,13 +157,6 @@ class CallMerger(FieldMerger):
         call.extra = self._merge_extra("delta", call.extra, fragment.extra)
         if not had_name and call.name is not None:
             named[place] = True
-
-    def _open_call(self, calls: CallsState, index: int | None) -> int:
-        """Open a call, and return its place."""
-        place = len(calls.items)
-        calls.items.append(CallState(order=place if index is None else index))
-        self._count_calls(calls)
-        return place
 
     def _apply_custom(self, call: CallState, fragment: wire.CustomFragment) -> None:
         custom = call.custom = call.custom or FunctionState()
@@ -175,8 +189,6 @@ class CallMerger(FieldMerger):
                 self._log.report("arguments_after_end", found, f"{path}.arguments", arguments[:200])
         self._append(text, arguments)
         text.note(arguments)
-        if cumulative:
-            text.closer = ""  # so that the next fragment comes here, too
 
     def _apply_function_call(
         self, state: ChoiceState, fragment: wire.FunctionFragment, position: int
@@ -204,3 +216,15 @@ class CallMerger(FieldMerger):
                     f"$.choices[{index}].message.tool_calls[{number}].function.arguments",
                     found[:200],
                 )
+
+
+def _copied(call: CallState) -> CallState:
+    """Return a copy to merge fragments into, without what does not tell calls apart."""
+    bare = structs.replace(call, extra=None)
+    for name in ("function", "custom"):
+        tool = getattr(call, name)
+        if tool is not None:
+            for text in (tool.name, tool.text):
+                str(text)  # a text that was joined is not copied, only referred to
+            setattr(bare, name, structs.replace(tool, extra=None))
+    return deepcopy(bare)

@@ -7,7 +7,6 @@ What came in a chunk's place is told by `foreign`.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable
 from typing import Any
 
@@ -27,6 +26,7 @@ from .._decode.lenient import InvalidChunkError, read_chunk
 from .._decode.lines import Event, is_end
 from .._decode.objects import MOST_MISSES, LastChunk, ObjectReader
 from .._decode.text import Text
+from .._decode.values import says_nothing
 from .._decode.vendor_fields import ChunkDecoder, mismatch_of
 from ..completion import ChatCompletion
 from ..errors import LimitExceededError, ProblemKind
@@ -39,7 +39,6 @@ from .snapshot import freeze
 
 __all__ = ["ChatReducer"]
 
-_EMPTY = re.compile(rb"[ \t\r\n]*\{[ \t\r\n]*\}[ \t\r\n]*")
 _EXCERPT = 200  # characters of an unreadable text that its problem keeps
 _TYPED_DEPTH = 16  # what a typed decoder takes nests less deep
 
@@ -101,8 +100,6 @@ class ChatReducer(Reducer):
         data = event.data
         if event.name == b"error":
             self._apply_error(data)
-        elif _EMPTY.fullmatch(data):
-            return
         elif event.form == "broken text":
             self._report_utf8(not _is_utf8(data))
             self._report_text("malformed_json", "JSON that has no end", data)
@@ -131,15 +128,16 @@ class ChatReducer(Reducer):
         self._apply_mismatched(Event(data, None, None, len(data)), refused)
 
     def _apply_mismatched(self, event: Event, refused: str) -> None:
-        data = event.data
-        if event.name in OWN_NAMES and (self.is_begun or not _may_be_of_other_api(data)):
-            chunk = self._decoder.decode_mismatched(data, refused, self._log.event)
-            if chunk is not None:
+        if event.name in OWN_NAMES:
+            chunk = self._decoder.decode_mismatched(event.data, refused, self._log.event)
+            if chunk is not None and (self.is_begun or chunk.choices is not None):
                 self.apply(chunk)
                 return
         value = self._apply_generally(event)
         if isinstance(value, dict):
             self._decoder.learn(value)
+        if not self.is_begun:
+            self._decoder.begin_again()  # a shape of another API's events would take the next one
 
     def append_object(self, value: object, room: float) -> int:
         """Apply a chunk that is the caller's object if it brings one fragment of content and
@@ -178,7 +176,7 @@ class ChatReducer(Reducer):
         found = None if self._objects is None else self._objects.read(value)
         if found is None:
             self._apply_value(Found(value, is_ours=False), count)
-            self._is_begun = True
+            self._is_begun |= not says_nothing(value)
             if type(value) is LastChunk and self.reading:
                 self.end()
             return True
@@ -194,17 +192,28 @@ class ChatReducer(Reducer):
             self.listener is None
             and self._decoder.repeats
             and chunk.usage is None
+            and chunk.extra is None
             and all(
-                choice.delta is not None and not choice.finish_reason and choice.logprobs is None
+                choice.delta is not None
+                and not choice.finish_reason
+                and choice.logprobs is None
+                and choice.extra is None
                 for choice in chunk.choices or ()
             )
         )
 
-    def rehearse(self, data: bytes) -> list[tuple[Text, str]]:
+    def rehearse(self, data: bytes, *, thoroughly: bool) -> list[tuple[Text, str]]:
         """Return each text that the data of an event would append to, and what.
 
         Raises if it would do anything else, or if that is not known.
         """
+        chunk = self._decoder.decode(data)
+        try:
+            return self.texts_of(chunk)
+        except ValueError:
+            self._decoder.forget()
+            if not thoroughly:
+                raise
         return self.rehearse_chunk(self._decoder.decode_alone(data))
 
     def snapshot(self) -> ChatCompletion:
@@ -252,9 +261,9 @@ class ChatReducer(Reducer):
 
     def _apply_lines(self, event: Event, lines: list[bytes]) -> None:
         """Apply the lines of an event that are chunks by themselves."""
-        for line in lines:
+        for number, line in enumerate(lines, 1):
             if self.reading and line.strip() and not is_nothing(line):
-                form = event.form if line is lines[-1] else "event"
+                form = event.form if number == len(lines) else "event"
                 self._apply_data(Event(line, event.name, None, len(line), form))
 
     def _apply_broken(self, event: Event, text: str, why: str) -> None:
@@ -278,7 +287,7 @@ class ChatReducer(Reducer):
             self._report_utf8(found.bad_utf8)
             self._refuse_other_api(api)
             return None
-        self._is_begun = True
+        self._is_begun |= not says_nothing(value)
         if event.name not in OWN_NAMES and not is_own(value):
             self._report_utf8(found.bad_utf8)
             self._report_text("foreign_event", "an event that is no chunk", str(value))
@@ -393,8 +402,3 @@ def _kind_of(line: str) -> type | None:
     except (MalformedJsonError, TooDeepError):
         return None
     return type(value)
-
-
-def _may_be_of_other_api(data: bytes) -> bool:
-    """Return whether data may be the first event of a stream of another API."""
-    return b'"type"' in data or b'"candidates"' in data or b"\\" in data

@@ -5,6 +5,8 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 
+from msgspec import structs
+
 from .._decode import chunk as wire
 from .._decode.lenient import Reading
 from .json_merge import IndexedList, is_empty
@@ -15,10 +17,9 @@ __all__ = ["index_of", "leave_out_repeated", "note_brought"]
 # The names of the fields of a delta whose values say something.
 Names = dict[str, bool]
 _NOTHING = (None, wire.FunctionFragment(), wire.AudioFragment(), FunctionState(), AudioState())
-_FIELDS = {name: name for name in wire.Delta.__struct_fields__ if name != "extra"}
-_FIELDS["parts"] = "content"
-# Where a choice's state has what these fields brought.
-_KEPT = {**_FIELDS, "calls": "tool_calls", "tags": "content"}
+# The fields of a delta and of a choice's state by what they are called on the wire.
+_NAMES = {name: name for name in wire.Delta.__struct_fields__ if name != "extra"}
+_NAMES |= {"parts": "content", "calls": "tool_calls", "tags": "content"}
 
 
 def index_of(choice: wire.Choice, position: int) -> int:
@@ -38,7 +39,7 @@ def leave_out_repeated(choices: Mapping[int, ChoiceState], reading: Reading) -> 
         if choice.delta is None:
             continue
         if choice.closing is None:
-            brought |= _named_by(choice.delta)
+            brought |= _brought_by(choice.delta)
             continue
         if into is not None:
             into.brought = _brought_by(into) if into.brought is None else into.brought
@@ -58,23 +59,15 @@ def note_brought(into: ChoiceState, choice: wire.Choice) -> None:
     """Note what a delta is about to bring to a choice, of a stream in which messages close."""
     if into.brought is None:
         # What came with the message itself, the first of its choice, does not count.
-        into.brought = {} if choice.delta is None or choice.closing else _brought_by(into)
+        into.brought = {} if choice.closing else _brought_by(into)
     if choice.closing is None and choice.delta is not None:
-        into.brought |= _named_by(choice.delta)
+        into.brought |= _brought_by(choice.delta)
 
 
-def _named_by(delta: wire.Delta) -> Names:
-    return _say_something(delta, _FIELDS, delta.extra)
-
-
-def _brought_by(state: ChoiceState) -> Names:
-    return _say_something(state, _KEPT, state.delta_extra)
-
-
-def _say_something(
-    holder: object, fields: Mapping[str, str], extra: Mapping[str, object] | None
-) -> Names:
-    values = [(name, getattr(holder, field, None)) for field, name in fields.items()]
+def _brought_by(holder: wire.Delta | ChoiceState) -> Names:
+    """Return the fields that say something of a delta, or of all deltas of a choice so far."""
+    extra = holder.delta_extra if isinstance(holder, ChoiceState) else holder.extra
+    values = [(name, getattr(holder, field, None)) for field, name in _NAMES.items()]
     return {
         name: True
         for name, value in (*values, *(extra or {}).items())
@@ -85,9 +78,6 @@ def _say_something(
 
 def _without(delta: wire.Delta, brought: Names) -> wire.Delta:
     """Return a delta without some of its fields."""
-    left = wire.Delta(
-        **{field: getattr(delta, field) for field, name in _FIELDS.items() if name not in brought}
-    )
+    nulls = {field: None for field in delta.__struct_fields__ if _NAMES.get(field) in brought}
     fields = {name: value for name, value in (delta.extra or {}).items() if name not in brought}
-    left.extra = wire.Extra(fields) if fields else None
-    return left
+    return structs.replace(delta, extra=wire.Extra(fields) if fields else None, **nulls)

@@ -18,8 +18,10 @@ from .state import ChoiceState, State
 
 __all__ = ["Ending", "brings_text", "calls_of"]
 
-# The fields of a chunk that come with nearly every chunk, the same.
-Head = tuple[str | int | None, ...]
+_BROUGHT = (
+    *("content", "parts", "refusal", "reasoning", "reasoning_content"),
+    *("tool_calls", "function_call", "audio"),
+)
 
 
 class Ending(CallMerger):
@@ -30,9 +32,9 @@ class Ending(CallMerger):
     state: State
     reading: bool  # neither ended nor closed
     _is_failing: bool  # whether the chunk at hand brings an error of its own
-    # Of the chunk applied last: to apply it again does nothing. None while calls are due, so that
-    # the next chunk is applied by `apply`, which judges them.
-    _head: Head | None
+    # What nearly every chunk says again, of the chunk applied last: to apply it again does nothing.
+    # None while calls are due, so that the next chunk is applied by `apply`, which judges them.
+    _head: tuple[str | int | None, ...] | None
 
     def end(self) -> None:
         """`[DONE]` was read."""
@@ -58,10 +60,12 @@ class Ending(CallMerger):
 
     def _stop(self) -> None:
         self.reading = False
-        for index in sorted(self.state.due or ()):
-            self._judge_arguments(index, self.state.choices[index])
-        self.state.due = None
-        self._end_halves()
+        if self.state.due:
+            for index in sorted(self.state.due):
+                self._judge_arguments(index, self.state.choices[index])
+            self.state.due = None
+        if self._halved:
+            self._end_halves()
 
     def _finish(self, state: ChoiceState, finish_reason: str, index: int) -> None:
         state.finish_reason = finish_reason
@@ -80,14 +84,18 @@ class Ending(CallMerger):
 
     def _check_finished(self, choice: wire.Choice, index: int, position: int) -> None:
         """Report what a chunk brings to a choice that has finished."""
-        if not _brings(choice):
+        brings, due = _brings(choice), self.state.due
+        is_due = due is not None and index in due
+        if due is not None and is_due:
+            due[index] = not choice.finish_reason and (brings or due[index])
+        if not brings:
             return
         self._log.report(
             "content_after_finish",
             f"choice {index} goes on after its finish reason",
             f"$.choices[{position}].delta",
         )
-        if calls_of(choice) and index not in (self.state.due or ()):
+        if calls_of(choice) and not is_due:
             self._set_due(index, was_late=True)
 
     def _set_due(self, index: int, *, was_late: bool) -> None:
@@ -103,11 +111,10 @@ class Ending(CallMerger):
         for position, choice in enumerate(choices):
             index = index_of(choice, position)
             if index in due:
-                reason, brings = choice.finish_reason, _brings(choice)
+                reason = choice.finish_reason
                 another = reason and reason != self.state.choices[index].finish_reason
-                if brings or another or (due[index] and reason):
+                if _brings(choice) or another or (due[index] and reason):
                     released.discard(index)
-                due[index] = not reason and (brings or due[index])
         for index in released:
             del due[index]
             self._judge_arguments(index, self.state.choices[index])
@@ -126,17 +133,6 @@ def brings_text(choice: wire.Choice) -> bool:
 
 def _brings(choice: wire.Choice) -> bool:
     """Return whether a choice brings text, a call or audio."""
-    delta = choice.delta
-    return bool(choice.text and brings_text(choice)) or (
-        delta is not None
-        and bool(
-            delta.content
-            or delta.parts
-            or delta.refusal
-            or delta.reasoning
-            or delta.reasoning_content
-            or delta.tool_calls
-            or delta.function_call is not None
-            or delta.audio is not None
-        )
-    )
+    if choice.text and brings_text(choice):
+        return True
+    return choice.delta is not None and any(getattr(choice.delta, name) for name in _BROUGHT)

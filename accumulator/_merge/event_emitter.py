@@ -11,7 +11,6 @@ from __future__ import annotations
 import sys
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from functools import partial
 from typing import cast
 
 from .. import events as ev
@@ -41,7 +40,7 @@ from .progress import (
     widest,
 )
 from .reducer import Reducer
-from .snapshot import freeze, freeze_token, freeze_tokens
+from .snapshot import freeze_token, freeze_tokens
 from .state import ChoiceState, LogprobsState, State
 from .usage_history import UsageHistory
 
@@ -101,10 +100,7 @@ class EventEmitter:
         self._extras.finish()
         for progress in choices:
             self._end(progress)
-        if state.usage is None and "x_groq" in (state.extra or ()):
-            usage = freeze(state).usage
-            if usage is not None:
-                self.events.append(ev.UsageEvent(partial(_itself, usage)))
+        self._tell_usage(self._usage.end(state))
 
     # --- what the reducer calls ---
 
@@ -319,9 +315,11 @@ class EventEmitter:
     # --- usage, logprobs and audio ---
 
     def _emit_usage(self, report: wire.Usage) -> None:
-        find = self._usage.add(report, cast("wire.Usage", self._state.usage))
-        if find is not None:
-            self.events.append(ev.UsageEvent(find))
+        self._tell_usage(self._usage.add(report, cast("wire.Usage", self._state.usage)))
+
+    def _tell_usage(self, usage: Usage | None) -> None:
+        if usage is not None:
+            self.events.append(ev.UsageEvent(usage))
 
     def _emit_rare(self, index: int, state: ChoiceState, delta: wire.Delta) -> None:
         if delta.audio is not None:
@@ -383,7 +381,3 @@ class EventEmitter:
 
 def _tokens(run: list[wire.TokenLogprob]) -> Sequence[TokenLogprob]:
     return TokenLogprobs(len(run), lambda: run, freeze_token)
-
-
-def _itself(usage: Usage) -> Usage:  # no lambda: events are pickled
-    return usage

@@ -6,70 +6,63 @@ pair, whose other half comes with a later chunk: it is held back until then.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from typing import Any, Final, Protocol, cast
+from collections.abc import Mapping
+from typing import Any, Final, Protocol, TypeVar, cast
 
 from .._decode.chunk import JsonObject
 from .._decode.text import COMPACT_AT, Text, heal, healed, split_half
 from ..rules import Level, Policy
 from .problem_log import ProblemLog
 
-__all__ = ["PART_TYPES", "FieldMerger", "IndexedList", "Listener", "TypedList", "is_empty"]
+__all__ = ["PART_TYPES", "FieldMerger", "IndexedList", "Listener", "is_empty"]
 
+K = TypeVar("K")
 PART_TYPES = ("text", "thinking")  # of parts that join their neighbour
 
 
 class IndexedList:
-    """A list whose entries are merged by their `index`."""
+    """A list whose entries are merged by their `index`, or by that and their `type`: OpenRouter
+    numbers a summary and the encrypted block behind it 0 both.
+
+    `places` says where the newest entry of each index stands, and that of each index and type.
+    """
 
     __slots__ = ("entries", "places")
 
-    def __init__(self) -> None:
-        self.entries: list[object] = []
-        self.places: dict[int, JsonObject] = {}  # of the newest entry with an index
+    def __init__(
+        self,
+        entries: list[object] | None = None,
+        places: dict[int | tuple[int, str], int] | None = None,
+    ) -> None:
+        self.entries = [] if entries is None else entries
+        self.places = {} if places is None else places
 
     def __repr__(self) -> str:
-        return f"<{self.entries}, {list(self.places)}>"
+        return f"<{self.entries}, {self.places}>"
 
-    def find(self, index: int, type_: object) -> JsonObject:
-        """Return the entry with an index, a new one at the end if there is none."""
-        entry = self.places.get(index)
-        return self._open(index) if entry is None else entry
-
-    def _open(self, index: int) -> JsonObject:
-        entry: JsonObject = {}
-        self.places[index] = entry
-        self.entries.append(entry)
-        return entry
-
-
-class TypedList(IndexedList):
-    """A list whose entries are merged by their `index` and their `type`: OpenRouter numbers a
-    summary and the encrypted block behind it 0 both.
-    """
-
-    __slots__ = ("types",)
-
-    def __init__(self) -> None:
-        IndexedList.__init__(self)
-        self.types: dict[tuple[int, str], JsonObject] = {}
-
-    def find(self, index: int, type_: object) -> JsonObject:
-        """Return the newest entry with an index and a type, a new one at the end if there is
-        none. An entry without a type goes to the newest with its index.
+    def find(self, index: int, type_: object = None) -> JsonObject:
+        """Return the newest entry with an index, and with a type if one is given that can be one; a
+        new one at the end if there is none.
         """
-        if not type_ or type(type_) is not str:
-            newest = IndexedList.find(self, index, type_)
-            key = index, str(newest.get("type"))
-            if type_ is not None and self.types.get(key) is newest:
-                del self.types[key]  # it takes a type that is none
-            return newest
-        entry = self.types.get((index, type_))
-        if entry is None:
-            entry = self.types[index, type_] = self._open(index)
+        is_typed = bool(type_) and type(type_) is str
+        key = (index, cast("str", type_)) if is_typed else index
+        place = self.places.get(key)
+        if place is None:
+            place = self.places[index] = self.places[key] = len(self.entries)
+            self.entries.append({})
+        entry = cast("JsonObject", self.entries[place])
+        if type_ is not None and not is_typed:  # it takes a type that is none
+            known = index, str(entry.get("type"))
+            if self.places.get(known) == place:
+                del self.places[known]
         return entry
 
 
+# The values that a rule is made for; others go by their kind.
+_MADE_FOR: Mapping[Policy, type | tuple[type, ...]] = {
+    **dict.fromkeys(("extend", "by_index", "by_type", "blocks"), list),
+    **{"concat": str, "merge": dict, "larger": (dict, int, float)},
+}
 NO_HALVES: Final[dict[int, Text]] = {}  # stands for each empty one: most streams never fill theirs
 
 
@@ -113,9 +106,10 @@ class FieldMerger:
             policy = names.get(name) or kinds[type(value)]
             if policy == "last" and not self._careful:
                 into[name] = value
+            elif policy == "merge" and type(value) is dict and type(into.get(name)) is dict:
+                self._merge(level.below(name), into[name], value, nested=True)  # type: ignore[arg-type]  # a dict, as was just seen
             elif policy == "concat" and type(value) is str:
-                text = into.get(name)
-                into[name] = self._join(text if type(text) is Text else None, value)
+                into[name] = self._join(into.get(name), value)
             else:
                 merged = self._merged(level, policy, name, into.get(name), value)
                 if merged is not None:
@@ -127,82 +121,59 @@ class FieldMerger:
         self, level: Level, policy: Policy, name: str, old: object, value: object
     ) -> object | None:
         """Return what stands after a field's next value; None to leave it as it was."""
-        kind, join = _JOINS[policy]
-        if isinstance(value, kind):
-            return join(self, level.below(name), old, value)
-        # A value that its field's rule is not made for goes by its kind.
-        other = level.unnamed(value)
-        return self._merged(level, "last" if other == policy else other, "", old, value)
-
-    def _drop(self, below: Level, old: object, value: object) -> None:
-        pass
-
-    def _last(self, below: Level, old: object, value: object) -> object:
-        return self._own(value)
-
-    def _first(self, below: Level, old: object, value: object) -> object | None:
-        return self._own(value) if old is None or (value and not old) else None
-
-    def _concat(self, below: Level, old: object, value: str) -> Text:
-        return self._join(old if isinstance(old, Text) else None, value)
-
-    def _extend(self, below: Level, old: object, value: list[object]) -> object:
-        if not isinstance(old, list):
+        if not isinstance(value, _MADE_FOR.get(policy, object)):
+            other = level.kinds[type(value)]
+            return self._merged(level, "last" if other == policy else other, "", old, value)
+        if policy == "drop" or (policy == "first" and old is not None and (old or not value)):
+            return None
+        if policy in ("first", "last"):
             return self._own(value)
-        old += cast("list[object]", self._own(value))
-        return old
+        if policy == "merge":
+            into = _or_new(old, dict)
+            self._merge(level.below(name), into, cast("JsonObject", value), nested=True)
+            return into
+        if policy == "concat":
+            return self._join(old, cast("str", value))
+        if policy == "larger":
+            return self._larger(old, value)
+        entries = cast("list[object]", [value] if policy == "collect" else value)
+        if policy == "blocks":
+            return self._blocks(_or_new(old, list), entries)
+        if policy in ("by_index", "by_type"):
+            known = _or_new(old, IndexedList)
+            return self._by_index(level.below(name), known, entries, and_type=policy == "by_type")
+        items = _or_new(old, list)
+        items += cast("list[object]", self._own(entries))
+        return items
 
-    def _collect(self, below: Level, old: object, value: object) -> object:
-        values = old if isinstance(old, list) else []
-        values.append(self._own(value))
-        return values
-
-    def _merge_objects(self, below: Level, old: object, value: JsonObject) -> JsonObject:
-        into = old if isinstance(old, dict) else {}
-        self._merge(below, into, value, nested=True)
-        return into
-
-    def _larger(self, below: Level, old: object, value: object) -> object:
+    def _larger(self, old: object, value: object) -> object:
+        """Return the larger of two numbers, in objects number by number; else the last."""
         if isinstance(value, dict):
-            return self._larger_json(old if isinstance(old, dict) else {}, value)
-        return old if _is_number(old) and cast("float", old) >= cast("float", value) else value
+            into = _or_new(old, dict)
+            for name, item in value.items():
+                into[name] = self._larger(into.get(name), item)
+            return into
+        is_less = (
+            _is_number(value) and _is_number(old) and cast("float", value) <= cast("float", old)
+        )
+        return old if value is None or is_less else self._own(value)
 
-    def _larger_json(self, into: JsonObject, usage: JsonObject) -> JsonObject:
-        for name, new in usage.items():
-            old = into.get(name)
-            if new is None:
-                into.setdefault(name, None)
-            elif isinstance(new, dict):
-                into[name] = self._larger_json(old if isinstance(old, dict) else {}, new)
-            elif not (
-                _is_number(new) and _is_number(old) and cast("float", new) <= cast("float", old)
-            ):
-                into[name] = self._own(new)
-        return into
-
-    def _by_index(self, below: Level, old: object, value: list[object]) -> IndexedList:
-        into = old if isinstance(old, IndexedList) else IndexedList()
-        return self._merge_entries(below, into, value)
-
-    def _by_type(self, below: Level, old: object, value: list[object]) -> IndexedList:
-        into = old if isinstance(old, TypedList) else TypedList()
-        return self._merge_entries(below, into, value)
-
-    def _merge_entries(self, level: Level, into: IndexedList, entries: list[object]) -> IndexedList:
+    def _by_index(
+        self, below: Level, into: IndexedList, entries: list[object], *, and_type: bool
+    ) -> IndexedList:
         for entry in entries:
             index = entry.get("index") if isinstance(entry, dict) else None
             if type(index) is int:
                 fields = cast("JsonObject", entry)
-                type_, _ = healed(fields.get("type"))
-                self._merge(level, into.find(index, type_), fields, nested=True)
+                type_ = healed(fields.get("type"))[0] if and_type else None
+                self._merge(below, into.find(index, type_), fields, nested=True)
             else:
                 into.entries.append(self._own(entry))
         return into
 
-    def _blocks(self, below: Level, old: object, value: list[object]) -> list[object]:
+    def _blocks(self, blocks: list[object], fragments: list[object]) -> list[object]:
         """Append blocks; LiteLLM sends those that think in fragments, the signature last."""
-        blocks = old if isinstance(old, list) else []
-        for fragment in value:
+        for fragment in fragments:
             if not isinstance(fragment, dict) or fragment.get("type") != "thinking":
                 blocks.append(self._own(fragment))
                 continue
@@ -213,7 +184,7 @@ class FieldMerger:
             for name, item in fragment.items():
                 known = last.get(name)
                 if name == "thinking" and isinstance(item, str):
-                    last[name] = self._concat(below, known, item)
+                    last[name] = self._join(known, item)
                 elif known is None or not is_empty(item):
                     last[name] = self._own(item)
         return blocks
@@ -237,12 +208,11 @@ class FieldMerger:
         if isinstance(thinking, list) or (isinstance(before, list) and isinstance(thinking, str)):
             last["thinking"] = self._think(before, thinking)
             part = {name: value for name, value in part.items() if name != "thinking"}
-        fields: JsonObject = {**part}
-        self._merge(self._levels["delta.<object>"], last, fields, nested=True)
+        self._merge(self._levels["delta.<object>"], last, part, nested=True)
 
     def _think(self, before: object, thinking: list[object] | str) -> list[object]:
         """Append what thinks to the parts of a part (Mistral)."""
-        inner = before if isinstance(before, list) else []
+        inner = _or_new(before, list)
         if isinstance(before, Text):
             inner.append({"type": "text", "text": before})
         for item in thinking if isinstance(thinking, list) else [thinking]:
@@ -259,11 +229,11 @@ class FieldMerger:
 
     # --- strings ---
 
-    def _join(self, text: Text | None, fragment: str) -> Text:
-        if text is None:
-            text = Text()
-        self._append(text, fragment)
-        return text
+    def _join(self, text: object, fragment: str) -> Text:
+        """Append to a text, a new one if there is none."""
+        joined = text if isinstance(text, Text) else Text()
+        self._append(joined, fragment)
+        return joined
 
     def _append(self, text: Text, fragment: str) -> None:
         if self._careful:
@@ -291,9 +261,7 @@ class FieldMerger:
 
     def _report_lone(self, count: int) -> None:
         for _ in range(count):
-            self._log.report(
-                "lone_surrogate", "half a surrogate pair, replaced by U+FFFD", None, None
-            )
+            self._log.report("lone_surrogate", "half a surrogate pair, replaced by U+FFFD")
 
     def _end_halves(self) -> None:
         """Nothing can complete the halves of surrogate pairs that are held back any more."""
@@ -311,6 +279,11 @@ def is_empty(value: object) -> bool:
     return not value or (isinstance(value, list) and all(item is None for item in value))
 
 
+def _or_new(old: object, kind: type[K]) -> K:
+    """Return what stands so far if it is of this kind, else an empty one."""
+    return old if isinstance(old, kind) else kind()
+
+
 def _is_number(value: object) -> bool:
     return type(value) is int or type(value) is float
 
@@ -319,19 +292,3 @@ def _last_of_type(items: list[object], type_: object) -> JsonObject | None:
     """Return the last entry of a list if it is an object of this type."""
     last = items[-1] if items else None
     return last if isinstance(last, dict) and last.get("type") == type_ else None
-
-
-# What each rule is made for, and how it joins such a value to the one so far.
-_JOINS: Mapping[Policy, tuple[type | tuple[type, ...], Callable[..., object]]] = {
-    "drop": (object, FieldMerger._drop),
-    "last": (object, FieldMerger._last),
-    "first": (object, FieldMerger._first),
-    "concat": (str, FieldMerger._concat),
-    "extend": (list, FieldMerger._extend),
-    "collect": (object, FieldMerger._collect),
-    "by_index": (list, FieldMerger._by_index),
-    "by_type": (list, FieldMerger._by_type),
-    "merge": (dict, FieldMerger._merge_objects),
-    "larger": ((dict, int, float), FieldMerger._larger),
-    "blocks": (list, FieldMerger._blocks),
-}

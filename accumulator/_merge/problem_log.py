@@ -8,7 +8,6 @@ chunk fills no list. Also whole is the first after which something is missing, h
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Final
 
 import attrs
 
@@ -20,24 +19,10 @@ __all__ = ["ProblemLog", "brief"]
 _MOST_PROBLEMS = 100  # a server can go wrong in every chunk; all are counted, these many are kept
 
 
-_Kept = dict[tuple[str, str | int | None], tuple[Problem, int]]
-_NONE_KEPT: Final[_Kept] = {}  # stands for each empty one: most streams have no problem
-
-
 class ProblemLog:
     """Records problems under the event that is being read."""
 
-    __slots__ = (
-        "_before",
-        "_cut",
-        "_kept",
-        "counts",
-        "event",
-        "met",
-        "offset",
-        "strict",
-        "tell",
-    )
+    __slots__ = ("_before", "_cut", "_kept", "counts", "event", "met", "offset", "strict", "tell")
 
     def __init__(self, *, strict: bool = False) -> None:
         self.strict = strict
@@ -46,8 +31,8 @@ class ProblemLog:
         self._cut: CutEvents | None = None  # which know the offset of the event
         self._before = 0  # the number of the event before the first of them
         # By kind and path, and how often each was met; lossy ones by kind and number.
-        self._kept = _NONE_KEPT
-        self.counts: dict[ProblemKind, int] | None = None
+        self._kept: dict[tuple[str, str | int | None], tuple[Problem, int]] = {}
+        self.counts: dict[ProblemKind, int] = {}
         self.tell: Callable[[Problem], None] | None = None  # somebody who wants each of them
         self.met: Problem | None = None  # if strict, the first since somebody asked
 
@@ -78,13 +63,9 @@ class ProblemLog:
     @property
     def problems(self) -> tuple[Problem, ...]:
         """The problems that are kept, each with its count."""
-        if not self._kept:
-            return ()
         return tuple(
-            [
-                problem if count == 1 else attrs.evolve(problem, count=count)
-                for problem, count in self._kept.values()
-            ]
+            problem if count == 1 else attrs.evolve(problem, count=count)
+            for problem, count in self._kept.values()
         )
 
     def resume(
@@ -97,13 +78,11 @@ class ProblemLog:
     ) -> None:
         """Go on from the problems that were kept elsewhere."""
         self.event, self.offset, self.met = event, offset, met
-        self.counts = counts or None
+        self.counts = counts
         for problem in problems:
             self._keep(problem)
 
     def _keep(self, problem: Problem) -> None:
-        if not self._kept:
-            self._kept = {}
         place = len(self._kept) if problem.kind in LOSSY_KINDS else problem.path
         self._kept[problem.kind, place] = (problem, problem.count)
 
@@ -111,7 +90,7 @@ class ProblemLog:
         self, kind: ProblemKind, message: str, path: str | None = None, detail: object = None
     ) -> None:
         """Put a problem on record."""
-        counts = self.counts = self.counts or {}
+        counts = self.counts
         is_lossy = kind in LOSSY_KINDS
         is_first_lossy = is_lossy and LOSSY_KINDS.isdisjoint(counts)
         counts[kind] = counts.get(kind, 0) + 1

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from copy import copy
-from typing import Any, cast
+from typing import cast
 
 from msgspec import Struct
 
@@ -74,18 +73,8 @@ class Rehearsal:
         if isinstance(value, list):
             return type(value)(map(self._copy, value))
         if isinstance(value, IndexedList):
-            return self._copy_entries(value)
+            return IndexedList([*map(self._copy, value.entries)], value.places.copy())
         raise TypeError(f"{type(value).__name__} is not copied")
-
-    def _copy_entries(self, value: IndexedList) -> IndexedList:
-        copies = type(value)()
-        copies.entries = [self._copy(entry) for entry in value.entries]
-        known = dict(zip(map(id, value.entries), copies.entries, strict=True))
-        for name in ("places", "types"):  # of entries by what identifies them
-            places: Mapping[Any, object] = getattr(value, name, {})
-            if places:
-                setattr(copies, name, {key: known[id(entry)] for key, entry in places.items()})
-        return copies
 
 
 class RefusingLog(ProblemLog):

@@ -74,7 +74,7 @@ def _made(kind: type[K], fields: JsonObject) -> K:
 
 def freeze(state: State) -> ChatCompletion:
     """Build the completion as far as it is known."""
-    extra = _object(state.extra)
+    extra = _object(state.extra) if state.extra else {}
     usage = state.usage
     if usage is None and extra:
         groq = extra.get("x_groq")
@@ -118,13 +118,17 @@ def freeze_choice(index: int, state: ChoiceState, *, is_text: bool = False) -> C
 
 def _message(state: ChoiceState, *, is_text: bool) -> Message:
     content, refusal, reasoning = state.content, state.refusal, state.reasoning
-    extra = {} if state.delta_extra is None else _object(state.delta_extra)
+    thought = state.reasoning_content
+    extra = _object(state.delta_extra) if state.delta_extra else {}
+    role = state.role
+    if not role and not extra and not is_text:
+        role = "assistant"
     fields: JsonObject = {
-        "role": state.role,
+        "role": role,
         "content": None if content is None else str(content),
         "refusal": None if refusal is None else str(refusal),
         "reasoning": None if reasoning is None else str(reasoning),
-        "reasoning_content": _string(state.reasoning_content),
+        "reasoning_content": None if thought is None else str(thought),
         "tool_calls": None,
         "function_call": None,
         "audio": None if state.audio is None else freeze_audio(state.audio),
@@ -139,8 +143,9 @@ def _message(state: ChoiceState, *, is_text: bool) -> Message:
     if state.function_call is not None:
         fields["function_call"] = _function(FunctionCall, state.function_call, state.finish_reason)
     message = _made(Message, fields)
-    if extra:
-        message = _read_back(message, TYPED_KINDS["delta"])
+    if not extra and not is_text:
+        return message
+    message = _read_back(message, TYPED_KINDS["delta"])
     if not message.role and "role" not in message.extra and not (is_text and message == Message()):
         _set(message, "role", "assistant")
     return message

@@ -12,12 +12,10 @@ Laws:
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from copy import deepcopy
-from operator import itemgetter
+from collections.abc import Mapping
 from typing import Literal
 
-from msgspec import Struct, field, structs
+from msgspec import Struct, field
 
 from .._decode import chunk as wire
 from .._decode.chunk import JsonObject
@@ -52,17 +50,11 @@ class FunctionState(Struct, omit_defaults=True, repr_omit_defaults=True):
         """Whether anything of it arrived, be it empty."""
         return self.name is not None or self.text is not None or bool(self.extra)
 
-    def copied(self) -> FunctionState:
-        """Return a copy without the vendor's fields."""
-        for text in (self.name, self.text):
-            str(text)  # a text that was joined is not copied, only referred to
-        return FunctionState(deepcopy(self.name), deepcopy(self.text))
-
 
 class CallState(Struct, omit_defaults=True, repr_omit_defaults=True):
     """A tool call. `order` is where it stands among the calls: its first index, if it has one.
 
-    It holds each index by which a fragment reached it: `index` is the first, `more` are the others.
+    It holds each of the `indices` by which a fragment reached it.
     `judged` says that arguments that are no JSON were reported, if they are none.
     """
 
@@ -72,13 +64,8 @@ class CallState(Struct, omit_defaults=True, repr_omit_defaults=True):
     function: FunctionState | None = None
     custom: FunctionState | None = None
     extra: JsonObject | None = None
-    index: int | None = None
-    more: dict[int, bool] | None = None
+    indices: dict[int, bool] = field(default_factory=dict)
     judged: bool = False
-
-    def indices(self) -> tuple[int, ...]:
-        """Return each index that it holds."""
-        return () if self.index is None else (self.index, *(self.more or ()))
 
     @property
     def named(self) -> FunctionState:
@@ -91,29 +78,15 @@ class CallState(Struct, omit_defaults=True, repr_omit_defaults=True):
     @property
     def name(self) -> Text | None:
         """The name of the function, else of the custom tool; None if there is none yet."""
-        for tool in (self.function, self.custom):
-            if tool is not None and tool.name:
-                return tool.name
-        return None
+        tools = (self.function, self.custom)
+        return next((tool.name for tool in tools if tool is not None and tool.name), None)
 
-    def copied(self) -> CallState:
-        """Return a copy to merge fragments into, without what does not tell calls apart."""
-        function, custom = self.function, self.custom
-        return structs.replace(
-            self,
-            function=None if function is None else function.copied(),
-            custom=None if custom is None else custom.copied(),
-            extra=None,
-            more=None if self.more is None else self.more.copy(),
-        )
-
-    def tools(self) -> Iterator[tuple[Tool, FunctionState]]:
-        """Yield the tools that it names: an empty one beside the other is nothing."""
-        function, custom = self.function, self.custom
-        if function is not None and (function.came or custom is None or not custom.came):
-            yield "function", function
-        if custom is not None and (custom.came or function is None or not function.came):
-            yield "custom", custom
+    def tools(self) -> list[tuple[Tool, FunctionState]]:
+        """Return the tools that it names: an empty one beside the other is nothing."""
+        both: Mapping[Tool, FunctionState | None]
+        both = {"function": self.function, "custom": self.custom}
+        named = [(tool, state) for tool, state in both.items() if state is not None]
+        return [each for each in named if each[1].came] or named
 
 
 class CallsState(Struct, omit_defaults=True, repr_omit_defaults=True):
@@ -131,14 +104,9 @@ class CallsState(Struct, omit_defaults=True, repr_omit_defaults=True):
     def hold(self, place: int, index: int) -> None:
         """Note that a fragment reached a call by an index."""
         call = self.items[place]
-        if call.index is None:
-            call.index = index
-        elif call.index == index:
+        if index in call.indices:
             return
-        elif call.more is None:
-            call.more = {index: True}
-        else:
-            call.more[index] = True
+        call.indices[index] = True
         self.by_index[index] = max(place, self.by_index.get(index, place))
         if call.id:
             self._reach(index, call.id, place)
@@ -149,7 +117,7 @@ class CallsState(Struct, omit_defaults=True, repr_omit_defaults=True):
         call.id = id_
         if id_:
             self.by_id[id_] = max(place, self.by_id.get(id_, place))
-            for index in call.indices():
+            for index in call.indices:
                 self._reach(index, id_, place)
 
     def _reach(self, index: int, id_: str, place: int) -> None:
@@ -240,11 +208,11 @@ class State(Struct, omit_defaults=True, repr_omit_defaults=True):
         """The server's error: of the stream, else of the first choice that has one to show."""
         if self.failed:
             return self.server_error
-        errors = [error for _, error in sorted(self._errors(), key=itemgetter(0))]
-        return next((error for error in errors if error is not True), errors[0] if errors else None)
+        errors = self._errors()
+        return next((error for error in errors if error is not True), True if errors else None)
 
-    def _errors(self) -> list[tuple[int, object]]:
-        return [(index, c.error) for index, c in self.choices.items() if c.error is not None]
+    def _errors(self) -> list[object]:
+        return [c.error for _, c in sorted(self.choices.items()) if c.error is not None]
 
     @property
     def is_text(self) -> bool:
@@ -254,10 +222,8 @@ class State(Struct, omit_defaults=True, repr_omit_defaults=True):
     @property
     def is_finished(self) -> bool:
         """Whether there are choices, and each has its finish reason."""
-        for choice in self.choices.values():
-            if not choice.finish_reason:
-                return False
-        return bool(self.choices)
+        choices = self.choices.values()
+        return bool(choices) and all(choice.finish_reason for choice in choices)
 
     @property
     def has_usage(self) -> bool:
@@ -269,8 +235,13 @@ class State(Struct, omit_defaults=True, repr_omit_defaults=True):
 
     @property
     def status(self) -> Status:
-        if self.failed or self._errors():
+        is_finished = bool(self.choices)
+        has_failed = self.failed
+        for choice in self.choices.values():
+            is_finished = is_finished and bool(choice.finish_reason)
+            has_failed = has_failed or choice.error is not None
+        if has_failed:
             return "failed"
-        if self.is_finished or (self.done and (self.choices or self.has_usage)):
+        if is_finished or (self.done and (self.choices or self.has_usage)):
             return "complete"
         return "truncated" if self.closed or self.done else "open"

@@ -19,49 +19,41 @@ Clock = Callable[[], float]
 class Stopwatch:
     """Keeps what `Timing` tells. It starts when it is made, or at a time before."""
 
-    __slots__ = ("_count", "_duration", "_first", "_gap_max", "_last", "_start", "_token", "read")
+    __slots__ = ("_count", "_first", "_known", "_last", "_start", "read")
 
     def __init__(self, clock: Clock, started: float | None = None) -> None:
         if not callable(clock):
             raise TypeError("a clock is called for the time: time.monotonic, not time.monotonic()")
         self.read = clock
         self._start = clock() if started is None else started
-        self._first: float | None = None
-        self._last: float | None = None
-        self._token: float | None = None
-        self._gap_max: float | None = None
-        self._duration: float | None = None
+        self._first = self._last = 0.0  # the times of chunks
         self._count = 0
+        self._known: dict[str, float] = {}  # of the fields of `Timing`
 
     def lap(self, now: float, chunks: int, state: State, *, ended: bool) -> None:
         """Note a call of input that was begun at `now` and brought so many chunks."""
-        if self._duration is not None:
+        known, since = self._known, now - self._start
+        if "duration" in known:
             return
         if chunks:
-            if self._last is None:
-                self._first = now
-            elif self._gap_max is None or now - self._last > self._gap_max:
-                self._gap_max = now - self._last
-            if chunks > 1 and self._gap_max is None:
-                self._gap_max = 0.0
+            if not self._count:
+                self._first, known["time_to_first_chunk"] = now, since
+            else:
+                known["gap_max"] = max(known.get("gap_max", 0.0), now - self._last)
+            if chunks > 1:
+                known.setdefault("gap_max", 0.0)
             self._last = now
             self._count += chunks
-            if self._token is None and _has_token(state):
-                self._token = now
+            if "time_to_first_token" not in known and _has_token(state):
+                known["time_to_first_token"] = since
         if ended:
-            self._duration = now - self._start
+            known["duration"] = since
 
     @property
     def timing(self) -> Timing:
-        first, last, gaps = self._first, self._last, max(self._count - 1, 0)
-        return Timing(
-            time_to_first_chunk=None if first is None else first - self._start,
-            time_to_first_token=None if self._token is None else self._token - self._start,
-            gap_count=gaps,
-            gap_mean=None if first is None or last is None or not gaps else (last - first) / gaps,
-            gap_max=self._gap_max,
-            duration=self._duration,
-        )
+        gaps = max(self._count - 1, 0)
+        mean = (self._last - self._first) / gaps if gaps else None
+        return Timing(**self._known, gap_count=gaps, gap_mean=mean)
 
 
 def _has_token(state: State) -> bool:

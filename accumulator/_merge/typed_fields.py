@@ -8,8 +8,9 @@ from typing import cast
 from msgspec import UNSET
 
 from .._decode import chunk as wire
+from .._decode.chunk import JsonObject
 from .._decode.text import Text
-from .json_merge import FieldMerger, TypedList
+from .json_merge import FieldMerger, IndexedList
 from .state import AudioState, ChoiceState, LogprobsState, TokensState
 
 __all__ = ["TypedFieldMerger"]
@@ -34,21 +35,27 @@ class TypedFieldMerger(FieldMerger):
         """Merge details of reasoning by index and type, as their rows of the merge table say."""
         extra = state.delta_extra = {} if state.delta_extra is None else state.delta_extra
         entries = extra.get("reasoning_details")
-        if not isinstance(entries, TypedList):
-            entries = extra["reasoning_details"] = TypedList()
+        if not isinstance(entries, IndexedList):
+            entries = extra["reasoning_details"] = IndexedList()
         for detail in details:
-            into = entries.types.get((detail.index, detail.type))
-            if into is None:
+            place = entries.places.get((detail.index, detail.type))
+            if place is None:
                 into = entries.find(detail.index, detail.type)
                 into["index"], into["type"] = detail.index, detail.type
+            else:
+                into = cast("JsonObject", entries.entries[place])
+            # Not in a loop over names: each chunk that thinks comes here.
             if detail.text is not UNSET:
                 text = into.get("text")
                 if type(text) is Text and detail.text is not None:
                     self._append(text, detail.text)
                 else:
-                    into["text"] = self._joined(text, detail.text)
+                    into["text"] = text if detail.text is None else self._join(text, detail.text)
             if detail.summary is not UNSET:
-                into["summary"] = self._joined(into.get("summary"), detail.summary)
+                text = into.get("summary")
+                into["summary"] = (
+                    text if detail.summary is None else self._join(text, detail.summary)
+                )
             if detail.format is not UNSET:
                 into["format"] = _latest(into.get("format"), detail.format)
             if detail.id is not UNSET:
@@ -57,12 +64,6 @@ class TypedFieldMerger(FieldMerger):
                 into["data"] = _latest(into.get("data"), detail.data)
             if detail.signature is not UNSET:
                 into["signature"] = _latest(into.get("signature"), detail.signature)
-
-    def _joined(self, text: object, fragment: str | None) -> object:
-        """Return what stands in a detail after its text's next fragment, a null included."""
-        if fragment is None:
-            return text
-        return self._join(text if type(text) is Text else None, fragment)
 
     def _apply_content(self, state: ChoiceState, delta: wire.Delta) -> None:
         """Apply the content of a delta where there is no text of content yet."""

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import TypeVar, cast
+from typing import cast
+
+from msgspec import Struct, convert
 
 from .._decode import chunk as wire
 from ..rules import DEFAULT_RULES
@@ -11,15 +12,11 @@ from .json_merge import FieldMerger
 
 __all__ = ["UsageMerger", "total_of"]
 
-Details = TypeVar("Details", wire.PromptTokensDetails, wire.CompletionTokensDetails)
-Counts = wire.Usage | wire.PromptTokensDetails | wire.CompletionTokensDetails
-_DETAILS = {
+# What a report has beside its counts.
+_INNER = {
     "prompt_tokens_details": wire.PromptTokensDetails,
     "completion_tokens_details": wire.CompletionTokensDetails,
-}
-_COUNTS: Mapping[type, tuple[str, ...]] = {
-    kind: tuple(n for n in kind.__struct_fields__ if n != "extra" and n not in _DETAILS)
-    for kind in (wire.Usage, *_DETAILS.values())
+    "extra": wire.Extra,
 }
 _VENDORS = DEFAULT_RULES.levels["chunk"].below("usage")  # as in any object of a chunk
 
@@ -31,36 +28,34 @@ class UsageMerger(FieldMerger):
 
     def _merged_usage(self, into: wire.Usage | None, usage: wire.Usage) -> wire.Usage:
         """Merge a report into what is known, and return that."""
-        if into is None:
-            if not self._careful:
-                return _own_usage(usage)
-            into = wire.Usage()
+        if into is None and not self._careful:  # of most streams the only report
+            return convert(usage, wire.Usage, from_attributes=True)
+        into = wire.Usage() if into is None else into
         fell = any(map(_is_less, _known(usage), _known(into)))
-        self._apply_counts(wire.Usage, into, usage, fell=fell)
-        for name, kind in _DETAILS.items():
-            details = getattr(usage, name)
-            if details is not None:
-                if getattr(into, name) is None:
-                    setattr(into, name, kind())
-                self._apply_counts(kind, getattr(into, name), details, fell=fell)
-        if into.total_tokens is not None and (fell or _is_half(usage)):
-            # The total of a half is only its own.
-            into.total_tokens = max(into.total_tokens, _sum_of(into) or 0)
+        self._merge_report(into, usage, fell=fell)
+        total = _sum_of(into)
+        if into.total_tokens is not None and total is not None and (fell or _is_half(usage)):
+            into.total_tokens = max(into.total_tokens, total)  # that of a half is only its own
         return into
 
-    def _apply_counts(self, kind: type, into: Counts, usage: Counts, *, fell: bool) -> None:
-        for name in _COUNTS[kind]:
-            new = getattr(usage, name)
-            if new is not None and not (fell and _is_less(new, getattr(into, name))):
-                setattr(into, name, new)
-        if usage.extra is None:
-            return
-        if into.extra is None:
-            into.extra = wire.Extra()
-        if fell:
-            self._larger_json(into.extra, usage.extra)
-        else:
-            self._merge(_VENDORS, into.extra, usage.extra, nested=False)
+    def _merge_report(self, into: Struct, report: Struct, *, fell: bool) -> None:
+        # `into` has the fields of the API alone; what a vendor's Struct has beside is in `extra`.
+        for name in into.__struct_fields__:
+            new, old = getattr(report, name), getattr(into, name)
+            if new is None:
+                continue
+            if name in _INNER and old is None:
+                old = _INNER[name]()
+                setattr(into, name, old)
+            if name not in _INNER:
+                if not (fell and _is_less(new, old)):
+                    setattr(into, name, new)
+            elif name != "extra":
+                self._merge_report(old, new, fell=fell)
+            elif fell:
+                self._larger(old, new)
+            else:
+                self._merge(_VENDORS, old, new, nested=False)
 
 
 def total_of(usage: wire.Usage) -> int | None:
@@ -85,19 +80,3 @@ def _is_half(usage: wire.Usage) -> bool:
 
 def _is_less(new: object, old: object) -> bool:
     return new is not None and old is not None and cast("float", new) < cast("float", old)
-
-
-def _own_usage(usage: wire.Usage) -> wire.Usage:
-    """Take over the first usage of a stream, without what a vendor's Struct has beside."""
-    return wire.Usage(
-        *_known(usage),
-        _own_details(wire.CompletionTokensDetails, usage.completion_tokens_details),
-        _own_details(wire.PromptTokensDetails, usage.prompt_tokens_details),
-        usage.extra,
-    )
-
-
-def _own_details(kind: type[Details], details: Details | None) -> Details | None:
-    if details is None or type(details) is kind:
-        return details
-    return kind(*[getattr(details, name) for name in kind.__struct_fields__])

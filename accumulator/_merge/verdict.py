@@ -18,28 +18,19 @@ _COMPRESSED = re.compile(
     r"|.?[\x00-\x08\x0e-\x1f\ufffd]"
 )
 _UNPACKED = "feed the bytes that your HTTP client has decompressed"
-_MISTAKES = (
-    (
-        re.compile(r"(data|event|error|id|retry):"),
-        "a line of an event stream came as a chunk; feed_line reads lines, feed_sse a body",
-    ),
-    (
-        re.compile(r"[{\[]"),
-        "the JSON is broken, or its texts came without line ends; feed_line or "
-        'framing="lines" reads those',
-    ),
-    (re.compile(r""), "this is not an event stream (an error page?)"),
-)
-_LINES = (
-    "the body ends inside an event, or its lines came without line ends; feed_line or "
-    'framing="lines" reads those'
-)
+_LINES = 'came without line ends; feed_line or framing="lines" reads those'
+# What a text is that is no JSON, by how it begins.
+_MISTAKES = {
+    "(data|event|error|id|retry):": "a line of an event stream came as a chunk; feed_line reads "
+    "lines, feed_sse a body",
+    r"[{\[]": f"the JSON is broken, or its texts {_LINES}",
+    "": "this is not an event stream (an error page?)",
+}
 
 
 def has_chunks(completion: ChatCompletion) -> bool:
     """Return whether a completion has anything of a chunk."""
-    named = completion.id is not None or completion.usage is not None
-    return named or bool(completion.choices)
+    return bool(completion.choices or completion.usage) or completion.id is not None
 
 
 def why_truncated(
@@ -83,12 +74,13 @@ def _why_unread(
     for problem in problems:
         text = problem.detail
         if problem.kind == "unterminated_event":
-            return f"{_LINES}; it begins: {_quoted(text)}"
+            why = f"the body ends inside an event, or its lines {_LINES}"
+            return f"{why}; it begins: {_quoted(text)}"
         if problem.kind == "malformed_json" and isinstance(text, str):
             if packed := _COMPRESSED.match(text):
                 name = packed.lastgroup or "or is not text"
                 return f"the body is compressed ({name}); {_UNPACKED}"
-            why = next(why for begins, why in _MISTAKES if begins.match(text))
+            why = next(why for begins, why in _MISTAKES.items() if re.match(begins, text))
             return f"{why}; it begins: {_quoted(text)}"
     if problems:
         problem = problems[0]

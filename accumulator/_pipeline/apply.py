@@ -184,7 +184,6 @@ class EventApplier:
             self.log.offset = start - tally.besides
             tally.size = start + size
             return True
-        fast.invalidate()
         return False
 
     def _apply_matching(self, fast: FastPath, data: bytes, start: int) -> int:
@@ -225,10 +224,12 @@ class EventApplier:
             self._fast.invalidate()
 
     def _apply_refused(self, text: bytes, refused: str) -> None:
+        reducer = self.reducer
         try:
-            self.reducer.apply_refused(text, refused)
+            reducer.apply_refused(text, refused)
         finally:
-            self.look_again()
+            self._decode, self._apply = reducer.next_steps()
+            self._is_plain = self._is_plain and reducer.reading
 
     def _apply_events(self, events: Sequence[Event]) -> None:
         self._forget_fast()

@@ -49,6 +49,8 @@ class Pipeline(EventApplier):
                 start = tally.size
                 fits = size <= self._most_event and start + size <= self._most_bytes
                 if fits and _LF not in text and _CR not in text:
+                    if self._fast is not None:
+                        self._fast.invalidate()
                     log = self.log
                     log.event += 1
                     log.offset = start - tally.besides

@@ -1,16 +1,16 @@
-"""The package's cattrs converter: attrs classes with an `extra` mapping to dicts and back.
+"""The classes of a result, whatever their fields are, to dicts and back.
 
-The converter names no class; it goes by the fields of each. What has no field of its own is in
+Nothing here names a class; it goes by the fields of each. What has no field of its own is in
 `extra`, and stands among the other fields in the dict. A None is left out, but written as null for
 a field with `NULLABLE` metadata.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping, Sequence
-from functools import cache, partial
-from types import GenericAlias, NoneType
-from typing import TypeVar, cast, get_args, get_origin
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from functools import cache
+from types import NoneType
+from typing import TYPE_CHECKING, Any, TypeVar, cast, get_args, get_origin, overload
 
 import attrs
 import msgspec
@@ -20,28 +20,145 @@ from cattrs.gen import make_dict_structure_fn
 __all__ = [
     "NULLABLE",
     "OR_VENDORS",
+    "Fields",
     "JsonObject",
+    "LateSequence",
     "copy_json",
-    "dicts_of",
     "from_dict",
     "names_of",
     "objects_of",
-    "register",
     "split_extra",
     "to_dict",
 ]
 
 T = TypeVar("T")
+W = TypeVar("W")
 JsonObject = dict[str, object]
 
 NULLABLE = {"nullable": True}
 # A vendor may use this name for a field of its own: a value that is no string is the vendor's.
 OR_VENDORS = {"or_vendors": True}
-_SCALARS = frozenset({str, int, float, bool})  # nearly all fields; a converter's call costs more
+_SCALARS = frozenset({str, int, float, bool, NoneType})
+
+
+@cache
+def names_of(cls: type) -> tuple[str, ...]:
+    """Return the names of a class's fields that are the API's: no `extra`, and no private ones."""
+    return tuple(name for name in _shown(cls) if name != "extra")
+
+
+@cache
+def _shown(cls: type) -> tuple[str, ...]:
+    return tuple(name for name in attrs.fields_dict(cls) if not name.startswith("_"))
+
+
+@cache
+def _marked(cls: type, mark: str) -> tuple[str, ...]:
+    return tuple(name for name, field in attrs.fields_dict(cls).items() if mark in field.metadata)
+
+
+class Fields:
+    """Shows and compares its fields, what did not arrive left out, by one method for all classes:
+    one for each, as attrs makes them, is a twentieth of the time that importing the package takes.
+    """
+
+    __slots__ = ()
+
+    def _named(self) -> list[tuple[str, object]]:
+        return [(name, getattr(self, name)) for name in _shown(cast("Any", type(self)))]
+
+    def __repr__(self) -> str:
+        shown = (f"{n}={value!r}" for n, value in self._named() if value not in (None, {}))
+        return f"{type(self).__name__}({', '.join(shown)})"
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, Fields) or type(self) is not type(other):
+            return NotImplemented
+        return self._named() == other._named()
+
+    def __hash__(self) -> int:
+        # Of the texts and numbers alone, because `extra` and parts of content cannot be hashed.
+        plain = (value for _, value in self._named() if isinstance(value, (str, int, float)))
+        return hash((type(self), *plain))
+
+    def __iter__(self) -> Iterator[tuple[str, object]]:
+        """Iterate over names and values in the API's shape: FastAPI writes `dict(...)` of it."""
+        return iter(to_dict(self).items())
+
+    if not TYPE_CHECKING:  # with this method an object has every attribute to a type checker
+
+        def __getattr__(self, name: str) -> object:
+            message = f"{type(self).__name__!r} object has no attribute {name!r}"
+            if "extra" in _shown(type(self)) and name != "extra" and not name.startswith("_"):
+                extra = self.extra
+                has = f", which has {list(extra)}" if extra else ", which is empty"
+                held = f": .extra[{name!r}]" if name in extra else has
+                message += f"; what a server adds to the API is in `extra`{held}"
+            raise AttributeError(message, name=name, obj=self)
+
+
+class LateSequence(Sequence[T]):
+    """A tuple whose entries are made when one is first looked at.
+
+    `find` returns them as Structs, in which they came; `make` is called with each.
+    """
+
+    __slots__ = ("_find", "_length", "_made", "_make")
+
+    def __init__(
+        self, length: int, find: Callable[[], Sequence[W]], make: Callable[[W], T]
+    ) -> None:
+        self._length = length
+        self._find = find
+        self._make = make
+        self._made: tuple[T, ...] | None = None
+
+    def _all(self) -> tuple[T, ...]:
+        if self._made is None:
+            self._made = tuple(map(self._make, self._find()))
+        return self._made
+
+    def _as_dicts(self) -> list[JsonObject]:
+        dicts: list[JsonObject] = msgspec.to_builtins(self._find())
+        for token in dicts:
+            for each in (*cast("list[JsonObject]", token.get("top_logprobs", ())), token):
+                if "extra" in each:  # a vendor's field of that name is inside of it
+                    _add_extra(each, cast("JsonObject", each.pop("extra")))
+        return dicts
+
+    def __len__(self) -> int:
+        return self._length
+
+    @overload
+    def __getitem__(self, place: int) -> T: ...
+    @overload
+    def __getitem__(self, place: slice) -> tuple[T, ...]: ...
+    def __getitem__(self, place: int | slice) -> T | tuple[T, ...]:
+        return self._all()[place]
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, (LateSequence, tuple, list)):
+            return NotImplemented
+        return self._length == len(other) and self._all() == tuple(other)
+
+    def __hash__(self) -> int:
+        return hash(self._all())
+
+    def __repr__(self) -> str:
+        return repr(self._all())
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return tuple, (list(self._all()),)
 
 
 def copy_json(value: object) -> object:
-    """Copy a JSON value, its containers included; tuples become lists."""
+    """Copy a value of a result as builtins, what it holds included."""
+    if type(value) in _SCALARS:
+        return value
+    if isinstance(value, Fields):
+        return to_dict(value)
+    if isinstance(value, LateSequence):
+        return value._as_dicts()
     if isinstance(value, Mapping):
         return {key: copy_json(item) for key, item in value.items()}
     if isinstance(value, (list, tuple)):
@@ -49,120 +166,23 @@ def copy_json(value: object) -> object:
     return value
 
 
-@cache
-def names_of(cls: type[attrs.AttrsInstance]) -> tuple[str, ...]:
-    """Return the names of a class's fields that are the API's: no `extra`, and no private ones."""
-    names = (field.name for field in attrs.fields(cls))
-    return tuple(name for name in names if name != "extra" and not name.startswith("_"))
+def to_dict(value: Fields) -> JsonObject:
+    """Convert an instance to a dict of builtins, as the API writes it."""
+    kind: Any = type(value)
+    nullable = _marked(kind, "nullable")
+    out: JsonObject = {}
+    for name in names_of(kind):
+        item = getattr(value, name)
+        if item is not None or name in nullable:
+            out[name] = item if type(item) in _SCALARS else copy_json(item)
+    if value.extra:  # type: ignore[attr-defined]  # all that stand in JSON have it
+        _add_extra(out, value.extra)  # type: ignore[attr-defined]  # as above
+    return out
 
 
-def _has_extra(cls: type) -> bool:
-    return attrs.has(cls) and any(a.name == "extra" for a in attrs.fields(cls))
-
-
-def _unstructure_fn(cls: type) -> Callable[[object], JsonObject]:
-    fields = [(n, bool(attrs.fields_dict(cls)[n].metadata.get("nullable"))) for n in names_of(cls)]
-
-    def unstructure(value: object) -> JsonObject:
-        out: JsonObject = {}
-        for name, nullable in fields:
-            item = getattr(value, name)
-            if type(item) in _SCALARS:
-                out[name] = item
-            elif type(item) is tuple:
-                out[name] = [_converter.unstructure(entry) for entry in item]
-            elif item is not None or nullable:
-                out[name] = _converter.unstructure(item)
-        extra = cast("Mapping[str, object]", value.extra)  # type: ignore[attr-defined]  # by _has_extra
-        for name, item in extra.items():
-            # A value of the wrong type is here under its field's name. If the field also has a
-            # value of the right type, that one is written.
-            if out.get(name) is None:
-                out[name] = copy_json(item)
-        return out
-
-    return unstructure
-
-
-def _structure_fn(cls: type[T]) -> Callable[[Mapping[str, object], type[T]], T]:
-    names = names_of(cls)  # type: ignore[arg-type]  # an attrs class, by _has_extra
-    shared = [n for n in names if attrs.fields_dict(cls)[n].metadata.get("or_vendors")]  # type: ignore[arg-type]  # as above
-    structure_fields = make_dict_structure_fn(cls, _converter)
-
-    def structure(value: Mapping[str, object], _: type[T]) -> T:
-        if not isinstance(value, Mapping):
-            raise TypeError(f"expected an object, got {type(value).__name__}")
-        known: JsonObject = {}
-        extra: JsonObject = {}
-        for name, item in value.items():
-            if name not in names or (name in shared and not isinstance(item, (str, NoneType))):
-                extra[name] = copy_json(item)
-            elif item is not None:
-                known[name] = item
-        return structure_fields({**known, "extra": extra}, cls)
-
-    return structure
-
-
-def _exact(kind: type, value: object, _: object) -> object:
-    """Return a value of the right type, unchanged: cattrs would turn the number 5 into "5"."""
-    if type(value) is not kind:
-        raise TypeError(f"expected {kind.__name__}, got {type(value).__name__}")
-    return value
-
-
-def _number(value: object, _: object) -> float:
-    if type(value) is not float and type(value) is not int:
-        raise TypeError(f"expected a number, got {type(value).__name__}")
-    return value
-
-
-def _is_sequence(kind: object) -> bool:
-    return get_origin(kind) is Sequence
-
-
-def _sequence(value: object, kind: object) -> object:
-    if not isinstance(value, Sequence) or isinstance(value, str):
-        raise TypeError(f"expected a list, got {type(value).__name__}")
-    kind_of_tuple = cast("type[object]", GenericAlias(tuple, (*get_args(kind), ...)))
-    return _converter.structure(value, kind_of_tuple)
-
-
-def _is_text_or_parts(kind: object) -> bool:
-    return str in get_args(kind) and any(get_origin(arg) is tuple for arg in get_args(kind))
-
-
-def _text_or_parts(value: object, _: object) -> object:
-    if value is None or isinstance(value, str):
-        return value
-    if isinstance(value, (list, tuple)):
-        return tuple(copy_json(item) for item in value)
-    raise TypeError(f"expected text or a list of parts, got {type(value).__name__}")
-
-
-_converter = Converter()
-_converter.register_unstructure_hook_factory(_has_extra, _unstructure_fn)
-_converter.register_structure_hook_factory(_has_extra, _structure_fn)
-_converter.register_structure_hook(str, partial(_exact, str))
-_converter.register_structure_hook(int, partial(_exact, int))
-_converter.register_structure_hook(float, _number)
-_converter.register_structure_hook_func(lambda t: t is object, lambda value, _: copy_json(value))
-_converter.register_structure_hook_func(_is_sequence, _sequence)
-_converter.register_structure_hook_func(_is_text_or_parts, _text_or_parts)
-
-
-def dicts_of(structs: Sequence[object], below: str) -> list[JsonObject]:
-    """Convert Structs to dicts in which their `extra` stands among the other fields. The Structs in
-    the list `below` of each are converted likewise.
-    """
-    dicts: list[JsonObject] = msgspec.to_builtins(structs)
-    for outer in dicts:
-        for each in (*cast("list[JsonObject]", outer.get(below, ())), outer):
-            # A vendor's field called `extra` is inside of it.
-            if "extra" in each:
-                extra = cast("JsonObject", each.pop("extra"))
-                each.update({name: item for name, item in extra.items() if each.get(name) is None})
-    return dicts
+def _add_extra(fields: JsonObject, extra: Mapping[str, object]) -> None:
+    """Add what is in `extra`, unless there is a value under its name: that one is well-typed."""
+    fields.update({n: copy_json(item) for n, item in extra.items() if fields.get(n) is None})
 
 
 def split_extra(
@@ -174,39 +194,77 @@ def split_extra(
     return alone, {name: value for name, value in ours.items() if name not in names}
 
 
-def objects_of(value: attrs.AttrsInstance, names: Sequence[str] = ()) -> list[JsonObject]:
-    """Return the objects that merge to an instance: what is well-typed with the extras, then what
-    is not, one by one.
-    """
+def objects_of(value: Fields, names: Sequence[str] = ()) -> list[JsonObject]:
+    """Return the objects that merge to an instance: all that fits, then each misfit alone."""
+    own = names_of(cast("Any", type(value)))
     objects: JsonObject = {}
     alone: list[JsonObject] = []
-    for name in names_of(type(value)):
+    for name in own:
         item = getattr(value, name)
-        if attrs.has(type(item)):
+        if isinstance(item, Fields):
             objects[name], *rest = objects_of(item)
             alone.extend({name: more} for more in rest)
         elif item is not None:
-            objects[name] = item
-    misfits, together = split_extra(value.extra, [*names_of(type(value)), *names])  # type: ignore[attr-defined]  # all have it
+            objects[name] = copy_json(item)
+    misfits, together = split_extra(value.extra, [*own, *names])  # type: ignore[attr-defined]  # all have it
     return [{**objects, **together}, *misfits, *alone]
 
 
-def register(cls: type[T], convert: Callable[[T], object]) -> None:
-    """Register the function that converts the instances of a class."""
-    _converter.register_unstructure_hook(cls, convert)
-
-
-def to_dict(value: object) -> JsonObject:
-    """Convert an instance to a dict of builtins, as the API writes it."""
-    return cast("JsonObject", _converter.unstructure(value))
-
-
 def from_dict(data: Mapping[str, object], cls: type[T]) -> T:
-    """Build an instance from a dict as the API writes it.
-
-    Raises ValueError, which names each field that does not fit.
-    """
+    """Build an instance from a dict of the API's. Raises ValueError that names each misfit."""
     try:
         return _converter.structure(data, cls)
     except Exception as error:
-        raise ValueError("; ".join(transform_error(error, path="$"))) from error
+        raise ValueError("; ".join(transform_error(error, "$", _in_words))) from error
+
+
+def _in_words(error: BaseException, kind: type | None) -> str:
+    is_missing = isinstance(error, KeyError)
+    return f"required field {error} is missing" if is_missing else str(error)
+
+
+def _reader_of(cls: Any) -> Callable[[object, object], object]:
+    names, shared = names_of(cls), _marked(cls, "or_vendors")
+    build = make_dict_structure_fn(cls, _converter)
+
+    def read(value: object, _: object) -> object:
+        known: JsonObject = {}
+        extra: JsonObject = {}
+        for name, item in _exact(value, dict).items():
+            if name not in names or (name in shared and not isinstance(item, (str, NoneType))):
+                extra[name] = copy_json(item)
+            elif item is not None:
+                known[name] = item
+        return build({**known, "extra": extra}, cls)
+
+    return read
+
+
+def _exact(value: object, kind: type[T]) -> T:
+    """Return a value of a type. Cattrs would turn the number 5 into "5"."""
+    return value if type(value) is kind else msgspec.convert(value, kind)
+
+
+def _read_object(value: object, _: object) -> object:
+    return copy_json(_exact(value, dict))
+
+
+def _read_list(value: object, kind: object) -> object:
+    entries: Any = list[get_args(kind)[0]]  # type: ignore[misc]  # a type at run time
+    return tuple(_converter.structure(_exact(value, list), entries))
+
+
+def _read_content(value: object, _: object) -> object:
+    content = value if type(value) is str else msgspec.convert(copy_json(value), str | list)
+    return content if isinstance(content, str) else tuple(content)
+
+
+_converter = Converter()
+for _kind in (str, int, float):
+    _converter.register_structure_hook(_kind, _exact)
+_hook = _converter.register_structure_hook_func
+_hook(lambda kind: kind is object, lambda value, _: copy_json(value))
+_hook(lambda kind: get_origin(kind) is cast("Any", Mapping), _read_object)
+_hook(lambda kind: get_origin(kind) in (tuple, cast("Any", Sequence)), _read_list)
+_hook(lambda kind: str in get_args(kind) and len(get_args(kind)) > 2, _read_content)
+_converter.register_structure_hook_factory(attrs.has, _reader_of)

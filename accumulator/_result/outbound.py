@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, TypeVar, cast
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any, cast
 
-from .convert import copy_json
+from .convert import JsonObject, copy_json, to_dict
 
 if TYPE_CHECKING:
     from openai.types.chat import ChatCompletion, ChatCompletionAssistantMessageParam
@@ -22,9 +22,6 @@ __all__ = [
     "with_messages",
     "without_empty_messages",
 ]
-
-T = TypeVar("T")
-JsonObject = dict[str, object]
 
 # DeepSeek and Moonshot want `reasoning_content` back, OpenRouter `reasoning` and
 # `reasoning_details`, GitHub Copilot `reasoning_text` and `reasoning_opaque`, Gemini the signature
@@ -44,42 +41,52 @@ _NO_CONTENT: Mapping[str, JsonObject] = {
 }
 
 
-def to_request(
-    message: JsonObject, content_beside_calls: str
-) -> ChatCompletionAssistantMessageParam:
+def to_request(message: Any, content_beside_calls: str) -> ChatCompletionAssistantMessageParam:
     """Return the fields of a message that a request may have. Raises ValueError."""
     if content_beside_calls not in _NO_CONTENT:
         raise ValueError(
             f'content_beside_calls is "null", "empty" or "absent", not {content_beside_calls!r}'
         )
-    calls = [_call(call) for call in _objects(message.get("tool_calls"))]
-    function_call = message.get("function_call")
-    has_call = bool(calls) or isinstance(function_call, dict)
-    out: JsonObject = {"role": _text(message, "role") or "assistant"}
-    # A result keeps a value of the wrong type where it came; a request must not have it.
-    if isinstance(message["content"], (str, list)):
-        out["content"] = message["content"]
+    kept = [call for call in message.tool_calls or () if call._is_whole() or not call._may_be_cut]
+    calls = [_call(call) for call in kept if call.name]
+    function_call = message.function_call
+    out: JsonObject = {"role": message.role or "assistant"}
+    if message.content is not None:
+        out["content"] = copy_json(message.content)
     else:
-        out |= _NO_CONTENT[content_beside_calls if has_call else "empty"]
-    if isinstance(message["refusal"], str):
-        out["refusal"] = message["refusal"]
-    out |= {name: message[name] for name in _SENT_BACK if message.get(name) is not None}
-    audio = message.get("audio")
-    if isinstance(audio, dict) and _text(audio, "id"):
-        out["audio"] = {"id": audio["id"]}
+        out |= _NO_CONTENT[content_beside_calls if calls or function_call else "empty"]
+    if message.refusal is not None:
+        out["refusal"] = message.refusal
+    fields = to_dict(message)
+    out |= {name: fields[name] for name in _SENT_BACK if fields.get(name) is not None}
+    if message.audio is not None and message.audio.id:
+        out["audio"] = {"id": message.audio.id}
     if calls:
         out["tool_calls"] = calls
-    if isinstance(function_call, dict):
+    if function_call is not None:
         out["function_call"] = _texts(function_call, "name", "arguments")
     return cast("ChatCompletionAssistantMessageParam", out)
+
+
+def _call(call: Any) -> JsonObject:
+    out: JsonObject = {"id": call.id or ""}
+    for kind, text in (("custom", "input"), ("function", "arguments")):
+        tool = getattr(call, kind)
+        if tool is not None:
+            out["type"] = call.type or kind
+            out[kind] = _texts(tool, "name", text)
+    fields = copy_json({name: call.extra.get(name) for name in _SENT_BACK_OF_CALL})
+    return out | {n: value for n, value in cast("JsonObject", fields).items() if value is not None}
+
+
+def _texts(tool: object, *names: str) -> JsonObject:
+    return {name: getattr(tool, name) or "" for name in names}
 
 
 def without_empty_messages(
     completion: JsonObject, extras: Sequence[Mapping[str, object]]
 ) -> JsonObject:
-    """Remove from a legacy completion what only a chat completion has. `extras` are those of its
-    choices; a vendor's own `message` among them stays.
-    """
+    """Remove what only a chat completion has from a legacy one; a vendor's `message` stays."""
     if completion["object"] == "text_completion":
         for choice, extra in zip(_objects(completion["choices"]), extras, strict=True):
             if choice["message"] == {"content": None, "refusal": None}:
@@ -108,7 +115,8 @@ def text_of(content: str | tuple[object, ...] | None) -> str | None:
     """Return a message's content as text: of parts, their texts."""
     if not isinstance(content, tuple):
         return content
-    return "".join(_text(part, "text") for part in content if isinstance(part, Mapping))
+    texts = (part.get("text") for part in content if isinstance(part, Mapping))
+    return "".join(text for text in texts if isinstance(text, str))
 
 
 def why_cut(finish_reason: str | None) -> str:
@@ -137,16 +145,6 @@ def fill(choice: Any, *, role: str | None) -> None:
             each.__dict__["_finish_reason"] = finish_reason
 
 
-def _call(call: Mapping[str, object]) -> JsonObject:
-    out: JsonObject = {"id": _text(call, "id")}
-    for kind, text in (("custom", "input"), ("function", "arguments")):
-        named = call.get(kind)
-        if isinstance(named, dict):
-            out["type"] = _text(call, "type") or kind
-            out[kind] = _texts(named, "name", text)
-    return out | {name: call[name] for name in _SENT_BACK_OF_CALL if call.get(name) is not None}
-
-
 def to_openai(completion: JsonObject) -> ChatCompletion:
     """Return a completion as an object of the openai package. Raises ValueError, ImportError."""
     try:
@@ -158,18 +156,16 @@ def to_openai(completion: JsonObject) -> ChatCompletion:
     return Theirs.model_validate(completion, strict=True)
 
 
-def pydantic_schema(
-    cls: type[T], read: Callable[[JsonObject], T], write: Callable[[T], JsonObject]
-) -> CoreSchema:
+def pydantic_schema(cls: Any) -> CoreSchema:
     """Return the schema of a class that is read from a dict and written as one."""
     from pydantic_core import core_schema  # noqa: PLC0415  # only pydantic asks
 
     as_dict = core_schema.dict_schema()
     return core_schema.no_info_plain_validator_function(
-        lambda value: value if isinstance(value, cls) else read(value),
+        lambda value: value if isinstance(value, cls) else cls.from_dict(value),
         json_schema_input_schema=as_dict,
         serialization=core_schema.plain_serializer_function_ser_schema(
-            write, return_schema=as_dict
+            cls.to_dict, return_schema=as_dict
         ),
     )
 
@@ -177,12 +173,3 @@ def pydantic_schema(
 def _objects(value: object) -> list[JsonObject]:
     """Return the objects in a list."""
     return [item for item in value if isinstance(item, dict)] if isinstance(value, list) else []
-
-
-def _text(fields: Mapping[str, object], name: str) -> str:
-    value = fields.get(name)
-    return value if isinstance(value, str) else ""
-
-
-def _texts(fields: Mapping[str, object], *names: str) -> JsonObject:
-    return {name: _text(fields, name) for name in names}

@@ -30,14 +30,9 @@ from typing import (
 )
 
 import attrs
+import cattrs
 import msgspec
-from cattrs import (
-    AttributeValidationNote,
-    BaseValidationError,
-    Converter,
-    IterableValidationNote,
-    StructureHandlerNotFoundError,
-)
+from cattrs import AttributeValidationNote, IterableValidationNote
 from cattrs.cols import list_structure_factory
 from cattrs.gen import make_dict_structure_fn
 
@@ -86,10 +81,7 @@ class ParseError(ValueError):
 
 
 def load(text: str | None, kind: TypeForm[T] | TypeReader[T], cause: str = "") -> T:
-    """Return a whole JSON text as an instance of a type. `cause` is why it may not be whole.
-
-    Raises ParseError for a text that does not fit, TypeError for a type that cannot be read so.
-    """
+    """Return a JSON text as a type; `cause` is why it may be cut. Raises ParseError, TypeError."""
     if text is None or not text.strip():
         raise ParseError(f"{cause}there is no JSON")
     try:
@@ -100,7 +92,7 @@ def load(text: str | None, kind: TypeForm[T] | TypeReader[T], cause: str = "") -
         raise ParseError(f"{cause}{error}") from None
     try:
         return cast("T", _read(text, kind))
-    except (NotImplementedError, StructureHandlerNotFoundError, NameError) as error:
+    except (NotImplementedError, cattrs.StructureHandlerNotFoundError, NameError) as error:
         raise TypeError(f"{kind!r} cannot be read from JSON: {error}") from error
     except RecursionError:
         raise ParseError("nested too deep") from None
@@ -117,9 +109,6 @@ def _read(text: str | bytes, kind: object) -> object:
     if _has_attrs(kind):
         return _converter.structure(_decode(text), cast("type[object]", kind))
     return _decoder(kind).decode(text)
-
-
-# --- what does not fit --------------------------------------------------------------------
 
 
 def _explained(error: Exception, text: bytes, kind: object) -> ParseError:
@@ -147,9 +136,7 @@ def _misfits(error: Exception, text: bytes, kind: object, path: str) -> Iterator
 
 
 def _inside(text: bytes, kind: object) -> Iterator[tuple[str, bytes, object]]:
-    """Yield the values in an object or list, each with the step to it and its type. What cattrs and
-    pydantic read is nothing to go into: their errors have paths.
-    """
+    """Yield the values in an object or list, each with its step and type."""
     if _reader_of(kind) is not None or _has_attrs(kind):
         return
     kind = _bare(kind)
@@ -186,7 +173,7 @@ def _step(key: object) -> str:
 
 def _reasons(error: BaseException, kind: object, path: str) -> Iterator[Misfit]:
     """Yield what another library's error says, each with its path."""
-    if isinstance(error, BaseValidationError):  # cattrs'
+    if isinstance(error, cattrs.BaseValidationError):  # cattrs'
         for inner in error.exceptions:
             notes = getattr(inner, "__notes__", ())
             at: list[object] = [n.name for n in notes if isinstance(n, AttributeValidationNote)]
@@ -216,9 +203,6 @@ def _choices(kind: object) -> str:
     return f"; there are {', '.join(map(repr, values))}" if values else ""
 
 
-# --- pydantic and msgspec -----------------------------------------------------------------
-
-
 _meeting = Lock()
 
 
@@ -238,9 +222,7 @@ def _reader_of(kind: Hashable) -> TypeReader[object] | None:
 
 
 def _is_pydantics(kind: object) -> bool:
-    """Return whether a model, a dataclass or a type of pydantic's, or a word of its in an
-    Annotated, is in a type.
-    """
+    """Return whether something of pydantic's is in a type or in what annotates it."""
     marks = ("__pydantic_validator__", "__get_pydantic_core_schema__")
     package = type(kind).__module__.partition(".")[0]
     return (
@@ -252,9 +234,7 @@ def _is_pydantics(kind: object) -> bool:
 
 @lru_cache(_MOST_KINDS)
 def _decoder(kind: Hashable) -> msgspec.json.Decoder[object]:
-    """Return the decoder of a type. One thread makes it at a time, because msgspec does not expect
-    two to prepare the same type at once.
-    """
+    """Return the decoder of a type. Two threads must not prepare one type at once."""
     with _meeting:
         return msgspec.json.Decoder(cast("type[object]", kind), dec_hook=_load_nested)
 
@@ -268,33 +248,23 @@ def _load_nested(kind: object, value: object) -> object:
     raise NotImplementedError(f"{kind!r} is not a type that JSON can be read as")
 
 
-# --- attrs classes ------------------------------------------------------------------------
-
-
 def _has_attrs(kind: object) -> bool:
-    """Return whether cattrs is to read a type: an attrs class, a union of dataclasses, or what has
-    one in it.
-    """
+    """Return whether an attrs class or a union of dataclasses is in a type: cattrs reads it."""
     is_class = isinstance(kind, type) and attrs.has(kind)
     is_union = sum(map(is_dataclass, get_args(kind))) > 1
     return is_class or is_union or any(map(_has_attrs, get_args(kind)))
 
 
 def _convert(value: object, kind: object) -> object:
+    text = msgspec.json.encode(value)
     try:
-        if _reader_of(kind) is not None:
-            return _load_nested(kind, value)
-        _decoder(kind)
-        wanted = cast("type[object]", kind)
-        return msgspec.convert(value, wanted, str_keys=True, dec_hook=_load_nested)
+        return _read(text, kind)
     except ValueError as error:
-        raise _explained(error, msgspec.json.encode(value), kind) from error
+        raise _explained(error, text, kind) from error
 
 
-def _strict_hook(kind: type, converter: Converter) -> Callable[[object, object], object]:
-    """Return a hook that builds a class from an object alone, and a list, a tuple of one type or a
-    set from a list alone: cattrs would take any mapping or iterable.
-    """
+def _strict_hook(kind: type, converter: cattrs.Converter) -> Callable[[object, object], object]:
+    """Return a hook for objects or lists alone: cattrs would take any mapping or iterable."""
     if attrs.has(kind):
         build = make_dict_structure_fn(kind, converter)
         return lambda value, _: build(msgspec.convert(value, dict), kind)
@@ -311,7 +281,7 @@ def _is_list_like(kind: object) -> bool:
     return get_origin(kind) in (list, set, frozenset, Sequence)
 
 
-_converter = Converter()
+_converter = cattrs.Converter()
 _converter.register_structure_hook_factory(attrs.has, _strict_hook)
 _converter.register_structure_hook_factory(_is_list_like, _strict_hook)
 for _kind in (str, bytes, int, float, Enum, Path):  # cattrs has conversions of its own for these

@@ -1,15 +1,14 @@
-"""The page for the documentation, from the results."""
+"""The page for the documentation, from the verdicts."""
 
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from string import Template
-from typing import Any
 
 from cases import Case
 from judge import VERDICTS, asked
-from peers import PEERS, Peer
+from peers import Peer
 
 PAGE = Template(Path(__file__).with_name("page.md").read_text(encoding="utf-8"))
 MARKS = {"right": "✓", "not asked": "-"}
@@ -52,19 +51,13 @@ class Column:
         return f"{verdicts.count('right')}{of}"
 
 
-def columns_of(results: dict[str, Any], cases: Sequence[Case]) -> list[Column]:
-    """Return a column for each peer that was run, by the share of its cases that it has right."""
-    columns = []
-    for peer in PEERS:
-        if found := results["peers"].get(peer.name):
-            takes = [case for case in cases if peer.takes(case)]
-            said = {case.name: found["not right"].get(case.name, "right") for case in takes}
-            verdicts = {
-                case.name: said.get(case.name, "not asked").partition(":")[0] for case in cases
-            }
-            values = sum(asked(case, peer.room) for case in takes)
-            columns.append(Column(peer, found["versions"], verdicts, values))
-    return sorted(columns, key=lambda column: -column.counts["right"] / column.cases)
+def column(
+    peer: Peer, versions: dict[str, str], found: dict[str, str], cases: Sequence[Case]
+) -> Column:
+    """Return the column of a peer from the verdicts on the cases that it takes."""
+    verdicts = {case.name: found.get(case.name, "not asked") for case in cases}
+    values = sum(asked(case, peer.room) for case in cases if peer.takes(case))
+    return Column(peer, versions, verdicts, values)
 
 
 def figures(column: Column) -> list[str]:
@@ -73,8 +66,11 @@ def figures(column: Column) -> list[str]:
     return [str(each) for each in (*verdicts, column.cases, column.asked)]
 
 
-def markdown(columns: list[Column], results: dict[str, Any], cases: Sequence[Case]) -> str:
-    """Return the page for the documentation."""
+def markdown(
+    columns: list[Column], run_on: dict[str, str], not_run: dict[str, str], cases: Sequence[Case]
+) -> str:
+    """Return the page, the peers by the share of their cases that they have right."""
+    columns = sorted(columns, key=lambda column: -column.counts["right"] / column.cases)
     names = [column.peer.name for column in columns]
     summary = [
         [f"**{name}**" if name == "ours" else name, column.version, *figures(column)]
@@ -83,7 +79,7 @@ def markdown(columns: list[Column], results: dict[str, Any], cases: Sequence[Cas
     ran = [
         f"- {column.peer.name} ({named(column.versions)}): {column.peer.what}" for column in columns
     ]
-    ran += [f"- {name} could not be run: {why}" for name, why in results["not run"].items()]
+    ran += [f"- {name} could not be run: {why}" for name, why in not_run.items()]
     areas: dict[str, list[str]] = {}
     for case in cases:
         areas.setdefault(case.name.partition("-")[0], []).append(case.name)
@@ -96,7 +92,7 @@ def markdown(columns: list[Column], results: dict[str, Any], cases: Sequence[Cas
     ]
     return PAGE.substitute(
         summary=grid(["peer", "version", *VERDICTS, "of cases", "asked for"], summary),
-        run_on=named(results["run on"]),
+        run_on=named(run_on),
         ran="\n".join(ran),
         areas=grid(["right of", "cases", *names], by_area),
         cases=grid(["case", *names], matrix),

@@ -416,11 +416,13 @@ def assert_as_field_by_field(chunks: Iterable[object]) -> None:
             assert repr(value) == before
 
 
+@pytest.mark.many
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
 def test_chunks_of_the_cases_are_read_as_field_by_field(case: Case) -> None:
     assert_as_field_by_field(case.chunks)
 
 
+@pytest.mark.many
 def test_recorded_chunks_are_read_as_field_by_field(corpus_stream: Path) -> None:
     assert_as_field_by_field(chunks_of(corpus_stream))
 

@@ -116,7 +116,7 @@ def test_a_stream_goes_on_from_its_checkpoint(
     stream = RecordedStream(DEFAULT_RULES, limits)
     for chunk in chunks[:cut]:
         stream.feed(chunk)
-    stream = RecordedStream.resume(stream.checkpoint(), DEFAULT_RULES, limits)
+    stream = RecordedStream(DEFAULT_RULES, limits, stream.checkpoint())
     for chunk in chunks[cut:]:
         stream.feed(chunk)
     assert stream.finish() == plainly(chunks, limits)
@@ -246,7 +246,7 @@ def test_a_body_past_a_limit_is_read_no_further() -> None:
 def test_what_is_no_checkpoint_is_said_to_be_none() -> None:
     for data in (b"", b"\x92\xc0", RecordedStream(DEFAULT_RULES, Limits()).checkpoint()[:-1]):
         with pytest.raises(CheckpointError):
-            RecordedStream.resume(data, DEFAULT_RULES, Limits())
+            RecordedStream(DEFAULT_RULES, Limits(), data)
 
 
 @pytest.mark.parametrize("size", range(0, len(LONG), 7))

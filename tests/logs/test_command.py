@@ -20,7 +20,7 @@ from typing import cast
 import pytest
 
 from accumulator import cli
-from accumulator._logs import sort
+from accumulator._logs import extras
 
 duckdb = pytest.importorskip("duckdb", reason="the extra 'logs' is not installed")
 
@@ -492,6 +492,7 @@ def ctrl_c() -> Iterator[None]:
     assert signal.signal(signal.SIGINT, before) is signal.default_int_handler
 
 
+@pytest.mark.costs
 @pytest.mark.usefixtures("ctrl_c")
 @pytest.mark.parametrize("order", [list, shuffled])
 def test_ctrl_c_leaves_the_old_output_and_nothing_else(
@@ -523,17 +524,16 @@ def test_an_interrupt_that_a_library_swallows_or_makes_an_error_of_is_one(
     monkeypatch: pytest.MonkeyPatch,
     capfd: pytest.CaptureFixture[str],
 ) -> None:
-    def schema() -> object:
+    def load(module: str) -> object:
         if interrupting:
             with suppress(KeyboardInterrupt):
                 signal.raise_signal(signal.SIGINT)
         if not swallowed:
             raise ValueError
-        return real()
+        return extras.load(module)
 
     interrupting = True
-    real = sort._schema
-    monkeypatch.setattr(sort, "_schema", schema)
+    monkeypatch.setattr("accumulator._logs.sort.load", load)
     log, out = write(tmp_path / "log.jsonl", shuffled(ROWS)), tmp_path / "out.jsonl"
     command = ["reduce", str(log), "-o", str(out)]
     assert cli.main(command) == 130

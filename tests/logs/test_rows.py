@@ -215,7 +215,9 @@ def test_what_cannot_be_read_is_told(tmp_path: Path) -> None:
     assert notes.unread_files == ["label: Unknown compression method"]
 
 
-def test_the_rows_of_each_stream_are_in_order_and_one_without_an_id_goes_on() -> None:
+def test_the_rows_of_each_stream_are_in_order_and_one_without_an_id_goes_on(
+    capfd: pytest.CaptureFixture[str],
+) -> None:
     lines = [
         b'{"seq":1,"chunk":{}}',
         b'{"id":"b","chunk":{"n":1}}',
@@ -223,12 +225,10 @@ def test_the_rows_of_each_stream_are_in_order_and_one_without_an_id_goes_on() ->
         b'{"id":"b","seq":2,"chunk":{"n":0}}',
         b"{x",
     ]
-    told: list[int] = []
-    keys = Keys(time="t")
     file = cast("BufferedReader", BytesIO(b"\n".join(lines)))
-    streams, why = read_streams(file, keys, lambda line, *_: told.append(line))
-    assert why is None
-    assert told == [5]
+    streams, has_bad, why = read_streams(file, Keys(time="t"), "log")
+    assert (has_bad, why) == (True, None)
+    assert capfd.readouterr().err.startswith("log:5: bad row: ")
     assert streams == {
         "": [(1, b"{}", None)],
         "b": [(2, b'{"n":0}', None), (None, b'{"n":1}', None), (None, b'{"n":2}', 5)],

@@ -595,7 +595,7 @@ def test_usage_is_told_when_it_changes() -> None:
 
 
 def test_a_usage_is_that_of_its_event_whenever_it_is_looked_at() -> None:
-    count = 500  # enough for the changes to be put together on the way
+    count = 100
     usages: list[Chunk] = [
         {
             "completion_tokens": n,
@@ -613,6 +613,17 @@ def test_a_usage_is_that_of_its_event_whenever_it_is_looked_at() -> None:
         assert details is not None
         assert details.extra == {"x": n}
         assert usage.extra == {"cost": {"all": n, **{f"k{each}": each for each in range(n + 1)}}}
+
+
+def test_a_usage_that_grows_without_end_is_told_at_a_bounded_cost() -> None:
+    count = 5000
+    events = told([{"choices": [], "usage": {f"k{n}": n}} for n in range(count)])
+    usages = [event.usage.extra for event in events if isinstance(event, ev.UsageEvent)]
+    sizes = [*map(len, usages)]
+    assert sizes[:30] == [*range(1, 31)]
+    assert sizes[-1] == count
+    assert sum(sizes) < 100 * count
+    assert all(known == {f"k{n}": n for n in range(len(known))} for known in usages)
 
 
 def test_a_problem_stands_behind_what_its_chunk_brought_before_it() -> None:
@@ -752,7 +763,7 @@ def test_to_show_an_event_puts_no_text_together() -> None:
     shown |= {type(event).__name__: repr(event) for event in told(FULL)}
     assert "<3 bytes, 1 characters>" in shown["AudioDeltaEvent"]
     assert "value=[1]" in shown["ExtraDeltaEvent"]
-    assert "usage=..." in shown["UsageEvent"]
+    assert "usage=Usage(prompt_tokens=3" in shown["UsageEvent"]
     assert [text for text in shown.values() if "(_" in text or " _" in text] == []
 
 

@@ -98,6 +98,8 @@ def test_a_vendors_field_by_the_name_of_a_legacy_one_is_read_back(text: object) 
         ({"id": 5}, r"\$\.id"),
         ({"choices": [{"index": "0", "message": {}}]}, r"\$\.choices\[0\]\.index"),
         ({"choices": [{"index": 0, "message": {"content": 5}}]}, r"message\.content"),
+        ({"choices": [{"index": 0, "message": {"annotations": "x"}}]}, r"`array`.*annotations"),
+        ({"moderation": 5}, r"`object`, got `int` @ \$\.moderation"),
         ({"choices": [{"index": 0}]}, "message"),
         ({"usage": {"prompt_tokens": True}}, r"\$\.usage\.prompt_tokens"),
         (with_tokens(5), r"logprobs\.content"),

@@ -385,10 +385,10 @@ class StructNode(msgspec.Struct):
 
 
 def test_what_does_not_fit_far_below_is_an_error_whatever_the_stack_holds() -> None:
-    limit = sys.getrecursionlimit()
+    limit, here = sys.getrecursionlimit(), len(inspect.stack(0))
     for depth in range(100, 240):
         text = '{"child": ' * depth + '{"x": "a"}' + "}" * depth
-        sys.setrecursionlimit(len(inspect.stack(0)) + 230)
+        sys.setrecursionlimit(here + 230)
         try:
             with pytest.raises(ParseError):
                 read(text, StructNode)

@@ -14,6 +14,7 @@ from contextlib import (
     AbstractAsyncContextManager,
     AbstractContextManager,
     asynccontextmanager,
+    closing,
     contextmanager,
 )
 from pathlib import Path
@@ -21,9 +22,9 @@ from typing import Any
 
 import pytest
 from serving import Replay, Server, drop_connections, heavy, serving
-from streamed import BODY
+from streamed import BODY, read_whole
 
-from accumulator import Accumulator, ChatCompletion, DecodeError, StreamEnd, accumulate, wrap
+from accumulator import ChatCompletion, DecodeError, StreamEnd, accumulate, wrap
 from accumulator.streams import Framing
 
 TESTS = Path(__file__).parents[1]
@@ -39,13 +40,6 @@ def server() -> Iterator[Server]:
         yield server
 
 
-def directly(body: bytes) -> Accumulator:
-    acc = Accumulator()
-    acc.feed_sse(body)
-    acc.close()
-    return acc
-
-
 # --- the clients ---
 
 
@@ -53,7 +47,9 @@ def directly(body: bytes) -> Accumulator:
 def openai_create(url: str) -> Iterator[Any]:
     openai = pytest.importorskip("openai", reason=WHY)
     with openai.OpenAI(base_url=url, **KEYWORDS) as client:
-        yield client.chat.completions.create(model="m", messages=ASKED, stream=True)
+        stream = client.chat.completions.create(model="m", messages=ASKED, stream=True)
+        yield stream
+        assert stream.response.is_closed
 
 
 @contextmanager
@@ -97,13 +93,14 @@ def by_httpx(name: str) -> Callable[[str], AbstractContextManager[Any]]:
         httpx = pytest.importorskip(name, reason=WHY)
         with httpx.Client(trust_env=False) as client, client.stream("GET", f"{url}/c") as response:
             yield response
+            assert response.is_closed
 
     return get
 
 
 @contextmanager
 def httpx_lines(url: str) -> Iterator[Any]:
-    with by_httpx("httpx")(url) as response:
+    with by_httpx("httpx")(url) as response, closing(response):
         yield response.iter_lines()
 
 
@@ -112,7 +109,9 @@ def requests_response(url: str) -> Iterator[Any]:
     requests = pytest.importorskip("requests", reason=WHY)
     with requests.Session() as session:
         session.trust_env = False
-        yield session.get(f"{url}/c", stream=True)
+        response = session.get(f"{url}/c", stream=True)
+        yield response
+        assert response.raw.closed
 
 
 @contextmanager
@@ -131,12 +130,16 @@ def requests_lines(url: str) -> Iterator[Any]:
 def urllib3_response(url: str) -> Iterator[Any]:
     urllib3 = pytest.importorskip("urllib3", reason=WHY)
     with urllib3.PoolManager() as pool:
-        yield pool.request("GET", f"{url}/c", preload_content=False, retries=False)
+        response = pool.request("GET", f"{url}/c", preload_content=False, retries=False)
+        yield response
+        assert response.closed
 
 
 @contextmanager
 def urllib_response(url: str) -> Iterator[Any]:
-    yield urllib.request.urlopen(f"{url}/c")
+    response = urllib.request.urlopen(f"{url}/c")
+    yield response
+    assert response.isclosed()
 
 
 @contextmanager
@@ -145,7 +148,9 @@ def http_client_response(url: str) -> Iterator[Any]:
     connection = http.client.HTTPConnection(host)
     try:
         connection.request("GET", f"/{path}/c")
-        yield connection.getresponse()
+        response = connection.getresponse()
+        yield response
+        assert response.isclosed()
     finally:
         connection.close()
 
@@ -154,7 +159,9 @@ def http_client_response(url: str) -> Iterator[Any]:
 async def async_openai_create(url: str) -> AsyncIterator[Any]:
     openai = pytest.importorskip("openai", reason=WHY)
     async with openai.AsyncOpenAI(base_url=url, **KEYWORDS) as client:
-        yield await client.chat.completions.create(model="m", messages=ASKED, stream=True)
+        stream = await client.chat.completions.create(model="m", messages=ASKED, stream=True)
+        yield stream
+        assert stream.response.is_closed
 
 
 @asynccontextmanager
@@ -207,6 +214,7 @@ def by_async_httpx(name: str) -> Callable[[str], AbstractAsyncContextManager[Any
             client.stream("GET", f"{url}/c") as response,
         ):
             yield response
+            assert response.is_closed
 
     return get
 
@@ -214,19 +222,21 @@ def by_async_httpx(name: str) -> Callable[[str], AbstractAsyncContextManager[Any
 @asynccontextmanager
 async def aiohttp_response(url: str) -> AsyncIterator[Any]:
     aiohttp = pytest.importorskip("aiohttp", reason=WHY)
-    async with aiohttp.ClientSession() as session, session.get(f"{url}/c") as response:
+    async with aiohttp.ClientSession() as session:
+        response = await session.get(f"{url}/c")
         yield response
+        assert response.closed
 
 
 @asynccontextmanager
 async def aiohttp_any(url: str) -> AsyncIterator[Any]:
-    async with aiohttp_response(url) as response:
+    async with aiohttp_response(url) as response, response:
         yield response.content.iter_any()
 
 
 @asynccontextmanager
 async def aiohttp_lines(url: str) -> AsyncIterator[Any]:
-    async with aiohttp_response(url) as response:
+    async with aiohttp_response(url) as response, response:
         yield response.content
 
 
@@ -291,7 +301,7 @@ def wrapped(
     name: str,
     client: Any,
     url: str,
-    each: Callable[[int], object] = id,
+    each: Callable[[Any], object] = id,
 ) -> tuple[StreamEnd, BaseException | None]:
     """Read it by `wrap`, with `each` called at each item; give its end and what it raised."""
     ends: list[StreamEnd] = []
@@ -302,8 +312,8 @@ def wrapped(
         async with client(url) as stream:
             try:
                 async with wrap(stream, **options) as reading:
-                    async for _ in reading:
-                        each(1)
+                    async for item in reading:
+                        each(item)
             except Exception as error:
                 raised.append(error)
 
@@ -313,8 +323,8 @@ def wrapped(
         with client(url) as stream:
             try:
                 with wrap(stream, **options) as reading:
-                    for _ in reading:
-                        each(1)
+                    for item in reading:
+                        each(item)
             except Exception as error:
                 raised.append(error)
     [end] = ends
@@ -362,20 +372,22 @@ def conformance() -> list[bytes]:
 def test_a_body_gives_what_its_bytes_give(
     server: Server, name: str, client: SyncClient | AsyncClient
 ) -> None:
-    replays = [Replay(RECORDING, (1, 2, 3, 97)), Replay(RECORDING)]
+    replays = [Replay(RECORDING, (1, 2, 3, 97)), Replay(RECORDING, sized=True)]
     if name not in CUTS_AT_MORE_THAN_LINE_ENDS:
         replays.append(Replay(BODY, (1,)))
     replays += [Replay(body, (13,)) for body in conformance()]
     if name not in LEAVE_IT_COMPRESSED:
         replays += [Replay(RECORDING, (1, 50), encoding) for encoding in ("gzip", "deflate")]
     for replay in replays:
-        end, raised = wrapped(name, client, server.add(replay))
-        acc = directly(replay.body)
+        items: list[bytes] = []
+        end, raised = wrapped(name, client, server.add(replay), items.append)
+        acc = read_whole(replay.body)
         assert raised is None
+        assert framing_of(name) == "lines" or b"".join(items) == replay.body
         assert end.completion == acc.snapshot()
         assert end.status == acc.status
         assert [p.kind for p in end.problems] == [p.kind for p in acc.problems]
-    assert accumulated(name, client, server.add(replays[0])) == directly(RECORDING).completion()
+    assert accumulated(name, client, server.add(replays[0])) == read_whole(RECORDING).completion()
 
 
 def facts(completion: ChatCompletion) -> object:
@@ -391,7 +403,7 @@ def test_an_sdks_chunks_give_what_their_bytes_give(
     for body, encoding in (RECORDING, None), (BODY, None), (RECORDING, "gzip"):
         replay = Replay(body, (1, 2, 3, 97), encoding)
         completion = accumulated(name, client, server.add(replay))
-        whole = directly(body).completion()
+        whole = read_whole(body).completion()
         if name.startswith("openai"):
             assert completion == whole
         assert facts(completion) == facts(whole)
@@ -411,7 +423,7 @@ def test_a_reset_reaches_the_caller_and_the_partial_completion_on_end(
     assert raised is not None
     assert end.status == "truncated"
     content = end.completion.choices[0].message.content if end.completion.choices else None
-    whole = directly(RECORDING).completion().choices[0].message.content
+    whole = read_whole(RECORDING).completion().choices[0].message.content
     assert str(whole).startswith(content if isinstance(content, str) else "")
 
 
@@ -438,17 +450,39 @@ def test_raw_pieces_of_a_compressed_body_are_a_clear_error(server: Server) -> No
             accumulate(response.iter_raw())
 
 
+def held_back() -> Replay:
+    # Two events at first: litellm holds one back. requests reads lines by the 512 bytes.
+    first = RECORDING.index(b"\n\n", 1200) + 2
+    return Replay(RECORDING, (first, 65536), holds_after=1)
+
+
 @pytest.mark.parametrize(("name", "client"), [*ALL_HTTP, *ALL_SDKS], ids=named)
 def test_items_are_handed_out_while_the_server_holds_back_the_rest(
     server: Server, name: str, client: SyncClient | AsyncClient
 ) -> None:
-    # Two events at first: litellm holds one back. requests reads lines by the 512 bytes.
-    first = RECORDING.index(b"\n\n", 1200) + 2
-    replay = Replay(RECORDING, (first, 65536), holds_after=1)
+    replay = held_back()
     end, raised = wrapped(name, client, server.add(replay), lambda _: replay.goes_on.set())
     assert raised is None
     assert replay.goes_on.is_set()
-    assert facts(end.completion) == facts(directly(RECORDING).completion())
+    assert facts(end.completion) == facts(read_whole(RECORDING).completion())
+
+
+class LeftError(Exception):
+    """Raised by who has enough."""
+
+
+@pytest.mark.parametrize(("name", "client"), [*ALL_HTTP, *ALL_SDKS], ids=named)
+def test_who_leaves_early_closes_the_stream(
+    server: Server, name: str, client: SyncClient | AsyncClient
+) -> None:
+    def leave(item: object) -> None:
+        raise LeftError
+
+    replay = held_back()
+    end, raised = wrapped(name, client, server.add(replay), leave)
+    replay.goes_on.set()
+    assert isinstance(raised, LeftError)
+    assert end.status == "cancelled"
 
 
 def test_every_recorded_stream_comes_over_a_socket_as_it_is(server: Server, corpus: Path) -> None:
@@ -456,7 +490,7 @@ def test_every_recorded_stream_comes_over_a_socket_as_it_is(server: Server, corp
     urls = {name: server.add(Replay(body, (1000, 1, 1))) for name, body in bodies.items()}
     ends = {name: wrapped("", HTTP["urllib3"], url)[0] for name, url in urls.items()}
     for name, body in bodies.items():
-        acc = directly(body)
+        acc = read_whole(body)
         assert (ends[name].completion, ends[name].status) == (acc.snapshot(), acc.status), name
 
 
@@ -474,11 +508,11 @@ def test_trio_reads_as_asyncio_does(server: Server) -> None:
     async def read() -> None:
         async with httpx.AsyncClient(trust_env=False) as client:
             async with client.stream("GET", url + "/x") as response:
-                assert await accumulate(response) == directly(RECORDING).completion()
+                assert await accumulate(response) == read_whole(RECORDING).completion()
             async with client.stream("GET", url + "/x") as response:
                 async with wrap(response, on_end=ends.append) as stream:
                     assert b"".join([piece async for piece in stream]) == RECORDING
-                assert stream.completion == directly(RECORDING).completion()
+                assert stream.completion == read_whole(RECORDING).completion()
             async with client.stream("GET", url + "/x") as response:
                 with trio.CancelScope() as scope:
                     async with wrap(response, on_end=ends.append) as stream:

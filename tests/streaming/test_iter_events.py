@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import aclosing, closing
 from itertools import count
 from pathlib import Path
@@ -12,8 +12,10 @@ from typing import Any
 
 import httpx
 import pytest
+from loopback import serving
 from strategies import rendered
-from test_openai import STREAMS, deviation, openai, serving
+from streamed import AsyncSource, Source
+from test_openai import ASKED, STREAMS, client_of, compared, helper_of
 from test_openai import rendered as rendered_to_the_end
 
 from accumulator import (
@@ -39,47 +41,7 @@ BODY = rendered([*CHUNKS]) + b"data: [DONE]\n\n"
 TYPES = ["content.delta", "content.delta", "content.done", "choice.done", "done"]
 
 
-class Source:
-    """A stream of items, sync or async, that may fail at its end, and counts how often it is
-    closed.
-    """
-
-    def __init__(self, items: Iterable[object], error: Exception | None = None) -> None:
-        self.items = iter(items)
-        self.error = error
-        self.closed = 0
-        self.read = 0
-
-    def next(self, stop: Exception) -> object:
-        for item in self.items:
-            self.read += 1
-            return item
-        raise self.error or stop
-
-
-class SyncSource(Source):
-    def __iter__(self) -> Iterator[object]:
-        return self
-
-    def __next__(self) -> object:
-        return self.next(StopIteration())
-
-    def close(self) -> None:
-        self.closed += 1
-
-
-class AsyncSource(Source):
-    def __aiter__(self) -> AsyncIterator[object]:
-        return self
-
-    async def __anext__(self) -> object:
-        await asyncio.sleep(0)
-        return self.next(StopAsyncIteration())
-
-    async def aclose(self) -> None:
-        self.closed += 1
-
-
+Stream = type[Source] | type[AsyncSource]
 Read = Callable[..., tuple[list[Event], Exception | None]]
 
 
@@ -108,7 +70,7 @@ def read_async(stream: Any, **options: Any) -> tuple[list[Event], Exception | No
 
 
 both = pytest.mark.parametrize(
-    ("source", "read"), [(SyncSource, read_sync), (AsyncSource, read_async)], ids=["sync", "async"]
+    ("source", "read"), [(Source, read_sync), (AsyncSource, read_async)], ids=["sync", "async"]
 )
 FORMS: dict[str, tuple[Sequence[object], dict[str, object]]] = {
     "chunks": (CHUNKS, {}),
@@ -123,7 +85,7 @@ FORMS: dict[str, tuple[Sequence[object], dict[str, object]]] = {
 @both
 @pytest.mark.parametrize(("items", "options"), FORMS.values(), ids=FORMS)
 def test_every_form_of_a_stream(
-    source: type[Source], read: Read, items: Sequence[object], options: dict[str, object]
+    source: Stream, read: Read, items: Sequence[object], options: dict[str, object]
 ) -> None:
     stream = source(items)
     events, error = read(stream, **options)
@@ -142,20 +104,20 @@ WHEN = list(zip(TYPES, [1, 2, 3, 3, 3], strict=True))
 
 
 def test_the_events_of_an_item_come_before_the_next_is_read() -> None:
-    stream = SyncSource(CHUNKS)
-    assert [(event.type, stream.read) for event in iter_events(stream)] == WHEN
+    stream = Source(CHUNKS)
+    assert [(event.type, stream.handed_out) for event in iter_events(stream)] == WHEN
 
 
 def test_the_events_of_an_item_come_before_the_next_is_awaited() -> None:
     async def read() -> list[tuple[str, int]]:
         stream = AsyncSource(CHUNKS)
-        return [(event.type, stream.read) async for event in iter_events(stream)]
+        return [(event.type, stream.handed_out) async for event in iter_events(stream)]
 
     assert asyncio.run(read()) == WHEN
 
 
 @both
-def test_the_clock_is_read_for_each_item(source: type[Source], read: Read) -> None:
+def test_the_clock_is_read_for_each_item(source: Stream, read: Read) -> None:
     clock = count()
     events, _ = read(source(CHUNKS), clock=lambda: next(clock))
     last = events[-1]
@@ -172,7 +134,7 @@ def test_the_clock_is_read_for_each_item(source: type[Source], read: Read) -> No
 
 
 @both
-def test_a_stream_that_is_cut_off_ends_with_done(source: type[Source], read: Read) -> None:
+def test_a_stream_that_is_cut_off_ends_with_done(source: Stream, read: Read) -> None:
     events, error = read(source(CHUNKS[:2]))
     last = events[-1]
     assert isinstance(last, DoneEvent)
@@ -185,7 +147,7 @@ class Reset(Exception):
 
 
 @both
-def test_an_error_of_the_source_comes_after_the_events(source: type[Source], read: Read) -> None:
+def test_an_error_of_the_source_comes_after_the_events(source: Stream, read: Read) -> None:
     stream = source(CHUNKS[:2], reset := Reset())
     events, error = read(stream)
     assert error is reset
@@ -203,7 +165,7 @@ STOPS: dict[str, tuple[dict[str, object], object, type[Exception]]] = {
 @both
 @pytest.mark.parametrize(("options", "item", "kind"), STOPS.values(), ids=STOPS)
 def test_what_stops_the_reading_comes_after_the_events(
-    source: type[Source],
+    source: Stream,
     read: Read,
     options: dict[str, object],
     item: object,
@@ -215,14 +177,14 @@ def test_what_stops_the_reading_comes_after_the_events(
     assert type(error) is kind
     found = [event.type for event in events if event.type != "problem"]
     assert found == ["content.delta", "content.done", "choice.done", "done"]
-    assert (stream.closed, stream.read) == (1, 2)
+    assert (stream.closed, stream.handed_out) == (1, 2)
 
 
 def test_leaving_the_loop_closes_the_source() -> None:
-    stream = SyncSource(CHUNKS)
+    stream = Source(CHUNKS)
     with closing(iter_events(stream)) as events:
         next(events)
-    assert (stream.closed, stream.read) == (1, 1)
+    assert (stream.closed, stream.handed_out) == (1, 1)
 
 
 def test_leaving_the_async_loop_closes_the_source() -> None:
@@ -234,17 +196,11 @@ def test_leaving_the_async_loop_closes_the_source() -> None:
                 break
 
     asyncio.run(read())
-    assert (stream.closed, stream.read) == (1, 1)
+    assert (stream.closed, stream.handed_out) == (1, 1)
 
 
 def test_cancelling_closes_the_source_and_tells_nothing_more() -> None:
-    class Endless(AsyncSource):
-        async def __anext__(self) -> object:
-            if self.read:
-                await asyncio.sleep(3600)
-            return await super().__anext__()
-
-    stream, events = Endless(CHUNKS), list[Event]()
+    stream, events = AsyncSource(CHUNKS[:1], asyncio.CancelledError()), list[Event]()
 
     async def read() -> None:
         async for event in iter_events(stream):
@@ -252,8 +208,7 @@ def test_cancelling_closes_the_source_and_tells_nothing_more() -> None:
 
     async def cancel() -> None:
         task = asyncio.create_task(read())
-        while not events:
-            await asyncio.sleep(0)
+        await stream.waits.wait()
         task.cancel()
         with pytest.raises(asyncio.CancelledError):
             await task
@@ -272,8 +227,12 @@ def test_what_is_no_stream_is_refused_at_once(thing: Any) -> None:
 # --- real clients ---
 
 
+def answer(request: bytes) -> tuple[str, list[bytes]]:
+    return "text/event-stream", [BODY]
+
+
 def test_the_body_of_a_sync_httpx_response() -> None:
-    with serving(BODY) as url, httpx.Client() as client:
+    with serving(answer) as url, httpx.Client() as client:
         with client.stream("POST", url, json={}) as response:
             events, error = read_sync(response)
         assert response.is_closed
@@ -289,16 +248,13 @@ def test_the_body_of_an_async_httpx_response() -> None:
             assert response.is_closed
             return events
 
-    with serving(BODY) as url:
+    with serving(answer) as url:
         assert [event.type for event in asyncio.run(read(url))] == TYPES
 
 
 def test_an_openai_stream() -> None:
-    body = rendered_to_the_end(STREAMS["text"])
-    with serving(body) as url, openai.OpenAI(base_url=url, api_key="none") as client:
-        stream = client.chat.completions.create(
-            model="m", messages=[{"role": "user", "content": "?"}], stream=True
-        )
+    with client_of(rendered_to_the_end(STREAMS["text"])) as completions:
+        stream = completions.create(**ASKED, stream=True)
         events, error = read_sync(stream)
         assert stream.response.is_closed
     assert error is None
@@ -340,13 +296,7 @@ def _plain(value: Any) -> object:
 
 
 def theirs(body: bytes) -> dict[str, list[object]]:
-    with (
-        serving(body) as url,
-        openai.OpenAI(base_url=url, api_key="none", max_retries=0) as client,
-        client.chat.completions.stream(
-            model="m", messages=[{"role": "user", "content": "?"}]
-        ) as stream,
-    ):
+    with helper_of(body) as stream:
         return brought_by(stream)
 
 
@@ -367,7 +317,4 @@ def test_our_events_are_openai_pythons(name: str) -> None:
 
 @pytest.mark.many
 def test_the_events_of_recorded_streams_are_openai_pythons(corpus: Path) -> None:
-    bodies = {path.name: path.read_bytes() for path in sorted(corpus.glob("*.sse"))}
-    compared = [name for name, body in bodies.items() if deviation(body) is None]
-    assert len(compared) >= 40, "hardly a stream is left to compare"
-    assert [name for name in compared if ours(bodies[name]) != theirs(bodies[name])] == []
+    assert [name for name, body in compared(corpus) if ours(body) != theirs(body)] == []

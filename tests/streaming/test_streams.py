@@ -2,15 +2,10 @@
 
 import asyncio
 import copy
-import gzip
-import http.client
-import http.server
 import inspect
 import json
 import pickle
 import re
-import threading
-import urllib.request
 from collections.abc import (
     AsyncGenerator,
     AsyncIterable,
@@ -19,12 +14,6 @@ from collections.abc import (
     Generator,
     Iterable,
     Iterator,
-)
-from contextlib import (
-    AbstractAsyncContextManager,
-    AbstractContextManager,
-    asynccontextmanager,
-    contextmanager,
 )
 from pathlib import Path
 from types import SimpleNamespace
@@ -545,68 +534,7 @@ def test_types_pass_through() -> None:
     assert asyncio.run(read()) == completion
 
 
-# --- responses of real clients, from a real socket ---
-
-
-class Handler(http.server.BaseHTTPRequestHandler):
-    """Sends BODY in awkward pieces, or with `wait` in the path its rest only when it may."""
-
-    protocol_version = "HTTP/1.1"
-    server: "Server"  # pyright: ignore[reportIncompatibleVariableOverride]  # the one that made it
-
-    def do_GET(self) -> None:
-        chunked = "chunked" in self.path
-        self.send_response(200)
-        self.send_header("Content-Type", "text/event-stream")
-        self.send_header(
-            *(("Transfer-Encoding", "chunked") if chunked else ("Connection", "close"))
-        )
-        body = BODY
-        if "gzip" in self.path:
-            self.send_header("Content-Encoding", "gzip")
-            body = gzip.compress(BODY)
-        self.end_headers()
-        pieces = list(cut(body, 1, 2, 3, 200))
-        if "wait" in self.path:
-            first = BODY.index(b"\n\n") + 2
-            pieces = [BODY[:first], BODY[first:]]
-        try:
-            for number, piece in enumerate(pieces):
-                if number == 1 and "wait" in self.path:
-                    self.server.waited = self.server.first_was_read.wait(5)
-                frame = b"%x\r\n%s\r\n" % (len(piece), piece) if chunked else piece
-                self.wfile.write(frame)
-            if chunked:
-                self.wfile.write(b"0\r\n\r\n")
-        except ConnectionError:
-            self.close_connection = True  # the client had enough
-
-    def do_POST(self) -> None:
-        self.rfile.read(int(self.headers["Content-Length"]))
-        self.do_GET()
-
-    def log_message(self, format: str, *args: object) -> None:
-        pass
-
-
-class Server(http.server.ThreadingHTTPServer):
-    """Listens on the loopback interface."""
-
-    def __init__(self) -> None:
-        super().__init__(("127.0.0.1", 0), Handler)
-        self.first_was_read = threading.Event()
-        self.waited = False
-        self.url = f"http://127.0.0.1:{self.server_port}"
-
-
-@pytest.fixture
-def server() -> Iterator[Server]:
-    with Server() as server:
-        thread = threading.Thread(target=server.serve_forever, args=[0.01])
-        thread.start()
-        yield server
-        server.shutdown()
-        thread.join()
+# --- responses; those of real clients, from a real socket, are read in test_clients.py ---
 
 
 class Plain:
@@ -653,164 +581,7 @@ def test_a_body_that_nobody_decompresses_is_refused_by_its_header(
 WHY = "a client that is installed for the tests only"
 
 
-@contextmanager
-def by_httpx(url: str) -> Iterator[object]:
-    httpx = pytest.importorskip("httpx", reason=WHY)
-    with httpx.Client(trust_env=False) as client, client.stream("GET", url) as response:
-        yield response
-        assert response.is_closed
-
-
-@contextmanager
-def by_requests(url: str) -> Iterator[object]:
-    requests = pytest.importorskip("requests", reason=WHY)
-    with requests.Session() as session:
-        session.trust_env = False
-        response = session.get(url, stream=True)
-        yield response
-        assert response.raw.closed
-
-
-@contextmanager
-def by_urllib3(url: str) -> Iterator[object]:
-    urllib3 = pytest.importorskip("urllib3", reason=WHY)
-    with urllib3.PoolManager() as pool:
-        response = pool.request("GET", url, preload_content=False)
-        yield response
-        assert response.closed
-
-
-@contextmanager
-def by_urllib(url: str) -> Iterator[object]:
-    response = urllib.request.urlopen(url)
-    yield response
-    assert response.isclosed()
-
-
-@contextmanager
-def by_http_client(url: str) -> Iterator[object]:
-    host, _, path = url.removeprefix("http://").partition("/")
-    connection = http.client.HTTPConnection(host)
-    try:
-        connection.request("GET", f"/{path}")
-        response = connection.getresponse()
-        yield response
-        assert response.isclosed()
-    finally:
-        connection.close()
-
-
-@asynccontextmanager
-async def by_httpx_async(url: str) -> AsyncIterator[object]:
-    httpx = pytest.importorskip("httpx", reason=WHY)
-    async with httpx.AsyncClient(trust_env=False) as client, client.stream("GET", url) as response:
-        yield response
-        assert response.is_closed
-
-
-@asynccontextmanager
-async def by_aiohttp(url: str) -> AsyncIterator[object]:
-    aiohttp = pytest.importorskip("aiohttp", reason=WHY)
-    async with aiohttp.ClientSession() as session:
-        response = await session.get(url)
-        yield response
-        assert response.closed
-
-
-SyncClient = Callable[[str], AbstractContextManager[WrappedStream[bytes]]]
-AsyncClient = Callable[[str], AbstractAsyncContextManager[AsyncWrappedStream[bytes]]]
-# urllib and http.client leave a compressed body as it is.
-PLAIN_CLIENTS = [by_urllib, by_http_client]
-SYNC_CLIENTS = [by_httpx, by_requests, by_urllib3, *PLAIN_CLIENTS]
-ASYNC_CLIENTS = [by_httpx_async, by_aiohttp]
-PATHS = ["chunked", "until-close", "chunked-gzip", "until-close-gzip"]
-# requests waits for the end of a body that is not chunked.
-LATE = {(by_requests, "until-close")}
-
-
-@pytest.mark.parametrize("path", PATHS)
-@pytest.mark.parametrize("client", SYNC_CLIENTS)
-def test_a_response_is_read_by_its_own_byte_iterator(
-    server: Server, client: Callable[[str], AbstractContextManager[Iterable[bytes]]], path: str
-) -> None:
-    if client in PLAIN_CLIENTS and "gzip" in path:
-        return
-    url = f"{server.url}/{path}"
-    with client(url) as response:
-        assert accumulate(response, framing="lines").to_dict() == WHOLE
-    with client(url) as response:
-        stream = wrap(response)
-        assert b"".join(stream) == BODY
-        assert stream.completion.to_dict() == WHOLE
-
-
-@pytest.mark.parametrize("path", PATHS)
-@pytest.mark.parametrize("client", ASYNC_CLIENTS)
-def test_an_async_response_is_read_by_its_own_byte_iterator(
-    server: Server,
-    client: Callable[[str], AbstractAsyncContextManager[AsyncIterable[bytes]]],
-    path: str,
-) -> None:
-    async def read() -> None:
-        url = f"{server.url}/{path}"
-        async with client(url) as response:
-            assert (await accumulate(response, framing="lines")).to_dict() == WHOLE
-        async with client(url) as response:
-            stream = wrap(response)
-            assert b"".join([piece async for piece in stream]) == BODY
-            assert stream.completion.to_dict() == WHOLE
-
-    asyncio.run(read())
-
-
-@pytest.mark.parametrize("path", PATHS[:2])
-@pytest.mark.parametrize("client", SYNC_CLIENTS)
-def test_pieces_are_handed_out_as_they_arrive(
-    server: Server, client: Callable[[str], AbstractContextManager[Iterable[bytes]]], path: str
-) -> None:
-    if (client, path) in LATE:
-        return
-    url = f"{server.url}/{path}-wait"
-    with client(url) as response, wrap(response) as stream:
-        assert BODY.startswith(next(stream))
-        server.first_was_read.set()
-        list(stream)
-    assert server.waited
-    assert stream.completion.to_dict() == WHOLE
-
-    server.first_was_read.clear()
-    with client(url) as response, wrap(response) as stream:
-        next(stream)
-    server.first_was_read.set()
-    assert stream.status == "cancelled"
-
-
-@pytest.mark.parametrize("path", PATHS[:2])
-@pytest.mark.parametrize("client", ASYNC_CLIENTS)
-def test_pieces_of_an_async_response_are_handed_out_as_they_arrive(
-    server: Server,
-    client: Callable[[str], AbstractAsyncContextManager[AsyncIterable[bytes]]],
-    path: str,
-) -> None:
-    async def read() -> None:
-        url = f"{server.url}/{path}-wait"
-        async with client(url) as response, wrap(response) as stream:
-            assert BODY.startswith(await anext(stream))
-            server.first_was_read.set()
-            assert [piece async for piece in stream]
-        assert server.waited
-        assert stream.completion.to_dict() == WHOLE
-
-        server.first_was_read.clear()
-        async with client(url) as response, wrap(response) as stream:
-            await anext(stream)
-        server.first_was_read.set()
-        assert stream.status == "cancelled"
-
-    asyncio.run(read())
-
-
-def test_an_httpx_response_can_be_read_either_way(server: Server) -> None:
+def test_an_httpx_response_can_be_read_either_way() -> None:
     httpx = pytest.importorskip("httpx", reason=WHY)
     response = httpx.Response(200, content=BODY)
     assert type(wrap(response)) is DualWrappedStream
@@ -821,42 +592,6 @@ def test_an_httpx_response_can_be_read_either_way(server: Server) -> None:
     async def read() -> None:
         async with wrap(response) as stream:
             assert b"".join([piece async for piece in stream]) == BODY
-
-    asyncio.run(read())
-
-
-def test_a_stream_of_the_openai_sdk_is_a_stream_of_chunks(server: Server) -> None:
-    openai = pytest.importorskip("openai", reason=WHY)
-    request = {"model": "m", "messages": [{"role": "user", "content": "?"}], "stream": True}
-    keywords = {"base_url": f"{server.url}/chunked", "api_key": "none", "max_retries": 0}
-
-    with openai.OpenAI(**keywords) as client:
-        assert accumulate(client.chat.completions.create(**request)).to_dict() == WHOLE
-        source = client.chat.completions.create(**request)
-        with wrap(source) as stream:
-            assert stream.response is source.response
-            assert [chunk.id for chunk in stream] == ["chatcmpl-1"] * len(CHUNKS)
-        assert stream.completion.to_dict() == WHOLE
-        with wrap(client.chat.completions.create(**request)) as stream:
-            next(stream)
-        assert stream.response.is_closed
-        with client.chat.completions.with_streaming_response.create(**request) as response:
-            assert accumulate(response).to_dict() == WHOLE
-
-    async def read() -> None:
-        async with openai.AsyncOpenAI(**keywords) as client:
-            source = await client.chat.completions.create(**request)
-            assert (await accumulate(source)).to_dict() == WHOLE
-            async with wrap(await client.chat.completions.create(**request)) as stream:
-                assert [chunk.id async for chunk in stream] == ["chatcmpl-1"] * len(CHUNKS)
-            assert stream.completion.to_dict() == WHOLE
-            stream = wrap(await client.chat.completions.create(**request))
-            await anext(stream)
-            await stream.close()
-            assert stream.response.is_closed
-            create = client.chat.completions.with_streaming_response.create
-            async with create(**request) as response:
-                assert (await accumulate(response)).to_dict() == WHOLE
 
     asyncio.run(read())
 

@@ -363,3 +363,5 @@ def reduce_logs(rows: Iterable[tuple[str, int, bytes]]) -> None:
         assert_type(id, str)
         assert_type(result.completion, ChatCompletion)
         print(result.status, result.problems)
+    for key, result in reduce_sorted({"id": id, "chunk": chunk} for id, _, chunk in rows):
+        print(key, result.status)

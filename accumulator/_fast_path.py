@@ -139,8 +139,12 @@ class FastPath:
             value, _, padding = cut.partition(self._joint) if self._joint else (cut, b"", b"x")
             if padding.isalnum():
                 return self._append_one(value)
+        return self._append_each(cut)
+
+    def _append_each(self, cut: bytes) -> bool:
+        """Append the strings of an event to their texts: all of them, or none."""
         values: list[bytes] = []
-        for joint in template.joints:
+        for joint in self._template.joints:
             value, found, cut = cut.partition(joint)
             if not found:
                 return False

@@ -9,7 +9,7 @@ from itertools import chain
 from msgspec import structs
 
 from .._decode import chunk as wire
-from .._decode.text import COMPACT_AT, Text
+from .._decode.text import COMPACT_AT
 from ..errors import LimitExceededError
 from ..partial import is_complete
 from .arguments import ArgumentsText
@@ -106,23 +106,6 @@ class CallMerger(FieldMerger):
         if text.closer in arguments:
             text.note(arguments)
         return True
-
-    def _open_arguments(
-        self, calls: CallsState | None, fragment: wire.ToolCallFragment
-    ) -> tuple[Text | None, str]:
-        """Return the arguments that a fragment would go to, and what it brings; none if it may do
-        anything else.
-        """
-        function = fragment.function
-        place = -1 if calls is None else calls.by_index.get(fragment.index, -1)  # type: ignore[arg-type]  # None is no key
-        if calls is None or place < 0 or place != calls.last or function is None:
-            return None, ""
-        known, wanted = calls.items[place].function, wire.FunctionFragment(None, function.arguments)
-        is_bare = fragment == type(fragment)(fragment.index, function=wanted)
-        if known is None or self._is_cumulative or not is_bare or function.arguments is None:
-            return None, ""
-        is_open = known.text is not None and known.text.takes("x")
-        return known.text if is_open else None, function.arguments
 
     def _apply_fragment(
         self, calls: CallsState, fragment: wire.ToolCallFragment, path: str, named: dict[int, bool]

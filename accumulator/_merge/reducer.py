@@ -15,7 +15,7 @@ Laws:
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from math import inf
 from typing import Any, cast
 
@@ -30,7 +30,7 @@ from .closing import index_of, leave_out_repeated, note_brought
 from .ending import Ending, brings_text, calls_of
 from .json_merge import NO_HALVES, Listener
 from .problem_log import ProblemLog, brief
-from .rehearsal import RefusingLog, Rehearsal
+from .rehearsal import RefusingLog, Rehearsal, head_of, rest_of, texts_of
 from .state import ChoiceState, State
 from .typed_fields import TypedFieldMerger
 from .usage import UsageMerger
@@ -144,7 +144,7 @@ class Reducer(Ending, TypedFieldMerger, UsageMerger):
             or head != self._head
             or chunk.usage is not None
             or chunk.moderation is not None
-            or (chunk.extra is not None and self.listener is not None)
+            or chunk.extra is not None
         ):
             self.apply(chunk)
             return
@@ -154,12 +154,9 @@ class Reducer(Ending, TypedFieldMerger, UsageMerger):
         if into is None or delta is None or into.finish_reason or self._has_brought:
             self.apply(chunk)
             return
-        calls = delta.tool_calls
-        if calls and len(calls) > self._calls_left:
+        if delta.tool_calls and len(delta.tool_calls) > self._calls_left:
             self.apply(chunk)
             return
-        if chunk.extra is not None:
-            self.state.extra = self._merge_extra("chunk", self.state.extra, chunk.extra)
         index: Any = choice.index
         if self.listener is not None:
             self.listener.at = index, into
@@ -356,47 +353,11 @@ class Reducer(Ending, TypedFieldMerger, UsageMerger):
     def texts_of(self, chunk: wire.Chunk) -> list[tuple[Text, str]]:
         """Return each text that a chunk would append to, and what it would append.
 
-        Raises ValueError unless texts are all that the chunk brings, and they are the API's.
+        Raises ValueError unless texts of the API are all that it brings.
         """
-        head = (
-            chunk.id,
-            chunk.created,
-            chunk.model,
-            chunk.service_tier,
-            chunk.system_fingerprint,
-            chunk.object,
-        )
-        choices = chunk.choices or ()
-        rest = (chunk.usage, chunk.extra, chunk.moderation)
-        if self._halved or not self.reading or head != self._head or rest != (None,) * 3:
-            raise ValueError("the chunk brings more than choices")
-        found: list[tuple[Text | None, str]] = []
-        for choice in choices:
-            into = self.state.choices.get(choice.index)  # type: ignore[arg-type]  # None is no key
-            delta = choice.delta
-            if into is None or into.finish_reason or self._has_brought or delta is None:
-                raise ValueError("the choice is not going on")
-            if _brings_more(choice, delta) or (delta.role and not into.role):
-                raise ValueError("the choice brings more than texts")
-            found += self._texts_of_delta(into, delta)
-        texts = [(text, fragment) for text, fragment in found if text is not None]
-        if len({id(text) for text, _ in texts}) < len(found):
-            raise ValueError("a text that has not begun, or one that comes twice")
-        return texts
-
-    def _texts_of_delta(
-        self, into: ChoiceState, delta: wire.Delta
-    ) -> Iterator[tuple[Text | None, str]]:
-        for text, fragment in (
-            (into.content, delta.content),
-            (into.refusal, delta.refusal),
-            (into.reasoning, delta.reasoning),
-            (into.reasoning_content, delta.reasoning_content),
-        ):
-            if fragment is not None:
-                yield text, fragment
-        for call in delta.tool_calls or ():
-            yield self._open_arguments(into.calls, call)
+        if self._halved or not self.reading or self._has_brought or self._is_cumulative:
+            raise ValueError("the next chunk does more than append")
+        return texts_of(self.state, chunk, self._head)
 
     def rehearse_chunk(self, chunk: wire.Chunk) -> list[tuple[Text, str]]:
         """Return each text that applying a chunk would append to, and what it would append.
@@ -419,33 +380,6 @@ class Reducer(Ending, TypedFieldMerger, UsageMerger):
         return rehearsal.grown()
 
 
-def _brings_more(choice: wire.Choice, delta: wire.Delta) -> bool:
-    """Return whether a choice brings more than the texts of a delta, and calls."""
-    return (
-        choice.logprobs is not None
-        or choice.finish_reason is not None
-        or choice.usage is not None
-        or choice.text is not None
-        or choice.extra is not None
-        or delta.extra is not None
-        or delta.parts is not None
-        or delta.audio is not None
-        or delta.annotations is not None
-        or delta.function_call is not None
-        or delta.reasoning_details is not None
-    )
-
-
 def _says_nothing(chunk: wire.Chunk) -> bool:
     """Return whether a chunk without choices has nothing else either, as `{ }` has."""
-    return (
-        chunk.id is None
-        and chunk.object is None
-        and chunk.created is None
-        and chunk.model is None
-        and chunk.usage is None
-        and chunk.extra is None
-        and chunk.moderation is None
-        and chunk.service_tier is None
-        and chunk.system_fingerprint is None
-    )
+    return all(value is None for value in (*head_of(chunk), *rest_of(chunk)))

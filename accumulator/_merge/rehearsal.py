@@ -1,17 +1,20 @@
-"""A copy of a state to try a chunk on, with an empty text in place of each."""
+"""Which texts a chunk would append to: found on a copy of the state, or without one."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from copy import copy
+from operator import attrgetter
 from typing import cast
 
 from msgspec import Struct
 
+from .._decode import chunk as wire
 from .._decode.text import Text
 from ..errors import ProblemKind
 from .json_merge import IndexedList
 from .problem_log import ProblemLog
-from .state import State
+from .state import CallsState, ChoiceState, State
 
 __all__ = ["RefusingLog", "Rehearsal"]
 
@@ -87,3 +90,64 @@ class RefusingLog(ProblemLog):
     ) -> None:
         """Raise ValueError."""
         raise ValueError(message)
+
+
+# --- without a copy, for what the API names -------------------------------------------------------
+
+head_of = attrgetter(
+    "id", "created", "model", "service_tier", "system_fingerprint", "object"
+)  # of a chunk
+rest_of = attrgetter("usage", "extra", "moderation")
+_more_of_choice = attrgetter("logprobs", "finish_reason", "usage", "text", "extra")
+_more_of_delta = attrgetter(
+    "extra", "parts", "audio", "annotations", "function_call", "reasoning_details"
+)
+
+
+def texts_of(state: State, chunk: wire.Chunk, head: object) -> list[tuple[Text, str]]:
+    """Return each text that a chunk with this head would append to, and what it would append.
+
+    Raises ValueError unless texts of the API are all that it brings.
+    """
+    if head_of(chunk) != head or any(rest_of(chunk)):
+        raise ValueError("the chunk brings more than choices")
+    found: list[tuple[Text | None, str]] = []
+    for choice in chunk.choices or ():
+        into, delta = state.choices.get(choice.index), choice.delta  # type: ignore[arg-type]  # None is no key
+        if into is None or into.finish_reason or delta is None:
+            raise ValueError("the choice is not going on")
+        more = (*_more_of_choice(choice), *_more_of_delta(delta))
+        if more.count(None) != len(more) or (delta.role and not into.role):
+            raise ValueError("the choice brings more than texts")
+        found += _texts_of_delta(into, delta)
+    texts = [(text, fragment) for text, fragment in found if text is not None]
+    if len({id(text) for text, _ in texts}) < len(found):
+        raise ValueError("a text that has not begun, or one that comes twice")
+    return texts
+
+
+def _texts_of_delta(into: ChoiceState, delta: wire.Delta) -> Iterator[tuple[Text | None, str]]:
+    for text, fragment in (
+        (into.content, delta.content),
+        (into.refusal, delta.refusal),
+        (into.reasoning, delta.reasoning),
+        (into.reasoning_content, delta.reasoning_content),
+    ):
+        if fragment is not None:
+            yield text, fragment
+    for call in delta.tool_calls or ():
+        arguments = "" if call.function is None else call.function.arguments or ""
+        # As it would be if it brought nothing more than that.
+        bare = type(call)(call.index, function=wire.FunctionFragment(None, arguments))
+        yield _open_arguments(into.calls, call.index) if call == bare else None, arguments
+
+
+def _open_arguments(calls: CallsState | None, index: int | None) -> Text | None:
+    """Return the arguments of the call that the last fragment went to, if it holds an index and
+    they go on.
+    """
+    if calls is None or index is None or calls.by_index.get(index) != calls.last:
+        return None
+    function = calls.items[calls.last].function
+    text = None if function is None else function.text
+    return text if text is not None and text.takes("x") else None

@@ -117,18 +117,14 @@ def freeze_choice(index: int, state: ChoiceState, *, is_text: bool = False) -> C
 
 
 def _message(state: ChoiceState, *, is_text: bool) -> Message:
-    content, refusal, reasoning = state.content, state.refusal, state.reasoning
-    thought = state.reasoning_content
+    content = state.content
     extra = _object(state.delta_extra) if state.delta_extra else {}
-    role = state.role
-    if not role and not extra and not is_text:
-        role = "assistant"
     fields: JsonObject = {
-        "role": role,
+        "role": state.role,
         "content": None if content is None else str(content),
-        "refusal": None if refusal is None else str(refusal),
-        "reasoning": None if reasoning is None else str(reasoning),
-        "reasoning_content": None if thought is None else str(thought),
+        "refusal": _string(state.refusal),
+        "reasoning": _string(state.reasoning),
+        "reasoning_content": _string(state.reasoning_content),
         "tool_calls": None,
         "function_call": None,
         "audio": None if state.audio is None else freeze_audio(state.audio),
@@ -142,10 +138,14 @@ def _message(state: ChoiceState, *, is_text: bool) -> Message:
         fields["tool_calls"] = _tool_calls(state.calls, state.finish_reason)
     if state.function_call is not None:
         fields["function_call"] = _function(FunctionCall, state.function_call, state.finish_reason)
-    message = _made(Message, fields)
-    if not extra and not is_text:
-        return message
-    message = _read_back(message, TYPED_KINDS["delta"])
+    if extra or is_text:
+        return _with_role(_read_back(_made(Message, fields), TYPED_KINDS["delta"]), is_text)
+    fields["role"] = state.role or "assistant"
+    return _made(Message, fields)
+
+
+def _with_role(message: Message, is_text: bool) -> Message:
+    """Add the role that no chunk brought; a legacy text has none."""
     if not message.role and "role" not in message.extra and not (is_text and message == Message()):
         _set(message, "role", "assistant")
     return message

@@ -8,6 +8,7 @@ chunk fills no list. Also whole is the first after which something is missing, h
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any, Final
 
 import attrs
 
@@ -17,6 +18,7 @@ from ..errors import LOSSY_KINDS, Problem, ProblemKind
 __all__ = ["ProblemLog", "brief"]
 
 _MOST_PROBLEMS = 100  # a server can go wrong in every chunk; all are counted, these many are kept
+_NONE: Final[dict[Any, Any]] = {}  # stands for each empty one: most streams have no problem
 
 
 class ProblemLog:
@@ -31,8 +33,8 @@ class ProblemLog:
         self._cut: CutEvents | None = None  # which know the offset of the event
         self._before = 0  # the number of the event before the first of them
         # By kind and path, and how often each was met; lossy ones by kind and number.
-        self._kept: dict[tuple[str, str | int | None], tuple[Problem, int]] = {}
-        self.counts: dict[ProblemKind, int] = {}
+        self._kept: dict[tuple[str, str | int | None], tuple[Problem, int]] = _NONE
+        self.counts: dict[ProblemKind, int] = _NONE
         self.tell: Callable[[Problem], None] | None = None  # somebody who wants each of them
         self.met: Problem | None = None  # if strict, the first since somebody asked
 
@@ -72,6 +74,7 @@ class ProblemLog:
 
     def keep(self, problem: Problem) -> None:
         """Keep a problem that was met."""
+        self._kept = self._kept or {}
         place = len(self._kept) if problem.kind in LOSSY_KINDS else problem.path
         self._kept[problem.kind, place] = (problem, problem.count)
 
@@ -79,7 +82,7 @@ class ProblemLog:
         self, kind: ProblemKind, message: str, path: str | None = None, detail: object = None
     ) -> None:
         """Put a problem on record."""
-        counts = self.counts
+        counts = self.counts = self.counts or {}
         is_lossy = kind in LOSSY_KINDS
         is_first_lossy = is_lossy and LOSSY_KINDS.isdisjoint(counts)
         counts[kind] = counts.get(kind, 0) + 1

@@ -163,7 +163,8 @@ def _form_of(head: bytes, keys: Sequence[str]) -> Form:
 
 
 def _compression_of(head: bytes) -> Compression:
-    return next((name for start, name in _COMPRESSIONS.items() if head.startswith(start)), "")
+    found = (name for start, name in _COMPRESSIONS.items() if head.startswith(start))
+    return next(found, "")
 
 
 def open_text(raw: BufferedReader, compression: Compression) -> BufferedReader:

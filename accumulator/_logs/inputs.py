@@ -163,8 +163,10 @@ def _form_of(head: bytes, keys: Sequence[str]) -> Form:
 
 
 def _compression_of(head: bytes) -> Compression:
-    found = (name for start, name in _COMPRESSIONS.items() if head.startswith(start))
-    return next(found, "")
+    for start, name in _COMPRESSIONS.items():
+        if head.startswith(start):
+            return name
+    return ""
 
 
 def open_text(raw: BufferedReader, compression: Compression) -> BufferedReader:

@@ -163,7 +163,10 @@ def _form_of(head: bytes, keys: Sequence[str]) -> Form:
 
 
 def _compression_of(head: bytes) -> Compression:
-    return next((name for start, name in _COMPRESSIONS.items() if head.startswith(start)), "")
+    for start, name in _COMPRESSIONS.items():
+        if head.startswith(start):
+            return name
+    return ""
 
 
 def open_text(raw: BufferedReader, compression: Compression) -> BufferedReader:

@@ -26,7 +26,7 @@ from .errors import (
     Problem,
     ServerError,
 )
-from .events import DoneEvent, Event
+from .events import Event
 from .limits import DEFAULT_LIMITS, Limits
 from .rules import DEFAULT_RULES, Rules
 
@@ -55,7 +55,6 @@ class Accumulator:
     """
 
     __slots__ = (
-        "_done_emitted",
         "_emitter",
         "_kind",
         "_observed",
@@ -89,7 +88,6 @@ class Accumulator:
         self._kind: type | None = None  # of the last chunk that was an object
         self._on_event = on_event
         self._emitter: EventEmitter | None = None
-        self._done_emitted = False  # whether the last event was made
         may_repeat = shortcut and not rules.moves
         self._pipeline = Pipeline(reducer, log, limits, shortcut=may_repeat)
         self._stopwatch = None if clock is None else Stopwatch(clock, started)
@@ -215,13 +213,12 @@ class Accumulator:
             raise self._exceeded(error) from None
         finally:
             self._observed = True
-            if self._emitter is not None:
+            emitter, on_event = self._emitter, self._on_event
+            if emitter is not None:
                 if not self._reducer.reading:
-                    self._end_events(self._emitter)
-                if self._on_event is not None:
-                    events = self._emitter.events
-                    while events:
-                        self._on_event(events.popleft())
+                    emitter.finish(self.timing)
+                while on_event is not None and emitter.events:
+                    on_event(emitter.events.popleft())
 
     def _time(self, stopwatch: Stopwatch, take: Callable[..., None], *data: object) -> None:
         state, log = self._reducer.state, self._pipeline.log
@@ -233,15 +230,6 @@ class Accumulator:
             # `[DONE]` is an event, but no chunk.
             chunks = log.event - before - (state.done and not was_done)
             stopwatch.lap(now, chunks, state, ended=not self._reducer.reading)
-
-    def _end_events(self, emitter: EventEmitter) -> None:
-        status = self._reducer.state.status
-        if not self._done_emitted and status != "open":
-            self._done_emitted = True
-            emitter.finish(self._reducer.state)
-            emitter.events.append(
-                DoneEvent(status, self.timing, self.snapshot(), self.server_error)
-            )
 
     # --- output ---
 

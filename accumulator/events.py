@@ -83,18 +83,15 @@ class ContentDeltaEvent(TextDelta, frozen=True, gc=False):
 
     @property
     def parsed(self) -> object:
-        """What is known of the text so far, if it is JSON; None where nothing is.
+        """What is known of the text so far, if it is JSON, else None; not to be changed.
 
-        It may lag behind the text by a sixteenth of it, and is not to be changed. Raises
-        ImportError without the extra `partial`.
+        It may lag behind by a sixteenth. Raises ImportError without the extra `partial`.
         """
         return self._history.parsed(self._length, self.delta)
 
 
 class ContentDoneEvent(_OfChoice, frozen=True, gc=False):
-    """A choice's content is whole. Of content in parts it is the text; the parts are in
-    `choice.done`.
-    """
+    """A choice's content is whole; of content in parts its text. The parts are in `choice.done`."""
 
     content: str
     type: Literal["content.done"] = "content.done"
@@ -114,9 +111,7 @@ class RefusalDoneEvent(_OfChoice, frozen=True, gc=False):
 
 
 class ReasoningDeltaEvent(TextDelta, frozen=True, gc=False):
-    """Text was added to a choice's reasoning, in the given field; a server may fill more than
-    one.
-    """
+    """Text was added to a choice's reasoning, in one of its fields; a server may fill several."""
 
     field: ReasoningField
     type: Literal["reasoning.delta"] = "reasoning.delta"
@@ -136,8 +131,8 @@ class ReasoningDoneEvent(_OfChoice, frozen=True, gc=False):
 class FunctionToolCallArgumentsDeltaEvent(CallDelta, frozen=True, gc=False):
     """JSON text was added to the arguments of a function call.
 
-    `index` numbers the calls of a choice from 0 in order of arrival, whatever the server numbers
-    them: Gemini calls every parallel call 0. `id` and `name` are what is known of the call so far.
+    `index` numbers the calls of a choice from 0 in order of arrival: Gemini numbers all of them 0.
+    `id` and `name` are as known so far.
     """
 
     type: Literal["tool_calls.function.arguments.delta"] = "tool_calls.function.arguments.delta"
@@ -147,20 +142,10 @@ class FunctionToolCallArgumentsDeltaEvent(CallDelta, frozen=True, gc=False):
         """What is known of the arguments so far, as `ContentDeltaEvent.parsed`."""
         return self._history.parsed(self._length, self.delta)
 
-    @property
-    def arguments_delta(self) -> str:
-        """The same as `delta`, by openai-python's name."""
-        return self.delta
-
-    @property
-    def arguments(self) -> str:
-        """The same as `snapshot`, by openai-python's name."""
-        return self.snapshot
-
-    @property
-    def parsed_arguments(self) -> object:
-        """The same as `parsed`, by openai-python's name."""
-        return self.parsed
+    # By openai-python's names.
+    arguments_delta = TextDelta.delta
+    arguments = TextDelta.snapshot
+    parsed_arguments = parsed
 
 
 class FunctionToolCallArgumentsDoneEvent(_CallDone, frozen=True, gc=False):
@@ -269,7 +254,7 @@ class AudioDoneEvent(_OfChoice, frozen=True, gc=False):
 class ChoiceDoneEvent(_OfChoice, frozen=True, gc=False):
     """A choice has its finish reason and nothing was added to it since, or the stream ended.
 
-    `choice` is as of then. What a server sends later is in the completion of `done`.
+    `choice` is as of then; what comes later is in the completion of `done`.
     """
 
     choice: Choice
@@ -282,12 +267,12 @@ class ChoiceDoneEvent(_OfChoice, frozen=True, gc=False):
 
 
 class ExtraDeltaEvent(LookingBack, frozen=True, gc=False):
-    """A chunk brought something that no other event is named for: images, annotations, citations,
-    fields of a vendor, or fields that a rule of the caller's moved.
+    """A chunk brought something that no other event is named for: annotations, citations, fields of
+    a vendor, or fields that a rule of the caller's moved.
 
-    `path` is that of the rules, such as "delta.annotations" or "chunk.citations"; in a tool call
-    with the call's index, such as "delta.tool_calls[0].extra_content". `choice_index` is None for
-    the chunk's own fields. A value that is repeated and changes nothing is told once.
+    `path` is that of the rules, such as "chunk.citations", in a tool call with its index, such as
+    "delta.tool_calls[0].extra_content". `choice_index` is None for the chunk's own fields. A value
+    that is repeated and changes nothing is told once.
     """
 
     _VALUES = ("value",)
@@ -325,8 +310,8 @@ class ProblemEvent(EventBase, frozen=True, gc=False):
 class DoneEvent(EventBase, frozen=True, gc=False):
     """The stream has ended: by `[DONE]`, by an error of the server, or because it was closed.
 
-    `completion` is as far as it is known; whole if `status` is "complete". `timing` is None if no
-    clock was given. `server_error` is the server's error object, None unless it sent one.
+    `completion` is whole if `status` is "complete", else as far as it is known. `timing` is None
+    without a clock, `server_error` unless the server sent one; `error` is the same.
     """
 
     status: Literal["complete", "truncated", "failed"]

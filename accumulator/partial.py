@@ -28,10 +28,9 @@ def is_complete(text: str | bytes) -> bool:
 
 
 class JsonScan(Struct, array_like=True, gc=False):
-    """Follows a growing JSON text to know when it is complete. Each fragment is read once.
+    """Follows the strings and brackets of a growing JSON text to know when it is complete.
 
-    Parsing the whole text at every fragment would take quadratic time. The scan follows strings and
-    brackets only; the text is parsed once, when the outermost bracket has closed.
+    Each fragment is read once; the text is parsed once, when the outermost bracket has closed.
     """
 
     _depth: int = 0
@@ -52,18 +51,14 @@ class JsonScan(Struct, array_like=True, gc=False):
         start = 1 if self._escaped and fragment else 0
         self._escaped = self._escaped and not fragment
         for token in _TOKEN.finditer(fragment, start):
-            match token[0]:
-                case '"':
-                    self._in_string = not self._in_string
-                case "{" | "[" if not self._in_string:
-                    self._depth += 1
-                case "}" | "]" if not self._in_string:
-                    self._depth -= 1
-                case "\\":
-                    self._escaped = True
-                    continue
-                case _:
-                    continue
+            mark = token[0]
+            if mark[0] == "\\":
+                self._escaped = mark == "\\"
+                continue
+            if mark == '"':
+                self._in_string = not self._in_string
+            elif not self._in_string:
+                self._depth += 1 if mark in "{[" else -1
             if self._depth <= 0 and not self._in_string:
                 self._closed = True
                 self._overrun = bool(fragment[token.end() :].strip(_BLANKS))
@@ -85,10 +80,9 @@ class JsonScan(Struct, array_like=True, gc=False):
 
 def parse_partial(text: str | bytes | bytearray) -> object:
     """Return what is known of a JSON text that is still arriving: a string as far as it has come,
-    the entries of a list and the fields of an object that have values.
+    entries and fields that have values; None for nothing, and for what cannot become JSON.
 
-    Return None while nothing is known, and for a text that cannot become JSON. Raises ImportError
-    without jiter, which comes with the extra `partial`.
+    Raises ImportError without jiter, which comes with the extra `partial`.
     """
     data = text.encode("utf-8", "replace") if isinstance(text, str) else bytes(text)
     try:
@@ -119,11 +113,9 @@ class PartialJson:
             arguments.push(event.delta)
             show(arguments.value)
 
-    Parsing the whole text at every fragment would take quadratic time. So `value` parses it again
-    only when it has grown by a sixteenth since the last time, and when its outermost bracket has
-    closed. It may lag behind by that sixteenth, and is exact at the end.
-
-    Needs jiter, which comes with the extra `partial`.
+    To parse the whole text at every fragment would take quadratic time. So `value` parses it again
+    when it has grown by a sixteenth, and when its outermost bracket has closed: it may lag behind
+    by that sixteenth, and is exact at the end. Needs jiter, from the extra `partial`.
     """
 
     __slots__ = ("_data", "_read", "_read_whole", "_scan", "_value")
@@ -143,10 +135,8 @@ class PartialJson:
 
     @property
     def value(self) -> object:
-        """What is known so far, None for nothing. Do not change it: the next call may return the
-        same object.
-
-        Raises ImportError without jiter.
+        """What is known so far, None for nothing; not to be changed. Raises ImportError without
+        jiter.
         """
         size, closed = len(self._data), self._scan.closed
         if (

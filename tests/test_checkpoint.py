@@ -52,7 +52,7 @@ KNOWN = {
     Holder: {
         *("_kind", "_pipeline", "_reducer"),
         # Events and times are told to the process that reads the stream.
-        *("_on_event", "_emitter", "_done_emitted", "_observed", "_stopwatch"),
+        *("_on_event", "_emitter", "_observed", "_stopwatch"),
     },
     Pipeline: set(),
     EventApplier: {
@@ -131,7 +131,6 @@ def test_law_4_a_checkpoint_between_lines_changes_nothing(body: bytes) -> None:
     check(body.splitlines(keepends=True), "feed_line")
 
 
-@pytest.mark.many
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
 def test_law_4_over_the_conformance_cases(case: Case) -> None:
     data = case.data
@@ -181,6 +180,7 @@ def test_integers_that_msgpack_does_not_have_are_kept() -> None:
             {"choices": [{"index": big, "delta": {"x": [{"index": big, "text": "\ud83d"}]}}]},
             {"choices": [{"index": big, "delta": {"x": [{"index": big, "text": "\ude00"}]}}]},
             {"choices": [{"index": -big, "delta": {"tool_calls": [{"index": big}]}}]},
+            {"choices": [{"delta": {"content": big}}]},  # a problem whose detail it is
         ],
         "feed",
     )

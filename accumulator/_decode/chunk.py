@@ -210,12 +210,12 @@ class Chunk(Struct, forbid_unknown_fields=True, gc=False):
 class TextDelta(Struct, forbid_unknown_fields=True, gc=False):
     role: str | None = None
     content: str | None = None
+    reasoning: str | None = None
+    reasoning_content: str | None = None
+    reasoning_details: list[ReasoningDetail] | None = None
     refusal: None = None
-    reasoning_content: None = None
     tool_calls: None = None
     function_call: None = None
-    reasoning: ClassVar[None] = None
-    reasoning_details: ClassVar[None] = None
     audio: ClassVar[None] = None
     annotations: ClassVar[None] = None
     parts: ClassVar[None] = None

@@ -84,15 +84,15 @@ class ChatReducer(Reducer):
         """Take the stream for begun."""
         self._is_begun = True
 
-    def next_steps(self) -> tuple[Callable[[bytes], Chunk], Callable[[Any, Chunk], None]]:
+    def next_steps(self) -> tuple[Callable[[bytes], Chunk], Callable[[Any, Chunk], object]]:
         """Return what decodes the data of the next event, and the method that applies the chunk.
 
         The first raises ValueError or RecursionError for data that goes to `apply_refused`.
         """
         decoder = self._decoder
-        is_quiet = not self._careful and not self._has_brought and self.listener is None
-        if decoder.is_text and is_quiet:
-            return decode_text, ChatReducer.apply_text
+        if decoder.is_text and not self._careful and not self._has_brought:
+            listener = self.listener
+            return decode_text, (ChatReducer if listener is None else listener).apply_text
         return decoder.decode, ChatReducer.apply_known
 
     def apply_event(self, event: Event) -> None:

@@ -1,298 +1,239 @@
 """What chunks did to the state, as typed events.
 
-The reducer calls `on_append` with each fragment that it appends to a text of the state, `on_call`
-before a fragment goes to a tool call, `on_choice` behind each choice of a chunk and `on_chunk`
-behind the chunk. Most fragments go to a text that is known, and are an event at once. The rest
-waits, in order, until its choice was applied: then it stands in the state where it belongs.
+The reducer notes in `at` which choice it is about to change. It calls `on_call` before a fragment
+goes to a tool call, `on_choice` behind each choice of a chunk and `on_chunk` behind the chunk. What
+a text of the state has more by then than was told is the next delta.
 """
 
 from __future__ import annotations
 
 import sys
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import cast
+from collections.abc import Mapping
+from typing import Any, cast
 
 from .. import events as ev
 from .._decode import chunk as wire
 from .._decode.text import Text
 from .._decode.text_history import TextHistory
-from ..completion import TokenLogprob, TokenLogprobs, Usage
+from ..completion import Timing, Usage
 from ..errors import Problem
-from ..events import Event
+from ..events import Event, ReasoningField
 from ..rules import Level
 from .arguments import ArgumentsText
 from .ending import calls_of
 from .extra_deltas import ExtraDeltas
 from .progress import (
+    KINDS,
     ChoiceProgress,
-    EmittedCall,
-    EmittedText,
     Kind,
     adds,
-    call_at,
-    emit_arguments,
     end_call,
     end_choice,
-    fragment_to_tell,
-    texts_of,
-    texts_of_call,
+    tell_audio,
+    tell_call,
+    tell_parts,
+    tell_tokens,
     widest,
 )
-from .reducer import Reducer
-from .snapshot import freeze_token, freeze_tokens
-from .state import ChoiceState, LogprobsState, State
+from .snapshot import freeze
+from .state import ChoiceState, State
 from .usage_history import UsageHistory
 
 __all__ = ["EventEmitter"]
-
-_LOGPROBS_DELTA: dict[str, Callable[..., Event]] = {
-    "content": ev.LogprobsContentDeltaEvent,
-    "refusal": ev.LogprobsRefusalDeltaEvent,
-}
-_MOST_TEXTS = 256  # that are known by identity; a server may replace one again and again
 
 
 class EventEmitter:
     """Collects in `events` what a reducer does."""
 
     __slots__ = (
-        "_arguments",
         "_choices",
         "_ending",
         "_extras",
+        "_histories",
+        "_is_done",
         "_place",
         "_places",
         "_state",
-        "_texts",
         "_usage",
-        "_waiting",
+        "at",
         "events",
     )
 
-    def __init__(self, reducer: Reducer, levels: Mapping[str, Level]) -> None:
+    def __init__(self, reducer: Any, levels: Mapping[str, Level]) -> None:
         # The reducer refers to this, so this may not refer to the reducer: nobody frees a cycle.
         reducer.listener = self
-        self._state = reducer.state
+        self._state: State = reducer.state
         self.events: deque[Event] = deque()
+        self.at: tuple[int, ChoiceState] | None = None
         self._choices: dict[int, ChoiceProgress] = {}
-        self._texts: dict[Text, EmittedText] = {}
-        self._arguments: dict[Text, tuple[ChoiceProgress, EmittedCall]] = {}
+        self._histories: dict[Text | None, TextHistory] = {}  # of contents that are one text
         self._extras = ExtraDeltas(self.events, levels)
         self._ending: dict[int, ChoiceProgress] = {}  # choices with a finish reason and no `.done`
         self._places: list[int] = []  # of the calls that the fragments of a choice went to
-        self._place = -1  # of the call that the next fragment goes to, if nothing waits
-        # Fragments, places of the calls that those behind go to, and problems.
-        self._waiting: list[tuple[Text, str] | int | Problem] = []
+        self._place = -1  # of the last of them, until its choice was applied
         self._usage = UsageHistory()
+        self._is_done = False  # whether the last event was made
 
     def add_problem(self, problem: Problem) -> None:
-        if self._waiting:
-            self._waiting.append(problem)
-        else:
-            self.events.append(ev.ProblemEvent(problem))
+        if self.at is not None:
+            self._catch_up(*self.at)
+        self.events.append(ev.ProblemEvent(problem))
 
-    def finish(self, state: State) -> None:
-        """End what is not ended yet: no more input will come."""
-        choices = [self._find(index, choice) for index, choice in sorted(state.choices.items())]
-        if self._waiting:
-            self._settle_halves(choices)
+    def finish(self, timing: Timing | None) -> None:
+        """End all that is not ended yet, if the stream has ended; only the first time."""
+        state, status = self._state, self._state.status
+        if self._is_done or status == "open":
+            return
+        self._is_done = True
+        choices: list[ChoiceProgress] = []
+        for index, choice in sorted(state.choices.items()):
+            # A U+FFFD took the place of each half of a surrogate pair.
+            progress = self._catch_up(index, choice, sys.maxsize)
+            choices.append(progress)
+            for place in {place for place, _ in progress.calls}:
+                tell_call(progress, place, self.events)
+            tell_audio(progress, self.events)
         self._extras.finish()
         for progress in choices:
-            self._end(progress)
-        self._tell_usage(self._usage.end(state))
+            end_choice(progress, self.events, self._state)
+        last = freeze(state)
+        self._add_usage(self._usage.end(last.usage))
+        error = state.error if status == "failed" else None
+        self.events.append(ev.DoneEvent(status, timing, last, error))
 
     # --- what the reducer calls ---
 
-    def on_append(self, text: Text, fragment: str) -> None:
-        if not fragment:
+    @staticmethod
+    def apply_text(reducer: Any, chunk: Any) -> None:
+        """Apply a chunk as `Reducer.apply_text` does, and make its event."""
+        state: ChoiceState | None = reducer.apply_text(chunk)
+        if state is None:  # it was applied as any other chunk is
             return
-        emitted = self._texts.get(text)
-        if emitted is None or self._waiting:
-            self._wait(text, fragment)
+        self: EventEmitter = reducer.listener
+        [choice] = chunk.choices
+        index, delta = choice.index, choice.delta
+        content, thought, other = delta.content, delta.reasoning, delta.reasoning_content
+        if content:
+            text, more = state.content, thought or other
+        elif thought:
+            text, more = state.reasoning, other
+        else:
+            text, more = state.reasoning_content, None
+        history = self._histories.get(text)
+        if history is None or more or choice.finish_reason:
+            self.on_choice(index, state, choice)
             return
-        kind = emitted.kind
-        if kind is None:
-            return
-        history = emitted.history
-        if history.text is text:  # `add`, without the call
+        fragment = content or thought or other
+        if fragment:
             length = history.length = history.length + len(fragment)
-        else:
-            length = history.add(text, fragment)
-        if kind == "content":
-            event: Event = ev.ContentDeltaEvent(emitted.choice_index, fragment, history, length)
-        elif kind == "refusal":
-            event = ev.RefusalDeltaEvent(emitted.choice_index, fragment, history, length)
-        else:
-            event = ev.ReasoningDeltaEvent(emitted.choice_index, fragment, history, length, kind)
-        self.events.append(event)
+            if content:
+                event: Event = ev.ContentDeltaEvent(index, fragment, history, length)
+            else:
+                field: ReasoningField = "reasoning" if thought else "reasoning_content"
+                event = ev.ReasoningDeltaEvent(index, fragment, history, length, field)
+            self.events.append(event)
+        if delta.reasoning_details is not None:
+            self._tell_details(index, delta.reasoning_details)
 
     def on_call(self, place: int) -> None:
+        progress = self._catch_up(*cast("tuple[int, ChoiceState]", self.at))
+        self._leave_call(progress, place)
+        self._place = place
         self._places.append(place)
-        if self._place >= 0:
-            self._waiting.append(self._place)
-            self._place = -1
-        if self._waiting:
-            self._waiting.append(place)
-        else:
-            self._place = place
 
-    def _wait(self, text: Text, fragment: str) -> None:
-        """Keep a fragment until its choice is applied, unless it goes on with a call."""
-        place = self._place
-        if place >= 0:
-            self._place = -1
-            found = self._arguments.get(text)
-            # The first two characters may be a placeholder.
-            if found is not None and found[0].last_call == place and found[1].text.length > 1:
-                found[1].text.add(text, fragment)
-                emit_arguments(found[1], fragment, self.events)
-                return
-            self._waiting.append(place)
-        self._waiting.append((text, fragment))
+    def on_rare(self, delta: wire.Delta) -> None:
+        index, state = cast("tuple[int, ChoiceState]", self.at)
+        width = 0 if delta.parts is None else widest(delta.parts)
+        progress = self._catch_up(index, state, width)
+        tell_audio(progress, self.events)
+        self._extras.add_delta(index, state, delta)
 
     def on_choice(self, index: int, state: ChoiceState, choice: wire.Choice) -> None:
-        delta = choice.delta
-        if self._place >= 0:
-            self._waiting.append(self._place)
-            self._place = -1
-        if self._waiting:
-            parts = None if delta is None else delta.parts
-            self._settle(self._find(index, state), 1 if parts is None else widest(parts))
+        self.at = None
+        if choice.delta is not None:
+            self._tell_delta(index, state, choice.delta)
         if self._places:
+            self._catch_up(index, state)
             self._extras.add_calls(index, state, calls_of(choice), self._places)
             self._places.clear()
-        if delta is not None and (
-            delta.reasoning_details is not None
-            or delta.extra is not None
-            or delta.annotations is not None
-            or delta.parts is not None
-            or delta.function_call is not None
-            or delta.audio is not None
-        ):
-            self._emit_rare(index, state, delta)
-        self._emit_beside(index, state, choice)
+            self._place = -1
+        if choice.extra is not None or choice.logprobs is not None or choice.text is not None:
+            tell_tokens(index, state, choice, self.events)
+            self._extras.add_choice(index, state, choice)
+        if choice.usage is not None:
+            self._tell_usage(choice.usage)
         if self._ending or choice.finish_reason:
-            self._follow_end(index, state, choice)
+            self._follow_end(self._catch_up(index, state), choice)
 
     def on_chunk(self, chunk: wire.Chunk, state: State) -> None:
-        if self._waiting:  # the chunk has texts of its own
-            problems = [note for note in self._waiting if isinstance(note, Problem)]
-            self._waiting.clear()
-            self.events.extend(map(ev.ProblemEvent, problems))
         if self._ending and not chunk.choices:
             for progress in self._ending.values():
-                self._end(progress)
+                end_choice(progress, self.events, self._state)
             self._ending.clear()
         if chunk.extra is not None or chunk.moderation is not None:
             self._extras.add_chunk(chunk, state)
         if chunk.usage is not None:
-            self._emit_usage(chunk.usage)
+            self._tell_usage(chunk.usage)
 
-    # --- what waited ---
+    # --- what is new ---
 
-    def _find(self, index: int, state: ChoiceState) -> ChoiceProgress:
+    def _catch_up(self, index: int, state: ChoiceState, width: int = 0) -> ChoiceProgress:
+        """Emit what came to the texts of a choice, to the last `width` parts of its content, and to
+        the call that a fragment went to.
+        """
         progress = self._choices.get(index)
         if progress is None:
             progress = self._choices[index] = ChoiceProgress(index, state)
+        for kind in KINDS:
+            text = getattr(state, kind)
+            if text is not None:
+                if text not in self._histories:
+                    history = self._histories[text] = progress.texts[kind] = TextHistory()
+                    history.text = text
+                self._tell(index, state, kind, text)
+        if width and state.parts is not None:
+            tell_parts(progress, width, self.events)
+        if self._place >= 0:
+            tell_call(progress, self._place, self.events)
         return progress
 
-    def _settle(self, progress: ChoiceProgress, width: int) -> None:
-        """Emit what waits, all of one choice; of its parts the last `width` may be new."""
-        waiting, self._waiting = self._waiting, []
-        place, brought = -1, dict[Text, str]()
-        for note in waiting:
-            if isinstance(note, Problem):
-                self.events.append(ev.ProblemEvent(note))
-            elif isinstance(note, int):
-                self._emit_call(progress, place, brought)
-                self._leave_call(progress, note)
-                place, brought = note, {}
-            else:
-                text, fragment = note
-                if place >= 0 and text in texts_of_call(call_at(progress, place)):
-                    brought[text] = brought.get(text, "") + fragment
-                else:
-                    self._settle_text(progress, text, fragment, width)
-        self._emit_call(progress, place, brought)
+    def _tell_delta(self, index: int, state: ChoiceState, delta: wire.Delta) -> None:
+        if delta.reasoning:
+            self._tell(index, state, "reasoning", state.reasoning, delta.reasoning)
+        if delta.reasoning_content:
+            text, fragment = state.reasoning_content, delta.reasoning_content
+            self._tell(index, state, "reasoning_content", text, fragment)
+        if delta.content:
+            self._tell(index, state, "content", state.content, delta.content)
+        if delta.reasoning_details is not None:
+            self._tell_details(index, delta.reasoning_details)
 
-    def _settle_text(self, progress: ChoiceProgress, text: Text, fragment: str, width: int) -> None:
-        audio = progress.state.audio
-        if audio is not None and text is audio.transcript:
-            progress.transcript.add(text, fragment)
-            progress.heard += fragment
-            return
-        if text not in self._texts:
-            known = texts_of(progress.state, width)
-            kinds: Iterator[Kind] = (kind for each, kind in known if each is text)
-            if len(self._texts) >= _MOST_TEXTS:
-                self._texts.clear()
-            self._know(progress, text, next(kinds, None))
-        self.on_append(text, fragment)
+    def _tell_details(self, index: int, details: list[wire.ReasoningDetail]) -> None:
+        # Structs, which never change: no copy of them is needed.
+        self.events.append(ev.ExtraDeltaEvent(index, "delta.reasoning_details", details))
 
-    def _know(self, progress: ChoiceProgress, text: Text, kind: Kind | None) -> None:
-        history = None if kind is None else progress.texts.get(kind)
+    def _tell(
+        self, index: int, state: ChoiceState, kind: Kind, text: Any, fragment: str | None = None
+    ) -> None:
+        """Emit what a text has more than was told: `fragment`, if that was appended as it is."""
+        history = self._histories.get(text)
         if history is None:
-            history = TextHistory()
-            if kind is not None:
-                progress.texts[kind] = history
-        self._texts[text] = EmittedText(progress.index, kind, history)
-
-    def _settle_halves(self, choices: Sequence[ChoiceProgress]) -> None:
-        """Emit each U+FFFD that took the place of half a surrogate pair at the end."""
-        waiting, self._waiting = self._waiting, []
-        owners: dict[Text, tuple[ChoiceProgress, int]] = {}  # and the place of the call
-        for progress in choices:
-            state = progress.state
-            for text, kind in texts_of(state, sys.maxsize):
-                self._know(progress, text, kind)
-                owners[text] = progress, -1
-            if state.audio is not None and state.audio.transcript is not None:
-                owners[state.audio.transcript] = progress, -1
-            for place, call in enumerate(() if state.calls is None else state.calls.items):
-                owners.update((text, (progress, place)) for text in texts_of_call(call))
-        for note in waiting:
-            if isinstance(note, Problem):
-                self.events.append(ev.ProblemEvent(note))
-            elif isinstance(note, tuple) and note[0] in owners:
-                progress, place = owners[note[0]]
-                self._waiting = [note] if place < 0 else [place, note]
-                self._settle(progress, 0)
-                self._emit_audio(progress, None)
-
-    # --- texts and calls ---
-
-    def _emit_call(self, progress: ChoiceProgress, place: int, brought: dict[Text, str]) -> None:
-        """Emit what a fragment brought to a call, if it goes to one."""
-        if place < 0:
+            self._catch_up(index, state, 1)
             return
-        call = call_at(progress, place)
-        for tool, named in call.tools():
-            if not named.came:
-                continue  # nothing, if the other tool comes
-            emitted = progress.calls.get((place, tool))
-            opens = emitted is None
-            if emitted is None:
-                emitted = EmittedCall(progress.index, place, tool, call)
-                progress.calls[place, tool] = emitted
-            if named.name is not None:
-                if emitted.name is None:
-                    emitted.name = TextHistory()
-                if named.name in brought:
-                    emitted.name.add(named.name, brought[named.name])
-            fragment, text = "", named.text
-            if text is not None:
-                fragment = brought.get(text, "")
-                if tool == "function":
-                    fragment = fragment_to_tell(emitted, text, fragment)
-                if fragment:
-                    emitted.text.add(text, fragment)
-                if text not in self._arguments:
-                    if len(self._arguments) >= _MOST_TEXTS:
-                        self._arguments.clear()
-                    self._arguments[text] = progress, emitted
-            if fragment or opens:
-                emit_arguments(emitted, fragment, self.events)
+        fragments = text.fragments
+        if fragment is None or not fragments or fragments[-1] is not fragment:
+            fragment = str(text)[history.length :]
+            if not fragment:
+                return
+        length = history.length = history.length + len(fragment)
+        if kind == "content":
+            event: Event = ev.ContentDeltaEvent(index, fragment, history, length)
+        elif kind == "refusal":
+            event = ev.RefusalDeltaEvent(index, fragment, history, length)
+        else:
+            event = ev.ReasoningDeltaEvent(index, fragment, history, length, kind)
+        self.events.append(event)
 
     def _leave_call(self, progress: ChoiceProgress, place: int) -> None:
         """End the call that was open if another one goes on, and nothing can be added to its
@@ -300,11 +241,11 @@ class EventEmitter:
         """
         before, progress.last_call = progress.last_call, place
         emitted = progress.calls.get((before, "function"))
-        if before == place or emitted is None or emitted.is_done or emitted.held:
+        if before == place or emitted is None or emitted.is_done:
             return
         function = emitted.state.function
         text = None if function is None else function.text
-        # Of what the chunk brings later to the call there is no event yet.
+        # Of arguments that may be a placeholder not all is told.
         if (
             isinstance(text, ArgumentsText)
             and text.is_whole()
@@ -312,72 +253,23 @@ class EventEmitter:
         ):
             end_call(emitted, self.events)
 
-    # --- usage, logprobs and audio ---
+    def _tell_usage(self, report: wire.Usage) -> None:
+        self._add_usage(self._usage.add(report, cast("wire.Usage", self._state.usage)))
 
-    def _emit_usage(self, report: wire.Usage) -> None:
-        self._tell_usage(self._usage.add(report, cast("wire.Usage", self._state.usage)))
-
-    def _tell_usage(self, usage: Usage | None) -> None:
+    def _add_usage(self, usage: Usage | None) -> None:
         if usage is not None:
             self.events.append(ev.UsageEvent(usage))
 
-    def _emit_rare(self, index: int, state: ChoiceState, delta: wire.Delta) -> None:
-        if delta.audio is not None:
-            self._emit_audio(self._find(index, state), delta.audio.data)
-        self._extras.add_delta(index, state, delta)
-
-    def _emit_beside(self, index: int, state: ChoiceState, choice: wire.Choice) -> None:
-        if choice.logprobs is not None and state.logprobs is not None:
-            self._emit_tokens(index, state.logprobs, choice.logprobs)
-        if choice.extra is not None or choice.logprobs is not None or choice.text is not None:
-            self._extras.add_choice(index, state, choice)
-        if choice.usage is not None:
-            self._emit_usage(choice.usage)
-
-    def _emit_tokens(self, index: int, known: LogprobsState, logprobs: wire.Logprobs) -> None:
-        for name, make in _LOGPROBS_DELTA.items():
-            brought, tokens = getattr(logprobs, name), getattr(known, name)
-            if brought and tokens is not None:
-                self.events.append(make(index, _tokens(brought), freeze_tokens(tokens)))
-
-    def _emit_audio(self, progress: ChoiceProgress, data: bytes | None) -> None:
-        audio, heard = progress.state.audio, progress.heard
-        if audio is None or not (data or heard):
-            return
-        progress.heard = ""
-        self.events.append(
-            ev.AudioDeltaEvent(
-                progress.index,
-                data or None,
-                heard or None,
-                audio.id,
-                audio.data,
-                len(audio.data or b""),
-                None if audio.transcript is None else progress.transcript,
-                progress.transcript.length,
-            )
-        )
-
     # --- the end of a choice ---
 
-    def _follow_end(self, index: int, state: ChoiceState, choice: wire.Choice) -> None:
+    def _follow_end(self, progress: ChoiceProgress, choice: wire.Choice) -> None:
         """Wait with the `.done` of a choice from its finish reason to the first chunk that adds
         nothing to it: gcli2api sends a finish reason with every chunk.
         """
-        progress = self._ending.get(index)
-        if progress is None:
-            if choice.finish_reason:
-                self._ending[index] = progress = self._find(index, state)
-                progress.finish_reason = choice.finish_reason
-        elif choice.finish_reason and choice.finish_reason != progress.finish_reason:
-            progress.finish_reason = choice.finish_reason
-        elif not choice.text and (choice.delta is None or not adds(choice.delta)):
+        index, reason = progress.index, choice.finish_reason
+        if reason and (index not in self._ending or reason != progress.finish_reason):
+            self._ending[index] = progress
+            progress.finish_reason = reason
+        elif index in self._ending and not choice.text and not adds(choice.delta):
             del self._ending[index]
-            self._end(progress)
-
-    def _end(self, progress: ChoiceProgress) -> None:
-        end_choice(progress, self.events, is_text=self._state.is_text)
-
-
-def _tokens(run: list[wire.TokenLogprob]) -> Sequence[TokenLogprob]:
-    return TokenLogprobs(len(run), lambda: run, freeze_token)
+            end_choice(progress, self.events, self._state)

@@ -22,7 +22,7 @@ _ABSENT = object()
 
 
 class ExtraDeltas:
-    """Adds to `events` what the extras of a chunk bring.
+    """Adds to `events` what was applied of the extras of a chunk.
 
     A value that its rule makes nothing of when it comes twice is told when it changes: servers
     repeat the same provider, or all search results, in each chunk.
@@ -37,52 +37,42 @@ class ExtraDeltas:
         self._texts: dict[tuple[int | None, str], tuple[Text, int]] = {}  # and how much was told
 
     def add_chunk(self, chunk: wire.Chunk, state: State) -> None:
-        """Add what stands beside the choices of a chunk that was applied."""
+        """Add what stands beside the choices of a chunk."""
         if chunk.moderation is not None:
             self._add(None, "chunk.moderation", chunk.moderation)
-        if chunk.extra is not None:
-            self._add_fields("chunk", None, chunk.extra, state.extra)
+        self._add_fields("chunk", None, chunk.extra, state.extra)
 
     def add_choice(self, index: int, state: ChoiceState, choice: wire.Choice) -> None:
-        """Add what stands in a choice, beside its delta, that was applied."""
-        if choice.extra is not None:
-            self._add_fields("choice", index, choice.extra, state.extra)
+        """Add what stands in a choice, beside its delta."""
+        self._add_fields("choice", index, choice.extra, state.extra)
         if choice.text is not None:
             if choice.delta is not None and choice.closing is None:
                 self._add_fields("choice", index, {"text": choice.text}, state.extra)
             else:
                 self._add_text(index, "choice.text", cast("Text", state.text))
-        if choice.logprobs is not None and choice.logprobs.extra is not None:
-            merged = None if state.logprobs is None else state.logprobs.extra
-            self._add_fields("choice.logprobs", index, choice.logprobs.extra, merged)
+        if choice.logprobs is not None and state.logprobs is not None:
+            extra = choice.logprobs.extra
+            self._add_fields("choice.logprobs", index, extra, state.logprobs.extra)
 
     def add_delta(self, index: int, state: ChoiceState, delta: wire.Delta) -> None:
-        """Add what stands in a delta that was applied, but in its tool calls."""
-        details = delta.reasoning_details
-        if details is not None:  # Structs, which never change: no copy of them is needed
-            self._events.append(ExtraDeltaEvent(index, "delta.reasoning_details", details))
-        if delta.extra is not None:
-            self._add_fields("delta", index, delta.extra, state.delta_extra)
+        """Add the rare fields of a delta."""
+        self._add_fields("delta", index, delta.extra, state.delta_extra)
         if delta.annotations:
             self._add(index, "delta.annotations", delta.annotations)
-        if delta.parts is not None:
-            parts = [part for part in delta.parts if not _is_text(part)]
-            if parts:
-                self._add(index, "delta.content", parts)
-        if delta.function_call is not None:
-            self._add_function_call(index, delta.function_call)
-        audio = delta.audio
-        if audio is not None and audio.expires_at is not None:
-            self._add_new(index, "delta.audio.expires_at", audio.expires_at)
-        if audio is not None and audio.extra is not None:
-            merged = None if state.audio is None else state.audio.extra
-            self._add_fields("delta.audio", index, audio.extra, merged, "delta.<object>")
-
-    def _add_function_call(self, index: int, named: wire.FunctionFragment) -> None:
-        value = {"name": named.name, "arguments": named.arguments, **(named.extra or {})}
-        value = {name: item for name, item in value.items() if item is not None}
-        if value:
-            self._add(index, "delta.function_call", value)
+        parts = [part for part in delta.parts or () if not _is_text(part)]
+        if parts:
+            self._add(index, "delta.content", parts)
+        call, audio = delta.function_call, delta.audio
+        if call is not None:
+            value = {"name": call.name, "arguments": call.arguments, **(call.extra or {})}
+            value = {name: item for name, item in value.items() if item is not None}
+            if value:
+                self._add(index, "delta.function_call", value)
+        if audio is not None and state.audio is not None:
+            if audio.expires_at is not None:
+                self._add_new(index, "delta.audio.expires_at", audio.expires_at)
+            rules, extra = "delta.<object>", state.audio.extra
+            self._add_fields("delta.audio", index, audio.extra, extra, rules)
 
     def add_calls(
         self,
@@ -95,12 +85,13 @@ class ExtraDeltas:
         calls = cast("CallsState", state.calls)
         for fragment, place in zip(fragments, places, strict=False):
             call, path = calls.items[place], f"delta.tool_calls[{place}]"
-            if fragment.extra is not None:
-                self._add_fields(path, index, fragment.extra, call.extra, "delta")
-            for name in ("function", "custom"):
-                brought, known = getattr(fragment, name), getattr(call, name)
-                if brought is not None and brought.extra is not None and known is not None:
-                    self._add_fields(f"{path}.{name}", index, brought.extra, known.extra, "delta")
+            for where, brought, known in (
+                (path, fragment, call),
+                (f"{path}.function", fragment.function, call.function),
+                (f"{path}.custom", fragment.custom, call.custom),
+            ):
+                if brought is not None and known is not None:
+                    self._add_fields(where, index, brought.extra, known.extra, "delta")
 
     def finish(self) -> None:
         """Add each U+FFFD that took the place of half a surrogate pair at the end."""
@@ -111,14 +102,15 @@ class ExtraDeltas:
         self,
         path: str,
         index: int | None,
-        fields: JsonObject,
+        fields: JsonObject | None,
         merged: JsonObject | None,
         rules: str | None = None,
     ) -> None:
+        if fields is None:
+            return
         level = self._levels[rules or path]
         for name, value in fields.items():
-            policy = level.names.get(name) or level.kinds[type(value)] if value is not None else ""
-            if not policy or policy == "drop":
+            if value is None or (level.names.get(name) or level.kinds[type(value)]) == "drop":
                 continue
             where = f"{path}.{name}"
             text = None if merged is None else merged.get(name)
@@ -132,18 +124,17 @@ class ExtraDeltas:
     def _add_text(self, index: int | None, path: str, text: Text) -> None:
         """Add what is new of a text: half a surrogate pair waits until it is whole."""
         whole, key = str(text), (index, path)
-        known = self._texts.get(key)
-        fragment = whole[known[1] :] if known is not None and known[0] is text else whole
+        source, told = self._texts.get(key, (text, 0))
+        fragment = whole[told:] if source is text else whole
         self._texts[key] = text, len(whole)
         if fragment:
             self._add(index, path, fragment)
 
     def _add_new(self, index: int | None, path: str, value: object) -> None:
-        key = index, path
-        known = self._values.get(key, _ABSENT)
+        known = self._values.get((index, path), _ABSENT)
         if type(known) is not type(value) or known != value:
             self._add(index, path, value)
-            self._values[key] = to_builtins(value)
+            self._values[index, path] = to_builtins(value)
 
     def _add(self, index: int | None, path: str, value: object) -> None:
         self._values.pop((index, path), None)  # one of another kind came between
@@ -152,11 +143,7 @@ class ExtraDeltas:
 
 
 def _is_text(part: object) -> bool:
-    """Whether events of content or reasoning tell all that a part of content brings."""
-    if isinstance(part, str):
-        return True
-    return (
-        isinstance(part, dict)
-        and part.get("type") in PART_TYPES
-        and part.keys() <= {"type", "text", "thinking"}
-    )
+    """Return whether events of content or reasoning tell all that a part of content brings."""
+    if not isinstance(part, dict):
+        return isinstance(part, str)
+    return part.get("type") in PART_TYPES and part.keys() <= {"type", "text", "thinking"}

@@ -17,7 +17,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from math import inf
-from typing import cast
+from typing import Any, cast
 
 from .._decode import chunk as wire
 from .._decode.chunk import JsonObject
@@ -76,17 +76,18 @@ class Reducer(Ending, TypedFieldMerger, UsageMerger):
 
     # --- a chunk ---
 
-    def apply_text(self, chunk: wire.Chunk) -> None:
+    def apply_text(self, chunk: wire.Chunk) -> ChoiceState | None:
         """Apply a chunk that can bring text and nothing else, as nearly all chunks are.
 
-        Raises LimitExceededError, with the state as it was.
+        Return the choice that it went to, or None where `apply` took it. Raises LimitExceededError,
+        with the state as it was.
         """
-        choices = chunk.choices
-        if not choices or len(choices) != 1 or chunk.usage is not None:
+        try:
+            [choice] = chunk.choices  # type: ignore[misc]  # None, none or several
+            into = self.state.choices[choice.index]  # type: ignore[index]  # None is no key
+        except (LookupError, TypeError, ValueError):
             self.apply(chunk)
-            return
-        [choice] = choices
-        into = self.state.choices.get(choice.index)  # type: ignore[arg-type]  # None is no key
+            return None
         delta = choice.delta
         # Read here and below, not by one function: CPython is fast where a line reads Structs of
         # one class.
@@ -98,9 +99,9 @@ class Reducer(Ending, TypedFieldMerger, UsageMerger):
             chunk.system_fingerprint,
             chunk.object,
         )
-        if into is None or delta is None or into.finish_reason or head != self._head:
+        if delta is None or into.finish_reason or head != self._head or chunk.usage is not None:
             self.apply(chunk)
-            return
+            return None
         content, text = delta.content, into.content
         if content is not None:
             if text is None:
@@ -110,10 +111,18 @@ class Reducer(Ending, TypedFieldMerger, UsageMerger):
                 fragments.append(content)
                 if len(fragments) >= COMPACT_AT:
                     text.compact()
+        if (
+            delta.reasoning_content is not None
+            or delta.reasoning is not None
+            or delta.reasoning_details is not None
+        ):
+            self._apply_reasoning(into, delta)
         if delta.role is not None and not into.role:
             into.role = delta.role
         if choice.finish_reason:
-            self._finish(into, choice.finish_reason, choice.index or 0)
+            index: Any = choice.index
+            self._finish(into, choice.finish_reason, index)
+        return into
 
     def apply_known(self, chunk: wire.Chunk) -> None:
         """Apply a chunk as `apply` does; most bring something to one choice that is known.
@@ -151,7 +160,9 @@ class Reducer(Ending, TypedFieldMerger, UsageMerger):
             return
         if chunk.extra is not None:
             self.state.extra = self._merge_extra("chunk", self.state.extra, chunk.extra)
-        index = choice.index or 0
+        index: Any = choice.index
+        if self.listener is not None:
+            self.listener.at = index, into
         self._apply_delta(into, delta, 0)
         self._apply_beside(into, choice, index)
         if self.listener is not None:
@@ -263,6 +274,8 @@ class Reducer(Ending, TypedFieldMerger, UsageMerger):
         state = known.get(index)
         if state is None:
             state = known[index] = ChoiceState()
+        if self.listener is not None:
+            self.listener.at = index, state
         if state.finish_reason:
             self._check_finished(choice, index, position)
         if delta is not None:
@@ -283,10 +296,12 @@ class Reducer(Ending, TypedFieldMerger, UsageMerger):
             state.role = delta.role
         if delta.tool_calls:
             self._apply_calls(state, delta.tool_calls, position)
-        if delta.reasoning is not None or delta.reasoning_content is not None:
+        if (
+            delta.reasoning_content is not None
+            or delta.reasoning is not None
+            or delta.reasoning_details is not None
+        ):
             self._apply_reasoning(state, delta)
-        if delta.reasoning_details is not None:
-            self._apply_details(state, delta.reasoning_details)
         if (
             delta.extra is not None
             or delta.refusal is not None
@@ -310,6 +325,8 @@ class Reducer(Ending, TypedFieldMerger, UsageMerger):
             self._apply_audio(state, delta.audio)
         if delta.annotations is not None:
             self._apply_annotations(state, delta.annotations)
+        if self.listener is not None:
+            self.listener.on_rare(delta)
 
     def _apply_beside(self, state: ChoiceState, choice: wire.Choice, index: int) -> None:
         """Apply what a choice brings beside its delta."""

@@ -8,7 +8,6 @@ from typing import cast
 from msgspec import UNSET
 
 from .._decode import chunk as wire
-from .._decode.chunk import JsonObject
 from .._decode.text import Text
 from .json_merge import FieldMerger, IndexedList
 from .state import AudioState, ChoiceState, LogprobsState, TokensState
@@ -30,6 +29,8 @@ class TypedFieldMerger(FieldMerger):
             if state.reasoning_content is None:
                 state.reasoning_content = Text()
             self._append(state.reasoning_content, delta.reasoning_content)
+        if delta.reasoning_details is not None:
+            self._apply_details(state, delta.reasoning_details)
 
     def _apply_details(self, state: ChoiceState, details: Iterable[wire.ReasoningDetail]) -> None:
         """Merge details of reasoning by index and type, as their rows of the merge table say."""
@@ -43,7 +44,7 @@ class TypedFieldMerger(FieldMerger):
                 into = entries.find(detail.index, detail.type)
                 into["index"], into["type"] = detail.index, detail.type
             else:
-                into = cast("JsonObject", entries.entries[place])
+                into = entries.entries[place]
             # Not in a loop over names: each chunk that thinks comes here.
             if detail.text is not UNSET:
                 text = into.get("text")

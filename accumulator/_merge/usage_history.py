@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from .._decode import chunk as wire
 from ..completion import Usage
-from .snapshot import freeze, freeze_usage
-from .state import State
+from .snapshot import freeze_usage
 
 __all__ = ["UsageHistory"]
 
@@ -28,28 +27,26 @@ class UsageHistory:
 
     def add(self, report: wire.Usage, usage: wire.Usage) -> Usage | None:
         """Return the usage after a report, if it is to be told."""
-        self._brought += 1 + _size_of(report)
+        self._brought += 1
+        if self._size:
+            self._brought += _size_of(report)
         if self._size > _SHARE * self._brought:
             return None
         self._size, self._brought = _size_of(usage), 0
-        return self._changed(usage)
-
-    def end(self, state: State) -> Usage | None:
-        """Return the usage of a stream that ends, if it was not told."""
-        if state.usage is not None:
-            return self._changed(state.usage)
-        return freeze(state).usage if "x_groq" in (state.extra or ()) else None
-
-    def _changed(self, usage: wire.Usage) -> Usage | None:
         before, self._told = self._told, freeze_usage(usage)
         return None if self._told == before else self._told
+
+    def end(self, usage: Usage | None) -> Usage | None:
+        """Return the usage of a stream that ends, if it was not told."""
+        is_told = self._told is not None and not self._brought
+        return None if is_told or usage == self._told else usage
 
 
 def _size_of(usage: wire.Usage) -> int:
     """Return how many values of vendors there are in a usage."""
     output, input_ = usage.completion_tokens_details, usage.prompt_tokens_details
     extras = [usage.extra, output and output.extra, input_ and input_.extra]
-    return sum(_count(extra) for extra in extras if extra)
+    return sum([_count(extra) for extra in extras if extra])
 
 
 def _count(value: object) -> int:

@@ -241,6 +241,8 @@ def refusal(encoding: str) -> DecodeError:
 
 def refuse_coroutine(on_end: object) -> None:
     """Raise TypeError for one that would have to be awaited."""
+    if on_end is None:
+        return
     if iscoroutinefunction(on_end) or iscoroutinefunction(type(on_end).__call__):
         raise TypeError("on_end is called, not awaited: a stream can end in the collector")
 

@@ -392,6 +392,48 @@ def test_texts_beyond_those_that_are_known_are_told() -> None:
     assert found.count(f"{FUNCTION}.delta") == 2 * count
 
 
+# deltas in turn, and what is told of them
+DELTAS: dict[str, tuple[list[Chunk], list[str]]] = {
+    "one text": ([{"content": "a"}, {"content": "b"}, {"content": ""}], ["content a", "content b"]),
+    "thoughts": (
+        [
+            {"reasoning_content": "a"},
+            {"content": "", "reasoning_content": "b"},
+            {"content": ""},
+            {},
+        ],
+        ["reasoning_content a", "reasoning_content b"],
+    ),
+    "thoughts before the answer": (
+        [{"content": "a", "reasoning": "b"}, {"content": "c", "reasoning": "d"}],
+        ["reasoning b", "content a", "reasoning d", "content c"],
+    ),
+    "thoughts twice": (
+        [
+            {"reasoning": "a", "reasoning_content": "b"},
+            {"reasoning": "c", "reasoning_content": "d"},
+        ],
+        ["reasoning a", "reasoning_content b", "reasoning c", "reasoning_content d"],
+    ),
+    "one text, then parts": (
+        [{"content": "a"}, {"content": [{"type": "text", "text": "b"}]}, {"content": "c"}],
+        ["content a", "content b", "content c"],
+    ),
+}
+
+
+@pytest.mark.parametrize("as_json", [False, True], ids=["mappings", "JSON"])
+@pytest.mark.parametrize(("deltas", "expected"), DELTAS.values(), ids=DELTAS)
+def test_texts_are_told_in_order(deltas: list[Chunk], expected: list[str], as_json: bool) -> None:
+    chunks = [delta(fields) for fields in deltas]
+    found = [
+        f"{getattr(event, 'field', 'content')} {event.delta}"
+        for event in told([json.dumps(chunk) for chunk in chunks] if as_json else chunks)
+        if isinstance(event, (ev.ContentDeltaEvent, ev.ReasoningDeltaEvent))
+    ]
+    assert found == expected
+
+
 # --- what no event is named for ---
 
 LAST = DEFAULT_RULES.replace({"delta.content": "last"})
@@ -635,6 +677,14 @@ def test_a_problem_stands_behind_what_its_chunk_brought_before_it() -> None:
         "problem",
         f"{FUNCTION}.delta",
     ]
+
+
+def test_what_a_problem_is_about_is_told_with_its_chunk() -> None:
+    events: list[Event] = []
+    acc = Accumulator(on_event=events.append)
+    acc.feed(delta({"tool_calls": [call(0, "[1]", id="a")]}))
+    acc.feed(delta({"tool_calls": [call(0, "]")]}))
+    assert types(events) == [f"{FUNCTION}.delta", "problem", f"{FUNCTION}.delta"]
 
 
 def test_problems_too_many_to_be_kept_are_told() -> None:

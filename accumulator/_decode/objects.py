@@ -128,9 +128,10 @@ class ObjectReader:
             if head != self._head:
                 self._size = _measure([text for text in _texts_of(head) if text is not None])
                 self._head, self._count = head, 0
-            own = value if type(value) is dict else getattr(value, "__dict__", _NOTHING)
-            if len(own) != self._count and self.misses <= MOST_MISSES:
-                self._repeat(own)
+            if self.misses <= MOST_MISSES:
+                own = value if type(value) is dict else getattr(value, "__dict__", _NOTHING)
+                if len(own) != self._count:
+                    self._repeat(own)
             return chunk, self._size + _measure(strings)
         except (_UnfitError, TypeError, ValueError):
             return None

@@ -140,9 +140,7 @@ class ChatReducer(Reducer):
             self._decoder.begin_again()  # a shape of another API's events would take the next one
 
     def append_object(self, value: object, room: float) -> int:
-        """Apply a chunk that is the caller's object if it brings one fragment of content and
-        nothing else; return how many characters it has, 0 if it was not applied.
-        """
+        """Apply an object that is one fragment and nothing else; return its characters, or 0."""
         objects = self._objects
         if objects is None or self._careful or self._has_brought or self.listener is not None:
             return 0
@@ -150,18 +148,15 @@ class ChatReducer(Reducer):
         if objects.misses % 32 > MOST_MISSES:
             return 0
         found = objects.fragment(value, self._head)
-        if found is None:
+        into = None if found is None else self.state.choices.get(found[0])
+        if found is None or into is None or into.finish_reason or found[3] > room:
             return 0
-        index, call, text, size = found
-        into = self.state.choices.get(index)
-        if into is None or into.finish_reason or size > room:
-            return 0
-        if call is not None:
-            if into.calls is None or not self._append_arguments(into.calls, call, text):
+        _, call, text, size = found
+        if call is None:
+            if into.content is None:
                 return 0
-        elif into.content is not None:
             into.content.append(text)
-        else:
+        elif into.calls is None or not self._append_arguments(into.calls, call, text):
             return 0
         return size
 

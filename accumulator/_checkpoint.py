@@ -117,7 +117,10 @@ def unpack(data: bytes | bytearray | memoryview, pipeline: Pipeline, reducer: Ch
         raise CheckpointError("the checkpoint was written under other rules than those given")
     if saved.think_tags != reducer.think_tags:
         raise CheckpointError(f"the checkpoint was written with think_tags={saved.think_tags}")
-    pipeline.log.resume(saved.event, saved.offset, saved.counts, saved.problems, saved.met)
+    log = pipeline.log
+    log.event, log.offset, log.counts, log.met = saved.event, saved.offset, saved.counts, saved.met
+    for problem in saved.problems:
+        log.keep(problem)
     lost = [Text() for _ in range(saved.halves - len(reader.halves))]
     for text in lost:
         text.half = "\ud800"  # which half it was makes no difference any more

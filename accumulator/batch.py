@@ -52,11 +52,6 @@ class StreamResult:
     limit: str | None = None
     error: AccumulatorError | None = field(default=None, eq=False, repr=False)
 
-    @property
-    def is_whole(self) -> bool:
-        """Whether nothing is missing."""
-        return self.error is None
-
 
 class UnsortedRowsError(ValueError):
     """A row is out of order. `row` counts rows from 1, `id` is the id of its stream."""

@@ -30,15 +30,8 @@ Policy = Literal[
 POLICIES: tuple[Policy, ...] = tuple(p for p in get_args(Policy) if p not in ("bytes", "blocks"))
 
 # Which fields the four kinds of JSON value fall under when no row names them.
-_KINDS = {
-    str: "<string>",
-    int: "<number>",
-    float: "<number>",
-    bool: "<number>",
-    list: "<list>",
-    dict: "<object>",
-}
-
+_KINDS: dict[type, str] = {str: "<string>", list: "<list>", dict: "<object>"}
+_KINDS |= dict.fromkeys((int, float, bool), "<number>")
 _PATH = re.compile(
     r"(chunk|choice|delta)(\.[^.<]+)*(\.<object>)?\.([^.<]+|<(string|number|list|object)>)"
 )

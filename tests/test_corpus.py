@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections import Counter
 from pathlib import Path
 
-import pytest
 import reference
 from streamed import read_whole
 
@@ -21,7 +20,6 @@ def test_the_second_reducer_agrees(corpus_stream: Path) -> None:
     assert dict(acc.problem_counts) == Counter(judge.problems)
 
 
-@pytest.mark.many
 def test_small_reads_give_the_same(corpus_stream: Path) -> None:
     body = corpus_stream.read_bytes()
     whole, in_pieces, by_line = Accumulator(), Accumulator(), Accumulator()

@@ -166,6 +166,18 @@ def test_streams_that_repeat_are_hardly_parsed(
     assert sum(taken) > len(chunks) / 2
 
 
+@pytest.mark.usefixtures("learns_at_once")
+def test_an_object_among_the_bytes_has_its_turn() -> None:
+    ways = [Accumulator(shortcut=shortcut) for shortcut in (True, False)]
+    for acc in ways:
+        for chunk in STREAMS["text"][:60]:
+            acc.feed_sse(event(chunk))
+            if len(acc.snapshot().to_json()) % 3 == 0:
+                acc.feed(json.loads(text_chunk("!")))
+    assert ways[0].snapshot() == ways[1].snapshot()
+    assert "!" in str(ways[0].snapshot().choices[0].message.content)
+
+
 # Of streams that templates fit, a sixth of the pairs are tried on every Python, and all on one;
 # of the others a third on one.
 PAIRS = [

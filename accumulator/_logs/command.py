@@ -14,7 +14,7 @@ from tempfile import TemporaryDirectory
 import attrs
 
 from .._merge.verdict import has_chunks
-from ..batch import RecordedStream, StreamResult
+from ..batch import RecordedStream, UnsortedRowsError, reduce_sorted
 from .extras import load
 from .inputs import (
     Source,
@@ -30,7 +30,7 @@ from .inputs import (
 from .output import Target, open_writer
 from .progress import Display, Stats, noticing_interrupt
 from .rows import Keys, add_keys, read_rows
-from .sort import LEAST_MEMORY, OutOfOrderError, reduce_any_order, reduce_in_order
+from .sort import LEAST_MEMORY, OutOfOrderError, Result, reduce_in_order, sorted_rows
 from .terminal import say
 
 __all__ = ["add_arguments", "run"]
@@ -136,7 +136,7 @@ def _reduce(arguments: argparse.Namespace, interrupts: Sequence[int]) -> Stats:
         size = sum(source.size for source in sources)
         whole = os.path.join(folder, "results")
 
-        def write(results: Iterator[tuple[str, StreamResult]]) -> None:
+        def write(results: Iterator[Result]) -> None:
             with open_writer(target.name, whole) as write_row:
                 for id, result in chain(results, _reduce_bodies(bodies, display)):
                     display.stats.add(result)
@@ -145,12 +145,12 @@ def _reduce(arguments: argparse.Namespace, interrupts: Sequence[int]) -> Stats:
         display.begin("reading", size)
         try:
             write(reduce_in_order(read_rows(logs, keys, display), arguments.memory // 2))
-        except OutOfOrderError:
+        except (OutOfOrderError, UnsortedRowsError):
             load("duckdb")  # if it is missing there is no need to read on
             display.stats = Stats()  # all is read again
             display.begin("sorting", size)
             rows = read_rows(logs, keys, display)
-            write(reduce_any_order(rows, arguments.memory, folder, display))
+            write(reduce_sorted(sorted_rows(rows, arguments.memory, folder, display)))
         display.check()
         display.stop()
         if _has_output(display.stats):
@@ -158,9 +158,7 @@ def _reduce(arguments: argparse.Namespace, interrupts: Sequence[int]) -> Stats:
     return display.stats
 
 
-def _reduce_bodies(
-    bodies: Sequence[Source], display: Display
-) -> Iterator[tuple[str, StreamResult]]:
+def _reduce_bodies(bodies: Sequence[Source], display: Display) -> Iterator[Result]:
     for source in bodies:
         stream = RecordedStream()
         unread = partial(display.unread, source.label)

@@ -78,9 +78,9 @@ def find_files(paths: Sequence[str], outputs: Sequence[str] = ()) -> list[tuple[
     """Find the files of paths, folders (all files in them that are not hidden) and globs, sorted by
     name. Return the path and the name of each.
 
-    The `outputs`, files that the run writes, are left out of folders and globs. The name of a file
-    in a folder is its path from there; a second file of the same name is named by its whole path.
-    Raises UsageError for a path or a glob that matches nothing, and for a path that is an output.
+    The `outputs` are left out of folders and globs. A file in a folder is named by its path from
+    there, a second file of one name by its whole path. Raises UsageError for a path that matches
+    nothing or is an output.
     """
     written = {os.path.realpath(path) for path in outputs}
     found: dict[str, tuple[str, str]] = {}  # by its real path, so that each file is read once

@@ -33,8 +33,7 @@ _BLOCK = 1024 * 1024
 class Target:
     """The output that a command names, checked before anything is read.
 
-    Raises UsageError for a suffix that stands for no form of output, OSError for what cannot be
-    written, ImportError if the form needs an extra.
+    Raises UsageError for an unknown suffix, OSError, ImportError if the form needs an extra.
     """
 
     def __init__(self, name: str) -> None:

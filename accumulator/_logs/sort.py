@@ -10,12 +10,12 @@ from operator import itemgetter
 from pathlib import Path
 from typing import IO, Any
 
-from ..batch import StreamResult, UnsortedRowsError, reduce_sorted
+from ..batch import StreamResult, reduce_sorted
 from .extras import load
 from .progress import Display
 from .rows import Row
 
-__all__ = ["LEAST_MEMORY", "OutOfOrderError", "reduce_any_order", "reduce_in_order"]
+__all__ = ["LEAST_MEMORY", "OutOfOrderError", "Result", "reduce_in_order", "sorted_rows"]
 
 _MIB = 1024 * 1024
 # What the process weighs beside DuckDB's share: Python, Arrow and DuckDB are 110 MiB as they are
@@ -41,21 +41,18 @@ class OutOfOrderError(Exception):
 
 
 def reduce_in_order(blocks: Iterable[list[Row]], memory: int) -> Iterator[Result]:
-    """Reduce rows as they come. Raises OutOfOrderError for rows that are out of order; and for more
-    streams than can be remembered in the memory, as one may then come again unnoticed.
+    """Reduce rows as they come. Raises UnsortedRowsError or OutOfOrderError if they are out of
+    order, and for more streams than can be remembered: one may then come again unnoticed.
     """
     seen: set[int] = set()
     most = memory // _BYTES_OF_ID
-    try:
-        rows = chain.from_iterable(_numbered_first(blocks))
-        for id, result in reduce_sorted(rows, grouped=True):
-            digest = hash(id)
-            if digest in seen or len(seen) == most:
-                raise OutOfOrderError
-            seen.add(digest)
-            yield id, result
-    except UnsortedRowsError:
-        raise OutOfOrderError from None
+    rows = chain.from_iterable(_numbered_first(blocks))
+    for id, result in reduce_sorted(rows, grouped=True):
+        digest = hash(id)
+        if digest in seen or len(seen) == most:
+            raise OutOfOrderError
+        seen.add(digest)
+        yield id, result
 
 
 def _numbered_first(blocks: Iterable[list[Row]]) -> Iterator[list[Row]]:
@@ -70,19 +67,13 @@ def _numbered_first(blocks: Iterable[list[Row]]) -> Iterator[list[Row]]:
         yield rows
 
 
-def reduce_any_order(
+def sorted_rows(
     blocks: Iterable[list[Row]], memory: int, folder: str, display: Display
-) -> Iterator[Result]:
-    """Sort rows by DuckDB, in a folder if they do not fit into the memory (bytes), and reduce them.
+) -> Iterator[Row]:
+    """Sort rows by DuckDB, in a folder if they do not fit into the memory (bytes).
 
     Raises ImportError without DuckDB, OSError if memory or disk do not suffice.
     """
-    return reduce_sorted(_sorted_rows(blocks, memory, folder, display))
-
-
-def _sorted_rows(
-    blocks: Iterable[list[Row]], memory: int, folder: str, display: Display
-) -> Iterator[Row]:
     library = load("duckdb")
     settings = {
         "memory_limit": f"{int((memory - _PROCESS) / _OVER) // 1024}KiB",

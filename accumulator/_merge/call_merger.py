@@ -210,12 +210,9 @@ class CallMerger(FieldMerger):
                 continue
             found = str(text)
             if text.half or not is_complete(found):
-                self._log.report(
-                    "invalid_arguments",
-                    f"arguments of a finished call that are no JSON: {brief(found)}",
-                    f"$.choices[{index}].message.tool_calls[{number}].function.arguments",
-                    found[:200],
-                )
+                path = f"$.choices[{index}].message.tool_calls[{number}].function.arguments"
+                why = f"arguments of a finished call that are no JSON: {brief(found)}"
+                self._log.report("invalid_arguments", why, path, found[:200])
 
 
 def _copied(call: CallState) -> CallState:

@@ -24,7 +24,7 @@ from .._decode.chunk import (
 )
 from .._decode.lenient import InvalidChunkError, read_chunk
 from .._decode.lines import Event, is_end
-from .._decode.objects import LastChunk, read_object
+from .._decode.objects import MOST_MISSES, LastChunk, ObjectReader
 from .._decode.text import Text
 from .._decode.values import says_nothing
 from .._decode.vendor_fields import ChunkDecoder, mismatch_of
@@ -60,7 +60,7 @@ class ChatReducer(Reducer):
     whoever keeps them looks again after each other call.
     """
 
-    __slots__ = ("_decoder", "_is_begun", "_most_depth", "_reads_objects", "rules")
+    __slots__ = ("_decoder", "_is_begun", "_most_depth", "_objects", "rules")
 
     think_tags = False  # whether reasoning between tags in content is told apart
 
@@ -72,7 +72,7 @@ class ChatReducer(Reducer):
         # and a low limit of depth can only be held by counting.
         refuses = rules.moves or (limits.depth is not None and limits.depth < _TYPED_DEPTH)
         self._decoder = ChunkDecoder(rules.levels, refuses)
-        self._reads_objects = not refuses
+        self._objects = None if refuses else ObjectReader()
         self._is_begun = False  # whether a value was read that is no chunk
 
     @property
@@ -139,6 +139,32 @@ class ChatReducer(Reducer):
         if not self.is_begun:
             self._decoder.begin_again()  # a shape of another API's events would take the next one
 
+    def append_object(self, value: object, room: float) -> int:
+        """Apply a chunk that is the caller's object if it brings one fragment of content and
+        nothing else; return how many characters it has, 0 if it was not applied.
+        """
+        objects = self._objects
+        if objects is None or self._careful or self._has_brought or self.listener is not None:
+            return 0
+        objects.misses += 1
+        if objects.misses % 32 > MOST_MISSES:
+            return 0
+        found = objects.fragment(value, self._head)
+        if found is None:
+            return 0
+        index, call, text, size = found
+        into = self.state.choices.get(index)
+        if into is None or into.finish_reason or size > room:
+            return 0
+        if call is not None:
+            if into.calls is None or not self._append_arguments(into.calls, call, text):
+                return 0
+        elif into.content is not None:
+            into.content.append(text)
+        else:
+            return 0
+        return size
+
     def apply_object(self, value: object, count: Callable[[int, int], None]) -> bool:
         """Apply a chunk that is the caller's object, whose characters are to be counted first.
 
@@ -147,7 +173,7 @@ class ChatReducer(Reducer):
         if self._head is None and not self.is_begun and (api := find_other_api(value)) is not None:
             self._refuse_other_api(api)
             return True
-        found = read_object(value) if self._reads_objects else None
+        found = None if self._objects is None else self._objects.read(value)
         if found is None:
             self._apply_value(Found(value, is_ours=False), count)
             self._is_begun |= not says_nothing(value)
@@ -157,10 +183,7 @@ class ChatReducer(Reducer):
         chunk, size = found
         count(size, size)
         self._decoder.forget()
-        if self.listener is None:
-            self.apply_known(chunk)
-        else:
-            self.apply(chunk)
+        self.apply_known(chunk)
         return False
 
     def may_repeat(self, chunk: Chunk) -> bool:

@@ -19,8 +19,7 @@ from .state import ChoiceState, State
 __all__ = ["Ending", "brings_text", "calls_of"]
 
 _BROUGHT = (
-    *("content", "parts", "refusal", "reasoning", "reasoning_content"),
-    *("tool_calls", "function_call", "audio"),
+    "content parts refusal reasoning reasoning_content tool_calls function_call audio".split()
 )
 
 

@@ -34,7 +34,7 @@ class IndexedList:
         entries: list[object] | None = None,
         places: dict[int | tuple[int, str], int] | None = None,
     ) -> None:
-        self.entries = [] if entries is None else entries
+        self.entries: list[Any] = [] if entries is None else entries
         self.places = {} if places is None else places
 
     def __repr__(self) -> str:
@@ -50,7 +50,7 @@ class IndexedList:
         if place is None:
             place = self.places[index] = self.places[key] = len(self.entries)
             self.entries.append({})
-        entry = cast("JsonObject", self.entries[place])
+        entry: JsonObject = self.entries[place]
         if type_ is not None and not is_typed:  # it takes a type that is none
             known = index, str(entry.get("type"))
             if self.places.get(known) == place:
@@ -181,10 +181,7 @@ class FieldMerger:
             if not isinstance(fragment, dict) or fragment.get("type") != "thinking":
                 blocks.append(self._own(fragment))
                 continue
-            last = _last_of_type(blocks, "thinking")
-            if last is None or last.get("signature"):
-                last = {}
-                blocks.append(last)
+            last = _neighbour(blocks, "thinking", until="signature")
             for name, item in fragment.items():
                 known = last.get(name)
                 if name == "thinking" and isinstance(item, str):
@@ -204,24 +201,16 @@ class FieldMerger:
         if not isinstance(part, dict) or part.get("type") not in PART_TYPES:
             parts.append(self._own(part))
             return
-        last = _last_of_type(parts, part["type"])
-        if last is None:
-            last = {}
-            parts.append(last)
+        last = _neighbour(parts, part["type"])
         thinking, before = part.get("thinking"), last.get("thinking")
         if isinstance(thinking, list) or (isinstance(before, list) and isinstance(thinking, str)):
-            last["thinking"] = self._think(before, thinking)
+            inner = last["thinking"] = _or_new(before, list)  # parts of a part (Mistral)
+            if isinstance(before, Text):
+                inner.append({"type": "text", "text": before})
+            for item in thinking if isinstance(thinking, list) else [thinking]:
+                self._add_part(inner, item)
             part = {name: value for name, value in part.items() if name != "thinking"}
         self._merge(self._levels["delta.<object>"], last, part, nested=True)
-
-    def _think(self, before: object, thinking: list[object] | str) -> list[object]:
-        """Append what thinks to the parts of a part (Mistral)."""
-        inner = _or_new(before, list)
-        if isinstance(before, Text):
-            inner.append({"type": "text", "text": before})
-        for item in thinking if isinstance(thinking, list) else [thinking]:
-            self._add_part(inner, item)
-        return inner
 
     def _own(self, value: object) -> object:
         """Take a value that stands as it is; no half of a surrogate pair stays in it."""
@@ -288,7 +277,12 @@ def _is_number(value: object) -> bool:
     return type(value) is int or type(value) is float
 
 
-def _last_of_type(items: list[object], type_: object) -> JsonObject | None:
-    """Return the last entry of a list if it is an object of this type."""
+def _neighbour(items: list[object], type_: object, *, until: str | None = None) -> JsonObject:
+    """Return the last entry of a list if it is an object of this type, and has no value by the name
+    that ends it; else a new one.
+    """
     last = items[-1] if items else None
-    return last if isinstance(last, dict) and last.get("type") == type_ else None
+    if not isinstance(last, dict) or last.get("type") != type_ or last.get(until):
+        last = {}
+        items.append(last)
+    return last

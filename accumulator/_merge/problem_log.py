@@ -7,7 +7,7 @@ chunk fills no list. Also whole is the first after which something is missing, h
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 
 import attrs
 
@@ -63,26 +63,15 @@ class ProblemLog:
     @property
     def problems(self) -> tuple[Problem, ...]:
         """The problems that are kept, each with its count."""
+        if not self._kept:  # as in most streams
+            return ()
         return tuple(
             problem if count == 1 else attrs.evolve(problem, count=count)
             for problem, count in self._kept.values()
         )
 
-    def resume(
-        self,
-        event: int,
-        offset: int | None,
-        counts: dict[ProblemKind, int],
-        problems: Sequence[Problem],
-        met: Problem | None,
-    ) -> None:
-        """Go on from the problems that were kept elsewhere."""
-        self.event, self.offset, self.met = event, offset, met
-        self.counts = counts
-        for problem in problems:
-            self._keep(problem)
-
-    def _keep(self, problem: Problem) -> None:
+    def keep(self, problem: Problem) -> None:
+        """Keep a problem that was met."""
         place = len(self._kept) if problem.kind in LOSSY_KINDS else problem.path
         self._kept[problem.kind, place] = (problem, problem.count)
 
@@ -104,7 +93,7 @@ class ProblemLog:
         self._locate()
         problem = Problem(kind, message, self.event, self.offset, path, detail)
         if is_kept:
-            self._keep(problem)
+            self.keep(problem)
         if self.strict:
             self.met = self.met or problem
         if tell is not None:

@@ -208,11 +208,8 @@ class State(Struct, omit_defaults=True, repr_omit_defaults=True):
         """The server's error: of the stream, else of the first choice that has one to show."""
         if self.failed:
             return self.server_error
-        errors = self._errors()
+        errors = [c.error for _, c in sorted(self.choices.items()) if c.error is not None]
         return next((error for error in errors if error is not True), True if errors else None)
-
-    def _errors(self) -> list[object]:
-        return [c.error for _, c in sorted(self.choices.items()) if c.error is not None]
 
     @property
     def is_text(self) -> bool:

@@ -9,10 +9,7 @@ from .state import State
 
 __all__ = ["Clock", "Stopwatch"]
 
-_TOKEN_FIELDS = (
-    *("content", "parts", "refusal", "reasoning", "reasoning_content"),
-    *("calls", "function_call", "audio"),
-)
+_TOKENS = "content parts refusal reasoning reasoning_content calls function_call audio".split()
 Clock = Callable[[], float]
 
 
@@ -58,4 +55,4 @@ class Stopwatch:
 
 def _has_token(state: State) -> bool:
     choices = state.choices.values()
-    return any(getattr(choice, name) for choice in choices for name in _TOKEN_FIELDS)
+    return any(getattr(choice, name) for choice in choices for name in _TOKENS)

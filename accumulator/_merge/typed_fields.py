@@ -8,7 +8,6 @@ from typing import cast
 from msgspec import UNSET
 
 from .._decode import chunk as wire
-from .._decode.chunk import JsonObject
 from .._decode.text import Text
 from .json_merge import FieldMerger, IndexedList
 from .state import AudioState, ChoiceState, LogprobsState, TokensState
@@ -45,7 +44,7 @@ class TypedFieldMerger(FieldMerger):
                 into = entries.find(detail.index, detail.type)
                 into["index"], into["type"] = detail.index, detail.type
             else:
-                into = cast("JsonObject", entries.entries[place])
+                into = entries.entries[place]
             # Not in a loop over names: each chunk that thinks comes here.
             if detail.text is not UNSET:
                 text = into.get("text")

@@ -27,7 +27,9 @@ class UsageHistory:
 
     def add(self, report: wire.Usage, usage: wire.Usage) -> Usage | None:
         """Return the usage after a report, if it is to be told."""
-        self._brought += 1 + _size_of(report)
+        self._brought += 1
+        if self._size:
+            self._brought += _size_of(report)
         if self._size > _SHARE * self._brought:
             return None
         self._size, self._brought = _size_of(usage), 0
@@ -44,7 +46,7 @@ def _size_of(usage: wire.Usage) -> int:
     """Return how many values of vendors there are in a usage."""
     output, input_ = usage.completion_tokens_details, usage.prompt_tokens_details
     extras = [usage.extra, output and output.extra, input_ and input_.extra]
-    return sum(_count(extra) for extra in extras if extra)
+    return sum([_count(extra) for extra in extras if extra])
 
 
 def _count(value: object) -> int:

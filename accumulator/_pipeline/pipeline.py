@@ -216,13 +216,18 @@ class Pipeline(EventApplier):
 
     def feed_object(self, chunk: object) -> None:
         """Take in a chunk that is the caller's object, unless it is empty."""
-        if self.reducer.reading and (chunk or not isinstance(chunk, Mapping)):
-            log = self.log
+        reducer = self.reducer
+        if reducer.reading and (chunk or not isinstance(chunk, Mapping)):
+            log, tally = self.log, self.tally
             log.event += 1
             log.offset = None
             if self._fast is not None:
                 self._fast.invalidate()
-            if self.reducer.apply_object(chunk, self.count):
+            size = reducer.append_object(chunk, self._most_bytes - tally.size)
+            if size:
+                tally.size += size
+                tally.besides += size
+            elif reducer.apply_object(chunk, self.count):
                 self.look_again()
             if log.met is not None:
                 self.raise_met()

@@ -85,7 +85,9 @@ class Fields:
         """Iterate over names and values in the API's shape: FastAPI writes `dict(...)` of it."""
         return iter(to_dict(self).items())
 
-    if not TYPE_CHECKING:  # with this method an object has every attribute to a type checker
+    if TYPE_CHECKING:
+        pass  # with the method below an object has every attribute to a type checker
+    else:
 
         def __getattr__(self, name: str) -> object:
             message = f"{type(self).__name__!r} object has no attribute {name!r}"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import enum
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from types import MappingProxyType, SimpleNamespace
 
@@ -22,7 +22,7 @@ from test_conformance import CASES, Case
 from accumulator import Accumulator, LimitExceededError, Limits
 from accumulator._decode.chunk import AudioFragment, Choice, Chunk, Delta, Extra, ToolCallFragment
 from accumulator._decode.lenient import InvalidChunkError, read_chunk
-from accumulator._decode.objects import read_object
+from accumulator._decode.objects import ObjectReader
 from accumulator.rules import DEFAULT_RULES
 
 
@@ -150,18 +150,48 @@ AMONG: list[dict[str, object]] = [
 ]
 
 
+def as_models(chunk: object) -> object:
+    """Return the object that openai's client makes of a chunk, without validating it."""
+    pytest.importorskip("openai", reason="an SDK that is installed for the tests only")
+    from openai._models import construct_type  # noqa: PLC0415
+    from openai.types.chat import ChatCompletionChunk  # noqa: PLC0415
+
+    return construct_type(type_=ChatCompletionChunk, value=copy.deepcopy(chunk))
+
+
+def as_mapping(chunk: object) -> object:
+    return chunk
+
+
+def fed_both_ways(
+    chunks: Iterable[object], made: Callable[[object], object]
+) -> tuple[Accumulator, Accumulator]:
+    """Return what reads a stream of objects, and what reads it as JSON, or field by field where
+    openai's client changes what it validates.
+    """
+    by_object, judge = Accumulator(), Accumulator()
+    judge._reducer._objects = None
+    for chunk in chunks:
+        value = made(chunk)
+        before = repr(value)
+        by_object.feed(value)
+        assert repr(value) == before
+        judge.feed(value if made is as_models else json.dumps(chunk))
+    return by_object, judge
+
+
 @pytest.mark.many
+@pytest.mark.parametrize("made", [as_mapping, as_models])
 @pytest.mark.parametrize("name", REGULAR_STREAMS)
-def test_a_stream_of_mappings_is_read_as_its_json(name: str) -> None:
+def test_a_stream_of_objects_is_read_as_its_json(
+    name: str, made: Callable[[object], object]
+) -> None:
     chunks = [json.loads(chunk) for chunk in REGULAR_STREAMS[name]]
     usual = json.loads(text_chunk("a"))
     mixed = chunks[:20]
     for odd in AMONG:
         mixed += [usual | odd, *chunks[20:23]]
-    by_object, by_text = Accumulator(), Accumulator()
-    for chunk in mixed:
-        by_object.feed(chunk)
-        by_text.feed(json.dumps(chunk))
+    by_object, by_text = fed_both_ways(mixed, made)
     assert by_object.snapshot() == by_text.snapshot()
     assert by_object.status == by_text.status == "failed"
     found, expected = (
@@ -169,6 +199,63 @@ def test_a_stream_of_mappings_is_read_as_its_json(name: str) -> None:
         for acc in (by_object, by_text)
     )
     assert found == expected
+
+
+# What may stand among fragments of a text and of a call's arguments, and looks like one of them.
+FRAGMENT: dict[str, object] = {"index": 0, "function": {"arguments": "1, "}}
+NEARLY: dict[str, dict[str, object]] = {
+    "a text": with_delta({"content": "é"}),
+    "half a character": with_delta({"content": "\ud83d"}),
+    "an empty text": with_delta({"content": ""}),
+    "arguments": with_delta({"tool_calls": [FRAGMENT]}),
+    "arguments of no call": with_delta({"tool_calls": [{**FRAGMENT, "index": 7}]}),
+    "a fragment that is no list": with_delta({"tool_calls": FRAGMENT}),
+    "two fragments": with_delta({"tool_calls": [FRAGMENT, FRAGMENT]}),
+    "a fragment with an id": with_delta({"tool_calls": [{**FRAGMENT, "id": "call_2"}]}),
+    "a fragment with a vendor's field": with_delta({"tool_calls": [{**FRAGMENT, "v": 1}]}),
+    "an index that is true": with_delta({"tool_calls": [{**FRAGMENT, "index": True}]}),
+    "a function that is a text": with_delta({"tool_calls": [{**FRAGMENT, "function": "x"}]}),
+    "another choice": {"id": "a", "choices": [{"index": 1, "delta": {"content": "x"}}]},
+    "two choices": {"id": "a", "choices": [{"index": i, "delta": {}} for i in (0, 1)]},
+    "a choice that is a text": {"id": "a", "choices": ["x"]},
+    "a delta that is a text": with_delta("x"),
+    "a text and a role": with_delta({"content": "x", "role": "user"}),
+    "a vendor's text": with_delta({"v": "x"}),
+    "a refusal": with_delta({"refusal": "x"}),
+    "a number": with_delta({"content": 1}),
+    "another id": {**with_delta({"content": "x"}), "id": "b"},
+    "a time that is a float": {**with_delta({"content": "x"}), "created": 1.0},
+    "a time that is true": {**with_delta({"content": "x"}), "created": True},
+    "usage": {**with_delta({"content": "x"}), "usage": {"total_tokens": 1}},
+    "a vendor's field": {**with_delta({"content": "x"}), "v": 1},
+    "padding": {**with_delta({"content": "x"}), "obfuscation": "abc"},
+    "a finish reason": with_delta({"content": "x"}, finish_reason="stop"),
+    "a vendor's field of the choice": with_delta({"content": "x"}, v=1),
+}
+
+
+@pytest.mark.parametrize("made", [as_mapping, as_models])
+@pytest.mark.parametrize("name", NEARLY)
+def test_what_is_nearly_a_fragment_is_read_as_its_json(
+    name: str, made: Callable[[object], object]
+) -> None:
+    call = {"index": 0, "id": "c", "type": "function", "function": {"name": "f", "arguments": "["}}
+    opening = with_delta({"role": "assistant", "content": "a", "tool_calls": [call]})
+    usual = [with_delta({"content": "b"}), with_delta({"tool_calls": [FRAGMENT]})]
+    chunks = [{"created": 1, **each} for each in (opening, *usual, *usual, NEARLY[name], *usual)]
+    by_object, by_text = fed_both_ways(chunks, made)
+    assert by_object.snapshot() == by_text.snapshot()
+    assert by_object.problem_counts == by_text.problem_counts
+
+
+def test_the_characters_of_fragments_count() -> None:
+    acc = Accumulator(limits=Limits(total_bytes=12))
+    chunk = {"created": 1, **with_delta({"content": "x"})}  # with its id two characters
+    for _ in range(6):
+        acc.feed(chunk)
+    with pytest.raises(LimitExceededError, match="total_bytes"):
+        acc.feed(chunk)
+    assert acc.snapshot().choices[0].message.content == "xxxxxx"
 
 
 class SdkObject:
@@ -269,23 +356,14 @@ def test_objects_without_end_are_a_limit_or_a_problem(chunk: object) -> None:
 # --- at once, or field by field -----------------------------------------------------------
 
 
-def as_models(chunk: object) -> object:
-    """Return the object that openai's client makes of a chunk, without validating it."""
-    pytest.importorskip("openai", reason="an SDK that is installed for the tests only")
-    from openai._models import construct_type  # noqa: PLC0415
-    from openai.types.chat import ChatCompletionChunk  # noqa: PLC0415
-
-    return construct_type(type_=ChatCompletionChunk, value=copy.deepcopy(chunk))
-
-
 def as_json(chunk: Chunk) -> str:
     """Write a chunk so that 1, 1.0 and true differ, and the order of a vendor's keys does not."""
     return json.dumps(msgspec.to_builtins(chunk, enc_hook=repr), sort_keys=True)
 
 
 def is_read_at_once(value: object) -> bool:
-    """Compare what `read_object` reads with the reader of any value; whether it reads it."""
-    found = read_object(value)
+    """Compare what `ObjectReader` reads with the reader of any value; whether it reads it."""
+    found = ObjectReader().read(value)
     if found is None:
         return False
     chunk, size = found
@@ -338,7 +416,6 @@ def assert_as_field_by_field(chunks: Iterable[object]) -> None:
             assert repr(value) == before
 
 
-@pytest.mark.many
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
 def test_chunks_of_the_cases_are_read_as_field_by_field(case: Case) -> None:
     assert_as_field_by_field(case.chunks)
@@ -475,7 +552,10 @@ LEFT: dict[str, object] = {
     "audio": with_delta({"audio": {"data": "AAE="}}),
     "parts": with_delta({"content": ["x"]}),
     "annotations": with_delta({"annotations": [{"type": "x"}]}),
-    "annotations beside a vendor's field": with_delta({"annotations": [{"type": "x"}], "v": 1}),
+    "annotations beside a vendor's field": {
+        "created": 1,
+        **with_delta({"annotations": [{"type": "x"}], "v": 1}, index=0),
+    },
     "a function call": with_delta({"function_call": {"name": "f"}}),
     "nested deep": nested(12),
     "bytes": with_delta({"v": b"x"}),
@@ -490,7 +570,8 @@ def test_odd_chunks_are_left_to_the_reader_of_any_value(chunk: object) -> None:
     if isinstance(chunk, dict) and 1 not in chunk:
         assert not is_read_at_once(SimpleNamespace(**chunk))
         models = as_models(chunk)  # which are validated in part
-        assert fits(models) or not is_read_at_once(models)
+        at_once = is_read_at_once(models)
+        assert fits(models) or not at_once
 
 
 def test_to_look_at_a_mapping_does_not_change_it() -> None:

@@ -114,7 +114,6 @@ def reads(chunks: list[str]) -> Iterator[list[bytes]]:
     yield [b"".join(events[i : i + 7]) for i in range(0, len(events), 7)]
 
 
-@pytest.mark.many
 @pytest.mark.parametrize("chunks", [*SHAPES.values(), *STREAMS.values()], ids=[*SHAPES, *STREAMS])
 def test_the_second_reducer_agrees(chunks: list[str]) -> None:
     body = b"".join(map(event, chunks))

@@ -173,6 +173,13 @@ def test_a_kind_whose_policy_is_made_for_another_kind_goes_by_the_last() -> None
     assert result["choices"][0]["message"]["x"] == [2]  # type: ignore[index]  # a list of dicts
 
 
+def test_a_detail_of_reasoning_whose_type_is_no_string_goes_by_its_index() -> None:
+    details = [{"index": 0, "type": 5, "text": "a"}, {"index": 0, "type": 6, "text": "b"}]
+    result = merged({}, *deltas(*({"reasoning_details": [detail]} for detail in details)))
+    message = result["choices"][0]["message"]  # type: ignore[index]  # a list of dicts
+    assert message["reasoning_details"] == [{"index": 0, "type": 6, "text": "ab"}]
+
+
 def test_what_is_dropped_is_dropped_where_it_is_null() -> None:
     rules: dict[str, Policy] = {"delta.<object>.x": "drop"}
     result = merged(rules, *deltas({"o": {"x": None, "y": None}}, {"o": {"x": 1}}))

@@ -65,6 +65,15 @@ def test_to_dict_shares_nothing_with_the_completion() -> None:
     assert completion.to_dict() == WHOLE
 
 
+def test_a_text_of_a_class_of_its_own_is_kept() -> None:
+    class Word(str):
+        __slots__ = ()
+
+    message = attrs.evolve(ChatCompletion.from_dict(WHOLE).choices[0].message, content=Word("Hi"))
+    assert dict(message)["content"] == "Hi"
+    assert ChatCompletion.from_dict({"choices": [{"index": 0, "message": dict(message)}]})
+
+
 def test_fields_that_the_api_always_sends_are_null_and_others_left_out() -> None:
     out = ChatCompletion.from_dict({"choices": [{"index": 0, "message": {}}]}).to_dict()
     assert out == {

@@ -142,8 +142,11 @@ class FunctionToolCallArgumentsDeltaEvent(CallDelta, frozen=True, gc=False):
         """What is known of the arguments so far, as `ContentDeltaEvent.parsed`."""
         return self._history.parsed(self._length, self.delta)
 
-    # By openai-python's names.
-    arguments_delta = TextDelta.delta
+    @property
+    def arguments_delta(self) -> str:
+        """The same as `delta`, by openai-python's name; the next two are so for the others."""
+        return self.delta
+
     arguments = TextDelta.snapshot
     parsed_arguments = parsed
 

@@ -30,8 +30,6 @@ from .events import Event
 from .limits import DEFAULT_LIMITS, Limits
 from .rules import DEFAULT_RULES, Rules
 
-__all__ = ["Accumulator"]
-
 
 class Accumulator:
     """Turns a stream of `chat.completion.chunk` objects into one `ChatCompletion`, without doing

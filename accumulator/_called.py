@@ -6,8 +6,6 @@ from collections.abc import Callable
 from functools import partial
 from typing import TypeVar, cast
 
-__all__ = ["to_be_called"]
-
 F = TypeVar("F", bound=Callable[..., object])
 
 

@@ -39,8 +39,6 @@ from ._pipeline.apply import Tally
 from ._pipeline.pipeline import Pipeline
 from .errors import CheckpointError, Problem, ProblemKind
 
-__all__ = ["pack", "unpack"]
-
 _MAGIC = b"ACCU"
 _VERSION = 4  # of what the fields mean; `_LAYOUT` says which fields there are
 _HEADER = Layout("<4sHII")  # magic, version, layout, checksum of what follows

@@ -24,8 +24,6 @@ from msgspec import Struct
 
 from ._decode.text import Text
 
-__all__ = ["LEARN_AFTER", "FastPath", "Rehearser"]
-
 LEARN_AFTER = 48  # events; a shorter stream would not earn back what learning costs
 _REHEARSE_AFTER = 96  # events; likewise, where a proof needs a copy of the state
 _PAUSE = 24  # events between two attempts to learn, twice as many after each that did not pay

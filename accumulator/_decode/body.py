@@ -12,8 +12,6 @@ from msgspec import Struct, field
 
 from .chunk import MalformedJsonError, TooDeepError, decode_untyped
 
-__all__ = ["JsonText", "begins_text", "ends_text", "is_nothing"]
-
 _BEGINNING = re.compile(rb"[ \t]*(?:\{|\[[ \t]*(?:[{\[\]]|$))")
 _FIELDS = (b"data:", b"event:", b"error:", b":")
 # An object with blanks counts as an event that brings nothing: the decoder of chunks takes it.

@@ -13,36 +13,6 @@ from typing import ClassVar, cast
 import msgspec
 from msgspec import UNSET, Struct, UnsetType
 
-__all__ = [
-    "MOST_BRACKETS",
-    "OTHERWISE_READ",
-    "STACK_DEPTH",
-    "AudioFragment",
-    "Choice",
-    "Chunk",
-    "Closing",
-    "CompletionTokensDetails",
-    "CustomFragment",
-    "Delta",
-    "Extra",
-    "FunctionFragment",
-    "JsonObject",
-    "Logprobs",
-    "MalformedJsonError",
-    "Parts",
-    "PromptTokensDetails",
-    "ReasoningDetail",
-    "TokenLogprob",
-    "TooDeepError",
-    "ToolCallFragment",
-    "TopLogprob",
-    "Usage",
-    "decode_text",
-    "decode_typed",
-    "decode_untyped",
-    "exceeds_depth",
-]
-
 JsonObject = dict[str, object]
 
 STACK_DEPTH = 200  # levels that can be merged without exhausting the stack, limit or not

@@ -36,8 +36,6 @@ from .chunk import (
 from .text import heal, healed, holds_half
 from .values import as_float, as_integer, decode_base64, error_of, fields_of, is_object, kind_of
 
-__all__ = ["InvalidChunkError", "Misfit", "Reading", "read_chunk", "read_usage"]
-
 
 class Misfit(Struct):
     """A known field of a wrong type: where, what is wrong, and what was found."""

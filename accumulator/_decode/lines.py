@@ -12,8 +12,6 @@ from msgspec import Struct
 from ..partial import is_complete
 from .body import JsonText, begins_text, ends_text, is_nothing
 
-__all__ = ["DONE", "Event", "LineReader", "is_end"]
-
 DONE = b"[DONE]"
 _ENDS = (DONE, b'"[DONE]"')
 _BOM = b"\xef\xbb\xbf"

@@ -27,8 +27,6 @@ from .chunk import (
 )
 from .values import error_of, fields_of, is_object
 
-__all__ = ["MOST_MISSES", "LastChunk", "ObjectReader", "is_chunk_like"]
-
 _Strings = list[object]  # all of a chunk, to be looked at together
 _MOST_LEVELS = 8  # of a vendor's value that is certainly not nested too deep
 _SCALARS = frozenset({int, float, bool, type(None)})

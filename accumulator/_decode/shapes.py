@@ -31,18 +31,6 @@ from .chunk import (
     decode_text,
 )
 
-__all__ = [
-    "API",
-    "TEXT",
-    "Fields",
-    "Rare",
-    "Shape",
-    "find_shape",
-    "is_pending",
-    "unknown_names",
-    "widest",
-]
-
 # The levels that a vendor may add fields to, each behind those that stand in it.
 _LEVELS: tuple[type[Struct], ...] = (
     PromptTokensDetails,

@@ -15,8 +15,6 @@ from msgspec import Struct
 
 from .lines import DONE
 
-__all__ = ["CutEvents", "cut_events"]
-
 _CR = 13  # looking for one byte as a number is several times faster
 # Lines that change nothing: many servers name each event, and OpenRouter keeps a connection open by
 # comments.

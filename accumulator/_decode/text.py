@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import re
 
-__all__ = ["COMPACT_AT", "Text", "heal", "healed", "holds_half", "split_half"]
-
 # Few enough that the fragments' own overhead stays under a kilobyte, enough that joining them is
 # cheap.
 COMPACT_AT = 16

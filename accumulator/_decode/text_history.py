@@ -10,8 +10,6 @@ from msgspec import Struct
 from ..partial import PartialJson
 from .text import Text
 
-__all__ = ["CallDelta", "EventBase", "LookingBack", "TextDelta", "TextHistory"]
-
 
 class TextHistory:
     """A text that can be read as it was at any earlier length.

@@ -11,17 +11,6 @@ from collections.abc import Mapping
 
 from .chunk import JsonObject
 
-__all__ = [
-    "as_float",
-    "as_integer",
-    "decode_base64",
-    "error_of",
-    "fields_of",
-    "is_object",
-    "kind_of",
-    "says_nothing",
-]
-
 _LARGEST_FLOAT = 2**1000  # a larger integer may have no float
 
 

@@ -31,8 +31,6 @@ from .chunk import (
 from .shapes import API, TEXT, Fields, Rare, Shape, find_shape, is_pending, unknown_names, widest
 from .values import error_of
 
-__all__ = ["ChunkDecoder", "mismatch_of"]
-
 T = TypeVar("T")
 Decode = Callable[[bytes], Chunk]
 # A level of a stream: a choice by twice its index, its delta by one more, and the chunk.

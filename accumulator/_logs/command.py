@@ -33,8 +33,6 @@ from .rows import Keys, add_keys, read_rows
 from .sort import LEAST_MEMORY, OutOfOrderError, Result, reduce_in_order, sorted_rows
 from .terminal import say
 
-__all__ = ["add_arguments", "run"]
-
 WRITTEN, UNWRITABLE, UNREADABLE, INTERRUPTED = 0, 1, 5, 128 + 2
 _MOST_MEMORY = 1 << 50
 

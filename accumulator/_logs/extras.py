@@ -5,8 +5,6 @@ from __future__ import annotations
 import importlib
 from types import ModuleType
 
-__all__ = ["load"]
-
 
 def load(module: str, extra: str = "") -> ModuleType:
     """Import a module of an optional library. Raises ImportError that names the extra."""

@@ -20,23 +20,6 @@ from ..batch import SSE_FIELDS
 from .extras import load
 from .terminal import in_utf8
 
-__all__ = [
-    "FILE_HELP",
-    "READ_ERRORS",
-    "STDIN",
-    "Source",
-    "UsageError",
-    "detect_source",
-    "find_files",
-    "label_of",
-    "open_stream",
-    "open_text",
-    "read_blocks",
-    "spool",
-    "why_failed",
-    "why_unread",
-]
-
 # Gzip raises each of these for one damage or another; those of Arrow are among them.
 READ_ERRORS = (OSError, EOFError, ValueError, zlib.error)
 STDIN = "-"

@@ -28,8 +28,6 @@ from .inputs import (
 from .rows import Keys, add_keys, begins_with_row, read_streams, reduce_rows
 from .terminal import printable, say
 
-__all__ = ["add_arguments", "run"]
-
 # A result, when its chunks came, and why the file could not be read to its end.
 _Found: TypeAlias = "tuple[StreamResult, list[float], str | None]"
 

@@ -17,8 +17,6 @@ from .extras import load
 from .inputs import UsageError
 from .terminal import write_output
 
-__all__ = ["Target", "Write", "open_writer"]
-
 Write: TypeAlias = Callable[[str, StreamResult], None]
 
 _STDOUT = "-"

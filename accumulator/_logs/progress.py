@@ -18,8 +18,6 @@ from ..batch import StreamResult
 from .extras import load
 from .terminal import in_utf8, say
 
-__all__ = ["Display", "Stats", "noticing_interrupt"]
-
 _MOST_REPORTED = 20  # bad rows; the others are counted, and written to the file of bad rows
 _EXCERPT = 200  # bytes of a bad row that are kept
 _EVERY = 5.0  # seconds between two lines of progress

@@ -19,17 +19,6 @@ from .inputs import READ_ERRORS, Source, UsageError, open_text, why_unread
 from .progress import Display
 from .terminal import say
 
-__all__ = [
-    "Keys",
-    "Row",
-    "StreamRow",
-    "add_keys",
-    "begins_with_row",
-    "read_rows",
-    "read_streams",
-    "reduce_rows",
-]
-
 Row: TypeAlias = tuple[str, "int | None", bytes]  # a chunk is JSON text
 StreamRow: TypeAlias = tuple["int | None", bytes, object]  # number, chunk, time
 Report: TypeAlias = Callable[[int, str, bytes], object]  # of a bad row: its line, why, its text

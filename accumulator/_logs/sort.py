@@ -15,8 +15,6 @@ from .extras import load
 from .progress import Display
 from .rows import Row
 
-__all__ = ["LEAST_MEMORY", "OutOfOrderError", "Result", "reduce_in_order", "sorted_rows"]
-
 _MIB = 1024 * 1024
 # What the process weighs beside DuckDB's share: Python, Arrow and DuckDB are 110 MiB as they are
 # loaded, the rest is rows on their way in and out.

@@ -6,8 +6,6 @@ import os
 import sys
 from errno import EBADF
 
-__all__ = ["in_utf8", "printable", "say", "write_output"]
-
 
 def in_utf8(path: str) -> str:
     """Return a path in characters that UTF-8 can express; its bytes may be anything."""

@@ -9,8 +9,6 @@ from __future__ import annotations
 from .._decode.text import COMPACT_AT, Text
 from ..partial import JsonScan
 
-__all__ = ["BLANKS", "ArgumentsText"]
-
 BLANKS = " \t\r\n"  # of JSON
 _CLOSERS = {"{": "}", "[": "]", "n": "l"}  # an object, a list, null
 _NEVER = "\0\0"  # what begins otherwise is never whole, and holding this makes no difference

@@ -18,8 +18,6 @@ from .problem_log import ProblemLog, brief
 from .state import CallsState, CallState, ChoiceState, FunctionState
 from .tool_calls import find_call
 
-__all__ = ["CallMerger"]
-
 
 class CallMerger(FieldMerger):
     """Merges the fragments of calls (SPEC section 4)."""

@@ -37,8 +37,6 @@ from .problem_log import ProblemLog
 from .reducer import Reducer
 from .snapshot import freeze
 
-__all__ = ["ChatReducer"]
-
 _EXCERPT = 200  # characters of an unreadable text that its problem keeps
 _TYPED_DEPTH = 16  # what a typed decoder takes nests less deep
 

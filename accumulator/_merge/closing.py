@@ -12,8 +12,6 @@ from .._decode.lenient import Reading
 from .json_merge import IndexedList, is_empty
 from .state import AudioState, ChoiceState, FunctionState
 
-__all__ = ["index_of", "leave_out_repeated", "note_brought"]
-
 # The names of the fields of a delta whose values say something.
 Names = dict[str, bool]
 _NOTHING = (None, wire.FunctionFragment(), wire.AudioFragment(), FunctionState(), AudioState())

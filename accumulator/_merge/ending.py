@@ -16,8 +16,6 @@ from .closing import index_of
 from .problem_log import brief
 from .state import ChoiceState, State
 
-__all__ = ["Ending", "brings_text", "calls_of"]
-
 _BROUGHT = (
     "content parts refusal reasoning reasoning_content tool_calls function_call audio".split()
 )

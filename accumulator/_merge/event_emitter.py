@@ -40,8 +40,6 @@ from .snapshot import freeze
 from .state import ChoiceState, State
 from .usage_history import UsageHistory
 
-__all__ = ["EventEmitter"]
-
 
 class EventEmitter:
     """Collects in `events` what a reducer does."""

@@ -16,8 +16,6 @@ from ..rules import Level
 from .json_merge import PART_TYPES
 from .state import CallsState, ChoiceState, State
 
-__all__ = ["ExtraDeltas"]
-
 _ABSENT = object()
 
 

@@ -7,8 +7,6 @@ from collections.abc import Mapping
 
 from .._decode.values import error_of
 
-__all__ = ["OWN_NAMES", "error_object", "find_other_api", "is_own", "is_raw_error"]
-
 # The names under which servers send chunks; an event with another name may be no chunk.
 OWN_NAMES = frozenset({None, b"", b"message", b"error", b"chunk", b"data", b"completion"})
 _RAW_ERROR = re.compile(r'\s*\{\s*"error"\s*:\s*[{"]')

@@ -14,8 +14,6 @@ from .._decode.text import COMPACT_AT, Text, heal, healed, split_half
 from ..rules import Level, Policy
 from .problem_log import ProblemLog
 
-__all__ = ["PART_TYPES", "FieldMerger", "IndexedList", "Listener", "is_empty"]
-
 K = TypeVar("K")
 PART_TYPES = ("text", "thinking")  # of parts that join their neighbour
 

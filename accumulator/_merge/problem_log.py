@@ -15,8 +15,6 @@ import attrs
 from .._decode.sse import CutEvents
 from ..errors import LOSSY_KINDS, Problem, ProblemKind
 
-__all__ = ["ProblemLog", "brief"]
-
 _MOST_PROBLEMS = 100  # a server can go wrong in every chunk; all are counted, these many are kept
 _NONE: Final[dict[Any, Any]] = {}  # stands for each empty one: most streams have no problem
 

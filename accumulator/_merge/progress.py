@@ -18,21 +18,6 @@ from .json_merge import PART_TYPES
 from .snapshot import freeze_audio, freeze_call, freeze_choice, freeze_token, freeze_tokens
 from .state import CallsState, CallState, ChoiceState, FunctionState, LogprobsState, State, Tool
 
-__all__ = [
-    "KINDS",
-    "ChoiceProgress",
-    "EmittedCall",
-    "Kind",
-    "adds",
-    "end_call",
-    "end_choice",
-    "tell_audio",
-    "tell_call",
-    "tell_parts",
-    "tell_tokens",
-    "widest",
-]
-
 Kind = Literal["content", "refusal", "reasoning", "reasoning_content", "thinking"]
 # Those of one text, in the order in which they are told: thoughts come before the answer.
 KINDS: tuple[Kind, ...] = ("reasoning", "reasoning_content", "content", "refusal")

@@ -35,8 +35,6 @@ from .state import ChoiceState, State
 from .typed_fields import TypedFieldMerger
 from .usage import UsageMerger
 
-__all__ = ["Reducer"]
-
 
 class Reducer(Ending, TypedFieldMerger, UsageMerger):
     """Applies chunks to a `State`; what is odd about them goes to the log."""

@@ -16,8 +16,6 @@ from .json_merge import IndexedList
 from .problem_log import ProblemLog
 from .state import CallsState, ChoiceState, State
 
-__all__ = ["RefusingLog", "Rehearsal"]
-
 _MOST_VALUES = 500  # objects, lists and texts: a bound on what a copy costs
 _SCALARS = (str, int, float, bool, type(None))
 

@@ -46,16 +46,6 @@ from .state import (
 )
 from .usage import total_of
 
-__all__ = [
-    "freeze",
-    "freeze_audio",
-    "freeze_call",
-    "freeze_choice",
-    "freeze_token",
-    "freeze_tokens",
-    "freeze_usage",
-]
-
 F = TypeVar("F", ChatCompletion, Message)
 K = TypeVar("K")
 C = TypeVar("C", Function, FunctionCall)

@@ -21,19 +21,6 @@ from .._decode import chunk as wire
 from .._decode.chunk import JsonObject
 from .._decode.text import Text
 
-__all__ = [
-    "AudioState",
-    "CallState",
-    "CallsState",
-    "ChoiceState",
-    "FunctionState",
-    "LogprobsState",
-    "State",
-    "Status",
-    "TokensState",
-    "Tool",
-]
-
 Status = Literal["open", "complete", "truncated", "failed"]
 Tool = Literal["function", "custom"]
 

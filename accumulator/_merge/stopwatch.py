@@ -7,8 +7,6 @@ from collections.abc import Callable
 from ..completion import Timing
 from .state import State
 
-__all__ = ["Clock", "Stopwatch"]
-
 _TOKENS = "content parts refusal reasoning reasoning_content calls function_call audio".split()
 Clock = Callable[[], float]
 

@@ -15,8 +15,6 @@ from .._decode.chunk import Chunk, Delta
 from .chat import ChatReducer
 from .state import ChoiceState
 
-__all__ = ["ThinkTagReducer"]
-
 _OPEN, _CLOSE = "<think>", "</think>"
 _BLANKS = " \t\r\n"
 _MOST_BLANKS = 256  # ahead of the tag; a server may send them without end

@@ -9,8 +9,6 @@ from .arguments import BLANKS, ArgumentsText
 from .problem_log import brief
 from .state import CallsState, CallState
 
-__all__ = ["find_call"]
-
 Found = tuple[int | None, str | None]
 
 

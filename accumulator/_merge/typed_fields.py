@@ -12,8 +12,6 @@ from .._decode.text import Text
 from .json_merge import FieldMerger, IndexedList
 from .state import AudioState, ChoiceState, LogprobsState, TokensState
 
-__all__ = ["TypedFieldMerger"]
-
 
 class TypedFieldMerger(FieldMerger):
     """Merges reasoning, parts of content, audio and logprobs."""

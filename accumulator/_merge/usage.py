@@ -10,8 +10,6 @@ from .._decode import chunk as wire
 from ..rules import DEFAULT_RULES
 from .json_merge import FieldMerger
 
-__all__ = ["UsageMerger", "total_of"]
-
 # What a report has beside its counts.
 _INNER = {
     "prompt_tokens_details": wire.PromptTokensDetails,

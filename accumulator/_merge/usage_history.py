@@ -6,8 +6,6 @@ from .._decode import chunk as wire
 from ..completion import Usage
 from .snapshot import freeze_usage
 
-__all__ = ["UsageHistory"]
-
 _SHARE = 32  # vendors' values of a usage that are copied for each report and value in it
 
 

@@ -9,8 +9,6 @@ from ..completion import ChatCompletion, Choice
 from ..errors import Problem
 from .problem_log import brief
 
-__all__ = ["has_chunks", "why_truncated"]
-
 _EXCERPT = 200  # characters of what came
 # How a text begins that was made of such a body: U+FFFD stands for what is no UTF-8.
 _COMPRESSED = re.compile(

@@ -20,8 +20,6 @@ from ..completion import ChatCompletion
 from ..errors import DecodeError, IncompleteStreamError, LimitExceededError, ServerError
 from ..limits import Limits
 
-__all__ = ["CLOSING", "EventApplier", "StreamReducer", "Tally"]
-
 CLOSING = b"\n\n"
 
 

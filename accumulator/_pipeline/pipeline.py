@@ -17,8 +17,6 @@ from ..errors import AccumulatorError
 from ..partial import is_complete
 from .apply import CLOSING, EventApplier
 
-__all__ = ["Pipeline", "are_chunks"]
-
 _LF, _CR = 10, 13
 _OPENING = b"data: "
 _OBJECT = b'{"'  # begins an object that is not empty

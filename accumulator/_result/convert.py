@@ -17,20 +17,6 @@ import msgspec
 from cattrs import Converter, transform_error
 from cattrs.gen import make_dict_structure_fn
 
-__all__ = [
-    "NULLABLE",
-    "OR_VENDORS",
-    "Fields",
-    "JsonObject",
-    "LateSequence",
-    "copy_json",
-    "from_dict",
-    "names_of",
-    "objects_of",
-    "split_extra",
-    "to_dict",
-]
-
 T = TypeVar("T")
 W = TypeVar("W")
 JsonObject = dict[str, object]

@@ -11,18 +11,6 @@ if TYPE_CHECKING:
     from openai.types.chat import ChatCompletion, ChatCompletionAssistantMessageParam
     from pydantic_core import CoreSchema
 
-__all__ = [
-    "fill",
-    "may_be_cut",
-    "pydantic_schema",
-    "text_of",
-    "to_openai",
-    "to_request",
-    "why_cut",
-    "with_messages",
-    "without_empty_messages",
-]
-
 # DeepSeek and Moonshot want `reasoning_content` back, OpenRouter `reasoning` and
 # `reasoning_details`, GitHub Copilot `reasoning_text` and `reasoning_opaque`, Gemini the signature
 # in `extra_content`, LiteLLM `thinking_blocks`.

@@ -39,8 +39,6 @@ from cattrs.gen import make_dict_structure_fn
 if TYPE_CHECKING:
     from typing_extensions import TypeForm
 
-__all__ = ["ParseError", "TypeReader", "load"]
-
 T = TypeVar("T")
 T_co = TypeVar("T_co", covariant=True)
 Misfit = tuple[str, str]  # a reason and a path

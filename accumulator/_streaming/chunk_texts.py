@@ -16,8 +16,6 @@ from ..errors import LimitExceededError
 from ..limits import Limits
 from ..partial import is_complete
 
-__all__ = ["ChunkTexts", "SseBody"]
-
 
 class ChunkTexts:
     """Takes the input that an `Accumulator` takes; `texts` are the chunks in it."""

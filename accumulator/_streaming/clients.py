@@ -11,8 +11,6 @@ from typing import Any
 
 from msgspec import Struct
 
-__all__ = ["Found", "find", "is_bound_to_async", "is_bound_to_sync"]
-
 
 class Found(Struct, frozen=True):
     """How a stream is read: by `items`, by `aitems`, or by either."""

@@ -14,17 +14,6 @@ from ..completion import ChatCompletion, Timing
 from ..errors import DecodeError, Problem
 from .chunk_texts import ChunkTexts
 
-__all__ = [
-    "Observer",
-    "OnEnd",
-    "Sink",
-    "StreamEnd",
-    "StreamStatus",
-    "cause_of",
-    "refuse_coroutine",
-    "report",
-]
-
 # How a compressed body starts, and no body of text does.
 _COMPRESSED = {
     b"\x1f\x8b": "gzip",

@@ -15,8 +15,6 @@ from ..errors import Problem
 from .clients import Found, is_bound_to_async
 from .observer import Observer, StreamStatus, cause_of, report
 
-__all__ = ["AsyncWrappedStream", "DualWrappedStream", "WrappedStream"]
-
 T_co = TypeVar("T_co", covariant=True)
 Self = TypeVar("Self", bound="_Wrapped[Any]")
 

@@ -161,7 +161,7 @@ def _read_lines(
             except (ValueError, RecursionError) as error:
                 report(number, str(error), line)
                 continue
-            if row.id is not None and row.id != "":
+            if row.id not in (None, ""):
                 last_id = str(row.id)
             elif needs_id:
                 report(number, f"no stream id under {keys.id!r}", line)

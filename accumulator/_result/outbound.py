@@ -31,7 +31,8 @@ _NO_CONTENT: Mapping[str, JsonObject] = {
 
 def to_request(message: Any, content_beside_calls: str) -> ChatCompletionAssistantMessageParam:
     """Return the fields of a message that a request may have. Raises ValueError."""
-    if content_beside_calls not in _NO_CONTENT:
+    absent = _NO_CONTENT.get(content_beside_calls)
+    if absent is None:
         raise ValueError(
             f'content_beside_calls is "null", "empty" or "absent", not {content_beside_calls!r}'
         )
@@ -42,11 +43,9 @@ def to_request(message: Any, content_beside_calls: str) -> ChatCompletionAssista
     if message.content is not None:
         out["content"] = copy_json(message.content)
     else:
-        out |= _NO_CONTENT[content_beside_calls if calls or function_call else "empty"]
-    if message.refusal is not None:
-        out["refusal"] = message.refusal
+        out |= absent if calls or function_call else _NO_CONTENT["empty"]
     fields = to_dict(message)
-    out |= {name: fields[name] for name in _SENT_BACK if fields.get(name) is not None}
+    out |= {name: fields[name] for name in ("refusal", *_SENT_BACK) if fields.get(name) is not None}
     if message.audio is not None and message.audio.id:
         out["audio"] = {"id": message.audio.id}
     if calls:

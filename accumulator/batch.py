@@ -147,6 +147,7 @@ class RecordedStream:
         limits: Limits = DEFAULT_LIMITS,
         checkpoint: bytes | None = None,
     ) -> None:
+        self.accumulator: Accumulator
         if checkpoint is None:
             self.accumulator = Accumulator(rules=rules, limits=limits)
         else:

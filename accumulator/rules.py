@@ -44,8 +44,12 @@ def _others(
     level: str, *, strings: Policy = "last", lists: Policy = "last", objects: Policy = "last"
 ) -> dict[str, Policy]:
     """Return the rows of a level's fields that no other row names."""
-    kinds: dict[str, Policy] = {"string": strings, "number": "last", "list": lists}
-    return {f"{level}.<{kind}>": policy for kind, policy in {**kinds, "object": objects}.items()}
+    return {
+        f"{level}.<string>": strings,
+        f"{level}.<number>": "last",
+        f"{level}.<list>": lists,
+        f"{level}.<object>": objects,
+    }
 
 
 def _object(level: str) -> dict[str, Policy]:

@@ -853,8 +853,9 @@ class Reducer:
         table: Table = dict.fromkeys(names, (int, put))
         table["prompt_tokens_details"] = table["completion_tokens_details"] = (dict, details)
         self.take(usage, self.usage, table, rule)
-        if (fell or half) and "total_tokens" in known:
-            known["total_tokens"] = max(known["total_tokens"], self.sum_of_tokens() or 0)
+        sum_known = self.sum_of_tokens()
+        if (fell or half) and "total_tokens" in known and sum_known is not None:
+            known["total_tokens"] = max(known["total_tokens"], sum_known)
 
     def sum_of_tokens(self) -> int | None:
         """Add up the two halves; None where one never came."""

@@ -17,6 +17,7 @@ from accumulator import (
     LimitExceededError,
     accumulate,
 )
+from accumulator.completion import Message
 from accumulator.events import AudioDeltaEvent, ContentDeltaEvent, ExtraDeltaEvent
 
 STOP: dict[str, list[dict[str, object]]] = {"choices": [{"index": 0, "finish_reason": "stop"}]}
@@ -338,3 +339,18 @@ def test_annotations_of_a_call_are_a_list_of_a_vendors() -> None:
     acc.feed_sse(body)
     acc.close()
     assert_as_judged(acc, body)
+
+
+def test_a_servers_own_total_stands_where_no_sum_is_known() -> None:
+    body = sse({"choices": [], "usage": {"completion_tokens": 1, "total_tokens": -1}})
+    acc = Accumulator()
+    acc.feed_sse(body)
+    acc.close()
+    assert_as_judged(acc, body)
+
+
+def test_a_field_that_no_state_has_is_null() -> None:
+    message = Message.__new__(Message)  # as `_merge.snapshot` makes one
+    assert message.refusal is None
+    with pytest.raises(AttributeError):
+        _ = message._nothing  # type: ignore[attr-defined]  # which is what is tried

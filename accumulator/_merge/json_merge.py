@@ -199,6 +199,7 @@ class FieldMerger:
         if not isinstance(part, dict) or part.get("type") not in PART_TYPES:
             parts.append(self._own(part))
             return
+        part = cast("JsonObject", part)
         last = _neighbour(parts, part["type"])
         thinking, before = part.get("thinking"), last.get("thinking")
         if isinstance(thinking, list) or (isinstance(before, list) and isinstance(thinking, str)):

@@ -115,10 +115,10 @@ def tell_call(
     neither a name nor arguments nor input came.
     """
     call = cast("CallsState", progress.state.calls).items[place]
-    tools = dict(call.tools())
+    tools = call.tools()
     if ends and not tools:
-        tools = {"custom" if call.type == "custom" else "function": FunctionState()}
-    for tool, named in tools.items():
+        tools.append(("custom" if call.type == "custom" else "function", FunctionState()))
+    for tool, named in tools:
         emitted = progress.calls.get((place, tool))
         opens = emitted is None
         if emitted is None:

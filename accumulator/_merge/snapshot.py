@@ -5,10 +5,10 @@ from __future__ import annotations
 from binascii import b2a_base64
 from collections.abc import Mapping
 from itertools import islice
-from typing import Any, TypeVar, cast, get_args
+from typing import Any, TypeVar, cast
 
 import attrs
-from msgspec import Struct, structs
+from msgspec import structs
 
 from .._decode import chunk as wire
 from .._decode.chunk import JsonObject
@@ -32,7 +32,6 @@ from ..completion import (
     TopLogprob,
     Usage,
 )
-from ..rules import TYPED
 from .json_merge import IndexedList
 from .state import (
     AudioState,
@@ -88,7 +87,7 @@ def freeze(state: State) -> ChatCompletion:
             "extra": extra,
         },
     )
-    return _read_back(completion, TYPED_KINDS["chunk"]) if extra else completion
+    return _read_back(completion) if extra else completion
 
 
 def freeze_choice(index: int, state: ChoiceState, *, is_text: bool = False) -> Choice:
@@ -129,7 +128,7 @@ def _message(state: ChoiceState, *, is_text: bool) -> Message:
     if state.function_call is not None:
         fields["function_call"] = _function(FunctionCall, state.function_call, state.finish_reason)
     if extra or is_text:
-        return _with_role(_read_back(_made(Message, fields), TYPED_KINDS["delta"]), is_text)
+        return _with_role(_read_back(_made(Message, fields)), is_text)
     fields["role"] = state.role or "assistant"
     return _made(Message, fields)
 
@@ -141,22 +140,29 @@ def _with_role(message: Message, is_text: bool) -> Message:
     return message
 
 
-def _kinds(level: str, kind: type[Struct]) -> Mapping[str, type]:
-    """Return the typed fields of a level, each with the JSON type of its values."""
-    types = {field.name: get_args(field.type)[0] for field in structs.fields(kind)}
+_JSON = {"str": str, "int": int, "tuple": list, "JsonObject": dict}  # by how an annotation begins
+_NOT_MERGED = {"object", "choices", "usage", "tool_calls", "function_call", "audio", "extra"}
+
+
+def _kinds(of: type[attrs.AttrsInstance]) -> Mapping[str, type]:
+    """Return the fields of a class that are merged by rules, each with its JSON type."""
     return {
-        name: next(json for json in (str, int, list, dict) if issubclass(types[name], json))
-        for name in TYPED[level]
+        field.name: next(kind for name, kind in _JSON.items() if str(field.type).startswith(name))
+        for field in attrs.fields(of)
+        if field.name not in _NOT_MERGED and not field.name.startswith("_")
     }
 
 
-# What a rule of the user's may have merged in `extra`.
-TYPED_KINDS = {"chunk": _kinds("chunk", wire.Chunk), "delta": _kinds("delta", wire.Delta)}
+_KINDS: Mapping[type, Mapping[str, type]] = {
+    kind: _kinds(kind) for kind in (ChatCompletion, Message)
+}
 
 
-def _read_back(frozen: F, kinds: Mapping[str, type]) -> F:
-    """Put what a rule of the user's merged in `extra` to its typed field."""
-    extra = cast("JsonObject", frozen.extra)
+def _read_back(frozen: F) -> F:
+    """Put what was merged in `extra` to its field: what a rule of the user's moved there, and what
+    has a field of its class alone.
+    """
+    extra, kinds = cast("JsonObject", frozen.extra), _KINDS[type(frozen)]
     if not extra or kinds.keys().isdisjoint(extra):
         return frozen
     found: dict[str, Any] = {

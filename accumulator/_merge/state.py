@@ -12,7 +12,6 @@ Laws:
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Literal
 
 from msgspec import Struct, field
@@ -70,9 +69,11 @@ class CallState(Struct, omit_defaults=True, repr_omit_defaults=True):
 
     def tools(self) -> list[tuple[Tool, FunctionState]]:
         """Return the tools that it names: an empty one beside the other is nothing."""
-        both: Mapping[Tool, FunctionState | None]
-        both = {"function": self.function, "custom": self.custom}
-        named = [(tool, state) for tool, state in both.items() if state is not None]
+        named: list[tuple[Tool, FunctionState]] = []
+        if self.function is not None:
+            named.append(("function", self.function))
+        if self.custom is not None:
+            named.append(("custom", self.custom))
         return [each for each in named if each[1].came] or named
 
 

@@ -354,3 +354,15 @@ def test_a_field_that_no_state_has_is_null() -> None:
     assert message.refusal is None
     with pytest.raises(AttributeError):
         _ = message._nothing  # type: ignore[attr-defined]  # which is what is tried
+
+
+def test_an_empty_object_is_an_input_however_it_is_read() -> None:
+    """Whether the typed decoder takes it depends on what came before."""
+    calls = [{"index": 0, "id": "a", "function": {"name": "f", "arguments": "x"}}]
+    last = {"choices": [{"index": 0, "delta": {"tool_calls": calls}, "finish_reason": "stop"}]}
+    for count in range(6):
+        acc = Accumulator()
+        acc.feed_sse(sse(last) + count * b"data: x\n\n" + b"data: { }\n\n" * 9)
+        acc.close()
+        [problem] = [each for each in acc.problems if each.kind == "invalid_arguments"]
+        assert problem.event == count + 2

@@ -274,14 +274,15 @@ class ChatReducer(Reducer):
     def _judge(self, found: Found, event: Event) -> object:
         """Apply a JSON value if it is a chunk or an error; return it if it is."""
         value = found.value
-        if value is None or value in ("", [], {}):
+        is_foreign = event.name not in OWN_NAMES
+        if value is None or value in ("", []) or (value == {} and is_foreign):
             return None
         if not self.is_begun and (api := find_other_api(value)) is not None:
             self._report_utf8(found.bad_utf8)
             self._refuse_other_api(api)
             return None
         self._is_begun |= not says_nothing(value)
-        if event.name not in OWN_NAMES and not is_own(value):
+        if is_foreign and not is_own(value):
             self._report_utf8(found.bad_utf8)
             self._report_text("foreign_event", "an event that is no chunk", str(value))
             return None

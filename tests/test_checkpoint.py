@@ -64,7 +64,7 @@ KNOWN = {
         *("counts", "event", "offset", "_kept", "met", "tell", "strict"),
         *("_before", "_cut"),  # of a read that is being applied
     },
-    ChatReducer: {"_decoder", "_is_begun", "_most_depth", "_objects", "rules"},
+    ChatReducer: {*("_decoder", "_is_begun", "_most_depth", "_objects", "_reads_objects", "rules")},
     ThinkTagReducer: set(),
     Reducer: {"_has_brought", "_most_choices"},
     Ending: {"state", "reading", "_head", "_is_failing"},

@@ -58,7 +58,7 @@ class ChatReducer(Reducer):
     whoever keeps them looks again after each other call.
     """
 
-    __slots__ = ("_decoder", "_is_begun", "_most_depth", "_objects", "rules")
+    __slots__ = ("_decoder", "_is_begun", "_most_depth", "_objects", "_reads_objects", "rules")
 
     think_tags = False  # whether reasoning between tags in content is told apart
 
@@ -70,7 +70,8 @@ class ChatReducer(Reducer):
         # and a low limit of depth can only be held by counting.
         refuses = rules.moves or (limits.depth is not None and limits.depth < _TYPED_DEPTH)
         self._decoder = ChunkDecoder(rules.levels, refuses)
-        self._objects = None if refuses else ObjectReader()
+        self._reads_objects = not refuses
+        self._objects: ObjectReader | None = None  # most streams bring none
         self._is_begun = False  # whether a value was read that is no chunk
 
     @property
@@ -166,7 +167,8 @@ class ChatReducer(Reducer):
         if self._head is None and not self.is_begun and (api := find_other_api(value)) is not None:
             self._refuse_other_api(api)
             return True
-        found = None if self._objects is None else self._objects.read(value)
+        objects = self._objects = self._objects or (ObjectReader() if self._reads_objects else None)
+        found = None if objects is None else objects.read(value)
         if found is None:
             self._apply_value(Found(value, is_ours=False), count)
             self._is_begun |= not says_nothing(value)

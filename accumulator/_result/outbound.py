@@ -44,10 +44,12 @@ def to_request(message: Any, content_beside_calls: str) -> ChatCompletionAssista
         out["content"] = copy_json(message.content)
     else:
         out |= absent if calls or function_call else _NO_CONTENT["empty"]
+    if message.refusal is not None:
+        out["refusal"] = message.refusal
     fields = to_dict(message)
-    out |= {name: fields[name] for name in ("refusal", *_SENT_BACK) if fields.get(name) is not None}
-    if message.audio is not None and message.audio.id:
-        out["audio"] = {"id": message.audio.id}
+    out |= {name: fields[name] for name in _SENT_BACK if fields.get(name) is not None}
+    if audio_id := getattr(message.audio, "id", None):
+        out["audio"] = {"id": audio_id}
     if calls:
         out["tool_calls"] = calls
     if function_call is not None:

@@ -8,6 +8,7 @@ from types import SimpleNamespace
 
 import pytest
 from judged import assert_as_judged
+from streamed import read_whole
 
 from accumulator import (
     Accumulator,
@@ -251,9 +252,7 @@ def test_what_is_no_chunk_is_the_first_event_in_each_form() -> None:
 @pytest.mark.parametrize("blank", ["\x1c", "\x85", "\xa0", "\u2028"])
 def test_a_blank_of_unicode_is_none_around_the_end(blank: str) -> None:
     body = f"data: {blank}[DONE]\n\n".encode()
-    acc = Accumulator()
-    acc.feed_sse(body)
-    acc.close()
+    acc = read_whole(body)
     assert acc.problem_counts == {"malformed_json": 1}
     assert_as_judged(acc, body)
 
@@ -268,9 +267,7 @@ def test_what_comes_behind_an_end_in_the_same_chunk_is_late() -> None:
         [{"delta": again}],
     ]
     body = sse(*({"choices": [{"index": 0, **entry} for entry in each]} for each in entries))
-    acc = Accumulator()
-    acc.feed_sse(body)
-    acc.close()
+    acc = read_whole(body)
     assert acc.problem_counts["invalid_arguments"] == 1
     assert_as_judged(acc, body)
 
@@ -292,18 +289,14 @@ def test_bytes_that_are_no_utf8_are_told_where_a_name_stands_twice() -> None:
     chunk = b'data: {"content":"%b","content":"x","choices":[]}\n\n'
     body = 4 * (chunk % b"a") + chunk % b"\xed\xa0\xbd"
     for _ in range(2):
-        acc = Accumulator()
-        acc.feed_sse(body)
-        acc.close()
+        acc = read_whole(body)
         assert acc.problem_counts == {"invalid_utf8": 1}
         assert_as_judged(acc, body)
 
 
 def test_the_shape_of_what_was_no_chunk_takes_no_stream_of_another_api() -> None:
     for _ in range(4):  # until the fields of it are known
-        acc = Accumulator()
-        acc.feed_sse(sse({"choices": []}, {"type": "function", "message": {}, "usage": {}}))
-        acc.close()
+        acc = read_whole(sse({"choices": []}, {"type": "function", "message": {}, "usage": {}}))
     acc = Accumulator()
     for _ in range(2):
         acc.feed_sse(b'data: {"type": "function", "usage": {"output\n\n')
@@ -314,9 +307,7 @@ def test_the_shape_of_what_was_no_chunk_takes_no_stream_of_another_api() -> None
 
 def test_groqs_error_in_an_invalid_chunk_fails_the_stream() -> None:
     body = sse({"choices": [[]], "x_groq": {"error": [None]}})
-    acc = Accumulator()
-    acc.feed_sse(body)
-    acc.close()
+    acc = read_whole(body)
     assert acc.status == "failed"
     assert_as_judged(acc, body)
 
@@ -324,9 +315,7 @@ def test_groqs_error_in_an_invalid_chunk_fails_the_stream() -> None:
 def test_of_an_open_events_lines_only_the_last_is_open() -> None:
     chunk = json.dumps({"choices": [{"delta": {"content": "a"}}]})
     body = f"data: {chunk}\ndata: {{\ndata: {{".encode()
-    acc = Accumulator()
-    acc.feed_sse(body)
-    acc.close()
+    acc = read_whole(body)
     assert acc.problem_counts == {"malformed_json": 1, "unterminated_event": 1}
     assert_as_judged(acc, body)
 
@@ -335,17 +324,13 @@ def test_annotations_of_a_call_are_a_list_of_a_vendors() -> None:
     function = {"arguments": "[", "annotations": [{"index": 0, "text": "a"}]}
     deltas_ = deltas(*[{"tool_calls": [{"index": 0, "function": function}]}] * 2)
     body = sse(*deltas_)
-    acc = Accumulator()
-    acc.feed_sse(body)
-    acc.close()
+    acc = read_whole(body)
     assert_as_judged(acc, body)
 
 
 def test_a_servers_own_total_stands_where_no_sum_is_known() -> None:
     body = sse({"choices": [], "usage": {"completion_tokens": 1, "total_tokens": -1}})
-    acc = Accumulator()
-    acc.feed_sse(body)
-    acc.close()
+    acc = read_whole(body)
     assert_as_judged(acc, body)
 
 
@@ -361,8 +346,16 @@ def test_an_empty_object_is_an_input_however_it_is_read() -> None:
     calls = [{"index": 0, "id": "a", "function": {"name": "f", "arguments": "x"}}]
     last = {"choices": [{"index": 0, "delta": {"tool_calls": calls}, "finish_reason": "stop"}]}
     for count in range(6):
-        acc = Accumulator()
-        acc.feed_sse(sse(last) + count * b"data: x\n\n" + b"data: { }\n\n" * 9)
-        acc.close()
+        acc = read_whole(sse(last) + count * b"data: x\n\n" + b"data: { }\n\n" * 9)
         [problem] = [each for each in acc.problems if each.kind == "invalid_arguments"]
         assert problem.event == count + 2
+
+
+def test_an_empty_moderation_is_no_chunk_of_texts_alone() -> None:
+    moderations: list[object] = [*[{}] * 90, {"x": 1}, {}, {}, {}]
+    ways = Accumulator(), Accumulator(shortcut=False)
+    for acc in ways:
+        for number, moderation in enumerate(moderations):
+            choice = {"index": 0, "delta": {"content": f"word {number}"}}
+            acc.feed_sse(sse({"moderation": moderation, "choices": [choice]}))
+    assert ways[0].snapshot().moderation == ways[1].snapshot().moderation == {}

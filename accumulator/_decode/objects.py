@@ -34,7 +34,7 @@ _RESERVED = frozenset({"error", "message"})  # what is more than a vendor's fiel
 
 # What each chunk of a stream repeats, and which of it are strings.
 _HEAD = ("id", "created", "model", "service_tier", "system_fingerprint", "object")
-_head_of = attrgetter(*_HEAD)
+head_of = attrgetter(*_HEAD)
 _texts_of = itemgetter(0, 2, 3, 4)
 _opening_of = itemgetter(*Chunk.__struct_fields__[:6])
 _PADDING = frozenset({"obfuscation"})
@@ -122,7 +122,7 @@ class ObjectReader:
                     return None
                 chunk = convert(_fields(Chunk, value, strings), Chunk)
             _collect(chunk, strings)
-            head = _head_of(chunk)
+            head = head_of(chunk)
             if head != self._head:
                 self._size = _measure([text for text in _texts_of(head) if text is not None])
                 self._head, self._count = head, 0

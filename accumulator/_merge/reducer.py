@@ -22,6 +22,7 @@ from typing import Any, cast
 from .._decode import chunk as wire
 from .._decode.chunk import JsonObject
 from .._decode.lenient import Reading
+from .._decode.objects import head_of
 from .._decode.text import COMPACT_AT, Text, healed
 from ..errors import LimitExceededError
 from ..limits import Limits
@@ -30,7 +31,7 @@ from .closing import index_of, leave_out_repeated, note_brought
 from .ending import Ending, brings_text, calls_of
 from .json_merge import NO_HALVES, Listener
 from .problem_log import ProblemLog, brief
-from .rehearsal import RefusingLog, Rehearsal, head_of, rest_of, texts_of
+from .rehearsal import RefusingLog, Rehearsal, rest_of, texts_of
 from .state import ChoiceState, State
 from .typed_fields import TypedFieldMerger
 from .usage import UsageMerger

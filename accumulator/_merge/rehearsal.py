@@ -10,6 +10,7 @@ from typing import cast
 from msgspec import Struct
 
 from .._decode import chunk as wire
+from .._decode.objects import head_of
 from .._decode.text import Text
 from ..errors import ProblemKind
 from .json_merge import IndexedList
@@ -92,9 +93,6 @@ class RefusingLog(ProblemLog):
 
 # --- without a copy, for what the API names -------------------------------------------------------
 
-head_of = attrgetter(
-    "id", "created", "model", "service_tier", "system_fingerprint", "object"
-)  # of a chunk
 rest_of = attrgetter("usage", "extra", "moderation")
 _more_of_choice = attrgetter("logprobs", "finish_reason", "usage", "text", "extra")
 _more_of_delta = attrgetter(
@@ -107,7 +105,7 @@ def texts_of(state: State, chunk: wire.Chunk, head: object) -> list[tuple[Text, 
 
     Raises ValueError unless texts of the API are all that it brings.
     """
-    if head_of(chunk) != head or any(rest_of(chunk)):
+    if head_of(chunk) != head or any(part is not None for part in rest_of(chunk)):
         raise ValueError("the chunk brings more than choices")
     found: list[tuple[Text | None, str]] = []
     for choice in chunk.choices or ():

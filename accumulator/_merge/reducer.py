@@ -380,5 +380,5 @@ class Reducer(Ending, TypedFieldMerger, UsageMerger):
 
 
 def _says_nothing(chunk: wire.Chunk) -> bool:
-    """Return whether a chunk without choices has nothing else either, as `{ }` has."""
+    """Return whether a chunk without choices is empty, as `{ }` is."""
     return all(value is None for value in (*head_of(chunk), *rest_of(chunk)))

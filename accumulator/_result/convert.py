@@ -77,7 +77,7 @@ class Fields:
 
         def __getattr__(self, name: str) -> object:
             if name in _shown(type(self)):
-                return None  # a field that is in nobody's state
+                return None  # `_merge.snapshot` sets only what the state has
             message = f"{type(self).__name__!r} object has no attribute {name!r}"
             if "extra" in _shown(type(self)) and name != "extra" and not name.startswith("_"):
                 extra = self.extra

@@ -139,7 +139,7 @@ class ChatReducer(Reducer):
             self._decoder.begin_again()  # a shape of another API's events would take the next one
 
     def append_object(self, value: object, room: float) -> int:
-        """Append the fragment of an object that brings nothing else. Return its characters, or 0."""
+        """Append the fragment of an object that brings no more; return its characters, or 0."""
         objects = self._objects
         if objects is None or self._careful or self._has_brought or self.listener is not None:
             return 0

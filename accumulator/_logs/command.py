@@ -14,7 +14,7 @@ from tempfile import TemporaryDirectory
 import attrs
 
 from .._merge.verdict import has_chunks
-from ..batch import RecordedStream, UnsortedRowsError, reduce_sorted
+from ..batch import UnsortedRowsError, reduce_sorted
 from .extras import load
 from .inputs import (
     Source,
@@ -23,12 +23,12 @@ from .inputs import (
     find_files,
     label_of,
     open_text,
-    read_blocks,
     spool,
     why_failed,
 )
 from .output import Target, open_writer
 from .progress import Display, Stats, noticing_interrupt
+from .recording import reduce_body
 from .rows import Keys, add_keys, read_rows
 from .sort import LEAST_MEMORY, OutOfOrderError, Result, reduce_in_order, sorted_rows
 from .terminal import say
@@ -158,12 +158,8 @@ def _reduce(arguments: argparse.Namespace, interrupts: Sequence[int]) -> Stats:
 
 def _reduce_bodies(bodies: Sequence[Source], display: Display) -> Iterator[Result]:
     for source in bodies:
-        stream = RecordedStream()
-        unread = partial(display.unread, source.label)
         with open(source.path, "rb") as raw, open_text(raw, source.compression) as text:
-            for data in read_blocks(text, unread):
-                stream.feed_body(data)
-        result = stream.finish()
+            result = reduce_body(text, partial(display.unread, source.label))
         if source.form == "page" and not has_chunks(result.completion):
             result = attrs.evolve(result, status="failed")
         yield source.name, result

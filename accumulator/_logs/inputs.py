@@ -33,8 +33,9 @@ Compression = Literal["", "gzip", "zstd"]
 
 _COMPRESSIONS: dict[bytes, Compression] = {b"\x1f\x8b": "gzip", b"\x28\xb5\x2f\xfd": "zstd"}
 _PARQUET = b"PAR1"
-_BUFFER = 65536  # bytes; as many tell rows from a body
-_BLANK = b" \t\r\n\xef\xbb\xbf"
+BLOCK = 65536  # bytes, the most that a pipe holds; as many tell rows from a body
+BOM = b"\xef\xbb\xbf"
+BLANK = b" \t\r\n" + BOM
 
 
 class UsageError(Exception):
@@ -121,7 +122,7 @@ def detect_source(path: str, name: str, label: str, keys: Sequence[str]) -> Sour
             return Source(path, name, label, size, "parquet")
         compression = _compression_of(start)
         try:
-            head = open_text(raw, compression).read1(_BUFFER).lstrip(_BLANK)
+            head = open_text(raw, compression).read1(BLOCK).lstrip(BLANK)
         except READ_ERRORS:
             head = b""  # reported when the file is read
     return Source(path, name, label, size, _form_of(head, keys), compression)
@@ -164,18 +165,16 @@ def open_text(raw: BufferedReader, compression: Compression) -> BufferedReader:
 @contextmanager
 def open_stream(path: str) -> Iterator[BufferedReader]:
     """Open one recorded stream, of a file or standard input. Raises OSError, ImportError."""
-    with open(0 if path == STDIN else path, "rb", _BUFFER, closefd=path != STDIN) as file:
+    with open(0 if path == STDIN else path, "rb", BLOCK, closefd=path != STDIN) as file:
         raw = cast("BufferedReader", file)
         with open_text(raw, _compression_of(raw.peek(4))) as text:
             yield text
 
 
-def read_blocks(
-    file: BufferedReader, unread: Callable[[str], object], size: int = _BUFFER
-) -> Iterator[bytes]:
+def read_blocks(file: BufferedReader, unread: Callable[[str], object]) -> Iterator[bytes]:
     """Read a file as it arrives; call `unread` with the reason if that fails before its end."""
     try:
-        while data := file.read1(size):
+        while data := file.read1(BLOCK):
             yield data
     except READ_ERRORS as error:
         unread(why_unread(error))

@@ -5,31 +5,20 @@ from __future__ import annotations
 import argparse
 import re
 from datetime import datetime, timezone
-from io import BufferedReader
 from itertools import pairwise
 from math import inf
 from pathlib import Path
-from typing import TypeAlias, cast
+from typing import cast
 
 from .._merge.verdict import has_chunks
-from ..batch import RecordedStream, StreamResult
+from ..batch import StreamResult
 from ..completion import Choice
 from ..errors import LOSSY_KINDS, IncompleteStreamError
 from .extras import load
-from .inputs import (
-    FILE_HELP,
-    READ_ERRORS,
-    label_of,
-    open_stream,
-    read_blocks,
-    why_failed,
-    why_unread,
-)
-from .rows import Keys, add_keys, begins_with_row, read_streams, reduce_rows
+from .inputs import FILE_HELP, label_of, why_failed
+from .recording import read_recording
+from .rows import Keys, add_keys
 from .terminal import printable, say
-
-# A result, when its chunks came, and why the file could not be read to its end.
-_Found: TypeAlias = "tuple[StreamResult, list[float], str | None]"
 
 _EPILOG = """\
 exit codes:
@@ -72,19 +61,17 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """Run the command; return its exit code. Raises UsageError."""
     name = label_of(arguments.file)
-    try:
-        keys = Keys(arguments.id, arguments.seq, arguments.chunk, arguments.time)
-        with open_stream(arguments.file) as file:
-            if arguments.stream is not None or begins_with_row(file, keys):
-                result, times, why = _read_rows(file, name, keys, arguments.stream)
-            else:
-                result, times, why = _read_body(file)
-    except (*READ_ERRORS, ImportError) as error:
-        return _end(f"{name}: {why_unread(error)}", UNREADABLE)
+    keys = Keys(arguments.id, arguments.seq, arguments.chunk, arguments.time)
+    found = read_recording(arguments.file, keys, has_rows=arguments.stream is not None)
+    id = next(iter(found.streams), "") if arguments.stream is None else arguments.stream
+    if id not in found.streams:
+        return _end(f"{name}: {found.why or f'there is no stream {id!r}'}", UNREADABLE)
+    _name_others(id, [each for each in found.streams if each != id])
+    (result, times), why = found.streams[id], found.why
     is_nothing = not has_chunks(result.completion) and result.status == "truncated"
     try:
         if not is_nothing or result.problems or result.limit:
-            _show(result, times, arguments.svg)
+            _show(result, [t for t in map(_seconds, times) if t is not None], arguments.svg)
     except (OSError, ImportError) as error:
         return _end(why_failed(error), UNWRITABLE)
     if why is None and is_nothing and result.limit is None:
@@ -97,27 +84,11 @@ def _end(message: object, code: int) -> int:
     return code
 
 
-def _read_rows(file: BufferedReader, name: str, keys: Keys, asked: str | None) -> _Found:
-    """Read the stream asked for, else the first; name the others. Raises ValueError without one."""
-    streams, _, why = read_streams(file, keys, name)
-    id = next(iter(streams), "") if asked is None else asked
-    if id not in streams:
-        raise ValueError(why or f"there is no stream {id!r}")
-    others = [each for each in streams if each != id]
+def _name_others(id: str, others: list[str]) -> None:
     if others:
         more = f" and {len(others) - _MOST_NAMED:,} more" if others[_MOST_NAMED:] else ""
         say(f"accumulator inspect: this is stream {id!r}; --stream ID shows another:")
         say(", ".join(others[:_MOST_NAMED]) + more)
-    times = [time for _, _, each in streams[id] if (time := _seconds(each)) is not None]
-    return reduce_rows(streams[id]), times, why
-
-
-def _read_body(file: BufferedReader) -> _Found:
-    stream = RecordedStream()
-    reasons: list[str] = []
-    for data in read_blocks(file, reasons.append):
-        stream.feed_body(data)
-    return stream.finish(), [], next(iter(reasons), None)
 
 
 def _seconds(value: object) -> float | None:

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from io import BufferedReader, BytesIO
+import json
 from pathlib import Path
-from typing import cast
 
 import pytest
 
 from accumulator._logs.inputs import detect_source
 from accumulator._logs.progress import Display
-from accumulator._logs.rows import Keys, Row, read_rows, read_streams
+from accumulator._logs.recording import read_recording
+from accumulator._logs.rows import Keys, Row, read_rows
 
 
 class Notes(Display):
@@ -216,20 +216,26 @@ def test_what_cannot_be_read_is_told(tmp_path: Path) -> None:
 
 
 def test_the_rows_of_each_stream_are_in_order_and_one_without_an_id_goes_on(
-    capfd: pytest.CaptureFixture[str],
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
+    def row(text: str, **fields: object) -> str:
+        return json.dumps(
+            {"chunk": {"choices": [{"index": 0, "delta": {"content": text}}]}, **fields}
+        )
+
     lines = [
-        b'{"seq":1,"chunk":{}}',
-        b'{"id":"b","chunk":{"n":1}}',
-        b'{"chunk":{"n":2},"t":5}',
-        b'{"id":"b","seq":2,"chunk":{"n":0}}',
-        b"{x",
+        row("x", seq=1),
+        row("1", id="b"),
+        row("2", t=5),
+        row("0", id="b", seq=2),
+        "{x",
     ]
-    file = cast("BufferedReader", BytesIO(b"\n".join(lines)))
-    streams, has_bad, why = read_streams(file, Keys(time="t"), "log")
-    assert (has_bad, why) == (True, None)
-    assert capfd.readouterr().err.startswith("log:5: bad row: ")
-    assert streams == {
-        "": [(1, b"{}", None)],
-        "b": [(2, b'{"n":0}', None), (None, b'{"n":1}', None), (None, b'{"n":2}', 5)],
+    (tmp_path / "log").write_text("\n".join(lines))
+    found = read_recording(str(tmp_path / "log"), Keys(time="t"))
+    assert (found.has_bad_rows, found.why) == (True, None)
+    assert capfd.readouterr().err.startswith(f"{tmp_path}/log:5: bad row: ")
+    texts = {
+        id: (result.completion.choices[0].message.content, times)
+        for id, (result, times) in found.streams.items()
     }
+    assert texts == {"": ("x", [None]), "b": ("012", [None, None, 5])}

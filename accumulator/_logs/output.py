@@ -20,10 +20,9 @@ from .terminal import write_output
 Write: TypeAlias = Callable[[str, StreamResult], None]
 
 _STDOUT = "-"
-_COMPRESSED = (".gz", ".zst", ".zstd")
+_ZSTD = (".zst", ".zstd")
 _LINES = ("", ".json", ".jsonl", ".ndjson")
 _COLUMNS = ("id", "status", "completion", "problems", "repeats", "limit")
-_NESTED = ("completion", "problems")  # JSON in Parquet
 _ROWS = 256  # of Parquet, that are written at once
 _BLOCK = 1024 * 1024
 
@@ -35,19 +34,15 @@ class Target:
     """
 
     def __init__(self, name: str) -> None:
-        form, compression = os.path.splitext(name)
-        if compression not in _COMPRESSED:
-            form, compression = name, ""
-        suffix = os.path.splitext(form)[1]
-        if name.endswith(".parquet"):
-            load("pyarrow.parquet")
-        elif suffix not in _LINES:
+        stem, last = os.path.splitext(name)
+        suffix = os.path.splitext(stem)[1] if last in (".gz", *_ZSTD) else last
+        if last != ".parquet" and suffix not in _LINES:
             raise UsageError(
                 f"{name}: the output is JSON Lines (.jsonl, .ndjson, .json, or no suffix; .gz or "
                 ".zst behind that) or .parquet"
             )
-        elif compression in _COMPRESSED[1:]:
-            load("pyarrow")
+        if last in (".parquet", *_ZSTD):
+            load("pyarrow" if last in _ZSTD else "pyarrow.parquet")
         self.name = name
         self.path = os.path.realpath(name)  # a link is followed, not replaced
         if os.path.isdir(name):
@@ -69,9 +64,9 @@ class Target:
             if self.name == _STDOUT:
                 while block := whole.read(_BLOCK):
                     write_output(block)
-                return
-            with open(self.path, "wb") as stream:
-                shutil.copyfileobj(whole, stream)
+            else:
+                with open(self.path, "wb") as stream:
+                    shutil.copyfileobj(whole, stream)
 
 
 @contextmanager
@@ -89,7 +84,7 @@ def _open_lines(name: str, file: IO[bytes]) -> Iterator[Write]:
     stream: Any = nullcontext(file)
     if name.endswith(".gz"):
         stream = gzip.GzipFile("", "wb", 6, file, mtime=0)
-    elif name.endswith(_COMPRESSED):
+    elif name.endswith(_ZSTD):
         stream = load("pyarrow").CompressedOutputStream(file, "zstd")
 
     def write(id: str, result: StreamResult) -> None:
@@ -103,8 +98,7 @@ def _open_lines(name: str, file: IO[bytes]) -> Iterator[Write]:
 def _open_parquet(file: IO[bytes]) -> Iterator[Write]:
     """Write completions and problems as JSON, in columns of text."""
     pa = load("pyarrow")
-    types = dict.fromkeys(_COLUMNS, pa.string())
-    schema = pa.schema(types | {"repeats": pa.int64()})
+    schema = pa.schema(dict.fromkeys(_COLUMNS, pa.string()) | {"repeats": pa.int64()})
     rows: list[dict[str, object]] = []
 
     def flush() -> None:
@@ -113,7 +107,9 @@ def _open_parquet(file: IO[bytes]) -> Iterator[Write]:
 
     def write(id: str, result: StreamResult) -> None:
         row = _row(id, result)
-        rows.append(row | {name: msgspec.json.encode(row[name]).decode() for name in _NESTED})
+        for name in ("completion", "problems"):
+            row[name] = msgspec.json.encode(row[name])
+        rows.append(row)
         if len(rows) >= _ROWS:
             flush()
 

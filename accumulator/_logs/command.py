@@ -30,7 +30,7 @@ from .output import Target, open_writer
 from .progress import Display, Stats, noticing_interrupt
 from .recording import reduce_body
 from .rows import Keys, add_keys, read_rows
-from .sort import LEAST_MEMORY, OutOfOrderError, Result, reduce_in_order, sorted_rows
+from .sort import LEAST_MEMORY, Result, reduce_in_order, sorted_rows
 from .terminal import say
 
 WRITTEN, UNWRITABLE, UNREADABLE, INTERRUPTED = 0, 1, 5, 128 + 2
@@ -142,7 +142,7 @@ def _reduce(arguments: argparse.Namespace, interrupts: Sequence[int]) -> Stats:
         display.begin("reading", size)
         try:
             write(reduce_in_order(read_rows(logs, keys, display), arguments.memory // 2))
-        except (OutOfOrderError, UnsortedRowsError):
+        except UnsortedRowsError:
             load("duckdb")  # if it is missing there is no need to read on
             display.stats = Stats()  # all is read again
             display.begin("sorting", size)

@@ -18,21 +18,19 @@ pytest.importorskip("rich", reason="the extra 'cli' is not installed")
 def test_what_a_server_wrote_is_shown_and_commands_no_terminal(
     tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    path, svg = tmp_path / "log.jsonl", tmp_path / "out.svg"
+    path = tmp_path / "log.jsonl"
     rows = [
         {"time": t, "chunk": {"choices": [{"index": 0, "delta": {"content": "[red]\x1b[2Jx\x07"}}]}}
         for t in (1.0, 1.5, 3.0)
     ]
     path.write_text("".join(json.dumps(row) + "\n" for row in rows))
-    assert cli.main(["inspect", str(path), "--svg", str(svg)]) == 0
+    assert cli.main(["inspect", str(path)]) == 0
     shown = capfd.readouterr().out
     assert "[red]" in shown
     assert "truncated" in shown
     assert "the stream stopped before its end, after 3 chunks: choice 0 has no finish" in shown
     assert "3 chunks in 2.000 s" in shown
     assert not {"\x1b", "\x07"} & set(shown)
-    assert "<svg" in svg.read_text(encoding="utf-8")
-    assert "@font-face" not in svg.read_text(encoding="utf-8")
 
 
 def shown_of(data: bytes, path: Path, capfd: pytest.CaptureFixture[str], *options: str) -> str:
@@ -316,13 +314,19 @@ def test_a_compression_that_needs_an_extra_names_it(
         assert "this needs pyarrow: pip install" in capfd.readouterr().err
 
 
-def test_what_cannot_be_read_or_written_is_said_to_be_so(
+def test_what_cannot_be_read_is_said_to_be_so(
     tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     assert cli.main(["inspect", str(tmp_path / "none")]) == 5
     assert capfd.readouterr().err.endswith("none: No such file or directory\n")
     assert cli.main(["inspect", str(tmp_path / "no\n\x1b[2Jne")]) == 5
     assert capfd.readouterr().err.endswith("no  [2Jne: No such file or directory\n")
+
+
+def test_without_rich_the_extra_is_named(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     (tmp_path / "log").write_bytes(b'data: {"choices": [{"index": 0}]}\n\n')
-    assert cli.main(["inspect", str(tmp_path / "log"), "--svg", str(tmp_path)]) == 1
-    assert f"accumulator inspect: {tmp_path}: Is a directory\n" in capfd.readouterr().err
+    monkeypatch.setitem(sys.modules, "rich.table", None)
+    assert cli.main(["inspect", str(tmp_path / "log")]) == 1
+    assert "accumulator inspect: this needs rich: pip install" in capfd.readouterr().err

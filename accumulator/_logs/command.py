@@ -24,7 +24,7 @@ from .inputs import (
     label_of,
     open_text,
     spool,
-    why_failed,
+    why_unread,
 )
 from .output import Target, open_writer
 from .progress import Display, Stats, noticing_interrupt
@@ -88,7 +88,9 @@ def run(arguments: argparse.Namespace) -> int:
             # Of a pipe that nobody reads any more nothing is to be said.
             if not isinstance(error, (OSError, ImportError)) or isinstance(error, BrokenPipeError):
                 raise
-            say(f"accumulator reduce: {why_failed(error)}")
+            file = getattr(error, "filename", None)
+            of_file = "" if file is None else f"{file}: "
+            say(f"accumulator reduce: {of_file}{why_unread(error)}")
             return UNWRITABLE
     for line in stats.lines():
         say(line)
@@ -156,7 +158,7 @@ def _reduce(arguments: argparse.Namespace, interrupts: Sequence[int]) -> Stats:
 
 def _reduce_bodies(bodies: Sequence[Source], display: Display) -> Iterator[Result]:
     for source in bodies:
-        with open(source.path, "rb") as raw, open_text(raw, source.compression) as text:
+        with open(source.path, "rb") as raw, open_text(raw) as text:
             result = reduce_body(text, partial(display.unread, source.label))
         if source.form == "page" and not has_chunks(result.completion):
             result = attrs.evolve(result, status="failed")

@@ -73,7 +73,7 @@ def read_rows(sources: Iterable[Source], keys: Keys, display: Display) -> Iterat
 
 def _read_file(source: Source, keys: Keys, display: Display) -> Iterator[list[Row]]:
     position = 0  # on the disk
-    with open(source.path, "rb") as raw, open_text(raw, source.compression) as file:
+    with open(source.path, "rb") as raw, open_text(raw) as file:
         for rows in read_lines(file, keys, partial(display.bad_row, source.label)):
             yield rows
             display.read(raw.tell() - position, len(rows))

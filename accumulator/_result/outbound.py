@@ -64,8 +64,8 @@ def _call(call: Any) -> JsonObject:
         if tool is not None:
             out["type"] = call.type or kind
             out[kind] = _texts(tool, "name", text)
-    fields = copy_json({name: call.extra.get(name) for name in _SENT_BACK_OF_CALL})
-    return out | {n: value for n, value in cast("JsonObject", fields).items() if value is not None}
+    sent = {name: call.extra.get(name) for name in _SENT_BACK_OF_CALL}
+    return out | {name: copy_json(value) for name, value in sent.items() if value is not None}
 
 
 def _texts(tool: object, *names: str) -> JsonObject:

@@ -100,14 +100,7 @@ def _run_files(arguments: argparse.Namespace) -> int:
     if not arguments.files and sys.stdin is not None and sys.stdin.isatty():
         say("accumulator: name a file, or give a stream on standard input; see accumulator --help")
         return WRONG
-    names = arguments.files or [STDIN]
-    if names[0].isalpha() and not os.path.exists(names[0]):
-        from difflib import get_close_matches  # noqa: PLC0415  # few runs need it
-
-        for command in get_close_matches(names[0], _COMMANDS, 1):
-            say(f"accumulator: there is no command {names[0]!r}; did you mean {command!r}?")
-            return WRONG
-    return max([_run(name, as_text=arguments.text) for name in names])
+    return max([_run(name, as_text=arguments.text) for name in arguments.files or [STDIN]])
 
 
 def _run(name: str, *, as_text: bool) -> int:

@@ -277,25 +277,6 @@ def test_several_streams_of_rows_are_a_line_each(
     assert capfd.readouterr().out == "Grüße 🌍\nGrüße 🌍\n"
 
 
-@pytest.mark.parametrize(
-    ("name", "meant"), [("redcue", "reduce"), ("inspct", "inspect"), ("streams", None)]
-)
-def test_a_typo_of_a_command_is_told(
-    name: str,
-    meant: str | None,
-    tmp_path: Path,
-    capfd: pytest.CaptureFixture[str],
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    monkeypatch.chdir(tmp_path)
-    assert cli.main([name, "log.jsonl"]) == (5 if meant is None else 2)
-    if meant is None:
-        told = f"{name}: cannot be read: No such file or directory\n"
-    else:
-        told = f"accumulator: there is no command {name!r}; did you mean {meant!r}?\n"
-    assert capfd.readouterr().err.startswith(told)
-
-
 def test_started_on_a_terminal_without_a_file_it_explains_itself() -> None:
     terminal, ours = os.openpty()
     with start(stdin=terminal) as process:

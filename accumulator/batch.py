@@ -99,12 +99,11 @@ def reduce_sorted(
                     raise UnsortedRowsError(why, row=number, id=id)
                 yield open_id, stream.finish(repeats=repeats)
             stream, open_id, last, repeats = RecordedStream(rules, limits), id, None, 0
-        elif seq is not None and last is not None:
-            if seq == last:
-                repeats += 1
-                continue
-            if not _ascends(last, seq):
+        elif seq is not None and last is not None and not _ascends(last, seq):
+            if seq != last:
                 raise UnsortedRowsError(f"seq {seq!r} comes after {last!r}", row=number, id=id)
+            repeats += 1
+            continue
         if seq is not None:
             last = seq
         try:

@@ -104,8 +104,9 @@ def read_lines(
             except (ValueError, RecursionError) as error:
                 report(number, str(error), line)
                 continue
-            if row.id not in (None, ""):
-                last_id = str(row.id)
+            id = row.id
+            if id is not None and id != "":
+                last_id = id if type(id) is str else str(id)
             elif times is None:
                 report(number, f"no stream id under {keys.id!r}", line)
                 continue

@@ -96,8 +96,8 @@ def _seconds(value: object) -> float | None:
 
 def _show(result: StreamResult, times: list[float]) -> None:
     """Print the tables and the picture. Raises ImportError, OSError."""
-    table, text = load("rich.table").Table, load("rich.text").Text
-    console = load("rich.console").Console()
+    table, text = load("rich.table", "cli").Table, load("rich.text", "cli").Text
+    console = load("rich.console", "cli").Console()
     for title, columns, rows in _tables_of(result):
         if rows:
             grid = table(*columns, title=title, title_justify="left")

@@ -188,14 +188,11 @@ def _columns_of(schema: Any, keys: Keys) -> list[str | None]:
     names: list[str | None] = []
     for key, (kinds, what) in _TYPES.items():
         name = getattr(keys, key)
-        found = [str(field.type) for field in schema if field.name == name]
-        if len(found) > 1:
-            raise OSError(None, f"{len(found)} columns are named {name!r}")
-        if not found and key != "seq":
-            raise OSError(None, f"there is no column {name!r}")
-        if found and not kinds.match(found[0]):
-            raise OSError(None, f"column {name!r} must hold {what}, not {found[0]}")
-        names.append(name if found else None)
+        types = [str(field.type) for field in schema if field.name == name]
+        if (types or key != "seq") and not (len(types) == 1 and kinds.match(types[0])):
+            found = " and ".join(types) or "none"
+            raise OSError(None, f"there must be one column {name!r} of {what}; there is {found}")
+        names.append(name if types else None)
     return names
 
 

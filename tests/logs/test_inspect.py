@@ -329,4 +329,4 @@ def test_without_rich_the_extra_is_named(
     (tmp_path / "log").write_bytes(b'data: {"choices": [{"index": 0}]}\n\n')
     monkeypatch.setitem(sys.modules, "rich.table", None)
     assert cli.main(["inspect", str(tmp_path / "log")]) == 1
-    assert "accumulator inspect: this needs rich: pip install" in capfd.readouterr().err
+    assert "this needs rich: pip install 'chunk-accumulator[cli]'" in capfd.readouterr().err

@@ -169,28 +169,31 @@ def test_what_is_no_row_of_parquet(
 
 
 UNREADABLE: dict[str, tuple[list[tuple[str, object]], str]] = {
-    "no id": ([("chunk", "{}")], "there is no column 'id'"),
-    "no chunk": ([("id", "a")], "there is no column 'chunk'"),
-    "an id twice": ([("id", "a"), ("chunk", "{}"), ("id", "b")], "2 columns are named 'id'"),
+    "no id": ([("chunk", "{}")], "'id' of text or integers; there is none"),
+    "no chunk": ([("id", "a")], "'chunk' of text, bytes or objects; there is none"),
+    "an id twice": (
+        [("id", "a"), ("chunk", "{}"), ("id", "b")],
+        "'id' of text or integers; there is string and string",
+    ),
     "a number twice": (
         [("id", "a"), ("seq", 1), ("seq", 1), ("chunk", "{}")],
-        "2 columns are named 'seq'",
+        "'seq' of integers; there is int64 and int64",
     ),
     "an id of bytes": (
         [("id", b"a"), ("chunk", "{}")],
-        "column 'id' must hold text or integers, not binary",
+        "'id' of text or integers; there is binary",
     ),
     "an id that is true": (
         [("id", True), ("chunk", "{}")],
-        "column 'id' must hold text or integers, not bool",
+        "'id' of text or integers; there is bool",
     ),
     "a number with a fraction": (
         [("id", "a"), ("seq", 0.5), ("chunk", "{}")],
-        "column 'seq' must hold integers, not double",
+        "'seq' of integers; there is double",
     ),
     "a chunk that is a number": (
         [("id", "a"), ("chunk", 7)],
-        "column 'chunk' must hold text, bytes or objects, not int64",
+        "'chunk' of text, bytes or objects; there is int64",
     ),
 }
 
@@ -205,7 +208,7 @@ def test_columns_that_hold_no_rows_are_told(
     names = [name for name, _ in columns]
     pq.write_table(pa.table([[value] for _, value in columns], names=names), path)
     assert read(path, notes) == ([], [])
-    assert notes.unread_files == [f"label: {why}"]
+    assert notes.unread_files == [f"label: there must be one column {why}"]
 
 
 def test_what_cannot_be_read_is_told(tmp_path: Path) -> None:

@@ -26,11 +26,11 @@ from .inputs import (
     spool,
     why_unread,
 )
-from .output import Target, open_writer
+from .output import Result, Target, write_results
 from .progress import Display, Stats, noticing_interrupt
 from .recording import reduce_body
 from .rows import Keys, add_keys, read_rows
-from .sort import LEAST_MEMORY, Result, reduce_in_order, sorted_rows
+from .sort import LEAST_MEMORY, reduce_in_order, sorted_rows
 from .terminal import say
 
 WRITTEN, UNWRITABLE, UNREADABLE, INTERRUPTED = 0, 1, 5, 128 + 2
@@ -136,10 +136,8 @@ def _reduce(arguments: argparse.Namespace, interrupts: Sequence[int]) -> Stats:
         whole = os.path.join(folder, "results")
 
         def write(results: Iterator[Result]) -> None:
-            with open_writer(target.name, whole) as write_row:
-                for id, result in chain(results, _reduce_bodies(bodies, display)):
-                    display.stats.add(result)
-                    write_row(id, result)
+            every = chain(results, _reduce_bodies(bodies, display))
+            write_results(target.name, whole, map(display.stats.counted, every))
 
         display.begin("reading", size)
         try:

@@ -14,7 +14,7 @@ from typing import IO
 
 import msgspec
 
-from ..batch import StreamResult
+from .output import Result
 from .terminal import in_utf8, say
 
 _MOST_REPORTED = 20  # bad rows; the others are counted, and written to the file of bad rows
@@ -34,8 +34,9 @@ class Stats:
         self.tokens: Counter[str] = Counter()
         self.rows = self.repeats = self.bad_rows = self.files_unread = 0
 
-    def add(self, result: StreamResult) -> None:
-        """Count a stream."""
+    def counted(self, row: Result) -> Result:
+        """Count a stream; return it."""
+        _, result = row
         self.streams[result.status] += 1
         self.problems.update(result.problem_counts)
         if result.limit is not None:
@@ -44,6 +45,7 @@ class Stats:
         if usage is not None:
             self.tokens.update({name: getattr(usage, name) or 0 for name in _TOKENS})
         self.repeats += result.repeats
+        return row
 
     def lines(self) -> list[str]:
         """Return the lines of the summary."""

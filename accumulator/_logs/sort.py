@@ -9,8 +9,9 @@ from itertools import chain, islice
 from operator import itemgetter
 from typing import IO, Any
 
-from ..batch import StreamResult, UnsortedRowsError, reduce_sorted
+from ..batch import UnsortedRowsError, reduce_sorted
 from .extras import load
+from .output import Result
 from .progress import Display
 from .rows import Row
 
@@ -34,8 +35,6 @@ _COLUMNS = {
     "size": "int64",
 }
 _QUERY = "SELECT id, seq, chunk, start, size FROM arriving ORDER BY id, seq NULLS LAST, arrival"
-
-Result = tuple[str, StreamResult]
 
 
 def reduce_in_order(blocks: Iterable[list[Row]], memory: int) -> Iterator[Result]:

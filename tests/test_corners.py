@@ -18,7 +18,6 @@ from accumulator import (
     LimitExceededError,
     accumulate,
 )
-from accumulator.completion import Message
 from accumulator.events import AudioDeltaEvent, ContentDeltaEvent, ExtraDeltaEvent
 
 STOP: dict[str, list[dict[str, object]]] = {"choices": [{"index": 0, "finish_reason": "stop"}]}
@@ -332,13 +331,6 @@ def test_a_servers_own_total_stands_where_no_sum_is_known() -> None:
     body = sse({"choices": [], "usage": {"completion_tokens": 1, "total_tokens": -1}})
     acc = read_whole(body)
     assert_as_judged(acc, body)
-
-
-def test_a_field_that_no_state_has_is_null() -> None:
-    message = Message.__new__(Message)  # as `_merge.snapshot` makes one
-    assert message.refusal is None
-    with pytest.raises(AttributeError):
-        _ = message._nothing  # type: ignore[attr-defined]  # which is what is tried
 
 
 def test_an_empty_object_is_an_input_however_it_is_read() -> None:

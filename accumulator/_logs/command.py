@@ -68,11 +68,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def _size(text: str) -> int:
     found = re.fullmatch(r"(\d{1,15})([KMGT]?)(?:i?B)?", text, re.IGNORECASE)
-    if found is None:
-        raise argparse.ArgumentTypeError("a size is a number with K, M, G or T, such as 512M")
-    size = int(found[1]) << 10 * " KMGT".index(found[2].upper() or " ")
+    size = int(found[1]) << 10 * " KMGT".index(found[2].upper() or " ") if found else 0
     if not LEAST_MEMORY <= size <= _MOST_MEMORY:
-        raise argparse.ArgumentTypeError(f"{text} is not between {LEAST_MEMORY >> 20}M and 1024T")
+        raise argparse.ArgumentTypeError(
+            "a size is a number with K, M, G or T, such as 512M; the least is 256M, the most 1024T"
+        )
     return size
 
 

@@ -26,14 +26,6 @@ _SPILLED = "sort"  # folder of what does not fit into the memory
 _SENT = 4096  # rows that go to DuckDB at once
 _VECTOR = 2048  # rows that DuckDB works on at once, and that it returns at once here
 _LARGE = 1024  # bytes; a longer chunk is kept in a file beside DuckDB, whose memory it would take
-_COLUMNS = {
-    "id": "string",
-    "seq": "int64",
-    "arrival": "int64",
-    "chunk": "binary",
-    "start": "int64",  # of a large chunk, in its file
-    "size": "int64",
-}
 _QUERY = "SELECT id, seq, chunk, start, size FROM arriving ORDER BY id, seq NULLS LAST, arrival"
 
 
@@ -78,7 +70,8 @@ def sorted_rows(
         "temp_directory": os.path.join(folder, _SPILLED),
         "preserve_insertion_order": "false",
     }
-    schema = pa.schema([(name, getattr(pa, kind)()) for name, kind in _COLUMNS.items()])
+    numbers = dict.fromkeys(("seq", "arrival", "start", "size"), pa.int64())
+    schema = pa.schema({"id": pa.string(), "chunk": pa.binary(), **numbers})
     try:
         with (
             open(os.path.join(folder, "large-chunks"), "w+b") as large,
@@ -108,10 +101,10 @@ def _kept(blocks: Iterable[list[Row]], large: IO[bytes]) -> Iterator[tuple[objec
     """Yield the rows for DuckDB. A large chunk goes to a file, and its row says where."""
     for arrival, (id, seq, chunk) in enumerate(chain.from_iterable(blocks)):
         if len(chunk) > _LARGE:
-            yield id, seq, arrival, None, large.tell(), len(chunk)
+            yield id, None, seq, arrival, large.tell(), len(chunk)
             large.write(chunk)
         else:
-            yield id, seq, arrival, chunk, None, None
+            yield id, chunk, seq, arrival, None, None
     large.flush()
 
 

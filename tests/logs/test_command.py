@@ -404,23 +404,14 @@ def test_a_memory_is_a_number_with_a_unit(value: str, tmp_path: Path) -> None:
     assert cli.main(["reduce", str(log), "-o", str(out), "--memory", value]) == 0
 
 
-MEMORY = {
-    "1Q": "a size is a number with K, M, G or T",
-    "99999999999999999999999999G": "a size is a number with K, M, G or T",
-    "2000T": "2000T is not between 256M and 1024T",
-    "255M": "255M is not between 256M and 1024T",
-    "": "a size is a number",
-}
-
-
-@pytest.mark.parametrize(("value", "why"), MEMORY.items())
+@pytest.mark.parametrize("value", ["", "1Q", "99999999999999999999999999G", "2000T", "255M"])
 def test_a_memory_that_makes_no_sense_is_wrong_usage(
-    value: str, why: str, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+    value: str, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     with pytest.raises(SystemExit) as raised:
         cli.main(["reduce", str(tmp_path), "-o", "out", "--memory", value])
     assert raised.value.code == 2
-    assert why in capfd.readouterr().err
+    assert "a size is a number with K, M, G or T, such as 512M" in capfd.readouterr().err
 
 
 @pytest.mark.parametrize(

@@ -27,7 +27,6 @@ Id = TypeVar("Id")
 _READ = 64  # texts that are fed as one read
 _LARGE = 16 * 1024  # bytes; a longer chunk is fed at once
 _LOST = b'"a chunk was lost"'  # stands for it: `null` is nothing
-_OPENING, _CLOSING = b"data: ", b"\n\n"
 _BLANK = b" \t\r\n"
 _LF, _CR = 10, 13
 SSE_FIELDS = (b"data", b"event", b"error", b"id", b"retry", b"")
@@ -172,7 +171,7 @@ class RecordedStream:
             if line.startswith(b"{"):
                 return line
             if text.partition(b":")[0] in SSE_FIELDS:
-                take, chunk = self.accumulator.feed_sse, text + _CLOSING
+                take, chunk = self.accumulator.feed_sse, text + b"\n\n"
         self._flush()
         self._feed(take, chunk)
         return None
@@ -231,9 +230,10 @@ class RecordedStream:
         if not texts:
             return
         acc, pipeline = self.accumulator, self.accumulator._pipeline
-        body = _OPENING + (_CLOSING + _OPENING).join(texts) + _CLOSING
         # A line end within a text would be one of the body, and a limit may lie within a read.
-        is_plain = body.count(b"\n") == 2 * len(texts) and _CR not in body
+        joined = b"".join(texts)
+        is_plain = _LF not in joined and _CR not in joined
+        body = b"data: %b\n\n" % b"\n\ndata: ".join(texts)
         size = len(body)
         fits = size <= pipeline._most_event and pipeline.tally.size + size <= pipeline._most_bytes
         if is_plain and fits:

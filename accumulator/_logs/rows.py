@@ -6,7 +6,7 @@ import re
 from argparse import ArgumentParser
 from collections.abc import Callable, Iterable, Iterator
 from functools import partial
-from io import BufferedReader
+from io import BufferedReader, BytesIO
 from itertools import count, repeat
 from typing import Annotated, Any, TypeAlias, cast
 
@@ -124,14 +124,14 @@ def _lines_of(file: BufferedReader) -> Iterator[list[bytes]]:
     parts: list[bytes] = []  # of the last line
     size = 0
     for data in iter(partial(file.read1, _BLOCK), b""):
-        head, end, rest = data.partition(b"\n")
+        head, *lines = BytesIO(data).readlines()  # by memchr; `split` looks at each byte
         if size <= _LONGEST_LINE:
             parts.append(head)
             size += len(head)
-        if end:
-            *lines, last = rest.split(b"\n")
+        if head.endswith(b"\n"):
+            last = [lines.pop()] if lines and not lines[-1].endswith(b"\n") else []
             yield [b"".join(parts), *lines]
-            parts, size = [last], len(last)
+            parts, size = last, sum(map(len, last))
     if size:
         yield [b"".join(parts)]
 

@@ -61,11 +61,7 @@ def run(arguments: argparse.Namespace) -> int:
     id = next(iter(found.streams), "") if arguments.stream is None else arguments.stream
     if id not in found.streams:
         return _end(f"{name}: {found.why or f'there is no stream {id!r}'}", UNREADABLE)
-    others = [each for each in found.streams if each != id]
-    if others:
-        more = f" and {len(others) - _MOST_NAMED:,} more" if others[_MOST_NAMED:] else ""
-        say(f"accumulator inspect: this is stream {id!r}; --stream ID shows another:")
-        say(", ".join(others[:_MOST_NAMED]) + more)
+    _name_others(id, [each for each in found.streams if each != id])
     (result, times), why = found.streams[id], found.why
     is_nothing = not has_chunks(result.completion) and result.status == "truncated"
     if not is_nothing or result.problems or result.limit:
@@ -81,6 +77,13 @@ def run(arguments: argparse.Namespace) -> int:
 def _end(message: str, code: int) -> int:
     say(f"accumulator inspect: {message}")
     return code
+
+
+def _name_others(id: str, others: list[str]) -> None:
+    if others:
+        more = f" and {len(others) - _MOST_NAMED:,} more" if others[_MOST_NAMED:] else ""
+        say(f"accumulator inspect: this is stream {id!r}; --stream ID shows another:")
+        say(", ".join(others[:_MOST_NAMED]) + more)
 
 
 def _seconds(value: object) -> float | None:

@@ -87,7 +87,7 @@ def read_lines(
     stream of the row before it.
     """
     decode = line_decoder(keys).decode
-    last_id = None if times is None else ""
+    last_id = ""
     numbers = count(1)
     for lines in _lines_of(file):
         rows: list[Row] = []
@@ -106,14 +106,14 @@ def read_lines(
                 continue
             id = row.id
             if id is not None and id != "":
-                last_id = id if type(id) is str else str(id)
+                last_id = str(id)
             elif times is None:
                 report(number, f"no stream id under {keys.id!r}", line)
                 continue
             chunk = bytes(row.chunk) or text.strip()
             if chunk[0] == _QUOTE:
                 chunk = _unquoted(chunk)
-            rows.append((last_id or "", row.seq, chunk))
+            rows.append((last_id, row.seq, chunk))
             if times is not None:
                 times.append(row.time)
         yield rows

@@ -101,6 +101,11 @@ class Reducer(Ending, TypedFieldMerger, UsageMerger):
         if delta is None or into.finish_reason or head != self._head or chunk.usage is not None:
             self.apply(chunk)
             return None
+        if delta.tool_calls:
+            if len(delta.tool_calls) > self._calls_left or self.listener is not None:
+                self.apply(chunk)
+                return None
+            self._apply_calls(into, delta.tool_calls, 0)
         content, text = delta.content, into.content
         if content is not None:
             if text is None:

@@ -21,7 +21,7 @@ from ..errors import Problem
 from ..events import Event, ReasoningField
 from ..rules import Level
 from .arguments import ArgumentsText
-from .ending import calls_of
+from .ending import brings_calls, calls_of
 from .extra_deltas import ExtraDeltas
 from .progress import (
     KINDS,
@@ -105,6 +105,9 @@ class EventEmitter:
     @staticmethod
     def apply_text(reducer: Any, chunk: Any) -> None:
         """Apply a chunk as `Reducer.apply_text` does, and make its event."""
+        if brings_calls(chunk):
+            reducer.apply(chunk)
+            return
         state: ChoiceState | None = reducer.apply_text(chunk)
         if state is None:  # it was applied as any other chunk is
             return

@@ -121,10 +121,6 @@ def calls_of(choice: wire.Choice) -> Sequence[wire.ToolCallFragment]:
     return () if choice.delta is None else choice.delta.tool_calls or ()
 
 
-def brings_calls(chunk: wire.Chunk) -> bool:
-    return any(map(calls_of, chunk.choices or ()))
-
-
 def brings_text(choice: wire.Choice) -> bool:
     """Return whether the text of a choice is a legacy completion's: beside a delta it says the same
     again.

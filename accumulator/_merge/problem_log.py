@@ -12,7 +12,6 @@ from types import MappingProxyType
 from typing import Any
 
 import attrs
-from msgspec import Struct
 
 from .._decode.sse import CutEvents
 from ..errors import LOSSY_KINDS, Problem, ProblemKind
@@ -22,19 +21,22 @@ _MOST_PROBLEMS = 100  # a server can go wrong in every chunk; all are counted, t
 EMPTY: Any = MappingProxyType({})
 
 
-class ProblemLog(Struct, eq=False):
+class ProblemLog:
     """Records problems under the event that is being read."""
 
-    strict: bool = False
-    event: int = 0  # counted from 1
-    offset: int | None = None  # the byte of the body at which it starts
-    _cut: CutEvents | None = None  # which know the offset of the event
-    _before: int = 0  # the number of the event before the first of them
-    # By kind and path, and how often each was met; lossy ones by kind and number.
-    _kept: dict[tuple[str, str | int | None], tuple[Problem, int]] = EMPTY
-    counts: dict[ProblemKind, int] = EMPTY
-    tell: Callable[[Problem], None] | None = None  # somebody who wants each of them
-    met: Problem | None = None  # if strict, the first since somebody asked
+    __slots__ = ("_before", "_cut", "_kept", "counts", "event", "met", "offset", "strict", "tell")
+
+    def __init__(self, *, strict: bool = False) -> None:
+        self.strict = strict
+        self.event = 0  # counted from 1
+        self.offset: int | None = None  # the byte of the body at which it starts
+        self._cut: CutEvents | None = None  # which know the offset of the event
+        self._before = 0  # the number of the event before the first of them
+        # By kind and path, and how often each was met; lossy ones by kind and number.
+        self._kept: dict[tuple[str, str | int | None], tuple[Problem, int]] = EMPTY
+        self.counts: dict[ProblemKind, int] = EMPTY
+        self.tell: Callable[[Problem], None] | None = None  # somebody who wants each of them
+        self.met: Problem | None = None  # if strict, the first since somebody asked
 
     def start_event(self, offset: int | None) -> None:
         """Go on to the next event, which starts at a byte of the body, if that is known."""

@@ -82,6 +82,8 @@ class Rehearsal:
 class RefusingLog(ProblemLog):
     """Raises ValueError for a problem, in place of recording it."""
 
+    __slots__ = ()
+
     def report(
         self, kind: ProblemKind, message: str, path: str | None = None, detail: object = None
     ) -> None:

@@ -102,7 +102,7 @@ PARTS = st.lists(
 )
 DELTAS = objects(
     {
-        "role": _or_null(st.sampled_from(["assistant", ""])),
+        "role": _or_null(st.sampled_from(["assistant", "tool", ""])),
         "content": st.one_of(_or_null(TEXTS), PARTS),
         "refusal": _or_null(TEXTS),
         "reasoning": _or_null(TEXTS),

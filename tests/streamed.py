@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import AsyncIterator, Iterable, Iterator
+from typing import Any
 
 from accumulator import Accumulator, ChatCompletion
 
@@ -57,10 +58,25 @@ def cut(body: bytes, *sizes: int) -> Iterator[bytes]:
                 body = body[size:]
 
 
-def read_whole(body: bytes) -> Accumulator:
+def read(reads: Iterable[bytes], **options: Any) -> Accumulator:
+    """Return a closed accumulator that was fed a body in these reads."""
+    acc = Accumulator(**options)
+    for data in reads:
+        acc.feed_sse(data)
+    acc.close()
+    return acc
+
+
+def read_whole(body: bytes, **options: Any) -> Accumulator:
     """Return a closed accumulator that was fed a body in one read."""
-    acc = Accumulator()
-    acc.feed_sse(body)
+    return read([body], **options)
+
+
+def fed(chunks: Iterable[object], **options: Any) -> Accumulator:
+    """Return a closed accumulator that was fed these chunks."""
+    acc = Accumulator(**options)
+    for chunk in chunks:
+        acc.feed(chunk)
     acc.close()
     return acc
 

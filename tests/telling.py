@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import base64
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from itertools import pairwise
-from typing import cast
+from typing import Any, cast
 
 import attrs
+from streamed import fed, read
 
 from accumulator import Accumulator, ChatCompletion
 from accumulator import events as ev
@@ -18,14 +19,18 @@ from accumulator.events import Event
 Key = tuple[object, ...]
 
 
-def events_of(pieces: Sequence[bytes]) -> tuple[Accumulator, list[Event]]:
+def events_of(pieces: Iterable[bytes]) -> tuple[Accumulator, list[Event]]:
     """Feed the pieces of a body to its end, and collect its events."""
     events: list[Event] = []
-    acc = Accumulator(on_event=events.append)
-    for piece in pieces:
-        acc.feed_sse(piece)
-    acc.close()
-    return acc, events
+    return read(pieces, on_event=events.append), events
+
+
+def told(chunks: Iterable[object], **options: Any) -> list[Event]:
+    """Feed chunks to their end, and check and return their events."""
+    events: list[Event] = []
+    acc = fed(chunks, on_event=events.append, **options)
+    check(acc, events)
+    return events
 
 
 def shown(events: Sequence[Event]) -> list[object]:

@@ -274,23 +274,6 @@ def test_what_says_nothing_is_no_event_and_no_problem(nothing: Any) -> None:
     assert (problem.kind, problem.event) == ("invalid_chunk", 2)
 
 
-@pytest.mark.parametrize(
-    ("first", "name"),
-    [
-        ({"type": "message_start", "message": {}}, "Anthropic"),
-        ({"type": "response.created", "response": {}}, "Responses"),
-        ({"candidates": []}, "Gemini"),
-    ],
-)
-def test_another_api_is_named(first: dict[str, object], name: str) -> None:
-    acc = Accumulator()
-    acc.feed(first)
-    with pytest.raises(IncompleteStreamError, match=name):
-        acc.completion()
-    [problem] = acc.problems
-    assert name in problem.message
-
-
 @pytest.mark.parametrize("end", ["", "\n", "\n\ndata: [DONE]\n\n"])
 def test_the_words_of_a_body_that_cannot_be_read_are_quoted(end: str) -> None:
     page = "The backend is away for a while. " * 20

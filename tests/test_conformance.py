@@ -262,7 +262,7 @@ def test_the_second_judge_agrees_by_chunk(case: Case) -> None:
 
 
 @pytest.mark.parametrize(
-    "nothing", [None, {}, "null", b"null", '""', "[]", b"{}", ": keepalive", b": keepalive"]
+    "nothing", [None, {}, "null", b"null", '""', "[]", b"{}", " ", ": keepalive", b": keepalive"]
 )
 def test_what_says_nothing_is_no_event_and_no_problem(nothing: Any) -> None:
     acc = Accumulator()

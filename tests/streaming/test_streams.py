@@ -195,9 +195,10 @@ def test_one_bad_text_of_a_json_body_costs_no_other(
         assert [problem.kind for problem in stream.problems] == kinds
 
 
-def test_a_body_that_ends_as_a_compressed_one_begins_is_read() -> None:
-    with pytest.raises(IncompleteStreamError, match="it begins: 'x'"):
-        accumulate([b"x"])
+@pytest.mark.parametrize(("body", "words"), [(b"x", "it begins: 'x'"), (b"\x1f", "no chunk")])
+def test_a_body_that_ends_as_a_compressed_one_begins_is_read(body: bytes, words: str) -> None:
+    with pytest.raises(IncompleteStreamError, match=words):
+        accumulate([body])
 
 
 def test_a_json_body_without_line_ends_is_held_to_the_limit() -> None:

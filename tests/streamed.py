@@ -58,7 +58,7 @@ def cut(body: bytes, *sizes: int) -> Iterator[bytes]:
                 body = body[size:]
 
 
-def read(reads: Iterable[bytes], **options: Any) -> Accumulator:
+def read_all(reads: Iterable[bytes], **options: Any) -> Accumulator:
     """Return a closed accumulator that was fed a body in these reads."""
     acc = Accumulator(**options)
     for data in reads:
@@ -69,7 +69,7 @@ def read(reads: Iterable[bytes], **options: Any) -> Accumulator:
 
 def read_whole(body: bytes, **options: Any) -> Accumulator:
     """Return a closed accumulator that was fed a body in one read."""
-    return read([body], **options)
+    return read_all([body], **options)
 
 
 def fed(chunks: Iterable[object], **options: Any) -> Accumulator:

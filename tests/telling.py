@@ -9,7 +9,7 @@ from itertools import pairwise
 from typing import Any, cast
 
 import attrs
-from streamed import fed, read
+from streamed import fed, read_all
 
 from accumulator import Accumulator, ChatCompletion
 from accumulator import events as ev
@@ -22,7 +22,7 @@ Key = tuple[object, ...]
 def events_of(pieces: Iterable[bytes]) -> tuple[Accumulator, list[Event]]:
     """Feed the pieces of a body to its end, and collect its events."""
     events: list[Event] = []
-    return read(pieces, on_event=events.append), events
+    return read_all(pieces, on_event=events.append), events
 
 
 def told(chunks: Iterable[object], **options: Any) -> list[Event]:

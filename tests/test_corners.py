@@ -8,7 +8,7 @@ from types import SimpleNamespace
 
 import pytest
 from judged import assert_as_judged
-from streamed import cut, read, read_whole
+from streamed import cut, read_all, read_whole
 
 from accumulator import Accumulator, ChatCompletion, LimitExceededError
 from accumulator.completion import Message
@@ -126,7 +126,7 @@ BODIES: dict[str, bytes] = {
         {"choices": [], "usage": {"completion_tokens": 1, "total_tokens": -1}}
     ),
     **{
-        f"a blank of Unicode around the end, U+{ord(blank):04X}": f"data: {blank}[DONE]\n\n".encode()
+        f"a blank of Unicode, U+{ord(blank):04X}": f"data: {blank}[DONE]\n\n".encode()
         for blank in "\x1c\x85\xa0\u2028"
     },
     **{
@@ -165,7 +165,7 @@ def byte_by_byte(body: bytes) -> Iterable[bytes]:
 @pytest.mark.parametrize("cut", [whole, in_halves, by_events, byte_by_byte])
 @pytest.mark.parametrize("name", BODIES)
 def test_the_second_reducer_agrees(name: str, cut: Callable[[bytes], Iterable[bytes]]) -> None:
-    acc = read(cut(BODIES[name]))
+    acc = read_all(cut(BODIES[name]))
     assert_as_judged(acc, BODIES[name])
     assert acc.problems == read_whole(BODIES[name]).problems
 

@@ -146,7 +146,7 @@ class Trip:
     back: Place | None = None
 
 def streams():
-    for name in ("logprobs", "vendor", "calls in turn", "usage and padding"):
+    for name in ("logprobs", "vendor", "calls in turn", "usage"):
         body = b"".join(map(event, REGULAR[name]))
         acc = Accumulator()
         for at in range(0, len(body), 3000):

@@ -12,7 +12,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from streamed import cut, fed, read, read_whole
+from streamed import cut, fed, read_all, read_whole
 
 from accumulator import (
     Accumulator,
@@ -112,7 +112,7 @@ def test_comments_and_a_missing_space_are_counted(
     head = event(b": OPENROUTER PROCESSING") * comments + event(opening + FINISH.encode())
     body = head + event(opening + b'{"id":') + event(opening + b"[DONE]")
     for size in (len(body), 50, 1):
-        acc = read(cut(body, size))
+        acc = read_all(cut(body, size))
         assert acc.status == "complete"
         (malformed,) = acc.problems
         assert (malformed.event, malformed.offset) == (2, len(head))

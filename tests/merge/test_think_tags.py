@@ -24,7 +24,6 @@ from accumulator import (
     split,
     wrap,
 )
-from accumulator._fast_path import FastPath
 from accumulator.asgi import CompletionMiddleware, Message, Receive, Scope, Send, tap
 from accumulator.events import ContentDeltaEvent, DoneEvent, Event, ReasoningDeltaEvent
 from accumulator.streams import StreamEnd
@@ -432,23 +431,7 @@ def test_a_checkpoint_goes_on_with_the_same_think_tags(think_tags: bool) -> None
 
 @pytest.mark.usefixtures("no_shapes_of_other_tests", "learns_at_once")
 @pytest.mark.parametrize("by_event", [True, False])
-def test_the_fast_path_waits_for_the_end_of_the_tags(
-    by_event: bool, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    taken: list[object] = []
-    one, several = FastPath.apply_event, FastPath.apply_matching
-
-    def apply_event(fast: FastPath, data: bytes) -> bool:
-        taken.append(one(fast, data))
-        return bool(taken[-1])
-
-    def apply_matching(fast: FastPath, data: bytes) -> tuple[int, int]:
-        count, size = several(fast, data)
-        taken.append(count)
-        return count, size
-
-    monkeypatch.setattr(FastPath, "apply_event", apply_event)
-    monkeypatch.setattr(FastPath, "apply_matching", apply_matching)
+def test_the_fast_path_waits_for_the_end_of_the_tags(by_event: bool, taken: list[int]) -> None:
     inside = [event(text_chunk(text)) for text in ["<think>", *"abcdefgh" * 8]]
     behind = [event(text_chunk(text)) for text in ["</think>", *"ABCDEFGH" * 8]]
     acc = Accumulator(think_tags=True)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import json
+import subprocess
+import sys
 from collections.abc import AsyncIterator, Iterable, Iterator
 from typing import Any
 
@@ -79,6 +81,12 @@ def fed(chunks: Iterable[object], **options: Any) -> Accumulator:
         acc.feed(chunk)
     acc.close()
     return acc
+
+
+def run_by_itself(code: str, *options: str) -> subprocess.CompletedProcess[str]:
+    """Run Python code in a process of its own, and return what it printed."""
+    command = [sys.executable, *options, "-c", code]
+    return subprocess.run(command, capture_output=True, text=True, check=True)
 
 
 def content_of(completion: ChatCompletion) -> object:

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 from every_field import WHOLE
-from streamed import read_whole
+from streamed import read_whole, run_by_itself
 
 from accumulator import ChatCompletion, Timing, accumulate, split, telemetry
 
@@ -217,8 +215,7 @@ def test_the_completion_is_not_shared() -> None:
 
 def test_opentelemetry_is_not_imported() -> None:
     code = "import sys, accumulator.telemetry; print(' '.join(sys.modules))"
-    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert "opentelemetry" not in run.stdout
+    assert "opentelemetry" not in run_by_itself(code).stdout
 
 
 # --- the real SDK -------------------------------------------------------------------------

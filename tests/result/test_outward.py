@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -12,9 +10,10 @@ from typing import TYPE_CHECKING, Any, Literal
 import pytest
 from every_field import WHOLE
 from loopback import serving
+from streamed import fed, read_whole, run_by_itself
 from test_conformance import CASES
 
-from accumulator import Accumulator, ChatCompletion, Message
+from accumulator import ChatCompletion, Message
 
 if TYPE_CHECKING:
     import openai
@@ -35,16 +34,11 @@ del VALID["choices"][0]["message"]["annotations"]
 
 
 def snapshot(body: bytes) -> ChatCompletion:
-    acc = Accumulator()
-    acc.feed_sse(body)
-    acc.close()
-    return acc.snapshot()
+    return read_whole(body).snapshot()
 
 
-def message(chunks: list[JsonObject]) -> Message:
-    acc = Accumulator()
-    for delta in chunks:
-        acc.feed({"choices": [{"index": 0, "delta": delta}]})
+def message(deltas: list[JsonObject]) -> Message:
+    acc = fed({"choices": [{"index": 0, "delta": delta}]} for delta in deltas)
     return acc.snapshot().choices[0].message
 
 
@@ -331,8 +325,7 @@ try:
 except ImportError as error:
     print(error)
 """
-    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert "pip install openai" in run.stdout
+    assert "pip install openai" in run_by_itself(code).stdout
 
 
 # What its types require or leave no choice of, and some server does otherwise.

@@ -274,19 +274,6 @@ def test_what_says_nothing_is_no_event_and_no_problem(nothing: Any) -> None:
     assert (problem.kind, problem.event) == ("invalid_chunk", 2)
 
 
-@pytest.mark.parametrize("end", ["", "\n", "\n\ndata: [DONE]\n\n"])
-def test_the_words_of_a_body_that_cannot_be_read_are_quoted(end: str) -> None:
-    page = "The backend is away for a while. " * 20
-    acc = Accumulator()
-    acc.feed_sse((page + end).encode())
-    with pytest.raises(IncompleteStreamError) as raised:
-        acc.completion()
-    [problem] = acc.problems
-    for words in (str(raised.value), f"{problem.message} {problem.detail}"):
-        assert page[:200] in words
-        assert page[:201] not in words
-
-
 def test_the_suite_is_whole() -> None:
     assert len(CASES) >= 590
 

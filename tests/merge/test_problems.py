@@ -274,6 +274,7 @@ UNREAD: dict[str, tuple[str, list[object], str]] = {
         "not an event stream (an error page?); it begins: '<p>502'",
     ),
     "a long page": ("feed_sse", [b"<p>" * 999], f"it begins: '{'<p>' * 66}<p'"),
+    "a long page and an end": ("feed_sse", [b"<p>" * 999 + b"\n\ndata: [DONE]\n\n"], "<p>" * 66),
     "other JSON": ("feed_sse", [b'{"detail":"No"}'], "has no choices: {'detail': 'No'}"),
     "a line, fed": ("feed", [LINE], f"feed_line reads lines, feed_sse a body; it begins: {LINE!r}"),
     "the name of an event, fed": ("feed", ["event: x"], "feed_line reads lines"),

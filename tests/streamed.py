@@ -83,6 +83,18 @@ def fed(chunks: Iterable[object], **options: Any) -> Accumulator:
     return acc
 
 
+def spoil(value: object) -> None:
+    """Change everything inside of a JSON value."""
+    if isinstance(value, dict):
+        for item in value.values():
+            spoil(item)
+        value.clear()
+    elif isinstance(value, list):
+        for item in value:
+            spoil(item)
+        value.append("spoiled")
+
+
 def run_by_itself(code: str, *options: str) -> subprocess.CompletedProcess[str]:
     """Run Python code in a process of its own, and return what it printed."""
     command = [sys.executable, *options, "-c", code]

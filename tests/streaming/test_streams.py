@@ -87,17 +87,9 @@ FORMS: dict[str, tuple[Framing, Iterable[object]]] = {
     "body in bytearrays": ("body", map(bytearray, [*cut(BODY, 7)])),
     "body in memoryviews": ("body", map(memoryview, [*cut(BODY, 7)])),
     "body in str": ("body", [*BODY.decode()]),
-    "body behind BOM and blanks": ("body", [*cut(b"\xef\xbb\xbf\n\n\r\n" + BODY, 1)]),
     "body behind more blanks than are held": ("body", [b"\n" * 2000, b"\n" * 3000, BODY]),
     "body of JSON Lines": ("body", ["\n".join(TEXTS)]),
     "body of JSON Lines in bytes": ("body", [*cut("\r\n".join(TEXTS).encode(), 1)]),
-    "body of JSON Lines behind BOM": (
-        "body",
-        [*cut("\n".join(["\ufeff", *TEXTS]).encode(), 2)],
-    ),
-    "body of JSON Lines with [DONE]": ("body", ["\n\n".join([*TEXTS, "[DONE]", "{"])]),
-    "body of JSON Lines that ends as SSE": ("body", ["\n".join([*TEXTS, "data: [DONE]\n"])]),
-    "body of indented JSON": ("body", ["\n".join(json.dumps(c, indent=2) for c in CHUNKS)]),
     "lines of SSE with ends": ("lines", BODY.splitlines(keepends=True)),
     "lines of SSE without ends": ("lines", BODY.splitlines()),
     "lines of SSE as str": ("lines", [*map(bytes.decode, BODY.splitlines())]),
@@ -137,62 +129,6 @@ def test_an_open_file_is_a_body_or_lines(tmp_path: Path) -> None:
             assert file.closed
         with path.open(encoding="utf-8") as text_file:
             assert accumulate(text_file, framing=framing).to_dict() == WHOLE
-
-
-ERROR_BODIES = {
-    "as gateways have it": json.dumps(REFUSED),
-    "as OpenAI's server has it": json.dumps(REFUSED, indent=4) + "\n",
-    "in a list, as Gemini's server has it": f"[{json.dumps(REFUSED, indent=2)}\n]\n",
-    "in a list, on lines of its own": json.dumps([REFUSED], indent=2),
-    "in a list, in one line": f" [ {json.dumps(REFUSED)}]\n",
-}
-
-
-@pytest.mark.parametrize("body", ERROR_BODIES.values(), ids=ERROR_BODIES)
-def test_an_error_in_place_of_a_stream_is_the_servers_error(body: str) -> None:
-    for size in 1, 9, 1000:
-        with pytest.raises(ServerError) as caught:
-            accumulate(cut(body.encode(), size))
-        assert caught.value.error == REFUSED["error"]
-
-
-MALFORMED = "malformed_json"
-JSON_BODIES: dict[str, tuple[str, object, list[str]]] = {
-    "a line that was cut off": (f'{TEXTS[0]}\n{{"choi\n{TEXTS[1]}\n', "Grüße", [MALFORMED]),
-    "a line that is no JSON": (
-        f"{TEXTS[1]}\n{{not JSON}}\n{TEXTS[2]}",
-        "Grüße, 世界",
-        [MALFORMED],
-    ),
-    "a line that is nothing": (f"{TEXTS[1]}\nnot JSON\n{TEXTS[2]}", "Grüße, 世界", []),
-    "an indented text that was cut off": (
-        json.dumps(CHUNKS[0], indent=1)[:-30] + f"\n{TEXTS[1]}\n",
-        "Grüße",
-        [MALFORMED],
-    ),
-    "the last line lacks its end": (
-        f"{TEXTS[1]}\n{TEXTS[2]}"[:-1],
-        "Grüße",
-        ["unterminated_event"],
-    ),
-    "indented by tabs, with CR": (
-        json.dumps(CHUNKS[1], indent="\t").replace("\n", "\r") + f"\r{TEXTS[2]}\r",
-        "Grüße, 世界",
-        [],
-    ),
-}
-
-
-@pytest.mark.parametrize(("body", "content", "kinds"), JSON_BODIES.values(), ids=JSON_BODIES)
-def test_one_bad_text_of_a_json_body_costs_no_other(
-    body: str, content: object, kinds: list[str]
-) -> None:
-    for size in 1, 5, 1000:
-        stream = wrap(cut(body.encode(), size))
-        for _ in stream:
-            pass
-        assert content_of(stream.snapshot()) == content
-        assert [problem.kind for problem in stream.problems] == kinds
 
 
 @pytest.mark.parametrize(("body", "words"), [(b"x", "it begins: 'x'"), (b"\x1f", "no chunk")])

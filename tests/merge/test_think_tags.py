@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import re
-from collections.abc import AsyncIterator, Callable
+from collections.abc import Callable
 
 import pytest
 from hypothesis import given
@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from judged import assert_as_judged
 from regular import event, text_chunk
 from strategies import STREAMS, cut, rendered
+from streamed import drip, fed, read_all, read_whole
 
 from accumulator import (
     Accumulator,
@@ -24,7 +25,7 @@ from accumulator import (
     split,
     wrap,
 )
-from accumulator.asgi import CompletionMiddleware, Message, Receive, Scope, Send, tap
+from accumulator.asgi import tap
 from accumulator.events import ContentDeltaEvent, DoneEvent, Event, ReasoningDeltaEvent
 from accumulator.streams import StreamEnd
 
@@ -98,10 +99,7 @@ def message(acc: Accumulator) -> tuple[str | None, str | tuple[object, ...] | No
 
 
 def in_reads(reads: list[bytes]) -> Accumulator:
-    acc = Accumulator(think_tags=True)
-    for read in reads:
-        acc.feed_sse(read)
-    return acc
+    return read_all(reads, think_tags=True)
 
 
 @pytest.mark.parametrize(("pieces", "reasoning", "content"), CASES.values(), ids=CASES)
@@ -117,9 +115,7 @@ def test_reasoning_between_tags(
             assert acc.status == "complete"
             assert not acc.problems
             assert_as_judged(acc, body, think_tags=True)
-        by_chunk = Accumulator(think_tags=True)
-        for each in contents(cut_so):
-            by_chunk.feed(each)
+        by_chunk = fed(contents(cut_so), think_tags=True)
         assert by_chunk.snapshot() == acc.snapshot()  # a finish reason leaves nothing waiting
         assert accumulate(split(acc.snapshot())) == acc.snapshot()
 
@@ -254,14 +250,11 @@ OTHERS: dict[str, tuple[list[object], Texts]] = {
 def test_tags_among_other_things(chunks: list[object], texts: Texts) -> None:
     body = rendered(chunks)
     acc = in_reads([body])
-    acc.close()
     found = [(c.message.reasoning_content, c.message.content) for c in acc.snapshot().choices]
     assert found == texts
     assert_as_judged(acc, body, think_tags=True)
     told: list[Event] = []
-    watched = Accumulator(think_tags=True, on_event=told.append)
-    watched.feed_sse(body)
-    watched.close()
+    watched = read_whole(body, think_tags=True, on_event=told.append)
     assert watched.snapshot() == acc.snapshot()
     told_texts = [
         (
@@ -309,9 +302,7 @@ def test_content_in_parts_is_not_read_for_tags(
 
 
 def test_it_is_off_unless_asked_for() -> None:
-    acc = Accumulator()
-    acc.feed_sse(rendered(contents(["<think>a</think>b"])))
-    assert message(acc) == (None, "<think>a</think>b")
+    assert message(fed(contents(["<think>a</think>b"]))) == (None, "<think>a</think>b")
 
 
 def test_what_waits_is_in_no_snapshot_yet() -> None:
@@ -326,8 +317,9 @@ def test_what_waits_is_in_no_snapshot_yet() -> None:
 
 
 def test_done_releases_what_waits() -> None:
-    body = rendered([chunk({"content": "<thi"})]) + b"data: [DONE]\n\n"
-    assert in_reads([body]).snapshot().choices[0].message.content == "<thi"
+    acc = Accumulator(think_tags=True)
+    acc.feed_sse(rendered([chunk({"content": "<thi"})]) + b"data: [DONE]\n\n")
+    assert acc.snapshot().choices[0].message.content == "<thi"
 
 
 def test_a_chunk_that_passes_a_limit_changes_nothing() -> None:
@@ -396,11 +388,8 @@ TAGGED_STREAMS: st.SearchStrategy[list[object]] = st.one_of(
 def test_the_second_reducer_agrees(data: st.DataObject, chunks: list[object]) -> None:
     body = rendered(chunks)
     acc = in_reads(data.draw(cut(body)))
-    acc.close()
     assert_as_judged(acc, body, think_tags=True)
-    plain = Accumulator(think_tags=True, shortcut=False, on_event=lambda _: None)
-    plain.feed_sse(body)
-    plain.close()
+    plain = read_whole(body, think_tags=True, shortcut=False, on_event=lambda _: None)
     assert plain.snapshot() == acc.snapshot()
     assert plain.problem_counts == acc.problem_counts
 
@@ -414,7 +403,6 @@ def test_a_checkpoint_changes_nothing(data: st.DataObject, chunks: list[object])
         acc = Accumulator.restore(acc.checkpoint(), think_tags=True)
     acc.close()
     whole = in_reads([body])
-    whole.close()
     assert acc.snapshot() == whole.snapshot()
     assert acc.problem_counts == whole.problem_counts
 
@@ -450,11 +438,6 @@ def test_the_fast_path_waits_for_the_end_of_the_tags(by_event: bool, taken: list
 BODY = rendered(contents(["<think>a</thi", "nk>b"])) + b"data: [DONE]\n\n"
 
 
-async def some(pieces: list[bytes]) -> AsyncIterator[bytes]:
-    for piece in pieces:
-        yield piece
-
-
 def by_wrap() -> object:
     with wrap([BODY], think_tags=True) as stream:
         assert list(stream) == [BODY]
@@ -467,36 +450,16 @@ def by_tap() -> object:
     return ends[0].completion
 
 
-def by_middleware() -> object:
-    ends: list[StreamEnd] = []
-
-    async def app(scope: Scope, receive: Receive, send: Send) -> None:
-        headers = [(b"content-type", b"text/event-stream")]
-        await send({"type": "http.response.start", "status": 200, "headers": headers})
-        await send({"type": "http.response.body", "body": BODY})
-
-    async def receive() -> Message:
-        return {"type": "http.request"}
-
-    async def send(message: Message) -> None:
-        """Send to nobody."""
-
-    add = CompletionMiddleware(app, on_end=lambda end, _: ends.append(end), think_tags=True)
-    asyncio.run(add({"type": "http", "path": "/chat/completions"}, receive, send))
-    return ends[0].completion
-
-
 async def by_async_events() -> object:
-    events = [each async for each in iter_events(some([BODY]), think_tags=True)]
+    events = [each async for each in iter_events(drip([BODY]), think_tags=True)]
     return events[-1].completion  # type: ignore[union-attr]  # the last is the DoneEvent
 
 
 DOORS: dict[str, Callable[[], object]] = {
     "wrap": by_wrap,
     "tap": by_tap,
-    "CompletionMiddleware": by_middleware,
     "accumulate": lambda: accumulate([BODY], think_tags=True),
-    "accumulate, async": lambda: asyncio.run(accumulate(some([BODY]), think_tags=True)),
+    "accumulate, async": lambda: asyncio.run(accumulate(drip([BODY]), think_tags=True)),
     "iter_events, async": lambda: asyncio.run(by_async_events()),
 }
 

@@ -1,9 +1,11 @@
 """What every test gets: patience, and the recorded streams where they are."""
 
 import gc
+import json
 import os
 from collections import Counter
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, settings
@@ -56,10 +58,7 @@ def kept_beside(folder: Path) -> Path:
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     """Call a test that asks for one file of a folder once for each of them."""
-    for name, folder, ending in (
-        ("corpus_stream", CORPUS, "*.sse"),
-        ("report_file", REPORTS, "*.json"),
-    ):
+    for name, folder, ending in (("corpus_stream", CORPUS, "*.sse"), ("report", REPORTS, "*.json")):
         if name in metafunc.fixturenames:
             names = sorted(path.name for path in folder.glob(ending)) or ["none"]
             metafunc.parametrize(name, names, indirect=True)
@@ -73,10 +72,10 @@ def corpus_stream(corpus: Path, request: pytest.FixtureRequest) -> Path:
 
 
 @pytest.fixture
-def report_file(reports: Path, request: pytest.FixtureRequest) -> Path:
+def report(reports: Path, request: pytest.FixtureRequest) -> dict[str, Any]:
     """Return one reported stream."""
-    name: str = request.param
-    return reports / name
+    found: dict[str, Any] = json.loads((reports / request.param).read_text("utf-8"))
+    return found
 
 
 @pytest.fixture

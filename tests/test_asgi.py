@@ -46,9 +46,7 @@ class Gateway:
 
 
 def by_middleware(on_end: Callable[[StreamEnd], object]) -> dict[str, Any]:
-    return {
-        "around": lambda app: CompletionMiddleware(app, on_end=lambda end, scope: on_end(end)),
-    }
+    return {"around": lambda app: CompletionMiddleware(app, on_end=lambda end, scope: on_end(end))}
 
 
 def by_tap(on_end: Callable[[StreamEnd], object]) -> dict[str, Any]:
@@ -141,8 +139,7 @@ def test_a_compressed_body_is_left_alone_and_reported(gateway: Gateway) -> None:
 
 @pytest.mark.parametrize("way", WAYS)
 def test_what_on_end_raises_disturbs_no_response(
-    way: Callable[[Callable[[StreamEnd], object]], dict[str, Any]],
-    caplog: pytest.LogCaptureFixture,
+    way: Callable[[Callable[[StreamEnd], object]], dict[str, Any]], caplog: pytest.LogCaptureFixture
 ) -> None:
     called: queue.Queue[StreamEnd] = queue.Queue()
 

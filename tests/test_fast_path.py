@@ -201,10 +201,7 @@ SWALLOWED: dict[str, tuple[str, list[str]]] = {
     ),
     "text and padding": (
         "padding",
-        [
-            text_chunk("a", padding="b").replace('"a"', '"x\\"'),
-            text_chunk("a", padding=',"y'),
-        ],
+        [text_chunk("a", padding="b").replace('"a"', '"x\\"'), text_chunk("a", padding=',"y')],
     ),
 }
 

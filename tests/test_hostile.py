@@ -244,8 +244,7 @@ FLOODS: dict[str, Flood] = {
     "a list by index": (lambda: flood(vendor_list, b'{"index":%d}'), count_of("x"), MANY),
     "reasoning details by index": (
         lambda: flood(
-            lambda details: delta(b'"reasoning_details":[%s]' % details),
-            b'{"index":%d,"text":"a"}',
+            lambda details: delta(b'"reasoning_details":[%s]' % details), b'{"index":%d,"text":"a"}'
         ),
         count_of("reasoning_details"),
         MANY,

@@ -106,10 +106,7 @@ SAME: dict[str, tuple[object, object]] = {
         with_delta({"v": "assistant"}),
     ),
     "a string's subclass": (with_delta({"content": Text("x")}), with_delta({"content": "x"})),
-    "a number's subclass": (
-        with_delta({"v": [Whole(3), Real(0.5)]}),
-        with_delta({"v": [3, 0.5]}),
-    ),
+    "a number's subclass": (with_delta({"v": [Whole(3), Real(0.5)]}), with_delta({"v": [3, 0.5]})),
     "a known number's subclass": (
         with_delta({}, index=Whole(1), logprobs={"content": [{"logprob": Real(-0.5)}]}),
         with_delta({}, index=1, logprobs={"content": [{"logprob": -0.5}]}),

@@ -119,9 +119,7 @@ BAD = {
 
 @in_each_order
 def test_bad_rows_are_told_with_their_line_and_kept_out(
-    order: Order,
-    tmp_path: Path,
-    capfd: pytest.CaptureFixture[str],
+    order: Order, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     rows = order(ROWS)
     lines = lines_of(rows).splitlines(keepends=True)
@@ -142,9 +140,7 @@ def test_bad_rows_are_told_with_their_line_and_kept_out(
 
 @in_each_order
 def test_a_file_that_ends_too_early_is_told_once_and_the_others_are_read(
-    order: Order,
-    tmp_path: Path,
-    capfd: pytest.CaptureFixture[str],
+    order: Order, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     log, out = tmp_path / "a.gz", tmp_path / "out.jsonl"
     log.write_bytes(gzip.compress(lines_of(ROWS[:500]))[:-20])
@@ -293,10 +289,7 @@ def test_bad_rows_beyond_twenty_are_counted(
 
 @in_each_order
 def test_lines_of_progress_tell_rate_streams_and_time_left(
-    order: Order,
-    tmp_path: Path,
-    capfd: pytest.CaptureFixture[str],
-    monkeypatch: pytest.MonkeyPatch,
+    order: Order, tmp_path: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("accumulator._logs.progress._EVERY", 1e-6)
     log, out = write(tmp_path / "log.jsonl", order(ROWS)), tmp_path / "out.jsonl"

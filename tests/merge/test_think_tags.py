@@ -378,8 +378,7 @@ CHUNKS = st.builds(
     st.sampled_from([None, None, None, None, "stop", ""]),
 )
 TAGGED_STREAMS: st.SearchStrategy[list[object]] = st.one_of(
-    st.lists(CHUNKS, max_size=8),
-    st.builds(list.__add__, st.lists(CHUNKS, max_size=3), STREAMS),
+    st.lists(CHUNKS, max_size=8), st.builds(list.__add__, st.lists(CHUNKS, max_size=3), STREAMS)
 )
 
 

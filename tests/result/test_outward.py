@@ -168,8 +168,7 @@ def test_a_turn_is_sent_back_with_what_its_provider_wants(
 
 
 @pytest.mark.parametrize(
-    ("word", "content"),
-    [("null", {"content": None}), ("empty", {"content": ""}), ("absent", {})],
+    ("word", "content"), [("null", {"content": None}), ("empty", {"content": ""}), ("absent", {})]
 )
 def test_the_content_beside_calls_is_as_the_server_wants_it(
     word: Literal["null", "empty", "absent"], content: JsonObject

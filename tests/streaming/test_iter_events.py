@@ -124,12 +124,7 @@ def test_the_clock_is_read_for_each_item(source: Stream, read: Read) -> None:
     assert isinstance(last, DoneEvent)
     # 0 at the start, 1 to 3 for the items, 4 for the end.
     assert last.timing == Timing(
-        time_to_first_chunk=1,
-        time_to_first_token=1,
-        gap_count=2,
-        gap_mean=1,
-        gap_max=1,
-        duration=4,
+        time_to_first_chunk=1, time_to_first_token=1, gap_count=2, gap_mean=1, gap_max=1, duration=4
     )
 
 
@@ -165,11 +160,7 @@ STOPS: dict[str, tuple[dict[str, object], object, type[Exception]]] = {
 @both
 @pytest.mark.parametrize(("options", "item", "kind"), STOPS.values(), ids=STOPS)
 def test_what_stops_the_reading_comes_after_the_events(
-    source: Stream,
-    read: Read,
-    options: dict[str, object],
-    item: object,
-    kind: type[Exception],
+    source: Stream, read: Read, options: dict[str, object], item: object, kind: type[Exception]
 ) -> None:
     text = item if isinstance(item, str) else json.dumps(item)
     stream = source([json.dumps(CHUNKS[0]) + "\n", text + "\n", BODY])

@@ -51,11 +51,9 @@ from accumulator import (
 )
 from accumulator.asgi import tap
 from accumulator.streams import (
-    AsyncWrappedStream,
     DualWrappedStream,
     Framing,
     StreamEnd,
-    WrappedStream,
     accumulate,
     wrap,
 )
@@ -446,29 +444,6 @@ def test_wrap_of_a_wrapped_stream_reads_through_it() -> None:
     outer = wrap(inner)
     assert list(outer) == CHUNKS
     assert inner.completion == outer.completion
-
-
-def test_types_pass_through() -> None:
-    """Checked by mypy: the item's type is the caller's, and who must await is told."""
-
-    async def agen() -> AsyncIterator[Chunk]:
-        for chunk in CHUNKS:
-            yield chunk
-
-    of_bytes: WrappedStream[bytes] = wrap(cut(BODY, 5))
-    of_str: WrappedStream[str] = wrap("data: [DONE]")
-    of_chunks: AsyncWrappedStream[Chunk] = wrap(agen())
-    keys = [chunk.keys() for chunk in wrap(CHUNKS)]
-    completion: ChatCompletion = accumulate(CHUNKS)
-
-    async def read() -> ChatCompletion:
-        async with of_chunks as stream:
-            assert [chunk.keys() async for chunk in stream] == keys
-        return await accumulate(agen())
-
-    assert next(of_bytes) == BODY[:5]
-    assert next(of_str) == "data: [DONE]"
-    assert asyncio.run(read()) == completion
 
 
 # --- responses; those of real clients, from a real socket, are read in test_clients.py ---

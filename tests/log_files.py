@@ -5,16 +5,16 @@ from __future__ import annotations
 import gzip
 import json
 import random
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from accumulator import cli
 from accumulator.batch import reduce_sorted
 
 pa = pytest.importorskip("pyarrow", reason="the extra 'logs' is not installed")
 pq = pytest.importorskip("pyarrow.parquet", reason="the extra 'logs' is not installed")
+
+__all__ = ["ROWS", "Json", "Row", "a_stream", "expected", "lines_of", "read", "shuffled", "write"]
 
 Row = tuple[str, int, dict[str, object]]
 Json = dict[str, object]
@@ -71,22 +71,6 @@ def expected(rows: list[Row]) -> dict[object, object]:
     return {
         id: (result.status, result.completion.to_dict(), result.repeats) for id, result in results
     }
-
-
-Order = Callable[[list[Row]], list[Row]]
-in_each_order = pytest.mark.parametrize("order", [list, shuffled])
-
-
-def reduce(logs: Path | list[Path], out: Path | str, *options: str) -> int:
-    """Run `accumulator reduce` in this process; return its exit code."""
-    paths = logs if isinstance(logs, list) else [logs]
-    return cli.main(["reduce", *map(str, paths), "-o", str(out), *options])
-
-
-def assert_reduced(rows: list[Row], folder: Path, log: str = "log.jsonl", out: str = "out") -> None:
-    """Reduce rows from a file of a name to one of another, and compare."""
-    assert reduce(write(folder / log, rows), folder / out) == 0
-    assert read(folder / out) == expected(rows)
 
 
 def read(path: Path) -> dict[object, object]:

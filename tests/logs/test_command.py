@@ -12,7 +12,7 @@ import sys
 import threading
 import time
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
 from typing import cast
@@ -27,14 +27,11 @@ duckdb = pytest.importorskip("duckdb", reason="the extra 'logs' is not installed
 from log_files import (  # noqa: E402  # it needs pyarrow, of the same extra
     ROWS,
     Json,
-    Order,
+    Row,
     a_stream,
-    assert_reduced,
     expected,
-    in_each_order,
     lines_of,
     read,
-    reduce,
     shuffled,
     write,
 )
@@ -50,15 +47,17 @@ def no_extras(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setitem(sys.modules, name, None)
 
 
-@in_each_order
-def test_every_order_comes_to_the_same(order: Order, tmp_path: Path) -> None:
+@pytest.mark.parametrize("order", [list, shuffled])
+def test_every_order_comes_to_the_same(
+    order: Callable[[list[Row]], list[Row]], tmp_path: Path
+) -> None:
     rows = order(ROWS)
     folder = tmp_path / "log"
     folder.mkdir()
     for part in range(3):  # a stream goes on in the next file
         write(folder / f"{part}.jsonl", rows[part * 1000 : (part + 1) * 1000 if part < 2 else None])
     out = tmp_path / "out.jsonl"
-    assert reduce(folder, out) == 0
+    assert cli.main(["reduce", str(folder), "-o", str(out)]) == 0
     assert read(out) == expected(rows)
     assert [path.name for path in tmp_path.iterdir() if path != folder] == ["out.jsonl"]
 
@@ -70,23 +69,28 @@ def test_rows_in_order_need_no_extra(suffix: str, tmp_path: Path) -> None:
     folder.mkdir()
     write(folder / f"log{suffix}", ROWS)
     (folder / "body.sse").write_bytes(SSE)
-    assert reduce(folder, out) == 0
+    assert cli.main(["reduce", str(folder), "-o", str(out)]) == 0
     found = read(out)
     assert found.pop("body.sse")
     assert found == expected(ROWS)
 
 
-@in_each_order
+@pytest.mark.parametrize("order", [list, shuffled])
 @pytest.mark.parametrize("suffix", [".jsonl", ".gz", ".zst", ".parquet"])
-def test_every_form_is_read_and_written(suffix: str, order: Order, tmp_path: Path) -> None:
-    assert_reduced(order(ROWS), tmp_path, f"log{suffix}", f"out{suffix}")
+def test_every_form_is_read_and_written(
+    suffix: str, order: Callable[[list[Row]], list[Row]], tmp_path: Path
+) -> None:
+    rows = order(ROWS)
+    log, out = write(tmp_path / f"log{suffix}", rows), tmp_path / f"out{suffix}"
+    assert cli.main(["reduce", str(log), "-o", str(out)]) == 0
+    assert read(out) == expected(rows)
 
 
 def test_bare_chunks_go_by_their_own_id(tmp_path: Path) -> None:
     log, out = tmp_path / "log.jsonl", tmp_path / "out.jsonl"
     texts = [json.dumps(chunk) for _, _, chunk in ROWS]
     log.write_text("".join(f"{text}\n" for text in texts) + "data: [DONE]\n\n")
-    assert reduce(log, out) == 0
+    assert cli.main(["reduce", str(log), "-o", str(out)]) == 0
     assert read(out) == expected(ROWS)
 
 
@@ -95,13 +99,13 @@ def test_keys_have_the_names_that_options_give(tmp_path: Path) -> None:
     rows = [{"trace": id, "n": seq, "body": json.dumps(chunk)} for id, seq, chunk in ROWS[:300]]
     log.write_text("".join(json.dumps(row) + "\n" for row in rows))
     options = ["--id", "trace", "--seq", "n", "--chunk", "body"]
-    assert reduce(log, out, *options) == 0
+    assert cli.main(["reduce", str(log), "-o", str(out), *options]) == 0
     assert read(out) == expected(ROWS[:300])
 
 
 def test_an_sse_dump_is_one_stream_under_its_name(tmp_path: Path) -> None:
     out = tmp_path / "out.jsonl"
-    assert reduce(TESTS / "recordings", out) == 0
+    assert cli.main(["reduce", str(TESTS / "recordings"), "-o", str(out)]) == 0
     names = {path.name for path in (TESTS / "recordings").glob("*.sse")}
     assert names <= read(out).keys()
 
@@ -117,9 +121,11 @@ BAD = {
 }
 
 
-@in_each_order
+@pytest.mark.parametrize("order", [list, shuffled])
 def test_bad_rows_are_told_with_their_line_and_kept_out(
-    order: Order, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+    order: Callable[[list[Row]], list[Row]],
+    tmp_path: Path,
+    capfd: pytest.CaptureFixture[str],
 ) -> None:
     rows = order(ROWS)
     lines = lines_of(rows).splitlines(keepends=True)
@@ -127,7 +133,7 @@ def test_bad_rows_are_told_with_their_line_and_kept_out(
         lines.insert(100 + place * 200, text + b"\n")
     log, out, bad = tmp_path / "log.jsonl", tmp_path / "out.jsonl", tmp_path / "bad.jsonl"
     log.write_bytes(b"".join(lines))
-    assert reduce(log, out, "--bad-rows", str(bad)) == 5
+    assert cli.main(["reduce", str(log), "-o", str(out), "--bad-rows", str(bad)]) == 5
     assert read(out) == expected(rows)
     told = [json.loads(line) for line in bad.read_text().splitlines()]
     assert [each["line"] for each in told] == [101 + place * 200 for place in range(len(BAD))]
@@ -138,40 +144,45 @@ def test_bad_rows_are_told_with_their_line_and_kept_out(
         assert said.count(f"{log}:{each['line']}: bad row: {each['why']}\n") == 1
 
 
-@in_each_order
+@pytest.mark.parametrize("order", [list, shuffled])
 def test_a_file_that_ends_too_early_is_told_once_and_the_others_are_read(
-    order: Order, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+    order: Callable[[list[Row]], list[Row]],
+    tmp_path: Path,
+    capfd: pytest.CaptureFixture[str],
 ) -> None:
     log, out = tmp_path / "a.gz", tmp_path / "out.jsonl"
     log.write_bytes(gzip.compress(lines_of(ROWS[:500]))[:-20])
     other = write(tmp_path / "b.jsonl", order(ROWS[-50:]))
-    assert reduce([log, other], out) == 5
+    assert cli.main(["reduce", str(log), str(other), "-o", str(out)]) == 5
     assert capfd.readouterr().err.count("a.gz: cannot be read to its end: ") == 1
     assert ROWS[-1][0] in read(out)
 
 
-def damaged(data: bytes) -> bytes:
-    packed = zlib.compressobj(wbits=31)
-    return packed.compress(data) + packed.flush(zlib.Z_FULL_FLUSH) + b"\xff" * 50
-
-
 SSE = b'data: {"choices":[]}\n\n' * 1000
-DAMAGED: dict[str, tuple[bytes, str]] = {
-    "rows": (damaged(lines_of(ROWS)), "Error -3"),
-    "SSE": (damaged(SSE), "Error -3"),
-    "nothing": (damaged(b""), "Error -3"),
-    "what starts as Parquet and is none": (b"PAR1 and no more", "Parquet magic bytes"),
-}
 
 
-@pytest.mark.parametrize(("data", "why"), DAMAGED.values(), ids=DAMAGED)
+@pytest.mark.parametrize("data", [lines_of(ROWS), SSE, b""], ids=["rows", "SSE", "nothing"])
 def test_a_damaged_file_is_told_and_the_others_are_read(
-    data: bytes, why: str, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+    data: bytes, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    log, out = tmp_path / "a", tmp_path / "out.jsonl"
-    log.write_bytes(data)
-    assert reduce([log, write(tmp_path / "b.jsonl", ROWS[-50:])], out) == 5
-    assert f"a: cannot be read to its end: {why}" in capfd.readouterr().err
+    log, out = tmp_path / "a.gz", tmp_path / "out.jsonl"
+    packed = zlib.compressobj(wbits=31)
+    whole = packed.compress(data) + packed.flush(zlib.Z_FULL_FLUSH)
+    log.write_bytes(whole + b"\xff" * 50)
+    other = write(tmp_path / "b.jsonl", ROWS[-50:])
+    assert cli.main(["reduce", str(log), str(other), "-o", str(out)]) == 5
+    assert "a.gz: cannot be read to its end: Error -3" in capfd.readouterr().err
+    assert ROWS[-1][0] in read(out)
+
+
+def test_what_starts_as_parquet_and_is_none_is_told(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    log, out = tmp_path / "a.parquet", tmp_path / "out.jsonl"
+    log.write_bytes(b"PAR1 and no more")
+    other = write(tmp_path / "b.jsonl", ROWS[-50:])
+    assert cli.main(["reduce", str(log), str(other), "-o", str(out)]) == 5
+    assert "a.parquet: cannot be read to its end: Parquet magic bytes" in capfd.readouterr().err
     assert ROWS[-1][0] in read(out)
 
 
@@ -181,7 +192,7 @@ def test_a_file_name_is_of_any_bytes(tmp_path: Path) -> None:
     folder.mkdir()
     Path(os.fsdecode(os.fsencode(folder) + b"/\xff.sse")).write_bytes(SSE)
     Path(os.fsdecode(os.fsencode(folder) + b"/\xff.jsonl")).write_bytes(b"{x\n")
-    assert reduce(folder, out, "--bad-rows", str(bad)) == 5
+    assert cli.main(["reduce", str(folder), "-o", str(out), "--bad-rows", str(bad)]) == 5
     assert read(out).keys() == {"\ufffd.sse"}
     assert json.loads(bad.read_bytes())["file"] == f"{folder}/\ufffd.jsonl"
 
@@ -203,7 +214,7 @@ def test_a_page_in_place_of_a_stream_is_a_failed_stream(tmp_path: Path) -> None:
         (folder / name).write_bytes(data)
     (folder / "f.sse").write_bytes(b": waiting\n\n")
     (folder / "g.sse").write_bytes(SSE)
-    assert reduce(folder, out) == 0
+    assert cli.main(["reduce", str(folder), "-o", str(out)]) == 0
     found = {row["id"]: row for row in map(json.loads, out.read_bytes().splitlines())}
     assert {id: row["status"] for id, row in found.items()} == {
         **dict.fromkeys(PAGES, "failed"),
@@ -220,11 +231,17 @@ def test_sse_dumps_of_one_name_are_two_streams(tmp_path: Path) -> None:
     for path in paths:
         path.parent.mkdir()
         path.write_bytes(SSE)
-    assert reduce(paths, out) == 0
+    assert cli.main(["reduce", *map(str, paths), "-o", str(out)]) == 0
     assert read(out).keys() == {"a.sse", str(paths[1])}
 
 
 # --- what stands in the way -----------------------------------------------------------------
+
+
+def reduced(path: Path, out: Path, *options: str) -> list[Json]:
+    """Reduce in order or not; give the output's rows."""
+    assert cli.main(["reduce", str(path), "-o", str(out), *options]) in (0, 5)
+    return [json.loads(line) for line in out.read_bytes().splitlines()]
 
 
 def test_a_row_of_the_output_has_problems_repeats_and_limit(
@@ -235,9 +252,7 @@ def test_a_row_of_the_output_has_problems_repeats_and_limit(
     log.write_text(
         large + '\n{"id":"odd","chunk":{"choices":7}}\n{"id":"odd","chunk":"{\\"choices\\":[]}"}\n'
     )
-    assert reduce(log, tmp_path / "out.jsonl") == 0
-    found = map(json.loads, (tmp_path / "out.jsonl").read_bytes().splitlines())
-    rows = {row["id"]: row for row in found}
+    rows = {row["id"]: row for row in reduced(log, tmp_path / "out.jsonl")}
     assert (rows["large"]["limit"], rows["odd"]["limit"]) == ("event_bytes", None)
     (problem,) = cast("list[Json]", rows["odd"]["problems"])
     assert (problem["kind"], problem["event"]) == ("invalid_chunk", 1)
@@ -253,14 +268,17 @@ def test_one_stream_may_have_numbers_and_the_next_none(tmp_path: Path) -> None:
     lines = lines_of(rows).splitlines(keepends=True)
     lines[5:] = [line.replace(b'"seq"', b'"none"') for line in lines[5:]]
     log.write_bytes(b"".join(lines))
-    assert reduce(log, out) == 0
+    assert cli.main(["reduce", str(log), "-o", str(out)]) == 0
     assert read(out) == expected(rows)
 
 
 def test_a_number_falls_back_to_a_repeat_or_not(tmp_path: Path) -> None:
     for cut in (30, 39):
         rows = a_stream("a", 60)
-        assert_reduced([*rows[:40], *rows[cut:]], tmp_path)
+        rows = [*rows[:40], *rows[cut:]]
+        log, out = write(tmp_path / "log.jsonl", rows), tmp_path / "out.jsonl"
+        assert cli.main(["reduce", str(log), "-o", str(out)]) == 0
+        assert read(out) == expected(rows)
 
 
 def test_an_sse_dump_beside_shuffled_rows_is_its_own_stream(tmp_path: Path) -> None:
@@ -270,7 +288,7 @@ def test_an_sse_dump_beside_shuffled_rows_is_its_own_stream(tmp_path: Path) -> N
     body = b'data: {"choices":[]}\n\ndata: [DONE]\n\n'
     (folder / "a.sse").write_bytes(body)
     (folder / "b.sse.gz").write_bytes(gzip.compress(body * 1000)[:-9])
-    assert reduce(folder, out) == 5
+    assert cli.main(["reduce", str(folder), "-o", str(out)]) == 5
     found = read(out)
     assert found.keys() == expected(ROWS).keys() | {"a.sse", "b.sse.gz"}
 
@@ -278,22 +296,24 @@ def test_an_sse_dump_beside_shuffled_rows_is_its_own_stream(tmp_path: Path) -> N
 def test_bad_rows_beyond_twenty_are_counted(
     tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    log, out = tmp_path / "log.jsonl", tmp_path / "out.jsonl"
+    log = tmp_path / "log.jsonl"
     log.write_bytes(b"{x\n" * 25 + lines_of(ROWS[:1]))
-    assert reduce(log, out) == 5
-    assert len(read(out)) == 1
+    assert len(reduced(log, tmp_path / "out.jsonl")) == 1
     said = capfd.readouterr().err
     assert said.count("bad row: ") == 20
     assert "\n5 more bad rows\n" in said
 
 
-@in_each_order
+@pytest.mark.parametrize("order", [list, shuffled])
 def test_lines_of_progress_tell_rate_streams_and_time_left(
-    order: Order, tmp_path: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    order: Callable[[list[Row]], list[Row]],
+    tmp_path: Path,
+    capfd: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr("accumulator._logs.progress._EVERY", 1e-6)
     log, out = write(tmp_path / "log.jsonl", order(ROWS)), tmp_path / "out.jsonl"
-    assert reduce(log, out) == 0
+    assert cli.main(["reduce", str(log), "-o", str(out)]) == 0
     lines = re.findall(
         r"^(reading|sorting|reducing): 0 of 0 MB, [\d,.]+ MB/s, (\d+) streams, [\d,]+ s left$",
         capfd.readouterr().err,
@@ -390,7 +410,7 @@ def test_what_is_refused_leaves_all_files_as_they_were(
 @pytest.mark.parametrize("value", ["256M", "1g", "300000K", "1GiB", "268435456", "1024T"])
 def test_a_memory_is_a_number_with_a_unit(value: str, tmp_path: Path) -> None:
     log, out = write(tmp_path / "log.jsonl", ROWS[:9]), tmp_path / "out.jsonl"
-    assert reduce(log, out, "--memory", value) == 0
+    assert cli.main(["reduce", str(log), "-o", str(out), "--memory", value]) == 0
 
 
 MEMORY = {
@@ -412,31 +432,43 @@ def test_a_memory_that_makes_no_sense_is_wrong_usage(
     assert why in capfd.readouterr().err
 
 
-@pytest.mark.parametrize("suffix", [".parquet", ".zst"])
-@pytest.mark.parametrize("side", ["input", "output"])
-def test_what_needs_an_extra_names_it_before_anything_is_written(
-    side: str,
+@pytest.mark.parametrize(
+    ("suffix", "library"), [("parquet", "pyarrow.parquet"), ("zst", "pyarrow")]
+)
+def test_an_output_that_needs_an_extra_is_refused_before_anything_is_read(
     suffix: str,
+    library: str,
     tmp_path: Path,
     capfd: pytest.CaptureFixture[str],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    log = write(tmp_path / f"log{suffix if side == 'input' else '.jsonl'}", ROWS[:10])
-    out = tmp_path / f"out{suffix if side == 'output' else '.jsonl'}"
-    hidden = ["pyarrow.parquet"] if suffix == ".parquet" else ["pyarrow", "pyarrow.parquet"]
-    for name in hidden:
-        monkeypatch.setitem(sys.modules, name, None)
-    assert reduce(log, out) == 1
+    log, out = write(tmp_path / "log.jsonl", ROWS[:10]), tmp_path / f"out.{suffix}"
+    monkeypatch.setitem(sys.modules, library, None)
+    assert cli.main(["reduce", str(log), "-o", str(out)]) == 1
     assert "this needs pyarrow: pip install 'chunk-accumulator[logs]'" in capfd.readouterr().err
     assert list(tmp_path.iterdir()) == [log]
+
+
+def test_an_input_that_needs_an_extra_names_it(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    logs = [write(tmp_path / f"log{suffix}", ROWS[:10]) for suffix in (".zst", ".parquet")]
+    for name in ("pyarrow", "pyarrow.parquet"):
+        monkeypatch.setitem(sys.modules, name, None)
+    for log in logs:
+        assert cli.main(["reduce", str(log), "-o", str(tmp_path / "out.jsonl")]) == 1
+        assert "this needs pyarrow: pip install 'chunk-accumulator[logs]'" in capfd.readouterr().err
+    assert sorted(tmp_path.iterdir()) == sorted(logs)
 
 
 @pytest.mark.parametrize("asked", [".", "*"])
 def test_what_a_run_writes_into_its_input_folder_is_no_input(asked: str, tmp_path: Path) -> None:
     write(tmp_path / "log.jsonl", shuffled(ROWS))
-    out, bad = tmp_path / "out.jsonl", str(tmp_path / "bad.jsonl")
+    out = tmp_path / "out.jsonl"
+    command = ["reduce", str(tmp_path / asked), "-o", str(out)]
+    command += ["--bad-rows", str(tmp_path / "bad.jsonl")]
     for _ in range(2):
-        assert reduce(tmp_path / asked, out, "--bad-rows", bad) == 0
+        assert cli.main(command) == 0
         assert read(out) == expected(shuffled(ROWS))
 
 
@@ -445,7 +477,7 @@ def test_files_of_somebody_else_beside_the_output_are_left_alone(tmp_path: Path)
     plan = tmp_path / "out.jsonl.parts" / "plan.json"  # where runs of earlier versions wrote
     plan.parent.mkdir()
     plan.write_bytes(b"{}")
-    assert reduce(log, out) == 0
+    assert cli.main(["reduce", str(log), "-o", str(out)]) == 0
     assert plan.read_bytes() == b"{}"
 
 
@@ -462,8 +494,10 @@ def ctrl_c() -> Iterator[None]:
 
 @pytest.mark.costs
 @pytest.mark.usefixtures("ctrl_c")
-@in_each_order
-def test_ctrl_c_leaves_the_old_output_and_nothing_else(order: Order, tmp_path: Path) -> None:
+@pytest.mark.parametrize("order", [list, shuffled])
+def test_ctrl_c_leaves_the_old_output_and_nothing_else(
+    order: Callable[[list[Row]], list[Row]], tmp_path: Path
+) -> None:
     rows = order([(f"{id}-{copy}", seq, chunk) for copy in range(60) for id, seq, chunk in ROWS])
     log, out = write(tmp_path / "log.jsonl", rows), tmp_path / "out.jsonl"
     out.write_bytes(b"old")
@@ -501,24 +535,26 @@ def test_an_interrupt_that_a_library_swallows_or_makes_an_error_of_is_one(
     interrupting = True
     monkeypatch.setattr("accumulator._logs.sort.load", load)
     log, out = write(tmp_path / "log.jsonl", shuffled(ROWS)), tmp_path / "out.jsonl"
-    assert reduce(log, out) == 130
+    command = ["reduce", str(log), "-o", str(out)]
+    assert cli.main(command) == 130
     assert capfd.readouterr().err.splitlines()[-1] == "interrupted; nothing was written"
     interrupting = False
     if swallowed:
-        assert reduce(log, out) == 0
+        assert cli.main(command) == 0
     else:
         with pytest.raises(ValueError, match=r"^$"):
-            reduce(log, out)
+            cli.main(command)
 
 
 @pytest.mark.usefixtures("ctrl_c")
 def test_a_program_that_calls_the_command_keeps_its_own_handler(tmp_path: Path) -> None:
-    log, out = write(tmp_path / "log.jsonl", ROWS), tmp_path / "out.jsonl"
+    log = write(tmp_path / "log.jsonl", ROWS)
+    command = ["reduce", str(log), "-o", str(tmp_path / "out.jsonl")]
     codes: list[int] = []
-    thread = threading.Thread(target=lambda: codes.append(reduce(log, out)))  # may set none
+    thread = threading.Thread(target=lambda: codes.append(cli.main(command)))  # may set none
     thread.start()
     thread.join()
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    codes.append(reduce(log, out))
+    codes.append(cli.main(command))
     assert codes == [0, 0]
     assert signal.signal(signal.SIGINT, signal.default_int_handler) is signal.SIG_IGN

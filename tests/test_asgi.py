@@ -196,6 +196,10 @@ def body(data: bytes, more: bool = True) -> dict[str, Any]:
     return {"type": "http.response.body", "body": data, "more_body": more}
 
 
+async def nobody(message: Any) -> None:
+    """Get what is sent to nobody."""
+
+
 async def run(
     messages: list[dict[str, Any]],
     send: Callable[[Any], Any],
@@ -343,10 +347,8 @@ def test_an_app_is_told_of_a_client_that_left_where_there_is_nothing_to_read_on_
     async def receive() -> dict[str, Any]:
         return received.pop() if received else {"type": "http.disconnect"}
 
-    async def send(message: Any) -> None: ...
-
     middleware = CompletionMiddleware(app, on_end=print, read_to_end=True)
-    asyncio.run(middleware({"type": "http", "path": "/chat/completions"}, receive, send))
+    asyncio.run(middleware({"type": "http", "path": "/chat/completions"}, receive, nobody))
     assert told == ["http.disconnect"] * is_told
 
 
@@ -361,11 +363,9 @@ def test_the_middleware_takes_what_an_accumulator_does() -> None:
         "think_tags": True,
     }
 
-    async def send(message: Any) -> None: ...
-
     thought = f"data: {json.dumps(a_piece('<think>a</think>b'))}\n\n".encode()
     messages = [start(SSE), body(thought), body(b"data: {no\n\n", more=False)]
-    asyncio.run(run(messages, send, ends, options))
+    asyncio.run(run(messages, nobody, ends, options))
     [end] = ends
     assert isinstance(end.error, DecodeError)
     # The request arrived at 0, the first piece was read at 1.
@@ -379,18 +379,14 @@ def test_the_middleware_takes_what_an_accumulator_does() -> None:
 def test_an_app_that_stops_early_leaves_a_truncated_stream() -> None:
     ends: list[StreamEnd] = []
 
-    async def send(message: Any) -> None: ...
-
-    asyncio.run(run([start(SSE), body(BODY[:FIRST])], send, ends))
+    asyncio.run(run([start(SSE), body(BODY[:FIRST])], nobody, ends))
     assert [end.status for end in ends] == ["truncated"]
 
 
 def test_what_is_no_http_passes() -> None:
     ends: list[StreamEnd] = []
 
-    async def send(message: Any) -> None: ...
-
-    asyncio.run(run([start(SSE), body(BODY, more=False)], send, ends, type="websocket"))
+    asyncio.run(run([start(SSE), body(BODY, more=False)], nobody, ends, type="websocket"))
     assert ends == []
 
 

@@ -37,17 +37,6 @@ def reduce_body(
     return reader.close()
 
 
-def reduce_chunks(chunks: list[object], rules: Mapping[str, str] | None = None) -> Outcome:
-    """Reduce JSON values; the string "[DONE]" ends them."""
-    reducer = Reducer(rules)
-    for chunk in chunks:
-        if chunk == "[DONE]":
-            reducer.end()
-        else:
-            reducer.value(chunk)
-    return reducer.outcome()
-
-
 # ---- SPEC 2: framing ----
 
 

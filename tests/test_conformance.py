@@ -241,24 +241,15 @@ def test_a_message_says_what_of_it_is_whole(case: Case) -> None:
         assert found == case.arguments_complete
 
 
-def check_judge(outcome: reference.Outcome, case: Case) -> None:
+@pytest.mark.many
+@every_case
+def test_the_second_judge_agrees(case: Case) -> None:
+    outcome = reference.reduce_body(case.data, case.rules)
     assert outcome.completion == case.completion
     assert same(case.completion, outcome.completion), (case.completion, outcome.completion)
     assert outcome.status == case.status
     assert Counter(outcome.problems) == case.counts
     assert same(case.error, outcome.error)
-
-
-@pytest.mark.many
-@every_case
-def test_the_second_judge_agrees(case: Case) -> None:
-    check_judge(reference.reduce_body(case.data, case.rules), case)
-
-
-@pytest.mark.many
-@cases_of_chunks
-def test_the_second_judge_agrees_by_chunk(case: Case) -> None:
-    check_judge(reference.reduce_chunks(case.chunks, case.rules), case)
 
 
 @pytest.mark.parametrize(

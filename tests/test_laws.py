@@ -81,12 +81,6 @@ def test_law_2_a_mapping_is_read_as_its_json_is(chunks: list[object]) -> None:
     assert kinds(by_mapping) == kinds(by_text)
 
 
-@given(ODD_STREAMS)
-def test_law_2_holds_for_the_second_reducer(chunks: list[object]) -> None:
-    by_chunk, by_body = reference.reduce_chunks(chunks), reference.reduce_body(rendered(chunks))
-    assert by_chunk == by_body
-
-
 def texts_of(completion: dict[str, Any]) -> Iterator[tuple[object, str, object]]:
     """Go through the texts of a completion: each with its choice, and its name."""
     for choice in completion["choices"]:
@@ -122,12 +116,6 @@ def test_law_3_a_body_cut_after_any_byte_gives_a_prefix(data: st.DataObject, bod
     check_law_3(whole.to_dict(), cut_off.to_dict())
 
 
-@given(st.data(), bodies())
-def test_law_3_holds_for_the_second_reducer(data: st.DataObject, body: bytes) -> None:
-    part = body[: data.draw(st.integers(0, len(body)))]
-    check_law_3(reference.reduce_body(body).completion, reference.reduce_body(part).completion)
-
-
 @given(st.lists(CHOICES, min_size=1, max_size=6))
 def test_law_7_interleaving_choices_in_another_order_changes_nothing(
     choices: list[dict[str, object]],
@@ -138,15 +126,6 @@ def test_law_7_interleaving_choices_in_another_order_changes_nothing(
         assert acc.snapshot() == accs[0].snapshot()
         assert acc.server_error == accs[0].server_error
         assert in_any_order(kinds(acc)) == in_any_order(kinds(accs[0]))
-
-
-@given(st.lists(CHOICES, min_size=1, max_size=6))
-def test_law_7_holds_for_the_second_reducer(choices: list[dict[str, object]]) -> None:
-    first, *others = map(reference.reduce_chunks, in_other_orders(choices))
-    for other in others:
-        assert other.completion == first.completion
-        assert (other.status, other.error) == (first.status, first.error)
-        assert in_any_order(Counter(other.problems)) == in_any_order(Counter(first.problems))
 
 
 def in_other_orders(choices: list[dict[str, object]]) -> list[list[object]]:

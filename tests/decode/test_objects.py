@@ -530,7 +530,7 @@ LEFT: dict[str, object] = {
 }
 
 
-@pytest.mark.parametrize("name", USUAL | LEFT)
+@pytest.mark.parametrize("name", [*USUAL, *LEFT])
 def test_usual_chunks_are_read_at_once_and_odd_ones_as_field_by_field(name: str) -> None:
     chunk = {**USUAL, **LEFT}[name]
     assert is_read_at_once(chunk) == (name in USUAL)

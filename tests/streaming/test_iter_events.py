@@ -74,8 +74,6 @@ both = pytest.mark.parametrize(
 FORMS: dict[str, tuple[Sequence[object], dict[str, object]]] = {
     "chunks": (CHUNKS, {}),
     "body": ([BODY], {}),
-    "body in bytes": ([BODY[i : i + 1] for i in range(len(BODY))], {}),
-    "text": ([BODY.decode()], {}),
     "lines": (BODY.splitlines(), {"framing": "lines"}),
     "JSON Lines": (["\n".join(map(json.dumps, CHUNKS))], {}),
 }

@@ -405,15 +405,3 @@ def test_a_tapped_response_is_closed_where_its_client_disconnects() -> None:
         assert asyncio.run(disconnect(f"{server.add(replay)}/chat/completions"))
         replay.goes_on.set()
     assert [end.status for end in ends] == ["cancelled"]
-
-
-class AsyncCallable:
-    async def __call__(self, *args: object) -> None: ...
-
-
-@pytest.mark.parametrize("on_end", [AsyncCallable(), AsyncCallable().__call__])
-def test_an_on_end_to_be_awaited_is_a_type_error(on_end: Callable[..., object]) -> None:
-    with pytest.raises(TypeError, match="not awaited"):
-        tap([], on_end=on_end)
-    with pytest.raises(TypeError, match="not awaited"):
-        CompletionMiddleware(None, on_end=on_end)  # type: ignore[arg-type]

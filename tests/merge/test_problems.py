@@ -305,6 +305,13 @@ UNREAD: dict[str, tuple[str, list[object], str]] = {
         for method in ("feed_sse", "feed_line", "feed")
     },
     "no text": ("feed_sse", [bytes(range(128, 200))], "compressed (or is not text)"),
+    "lines in brackets": (
+        "feed_sse",
+        [b"[ERROR] no model\n[INFO] bye\n"],
+        "it begins: '[ERROR] no",
+    ),
+    "a bracket": ("feed_sse", [b"\n[\n"], ""),
+    "a path": ("feed_sse", [b"weather.sse"], "it begins: 'weather.sse'"),
 }
 
 
@@ -345,6 +352,8 @@ def a_choice(index: int, reason: str | None = None) -> dict[str, object]:
 
 CUT_OFF: list[tuple[list[dict[str, object]], str]] = [
     ([{"id": "a"}], "after 1 chunk, none of them with a choice"),
+    ([{"id": "", "choices": []}], "after 1 chunk, none of them with a choice"),
+    ([{"usage": {"prompt_tokens": 1}}], "after 1 chunk, none of them with a choice"),
     ([a_choice(0)] * 2, "after 2 chunks: choice 0 has no finish reason"),
     (
         [a_choice(0, "stop"), a_choice(1)],
@@ -459,6 +468,9 @@ MISTAKES: dict[str, tuple[Callable[[Any], object], object, str]] = {
     "an async one": (wrap, AsyncManager(), "; enter it first: async with ... as stream"),
     "a response that was not streamed": (wrap, SimpleNamespace(choices=[]), "without stream=True?"),
     "no stream at all": (wrap, 5, "a stream is an iterable or a response, not int"),
+    "nothing": (wrap, None, "not NoneType"),
+    "a chunk": (wrap, {"choices": []}, "not dict"),
+    "an accumulator": (wrap, Accumulator(), "not Accumulator"),
 }
 
 

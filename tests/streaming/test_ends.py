@@ -33,6 +33,7 @@ from accumulator import (
     ServerError,
     StreamEnd,
 )
+from accumulator.asgi import CompletionMiddleware, tap
 from accumulator.streams import AsyncWrappedStream, Framing, OnEnd, WrappedStream, accumulate, wrap
 
 
@@ -507,10 +508,11 @@ class AsyncCallable:
     async def __call__(self, *args: object) -> None: ...
 
 
+@pytest.mark.parametrize("door", [wrap, tap, CompletionMiddleware])
 @pytest.mark.parametrize("on_end", [AsyncCallable(), AsyncCallable().__call__])
-def test_an_on_end_to_be_awaited_is_a_type_error(on_end: OnEnd) -> None:
+def test_an_on_end_to_be_awaited_is_a_type_error(on_end: OnEnd, door: Callable[..., Any]) -> None:
     with pytest.raises(TypeError, match="not awaited"):
-        wrap(CHUNKS, on_end=on_end)
+        door(CHUNKS, on_end=on_end)
 
 
 def test_accumulate_hands_what_came_before_an_error_to_on_end() -> None:

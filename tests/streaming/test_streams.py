@@ -26,7 +26,6 @@ from streamed import (
     FINISH,
     REFUSED,
     TEXTS,
-    USAGE,
     WHOLE,
     AsyncSource,
     BodyError,
@@ -142,30 +141,12 @@ def test_a_json_body_without_line_ends_is_held_to_the_limit() -> None:
     assert caught.value.limit == "event_bytes"
 
 
-@pytest.mark.parametrize("stream", [None, 3, CHUNKS[0], object(), Accumulator()])
-def test_what_is_no_stream_is_a_type_error(stream: object) -> None:
-    not_typed: Callable[[object], object] = accumulate  # type: ignore[assignment]
-    with pytest.raises(TypeError, match=type(stream).__name__):
-        not_typed(stream)
-
-
 def test_a_completion_that_was_not_streamed_is_a_type_error_that_says_so() -> None:
     types = pytest.importorskip("openai.types.chat", reason="an SDK installed for the tests only")
     not_typed: Callable[[object], object] = accumulate  # type: ignore[assignment]
     for completion in ChatCompletion.from_dict(WHOLE), types.ChatCompletion.model_validate(WHOLE):
         with pytest.raises(TypeError, match=r"not ChatCompletion.*stream=True"):
             not_typed(completion)
-
-
-def test_an_sdk_call_that_was_not_awaited_is_a_type_error() -> None:
-    async def create() -> AsyncIterator[object]:
-        return drip(CHUNKS)
-
-    call = create()
-    not_typed: Callable[[object], object] = wrap  # type: ignore[assignment]
-    with pytest.raises(TypeError, match="coroutine"):
-        not_typed(call)
-    call.close()
 
 
 def test_items_that_are_no_chunks_are_a_type_error() -> None:
@@ -204,36 +185,6 @@ def test_accumulate_raises_as_the_gate_does(
     assert str(content_of(caught.value.partial)).startswith("Grüße")
     with pytest.raises(error):
         read_async(drip(chunks))
-
-
-NOTHING_READ: dict[str, Iterable[object]] = {
-    "nothing, as of a response that was read before": [],
-    "an error page": [b"<html>502 Bad Gateway</html>"],
-    "lines in brackets": [b"[ERROR] no such model\n[INFO] bye\n"],
-    "a bracket": [b"\n[\n"],
-    "JSON that is no chunk": [b'{"detail": "Not Found"}'],
-    "lines without their ends": BODY.splitlines(),
-    "a list of JSON texts": TEXTS,
-    "a path": "weather.sse",
-}
-
-
-@pytest.mark.parametrize("stream", NOTHING_READ.values(), ids=NOTHING_READ)
-def test_a_stream_of_which_no_chunk_was_read_is_told_from_one_cut_off(
-    stream: Iterable[object],
-) -> None:
-    with pytest.raises(IncompleteStreamError, match=r"^no chunk was read: "):
-        accumulate(stream)
-
-
-@pytest.mark.parametrize(
-    "chunk", [a_piece("a"), {"id": "a"}, {"id": "", "choices": []}, {"usage": USAGE}]
-)
-def test_a_stream_cut_off_behind_any_chunk_is_told_so(chunk: Chunk) -> None:
-    with pytest.raises(
-        IncompleteStreamError, match=r"^the stream stopped before its end, after 1 chunk"
-    ):
-        accumulate([chunk])
 
 
 def test_accumulate_raises_a_passed_limit_at_once_and_closes() -> None:

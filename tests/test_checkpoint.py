@@ -41,29 +41,32 @@ def everything(acc: Accumulator) -> tuple[object, ...]:
     return acc.snapshot().to_dict(), acc.status, acc.problems, dict(acc.problem_counts)
 
 
-def resumed(acc: Accumulator, **keywords: bool | Limits) -> Accumulator:
+def resumed(acc: Accumulator, **keywords: Any) -> Accumulator:
     """Return an accumulator restored from a checkpoint. Its own checkpoint must be the same."""
     data = acc.checkpoint()
     before = everything(acc)
-    again = Accumulator.restore(data, **keywords)  # type: ignore[arg-type]  # by name
+    again = Accumulator.restore(data, **keywords)
     assert everything(again) == before
     assert again.checkpoint() == data
     return again
 
 
-def check(pieces: Iterable[object], way: str = "feed_sse", every: int = 1) -> None:
+def check(
+    pieces: Iterable[object], way: str = "feed_sse", every: int = 1, **options: Any
+) -> Accumulator:
     """Check that checkpoints between the pieces change nothing, neither then nor later."""
-    straight, broken = Accumulator(), Accumulator()
+    straight, broken = Accumulator(**options), Accumulator(**options)
     for count, piece in enumerate(pieces):
         getattr(straight, way)(piece)
         if count % every == 0:
-            broken = resumed(broken)
+            broken = resumed(broken, **options)
         getattr(broken, way)(piece)
     straight.close()
-    resumed(broken).close()
+    resumed(broken, **options).close()
     broken.close()
     assert everything(broken) == everything(straight)
-    assert everything(resumed(broken)) == everything(straight)
+    assert everything(resumed(broken, **options)) == everything(straight)
+    return straight
 
 
 @given(st.data(), bodies(ODD_STREAMS))
@@ -151,23 +154,14 @@ def test_a_half_that_waits_in_a_text_that_was_replaced_is_kept() -> None:
 
 def test_a_list_whose_entries_hide_their_index_is_kept() -> None:
     rules = DEFAULT_RULES.replace({"delta.x.index": "drop", "delta.x.text": "concat"})
-    straight, broken = Accumulator(rules=rules), Accumulator(rules=rules)
-    for entries in ([{"index": 7, "text": "a"}], [{"index": 7, "text": "b"}, {"index": 3}, 5]):
-        for acc in (straight, broken):
-            acc.feed({"choices": [{"delta": {"x": entries}}]})
-        broken = Accumulator.restore(broken.checkpoint(), rules=rules)
-    assert broken.snapshot() == straight.snapshot()
+    lists = ([{"index": 7, "text": "a"}], [{"index": 7, "text": "b"}, {"index": 3}, 5])
+    check([{"choices": [{"delta": {"x": entries}}]} for entries in lists], "feed", rules=rules)
 
 
 def test_under_rules_that_move_fields_nothing_changes() -> None:
     rules = DEFAULT_RULES.replace({"delta.content": "last", "chunk.id": "last"})
-    straight, broken = Accumulator(rules=rules), Accumulator(rules=rules)
-    for event in stream_of("content", 20):
-        straight.feed_sse(event)
-        broken.feed_sse(event)
-        broken = Accumulator.restore(broken.checkpoint(), rules=rules)
-    assert everything(broken) == everything(straight)
-    assert broken.snapshot().choices[0].message.content == text_of(19)
+    acc = check(stream_of("content", 20), rules=rules)
+    assert acc.snapshot().choices[0].message.content == text_of(19)
 
 
 def test_a_checkpoint_leaves_snapshots_as_they_are() -> None:

@@ -14,6 +14,7 @@ from judged import assert_as_judged
 from regular import event, text_chunk
 from strategies import STREAMS, cut, rendered
 from streamed import drip, fed, read_all, read_whole
+from test_checkpoint import check as check_checkpoints
 
 from accumulator import (
     Accumulator,
@@ -395,15 +396,7 @@ def test_the_second_reducer_agrees(data: st.DataObject, chunks: list[object]) ->
 
 @given(st.data(), TAGGED_STREAMS)
 def test_a_checkpoint_changes_nothing(data: st.DataObject, chunks: list[object]) -> None:
-    body = rendered(chunks)
-    acc = Accumulator(think_tags=True)
-    for piece in data.draw(cut(body)):
-        acc.feed_sse(piece)
-        acc = Accumulator.restore(acc.checkpoint(), think_tags=True)
-    acc.close()
-    whole = in_reads([body])
-    assert acc.snapshot() == whole.snapshot()
-    assert acc.problem_counts == whole.problem_counts
+    check_checkpoints(data.draw(cut(rendered(chunks))), think_tags=True)
 
 
 @pytest.mark.parametrize("think_tags", [True, False])

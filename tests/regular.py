@@ -414,6 +414,7 @@ ODD: list[bytes] = [
     event(with_vendor(text_chunk("a"), '"\\ud83d"')),
     event(with_vendor(text_chunk("a"), '"\\ude00"')),
     event(with_vendor(text_chunk("a"), "01")),
+    event(with_vendor(text_chunk("a"), "[" * 400 + "]" * 400)),
     event(with_vendor(text_chunk("a"), '1,"x_vendor":2')),
     event(with_vendor(text_chunk("a"), '"\xff"').encode("latin-1")),
     event(with_usage(text_chunk("a"), 5, 3).replace(": 5", ": 5.0")),

@@ -45,6 +45,7 @@ ANNOTATED = {"arguments": "[", "annotations": [{"index": 0, "text": "a"}]}
 BODIES: dict[str, bytes] = {
     "a line of a JSON text that looks like one": b'{"choices": [\n{x}\n]}\n' + sse(STOP),
     "a JSON text of nothing": b"[\n]\n" + sse(STOP),
+    "a string over the ends of two lines": b'{"a": "\nx\n}"}\n' + sse(STOP),
     "a list nested deep": b'[\n{"choices": [{"index": 0, "delta": {"v": %b1%b}}]}\n]\n'
     % (b"[" * 30, b"]" * 30),
     "an escape that is none, among many": sse(*many())

@@ -154,6 +154,9 @@ ODD: dict[str, list[JsonObject]] = {
         {"id": 5, "created": "x", "model": [], "service_tier": {}, "moderation": 5, "usage": "x"},
         {"id": "x", "created": 5, "model": "m", "service_tier": "t", "moderation": {"a": None}},
     ],
+    "entries among the top tokens that are none": choice(
+        logprobs={"content": [{"token": "a", "top_logprobs": [{"token": "a"}, 5, None]}]}
+    ),
     "audio that is no base64, beside some that is": [
         *choice(delta={"audio": {"data": "no base64", "id": 5}}),
         *choice(delta={"audio": {"data": "AAEC", "id": "x", "transcript": ""}}),

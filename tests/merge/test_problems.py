@@ -138,6 +138,12 @@ def test_strict_mode_raises_it_at_the_moment_it_is_met(kind: str, at_once: bool)
     assert bool(error.partial.choices) == bool(CASES[kind][0])
 
 
+@pytest.mark.parametrize("text", ['{"choices": 5}', '{"choices"', '"x"'])
+def test_strict_mode_raises_what_a_text_holds(text: str) -> None:
+    with pytest.raises(DecodeError):
+        Accumulator(strict=True).feed(text)
+
+
 ENDING = {"server_error", "unterminated_event", "no_finish_reason", "other_api"}
 GOING_ON = [kind for kind in CASES if kind not in ENDING]
 

@@ -42,9 +42,22 @@ def many(**fixed: object) -> list[object]:
 
 FUNCTION = {"name": "f", "arguments": " "}
 ANNOTATED = {"arguments": "[", "annotations": [{"index": 0, "text": "a"}]}
+TWICE = b'data: {"content":"%b","content":"x","choices":[]}\n\n'
+END = {"delta": {}, "finish_reason": "stop"}
+LATE: list[list[dict[str, object]]] = [
+    [{"delta": {"tool_calls": [{"index": 0, "function": {"arguments": "{}"}}]}}],
+    [END, {"text": "late"}],
+    [END],  # so the calls are not judged yet
+    [{"delta": {"tool_calls": [{"index": 0, "function": {"arguments": "x"}}]}}],
+]
 BODIES: dict[str, bytes] = {
     "a line of a JSON text that looks like one": b'{"choices": [\n{x}\n]}\n' + sse(STOP),
     "a JSON text of nothing": b"[\n]\n" + sse(STOP),
+    "bytes that are not UTF-8 where a name stands twice": 4 * (TWICE % b"a")
+    + TWICE % b"\xed\xa0\xbd",
+    "text behind an end in the same chunk": sse(
+        *({"choices": [{"index": 0, **entry} for entry in each]} for each in LATE)
+    ),
     "a string over the ends of two lines": b'{"a": "\nx\n}"}\n' + sse(STOP),
     "a list nested deep": b'[\n{"choices": [{"index": 0, "delta": {"v": %b1%b}}]}\n]\n'
     % (b"[" * 30, b"]" * 30),
@@ -216,30 +229,6 @@ def test_what_is_no_chunk_is_the_first_event_in_each_form() -> None:
         by_text.feed(json.dumps(chunk))
     assert by_object.problem_counts == by_text.problem_counts == {"invalid_chunk": 1}
     assert by_object.snapshot() == by_text.snapshot()
-
-
-def test_what_comes_behind_an_end_in_the_same_chunk_is_late() -> None:
-    function = {"function": {"arguments": "{}"}}
-    again = {"tool_calls": [{"index": 0, "function": {"arguments": "x"}}]}
-    entries: list[list[dict[str, object]]] = [
-        [{"delta": {"tool_calls": [{"index": 0, **function}]}}],
-        [{"delta": {}, "finish_reason": "stop"}, {"text": "late"}],
-        [{"delta": {}, "finish_reason": "stop"}],  # so the calls are not judged yet
-        [{"delta": again}],
-    ]
-    body = sse(*({"choices": [{"index": 0, **entry} for entry in each]} for each in entries))
-    acc = read_whole(body)
-    assert acc.problem_counts["invalid_arguments"] == 1
-    assert_as_judged(acc, body)
-
-
-def test_bytes_that_are_no_utf8_are_told_where_a_name_stands_twice() -> None:
-    chunk = b'data: {"content":"%b","content":"x","choices":[]}\n\n'
-    body = 4 * (chunk % b"a") + chunk % b"\xed\xa0\xbd"
-    for _ in range(2):
-        acc = read_whole(body)
-        assert acc.problem_counts == {"invalid_utf8": 1}
-        assert_as_judged(acc, body)
 
 
 def test_the_shape_of_what_was_no_chunk_takes_no_stream_of_another_api() -> None:

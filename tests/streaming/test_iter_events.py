@@ -24,6 +24,7 @@ from accumulator import (
     Limits,
     ServerError,
     Timing,
+    iter_chunks,
     iter_events,
 )
 from accumulator.events import DoneEvent, Event
@@ -206,10 +207,11 @@ def test_cancelling_closes_the_source_and_tells_nothing_more() -> None:
     assert stream.closed == 1
 
 
+@pytest.mark.parametrize("function", [iter_events, iter_chunks])
 @pytest.mark.parametrize("thing", [None, 3, {"choices": []}])
-def test_what_is_no_stream_is_refused_at_once(thing: Any) -> None:
-    with pytest.raises(TypeError):
-        iter_events(thing)
+def test_what_is_no_stream_is_refused_at_once(thing: object, function: Any) -> None:
+    with pytest.raises(TypeError, match="a stream is an iterable"):
+        function(thing)
 
 
 # --- real clients ---

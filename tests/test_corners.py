@@ -43,7 +43,7 @@ def many(**fixed: object) -> list[object]:
 FUNCTION = {"name": "f", "arguments": " "}
 ANNOTATED = {"arguments": "[", "annotations": [{"index": 0, "text": "a"}]}
 TWICE = b'data: {"content":"%b","content":"x","choices":[]}\n\n'
-END = {"delta": {}, "finish_reason": "stop"}
+END: dict[str, object] = {"delta": {}, "finish_reason": "stop"}
 LATE: list[list[dict[str, object]]] = [
     [{"delta": {"tool_calls": [{"index": 0, "function": {"arguments": "{}"}}]}}],
     [END, {"text": "late"}],

@@ -88,9 +88,18 @@ def chunk(delta: object, index: int = 0, **choice: object) -> dict[str, object]:
     return {"id": "c", "choices": [{"index": index, "delta": delta, **choice}]}
 
 
+def said(text: str, index: int = 0, **choice: object) -> dict[str, object]:
+    return chunk({"content": text}, index, **choice)
+
+
+def message_of(**fields: object) -> dict[str, object]:
+    """Return a chunk with a message in place of a delta."""
+    return {"choices": [{"message": fields}]}
+
+
 def contents(pieces: list[str]) -> list[object]:
     """Return the chunks of a stream whose content comes in pieces."""
-    return [*[chunk({"content": piece}) for piece in pieces], chunk({}, finish_reason="stop")]
+    return [*[said(piece) for piece in pieces], chunk({}, finish_reason="stop")]
 
 
 def message(acc: Accumulator) -> tuple[str | None, str | tuple[object, ...] | None]:
@@ -142,33 +151,23 @@ def test_events_tell_the_same(
 Texts = list[tuple[str | None, str | None]]
 OTHERS: dict[str, tuple[list[object], Texts]] = {
     "each choice has tags of its own": (
-        [
-            chunk({"content": "<think>a"}),
-            chunk({"content": "b"}, 1),
-            chunk({"content": "<th"}, 2),
-            chunk({"content": "</think>c"}),
-            chunk({"content": "ink>d"}, 2),
-        ],
+        [said("<think>a"), said("b", 1), said("<th", 2), said("</think>c"), said("ink>d", 2)],
         [("a", "c"), (None, "b"), ("d", None)],
     ),
     "reasoning that came before in its own field": (
-        [chunk({"reasoning_content": "a"}), chunk({"content": "<think>b"})],
+        [chunk({"reasoning_content": "a"}), said("<think>b")],
         [("a", "<think>b")],
     ),
     "reasoning beside the content": (
-        [chunk({"content": "<thi"}), chunk({"content": "nk>b", "reasoning": "a"})],
+        [said("<thi"), chunk({"content": "nk>b", "reasoning": "a"})],
         [(None, "<think>b")],
     ),
     "reasoning in its own field that is empty is none": (
-        [chunk({"reasoning_content": ""}), chunk({"content": "<think>b"})],
+        [chunk({"reasoning_content": ""}), said("<think>b")],
         [("b", None)],
     ),
     "reasoning in its own field inside of the tags is joined": (
-        [
-            chunk({"content": "<think>a"}),
-            chunk({"reasoning_content": "b"}),
-            chunk({"content": "c</think>d"}),
-        ],
+        [said("<think>a"), chunk({"reasoning_content": "b"}), said("c</think>d")],
         [("abc", "d")],
     ),
     "a message in place of a stream": (
@@ -177,71 +176,61 @@ OTHERS: dict[str, tuple[list[object], Texts]] = {
     ),
     "a message that says the deltas again": (
         [
-            chunk({"content": "<think>a"}, finish_reason="length"),
-            {"choices": [{"message": {"role": "assistant", "content": "<think>a"}}]},
+            said("<think>a", finish_reason="length"),
+            message_of(role="assistant", content="<think>a"),
         ],
         [("a", None)],
     ),
     "a message that says a tag again": (
         [
-            chunk({"content": "<think>"}),
+            said("<think>"),
             {"choices": [{"message": {"content": "<think>a"}, "finish_reason": "stop"}]},
         ],
         [(None, None)],
     ),
     "a message that says the reasoning again in its own field": (
-        [
-            chunk({"content": "<think>a</think>b"}),
-            {"choices": [{"message": {"content": "b", "reasoning_content": "a"}}]},
-        ],
+        [said("<think>a</think>b"), message_of(content="b", reasoning_content="a")],
         [("a", "b")],
     ),
     "two messages that say the reasoning again": (
         [
-            chunk({"content": "<th"}),
-            {"choices": [{"message": {"role": "assistant"}}]},
-            chunk({"content": "ink>a"}),
-            {"choices": [{"message": {"reasoning_content": "a"}}]},
+            said("<th"),
+            message_of(role="assistant"),
+            said("ink>a"),
+            message_of(reasoning_content="a"),
         ],
         [("a", None)],
     ),
     "a message behind deltas without a content": (
-        [chunk({"content": ""}), {"choices": [{"message": {"content": "<think>a</think>b"}}]}],
+        [said(""), message_of(content="<think>a</think>b")],
         [("a", "b")],
     ),
     "messages without deltas are joined": (
-        [{"choices": [{"message": {"content": text}}]} for text in ("<think>a", "b</think>c", "d")],
+        [message_of(content=text) for text in ("<think>a", "b</think>c", "d")],
         [("ab", "cd")],
     ),
     "a finish reason in each chunk": (
-        [
-            chunk({"content": text}, finish_reason="stop")
-            for text in ("<think>", "a", "b</think>", "c")
-        ],
+        [said(text, finish_reason="stop") for text in ("<think>", "a", "b</think>", "c")],
         [("ab", "c")],
     ),
     "a finish reason inside of a tag takes it for text": (
-        [chunk({"content": "<think>a</th"}, finish_reason="stop"), chunk({"content": "ink>"})],
+        [said("<think>a</th", finish_reason="stop"), said("ink>")],
         [("a</think>", None)],
     ),
     "a finish reason ahead of a content": (
-        [chunk({"content": ""}, finish_reason="stop"), chunk({"content": "<think>a"})],
+        [said("", finish_reason="stop"), said("<think>a")],
         [(None, "<think>a")],
     ),
     "behind a finish reason nothing waits": (
-        [chunk({}, finish_reason="stop"), chunk({"content": "<th"}), chunk({"content": "ink>a"})],
+        [chunk({}, finish_reason="stop"), said("<th"), said("ink>a")],
         [(None, "<think>a")],
     ),
     "the server's error releases what waits": (
-        [chunk({"content": "<thi"}), {"error": {"message": "no"}}],
+        [said("<thi"), {"error": {"message": "no"}}],
         [(None, "<thi")],
     ),
     "half a surrogate pair beside a tag": (
-        [
-            chunk({"content": "<think>\ud83d"}),
-            chunk({"content": "\ude00</think>\ud83d"}),
-            chunk({"content": "\ude00"}),
-        ],
+        [said("<think>\ud83d"), said("\ude00</think>\ud83d"), said("\ude00")],
         [("😀", "😀")],
     ),
 }
@@ -275,17 +264,17 @@ PART = {"type": "text", "text": "<think>b"}
 PARTS: dict[str, tuple[list[object], str | None, str]] = {
     "parts": ([chunk({"content": [PART]})], None, "<think>b"),
     "a string behind parts": (
-        [chunk({"content": [PART]}), chunk({"content": "<think>c"})],
+        [chunk({"content": [PART]}), said("<think>c")],
         None,
         "<think>b<think>c",
     ),
     "parts behind what may become a tag": (
-        [chunk({"content": "<thi"}), chunk({"content": [PART]})],
+        [said("<thi"), chunk({"content": [PART]})],
         None,
         "<thi<think>b",
     ),
     "parts inside of a tag": (
-        [chunk({"content": "<think>a</"}), chunk({"content": [PART]}), chunk({"content": "c"})],
+        [said("<think>a</"), chunk({"content": [PART]}), said("c")],
         "a</",
         "<think>bc",
     ),
@@ -308,7 +297,7 @@ def test_it_is_off_unless_asked_for() -> None:
 
 def test_what_waits_is_in_no_snapshot_yet() -> None:
     acc = Accumulator(think_tags=True)
-    acc.feed(chunk({"content": "<think>a</thi"}))
+    acc.feed(said("<think>a</thi"))
     found = acc.snapshot().choices[0].message
     assert (found.reasoning_content, found.content) == ("a", None)
     with pytest.raises(IncompleteStreamError) as raised:
@@ -319,13 +308,13 @@ def test_what_waits_is_in_no_snapshot_yet() -> None:
 
 def test_done_releases_what_waits() -> None:
     acc = Accumulator(think_tags=True)
-    acc.feed_sse(rendered([chunk({"content": "<thi"})]) + b"data: [DONE]\n\n")
+    acc.feed_sse(rendered([said("<thi")]) + b"data: [DONE]\n\n")
     assert acc.snapshot().choices[0].message.content == "<thi"
 
 
 def test_a_chunk_that_passes_a_limit_changes_nothing() -> None:
     acc = Accumulator(think_tags=True, limits=Limits(choices=1))
-    acc.feed(chunk({"content": "<think>a"}))
+    acc.feed(said("<think>a"))
     before = acc.snapshot()
     both = {"choices": [{"index": i, "delta": {"content": "b"}} for i in (0, 1)]}
     with pytest.raises(Exception, match="choices"):

@@ -47,32 +47,27 @@ def message(deltas: list[JsonObject]) -> Message:
 CALL = {"id": "call_1", "type": "function", "function": {"name": "f", "arguments": "{}"}}
 FRAGMENT = {"index": 0, **CALL}
 
+SIGNED = {"google": {"thought_signature": "c2ln"}}
+SHELL = {"name": "sh", "input": "ls"}
+
+
+def thinking(text: str) -> JsonObject:
+    return {"type": "thinking", "thinking": [{"type": "text", "text": text}]}
+
+
 # A turn as it streams, and what of it has to stand in the next request.
 TURNS: dict[str, tuple[list[JsonObject], JsonObject]] = {
     "Gemini's calls with signatures": (
-        [
-            {
-                "role": "assistant",
-                "tool_calls": [
-                    {**FRAGMENT, "extra_content": {"google": {"thought_signature": "c2ln"}}}
-                ],
-            }
-        ],
-        {
-            "content": None,
-            "tool_calls": [{**CALL, "extra_content": {"google": {"thought_signature": "c2ln"}}}],
-        },
+        [{"role": "assistant", "tool_calls": [{**FRAGMENT, "extra_content": SIGNED}]}],
+        {"content": None, "tool_calls": [{**CALL, "extra_content": SIGNED}]},
     ),
     "Gemini's text with a signature": (
-        [{"content": "4"}, {"extra_content": {"google": {"thought_signature": "c2ln"}}}],
-        {"content": "4", "extra_content": {"google": {"thought_signature": "c2ln"}}},
+        [{"content": "4"}, {"extra_content": SIGNED}],
+        {"content": "4", "extra_content": SIGNED},
     ),
     "Gemini's calls behind LiteLLM": (
-        [{"tool_calls": [{**FRAGMENT, "provider_specific_fields": {"thought_signature": "c2ln"}}]}],
-        {
-            "content": None,
-            "tool_calls": [{**CALL, "provider_specific_fields": {"thought_signature": "c2ln"}}],
-        },
+        [{"tool_calls": [{**FRAGMENT, "provider_specific_fields": SIGNED["google"]}]}],
+        {"content": None, "tool_calls": [{**CALL, "provider_specific_fields": SIGNED["google"]}]},
     ),
     "OpenRouter's reasoning_details": (
         [
@@ -121,24 +116,12 @@ TURNS: dict[str, tuple[list[JsonObject], JsonObject]] = {
         {"content": None, "reasoning_content": "Two plus", "tool_calls": [CALL]},
     ),
     "Mistral's parts": (
-        [
-            {"content": [{"type": "thinking", "thinking": [{"type": "text", "text": "Two"}]}]},
-            {"content": [{"type": "thinking", "thinking": [{"type": "text", "text": " plus"}]}]},
-            {"content": "4"},
-        ],
-        {
-            "content": [
-                {"type": "thinking", "thinking": [{"type": "text", "text": "Two plus"}]},
-                {"type": "text", "text": "4"},
-            ]
-        },
+        [{"content": [thinking("Two")]}, {"content": [thinking(" plus")]}, {"content": "4"}],
+        {"content": [thinking("Two plus"), {"type": "text", "text": "4"}]},
     ),
     "a custom call": (
-        [{"tool_calls": [{"index": 0, "id": "c", "custom": {"name": "sh", "input": "ls"}}]}],
-        {
-            "content": None,
-            "tool_calls": [{"id": "c", "type": "custom", "custom": {"name": "sh", "input": "ls"}}],
-        },
+        [{"tool_calls": [{"index": 0, "id": "c", "custom": SHELL}]}],
+        {"content": None, "tool_calls": [{"id": "c", "type": "custom", "custom": SHELL}]},
     ),
     "fields of a wrong type": (
         [{"role": 5, "tool_calls": [{"index": 0, "id": 5, "function": {"arguments": 5}}]}],

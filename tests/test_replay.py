@@ -195,6 +195,10 @@ def message(**fields: object) -> JsonObject:
     return {"choices": [{"index": 0, "message": fields, "finish_reason": "stop"}]}
 
 
+def answers(*contents: tuple[int, str]) -> JsonObject:
+    return {"choices": [{"index": i, "message": {"content": text}} for i, text in contents]}
+
+
 # What an answer that was not streamed can hold and no stream gives: what becomes of it.
 NO_STREAM: dict[str, tuple[JsonObject, JsonObject]] = {
     "a null of a vendor": ({"vendor": None, "choices": []}, {"choices": []}),
@@ -220,19 +224,8 @@ NO_STREAM: dict[str, tuple[JsonObject, JsonObject]] = {
         message(tool_calls=[{"id": "x"}]),
     ),
     "choices out of order, with one index": (
-        {
-            "choices": [
-                {"index": 1, "message": {"content": "b"}},
-                {"index": 0, "message": {"content": "a"}},
-                {"index": 1, "message": {"content": "c"}},
-            ]
-        },
-        {
-            "choices": [
-                {"index": 0, "message": {"content": "a"}},
-                {"index": 1, "message": {"content": "bc"}},
-            ]
-        },
+        answers((1, "b"), (0, "a"), (1, "c")),
+        answers((0, "a"), (1, "bc")),
     ),
     "another object": ({"object": "text"}, {"object": "chat.completion"}),
     "obfuscation": ({"obfuscation": "x"}, {}),

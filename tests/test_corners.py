@@ -59,6 +59,8 @@ BODIES: dict[str, bytes] = {
         *({"choices": [{"index": 0, **entry} for entry in each]} for each in LATE)
     ),
     "a string over the ends of two lines": b'{"a": "\nx\n}"}\n' + sse(STOP),
+    "a bracket in a string over lines, and a list behind it": b'{"a": "\n}\n[{"choices": '
+    b'[{"index": 0, "delta": {"content": "x"}}]}]\n' + sse(STOP),
     "a list nested deep": b'[\n{"choices": [{"index": 0, "delta": {"v": %b1%b}}]}\n]\n'
     % (b"[" * 30, b"]" * 30),
     "an escape that is none, among many": sse(*many())

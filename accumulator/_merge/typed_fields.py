@@ -16,8 +16,6 @@ from .state import AudioState, ChoiceState, LogprobsState, TokensState
 class TypedFieldMerger(FieldMerger):
     """Merges reasoning, parts of content, audio and logprobs."""
 
-    __slots__ = ()
-
     def _apply_reasoning(self, state: ChoiceState, delta: wire.Delta) -> None:
         if delta.reasoning is not None:
             if state.reasoning is None:

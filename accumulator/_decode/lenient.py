@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from enum import Enum
 from functools import cache
-from typing import TypeVar, cast, get_args, get_origin, get_type_hints
+from typing import Any, TypeVar, cast, get_args, get_origin, get_type_hints
 
 import msgspec
 from msgspec import Struct, field
@@ -25,6 +25,7 @@ from .chunk import (
     Delta,
     Extra,
     FunctionFragment,
+    InvalidChunkError,
     JsonObject,
     Parts,
     TokenLogprob,
@@ -34,7 +35,16 @@ from .chunk import (
     Usage,
 )
 from .text import heal, healed, holds_half
-from .values import as_float, as_integer, decode_base64, error_of, fields_of, is_object, kind_of
+from .values import (
+    as_builtin,
+    as_float,
+    as_integer,
+    decode_base64,
+    error_of,
+    fields_of,
+    is_object,
+    kind_of,
+)
 
 
 class Misfit(Struct):
@@ -53,12 +63,6 @@ class _MisfitError(ValueError):
     def __init__(self, message: str, taken: object = None, left: object = None) -> None:
         ValueError.__init__(self, message)
         self.taken, self.left = taken, left
-
-
-class InvalidChunkError(ValueError):
-    """The value cannot be read as a chunk at all; `error` is the server's, if it brings one."""
-
-    error: object = None
 
 
 K = TypeVar("K", bound=Struct)
@@ -85,21 +89,22 @@ class Reading(Struct):
     lone: int = 0
     size: int = 0
 
-    def fields(self, kind: type[K], source: JsonObject, moved: frozenset[str] = _NONE) -> K:
+    def fields(self, kind: type[K], source: dict[str, Any], moved: frozenset[str] = _NONE) -> K:
         """Read an object into a Struct; what has no field there, or does not fit it, into
         `extra`.
         """
-        readers, out = _readers_of(kind), kind()
+        readers, out, copying = _readers_of(kind), kind(), self.copying
         extra: JsonObject = {}
         for name, value in source.items():
             if value is None:
                 continue
             exact, read = readers.get(name, _UNKNOWN)
-            left: object = None
+            found, left = type(value), None
             if read is None or name in moved:
                 left = value
-            elif type(value) is exact and (exact is not str or not self.copying):
+            elif exact is found and (exact is not str or not copying or value.isascii()):
                 setattr(out, name, value)
+                self.size += len(value) if exact is str else 0
             else:
                 before = len(self.misfits)
                 try:
@@ -137,32 +142,29 @@ class Reading(Struct):
             raise InvalidChunkError(f"a field's name is a string, not {kind_of(name)}")
         return _label(self, name)
 
-    def copy(self, value: object, levels: int) -> object:
+    def copy(self, value: Any, levels: int) -> object:
         """Copy a value in builtins, if it has no more levels. Raises TooDeepError."""
-        if isinstance(value, Enum):
-            return self.copy(value.value, levels)
-        if value is None or type(value) in (bool, int, float):
-            return value
-        if isinstance(value, (int, float)):
-            return int(value) if isinstance(value, int) else float(value)
-        if isinstance(value, str):
+        kind = type(value)
+        if kind is str:
             return _text(self, value)
-        if not levels:
-            raise TooDeepError(f"nested deeper than {self.depth} levels")
-        below = levels - 1
-        if isinstance(value, (list, tuple)):
-            return [self.copy(item, below) for item in value]
-        if is_object(value):
-            return {self.name(n): self.copy(item, below) for n, item in fields_of(value).items()}
-        raise InvalidChunkError(f"{kind_of(value)} is nothing that JSON holds")
+        if kind in _SCALARS:
+            return value
+        if kind is dict or kind is list:
+            if not levels:
+                raise TooDeepError(f"nested deeper than {self.depth} levels")
+            if kind is list:
+                return [self.copy(item, levels - 1) for item in value]
+            return {self.name(name): self.copy(item, levels - 1) for name, item in value.items()}
+        return self.copy(as_builtin(value), levels)
 
 
+_SCALARS = frozenset({bool, int, float, type(None)})
 _Read = Callable[[Reading, object], object]
 _UNKNOWN: tuple[type | None, _Read | None] = (None, None)
 
 
 def _object(value: object) -> JsonObject:
-    if not is_object(value):
+    if type(value) is not dict and not is_object(value):
         raise _MisfitError(f"expected an object, got {kind_of(value)}")
     return fields_of(value)
 
@@ -174,21 +176,22 @@ def _list(value: object) -> list[object] | tuple[object, ...]:
 
 
 def _text(reading: Reading, value: object) -> str:
-    if isinstance(value, Enum):  # some SDKs make roles and finish reasons enums
-        value = value.value
-    if not isinstance(value, str):
-        raise _MisfitError(f"expected a string, got {kind_of(value)}")
-    value = str(value)
+    if type(value) is not str:
+        value = as_builtin(value) if isinstance(value, (str, Enum)) else value
+        if type(value) is not str:
+            raise _MisfitError(f"expected a string, got {kind_of(value)}")
     reading.size += len(value)
-    if not reading.has_halves and holds_half(value):
-        reading.has_halves = True
+    if not value.isascii():
+        reading.has_halves = reading.has_halves or holds_half(value)
     return value
 
 
 def _label(reading: Reading, value: object) -> str:
     """Read a string that no later one is joined to."""
-    text, lone = heal(_text(reading, value))
-    reading.lone += lone
+    text = _text(reading, value)
+    if reading.has_halves:
+        text, lone = heal(text)
+        reading.lone += lone
     return text
 
 

@@ -16,13 +16,14 @@ from .._decode.body import is_nothing
 from .._decode.chunk import (
     STACK_DEPTH,
     Chunk,
+    InvalidChunkError,
     MalformedJsonError,
     TooDeepError,
     decode_text,
     decode_untyped,
     exceeds_depth,
 )
-from .._decode.lenient import InvalidChunkError, read_chunk
+from .._decode.lenient import read_chunk
 from .._decode.lines import Event, is_end
 from .._decode.objects import MOST_MISSES, LastChunk, ObjectReader
 from .._decode.text import Text

@@ -138,6 +138,9 @@ class Reading(Struct):
         return self.copy(value, self.depth) if self.copying else value
 
     def name(self, name: object) -> str:
+        if type(name) is str and name.isascii():  # as below, without two calls
+            self.size += len(name)
+            return name
         if not isinstance(name, str):
             raise InvalidChunkError(f"a field's name is a string, not {kind_of(name)}")
         return _label(self, name)
@@ -145,10 +148,10 @@ class Reading(Struct):
     def copy(self, value: Any, levels: int) -> object:
         """Copy a value in builtins, if it has no more levels. Raises TooDeepError."""
         kind = type(value)
-        if kind is str:
-            return _text(self, value)
         if kind in _SCALARS:
             return value
+        if kind is str:
+            return _text(self, value)
         if kind is dict or kind is list:
             if not levels:
                 raise TooDeepError(f"nested deeper than {self.depth} levels")

@@ -25,6 +25,7 @@ _HEAD = ("id", "created", "model", "service_tier", "system_fingerprint", "object
 head_of = attrgetter(*_HEAD)
 _texts_of = itemgetter(0, 2, 3, 4)
 _PADDING = frozenset({"obfuscation"})
+_PAUSE = 8  # objects: those of a vendor have its fields one and all
 MOST_MISSES = 3  # of 32 objects, until the next are not looked at for a fragment
 _NOTHING: dict[str, Any] = {}
 
@@ -45,7 +46,7 @@ def is_chunk_like(value: object) -> bool:
 class ObjectReader:
     """Reads the objects of one stream. Most repeat the last but for one fragment of a text."""
 
-    __slots__ = ("_count", "_get", "_head", "_repeated", "_size", "misses")
+    __slots__ = ("_count", "_get", "_head", "_repeated", "_size", "_waits", "misses")
 
     def __init__(self) -> None:
         self._head: Head | None = None  # of the last chunk
@@ -53,6 +54,7 @@ class ObjectReader:
         self._count = 0  # the fields of an object that may repeat it, 0 for none
         self._get: Callable[[Any], tuple[Any, ...]]  # returns those that do, and the choices last
         self._repeated: Head = ()
+        self._waits = 0  # objects that are read field by field before one is converted again
         self.misses = 0  # objects in a row that were more than a fragment
 
     def fragment(self, value: Any, head: Head | None) -> Fragment | None:
@@ -95,6 +97,9 @@ class ObjectReader:
         The chunk is what `read_chunk` reads. It shares nothing with the object that can change.
         """
         is_dict = type(value) is dict
+        if self._waits:
+            self._waits -= 1
+            return _read_generally(value)
         try:
             chunk = convert(value if is_dict else _opened(value), Chunk)
             strings = _strings_of(chunk)
@@ -104,7 +109,8 @@ class ObjectReader:
                 self._head, self._count = head, 0
             size = self._size + _measure(strings)
         except (AttributeError, LookupError, TypeError, ValueError):
-            return None if type(value) is LastChunk else _read_generally(value)
+            self._waits = _PAUSE
+            return _read_generally(value)
         if self.misses <= MOST_MISSES:
             own = value if is_dict else value.__dict__
             if len(own) != self._count:
@@ -124,6 +130,8 @@ class ObjectReader:
 
 def _read_generally(value: object) -> tuple[Chunk, int] | None:
     """Read an object field by field, as one with a vendor's fields is; None if it is odd."""
+    if type(value) is LastChunk:
+        return None
     moved = DEFAULT_RULES.moved
     try:
         reading = read_chunk(value, moved, copying=True, has_halves=False, depth=_MOST_LEVELS)

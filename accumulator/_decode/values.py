@@ -81,8 +81,10 @@ def says_nothing(value: object) -> bool:
 
 def error_of(value: object) -> object:
     """Return the server's error that an object brings; null, false and empty are none."""
+    if value is None:  # as nearly all are
+        return None
     error = fields_of(value).get("error") if is_object(value) else None
-    if is_object(error):
+    if error is not None and is_object(error):
         return error if fields_of(error) else None  # an SDK's object without fields is none, too
     return error or None
 

@@ -230,12 +230,6 @@ class TooDeepError(ValueError):
     """The value is nested deeper than allowed, or than the stack holds."""
 
 
-class InvalidChunkError(ValueError):
-    """The value cannot be read as a chunk at all; `error` is the server's, if it brings one."""
-
-    error: object = None
-
-
 # --- JSON text ----------------------------------------------------------------------------
 
 decode_typed = msgspec.json.Decoder(Chunk).decode

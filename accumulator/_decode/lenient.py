@@ -25,7 +25,6 @@ from .chunk import (
     Delta,
     Extra,
     FunctionFragment,
-    InvalidChunkError,
     JsonObject,
     Parts,
     TokenLogprob,
@@ -36,6 +35,7 @@ from .chunk import (
 )
 from .text import heal, healed, holds_half
 from .values import (
+    InvalidChunkError,
     as_builtin,
     as_float,
     as_integer,
@@ -90,33 +90,20 @@ class Reading(Struct):
     size: int = 0
 
     def fields(self, kind: type[K], source: dict[str, Any], moved: frozenset[str] = _NONE) -> K:
-        """Read an object into a Struct; what has no field there, or does not fit it, into
-        `extra`.
-        """
+        """Read an object into a Struct; what has no place there goes to `extra`."""
         readers, out, copying = _readers_of(kind), kind(), self.copying
         extra: JsonObject = {}
         for name, value in source.items():
             if value is None:
                 continue
             exact, read = readers.get(name, _UNKNOWN)
-            found, left = type(value), None
-            if read is None or name in moved:
-                left = value
-            elif exact is found and (exact is not str or not copying or value.isascii()):
-                setattr(out, name, value)
-                self.size += len(value) if exact is str else 0
-            else:
-                before = len(self.misfits)
-                try:
-                    taken = read(self, value)
-                except _MisfitError as error:
-                    taken, left = error.taken, value if error.taken is None else error.left
-                    noted = value if error.left is None else error.left
-                    self.misfits.append(Misfit("", str(error), self.adopt(noted)))
-                if taken is not None:
-                    setattr(out, name, taken)
-                if len(self.misfits) > before:
-                    self.put_below(f".{name}", before)
+            found, left = type(value), value
+            if read is not None and name not in moved:
+                if exact is found and (exact is not str or not copying or value.isascii()):
+                    setattr(out, name, value)
+                    self.size += len(value) if exact is str else 0
+                    continue
+                left = self.take(out, name, read, value)
             if left is not None:
                 left = self.adopt(left)
                 if self.has_halves and kind in (TokenLogprob, TopLogprob):
@@ -127,6 +114,21 @@ class Reading(Struct):
             # By name, so that it does not matter which of the two ways a chunk went.
             out.extra = Extra(sorted(extra.items()))  # type: ignore[attr-defined]  # every Struct read here has it
         return out
+
+    def take(self, out: Struct, name: str, read: _Read, value: object) -> object:
+        """Read a field to its place; return what is left of its value, None for nothing."""
+        before, left = len(self.misfits), None
+        try:
+            taken = read(self, value)
+        except _MisfitError as error:
+            taken, left = error.taken, value if error.taken is None else error.left
+            noted = value if error.left is None else error.left
+            self.misfits.append(Misfit("", str(error), self.adopt(noted)))
+        if taken is not None:
+            setattr(out, name, taken)
+        if len(self.misfits) > before:
+            self.put_below(f".{name}", before)
+        return left
 
     def put_below(self, step: str, before: int) -> None:
         """Complete the paths of all misfits but so many by the step that leads to them."""
@@ -285,9 +287,8 @@ def _delta(reading: Reading, value: object) -> Delta:
 
 
 def _content(reading: Reading, value: object) -> str | Parts:
-    if isinstance(value, (list, tuple)):
-        return _parts(reading, value)
-    return _text(reading, value)
+    is_list = isinstance(value, (list, tuple))
+    return _parts(reading, value) if is_list else _text(reading, value)
 
 
 def _choices(reading: Reading, value: object) -> list[Choice]:
@@ -303,16 +304,12 @@ def _choices(reading: Reading, value: object) -> list[Choice]:
         source.pop("obfuscation", None)
         # A server that ignored `stream` sends a message in place of a delta; Perplexity sends it
         # beside one, where it brings nothing new.
-        message = source.pop("message", None)
-        closes = False
-        moved = _NONE
-        if source.get("delta") is not None:
-            is_beside = isinstance(source.get("text"), str) and is_object(source["delta"])
-            moved = _NONE if is_beside else _TEXT
-        else:
-            closes = is_object(message)
-            if message is not None:
-                source["delta" if closes else "message"] = message
+        message, delta = source.pop("message", None), source.get("delta")
+        closes = delta is None and is_object(message)
+        if delta is None and message is not None:
+            source["delta" if closes else "message"] = message
+        is_text = delta is None or (isinstance(source.get("text"), str) and is_object(delta))
+        moved = _NONE if is_text else _TEXT
         before = len(reading.misfits)
         choice = reading.fields(Choice, source, moved)
         reading.put_below(f"[{i}]", before)

@@ -10,9 +10,15 @@ import re
 from collections.abc import Mapping
 from enum import Enum
 
-from .chunk import InvalidChunkError, JsonObject
+from .chunk import JsonObject
 
 _LARGEST_FLOAT = 2**1000  # a larger integer may have no float
+
+
+class InvalidChunkError(ValueError):
+    """The value cannot be read as a chunk at all; `error` is the server's, if it brings one."""
+
+    error: object = None
 
 
 def fields_of(value: object) -> JsonObject:

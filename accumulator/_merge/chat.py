@@ -16,7 +16,6 @@ from .._decode.body import is_nothing
 from .._decode.chunk import (
     STACK_DEPTH,
     Chunk,
-    InvalidChunkError,
     MalformedJsonError,
     TooDeepError,
     decode_text,
@@ -27,7 +26,7 @@ from .._decode.lenient import read_chunk
 from .._decode.lines import Event, is_end
 from .._decode.objects import MOST_MISSES, LastChunk, ObjectReader
 from .._decode.text import Text
-from .._decode.values import says_nothing
+from .._decode.values import InvalidChunkError, says_nothing
 from .._decode.vendor_fields import ChunkDecoder, mismatch_of
 from ..completion import ChatCompletion
 from ..errors import LimitExceededError, ProblemKind

@@ -20,17 +20,10 @@ from strategies import ODD_STREAMS, STREAMS
 from test_conformance import CASES, Case
 
 from accumulator import Accumulator, LimitExceededError, Limits
-from accumulator._decode.chunk import (
-    AudioFragment,
-    Choice,
-    Chunk,
-    Delta,
-    Extra,
-    InvalidChunkError,
-    ToolCallFragment,
-)
+from accumulator._decode.chunk import AudioFragment, Choice, Chunk, Delta, Extra, ToolCallFragment
 from accumulator._decode.lenient import read_chunk
 from accumulator._decode.objects import ObjectReader
+from accumulator._decode.values import InvalidChunkError
 from accumulator.rules import DEFAULT_RULES
 
 
@@ -144,6 +137,7 @@ ODD_CHOICES: list[dict[str, object]] = [
     {"index": 0, "delta": {"role": "\ud83d", "content": "a"}},
     {"index": 0, "delta": {"content": "a", "refusal": "b"}},
     {"index": 0, "delta": {"content": 5}},
+    {"index": 0, "delta": {"tool_calls": ""}},
     {"index": 0, "delta": {"content": "a"}, "finish_reason": "stop", "logprobs": None},
 ]
 AMONG: list[dict[str, object]] = [
@@ -153,6 +147,7 @@ AMONG: list[dict[str, object]] = [
     {"vendor": 1},
     {"usage": {"total_tokens": 5}},
     {"choices": []},
+    {"choices": ""},
     *(dict[str, object](choices=[choice]) for choice in ODD_CHOICES),
     {"error": "overloaded"},
 ]

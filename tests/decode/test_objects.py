@@ -21,8 +21,9 @@ from test_conformance import CASES, Case
 
 from accumulator import Accumulator, LimitExceededError, Limits
 from accumulator._decode.chunk import AudioFragment, Choice, Chunk, Delta, Extra
-from accumulator._decode.lenient import InvalidChunkError, read_chunk
+from accumulator._decode.lenient import read_chunk
 from accumulator._decode.objects import ObjectReader
+from accumulator._decode.values import InvalidChunkError
 from accumulator.rules import DEFAULT_RULES
 
 
@@ -137,6 +138,7 @@ ODD_CHOICES: list[dict[str, object]] = [
     {"index": 0, "delta": {"role": "\ud83d", "content": "a"}},
     {"index": 0, "delta": {"content": "a", "refusal": "b"}},
     {"index": 0, "delta": {"content": 5}},
+    {"index": 0, "delta": {"tool_calls": ""}},
     {"index": 0, "delta": {"content": "a"}, "finish_reason": "stop", "logprobs": None},
 ]
 AMONG: list[dict[str, object]] = [
@@ -146,6 +148,7 @@ AMONG: list[dict[str, object]] = [
     {"vendor": 1},
     {"usage": {"total_tokens": 5}},
     {"choices": []},
+    {"choices": ""},
     *(dict[str, object](choices=[choice]) for choice in ODD_CHOICES),
     {"error": "overloaded"},
 ]
@@ -424,8 +427,8 @@ def test_any_chunks_are_read_as_field_by_field(chunks: list[object]) -> None:
 
 
 TOKEN = {"token": "t", "logprob": -1.0, "bytes": [116]}
-CALL: dict[str, object] = {"id": "call_1", "type": "function", "function": {"name": "f"}}
-# Read without the reader of any value, as a mapping and as openai's object.
+CALL = {"index": 0, "id": "call_1", "type": "function", "function": {"name": "f", "arguments": ""}}
+# Nothing is odd about them, as a mapping or as openai's object.
 USUAL: dict[str, dict[str, object]] = {
     "text": with_delta({"role": "assistant", "content": "x"}),
     "padding": {**with_delta({"content": "x"}), "obfuscation": "abc", "object": "c"},
@@ -465,6 +468,18 @@ USUAL: dict[str, dict[str, object]] = {
     "a vendor's fields everywhere": {"v": 1, **with_delta({"v": True, "a": None}, v={"w": "x"})},
     "a vendor's fields called as ours": with_delta({"extra": 1, "parts": [2]}, extra={"a": 1}),
     "beyond ASCII": with_delta({"content": "\U0001f600", "é": "東"}),
+    "an enum": with_delta({"role": Role.ASSISTANT}),
+    "a string's enum": with_delta({}, finish_reason=Reason.STOP),
+    "a string's subclass": with_delta({"content": Text("x")}),
+    "audio": with_delta({"audio": {"data": "AAE="}}),
+    "parts": with_delta({"content": ["x"]}),
+    "annotations": with_delta({"annotations": [{"type": "x"}]}),
+    "annotations beside a vendor's field": {
+        "created": 1,
+        **with_delta({"annotations": [{"type": "x"}], "v": 1}, index=0),
+    },
+    "a function call": with_delta({"function_call": {"name": "f"}}),
+    "a tuple": with_delta({"v": (1,)}),
 }
 
 
@@ -473,7 +488,7 @@ def other(value: object) -> None:
     inner = value if isinstance(value, list) else []
     if isinstance(value, dict):
         inner = list(value.values())
-    elif hasattr(value, "__dict__"):
+    elif hasattr(value, "__dict__") and not isinstance(value, enum.Enum):
         extra = getattr(value, "__pydantic_extra__", None) or {}
         inner = [*vars(value).values(), *extra.values()]
         extra.clear()
@@ -505,9 +520,6 @@ class Filling(dict[str, object]):
 LEFT: dict[str, object] = {
     "half a character": with_delta({"content": "\ud83d"}),
     "half a character in a name": with_delta({"\ud83d": 1}),
-    "an enum": with_delta({"role": Role.ASSISTANT}),
-    "a string's enum": with_delta({}, finish_reason=Reason.STOP),
-    "a string's subclass": with_delta({"content": Text("x")}),
     "a number as content": with_delta({"content": 0}),
     "a number as a name": dict([(1, 2), *with_delta({}).items()]),
     "true as an index": with_delta({}, index=True),
@@ -515,17 +527,8 @@ LEFT: dict[str, object] = {
     "no list of choices": {"choices": {}},
     "an error": {"error": {"message": "x"}, "choices": []},
     "a message": {"choices": [{"index": 0, "message": {"content": "x"}}]},
-    "audio": with_delta({"audio": {"data": "AAE="}}),
-    "parts": with_delta({"content": ["x"]}),
-    "annotations": with_delta({"annotations": [{"type": "x"}]}),
-    "annotations beside a vendor's field": {
-        "created": 1,
-        **with_delta({"annotations": [{"type": "x"}], "v": 1}, index=0),
-    },
-    "a function call": with_delta({"function_call": {"name": "f"}}),
     "nested deep": nested(12),
     "bytes": with_delta({"v": b"x"}),
-    "a tuple": with_delta({"v": (1,)}),
     "no object": 5,
 }
 

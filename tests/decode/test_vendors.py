@@ -104,6 +104,9 @@ SHAPES: dict[str, list[str]] = {
     "a value too long to be compared with the next": [
         chunk({"content": "x"}, x_long="é" * 40_000, x_short=i // 20) for i in range(COUNT)
     ],
+    "a value that is as it was before one that is too long": [
+        chunk({"content": "x"}, x="a" * (70_000 if i == 30 else 1)) for i in range(COUNT)
+    ],
 }
 
 

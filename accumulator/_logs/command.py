@@ -126,6 +126,7 @@ def _reduce(arguments: argparse.Namespace, interrupts: Sequence[int]) -> Stats:
         if arguments.bad_rows is not None:
             bad_rows = stack.enter_context(open(arguments.bad_rows, "wb"))
         display = Display(interrupts, bad_rows)
+        stack.callback(display.close)
         sources = [
             detect_source(spool(path, folder), name, label_of(path), [keys.id, keys.chunk])
             for path, name in files
@@ -149,6 +150,7 @@ def _reduce(arguments: argparse.Namespace, interrupts: Sequence[int]) -> Stats:
             rows = read_rows(logs, keys, display)
             write(reduce_sorted(sorted_rows(rows, arguments.memory, folder, display)))
         display.check()
+        display.stop()
         if _has_output(display.stats):
             target.put(whole)
     return display.stats

@@ -8,7 +8,8 @@ from collections.abc import Iterator, Sequence
 from datetime import datetime, timezone
 from itertools import pairwise
 from math import inf
-from typing import TypeAlias
+from pathlib import Path
+from typing import Any, TypeAlias
 
 from .._merge.verdict import has_chunks
 from ..batch import StreamResult
@@ -51,6 +52,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_keys(parser)
     time = "key of the time at which a chunk came, in seconds or as ISO 8601 (default: time)"
     add("--time", default="time", metavar="KEY", help=time)
+    add("--svg", metavar="OUT", help="write what is shown to a file, too")
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -66,9 +68,15 @@ def run(arguments: argparse.Namespace) -> int:
     is_nothing = not has_chunks(result.completion) and result.status == "truncated"
     if not is_nothing or result.problems or result.limit:
         try:
-            _show(result, [time for time in map(_seconds, times) if time is not None])
+            console = load("rich.console", "cli").Console(record=arguments.svg is not None)
+            _show(result, [time for time in map(_seconds, times) if time is not None], console)
         except ImportError as error:
             return _end(str(error), NOT_SHOWN)
+        if arguments.svg is not None:
+            try:
+                _write_svg(arguments.svg, console)
+            except OSError as error:
+                return _end(f"{arguments.svg}: {error.strerror}", NOT_SHOWN)
     if why is None and is_nothing and result.limit is None:
         why = str(result.error)
     return SHOWN if why is None else _end(f"{name}: {why}", UNREADABLE)
@@ -97,10 +105,9 @@ def _seconds(value: object) -> float | None:
         return None
 
 
-def _show(result: StreamResult, times: list[float]) -> None:
-    """Print the tables and the picture. Raises ImportError, OSError."""
+def _show(result: StreamResult, times: list[float], console: Any) -> None:
+    """Print the tables and the picture on rich's console. Raises ImportError, OSError."""
     table, text = load("rich.table", "cli").Table, load("rich.text", "cli").Text
-    console = load("rich.console", "cli").Console()
     for title, columns, rows in _tables_of(result):
         if rows:
             grid = table(*columns, title=title, title_justify="left")
@@ -112,6 +119,14 @@ def _show(result: StreamResult, times: list[float]) -> None:
         console.print(text(_cell(result.error)))
     for line in _picture(times):
         console.print(text(line))
+
+
+def _write_svg(path: str, console: Any) -> None:
+    """Write what a console shows. Raises OSError."""
+    picture = console.export_svg(title="accumulator inspect")
+    # It would load its font from a network.
+    without_font = re.sub(r"@font-face \{.*?\}", "", picture, flags=re.DOTALL)
+    Path(path).write_text(without_font, "utf-8")
 
 
 def _tables_of(result: StreamResult) -> Iterator[_Table]:

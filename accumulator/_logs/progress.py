@@ -8,19 +8,20 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from types import FrameType
-from typing import IO
+from typing import IO, Any
 
 import msgspec
 
+from .extras import load
 from .output import Result
 from .terminal import in_utf8, say
 
 _MOST_REPORTED = 20  # bad rows; the others are counted, and written to the file of bad rows
 _EXCERPT = 200  # bytes of a bad row that are kept
 _EVERY = 5.0  # seconds between two lines of progress
-_REDRAWN = 0.1  # and on a terminal
+_REDRAWN = 0.1  # and between two updates of a bar; to draw one costs as much as to reduce a stream
 _TOKENS = ("prompt_tokens", "completion_tokens", "total_tokens")
 
 
@@ -49,10 +50,8 @@ class Stats:
 
     def lines(self) -> list[str]:
         """Return the lines of the summary."""
-        unreported = self.bad_rows - _MOST_REPORTED
         tokens = {name.removesuffix("_tokens"): count for name, count in self.tokens.items()}
         return [
-            *([f"{unreported:,} more bad rows"] if unreported > 0 else []),
             f"streams: {_listed(self.streams)}",
             f"problems: {_listed(self.problems)}",
             f"limits passed: {_listed(self.limits)}",
@@ -87,7 +86,7 @@ def noticing_interrupt() -> Iterator[list[int]]:
 
 
 class Display:
-    """Shows progress and bad rows on standard error; on a terminal one line of progress stays."""
+    """Shows progress on standard error, as a bar on a terminal, else as lines; and bad rows."""
 
     def __init__(self, interrupts: Sequence[int], bad_rows: IO[bytes] | None) -> None:
         self.stats = Stats()
@@ -95,10 +94,10 @@ class Display:
         self._bad_rows = bad_rows
         self._reported_rows = 0  # bad rows, in whichever attempt
         self._reported_files: set[str] = set()
-        self._is_terminal = sys.stderr is not None and sys.stderr.isatty()
         self._phase = ""
         self._size = self._read = 0  # bytes
         self._start = self._last = time.monotonic()
+        self._bar: Any = None
 
     def check(self) -> None:
         """Raise KeyboardInterrupt if Ctrl-C was pressed."""
@@ -107,10 +106,20 @@ class Display:
 
     def begin(self, phase: str, size: int) -> None:
         """Begin a phase that reads so many bytes."""
+        self.stop()
         self._phase, self._size, self._read = phase, size, 0
         self._start = self._last = time.monotonic()
-        if self._is_terminal:
-            self._show()
+        if sys.stderr is not None and sys.stderr.isatty():
+            with suppress(ImportError):  # lines say the same
+                progress, console = load("rich.progress", "cli"), load("rich.console", "cli")
+                self._bar = progress.Progress(
+                    *progress.Progress.get_default_columns(),
+                    progress.TransferSpeedColumn(),
+                    progress.TextColumn("{task.fields[streams]:,} streams"),
+                    console=console.Console(stderr=True),
+                )
+                self._bar.add_task(phase, total=size, streams=0)
+                self._bar.start()
 
     def read(self, size: int, rows: int = 0) -> None:
         """Count bytes and rows that were read, and show how far the phase is."""
@@ -118,17 +127,20 @@ class Display:
         self._read += size
         self.stats.rows += rows
         now = time.monotonic()
-        if now - self._last >= (_REDRAWN if self._is_terminal else _EVERY):
+        if now - self._last >= (_EVERY if self._bar is None else _REDRAWN):
             self._last = now
-            self._show()
+            self._update()
 
-    def _show(self) -> None:
-        rate = self._read / (self._last - self._start) if self._read else 0.0
-        left = (self._size - self._read) / rate if rate else 0.0
+    def _update(self) -> None:
+        streams = sum(self.stats.streams.values())
+        if self._bar is not None:
+            self._bar.update(self._bar.task_ids[0], completed=self._read, streams=streams)
+            return
+        rate = self._read / (self._last - self._start)
+        left = (self._size - self._read) / rate if rate else 0
         say(
             f"{self._phase}: {self._read / 1e6:,.0f} of {self._size / 1e6:,.0f} MB, "
-            f"{rate / 1e6:,.1f} MB/s, {self.stats.streams.total():,} streams, {left:,.0f} s left",
-            end="\r" if self._is_terminal else "\n",
+            f"{rate / 1e6:,.1f} MB/s, {streams:,} streams, {left:,.0f} s left"
         )
 
     def bad_row(self, label: str, line: int, why: str, text: bytes) -> None:
@@ -150,3 +162,16 @@ class Display:
         if label not in self._reported_files:
             self._reported_files.add(label)
             say(f"{label}: cannot be read to its end: {why}")
+
+    def stop(self) -> None:
+        """End the phase: take the bar off the terminal."""
+        if self._bar is not None:
+            self._update()
+            self._bar.stop()
+            self._bar = None
+
+    def close(self) -> None:
+        """End the display."""
+        self.stop()
+        if self._reported_rows > _MOST_REPORTED:
+            say(f"{self._reported_rows - _MOST_REPORTED:,} more bad rows")

@@ -17,12 +17,11 @@ def printable(text: str) -> str:
     return "".join(c if c.isprintable() else " " for c in text)
 
 
-def say(text: str, end: str = "\n") -> None:
-    """Print a line on standard error, on a terminal over one that ended in a carriage return."""
+def say(text: str) -> None:
+    """Print a line on standard error."""
     # If that was closed it is None, which `print` takes for standard output.
     if sys.stderr is not None:
-        rest = "\x1b[K" if sys.stderr.isatty() else ""
-        print(f"{printable(text)}{rest}", end=end, file=sys.stderr, flush=True)
+        print(printable(text), file=sys.stderr, flush=True)
 
 
 def write_output(data: bytes) -> None:

@@ -45,16 +45,19 @@ def lines_of(rows: Iterable[object]) -> bytes:
     return "".join(json.dumps(row) + "\n" for row in rows).encode()
 
 
-def test_what_a_server_wrote_is_shown_and_commands_no_terminal(show: Show) -> None:
+def test_what_a_server_wrote_is_shown_and_commands_no_terminal(show: Show, tmp_path: Path) -> None:
+    svg = tmp_path / "out.svg"
     rows = [
         {"time": t, "chunk": a_chunk({"content": "[red]\x1b[2Jx\x07"})} for t in (1.0, 1.5, 3.0)
     ]
-    shown = show(lines_of(rows))
+    shown = show(lines_of(rows), "--svg", str(svg))
     assert "[red]" in shown
     assert "truncated" in shown
     assert "the stream stopped before its end, after 3 chunks: choice 0 has no finish" in shown
     assert "3 chunks in 2.000 s" in shown
     assert not {"\x1b", "\x07"} & set(shown)
+    assert "<svg" in svg.read_text(encoding="utf-8")
+    assert "@font-face" not in svg.read_text(encoding="utf-8")
 
 
 CALL = {"index": 0, "id": "call_1", "function": {"name": "f", "arguments": '{"x": 1}'}}
@@ -296,13 +299,16 @@ def test_a_compression_that_needs_an_extra_names_it(
         assert "this needs pyarrow: pip install" in capfd.readouterr().err
 
 
-def test_what_cannot_be_read_is_said_to_be_so(
+def test_what_cannot_be_read_or_written_is_said_to_be_so(
     tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     assert cli.main(["inspect", str(tmp_path / "none")]) == 5
     assert capfd.readouterr().err.endswith("none: No such file or directory\n")
     assert cli.main(["inspect", str(tmp_path / "no\n\x1b[2Jne")]) == 5
     assert capfd.readouterr().err.endswith("no  [2Jne: No such file or directory\n")
+    (tmp_path / "log").write_bytes(b'data: {"choices": [{"index": 0}]}\n\n')
+    assert cli.main(["inspect", str(tmp_path / "log"), "--svg", str(tmp_path)]) == 1
+    assert capfd.readouterr().err.endswith(f"{tmp_path}: Is a directory\n")
 
 
 def test_without_rich_the_extra_is_named(

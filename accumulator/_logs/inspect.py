@@ -67,16 +67,9 @@ def run(arguments: argparse.Namespace) -> int:
     (result, times), why = found.streams[id], found.why
     is_nothing = not has_chunks(result.completion) and result.status == "truncated"
     if not is_nothing or result.problems or result.limit:
-        try:
-            console = load("rich.console", "cli").Console(record=arguments.svg is not None)
-            _show(result, [time for time in map(_seconds, times) if time is not None], console)
-        except ImportError as error:
-            return _end(str(error), NOT_SHOWN)
-        if arguments.svg is not None:
-            try:
-                _write_svg(arguments.svg, console)
-            except OSError as error:
-                return _end(f"{arguments.svg}: {error.strerror}", NOT_SHOWN)
+        failed = _show(result, times, arguments.svg)
+        if failed:
+            return _end(failed, NOT_SHOWN)
     if why is None and is_nothing and result.limit is None:
         why = str(result.error)
     return SHOWN if why is None else _end(f"{name}: {why}", UNREADABLE)
@@ -105,8 +98,24 @@ def _seconds(value: object) -> float | None:
         return None
 
 
-def _show(result: StreamResult, times: list[float], console: Any) -> None:
-    """Print the tables and the picture on rich's console. Raises ImportError, OSError."""
+def _show(result: StreamResult, times: list[object], svg: str | None) -> str:
+    """Print the tables and the picture, and write them to a file if one is named. Return why that
+    could not be done, if so. Raises OSError for standard output.
+    """
+    try:
+        console = load("rich.console", "cli").Console(record=svg is not None)
+        _print(result, [time for time in map(_seconds, times) if time is not None], console)
+    except ImportError as error:
+        return str(error)
+    try:
+        if svg is not None:
+            _write_svg(svg, console)
+    except OSError as error:
+        return f"{svg}: {error.strerror}"
+    return ""
+
+
+def _print(result: StreamResult, times: list[float], console: Any) -> None:
     table, text = load("rich.table", "cli").Table, load("rich.text", "cli").Text
     for title, columns, rows in _tables_of(result):
         if rows:

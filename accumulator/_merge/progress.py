@@ -15,7 +15,7 @@ from .._decode.text_history import TextHistory
 from ..completion import TokenLogprobs
 from ..events import Event
 from .json_merge import PART_TYPES
-from .snapshot import freeze_audio, freeze_call, freeze_choice, freeze_token, freeze_tokens
+from .snapshot import freeze_call, freeze_choice, freeze_fields, freeze_tokens
 from .state import CallsState, CallState, ChoiceState, FunctionState, LogprobsState, State, Tool
 
 Kind = Literal["content", "refusal", "reasoning", "reasoning_content", "thinking"]
@@ -195,7 +195,7 @@ def tell_tokens(index: int, state: ChoiceState, choice: wire.Choice, events: deq
     for name, (make, _) in _OF_LOGPROBS.items():
         run = getattr(choice.logprobs, name)
         if run:
-            tokens = TokenLogprobs(len(run), lambda run=run: run, freeze_token)  # type: ignore[misc]
+            tokens = TokenLogprobs(len(run), lambda run=run: run, freeze_fields)  # type: ignore[misc]
             events.append(make(index, tokens, freeze_tokens(getattr(known, name))))
 
 
@@ -246,7 +246,7 @@ def end_choice(progress: ChoiceProgress, events: deque[Event], stream: State) ->
         _end_calls(progress, events, len(state.calls.items))
     if state.audio is not None and "audio" not in done:
         done.add("audio")
-        events.append(ev.AudioDoneEvent(index, freeze_audio(state.audio)))
+        events.append(ev.AudioDoneEvent(index, freeze_fields(state.audio)))
     for name, (_, make) in _OF_LOGPROBS.items() if state.logprobs is not None else ():
         tokens = getattr(state.logprobs, name)
         if tokens is not None and tokens.count and f"logprobs.{name}" not in done:

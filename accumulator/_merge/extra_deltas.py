@@ -11,6 +11,7 @@ from msgspec import to_builtins
 from .._decode import chunk as wire
 from .._decode.chunk import JsonObject
 from .._decode.text import Text
+from .._decode.text_history import TextHistory
 from ..events import Event, ExtraDeltaEvent
 from ..rules import Level
 from .json_merge import PART_TYPES
@@ -32,7 +33,7 @@ class ExtraDeltas:
         self._events = events
         self._levels = levels
         self._values: dict[tuple[int | None, str], object] = {}  # told last
-        self._texts: dict[tuple[int | None, str], tuple[Text, int]] = {}  # and how much was told
+        self._texts: dict[tuple[int | None, str], TextHistory] = {}  # as far as they were told
 
     def add_chunk(self, chunk: wire.Chunk, state: State) -> None:
         """Add what stands beside the choices of a chunk."""
@@ -93,8 +94,8 @@ class ExtraDeltas:
 
     def finish(self) -> None:
         """Add each U+FFFD that took the place of half a surrogate pair at the end."""
-        for (index, path), (text, _) in [*self._texts.items()]:
-            self._add_text(index, path, text)
+        for (index, path), history in self._texts.items():
+            self._add_text(index, path, cast("Text", history.text))
 
     def _add_fields(
         self,
@@ -121,10 +122,10 @@ class ExtraDeltas:
 
     def _add_text(self, index: int | None, path: str, text: Text) -> None:
         """Add what is new of a text: half a surrogate pair waits until it is whole."""
-        whole, key = str(text), (index, path)
-        source, told = self._texts.get(key, (text, 0))
-        fragment = whole[told:] if source is text else whole
-        self._texts[key] = text, len(whole)
+        history = self._texts.get((index, path))
+        if history is None or history.text is not text:
+            history = self._texts[index, path] = TextHistory()
+        fragment = history.take(text)
         if fragment:
             self._add(index, path, fragment)
 

@@ -48,6 +48,7 @@ from .usage import total_of
 F = TypeVar("F", ChatCompletion, Message)
 C = TypeVar("C", Function, FunctionCall)
 K = TypeVar("K")
+_new, _set = object.__new__, object.__setattr__
 # The class of the result that has the fields of a Struct.
 _CLASSES: Mapping[type[Struct], type] = {
     AudioState: Audio,
@@ -64,8 +65,8 @@ def _made(kind: type[K], fields: JsonObject) -> K:
     """Return an instance of a frozen class, faster than by what attrs writes for it; all fields are
     given.
     """
-    made = object.__new__(kind)
-    object.__setattr__(made, "__dict__", fields)
+    made = _new(kind)
+    _set(made, "__dict__", fields)
     return made
 
 
@@ -104,7 +105,7 @@ def freeze_choice(index: int, state: ChoiceState, *, is_text: bool = False) -> C
             "message": _message(state, is_text=is_text),
             "finish_reason": state.finish_reason,
             "logprobs": None if state.logprobs is None else freeze_fields(state.logprobs),
-            "text": None if state.text is None else str(state.text),
+            "text": _string(state.text),
             "extra": _object(state.extra) if state.extra else {},
         },
     )
@@ -117,10 +118,10 @@ def _message(state: ChoiceState, *, is_text: bool) -> Message:
         Message,
         {
             "role": state.role,
-            "content": _frozen(state.content) if parts is None else tuple(_frozen(parts)),
-            "refusal": _frozen(state.refusal),
-            "reasoning": _frozen(state.reasoning),
-            "reasoning_content": _frozen(state.reasoning_content),
+            "content": _string(state.content) if parts is None else tuple(_frozen(parts)),
+            "refusal": _string(state.refusal),
+            "reasoning": _string(state.reasoning),
+            "reasoning_content": _string(state.reasoning_content),
             "tool_calls": None if state.calls is None else _tool_calls(state.calls.items, reason),
             "function_call": None if call is None else _function(FunctionCall, call, reason),
             "audio": None if state.audio is None else freeze_fields(state.audio),
@@ -199,8 +200,8 @@ def _function(kind: type[C], state: FunctionState, finish_reason: str | None) ->
     return _made(
         kind,
         {
-            "name": _frozen(state.name),
-            "arguments": _frozen(state.text),
+            "name": _string(state.name),
+            "arguments": _string(state.text),
             "extra": _object(state.extra or {}),
             "_finish_reason": finish_reason,
         },
@@ -208,7 +209,7 @@ def _function(kind: type[C], state: FunctionState, finish_reason: str | None) ->
 
 
 def _custom(state: FunctionState) -> Custom:
-    name, text = _frozen(state.name), _frozen(state.text)
+    name, text = _string(state.name), _string(state.text)
     return Custom(name=name, input=text, extra=_object(state.extra or {}))
 
 
@@ -225,22 +226,31 @@ def freeze_tokens(state: TokensState) -> TokenLogprobs:
     return TokenLogprobs(
         state.count,
         lambda: [token for run in islice(runs, until) for token in run],
-        freeze_fields,
+        freeze_token,
     )
 
 
 def freeze_fields(state: Struct) -> Any:
     """Build the instance that has the fields of a Struct, by their names."""
+    return _made(_CLASSES[type(state)], _fields(state))
+
+
+def freeze_token(state: Struct) -> Any:
+    """Build a token. There may be thousands, so they have slots."""
+    return _CLASSES[type(state)](**_fields(state))
+
+
+def _fields(state: Struct) -> JsonObject:
     fields = structs.asdict(state)
     for name, value in fields.items():
-        make = _MAKERS.get(type(value))
-        if make is not None:
-            fields[name] = tuple(make(value)) if make is _list else make(value)
+        if type(value) in _MAKERS:
+            fields[name] = tuple(_frozen(value)) if type(value) is list else _frozen(value)
     fields["extra"] = fields["extra"] or {}
-    kind = _CLASSES[type(state)]
-    # Tokens have slots, because there may be thousands of them.
-    is_token = kind is TokenLogprob or kind is TopLogprob
-    return kind(**fields) if is_token else _made(kind, fields)
+    return fields
+
+
+def _string(text: Text | None) -> str | None:
+    return None if text is None else str(text)
 
 
 def _frozen(value: object) -> Any:
@@ -263,6 +273,7 @@ _MAKERS: Mapping[type, Callable[[Any], Any]] = {
     **dict.fromkeys((dict, wire.Extra), _object),
     **dict.fromkeys((list, wire.Parts), _list),
     **dict.fromkeys(_CLASSES, freeze_fields),
+    wire.TopLogprob: freeze_token,
     IndexedList: lambda state: _list(state.entries),
     TokensState: freeze_tokens,
     bytearray: lambda state: b2a_base64(state, newline=False).decode(),

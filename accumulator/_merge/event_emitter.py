@@ -19,7 +19,6 @@ from ..completion import Timing, Usage
 from ..errors import Problem
 from ..events import Event, ReasoningField
 from ..rules import Level
-from .ending import calls_of
 from .extra_deltas import ExtraDeltas
 from .progress import ChoiceProgress, adds, widest
 from .snapshot import freeze
@@ -129,7 +128,7 @@ class EventEmitter:
         if delta is not None and delta.reasoning_details is not None:
             self._tell_details(index, delta.reasoning_details)
         if self._places:
-            self._extras.add_calls(index, state, calls_of(choice), self._places)
+            self._extras.add_calls(index, state, choice, self._places)
             self._places.clear()
             self._told = 0
         if choice.extra is not None or choice.logprobs is not None or choice.text is not None:

@@ -14,6 +14,7 @@ from .._decode.text import Text
 from .._decode.text_history import TextHistory
 from ..events import Event, ExtraDeltaEvent
 from ..rules import Level
+from .ending import brings_text, calls_of
 from .json_merge import PART_TYPES
 from .state import CallsState, ChoiceState, State
 
@@ -44,11 +45,10 @@ class ExtraDeltas:
     def add_choice(self, index: int, state: ChoiceState, choice: wire.Choice) -> None:
         """Add what stands in a choice, beside its delta."""
         self._add_fields("choice", index, choice.extra, state.extra)
-        if choice.text is not None:
-            if choice.delta is not None and choice.closing is None:
-                self._add_fields("choice", index, {"text": choice.text}, state.extra)
-            else:
-                self._add_text(index, "choice.text", cast("Text", state.text))
+        if choice.text is not None and brings_text(choice):
+            self._add_text(index, "choice.text", cast("Text", state.text))
+        elif choice.text is not None:
+            self._add_fields("choice", index, {"text": choice.text}, state.extra)
         if choice.logprobs is not None and state.logprobs is not None:
             extra = choice.logprobs.extra
             self._add_fields("choice.logprobs", index, extra, state.logprobs.extra)
@@ -63,27 +63,23 @@ class ExtraDeltas:
             self._add(index, "delta.content", parts)
         call, audio = delta.function_call, delta.audio
         if call is not None:
-            value = {"name": call.name, "arguments": call.arguments, **(call.extra or {})}
-            value = {name: item for name, item in value.items() if item is not None}
+            fields = {"name": call.name, "arguments": call.arguments, **(call.extra or {})}
+            value = {name: item for name, item in fields.items() if item is not None}
             if value:
                 self._add(index, "delta.function_call", value)
         if audio is not None and state.audio is not None:
             if audio.expires_at is not None:
                 self._add_new(index, "delta.audio.expires_at", audio.expires_at)
-            rules, extra = "delta.<object>", state.audio.extra
+            extra, rules = state.audio.extra, "delta.<object>"
             self._add_fields("delta.audio", index, audio.extra, extra, rules)
 
     def add_calls(
-        self,
-        index: int,
-        state: ChoiceState,
-        fragments: Sequence[wire.ToolCallFragment],
-        places: Sequence[int],
+        self, index: int, state: ChoiceState, choice: wire.Choice, places: Sequence[int]
     ) -> None:
-        """Add what stands in fragments of calls, which went to the calls at these places."""
-        calls = cast("CallsState", state.calls)
-        for fragment, place in zip(fragments, places, strict=False):
-            call, path = calls.items[place], f"delta.tool_calls[{place}]"
+        """Add what stands in the fragments of calls, which went to the calls at these places."""
+        calls = cast("CallsState", state.calls).items
+        for fragment, place in zip(calls_of(choice), places, strict=False):
+            call, path = calls[place], f"delta.tool_calls[{place}]"
             for where, brought, known in (
                 (path, fragment, call),
                 (f"{path}.function", fragment.function, call.function),
@@ -103,16 +99,13 @@ class ExtraDeltas:
         index: int | None,
         fields: JsonObject | None,
         merged: JsonObject | None,
-        rules: str | None = None,
+        rules: str = "",
     ) -> None:
-        if fields is None:
-            return
         level = self._levels[rules or path]
-        for name, value in fields.items():
+        for name, value in (fields or {}).items():
             if value is None or (level.names.get(name) or level.kinds[type(value)]) == "drop":
                 continue
-            where = f"{path}.{name}"
-            text = None if merged is None else merged.get(name)
+            where, text = f"{path}.{name}", (merged or {}).get(name)
             if type(value) is str and type(text) is Text:
                 self._add_text(index, where, text)
             elif level.is_idempotent(name, value):

@@ -15,12 +15,10 @@ from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar, overload
 from attrs import evolve
 
 from ._accumulator import Accumulator
-from ._merge.stopwatch import Clock
 from ._streaming.observer import Observer, OnEnd, StreamEnd, refuse_coroutine, report
 from .events import Event
-from .limits import DEFAULT_LIMITS, Limits
-from .rules import DEFAULT_RULES, Rules
 from .streams import (
+    Accumulating,
     AsyncSource,
     AsyncWrappedStream,
     DualSource,
@@ -110,11 +108,7 @@ class CompletionMiddleware:
         on_event: Callable[[Event, Scope], object] | None = None,
         paths: str | Iterable[str] = "/chat/completions",
         read_to_end: bool = False,
-        rules: Rules = DEFAULT_RULES,
-        limits: Limits = DEFAULT_LIMITS,
-        strict: bool = False,
-        think_tags: bool = False,
-        clock: Clock | None = None,
+        **options: Unpack[Accumulating],
     ) -> None:
         refuse_coroutine(on_end)
         self._app = app
@@ -122,15 +116,9 @@ class CompletionMiddleware:
         self._on_event = on_event
         self._paths = (paths,) if isinstance(paths, str) else tuple(paths)
         self._read_to_end = read_to_end
-        self._clock = clock
-        self._accumulator = partial(
-            Accumulator,
-            rules=rules,
-            limits=limits,
-            strict=strict,
-            think_tags=think_tags,
-            clock=clock,
-        )
+        self._clock = options.get("clock")
+        self._accumulator = partial(Accumulator, **options)
+        self._accumulator(clock=None)  # what is wrong raises before a request comes
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http" or not scope["path"].endswith(self._paths):

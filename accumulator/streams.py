@@ -40,12 +40,13 @@ from .completion import ChatCompletion
 from .errors import AccumulatorError
 from .events import Event
 from .limits import DEFAULT_LIMITS, Limits
-from .rules import DEFAULT_RULES, Rules
+from .rules import Rules
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
 
 __all__ = [
+    "Accumulating",
     "AsyncWrappedStream",
     "DualWrappedStream",
     "Framing",
@@ -68,15 +69,20 @@ T_co = TypeVar("T_co", covariant=True)
 Text = TypeVar("Text", bytes, str)
 
 
-class Reading(TypedDict, total=False):
-    """The keywords of `wrap` that say how a stream is read."""
+class Accumulating(TypedDict, total=False):
+    """The keywords of `Accumulator` that say what is made of a stream."""
 
-    framing: Framing
     rules: Rules
     limits: Limits
     strict: bool
     think_tags: bool
     clock: Clock | None
+
+
+class Reading(Accumulating, total=False):
+    """The keywords of `wrap` that say how a stream is read."""
+
+    framing: Framing
     started: float | None
 
 
@@ -159,17 +165,7 @@ def wrap(stream: SyncSource[T], **options: Unpack[Options]) -> WrappedStream[T]:
 @overload
 def wrap(stream: AsyncSource[T], **options: Unpack[Options]) -> AsyncWrappedStream[T]: ...
 def wrap(
-    stream: Any,
-    *,
-    framing: Framing = "body",
-    rules: Rules = DEFAULT_RULES,
-    limits: Limits = DEFAULT_LIMITS,
-    strict: bool = False,
-    think_tags: bool = False,
-    clock: Clock | None = None,
-    started: float | None = None,
-    on_event: Callable[[Event], object] | None = None,
-    on_end: OnEnd | None = None,
+    stream: Any, *, framing: Framing = "body", on_end: OnEnd | None = None, **options: Any
 ) -> WrappedStream[Any] | AsyncWrappedStream[Any]:
     """Return a stream that hands out the same items, untouched, and accumulates them on the way.
 
@@ -190,15 +186,7 @@ def wrap(
 
     Raises TypeError for what is no stream, and for an `on_end` that would have to be awaited.
     """
-    accumulator = Accumulator(
-        rules=rules,
-        limits=limits,
-        strict=strict,
-        think_tags=think_tags,
-        clock=clock,
-        started=started,
-        on_event=on_event,
-    )
+    accumulator = Accumulator(**options)
     return _wrapped(stream, framing, accumulator, accumulator, on_end)
 
 

@@ -33,7 +33,7 @@ from typing import (
 from ._accumulator import Accumulator
 from ._merge.stopwatch import Clock
 from ._streaming.chunk_texts import ChunkTexts
-from ._streaming.clients import find, is_bound_to_async, is_bound_to_sync
+from ._streaming.clients import find
 from ._streaming.observer import Observer, OnEnd, Sink, StreamEnd, StreamStatus
 from ._streaming.wrapped import AsyncWrappedStream, DualWrappedStream, WrappedStream
 from .completion import ChatCompletion
@@ -152,7 +152,7 @@ def accumulate(stream: Any, **options: Unpack[Options]) -> ChatCompletion | _Cor
     of the stream's own is handed to `on_end`.
     """
     wrapped = wrap(stream, **options)
-    return _aread(wrapped) if _is_read_async(wrapped, stream) else _read(wrapped)
+    return _aread(wrapped) if wrapped._found.is_async else _read(wrapped)
 
 
 # First what fits both: mypy takes the first where it awaits openai's `create(**a_dict)`.
@@ -200,8 +200,7 @@ def _wrapped(
     kind: type[WrappedStream[Any] | AsyncWrappedStream[Any]] = DualWrappedStream
     if found.items is None:
         kind = AsyncWrappedStream
-    elif found.aitems is None or is_bound_to_sync(stream):
-        # Starlette reads whatever can be read async so, and httpx' sync client cannot.
+    elif found.aitems is None:
         kind = WrappedStream
     observer = Observer(
         accumulator,
@@ -216,25 +215,15 @@ def _wrapped(
     return kind(stream, found, observer)
 
 
-def _is_read_async(wrapped: object, stream: object) -> bool:
-    if isinstance(wrapped, DualWrappedStream):
-        return is_bound_to_async(stream)
-    return isinstance(wrapped, AsyncWrappedStream)
-
-
 def _read(stream: WrappedStream[object]) -> ChatCompletion:
-    with stream:
-        for _ in stream:
-            if stream._observer.error is not None:
-                break
+    for _ in _take(stream, deque[object]()):
+        pass
     return stream.completion
 
 
 async def _aread(stream: AsyncWrappedStream[object]) -> ChatCompletion:
-    async with stream:
-        async for _ in stream:
-            if stream._observer.error is not None:
-                break
+    async for _ in _take_async(stream, deque[object]()):
+        pass
     return stream.completion
 
 
@@ -280,7 +269,7 @@ def iter_events(
     """
     wrapped = wrap(stream, on_event=None, on_end=None, **options)
     events = wrapped._observer.accumulator._collect_events()
-    return _taken(wrapped, stream, events)
+    return _taken(wrapped, events)
 
 
 # --- the texts of chunks ---
@@ -315,17 +304,15 @@ def iter_chunks(
             rows.append({"id": id, "seq": seq, "chunk": chunk.decode()})
     """
     sink = ChunkTexts(limits)
-    return _taken(_wrapped(stream, framing, Accumulator(), sink, None), stream, sink.texts)
+    return _taken(_wrapped(stream, framing, Accumulator(), sink, None), sink.texts)
 
 
 # --- both ---
 
 
-def _taken(
-    wrapped: Any, stream: object, found: deque[T]
-) -> Generator[T, None, None] | AsyncGenerator[T, None]:
+def _taken(stream: Any, found: deque[T]) -> Generator[T, None, None] | AsyncGenerator[T, None]:
     """Yield what reading a stream adds to a queue."""
-    return (_take_async if _is_read_async(wrapped, stream) else _take)(wrapped, found)
+    return _take_async(stream, found) if stream._found.is_async else _take(stream, found)
 
 
 def _take(stream: WrappedStream[object], found: deque[T]) -> Generator[T, None, None]:
@@ -367,8 +354,7 @@ def _rest(
     stream: WrappedStream[object] | AsyncWrappedStream[object], found: deque[T]
 ) -> Iterator[T]:
     """End a stream that a limit or strict mode stopped, too, and yield what is left."""
-    if stream._observer.error is not None:
-        with suppress(AccumulatorError):
-            stream._observer.accumulator.close()
+    with suppress(AccumulatorError):
+        stream._observer.accumulator.close()
     while found:
         yield found.popleft()

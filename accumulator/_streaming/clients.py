@@ -17,6 +17,7 @@ class Found(Struct, frozen=True):
 
     items: Any
     aitems: Any
+    is_async: bool = False  # whoever may choose reads it async
     is_body: bool = False
     has_events: bool = False  # whose `chunk`s are the stream
     encoding: str | None = None  # in which its pieces are compressed
@@ -47,8 +48,16 @@ def find(stream: object) -> Found:
         hints = (hint for name, hint in _HINTS if hasattr(stream, name))
         kind = type(stream).__name__
         raise TypeError(f"a stream is an iterable or a response, not {kind}{next(hints, '')}")
+    is_async = items is None
+    if items is not None and aitems is not None:
+        # Told by what a response (httpx) or a stream (litellm) reads from, if that is of one kind.
+        sources = [_names(getattr(stream, name, None)) for name in ("stream", "completion_stream")]
+        ways = [each & {"__iter__", "__aiter__"} for each in sources]
+        is_async = {"__aiter__"} in ways
+        if {"__iter__"} in ways:  # Starlette reads whatever can be read async so
+            aitems = None
     encoding = _encoding(stream, names) if bodies else None
-    return Found(items, aitems, bool(bodies), names >= _EVENT_STREAM, encoding)
+    return Found(items, aitems, is_async, bool(bodies), names >= _EVENT_STREAM, encoding)
 
 
 # What is taken for a stream, told by an attribute, and what makes one of it.
@@ -61,22 +70,6 @@ _HINTS = (
 )
 
 _ITERABLES = frozenset({list, tuple, GeneratorType})  # told by their type alone, as most are
-
-
-def is_bound_to_async(stream: object) -> bool:
-    """Return whether what can be read either way by its type is an async client's."""
-    return _is_bound(stream, "__aiter__", "__iter__")
-
-
-def is_bound_to_sync(stream: object) -> bool:
-    """Return whether what can be read either way by its type is a sync client's."""
-    return _is_bound(stream, "__iter__", "__aiter__")
-
-
-def _is_bound(stream: object, way: str, other: str) -> bool:
-    # What a response (httpx) or a stream (litellm) reads from.
-    sources = [_names(getattr(stream, name, None)) for name in ("stream", "completion_stream")]
-    return any(way in names and other not in names for names in sources)
 
 
 # What a response is known by, and how its body is read in the pieces that arrive.

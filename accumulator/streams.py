@@ -40,7 +40,7 @@ from .completion import ChatCompletion
 from .errors import AccumulatorError
 from .events import Event
 from .limits import DEFAULT_LIMITS, Limits
-from .rules import Rules
+from .rules import DEFAULT_RULES, Rules
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
@@ -165,7 +165,17 @@ def wrap(stream: SyncSource[T], **options: Unpack[Options]) -> WrappedStream[T]:
 @overload
 def wrap(stream: AsyncSource[T], **options: Unpack[Options]) -> AsyncWrappedStream[T]: ...
 def wrap(
-    stream: Any, *, framing: Framing = "body", on_end: OnEnd | None = None, **options: Any
+    stream: Any,
+    *,
+    framing: Framing = "body",
+    rules: Rules = DEFAULT_RULES,
+    limits: Limits = DEFAULT_LIMITS,
+    strict: bool = False,
+    think_tags: bool = False,
+    clock: Clock | None = None,
+    started: float | None = None,
+    on_event: Callable[[Event], object] | None = None,
+    on_end: OnEnd | None = None,
 ) -> WrappedStream[Any] | AsyncWrappedStream[Any]:
     """Return a stream that hands out the same items, untouched, and accumulates them on the way.
 
@@ -186,7 +196,15 @@ def wrap(
 
     Raises TypeError for what is no stream, and for an `on_end` that would have to be awaited.
     """
-    accumulator = Accumulator(**options)
+    accumulator = Accumulator(
+        rules=rules,
+        limits=limits,
+        strict=strict,
+        think_tags=think_tags,
+        clock=clock,
+        started=started,
+        on_event=on_event,
+    )
     return _wrapped(stream, framing, accumulator, accumulator, on_end)
 
 

@@ -23,6 +23,9 @@ from .state import CallsState, CallState, ChoiceState, FunctionState, LogprobsSt
 Kind = Literal["content", "refusal", "reasoning", "reasoning_content", "thinking"]
 # Those of one text, in the order in which they are told: thoughts come before the answer.
 _KINDS: tuple[Kind, ...] = ("reasoning", "reasoning_content", "content", "refusal")
+# What a delta adds to a choice: in itself, and in its calls and its audio.
+_TEXTS = ("content", "parts", "refusal", "reasoning", "reasoning_content")
+_NAMED = ("id", "name", "arguments", "input", "data", "transcript")
 Make = Callable[..., Event]
 # The delta and the `.done` of each.
 _OF_CALL: dict[Tool, tuple[Make, Make]] = {
@@ -47,41 +50,24 @@ class EmittedCall(Struct):
     is_done: bool = False
 
 
-class ChoiceProgress:
-    """A choice, as far as events have told of it; what more there is to tell goes to `events`."""
+class ChoiceProgress(Struct):
+    """A choice, as far as events have told of it; what more there is to tell goes to `events`.
 
-    __slots__ = (
-        "_audio",
-        "_calls",
-        "_done",
-        "_events",
-        "_heard",
-        "_histories",
-        "_last_call",
-        "_state",
-        "_texts",
-        "finish_reason",
-        "index",
-    )
+    `histories` are those of all choices, by the text of each. `done` holds what had its `.done`,
+    but calls; for `finish_reason` they wait.
+    """
 
-    def __init__(
-        self,
-        index: int,
-        state: ChoiceState,
-        events: deque[Event],
-        histories: dict[Text | None, TextHistory],
-    ) -> None:
-        self.index = index
-        self.finish_reason: str | None = None  # for which its `.done` wait
-        self._state = state
-        self._events = events
-        self._histories = histories  # of all choices, by the text of each
-        self._texts: dict[Kind, TextHistory] = {}
-        self._calls: dict[tuple[int, Tool], EmittedCall] = {}
-        self._last_call = -1
-        self._audio = 0  # bytes
-        self._heard = TextHistory()
-        self._done: set[str] = set()  # what had its `.done`, but calls
+    index: int
+    state: ChoiceState
+    events: deque[Event]
+    histories: dict[Text | None, TextHistory]
+    finish_reason: str | None = None
+    texts: dict[Kind, TextHistory] = field(default_factory=dict)
+    calls: dict[tuple[int, Tool], EmittedCall] = field(default_factory=dict)
+    last_call: int = -1
+    heard: TextHistory = field(default_factory=TextHistory)  # the words of the audio
+    audio: int = 0  # bytes
+    done: set[str] = field(default_factory=set)
 
     # --- texts ---
 
@@ -89,7 +75,7 @@ class ChoiceProgress:
         """Emit what came to the texts, to the last `width` parts of the content, and to the calls
         at these places, one after the other.
         """
-        state = self._state
+        state = self.state
         for kind in _KINDS:
             text = getattr(state, kind)
             if text is not None:
@@ -98,15 +84,15 @@ class ChoiceProgress:
             for text, kind in _texts_of_parts(state.parts, width, "content"):
                 self._tell_text(kind, text)
         for place in places:
-            if place != self._last_call:
+            if place != self.last_call:
                 self._leave_call()
-                self._last_call = place
+                self.last_call = place
             self.tell_call(place)
 
     def _tell_text(self, kind: Kind, text: Text) -> None:
-        history = self._texts.get(kind)
+        history = self.texts.get(kind)
         if history is None:
-            history = self._texts[kind] = self._histories[text] = TextHistory()
+            history = self.texts[kind] = self.histories[text] = TextHistory()
         fragment = history.take(text)
         if not fragment:
             return
@@ -116,7 +102,7 @@ class ChoiceProgress:
             event = ev.RefusalDeltaEvent(self.index, fragment, history, history.length)
         else:
             event = ev.ReasoningDeltaEvent(self.index, fragment, history, history.length, kind)
-        self._events.append(event)
+        self.events.append(event)
 
     # --- tool calls ---
 
@@ -124,17 +110,17 @@ class ChoiceProgress:
         """Emit what a call has more than was told; at the end of its choice that it was called, if
         neither a name nor arguments nor input came.
         """
-        call = cast("CallsState", self._state.calls).items[place]
+        call = cast("CallsState", self.state.calls).items[place]
         tools = call.tools()
         if ends and not tools:
             tools.append(("custom" if call.type == "custom" else "function", FunctionState()))
         for tool, named in tools:
-            emitted = self._calls.get((place, tool))
+            emitted = self.calls.get((place, tool))
             opens = emitted is None
             if emitted is None:
                 if not named.came and not ends:
                     continue  # it is nothing, if the other tool comes
-                emitted = self._calls[place, tool] = EmittedCall(place, tool, call)
+                emitted = self.calls[place, tool] = EmittedCall(place, tool, call)
             self._tell_arguments(emitted, named, opens=opens)
 
     def _tell_arguments(
@@ -147,11 +133,11 @@ class ChoiceProgress:
         if fragment or opens:
             length = 0 if call.name is None else call.name.length
             told = (call.text, call.text.length, call.place, call.state.id, call.name, length)
-            self._events.append(_OF_CALL[call.tool][0](self.index, fragment, *told))
+            self.events.append(_OF_CALL[call.tool][0](self.index, fragment, *told))
 
     def _leave_call(self) -> None:
         """End the call that was open, if nothing can be added to its arguments."""
-        call = self._calls.get((self._last_call, "function"))
+        call = self.calls.get((self.last_call, "function"))
         # Of arguments that may be a placeholder not all is told.
         if (
             call is not None
@@ -167,46 +153,46 @@ class ChoiceProgress:
         if call.state.function is not None and call.tool == "function":
             self._tell_arguments(call, call.state.function, ends=True)
         call.is_done = True
-        frozen = freeze_call(call.state, self._state.finish_reason, is_last=is_last)
-        self._events.append(_OF_CALL[call.tool][1](self.index, call.place, frozen))
+        frozen = freeze_call(call.state, self.state.finish_reason, is_last=is_last)
+        self.events.append(_OF_CALL[call.tool][1](self.index, call.place, frozen))
 
     # --- logprobs and audio ---
 
     def tell_tokens(self, logprobs: wire.Logprobs) -> None:
         """Emit the logprobs that a choice brought."""
-        known = cast("LogprobsState", self._state.logprobs)
+        known = cast("LogprobsState", self.state.logprobs)
         for name, (make, _) in _OF_LOGPROBS.items():
             run = getattr(logprobs, name)
             if run:
                 tokens = TokenLogprobs(len(run), lambda run=run: run, freeze_token)  # type: ignore[misc]
-                self._events.append(make(self.index, tokens, freeze_tokens(getattr(known, name))))
+                self.events.append(make(self.index, tokens, freeze_tokens(getattr(known, name))))
 
     def tell_audio(self) -> None:
         """Emit what the audio has more than was told."""
-        audio, history = self._state.audio, self._heard
+        audio, history = self.state.audio, self.heard
         if audio is None:
             return
-        data = bytes((audio.data or b"")[self._audio :])
+        data = bytes((audio.data or b"")[self.audio :])
         words = "" if audio.transcript is None else history.take(audio.transcript)
         if data or words:
-            self._audio += len(data)
+            self.audio += len(data)
             heard = None if audio.transcript is None else history
-            told = (audio.id, audio.data, self._audio, heard, history.length)
-            self._events.append(ev.AudioDeltaEvent(self.index, data or None, words or None, *told))
+            told = (audio.id, audio.data, self.audio, heard, history.length)
+            self.events.append(ev.AudioDeltaEvent(self.index, data or None, words or None, *told))
 
     # --- the end ---
 
     def tell_all(self) -> None:
         """Emit all that was not told: a U+FFFD took the place of each half of a surrogate pair."""
         self.tell(sys.maxsize, ())
-        for place in {place for place, _ in self._calls}:
+        for place in {place for place, _ in self.calls}:
             self.tell_call(place)
         self.tell_audio()
 
     def end(self, stream: State) -> None:
         """Emit the `.done` of all that has none yet."""
-        index, state, done, emit = self.index, self._state, self._done, self._events.append
-        for kind, history in self._texts.items():
+        index, state, done, emit = self.index, self.state, self.done, self.events.append
+        for kind, history in self.texts.items():
             if history.length and kind not in done:
                 done.add(kind)
                 text = history.until(history.length)
@@ -233,8 +219,8 @@ class ChoiceProgress:
     def _end_calls(self, count: int) -> None:
         for place in range(count):
             self.tell_call(place, ends=True)
-        last = max((call.state.order for call in self._calls.values()), default=0)
-        for _, call in sorted(self._calls.items()):  # of one that is both, the custom tool first
+        last = max((call.state.order for call in self.calls.values()), default=0)
+        for _, call in sorted(self.calls.items()):  # of one that is both, the custom tool first
             if not call.is_done:
                 self._end_call(call, is_last=call.state.order == last)
 
@@ -282,15 +268,8 @@ def adds(delta: wire.Delta | None) -> bool:
     if delta is None:
         return False
     calls = delta.tool_calls or ()
-    named: list[object] = [delta.function_call, delta.audio]
-    named += [tool for call in calls for tool in (call.function, call.custom)]
-    fields = ("name", "arguments", "input", "data", "transcript")
-    return bool(
-        delta.content
-        or delta.parts
-        or delta.refusal
-        or delta.reasoning
-        or delta.reasoning_content
-        or any(call.id for call in calls)
-        or any(getattr(each, name, None) for each in named for name in fields)
+    tools = [tool for call in calls for tool in (call, call.function, call.custom)]
+    named = (*tools, delta.function_call, delta.audio)
+    return any(getattr(delta, name) for name in _TEXTS) or any(
+        getattr(each, name, None) for each in named for name in _NAMED
     )

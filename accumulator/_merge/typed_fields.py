@@ -20,13 +20,9 @@ class TypedFieldMerger(FieldMerger):
 
     def _apply_reasoning(self, state: ChoiceState, delta: wire.Delta) -> None:
         if delta.reasoning is not None:
-            if state.reasoning is None:
-                state.reasoning = Text()
-            self._append(state.reasoning, delta.reasoning)
+            state.reasoning = self._join(state.reasoning, delta.reasoning)
         if delta.reasoning_content is not None:
-            if state.reasoning_content is None:
-                state.reasoning_content = Text()
-            self._append(state.reasoning_content, delta.reasoning_content)
+            state.reasoning_content = self._join(state.reasoning_content, delta.reasoning_content)
         if delta.reasoning_details is not None:
             self._apply_details(state, delta.reasoning_details)
 
@@ -51,10 +47,10 @@ class TypedFieldMerger(FieldMerger):
                 else:
                     into["text"] = text if detail.text is None else self._join(text, detail.text)
             if detail.summary is not UNSET:
-                text = into.get("summary")
-                into["summary"] = (
-                    text if detail.summary is None else self._join(text, detail.summary)
-                )
+                summary = into.get("summary")
+                if detail.summary is not None:
+                    summary = self._join(summary, detail.summary)
+                into["summary"] = summary
             if detail.format is not UNSET:
                 into["format"] = _latest(into.get("format"), detail.format)
             if detail.id is not UNSET:

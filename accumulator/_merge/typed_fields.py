@@ -20,9 +20,13 @@ class TypedFieldMerger(FieldMerger):
 
     def _apply_reasoning(self, state: ChoiceState, delta: wire.Delta) -> None:
         if delta.reasoning is not None:
-            state.reasoning = self._join(state.reasoning, delta.reasoning)
+            if state.reasoning is None:
+                state.reasoning = Text()
+            self._append(state.reasoning, delta.reasoning)
         if delta.reasoning_content is not None:
-            state.reasoning_content = self._join(state.reasoning_content, delta.reasoning_content)
+            if state.reasoning_content is None:
+                state.reasoning_content = Text()
+            self._append(state.reasoning_content, delta.reasoning_content)
         if delta.reasoning_details is not None:
             self._apply_details(state, delta.reasoning_details)
 

@@ -156,15 +156,17 @@ class _Response:
         self._observer: Observer | None = None
         self._is_asked = False  # the request has come whole
         self._disconnected = False
-        # Until then the app is not told that the client has disconnected.
-        self._told = asyncio.Event() if read_to_end else None
+        # There is nothing to read on for, so the app is told that the client has disconnected.
+        self._told = asyncio.Event()
+        if not read_to_end:
+            self._told.set()
 
     async def receive(self) -> Message:
         message = await self._receive()
         if message["type"] == "http.disconnect":
             self._disconnected = True
             # A request that was cut off has no response to read on for.
-            if self._told is not None and self._is_asked:
+            if self._is_asked:
                 await self._told.wait()
         elif not message.get("more_body", False):
             self._is_asked = True
@@ -175,13 +177,14 @@ class _Response:
             await self._send(message)
         except OSError:  # from servers of ASGI 2.4: the client is gone
             self._disconnected = True
-            if self._told is None or self._told.is_set():
+            if self._told.is_set():
                 raise
         finally:
             # Also if the client did not get it: it is part of the response.
             if message["type"] == "http.response.body" and self._observer is not None:
                 self._observer.feed(message.get("body", b""))
-                self._tell(self._observer.ended)
+                if self._observer.ended:
+                    self._told.set()
             elif message["type"] == "http.response.start":
                 self._begin(message)
         if message["type"] == "http.response.body" and not message.get("more_body", False):
@@ -192,15 +195,10 @@ class _Response:
         stopped = self._disconnected or not isinstance(error, (Exception, type(None)))
         self._close(None if self._disconnected else error, stopped=stopped)
 
-    def _tell(self, nothing_to_read: bool) -> None:
-        """Pass on that the client has disconnected, once there is nothing to read on for."""
-        if nothing_to_read and self._told is not None:
-            self._told.set()
-
     def _begin(self, start: Message) -> None:
         headers = {bytes(name).lower(): bytes(value) for name, value in start.get("headers", ())}
         if headers.get(b"content-type", b"").split(b";")[0].strip().lower() not in _STREAMS:
-            self._tell(True)
+            self._told.set()
             return
         self._observer = self._observe()
         kind = headers[b"content-type"].decode("latin-1")
@@ -216,7 +214,7 @@ class _Response:
         if observer is not None:
             observer.end(error, stopped=stopped)
             observer.call_on_end()
-        self._tell(True)
+        self._told.set()
 
 
 def _guarded(on_end: OnEnd) -> OnEnd:

@@ -49,6 +49,7 @@ F = TypeVar("F", ChatCompletion, Message)
 C = TypeVar("C", Function, FunctionCall)
 K = TypeVar("K")
 _new, _set = object.__new__, object.__setattr__
+_PLAIN = ("str | None", "int | None", "float | None")
 # The class of the result that has the fields of a Struct.
 _CLASSES: Mapping[type[Struct], type] = {
     AudioState: Audio,
@@ -58,6 +59,12 @@ _CLASSES: Mapping[type[Struct], type] = {
     wire.TokenLogprob: TokenLogprob,
     wire.TopLogprob: TopLogprob,
     wire.Usage: Usage,
+}
+
+# The fields of each that hold more than a string or a number.
+_COPIED = {
+    kind: [name for name, held in kind.__annotations__.items() if held not in _PLAIN]
+    for kind in _CLASSES
 }
 
 
@@ -215,9 +222,7 @@ def _custom(state: FunctionState) -> Custom:
 
 def freeze_usage(state: wire.Usage) -> Usage:
     """Build the usage; a total that never came is the sum."""
-    usage: Usage = freeze_fields(state)
-    usage.__dict__["total_tokens"] = total_of(state)
-    return usage
+    return _made(Usage, {**_fields(state), "total_tokens": total_of(state)})
 
 
 def freeze_tokens(state: TokensState) -> TokenLogprobs:
@@ -242,10 +247,12 @@ def freeze_token(state: Struct) -> Any:
 
 def _fields(state: Struct) -> JsonObject:
     fields = structs.asdict(state)
-    for name, value in fields.items():
-        if type(value) in _MAKERS:
+    for name in _COPIED[type(state)]:
+        value = fields[name]
+        if value is not None:
             fields[name] = tuple(_frozen(value)) if type(value) is list else _frozen(value)
-    fields["extra"] = fields["extra"] or {}
+    if fields["extra"] is None:
+        fields["extra"] = {}
     return fields
 
 

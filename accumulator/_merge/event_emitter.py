@@ -124,7 +124,21 @@ class EventEmitter:
 
     def on_choice(self, index: int, state: ChoiceState, choice: wire.Choice) -> None:
         self.at = None
-        progress, delta = self._catch_up(index, state, 1), choice.delta
+        delta, text = choice.delta, state.content
+        progress = self._choices.get(index)
+        if (
+            progress is None
+            or text is None
+            or text not in self._histories
+            or delta is None
+            or delta.reasoning
+            or delta.reasoning_content
+            or choice.finish_reason
+            or self._places
+        ):
+            progress = self._catch_up(index, state, 1)
+        elif delta.content:
+            progress.tell_text("content", text, delta.content)
         if delta is not None and delta.reasoning_details is not None:
             self._tell_details(index, delta.reasoning_details)
         if self._places:
@@ -161,12 +175,14 @@ class EventEmitter:
         return progress
 
     def _catch_up(self, index: int, state: ChoiceState, width: int) -> ChoiceProgress:
-        """Emit what came to the texts of a choice, to the last `width` parts of its content, and to
-        the calls that fragments went to; the last of these may still be on its way.
+        """Emit what came to the texts of a choice, as its progress does, and to the calls that
+        fragments went to; the last of these may still be on its way.
         """
         progress, places = self._follow(index, state), self._places
-        progress.tell(width, places[self._told :])
-        self._told = max(len(places) - 1, 0)
+        progress.tell(width)
+        if places:
+            progress.tell_calls(places[self._told :])
+            self._told = len(places) - 1
         return progress
 
     def _tell_details(self, index: int, details: list[wire.ReasoningDetail]) -> None:

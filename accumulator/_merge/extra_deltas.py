@@ -101,8 +101,10 @@ class ExtraDeltas:
         merged: JsonObject | None,
         rules: str = "",
     ) -> None:
+        if fields is None:
+            return
         level = self._levels[rules or path]
-        for name, value in (fields or {}).items():
+        for name, value in fields.items():
             if value is None or (level.names.get(name) or level.kinds[type(value)]) == "drop":
                 continue
             where, text = f"{path}.{name}", (merged or {}).get(name)

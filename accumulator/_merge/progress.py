@@ -71,29 +71,34 @@ class ChoiceProgress(Struct):
 
     # --- texts ---
 
-    def tell(self, width: int, places: Iterable[int]) -> None:
-        """Emit what came to the texts, to the last `width` parts of the content, and to the calls
-        at these places, one after the other.
-        """
+    def tell(self, width: int) -> None:
+        """Emit what came to the texts, and to the last `width` parts of the content."""
         state = self.state
         for kind in _KINDS:
             text = getattr(state, kind)
             if text is not None:
-                self._tell_text(kind, text)
+                self.tell_text(kind, text)
         if width and state.parts is not None:
             for text, kind in _texts_of_parts(state.parts, width, "content"):
-                self._tell_text(kind, text)
+                self.tell_text(kind, text)
+
+    def tell_calls(self, places: Iterable[int]) -> None:
+        """Emit what came to the calls at these places, one after the other."""
         for place in places:
             if place != self.last_call:
                 self._leave_call()
                 self.last_call = place
             self.tell_call(place)
 
-    def _tell_text(self, kind: Kind, text: Text) -> None:
-        history = self.texts.get(kind)
+    def tell_text(self, kind: Kind, text: Text, fragment: str | None = None) -> None:
+        """Emit what came to a text: `fragment`, if that was appended as it is."""
+        history, fragments = self.texts.get(kind), text.fragments
         if history is None:
             history = self.texts[kind] = self.histories[text] = TextHistory()
-        fragment = history.take(text)
+        if fragment and history.text is text and fragments and fragments[-1] is fragment:
+            history.length += len(fragment)
+        else:
+            fragment = history.take(text)
         if not fragment:
             return
         if kind == "content":
@@ -184,7 +189,7 @@ class ChoiceProgress(Struct):
 
     def tell_all(self) -> None:
         """Emit all that was not told: a U+FFFD took the place of each half of a surrogate pair."""
-        self.tell(sys.maxsize, ())
+        self.tell(sys.maxsize)
         for place in {place for place, _ in self.calls}:
             self.tell_call(place)
         self.tell_audio()

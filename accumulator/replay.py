@@ -235,7 +235,7 @@ def _parts(part: Any, cut: Cut) -> Iterator[object]:
 
 
 def _cut_field(name: str, value: object, cut: Cut) -> Iterable[object]:
-    """Return what merges to a field of a delta by its rule, such as the pieces of a text."""
+    """Return what merges to a field of a delta, such as the pieces of a text."""
     if isinstance(value, Audio):
         return _opened(value, data=_audio_pieces, transcript=cut)
     if isinstance(value, Function):
@@ -244,6 +244,10 @@ def _cut_field(name: str, value: object, cut: Cut) -> Iterable[object]:
         return _calls(cast("Sequence[ToolCall]", value), cut)
     if name == "content" and isinstance(value, tuple):
         return [[part] for whole in value for part in _parts(copy_json(whole), cut)] or [[]]
+    return _cut_by_rule(name, value, cut)
+
+
+def _cut_by_rule(name: str, value: object, cut: Cut) -> Sequence[object]:
     level = DEFAULT_RULES.levels["delta"]
     policy = DEFAULT_RULES.rows.get(f"delta.{name}") or level.kinds.get(type(value))
     if policy == "concat" and isinstance(value, str):

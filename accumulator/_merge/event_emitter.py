@@ -124,23 +124,13 @@ class EventEmitter:
 
     def on_choice(self, index: int, state: ChoiceState, choice: wire.Choice) -> None:
         self.at = None
-        delta, text = choice.delta, state.content
         progress = self._choices.get(index)
-        if (
-            progress is None
-            or text is None
-            or text not in self._histories
-            or delta is None
-            or delta.reasoning
-            or delta.reasoning_content
-            or choice.finish_reason
-            or self._places
-        ):
+        if progress is None or choice.delta is None or choice.finish_reason or self._places:
             progress = self._catch_up(index, state, 1)
-        elif delta.content:
-            progress.tell_text("content", text, delta.content)
-        if delta is not None and delta.reasoning_details is not None:
-            self._tell_details(index, delta.reasoning_details)
+        else:
+            self._tell_texts(progress, state, choice.delta)
+        if choice.delta is not None and choice.delta.reasoning_details is not None:
+            self._tell_details(index, choice.delta.reasoning_details)
         if self._places:
             self._extras.add_calls(index, state, choice, self._places)
             self._places.clear()
@@ -184,6 +174,13 @@ class EventEmitter:
             progress.tell_calls(places[self._told :])
             self._told = len(places) - 1
         return progress
+
+    def _tell_texts(self, progress: ChoiceProgress, state: ChoiceState, delta: wire.Delta) -> None:
+        text = state.content
+        if text not in self._histories or delta.reasoning or delta.reasoning_content:
+            progress.tell(1)
+        elif text is not None and delta.content:
+            progress.tell_text("content", text, delta.content)
 
     def _tell_details(self, index: int, details: list[wire.ReasoningDetail]) -> None:
         # Structs, which never change: no copy of them is needed.

@@ -29,35 +29,36 @@ def find(stream: object) -> Found:
         return Found(stream, None)
     names = _names(stream)
     bodies = [read(stream) for marks, read in _RESPONSES if marks <= names]
-    items = aitems = None
-    if bodies:
-        # Told by what came: the `iter_bytes` of openai's AsyncAPIResponse is async.
-        items = next((each for each in bodies if "__iter__" in _names(each)), None)
-        aitems = next((each for each in bodies if "__aiter__" in _names(each)), None)
-    elif isinstance(stream, (bytes, bytearray, memoryview, str)):
-        items = (stream,)
-    else:
-        items = stream if "__iter__" in names else None
-        aitems = stream if "__aiter__" in names else None
+    is_piece = isinstance(stream, (bytes, bytearray, memoryview, str))
+    given = bodies or [(stream,) if is_piece else stream]
+    # Told by what came: the `iter_bytes` of openai's AsyncAPIResponse is async.
+    items = next((each for each in given if "__iter__" in _names(each)), None)
+    aitems = next((each for each in given if "__aiter__" in _names(each)), None)
     # Completions, openai's and ours, are iterables of their fields.
     if (
         items is aitems is None
         or not names.isdisjoint(("model_dump", "to_openai"))
-        or ("keys" in names and isinstance(stream, Mapping))
+        or isinstance(stream, Mapping)
     ):
-        hints = (hint for name, hint in _HINTS if hasattr(stream, name))
+        hint = next((hint for name, hint in _HINTS if hasattr(stream, name)), "")
         kind = type(stream).__name__
-        raise TypeError(f"a stream is an iterable or a response, not {kind}{next(hints, '')}")
-    is_async = items is None
-    if items is not None and aitems is not None:
-        # Told by what a response (httpx) or a stream (litellm) reads from, if that is of one kind.
-        sources = [_names(getattr(stream, name, None)) for name in ("stream", "completion_stream")]
-        ways = [each & {"__iter__", "__aiter__"} for each in sources]
-        is_async = {"__aiter__"} in ways
-        if {"__iter__"} in ways:  # Starlette reads whatever can be read async so
-            aitems = None
-    encoding = _encoding(stream, names) if bodies else None
-    return Found(items, aitems, is_async, bool(bodies), names >= _EVENT_STREAM, encoding)
+        raise TypeError(f"a stream is an iterable or a response, not {kind}{hint}")
+    ways = [] if items is None or aitems is None else _ways_of_sources(stream)
+    return Found(
+        items=items,
+        # Starlette reads whatever can be read async so.
+        aitems=None if {"__iter__"} in ways else aitems,
+        is_async=items is None or {"__aiter__"} in ways,
+        is_body=bool(bodies),
+        has_events=names >= _EVENT_STREAM,
+        encoding=_encoding(stream, names),
+    )
+
+
+def _ways_of_sources(stream: object) -> list[frozenset[str]]:
+    """Return how what a response (httpx) or a stream (litellm) reads from can be read."""
+    sources = [getattr(stream, name, None) for name in ("stream", "completion_stream")]
+    return [_names(source) & {"__iter__", "__aiter__"} for source in sources]
 
 
 # What is taken for a stream, told by an attribute, and what makes one of it.
@@ -90,7 +91,7 @@ _EVENT_STREAM = frozenset({"get_final_completion", "current_completion_snapshot"
 
 
 _NAMES = _EVENT_STREAM.union(
-    ("__aiter__", "__iter__", "keys", "model_dump", "stream", "to_openai"),
+    ("__aiter__", "__iter__", "model_dump", "stream", "to_openai"),
     *(marks for marks, _ in _RESPONSES),
 )
 

@@ -271,6 +271,9 @@ def _object(state: JsonObject) -> JsonObject:
 
 
 def _list(state: list[object]) -> list[object]:
+    # Of a long list of numbers, such as tokens' ids, that is asked at once.
+    if _MAKERS.keys().isdisjoint(map(type, state)):
+        return state.copy()
     return [_frozen(value) for value in state]
 
 

@@ -16,8 +16,6 @@ from .state import AudioState, ChoiceState, LogprobsState, TokensState
 class TypedFieldMerger(FieldMerger):
     """Merges reasoning, parts of content, audio and logprobs."""
 
-    __slots__ = ()
-
     def _apply_reasoning(self, state: ChoiceState, delta: wire.Delta) -> None:
         if delta.reasoning is not None:
             if state.reasoning is None:
@@ -51,10 +49,10 @@ class TypedFieldMerger(FieldMerger):
                 else:
                     into["text"] = text if detail.text is None else self._join(text, detail.text)
             if detail.summary is not UNSET:
-                summary = into.get("summary")
-                if detail.summary is not None:
-                    summary = self._join(summary, detail.summary)
-                into["summary"] = summary
+                text = into.get("summary")
+                into["summary"] = (
+                    text if detail.summary is None else self._join(text, detail.summary)
+                )
             if detail.format is not UNSET:
                 into["format"] = _latest(into.get("format"), detail.format)
             if detail.id is not UNSET:

@@ -234,14 +234,12 @@ def _wrapped(
 
 
 def _read(stream: WrappedStream[object]) -> ChatCompletion:
-    for _ in _take(stream, deque[object]()):
-        pass
+    next(_take(stream, deque[object]()), None)  # nothing is added to it
     return stream.completion
 
 
 async def _aread(stream: AsyncWrappedStream[object]) -> ChatCompletion:
-    async for _ in _take_async(stream, deque[object]()):
-        pass
+    await anext(_take_async(stream, deque[object]()), None)
     return stream.completion
 
 

@@ -81,13 +81,13 @@ class Accumulator:
         if started is not None and clock is None:
             raise TypeError("started is a time of the clock, and there is no clock")
         log = ProblemLog(strict=strict)
-        reducer = (ThinkTagReducer if think_tags else ChatReducer)(rules, limits, log)
+        reducer = (ThinkTagReducer if think_tags else ChatReducer).begin(rules, limits, log)
         self._reducer = reducer
         self._kind: type | None = None  # of the last chunk that was an object
         self._on_event = on_event
         self._emitter: EventEmitter | None = None
         may_repeat = shortcut and not rules.moves
-        self._pipeline = Pipeline(reducer, log, limits, shortcut=may_repeat)
+        self._pipeline = Pipeline.begin(reducer, log, limits, shortcut=may_repeat)
         self._stopwatch = None if clock is None else Stopwatch(clock, started)
         # Whether a call of input is to be timed, and events are to be handed out behind it.
         self._observed = clock is not None

@@ -78,7 +78,7 @@ def pack(pipeline: Pipeline, reducer: ChatReducer) -> bytes:
         is_begun=reducer.is_begun,
         event=log.event,
         offset=log.offset,
-        counts=log.counts,
+        counts=dict(log.counts),
         problems=[*log.problems],
         met=log.met,
         reading=reducer.reading,
@@ -119,9 +119,8 @@ def unpack(data: bytes | bytearray | memoryview, pipeline: Pipeline, reducer: Ch
     lost = [Text() for _ in range(saved.halves - len(reader.halves))]
     for text in lost:
         text.half = "\ud800"  # which half it was makes no difference any more
-    if saved.is_begun:
-        reducer.go_on()
-    reducer.resume(saved.state, reading=saved.reading, halves=[*reader.halves, *lost])
+    halves = [*reader.halves, *lost]
+    reducer.resume(saved.state, reading=saved.reading, is_begun=saved.is_begun, halves=halves)
     pipeline.resume(saved.parser, saved.tally, saved.queue)
 
 

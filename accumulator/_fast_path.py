@@ -53,7 +53,7 @@ class Rehearser(Protocol):
         ...
 
 
-class Template(Struct):
+class Template(Struct, frozen=True):
     """The constant bytes of an event, with gaps between them that hold strings."""
 
     head: bytes  # before the first gap, its quote included
@@ -63,37 +63,21 @@ class Template(Struct):
     of_event: slice  # and out of an event
 
 
-class FastPath:
+class FastPath(Struct, eq=False):
     """Holds the template of a stream, and applies the events that match it."""
 
-    __slots__ = (
-        "_asks",
-        "_credit",
-        "_is_late",
-        "_is_simple",
-        "_joint",
-        "_last",
-        "_pause",
-        "_reducer",
-        "_targets",
-        "_template",
-        "learn_at",
-        "ready",
-    )
-
-    def __init__(self, reducer: Rehearser) -> None:
-        self._reducer = reducer
-        self.ready = False  # whether there is a template
-        self.learn_at = LEARN_AFTER  # the event from which on `learn` is worth a call
-        self._pause = _PAUSE
-        self._credit = 0  # events that were taken, less what proofs have cost
-        self._last = b""  # the line that `learn` was called with before
-        self._is_late = False  # whether the stream is long enough to rehearse thoroughly
-        self._template = Template(b"", (), b"", slice(0), slice(0))
-        self._asks = False  # whether there are targets that do not take every string
-        self._is_simple = False  # whether there is one target, and perhaps padding behind it
-        self._joint = b""  # between these two
-        self._targets: Targets = []  # if it was proved since anything else was applied
+    _reducer: Rehearser
+    ready: bool = False  # whether there is a template
+    learn_at: int = 0  # the event from which on `learn` is worth a call
+    _in_vain: int = 0  # attempts to learn in a row that did not pay
+    _credit: int = 0  # events that were taken, less what proofs have cost
+    _last: bytes = b""  # the line that `learn` was called with before
+    _is_late: bool = False  # whether the stream is long enough to rehearse thoroughly
+    _template: Template = Template(b"", (), b"", slice(0), slice(0))
+    _asks: bool = False  # whether there are targets that do not take every string
+    _is_simple: bool = False  # whether there is one target, and perhaps padding behind it
+    _joint: bytes = b""  # between these two
+    _targets: Targets = []  # if it was proved since anything else was applied
 
     def invalidate(self) -> None:
         """Discard the proof: something else was applied, or is about to be."""
@@ -224,8 +208,8 @@ class FastPath:
             return
         self._last = line
         if last:
-            self._pause = _PAUSE if self._credit > _CREDIT else 2 * self._pause
-            self.learn_at = event + self._pause
+            self._in_vain = 0 if self._credit > _CREDIT else self._in_vain + 1
+            self.learn_at = event + (_PAUSE << self._in_vain)
             self._credit = _CREDIT
             self._targets = []
             self.ready = self._find_template(line, last)

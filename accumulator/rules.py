@@ -246,6 +246,11 @@ class Rules:
         return any(self.moved.values())
 
     @cached_property
+    def is_cumulative(self) -> bool:
+        """Whether each fragment of a call's arguments is the whole so far."""
+        return self.rows[ARGUMENTS] == "last"
+
+    @cached_property
     def digest(self) -> int:
         """A number for the rows in a checkpoint, which another table must not go on from."""
         return crc32(repr(sorted(self.rows.items())).encode())

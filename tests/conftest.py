@@ -93,8 +93,7 @@ def no_shapes_of_other_tests(monkeypatch: pytest.MonkeyPatch) -> None:
 def learns_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     """Take the fast path as soon and as often as it can be taken, in short streams, too."""
     for name in (
-        "_fast_path.LEARN_AFTER",
-        "_pipeline.apply.LEARN_AFTER",
+        "_pipeline.pipeline.LEARN_AFTER",
         "_fast_path._REHEARSE_AFTER",
         "_fast_path._PAUSE",
         "_fast_path._PROOF",

@@ -172,7 +172,7 @@ class Chunk(Struct, forbid_unknown_fields=True, gc=False):
     extra: Extra | None = None
 
 
-# --- a chunk of text and nothing else -----------------------------------------------------
+# --- a chunk of text and calls, and nothing else ------------------------------------------
 # Most chunks of most streams. What else a chunk can bring is null here for good, so nothing has to
 # look at it.
 
@@ -183,8 +183,8 @@ class TextDelta(Struct, forbid_unknown_fields=True, gc=False):
     reasoning: str | None = None
     reasoning_content: str | None = None
     reasoning_details: list[ReasoningDetail] | None = None
+    tool_calls: list[ToolCallFragment] | None = None
     refusal: None = None
-    tool_calls: None = None
     function_call: None = None
     audio: ClassVar[None] = None
     annotations: ClassVar[None] = None

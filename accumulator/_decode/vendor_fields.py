@@ -66,7 +66,7 @@ class ChunkDecoder(Struct):
     """
 
     _rules: Mapping[str, Level]
-    _is_off: bool = False  # whether all chunks go the general way
+    is_off: bool = False  # whether all chunks go the general way
     _shape: Shape = TEXT
     # The values that came last. A dict would be a sizable part of what an idle accumulator holds.
     _seen: dict[Key, Seen] = _NEVER_WRITTEN
@@ -80,7 +80,7 @@ class ChunkDecoder(Struct):
     @property
     def decode(self) -> Decode:
         """Return the decoder of the next chunk. It changes with `decode_mismatched` and `learn`."""
-        if self._is_off or self._waits:
+        if self.is_off or self._waits:
             return _decode_nothing
         # A bound method is not kept: what holds itself is freed by the garbage collector alone.
         return self._decode_fields if self._shape.has_fields else self._shape.decode
@@ -88,7 +88,7 @@ class ChunkDecoder(Struct):
     @property
     def is_text(self) -> bool:
         """Whether `decode` takes text and nothing else."""
-        return self._shape is TEXT and not self._is_off
+        return self._shape is TEXT and not self.is_off
 
     @property
     def repeats(self) -> bool:

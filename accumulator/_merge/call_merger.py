@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from copy import copy, deepcopy
 from itertools import chain
+from math import inf
 
 from msgspec import structs
 
@@ -14,7 +15,7 @@ from ..errors import LimitExceededError
 from ..partial import is_complete
 from .arguments import ArgumentsText
 from .json_merge import FieldMerger
-from .problem_log import ProblemLog, brief
+from .problem_log import EMPTY, ProblemLog, brief
 from .state import CallsState, CallState, ChoiceState, FunctionState
 from .tool_calls import find_call
 
@@ -22,22 +23,18 @@ from .tool_calls import find_call
 class CallMerger(FieldMerger):
     """Merges the fragments of calls (SPEC section 4)."""
 
-    __slots__ = ("_calls_left", "_is_cumulative", "_most_calls")
-
-    # Set by the reducer, whose constructor each stream pays for.
-    _is_cumulative: bool  # whether each fragment of arguments is the whole so far
-    _most_calls: float  # of a choice
-    _calls_left: float  # so many fragments in one delta can certainly not open too many
+    _calls_left: float = inf  # so many fragments in one delta can certainly not open too many
 
     def _count_calls(self, calls: CallsState) -> None:
-        self._calls_left = min(self._calls_left, self._most_calls - len(calls.items))
+        if self.limits.tool_calls is not None:
+            self._calls_left = min(self._calls_left, self.limits.tool_calls - len(calls.items))
 
     def _check_calls(
         self, calls: CallsState | None, lists: Sequence[Sequence[wire.ToolCallFragment]]
     ) -> None:
         """Raise LimitExceededError if lists of fragments would open more calls than allowed."""
-        calls, most = calls or CallsState(), self._most_calls
-        if len(calls.items) + sum(map(len, lists)) <= most:
+        calls, most = calls or CallsState(), self.limits.tool_calls
+        if most is None or len(calls.items) + sum(map(len, lists)) <= most:
             return
         # They are merged into copies of the calls that they may go to, and these are counted.
         places = {calls.last, len(calls.items) - 1}
@@ -51,11 +48,11 @@ class CallMerger(FieldMerger):
             *(calls.by_id.copy(), calls.by_index.copy(), calls.by_both.copy(), calls.last),
         )
         trial = copy(self)
-        trial._log, trial.listener, trial._halved = ProblemLog(), None, {}
+        trial._log, trial.listener, trial._halved = ProblemLog(), None, EMPTY
         for fragments in lists:
             trial._apply_calls(ChoiceState(calls=known), fragments, 0)
         if len(known.items) > most:
-            raise LimitExceededError("tool_calls", int(most))
+            raise LimitExceededError("tool_calls", most)
 
     def _apply_calls(
         self, state: ChoiceState, fragments: Iterable[wire.ToolCallFragment], position: int
@@ -87,7 +84,7 @@ class CallMerger(FieldMerger):
         place = calls.by_index.get(index, -1)  # type: ignore[arg-type]  # None is no key
         known = calls.items[place].function if place >= 0 else None
         text = None if known is None else known.text
-        if text is None or arguments is None or self._is_cumulative:
+        if text is None or arguments is None or self.rules.is_cumulative:
             return False
         if not text.closer and not text.takes(arguments):
             return False
@@ -130,7 +127,7 @@ class CallMerger(FieldMerger):
         if fragment.function is not None:
             function = call.function = call.function or FunctionState()
             self._apply_function(
-                function, fragment.function, f"{path}.function", cumulative=self._is_cumulative
+                function, fragment.function, f"{path}.function", cumulative=self.rules.is_cumulative
             )
             function.extra = self._merge_extra("delta", function.extra, fragment.function.extra)
         if fragment.custom is not None:

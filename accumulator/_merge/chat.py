@@ -8,7 +8,8 @@ What came in a chunk's place is told by `foreign`.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from math import inf
+from typing import Any, ClassVar
 
 from msgspec import Struct
 
@@ -51,37 +52,32 @@ class Found(Struct):
     may_be_deep: bool = True
 
 
-class ChatReducer(Reducer):
+class ChatReducer(Reducer, kw_only=True):
     """Reads events of chat completion streams, and applies them.
 
     `next_steps` are the two steps of nearly every event. They change with what a stream brings, so
     whoever keeps them looks again after each other call.
     """
 
-    __slots__ = ("_decoder", "_is_begun", "_most_depth", "_objects", "_reads_objects", "rules")
+    think_tags: ClassVar[bool] = False  # whether reasoning between tags in content is told apart
 
-    think_tags = False  # whether reasoning between tags in content is told apart
+    _decoder: ChunkDecoder
+    _objects: ObjectReader | None = None  # most streams bring none
 
-    def __init__(self, rules: Rules, limits: Limits, log: ProblemLog) -> None:
-        Reducer.__init__(self, rules, limits, log)
-        self.rules = rules
-        self._most_depth = limits.depth
+    @classmethod
+    def begin(cls, rules: Rules, limits: Limits, log: ProblemLog) -> ChatReducer:
+        """Return the reducer of a new stream."""
         # A stream's shape is not worth Structs where another rule moves fields out of their places,
         # and a low limit of depth can only be held by counting.
         refuses = rules.moves or (limits.depth is not None and limits.depth < _TYPED_DEPTH)
-        self._decoder = ChunkDecoder(rules.levels, refuses)
-        self._reads_objects = not refuses
-        self._objects: ObjectReader | None = None  # most streams bring none
-        self._is_begun = False  # whether a value was read that is no chunk
+        decoder, calls = ChunkDecoder(rules.levels, refuses), limits.tool_calls
+        left = inf if calls is None else calls
+        return cls(rules, limits, log, _decoder=decoder, _calls_left=left)
 
     @property
     def is_begun(self) -> bool:
         """Whether any JSON was read that says something."""
         return self._is_begun or self._head is not None or bool(self.state.choices)
-
-    def go_on(self) -> None:
-        """Take the stream for begun."""
-        self._is_begun = True
 
     def next_steps(self) -> tuple[Callable[[bytes], Chunk], Callable[[Any, Chunk], object]]:
         """Return what decodes the data of the next event, and the method that applies the chunk.
@@ -167,7 +163,9 @@ class ChatReducer(Reducer):
         if self._head is None and not self.is_begun and (api := find_other_api(value)) is not None:
             self._refuse_other_api(api)
             return True
-        objects = self._objects = self._objects or (ObjectReader() if self._reads_objects else None)
+        if self._objects is None and not self._decoder.is_off:
+            self._objects = ObjectReader()
+        objects = self._objects
         found = None if objects is None else objects.read(value)
         if found is None:
             self._apply_value(Found(value, is_ours=False), count)
@@ -242,7 +240,7 @@ class ChatReducer(Reducer):
         except TooDeepError as error:
             self._too_deep(str(error))
             return None
-        may_be_deep = text.count("{") + text.count("[") > (self._most_depth or STACK_DEPTH)
+        may_be_deep = text.count("{") + text.count("[") > (self.limits.depth or STACK_DEPTH)
         found = Found(value, has_halves, bad_utf8=bad_utf8, may_be_deep=may_be_deep)
         if event.form != "text" or not isinstance(value, list):
             return self._judge(found, event)
@@ -309,7 +307,7 @@ class ChatReducer(Reducer):
                 self.rules.moved,
                 copying=found.has_halves or not found.is_ours,
                 has_halves=found.has_halves,
-                depth=self._most_depth or STACK_DEPTH,
+                depth=self.limits.depth or STACK_DEPTH,
             )
         except InvalidChunkError as refusal:
             self._report_utf8(found.bad_utf8)
@@ -359,15 +357,15 @@ class ChatReducer(Reducer):
             self._log.report("invalid_utf8", "bytes that are not UTF-8, replaced by U+FFFD")
 
     def _check_depth(self, value: object) -> None:
-        bound = self._most_depth
+        bound = self.limits.depth
         if exceeds_depth(value, bound or STACK_DEPTH):
             if bound is None:
                 raise TooDeepError(f"nested deeper than {STACK_DEPTH} levels")
             raise LimitExceededError("depth", bound)
 
     def _too_deep(self, message: str) -> None:
-        if self._most_depth is not None:
-            raise LimitExceededError("depth", self._most_depth)
+        if self.limits.depth is not None:
+            raise LimitExceededError("depth", self.limits.depth)
         self._log.report("invalid_chunk", message)
 
 

@@ -9,6 +9,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from msgspec import field
+
 from .._decode import chunk as wire
 from .._decode.text import healed
 from .call_merger import CallMerger
@@ -24,14 +26,12 @@ _BROUGHT = (
 class Ending(CallMerger):
     """Ends a stream and its choices."""
 
-    __slots__ = ("_head", "_is_failing", "reading", "state")
-
-    state: State
-    reading: bool  # neither ended nor closed
-    _is_failing: bool  # whether the chunk at hand brings an error of its own
+    state: State = field(default_factory=State)
+    reading: bool = True  # neither ended nor closed
+    _is_failing: bool = False  # whether the chunk at hand brings an error of its own
     # What nearly every chunk says again, of the chunk applied last: to apply it again does nothing.
     # None while calls are due, so that the next chunk is applied by `apply`, which judges them.
-    _head: tuple[str | int | None, ...] | None
+    _head: tuple[str | int | None, ...] | None = None
 
     def end(self) -> None:
         """`[DONE]` was read."""

@@ -85,30 +85,34 @@ class EventEmitter:
     @staticmethod
     def apply_text(reducer: Any, chunk: Any) -> None:
         """Apply a chunk as `Reducer.apply_text` does, and make its events."""
+        choices = chunk.choices
+        if choices and choices[0].delta is not None and choices[0].delta.tool_calls:
+            reducer.apply(chunk)
+            return
         state: ChoiceState | None = reducer.apply_text(chunk)
         if state is None:  # it was applied as any other chunk is
             return
         self: EventEmitter = reducer.listener
-        [choice] = chunk.choices
+        [choice] = choices
         index, delta = choice.index, choice.delta
         content, thought, other = delta.content, delta.reasoning, delta.reasoning_content
+        field: ReasoningField | None = None
         if content:
-            text, more = state.content, thought or other
+            text, fragment, more = state.content, content, thought or other
         elif thought:
-            text, more = state.reasoning, other
+            text, fragment, more, field = state.reasoning, thought, other, "reasoning"
         else:
-            text, more = state.reasoning_content, None
+            text, fragment, more = state.reasoning_content, other, None
+            field = "reasoning_content"
         history = self._histories.get(text)
         if history is None or more or choice.finish_reason:
             self.on_choice(index, state, choice)
             return
-        fragment = content or thought or other
         if fragment:
             length = history.length = history.length + len(fragment)
-            if content:
+            if field is None:
                 event: Event = ev.ContentDeltaEvent(index, fragment, history, length)
             else:
-                field: ReasoningField = "reasoning" if thought else "reasoning_content"
                 event = ev.ReasoningDeltaEvent(index, fragment, history, length, field)
             self.events.append(event)
         if delta.reasoning_details is not None:

@@ -7,12 +7,15 @@ pair, whose other half comes with a later chunk: it is held back until then.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, Final, Protocol, TypeVar, cast
+from typing import Any, Protocol, TypeVar, cast
+
+from msgspec import Struct
 
 from .._decode.chunk import JsonObject
 from .._decode.text import COMPACT_AT, Text, heal, healed, split_half
-from ..rules import Level, Policy
-from .problem_log import ProblemLog
+from ..limits import Limits
+from ..rules import Level, Policy, Rules
+from .problem_log import EMPTY, ProblemLog
 
 K = TypeVar("K")
 PART_TYPES = ("text", "thinking")  # of parts that join their neighbour
@@ -61,7 +64,6 @@ _MADE_FOR: Mapping[Policy, type | tuple[type, ...]] = {
     **dict.fromkeys(("extend", "by_index", "by_type", "blocks"), list),
     **{"concat": str, "merge": dict, "larger": (dict, int, float)},
 }
-NO_HALVES: Final[dict[int, Text]] = {}  # stands for each empty one: most streams never fill theirs
 
 
 class Listener(Protocol):
@@ -77,17 +79,15 @@ class Listener(Protocol):
     def on_chunk(self, chunk: Any, state: Any) -> None: ...  # likewise
 
 
-class FieldMerger:
-    """Merges JSON into JSON by a table of rules; what is odd about strings goes to `report`."""
+class FieldMerger(Struct, eq=False):
+    """Merges JSON into JSON by a table of rules; what is odd about strings goes to the log."""
 
-    __slots__ = ("_careful", "_halved", "_levels", "_log", "listener")
-
-    # Set by the reducer, whose constructor each stream pays for.
-    _levels: Mapping[str, Level]
+    rules: Rules
+    limits: Limits
     _log: ProblemLog
-    _halved: dict[int, Text]  # texts that end in half a surrogate pair, by identity
-    _careful: bool  # whether a fragment may hold or complete such a half
-    listener: Listener | None
+    listener: Listener | None = None
+    _halved: dict[int, Text] = EMPTY  # texts that end in half a surrogate pair, by identity
+    _careful: bool = False  # whether a fragment may hold or complete such a half
 
     def _merge_extra(
         self, level: str, into: JsonObject | None, extra: JsonObject | None
@@ -95,7 +95,7 @@ class FieldMerger:
         if extra is not None:
             if into is None:
                 into = {}
-            self._merge(self._levels[level], into, extra, nested=False)
+            self._merge(self.rules.levels[level], into, extra, nested=False)
         return into
 
     def _merge(self, level: Level, into: JsonObject, fields: JsonObject, *, nested: bool) -> None:
@@ -209,7 +209,7 @@ class FieldMerger:
             for item in thinking if isinstance(thinking, list) else [thinking]:
                 self._add_part(inner, item)
             part = {name: value for name, value in part.items() if name != "thinking"}
-        self._merge(self._levels["delta.<object>"], last, part, nested=True)
+        self._merge(self.rules.levels["delta.<object>"], last, part, nested=True)
 
     def _own(self, value: object) -> object:
         """Take a value that stands as it is; no half of a surrogate pair stays in it."""
@@ -240,11 +240,10 @@ class FieldMerger:
         the end.
         """
         fragment, text.half = split_half(text.half + fragment)
-        self._halved.pop(id(text), None)
+        halved = self._halved = self._halved or {}
+        halved.pop(id(text), None)
         if text.half:
-            if not self._halved:
-                self._halved = {}
-            self._halved[id(text)] = text
+            halved[id(text)] = text
         fragment, lone = heal(fragment)
         self._report_lone(lone)
         return fragment
@@ -259,7 +258,7 @@ class FieldMerger:
             text.half = ""
             text.append("\ufffd")
             self._report_lone(1)
-        self._halved = NO_HALVES
+        self._halved = EMPTY
 
 
 def is_empty(value: object) -> bool:

@@ -8,7 +8,8 @@ chunk fills no list. Also whole is the first after which something is missing, h
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, Final
+from types import MappingProxyType
+from typing import Any
 
 import attrs
 
@@ -16,7 +17,8 @@ from .._decode.sse import CutEvents
 from ..errors import LOSSY_KINDS, Problem, ProblemKind
 
 _MOST_PROBLEMS = 100  # a server can go wrong in every chunk; all are counted, these many are kept
-_NONE: Final[dict[Any, Any]] = {}  # stands for each empty one: most streams have no problem
+# Stands for each empty dict that most streams never fill.
+EMPTY: Any = MappingProxyType({})
 
 
 class ProblemLog:
@@ -31,8 +33,8 @@ class ProblemLog:
         self._cut: CutEvents | None = None  # which know the offset of the event
         self._before = 0  # the number of the event before the first of them
         # By kind and path, and how often each was met; lossy ones by kind and number.
-        self._kept: dict[tuple[str, str | int | None], tuple[Problem, int]] = _NONE
-        self.counts: dict[ProblemKind, int] = _NONE
+        self._kept: dict[tuple[str, str | int | None], tuple[Problem, int]] = EMPTY
+        self.counts: dict[ProblemKind, int] = EMPTY
         self.tell: Callable[[Problem], None] | None = None  # somebody who wants each of them
         self.met: Problem | None = None  # if strict, the first since somebody asked
 

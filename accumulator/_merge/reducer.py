@@ -16,7 +16,6 @@ Laws:
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from math import inf
 from typing import Any, cast
 
 from .._decode import chunk as wire
@@ -25,12 +24,9 @@ from .._decode.lenient import Reading
 from .._decode.objects import head_of
 from .._decode.text import COMPACT_AT, Text, healed
 from ..errors import LimitExceededError
-from ..limits import Limits
-from ..rules import ARGUMENTS, Rules
 from .closing import index_of, leave_out_repeated, note_brought
 from .ending import Ending, brings_text, calls_of
-from .json_merge import NO_HALVES, Listener
-from .problem_log import ProblemLog, brief
+from .problem_log import brief
 from .rehearsal import RefusingLog, Rehearsal, rest_of, texts_of
 from .state import ChoiceState, State
 from .typed_fields import TypedFieldMerger
@@ -40,32 +36,19 @@ from .usage import UsageMerger
 class Reducer(Ending, TypedFieldMerger, UsageMerger):
     """Applies chunks to a `State`; what is odd about them goes to the log."""
 
-    __slots__ = ("_has_brought", "_most_choices")
-
-    def __init__(self, rules: Rules, limits: Limits, log: ProblemLog) -> None:
-        self._levels = rules.levels
-        self._log = log
-        self._halved = NO_HALVES
-        self._careful = False
-        self.listener: Listener | None = None
-        self._most_choices = inf if limits.choices is None else limits.choices
-        self._most_calls = inf if limits.tool_calls is None else limits.tool_calls
-        self._calls_left = self._most_calls
-        self._is_cumulative = rules.rows[ARGUMENTS] == "last"
-        self._has_brought = False  # whether a message closed a choice, so that deltas are noted
-        self._is_failing = False
-        self._head = None
-        self.state = State()
-        self.reading = True
+    _is_begun: bool = False  # whether a value was read that is no chunk
+    _has_brought: bool = False  # whether a message closed a choice, so that deltas are noted
 
     @property
     def halves(self) -> int:
         """How many texts end in half a surrogate pair, those included that were replaced since."""
         return len(self._halved)
 
-    def resume(self, state: State, *, reading: bool, halves: Iterable[Text]) -> None:
+    def resume(
+        self, state: State, *, reading: bool, is_begun: bool, halves: Iterable[Text]
+    ) -> None:
         """Go on from a state that was kept elsewhere; `halves` are its texts that end in one."""
-        self.state, self.reading = state, reading
+        self.state, self.reading, self._is_begun = state, reading, is_begun
         self._halved = {id(text): text for text in halves}
         self._careful = bool(self._halved)
         for choice in state.choices.values():
@@ -76,7 +59,7 @@ class Reducer(Ending, TypedFieldMerger, UsageMerger):
     # --- a chunk ---
 
     def apply_text(self, chunk: wire.Chunk) -> ChoiceState | None:
-        """Apply a chunk that can bring text and nothing else, as nearly all chunks are.
+        """Apply a chunk that can bring text and calls and nothing else, as nearly all chunks are.
 
         Return the choice that it went to, or None where `apply` took it. Raises LimitExceededError,
         with the state as it was.
@@ -84,10 +67,11 @@ class Reducer(Ending, TypedFieldMerger, UsageMerger):
         try:
             [choice] = chunk.choices  # type: ignore[misc]  # None, none or several
             into = self.state.choices[choice.index]  # type: ignore[index]  # None is no key
-        except (LookupError, TypeError, ValueError):
+            delta: Any = choice.delta
+            content, calls = delta.content, delta.tool_calls
+        except (AttributeError, LookupError, TypeError, ValueError):
             self.apply(chunk)
             return None
-        delta = choice.delta
         # Read here and below, not by one function: CPython is fast where a line reads Structs of
         # one class.
         head = (
@@ -98,11 +82,16 @@ class Reducer(Ending, TypedFieldMerger, UsageMerger):
             chunk.system_fingerprint,
             chunk.object,
         )
-        if delta is None or into.finish_reason or head != self._head or chunk.usage is not None:
+        if into.finish_reason or head != self._head or chunk.usage is not None:
             self.apply(chunk)
             return None
-        content, text = delta.content, into.content
+        if calls:
+            if len(calls) > self._calls_left:
+                self.apply(chunk)
+                return None
+            self._apply_calls(into, calls, 0)
         if content is not None:
+            text = into.content
             if text is None:
                 self._apply_content(into, delta)
             else:
@@ -116,7 +105,7 @@ class Reducer(Ending, TypedFieldMerger, UsageMerger):
             or delta.reasoning_details is not None
         ):
             self._apply_reasoning(into, delta)
-        if delta.role is not None and not into.role:
+        if not into.role:
             into.role = delta.role
         if choice.finish_reason:
             index: Any = choice.index
@@ -216,11 +205,11 @@ class Reducer(Ending, TypedFieldMerger, UsageMerger):
 
     def check_limits(self, choices: Sequence[wire.Choice]) -> None:
         """Raise LimitExceededError if these would open more choices or calls than allowed."""
-        known, most = self.state.choices, self._most_choices
-        if len(known) + len(choices) > most:
+        known, most = self.state.choices, self.limits.choices
+        if most is not None and len(known) + len(choices) > most:
             indices = {index_of(choice, position) for position, choice in enumerate(choices)}
             if len(known) + len(indices - known.keys()) > most:
-                raise LimitExceededError("choices", int(most))
+                raise LimitExceededError("choices", most)
         for choice in choices:
             # Few chunks open a call. One may name a choice again and again.
             delta = choice.delta
@@ -354,7 +343,7 @@ class Reducer(Ending, TypedFieldMerger, UsageMerger):
 
         Raises ValueError unless texts of the API are all that it brings.
         """
-        if self._halved or not self.reading or self._has_brought or self._is_cumulative:
+        if self._halved or not self.reading or self._has_brought or self.rules.is_cumulative:
             raise ValueError("the next chunk does more than append")
         return texts_of(self.state, chunk, self._head)
 

@@ -9,7 +9,7 @@ the reducer appends to it as ever.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import cast
+from typing import ClassVar, cast
 
 from .._decode.chunk import Chunk, Delta
 from .chat import ChatReducer
@@ -23,9 +23,7 @@ _MOST_BLANKS = 256  # ahead of the tag; a server may send them without end
 class ThinkTagReducer(ChatReducer):
     """Moves what stands between `<think>` and `</think>` to `reasoning_content`."""
 
-    __slots__ = ()
-
-    think_tags = True
+    think_tags: ClassVar[bool] = True
 
     def end(self) -> None:
         """Release what may have become a tag, and end."""

@@ -22,8 +22,6 @@ _VENDORS = DEFAULT_RULES.levels["chunk"].below("usage")  # as in any object of a
 class UsageMerger(FieldMerger):
     """Merges reports of usage. What a report leaves out stays as it was."""
 
-    __slots__ = ()
-
     def _merged_usage(self, into: wire.Usage | None, usage: wire.Usage) -> wire.Usage:
         """Merge a report into what is known, and return that."""
         if into is None and not self._careful:  # of most streams the only report

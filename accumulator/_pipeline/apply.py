@@ -9,16 +9,15 @@ from collections.abc import Callable, Sequence
 from math import inf
 from typing import Any, Protocol
 
-from msgspec import Struct
+from msgspec import Struct, field
 
 from .._decode.lines import DONE, Event, LineReader, is_end
 from .._decode.sse import CutEvents, cut_events
 from .._decode.vendor_fields import mismatch_of
-from .._fast_path import LEARN_AFTER, FastPath, Rehearser
+from .._fast_path import FastPath, Rehearser
 from .._merge.problem_log import ProblemLog
 from ..completion import ChatCompletion
 from ..errors import DecodeError, IncompleteStreamError, LimitExceededError, ServerError
-from ..limits import Limits
 
 CLOSING = b"\n\n"
 
@@ -52,38 +51,21 @@ class Tally(Struct, array_like=True, gc=False):
     passed: tuple[str, int] | None = None  # the last limit that was passed, and its bound
 
 
-class EventApplier:
+class EventApplier(Struct, eq=False):
     """Applies the events of one stream, and puts off those behind one that raised."""
 
-    __slots__ = (
-        "_apply",
-        "_decode",
-        "_fast",
-        "_is_plain",
-        "_learn_at",
-        "_most_bytes",
-        "_most_event",
-        "log",
-        "parser",
-        "queue",
-        "reducer",
-        "tally",
-    )
-
-    def __init__(
-        self, reducer: StreamReducer, log: ProblemLog, limits: Limits, *, shortcut: bool
-    ) -> None:
-        self.reducer = reducer
-        self.log = log
-        self.parser = LineReader()
-        self.tally = Tally()
-        self.queue: Sequence[Event] = ()  # events behind one that raised
-        self._most_bytes = inf if limits.total_bytes is None else limits.total_bytes
-        self._most_event = inf if limits.event_bytes is None else limits.event_bytes
-        self._decode, self._apply = reducer.next_steps()
-        self._is_plain = not log.strict
-        self._fast: FastPath | None = None  # made once a stream is long enough to need it
-        self._learn_at: float = LEARN_AFTER if shortcut else inf  # events
+    reducer: StreamReducer
+    log: ProblemLog
+    _most_bytes: float
+    _most_event: float
+    _learn_at: float  # events
+    _decode: Callable[[bytes], Any]
+    _apply: Callable[[Any, Any], object]
+    _is_plain: bool  # whether the next read may be looked at by itself
+    parser: LineReader = field(default_factory=LineReader)
+    tally: Tally = field(default_factory=Tally)
+    queue: Sequence[Event] = ()  # events behind one that raised
+    _fast: FastPath | None = None  # made once a stream is long enough to need it
 
     def resume(self, parser: LineReader, tally: Tally, queue: Sequence[Event]) -> None:
         """Go on from what was kept elsewhere."""
@@ -101,7 +83,6 @@ class EventApplier:
         self._is_plain = self._may_be_plain()
 
     def _may_be_plain(self) -> bool:
-        """Whether the next read may be looked at by itself."""
         return not self.parser.pending and self._may_be_cut()
 
     def _may_be_cut(self) -> bool:

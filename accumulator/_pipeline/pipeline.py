@@ -8,14 +8,18 @@ The rest is read line by line.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from math import inf
 
 from .._decode.body import is_nothing
 from .._decode.lines import DONE, Event
 from .._decode.sse import cut_events
 from .._decode.vendor_fields import mismatch_of
+from .._fast_path import LEARN_AFTER
+from .._merge.problem_log import ProblemLog
 from ..errors import AccumulatorError
+from ..limits import Limits
 from ..partial import is_complete
-from .apply import CLOSING, EventApplier
+from .apply import CLOSING, EventApplier, StreamReducer
 
 _LF, _CR = 10, 13
 _OPENING = b"data: "
@@ -32,7 +36,20 @@ class Pipeline(EventApplier):
     at fault; in strict mode they raise the first problem that is met.
     """
 
-    __slots__ = ()
+    @classmethod
+    def begin(
+        cls, reducer: StreamReducer, log: ProblemLog, limits: Limits, *, shortcut: bool
+    ) -> Pipeline:
+        """Return the pipeline of a new stream."""
+        return cls(
+            reducer,
+            log,
+            inf if limits.total_bytes is None else limits.total_bytes,
+            inf if limits.event_bytes is None else limits.event_bytes,
+            LEARN_AFTER if shortcut else inf,
+            *reducer.next_steps(),
+            not log.strict,
+        )
 
     # --- a body ---
 

@@ -170,7 +170,7 @@ def fed_both_ways(
     openai's client changes what it validates.
     """
     by_object, judge = Accumulator(), Accumulator()
-    judge._reducer._reads_objects = False
+    judge._reducer._decoder.is_off = True
     for chunk in chunks:
         value = made(chunk)
         before = repr(value)

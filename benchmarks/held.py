@@ -15,11 +15,12 @@ import os
 import sys
 import tracemalloc
 from collections.abc import Callable, Iterator
+from functools import partial
 from itertools import count
 from pathlib import Path
-from typing import Any
 
 import attrs
+import report
 import shapes
 
 sys.path[:0] = [str(Path(__file__).resolve().parents[1] / part) for part in ("", "tests")]
@@ -50,20 +51,16 @@ def main() -> None:
     if what == "attacks":
         print_attacks(int(number or 16) * MIB)
         return
-    rows = [row("in flight after 400 chunks, RSS", 4500, in_flight(), "10,000 streams at once")]
-    rows.append(row("idle, traced", 1024, idle(), ""))
+    memory = partial(report.row, "memory")
+    name, beside = "in flight after 400 chunks, RSS", "10,000 streams at once"
+    rows = [memory(name, "bytes", 4500, in_flight(), beside)]
+    rows.append(memory("idle, traced", "bytes", 1024, idle(), ""))
     for kind in TEXTS:
         early, late, snapshot = factors(kind, int(number or 1_000_000))
         beside = f"{early:.2f} at 10,000 fragments, {late:.2f} at the end, then {snapshot:.2f}"
-        rows.append(row(f"text held, {kind}", 1.5, max(early, late), beside))
+        against = "its UTF-8, beyond 2 KiB"
+        rows.append(memory(f"text held, {kind}", against, 1.5, max(early, late), beside))
     json.dump(rows, sys.stdout)
-
-
-def row(name: str, reach: float, figure: float, beside: str) -> dict[str, Any]:
-    """Return a row of the report."""
-    against = "its UTF-8, beyond 2 KiB" if name.startswith("text") else "bytes"
-    about = {"group": "memory", "name": name, "against": against}
-    return {**about, "reach": reach, "figure": figure, "beside": beside}
 
 
 def in_flight() -> float:

@@ -18,6 +18,7 @@ from pathlib import Path
 
 import bare
 import msgspec
+import report
 import shapes
 from msgspec import Struct
 
@@ -48,17 +49,12 @@ def main() -> None:
                 decoding[kind] = min(decoding[kind], decode(path, line))
                 reducing[kind] = min(reducing[kind], reduce(path))
     decoding["shuffled"] = reducing["rows"]  # what it stands beside
-    rows = [
-        {
-            "group": "logs",
-            "name": f"`accumulator reduce`, {megabytes} MB, {kind}",
-            "against": "rows in order" if kind == "shuffled" else "decoding",
-            "reach": 2.0 if kind == "shuffled" else 1.67,
-            "figure": seconds / decoding[kind],
-            "beside": f"{seconds:.2f} / {decoding[kind]:.2f} s CPU",
-        }
-        for kind, seconds in reducing.items()
-    ]
+    rows = []
+    for kind, seconds in reducing.items():
+        against, reach = ("rows in order", 2.0) if kind == "shuffled" else ("decoding", 1.67)
+        name = f"`accumulator reduce`, {megabytes} MB, {kind}"
+        beside = f"{seconds:.2f} / {decoding[kind]:.2f} s CPU"
+        rows.append(report.row("logs", name, against, reach, seconds / decoding[kind], beside))
     json.dump(rows, sys.stdout)
 
 

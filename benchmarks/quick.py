@@ -16,6 +16,7 @@ from typing import Any
 if __name__ == "__main__":  # the package of this tree, whatever is installed
     sys.path.insert(1, str(Path(__file__).resolve().parents[1]))
 
+import report
 import rows
 
 
@@ -46,18 +47,17 @@ def measured(only: str, slow: bool, seconds: float) -> Iterator[dict[str, Any]]:
     for row in rows.ROWS:
         if only not in f"{row.group}: {row.name}, {row.against}" or (row.slow and not slow):
             continue
-        about = {"group": row.group, "name": row.name, "against": row.against, "reach": row.reach}
+        about = (row.group, row.name, row.against, row.reach)
         key = repr(row.case)
         try:
             if key not in times:
                 times[key] = rows.measure(row.case(), seconds)
         except (AssertionError, ImportError, FileNotFoundError) as error:
-            yield {**about, "figure": None, "beside": f"{type(error).__name__}: {error}"}
+            yield report.row(*about, None, f"{type(error).__name__}: {error}")
             continue
         taken = times[key]
         ours, theirs = (1e6 * sum(each) / taken.chunks for each in (taken.ours, taken.theirs))
-        beside = f"{ours:.2f} / {theirs:.2f} us"
-        yield {**about, "figure": row.figure(taken), "beside": beside}
+        yield report.row(*about, row.figure(taken), f"{ours:.2f} / {theirs:.2f} us")
 
 
 def line(row: dict[str, Any]) -> str:

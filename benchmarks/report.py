@@ -34,6 +34,14 @@ TABLES = (
 )  # fmt: skip
 
 
+def row(
+    group: str, name: str, against: str, reach: float, figure: float | None, beside: str
+) -> dict[str, Any]:
+    """Return a row as the scripts print it; without a figure, `beside` says why."""
+    about = {"group": group, "name": name, "against": against, "reach": reach}
+    return {**about, "figure": figure, "beside": beside}
+
+
 def write(figures: Figures, data: Path, documents: Path) -> None:
     """Write all three files, and print the tables."""
     for folder in (data, documents):

@@ -26,14 +26,7 @@ import by_hand
 import msgspec
 import shapes
 
-from accumulator import (
-    Accumulator,
-    AccumulatorError,
-    ChatCompletion,
-    Limits,
-    iter_events,
-    wrap,
-)
+from accumulator import Accumulator, AccumulatorError, ChatCompletion, Limits, iter_events, wrap
 
 QUESTION: Any = {"model": "gpt-4o-mini", "messages": [{"role": "user", "content": "hello"}]}
 HAND, BARE = "the loop by hand", "`bare`"

@@ -104,9 +104,8 @@ def imported(times: int) -> list[Row]:
                 float(run(sys.executable, "-c", f"{code}; print(time.process_time() - t)"))
             )
     ours, theirs = (statistics.median(values) for values in seconds.values())
-    about = {"group": "import", "name": "`import accumulator`", "against": f"`import {against}`"}
-    beside = f"{1e3 * ours:.0f} / {1e3 * theirs:.0f} ms CPU"
-    return [{**about, "reach": 1.4, "figure": ours / theirs, "beside": beside}]
+    name, beside = "`import accumulator`", f"{1e3 * ours:.0f} / {1e3 * theirs:.0f} ms CPU"
+    return [report.row("import", name, f"`import {against}`", 1.4, ours / theirs, beside)]
 
 
 def environment(interpreter: str) -> str:

@@ -105,10 +105,7 @@ ATTACKS = [
     Attack(
         "tool calls, one choice again and again",
         "tool_calls",
-        many(
-            lambda c: b'{"choices":[%s]}' % c,
-            b'{"index":0,"delta":{"tool_calls":[%b]}}' % TINY,
-        ),
+        many(lambda c: b'{"choices":[%s]}' % c, b'{"index":0,"delta":{"tool_calls":[%b]}}' % TINY),
     ),
     Attack("tool calls by id alone", "tool_calls", many(calls, b'{"id":"c%d"}')),
     Attack("nesting", "depth", many(lambda text: text * _KIB * 100, b'{"x":', 1)),

@@ -1,14 +1,17 @@
 """What every test gets: patience, and the recorded streams where they are."""
 
 import gc
+import json
 import os
 from collections import Counter
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, settings
 
 from accumulator._decode import shapes as _shapes
+from accumulator._fast_path import FastPath
 
 SHARED = Path(__file__).resolve().parents[2] / "shared"
 CORPUS, REPORTS = SHARED / "corpus", SHARED / "reports"
@@ -55,10 +58,7 @@ def kept_beside(folder: Path) -> Path:
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     """Call a test that asks for one file of a folder once for each of them."""
-    for name, folder, ending in (
-        ("corpus_stream", CORPUS, "*.sse"),
-        ("report_file", REPORTS, "*.json"),
-    ):
+    for name, folder, ending in (("corpus_stream", CORPUS, "*.sse"), ("report", REPORTS, "*.json")):
         if name in metafunc.fixturenames:
             names = sorted(path.name for path in folder.glob(ending)) or ["none"]
             metafunc.parametrize(name, names, indirect=True)
@@ -72,10 +72,10 @@ def corpus_stream(corpus: Path, request: pytest.FixtureRequest) -> Path:
 
 
 @pytest.fixture
-def report_file(reports: Path, request: pytest.FixtureRequest) -> Path:
+def report(reports: Path, request: pytest.FixtureRequest) -> dict[str, Any]:
     """Return one reported stream."""
-    name: str = request.param
-    return reports / name
+    found: dict[str, Any] = json.loads((reports / request.param).read_text("utf-8"))
+    return found
 
 
 @pytest.fixture
@@ -100,3 +100,24 @@ def learns_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     ):
         monkeypatch.setattr(f"accumulator.{name}", 1)
     monkeypatch.setattr("accumulator._fast_path._CREDIT", 64)
+
+
+@pytest.fixture
+def taken(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """Return a list of how many events each call of the fast path took."""
+    found: list[int] = []
+    one, several = FastPath.apply_event, FastPath.apply_matching
+
+    def apply_event(fast: FastPath, data: bytes) -> bool:
+        found.append(one(fast, data))
+        return found[-1] == 1
+
+    def apply_matching(fast: FastPath, data: bytes) -> tuple[int, int]:
+        within = len(found)
+        count, size = several(fast, data)
+        found[within:] = [count]
+        return count, size
+
+    monkeypatch.setattr(FastPath, "apply_event", apply_event)
+    monkeypatch.setattr(FastPath, "apply_matching", apply_matching)
+    return found

@@ -37,17 +37,6 @@ def reduce_body(
     return reader.close()
 
 
-def reduce_chunks(chunks: list[object], rules: Mapping[str, str] | None = None) -> Outcome:
-    """Reduce JSON values; the string "[DONE]" ends them."""
-    reducer = Reducer(rules)
-    for chunk in chunks:
-        if chunk == "[DONE]":
-            reducer.end()
-        else:
-            reducer.value(chunk)
-    return reducer.outcome()
-
-
 # ---- SPEC 2: framing ----
 
 
@@ -734,20 +723,14 @@ class Reducer:
 
     def function(self, level: Level, key: str, fragment: Object) -> None:
         merge = self.last_arguments if self.cumulative else self.add_arguments
-        table: Table = {
-            "name": (str, self.concat_name),
-            "arguments": ((str, dict, list), merge),
-        }
+        table: Table = {"name": (str, self.concat_name), "arguments": ((str, dict, list), merge)}
         self.take(fragment, level.below(key), table, self.in_delta)
 
     def custom(self, level: Level, key: str, fragment: Object) -> None:
         def add_input(level: Level, key: str, value: object) -> None:
             self.concat(level, key, as_json(value))
 
-        table: Table = {
-            "name": (str, self.concat_name),
-            "input": ((str, dict, list), add_input),
-        }
+        table: Table = {"name": (str, self.concat_name), "input": ((str, dict, list), add_input)}
         self.take(fragment, level.below(key), table, self.in_delta)
 
     def add_arguments(self, level: Level, key: str, value: object) -> None:

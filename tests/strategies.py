@@ -2,14 +2,9 @@
 
 from __future__ import annotations
 
-import base64
 import json
-from collections.abc import Mapping
-from typing import cast
 
 from hypothesis import strategies as st
-
-from accumulator import ChatCompletion
 
 JsonObject = dict[str, object]
 
@@ -102,7 +97,7 @@ PARTS = st.lists(
 )
 DELTAS = objects(
     {
-        "role": _or_null(st.sampled_from(["assistant", ""])),
+        "role": _or_null(st.sampled_from(["assistant", "tool", ""])),
         "content": st.one_of(_or_null(TEXTS), PARTS),
         "refusal": _or_null(TEXTS),
         "reasoning": _or_null(TEXTS),
@@ -261,160 +256,3 @@ def cut(draw: st.DrawFn, whole: bytes) -> list[bytes]:
     """Draw a way to cut bytes into pieces."""
     places = draw(st.lists(st.integers(0, len(whole)), max_size=8).map(sorted))
     return [whole[a:b] for a, b in zip([0, *places], [*places, len(whole)], strict=True)]
-
-
-# --- completions --------------------------------------------------------------------------
-
-
-def _repeats_an_index(value: object) -> bool:
-    """Return whether two entries of a list share an index, so that a stream would merge them."""
-    if isinstance(value, dict):
-        return any(map(_repeats_an_index, value.values()))
-    if not isinstance(value, list):
-        return False
-    indices = [entry.get("index") for entry in value if isinstance(entry, dict)]
-    integers = [index for index in indices if type(index) is int]
-    return len(integers) > len(set(integers)) or any(map(_repeats_an_index, value))
-
-
-_VALUES = JSON.filter(lambda value: value is not None and not _repeats_an_index(value))
-_EXTRAS = st.dictionaries(
-    st.sampled_from(["vendor", "channel", "signature", "x_text", "images", "citations", "format"]),
-    _VALUES,
-    max_size=2,
-)
-
-
-def _with_extras(
-    required: Mapping[str, st.SearchStrategy[object]],
-    optional: Mapping[str, st.SearchStrategy[object]],
-) -> st.SearchStrategy[JsonObject]:
-    fields = st.fixed_dictionaries(dict(required), optional=dict(optional))
-    return st.builds(lambda extra, known: {**extra, **known}, _EXTRAS, fields)
-
-
-def _list_of(
-    strategy: st.SearchStrategy[JsonObject], most: int, *, least: int = 0
-) -> st.SearchStrategy[object]:
-    return st.lists(strategy, min_size=least, max_size=most).map(list)
-
-
-_SENTENCES = st.lists(TEXTS, max_size=5).map(" ".join)
-_TOP = _with_extras({}, {"token": TEXTS, "logprob": st.floats(-9, 0)})
-_TOKENS = _with_extras(
-    {},
-    {
-        "token": TEXTS,
-        "logprob": st.floats(-9, 0),
-        "bytes": st.lists(st.integers(0, 255), max_size=3),
-        "top_logprobs": _list_of(_TOP, 2),
-    },
-)
-_NAMED = {"name": TEXTS, "arguments": st.one_of(ARGUMENTS, _SENTENCES)}
-
-
-def _calls_of(tool: Mapping[str, st.SearchStrategy[object]]) -> st.SearchStrategy[JsonObject]:
-    """Draw calls of one kind of tool. Of calls without an id, or with one id, see the rules."""
-    return _with_extras(
-        {"id": st.uuids(version=4).map(str)},
-        {
-            "type": st.sampled_from(["function", "custom"]),
-            **tool,
-        },
-    )
-
-
-_FUNCTION = {"function": _with_extras({}, _NAMED)}
-_CUSTOM = {"custom": _with_extras({}, {"name": TEXTS, "input": _SENTENCES})}
-_CALLS = st.lists(st.one_of(_calls_of(_FUNCTION), _calls_of(_CUSTOM)), min_size=1, max_size=3)
-
-
-def _no_neighbours(parts: list[JsonObject]) -> list[JsonObject]:
-    """Leave out text parts and thinking parts that a stream would join."""
-    return [
-        part
-        for before, part in zip([None, *parts], parts, strict=False)
-        if before is None or part["type"] == "image_url" or before["type"] != part["type"]
-    ]
-
-
-_MESSAGES = _with_extras(
-    {"content": st.one_of(st.none(), _SENTENCES, PARTS.map(_no_neighbours))},
-    {
-        "role": st.sampled_from(["assistant", "tool", ""]),
-        "refusal": _SENTENCES,
-        "reasoning": _SENTENCES,
-        "reasoning_content": _SENTENCES,
-        "tool_calls": _CALLS.map(list),
-        "function_call": _with_extras({}, _NAMED),
-        "audio": _with_extras(
-            {},
-            {
-                "id": TEXTS,
-                "data": st.binary(max_size=9).map(lambda data: base64.b64encode(data).decode()),
-                "transcript": _SENTENCES,
-                "expires_at": st.integers(0, 2**40),
-            },
-        ),
-        "annotations": st.lists(JSON, max_size=2),
-    },
-)
-
-
-@st.composite
-def _choices(draw: st.DrawFn) -> list[JsonObject]:
-    choices = []
-    for index in sorted(draw(st.sets(INDICES, max_size=2))):
-        message = draw(_MESSAGES)
-        tokens: object = draw(_list_of(_TOKENS, 2))
-        if isinstance(message["content"], str) and draw(st.booleans()):
-            tokens = [{"token": word} for word in message["content"].split(" ")]  # joins or not
-        logprobs = {"content": tokens, "refusal": draw(st.one_of(st.none(), _list_of(_TOKENS, 2)))}
-        choice = {"index": index, "message": message, **draw(_EXTRAS)}
-        choice["logprobs"] = draw(st.one_of(st.none(), st.just({**logprobs, **draw(_EXTRAS)})))
-        # None is what `[DONE]` alone ends.
-        choice["finish_reason"] = draw(st.sampled_from(["stop", "length", "tool_calls", None]))
-        choices.append(choice)
-    return choices
-
-
-@st.composite
-def _usages(draw: st.DrawFn) -> JsonObject:
-    counts = st.integers(0, 50)
-    usage = draw(
-        _with_extras(
-            {},
-            {
-                "prompt_tokens": counts,
-                "completion_tokens": counts,
-                "completion_tokens_details": _with_extras({}, {"reasoning_tokens": counts}),
-                "prompt_tokens_details": _with_extras({}, {"cached_tokens": counts}),
-            },
-        )
-    )
-    if {"prompt_tokens", "completion_tokens"} <= usage.keys():
-        usage["total_tokens"] = cast("int", usage["prompt_tokens"]) + cast(
-            "int", usage["completion_tokens"]
-        )
-    return usage
-
-
-COMPLETIONS = st.builds(
-    ChatCompletion.from_dict,
-    st.builds(
-        lambda fields, choices: {**fields, "choices": choices},
-        _with_extras(
-            {},
-            {
-                "id": TEXTS,
-                "created": st.integers(0, 2**40),
-                "model": TEXTS,
-                "service_tier": TEXTS,
-                "system_fingerprint": TEXTS,
-                "usage": _usages(),
-                "moderation": st.dictionaries(TEXTS, JSON, max_size=2),
-            },
-        ),
-        _choices(),
-    ),
-)

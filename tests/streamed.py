@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import json
+import subprocess
+import sys
 from collections.abc import AsyncIterator, Iterable, Iterator
+from typing import Any
 
 from accumulator import Accumulator, ChatCompletion
 
@@ -57,12 +60,45 @@ def cut(body: bytes, *sizes: int) -> Iterator[bytes]:
                 body = body[size:]
 
 
-def read_whole(body: bytes) -> Accumulator:
-    """Return a closed accumulator that was fed a body in one read."""
-    acc = Accumulator()
-    acc.feed_sse(body)
+def read_all(reads: Iterable[bytes], **options: Any) -> Accumulator:
+    """Return a closed accumulator that was fed a body in these reads."""
+    acc = Accumulator(**options)
+    for data in reads:
+        acc.feed_sse(data)
     acc.close()
     return acc
+
+
+def read_whole(body: bytes, **options: Any) -> Accumulator:
+    """Return a closed accumulator that was fed a body in one read."""
+    return read_all([body], **options)
+
+
+def fed(chunks: Iterable[object], **options: Any) -> Accumulator:
+    """Return a closed accumulator that was fed these chunks."""
+    acc = Accumulator(**options)
+    for chunk in chunks:
+        acc.feed(chunk)
+    acc.close()
+    return acc
+
+
+def spoil(value: object) -> None:
+    """Change everything inside of a JSON value."""
+    if isinstance(value, dict):
+        for item in value.values():
+            spoil(item)
+        value.clear()
+    elif isinstance(value, list):
+        for item in value:
+            spoil(item)
+        value.append("spoiled")
+
+
+def run_by_itself(code: str, *options: str) -> subprocess.CompletedProcess[str]:
+    """Run Python code in a process of its own, and return what it printed."""
+    command = [sys.executable, *options, "-c", code]
+    return subprocess.run(command, capture_output=True, text=True, check=True)
 
 
 def content_of(completion: ChatCompletion) -> object:

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import base64
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from itertools import pairwise
-from typing import cast
+from typing import Any, cast
 
 import attrs
+from streamed import fed, read_all
 
 from accumulator import Accumulator, ChatCompletion
 from accumulator import events as ev
@@ -18,14 +19,18 @@ from accumulator.events import Event
 Key = tuple[object, ...]
 
 
-def events_of(pieces: Sequence[bytes]) -> tuple[Accumulator, list[Event]]:
+def events_of(pieces: Iterable[bytes]) -> tuple[Accumulator, list[Event]]:
     """Feed the pieces of a body to its end, and collect its events."""
     events: list[Event] = []
-    acc = Accumulator(on_event=events.append)
-    for piece in pieces:
-        acc.feed_sse(piece)
-    acc.close()
-    return acc, events
+    return read_all(pieces, on_event=events.append), events
+
+
+def told(chunks: Iterable[object], **options: Any) -> list[Event]:
+    """Feed chunks to their end, and check and return their events."""
+    events: list[Event] = []
+    acc = fed(chunks, on_event=events.append, **options)
+    check(acc, events)
+    return events
 
 
 def shown(events: Sequence[Event]) -> list[object]:
@@ -43,7 +48,7 @@ class Sums:
 
     def __init__(self) -> None:
         self.texts: dict[Key, str] = {}
-        self.data: dict[int, bytes] = {}
+        self.data: dict[object, bytes] = {}
         self.tokens: dict[Key, list[object]] = {}
         self.done: dict[Key, object] = {}
         self.extras: dict[Key, list[object]] = {}
@@ -64,62 +69,36 @@ class Sums:
             return
         self._add_of_choice(event)
 
-    def _add_of_choice(self, event: Event) -> None:
-        kind = event.type.rpartition(".")[0]
-        choice: int = getattr(event, "choice_index")  # noqa: B009  # what is left all have
-        key: Key = (kind, choice)
-        match event:
-            case (
-                ev.FunctionToolCallArgumentsDeltaEvent()
-                | ev.CustomToolCallInputDeltaEvent()
-                | ev.FunctionToolCallArgumentsDoneEvent()
-                | ev.CustomToolCallInputDoneEvent()
-            ):
-                key = (*key, event.index)
-            case ev.ReasoningDeltaEvent() | ev.ReasoningDoneEvent():
-                key = (*key, event.field)
-            case _:
-                pass
-        match event:
-            case ev.AudioDeltaEvent():
-                assert event.data or event.transcript
-                self.data[choice] = self.data.get(choice, b"") + (event.data or b"")
-                self.texts[key] = self.texts.get(key, "") + (event.transcript or "")
-                assert _heard(event.snapshot) == (self.data[choice], self.texts[key])
-            case ev.AudioDoneEvent():
-                heard = (self.data.get(choice, b""), self.texts.get(key, ""))
-                self._end(key, _heard(event.audio), heard)
-            case (
-                ev.LogprobsContentDeltaEvent(content=run)
-                | ev.LogprobsRefusalDeltaEvent(refusal=run)
-            ):
-                assert run
-                tokens = self.tokens[key] = [*self.tokens.get(key, []), *run]
-                assert list(event.snapshot) == tokens
-            case (
-                ev.LogprobsContentDoneEvent(content=run) | ev.LogprobsRefusalDoneEvent(refusal=run)
-            ):
-                self._end(key, list(run), self.tokens[key])
-            case (
-                ev.ContentDeltaEvent()
-                | ev.RefusalDeltaEvent()
-                | ev.ReasoningDeltaEvent()
-                | ev.FunctionToolCallArgumentsDeltaEvent()
-                | ev.CustomToolCallInputDeltaEvent()
-            ):
-                assert event.delta or (len(key) == 3 and key not in self.texts)
-                self.texts[key] = self.texts.get(key, "") + event.delta
-                assert event.snapshot == self.texts[key]
-            case ev.ContentDoneEvent(content=text) | ev.RefusalDoneEvent(refusal=text):
-                self._end(key, text, self.texts[key])
-            case ev.ReasoningDoneEvent(reasoning=text):
-                self._end(key, text, self.texts[key])
-            case ev.FunctionToolCallArgumentsDoneEvent(arguments=text):
-                self._end(key, text, self.texts[key])
-            case ev.CustomToolCallInputDoneEvent(input=text):
-                self._end(key, text, self.texts[key])
-            case _:
-                raise AssertionError(event)
+    def _add_of_choice(self, event: Any) -> None:
+        kind, _, when = event.type.rpartition(".")
+        # What tells apart the texts of one kind: which call it is, which field has the reasoning.
+        names = [name for name in ("index", "field") if hasattr(event, name)]
+        key: Key = (kind, event.choice_index, *(getattr(event, name) for name in names))
+        name = kind.rpartition(".")[2]  # by which an event has what it brings
+        if kind == "audio" and when == "delta":
+            assert event.data or event.transcript
+            data = self.data[event.choice_index] = self._heard(key)[0] + (event.data or b"")
+            text = self.texts[key] = self._heard(key)[1] + (event.transcript or "")
+            assert _heard(event.snapshot) == (data, text)
+        elif kind == "audio":
+            self._end(key, _heard(event.audio), self._heard(key))
+        elif kind.startswith("logprobs"):
+            run = list(getattr(event, name))
+            if when == "done":
+                self._end(key, run, self.tokens[key])
+                return
+            assert run
+            tokens = self.tokens[key] = [*self.tokens.get(key, []), *run]
+            assert list(event.snapshot) == tokens
+        elif when == "delta":
+            assert event.delta or (kind.startswith("tool_calls") and key not in self.texts)
+            self.texts[key] = self.texts.get(key, "") + event.delta
+            assert event.snapshot == self.texts[key]
+        else:
+            self._end(key, getattr(event, name), self.texts[key])
+
+    def _heard(self, key: Key) -> tuple[bytes, str]:
+        return self.data.get(key[1], b""), self.texts.get(key, "")
 
     def _end(self, key: Key, value: object, told: object = None) -> None:
         assert key not in self.done, f"a second {key}"

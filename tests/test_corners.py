@@ -3,23 +3,15 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable
 from types import SimpleNamespace
 
 import pytest
 from judged import assert_as_judged
-from streamed import read_whole
+from streamed import cut, read_all, read_whole
 
-from accumulator import (
-    Accumulator,
-    ChatCompletion,
-    DecodeError,
-    IncompleteStreamError,
-    LimitExceededError,
-    accumulate,
-)
+from accumulator import Accumulator, ChatCompletion, LimitExceededError
 from accumulator.completion import Message
-from accumulator.events import AudioDeltaEvent, ContentDeltaEvent, ExtraDeltaEvent
 
 STOP: dict[str, list[dict[str, object]]] = {"choices": [{"index": 0, "finish_reason": "stop"}]}
 BLANK_LINE = b"\n\n"
@@ -49,9 +41,26 @@ def many(**fixed: object) -> list[object]:
 
 
 FUNCTION = {"name": "f", "arguments": " "}
+ANNOTATED = {"arguments": "[", "annotations": [{"index": 0, "text": "a"}]}
+TWICE = b'data: {"content":"%b","content":"x","choices":[]}\n\n'
+END: dict[str, object] = {"delta": {}, "finish_reason": "stop"}
+LATE: list[list[dict[str, object]]] = [
+    [{"delta": {"tool_calls": [{"index": 0, "function": {"arguments": "{}"}}]}}],
+    [END, {"text": "late"}],
+    [END],  # so the calls are not judged yet
+    [{"delta": {"tool_calls": [{"index": 0, "function": {"arguments": "x"}}]}}],
+]
 BODIES: dict[str, bytes] = {
     "a line of a JSON text that looks like one": b'{"choices": [\n{x}\n]}\n' + sse(STOP),
     "a JSON text of nothing": b"[\n]\n" + sse(STOP),
+    "bytes that are not UTF-8 where a name stands twice": 4 * (TWICE % b"a")
+    + TWICE % b"\xed\xa0\xbd",
+    "text behind an end in the same chunk": sse(
+        *({"choices": [{"index": 0, **entry} for entry in each]} for each in LATE)
+    ),
+    "a string over the ends of two lines": b'{"a": "\nx\n}"}\n' + sse(STOP),
+    "a bracket in a string over lines, and a list behind it": b'{"a": "\n}\n[{"choices": '
+    b'[{"index": 0, "delta": {"content": "x"}}]}]\n' + sse(STOP),
     "a list nested deep": b'[\n{"choices": [{"index": 0, "delta": {"v": %b1%b}}]}\n]\n'
     % (b"[" * 30, b"]" * 30),
     "an escape that is none, among many": sse(*many())
@@ -122,6 +131,25 @@ BODIES: dict[str, bytes] = {
         ),
         STOP,
     ),
+    "an error of Groq's in an invalid chunk": sse(
+        {"choices": [[]], "x_groq": {"error": [None]}}
+    ),
+    "of an open event's lines only the last is open": b'data: {"choices": []}\ndata: {\ndata: {',
+    "annotations of a call, which are a vendor's list": sse(
+        *deltas(*[{"tool_calls": [{"index": 0, "function": ANNOTATED}]}] * 2)
+    ),
+    "a server's own total, where no sum is known": sse(
+        {"choices": [], "usage": {"completion_tokens": 1, "total_tokens": -1}}
+    ),
+    **{
+        f"a blank of Unicode, U+{ord(blank):04X}": f"data: {blank}[DONE]\n\n".encode()
+        for blank in "\x1c\x85\xa0\u2028"
+    },
+    **{
+        f"a page behind an object of nulls, {nothing}": b"data: %b\n\n<html>\n\ndata: [DONE]\n\n"
+        % nothing.encode()
+        for nothing in ("{ }", '{"id": null}', '{"vendor": null}')
+    },
     "tokens of a legacy completion": sse(
         {
             "object": "text_completion",
@@ -133,35 +161,29 @@ BODIES: dict[str, bytes] = {
 }  # fmt: skip
 
 
-def whole(body: bytes) -> Iterator[bytes]:
-    yield body
+def whole(body: bytes) -> Iterable[bytes]:
+    return [body]
 
 
-def in_halves(body: bytes) -> Iterator[bytes]:
-    yield body[: len(body) // 2]
-    yield body[len(body) // 2 :]
+def in_halves(body: bytes) -> Iterable[bytes]:
+    return cut(body, len(body) // 2, len(body))
 
 
-def by_events(body: bytes) -> Iterator[bytes]:
-    return (event + BLANK_LINE for event in body.removesuffix(BLANK_LINE).split(BLANK_LINE))
+def by_events(body: bytes) -> Iterable[bytes]:
+    *events, rest = body.split(BLANK_LINE)
+    return [*(event + BLANK_LINE for event in events), rest]
 
 
-def byte_by_byte(body: bytes) -> Iterator[bytes]:
-    return (body[place : place + 1] for place in range(len(body)))
+def byte_by_byte(body: bytes) -> Iterable[bytes]:
+    return cut(body, 1)
 
 
 @pytest.mark.parametrize("cut", [whole, in_halves, by_events, byte_by_byte])
 @pytest.mark.parametrize("name", BODIES)
-def test_the_second_reducer_agrees(name: str, cut: Callable[[bytes], Iterator[bytes]]) -> None:
-    acc = Accumulator()
-    for read in cut(BODIES[name]):
-        acc.feed_sse(read)
-    acc.close()
+def test_the_second_reducer_agrees(name: str, cut: Callable[[bytes], Iterable[bytes]]) -> None:
+    acc = read_all(cut(BODIES[name]))
     assert_as_judged(acc, BODIES[name])
-    at_once = Accumulator()
-    at_once.feed_sse(BODIES[name])
-    at_once.close()
-    assert acc.problems == at_once.problems
+    assert acc.problems == read_whole(BODIES[name]).problems
 
 
 @pytest.mark.parametrize("levels", [1, 900, 100_000])
@@ -188,20 +210,6 @@ def test_bytes_and_lines_of_one_event() -> None:
     assert acc.snapshot().choices[0].message.content == "x"
 
 
-@pytest.mark.parametrize("nothing", ["null", "[]", "{}", '""', " ", ": x"])
-def test_text_that_says_nothing_is_no_chunk(nothing: str) -> None:
-    acc = Accumulator()
-    acc.feed(nothing)
-    acc.feed(json.dumps(STOP))
-    assert acc.problems == ()
-    assert acc.completion().choices[0].finish_reason == "stop"
-
-
-def test_a_body_of_one_byte_is_read() -> None:
-    with pytest.raises(IncompleteStreamError):
-        accumulate([b"\x1f"])
-
-
 @pytest.mark.parametrize("choices", [5, [5]])
 def test_a_legacy_completion_without_choices_is_refused(choices: object) -> None:
     with pytest.raises(ValueError, match="choices"):
@@ -215,30 +223,6 @@ def test_an_error_without_fields_is_none(error: object) -> None:
     assert (acc.status, acc.server_error) == ("complete", None)
 
 
-def test_an_event_that_looks_back_has_no_hash() -> None:
-    events: list[object] = []
-    acc = Accumulator(on_event=events.append)
-    acc.feed_sse(sse(*deltas({"content": "x"})))
-    [delta] = [event for event in events if isinstance(event, ContentDeltaEvent)]
-    with pytest.raises(TypeError, match="no hash"):
-        hash(delta)
-
-
-def test_events_are_shown_in_brief() -> None:
-    shown: list[str] = []
-    acc = Accumulator(on_event=lambda event: shown.append(repr(event)))
-    acc.feed_sse(sse(*deltas({"audio": {"data": "AAEC", "transcript": "hi"}, "vendor": [1]})))
-    acc.close()
-    assert any(AudioDeltaEvent.__name__ in each and "3 bytes" in each for each in shown)
-    assert any(ExtraDeltaEvent.__name__ in each and "value=[1]" in each for each in shown)
-
-
-@pytest.mark.parametrize("text", ['{"choices": 5}', '{"choices"', '"x"'])
-def test_strict_mode_raises_what_a_text_holds(text: str) -> None:
-    with pytest.raises(DecodeError):
-        Accumulator(strict=True).feed(text)
-
-
 def test_what_is_no_chunk_is_the_first_event_in_each_form() -> None:
     chunks = [{"choices": ["x"]}, {"type": "message_start", "message": {}}]
     by_object, by_text = Accumulator(), Accumulator()
@@ -247,51 +231,6 @@ def test_what_is_no_chunk_is_the_first_event_in_each_form() -> None:
         by_text.feed(json.dumps(chunk))
     assert by_object.problem_counts == by_text.problem_counts == {"invalid_chunk": 1}
     assert by_object.snapshot() == by_text.snapshot()
-
-
-@pytest.mark.parametrize("blank", ["\x1c", "\x85", "\xa0", "\u2028"])
-def test_a_blank_of_unicode_is_none_around_the_end(blank: str) -> None:
-    body = f"data: {blank}[DONE]\n\n".encode()
-    acc = read_whole(body)
-    assert acc.problem_counts == {"malformed_json": 1}
-    assert_as_judged(acc, body)
-
-
-def test_what_comes_behind_an_end_in_the_same_chunk_is_late() -> None:
-    function = {"function": {"arguments": "{}"}}
-    again = {"tool_calls": [{"index": 0, "function": {"arguments": "x"}}]}
-    entries: list[list[dict[str, object]]] = [
-        [{"delta": {"tool_calls": [{"index": 0, **function}]}}],
-        [{"delta": {}, "finish_reason": "stop"}, {"text": "late"}],
-        [{"delta": {}, "finish_reason": "stop"}],  # so the calls are not judged yet
-        [{"delta": again}],
-    ]
-    body = sse(*({"choices": [{"index": 0, **entry} for entry in each]} for each in entries))
-    acc = read_whole(body)
-    assert acc.problem_counts["invalid_arguments"] == 1
-    assert_as_judged(acc, body)
-
-
-@pytest.mark.parametrize("nothing", ["{ }", '{"id": null}', '{"vendor": null}'])
-def test_an_object_of_nulls_does_not_begin_a_stream(nothing: str) -> None:
-    events = [f"data: {nothing}\n\n", "<html>\n", "data: [DONE]\n\n"]
-    whole, cut = Accumulator(), Accumulator()
-    whole.feed_sse("".join(events).encode())
-    for event in events:
-        cut.feed_sse(event.encode())
-    for acc in (whole, cut):
-        acc.close()
-        assert acc.problem_counts == {"malformed_json": 1}
-        assert_as_judged(acc, "".join(events).encode())
-
-
-def test_bytes_that_are_no_utf8_are_told_where_a_name_stands_twice() -> None:
-    chunk = b'data: {"content":"%b","content":"x","choices":[]}\n\n'
-    body = 4 * (chunk % b"a") + chunk % b"\xed\xa0\xbd"
-    for _ in range(2):
-        acc = read_whole(body)
-        assert acc.problem_counts == {"invalid_utf8": 1}
-        assert_as_judged(acc, body)
 
 
 def test_the_shape_of_what_was_no_chunk_takes_no_stream_of_another_api() -> None:
@@ -303,35 +242,6 @@ def test_the_shape_of_what_was_no_chunk_takes_no_stream_of_another_api() -> None
     acc.feed_sse(sse({"type": "message_start", "message": {}}))
     acc.close()
     assert acc.problem_counts == {"malformed_json": 2, "other_api": 1}
-
-
-def test_groqs_error_in_an_invalid_chunk_fails_the_stream() -> None:
-    body = sse({"choices": [[]], "x_groq": {"error": [None]}})
-    acc = read_whole(body)
-    assert acc.status == "failed"
-    assert_as_judged(acc, body)
-
-
-def test_of_an_open_events_lines_only_the_last_is_open() -> None:
-    chunk = json.dumps({"choices": [{"delta": {"content": "a"}}]})
-    body = f"data: {chunk}\ndata: {{\ndata: {{".encode()
-    acc = read_whole(body)
-    assert acc.problem_counts == {"malformed_json": 1, "unterminated_event": 1}
-    assert_as_judged(acc, body)
-
-
-def test_annotations_of_a_call_are_a_list_of_a_vendors() -> None:
-    function = {"arguments": "[", "annotations": [{"index": 0, "text": "a"}]}
-    deltas_ = deltas(*[{"tool_calls": [{"index": 0, "function": function}]}] * 2)
-    body = sse(*deltas_)
-    acc = read_whole(body)
-    assert_as_judged(acc, body)
-
-
-def test_a_servers_own_total_stands_where_no_sum_is_known() -> None:
-    body = sse({"choices": [], "usage": {"completion_tokens": 1, "total_tokens": -1}})
-    acc = read_whole(body)
-    assert_as_judged(acc, body)
 
 
 def test_a_field_that_no_state_has_is_null() -> None:

@@ -13,12 +13,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from judged import assert_as_judged
-from regular import IRREGULAR, ODD, REGULAR, STREAMS, event, text_chunk, token_chunk, with_usage
-from strategies import TEXTS, cut
-from streamed import read_whole
+from regular import IRREGULAR, ODD, REGULAR, STREAMS, event, text_chunk
+from strategies import TEXTS
+from strategies import cut as cuts_of
+from streamed import cut, read_all, read_whole
+from test_conformance import CASES, DONE, Case, cases_of_chunks, encode
 
 from accumulator import DEFAULT_RULES, Accumulator, LimitExceededError, Limits
-from accumulator._fast_path import FastPath
 from accumulator.rules import Policy
 
 
@@ -40,8 +41,15 @@ def plain(body: bytes) -> tuple[object, ...]:
     return outcome([body], shortcut=False)
 
 
+def as_plain(reads: list[bytes]) -> tuple[object, ...]:
+    """Return what some reads come to, which the plain path has to make of them, too."""
+    found = outcome(reads)
+    assert found == outcome(reads, shortcut=False)
+    return found
+
+
 def pieces(body: bytes, size: int) -> list[bytes]:
-    return [body[i : i + size] for i in range(0, len(body), size)]
+    return [*cut(body, size)]
 
 
 def body_of(chunks: Iterable[str]) -> bytes:
@@ -90,23 +98,10 @@ ROWS: list[tuple[str, Policy]] = [
 )
 def test_other_rules_hold_on_the_fast_path(name: str, row: tuple[str, Policy]) -> None:
     rules = DEFAULT_RULES.replace(dict([row]))
-    ways = [Accumulator(rules=rules, shortcut=shortcut) for shortcut in (True, False)]
-    for acc in ways:
-        for data in pieces(body_of(STREAMS[name]), 1500):
-            acc.feed_sse(data)
+    reads = pieces(body_of(STREAMS[name]), 1500)
+    ways = [read_all(reads, rules=rules, shortcut=shortcut) for shortcut in (True, False)]
     assert ways[0].snapshot() == ways[1].snapshot()
     assert ways[0].problems == ways[1].problems
-
-
-@pytest.mark.parametrize("name", STREAMS)
-def test_shapes_that_were_learnt_come_out_as_the_second_reducer_has_it(name: str) -> None:
-    body = body_of(STREAMS[name])
-    for _ in range(2):
-        acc = Accumulator(shortcut=False)
-        for data in pieces(body, 1500):
-            acc.feed_sse(data)
-        acc.close()
-        assert_as_judged(acc, body)
 
 
 @pytest.mark.many
@@ -143,30 +138,14 @@ def test_a_stream_is_freed_without_the_garbage_collector(
     ],
 )
 def test_streams_that_repeat_are_hardly_parsed(
-    name: str, size: int | None, monkeypatch: pytest.MonkeyPatch
+    name: str, size: int | None, taken: list[int]
 ) -> None:
-    taken: list[int] = []
-    one, several = FastPath.apply_event, FastPath.apply_matching
-
-    def apply_event(fast: FastPath, data: bytes) -> bool:
-        taken.append(one(fast, data))
-        return taken[-1] == 1
-
-    def apply_matching(fast: FastPath, data: bytes) -> tuple[int, int]:
-        within = len(taken)
-        count, size = several(fast, data)
-        taken[within:] = [count]
-        return count, size
-
-    monkeypatch.setattr(FastPath, "apply_event", apply_event)
-    monkeypatch.setattr(FastPath, "apply_matching", apply_matching)
     chunks = [*REGULAR["text"] * 2, *REGULAR[name] * 5]  # a stream that becomes another
     reads = [event(chunk) for chunk in chunks] if size is None else pieces(body_of(chunks), size)
     outcome(reads)
     assert sum(taken) > len(chunks) / 2
 
 
-@pytest.mark.usefixtures("learns_at_once")
 def test_an_object_among_the_bytes_has_its_turn() -> None:
     ways = [Accumulator(shortcut=shortcut) for shortcut in (True, False)]
     for acc in ways:
@@ -178,13 +157,16 @@ def test_an_object_among_the_bytes_has_its_turn() -> None:
     assert "!" in str(ways[0].snapshot().choices[0].message.content)
 
 
-# Of streams that templates fit, a sixth of the pairs are tried on every Python, and all on one;
-# of the others a third on one.
+# Of streams that templates fit, a sixth of the pairs are tried on every Python, and all on one; of
+# the commonest all on every one; of those that no template fits a third on one.
+EVERYWHERE = ["text", "padding", "reasoning that comes in details, too", "thinking in parts"]
 PAIRS = [
     pytest.param(
         name,
         odd,
-        marks=[] if name in REGULAR and (row + column) % 6 == 0 else [pytest.mark.costs],
+        marks=[]
+        if name in EVERYWHERE or (name in REGULAR and (row + column) % 6 == 0)
+        else [pytest.mark.costs],
         id=f"{name}, odd event {column}",
     )
     for row, name in enumerate(STREAMS)
@@ -210,17 +192,6 @@ SWALLOWED: dict[str, tuple[str, list[str]]] = {
         "text",
         [text_chunk("a").replace('"a"', '"x\\"'), text_chunk("a").replace('"a"', '","y"')],
     ),
-    "choices": (
-        "choices in turn",
-        [
-            text_chunk("a", 0).replace('"a"', '"x\\"'),
-            text_chunk("a", 1).replace('"a"', '"],[0,"y"'),
-        ],
-    ),
-    "padding": (
-        "padding",
-        [text_chunk("a", padding="b\\"), text_chunk("a", padding='],["x","y')],
-    ),
     "text with padding": (
         "padding",
         [
@@ -230,10 +201,7 @@ SWALLOWED: dict[str, tuple[str, list[str]]] = {
     ),
     "text and padding": (
         "padding",
-        [
-            text_chunk("a", padding="b").replace('"a"', '"x\\"'),
-            text_chunk("a", padding=',"y'),
-        ],
+        [text_chunk("a", padding="b").replace('"a"', '"x\\"'), text_chunk("a", padding=',"y')],
     ),
 }
 
@@ -243,11 +211,10 @@ def test_a_string_left_open_does_not_swallow_the_next_event(name: str) -> None:
     stream, broken = SWALLOWED[name]
     reads = [event(chunk) for chunk in REGULAR[stream]]
     reads.append(body_of(broken))
-    assert outcome(reads) == outcome(reads, shortcut=False)
-    assert outcome(reads)[3] == {"malformed_json": 2}
+    assert as_plain(reads)[3] == {"malformed_json": 2}
 
 
-@pytest.mark.parametrize("name", ["padding", "choices in turn", "calls in turn", "logprobs"])
+@pytest.mark.parametrize("name", ["text", "padding", "choices in turn", "calls one after another"])
 @pytest.mark.parametrize("size", [1, 12])
 def test_a_text_that_is_no_json_is_refused_among_those_that_are(name: str, size: int) -> None:
     chunks = list(REGULAR[name])
@@ -255,8 +222,7 @@ def test_a_text_that_is_no_json_is_refused_among_those_that_are(name: str, size:
     for key in ('"content":"', '"arguments":"'):
         chunks[50] = chunks[50].replace(key, key + "\\q")
     reads = [body_of(chunks[i : i + size]) for i in range(0, len(chunks), size)]
-    assert outcome(reads) == outcome(reads, shortcut=False)
-    assert outcome(reads)[3] == {"malformed_json": 1}
+    assert as_plain(reads)[3] == {"malformed_json": 1}
 
 
 def beside_content(chunk: str, field: str) -> str:
@@ -287,8 +253,7 @@ def test_odd_but_legal_chunks_come_out_the_same_and_can_be_kept(
     name: str, change: Callable[[str], str]
 ) -> None:
     reads = [event(change(chunk)) for chunk in REGULAR[name]]
-    expected = outcome(reads, shortcut=False)
-    assert outcome(reads) == expected
+    expected = as_plain(reads)
     assert outcome([b"".join(reads)]) == expected
     assert expected[3] == {}
     acc = Accumulator()
@@ -315,35 +280,14 @@ def test_a_process_keeps_nothing_of_long_constant_strings() -> None:
         tracemalloc.stop()
 
 
-# What stands between two values, and two events of which one has it twice and the other not at all:
-# all in all it is there as often as there are events.
-MOVED: dict[str, tuple[str, str, str]] = {
-    "text and padding": (
-        "padding",
-        '"},"logprobs":null,"finish_reason":null}],"usage":null,"obfuscation":"',
-        text_chunk("a", padding="b"),
-    ),
-    "choice and text": ("choices in turn", ',"delta":{"content":"', text_chunk("a")),
-    "two counts": (
-        "usage",
-        ', "total_tokens": ',
-        with_usage(text_chunk("a"), 70, 80),
-    ),
-    "text and tokens": ("logprobs", '"},"logprobs":{"content":', token_chunk("a", -1)),
-}
-
-
-@pytest.mark.parametrize("name", MOVED)
-def test_what_one_event_has_twice_does_not_stand_for_what_another_lacks(name: str) -> None:
-    stream, joint, chunk = MOVED[name]
-    before, _, after = chunk.partition(joint)
-    assert after
+def test_what_one_event_has_twice_does_not_stand_for_what_another_lacks() -> None:
+    """All in all, what stands between two strings is there as often as there are events."""
+    joint = '"},"logprobs":null,"finish_reason":null}],"usage":null,"obfuscation":"'
+    before, _, after = text_chunk("a", padding="b").partition(joint)
     twice, never = before + joint + after.partition('"')[0] + joint + after, before + after
-    chunks = REGULAR[stream]
+    chunks = REGULAR["padding"]
     reads = [body_of(chunks[i : i + 10]) for i in range(0, 60, 10)]
-    reads.append(body_of([*chunks[:3], twice, never, *chunks[3:6]]))
-    assert outcome(reads) == outcome(reads, shortcut=False)
-    assert outcome(reads)[3]
+    assert as_plain([*reads, body_of([*chunks[:3], twice, never, *chunks[3:6]])])[3]
 
 
 @given(st.sampled_from(sorted(STREAMS)), st.data())
@@ -380,6 +324,7 @@ BITS = [
     b"\x7f",
     b"\xc3",
     b'","',
+    *(b"%c" % letter for letter in b"{}[,:0a \x00"),
 ]
 
 
@@ -436,8 +381,7 @@ def test_a_whole_event_does_not_wait_behind_those_that_fit(name: str, last: byte
 def test_a_quote_that_opens_and_closes_is_no_string(line_end: bytes) -> None:
     chunks = [*REGULAR["text"][:20], text_chunk("a").replace('"a"', '"'), *REGULAR["text"][20:]]
     reads = [event(chunk).replace(b"\n", line_end) for chunk in chunks]
-    assert outcome(reads) == outcome(reads, shortcut=False)
-    assert outcome(reads)[3] == {"malformed_json": 1}
+    assert as_plain(reads)[3] == {"malformed_json": 1}
 
 
 @given(st.data())
@@ -455,21 +399,8 @@ def test_texts_of_any_kind_come_out_the_same(data: st.DataObject) -> None:
     repeated = [chunk for chunk in chunks for _ in range(data.draw(st.integers(1, 4)))]
     body = body_of(repeated)
     expected = outcome([body], shortcut=False)
-    assert outcome(data.draw(cut(body))) == expected
+    assert outcome(data.draw(cuts_of(body))) == expected
     assert outcome([event(chunk) for chunk in repeated]) == expected
-
-
-@given(st.sampled_from(sorted(STREAMS)), st.data())
-def test_a_damaged_byte_comes_out_the_same(name: str, data: st.DataObject) -> None:
-    body = bytearray(body_of(STREAMS[name][:30]))
-    for place in data.draw(st.lists(st.integers(0, len(body) - 1), max_size=3)):
-        body[place] = data.draw(st.sampled_from(list(b'"\\{}[],:\n\r\x00\xff0a ')))
-    whole = bytes(body)
-    expected = outcome([whole], shortcut=False)
-    assert outcome(pieces(whole, 900)) == expected
-    assert outcome([line + b"\n\n" for line in whole.split(b"\n\n")[:-1]]) == outcome(
-        [line + b"\n\n" for line in whole.split(b"\n\n")[:-1]], shortcut=False
-    )
 
 
 def test_recordings_come_out_the_same(corpus_stream: Path) -> None:
@@ -480,14 +411,10 @@ def test_recordings_come_out_the_same(corpus_stream: Path) -> None:
 
 
 def test_conformance_cases_come_out_the_same() -> None:
-    for path in sorted((Path(__file__).parent / "conformance").glob("*.json")):
-        case = json.loads(path.read_text())
-        chunks = case.get("chunks")
-        if chunks is None:
-            body = case["body"].encode(case.get("encoding", "utf-8"), "surrogatepass")
-        else:
-            body = b"".join(event(c if c == "[DONE]" else json.dumps(c)) for c in chunks)
-        assert outcome([body]) == outcome(pieces(body, 64)) == plain(body), path.name
+    for case in CASES:
+        escaped = body_of(DONE if chunk == DONE else json.dumps(chunk) for chunk in case.chunks)
+        for body in (case.data, escaped):
+            assert outcome([body]) == outcome(pieces(body, 64)) == plain(body), case.name
 
 
 def call_chunk(index: int, arguments: str, **call: object) -> str:
@@ -525,11 +452,7 @@ def test_arguments_come_out_the_same(name: str, size: int | None) -> None:
     body = body_of(chunks)
     reads = [event(chunk) for chunk in chunks] if size is None else pieces(body, size)
     assert outcome(reads) == plain(body)
-    acc = Accumulator()
-    for data in reads:
-        acc.feed_sse(data)
-    acc.close()
-    assert_as_judged(acc, body)
+    assert_as_judged(read_all(reads), body)
 
 
 @pytest.mark.parametrize("name", PIECES)
@@ -548,35 +471,29 @@ def test_the_same_string_goes_to_two_texts() -> None:
     choices = json.dumps([{"index": 0, "delta": delta}])
     reads = [event(f'{{"choices":{choices},"obfuscation":"{"p" * (i % 5)}"}}') for i in range(40)]
     for size in (1, 10):
-        acc = Accumulator()
-        for i in range(0, 40, size):
-            acc.feed_sse(b"".join(reads[i : i + size]))
+        acc = read_all(b"".join(reads[i : i + size]) for i in range(0, 40, size))
         message = acc.snapshot().choices[0].message
         assert message.content == message.reasoning == "word" * 40
 
 
-CASES_OF_CALLS = sorted((Path(__file__).parent / "conformance").glob("tools-*.json"))
-
-
 @pytest.mark.many
-@pytest.mark.parametrize("path", CASES_OF_CALLS, ids=lambda path: path.stem)
-def test_cases_of_calls_come_out_the_same_when_they_go_on(path: Path) -> None:
-    chunks = [chunk for chunk in json.loads(path.read_text())["chunks"] if chunk != "[DONE]"]
-    body = b"".join(event(json.dumps(chunk)) for chunk in chunks for _ in range(30))
+@cases_of_chunks
+def test_cases_come_out_the_same_when_they_go_on(case: Case) -> None:
+    chunks = [chunk for chunk in case.chunks if chunk != DONE]
+    body = b"".join(event(encode(chunk)) for chunk in chunks for _ in range(30))
     for size in (500, 4096):
         assert outcome(pieces(body, size)) == plain(body)
-    acc = read_whole(body)
-    assert_as_judged(acc, body)
+    assert_as_judged(read_whole(body), body)
 
 
-@pytest.mark.parametrize("cut", range(1, 8))
+@pytest.mark.parametrize("held", range(1, 8))
 @pytest.mark.parametrize("line_end", [b"\n", b"\r\n"])
-def test_an_event_comes_with_the_read_that_completes_it(line_end: bytes, cut: int) -> None:
+def test_an_event_comes_with_the_read_that_completes_it(line_end: bytes, held: int) -> None:
     chunk = event(text_chunk("word")).replace(b"\n", line_end)
     acc = Accumulator()
     for count in range(1, 40):
-        acc.feed_sse(chunk + chunk[:-cut])
-        acc.feed_sse(chunk[-cut:])
+        acc.feed_sse(chunk + chunk[:-held])
+        acc.feed_sse(chunk[-held:])
         assert acc.snapshot().choices[0].message.content == "word" * 2 * count
 
 
@@ -591,7 +508,7 @@ def test_a_fragment_without_index_goes_to_the_call_whose_turn_was_last(
     reads.append(body_of(calls[110 : 110 + count][::step]))
     reads.append(event(calls[10].replace('"index":1,"function"', '"function"')))
     assert reads[-1] != event(calls[10])
-    assert outcome(reads) == outcome(reads, shortcut=False)
+    as_plain(reads)
 
 
 @pytest.mark.parametrize("end", [b"", event("[DONE]"), event('{"error":"overloaded"}')])
@@ -620,9 +537,6 @@ def test_the_bytes_of_all_reads_are_counted_on_the_fast_path(count: int) -> None
 
 
 def test_a_read_longer_than_an_event_may_be_is_looked_at_event_by_event() -> None:
-    acc = Accumulator(limits=Limits(event_bytes=1000))
     body = body_of(REGULAR["text"])
-    for data in [*pieces(body, 900), *pieces(body, 4096)]:
-        acc.feed_sse(data)
-    acc.close()
-    assert acc.snapshot() == outcome([body * 2], shortcut=False)[0]
+    acc = read_all([*pieces(body, 900), *pieces(body, 4096)], limits=Limits(event_bytes=1000))
+    assert acc.snapshot() == plain(body * 2)[0]

@@ -10,6 +10,7 @@ import gc
 import json
 import tracemalloc
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import cast
 
 import pytest
@@ -31,6 +32,17 @@ MOST_ANYHOW = 2 * MIB
 # --- memory ---
 
 
+@contextmanager
+def traced() -> Iterator[Callable[[], tuple[int, int]]]:
+    """Trace memory; gives a function of what is held now, and was at most."""
+    gc.collect()
+    tracemalloc.start()
+    try:
+        yield tracemalloc.get_traced_memory
+    finally:
+        tracemalloc.stop()
+
+
 @pytest.mark.costs
 @pytest.mark.parametrize("attack", ATTACKS, ids=lambda attack: attack.what)
 def test_what_is_endless_is_ended_by_a_limit(attack: Attack) -> None:
@@ -39,24 +51,22 @@ def test_what_is_endless_is_ended_by_a_limit(attack: Attack) -> None:
     if attack.limit == "depth":
         limits = Limits()
     acc = Accumulator(limits=limits)
-    gc.collect()
-    tracemalloc.start()
     fed = 0
     raised: LimitExceededError | None = None
-    for piece in pieces:
-        try:
-            acc.feed_sse(bytes(bytearray(piece)))  # a read is bytes of its own
-        except LimitExceededError as error:
-            raised = error
-            break
-        fed += len(piece)
-    assert raised is not None
-    assert raised.limit == attack.limit
-    assert raised.partial == acc.snapshot()
-    raised = None
-    gc.collect()
-    held, _ = tracemalloc.get_traced_memory()
-    tracemalloc.stop()
+    with traced() as memory:
+        for piece in pieces:
+            try:
+                acc.feed_sse(bytes(bytearray(piece)))  # a read is bytes of its own
+            except LimitExceededError as error:
+                raised = error
+                break
+            fed += len(piece)
+        assert raised is not None
+        assert raised.limit == attack.limit
+        assert raised.partial == acc.snapshot()
+        raised = None
+        gc.collect()
+        held, _ = memory()
     assert held <= MOST_FOR_A_BYTE * fed + MOST_ANYHOW
     completion = acc.snapshot()
     assert len(completion.choices) <= 1024
@@ -67,12 +77,10 @@ def test_what_is_endless_is_ended_by_a_limit(attack: Attack) -> None:
 @pytest.mark.parametrize("size", [1, 2, 100])
 def test_an_event_in_small_reads_is_held_once(size: int) -> None:
     acc = Accumulator()
-    gc.collect()
-    tracemalloc.start()
-    for _ in range(MIB // 2 // size):
-        acc.feed_sse(bytes(bytearray(size)))
-    held, _ = tracemalloc.get_traced_memory()
-    tracemalloc.stop()
+    with traced() as memory:
+        for _ in range(MIB // 2 // size):
+            acc.feed_sse(bytes(bytearray(size)))
+        held, _ = memory()
     assert held <= 3 * MIB // 2
 
 
@@ -80,13 +88,11 @@ def test_an_event_in_small_reads_is_held_once(size: int) -> None:
 def test_text_is_held_once_and_a_snapshot_holds_it_once_more() -> None:
     fragment = event(delta(b'"content":"%s"' % (b"a" * 64 * 1024)))
     acc = Accumulator(limits=Limits(total_bytes=64 * MIB))
-    gc.collect()
-    tracemalloc.start()
-    with pytest.raises(LimitExceededError) as caught:  # noqa: PT012  # whichever passes it
-        while True:
-            acc.feed_sse(bytes(bytearray(fragment)))
-    _, most = tracemalloc.get_traced_memory()
-    tracemalloc.stop()
+    with traced() as memory:
+        with pytest.raises(LimitExceededError) as caught:  # noqa: PT012  # whichever passes it
+            while True:
+                acc.feed_sse(bytes(bytearray(fragment)))
+        _, most = memory()
     assert caught.value.limit == "total_bytes"
     assert caught.value.partial is not None
     content = caught.value.partial.choices[0].message.content
@@ -99,12 +105,10 @@ def test_text_is_held_once_and_a_snapshot_holds_it_once_more() -> None:
 def test_a_chunk_of_many_choices_is_bounded_by_its_bytes() -> None:
     text = b'{"choices":[' + b"{}," * (2 * MIB // 3) + b"{}]}"
     acc = Accumulator()
-    gc.collect()
-    tracemalloc.start()
-    with pytest.raises(LimitExceededError) as caught:
-        acc.feed(text)
-    _, most = tracemalloc.get_traced_memory()
-    tracemalloc.stop()
+    with traced() as memory:
+        with pytest.raises(LimitExceededError) as caught:
+            acc.feed(text)
+        _, most = memory()
     assert caught.value.limit == "choices"
     assert most <= 100 * len(text)
     ten_million = b'{"choices":[' + b"{}," * 10_000_000 + b"{}]}"
@@ -116,11 +120,9 @@ def test_a_chunk_of_many_choices_is_bounded_by_its_bytes() -> None:
 @pytest.mark.costs
 def test_an_idle_accumulator_holds_a_kilobyte() -> None:
     Accumulator().feed_sse(b"")
-    gc.collect()
-    tracemalloc.start()
-    idle = [Accumulator() for _ in range(1000)]
-    held, _ = tracemalloc.get_traced_memory()
-    tracemalloc.stop()
+    with traced() as memory:
+        idle = [Accumulator() for _ in range(1000)]
+        held, _ = memory()
     assert held <= 1024 * len(idle)
 
 
@@ -131,12 +133,10 @@ def test_an_idle_accumulator_holds_a_kilobyte() -> None:
 def test_a_stream_in_flight_holds_little_more_than_its_text(fragment: str) -> None:
     chunk = event(delta(b'"content":"%s"' % fragment.encode()))
     acc = Accumulator()
-    gc.collect()
-    tracemalloc.start()
-    for _ in range(1000):
-        acc.feed_sse(chunk * 10)
-    held, _ = tracemalloc.get_traced_memory()
-    tracemalloc.stop()
+    with traced() as memory:
+        for _ in range(1000):
+            acc.feed_sse(chunk * 10)
+        held, _ = memory()
     text = acc.snapshot().choices[0].message.content
     assert isinstance(text, str)
     assert held <= 1.5 * len(text.encode()) + 2048
@@ -244,8 +244,7 @@ FLOODS: dict[str, Flood] = {
     "a list by index": (lambda: flood(vendor_list, b'{"index":%d}'), count_of("x"), MANY),
     "reasoning details by index": (
         lambda: flood(
-            lambda details: delta(b'"reasoning_details":[%s]' % details),
-            b'{"index":%d,"text":"a"}',
+            lambda details: delta(b'"reasoning_details":[%s]' % details), b'{"index":%d,"text":"a"}'
         ),
         count_of("reasoning_details"),
         MANY,

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import ast
-import subprocess
-import sys
 from functools import cache
 from graphlib import TopologicalSorter
 from importlib.metadata import version
 from pathlib import Path
 
 import pytest
+from streamed import run_by_itself
 
 import accumulator
 
@@ -80,7 +79,7 @@ def test_no_imports_go_in_a_circle() -> None:
 
 def test_importing_the_package_imports_no_sdk_and_no_event_loop() -> None:
     code = "import sys, accumulator; print(' '.join(sys.modules))"
-    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    run = run_by_itself(code)
     unwanted = {"asyncio", "openai", "httpx", "requests", "aiohttp", "pydantic", "rich", "jiter"}
     unwanted |= {"duckdb", "pyarrow", "pyspark"}
     assert unwanted.isdisjoint(run.stdout.split())

@@ -15,6 +15,7 @@ from typing import Any
 
 import pytest
 from loopback import serving
+from test_conformance import CASES
 
 from accumulator import Accumulator
 
@@ -23,123 +24,6 @@ chat = pytest.importorskip("openai.types.chat", reason="an SDK that is installed
 
 JsonObject = dict[str, object]
 ASKED: dict[str, Any] = {"model": "m", "messages": [{"role": "user", "content": "?"}]}
-
-ENVELOPE = {"id": "chatcmpl-1", "created": 1, "model": "gpt", "object": "chat.completion.chunk"}
-ROLE: JsonObject = {"role": "assistant", "content": ""}
-USAGE = {
-    "prompt_tokens": 9,
-    "completion_tokens": 3,
-    "total_tokens": 12,
-    "prompt_tokens_details": {"cached_tokens": 4},
-    "completion_tokens_details": {"reasoning_tokens": 1},
-}
-
-
-def chunk(delta: JsonObject, **choice: object) -> JsonObject:
-    return {**ENVELOPE, "choices": [{"index": 0, "delta": delta, **choice}]}
-
-
-def call(index: int, **fields: object) -> JsonObject:
-    return chunk({"tool_calls": [{"index": index, **fields}]})
-
-
-def opened(index: int, name: str) -> JsonObject:
-    function = {"name": name, "arguments": ""}
-    return call(index, id=f"call_{index}", type="function", function=function)
-
-
-def argued(index: int, arguments: str) -> JsonObject:
-    return call(index, function={"arguments": arguments})
-
-
-def token(text: str, **fields: object) -> JsonObject:
-    return {"token": text, "logprob": -0.5, "bytes": None, "top_logprobs": [], **fields}
-
-
-def finished(reason: str = "stop") -> JsonObject:
-    return chunk({}, finish_reason=reason)
-
-
-def last(**fields: object) -> JsonObject:
-    return {**ENVELOPE, "choices": [], **fields}
-
-
-LIKELY = {"token": "h", "logprob": -1, "bytes": [104]}
-STREAMS: dict[str, list[JsonObject]] = {
-    "text": [chunk(ROLE), chunk({"content": "Hé"}), chunk({"content": "llo 😀"}), finished()],
-    "no text": [chunk(ROLE), finished()],
-    "null content": [chunk({"role": "assistant", "content": None}), finished()],
-    "text and usage": [chunk(ROLE), chunk({"content": "Hi"}), finished(), last(usage=USAGE)],
-    "text with the finish reason": [chunk(ROLE), chunk({"content": "Hi"}, finish_reason="stop")],
-    "all in one chunk": [chunk({"role": "assistant", "content": "Hi"}, finish_reason="stop")],
-    "service tier and fingerprint": [
-        {**item, "service_tier": "default", "system_fingerprint": "fp_1"}
-        for item in [chunk(ROLE), chunk({"content": "Hi"}), finished()]
-    ],
-    "a fingerprint that comes last": [chunk(ROLE), finished(), last(system_fingerprint="fp_1")],
-    "refusal": [
-        chunk({**ROLE, "content": None, "refusal": ""}),
-        chunk({"refusal": "I can"}),
-        chunk({"refusal": "not."}),
-        finished(),
-    ],
-    "one call": [
-        chunk({"role": "assistant", "content": None}),
-        opened(0, "get"),
-        argued(0, '{"a"'),
-        argued(0, ":1}"),
-        finished("tool_calls"),
-    ],
-    "calls one after another": [
-        chunk({"role": "assistant", "content": None}),
-        opened(0, "get"),
-        argued(0, "{}"),
-        opened(1, "put"),
-        argued(1, '{"b":'),
-        argued(1, "[]}"),
-        finished("tool_calls"),
-    ],
-    "calls interleaved": [
-        chunk(ROLE),
-        opened(0, "get"),
-        opened(1, "get"),
-        argued(1, "{"),
-        argued(0, "{}"),
-        argued(1, "}"),
-        finished("tool_calls"),
-    ],
-    "text, then a call": [
-        chunk(ROLE),
-        chunk({"content": "Let me see."}),
-        opened(0, "get"),
-        argued(0, "{}"),
-        finished("tool_calls"),
-    ],
-    "function_call": [
-        chunk({"role": "assistant", "function_call": {"name": "get", "arguments": ""}}),
-        chunk({"function_call": {"arguments": '{"a":'}}),
-        chunk({"function_call": {"arguments": "1}"}}),
-        finished("function_call"),
-    ],
-    "logprobs": [
-        chunk(ROLE, logprobs={"content": [], "refusal": None}),
-        chunk({"content": "h"}, logprobs={"content": [token("h", top_logprobs=[LIKELY])]}),
-        chunk({"content": "é"}, logprobs={"content": [token("Ã"), token("©", bytes=[169])]}),
-        finished(),
-    ],
-    "logprobs of a refusal": [
-        chunk({"role": "assistant", "refusal": "No"}, logprobs={"refusal": [token("No")]}),
-        chunk({"refusal": "."}, logprobs={"content": None, "refusal": [token(".", bytes=[46])]}),
-        finished(),
-    ],
-    "reasoning of a vendor": [
-        chunk({**ROLE, "reasoning_content": "Hm"}),
-        chunk({"reasoning_content": "m."}),
-        chunk({"content": "Hi"}),
-        finished(),
-    ],
-}
-
 
 # --- openai-python, for real ---
 
@@ -264,15 +148,30 @@ def _objects(value: object) -> list[JsonObject]:
 # --- the comparison ---
 
 
-def rendered(chunks: list[JsonObject]) -> bytes:
-    events = [f"data: {json.dumps(chunk)}\n\n" for chunk in chunks]
-    return "".join([*events, "data: [DONE]\n\n"]).encode()
+# Of the cases where its rules hold, those of fields but these, where it takes the last usage whole,
+# forgets a vendor's field, or wants what did not come.
+AREAS = ("text", "reasoning", "logprobs", "tools", "surrogates", "usage", "choices", "audio")
+OTHERWISE = {
+    *("usage-details", "usage-details-not-repeated", "usage-reset-by-a-later-chunk"),
+    *("usage-smaller-later", "usage-split", "tools-function-call-vendor-field"),
+    *("choices-same-index-twice-in-a-chunk", "tools-arguments-never", "tools-null-id-and-name"),
+}
+STREAMS = {
+    case.name: case.data
+    for case in CASES
+    if case.name.partition("-")[0] in AREAS
+    and (case.status, case.problems) == ("complete", [])
+    and case.name not in OTHERWISE
+    and deviation(case.data) is None
+}
 
 
-@pytest.mark.parametrize("chunks", STREAMS.values(), ids=STREAMS)
-def test_our_completion_is_openai_pythons(chunks: list[JsonObject]) -> None:
-    body = rendered(chunks)
-    assert deviation(body) is None
+def test_there_are_cases_where_its_rules_hold() -> None:
+    assert len(STREAMS) >= 35
+
+
+@pytest.mark.parametrize("body", STREAMS.values(), ids=STREAMS)
+def test_our_completion_is_openai_pythons(body: bytes) -> None:
     assert ours(body) == theirs(body)
 
 

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from strategies import JSON, TEXTS
+from streamed import run_by_itself
 
 from accumulator import Accumulator, Custom, Function, Message, ToolCall
 from accumulator import partial as module
@@ -169,5 +168,4 @@ try:
 except ImportError as error:
     print(error)
 """
-    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert "pip install 'chunk-accumulator[partial]'" in run.stdout
+    assert "pip install 'chunk-accumulator[partial]'" in run_by_itself(code).stdout

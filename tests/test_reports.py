@@ -8,11 +8,14 @@ from typing import Any
 
 import pytest
 import reference
+from streamed import cut, read_all, read_whole
 
 from accumulator import DEFAULT_RULES, Accumulator
 
+Report = dict[str, Any]
 
-def body_of(report: dict[str, Any]) -> bytes:
+
+def body_of(report: Report) -> bytes:
     if "body" in report:
         body: str = report["body"]
         return body.encode()
@@ -31,33 +34,27 @@ def without_empty(value: object) -> object:
     }
 
 
-def check(report: dict[str, Any], completion: object, error: object) -> None:
+def check(report: Report, completion: object, error: object) -> None:
     assert without_empty(completion) == without_empty(report["completion"])
     assert error == report["server_error"]
 
 
-def check_package(report: dict[str, Any], acc: Accumulator) -> None:
+def check_package(report: Report, acc: Accumulator) -> None:
     acc.close()
     check(report, acc.snapshot().to_dict(), acc.server_error)
 
 
-def test_the_second_reducer_gives_what_the_report_says(report_file: Path) -> None:
-    report = json.loads(report_file.read_text("utf-8"))
+def test_the_second_reducer_gives_what_the_report_says(report: Report) -> None:
     outcome = reference.reduce_body(body_of(report))
     check(report, outcome.completion, outcome.error)
 
 
 @pytest.mark.parametrize("size", [10**9, 1], ids=["whole", "byte by byte"])
-def test_bytes_give_what_the_report_says(report_file: Path, size: int) -> None:
-    report = json.loads(report_file.read_text("utf-8"))
-    body, acc = body_of(report), Accumulator()
-    for start in range(0, len(body), size):
-        acc.feed_sse(body[start : start + size])
-    check_package(report, acc)
+def test_bytes_give_what_the_report_says(report: Report, size: int) -> None:
+    check_package(report, read_all(cut(body_of(report), size)))
 
 
-def test_lines_give_what_the_report_says(report_file: Path) -> None:
-    report = json.loads(report_file.read_text("utf-8"))
+def test_lines_give_what_the_report_says(report: Report) -> None:
     acc = Accumulator()
     for line in body_of(report).splitlines(keepends=True):
         acc.feed_line(line)
@@ -65,8 +62,7 @@ def test_lines_give_what_the_report_says(report_file: Path) -> None:
 
 
 @pytest.mark.parametrize("form", ["json", "mappings"])
-def test_chunks_give_what_the_report_says(report_file: Path, form: str) -> None:
-    report = json.loads(report_file.read_text("utf-8"))
+def test_chunks_give_what_the_report_says(report: Report, form: str) -> None:
     acc = Accumulator()
     for chunk in report.get("chunks", ()):
         acc.feed(json.dumps(chunk) if form == "json" else chunk)
@@ -74,11 +70,9 @@ def test_chunks_give_what_the_report_says(report_file: Path, form: str) -> None:
         check_package(report, acc)
 
 
-def both(report: dict[str, Any], rules: dict[str, Any]) -> list[dict[str, Any]]:
+def both(report: Report, rules: dict[str, Any]) -> list[dict[str, Any]]:
     """Reduce a report by rules of the caller's, with the second reducer and with the package."""
-    acc = Accumulator(rules=DEFAULT_RULES.replace(rules))
-    acc.feed_sse(body_of(report))
-    acc.close()
+    acc = read_whole(body_of(report), rules=DEFAULT_RULES.replace(rules))
     return [reference.reduce_body(body_of(report), rules).completion, acc.snapshot().to_dict()]
 
 

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any, NamedTuple
 
 import pytest
 from every_field import WHOLE
-from streamed import read_whole
+from streamed import read_whole, run_by_itself
 
 from accumulator import ChatCompletion, Timing, accumulate, split, telemetry
 
@@ -171,10 +171,7 @@ def test_choices_have_a_message_and_a_reason_each() -> None:
                 {"type": "blob", "modality": "audio", "mime_type": None, "content": "AAEC"},
             ],
         ),
-        (
-            {"audio": {"id": "a", "transcript": "Hi"}},
-            [{"type": "text", "content": "Hi"}],
-        ),
+        ({"audio": {"id": "a", "transcript": "Hi"}}, [{"type": "text", "content": "Hi"}]),
         (
             {"function_call": {"name": "f", "arguments": "[1]"}},
             [{"type": "tool_call", "id": None, "name": "f", "arguments": [1]}],
@@ -217,15 +214,21 @@ def test_the_completion_is_not_shared() -> None:
 
 def test_opentelemetry_is_not_imported() -> None:
     code = "import sys, accumulator.telemetry; print(' '.join(sys.modules))"
-    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert "opentelemetry" not in run.stdout
+    assert "opentelemetry" not in run_by_itself(code).stdout
 
 
 # --- the real SDK -------------------------------------------------------------------------
 
 
-def test_a_traced_stream_reaches_an_exporter() -> None:
-    """The worked example: a span around a stream, its attributes read from the exporter."""
+class Tracing(NamedTuple):
+    """OpenTelemetry's SDK, and where its spans go."""
+
+    provider: Any
+    exporter: Any
+
+
+@pytest.fixture
+def tracing() -> Iterator[Tracing]:
     trace = pytest.importorskip("opentelemetry.sdk.trace", reason=NO_OTEL)
     export = pytest.importorskip("opentelemetry.sdk.trace.export", reason=NO_OTEL)
     in_memory = pytest.importorskip(
@@ -234,8 +237,13 @@ def test_a_traced_stream_reaches_an_exporter() -> None:
     exporter = in_memory.InMemorySpanExporter()
     provider = trace.TracerProvider()
     provider.add_span_processor(export.SimpleSpanProcessor(exporter))
-    tracer = provider.get_tracer("example")
+    yield Tracing(provider, exporter)
+    provider.shutdown()
 
+
+def test_a_traced_stream_reaches_an_exporter(tracing: Tracing) -> None:
+    """The worked example: a span around a stream, its attributes read from the exporter."""
+    tracer = tracing.provider.get_tracer("example")
     stream = split(COMPLETION)  # in place of client.chat.completions.create(..., stream=True)
     with tracer.start_as_current_span("chat gpt-4o") as span:
         span.set_attribute("gen_ai.operation.name", "chat")
@@ -243,35 +251,26 @@ def test_a_traced_stream_reaches_an_exporter() -> None:
         completion = accumulate(stream)
         span.set_attributes(telemetry.attributes(completion, timing=TIMING, content=True))
 
-    [finished] = exporter.get_finished_spans()
+    [finished] = tracing.exporter.get_finished_spans()
     found = dict(finished.attributes)
     assert found.pop("gen_ai.operation.name") == "chat"
     assert found.pop("gen_ai.request.model") == "gpt-4o"
     assert json.loads(found.pop("gen_ai.output.messages")) == MESSAGES
     found["gen_ai.response.finish_reasons"] = [*found["gen_ai.response.finish_reasons"]]
     assert found == ATTRIBUTES
-    provider.shutdown()
 
 
 def test_the_names_are_those_of_opentelemetrys_own_instrumentation(
-    monkeypatch: pytest.MonkeyPatch,
+    tracing: Tracing, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """For the same completion, the span of opentelemetry-util-genai has the same attributes."""
     handlers = pytest.importorskip("opentelemetry.util.genai.handler", reason=NO_OTEL)
     types = pytest.importorskip("opentelemetry.util.genai.types", reason=NO_OTEL)
     if not hasattr(types, "TextPart"):
         pytest.skip("opentelemetry-util-genai before 1.2b0 has other names")
-    trace = pytest.importorskip("opentelemetry.sdk.trace", reason=NO_OTEL)
-    export = pytest.importorskip("opentelemetry.sdk.trace.export", reason=NO_OTEL)
-    in_memory = pytest.importorskip(
-        "opentelemetry.sdk.trace.export.in_memory_span_exporter", reason=NO_OTEL
-    )
     monkeypatch.setenv("OTEL_SEMCONV_STABILITY_OPT_IN", "gen_ai_latest_experimental")
     monkeypatch.setenv("OTEL_INSTRUMENTATION_GENAI_CAPTURE_MESSAGE_CONTENT", "SPAN_ONLY")
-    exporter = in_memory.InMemorySpanExporter()
-    provider = trace.TracerProvider()
-    provider.add_span_processor(export.SimpleSpanProcessor(exporter))
-    handler = handlers.TelemetryHandler(tracer_provider=provider)
+    handler = handlers.TelemetryHandler(tracer_provider=tracing.provider)
     with handler.inference("openai", request_model="gpt-4o") as call:
         usage = COMPLETION.usage
         assert usage is not None
@@ -295,7 +294,7 @@ def test_the_names_are_those_of_opentelemetrys_own_instrumentation(
                 finish_reason="tool_calls",
             )
         ]
-    [finished] = exporter.get_finished_spans()
+    [finished] = tracing.exporter.get_finished_spans()
     theirs = {
         name: value
         for name, value in finished.attributes.items()
@@ -305,7 +304,6 @@ def test_the_names_are_those_of_opentelemetrys_own_instrumentation(
     [message] = json.loads(theirs.pop("gen_ai.output.messages"))
     assert {name: value for name, value in message.items() if value is not None} == MESSAGES[0]
     assert theirs == {n: v for n, v in ATTRIBUTES.items() if n.startswith("gen_ai.")}
-    provider.shutdown()
 
 
 def test_openais_own_names_are_those_of_the_conventions() -> None:

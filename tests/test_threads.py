@@ -12,9 +12,9 @@ import sys
 import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 
 import pytest
+from streamed import cut, read_all
 
 from accumulator import Accumulator, ChatCompletion, Event
 
@@ -34,11 +34,7 @@ def body_of(number: int) -> bytes:
 
 
 def read(number: int, size: int = 997) -> ChatCompletion:
-    acc = Accumulator()
-    body = body_of(number)
-    for at in range(0, len(body), size):
-        acc.feed_sse(body[at : at + size])
-    return acc.completion()
+    return read_all(cut(body_of(number), size)).completion()
 
 
 def read_with_events(number: int) -> ChatCompletion:
@@ -53,10 +49,9 @@ def read_with_events(number: int) -> ChatCompletion:
 
 def read_with_checkpoints(number: int) -> ChatCompletion:
     acc = Accumulator()
-    body = body_of(number)
-    for at in range(0, len(body), 9973):
+    for data in cut(body_of(number), 9973):
         acc = Accumulator.restore(acc.checkpoint())
-        acc.feed_sse(body[at : at + 9973])
+        acc.feed_sse(data)
     return acc.completion()
 
 
@@ -146,7 +141,7 @@ class Trip:
     back: Place | None = None
 
 def streams():
-    for name in ("logprobs", "vendor", "calls in turn", "usage and padding"):
+    for name in ("logprobs", "vendor", "calls in turn", "usage"):
         body = b"".join(map(event, REGULAR[name]))
         acc = Accumulator()
         for at in range(0, len(body), 3000):
@@ -202,21 +197,19 @@ assert all(each == found[0] for each in found)
 """
 
 
+def ran(code: str, *arguments: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-c", code, *arguments]
+    env = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
+    return subprocess.run(command, env=env, capture_output=True, text=True, check=False)
+
+
 @pytest.mark.many
 @pytest.mark.parametrize(
-    "what",
-    ["streamed", "conformed", "restored", "parsed", "parsed_into_attrs", "converted"],
+    "what", ["streamed", "conformed", "restored", "parsed", "parsed_into_attrs", "converted"]
 )
 def test_what_a_process_does_first_is_done_by_threads_at_once(what: str) -> None:
     for _ in range(2):
-        done = subprocess.run(
-            [sys.executable, "-c", FIRST, what],
-            cwd=Path(__file__).parent,
-            env=os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)},
-            capture_output=True,
-            text=True,
-            check=False,
-        )
+        done = ran(FIRST, what)
         assert done.returncode == 0, done.stderr[-2000:]
 
 
@@ -244,13 +237,7 @@ threading.Thread(target=go_on, daemon=True).start()
 @pytest.mark.costs
 def test_a_daemon_thread_that_opens_streams_disturbs_no_exit() -> None:
     for _ in range(2):
-        done = subprocess.run(
-            [sys.executable, "-c", AT_EXIT],
-            env=os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)},
-            capture_output=True,
-            text=True,
-            check=False,
-        )
+        done = ran(AT_EXIT)
         # What is opened after that is Python's to collect, when little is left of its modules.
         assert "atexit callback" not in done.stderr
         assert done.returncode == 0, done.stderr[-2000:]

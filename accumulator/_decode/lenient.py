@@ -9,10 +9,10 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from enum import Enum
 from functools import cache
-from typing import TypeVar, cast, get_args, get_origin, get_type_hints
+from typing import Any, TypeVar, cast, get_args, get_origin, get_type_hints
 
 import msgspec
-from msgspec import Struct
+from msgspec import Struct, field
 
 from .chunk import (
     OTHERWISE_READ,
@@ -34,7 +34,17 @@ from .chunk import (
     Usage,
 )
 from .text import heal, healed, holds_half
-from .values import as_float, as_integer, decode_base64, error_of, fields_of, is_object, kind_of
+from .values import (
+    InvalidChunkError,
+    as_builtin,
+    as_float,
+    as_integer,
+    decode_base64,
+    error_of,
+    fields_of,
+    is_object,
+    kind_of,
+)
 
 
 class Misfit(Struct):
@@ -46,29 +56,13 @@ class Misfit(Struct):
 
 
 class _MisfitError(ValueError):
-    """A value that is not of its field's type."""
-
-
-class Reading(Struct):
-    """A chunk as it was read, and what did not fit on the way.
-
-    `error` is the server's error object. `lone` counts halves of surrogate pairs that no later
-    chunk can join; `has_halves` tells whether others may be left in the texts. `size` counts the
-    characters of all strings.
+    """A value that is not of its field's type: `taken` is what it is read as all the same, `left`
+    the rest.
     """
 
-    chunk: Chunk
-    misfits: list[Misfit]
-    error: object
-    lone: int
-    has_halves: bool
-    size: int
-
-
-class InvalidChunkError(ValueError):
-    """The value cannot be read as a chunk at all; `error` is the server's, if it brings one."""
-
-    error: object = None
+    def __init__(self, message: str, taken: object = None, left: object = None) -> None:
+        ValueError.__init__(self, message)
+        self.taken, self.left = taken, left
 
 
 K = TypeVar("K", bound=Struct)
@@ -77,89 +71,105 @@ _TEXT = frozenset({"text"})  # beside a delta it is like any vendor's field
 Moved = Mapping[str, frozenset[str]]  # the fields of each level that are not read to their places
 
 
-class _Reader:
-    """Reads one chunk from builtins or an SDK's objects, and notes what did not fit."""
+class Reading(Struct):
+    """A chunk as it is read from builtins or an SDK's objects, and what did not fit on the way.
 
-    __slots__ = ("copying", "depth", "has_halves", "leftover", "lone", "misfits", "moved", "size")
+    `error` is the server's error object. `lone` counts halves of surrogate pairs that no later
+    chunk can join; `has_halves` tells whether others may be left in the texts. `size` counts the
+    characters of all strings.
+    """
 
-    def __init__(self, moved: Moved, *, copying: bool, has_halves: bool, depth: int) -> None:
-        self.moved = moved
-        self.depth = depth  # levels that a copied value may have
-        self.copying = copying  # the values are the caller's, who may change them later
-        self.has_halves = has_halves
-        self.misfits: list[Misfit] = []
-        self.leftover: list[object] = []  # entries of the list last read that are no objects
-        self.lone = 0
-        self.size = 0
+    moved: Moved
+    copying: bool  # the values are the caller's, who may change them later
+    has_halves: bool
+    depth: int  # levels that a copied value may have
+    chunk: Chunk = field(default_factory=Chunk)
+    error: object = None
+    misfits: list[Misfit] = []
+    lone: int = 0
+    size: int = 0
 
-    def fields(
-        self, kind: type[K], source: JsonObject, path: str, moved: frozenset[str] = _NONE
-    ) -> K:
-        """Read an object into a Struct; what has no field there, or does not fit it, into
-        `extra`.
-        """
-        readers = _readers_of(kind)
-        out = kind()
+    def fields(self, kind: type[K], source: dict[str, Any], moved: frozenset[str] = _NONE) -> K:
+        """Read an object into a Struct; what has no place there goes to `extra`."""
+        readers, out, copying = _readers_of(kind), kind(), self.copying
         extra: JsonObject = {}
-        for name, item in source.items():
-            value = item
+        for name, value in source.items():
             if value is None:
                 continue
-            read = readers.get(name)
+            exact, read = readers.get(name, _UNKNOWN)
+            found, left = type(value), value
             if read is not None and name not in moved:
-                try:
-                    setattr(out, name, read(self, value, f"{path}.{name}"))
-                    if not self.leftover:
-                        continue
-                    value, self.leftover = self.leftover, []
-                    error = "expected a list of objects"
-                except _MisfitError as misfit:
-                    error = str(misfit)
-                self.misfits.append(Misfit(f"{path}.{name}", error, self.adopt(value)))
-            value = self.adopt(value)
-            if self.has_halves and kind in (TokenLogprob, TopLogprob):
-                value, lone = healed(value)  # nothing of a token is joined to what comes later
-                self.lone += lone
-            extra[self.name(name)] = value
+                if exact is found and (exact is not str or not copying or value.isascii()):
+                    setattr(out, name, value)
+                    self.size += len(value) if exact is str else 0
+                    continue
+                left = self.take(out, name, read, value)
+            if left is not None:
+                left = self.adopt(left)
+                if self.has_halves and kind in (TokenLogprob, TopLogprob):
+                    left, lone = healed(left)  # nothing of a token is joined to what comes later
+                    self.lone += lone
+                extra[self.name(name)] = left
         if extra:
             # By name, so that it does not matter which of the two ways a chunk went.
             out.extra = Extra(sorted(extra.items()))  # type: ignore[attr-defined]  # every Struct read here has it
         return out
+
+    def take(self, out: Struct, name: str, read: _Read, value: object) -> object:
+        """Read a field to its place; return what is left of its value, None for nothing."""
+        before, left = len(self.misfits), None
+        try:
+            taken = read(self, value)
+        except _MisfitError as error:
+            taken, left = error.taken, value if error.taken is None else error.left
+            noted = value if error.left is None else error.left
+            self.misfits.append(Misfit("", str(error), self.adopt(noted)))
+        if taken is not None:
+            setattr(out, name, taken)
+        if len(self.misfits) > before:
+            self.put_below(f".{name}", before)
+        return left
+
+    def put_below(self, step: str, before: int) -> None:
+        """Complete the paths of all misfits but so many by the step that leads to them."""
+        for misfit in self.misfits[before:]:
+            misfit.path = step + misfit.path
 
     def adopt(self, value: object) -> object:
         """Return a value as ours: a copy in builtins, unless it was decoded for us."""
         return self.copy(value, self.depth) if self.copying else value
 
     def name(self, name: object) -> str:
+        if type(name) is str and name.isascii():  # as below, without two calls
+            self.size += len(name)
+            return name
         if not isinstance(name, str):
             raise InvalidChunkError(f"a field's name is a string, not {kind_of(name)}")
-        return _label(self, name, "")
+        return _label(self, name)
 
-    def copy(self, value: object, levels: int) -> object:
+    def copy(self, value: Any, levels: int) -> object:
         """Copy a value in builtins, if it has no more levels. Raises TooDeepError."""
-        if isinstance(value, Enum):
-            return self.copy(value.value, levels)
-        if value is None or type(value) in (bool, int, float):
+        kind = type(value)
+        if kind in _SCALARS:
             return value
-        if isinstance(value, (int, float)):
-            return int(value) if isinstance(value, int) else float(value)
-        if isinstance(value, str):
-            return _text(self, value, "")
-        if not levels:
-            raise TooDeepError(f"nested deeper than {self.depth} levels")
-        below = levels - 1
-        if isinstance(value, (list, tuple)):
-            return [self.copy(item, below) for item in value]
-        if is_object(value):
-            return {self.name(n): self.copy(item, below) for n, item in fields_of(value).items()}
-        raise InvalidChunkError(f"{kind_of(value)} is nothing that JSON holds")
+        if kind is str:
+            return _text(self, value)
+        if kind is dict or kind is list:
+            if not levels:
+                raise TooDeepError(f"nested deeper than {self.depth} levels")
+            if kind is list:
+                return [self.copy(item, levels - 1) for item in value]
+            return {self.name(name): self.copy(item, levels - 1) for name, item in value.items()}
+        return self.copy(as_builtin(value), levels)
 
 
-_Read = Callable[[_Reader, object, str], object]
+_SCALARS = frozenset({bool, int, float, type(None)})
+_Read = Callable[[Reading, object], object]
+_UNKNOWN: tuple[type | None, _Read | None] = (None, None)
 
 
 def _object(value: object) -> JsonObject:
-    if not is_object(value):
+    if type(value) is not dict and not is_object(value):
         raise _MisfitError(f"expected an object, got {kind_of(value)}")
     return fields_of(value)
 
@@ -170,147 +180,139 @@ def _list(value: object) -> list[object] | tuple[object, ...]:
     return value
 
 
-def _text(reader: _Reader, value: object, path: str) -> str:
-    if isinstance(value, Enum):  # some SDKs make roles and finish reasons enums
-        value = value.value
-    if not isinstance(value, str):
-        raise _MisfitError(f"expected a string, got {kind_of(value)}")
-    value = str(value)
-    reader.size += len(value)
-    if not reader.has_halves and holds_half(value):
-        reader.has_halves = True
+def _text(reading: Reading, value: object) -> str:
+    if type(value) is not str:
+        value = as_builtin(value) if isinstance(value, (str, Enum)) else value
+        if type(value) is not str:
+            raise _MisfitError(f"expected a string, got {kind_of(value)}")
+    reading.size += len(value)
+    if not value.isascii():
+        reading.has_halves = reading.has_halves or holds_half(value)
     return value
 
 
-def _label(reader: _Reader, value: object, path: str) -> str:
+def _label(reading: Reading, value: object) -> str:
     """Read a string that no later one is joined to."""
-    text, lone = heal(_text(reader, value, path))
-    reader.lone += lone
+    text = _text(reading, value)
+    if reading.has_halves:
+        text, lone = heal(text)
+        reading.lone += lone
     return text
 
 
-def _integer(reader: _Reader, value: object, path: str) -> int:
+def _integer(reading: Reading, value: object) -> int:
     number = as_integer(value)
-    if number is None:
-        raise _MisfitError(f"expected an integer, got {kind_of(value)}")
-    if isinstance(value, int):  # a subclass's, too
-        return number
-    reader.misfits.append(Misfit(path, f"expected an integer, got {kind_of(value)}", value))
+    if number is None or not isinstance(value, int):
+        raise _MisfitError(f"expected an integer, got {kind_of(value)}", number)
     return number
 
 
-def _number(reader: _Reader, value: object, path: str) -> float:
+def _number(reading: Reading, value: object) -> float:
     number = as_float(value)
     if number is None:
         raise _MisfitError(f"expected a number, got {kind_of(value)}")
     return number
 
 
-def _integers(reader: _Reader, value: object, path: str) -> list[int]:
+def _integers(reading: Reading, value: object) -> list[int]:
     numbers = [as_integer(item) for item in _list(value)]
-    if None in numbers:
-        raise _MisfitError("expected a list of integers")
-    if not all(isinstance(item, int) for item in _list(value)):
-        reader.misfits.append(Misfit(path, "expected a list of integers", reader.adopt(value)))
+    if None in numbers or not all(isinstance(item, int) for item in _list(value)):
+        raise _MisfitError("expected a list of integers", None if None in numbers else numbers)
     return cast("list[int]", numbers)
 
 
-def _base64(reader: _Reader, value: object, path: str) -> bytes:
+def _base64(reading: Reading, value: object) -> bytes:
     if type(value) is bytes:
         return value  # our own `Chunk` holds it decoded
     try:
-        return decode_base64(_text(reader, value, path))
+        return decode_base64(_text(reading, value))
     except ValueError:
         raise _MisfitError("expected base64") from None
 
 
-def _json_text(reader: _Reader, value: object, path: str) -> str:
+def _json_text(reading: Reading, value: object) -> str:
     """Read a string of JSON; some servers send the JSON itself."""
     if not isinstance(value, str) and (isinstance(value, (list, tuple)) or is_object(value)):
-        ours, lone = healed(reader.copy(value, reader.depth))
-        reader.lone += lone
+        ours, lone = healed(reading.copy(value, reading.depth))
+        reading.lone += lone
         return msgspec.json.encode(ours).decode()
-    return _text(reader, value, path)
+    return _text(reading, value)
 
 
 def _struct(kind: type[K]) -> _Read:
-    def read(reader: _Reader, value: object, path: str) -> K:
-        return reader.fields(kind, _object(value), path)
+    def read(reading: Reading, value: object) -> K:
+        return reading.fields(kind, _object(value))
 
     return read
 
 
 def _structs(kind: type[K]) -> _Read:
-    def read(reader: _Reader, value: object, path: str) -> list[K]:
+    def read(reading: Reading, value: object) -> list[K]:
         entries: list[K] = []
-        leftover: list[object] = []
+        left: list[object] = []
         for i, item in enumerate(_list(value)):
             if is_object(item):
-                entries.append(reader.fields(kind, fields_of(item), f"{path}[{i}]"))
+                before = len(reading.misfits)
+                entries.append(reading.fields(kind, fields_of(item)))
+                reading.put_below(f"[{i}]", before)
             elif item is not None:
-                leftover.append(reader.adopt(item))
-        reader.leftover = leftover
+                left.append(reading.adopt(item))
+        if left:
+            raise _MisfitError("expected a list of objects", entries, left)
         return entries
 
     return read
 
 
-def _calls(reader: _Reader, value: object, path: str) -> list[ToolCallFragment]:
+def _calls(reading: Reading, value: object) -> list[ToolCallFragment]:
     """Read a list of calls; old TGI sends one that stands alone."""
     entries = [value] if is_object(value) and not isinstance(value, (list, tuple)) else value
-    return cast("list[ToolCallFragment]", _structs(ToolCallFragment)(reader, entries, path))
+    return cast("list[ToolCallFragment]", _structs(ToolCallFragment)(reading, entries))
 
 
-def _parts(reader: _Reader, value: object, path: str) -> Parts:
-    return Parts([reader.adopt(item) for item in _list(value)])
+def _parts(reading: Reading, value: object) -> Parts:
+    return Parts([reading.adopt(item) for item in _list(value)])
 
 
-def _any_object(reader: _Reader, value: object, path: str) -> Extra:
-    return Extra({reader.name(name): reader.adopt(item) for name, item in _object(value).items()})
+def _any_object(reading: Reading, value: object) -> Extra:
+    return Extra({reading.name(name): reading.adopt(item) for name, item in _object(value).items()})
 
 
-def _misfit(reader: _Reader, value: object, path: str) -> object:
-    raise _MisfitError(f"expected an object, got {kind_of(value)}")
-
-
-def _delta(reader: _Reader, value: object, path: str) -> Delta:
-    delta = reader.fields(Delta, _object(value), path, reader.moved["delta"])
+def _delta(reading: Reading, value: object) -> Delta:
+    delta = reading.fields(Delta, _object(value), reading.moved["delta"])
     content: object = delta.content
     if isinstance(content, Parts):
         delta.parts, delta.content = content, None
     return delta
 
 
-def _content(reader: _Reader, value: object, path: str) -> str | Parts:
-    if isinstance(value, (list, tuple)):
-        return _parts(reader, value, path)
-    return _text(reader, value, path)
+def _content(reading: Reading, value: object) -> str | Parts:
+    is_list = isinstance(value, (list, tuple))
+    return _parts(reading, value) if is_list else _text(reading, value)
 
 
-def _choices(reader: _Reader, value: object, path: str) -> list[Choice]:
+def _choices(reading: Reading, value: object) -> list[Choice]:
     if not isinstance(value, (list, tuple)):
-        raise InvalidChunkError(f"{path}: expected a list, got {kind_of(value)}")
+        raise InvalidChunkError(f"$.choices: expected a list, got {kind_of(value)}")
     choices: list[Choice] = []
     for i, item in enumerate(value):
         if item is None:
             continue
         if not is_object(item):
-            raise InvalidChunkError(f"{path}[{i}]: expected an object, got {kind_of(item)}")
+            raise InvalidChunkError(f"$.choices[{i}]: expected an object, got {kind_of(item)}")
         source = dict(fields_of(item))
         source.pop("obfuscation", None)
         # A server that ignored `stream` sends a message in place of a delta; Perplexity sends it
         # beside one, where it brings nothing new.
-        message = source.pop("message", None)
-        closes = False
-        moved = _NONE
-        if source.get("delta") is not None:
-            is_beside = isinstance(source.get("text"), str) and is_object(source["delta"])
-            moved = _NONE if is_beside else _TEXT
-        else:
-            closes = is_object(message)
-            if message is not None:
-                source["delta" if closes else "message"] = message
-        choice = reader.fields(Choice, source, f"{path}[{i}]", moved)
+        message, delta = source.pop("message", None), source.get("delta")
+        closes = delta is None and is_object(message)
+        if delta is None and message is not None:
+            source["delta" if closes else "message"] = message
+        is_text = delta is None or (isinstance(source.get("text"), str) and is_object(delta))
+        moved = _NONE if is_text else _TEXT
+        before = len(reading.misfits)
+        choice = reading.fields(Choice, source, moved)
+        reading.put_below(f"[{i}]", before)
         if closes:
             choice.closing = Closing()
         if choice.index is None and i > len(choices):  # the places of those that are null count
@@ -331,7 +333,7 @@ _READ: Mapping[type[Struct], Mapping[str, _Read]] = {
         "tool_calls": _calls,
         "annotations": _parts,
     },
-    Choice: {"delta": _delta, "text": _text, "message": _misfit},  # an object is read as the delta
+    Choice: {"delta": _delta, "text": _text, "message": _delta},
     Chunk: {"choices": _choices, "moderation": _any_object},
 }
 _READ_BY_TYPE: Mapping[object, _Read] = {
@@ -344,15 +346,17 @@ _READ_BY_TYPE: Mapping[object, _Read] = {
 
 
 @cache
-def _readers_of(kind: type[Struct]) -> dict[str, _Read]:
-    """Return how each field of a Struct is read."""
-    readers = dict(_READ.get(kind, {}))
+def _readers_of(kind: type[Struct]) -> Mapping[str, tuple[type | None, _Read | None]]:
+    """Return how each field of a Struct is read, and of what type it stands as it is."""
+    own = _READ.get(kind, {})
+    readers: dict[str, tuple[type | None, _Read | None]] = {n: (None, own[n]) for n in own}
     for name, hint in get_type_hints(kind).items():
-        if name not in readers and name not in OTHERWISE_READ:
+        if name not in OTHERWISE_READ:
             of = get_args(hint)[0]  # beside None
             is_list = get_origin(of) is list and of not in _READ_BY_TYPE
             below = _structs(get_args(of)[0]) if is_list else _struct(of)
-            readers[name] = _READ_BY_TYPE.get(of, below)
+            exact = of if of in (str, int, float) else None
+            readers[name] = exact, own.get(name) or _READ_BY_TYPE.get(of, below)
     return readers
 
 
@@ -366,32 +370,28 @@ def read_chunk(
     in it may have; `has_halves` that strings may hold half a surrogate pair. Raises
     InvalidChunkError for what is no chunk at all, TooDeepError.
     """
-    reader = _Reader(moved, copying=copying, has_halves=has_halves, depth=depth)
+    reading = Reading(moved, copying, has_halves, depth)
     if not is_object(value):
-        refusal = InvalidChunkError(f"expected an object, got {kind_of(value)}")
-        # Gemini's server puts its error in a list.
-        if isinstance(value, list) and len(value) == 1 and isinstance(value[0], dict):
-            refusal.error = error_of(value[0])
-        raise refusal
+        raise InvalidChunkError(f"expected an object, got {kind_of(value)}")
     source = dict(fields_of(value))
     source.pop("obfuscation", None)
     kind = source.pop("object", None)
-    error: object = None
     try:
-        error = reader.adopt(error_of(source) or error_of(source.get("x_groq")))
+        reading.error = reading.adopt(error_of(source) or error_of(source.get("x_groq")))
         source.pop("error", None)
-        chunk = reader.fields(Chunk, source, "$", moved["chunk"])
-        if kind == "text_completion":
-            chunk.object = "text_completion"
+        reading.chunk = reading.fields(Chunk, source, moved["chunk"])
     except InvalidChunkError as refusal:
-        refusal.error = error
+        refusal.error = reading.error
         raise
     except RecursionError:
         raise TooDeepError("nested deeper than the stack holds") from None
-    return Reading(chunk, reader.misfits, error, reader.lone, reader.has_halves, reader.size)
+    reading.put_below("$", 0)
+    if kind == "text_completion":
+        reading.chunk.object = "text_completion"
+    return reading
 
 
 def read_usage(value: object) -> Usage:
     """Read a usage object from builtins; what does not fit goes to `extra`."""
-    reader = _Reader({}, copying=True, has_halves=False, depth=STACK_DEPTH)
-    return reader.fields(Usage, _object(value), "$")
+    reading = Reading({}, copying=True, has_halves=False, depth=STACK_DEPTH)
+    return reading.fields(Usage, _object(value))

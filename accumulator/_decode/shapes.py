@@ -11,7 +11,7 @@ A process keeps its shapes, because many streams come from few servers.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from operator import attrgetter
 from typing import cast
@@ -53,7 +53,7 @@ _BELOW: Mapping[type[Struct], Mapping[str, type[Struct]]] = {
 }
 _LISTS = ("tool_calls", "choices")
 # The levels whose fields often come again unchanged, and the names of their rules.
-_RULES: Mapping[type[Struct], str] = {Chunk: "chunk", Choice: "choice", Delta: "delta"}
+_OFTEN: Mapping[type[Struct], str] = {Delta: "delta", Choice: "choice", Chunk: "chunk"}
 # Fields that are not merged as a vendor's are. The Structs of a shape in which they came have them
 # under their own names, as raw JSON; an error ends the stream, so it may only be null.
 _OWN_FIELDS: Mapping[type[Struct], tuple[str, ...]] = {
@@ -84,41 +84,34 @@ _ABSENT = Raw(b"")
 
 
 class Fields(Struct):
-    """The vendor's fields of one level, and how to get their values out of its Struct."""
+    """A vendor's fields of one level, and how to get their values out of its Struct."""
 
     names: tuple[str, ...]
     get: Callable[[object], tuple[Raw, ...]]  # raw JSON, empty for an absent field
-    level: str  # by the name of its rules
+    rules: str  # the name of their level's
 
 
-class Rare(Struct):
-    """What there is to read in few choices."""
+class Rest(Struct):
+    """What there is to read in a level and in those below it, beside what often comes again."""
 
-    of_logprobs: Fields | None
-    of_call: Fields | None
-    has_messages: bool
-    has_parts: bool  # or annotations
+    fields: Fields | None
+    own: type[Struct] | None  # the level, if it has fields that are not merged as a vendor's are
+    below: Sequence[tuple[str, Rest]]  # by the names under which they stand
 
 
 class Shape:
-    """The names of a vendor's fields, and the decoder of chunks that have no others.
-
-    The `of_...` are the vendor's fields of each level, None where it has none. The rest says where
-    else such a chunk differs from one of the API's.
-    """
+    """The names of a vendor's fields, and the decoder of chunks that have no others."""
 
     __slots__ = (
         "decode",
         "has_fields",
-        "has_moderation",
-        "in_choices",
+        "has_messages",
         "names",
         "next_shapes",
         "of_choice",
         "of_chunk",
         "of_delta",
-        "of_usage",
-        "rare",
+        "rest",
         "wider",
     )
 
@@ -129,28 +122,21 @@ class Shape:
         self.next_shapes: dict[str, Shape] = {}
         # The shape that an earlier stream of this one came to.
         self.wider: Shape | None = None
-        named = dict(zip(_LEVELS, names, strict=True))
         types: dict[type[Struct], type[Struct]] = {}
-        for level, own in named.items():
-            below = _BELOW.get(level, {}).values()
-            is_same = not own and all(types[kind] is kind for kind in below)
+        rest: dict[type[Struct], Rest | None] = {}
+        for level, own in zip(_LEVELS, names, strict=True):
+            below = _BELOW.get(level, {})
+            is_same = not own and all(types[kind] is kind for kind in below.values())
             types[level] = level if is_same else _extended(level, own, types)
+            rest[level] = _rest(level, own, [(name, rest[kind]) for name, kind in below.items()])
         self.decode = decode or cast(
             "Callable[[bytes], Chunk]", msgspec.json.Decoder(types[Chunk]).decode
         )
-        prompt, completion, usage, logprobs, call, delta, choice, chunk = map(
-            _fields, _LEVELS, names
-        )
-        self.of_chunk, self.of_choice, self.of_delta = chunk, choice, delta
-        of_usage = (usage, prompt, completion)
-        self.of_usage = of_usage if any(of_usage) else None
-        self.has_moderation = "moderation" in named[Chunk]
-        has_messages = "message" in named[Choice]
-        has_parts = not set(_OWN_FIELDS[Delta]).isdisjoint(named[Delta])
-        is_rare = logprobs or call or has_messages or has_parts
-        self.rare = Rare(logprobs, call, has_messages, has_parts) if is_rare else None
-        self.in_choices = bool(choice or delta or self.of_usage or self.rare)
+        # The levels whose fields often come again unchanged.
+        self.of_delta, self.of_choice, self.of_chunk = map(_fields, _OFTEN, names[-3:])
+        self.rest = rest[Chunk]
         self.has_fields = any(names)
+        self.has_messages = "message" in names[-2]
 
 
 def widest(shape: Shape, step: Shape) -> Shape:
@@ -180,7 +166,16 @@ def _fields(level: type[Struct], names: tuple[str, ...]) -> Fields | None:
         return None
     # The last one is read twice, so that a single one gives a tuple, too.
     get = attrgetter(*slots, [*slots][-1])
-    return Fields(tuple(slots.values()), get, _RULES.get(level, ""))
+    return Fields(tuple(slots.values()), get, _OFTEN.get(level, ""))
+
+
+def _rest(
+    level: type[Struct], names: tuple[str, ...], inner: Sequence[tuple[str, Rest | None]]
+) -> Rest | None:
+    fields = None if level in _OFTEN else _fields(level, names)
+    own = None if set(names).isdisjoint(_OWN_FIELDS.get(level, ())) else level
+    below = [(name, each) for name, each in inner if each is not None]
+    return Rest(fields, own, below) if fields or own or below else None
 
 
 def _extended(

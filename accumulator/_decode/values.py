@@ -8,10 +8,17 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from enum import Enum
 
 from .chunk import JsonObject
 
 _LARGEST_FLOAT = 2**1000  # a larger integer may have no float
+
+
+class InvalidChunkError(ValueError):
+    """The value cannot be read as a chunk at all; `error` is the server's, if it brings one."""
+
+    error: object = None
 
 
 def fields_of(value: object) -> JsonObject:
@@ -21,30 +28,54 @@ def fields_of(value: object) -> JsonObject:
     """
     if type(value) is dict:
         return value
+    if hasattr(value, "__pydantic_extra__"):
+        own: JsonObject = value.__dict__
+        extra: JsonObject | None = value.__pydantic_extra__
+        return {**own, **extra} if extra else own
     if isinstance(value, Mapping):
         return dict(value)
-    own: JsonObject | None = getattr(value, "__dict__", None)
-    if own is None:
+    if hasattr(value, "__dict__"):
+        own = value.__dict__
+    else:
         names = getattr(value, "__struct_fields__", None) or [
             name for base in type(value).__mro__ for name in getattr(base, "__slots__", ())
         ]
         own = {name: getattr(value, name, None) for name in names}
-    if hasattr(value, "__pydantic_extra__"):
-        extra: JsonObject | None = getattr(value, "__pydantic_extra__", None)
-        return {**own, **extra} if extra else own
     return {name: item for name, item in own.items() if not name.startswith("_")}
 
 
 def is_object(value: object) -> bool:
     """Return whether `fields_of` can be called for a value."""
-    return isinstance(value, Mapping) or (
-        (
-            hasattr(value, "__dict__")
-            or hasattr(value, "__struct_fields__")
-            or hasattr(value, "__attrs_attrs__")
+    return (
+        type(value) is dict
+        or hasattr(value, "__pydantic_extra__")
+        or isinstance(value, Mapping)
+        or (
+            (
+                hasattr(value, "__dict__")
+                or hasattr(value, "__struct_fields__")
+                or hasattr(value, "__attrs_attrs__")
+            )
+            and not callable(value)
         )
-        and not callable(value)
     )
+
+
+def as_builtin(value: object) -> object:
+    """Return a value of another class than JSON's as one of these, its outermost level.
+
+    Raises InvalidChunkError for what is nothing that JSON holds.
+    """
+    if isinstance(value, Enum):  # some SDKs make roles and finish reasons enums
+        return value.value
+    for kind in (str, int, float):
+        if isinstance(value, kind):
+            return kind(value)
+    if isinstance(value, (list, tuple)):
+        return [*value]
+    if is_object(value):
+        return dict(fields_of(value))
+    raise InvalidChunkError(f"{kind_of(value)} is nothing that JSON holds")
 
 
 def says_nothing(value: object) -> bool:
@@ -56,8 +87,10 @@ def says_nothing(value: object) -> bool:
 
 def error_of(value: object) -> object:
     """Return the server's error that an object brings; null, false and empty are none."""
+    if value is None:  # as nearly all are
+        return None
     error = fields_of(value).get("error") if is_object(value) else None
-    if is_object(error):
+    if error is not None and is_object(error):
         return error if fields_of(error) else None  # an SDK's object without fields is none, too
     return error or None
 

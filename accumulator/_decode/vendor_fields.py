@@ -11,7 +11,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from functools import cache
-from operator import attrgetter
 from types import MappingProxyType
 from typing import Any, TypeVar
 
@@ -19,16 +18,8 @@ import msgspec
 from msgspec import Raw, Struct
 
 from ..rules import Level
-from .chunk import (
-    MOST_BRACKETS,
-    Choice,
-    Chunk,
-    Delta,
-    Extra,
-    Parts,
-    Usage,
-)
-from .shapes import API, TEXT, Fields, Rare, Shape, find_shape, is_pending, unknown_names, widest
+from .chunk import MOST_BRACKETS, Choice, Chunk, Delta, Extra, Parts
+from .shapes import API, TEXT, Fields, Rest, Shape, find_shape, is_pending, unknown_names, widest
 from .values import error_of
 
 T = TypeVar("T")
@@ -44,18 +35,14 @@ _LONGEST_HELD = 1024  # bytes of a chunk that is kept whole for the sake of its 
 _LONGEST_BACKOFF = 256  # chunks
 
 _UNKNOWN = "unknown field"  # of a mismatch that names a vendor's field
-
-_message_of: Callable[[Choice], Raw] = attrgetter("message")
-_ABSENT, _NULL = Raw(b""), Raw(b"null")
 _NEVER_WRITTEN: Any = MappingProxyType({})
 
 
 class Seen(Struct):
-    """The last values of one level."""
+    """The last values of one level, and whether it makes no difference when they come again."""
 
-    raws: tuple[Raw, ...]
-    is_settled: list[bool]  # of each, whether it makes no difference when it comes again
-    is_quiet: bool = False  # whether none made a difference
+    raws: tuple[Raw, ...] = ()
+    is_quiet: bool = False
 
 
 class ChunkDecoder(Struct):
@@ -93,8 +80,7 @@ class ChunkDecoder(Struct):
     @property
     def repeats(self) -> bool:
         """Whether chunks may be alike; not with all of the text in each (Perplexity)."""
-        rare = self._shape.rare
-        return rare is None or not rare.has_messages
+        return not self._shape.has_messages
 
     def decode_mismatched(self, text: bytes, mismatch: str, event: int) -> Chunk | None:
         """Decode a chunk on which `decode` failed, in a shape that took others like it.
@@ -167,73 +153,48 @@ class ChunkDecoder(Struct):
 
     def _decode_fields(self, text: bytes) -> Chunk:
         """Decode a chunk, and move the vendor's fields to the `extra` of their levels."""
-        shape = self._shape
+        shape, size = self._shape, len(text)
         chunk = shape.decode(text)
         if not text.isascii():
             text.decode()  # of a name that stands twice nobody parses the first value
         if self._seen is _NEVER_WRITTEN:
             self._seen = {}
+        of_choice, of_delta = shape.of_choice, shape.of_delta
         if shape.of_chunk is not None:
-            self._read(shape.of_chunk, _OF_CHUNK, chunk, len(text))
-        if shape.has_moderation:
-            found = _parse(chunk.moderation)
-            chunk.moderation = None if found is None else Extra(_checked(found, dict))
-        if shape.of_usage is not None and chunk.usage is not None:
-            _read_usage(shape.of_usage, chunk.usage)
-        if shape.in_choices and chunk.choices is not None:
-            self._read_choices(shape, chunk.choices, len(text))
+            self._read(shape.of_chunk, _OF_CHUNK, chunk, size)
+        if of_choice is not None or of_delta is not None:
+            position = -1  # as in `Reducer.apply`
+            for choice in chunk.choices or ():
+                position += 1
+                key = 2 * (position if choice.index is None else choice.index)
+                if of_choice is not None:
+                    self._read(of_choice, key, choice, size)
+                if of_delta is not None and choice.delta is not None:
+                    self._read(of_delta, key + 1, choice.delta, size)
+        if shape.rest is not None:
+            _read_rest(shape.rest, chunk)
         return chunk
 
-    def _read_choices(self, shape: Shape, choices: list[Choice], size: int) -> None:
-        of_choice, of_delta = shape.of_choice, shape.of_delta
-        position = -1  # as in `Reducer.apply`
-        for choice in choices:
-            position += 1
-            key = 2 * (position if choice.index is None else choice.index)
-            if of_choice is not None:
-                self._read(of_choice, key, choice, size)
-            if of_delta is not None and choice.delta is not None:
-                self._read(of_delta, key + 1, choice.delta, size)
-            if shape.of_usage is not None and choice.usage is not None:
-                _read_usage(shape.of_usage, choice.usage)
-            if shape.rare is not None:
-                _read_rare(shape.rare, choice)
-
     def _read(self, fields: Fields, key: Key, into: Chunk | Choice | Delta, size: int) -> None:
-        """Parse the fields of a level, but not what came before and makes no difference."""
+        """Parse the fields of a level, unless they came before and make no difference."""
         raws = fields.get(into)
         seen = self._seen.get(key)
         if seen is None:
-            seen = self._seen[key] = Seen((_ABSENT,) * len(raws), [False] * len(raws))
+            seen = self._seen[key] = Seen()
         elif seen.is_quiet and raws == seen.raws:
             return
-        last, is_settled, parse = seen.raws, seen.is_settled, _parser()
-        extra = Extra()
-        for i, name in enumerate(fields.names):
-            raw = raws[i]
-            is_repeated = raw == last[i]
-            if is_repeated and is_settled[i]:
-                continue
-            value = parse(raw) if raw else None
-            if value is not None:
-                if name == "x_groq" and error_of(value):
-                    raise ValueError("a server error")
-                extra[name] = value
-            is_settled[i] = is_repeated and (
-                value is None or self._rules[fields.level].is_idempotent(name, value)
-            )
-        if size > _LONGEST_HELD:
-            raws = _kept(raws, size)
-        seen.raws, seen.is_quiet = raws, not extra
+        extra = _values(fields, raws)
         if extra:
+            if "x_groq" in extra and error_of(extra["x_groq"]):
+                raise ValueError("a server error")
             into.extra = extra
-
-
-def _kept(raws: tuple[Raw, ...], size: int) -> tuple[Raw, ...]:
-    """Return values without the long chunk that they are part of."""
-    if size > _LONGEST_REMEMBERED:
-        return (_ABSENT,) * len(raws)
-    return tuple([raw.copy() for raw in raws])
+        seen.is_quiet = not extra
+        if raws == seen.raws:
+            level = self._rules[fields.rules]
+            seen.is_quiet = all(level.is_idempotent(*field) for field in extra.items())
+        if size > _LONGEST_HELD:  # without the chunk that they are part of
+            raws = () if size > _LONGEST_REMEMBERED else tuple([raw.copy() for raw in raws])
+        seen.raws = raws
 
 
 def _add_next_shape(start: Shape, words: str, shape: Shape) -> None:
@@ -253,43 +214,32 @@ def _parser() -> Callable[[Raw], Any]:
     return msgspec.json.Decoder(kind).decode
 
 
+def _values(fields: Fields, raws: tuple[Raw, ...]) -> Extra:
+    """Parse the values of a level that are not null."""
+    parse, extra = _parser(), Extra()
+    for i, name in enumerate(fields.names):
+        value = parse(raws[i]) if raws[i] else None
+        if value is not None:
+            extra[name] = value
+    return extra
+
+
+def _read_rest(rest: Rest, of: Any) -> None:
+    """Read what a level and those below it have beside the values that may come again."""
+    if rest.fields is not None:
+        of.extra = _values(rest.fields, rest.fields.get(of)) or None
+    if rest.own is not None:
+        _OWN[rest.own](of)
+    for name, below in rest.below:
+        inner = getattr(of, name)
+        for each in inner if type(inner) is list else [inner]:
+            if each is not None:
+                _read_rest(below, each)
+
+
 def _parse(raw: Any) -> Any:
     """Return the value of a raw field, None where it is absent."""
     return _parser()(raw) if raw else None
-
-
-def _values(fields: Fields, of: object) -> Extra | None:
-    """Parse the vendor's fields of a level in which nothing is known to come again."""
-    parse = _parser()
-    pairs = zip(fields.names, fields.get(of), strict=False)
-    values = Extra((name, parse(raw)) for name, raw in pairs if raw and raw != _NULL)
-    return values or None
-
-
-def _read_rare(rare: Rare, choice: Choice) -> None:
-    """Read the vendor's fields of logprobs and calls, a message, and content in parts."""
-    delta, logprobs = choice.delta, choice.logprobs
-    if rare.of_logprobs is not None and logprobs is not None:
-        logprobs.extra = _values(rare.of_logprobs, logprobs)
-    if rare.has_messages:
-        _check_message(choice)
-    if delta is None:
-        return
-    if rare.of_call is not None:
-        for call in delta.tool_calls or ():
-            call.extra = _values(rare.of_call, call)
-    if rare.has_parts:
-        _read_parts(delta)
-
-
-def _read_usage(of_usage: tuple[Fields | None, ...], usage: Usage) -> None:
-    for fields, level in zip(
-        of_usage,
-        (usage, usage.prompt_tokens_details, usage.completion_tokens_details),
-        strict=True,
-    ):
-        if fields is not None and level is not None:
-            level.extra = _values(fields, level)
 
 
 def _decode_nothing(text: bytes) -> Chunk:
@@ -304,12 +254,12 @@ def mismatch_of(error: Exception) -> str:
     return str(error) if isinstance(error, msgspec.ValidationError) else ""
 
 
-def _check_message(choice: Choice) -> None:
+def _check_message(choice: Any) -> None:
     """Check a message that is dropped: Perplexity sends it beside a delta, with nothing new in it.
 
     Raises ValueError for a message without a delta, and for one that is nested too deep.
     """
-    if _parse(_message_of(choice)) is not None and choice.delta is None:
+    if _parse(choice.message) is not None and choice.delta is None:
         raise ValueError("a message in place of a delta")
 
 
@@ -328,7 +278,22 @@ def _read_parts(delta: Delta) -> None:
         delta.annotations = None if annotations is None else Parts(_checked(annotations, list))
 
 
+def _read_moderation(chunk: Chunk) -> None:
+    moderation: object = chunk.moderation
+    if type(moderation) is Raw:
+        moderation = _parse(moderation)
+        chunk.moderation = None if moderation is None else Extra(_checked(moderation, dict))
+
+
 def _checked(value: object, kind: type[T]) -> T:
     if type(value) is not kind:
         raise ValueError("a value of another kind")
     return value
+
+
+# What reads the fields of a level that are not merged as a vendor's are.
+_OWN: Mapping[type[Struct], Callable[[Any], None]] = {
+    Delta: _read_parts,
+    Choice: _check_message,
+    Chunk: _read_moderation,
+}

@@ -23,11 +23,11 @@ from .._decode.chunk import (
     decode_untyped,
     exceeds_depth,
 )
-from .._decode.lenient import InvalidChunkError, read_chunk
+from .._decode.lenient import read_chunk
 from .._decode.lines import Event, is_end
 from .._decode.objects import MOST_MISSES, LastChunk, ObjectReader
 from .._decode.text import Text
-from .._decode.values import says_nothing
+from .._decode.values import InvalidChunkError, says_nothing
 from .._decode.vendor_fields import ChunkDecoder, mismatch_of
 from ..completion import ChatCompletion
 from ..errors import LimitExceededError, ProblemKind

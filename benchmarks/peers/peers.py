@@ -11,10 +11,7 @@ ADAPTERS = Path(__file__).resolve().parent / "adapters"
 USAGE = ("usage.prompt_tokens", "usage.completion_tokens", "usage.total_tokens")
 CACHED = "usage.prompt_tokens_details.cached_tokens"
 REASONED = "usage.completion_tokens_details.reasoning_tokens"
-AUDIO = (
-    "usage.prompt_tokens_details.audio_tokens",
-    "usage.completion_tokens_details.audio_tokens",
-)
+AUDIO = ("usage.prompt_tokens_details.audio_tokens", "usage.completion_tokens_details.audio_tokens")
 CALLS = ("tool_calls.length", "tool_calls.id", "tool_calls.function")
 ANSWER = ("role", "content", "finish_reason", *CALLS)
 # The whole chat completion of the API.

@@ -20,9 +20,10 @@ from strategies import ODD_STREAMS, STREAMS
 from test_conformance import CASES, Case
 
 from accumulator import Accumulator, LimitExceededError, Limits
-from accumulator._decode.chunk import AudioFragment, Choice, Chunk, Delta, Extra, ToolCallFragment
-from accumulator._decode.lenient import InvalidChunkError, read_chunk
+from accumulator._decode.chunk import AudioFragment, Choice, Chunk, Delta, Extra
+from accumulator._decode.lenient import read_chunk
 from accumulator._decode.objects import ObjectReader
+from accumulator._decode.values import InvalidChunkError
 from accumulator.rules import DEFAULT_RULES
 
 
@@ -66,6 +67,10 @@ def with_delta(delta: object, **choice: object) -> dict[str, object]:
     return {"id": "a", "choices": [{"index": 0, "delta": delta, **choice}]}
 
 
+def with_call(**fields: object) -> dict[str, object]:
+    return with_delta({"tool_calls": [{"index": 0, **fields}]})
+
+
 def with_token(**fields: object) -> dict[str, object]:
     token = {"token": "t", "logprob": -1.0, **fields}
     return with_delta({"content": "t"}, logprobs={"content": [token]})
@@ -102,10 +107,7 @@ SAME: dict[str, tuple[object, object]] = {
         with_delta({"v": "assistant"}),
     ),
     "a string's subclass": (with_delta({"content": Text("x")}), with_delta({"content": "x"})),
-    "a number's subclass": (
-        with_delta({"v": [Whole(3), Real(0.5)]}),
-        with_delta({"v": [3, 0.5]}),
-    ),
+    "a number's subclass": (with_delta({"v": [Whole(3), Real(0.5)]}), with_delta({"v": [3, 0.5]})),
     "a known number's subclass": (
         with_delta({}, index=Whole(1), logprobs={"content": [{"logprob": Real(-0.5)}]}),
         with_delta({}, index=1, logprobs={"content": [{"logprob": -0.5}]}),
@@ -136,6 +138,7 @@ ODD_CHOICES: list[dict[str, object]] = [
     {"index": 0, "delta": {"role": "\ud83d", "content": "a"}},
     {"index": 0, "delta": {"content": "a", "refusal": "b"}},
     {"index": 0, "delta": {"content": 5}},
+    {"index": 0, "delta": {"tool_calls": ""}},
     {"index": 0, "delta": {"content": "a"}, "finish_reason": "stop", "logprobs": None},
 ]
 AMONG: list[dict[str, object]] = [
@@ -145,6 +148,7 @@ AMONG: list[dict[str, object]] = [
     {"vendor": 1},
     {"usage": {"total_tokens": 5}},
     {"choices": []},
+    {"choices": ""},
     *(dict[str, object](choices=[choice]) for choice in ODD_CHOICES),
     {"error": "overloaded"},
 ]
@@ -207,14 +211,14 @@ NEARLY: dict[str, dict[str, object]] = {
     "a text": with_delta({"content": "é"}),
     "half a character": with_delta({"content": "\ud83d"}),
     "an empty text": with_delta({"content": ""}),
-    "arguments": with_delta({"tool_calls": [FRAGMENT]}),
-    "arguments of no call": with_delta({"tool_calls": [{**FRAGMENT, "index": 7}]}),
+    "arguments": with_call(**FRAGMENT),
+    "arguments of no call": with_call(**{**FRAGMENT, "index": 7}),
     "a fragment that is no list": with_delta({"tool_calls": FRAGMENT}),
     "two fragments": with_delta({"tool_calls": [FRAGMENT, FRAGMENT]}),
-    "a fragment with an id": with_delta({"tool_calls": [{**FRAGMENT, "id": "call_2"}]}),
-    "a fragment with a vendor's field": with_delta({"tool_calls": [{**FRAGMENT, "v": 1}]}),
-    "an index that is true": with_delta({"tool_calls": [{**FRAGMENT, "index": True}]}),
-    "a function that is a text": with_delta({"tool_calls": [{**FRAGMENT, "function": "x"}]}),
+    "a fragment with an id": with_call(**FRAGMENT, id="call_2"),
+    "a fragment with a vendor's field": with_call(**FRAGMENT, v=1),
+    "an index that is true": with_call(**{**FRAGMENT, "index": True}),
+    "a function that is a text": with_call(**{**FRAGMENT, "function": "x"}),
     "another choice": {"id": "a", "choices": [{"index": 1, "delta": {"content": "x"}}]},
     "two choices": {"id": "a", "choices": [{"index": i, "delta": {}} for i in (0, 1)]},
     "a choice that is a text": {"id": "a", "choices": ["x"]},
@@ -287,12 +291,7 @@ def test_what_pydantic_keeps_apart_is_not_overlooked(place: str) -> None:
 
 # The chunk, what is wrong about it and where; what is in the result in spite of it.
 ODD: dict[str, tuple[object, str, str | None, object]] = {
-    "a name that is no string": (
-        with_delta({1: "x"}),
-        "invalid_chunk",
-        None,
-        [],
-    ),
+    "a name that is no string": (with_delta({1: "x"}), "invalid_chunk", None, []),
     "bytes": (with_delta({"v": b"x"}), "invalid_chunk", None, []),
     "a set": (with_delta({"v": {1}}), "invalid_chunk", None, []),
     "a function": (with_delta({"v": len}), "invalid_chunk", None, []),
@@ -368,12 +367,8 @@ def is_read_at_once(value: object) -> bool:
         return False
     chunk, size = found
     reading = read_chunk(value, DEFAULT_RULES.moved, copying=True, has_halves=False, depth=64)
-    assert (reading.misfits, reading.error, reading.lone, reading.has_halves) == (
-        [],
-        None,
-        0,
-        False,
-    )
+    odd = (reading.misfits, reading.error, reading.lone, reading.has_halves)
+    assert odd == ([], None, 0, False)
     # The other reader drops what says nothing.
     chunk.obfuscation = None
     chunk.object = chunk.object if chunk.object == "text_completion" else None
@@ -431,25 +426,9 @@ def test_any_chunks_are_read_as_field_by_field(chunks: list[object]) -> None:
     assert_as_field_by_field(chunks)
 
 
-@pytest.mark.parametrize(
-    ("level", "fields"),
-    [
-        (Chunk, "id object created model choices service_tier system_fingerprint usage moderation"),
-        (Choice, "index delta finish_reason logprobs usage text"),
-        (Delta, "role content refusal reasoning reasoning_content tool_calls"),
-        (ToolCallFragment, "index id type function custom"),
-    ],
-)
-def test_each_typed_field_is_read_or_left(level: type[msgspec.Struct], fields: str) -> None:
-    """A new one has to be converted where objects are read, or left to the reader of any value."""
-    left = {"function_call", "audio", "annotations", "obfuscation", "parts", "extra", "closing"}
-    left |= {"reasoning_details"}  # merged as a vendor's field is, to the same end
-    assert set(level.__struct_fields__) - left == set(fields.split())
-
-
 TOKEN = {"token": "t", "logprob": -1.0, "bytes": [116]}
 CALL = {"index": 0, "id": "call_1", "type": "function", "function": {"name": "f", "arguments": ""}}
-# Read without the reader of any value, as a mapping and as openai's object.
+# Nothing is odd about them, as a mapping or as openai's object.
 USUAL: dict[str, dict[str, object]] = {
     "text": with_delta({"role": "assistant", "content": "x"}),
     "padding": {**with_delta({"content": "x"}), "obfuscation": "abc", "object": "c"},
@@ -461,15 +440,11 @@ USUAL: dict[str, dict[str, object]] = {
         "choices": [],
         "usage": {"cost": 0.1, "completion_tokens_details": {"image_tokens": 1}},
     },
-    "a call": with_delta({"tool_calls": [CALL]}),
-    "a call without most": with_delta(
-        {"tool_calls": [{"index": 0, "function": {"arguments": ""}}]}
-    ),
-    "a custom call": with_delta({"tool_calls": [{"index": 0, "custom": {"input": "x"}}]}),
-    "a vendor's field of a call": with_delta({"tool_calls": [{**CALL, "extra_content": {"a": 1}}]}),
-    "a vendor's field of a function": with_delta(
-        {"tool_calls": [{"index": 0, "function": {"name": "f", "strict": True}}]}
-    ),
+    "a call": with_call(**CALL),
+    "a call without most": with_call(function={"arguments": ""}),
+    "a custom call": with_call(custom={"input": "x"}),
+    "a vendor's field of a call": with_call(**CALL, extra_content={"a": 1}),
+    "a vendor's field of a function": with_call(function={"name": "f", "strict": True}),
     "logprobs": with_delta(
         {}, logprobs={"content": [{**TOKEN, "top_logprobs": [TOKEN, TOKEN]}], "refusal": None}
     ),
@@ -493,13 +468,19 @@ USUAL: dict[str, dict[str, object]] = {
     "a vendor's fields everywhere": {"v": 1, **with_delta({"v": True, "a": None}, v={"w": "x"})},
     "a vendor's fields called as ours": with_delta({"extra": 1, "parts": [2]}, extra={"a": 1}),
     "beyond ASCII": with_delta({"content": "\U0001f600", "é": "東"}),
+    "an enum": with_delta({"role": Role.ASSISTANT}),
+    "a string's enum": with_delta({}, finish_reason=Reason.STOP),
+    "a string's subclass": with_delta({"content": Text("x")}),
+    "audio": with_delta({"audio": {"data": "AAE="}}),
+    "parts": with_delta({"content": ["x"]}),
+    "annotations": with_delta({"annotations": [{"type": "x"}]}),
+    "annotations beside a vendor's field": {
+        "created": 1,
+        **with_delta({"annotations": [{"type": "x"}], "v": 1}, index=0),
+    },
+    "a function call": with_delta({"function_call": {"name": "f"}}),
+    "a tuple": with_delta({"v": (1,)}),
 }
-
-
-@pytest.mark.parametrize("chunk", USUAL.values(), ids=USUAL)
-def test_usual_chunks_are_read_at_once(chunk: dict[str, object]) -> None:
-    assert is_read_at_once(chunk)
-    assert is_read_at_once(as_models(chunk))
 
 
 def other(value: object) -> None:
@@ -507,7 +488,7 @@ def other(value: object) -> None:
     inner = value if isinstance(value, list) else []
     if isinstance(value, dict):
         inner = list(value.values())
-    elif hasattr(value, "__dict__"):
+    elif hasattr(value, "__dict__") and not isinstance(value, enum.Enum):
         extra = getattr(value, "__pydantic_extra__", None) or {}
         inner = [*vars(value).values(), *extra.values()]
         extra.clear()
@@ -539,9 +520,6 @@ class Filling(dict[str, object]):
 LEFT: dict[str, object] = {
     "half a character": with_delta({"content": "\ud83d"}),
     "half a character in a name": with_delta({"\ud83d": 1}),
-    "an enum": with_delta({"role": Role.ASSISTANT}),
-    "a string's enum": with_delta({}, finish_reason=Reason.STOP),
-    "a string's subclass": with_delta({"content": Text("x")}),
     "a number as content": with_delta({"content": 0}),
     "a number as a name": dict([(1, 2), *with_delta({}).items()]),
     "true as an index": with_delta({}, index=True),
@@ -549,29 +527,21 @@ LEFT: dict[str, object] = {
     "no list of choices": {"choices": {}},
     "an error": {"error": {"message": "x"}, "choices": []},
     "a message": {"choices": [{"index": 0, "message": {"content": "x"}}]},
-    "audio": with_delta({"audio": {"data": "AAE="}}),
-    "parts": with_delta({"content": ["x"]}),
-    "annotations": with_delta({"annotations": [{"type": "x"}]}),
-    "annotations beside a vendor's field": {
-        "created": 1,
-        **with_delta({"annotations": [{"type": "x"}], "v": 1}, index=0),
-    },
-    "a function call": with_delta({"function_call": {"name": "f"}}),
     "nested deep": nested(12),
     "bytes": with_delta({"v": b"x"}),
-    "a tuple": with_delta({"v": (1,)}),
     "no object": 5,
 }
 
 
-@pytest.mark.parametrize("chunk", LEFT.values(), ids=LEFT)
-def test_odd_chunks_are_left_to_the_reader_of_any_value(chunk: object) -> None:
-    assert not is_read_at_once(chunk)
-    if isinstance(chunk, dict) and 1 not in chunk:
+@pytest.mark.parametrize("name", [*USUAL, *LEFT])
+def test_usual_chunks_are_read_at_once_and_odd_ones_as_field_by_field(name: str) -> None:
+    chunk = {**USUAL, **LEFT}[name]
+    assert is_read_at_once(chunk) == (name in USUAL)
+    if name in USUAL:
+        assert is_read_at_once(as_models(chunk))
+    elif isinstance(chunk, dict) and 1 not in chunk:
         assert not is_read_at_once(SimpleNamespace(**chunk))
-        models = as_models(chunk)  # which are validated in part
-        at_once = is_read_at_once(models)
-        assert fits(models) or not at_once
+        assert_as_field_by_field([chunk])  # as models it is validated in part
 
 
 def test_to_look_at_a_mapping_does_not_change_it() -> None:

@@ -32,9 +32,7 @@ WAYS: list[Callable[[Text, list[str]], None]] = [one_by_one, a_few, many]
 @pytest.mark.parametrize("then", WAYS)
 @pytest.mark.parametrize("looked", [False, True])
 def test_fragments_are_joined_however_they_came(
-    first: Callable[[Text, list[str]], None],
-    then: Callable[[Text, list[str]], None],
-    looked: bool,
+    first: Callable[[Text, list[str]], None], then: Callable[[Text, list[str]], None], looked: bool
 ) -> None:
     text = Text("at first ")
     expected = "at first "

@@ -42,10 +42,7 @@ def finished(choices: Choices, *reasons: str) -> bool:
 
 # What a request asks for besides a prompt, and whether the answer is one that the case is about.
 CASES: dict[str, tuple[Body, Callable[[Choices], object]]] = {
-    "content": (
-        {**TEXT, "max_tokens": 60},
-        lambda found: finished(found, "length"),
-    ),
+    "content": ({**TEXT, "max_tokens": 60}, lambda found: finished(found, "length")),
     "content-by-schema": (
         {"response_format": {"type": "json_schema", "json_schema": SCHEMA}, "max_tokens": 150},
         lambda found: finished(found, "stop"),

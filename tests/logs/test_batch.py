@@ -4,10 +4,10 @@ import json
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-import attrs
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from test_conformance import CASES
 
 from accumulator import Accumulator, AccumulatorError, LimitExceededError, Limits
 from accumulator.batch import RecordedStream, StreamResult, UnsortedRowsError, reduce_sorted
@@ -50,11 +50,9 @@ def plainly(chunks: list[object], limits: Limits) -> StreamResult:
 
 def recorded_streams() -> Iterator[tuple[str, list[object]]]:
     """Return every shipped stream as the texts of its events."""
-    for path in sorted(TESTS.glob("conformance/*.json")):
-        case = json.loads(path.read_text())
-        chunks = case.get("chunks")
-        if chunks:
-            yield path.stem, [json.dumps(chunk).encode() for chunk in chunks]
+    for case in CASES:
+        if case.chunks:
+            yield case.name, [json.dumps(chunk).encode() for chunk in case.chunks]
     for path in sorted(TESTS.glob("recordings/*.sse")):
         lines = path.read_bytes().splitlines()
         yield path.stem, [line[5:].strip() for line in lines if line.startswith(b"data:")]
@@ -135,46 +133,20 @@ CONTENT = '{"id":"c","choices":[{"index":0,"delta":{"content":"TEXT"}}]}'
 CALL = '{"index":0,"function":{"arguments":"TEXT"}}'
 OPENING = b'{"choices":[{"delta":{"tool_calls":[{"index":0,"id":"x","function":{"name":"f"}}]}}]}'
 FINISH = b'{"choices":[{"index":0,"delta":{},"finish_reason":"stop"}]}'
+# What waits is fed as one read, unless a line end within a text or a limit makes a difference.
 IN_BULK: dict[str, list[bytes]] = {
     "content": [*chunks_of(CONTENT), FINISH],
-    "few": chunks_of(CONTENT, 8),
     "two": chunks_of(CONTENT, 2),
-    "content, then reasoning": chunks_of(CONTENT)
-    + chunks_of(CONTENT.replace("content", "reasoning")),
-    "content, then with another end": chunks_of(CONTENT)
-    + chunks_of(CONTENT[:-1] + ',"service_tier":"default"}'),
-    "two choices": chunks_of(CONTENT) + chunks_of(CONTENT.replace('"index":0', '"index":1')),
-    "choices in turn": [
-        each
-        for pair in zip(
-            chunks_of(CONTENT), chunks_of(CONTENT.replace('"index":0', '"index":1')), strict=True
-        )
-        for each in pair
-    ],
     "a call": [OPENING, *chunks_of('{"choices":[{"delta":{"tool_calls":[' + CALL + "]}}]}")],
-    "a call never opened": chunks_of('{"choices":[{"delta":{"tool_calls":[' + CALL + "]}}]}"),
-    "a vendor's field": chunks_of(CONTENT[:-1] + ',"vendor":"v"}'),
-    "a vendor's text": chunks_of('{"id":"c","vendor":"TEXT","choices":[]}'),
     "a vendor's number": chunks_of(CONTENT[:-1] + ',"vendor":N}'),
-    "usage in each": chunks_of(CONTENT[:-1] + ',"usage":{"completion_tokens":N}}'),
-    "the same text": chunks_of(CONTENT.replace("TEXT", "x")),
-    "logprobs": chunks_of(
-        '{"choices":[{"delta":{"content":"x"},"logprobs":{"content":[{"token":"TEXT"}]}}]}'
-    ),
     "behind the finish reason": [FINISH, *chunks_of(CONTENT)],
     "behind the end": [*chunks_of(CONTENT, 30), b"[DONE]", *chunks_of(CONTENT)],
     "behind an error": [b'{"error":{"message":"overloaded"}}', *chunks_of(CONTENT)],
-    "an odd one between": [
-        *chunks_of(CONTENT),
-        CONTENT.replace("TEXT", "\\ud83d").encode(),
-        *chunks_of(CONTENT),
-    ],
     "halves of a pair": [
         *chunks_of(CONTENT),
         *(CONTENT.replace("TEXT", half).encode() for half in ("\\ud83d", "\\ude00")),
         *chunks_of(CONTENT),
     ],
-    "a text with what stands between texts": chunks_of(CONTENT.replace("TEXT", "TEXT\x7f")),
     "escapes": chunks_of(CONTENT.replace("TEXT", '\\"TEXT\\n\\u00e9é')),
     "broken UTF-8": [each.replace(b" ", b"\xff") for each in chunks_of(CONTENT)],
     "no JSON": [each[:-1] for each in chunks_of(CONTENT)],
@@ -247,12 +219,6 @@ def test_what_is_no_checkpoint_is_said_to_be_none() -> None:
     for data in (b"", b"\x92\xc0", RecordedStream(DEFAULT_RULES, Limits()).checkpoint()[:-1]):
         with pytest.raises(CheckpointError):
             RecordedStream(DEFAULT_RULES, Limits(), data)
-
-
-@pytest.mark.parametrize("size", range(0, len(LONG), 7))
-def test_a_long_stream_may_end_anywhere(size: int) -> None:
-    [(_, result)] = reduce_sorted(("a", seq, chunk) for seq, chunk in enumerate(LONG[: size + 1]))
-    assert result == plainly(LONG[: size + 1], Limits())
 
 
 def test_past_total_bytes_a_stream_ends_and_the_next_is_read() -> None:
@@ -385,9 +351,3 @@ def test_it_reads_no_further_than_it_is_asked() -> None:
     assert read == []
     next(results)
     assert read == ["a", "b"]
-
-
-def test_results_are_frozen() -> None:
-    [(_, result)] = reduce_sorted([("a", 1, a_chunk("x"))])
-    with pytest.raises(attrs.exceptions.FrozenInstanceError):
-        result.repeats = 1  # type: ignore[misc]  # that is the point

@@ -6,6 +6,7 @@ import gzip
 import json
 import subprocess
 import sys
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import pytest
@@ -15,17 +16,41 @@ from accumulator import cli
 pytest.importorskip("rich", reason="the extra 'cli' is not installed")
 
 
-def test_what_a_server_wrote_is_shown_and_commands_no_terminal(
-    tmp_path: Path, capfd: pytest.CaptureFixture[str]
-) -> None:
-    path, svg = tmp_path / "log.jsonl", tmp_path / "out.svg"
+def a_chunk(delta: object, **fields: object) -> dict[str, object]:
+    return {"choices": [{"index": 0, "delta": delta}], **fields}
+
+
+Show = Callable[..., str]
+
+
+@pytest.fixture
+def wide(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Print as on a wide terminal."""
+    monkeypatch.setenv("COLUMNS", "200")
+
+
+@pytest.fixture
+def show(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> Show:
+    """Return a function that shows a file, and returns what is printed."""
+
+    def show(data: bytes, *options: str, code: int = 0) -> str:
+        (tmp_path / "log").write_bytes(data)
+        assert cli.main(["inspect", str(tmp_path / "log"), *options]) == code
+        return capfd.readouterr().out
+
+    return show
+
+
+def lines_of(rows: Iterable[object]) -> bytes:
+    return "".join(json.dumps(row) + "\n" for row in rows).encode()
+
+
+def test_what_a_server_wrote_is_shown_and_commands_no_terminal(tmp_path: Path, show: Show) -> None:
+    svg = tmp_path / "out.svg"
     rows = [
-        {"time": t, "chunk": {"choices": [{"index": 0, "delta": {"content": "[red]\x1b[2Jx\x07"}}]}}
-        for t in (1.0, 1.5, 3.0)
+        {"time": t, "chunk": a_chunk({"content": "[red]\x1b[2Jx\x07"})} for t in (1.0, 1.5, 3.0)
     ]
-    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
-    assert cli.main(["inspect", str(path), "--svg", str(svg)]) == 0
-    shown = capfd.readouterr().out
+    shown = show(lines_of(rows), "--svg", str(svg))
     assert "[red]" in shown
     assert "truncated" in shown
     assert "the stream stopped before its end, after 3 chunks: choice 0 has no finish" in shown
@@ -33,16 +58,6 @@ def test_what_a_server_wrote_is_shown_and_commands_no_terminal(
     assert not {"\x1b", "\x07"} & set(shown)
     assert "<svg" in svg.read_text(encoding="utf-8")
     assert "@font-face" not in svg.read_text(encoding="utf-8")
-
-
-def shown_of(data: bytes, path: Path, capfd: pytest.CaptureFixture[str], *options: str) -> str:
-    path.write_bytes(data)
-    assert cli.main(["inspect", str(path), *options]) == 0
-    return capfd.readouterr().out
-
-
-def a_chunk(delta: object, **fields: object) -> dict[str, object]:
-    return {"choices": [{"index": 0, "delta": delta}], **fields}
 
 
 CALL = {"index": 0, "id": "call_1", "function": {"name": "f", "arguments": '{"x": 1}'}}
@@ -61,9 +76,7 @@ SHOWN: dict[str, tuple[dict[str, object], list[str]]] = {
 
 @pytest.mark.parametrize("form", ["SSE", "rows", "strings", "bare"])
 @pytest.mark.parametrize("name", SHOWN)
-def test_what_a_stream_has_is_shown_whatever_its_form(
-    name: str, form: str, tmp_path: Path, capfd: pytest.CaptureFixture[str]
-) -> None:
+def test_what_a_stream_has_is_shown_whatever_its_form(name: str, form: str, show: Show) -> None:
     chunk, parts = SHOWN[name]
     text = json.dumps(chunk)
     data = {
@@ -72,7 +85,7 @@ def test_what_a_stream_has_is_shown_whatever_its_form(
         "strings": json.dumps({"id": "a", "chunk": text}) + "\n",
         "bare": f"{text}\n",
     }[form]
-    shown = shown_of(data.encode(), tmp_path / "log", capfd)
+    shown = show(data.encode())
     assert [part for part in parts if part not in shown] == []
 
 
@@ -91,22 +104,28 @@ def test_lines_that_are_no_rows_are_a_problem_of_the_stream(
     assert wrong == len(NO_ROWS)
 
 
-def test_lines_of_sse_among_rows_are_no_problem(
-    tmp_path: Path, capfd: pytest.CaptureFixture[str]
-) -> None:
+def test_lines_of_sse_among_rows_are_no_problem(show: Show) -> None:
     lines = [json.dumps({"chunk": a_chunk({"content": "x"})}), "", ": comment"]
     lines.append("data: " + json.dumps({"choices": [{"index": 0, "finish_reason": "stop"}]}))
-    shown = shown_of("\n".join([*lines, "", "data: [DONE]"]).encode(), tmp_path / "log", capfd)
+    shown = show("\n".join([*lines, "", "data: [DONE]"]).encode())
     assert "problems" not in shown
     assert "complete" in shown
 
 
-def test_a_line_nested_too_deeply_is_shown_as_a_limit(
-    tmp_path: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("COLUMNS", "120")
-    data = b'{"chunk": ' + b"[" * 100_000 + b"]" * 100_000 + b"}\n"
-    assert "limit depth" in shown_of(data, tmp_path / "log", capfd)
+LARGE = json.dumps(a_chunk({"content": "x" * 17_000_000})).encode()
+
+
+@pytest.mark.usefixtures("wide")
+@pytest.mark.parametrize(
+    ("data", "limit"),
+    [
+        (b'{"chunk": ' + b"[" * 100_000 + b"]" * 100_000 + b"}\n", "depth"),
+        (b"data: %b\n\n" % LARGE, "event_bytes"),
+    ],
+    ids=["depth", "event_bytes"],
+)
+def test_a_stream_past_a_limit_says_which(data: bytes, limit: str, show: Show) -> None:
+    assert f"limit {limit}" in show(data)
 
 
 def test_a_pipe_is_read(tmp_path: Path) -> None:
@@ -132,10 +151,10 @@ def test_one_key_for_two_things_is_wrong_usage(
     assert "must each name a different key" in capfd.readouterr().err
 
 
-def test_a_compressed_file_is_read(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+def test_a_compressed_file_is_read(show: Show) -> None:
     data = json.dumps(a_chunk({"content": "packed"})).encode()
     for text in (data, b"data: %b\n\n" % data):
-        assert "packed" in shown_of(gzip.compress(text), tmp_path / "log", capfd)
+        assert "packed" in show(gzip.compress(text))
 
 
 # What a file holds that is no stream, and what is said of it.
@@ -164,11 +183,8 @@ def test_what_is_no_stream_is_said_to_be_none(
 
 
 @pytest.mark.parametrize("indent", [None, 2])
-def test_an_error_in_place_of_a_stream_is_shown(
-    indent: int | None, tmp_path: Path, capfd: pytest.CaptureFixture[str]
-) -> None:
-    text = json.dumps({"error": {"message": "overloaded"}}, indent=indent).encode()
-    shown = shown_of(text, tmp_path / "log", capfd)
+def test_an_error_in_place_of_a_stream_is_shown(indent: int | None, show: Show) -> None:
+    shown = show(json.dumps({"error": {"message": "overloaded"}}, indent=indent).encode())
     assert "failed" in shown
     assert "server_error" in shown
 
@@ -179,7 +195,7 @@ def some_rows() -> bytes:
         for seq in (1, 0, 2)
         for id in "abc"
     ]
-    return "".join(json.dumps(row) + "\n" for row in rows).encode()
+    return lines_of(rows)
 
 
 @pytest.mark.parametrize(("asked", "id"), [([], "a"), (["--stream", "b"], "b")])
@@ -199,53 +215,39 @@ def test_one_stream_of_many_is_shown_and_the_others_are_named(
 
 def test_many_others_are_counted(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     rows = [{"id": number, "chunk": a_chunk({})} for number in range(30)]
-    (tmp_path / "log").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    (tmp_path / "log").write_bytes(lines_of(rows))
     assert cli.main(["inspect", str(tmp_path / "log")]) == 0
     assert capfd.readouterr().err.endswith(", 20 and 9 more\n")
     assert cli.main(["inspect", str(tmp_path / "log"), "--stream", "x"]) == 5
     assert capfd.readouterr().err.endswith("log: there is no stream 'x'\n")
 
 
-def test_bare_chunks_of_one_stream_are_shown(
-    tmp_path: Path, capfd: pytest.CaptureFixture[str]
-) -> None:
-    chunks = [a_chunk({"content": f"{id}"}, id=id) for id in "xyx"]
-    data = "".join(json.dumps(chunk) + "\n" for chunk in chunks).encode()
-    assert "content: xyx" in shown_of(data, tmp_path / "log", capfd)  # as one server sent it
-    assert "content: xx" in shown_of(data, tmp_path / "log", capfd, "--stream", "x")
+def test_bare_chunks_of_one_stream_are_shown(show: Show) -> None:
+    data = lines_of(a_chunk({"content": f"{id}"}, id=id) for id in "xyx")
+    assert "content: xyx" in show(data)  # as one server sent it
+    assert "content: xx" in show(data, "--stream", "x")
 
 
-def test_a_problem_is_shown_with_its_byte_and_path(
-    tmp_path: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("COLUMNS", "200")
+@pytest.mark.usefixtures("wide")
+def test_a_problem_is_shown_with_its_byte_and_path(show: Show) -> None:
     first = b"data: %b\n\n" % json.dumps(a_chunk({"content": "x"})).encode()
     second = b"data: %b\n\n" % json.dumps(a_chunk({"content": 7})).encode()
-    shown = shown_of(first + second, tmp_path / "log", capfd)
-    [row] = [line for line in shown.splitlines() if "invalid_field" in line]
+    [row] = [line for line in show(first + second).splitlines() if "invalid_field" in line]
     cells = [cell.strip() for cell in row.strip("│").split("│")]
     assert cells[:4] == ["invalid_field", "2", str(len(first)), "$.choices[0].delta.content"]
     # The bytes of rows are not those of a body.
     data = json.dumps({"chunk": a_chunk({"content": 7})}).encode()
-    shown = shown_of(data, tmp_path / "log", capfd)
-    [row] = [line for line in shown.splitlines() if "invalid_field" in line]
+    [row] = [line for line in show(data).splitlines() if "invalid_field" in line]
     assert [cell.strip() for cell in row.strip("│").split("│")][1:3] == ["1", ""]
 
 
+@pytest.mark.usefixtures("wide")
 @pytest.mark.parametrize(
     ("created", "date"),
     [(1_770_000_000, "1770000000 (2026-02-02 02:40:00 UTC)"), (10**15, "1000000000000000 ")],
 )
-def test_when_it_was_made_is_shown_as_a_date(
-    created: int,
-    date: str,
-    tmp_path: Path,
-    capfd: pytest.CaptureFixture[str],
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    monkeypatch.setenv("COLUMNS", "120")
-    data = json.dumps(a_chunk({}, created=created)).encode()
-    assert date in shown_of(data, tmp_path / "log", capfd)
+def test_when_it_was_made_is_shown_as_a_date(created: int, date: str, show: Show) -> None:
+    assert date in show(json.dumps(a_chunk({}, created=created)).encode())
 
 
 COLOURED: list[tuple[list[dict[str, object]], str]] = [
@@ -258,18 +260,13 @@ COLOURED: list[tuple[list[dict[str, object]], str]] = [
 
 @pytest.mark.parametrize(("chunks", "part"), COLOURED)
 def test_on_a_terminal_how_it_ended_has_a_colour(
-    chunks: list[dict[str, object]],
-    part: str,
-    tmp_path: Path,
-    capfd: pytest.CaptureFixture[str],
-    monkeypatch: pytest.MonkeyPatch,
+    chunks: list[dict[str, object]], part: str, show: Show, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("FORCE_COLOR", "1")
     monkeypatch.setenv("TERM", "xterm")
     monkeypatch.delenv("NO_COLOR", raising=False)
-    (tmp_path / "log").write_text("".join(f"data: {json.dumps(each)}\n\n" for each in chunks))
-    cli.main(["inspect", str(tmp_path / "log")])
-    assert part in capfd.readouterr().out
+    data = "".join(f"data: {json.dumps(each)}\n\n" for each in chunks).encode()
+    assert part in show(data, code=5 if "invalid" in part else 0)
 
 
 @pytest.mark.parametrize(
@@ -279,31 +276,17 @@ def test_on_a_terminal_how_it_ended_has_a_colour(
         ["2026-01-01T00:00:00Z", "2026-01-01T00:00:00.5+00:00", "2026-01-01T00:00:02.000000001Z"],
     ],
 )
-def test_times_are_seconds_or_iso_8601(
-    times: list[object], tmp_path: Path, capfd: pytest.CaptureFixture[str]
-) -> None:
+def test_times_are_seconds_or_iso_8601(times: list[object], show: Show) -> None:
     rows = [{"at": time, "chunk": a_chunk({"content": "x"})} for time in times]
-    data = "".join(json.dumps(row) + "\n" for row in rows).encode()
-    shown = shown_of(data, tmp_path / "log", capfd, "--time", "at")
+    shown = show(lines_of(rows), "--time", "at")
     assert "3 chunks in 2.000 s" in shown
     assert "longest pause 1.500 s" in shown
 
 
 @pytest.mark.parametrize("times", [[], [1], [1, "never"], [1, None], [5, 5, 5]])
-def test_without_two_times_there_is_no_picture(
-    times: list[object], tmp_path: Path, capfd: pytest.CaptureFixture[str]
-) -> None:
+def test_without_two_times_there_is_no_picture(times: list[object], show: Show) -> None:
     rows = [{"time": time, "chunk": a_chunk({"content": "x"})} for time in [*times, None]]
-    data = "".join(json.dumps(row) + "\n" for row in rows).encode()
-    assert "chunks over time" not in shown_of(data, tmp_path / "log", capfd)
-
-
-def test_a_stream_past_a_limit_says_which(
-    tmp_path: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("COLUMNS", "120")
-    data = json.dumps(a_chunk({"content": "x" * 17_000_000})).encode()
-    assert "limit event_bytes" in shown_of(b"data: %b\n\n" % data, tmp_path / "log", capfd)
+    assert "chunks over time" not in show(lines_of(rows))
 
 
 def test_a_compression_that_needs_an_extra_names_it(

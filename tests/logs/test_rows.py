@@ -88,11 +88,7 @@ FILES: dict[str, tuple[bytes, list[Row], list[tuple[int, str]]]] = {
         [A, B],
         [],
     ),
-    "a string that is none": (
-        b'{"id":"a","chunk":"\xff"}\n',
-        [("a", None, b'"\xff"')],
-        [],
-    ),
+    "a string that is none": (b'{"id":"a","chunk":"\xff"}\n', [("a", None, b'"\xff"')], []),
     "two values on a line, and a blank one": (
         b'{"id":"a"} {"id":"b"}\n\n',
         [],

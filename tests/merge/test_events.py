@@ -16,10 +16,11 @@ import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from strategies import CHOICES, ODD_STREAMS, bodies, cut, rendered
-from telling import check, events_of, shown
+from strategies import CHOICES, ODD_STREAMS, bodies, rendered
+from strategies import cut as cuts_of
+from streamed import cut, fed, read_whole
+from telling import check, events_of, shown, told
 from test_conformance import CASES, DONE, Case, encode, every_case
-from typing_extensions import assert_never
 
 from accumulator import (
     DEFAULT_RULES,
@@ -29,7 +30,6 @@ from accumulator import (
     Limits,
     ServerError,
     accumulate,
-    iter_events,
 )
 from accumulator import events as ev
 from accumulator.errors import LOSSY_KINDS
@@ -46,17 +46,6 @@ def delta(fields: Chunk, **choice: object) -> Chunk:
 
 def call(index: int, arguments: str | None = None, **fields: object) -> Chunk:
     return {"index": index, "function": {"arguments": arguments}, **fields}
-
-
-def told(chunks: Sequence[object]) -> list[Event]:
-    """Feed chunks to their end, and check and return their events."""
-    events: list[Event] = []
-    acc = Accumulator(on_event=events.append)
-    for chunk in chunks:
-        acc.feed(chunk)
-    acc.close()
-    check(acc, events)
-    return events
 
 
 def types(events: Sequence[Event]) -> list[str]:
@@ -79,7 +68,7 @@ def test_events_add_up_to_the_completion(case: Case) -> None:
 @every_case
 def test_a_few_bytes_at_a_time_give_the_same_events(case: Case, size: int) -> None:
     _, whole = events_of([case.data])
-    _, in_pieces = events_of([case.data[i : i + size] for i in range(0, len(case.data), size)])
+    _, in_pieces = events_of(cut(case.data, size))
     assert shown(in_pieces) == shown(whole)
 
 
@@ -111,11 +100,9 @@ def test_events_of_recorded_streams_add_up(corpus_stream: Path) -> None:
     body = corpus_stream.read_bytes()
     acc, events = events_of([body])
     check(acc, events)
-    _, in_pieces = events_of([body[i : i + 61] for i in range(0, len(body), 61)])
+    _, in_pieces = events_of(cut(body, 61))
     assert in_pieces == events
-    plain = Accumulator()
-    plain.feed_sse(body)
-    plain.close()
+    plain = read_whole(body)
     assert plain.snapshot() == acc.snapshot()
     assert plain.problems == acc.problems
 
@@ -124,15 +111,13 @@ def test_events_of_recorded_streams_add_up(corpus_stream: Path) -> None:
 def test_any_stream_in_any_cut_gives_the_same_events(data: st.DataObject, body: bytes) -> None:
     acc, events = events_of([body])
     check(acc, events)
-    _, in_pieces = events_of(data.draw(cut(body)))
+    _, in_pieces = events_of(data.draw(cuts_of(body)))
     assert shown(in_pieces) == shown(events)
 
 
 @given(bodies(ODD_STREAMS))
 def test_events_change_nothing_else(body: bytes) -> None:
-    plain, (acc, _) = Accumulator(), events_of([body])
-    plain.feed_sse(body)
-    plain.close()
+    plain, (acc, _) = read_whole(body), events_of([body])
     assert acc.snapshot().to_dict() == plain.snapshot().to_dict()
     assert (acc.status, acc.problems) == (plain.status, plain.problems)
 
@@ -305,7 +290,7 @@ def test_a_finish_reason_with_every_chunk_ends_nothing_early() -> None:
 
 
 # arguments in fragments, and the deltas that tell of them
-PLACEHOLDERS: dict[str, tuple[list[str], list[str]]] = {
+PLACEHOLDERS: dict[str, tuple[list[str | list[str]], list[str]]] = {
     "to the end": (["{}"], ["", "{}"]),
     "named before": (["", "{}"], ["", "{}"]),
     "blanks behind": (["{}", " "], ["", "{} "]),
@@ -313,32 +298,25 @@ PLACEHOLDERS: dict[str, tuple[list[str], list[str]]] = {
     "replaced": (["{}", '{"a"', ": 1}"], ["", '{"a"', ": 1}"]),
     "in two, replaced": (["{", "}", '{"a"', ": 1}"], ["{", '"a"', ": 1}"]),
     "said again": (["{}", "{}"], ["", "{}"]),
+    "replaced by two of one chunk": (["{}", ['{"a"', ": 1}"]], ["", '{"a": 1}']),
     "an object": (['{"a": 1}'], ['{"a": 1}']),
 }
 
 
 @pytest.mark.parametrize(("fragments", "deltas"), PLACEHOLDERS.values(), ids=PLACEHOLDERS)
-def test_arguments_that_are_an_empty_object_wait(fragments: list[str], deltas: list[str]) -> None:
-    events = told([delta({"tool_calls": [call(0, fragment)]}) for fragment in fragments])
+def test_arguments_that_are_an_empty_object_wait(
+    fragments: list[str | list[str]], deltas: list[str]
+) -> None:
+    lists = [[each] if isinstance(each, str) else each for each in fragments]
+    events = told([delta({"tool_calls": [call(0, text) for text in each]}) for each in lists])
     found = [e.delta for e in events if isinstance(e, ev.FunctionToolCallArgumentsDeltaEvent)]
     assert found == deltas
 
 
-def test_a_placeholder_is_replaced_by_two_fragments_of_one_chunk() -> None:
-    fragments = [call(0, '{"a"'), call(0, ": 1}")]
-    events = told([delta({"tool_calls": [call(0, "{}")]}), delta({"tool_calls": fragments})])
-    found = [e.delta for e in events if isinstance(e, ev.FunctionToolCallArgumentsDeltaEvent)]
-    assert found == ["", '{"a": 1}']
-
-
 def test_fragments_that_are_the_whole_so_far_tell_what_is_new() -> None:
-    events: list[Event] = []
     rules = DEFAULT_RULES.replace({"delta.tool_calls.function.arguments": "last"})
-    acc = Accumulator(on_event=events.append, rules=rules)
-    for arguments in ("{", '{"a"', '{"a": 1', '{"a": 1}'):
-        acc.feed(delta({"tool_calls": [call(0, arguments)]}))
-    acc.close()
-    check(acc, events)
+    texts = ("{", '{"a"', '{"a": 1', '{"a": 1}')
+    events = told([delta({"tool_calls": [call(0, text)]}) for text in texts], rules=rules)
     found = [e.delta for e in events if isinstance(e, ev.FunctionToolCallArgumentsDeltaEvent)]
     assert found == ["{", '"a"', ": 1", "}"]
 
@@ -436,7 +414,6 @@ def test_texts_are_told_in_order(deltas: list[Chunk], expected: list[str], as_js
 
 # --- what no event is named for ---
 
-LAST = DEFAULT_RULES.replace({"delta.content": "last"})
 EXTRAS: dict[str, tuple[list[Chunk], list[tuple[int | None, str, object]]]] = {
     "images": ([delta({"images": [1]}), delta({"images": [1]})], [(0, "delta.images", [1])] * 2),
     "annotations": ([delta({"annotations": [{"a": 1}]})], [(0, "delta.annotations", [{"a": 1}])]),
@@ -452,10 +429,7 @@ EXTRAS: dict[str, tuple[list[Chunk], list[tuple[int | None, str, object]]]] = {
         [delta({}, vendor=0), delta({}, vendor=0), delta({}, vendor=[]), delta({}, vendor=0)],
         [(0, "choice.vendor", 0), (0, "choice.vendor", []), (0, "choice.vendor", 0)],
     ),
-    "nulls and padding": (
-        [delta({"vendor": None, "function_call": {}}, obfuscation="x", stop=None)],
-        [],
-    ),
+    "nulls and padding": ([delta({"x": None, "function_call": {}}, obfuscation="x", y=None)], []),
     "of the chunk": (
         [{"choices": [], "citations": ["u"]}, {"choices": [], "citations": ["u"]}],
         [(None, "chunk.citations", ["u"])],
@@ -514,26 +488,17 @@ def test_what_no_event_is_named_for_is_told(
     assert [(e.choice_index, e.path, e.value) for e in extras] == expected
 
 
-def test_fields_that_a_rule_moved_are_told() -> None:
+def test_fields_that_a_rule_moves_or_joins_are_told_and_what_it_drops_is_not() -> None:
+    rules = DEFAULT_RULES.replace(
+        {"delta.content": "last", "chunk.note": "concat", "chunk.pad": "drop"}
+    )
+    chunks = [{**delta({"content": text}), "note": "n", "pad": "p"} for text in "aab"]
     events: list[Event] = []
-    acc = Accumulator(on_event=events.append, rules=LAST)
-    for text in ("a", "a", "b"):
-        acc.feed(delta({"content": text}))
-    acc.close()
+    fed(chunks, on_event=events.append, rules=rules)
     extras = [event for event in events if isinstance(event, ev.ExtraDeltaEvent)]
-    assert [(e.path, e.value) for e in extras] == [("delta.content", "a"), ("delta.content", "b")]
-
-
-def test_texts_of_the_chunk_that_a_rule_joins_are_told_and_what_it_drops_is_not() -> None:
-    events: list[Event] = []
-    rules = DEFAULT_RULES.replace({"chunk.note": "concat", "chunk.pad": "drop"})
-    acc = Accumulator(on_event=events.append, rules=rules)
-    for text in ("a", "a"):
-        acc.feed({"choices": [], "note": text, "pad": text})
-    acc.close()
-    check(acc, events)
-    extras = [event for event in events if isinstance(event, ev.ExtraDeltaEvent)]
-    assert [(e.path, e.value) for e in extras] == [("chunk.note", "a")] * 2
+    found = [(e.path, e.value) for e in extras]
+    assert [value for path, value in found if path == "delta.content"] == ["a", "b"]
+    assert [each for each in found if each[0] != "delta.content"] == [("chunk.note", "n")] * 3
 
 
 def test_a_call_is_done_before_the_fragment_that_shows_it() -> None:
@@ -680,20 +645,14 @@ def test_a_problem_stands_behind_what_its_chunk_brought_before_it() -> None:
 
 
 def test_what_a_problem_is_about_is_told_with_its_chunk() -> None:
-    events: list[Event] = []
-    acc = Accumulator(on_event=events.append)
-    acc.feed(delta({"tool_calls": [call(0, "[1]", id="a")]}))
-    acc.feed(delta({"tool_calls": [call(0, "]")]}))
-    assert types(events) == [f"{FUNCTION}.delta", "problem", f"{FUNCTION}.delta"]
+    events = told(
+        [delta({"tool_calls": [call(0, "[1]", id="a")]}), delta({"tool_calls": [call(0, "]")]})]
+    )
+    assert types(events)[:3] == [f"{FUNCTION}.delta", "problem", f"{FUNCTION}.delta"]
 
 
 def test_problems_too_many_to_be_kept_are_told() -> None:
-    events: list[Event] = []
-    acc = Accumulator(on_event=events.append)
-    for _ in range(150):
-        acc.feed("no json")
-    assert len(acc.problems) == 100
-    assert types(events) == ["problem"] * 150
+    assert types(told(["no json"] * 150)) == [*["problem"] * 150, "done"]
 
 
 # --- snapshots, and unfinished JSON ---
@@ -804,17 +763,21 @@ def test_strict_mode_tells_before_it_raises(body: bytes) -> None:
 
 
 def test_to_show_an_event_puts_no_text_together() -> None:
-    events: list[Event] = []
-    acc = Accumulator(on_event=events.append)
-    acc.feed_sse(rendered([delta({"content": "a word"})]) + b"data: [DONE]\n\n")
+    events = [*told(FULL), *told([delta({"content": "a word"})])]
     shown = {type(event).__name__: repr(event) for event in events}
     assert "<6 characters>" in shown["ContentDeltaEvent"]
     assert "..." in shown["DoneEvent"]
-    shown |= {type(event).__name__: repr(event) for event in told(FULL)}
     assert "<3 bytes, 1 characters>" in shown["AudioDeltaEvent"]
     assert "value=[1]" in shown["ExtraDeltaEvent"]
     assert "usage=Usage(prompt_tokens=3" in shown["UsageEvent"]
     assert [text for text in shown.values() if "(_" in text or " _" in text] == []
+    assert [text for text in map(repr, events) if "snapshot=(" in text] == []
+
+
+def test_events_that_look_back_have_no_hash() -> None:
+    for event in told([delta({"content": "a"})])[:1]:
+        with pytest.raises(TypeError, match="ContentDeltaEvent has no hash"):
+            hash(event)
 
 
 def test_an_event_is_equal_to_none_of_another_kind() -> None:
@@ -888,6 +851,9 @@ FULL: list[Chunk] = [
 ]
 
 
+CLASSES = get_args(Event)
+
+
 def copied(value: object) -> list[object]:
     pickled = [pickle.loads(pickle.dumps(value, level)) for level in range(2, 6)]
     return [*pickled, copy.copy(value), copy.deepcopy(value)]
@@ -895,15 +861,11 @@ def copied(value: object) -> list[object]:
 
 def test_events_are_pickled_and_copied() -> None:
     events = told(FULL)
-    assert {type(event) for event in events} == {*get_args(Event)}
-    for event in events:
+    assert {type(event) for event in events} == set(CLASSES)
+    stand_in = told([{"choices": [], "x_groq": {"usage": {"prompt_tokens": 3}}}])
+    assert "usage" in types(stand_in)
+    for event in [*events, *stand_in]:
         assert all(each == event for each in copied(event))
-
-
-def test_a_usage_that_stands_in_is_pickled() -> None:
-    events = told([{"choices": [], "x_groq": {"usage": {"prompt_tokens": 3}}}])
-    (usage,) = [event for event in events if isinstance(event, ev.UsageEvent)]
-    assert all(each == usage for each in copied(usage))
 
 
 def failing(chunks: list[Chunk], **options: Any) -> AccumulatorError:
@@ -947,79 +909,12 @@ def test_done_has_the_servers_error() -> None:
     assert done.error is None
 
 
-# --- the closed union, for type checkers ---
-
-
-def brought(event: Event) -> object:
-    """Name every event; mypy finds one that is missing."""
-    match event:
-        case ev.ContentDeltaEvent() | ev.RefusalDeltaEvent() | ev.ReasoningDeltaEvent():
-            return event.delta
-        case ev.ContentDoneEvent():
-            return event.content
-        case ev.RefusalDoneEvent():
-            return event.refusal
-        case ev.ReasoningDoneEvent():
-            return event.reasoning
-        case ev.FunctionToolCallArgumentsDeltaEvent() | ev.CustomToolCallInputDeltaEvent():
-            return event.delta
-        case ev.FunctionToolCallArgumentsDoneEvent():
-            return event.arguments
-        case ev.CustomToolCallInputDoneEvent():
-            return event.input
-        case ev.LogprobsContentDeltaEvent() | ev.LogprobsContentDoneEvent():
-            return event.content
-        case ev.LogprobsRefusalDeltaEvent() | ev.LogprobsRefusalDoneEvent():
-            return event.refusal
-        case ev.AudioDeltaEvent():
-            return event.data
-        case ev.AudioDoneEvent():
-            return event.audio
-        case ev.ChoiceDoneEvent():
-            return event.choice
-        case ev.ExtraDeltaEvent():
-            return event.value
-        case ev.UsageEvent():
-            return event.usage
-        case ev.ProblemEvent():
-            return event.problem
-        case ev.DoneEvent():
-            return event.completion
-    assert_never(event)
-
-
-def brought_by_type(event: Event) -> object:
-    """Tell a few events by their `type`; mypy knows the class then."""
-    if event.type == "content.delta":
-        return event.parsed
-    if event.type == "tool_calls.custom.input.done":
-        return event.input
-    if event.type == "audio.delta":
-        return event.transcript
-    return None
-
-
 def test_types_are_one_to_a_class() -> None:
-    classes = get_args(Event)
     literals = [
         next(field.default for field in msgspec.structs.fields(cls) if field.name == "type")
-        for cls in classes
+        for cls in CLASSES
     ]
-    assert len(set(literals)) == len(classes) == 21
-    assert {cls.__name__ for cls in classes} == {
+    assert len(set(literals)) == len(CLASSES) == 21
+    assert {cls.__name__ for cls in CLASSES} == {
         name for name, kind in vars(ev).items() if isinstance(kind, type) and name.endswith("Event")
     }
-    events = told([delta({"content": "a"}, finish_reason="stop"), delta({})])
-    assert [brought(event) for event in events[:2]] == ["a", "a"]
-    assert brought_by_type(events[1]) is None
-
-
-def test_events_that_look_back_have_no_hash_and_a_short_repr() -> None:
-    token = {"token": "Hi", "logprob": -1}
-    chunk = {"index": 0, "delta": {"content": "Hi"}, "logprobs": {"content": [token]}}
-    for event in iter_events([{"choices": [chunk]}]):
-        assert "snapshot=(" not in repr(event)
-        assert "_history" not in repr(event)
-        if event.type == "content.delta":
-            with pytest.raises(TypeError, match="ContentDeltaEvent has no hash"):
-                hash(event)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import re
-from collections.abc import AsyncIterator, Callable
+from collections.abc import Callable
 
 import pytest
 from hypothesis import given
@@ -13,6 +13,8 @@ from hypothesis import strategies as st
 from judged import assert_as_judged
 from regular import event, text_chunk
 from strategies import STREAMS, cut, rendered
+from streamed import drip, fed, read_all, read_whole
+from test_checkpoint import check as check_checkpoints
 
 from accumulator import (
     Accumulator,
@@ -24,8 +26,7 @@ from accumulator import (
     split,
     wrap,
 )
-from accumulator._fast_path import FastPath
-from accumulator.asgi import CompletionMiddleware, Message, Receive, Scope, Send, tap
+from accumulator.asgi import tap
 from accumulator.events import ContentDeltaEvent, DoneEvent, Event, ReasoningDeltaEvent
 from accumulator.streams import StreamEnd
 
@@ -87,9 +88,18 @@ def chunk(delta: object, index: int = 0, **choice: object) -> dict[str, object]:
     return {"id": "c", "choices": [{"index": index, "delta": delta, **choice}]}
 
 
+def said(text: str, index: int = 0, **choice: object) -> dict[str, object]:
+    return chunk({"content": text}, index, **choice)
+
+
+def message_of(**fields: object) -> dict[str, object]:
+    """Return a chunk with a message in place of a delta."""
+    return {"choices": [{"message": fields}]}
+
+
 def contents(pieces: list[str]) -> list[object]:
     """Return the chunks of a stream whose content comes in pieces."""
-    return [*[chunk({"content": piece}) for piece in pieces], chunk({}, finish_reason="stop")]
+    return [*[said(piece) for piece in pieces], chunk({}, finish_reason="stop")]
 
 
 def message(acc: Accumulator) -> tuple[str | None, str | tuple[object, ...] | None]:
@@ -99,10 +109,7 @@ def message(acc: Accumulator) -> tuple[str | None, str | tuple[object, ...] | No
 
 
 def in_reads(reads: list[bytes]) -> Accumulator:
-    acc = Accumulator(think_tags=True)
-    for read in reads:
-        acc.feed_sse(read)
-    return acc
+    return read_all(reads, think_tags=True)
 
 
 @pytest.mark.parametrize(("pieces", "reasoning", "content"), CASES.values(), ids=CASES)
@@ -118,9 +125,7 @@ def test_reasoning_between_tags(
             assert acc.status == "complete"
             assert not acc.problems
             assert_as_judged(acc, body, think_tags=True)
-        by_chunk = Accumulator(think_tags=True)
-        for each in contents(cut_so):
-            by_chunk.feed(each)
+        by_chunk = fed(contents(cut_so), think_tags=True)
         assert by_chunk.snapshot() == acc.snapshot()  # a finish reason leaves nothing waiting
         assert accumulate(split(acc.snapshot())) == acc.snapshot()
 
@@ -146,33 +151,23 @@ def test_events_tell_the_same(
 Texts = list[tuple[str | None, str | None]]
 OTHERS: dict[str, tuple[list[object], Texts]] = {
     "each choice has tags of its own": (
-        [
-            chunk({"content": "<think>a"}),
-            chunk({"content": "b"}, 1),
-            chunk({"content": "<th"}, 2),
-            chunk({"content": "</think>c"}),
-            chunk({"content": "ink>d"}, 2),
-        ],
+        [said("<think>a"), said("b", 1), said("<th", 2), said("</think>c"), said("ink>d", 2)],
         [("a", "c"), (None, "b"), ("d", None)],
     ),
     "reasoning that came before in its own field": (
-        [chunk({"reasoning_content": "a"}), chunk({"content": "<think>b"})],
+        [chunk({"reasoning_content": "a"}), said("<think>b")],
         [("a", "<think>b")],
     ),
     "reasoning beside the content": (
-        [chunk({"content": "<thi"}), chunk({"content": "nk>b", "reasoning": "a"})],
+        [said("<thi"), chunk({"content": "nk>b", "reasoning": "a"})],
         [(None, "<think>b")],
     ),
     "reasoning in its own field that is empty is none": (
-        [chunk({"reasoning_content": ""}), chunk({"content": "<think>b"})],
+        [chunk({"reasoning_content": ""}), said("<think>b")],
         [("b", None)],
     ),
     "reasoning in its own field inside of the tags is joined": (
-        [
-            chunk({"content": "<think>a"}),
-            chunk({"reasoning_content": "b"}),
-            chunk({"content": "c</think>d"}),
-        ],
+        [said("<think>a"), chunk({"reasoning_content": "b"}), said("c</think>d")],
         [("abc", "d")],
     ),
     "a message in place of a stream": (
@@ -181,71 +176,61 @@ OTHERS: dict[str, tuple[list[object], Texts]] = {
     ),
     "a message that says the deltas again": (
         [
-            chunk({"content": "<think>a"}, finish_reason="length"),
-            {"choices": [{"message": {"role": "assistant", "content": "<think>a"}}]},
+            said("<think>a", finish_reason="length"),
+            message_of(role="assistant", content="<think>a"),
         ],
         [("a", None)],
     ),
     "a message that says a tag again": (
         [
-            chunk({"content": "<think>"}),
+            said("<think>"),
             {"choices": [{"message": {"content": "<think>a"}, "finish_reason": "stop"}]},
         ],
         [(None, None)],
     ),
     "a message that says the reasoning again in its own field": (
-        [
-            chunk({"content": "<think>a</think>b"}),
-            {"choices": [{"message": {"content": "b", "reasoning_content": "a"}}]},
-        ],
+        [said("<think>a</think>b"), message_of(content="b", reasoning_content="a")],
         [("a", "b")],
     ),
     "two messages that say the reasoning again": (
         [
-            chunk({"content": "<th"}),
-            {"choices": [{"message": {"role": "assistant"}}]},
-            chunk({"content": "ink>a"}),
-            {"choices": [{"message": {"reasoning_content": "a"}}]},
+            said("<th"),
+            message_of(role="assistant"),
+            said("ink>a"),
+            message_of(reasoning_content="a"),
         ],
         [("a", None)],
     ),
     "a message behind deltas without a content": (
-        [chunk({"content": ""}), {"choices": [{"message": {"content": "<think>a</think>b"}}]}],
+        [said(""), message_of(content="<think>a</think>b")],
         [("a", "b")],
     ),
     "messages without deltas are joined": (
-        [{"choices": [{"message": {"content": text}}]} for text in ("<think>a", "b</think>c", "d")],
+        [message_of(content=text) for text in ("<think>a", "b</think>c", "d")],
         [("ab", "cd")],
     ),
     "a finish reason in each chunk": (
-        [
-            chunk({"content": text}, finish_reason="stop")
-            for text in ("<think>", "a", "b</think>", "c")
-        ],
+        [said(text, finish_reason="stop") for text in ("<think>", "a", "b</think>", "c")],
         [("ab", "c")],
     ),
     "a finish reason inside of a tag takes it for text": (
-        [chunk({"content": "<think>a</th"}, finish_reason="stop"), chunk({"content": "ink>"})],
+        [said("<think>a</th", finish_reason="stop"), said("ink>")],
         [("a</think>", None)],
     ),
     "a finish reason ahead of a content": (
-        [chunk({"content": ""}, finish_reason="stop"), chunk({"content": "<think>a"})],
+        [said("", finish_reason="stop"), said("<think>a")],
         [(None, "<think>a")],
     ),
     "behind a finish reason nothing waits": (
-        [chunk({}, finish_reason="stop"), chunk({"content": "<th"}), chunk({"content": "ink>a"})],
+        [chunk({}, finish_reason="stop"), said("<th"), said("ink>a")],
         [(None, "<think>a")],
     ),
     "the server's error releases what waits": (
-        [chunk({"content": "<thi"}), {"error": {"message": "no"}}],
+        [said("<thi"), {"error": {"message": "no"}}],
         [(None, "<thi")],
     ),
     "half a surrogate pair beside a tag": (
-        [
-            chunk({"content": "<think>\ud83d"}),
-            chunk({"content": "\ude00</think>\ud83d"}),
-            chunk({"content": "\ude00"}),
-        ],
+        [said("<think>\ud83d"), said("\ude00</think>\ud83d"), said("\ude00")],
         [("😀", "😀")],
     ),
 }
@@ -255,14 +240,11 @@ OTHERS: dict[str, tuple[list[object], Texts]] = {
 def test_tags_among_other_things(chunks: list[object], texts: Texts) -> None:
     body = rendered(chunks)
     acc = in_reads([body])
-    acc.close()
     found = [(c.message.reasoning_content, c.message.content) for c in acc.snapshot().choices]
     assert found == texts
     assert_as_judged(acc, body, think_tags=True)
     told: list[Event] = []
-    watched = Accumulator(think_tags=True, on_event=told.append)
-    watched.feed_sse(body)
-    watched.close()
+    watched = read_whole(body, think_tags=True, on_event=told.append)
     assert watched.snapshot() == acc.snapshot()
     told_texts = [
         (
@@ -282,17 +264,17 @@ PART = {"type": "text", "text": "<think>b"}
 PARTS: dict[str, tuple[list[object], str | None, str]] = {
     "parts": ([chunk({"content": [PART]})], None, "<think>b"),
     "a string behind parts": (
-        [chunk({"content": [PART]}), chunk({"content": "<think>c"})],
+        [chunk({"content": [PART]}), said("<think>c")],
         None,
         "<think>b<think>c",
     ),
     "parts behind what may become a tag": (
-        [chunk({"content": "<thi"}), chunk({"content": [PART]})],
+        [said("<thi"), chunk({"content": [PART]})],
         None,
         "<thi<think>b",
     ),
     "parts inside of a tag": (
-        [chunk({"content": "<think>a</"}), chunk({"content": [PART]}), chunk({"content": "c"})],
+        [said("<think>a</"), chunk({"content": [PART]}), said("c")],
         "a</",
         "<think>bc",
     ),
@@ -310,14 +292,12 @@ def test_content_in_parts_is_not_read_for_tags(
 
 
 def test_it_is_off_unless_asked_for() -> None:
-    acc = Accumulator()
-    acc.feed_sse(rendered(contents(["<think>a</think>b"])))
-    assert message(acc) == (None, "<think>a</think>b")
+    assert message(fed(contents(["<think>a</think>b"]))) == (None, "<think>a</think>b")
 
 
 def test_what_waits_is_in_no_snapshot_yet() -> None:
     acc = Accumulator(think_tags=True)
-    acc.feed(chunk({"content": "<think>a</thi"}))
+    acc.feed(said("<think>a</thi"))
     found = acc.snapshot().choices[0].message
     assert (found.reasoning_content, found.content) == ("a", None)
     with pytest.raises(IncompleteStreamError) as raised:
@@ -327,13 +307,14 @@ def test_what_waits_is_in_no_snapshot_yet() -> None:
 
 
 def test_done_releases_what_waits() -> None:
-    body = rendered([chunk({"content": "<thi"})]) + b"data: [DONE]\n\n"
-    assert in_reads([body]).snapshot().choices[0].message.content == "<thi"
+    acc = Accumulator(think_tags=True)
+    acc.feed_sse(rendered([said("<thi")]) + b"data: [DONE]\n\n")
+    assert acc.snapshot().choices[0].message.content == "<thi"
 
 
 def test_a_chunk_that_passes_a_limit_changes_nothing() -> None:
     acc = Accumulator(think_tags=True, limits=Limits(choices=1))
-    acc.feed(chunk({"content": "<think>a"}))
+    acc.feed(said("<think>a"))
     before = acc.snapshot()
     both = {"choices": [{"index": i, "delta": {"content": "b"}} for i in (0, 1)]}
     with pytest.raises(Exception, match="choices"):
@@ -387,8 +368,7 @@ CHUNKS = st.builds(
     st.sampled_from([None, None, None, None, "stop", ""]),
 )
 TAGGED_STREAMS: st.SearchStrategy[list[object]] = st.one_of(
-    st.lists(CHUNKS, max_size=8),
-    st.builds(list.__add__, st.lists(CHUNKS, max_size=3), STREAMS),
+    st.lists(CHUNKS, max_size=8), st.builds(list.__add__, st.lists(CHUNKS, max_size=3), STREAMS)
 )
 
 
@@ -397,27 +377,15 @@ TAGGED_STREAMS: st.SearchStrategy[list[object]] = st.one_of(
 def test_the_second_reducer_agrees(data: st.DataObject, chunks: list[object]) -> None:
     body = rendered(chunks)
     acc = in_reads(data.draw(cut(body)))
-    acc.close()
     assert_as_judged(acc, body, think_tags=True)
-    plain = Accumulator(think_tags=True, shortcut=False, on_event=lambda _: None)
-    plain.feed_sse(body)
-    plain.close()
+    plain = read_whole(body, think_tags=True, shortcut=False, on_event=lambda _: None)
     assert plain.snapshot() == acc.snapshot()
     assert plain.problem_counts == acc.problem_counts
 
 
 @given(st.data(), TAGGED_STREAMS)
 def test_a_checkpoint_changes_nothing(data: st.DataObject, chunks: list[object]) -> None:
-    body = rendered(chunks)
-    acc = Accumulator(think_tags=True)
-    for piece in data.draw(cut(body)):
-        acc.feed_sse(piece)
-        acc = Accumulator.restore(acc.checkpoint(), think_tags=True)
-    acc.close()
-    whole = in_reads([body])
-    whole.close()
-    assert acc.snapshot() == whole.snapshot()
-    assert acc.problem_counts == whole.problem_counts
+    check_checkpoints(data.draw(cut(rendered(chunks))), think_tags=True)
 
 
 @pytest.mark.parametrize("think_tags", [True, False])
@@ -432,23 +400,7 @@ def test_a_checkpoint_goes_on_with_the_same_think_tags(think_tags: bool) -> None
 
 @pytest.mark.usefixtures("no_shapes_of_other_tests", "learns_at_once")
 @pytest.mark.parametrize("by_event", [True, False])
-def test_the_fast_path_waits_for_the_end_of_the_tags(
-    by_event: bool, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    taken: list[object] = []
-    one, several = FastPath.apply_event, FastPath.apply_matching
-
-    def apply_event(fast: FastPath, data: bytes) -> bool:
-        taken.append(one(fast, data))
-        return bool(taken[-1])
-
-    def apply_matching(fast: FastPath, data: bytes) -> tuple[int, int]:
-        count, size = several(fast, data)
-        taken.append(count)
-        return count, size
-
-    monkeypatch.setattr(FastPath, "apply_event", apply_event)
-    monkeypatch.setattr(FastPath, "apply_matching", apply_matching)
+def test_the_fast_path_waits_for_the_end_of_the_tags(by_event: bool, taken: list[int]) -> None:
     inside = [event(text_chunk(text)) for text in ["<think>", *"abcdefgh" * 8]]
     behind = [event(text_chunk(text)) for text in ["</think>", *"ABCDEFGH" * 8]]
     acc = Accumulator(think_tags=True)
@@ -467,11 +419,6 @@ def test_the_fast_path_waits_for_the_end_of_the_tags(
 BODY = rendered(contents(["<think>a</thi", "nk>b"])) + b"data: [DONE]\n\n"
 
 
-async def some(pieces: list[bytes]) -> AsyncIterator[bytes]:
-    for piece in pieces:
-        yield piece
-
-
 def by_wrap() -> object:
     with wrap([BODY], think_tags=True) as stream:
         assert list(stream) == [BODY]
@@ -484,36 +431,16 @@ def by_tap() -> object:
     return ends[0].completion
 
 
-def by_middleware() -> object:
-    ends: list[StreamEnd] = []
-
-    async def app(scope: Scope, receive: Receive, send: Send) -> None:
-        headers = [(b"content-type", b"text/event-stream")]
-        await send({"type": "http.response.start", "status": 200, "headers": headers})
-        await send({"type": "http.response.body", "body": BODY})
-
-    async def receive() -> Message:
-        return {"type": "http.request"}
-
-    async def send(message: Message) -> None:
-        """Send to nobody."""
-
-    add = CompletionMiddleware(app, on_end=lambda end, _: ends.append(end), think_tags=True)
-    asyncio.run(add({"type": "http", "path": "/chat/completions"}, receive, send))
-    return ends[0].completion
-
-
 async def by_async_events() -> object:
-    events = [each async for each in iter_events(some([BODY]), think_tags=True)]
+    events = [each async for each in iter_events(drip([BODY]), think_tags=True)]
     return events[-1].completion  # type: ignore[union-attr]  # the last is the DoneEvent
 
 
 DOORS: dict[str, Callable[[], object]] = {
     "wrap": by_wrap,
     "tap": by_tap,
-    "CompletionMiddleware": by_middleware,
     "accumulate": lambda: accumulate([BODY], think_tags=True),
-    "accumulate, async": lambda: asyncio.run(accumulate(some([BODY]), think_tags=True)),
+    "accumulate, async": lambda: asyncio.run(accumulate(drip([BODY]), think_tags=True)),
     "iter_events, async": lambda: asyncio.run(by_async_events()),
 }
 

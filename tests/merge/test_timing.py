@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Iterator
+from typing import Any
 
 import pytest
 from strategies import rendered
+from streamed import fed
 
 from accumulator import Accumulator, StreamEnd, Timing, accumulate, iter_events, wrap
 from accumulator.asgi import tap
@@ -55,10 +57,7 @@ def timed(*steps: tuple[float, object], close_after: float | None = None) -> Tim
 
 
 def test_off_by_default() -> None:
-    acc = Accumulator()
-    acc.feed(TEXT)
-    acc.close()
-    assert acc.timing is None
+    assert fed([TEXT]).timing is None
 
 
 def test_nothing_has_come_yet() -> None:
@@ -185,20 +184,6 @@ EXPECTED = Timing(
 )
 
 
-def test_a_wrapped_stream_is_timed() -> None:
-    clock = Clock()
-    with wrap(ticking(clock), clock=clock) as stream:
-        list(stream)
-    assert stream.timing == EXPECTED
-
-
-def test_the_last_event_has_the_timing() -> None:
-    clock = Clock()
-    (*_, last) = iter_events(ticking(clock), clock=clock)
-    assert isinstance(last, DoneEvent)
-    assert last.timing == EXPECTED
-
-
 def test_the_last_event_of_an_async_stream_has_the_timing() -> None:
     async def read() -> object:
         clock = Clock()
@@ -216,40 +201,39 @@ FROM_THE_REQUEST = Timing(
 )
 
 
-def by_accumulate(clock: Clock) -> Timing | None:
+def by_accumulate(clock: Clock, **options: Any) -> Timing | None:
     ends: list[StreamEnd] = []
-    accumulate(ticking(clock), clock=clock, started=90.0, on_end=ends.append)
+    accumulate(ticking(clock), clock=clock, on_end=ends.append, **options)
     return ends[0].timing
 
 
-def by_wrap(clock: Clock) -> Timing | None:
-    stream = wrap(ticking(clock), clock=clock, started=90.0)
+def by_wrap(clock: Clock, **options: Any) -> Timing | None:
+    stream = wrap(ticking(clock), clock=clock, **options)
     list(stream)
     return stream.timing
 
 
-def by_tap(clock: Clock) -> Timing | None:
+def by_tap(clock: Clock, **options: Any) -> Timing | None:
     ends: list[StreamEnd] = []
-    list(tap(ticking(clock), clock=clock, started=90.0, on_end=ends.append))
+    list(tap(ticking(clock), clock=clock, on_end=ends.append, **options))
     return ends[0].timing
 
 
-def by_iter_events(clock: Clock) -> Timing | None:
-    (*_, last) = iter_events(ticking(clock), clock=clock, started=90.0)
+def by_iter_events(clock: Clock, **options: Any) -> Timing | None:
+    (*_, last) = iter_events(ticking(clock), clock=clock, **options)
     assert isinstance(last, DoneEvent)
     return last.timing
 
 
-def by_hand(clock: Clock) -> Timing | None:
-    acc = Accumulator(clock=clock, started=90.0)
-    for chunk in ticking(clock):
-        acc.feed(chunk)
-    acc.close()
-    return acc.timing
+def by_hand(clock: Clock, **options: Any) -> Timing | None:
+    return fed(ticking(clock), clock=clock, **options).timing
 
 
 @pytest.mark.parametrize("read", [by_accumulate, by_wrap, by_tap, by_iter_events, by_hand])
-def test_timing_counts_from_a_start_that_is_given(read: Callable[[Clock], Timing | None]) -> None:
+def test_timing_counts_from_the_first_call_or_a_start_that_is_given(
+    read: Callable[..., Timing | None],
+) -> None:
+    assert read(Clock()) == EXPECTED
     clock = Clock()
-    assert read(clock) == FROM_THE_REQUEST
+    assert read(clock, started=90.0) == FROM_THE_REQUEST
     assert clock.asked == 4  # for each chunk and the end

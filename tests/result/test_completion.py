@@ -15,7 +15,6 @@ from accumulator import (
     Accumulator,
     ChatCompletion,
     Function,
-    Message,
     ParseError,
     TokenLogprob,
     ToolCall,
@@ -122,35 +121,6 @@ def test_from_dict_names_what_does_not_fit(data: dict[str, object], named: str) 
         ChatCompletion.from_dict(data)
 
 
-def test_to_message_holds_what_the_next_request_takes() -> None:
-    message = ChatCompletion.from_dict(WHOLE).choices[0].message.to_message()
-    assert message == {
-        "role": "assistant",
-        "content": "Hi",
-        "reasoning": "why",
-        "reasoning_details": [{"type": "reasoning.text", "signature": "s", "index": 0}],
-        "tool_calls": [
-            {
-                "id": "call_1",
-                "type": "function",
-                "function": {"name": "f", "arguments": "{}"},
-                "extra_content": {"google": {"thought_signature": "c2ln"}},
-            },
-            {"id": "call_2", "type": "custom", "custom": {"name": "c", "input": "x"}},
-        ],
-        "function_call": {"name": "f", "arguments": "{}"},
-        "audio": {"id": "audio_1"},
-    }
-
-
-def test_to_message_says_assistant_where_no_role_arrived() -> None:
-    assert Message(content="Hi").to_message() == {"role": "assistant", "content": "Hi"}
-    call = ToolCall(id="call_1", function=Function(name="f", arguments=""))
-    assert dict(Message(tool_calls=(call,)).to_message())["tool_calls"] == [
-        {"id": "call_1", "type": "function", "function": {"name": "f", "arguments": ""}}
-    ]
-
-
 @pytest.mark.parametrize(
     ("arguments", "complete"),
     [("{}", True), (' {"a": 1} ', True), ("", False), ('{"a": 1', False), ("{}{}", False)],
@@ -184,21 +154,19 @@ def test_tokens_that_are_made_late_are_like_a_tuple() -> None:
 
 
 TOP = {"token": "a", "logprob": -1.5, "bytes": [97]}
+NO_BYTES: dict[str, object] = {"token": "a", "logprob": -1.5, "bytes": None, "top_logprobs": []}
+VENDORS: dict[str, object] = {
+    **TOP, "top_logprobs": [{**TOP, "v": {"w": [None, 2**64]}}], "extra": {"extra": None}
+}  # fmt: skip
 # A token as it came, and as it is written.
 WRITTEN: dict[str, tuple[dict[str, object], dict[str, object]]] = {
     "whole": ({**TOP, "top_logprobs": [TOP]}, {**TOP, "top_logprobs": [TOP]}),
-    "no bytes": (
-        {"token": "a", "logprob": -1.5, "bytes": None, "top_logprobs": []},
-        {"token": "a", "logprob": -1.5, "bytes": None, "top_logprobs": []},
-    ),
+    "no bytes": (NO_BYTES, NO_BYTES),
     "fields in another order": (
         {"v": 1, "top_logprobs": [], "logprob": -1.0, "token": "a", "b": 2},
         {"token": "a", "logprob": -1.0, "bytes": None, "top_logprobs": [], "b": 2, "v": 1},
     ),
-    "a vendor's values": (
-        {**TOP, "top_logprobs": [{**TOP, "v": {"w": [None, 2**64]}}], "extra": {"extra": None}},
-        {**TOP, "top_logprobs": [{**TOP, "v": {"w": [None, 2**64]}}], "extra": {"extra": None}},
-    ),
+    "a vendor's values": (VENDORS, VENDORS),
     "values that do not fit": (
         {"token": 5, "logprob": "x", "bytes": "y", "top_logprobs": [TOP, 7, {"token": [1]}]},
         {

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -12,9 +10,10 @@ from typing import TYPE_CHECKING, Any, Literal
 import pytest
 from every_field import WHOLE
 from loopback import serving
+from streamed import fed, read_whole, run_by_itself
 from test_conformance import CASES
 
-from accumulator import Accumulator, ChatCompletion, Message
+from accumulator import ChatCompletion, Message
 
 if TYPE_CHECKING:
     import openai
@@ -35,16 +34,11 @@ del VALID["choices"][0]["message"]["annotations"]
 
 
 def snapshot(body: bytes) -> ChatCompletion:
-    acc = Accumulator()
-    acc.feed_sse(body)
-    acc.close()
-    return acc.snapshot()
+    return read_whole(body).snapshot()
 
 
-def message(chunks: list[JsonObject]) -> Message:
-    acc = Accumulator()
-    for delta in chunks:
-        acc.feed({"choices": [{"index": 0, "delta": delta}]})
+def message(deltas: list[JsonObject]) -> Message:
+    acc = fed({"choices": [{"index": 0, "delta": delta}]} for delta in deltas)
     return acc.snapshot().choices[0].message
 
 
@@ -53,32 +47,27 @@ def message(chunks: list[JsonObject]) -> Message:
 CALL = {"id": "call_1", "type": "function", "function": {"name": "f", "arguments": "{}"}}
 FRAGMENT = {"index": 0, **CALL}
 
+SIGNED = {"google": {"thought_signature": "c2ln"}}
+SHELL = {"name": "sh", "input": "ls"}
+
+
+def thinking(text: str) -> JsonObject:
+    return {"type": "thinking", "thinking": [{"type": "text", "text": text}]}
+
+
 # A turn as it streams, and what of it has to stand in the next request.
 TURNS: dict[str, tuple[list[JsonObject], JsonObject]] = {
     "Gemini's calls with signatures": (
-        [
-            {
-                "role": "assistant",
-                "tool_calls": [
-                    {**FRAGMENT, "extra_content": {"google": {"thought_signature": "c2ln"}}}
-                ],
-            }
-        ],
-        {
-            "content": None,
-            "tool_calls": [{**CALL, "extra_content": {"google": {"thought_signature": "c2ln"}}}],
-        },
+        [{"role": "assistant", "tool_calls": [{**FRAGMENT, "extra_content": SIGNED}]}],
+        {"content": None, "tool_calls": [{**CALL, "extra_content": SIGNED}]},
     ),
     "Gemini's text with a signature": (
-        [{"content": "4"}, {"extra_content": {"google": {"thought_signature": "c2ln"}}}],
-        {"content": "4", "extra_content": {"google": {"thought_signature": "c2ln"}}},
+        [{"content": "4"}, {"extra_content": SIGNED}],
+        {"content": "4", "extra_content": SIGNED},
     ),
     "Gemini's calls behind LiteLLM": (
-        [{"tool_calls": [{**FRAGMENT, "provider_specific_fields": {"thought_signature": "c2ln"}}]}],
-        {
-            "content": None,
-            "tool_calls": [{**CALL, "provider_specific_fields": {"thought_signature": "c2ln"}}],
-        },
+        [{"tool_calls": [{**FRAGMENT, "provider_specific_fields": SIGNED["google"]}]}],
+        {"content": None, "tool_calls": [{**CALL, "provider_specific_fields": SIGNED["google"]}]},
     ),
     "OpenRouter's reasoning_details": (
         [
@@ -127,24 +116,12 @@ TURNS: dict[str, tuple[list[JsonObject], JsonObject]] = {
         {"content": None, "reasoning_content": "Two plus", "tool_calls": [CALL]},
     ),
     "Mistral's parts": (
-        [
-            {"content": [{"type": "thinking", "thinking": [{"type": "text", "text": "Two"}]}]},
-            {"content": [{"type": "thinking", "thinking": [{"type": "text", "text": " plus"}]}]},
-            {"content": "4"},
-        ],
-        {
-            "content": [
-                {"type": "thinking", "thinking": [{"type": "text", "text": "Two plus"}]},
-                {"type": "text", "text": "4"},
-            ]
-        },
+        [{"content": [thinking("Two")]}, {"content": [thinking(" plus")]}, {"content": "4"}],
+        {"content": [thinking("Two plus"), {"type": "text", "text": "4"}]},
     ),
     "a custom call": (
-        [{"tool_calls": [{"index": 0, "id": "c", "custom": {"name": "sh", "input": "ls"}}]}],
-        {
-            "content": None,
-            "tool_calls": [{"id": "c", "type": "custom", "custom": {"name": "sh", "input": "ls"}}],
-        },
+        [{"tool_calls": [{"index": 0, "id": "c", "custom": SHELL}]}],
+        {"content": None, "tool_calls": [{"id": "c", "type": "custom", "custom": SHELL}]},
     ),
     "fields of a wrong type": (
         [{"role": 5, "tool_calls": [{"index": 0, "id": 5, "function": {"arguments": 5}}]}],
@@ -174,8 +151,7 @@ def test_a_turn_is_sent_back_with_what_its_provider_wants(
 
 
 @pytest.mark.parametrize(
-    ("word", "content"),
-    [("null", {"content": None}), ("empty", {"content": ""}), ("absent", {})],
+    ("word", "content"), [("null", {"content": None}), ("empty", {"content": ""}), ("absent", {})]
 )
 def test_the_content_beside_calls_is_as_the_server_wants_it(
     word: Literal["null", "empty", "absent"], content: JsonObject
@@ -331,8 +307,7 @@ try:
 except ImportError as error:
     print(error)
 """
-    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert "pip install openai" in run.stdout
+    assert "pip install openai" in run_by_itself(code).stdout
 
 
 # What its types require or leave no choice of, and some server does otherwise.

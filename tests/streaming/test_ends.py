@@ -5,11 +5,10 @@ from __future__ import annotations
 import asyncio
 import gc
 import os
-import subprocess
 import sys
 import traceback
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterator
-from typing import Any
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
+from typing import Any, Literal
 
 import pytest
 from attrs import frozen
@@ -23,6 +22,7 @@ from streamed import (
     BodyError,
     Source,
     content_of,
+    run_by_itself,
 )
 
 from accumulator import (
@@ -33,12 +33,8 @@ from accumulator import (
     ServerError,
     StreamEnd,
 )
+from accumulator.asgi import CompletionMiddleware, tap
 from accumulator.streams import AsyncWrappedStream, Framing, OnEnd, WrappedStream, accumulate, wrap
-
-Make = Callable[[], WrappedStream[object]]
-AsyncMake = Callable[[], AsyncWrappedStream[object]]
-Way = Callable[[Make], object]
-AsyncWay = Callable[[AsyncMake], Awaitable[object]]
 
 
 @frozen
@@ -62,118 +58,73 @@ FORMS = {
     "lines": Form("lines", [*BODY.splitlines()], 4, b'data: {"error": {"message": "no"}}'),
 }
 
-# --- ways to read, sync ---
+# --- ways to read; a sync stream is read by them as if it were async ---
 
 
-def exhaust(make: Make) -> None:
-    for _ in make():
-        pass
+class AsAsync:
+    """A sync stream with the face of an async one; what happens to it is sync."""
+
+    def __init__(self, stream: WrappedStream[object]) -> None:
+        self.stream = stream
+
+    def __aiter__(self) -> AsAsync:
+        return self
+
+    async def __anext__(self) -> object:
+        try:
+            return next(self.stream)
+        except StopIteration:
+            raise StopAsyncIteration from None
+
+    async def __aenter__(self) -> AsAsync:
+        self.stream.__enter__()
+        return self
+
+    async def __aexit__(self, *raised: Any) -> None:
+        self.stream.__exit__(*raised)
+
+    async def close(self) -> None:
+        self.stream.close()
 
 
-def exhaust_in_with(make: Make) -> None:
-    with make() as stream:
-        for _ in stream:
-            pass
+Stream = AsAsync | AsyncWrappedStream[object]
+Make = Callable[[], Stream]
 
 
-def stop_and_close(make: Make, after: int) -> None:
-    stream = make()
-    for number, _ in enumerate(stream, 1):
-        if number == after:
-            break
-    stream.close()
-
-
-def stop_in_with(make: Make, after: int) -> None:
-    with make() as stream:
-        for number, _ in enumerate(stream, 1):
-            if number == after:
-                break
-
-
-def raise_in_with(make: Make, after: int) -> None:
-    with make() as stream:
-        for number, _ in enumerate(stream, 1):
-            if number == after:
-                raise BODY_ERROR
-
-
-def close_a_generator_around(make: Make, after: int) -> None:
-    def read() -> Iterator[object]:
-        with make() as stream:
-            yield from stream
-
-    reader = read()
+async def some(stream: Stream, after: int) -> None:
     for _ in range(after):
-        next(reader)
-    del reader
+        await anext(stream)
 
 
-def never_read(make: Make) -> None:
-    with make():
-        pass
-
-
-def never_read_and_dropped(make: Make) -> None:
-    make()
-
-
-def drop(make: Make, after: int) -> None:
-    stream = make()
-    for _ in range(after):
-        next(stream)
-
-
-def drop_by_error(make: Make, after: int) -> None:
-    for number, _ in enumerate(make(), 1):
-        if number == after:
-            raise BODY_ERROR
-
-
-def drop_in_a_cycle(make: Make, after: int) -> None:
-    stream = make()
-    for _ in range(after):
-        next(stream)
-    stream.itself = stream  # type: ignore[attr-defined]
-
-
-# --- ways to read, async ---
-
-
-async def aexhaust(make: AsyncMake) -> None:
+async def exhaust(make: Make) -> None:
     async for _ in make():
         pass
 
 
-async def aexhaust_in_with(make: AsyncMake) -> None:
+async def exhaust_in_with(make: Make) -> None:
     async with make() as stream:
         async for _ in stream:
             pass
 
 
-async def some(stream: AsyncWrappedStream[object], after: int) -> None:
-    for _ in range(after):
-        await anext(stream)
-
-
-async def astop_and_close(make: AsyncMake, after: int) -> None:
+async def stop_and_close(make: Make, after: int) -> None:
     stream = make()
     await some(stream, after)
     await stream.close()
 
 
-async def astop_in_with(make: AsyncMake, after: int) -> None:
+async def stop_in_with(make: Make, after: int) -> None:
     async with make() as stream:
         await some(stream, after)
 
 
-async def araise_in_with(make: AsyncMake, after: int) -> None:
+async def raise_in_with(make: Make, after: int) -> None:
     async with make() as stream:
         await some(stream, after)
         raise BODY_ERROR
 
 
-async def aclose_a_generator_around(make: AsyncMake, after: int) -> None:
+async def close_a_generator_around(make: Make, after: int) -> None:
     async def read() -> AsyncIterator[object]:
         async with make() as stream:
             async for item in stream:
@@ -185,24 +136,41 @@ async def aclose_a_generator_around(make: AsyncMake, after: int) -> None:
     del reader
 
 
-async def anever_read(make: AsyncMake) -> None:
+async def close_a_sync_generator_around(make: Make, after: int) -> None:
+    def read() -> Iterator[object]:
+        around = make()
+        assert isinstance(around, AsAsync)
+        with around.stream as stream:
+            yield from stream
+
+    reader = read()
+    for _ in range(after):
+        next(reader)
+    del reader
+
+
+async def never_read(make: Make) -> None:
     async with make():
         pass
 
 
-async def adrop(make: AsyncMake, after: int) -> None:
+async def never_read_and_dropped(make: Make) -> None:
+    make()
+
+
+async def drop(make: Make, after: int) -> None:
     await some(make(), after)
 
 
-async def adrop_by_error(make: AsyncMake, after: int) -> None:
+async def drop_by_error(make: Make, after: int) -> None:
     await some(make(), after)
     raise BODY_ERROR
 
 
-async def adrop_in_a_cycle(make: AsyncMake, after: int) -> None:
+async def drop_in_a_cycle(make: Make, after: int) -> None:
     stream = make()
     await some(stream, after)
-    stream.itself = stream  # type: ignore[attr-defined]
+    stream.itself = stream  # type: ignore[union-attr]
 
 
 async def cancel(reading: Coroutine[Any, Any, None], waits: asyncio.Event) -> None:
@@ -212,22 +180,22 @@ async def cancel(reading: Coroutine[Any, Any, None], waits: asyncio.Event) -> No
     await task
 
 
-async def acancel_in_source(make: AsyncMake) -> None:
-    source: list[AsyncSource] = []
+async def cancel_in_source(make: Make) -> None:
+    source: list[Any] = []
 
-    def watched() -> AsyncWrappedStream[object]:
+    def watched() -> Stream:
         stream = make()
-        source.append(stream._source)  # type: ignore[arg-type]
+        source.append(stream._source)  # type: ignore[union-attr]
         return stream
 
-    reading = asyncio.ensure_future(aexhaust(watched))
+    reading = asyncio.ensure_future(exhaust(watched))
     await asyncio.sleep(0)
     await source[0].waits.wait()
     reading.cancel()
     await reading
 
 
-async def acancel_in_body(make: AsyncMake, after: int) -> None:
+async def cancel_in_body(make: Make, after: int) -> None:
     waits = asyncio.Event()
 
     async def read() -> None:
@@ -239,7 +207,7 @@ async def acancel_in_body(make: AsyncMake, after: int) -> None:
     await cancel(read(), waits)
 
 
-async def acancel_without_with(make: AsyncMake, after: int) -> None:
+async def cancel_without_with(make: Make, after: int) -> None:
     waits = asyncio.Event()
 
     async def read() -> None:
@@ -270,10 +238,9 @@ CANCELLED = asyncio.CancelledError()
 
 @frozen
 class Case:
-    """A way to read and a source: `items` of it, then the `error` it raises; then what is seen.
+    """A way to read and a source: `items` of it, then the `error` it raises; then what is told.
 
-    `seen` is what reaches the caller, `told` what `on_end` is given: the same object, if `told` is
-    an exception, else one of that class.
+    `told` is what `on_end` is given: the same object if it is an exception, else one of that class.
     """
 
     read: Any
@@ -284,36 +251,51 @@ class Case:
 
 
 INCOMPLETE = IncompleteStreamError
-# What is the same for both kinds, by the names of the ways.
 BOTH = [
-    ("exhaust", "whole", None, "complete", None),
-    ("exhaust_in_with", "whole", None, "complete", None),
-    ("exhaust", "some", None, "truncated", INCOMPLETE),
-    ("exhaust", "refused", None, "failed", ServerError),
-    ("exhaust", "some", RESET, "truncated", RESET),
-    ("exhaust_in_with", "some", RESET, "truncated", RESET),
-    ("exhaust", "whole", RESET, "complete", RESET),
-    ("exhaust", "some", SDK_ERROR, "failed", SDK_ERROR),
-    ("exhaust", "some", INTERRUPT, "cancelled", INTERRUPT),
-    ("stop_and_close", "whole", None, "cancelled", None),
-    ("stop_in_with", "whole", None, "cancelled", None),
-    ("raise_in_with", "whole", None, "cancelled", BODY_ERROR),
-    ("close_a_generator_around", "whole", None, "cancelled", None),
-    ("never_read", "whole", None, "cancelled", None),
-    ("drop", "whole", None, "cancelled", None),
-    ("drop_by_error", "whole", None, "cancelled", None),
-    ("drop_in_a_cycle", "whole", None, "cancelled", None),
+    Case(exhaust, "whole", None, "complete", None),
+    Case(exhaust_in_with, "whole", None, "complete", None),
+    Case(exhaust, "some", None, "truncated", INCOMPLETE),
+    Case(exhaust, "refused", None, "failed", ServerError),
+    Case(exhaust, "some", RESET, "truncated", RESET),
+    Case(exhaust_in_with, "some", RESET, "truncated", RESET),
+    Case(exhaust, "whole", RESET, "complete", RESET),
+    Case(exhaust, "some", SDK_ERROR, "failed", SDK_ERROR),
+    Case(exhaust, "some", INTERRUPT, "cancelled", INTERRUPT),
+    Case(stop_and_close, "whole", None, "cancelled", None),
+    Case(stop_in_with, "whole", None, "cancelled", None),
+    Case(raise_in_with, "whole", None, "cancelled", BODY_ERROR),
+    Case(close_a_generator_around, "whole", None, "cancelled", None),
+    Case(never_read, "whole", None, "cancelled", None),
+    Case(drop, "whole", None, "cancelled", None),
+    Case(drop_by_error, "whole", None, "cancelled", None),
+    Case(drop_in_a_cycle, "whole", None, "cancelled", None),
 ]
 SYNC = [
-    *(Case(globals()[way], *rest) for way, *rest in BOTH),  # type: ignore[arg-type]
+    *BOTH,
+    Case(close_a_sync_generator_around, "whole", None, "cancelled", None),
     Case(never_read_and_dropped, "whole", None, "cancelled", None),
 ]
 ASYNC = [
-    *(Case(globals()[f"a{way}"], *rest) for way, *rest in BOTH),  # type: ignore[arg-type]
-    Case(acancel_in_source, "some", CANCELLED, "cancelled", asyncio.CancelledError),
-    Case(acancel_in_body, "whole", None, "cancelled", asyncio.CancelledError),
-    Case(acancel_without_with, "whole", None, "cancelled", None),
+    *BOTH,
+    Case(cancel_in_source, "some", CANCELLED, "cancelled", asyncio.CancelledError),
+    Case(cancel_in_body, "whole", None, "cancelled", asyncio.CancelledError),
+    Case(cancel_without_with, "whole", None, "cancelled", None),
 ]
+Kind = Literal["sync", "async"]
+CASES: list[tuple[Kind, Case]] = [
+    *(("sync", case) for case in SYNC),
+    *(("async", case) for case in ASYNC),
+]
+
+
+SOURCES: dict[Kind, Any] = {"sync": Source, "async": AsyncSource}
+
+
+def wrapping(kind: Kind, source: Any, **options: Any) -> Make:
+    """Return what wraps a source of a kind when a way asks for the stream."""
+    if kind == "sync":
+        return lambda: AsAsync(wrap(source, **options))
+    return lambda: wrap(source, **options)
 
 
 def named(case: object) -> str | None:
@@ -366,64 +348,56 @@ def assert_seen(seen: BaseException | None, case: Case) -> None:
         seen.__traceback__ = seen.__context__ = None  # they keep the stream alive
 
 
-@pytest.mark.parametrize("form", FORMS.values(), ids=FORMS)
-@pytest.mark.parametrize("case", SYNC, ids=named)
-def test_each_way_out_is_one_end(case: Case, form: Form) -> None:
-    ends: list[StreamEnd] = []
-    source = Source(items_of(case, form), case.error)
-    seen = None
-    try:
-        case.read(
-            lambda: wrap(source, framing=form.framing, on_end=ends.append),
-            *arguments_of(case, form),
-        )
-    except BaseException as error:
-        seen = error
-    assert_seen(seen, case)
+async def collected() -> None:
+    """Let the collector and the event loop close what was dropped."""
     gc.collect()
-    assert source.closed == 1
-    assert_one_end(ends, case)
+    for _ in range(10):
+        await asyncio.sleep(0)
 
 
 @pytest.mark.parametrize("form", FORMS.values(), ids=FORMS)
-@pytest.mark.parametrize("case", ASYNC, ids=named)
-def test_each_way_out_is_one_end_async(case: Case, form: Form) -> None:
+@pytest.mark.parametrize(("kind", "case"), CASES, ids=named)
+def test_each_way_out_is_one_end(kind: Kind, case: Case, form: Form) -> None:
     ends: list[StreamEnd] = []
 
     async def run() -> None:
-        source = AsyncSource(items_of(case, form), case.error)
+        source = SOURCES[kind](items_of(case, form), case.error)
+        make = wrapping(kind, source, framing=form.framing, on_end=ends.append)
         seen = None
         try:
-            await case.read(
-                lambda: wrap(source, framing=form.framing, on_end=ends.append),
-                *arguments_of(case, form),
-            )
+            await case.read(make, *arguments_of(case, form))
         except BaseException as error:
             seen = error
         assert_seen(seen, case)
-        gc.collect()
-        for _ in range(10):  # the event loop closes what was dropped
-            await asyncio.sleep(0)
+        await collected()
         assert source.closed == 1
         assert_one_end(ends, case)
 
     asyncio.run(run())
 
 
-def test_what_accumulating_raises_is_the_error_of_the_end() -> None:
-    bad: list[tuple[list[object], Limits, bool, type[Exception], str]] = [
-        ([*CHUNKS[:2], CHUNKS[1] | {"choices": [{"index": 5}]}], Limits(choices=1), False,
-         LimitExceededError, "truncated"),
-        ([b"data: {\n\n", BODY], Limits(), True, DecodeError, "truncated"),
-        ([*CHUNKS, {"choices": 3}], Limits(), False, DecodeError, "complete"),
-        ([*CHUNKS[:2], 3], Limits(), False, TypeError, "truncated"),
-    ]  # fmt: skip
-    for items, limits, strict, error, status in bad:
-        for way in exhaust, lambda make: stop_and_close(make, len(items)):  # noqa: B023
-            ends: list[StreamEnd] = []
-            way(lambda: wrap(items, limits=limits, strict=strict, on_end=ends.append))  # noqa: B023
-            [end] = ends
-            assert (end.status, type(end.error)) == (status, error)
+BAD: dict[str, tuple[list[object], Any, type[Exception], str]] = {
+    "a limit": (
+        [*CHUNKS[:2], CHUNKS[1] | {"choices": [{"index": 5}]}],
+        {"limits": Limits(choices=1)},
+        LimitExceededError,
+        "truncated",
+    ),
+    "strict": ([b"data: {\n\n", BODY], {"strict": True}, DecodeError, "truncated"),
+    "no chunk": ([*CHUNKS, {"choices": 3}], {}, DecodeError, "complete"),
+    "no object": ([*CHUNKS[:2], 3], {}, TypeError, "truncated"),
+}
+
+
+@pytest.mark.parametrize(("items", "options", "error", "status"), BAD.values(), ids=BAD)
+def test_what_accumulating_raises_is_the_error_of_the_end(
+    items: list[object], options: Any, error: type[Exception], status: str
+) -> None:
+    ends: list[StreamEnd] = []
+    make = wrapping("sync", items, on_end=ends.append, **options)
+    asyncio.run(exhaust(make))
+    asyncio.run(stop_and_close(make, len(items)))
+    assert [(end.status, type(end.error)) for end in ends] == [(status, error)] * 2
 
 
 # --- on_end itself ---
@@ -451,102 +425,94 @@ class AsyncBadlyClosing(AsyncSource):
         raise CLOSING
 
 
+BADLY: dict[Kind, Any] = {"sync": BadlyClosing, "async": AsyncBadlyClosing}
 CLOSING = RuntimeError("closing failed")
 # Of the errors there are, the one that reaches the caller.
-ERRORS: list[tuple[BaseException | None, bool, str, type[BaseException]]] = [
-    (None, False, "exhaust", CallbackError),
-    (None, False, "stop_and_close", CallbackError),
-    (None, False, "stop_in_with", CallbackError),
-    (None, False, "close_a_generator_around", CallbackError),
-    (RESET, False, "exhaust", OSError),
-    (RESET, False, "exhaust_in_with", OSError),
-    (None, False, "raise_in_with", BodyError),
-    (None, True, "exhaust", RuntimeError),
-    (None, True, "stop_and_close", RuntimeError),
-    (RESET, True, "exhaust", OSError),
-    (None, True, "raise_in_with", BodyError),
+ERRORS: list[tuple[BaseException | None, bool, Any, type[BaseException]]] = [
+    (None, False, exhaust, CallbackError),
+    (None, False, stop_and_close, CallbackError),
+    (None, False, stop_in_with, CallbackError),
+    (RESET, False, exhaust, OSError),
+    (RESET, False, exhaust_in_with, OSError),
+    (None, False, raise_in_with, BodyError),
+    (None, True, exhaust, RuntimeError),
+    (None, True, stop_and_close, RuntimeError),
+    (RESET, True, exhaust, OSError),
+    (None, True, raise_in_with, BodyError),
 ]
 
 
+@pytest.fixture
+def dropped(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
+    """Return what nobody could be told of."""
+    found: list[Any] = []
+    monkeypatch.setattr(sys, "unraisablehook", found.append)
+    return found
+
+
+@pytest.mark.parametrize("kind", ["sync", "async"])
 @pytest.mark.parametrize(("error", "badly", "way", "seen"), ERRORS)
 def test_an_error_in_on_end_hides_no_other_one(
+    kind: Kind,
     error: BaseException | None,
     badly: bool,
-    way: str,
+    way: Any,
     seen: type[BaseException],
     caplog: pytest.LogCaptureFixture,
-    monkeypatch: pytest.MonkeyPatch,
+    dropped: list[Any],
 ) -> None:
-    dropped: list[Any] = []
-    monkeypatch.setattr(sys, "unraisablehook", dropped.append)
-    arguments = [] if "exhaust" in way else [1]
-
     async def run() -> None:
-        source = (AsyncBadlyClosing if badly else AsyncSource)(CHUNKS[:2], error)
-        reader = globals()[f"a{way}"]
-        await reader(lambda: wrap(source, on_end=failing), *arguments)
-        for _ in range(10):
-            await asyncio.sleep(0)
+        source = (BADLY if badly else SOURCES)[kind](CHUNKS[:2], error)
+        await way(wrapping(kind, source, on_end=failing), *([1] * (way.__code__.co_argcount - 1)))
+        await collected()
 
-    def run_sync() -> None:
-        source = (BadlyClosing if badly else Source)(CHUNKS[:2], error)
-        globals()[way](lambda: wrap(source, on_end=failing), *arguments)
-
-    runs = [run_sync] if "generator" in way else [run_sync, lambda: asyncio.run(run())]
-    for each in runs:
-        caplog.clear()
-        dropped.clear()
-        if "generator" in way:  # closed by the collector, where no caller is
-            each()
-            assert [type(unraisable.exc_value) for unraisable in dropped] == [seen]
-        else:
-            with pytest.raises(seen) as caught:
-                each()
-            assert error is None or caught.value is error
-            assert dropped == []
-        logged = [record.exc_info[0] for record in caplog.records if record.exc_info]
-        assert logged == ([] if seen is CallbackError else [CallbackError])
-        assert {record.name for record in caplog.records} <= {"accumulator"}
+    with pytest.raises(seen) as caught:
+        asyncio.run(run())
+    assert error is None or caught.value is error
+    assert dropped == []
+    logged = [record.exc_info[0] for record in caplog.records if record.exc_info]
+    assert logged == ([] if seen is CallbackError else [CallbackError])
+    assert {record.name for record in caplog.records} <= {"accumulator"}
 
 
-def test_an_error_in_closing_is_the_error_of_the_end_if_it_is_the_only_one() -> None:
-    ends: list[StreamEnd] = []
-    for error in None, RESET:
-        with pytest.raises((RuntimeError, OSError)):
-            exhaust(lambda: wrap(BadlyClosing(CHUNKS, error), on_end=ends.append))  # noqa: B023
-    assert [end.error for end in ends] == [CLOSING, RESET]
-    assert {end.status for end in ends} == {"complete"}
-
-
-def test_an_error_in_on_end_of_a_dropped_stream_is_unraisable(
-    monkeypatch: pytest.MonkeyPatch,
+@pytest.mark.parametrize(("error", "told"), [(None, CLOSING), (RESET, RESET)])
+def test_an_error_in_closing_is_the_error_of_the_end_if_it_is_the_only_one(
+    error: BaseException | None, told: BaseException
 ) -> None:
-    dropped: list[Any] = []
-    monkeypatch.setattr(sys, "unraisablehook", dropped.append)
-    drop(lambda: wrap(CHUNKS, on_end=failing), 1)
-    asyncio.run(adrop(lambda: wrap(AsyncSource(CHUNKS), on_end=failing), 1))
-    assert [type(unraisable.exc_value) for unraisable in dropped] == [CallbackError] * 2
+    ends: list[StreamEnd] = []
+    with pytest.raises(type(told)):
+        asyncio.run(exhaust(wrapping("sync", BadlyClosing(CHUNKS, error), on_end=ends.append)))
+    assert [(end.error, end.status) for end in ends] == [(told, "complete")]
 
 
-def test_on_end_is_called_when_the_source_is_closed() -> None:
+@pytest.mark.parametrize(
+    ("kind", "way"), [("sync", drop), ("async", drop), ("sync", close_a_sync_generator_around)]
+)
+def test_an_error_in_on_end_of_a_dropped_stream_is_unraisable(
+    kind: Kind, way: Any, dropped: list[Any]
+) -> None:
+    asyncio.run(way(wrapping(kind, SOURCES[kind](CHUNKS), on_end=failing), 1))
+    assert [type(unraisable.exc_value) for unraisable in dropped] == [CallbackError]
+
+
+@pytest.mark.parametrize("kind", ["sync", "async"])
+def test_on_end_is_called_when_the_source_is_closed(kind: Kind) -> None:
     closed: list[int] = []
-    source, asource = Source(CHUNKS), AsyncSource(CHUNKS)
-    stop_in_with(lambda: wrap(source, on_end=lambda end: closed.append(source.closed)), 1)
-    async_stop = astop_in_with(
-        lambda: wrap(asource, on_end=lambda end: closed.append(asource.closed)), 1
-    )
-    asyncio.run(async_stop)
-    assert closed == [1, 1]
+    source = SOURCES[kind](CHUNKS)
+    make = wrapping(kind, source, on_end=lambda end: closed.append(source.closed))
+    asyncio.run(stop_in_with(make, 1))
+    assert closed == [1]
 
 
 class AsyncCallable:
     async def __call__(self, *args: object) -> None: ...
 
 
+@pytest.mark.parametrize("door", [wrap, tap, CompletionMiddleware])
 @pytest.mark.parametrize("on_end", [AsyncCallable(), AsyncCallable().__call__])
-def test_an_on_end_to_be_awaited_is_a_type_error(on_end: OnEnd) -> None:
+def test_an_on_end_to_be_awaited_is_a_type_error(on_end: OnEnd, door: Callable[..., Any]) -> None:
     with pytest.raises(TypeError, match="not awaited"):
-        wrap(CHUNKS, on_end=on_end)
+        door(CHUNKS, on_end=on_end)
 
 
 def test_accumulate_hands_what_came_before_an_error_to_on_end() -> None:
@@ -614,9 +580,7 @@ asyncio.run(main())
 
 
 def test_streams_that_are_open_when_the_interpreter_exits_end() -> None:
-    run = subprocess.run(
-        [sys.executable, "-W", "error", "-c", AT_EXIT], capture_output=True, text=True, check=True
-    )
+    run = run_by_itself(AT_EXIT, "-W", "error")
     assert run.stderr == ""
     assert sorted(run.stdout.splitlines()) == sorted(
         [f"closed {name}" for name in ("async", "cycle", "global", "module")]
@@ -647,13 +611,8 @@ os.waitpid(child, 0)
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork here")
 def test_a_forked_process_leaves_the_ends_to_its_parent() -> None:
-    command = [sys.executable, "-c", FORKED]
-    run = subprocess.run(command, capture_output=True, text=True, check=True)
-    assert sorted(run.stdout.splitlines()) == [
-        "False the child's own",
-        "True dropped",
-        "True kept",
-    ]
+    printed = sorted(run_by_itself(FORKED).stdout.splitlines())
+    assert printed == ["False the child's own", "True dropped", "True kept"]
 
 
 FAILING_AT_EXIT = """
@@ -668,12 +627,9 @@ next(kept)
 
 
 def test_what_on_end_raises_at_exit_is_told() -> None:
-    command = [sys.executable, "-c", FAILING_AT_EXIT]
-    run = subprocess.run(command, capture_output=True, text=True, check=True)
-    assert "ValueError: at the end" in run.stderr
+    assert "ValueError: at the end" in run_by_itself(FAILING_AT_EXIT).stderr
 
 
 def test_logging_is_not_imported_for_nothing() -> None:
     code = "import sys, accumulator; print('logging' in sys.modules)"
-    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert run.stdout == "False\n"
+    assert run_by_itself(code).stdout == "False\n"

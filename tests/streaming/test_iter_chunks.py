@@ -152,12 +152,6 @@ def test_no_limit_is_no_bound() -> None:
     ]
 
 
-@pytest.mark.parametrize("thing", [42, {"choices": []}])
-def test_what_is_no_stream_is_refused_at_once(thing: Any) -> None:
-    with pytest.raises(TypeError, match="a stream is an iterable"):
-        iter_chunks(thing)
-
-
 def test_the_body_of_an_httpx_response() -> None:
     with (
         serving(lambda request: ("text/event-stream", cut(BODY, 7))) as url,

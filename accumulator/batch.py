@@ -24,10 +24,9 @@ __all__ = ["StreamResult", "UnsortedRowsError", "reduce_sorted"]
 
 Id = TypeVar("Id")
 
-_READ = 128
+_READ = 64  # texts that are fed as one read
 _LARGE = 16 * 1024  # bytes; a longer chunk is fed at once
 _LOST = b'"a chunk was lost"'  # stands for it: `null` is nothing
-_OPENING, _CLOSING = b"data: ", b"\n\n"
 _BLANK = b" \t\r\n"
 _LF, _CR = 10, 13
 SSE_FIELDS = (b"data", b"event", b"error", b"id", b"retry", b"")
@@ -88,24 +87,22 @@ def reduce_sorted(
     """
     stream: RecordedStream | None = None
     open_id: Any = None
-    last: object = None  # sequence number
+    last: Any = None  # sequence number
     repeats = 0
     for number, row in enumerate(cast("Iterable[Any]", rows), 1):
         id, seq, chunk = row if type(row) is tuple else _cells_of(row)
         if stream is None or id != open_id:
             if stream is not None:
                 if not grouped and not _ascends(open_id, id):
-                    raise UnsortedRowsError(
-                        f"comes after the rows of {open_id!r}", row=number, id=id
-                    )
+                    why = f"comes after the rows of {open_id!r}"
+                    raise UnsortedRowsError(why, row=number, id=id)
                 yield open_id, stream.finish(repeats=repeats)
             stream, open_id, last, repeats = RecordedStream(rules, limits), id, None, 0
-        elif seq is not None and last is not None:
-            if seq == last:
-                repeats += 1
-                continue
-            if not _ascends(last, seq):
+        elif seq is not None and last is not None and not _ascends(last, seq):
+            if seq != last:
                 raise UnsortedRowsError(f"seq {seq!r} comes after {last!r}", row=number, id=id)
+            repeats += 1
+            continue
         if seq is not None:
             last = seq
         try:
@@ -125,10 +122,10 @@ def _cells_of(row: Any) -> Any:
     return row["id"], row.get("seq"), row["chunk"]
 
 
-def _ascends(earlier: object, later: object) -> bool:
+def _ascends(earlier: Any, later: Any) -> bool:
     """Return whether two values are in order; values that cannot be compared are not."""
     try:
-        return bool(earlier < later)  # type: ignore[operator]  # a TypeError is an answer
+        return bool(earlier < later)
     except TypeError:
         return False
 
@@ -139,7 +136,7 @@ class RecordedStream:
     With a `checkpoint` it goes on from that. Raises CheckpointError.
     """
 
-    __slots__ = ("_is_body", "_limits", "_waiting", "accumulator")
+    __slots__ = ("_is_body", "_waiting", "accumulator")
 
     def __init__(
         self,
@@ -147,12 +144,10 @@ class RecordedStream:
         limits: Limits = DEFAULT_LIMITS,
         checkpoint: bytes | None = None,
     ) -> None:
-        self.accumulator: Accumulator
         if checkpoint is None:
             self.accumulator = Accumulator(rules=rules, limits=limits)
         else:
             self.accumulator = Accumulator.restore(checkpoint, rules=rules, limits=limits)
-        self._limits = limits
         self._waiting: list[bytes] = []  # JSON texts
         self._is_body = False
 
@@ -168,18 +163,17 @@ class RecordedStream:
 
     def _json_in(self, chunk: object) -> bytes | None:
         """Return the JSON object of a chunk that is a text; feed any other chunk at once."""
-        text = _LOST if chunk is None else _bytes_of(chunk)
         take: Callable[[Any], None] = self.accumulator.feed
-        data = chunk
+        text = _LOST if chunk is None else _bytes_of(chunk)
         if text is not None:
-            data = text = text.strip(_BLANK)
+            chunk = text = text.strip(_BLANK)
             line = text[5:].lstrip() if text.startswith(b"data:") and _LF not in text else text
             if line.startswith(b"{"):
                 return line
             if text.partition(b":")[0] in SSE_FIELDS:
-                take, data = self.accumulator.feed_sse, text + _CLOSING
+                take, chunk = self.accumulator.feed_sse, text + b"\n\n"
         self._flush()
-        self._feed(take, data)
+        self._feed(take, chunk)
         return None
 
     def feed_body(self, data: bytes) -> None:
@@ -232,25 +226,21 @@ class RecordedStream:
 
     def _flush(self) -> None:
         """Feed the texts that wait: as one read if that makes no difference."""
-        texts = self._waiting
+        texts, self._waiting = self._waiting, []
         if not texts:
             return
-        self._waiting = []
-        acc = self.accumulator
-        body = _OPENING + (_CLOSING + _OPENING).join(texts) + _CLOSING
+        acc, pipeline = self.accumulator, self.accumulator._pipeline
         # A line end within a text would be one of the body, and a limit may lie within a read.
-        is_plain = body.count(b"\n") == 2 * len(texts) and _CR not in body
-        if is_plain and self._fits(len(body)):
+        joined = b"".join(texts)
+        is_plain = _LF not in joined and _CR not in joined
+        body = b"data: %b\n\n" % b"\n\ndata: ".join(texts)
+        size = len(body)
+        fits = size <= pipeline._most_event and pipeline.tally.size + size <= pipeline._most_bytes
+        if is_plain and fits:
             self._feed(acc.feed_sse, body)
         else:
             for text in texts:
                 self._feed(acc.feed, text)
-
-    def _fits(self, size: int) -> bool:
-        """Return whether so many more bytes pass no limit."""
-        event, total = self._limits.event_bytes, self._limits.total_bytes
-        taken = self.accumulator._pipeline.tally.size
-        return (event is None or size <= event) and (total is None or taken + size <= total)
 
     def _feed(self, take: Callable[[Any], None], data: object) -> None:
         if self.accumulator._pipeline.tally.passed is None:

@@ -10,28 +10,18 @@ import argparse
 import os
 import sys
 from collections.abc import Sequence
-from contextlib import ExitStack
 from importlib import import_module
-from io import BufferedReader
 
 import msgspec
 
 from ._accumulator import Accumulator
-from ._logs.inputs import (
-    FILE_HELP,
-    READ_ERRORS,
-    STDIN,
-    UsageError,
-    label_of,
-    open_stream,
-    read_blocks,
-    why_unread,
-)
-from ._logs.rows import Keys, begins_with_row, read_streams, reduce_rows
+from ._logs.inputs import BLOCK, FILE_HELP, STDIN, UsageError, label_of
+from ._logs.recording import read_recording
+from ._logs.rows import Keys
 from ._logs.terminal import say, write_output
 from ._merge.verdict import has_chunks
 from ._result.outbound import text_of
-from .batch import RecordedStream, StreamResult
+from .batch import StreamResult
 from .completion import ChatCompletion, Message
 from .errors import IncompleteStreamError, ServerError
 
@@ -41,7 +31,6 @@ WHOLE, UNWRITABLE, WRONG, TRUNCATED, FAILED, UNREADABLE = 0, 1, 2, 3, 4, 5
 # What shells report of a command ended by Ctrl-C, and of one whose output nobody reads any more.
 INTERRUPTED, UNREAD = 128 + 2, 128 + 13
 
-_BLOCK = 65536  # the most that a pipe holds
 _DIM, _UNDIM = "\x1b[2m", "\x1b[22m"
 _COMMANDS = {"reduce": "._logs.command", "inspect": "._logs.inspect"}
 
@@ -111,65 +100,27 @@ def _run_files(arguments: argparse.Namespace) -> int:
     if not arguments.files and sys.stdin is not None and sys.stdin.isatty():
         say("accumulator: name a file, or give a stream on standard input; see accumulator --help")
         return WRONG
-    names = arguments.files or [STDIN]
-    if names[0].isalpha() and not os.path.exists(names[0]):
-        from difflib import get_close_matches  # noqa: PLC0415  # few runs need it
-
-        for command in get_close_matches(names[0], _COMMANDS, 1):
-            say(f"accumulator: there is no command {names[0]!r}; did you mean {command!r}?")
-            return WRONG
-    return max([_run(name, as_text=arguments.text) for name in names])
+    return max([_run(name, as_text=arguments.text) for name in arguments.files or [STDIN]])
 
 
 def _run(name: str, *, as_text: bool) -> int:
-    """Read one file and print what it holds; return its exit code."""
-    label = label_of(name)
-    with ExitStack() as stack:
-        try:
-            file = stack.enter_context(open_stream(name))
-            run = _run_rows if begins_with_row(file, Keys()) else _run_stream
-        except (*READ_ERRORS, ImportError) as error:
-            return _unread(label, why_unread(error))
-        return run(label, file, as_text=as_text)
-
-
-def _run_stream(label: str, file: BufferedReader, *, as_text: bool) -> int:
-    """Print the one stream of a file; return the exit code."""
-    stream, printer = RecordedStream(), _TextPrinter()
-    reasons: list[str] = []
-    for block in read_blocks(file, reasons.append, _BLOCK):
-        stream.feed_body(block)
-        if as_text:
-            printer.print_arrived(stream.accumulator, len(block))
-    result = stream.finish()
-    for why in reasons:
-        _unread(label, why)
-    if reasons and not has_chunks(result.completion):
-        return UNREADABLE
-    code = _print_result(label, result, printer if as_text else None)
-    return UNREADABLE if reasons else code
-
-
-def _run_rows(label: str, file: BufferedReader, *, as_text: bool) -> int:
-    """Print the streams of rows, held all at once: one as a document, several as JSON Lines."""
-    streams, bad_rows, why = read_streams(file, Keys(), label)
-    codes = [UNREADABLE if bad_rows else WHOLE]
-    if why is not None:
-        codes.append(_unread(label, why))
-    for id, rows in sorted(streams.items()):
-        printer = _TextPrinter() if as_text else None
-        is_one = len(streams) == 1
-        codes.append(_print_result(f"{label}, {id}", reduce_rows(rows), printer, indent=is_one))
-    return max(codes)
-
-
-def _unread(label: str, why: str) -> int:
-    say(f"{label}: cannot be read: {why}")
-    return UNREADABLE
+    """Print what a file holds, several streams as JSON Lines; return the exit code."""
+    printer = _TextPrinter() if as_text else None
+    found = read_recording(name, Keys(), heard=printer.print_arrived if printer else None)
+    label, code = label_of(name), UNREADABLE if found.has_bad_rows else WHOLE
+    if found.why is not None:
+        say(f"{label}: cannot be read: {found.why}")
+        code = UNREADABLE
+    for id, (result, _) in sorted(found.streams.items()):
+        if found.why is None or has_chunks(result.completion):
+            of_stream = f"{label}, {id}" if id else label
+            is_one = len(found.streams) == 1
+            code = max(code, _print_result(of_stream, result, printer, indent=is_one))
+    return code
 
 
 def _print_result(
-    label: str, result: StreamResult, printer: _TextPrinter | None, *, indent: bool = True
+    label: str, result: StreamResult, printer: _TextPrinter | None, *, indent: bool
 ) -> int:
     """Print a completion, unless there is none; return the exit code."""
     completion = result.completion
@@ -222,7 +173,7 @@ class _TextPrinter:
         """
         self._read += size
         self._unseen += size
-        if size < _BLOCK or self._unseen * 16 >= self._read:
+        if size < BLOCK or self._unseen * 16 >= self._read:
             self._unseen = 0
             completion = accumulator.snapshot()
             # That the first choice is the first to come is not certain before the end.
@@ -240,6 +191,7 @@ class _TextPrinter:
             _write("\n")
         for call in message.tool_calls or ():
             _write(f"{call.name or call.id}({call._given})\n")
+        self._thought = self._printed = 0  # another stream may come
 
     def _print_new(self, message: Message) -> None:
         reasoning = message.reasoning_content or message.reasoning or ""

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import functools
 import re
 from collections.abc import Callable
-from functools import cache
+from math import inf
 
 import msgspec
 from msgspec import Struct
@@ -84,25 +83,20 @@ def parse_partial(text: str | bytes | bytearray) -> object:
 
     Raises ImportError without jiter, which comes with the extra `partial`.
     """
-    data = text.encode("utf-8", "replace") if isinstance(text, str) else bytes(text)
     try:
-        return _from_json()(data)
-    except ValueError:
-        return None
-
-
-@cache
-def _from_json() -> Callable[[bytes], object]:
-    try:
-        import jiter  # noqa: PLC0415
+        import jiter  # noqa: PLC0415  # an optional dependency
     except ImportError as error:
         raise ImportError(
             "unfinished JSON is read with jiter: pip install 'chunk-accumulator[partial]'"
         ) from error
-    # A lone surrogate or NaN is not JSON, and a string that is seen once is not worth caching.
-    return functools.partial(
-        jiter.from_json, partial_mode="trailing-strings", allow_inf_nan=False, cache_mode="keys"
-    )
+    data = text.encode("utf-8", "replace") if isinstance(text, str) else bytes(text)
+    try:
+        # A lone surrogate or NaN is not JSON, and a string that is seen once is not worth caching.
+        return jiter.from_json(
+            data, partial_mode="trailing-strings", allow_inf_nan=False, cache_mode="keys"
+        )
+    except ValueError:
+        return None
 
 
 class PartialJson:
@@ -118,13 +112,12 @@ class PartialJson:
     by that sixteenth, and is exact at the end. Needs jiter, from the extra `partial`.
     """
 
-    __slots__ = ("_data", "_read", "_read_whole", "_scan", "_value")
+    __slots__ = ("_data", "_due", "_scan", "_value")
 
     def __init__(self, text: str = "") -> None:
         self._data = bytearray()
         self._scan = JsonScan()
-        self._read = 0  # bytes that there were when it was parsed last
-        self._read_whole = False
+        self._due = 1.0  # bytes that it is parsed with next
         self._value: object = None
         self.push(text)
 
@@ -138,13 +131,10 @@ class PartialJson:
         """What is known so far, None for nothing; not to be changed. Raises ImportError without
         jiter.
         """
-        size, closed = len(self._data), self._scan.closed
-        if (
-            size > self._read
-            and not self._read_whole
-            and (closed or 16 * (size - self._read) >= self._read)
-        ):
-            self._read, self._read_whole = size, closed
+        size = len(self._data)
+        has_closed = self._scan.closed and self._due < inf
+        if size >= self._due or has_closed:
+            self._due = inf if has_closed else max(size * 17 / 16, size + 1)
             found = parse_partial(self._data)
             if found is not None:
                 self._value = found

@@ -17,10 +17,12 @@ from itertools import chain, islice
 from typing import TYPE_CHECKING, Any, cast
 
 import msgspec
+from attrs import define
 from msgspec import Struct, field
 
 from ._logs.extras import load
 from .batch import RecordedStream, StreamResult, reduce_sorted
+from .errors import Problem
 from .limits import DEFAULT_LIMITS, Limits
 from .rules import DEFAULT_RULES, Rules
 
@@ -73,7 +75,7 @@ def reduce_chunks(
     ... # doctest: +SKIP
     """
     load("pyarrow", "spark")
-    rows = _selected(df, id, seq, chunk, _ORDERED)
+    rows = _selected(df, _ORDERED, id=id, seq=seq, chunk=chunk)
     schema = _schema(rows)
     reduce = partial(_reduce_batches, schema=schema, rules=rules, limits=limits)
     # Not applyInPandas: it holds each stream's rows twice, and takes three times as long.
@@ -133,7 +135,7 @@ def reduce_stream(
         load(module, "spark")
     if df.sparkSession.conf.get(_STORE, "") != _ROCKSDB:
         raise ValueError(f"keyed state needs spark.conf.set({_STORE!r}, {_ROCKSDB!r})")
-    rows = _selected(df, id, seq, chunk, _INTEGERS, time)
+    rows = _selected(df, _INTEGERS, id=id, seq=seq, chunk=chunk, time=time)
     # Not by processing time: that runs empty batches for ever, even after all input was read.
     return rows.groupBy("id").transformWithState(
         # It has the methods; to inherit from PySpark's class, PySpark would have to be imported.
@@ -160,14 +162,14 @@ _encode_state = msgspec.msgpack.Encoder().encode
 _decode_state = msgspec.msgpack.Decoder(_StreamState).decode
 
 
+@define(slots=False)
 class _Processor:
     """Has the methods of PySpark's `StatefulProcessor`, which would have to be imported."""
 
-    def __init__(self, first: int, most_waiting: int, rules: Rules, limits: Limits) -> None:
-        self._first = first
-        self._most_waiting = most_waiting
-        self._rules = rules
-        self._limits = limits
+    _first: int
+    _most_waiting: int
+    _rules: Rules
+    _limits: Limits
 
     def init(self, handle: Any) -> None:
         self._handle = handle
@@ -176,9 +178,7 @@ class _Processor:
     def handleInputRows(
         self, key: tuple[object], rows: Iterable[Any], timerValues: Any
     ) -> Iterator[Row]:
-        held = self._get()
-        if held is None:
-            held = _StreamState(next=self._first)
+        held = self._get() or _StreamState(next=self._first)
         is_new = not held.newest
         news = lost = 0
         for _, seq, chunk, _, at in rows:
@@ -252,47 +252,35 @@ class _Processor:
 
 def _row(id: object, result: StreamResult) -> dict[str, object]:
     """Return the row of a result, as builtins."""
-    problems = [
-        {
-            **{name: getattr(problem, name) for name in ("kind", "message", "event", "path")},
-            "detail": None
-            if problem.detail is None
-            else msgspec.json.encode(problem.detail).decode(),
-        }
-        for problem in result.problems
-    ]
     counts, completion = dict(result.problem_counts), result.completion.to_json()
+    problems = [_problem(problem) for problem in result.problems]
     columns = result.status, completion, problems, counts, result.repeats, result.limit
     return {"id": id, **dict(zip(_COLUMNS, columns, strict=True))}
 
 
-def _selected(
-    df: DataFrame,
-    id: str,
-    seq: str,
-    chunk: str,
-    ordered: tuple[str, ...],
-    time: str | None = None,
-) -> DataFrame:
+def _problem(problem: Problem) -> dict[str, object]:
+    detail = None if problem.detail is None else msgspec.json.encode(problem.detail).decode()
+    fields = {name: getattr(problem, name) for name in ("kind", "message", "event", "path")}
+    return {**fields, "detail": detail}
+
+
+def _selected(df: DataFrame, ordered: tuple[str, ...], **names: str) -> DataFrame:
     """Return the columns under our names: chunks as bytes, a time also in milliseconds."""
     from pyspark.sql.functions import coalesce, col, lit, unix_millis  # noqa: PLC0415
 
-    columns = [col(id).alias("id"), col(seq).alias("seq"), col(chunk).alias("chunk")]
-    if time is not None:
-        columns.append(col(time).alias("time"))
-    rows = df.select(*columns)
+    rows = df.select(*[col(theirs).alias(ours) for ours, theirs in names.items()])
     types = dict(rows.dtypes)
     if types["chunk"] not in ("string", "binary"):
-        raise ValueError(f"{chunk}: chunks are strings or binary, not {types['chunk']}")
+        raise ValueError(f"{names['chunk']}: chunks are strings or binary, not {types['chunk']}")
     is_decimal = types["seq"].startswith("decimal") and ordered is _ORDERED
     if types["seq"] not in ordered and not is_decimal:
         kinds = "integers" if ordered is _INTEGERS else "integers, strings, decimals or times"
-        raise ValueError(f"{seq}: sequence numbers are {kinds}, not {types['seq']}")
+        raise ValueError(f"{names['seq']}: sequence numbers are {kinds}, not {types['seq']}")
     rows = rows.withColumn("chunk", rows["chunk"].cast("binary"))
-    if time is None:
+    if "time" not in names:
         return rows
     if types["time"] != "timestamp":
-        raise ValueError(f"{time}: times are timestamps, not {types['time']}")
+        raise ValueError(f"{names['time']}: times are timestamps, not {types['time']}")
     return rows.withColumn("at", coalesce(unix_millis(rows["time"]), lit(0)))
 
 

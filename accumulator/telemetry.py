@@ -18,25 +18,25 @@ from typing import TypeAlias, cast
 import msgspec
 
 from ._result.convert import JsonObject, copy_json, to_dict
+from ._result.outbound import text_of
 from ._result.typed_json import ParseError
-from .completion import ChatCompletion, Choice, Message, Timing, ToolCall, Usage
+from .completion import ChatCompletion, Message, Timing, ToolCall, Usage
 
 __all__ = ["Attributes", "attributes", "output_messages"]
 
 Attributes: TypeAlias = dict[str, str | int | float | list[str]]
 
+_INPUT, _OUTPUT = "prompt_tokens_details", "completion_tokens_details"
 _DETAILS = (
-    # in `prompt_tokens_details`
-    ("prompt", "cached_tokens", "gen_ai.usage.cache_read.input_tokens"),
-    ("prompt", "cache_write_tokens", "gen_ai.usage.cache_write.input_tokens"),  # OpenRouter
-    ("prompt", "text_tokens", "gen_ai.usage.text.input_tokens"),
-    ("prompt", "image_tokens", "gen_ai.usage.image.input_tokens"),
-    ("prompt", "audio_tokens", "gen_ai.usage.audio.input_tokens"),
-    # in `completion_tokens_details`
-    ("completion", "reasoning_tokens", "gen_ai.usage.reasoning.output_tokens"),
-    ("completion", "text_tokens", "gen_ai.usage.text.output_tokens"),
-    ("completion", "image_tokens", "gen_ai.usage.image.output_tokens"),
-    ("completion", "audio_tokens", "gen_ai.usage.audio.output_tokens"),
+    (_INPUT, "cached_tokens", "gen_ai.usage.cache_read.input_tokens"),
+    (_INPUT, "cache_write_tokens", "gen_ai.usage.cache_write.input_tokens"),  # OpenRouter
+    (_INPUT, "text_tokens", "gen_ai.usage.text.input_tokens"),
+    (_INPUT, "image_tokens", "gen_ai.usage.image.input_tokens"),
+    (_INPUT, "audio_tokens", "gen_ai.usage.audio.input_tokens"),
+    (_OUTPUT, "reasoning_tokens", "gen_ai.usage.reasoning.output_tokens"),
+    (_OUTPUT, "text_tokens", "gen_ai.usage.text.output_tokens"),
+    (_OUTPUT, "image_tokens", "gen_ai.usage.image.output_tokens"),
+    (_OUTPUT, "audio_tokens", "gen_ai.usage.audio.output_tokens"),
 )
 
 
@@ -75,7 +75,7 @@ def attributes(
 def _details(usage: Usage) -> dict[str, int]:
     sources, counts = to_dict(usage), dict[str, int]()
     for source, field, name in _DETAILS:
-        details = sources.get(f"{source}_tokens_details")
+        details = sources.get(source)
         count = details.get(field) if isinstance(details, dict) else None
         if type(count) is int and count > 0:
             counts[name] = count
@@ -89,17 +89,12 @@ def output_messages(completion: ChatCompletion) -> list[JsonObject]:
     arguments of a call are parsed; where they are not whole JSON they stay text. Content parts of
     another type are as the server sent them.
     """
-    return [_message(choice) for choice in completion.choices]
-
-
-def _message(choice: Choice) -> JsonObject:
-    message: JsonObject = {
-        "role": choice.message.role or "assistant",
-        "parts": list(_parts(choice.message)),
-    }
-    if choice.finish_reason:
-        message["finish_reason"] = choice.finish_reason
-    return message
+    messages: list[JsonObject] = []
+    for choice in completion.choices:
+        role, parts = choice.message.role or "assistant", [*_parts(choice.message)]
+        ended = {"finish_reason": choice.finish_reason} if choice.finish_reason else {}
+        messages.append({"role": role, "parts": parts, **ended})
+    return messages
 
 
 def _parts(message: Message) -> Iterator[JsonObject]:
@@ -112,11 +107,11 @@ def _parts(message: Message) -> Iterator[JsonObject]:
     else:
         yield from _text("text", message.content)
     yield from _text("text", message.refusal)
-    audio = message.audio
-    if audio is not None:
-        yield from _text("text", audio.transcript)
-        if audio.data:
-            yield {"type": "blob", "modality": "audio", "mime_type": None, "content": audio.data}
+    if message.audio is not None:
+        yield from _text("text", message.audio.transcript)
+        data = message.audio.data
+        if data:
+            yield {"type": "blob", "modality": "audio", "mime_type": None, "content": data}
     if message.function_call is not None:
         yield _call(ToolCall(function=message.function_call))
     yield from map(_call, message.tool_calls or ())
@@ -127,14 +122,15 @@ def _text(kind: str, text: object) -> list[JsonObject]:
 
 
 def _content_part(part: object) -> list[JsonObject]:
-    kind = part.get("type") if isinstance(part, Mapping) else None
-    if not isinstance(part, Mapping) or not isinstance(kind, str):
+    if not isinstance(part, Mapping) or not isinstance(part.get("type"), str):
         return []
-    if kind == "thinking" and isinstance(part.get(kind), (list, tuple)):
-        texts = [item.get("text") for item in part[kind] if isinstance(item, Mapping)]
-        return _text("reasoning", "".join(text for text in texts if isinstance(text, str)))
-    if kind in ("text", "thinking"):
-        return _text("text" if kind == "text" else "reasoning", part.get(kind))
+    if part["type"] == "text":
+        return _text("text", part.get("text"))
+    if part["type"] == "thinking":
+        thinking = part.get("thinking")
+        if isinstance(thinking, (list, tuple)):
+            thinking = text_of(tuple(thinking))
+        return _text("reasoning", thinking)
     return [cast("JsonObject", copy_json(part))]
 
 

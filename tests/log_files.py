@@ -9,12 +9,25 @@ from pathlib import Path
 
 import pytest
 
+from accumulator import cli
 from accumulator.batch import reduce_sorted
 
 pa = pytest.importorskip("pyarrow", reason="the extra 'logs' is not installed")
 pq = pytest.importorskip("pyarrow.parquet", reason="the extra 'logs' is not installed")
 
-__all__ = ["ROWS", "Json", "Row", "a_stream", "expected", "lines_of", "read", "shuffled", "write"]
+__all__ = [
+    "ROWS",
+    "Json",
+    "Row",
+    "a_stream",
+    "each_order",
+    "expected",
+    "lines_of",
+    "read",
+    "reduce",
+    "shuffled",
+    "write",
+]
 
 Row = tuple[str, int, dict[str, object]]
 Json = dict[str, object]
@@ -40,6 +53,15 @@ def shuffled(rows: list[Row]) -> list[Row]:
     rows = [*rows, *rng.sample(rows, 50)]
     rng.shuffle(rows)
     return rows
+
+
+each_order = pytest.mark.parametrize("rows", [ROWS, shuffled(ROWS)], ids=["in order", "shuffled"])
+
+
+def reduce(paths: Path | list[Path], out: Path, *options: str) -> int:
+    """Run the command in this process; return its exit code."""
+    each = paths if isinstance(paths, list) else [paths]
+    return cli.main(["reduce", *map(str, each), "-o", str(out), *options])
 
 
 def lines_of(rows: list[Row]) -> bytes:

@@ -11,7 +11,6 @@ from judged import assert_as_judged
 from streamed import cut, read_all, read_whole
 
 from accumulator import Accumulator, ChatCompletion, LimitExceededError
-from accumulator.completion import Message
 
 STOP: dict[str, list[dict[str, object]]] = {"choices": [{"index": 0, "finish_reason": "stop"}]}
 BLANK_LINE = b"\n\n"
@@ -242,13 +241,6 @@ def test_the_shape_of_what_was_no_chunk_takes_no_stream_of_another_api() -> None
     acc.feed_sse(sse({"type": "message_start", "message": {}}))
     acc.close()
     assert acc.problem_counts == {"malformed_json": 2, "other_api": 1}
-
-
-def test_a_field_that_no_state_has_is_null() -> None:
-    message = Message.__new__(Message)  # as `_merge.snapshot` makes one
-    assert message.refusal is None
-    with pytest.raises(AttributeError):
-        _ = message._nothing  # type: ignore[attr-defined]  # which is what is tried
 
 
 def test_an_empty_object_is_an_input_however_it_is_read() -> None:

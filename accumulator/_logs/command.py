@@ -14,7 +14,7 @@ from tempfile import TemporaryDirectory
 import attrs
 
 from .._merge.verdict import has_chunks
-from ..batch import RecordedStream, UnsortedRowsError, reduce_sorted
+from ..batch import UnsortedRowsError, reduce_sorted
 from .extras import load
 from .inputs import (
     Source,
@@ -23,14 +23,14 @@ from .inputs import (
     find_files,
     label_of,
     open_text,
-    read_blocks,
     spool,
-    why_failed,
+    why_unread,
 )
-from .output import Target, open_writer
+from .output import Result, Target, write_results
 from .progress import Display, Stats, noticing_interrupt
+from .recording import reduce_body
 from .rows import Keys, add_keys, read_rows
-from .sort import LEAST_MEMORY, OutOfOrderError, Result, reduce_in_order, sorted_rows
+from .sort import LEAST_MEMORY, reduce_in_order, sorted_rows
 from .terminal import say
 
 WRITTEN, UNWRITABLE, UNREADABLE, INTERRUPTED = 0, 1, 5, 128 + 2
@@ -68,11 +68,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def _size(text: str) -> int:
     found = re.fullmatch(r"(\d{1,15})([KMGT]?)(?:i?B)?", text, re.IGNORECASE)
-    if found is None:
-        raise argparse.ArgumentTypeError("a size is a number with K, M, G or T, such as 512M")
-    size = int(found[1]) << 10 * " KMGT".index(found[2].upper() or " ")
+    size = int(found[1]) << 10 * " KMGT".index(found[2].upper() or " ") if found else 0
     if not LEAST_MEMORY <= size <= _MOST_MEMORY:
-        raise argparse.ArgumentTypeError(f"{text} is not between {LEAST_MEMORY >> 20}M and 1024T")
+        raise argparse.ArgumentTypeError(
+            "a size is a number with K, M, G or T, such as 512M; the least is 256M, the most 1024T"
+        )
     return size
 
 
@@ -88,7 +88,9 @@ def run(arguments: argparse.Namespace) -> int:
             # Of a pipe that nobody reads any more nothing is to be said.
             if not isinstance(error, (OSError, ImportError)) or isinstance(error, BrokenPipeError):
                 raise
-            say(f"accumulator reduce: {why_failed(error)}")
+            file = getattr(error, "filename", None)
+            of_file = "" if file is None else f"{file}: "
+            say(f"accumulator reduce: {of_file}{why_unread(error)}")
             return UNWRITABLE
     for line in stats.lines():
         say(line)
@@ -135,15 +137,13 @@ def _reduce(arguments: argparse.Namespace, interrupts: Sequence[int]) -> Stats:
         whole = os.path.join(folder, "results")
 
         def write(results: Iterator[Result]) -> None:
-            with open_writer(target.name, whole) as write_row:
-                for id, result in chain(results, _reduce_bodies(bodies, display)):
-                    display.stats.add(result)
-                    write_row(id, result)
+            every = chain(results, _reduce_bodies(bodies, display))
+            write_results(target.name, whole, map(display.stats.counted, every))
 
         display.begin("reading", size)
         try:
             write(reduce_in_order(read_rows(logs, keys, display), arguments.memory // 2))
-        except (OutOfOrderError, UnsortedRowsError):
+        except UnsortedRowsError:
             load("duckdb")  # if it is missing there is no need to read on
             display.stats = Stats()  # all is read again
             display.begin("sorting", size)
@@ -158,12 +158,8 @@ def _reduce(arguments: argparse.Namespace, interrupts: Sequence[int]) -> Stats:
 
 def _reduce_bodies(bodies: Sequence[Source], display: Display) -> Iterator[Result]:
     for source in bodies:
-        stream = RecordedStream()
-        unread = partial(display.unread, source.label)
-        with open(source.path, "rb") as raw, open_text(raw, source.compression) as text:
-            for data in read_blocks(text, unread):
-                stream.feed_body(data)
-        result = stream.finish()
+        with open(source.path, "rb") as raw, open_text(raw) as text:
+            result = reduce_body(text, partial(display.unread, source.label))
         if source.form == "page" and not has_chunks(result.completion):
             result = attrs.evolve(result, status="failed")
         yield source.name, result

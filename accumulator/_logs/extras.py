@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import importlib
+from importlib import import_module
 from types import ModuleType
 
 
-def load(module: str, extra: str = "") -> ModuleType:
+def load(module: str, extra: str = "logs") -> ModuleType:
     """Import a module of an optional library. Raises ImportError that names the extra."""
     try:
-        return importlib.import_module(module)
+        return import_module(module)
     except ImportError as error:
-        library = module.partition(".")[0]
-        extra = extra or ("cli" if library == "rich" else "logs")
+        name = module.partition(".")[0]
         raise ImportError(
-            f"this needs {library}: pip install 'chunk-accumulator[{extra}]'", name=library
+            f"this needs {name}: pip install 'chunk-accumulator[{extra}]'", name=name
         ) from error

@@ -29,12 +29,11 @@ FILE_HELP = (
 )
 
 Form = Literal["rows", "body", "page", "parquet"]  # a page came in place of a body
-Compression = Literal["", "gzip", "zstd"]
 
-_COMPRESSIONS: dict[bytes, Compression] = {b"\x1f\x8b": "gzip", b"\x28\xb5\x2f\xfd": "zstd"}
-_PARQUET = b"PAR1"
-_BUFFER = 65536  # bytes; as many tell rows from a body
-_BLANK = b" \t\r\n\xef\xbb\xbf"
+_GZIP, _ZSTD, _PARQUET = b"\x1f\x8b", b"\x28\xb5\x2f\xfd", b"PAR1"
+BLOCK = 65536  # bytes, the most that a pipe holds; as many tell rows from a body
+BOM = b"\xef\xbb\xbf"
+BLANK = b" \t\r\n" + BOM
 
 
 class UsageError(Exception):
@@ -54,7 +53,6 @@ class Source(Struct, frozen=True):
     label: str
     size: int
     form: Form
-    compression: Compression = ""
 
 
 def find_files(paths: Sequence[str], outputs: Sequence[str] = ()) -> list[tuple[str, str]]:
@@ -69,10 +67,10 @@ def find_files(paths: Sequence[str], outputs: Sequence[str] = ()) -> list[tuple[
     found: dict[str, tuple[str, str]] = {}  # by its real path, so that each file is read once
     names: set[str] = set()
     for path in paths:
-        if path != STDIN and os.path.realpath(path) in written:
+        if os.path.realpath(path) in written:
             raise UsageError(f"{path} is both an input and an output")
         for file, short in _files_of(path):
-            real = file if file == STDIN else os.path.realpath(file)
+            real = os.path.realpath(file)
             if real not in found and real not in written:
                 name = in_utf8(short if short not in names else os.path.abspath(file))
                 found[real] = file, name
@@ -80,24 +78,24 @@ def find_files(paths: Sequence[str], outputs: Sequence[str] = ()) -> list[tuple[
     return list(found.values())
 
 
-def _files_of(path: str) -> Iterator[tuple[str, str]]:
-    """Yield the files of a path, a folder or a glob, each with its name."""
+def _files_of(path: str) -> list[tuple[str, str]]:
+    """Return the files of a path, a folder or a glob, each with its name."""
     if path == STDIN:
-        yield path, "stdin"
-    elif os.path.isdir(path):
-        for each in sorted(Path(path).rglob("*")):
-            name = each.relative_to(path)
-            if each.is_file() and not any(part.startswith(".") for part in name.parts):
-                yield str(each), name.as_posix()
-    elif os.path.exists(path):
-        yield path, os.path.basename(path)
-    else:
-        matches = sorted(glob.glob(path, recursive=True))
-        if not matches:
-            raise UsageError(f"{path}: no such file")
-        for match in matches:
-            if os.path.isfile(match):
-                yield match, os.path.basename(match)
+        return [(path, "stdin")]
+    if os.path.isdir(path):
+        files = sorted(each for each in Path(path).rglob("*") if each.is_file())
+        names = [(file, file.relative_to(path)) for file in files]
+        return [
+            (str(file), name.as_posix())
+            for file, name in names
+            if not any(part.startswith(".") for part in name.parts)
+        ]
+    found = [path]
+    if not os.path.exists(path):
+        found = sorted(filter(os.path.isfile, glob.glob(path, recursive=True)))
+    if not found:
+        raise UsageError(f"{path}: no such file")
+    return [(file, os.path.basename(file)) for file in found]
 
 
 def spool(path: str, folder: str) -> str:
@@ -105,10 +103,7 @@ def spool(path: str, folder: str) -> str:
     if os.path.isfile(path) and path != STDIN:
         return path
     copy = os.path.join(folder, f"input-{len(os.listdir(folder))}")
-    with (
-        open(0 if path == STDIN else path, "rb", closefd=path != STDIN) as pipe,
-        open(copy, "wb") as file,
-    ):
+    with _open(path) as pipe, open(copy, "wb") as file:
         shutil.copyfileobj(pipe, file)
     return copy
 
@@ -116,15 +111,14 @@ def spool(path: str, folder: str) -> str:
 def detect_source(path: str, name: str, label: str, keys: Sequence[str]) -> Source:
     """Detect by its first bytes what a file holds. A row has the `keys`. Raises OSError."""
     with open(path, "rb") as raw:
-        size, start = os.fstat(raw.fileno()).st_size, raw.peek(4)
-        if start.startswith(_PARQUET):
+        size = os.fstat(raw.fileno()).st_size
+        if raw.peek(4).startswith(_PARQUET):
             return Source(path, name, label, size, "parquet")
-        compression = _compression_of(start)
         try:
-            head = open_text(raw, compression).read1(_BUFFER).lstrip(_BLANK)
+            head = open_text(raw).read1(BLOCK).lstrip(BLANK)
         except READ_ERRORS:
             head = b""  # reported when the file is read
-    return Source(path, name, label, size, _form_of(head, keys), compression)
+    return Source(path, name, label, size, _form_of(head, keys))
 
 
 def _form_of(head: bytes, keys: Sequence[str]) -> Form:
@@ -145,18 +139,12 @@ def _form_of(head: bytes, keys: Sequence[str]) -> Form:
     return "page" if is_page else "rows"
 
 
-def _compression_of(head: bytes) -> Compression:
-    for start, name in _COMPRESSIONS.items():
-        if head.startswith(start):
-            return name
-    return ""
-
-
-def open_text(raw: BufferedReader, compression: Compression) -> BufferedReader:
+def open_text(raw: BufferedReader) -> BufferedReader:
     """Open what an open file holds, decompressed. Raises ImportError where that needs an extra."""
-    if compression == "gzip":
+    head = raw.peek(4)
+    if head.startswith(_GZIP):
         return cast("BufferedReader", gzip.GzipFile(fileobj=raw))
-    if compression == "zstd":
+    if head.startswith(_ZSTD):
         return BufferedReader(load("pyarrow").CompressedInputStream(raw, "zstd"))
     return raw
 
@@ -164,18 +152,20 @@ def open_text(raw: BufferedReader, compression: Compression) -> BufferedReader:
 @contextmanager
 def open_stream(path: str) -> Iterator[BufferedReader]:
     """Open one recorded stream, of a file or standard input. Raises OSError, ImportError."""
-    with open(0 if path == STDIN else path, "rb", _BUFFER, closefd=path != STDIN) as file:
-        raw = cast("BufferedReader", file)
-        with open_text(raw, _compression_of(raw.peek(4))) as text:
-            yield text
+    with _open(path) as file, open_text(file) as text:
+        yield text
 
 
-def read_blocks(
-    file: BufferedReader, unread: Callable[[str], object], size: int = _BUFFER
-) -> Iterator[bytes]:
+def _open(path: str) -> BufferedReader:
+    is_stdin = path == STDIN
+    file = open(0 if is_stdin else path, "rb", BLOCK, closefd=not is_stdin)  # noqa: SIM115  # its caller does
+    return cast("BufferedReader", file)
+
+
+def read_blocks(file: BufferedReader, unread: Callable[[str], object]) -> Iterator[bytes]:
     """Read a file as it arrives; call `unread` with the reason if that fails before its end."""
     try:
-        while data := file.read1(size):
+        while data := file.read1(BLOCK):
             yield data
     except READ_ERRORS as error:
         unread(why_unread(error))
@@ -184,9 +174,3 @@ def read_blocks(
 def why_unread(error: BaseException) -> str:
     """Return why a file could not be read to its end."""
     return getattr(error, "strerror", None) or str(error)
-
-
-def why_failed(error: BaseException) -> str:
-    """Return what an error says, behind the file that it names."""
-    name = getattr(error, "filename", None)
-    return why_unread(error) if name is None else f"{name}: {why_unread(error)}"

@@ -4,56 +4,42 @@ from __future__ import annotations
 
 import argparse
 import re
+from collections.abc import Iterator, Sequence
 from datetime import datetime, timezone
-from io import BufferedReader
 from itertools import pairwise
 from math import inf
 from pathlib import Path
-from typing import TypeAlias, cast
+from typing import Any, TypeAlias
 
 from .._merge.verdict import has_chunks
-from ..batch import RecordedStream, StreamResult
+from ..batch import StreamResult
 from ..completion import Choice
 from ..errors import LOSSY_KINDS, IncompleteStreamError
 from .extras import load
-from .inputs import (
-    FILE_HELP,
-    READ_ERRORS,
-    label_of,
-    open_stream,
-    read_blocks,
-    why_failed,
-    why_unread,
-)
-from .rows import Keys, add_keys, begins_with_row, read_streams, reduce_rows
+from .inputs import FILE_HELP, label_of
+from .recording import read_recording
+from .rows import Keys, add_keys
 from .terminal import printable, say
 
-# A result, when its chunks came, and why the file could not be read to its end.
-_Found: TypeAlias = "tuple[StreamResult, list[float], str | None]"
+# A title, the names of the columns, the rows.
+_Table: TypeAlias = "tuple[str, list[str], Sequence[Sequence[object]]]"
 
 _EPILOG = """\
 exit codes:
   0    shown
-  1    the SVG could not be written
+  1    it could not be shown
   2    wrong usage
   5    FILE could not be read to its end, or holds no stream
   130  interrupted
 """
 
-SHOWN, UNWRITABLE, UNREADABLE = 0, 1, 5
+SHOWN, NOT_SHOWN, UNREADABLE = 0, 1, 5
 _MOST_NAMED = 20  # other streams of the file
 _WIDTH = 60  # columns of the picture
 _LEVELS = " ▁▂▃▄▅▆▇█"
 _EXCERPT = 500  # characters of a text that are shown
 _FRACTION = re.compile(r"\.([0-9]+)")
-_STYLES = {"complete": "green", "truncated": "yellow"}  # of a status; others are red
-_TABLES: dict[str, list[str]] = {
-    "stream": ["id", "model", "created", "status"],
-    "choices": ["index", "finish reason", "message"],
-    "tool calls": ["choice", "id", "name", "arguments"],
-    "usage": ["", "tokens"],
-    "problems": ["kind", "event", "byte", "path", ""],
-}
+_COLOURS = {"complete": "green", "truncated": "yellow", "failed": "red"}  # of a status
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -70,54 +56,42 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Run the command; return its exit code. Raises UsageError."""
+    """Run the command; return its exit code. Raises UsageError, OSError."""
     name = label_of(arguments.file)
-    try:
-        keys = Keys(arguments.id, arguments.seq, arguments.chunk, arguments.time)
-        with open_stream(arguments.file) as file:
-            if arguments.stream is not None or begins_with_row(file, keys):
-                result, times, why = _read_rows(file, name, keys, arguments.stream)
-            else:
-                result, times, why = _read_body(file)
-    except (*READ_ERRORS, ImportError) as error:
-        return _end(f"{name}: {why_unread(error)}", UNREADABLE)
+    keys = Keys(arguments.id, arguments.seq, arguments.chunk, arguments.time)
+    found = read_recording(arguments.file, keys, has_rows=arguments.stream is not None)
+    id = next(iter(found.streams), "") if arguments.stream is None else arguments.stream
+    if id not in found.streams:
+        return _end(f"{name}: {found.why or f'there is no stream {id!r}'}", UNREADABLE)
+    _name_others(id, [each for each in found.streams if each != id])
+    (result, times), why = found.streams[id], found.why
     is_nothing = not has_chunks(result.completion) and result.status == "truncated"
-    try:
-        if not is_nothing or result.problems or result.limit:
-            _show(result, times, arguments.svg)
-    except (OSError, ImportError) as error:
-        return _end(why_failed(error), UNWRITABLE)
+    if not is_nothing or result.problems or result.limit:
+        try:
+            console = load("rich.console", "cli").Console(record=arguments.svg is not None)
+            _show(result, [time for time in map(_seconds, times) if time is not None], console)
+        except ImportError as error:
+            return _end(str(error), NOT_SHOWN)
+        if arguments.svg is not None:
+            try:
+                _write_svg(arguments.svg, console)
+            except OSError as error:
+                return _end(f"{arguments.svg}: {error.strerror}", NOT_SHOWN)
     if why is None and is_nothing and result.limit is None:
         why = str(result.error)
     return SHOWN if why is None else _end(f"{name}: {why}", UNREADABLE)
 
 
-def _end(message: object, code: int) -> int:
+def _end(message: str, code: int) -> int:
     say(f"accumulator inspect: {message}")
     return code
 
 
-def _read_rows(file: BufferedReader, name: str, keys: Keys, asked: str | None) -> _Found:
-    """Read the stream asked for, else the first; name the others. Raises ValueError without one."""
-    streams, _, why = read_streams(file, keys, name)
-    id = next(iter(streams), "") if asked is None else asked
-    if id not in streams:
-        raise ValueError(why or f"there is no stream {id!r}")
-    others = [each for each in streams if each != id]
+def _name_others(id: str, others: list[str]) -> None:
     if others:
         more = f" and {len(others) - _MOST_NAMED:,} more" if others[_MOST_NAMED:] else ""
         say(f"accumulator inspect: this is stream {id!r}; --stream ID shows another:")
         say(", ".join(others[:_MOST_NAMED]) + more)
-    times = [time for _, _, each in streams[id] if (time := _seconds(each)) is not None]
-    return reduce_rows(streams[id]), times, why
-
-
-def _read_body(file: BufferedReader) -> _Found:
-    stream = RecordedStream()
-    reasons: list[str] = []
-    for data in read_blocks(file, reasons.append):
-        stream.feed_body(data)
-    return stream.finish(), [], next(iter(reasons), None)
 
 
 def _seconds(value: object) -> float | None:
@@ -131,50 +105,47 @@ def _seconds(value: object) -> float | None:
         return None
 
 
-def _show(result: StreamResult, times: list[float], svg: str | None) -> None:
-    """Print the tables and the picture."""
-    consoles, tables, texts = load("rich.console"), load("rich.table"), load("rich.text")
-    console = consoles.Console(record=svg is not None)
-    for title, rows in _rows_of(result).items():
+def _show(result: StreamResult, times: list[float], console: Any) -> None:
+    """Print the tables and the picture on rich's console. Raises ImportError, OSError."""
+    table, text = load("rich.table", "cli").Table, load("rich.text", "cli").Text
+    for title, columns, rows in _tables_of(result):
         if rows:
-            grid = tables.Table(*_TABLES[title], title=title, title_justify="left")
+            grid = table(*columns, title=title, title_justify="left")
             for row in rows:
                 # As text of its own: what a server wrote is no markup, and no terminal command.
-                grid.add_row(*[texts.Text(_cell(c), _style(c), overflow="fold") for c in row])
+                grid.add_row(*[text(_cell(c), _colour(c), overflow="fold") for c in row])
             console.print(grid)
     if isinstance(result.error, IncompleteStreamError) and has_chunks(result.completion):
-        console.print(texts.Text(_cell(result.error)))
+        console.print(text(_cell(result.error)))
     for line in _picture(times):
-        console.print(texts.Text(line))
-    if svg is not None:
-        picture = console.export_svg(title="accumulator inspect")
-        # It would load its font from a network.
-        without_font = re.sub(r"@font-face \{.*?\}", "", picture, flags=re.DOTALL)
-        Path(svg).write_text(without_font, "utf-8")
+        console.print(text(line))
 
 
-def _rows_of(result: StreamResult) -> dict[str, list[list[object]]]:
-    """Return the rows of each table."""
+def _write_svg(path: str, console: Any) -> None:
+    """Write what a console shows. Raises OSError."""
+    picture = console.export_svg(title="accumulator inspect")
+    # It would load its font from a network.
+    without_font = re.sub(r"@font-face \{.*?\}", "", picture, flags=re.DOTALL)
+    Path(path).write_text(without_font, "utf-8")
+
+
+def _tables_of(result: StreamResult) -> Iterator[_Table]:
     completion = result.completion
     status = result.status if result.limit is None else f"limit {result.limit}"
-    usage = completion.to_dict().get("usage") or {}
-    return {
-        "stream": [[completion.id, completion.model, _date(completion.created), status]],
-        "choices": [
-            [choice.index, choice.finish_reason, _message_of(choice)]
-            for choice in completion.choices
-        ],
-        "tool calls": [
-            [choice.index, call.id, call.name, _shortened(call._given)]
-            for choice in completion.choices
-            for call in choice.message.tool_calls or ()
-        ],
-        "usage": [[name, count] for name, count in cast("dict[str, object]", usage).items()],
-        "problems": [
-            [problem.kind, problem.event, problem.offset, problem.path, problem.message]
-            for problem in result.problems
-        ],
-    }
+    head = [completion.id, completion.model, _date(completion.created), status]
+    yield "stream", ["id", "model", "created", "status"], [head]
+    choices = completion.choices
+    answers = [[choice.index, choice.finish_reason, _message_of(choice)] for choice in choices]
+    yield "choices", ["index", "finish reason", "message"], answers
+    calls = [
+        [choice.index, call.id, call.name, _shortened(call._given)]
+        for choice in choices
+        for call in choice.message.tool_calls or ()
+    ]
+    yield "tool calls", ["choice", "id", "name", "arguments"], calls
+    yield "usage", ["", "tokens"], [*(completion.usage or ())]
+    problems = [[p.kind, p.event, p.offset, p.path, p.message] for p in result.problems]
+    yield "problems", ["kind", "event", "byte", "path", ""], problems
 
 
 def _message_of(choice: Choice) -> str:
@@ -203,12 +174,11 @@ def _cell(value: object) -> str:
     return "\n".join(map(printable, text.split("\n")))
 
 
-def _style(value: object) -> str:
+def _colour(value: object) -> str:
     """Return the colour of a status, and of a problem after which something is missing."""
-    if not isinstance(value, str):
-        return ""
-    is_bad = value == "failed" or value.startswith("limit ") or value in LOSSY_KINDS
-    return "red" if is_bad else _STYLES.get(value, "")
+    text = str(value)
+    is_bad = text.startswith("limit ") or text in LOSSY_KINDS
+    return "red" if is_bad else _COLOURS.get(text, "")
 
 
 def _picture(times: list[float]) -> list[str]:

@@ -5,9 +5,9 @@ from __future__ import annotations
 import gzip
 import os
 import shutil
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext
-from functools import partial
+from collections.abc import Iterable, Iterator
+from contextlib import nullcontext
+from itertools import islice
 from typing import IO, Any, TypeAlias
 
 import msgspec
@@ -17,13 +17,12 @@ from .extras import load
 from .inputs import UsageError
 from .terminal import write_output
 
-Write: TypeAlias = Callable[[str, StreamResult], None]
+Result: TypeAlias = tuple[str, StreamResult]
 
 _STDOUT = "-"
-_COMPRESSED = (".gz", ".zst", ".zstd")
+_ZSTD = (".zst", ".zstd")
 _LINES = ("", ".json", ".jsonl", ".ndjson")
 _COLUMNS = ("id", "status", "completion", "problems", "repeats", "limit")
-_NESTED = ("completion", "problems")  # JSON in Parquet
 _ROWS = 256  # of Parquet, that are written at once
 _BLOCK = 1024 * 1024
 
@@ -35,19 +34,15 @@ class Target:
     """
 
     def __init__(self, name: str) -> None:
-        form, compression = os.path.splitext(name)
-        if compression not in _COMPRESSED:
-            form, compression = name, ""
-        suffix = os.path.splitext(form)[1]
-        if name.endswith(".parquet"):
-            load("pyarrow.parquet")
-        elif suffix not in _LINES:
+        stem, last = os.path.splitext(name)
+        suffix = os.path.splitext(stem)[1] if last in (".gz", *_ZSTD) else last
+        if last != ".parquet" and suffix not in _LINES:
             raise UsageError(
                 f"{name}: the output is JSON Lines (.jsonl, .ndjson, .json, or no suffix; .gz or "
                 ".zst behind that) or .parquet"
             )
-        elif compression in _COMPRESSED[1:]:
-            load("pyarrow")
+        if last in (".parquet", *_ZSTD):
+            load("pyarrow" if last in _ZSTD else "pyarrow.parquet")
         self.name = name
         self.path = os.path.realpath(name)  # a link is followed, not replaced
         if os.path.isdir(name):
@@ -69,57 +64,43 @@ class Target:
             if self.name == _STDOUT:
                 while block := whole.read(_BLOCK):
                     write_output(block)
-                return
-            with open(self.path, "wb") as stream:
-                shutil.copyfileobj(whole, stream)
+            else:
+                with open(self.path, "wb") as stream:
+                    shutil.copyfileobj(whole, stream)
 
 
-@contextmanager
-def open_writer(name: str, path: str) -> Iterator[Write]:
-    """Open a file for results in the form of the output's name; once closed, it is on the disk."""
-    open_form = _open_parquet if name.endswith(".parquet") else partial(_open_lines, name)
-    with open(path, "wb") as file, open_form(file) as write:
-        yield write
+def write_results(name: str, path: str, results: Iterable[Result]) -> None:
+    """Write results to a file, in the form of the output's name. Then they are on the disk."""
+    rows = (_row(id, result) for id, result in results)
+    with open(path, "wb") as file:
+        if name.endswith(".parquet"):
+            _write_parquet(file, rows)
+        else:
+            with _compressed(name, file) as lines:
+                for row in rows:
+                    lines.write(msgspec.json.encode(row) + b"\n")
     with open(path, "rb+") as whole:
         os.fsync(whole.fileno())
 
 
-@contextmanager
-def _open_lines(name: str, file: IO[bytes]) -> Iterator[Write]:
-    stream: Any = nullcontext(file)
+def _compressed(name: str, file: IO[bytes]) -> Any:
     if name.endswith(".gz"):
-        stream = gzip.GzipFile("", "wb", 6, file, mtime=0)
-    elif name.endswith(_COMPRESSED):
-        stream = load("pyarrow").CompressedOutputStream(file, "zstd")
-
-    def write(id: str, result: StreamResult) -> None:
-        lines.write(msgspec.json.encode(_row(id, result)) + b"\n")
-
-    with stream as lines:
-        yield write
+        return gzip.GzipFile("", "wb", 6, file, mtime=0)
+    if name.endswith(_ZSTD):
+        return load("pyarrow").CompressedOutputStream(file, "zstd")
+    return nullcontext(file)
 
 
-@contextmanager
-def _open_parquet(file: IO[bytes]) -> Iterator[Write]:
+def _write_parquet(file: IO[bytes], rows: Iterator[dict[str, object]]) -> None:
     """Write completions and problems as JSON, in columns of text."""
     pa = load("pyarrow")
-    types = dict.fromkeys(_COLUMNS, pa.string())
-    schema = pa.schema(types | {"repeats": pa.int64()})
-    rows: list[dict[str, object]] = []
-
-    def flush() -> None:
-        writer.write_table(pa.Table.from_pylist(rows, schema=schema))
-        rows.clear()
-
-    def write(id: str, result: StreamResult) -> None:
-        row = _row(id, result)
-        rows.append(row | {name: msgspec.json.encode(row[name]).decode() for name in _NESTED})
-        if len(rows) >= _ROWS:
-            flush()
-
+    schema = pa.schema(dict.fromkeys(_COLUMNS, pa.string()) | {"repeats": pa.int64()})
     with load("pyarrow.parquet").ParquetWriter(file, schema, compression="zstd") as writer:
-        yield write
-        flush()
+        while some := list(islice(rows, _ROWS)):
+            for row in some:
+                for name in ("completion", "problems"):
+                    row[name] = msgspec.json.encode(row[name])
+            writer.write_table(pa.Table.from_pylist(some, schema=schema))
 
 
 def _row(id: str, result: StreamResult) -> dict[str, object]:

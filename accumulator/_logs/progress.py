@@ -14,8 +14,8 @@ from typing import IO, Any
 
 import msgspec
 
-from ..batch import StreamResult
 from .extras import load
+from .output import Result
 from .terminal import in_utf8, say
 
 _MOST_REPORTED = 20  # bad rows; the others are counted, and written to the file of bad rows
@@ -35,8 +35,9 @@ class Stats:
         self.tokens: Counter[str] = Counter()
         self.rows = self.repeats = self.bad_rows = self.files_unread = 0
 
-    def add(self, result: StreamResult) -> None:
-        """Count a stream."""
+    def counted(self, row: Result) -> Result:
+        """Count a stream; return it."""
+        _, result = row
         self.streams[result.status] += 1
         self.problems.update(result.problem_counts)
         if result.limit is not None:
@@ -45,6 +46,7 @@ class Stats:
         if usage is not None:
             self.tokens.update({name: getattr(usage, name) or 0 for name in _TOKENS})
         self.repeats += result.repeats
+        return row
 
     def lines(self) -> list[str]:
         """Return the lines of the summary."""
@@ -109,7 +111,7 @@ class Display:
         self._start = self._last = time.monotonic()
         if sys.stderr is not None and sys.stderr.isatty():
             with suppress(ImportError):  # lines say the same
-                progress, console = load("rich.progress"), load("rich.console")
+                progress, console = load("rich.progress", "cli"), load("rich.console", "cli")
                 self._bar = progress.Progress(
                     *progress.Progress.get_default_columns(),
                     progress.TransferSpeedColumn(),

@@ -6,31 +6,25 @@ import re
 from argparse import ArgumentParser
 from collections.abc import Callable, Iterable, Iterator
 from functools import partial
-from io import BufferedReader
+from io import BufferedReader, BytesIO
 from itertools import count, repeat
 from typing import Annotated, Any, TypeAlias, cast
 
 import msgspec
 from msgspec import Meta, Struct, structs
 
-from ..batch import StreamResult, reduce_sorted
 from .extras import load
-from .inputs import READ_ERRORS, Source, UsageError, open_text, why_unread
+from .inputs import BOM, READ_ERRORS, Source, UsageError, open_text, why_unread
 from .progress import Display
-from .terminal import say
 
 Row: TypeAlias = tuple[str, "int | None", bytes]  # a chunk is JSON text
-StreamRow: TypeAlias = tuple["int | None", bytes, object]  # number, chunk, time
 Report: TypeAlias = Callable[[int, str, bytes], object]  # of a bad row: its line, why, its text
 
-_BLOCK = 64 * 1024  # bytes of rows that are handed on at a time
+_BLOCK = 64 * 1024  # bytes of a file that are read at a time
 _BATCH = 4096  # rows of Parquet
 _LONGEST_LINE = 64 * 1024 * 1024  # bytes; four times what a chunk may have by default
 _END = b"[DONE]"
-_DONE = msgspec.Raw(_END)
 _QUOTE = 34  # "
-_BOM = b"\xef\xbb\xbf"
-_BLANK = b" \t\r\n" + _BOM
 _MOST, _LEAST = (1 << 63) - 1, -(1 << 63)  # 64 bits, as DuckDB sorts them
 # What columns of Parquet may be; null is the type of one without values.
 _TYPES = {
@@ -77,118 +71,81 @@ def read_rows(sources: Iterable[Source], keys: Keys, display: Display) -> Iterat
             display.unread(source.label, why_unread(error))
 
 
-def read_streams(
-    file: BufferedReader, keys: Keys, label: str
-) -> tuple[dict[str, list[StreamRow]], bool, str | None]:
-    """Read the rows of a file into memory; return those of each stream in the order of their
-    numbers, whether bad rows were reported, and why the file could not be read to its end. A row
-    without an id belongs to the stream of the row before it.
-    """
-    streams: dict[str, list[StreamRow]] = {}
-    times: list[object] = []
-    bad: list[int] = []
-
-    def report(line: int, why: str, _: bytes) -> None:
-        bad.append(line)
-        say(f"{label}:{line}: bad row: {why}")
-
-    failed = None
-    try:
-        for rows in _read_lines(file, keys, report, last_id="", times=times):
-            for (id, seq, chunk), time in zip(rows, times, strict=True):
-                streams.setdefault(id, []).append((seq, chunk, time))
-            times.clear()
-    except READ_ERRORS as error:
-        failed = why_unread(error)
-    for stream in streams.values():
-        # Sorting is stable: rows without a number stay as they came, behind those with one.
-        stream.sort(key=lambda row: (row[0] is None, row[0] or 0))
-    return streams, bool(bad), failed
-
-
-def reduce_rows(rows: Iterable[StreamRow]) -> StreamResult:
-    """Reduce the rows of one stream, in order."""
-    [(_, result)] = reduce_sorted(("", seq, chunk) for seq, chunk, _ in rows)
-    return result
-
-
-def begins_with_row(file: BufferedReader, keys: Keys) -> bool:
-    """Return whether the first line has a chunk under its key, and so is no chunk itself."""
-    line = file.peek(1).lstrip(_BLANK).partition(b"\n")[0]
-    try:
-        return bool(bytes(_line_decoder(keys).decode(line).chunk))
-    except (ValueError, RecursionError):
-        return False
-
-
 def _read_file(source: Source, keys: Keys, display: Display) -> Iterator[list[Row]]:
-    report = partial(display.bad_row, source.label)
     position = 0  # on the disk
-    with open(source.path, "rb") as raw, open_text(raw, source.compression) as file:
-        for rows in _read_lines(file, keys, report):
+    with open(source.path, "rb") as raw, open_text(raw) as file:
+        for rows in read_lines(file, keys, partial(display.bad_row, source.label)):
             yield rows
             display.read(raw.tell() - position, len(rows))
             position = raw.tell()
 
 
-def _read_lines(
-    file: BufferedReader,
-    keys: Keys,
-    report: Report,
-    *,
-    last_id: str | None = None,
-    times: list[object] | None = None,
+def read_lines(
+    file: BufferedReader, keys: Keys, report: Report, times: list[object] | None = None
 ) -> Iterator[list[Row]]:
-    """Read rows, some at a time, and `times` if asked for; rows without an id have `last_id`."""
-    decode, needs_id = _line_decoder(keys).decode, last_id is None
-    rows: list[Row] = []
-    size = 0
-    try:
-        for number, line in enumerate(iter(partial(file.readline, _LONGEST_LINE), b""), 1):
-            size += len(line)
-            if size > _BLOCK:
-                yield rows
-                rows, size = [], len(line)
+    """Read rows, some at a time, and `times` if asked for: then a row without an id belongs to the
+    stream of the row before it.
+    """
+    decode = line_decoder(keys).decode
+    last_id = ""
+    numbers = count(1)
+    for lines in _lines_of(file):
+        rows: list[Row] = []
+        for line, number in zip(lines, numbers):  # noqa: B905  # as many numbers as lines
             try:
-                if line.startswith(b"{") and size < _LONGEST_LINE:
+                if line.startswith(b"{") and len(line) <= _LONGEST_LINE:
                     text = line
                     row = decode(line)
-                elif text := _text_of(line, file):
+                elif text := _text_of(line):
                     # `[DONE]` behind bare chunks has no id: it ends the stream of the line before.
-                    row = _Line(last_id, None, _DONE) if text == _END else decode(text)
+                    row = _Line(last_id, chunk=msgspec.Raw(text)) if text == _END else decode(text)
                 else:
                     continue
             except (ValueError, RecursionError) as error:
                 report(number, str(error), line)
                 continue
-            if row.id not in (None, ""):
-                last_id = str(row.id)
-            elif needs_id:
+            id = row.id
+            if id is not None and id != "":
+                last_id = str(id)
+            elif times is None:
                 report(number, f"no stream id under {keys.id!r}", line)
                 continue
             chunk = bytes(row.chunk) or text.strip()
             if chunk[0] == _QUOTE:
                 chunk = _unquoted(chunk)
-            rows.append((last_id or "", row.seq, chunk))
+            rows.append((last_id, row.seq, chunk))
             if times is not None:
                 times.append(row.time)
-    except READ_ERRORS:
-        yield rows  # of a file that breaks off, what there is
-        raise
-    yield rows
+        yield rows
 
 
-def _text_of(line: bytes, file: BufferedReader) -> bytes:
+def _lines_of(file: BufferedReader) -> Iterator[list[bytes]]:
+    """Yield the lines of a file as it is read; of one that is too long to hold, the beginning."""
+    parts: list[bytes] = []  # of the last line
+    size = 0
+    for data in iter(partial(file.read1, _BLOCK), b""):
+        head, *lines = BytesIO(data).readlines()  # by memchr; `split` looks at each byte
+        if size <= _LONGEST_LINE:
+            parts.append(head)
+            size += len(head)
+        if head.endswith(b"\n"):
+            last = [lines.pop()] if lines and not lines[-1].endswith(b"\n") else []
+            yield [b"".join(parts), *lines]
+            parts, size = last, sum(map(len, last))
+    if size:
+        yield [b"".join(parts)]
+
+
+def _text_of(line: bytes) -> bytes:
     """Return the JSON of a line, of one of SSE, too. Raises ValueError for one too long to hold."""
-    if len(line) == _LONGEST_LINE:
-        while line and not line.endswith(b"\n"):
-            line = file.readline(_BLOCK)
+    if len(line) > _LONGEST_LINE:
         raise ValueError(f"the line is longer than {_LONGEST_LINE:,} bytes")
-    text = line.strip().removeprefix(_BOM).removeprefix(b"data:").strip()
+    text = line.strip().removeprefix(BOM).removeprefix(b"data:").strip()
     return b"" if text.startswith(b":") else text
 
 
-def _line_decoder(keys: Keys) -> msgspec.json.Decoder[_Line]:
+def line_decoder(keys: Keys) -> msgspec.json.Decoder[_Line]:
+    """Return what reads a line whose fields have these keys."""
     fields = [(field.name, field.type, field.default) for field in structs.fields(_Line)]
     kind = msgspec.defstruct("_Line", fields, rename=structs.asdict(keys), gc=False)
     return msgspec.json.Decoder(cast("type[_Line]", kind))
@@ -197,7 +154,7 @@ def _line_decoder(keys: Keys) -> msgspec.json.Decoder[_Line]:
 def _unquoted(chunk: bytes) -> bytes:
     """Return the chunk of a log that keeps it as a string of JSON."""
     try:
-        return msgspec.json.decode(chunk, type=str).encode("utf-8", "surrogatepass")
+        return msgspec.json.decode(chunk, type=str).encode()
     except ValueError:
         return chunk  # the reducer reports what is wrong with it
 
@@ -211,11 +168,15 @@ def _read_parquet(source: Source, keys: Keys, display: Display) -> Iterator[list
         columns = [batch.column(name).to_pylist() if name else repeat(None) for name in names]
         rows: list[Row] = []
         for id, seq, chunk, number in zip(*columns, numbers, strict=False):
-            if id is not None and id != "" and chunk is not None and (seq or 0) <= _MOST:
+            if id is None or id == "":
+                why = "no stream id"
+            elif chunk is None:
+                why = "no chunk"
+            elif seq is not None and seq > _MOST:
+                why = f"a sequence number of more than 64 bits: {seq}"
+            else:
                 rows.append((str(id), seq, _bytes_of(chunk)))
                 continue
-            is_large = f"a sequence number of more than 64 bits: {seq}"
-            why = "no chunk" if chunk is None else is_large if id else "no stream id"
             text = msgspec.json.encode([id, seq, chunk], enc_hook=str)
             display.bad_row(source.label, number, why, text)
         yield rows
@@ -227,20 +188,15 @@ def _columns_of(schema: Any, keys: Keys) -> list[str | None]:
     names: list[str | None] = []
     for key, (kinds, what) in _TYPES.items():
         name = getattr(keys, key)
-        found = [str(field.type) for field in schema if field.name == name]
-        if len(found) > 1:
-            raise OSError(None, f"{len(found)} columns are named {name!r}")
-        if not found and key != "seq":
-            raise OSError(None, f"there is no column {name!r}")
-        if found and not kinds.match(found[0]):
-            raise OSError(None, f"column {name!r} must hold {what}, not {found[0]}")
-        names.append(name if found else None)
+        types = [str(field.type) for field in schema if field.name == name]
+        if (types or key != "seq") and not (len(types) == 1 and kinds.match(types[0])):
+            found = " and ".join(types) or "none"
+            raise OSError(None, f"there must be one column {name!r} of {what}; there is {found}")
+        names.append(name if types else None)
     return names
 
 
 def _bytes_of(chunk: str | bytes | dict[str, object]) -> bytes:
-    if isinstance(chunk, bytes):
-        return chunk
     if isinstance(chunk, str):
-        return chunk.encode("utf-8", "surrogatepass")
-    return msgspec.json.encode(chunk, enc_hook=str)
+        return chunk.encode()
+    return chunk if isinstance(chunk, bytes) else msgspec.json.encode(chunk, enc_hook=str)

@@ -5,13 +5,13 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable, Iterator
 from errno import EIO, ENOMEM
-from itertools import chain
+from itertools import chain, islice
 from operator import itemgetter
-from pathlib import Path
 from typing import IO, Any
 
-from ..batch import StreamResult, reduce_sorted
+from ..batch import UnsortedRowsError, reduce_sorted
 from .extras import load
+from .output import Result
 from .progress import Display
 from .rows import Row
 
@@ -23,24 +23,15 @@ _OVER = 1.1  # DuckDB takes this much more than it is told to, at most
 LEAST_MEMORY = 256 * _MIB
 _BYTES_OF_ID = 128  # in a set that grows
 _SPILLED = "sort"  # folder of what does not fit into the memory
-_SENT = _MIB  # bytes of chunks that go to DuckDB at once
+_SENT = 4096  # rows that go to DuckDB at once
 _VECTOR = 2048  # rows that DuckDB works on at once, and that it returns at once here
 _LARGE = 1024  # bytes; a longer chunk is kept in a file beside DuckDB, whose memory it would take
-_QUERY = """
-SELECT id, seq, chunk, start, size FROM arriving ORDER BY id, seq NULLS LAST, arrival
-"""
-_READERS = ("to_arrow_reader", "fetch_arrow_reader")  # DuckDB 1.5 renamed it
-
-Result = tuple[str, StreamResult]
-
-
-class OutOfOrderError(Exception):
-    """The rows of a stream do not stand together, or not in order."""
+_QUERY = "SELECT id, seq, chunk, start, size FROM arriving ORDER BY id, seq NULLS LAST, arrival"
 
 
 def reduce_in_order(blocks: Iterable[list[Row]], memory: int) -> Iterator[Result]:
-    """Reduce rows as they come. Raises UnsortedRowsError or OutOfOrderError if they are out of
-    order, and for more streams than can be remembered: one may then come again unnoticed.
+    """Reduce rows as they come. Raises UnsortedRowsError if they are out of order, and for more
+    streams than can be remembered: one may then come again unnoticed.
     """
     seen: set[int] = set()
     most = memory // _BYTES_OF_ID
@@ -48,19 +39,19 @@ def reduce_in_order(blocks: Iterable[list[Row]], memory: int) -> Iterator[Result
     for id, result in reduce_sorted(rows, grouped=True):
         digest = hash(id)
         if digest in seen or len(seen) == most:
-            raise OutOfOrderError
+            raise UnsortedRowsError("its stream may have come before", row=0, id=id)
         seen.add(digest)
         yield id, result
 
 
 def _numbered_first(blocks: Iterable[list[Row]]) -> Iterator[list[Row]]:
-    """Yield the blocks. Raises OutOfOrderError for a number behind a row without one."""
+    """Yield the blocks. Raises UnsortedRowsError for a number behind a row without one."""
     unnumbered: str | None = None  # the stream of the last row, if that has no number
     for rows in blocks:
         if unnumbered is not None or None in map(itemgetter(1), rows):
             for id, seq, _ in rows:
                 if seq is not None and id == unnumbered:
-                    raise OutOfOrderError
+                    raise UnsortedRowsError("it has a number", row=0, id=id)
                 unnumbered = id if seq is None else None
         yield rows
 
@@ -72,70 +63,55 @@ def sorted_rows(
 
     Raises ImportError without DuckDB, OSError if memory or disk do not suffice.
     """
-    library = load("duckdb")
+    duckdb, pa = load("duckdb"), load("pyarrow")
     settings = {
         "memory_limit": f"{int((memory - _PROCESS) / _OVER) // 1024}KiB",
         "threads": "1",
         "temp_directory": os.path.join(folder, _SPILLED),
         "preserve_insertion_order": "false",
     }
-    connection = library.connect(config=settings)
+    numbers = dict.fromkeys(("seq", "arrival", "start", "size"), pa.int64())
+    schema = pa.schema({"id": pa.string(), "chunk": pa.binary(), **numbers})
     try:
-        with Path(folder, "large-chunks").open("w+b") as large:
-            pa = load("pyarrow")
-            numbers = dict.fromkeys(("seq", "arrival", "start", "size"), pa.int64())
-            schema = pa.schema({"id": pa.string(), "chunk": pa.binary(), **numbers})
-            batches = _batches(blocks, schema, large, display)
-            reader = pa.RecordBatchReader.from_batches(schema, batches)
-            connection.register("arriving", reader)
+        with (
+            open(os.path.join(folder, "large-chunks"), "w+b") as large,
+            duckdb.connect(config=settings) as connection,
+        ):
+            batches = _batches(_kept(blocks, large), schema, display)
+            connection.register("arriving", pa.RecordBatchReader.from_batches(schema, batches))
             relation = connection.sql(_QUERY)
-            name = next(each for each in _READERS if hasattr(relation, each))
-            for batch in getattr(relation, name)(_VECTOR):
-                yield from _rows_of(batch, large)
+            # DuckDB 1.5 renamed it.
+            read = getattr(relation, "to_arrow_reader", None) or relation.fetch_arrow_reader
+            for batch in read(_VECTOR):
+                columns = [column.to_pylist() for column in batch.columns]
+                for id, seq, chunk, start, size in zip(*columns, strict=True):
+                    if chunk is None:
+                        large.seek(start)
+                        yield id, seq, large.read(size)
+                    else:
+                        yield id, seq, chunk
                 display.read(batch.nbytes)
-    except library.OutOfMemoryException:
+    except duckdb.OutOfMemoryException:
         raise OSError(ENOMEM, "these rows need a larger --memory to be sorted") from None
-    except library.IOException as error:
+    except duckdb.IOException as error:
         raise OSError(EIO, str(error).partition("\n")[0]) from None
-    finally:
-        connection.close()
 
 
-def _batches(
-    blocks: Iterable[list[Row]], schema: Any, large: IO[bytes], display: Display
-) -> Iterator[Any]:
-    """Yield rows as Arrow batches. A large chunk goes to a file, and a row says where."""
-    columns: list[list[Any]] = [[] for _ in schema.names]
-    arrival = size = end = total = 0
-    for rows in blocks:
-        for id, seq, chunk in rows:
-            row: tuple[object, ...]
-            if len(chunk) > _LARGE:
-                large.write(chunk)
-                row = (id, None, seq, arrival, end, len(chunk))
-                end += len(chunk)
-            else:
-                row = (id, chunk, seq, arrival, None, None)
-                size += len(chunk)
-            for column, value in zip(columns, row, strict=True):
-                column.append(value)
-            arrival += 1
-        if size > _SENT:
-            batch = load("pyarrow").record_batch(columns, schema=schema)
-            total += batch.nbytes
-            yield batch
-            columns, size = [[] for _ in schema.names], 0
+def _kept(blocks: Iterable[list[Row]], large: IO[bytes]) -> Iterator[tuple[object, ...]]:
+    """Yield the rows for DuckDB. A large chunk goes to a file, and its row says where."""
+    for arrival, (id, seq, chunk) in enumerate(chain.from_iterable(blocks)):
+        if len(chunk) > _LARGE:
+            yield id, None, seq, arrival, large.tell(), len(chunk)
+            large.write(chunk)
+        else:
+            yield id, chunk, seq, arrival, None, None
     large.flush()
-    batch = load("pyarrow").record_batch(columns, schema=schema)
-    yield batch
-    display.begin("reducing", total + batch.nbytes)
 
 
-def _rows_of(batch: Any, large: IO[bytes]) -> Iterator[Row]:
-    ids, seqs, chunks, starts, sizes = (column.to_pylist() for column in batch.columns)
-    if None in chunks:
-        for arrival, chunk in enumerate(chunks):
-            if chunk is None:
-                large.seek(starts[arrival])
-                chunks[arrival] = large.read(sizes[arrival])
-    return zip(ids, seqs, chunks, strict=True)
+def _batches(rows: Iterator[tuple[object, ...]], schema: Any, display: Display) -> Iterator[Any]:
+    record_batch, total = load("pyarrow").record_batch, 0
+    while some := list(islice(rows, _SENT)):
+        batch = record_batch(list(zip(*some, strict=True)), schema=schema)
+        total += batch.nbytes
+        yield batch
+    display.begin("reducing", total)

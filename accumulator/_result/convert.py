@@ -25,17 +25,14 @@ NULLABLE = {"nullable": True}
 # A vendor may use this name for a field of its own: a value that is no string is the vendor's.
 OR_VENDORS = {"or_vendors": True}
 _SCALARS = frozenset({str, int, float, bool, NoneType})
+_OBJECTS: tuple[object, ...] = (Mapping,)
+_LISTS: tuple[object, ...] = (tuple, Sequence)
 
 
 @cache
 def names_of(cls: type) -> tuple[str, ...]:
     """Return the names of a class's fields that are the API's: no `extra`, and no private ones."""
-    return tuple(name for name in _shown(cls) if name != "extra")
-
-
-@cache
-def _shown(cls: type) -> tuple[str, ...]:
-    return tuple(name for name in attrs.fields_dict(cls) if not name.startswith("_"))
+    return tuple(n for n in attrs.fields_dict(cls) if n != "extra" and not n.startswith("_"))
 
 
 @cache
@@ -51,7 +48,8 @@ class Fields:
     __slots__ = ()
 
     def _named(self) -> list[tuple[str, object]]:
-        return [(name, getattr(self, name)) for name in _shown(cast("Any", type(self)))]
+        names = (*names_of(cast("Any", type(self))), "extra")
+        return [(name, getattr(self, name, None)) for name in names]
 
     def __repr__(self) -> str:
         shown = (f"{n}={value!r}" for n, value in self._named() if value not in (None, {}))
@@ -71,15 +69,11 @@ class Fields:
         """Iterate over names and values in the API's shape: FastAPI writes `dict(...)` of it."""
         return iter(to_dict(self).items())
 
-    if TYPE_CHECKING:
-        pass  # with the method below an object has every attribute to a type checker
-    else:
+    if not TYPE_CHECKING:  # with this method an object has every attribute to a type checker
 
         def __getattr__(self, name: str) -> object:
-            if name in _shown(type(self)):
-                return None  # `_merge.snapshot` sets only what the state has
             message = f"{type(self).__name__!r} object has no attribute {name!r}"
-            if "extra" in _shown(type(self)) and name != "extra" and not name.startswith("_"):
+            if name != "extra" and not name.startswith("_") and hasattr(self, "extra"):
                 extra = self.extra
                 has = f", which has {list(extra)}" if extra else ", which is empty"
                 held = f": .extra[{name!r}]" if name in extra else has
@@ -235,10 +229,6 @@ def _exact(value: object, kind: type[T]) -> T:
     return value if type(value) is kind else msgspec.convert(value, kind)
 
 
-def _read_object(value: object, _: object) -> object:
-    return copy_json(_exact(value, dict))
-
-
 def _read_list(value: object, kind: object) -> object:
     entries: Any = list[get_args(kind)[0]]  # type: ignore[misc]  # a type at run time
     return tuple(_converter.structure(_exact(value, list), entries))
@@ -254,7 +244,7 @@ for _kind in (str, int, float):
     _converter.register_structure_hook(_kind, _exact)
 _hook = _converter.register_structure_hook_func
 _hook(lambda kind: kind is object, lambda value, _: copy_json(value))
-_hook(lambda kind: get_origin(kind) is cast("Any", Mapping), _read_object)
-_hook(lambda kind: get_origin(kind) in (tuple, cast("Any", Sequence)), _read_list)
+_hook(lambda kind: get_origin(kind) in _OBJECTS, lambda value, _: copy_json(_exact(value, dict)))
+_hook(lambda kind: get_origin(kind) in _LISTS, _read_list)
 _hook(lambda kind: str in get_args(kind) and len(get_args(kind)) > 2, _read_content)
 _converter.register_structure_hook_factory(attrs.has, _reader_of)

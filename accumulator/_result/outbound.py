@@ -64,8 +64,8 @@ def _call(call: Any) -> JsonObject:
         if tool is not None:
             out["type"] = call.type or kind
             out[kind] = _texts(tool, "name", text)
-    fields = copy_json({name: call.extra.get(name) for name in _SENT_BACK_OF_CALL})
-    return out | {n: value for n, value in cast("JsonObject", fields).items() if value is not None}
+    sent = {name: call.extra.get(name) for name in _SENT_BACK_OF_CALL}
+    return out | {name: copy_json(value) for name, value in sent.items() if value is not None}
 
 
 def _texts(tool: object, *names: str) -> JsonObject:
@@ -76,16 +76,17 @@ def without_empty_messages(
     completion: JsonObject, extras: Sequence[Mapping[str, object]]
 ) -> JsonObject:
     """Remove what only a chat completion has from a legacy one; a vendor's `message` stays."""
-    if completion["object"] == "text_completion":
-        for choice, extra in zip(_objects(completion["choices"]), extras, strict=True):
-            if choice["message"] == {"content": None, "refusal": None}:
-                del choice["message"]
-                if "message" in extra:
-                    choice["message"] = copy_json(extra["message"])
-                for logprobs in _objects([choice["logprobs"]]):
-                    for name in ("content", "refusal"):
-                        if logprobs[name] is None:
-                            del logprobs[name]
+    if completion["object"] != "text_completion":
+        return completion
+    for choice, extra in zip(cast("list[Any]", completion["choices"]), extras, strict=True):
+        if choice["message"] == {"content": None, "refusal": None}:
+            del choice["message"]
+            if "message" in extra:
+                choice["message"] = copy_json(extra["message"])
+            logprobs = choice["logprobs"] or {}
+            for name in ("content", "refusal"):
+                if name in logprobs and logprobs[name] is None:
+                    del logprobs[name]
     return completion
 
 
@@ -157,8 +158,3 @@ def pydantic_schema(cls: Any) -> CoreSchema:
             cls.to_dict, return_schema=as_dict
         ),
     )
-
-
-def _objects(value: object) -> list[JsonObject]:
-    """Return the objects in a list."""
-    return [item for item in value if isinstance(item, dict)] if isinstance(value, list) else []

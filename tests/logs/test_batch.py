@@ -170,16 +170,6 @@ def test_many_chunks_come_to_what_one_accumulator_makes_of_them(name: str, limit
     assert reduced(IN_BULK[name], limits) == plainly(list(IN_BULK[name]), limits)
 
 
-def test_many_chunks_past_total_bytes_are_read_no_further() -> None:
-    limits = Limits(total_bytes=2000)
-    chunks = IN_BULK["content"][:60]
-    result, plain = reduced(chunks, limits), plainly(list(chunks), limits)
-    assert (result.status, result.limit) == (plain.status, plain.limit)
-    # What frames the chunks counts as well.
-    assert str(text_of(plain)).startswith(str(text_of(result)))
-    assert len(str(text_of(result))) > 60
-
-
 @given(st.lists(st.sampled_from(list(IN_BULK)), min_size=1, max_size=4), st.integers(0, 3))
 def test_whatever_comes_behind_whatever(names: list[str], most: int) -> None:
     chunks = [chunk for name in names for chunk in IN_BULK[name][: (3, 20, 40, None)[most]]]

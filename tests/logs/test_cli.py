@@ -8,6 +8,8 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from functools import partial
+from io import BufferedReader
 from pathlib import Path
 
 import pytest
@@ -230,25 +232,6 @@ def test_several_streams_of_rows_are_a_line_each(
     assert capfd.readouterr().out == "Grüße 🌍\nGrüße 🌍\n"
 
 
-@pytest.mark.parametrize(
-    ("name", "meant"), [("redcue", "reduce"), ("inspct", "inspect"), ("streams", None)]
-)
-def test_a_typo_of_a_command_is_told(
-    name: str,
-    meant: str | None,
-    tmp_path: Path,
-    capfd: pytest.CaptureFixture[str],
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    monkeypatch.chdir(tmp_path)
-    assert cli.main([name, "log.jsonl"]) == (5 if meant is None else 2)
-    if meant is None:
-        told = f"{name}: cannot be read: No such file or directory\n"
-    else:
-        told = f"accumulator: there is no command {name!r}; did you mean {meant!r}?\n"
-    assert capfd.readouterr().err.startswith(told)
-
-
 def test_started_on_a_terminal_without_a_file_it_explains_itself() -> None:
     terminal, ours = os.openpty()
     with start(stdin=terminal) as process:
@@ -333,8 +316,12 @@ def test_text_is_that_of_the_first_choice(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     path.write_bytes(body)
-    for block in 65536, 7, 1:
-        monkeypatch.setattr(cli, "_BLOCK", block)
+    for size in 65536, 7, 1:
+
+        def cut(file: BufferedReader, _: object, size: int = size) -> Iterator[bytes]:
+            return iter(partial(file.read1, size), b"")
+
+        monkeypatch.setattr("accumulator._logs.recording.read_blocks", cut)
         assert cli.main(["--text", str(path)]) == 0
         assert capfd.readouterr().out == text
 

@@ -13,39 +13,39 @@ from accumulator._logs.inputs import UsageError, detect_source, find_files, spoo
 
 JSON = b'{"id":"a"}\n'
 SSE = b"data: {}\n\n"
-# What a file holds, its form and compression; a name says nothing.
-FILES: dict[str, tuple[bytes, str, str]] = {
-    "empty.sse": (b"", "rows", ""),
-    "lines.txt": (JSON, "rows", ""),
-    "array.json": (b" \r\n[" + JSON, "rows", ""),
-    "bom.jsonl": (b"\xef\xbb\xbf" + JSON, "rows", ""),
-    "rows.json": (JSON * 2, "rows", ""),
-    "a row with an error.json": (b'{"id":"a","error":{}}', "rows", ""),
-    "error.sse": (b'{"error":{"message":"x"}}\n', "page", ""),
-    "error in a list.sse": (b'[{"error":{"message":"x"}}]', "page", ""),
-    "rows in a list.json": (b'[{"id":"a"},{"id":"b"}]', "rows", ""),
-    "indented.sse": (b'{\n  "detail": "Not Found"\n}\n', "page", ""),
-    "one line.sse": (b'{"detail": "Not Found"}', "page", ""),
-    "a bare chunk without an id.json": (b'{"choices":[]}', "rows", ""),
-    "page.html": (b"<html></html>", "page", ""),
-    "body.json": (SSE, "body", ""),
-    "lines.json": (gzip.compress(JSON), "rows", "gzip"),
-    "body.gz": (gzip.compress(SSE), "body", "gzip"),
-    "cut.gz": (gzip.compress(SSE * 100)[:5], "rows", "gzip"),
-    "damaged.gz": (b"\x1f\x8bnothing of the sort", "rows", "gzip"),
+# What a file holds, and its form; a name says nothing.
+FILES: dict[str, tuple[bytes, str]] = {
+    "empty.sse": (b"", "rows"),
+    "lines.txt": (JSON, "rows"),
+    "array.json": (b" \r\n[" + JSON, "rows"),
+    "bom.jsonl": (b"\xef\xbb\xbf" + JSON, "rows"),
+    "rows.json": (JSON * 2, "rows"),
+    "a row with an error.json": (b'{"id":"a","error":{}}', "rows"),
+    "error.sse": (b'{"error":{"message":"x"}}\n', "page"),
+    "error in a list.sse": (b'[{"error":{"message":"x"}}]', "page"),
+    "rows in a list.json": (b'[{"id":"a"},{"id":"b"}]', "rows"),
+    "indented.sse": (b'{\n  "detail": "Not Found"\n}\n', "page"),
+    "one line.sse": (b'{"detail": "Not Found"}', "page"),
+    "a bare chunk without an id.json": (b'{"choices":[]}', "rows"),
+    "page.html": (b"<html></html>", "page"),
+    "body.json": (SSE, "body"),
+    "lines.json": (gzip.compress(JSON), "rows"),
+    "body.gz": (gzip.compress(SSE), "body"),
+    "cut.gz": (gzip.compress(SSE * 100)[:5], "rows"),
+    "damaged.gz": (b"\x1f\x8bnothing of the sort", "rows"),
 }
 
 
 @pytest.mark.parametrize(("name", "file"), FILES.items(), ids=FILES)
 def test_a_file_is_known_by_its_first_bytes(
-    name: str, file: tuple[bytes, str, str], tmp_path: Path
+    name: str, file: tuple[bytes, str], tmp_path: Path
 ) -> None:
-    data, form, compression = file
+    data, form = file
     path = tmp_path / name
     path.write_bytes(data)
     found = detect_source(str(path), "name", "label", ["id", "chunk"])
     assert (found.path, found.name, found.label) == (str(path), "name", "label")
-    assert (found.size, found.form, found.compression) == (len(data), form, compression)
+    assert (found.size, found.form) == (len(data), form)
 
 
 # Of a tree of files: the path asked for, and the names found in order.

@@ -45,7 +45,7 @@ def lines_of(rows: Iterable[object]) -> bytes:
     return "".join(json.dumps(row) + "\n" for row in rows).encode()
 
 
-def test_what_a_server_wrote_is_shown_and_commands_no_terminal(tmp_path: Path, show: Show) -> None:
+def test_what_a_server_wrote_is_shown_and_commands_no_terminal(show: Show, tmp_path: Path) -> None:
     svg = tmp_path / "out.svg"
     rows = [
         {"time": t, "chunk": a_chunk({"content": "[red]\x1b[2Jx\x07"})} for t in (1.0, 1.5, 3.0)
@@ -308,4 +308,13 @@ def test_what_cannot_be_read_or_written_is_said_to_be_so(
     assert capfd.readouterr().err.endswith("no  [2Jne: No such file or directory\n")
     (tmp_path / "log").write_bytes(b'data: {"choices": [{"index": 0}]}\n\n')
     assert cli.main(["inspect", str(tmp_path / "log"), "--svg", str(tmp_path)]) == 1
-    assert f"accumulator inspect: {tmp_path}: Is a directory\n" in capfd.readouterr().err
+    assert capfd.readouterr().err.endswith(f"{tmp_path}: Is a directory\n")
+
+
+def test_without_rich_the_extra_is_named(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "log").write_bytes(b'data: {"choices": [{"index": 0}]}\n\n')
+    monkeypatch.setitem(sys.modules, "rich.table", None)
+    assert cli.main(["inspect", str(tmp_path / "log")]) == 1
+    assert "this needs rich: pip install 'chunk-accumulator[cli]'" in capfd.readouterr().err

@@ -8,7 +8,6 @@ import stat
 import subprocess
 import sys
 import threading
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -17,17 +16,13 @@ from accumulator import cli
 
 pytest.importorskip("duckdb", reason="the extra 'logs' is not installed")
 
-from log_files import ROWS, Row, expected, lines_of, read, shuffled, write
+from log_files import ROWS, Row, each_order, expected, lines_of, read, reduce, write
 
 COMMAND = [sys.executable, "-m", "accumulator", "reduce"]
-ORDERS: list[Callable[[list[Row]], list[Row]]] = [list, shuffled]
 
 
-@pytest.mark.parametrize("order", ORDERS)
-def test_standard_input_comes_to_standard_output(
-    order: Callable[[list[Row]], list[Row]], tmp_path: Path
-) -> None:
-    rows = order(ROWS)
+@each_order
+def test_standard_input_comes_to_standard_output(rows: list[Row], tmp_path: Path) -> None:
     command = [*COMMAND, "-", "-o", "-"]
     done = subprocess.run(command, input=lines_of(rows), check=True, capture_output=True)
     (tmp_path / "out").write_bytes(done.stdout)
@@ -46,11 +41,8 @@ def test_a_bad_row_of_standard_input_is_told_and_an_sse_body_is_named() -> None:
     assert json.loads(done.stdout)["id"] == "stdin"
 
 
-@pytest.mark.parametrize("order", ORDERS)
-def test_a_pipe_is_read_and_a_pipe_is_written(
-    order: Callable[[list[Row]], list[Row]], tmp_path: Path
-) -> None:
-    rows = order(ROWS)
+@each_order
+def test_a_pipe_is_read_and_a_pipe_is_written(rows: list[Row], tmp_path: Path) -> None:
     came, went = tmp_path / "in", tmp_path / "out"
     os.mkfifo(came)
     os.mkfifo(went)
@@ -61,7 +53,7 @@ def test_a_pipe_is_read_and_a_pipe_is_written(
     ]
     for thread in threads:
         thread.start()
-    assert cli.main(["reduce", str(came), "-o", str(went)]) == 0
+    assert reduce(came, went) == 0
     for thread in threads:
         thread.join()
     assert stat.S_ISFIFO(went.stat().st_mode)
@@ -123,7 +115,7 @@ def test_a_link_is_followed(exists: bool, tmp_path: Path) -> None:
         real.write_bytes(b"old")
         real.chmod(0o600)
     link.symlink_to(real)
-    assert cli.main(["reduce", str(log), "-o", str(link)]) == 0
+    assert reduce(log, link) == 0
     assert link.is_symlink()
     assert read(real) == expected(ROWS)
     if exists:
@@ -134,7 +126,7 @@ def test_a_link_is_followed(exists: bool, tmp_path: Path) -> None:
 @pytest.mark.parametrize("suffix", ["", ".json", ".ndjson", ".jsonl.gz", ".zst", ".zstd"])
 def test_a_name_stands_for_lines_and_their_compression(suffix: str, tmp_path: Path) -> None:
     log, out = write(tmp_path / "log.jsonl", ROWS), tmp_path / f"out{suffix}"
-    assert cli.main(["reduce", str(log), "-o", str(out)]) == 0
+    assert reduce(log, out) == 0
     assert read(out) == expected(ROWS)
     umask = os.umask(0)
     os.umask(umask)
@@ -145,5 +137,5 @@ def test_a_name_stands_for_lines_and_their_compression(suffix: str, tmp_path: Pa
 def test_parquet_has_any_number_of_rows(count: int, tmp_path: Path) -> None:
     rows = [(f"s{index:03}", 0, chunk) for index in range(count) for _, _, chunk in ROWS[:1]]
     log, out = write(tmp_path / "log.jsonl", rows), tmp_path / "out.parquet"
-    assert cli.main(["reduce", str(log), "-o", str(out)]) == 0
+    assert reduce(log, out) == 0
     assert read(out) == expected(rows)

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from io import BufferedReader, BytesIO
+import json
 from pathlib import Path
-from typing import cast
 
 import pytest
 
 from accumulator._logs.inputs import detect_source
 from accumulator._logs.progress import Display
-from accumulator._logs.rows import Keys, Row, read_rows, read_streams
+from accumulator._logs.recording import read_recording
+from accumulator._logs.rows import Keys, Row, read_rows
 
 
 class Notes(Display):
@@ -165,28 +165,31 @@ def test_what_is_no_row_of_parquet(
 
 
 UNREADABLE: dict[str, tuple[list[tuple[str, object]], str]] = {
-    "no id": ([("chunk", "{}")], "there is no column 'id'"),
-    "no chunk": ([("id", "a")], "there is no column 'chunk'"),
-    "an id twice": ([("id", "a"), ("chunk", "{}"), ("id", "b")], "2 columns are named 'id'"),
+    "no id": ([("chunk", "{}")], "'id' of text or integers; there is none"),
+    "no chunk": ([("id", "a")], "'chunk' of text, bytes or objects; there is none"),
+    "an id twice": (
+        [("id", "a"), ("chunk", "{}"), ("id", "b")],
+        "'id' of text or integers; there is string and string",
+    ),
     "a number twice": (
         [("id", "a"), ("seq", 1), ("seq", 1), ("chunk", "{}")],
-        "2 columns are named 'seq'",
+        "'seq' of integers; there is int64 and int64",
     ),
     "an id of bytes": (
         [("id", b"a"), ("chunk", "{}")],
-        "column 'id' must hold text or integers, not binary",
+        "'id' of text or integers; there is binary",
     ),
     "an id that is true": (
         [("id", True), ("chunk", "{}")],
-        "column 'id' must hold text or integers, not bool",
+        "'id' of text or integers; there is bool",
     ),
     "a number with a fraction": (
         [("id", "a"), ("seq", 0.5), ("chunk", "{}")],
-        "column 'seq' must hold integers, not double",
+        "'seq' of integers; there is double",
     ),
     "a chunk that is a number": (
         [("id", "a"), ("chunk", 7)],
-        "column 'chunk' must hold text, bytes or objects, not int64",
+        "'chunk' of text, bytes or objects; there is int64",
     ),
 }
 
@@ -201,7 +204,7 @@ def test_columns_that_hold_no_rows_are_told(
     names = [name for name, _ in columns]
     pq.write_table(pa.table([[value] for _, value in columns], names=names), path)
     assert read(path, notes) == ([], [])
-    assert notes.unread_files == [f"label: {why}"]
+    assert notes.unread_files == [f"label: there must be one column {why}"]
 
 
 def test_what_cannot_be_read_is_told(tmp_path: Path) -> None:
@@ -212,20 +215,26 @@ def test_what_cannot_be_read_is_told(tmp_path: Path) -> None:
 
 
 def test_the_rows_of_each_stream_are_in_order_and_one_without_an_id_goes_on(
-    capfd: pytest.CaptureFixture[str],
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
+    def row(text: str, **fields: object) -> str:
+        return json.dumps(
+            {"chunk": {"choices": [{"index": 0, "delta": {"content": text}}]}, **fields}
+        )
+
     lines = [
-        b'{"seq":1,"chunk":{}}',
-        b'{"id":"b","chunk":{"n":1}}',
-        b'{"chunk":{"n":2},"t":5}',
-        b'{"id":"b","seq":2,"chunk":{"n":0}}',
-        b"{x",
+        row("x", seq=1),
+        row("1", id="b"),
+        row("2", t=5),
+        row("0", id="b", seq=2),
+        "{x",
     ]
-    file = cast("BufferedReader", BytesIO(b"\n".join(lines)))
-    streams, has_bad, why = read_streams(file, Keys(time="t"), "log")
-    assert (has_bad, why) == (True, None)
-    assert capfd.readouterr().err.startswith("log:5: bad row: ")
-    assert streams == {
-        "": [(1, b"{}", None)],
-        "b": [(2, b'{"n":0}', None), (None, b'{"n":1}', None), (None, b'{"n":2}', 5)],
+    (tmp_path / "log").write_text("\n".join(lines))
+    found = read_recording(str(tmp_path / "log"), Keys(time="t"))
+    assert (found.has_bad_rows, found.why) == (True, None)
+    assert capfd.readouterr().err.startswith(f"{tmp_path}/log:5: bad row: ")
+    texts = {
+        id: (result.completion.choices[0].message.content, times)
+        for id, (result, times) in found.streams.items()
     }
+    assert texts == {"": ("x", [None]), "b": ("012", [None, None, 5])}

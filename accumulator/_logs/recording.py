@@ -1,0 +1,96 @@
+"""One recorded file, for `accumulator FILE` and `inspect`: a body, or the rows of some streams."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import ExitStack
+from io import BufferedReader
+from typing import TypeAlias
+
+import msgspec
+
+from .._accumulator import Accumulator
+from ..batch import RecordedStream, StreamResult, reduce_sorted
+from .inputs import BLANK, READ_ERRORS, label_of, open_stream, read_blocks, why_unread
+from .rows import Keys, line_decoder, read_lines
+from .terminal import say
+
+Heard: TypeAlias = Callable[[Accumulator, int], object]  # called with the bytes that came
+
+
+class Recording(msgspec.Struct):
+    """What a file holds: by its id each stream and the times of its rows. A body has no id.
+
+    `why` says why it could not be read to its end.
+    """
+
+    streams: dict[str, tuple[StreamResult, list[object]]] = msgspec.field(default_factory=dict)
+    has_bad_rows: bool = False
+    why: str | None = None
+
+
+def read_recording(
+    path: str, keys: Keys, *, has_rows: bool = False, heard: Heard | None = None
+) -> Recording:
+    """Read a file, into memory if it has rows; report the bad ones. `heard` is called for each
+    block of a body.
+    """
+    found = Recording()
+    with ExitStack() as stack:
+        try:
+            file = stack.enter_context(open_stream(path))
+            has_rows = has_rows or _begins_with_row(file, keys)
+        except (*READ_ERRORS, ImportError) as error:
+            found.why = why_unread(error)
+            return found
+        if has_rows:
+            _read_rows(file, keys, label_of(path), found)
+        else:
+            reasons: list[str] = []
+            found.streams[""] = reduce_body(file, reasons.append, heard), []
+            found.why = next(iter(reasons), None)
+    return found
+
+
+def reduce_body(
+    file: BufferedReader, unread: Callable[[str], object], heard: Heard | None = None
+) -> StreamResult:
+    """Reduce a body; call `unread` with the reason if it cannot be read to its end."""
+    stream = RecordedStream()
+    for data in read_blocks(file, unread):
+        stream.feed_body(data)
+        if heard is not None:
+            heard(stream.accumulator, len(data))
+    return stream.finish()
+
+
+def _begins_with_row(file: BufferedReader, keys: Keys) -> bool:
+    """Return whether the first line has a chunk under its key, and so is no chunk itself."""
+    line = file.peek(1).lstrip(BLANK).partition(b"\n")[0]
+    try:
+        return bool(bytes(line_decoder(keys).decode(line).chunk))
+    except (ValueError, RecursionError):
+        return False
+
+
+def _read_rows(file: BufferedReader, keys: Keys, label: str, found: Recording) -> None:
+    """Reduce the rows of each stream, in the order of their numbers."""
+
+    def report(line: int, why: str, _: bytes) -> None:
+        found.has_bad_rows = True
+        say(f"{label}:{line}: bad row: {why}")
+
+    streams: dict[str, list[tuple[int | None, bytes, object]]] = {}
+    times: list[object] = []
+    try:
+        for rows in read_lines(file, keys, report, times):
+            for (id, seq, chunk), time in zip(rows, times, strict=True):
+                streams.setdefault(id, []).append((seq, chunk, time))
+            times.clear()
+    except READ_ERRORS as error:
+        found.why = why_unread(error)
+    for id, stream in streams.items():
+        # Sorting is stable: rows without a number stay as they came, behind those with one.
+        stream.sort(key=lambda row: (row[0] is None, row[0] or 0))
+        [(_, result)] = reduce_sorted((id, seq, chunk) for seq, chunk, _ in stream)
+        found.streams[id] = result, [time for _, _, time in stream]

@@ -1,16 +1,13 @@
 """An accumulator's state as bytes, and back: what `checkpoint` writes and `restore` reads.
 
 The bytes are a header and msgpack. The Structs of the state are written with all of their fields,
-so a new field is saved, too. Of the other classes the tests know each field.
-
-Rules, limits and the other keywords are not saved: the caller passes them again. The rules must be
-the same ones, because values that were merged by others cannot be merged again. Templates and
-shapes are not saved either: they only make a stream faster, and are learnt again.
+so a new field is saved, too; of the other classes the tests know each field. The keywords are not
+saved: the caller passes them again, and the same rules, because values that were merged by others
+cannot be merged again. Templates and shapes are learnt again.
 
 Nothing that is read here names a class or a function, so reading never runs what others wrote. The
 checksum shows damage, but not bytes that somebody made up. Nothing may raise later because of
-those, nor take memory that the bytes do not. So each count and place is checked against what is
-there.
+those, nor take memory that the bytes do not: each count and place is checked against what is there.
 """
 
 from __future__ import annotations

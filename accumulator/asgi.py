@@ -15,12 +15,10 @@ from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar, overload
 from attrs import evolve
 
 from ._accumulator import Accumulator
-from ._merge.stopwatch import Clock
 from ._streaming.observer import Observer, OnEnd, StreamEnd, refuse_coroutine, report
 from .events import Event
-from .limits import DEFAULT_LIMITS, Limits
-from .rules import DEFAULT_RULES, Rules
 from .streams import (
+    Accumulating,
     AsyncSource,
     AsyncWrappedStream,
     DualSource,
@@ -110,11 +108,7 @@ class CompletionMiddleware:
         on_event: Callable[[Event, Scope], object] | None = None,
         paths: str | Iterable[str] = "/chat/completions",
         read_to_end: bool = False,
-        rules: Rules = DEFAULT_RULES,
-        limits: Limits = DEFAULT_LIMITS,
-        strict: bool = False,
-        think_tags: bool = False,
-        clock: Clock | None = None,
+        **options: Unpack[Accumulating],
     ) -> None:
         refuse_coroutine(on_end)
         self._app = app
@@ -122,15 +116,9 @@ class CompletionMiddleware:
         self._on_event = on_event
         self._paths = (paths,) if isinstance(paths, str) else tuple(paths)
         self._read_to_end = read_to_end
-        self._clock = clock
-        self._accumulator = partial(
-            Accumulator,
-            rules=rules,
-            limits=limits,
-            strict=strict,
-            think_tags=think_tags,
-            clock=clock,
-        )
+        self._clock = options.get("clock")
+        self._accumulator = partial(Accumulator, **options)
+        self._accumulator(clock=None)  # what is wrong raises before a request comes
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http" or not scope["path"].endswith(self._paths):
@@ -168,15 +156,17 @@ class _Response:
         self._observer: Observer | None = None
         self._is_asked = False  # the request has come whole
         self._disconnected = False
-        # Until then the app is not told that the client has disconnected.
-        self._told = asyncio.Event() if read_to_end else None
+        # There is nothing to read on for, so the app is told that the client has disconnected.
+        self._told = asyncio.Event()
+        if not read_to_end:
+            self._told.set()
 
     async def receive(self) -> Message:
         message = await self._receive()
         if message["type"] == "http.disconnect":
             self._disconnected = True
             # A request that was cut off has no response to read on for.
-            if self._told is not None and self._is_asked:
+            if self._is_asked:
                 await self._told.wait()
         elif not message.get("more_body", False):
             self._is_asked = True
@@ -187,13 +177,14 @@ class _Response:
             await self._send(message)
         except OSError:  # from servers of ASGI 2.4: the client is gone
             self._disconnected = True
-            if self._told is None or self._told.is_set():
+            if self._told.is_set():
                 raise
         finally:
             # Also if the client did not get it: it is part of the response.
             if message["type"] == "http.response.body" and self._observer is not None:
                 self._observer.feed(message.get("body", b""))
-                self._tell(self._observer.ended)
+                if self._observer.ended:
+                    self._told.set()
             elif message["type"] == "http.response.start":
                 self._begin(message)
         if message["type"] == "http.response.body" and not message.get("more_body", False):
@@ -204,15 +195,10 @@ class _Response:
         stopped = self._disconnected or not isinstance(error, (Exception, type(None)))
         self._close(None if self._disconnected else error, stopped=stopped)
 
-    def _tell(self, nothing_to_read: bool) -> None:
-        """Pass on that the client has disconnected, once there is nothing to read on for."""
-        if nothing_to_read and self._told is not None:
-            self._told.set()
-
     def _begin(self, start: Message) -> None:
         headers = {bytes(name).lower(): bytes(value) for name, value in start.get("headers", ())}
         if headers.get(b"content-type", b"").split(b";")[0].strip().lower() not in _STREAMS:
-            self._tell(True)
+            self._told.set()
             return
         self._observer = self._observe()
         kind = headers[b"content-type"].decode("latin-1")
@@ -228,7 +214,7 @@ class _Response:
         if observer is not None:
             observer.end(error, stopped=stopped)
             observer.call_on_end()
-        self._tell(True)
+        self._told.set()
 
 
 def _guarded(on_end: OnEnd) -> OnEnd:

@@ -23,32 +23,6 @@ from ._decode.text_history import CallDelta, EventBase, LookingBack, TextDelta, 
 from .completion import Audio, ChatCompletion, Choice, Timing, TokenLogprob, ToolCall, Usage
 from .errors import Problem
 
-__all__ = [
-    "AudioDeltaEvent",
-    "AudioDoneEvent",
-    "ChoiceDoneEvent",
-    "ContentDeltaEvent",
-    "ContentDoneEvent",
-    "CustomToolCallInputDeltaEvent",
-    "CustomToolCallInputDoneEvent",
-    "DoneEvent",
-    "Event",
-    "ExtraDeltaEvent",
-    "FunctionToolCallArgumentsDeltaEvent",
-    "FunctionToolCallArgumentsDoneEvent",
-    "LogprobsContentDeltaEvent",
-    "LogprobsContentDoneEvent",
-    "LogprobsRefusalDeltaEvent",
-    "LogprobsRefusalDoneEvent",
-    "ProblemEvent",
-    "ReasoningDeltaEvent",
-    "ReasoningDoneEvent",
-    "ReasoningField",
-    "RefusalDeltaEvent",
-    "RefusalDoneEvent",
-    "UsageEvent",
-]
-
 # Where reasoning stands: one of the two fields of the message, or the `thinking` parts of its
 # content (Mistral).
 ReasoningField = Literal["reasoning", "reasoning_content", "thinking"]

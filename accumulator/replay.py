@@ -10,14 +10,22 @@ from binascii import b2a_base64
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import partial
-from itertools import chain, zip_longest
+from itertools import zip_longest
 from typing import TYPE_CHECKING, Any, Literal, cast
 
 import attrs
 
 from ._decode.objects import LastChunk
 from ._decode.values import decode_base64
-from ._result.convert import JsonObject, copy_json, names_of, objects_of, split_extra, to_dict
+from ._result.convert import (
+    Fields,
+    JsonObject,
+    copy_json,
+    names_of,
+    objects_of,
+    split_extra,
+    to_dict,
+)
 from ._streaming.chunk_texts import SseBody
 from .completion import (
     Audio,
@@ -150,20 +158,18 @@ def _steps(choice: Choice, cut: Cut) -> Iterator[JsonObject]:
     message = choice.message
     logprobs = choice.logprobs or ChoiceLogprobs()
     if message != Message() or choice.text is None:
-        yield {"delta": _opening(message)}
-    content: str | tuple[object, ...] = message.content or ""
-    before, behind = _deltas(message, cut)
-    for delta in before:
-        yield {"delta": delta}
-    if isinstance(content, tuple):
-        for whole in content:
-            for part in _parts(copy_json(whole), cut):
-                yield {"delta": {"content": [part]}}
-        content = ""
-    yield from _aligned("content", content, logprobs.content, cut)
-    yield from _aligned("refusal", message.refusal or "", logprobs.refusal, cut)
-    for delta in behind:
-        yield {"delta": delta}
+        # OpenAI's first delta names content even where none follows.
+        content = "" if isinstance(message.content, str) else None
+        yield {"delta": {"role": message.role, "content": content}}
+    known = {name: getattr(message, name) for name in names_of(Message) if name != "role"}
+    alone, vendors = split_extra(message.extra, names_of(Message))
+    answers = {"content": logprobs.content, "refusal": logprobs.refusal}
+    thoughts = {n: v for n, v in known.items() if isinstance(v, str) and n not in answers}
+    for name, value in (thoughts | vendors | known).items():
+        pieces = [] if value is None else [*_cut_field(name, value, cut)]
+        yield from _with_tokens(name, pieces, answers.get(name))
+    for fields in alone:
+        yield {"delta": fields}
     yield from _other_logprobs(choice.logprobs)
 
 
@@ -177,15 +183,6 @@ def _other_logprobs(logprobs: ChoiceLogprobs | None) -> Iterator[JsonObject]:
             yield {"logprobs": fields}
 
 
-def _opening(message: Message) -> JsonObject:
-    """Build the first delta: the role, and each text that there is, empty."""
-    delta: JsonObject = {} if message.role is None else {"role": message.role}
-    # OpenAI's first delta names content even where none follows.
-    delta["content"] = [] if isinstance(message.content, tuple) else None
-    texts = [name for name in names_of(Message) if isinstance(getattr(message, name), str)]
-    return delta | {name: "" for name in texts if name != "role"}
-
-
 # --- texts and their tokens ---------------------------------------------------------------
 
 
@@ -193,25 +190,21 @@ def _slices(text: str, size: int) -> list[str]:
     return [text[i : i + size] for i in range(0, len(text), size)]
 
 
-def _aligned(
-    name: str, text: str, tokens: Sequence[TokenLogprob] | None, cut: Cut
+def _with_tokens(
+    name: str, pieces: Sequence[object], tokens: Sequence[TokenLogprob] | None
 ) -> Iterator[JsonObject]:
-    """Yield a text's pieces with its logprobs: each token if they are the text, else runs."""
-    pieces = cut(text)
-    if tokens is None:
-        for piece in pieces:
-            yield {"delta": {name: piece}}
-        return
-    runs = [*map(_token, tokens)]
-    texts = [token.token or "" for token in tokens]
-    if text and "".join(texts) == text:
-        pieces, size = texts, 1
-    else:
-        size = -(-len(runs) // (len(pieces) or 1)) or 1
-    in_runs = [runs[i : i + size] for i in range(0, len(runs), size)] or [[]]
-    for piece, run in zip_longest(pieces, in_runs):
-        fields: JsonObject = {"delta": {name: piece}} if piece else {}
-        yield fields if run is None else {**fields, "logprobs": {name: run}}
+    """Yield a field's pieces with its logprobs: each token if they are the text, else runs."""
+    runs: list[list[JsonObject]] = []
+    if tokens is not None:
+        texts = [token.token or "" for token in tokens]
+        is_text = any(texts) and "".join(texts) == "".join(map(str, pieces))
+        pieces = texts if is_text else pieces
+        size = 1 if is_text else -(-len(tokens) // (len(pieces) or 1)) or 1
+        found = [*map(_token, tokens)]
+        runs = [found[i : i + size] for i in range(0, len(found), size)] or [[]]
+    for piece, run in zip_longest(pieces, runs):
+        delta: JsonObject = {} if piece is None else {"delta": {name: piece}}
+        yield delta if run is None else {**delta, "logprobs": {name: run}}
 
 
 def _token(token: TokenLogprob) -> JsonObject:
@@ -241,26 +234,20 @@ def _parts(part: Any, cut: Cut) -> Iterator[object]:
 # --- the rest of a message ----------------------------------------------------------------
 
 
-def _deltas(message: Message, cut: Cut) -> tuple[Iterator[JsonObject], Iterator[JsonObject]]:
-    """Return the deltas before the content (other texts, and what servers add) and those behind."""
-    alone, together = split_extra(message.extra, names_of(Message))
-    elsewhere = ("role", "content", "refusal")
-    fields = {n: getattr(message, n) for n in names_of(Message) if n not in elsewhere}
-    texts = {n: value for n, value in fields.items() if isinstance(value, str)} | together
-    others = {n: value for n, value in fields.items() if value is not None and n not in texts}
-    before = ({n: piece} for n, v in texts.items() for piece in _cut_field(n, v, cut))
-    behind = ({n: piece} for n, v in others.items() for piece in _cut_field(n, v, cut))
-    return chain(before, alone), behind
-
-
 def _cut_field(name: str, value: object, cut: Cut) -> Iterable[object]:
-    """Return what merges to a field of a delta by its rule, such as the pieces of a text."""
+    """Return what merges to a field of a delta, such as the pieces of a text."""
     if isinstance(value, Audio):
-        return _audio(value, cut)
+        return _opened(value, data=_audio_pieces, transcript=cut)
     if isinstance(value, Function):
-        return _function(value, cut)
+        return _opened(value, arguments=partial(_cut_json, cut))
     if name == "tool_calls":
         return _calls(cast("Sequence[ToolCall]", value), cut)
+    if name == "content" and isinstance(value, tuple):
+        return [[part] for whole in value for part in _parts(copy_json(whole), cut)] or [[]]
+    return _cut_by_rule(name, value, cut)
+
+
+def _cut_by_rule(name: str, value: object, cut: Cut) -> Sequence[object]:
     level = DEFAULT_RULES.levels["delta"]
     policy = DEFAULT_RULES.rows.get(f"delta.{name}") or level.kinds.get(type(value))
     if policy == "concat" and isinstance(value, str):
@@ -284,15 +271,17 @@ def _collected(level: Level, fields: JsonObject) -> list[object]:
     return [rest, *alone] if rest or not alone else alone
 
 
-def _function(function: Function, cut: Cut) -> Iterator[JsonObject]:
-    opening, *alone = objects_of(function)
-    yield opening if function.arguments is None else {**opening, "arguments": ""}
-    yield from alone
-    for piece in _cut_json(function.arguments or "", cut):
-        yield {"arguments": piece}
+def _opened(value: Fields, **cuts: Cut) -> Iterator[JsonObject]:
+    """Yield the objects that merge to an instance: the texts to cut come last, in pieces."""
+    opening, *alone = objects_of(value)
+    texts = {name: str(opening.pop(name)) for name in cuts if name in opening}
+    yield from (opening, *alone)
+    for name, text in texts.items():
+        for piece in cuts[name](text) or [""]:
+            yield {name: piece}
 
 
-def _cut_json(text: str, cut: Cut) -> list[str]:
+def _cut_json(cut: Cut, text: str) -> list[str]:
     """Cut arguments, unless they hold a whole value and more, which would be a repetition."""
     return cut(text) if not text or is_complete(text) else [text]
 
@@ -314,25 +303,11 @@ def _calls(calls: Sequence[ToolCall], cut: Cut) -> Iterator[list[JsonObject]]:
             text = getattr(getattr(call, kind), name, None)
             if text is not None and shared[call.id or index] < 2:
                 opening[kind] = {**cast("JsonObject", opening[kind]), name: ""}
-                cut_texts = cut(text) if kind == "custom" else _cut_json(text, cut)
-                pieces.extend({kind: {name: piece}} for piece in cut_texts)
+                cut_text = cut if kind == "custom" else partial(_cut_json, cut)
+                pieces.extend({kind: {name: piece}} for piece in cut_text(text))
         # A misread index names no call: such a fragment goes to the call of the last one.
         for fields in (opening, *alone, *pieces):
             yield [{"index": index, **fields}]
-
-
-def _audio(audio: Audio, cut: Cut) -> Iterator[JsonObject]:
-    opening, *alone = objects_of(audio)
-    data = opening.pop("data", None)
-    if audio.transcript is not None:
-        opening["transcript"] = ""
-    yield opening
-    yield from alone
-    if data is not None:
-        for piece in _audio_pieces(audio.data or ""):
-            yield {"data": piece}
-    for piece in cut(audio.transcript or ""):
-        yield {"transcript": piece}
 
 
 def _audio_pieces(data: str) -> list[str]:
@@ -340,4 +315,4 @@ def _audio_pieces(data: str) -> list[str]:
         data = b2a_base64(decode_base64(data), newline=False).decode()
     except ValueError:
         return [data]  # no base64; one piece can be kept, the last of several would replace others
-    return _slices(data, _AUDIO_SIZE) or [""]
+    return _slices(data, _AUDIO_SIZE)

@@ -33,7 +33,7 @@ from typing import (
 from ._accumulator import Accumulator
 from ._merge.stopwatch import Clock
 from ._streaming.chunk_texts import ChunkTexts
-from ._streaming.clients import find, is_bound_to_async, is_bound_to_sync
+from ._streaming.clients import find
 from ._streaming.observer import Observer, OnEnd, Sink, StreamEnd, StreamStatus
 from ._streaming.wrapped import AsyncWrappedStream, DualWrappedStream, WrappedStream
 from .completion import ChatCompletion
@@ -46,6 +46,7 @@ if TYPE_CHECKING:
     from typing_extensions import Unpack
 
 __all__ = [
+    "Accumulating",
     "AsyncWrappedStream",
     "DualWrappedStream",
     "Framing",
@@ -68,15 +69,20 @@ T_co = TypeVar("T_co", covariant=True)
 Text = TypeVar("Text", bytes, str)
 
 
-class Reading(TypedDict, total=False):
-    """The keywords of `wrap` that say how a stream is read."""
+class Accumulating(TypedDict, total=False):
+    """The keywords of `Accumulator` that say what is made of a stream."""
 
-    framing: Framing
     rules: Rules
     limits: Limits
     strict: bool
     think_tags: bool
     clock: Clock | None
+
+
+class Reading(Accumulating, total=False):
+    """The keywords of `wrap` that say how a stream is read."""
+
+    framing: Framing
     started: float | None
 
 
@@ -146,7 +152,7 @@ def accumulate(stream: Any, **options: Unpack[Options]) -> ChatCompletion | _Cor
     of the stream's own is handed to `on_end`.
     """
     wrapped = wrap(stream, **options)
-    return _aread(wrapped) if _is_read_async(wrapped, stream) else _read(wrapped)
+    return _aread(wrapped) if wrapped._found.is_async else _read(wrapped)
 
 
 # First what fits both: mypy takes the first where it awaits openai's `create(**a_dict)`.
@@ -212,8 +218,7 @@ def _wrapped(
     kind: type[WrappedStream[Any] | AsyncWrappedStream[Any]] = DualWrappedStream
     if found.items is None:
         kind = AsyncWrappedStream
-    elif found.aitems is None or is_bound_to_sync(stream):
-        # Starlette reads whatever can be read async so, and httpx' sync client cannot.
+    elif found.aitems is None:
         kind = WrappedStream
     observer = Observer(
         accumulator,
@@ -228,25 +233,13 @@ def _wrapped(
     return kind(stream, found, observer)
 
 
-def _is_read_async(wrapped: object, stream: object) -> bool:
-    if isinstance(wrapped, DualWrappedStream):
-        return is_bound_to_async(stream)
-    return isinstance(wrapped, AsyncWrappedStream)
-
-
 def _read(stream: WrappedStream[object]) -> ChatCompletion:
-    with stream:
-        for _ in stream:
-            if stream._observer.error is not None:
-                break
+    next(_take(stream, deque[object]()), None)  # nothing is added to it
     return stream.completion
 
 
 async def _aread(stream: AsyncWrappedStream[object]) -> ChatCompletion:
-    async with stream:
-        async for _ in stream:
-            if stream._observer.error is not None:
-                break
+    await anext(_take_async(stream, deque[object]()), None)
     return stream.completion
 
 
@@ -292,7 +285,7 @@ def iter_events(
     """
     wrapped = wrap(stream, on_event=None, on_end=None, **options)
     events = wrapped._observer.accumulator._collect_events()
-    return _taken(wrapped, stream, events)
+    return _taken(wrapped, events)
 
 
 # --- the texts of chunks ---
@@ -327,17 +320,15 @@ def iter_chunks(
             rows.append({"id": id, "seq": seq, "chunk": chunk.decode()})
     """
     sink = ChunkTexts(limits)
-    return _taken(_wrapped(stream, framing, Accumulator(), sink, None), stream, sink.texts)
+    return _taken(_wrapped(stream, framing, Accumulator(), sink, None), sink.texts)
 
 
 # --- both ---
 
 
-def _taken(
-    wrapped: Any, stream: object, found: deque[T]
-) -> Generator[T, None, None] | AsyncGenerator[T, None]:
+def _taken(stream: Any, found: deque[T]) -> Generator[T, None, None] | AsyncGenerator[T, None]:
     """Yield what reading a stream adds to a queue."""
-    return (_take_async if _is_read_async(wrapped, stream) else _take)(wrapped, found)
+    return _take_async(stream, found) if stream._found.is_async else _take(stream, found)
 
 
 def _take(stream: WrappedStream[object], found: deque[T]) -> Generator[T, None, None]:
@@ -379,8 +370,7 @@ def _rest(
     stream: WrappedStream[object] | AsyncWrappedStream[object], found: deque[T]
 ) -> Iterator[T]:
     """End a stream that a limit or strict mode stopped, too, and yield what is left."""
-    if stream._observer.error is not None:
-        with suppress(AccumulatorError):
-            stream._observer.accumulator.close()
+    with suppress(AccumulatorError):
+        stream._observer.accumulator.close()
     while found:
         yield found.popleft()

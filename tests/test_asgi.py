@@ -217,7 +217,8 @@ async def run(
     def on_end(end: StreamEnd, scope: object) -> None:
         ends.append(end)
 
-    middleware = CompletionMiddleware(app, on_end=on_end, **options or {})
+    keywords: dict[str, Any] = options or {}
+    middleware = CompletionMiddleware(app, on_end=on_end, **keywords)
     await middleware({"type": "http", "path": "/chat/completions", **scope}, receive, send)
 
 

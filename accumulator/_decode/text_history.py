@@ -18,26 +18,28 @@ class TextHistory:
     texts there; from the second on this keeps a copy of its own.
     """
 
-    __slots__ = ("_is_copy", "_partial", "_read", "length", "text")
+    __slots__ = ("_partial", "_read", "_taken", "length", "text")
 
     def __init__(self) -> None:
         self.length = 0
         self.text: Text | None = None
-        self._is_copy = False
+        self._taken: dict[Text, int] | None = None  # characters of each, once there are several
         self._partial: PartialJson | None = None  # made when `parsed` is called
         self._read = 0  # characters that `_partial` has
 
-    def add(self, text: Text, fragment: str) -> int:
-        """Add a fragment that was appended to a text. Return the length that includes it."""
-        if text is not self.text:
-            if self.text is None:
-                self.text = text
-            else:
-                if not self._is_copy:
-                    self.text, self._is_copy = Text(self.until(self.length)), True
-                self.text.append(fragment)
+    def take(self, text: Text) -> str:
+        """Return what a text has more than was taken from it; add that to this one."""
+        whole, own, taken = str(text), self.text, self._taken
+        if taken is None and own is not None and own is not text:
+            taken = self._taken = {own: self.length}
+            own = self.text = Text(self.until(self.length))
+        if taken is None or own is None:
+            self.text, fragment = text, whole[self.length :]
+        else:
+            fragment, taken[text] = whole[taken.get(text, 0) :], len(whole)
+            own.append(fragment)
         self.length += len(fragment)
-        return self.length
+        return fragment
 
     def until(self, length: int) -> str:
         """Return the text as it was at a length."""

@@ -11,8 +11,10 @@ from msgspec import to_builtins
 from .._decode import chunk as wire
 from .._decode.chunk import JsonObject
 from .._decode.text import Text
+from .._decode.text_history import TextHistory
 from ..events import Event, ExtraDeltaEvent
 from ..rules import Level
+from .ending import brings_text, calls_of
 from .json_merge import PART_TYPES
 from .state import CallsState, ChoiceState, State
 
@@ -32,7 +34,7 @@ class ExtraDeltas:
         self._events = events
         self._levels = levels
         self._values: dict[tuple[int | None, str], object] = {}  # told last
-        self._texts: dict[tuple[int | None, str], tuple[Text, int]] = {}  # and how much was told
+        self._texts: dict[tuple[int | None, str], TextHistory] = {}  # as far as they were told
 
     def add_chunk(self, chunk: wire.Chunk, state: State) -> None:
         """Add what stands beside the choices of a chunk."""
@@ -43,11 +45,10 @@ class ExtraDeltas:
     def add_choice(self, index: int, state: ChoiceState, choice: wire.Choice) -> None:
         """Add what stands in a choice, beside its delta."""
         self._add_fields("choice", index, choice.extra, state.extra)
-        if choice.text is not None:
-            if choice.delta is not None and choice.closing is None:
-                self._add_fields("choice", index, {"text": choice.text}, state.extra)
-            else:
-                self._add_text(index, "choice.text", cast("Text", state.text))
+        if choice.text is not None and brings_text(choice):
+            self._add_text(index, "choice.text", cast("Text", state.text))
+        elif choice.text is not None:
+            self._add_fields("choice", index, {"text": choice.text}, state.extra)
         if choice.logprobs is not None and state.logprobs is not None:
             extra = choice.logprobs.extra
             self._add_fields("choice.logprobs", index, extra, state.logprobs.extra)
@@ -62,27 +63,23 @@ class ExtraDeltas:
             self._add(index, "delta.content", parts)
         call, audio = delta.function_call, delta.audio
         if call is not None:
-            value = {"name": call.name, "arguments": call.arguments, **(call.extra or {})}
-            value = {name: item for name, item in value.items() if item is not None}
+            fields = {"name": call.name, "arguments": call.arguments, **(call.extra or {})}
+            value = {name: item for name, item in fields.items() if item is not None}
             if value:
                 self._add(index, "delta.function_call", value)
         if audio is not None and state.audio is not None:
             if audio.expires_at is not None:
                 self._add_new(index, "delta.audio.expires_at", audio.expires_at)
-            rules, extra = "delta.<object>", state.audio.extra
+            extra, rules = state.audio.extra, "delta.<object>"
             self._add_fields("delta.audio", index, audio.extra, extra, rules)
 
     def add_calls(
-        self,
-        index: int,
-        state: ChoiceState,
-        fragments: Sequence[wire.ToolCallFragment],
-        places: Sequence[int],
+        self, index: int, state: ChoiceState, choice: wire.Choice, places: Sequence[int]
     ) -> None:
-        """Add what stands in fragments of calls, which went to the calls at these places."""
-        calls = cast("CallsState", state.calls)
-        for fragment, place in zip(fragments, places, strict=False):
-            call, path = calls.items[place], f"delta.tool_calls[{place}]"
+        """Add what stands in the fragments of calls, which went to the calls at these places."""
+        calls = cast("CallsState", state.calls).items
+        for fragment, place in zip(calls_of(choice), places, strict=False):
+            call, path = calls[place], f"delta.tool_calls[{place}]"
             for where, brought, known in (
                 (path, fragment, call),
                 (f"{path}.function", fragment.function, call.function),
@@ -93,8 +90,8 @@ class ExtraDeltas:
 
     def finish(self) -> None:
         """Add each U+FFFD that took the place of half a surrogate pair at the end."""
-        for (index, path), (text, _) in [*self._texts.items()]:
-            self._add_text(index, path, text)
+        for (index, path), history in self._texts.items():
+            self._add_text(index, path, cast("Text", history.text))
 
     def _add_fields(
         self,
@@ -102,7 +99,7 @@ class ExtraDeltas:
         index: int | None,
         fields: JsonObject | None,
         merged: JsonObject | None,
-        rules: str | None = None,
+        rules: str = "",
     ) -> None:
         if fields is None:
             return
@@ -110,8 +107,7 @@ class ExtraDeltas:
         for name, value in fields.items():
             if value is None or (level.names.get(name) or level.kinds[type(value)]) == "drop":
                 continue
-            where = f"{path}.{name}"
-            text = None if merged is None else merged.get(name)
+            where, text = f"{path}.{name}", (merged or {}).get(name)
             if type(value) is str and type(text) is Text:
                 self._add_text(index, where, text)
             elif level.is_idempotent(name, value):
@@ -121,10 +117,10 @@ class ExtraDeltas:
 
     def _add_text(self, index: int | None, path: str, text: Text) -> None:
         """Add what is new of a text: half a surrogate pair waits until it is whole."""
-        whole, key = str(text), (index, path)
-        source, told = self._texts.get(key, (text, 0))
-        fragment = whole[told:] if source is text else whole
-        self._texts[key] = text, len(whole)
+        history = self._texts.get((index, path))
+        if history is None or history.text is not text:
+            history = self._texts[index, path] = TextHistory()
+        fragment = history.take(text)
         if fragment:
             self._add(index, path, fragment)
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import sys
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Literal, cast
 
 from msgspec import Struct, field
@@ -14,13 +15,17 @@ from .._decode.text import Text
 from .._decode.text_history import TextHistory
 from ..completion import TokenLogprobs
 from ..events import Event
+from .arguments import ArgumentsText
 from .json_merge import PART_TYPES
-from .snapshot import freeze_audio, freeze_call, freeze_choice, freeze_token, freeze_tokens
+from .snapshot import freeze_call, freeze_choice, freeze_fields, freeze_token, freeze_tokens
 from .state import CallsState, CallState, ChoiceState, FunctionState, LogprobsState, State, Tool
 
 Kind = Literal["content", "refusal", "reasoning", "reasoning_content", "thinking"]
 # Those of one text, in the order in which they are told: thoughts come before the answer.
-KINDS: tuple[Kind, ...] = ("reasoning", "reasoning_content", "content", "refusal")
+_KINDS: tuple[Kind, ...] = ("reasoning", "reasoning_content", "content", "refusal")
+# What a delta adds to a choice: in itself, and in its calls and its audio.
+_TEXTS = ("content", "parts", "refusal", "reasoning", "reasoning_content")
+_NAMED = ("id", "name", "arguments", "input", "data", "transcript")
 Make = Callable[..., Event]
 # The delta and the `.done` of each.
 _OF_CALL: dict[Tool, tuple[Make, Make]] = {
@@ -36,52 +41,193 @@ _OF_LOGPROBS: dict[str, tuple[Make, Make]] = {
 class EmittedCall(Struct):
     """A call of a function or custom tool, as far as events have told of it."""
 
-    choice_index: int
     place: int
     tool: Tool
     state: CallState
     name: TextHistory | None = None
     text: TextHistory = field(default_factory=TextHistory)
     source: Text | None = None  # of the arguments: another one may replace it
-    told: int = 0  # characters of the source
     is_done: bool = False
 
 
 class ChoiceProgress(Struct):
-    """A choice, as far as events have told of it. `done` holds what had its `.done`, but calls."""
+    """A choice, as far as events have told of it; what more there is to tell goes to `events`.
+
+    `histories` are those of all choices, by the text of each. `done` holds what had its `.done`,
+    but calls; for `finish_reason` they wait.
+    """
 
     index: int
     state: ChoiceState
+    events: deque[Event]
+    histories: dict[Text | None, TextHistory]
+    finish_reason: str | None = None
     texts: dict[Kind, TextHistory] = field(default_factory=dict)
-    told: dict[Text | None, int] = field(default_factory=dict)  # of texts that share a history
     calls: dict[tuple[int, Tool], EmittedCall] = field(default_factory=dict)
     last_call: int = -1
-    audio: tuple[int, TextHistory] = field(default_factory=lambda: (0, TextHistory()))
+    heard: TextHistory = field(default_factory=TextHistory)  # the words of the audio
+    audio: int = 0  # bytes
     done: set[str] = field(default_factory=set)
-    finish_reason: str | None = None  # for which its `.done` wait
 
+    # --- texts ---
 
-# --- parts of content ---
+    def tell(self, width: int) -> None:
+        """Emit what came to the texts, and to the last `width` parts of the content."""
+        state = self.state
+        for kind in _KINDS:
+            text = getattr(state, kind)
+            if text is not None:
+                self.tell_text(kind, text)
+        if width and state.parts is not None:
+            for text, kind in _texts_of_parts(state.parts, width, "content"):
+                self.tell_text(kind, text)
 
+    def tell_calls(self, places: Iterable[int]) -> None:
+        """Emit what came to the calls at these places, one after the other."""
+        for place in places:
+            if place != self.last_call:
+                self._leave_call()
+                self.last_call = place
+            self.tell_call(place)
 
-def tell_parts(progress: ChoiceProgress, width: int, events: deque[Event]) -> None:
-    """Emit what the texts in the last `width` parts of content have more than was told."""
-    parts, told = progress.state.parts or [], progress.told
-    for text, kind in _texts_of_parts(parts, width, "content"):
-        history = progress.texts.setdefault(kind, TextHistory())
-        known = history.length if history.text is text else told.get(text, 0)
-        fragment = str(text)[known:]
+    def tell_text(self, kind: Kind, text: Text, fragment: str | None = None) -> None:
+        """Emit what came to a text: `fragment`, if that was appended as it is."""
+        history, fragments = self.texts.get(kind), text.fragments
+        if history is None:
+            history = self.texts[kind] = self.histories[text] = TextHistory()
+        if fragment and history.text is text and fragments and fragments[-1] is fragment:
+            history.length += len(fragment)
+        else:
+            fragment = history.take(text)
         if not fragment:
-            continue
-        told[history.text] = history.length
-        length = history.add(text, fragment)
-        told[text] = known + len(fragment)
-        of_text = (progress.index, fragment, history, length)
-        events.append(
-            ev.ReasoningDeltaEvent(*of_text, "thinking")
-            if kind == "thinking"
-            else ev.ContentDeltaEvent(*of_text)
-        )
+            return
+        if kind == "content":
+            event: Event = ev.ContentDeltaEvent(self.index, fragment, history, history.length)
+        elif kind == "refusal":
+            event = ev.RefusalDeltaEvent(self.index, fragment, history, history.length)
+        else:
+            event = ev.ReasoningDeltaEvent(self.index, fragment, history, history.length, kind)
+        self.events.append(event)
+
+    # --- tool calls ---
+
+    def tell_call(self, place: int, *, ends: bool = False) -> None:
+        """Emit what a call has more than was told; at the end of its choice that it was called, if
+        neither a name nor arguments nor input came.
+        """
+        call = cast("CallsState", self.state.calls).items[place]
+        tools = call.tools()
+        if ends and not tools:
+            tools.append(("custom" if call.type == "custom" else "function", FunctionState()))
+        for tool, named in tools:
+            emitted = self.calls.get((place, tool))
+            opens = emitted is None
+            if emitted is None:
+                if not named.came and not ends:
+                    continue  # it is nothing, if the other tool comes
+                emitted = self.calls[place, tool] = EmittedCall(place, tool, call)
+            self._tell_arguments(emitted, named, opens=opens)
+
+    def _tell_arguments(
+        self, call: EmittedCall, named: FunctionState, *, opens: bool = False, ends: bool = False
+    ) -> None:
+        fragment = "" if named.text is None else _take(call, named.text, ends=ends)
+        if named.name is not None:
+            name = call.name = call.name or TextHistory()
+            name.text, name.length = named.name, len(str(named.name))
+        if fragment or opens:
+            length = 0 if call.name is None else call.name.length
+            told = (call.text, call.text.length, call.place, call.state.id, call.name, length)
+            self.events.append(_OF_CALL[call.tool][0](self.index, fragment, *told))
+
+    def _leave_call(self) -> None:
+        """End the call that was open, if nothing can be added to its arguments."""
+        call = self.calls.get((self.last_call, "function"))
+        # Of arguments that may be a placeholder not all is told.
+        if (
+            call is not None
+            and not call.is_done
+            and isinstance(call.source, ArgumentsText)
+            and call.source.is_whole()
+            and len(str(call.source)) == call.text.length
+        ):
+            self._end_call(call)
+
+    def _end_call(self, call: EmittedCall, *, is_last: bool = False) -> None:
+        """Emit the `.done` of a call, behind arguments that were held."""
+        if call.state.function is not None and call.tool == "function":
+            self._tell_arguments(call, call.state.function, ends=True)
+        call.is_done = True
+        frozen = freeze_call(call.state, self.state.finish_reason, is_last=is_last)
+        self.events.append(_OF_CALL[call.tool][1](self.index, call.place, frozen))
+
+    # --- logprobs and audio ---
+
+    def tell_tokens(self, logprobs: wire.Logprobs) -> None:
+        """Emit the logprobs that a choice brought."""
+        known = cast("LogprobsState", self.state.logprobs)
+        for name, (make, _) in _OF_LOGPROBS.items():
+            run = getattr(logprobs, name)
+            if run:
+                tokens = TokenLogprobs(len(run), lambda run=run: run, freeze_token)  # type: ignore[misc]
+                self.events.append(make(self.index, tokens, freeze_tokens(getattr(known, name))))
+
+    def tell_audio(self) -> None:
+        """Emit what the audio has more than was told."""
+        audio, history = self.state.audio, self.heard
+        if audio is None:
+            return
+        data = bytes((audio.data or b"")[self.audio :])
+        words = "" if audio.transcript is None else history.take(audio.transcript)
+        if data or words:
+            self.audio += len(data)
+            heard = None if audio.transcript is None else history
+            told = (audio.id, audio.data, self.audio, heard, history.length)
+            self.events.append(ev.AudioDeltaEvent(self.index, data or None, words or None, *told))
+
+    # --- the end ---
+
+    def tell_all(self) -> None:
+        """Emit all that was not told: a U+FFFD took the place of each half of a surrogate pair."""
+        self.tell(sys.maxsize)
+        for place in {place for place, _ in self.calls}:
+            self.tell_call(place)
+        self.tell_audio()
+
+    def end(self, stream: State) -> None:
+        """Emit the `.done` of all that has none yet."""
+        index, state, done, emit = self.index, self.state, self.done, self.events.append
+        for kind, history in self.texts.items():
+            if history.length and kind not in done:
+                done.add(kind)
+                text = history.until(history.length)
+                if kind == "content":
+                    emit(ev.ContentDoneEvent(index, text))
+                elif kind == "refusal":
+                    emit(ev.RefusalDoneEvent(index, text))
+                else:
+                    emit(ev.ReasoningDoneEvent(index, kind, text))
+        if state.calls is not None:
+            self._end_calls(len(state.calls.items))
+        if state.audio is not None and "audio" not in done:
+            done.add("audio")
+            emit(ev.AudioDoneEvent(index, freeze_fields(state.audio)))
+        for name, (_, make) in _OF_LOGPROBS.items() if state.logprobs is not None else ():
+            tokens = getattr(state.logprobs, name)
+            if tokens is not None and tokens.count and f"logprobs.{name}" not in done:
+                done.add(f"logprobs.{name}")
+                emit(make(index, freeze_tokens(tokens)))
+        if "choice" not in done:
+            done.add("choice")
+            emit(ev.ChoiceDoneEvent(index, freeze_choice(index, state, is_text=stream.is_text)))
+
+    def _end_calls(self, count: int) -> None:
+        for place in range(count):
+            self.tell_call(place, ends=True)
+        last = max((call.state.order for call in self.calls.values()), default=0)
+        for _, call in sorted(self.calls.items()):  # of one that is both, the custom tool first
+            if not call.is_done:
+                self._end_call(call, is_last=call.state.order == last)
 
 
 def _texts_of_parts(parts: list[object], width: int, kind: Kind) -> Iterator[tuple[Text, Kind]]:
@@ -105,167 +251,21 @@ def widest(parts: Sequence[object]) -> int:
     return max([1, len(parts), *(widest(each) for each in inner if isinstance(each, list))])
 
 
-# --- tool calls ---
-
-
-def tell_call(
-    progress: ChoiceProgress, place: int, events: deque[Event], *, ends: bool = False
-) -> None:
-    """Emit what a call has more than was told; at the end of its choice that it was called, if
-    neither a name nor arguments nor input came.
-    """
-    call = cast("CallsState", progress.state.calls).items[place]
-    tools = call.tools()
-    if ends and not tools:
-        tools.append(("custom" if call.type == "custom" else "function", FunctionState()))
-    for tool, named in tools:
-        emitted = progress.calls.get((place, tool))
-        opens = emitted is None
-        if emitted is None:
-            if not named.came and not ends:
-                continue  # it is nothing, if the other tool comes
-            emitted = EmittedCall(progress.index, place, tool, call)
-            progress.calls[place, tool] = emitted
-        _tell_arguments(emitted, named, events, opens=opens)
-
-
-def _tell_arguments(
-    call: EmittedCall,
-    named: FunctionState,
-    events: deque[Event],
-    *,
-    opens: bool = False,
-    ends: bool = False,
-) -> None:
-    name, text = named.name, named.text
-    fragment = "" if text is None else _new_of_arguments(call, text, ends=ends)
-    if name is not None:
-        call.name = call.name or TextHistory()
-        call.name.text, call.name.length = name, len(str(name))
-    if fragment or opens:
-        length = 0 if call.name is None else call.name.length
-        told = (call.text, call.text.length, call.place, call.state.id, call.name, length)
-        events.append(_OF_CALL[call.tool][0](call.choice_index, fragment, *told))
-
-
-def _new_of_arguments(call: EmittedCall, text: Text, *, ends: bool) -> str:
+def _take(call: EmittedCall, text: Text, *, ends: bool) -> str:
     """Return what the arguments of a call have more than was told.
 
     Arguments that are exactly `{}` so far are held: to some servers that is a placeholder. Text may
     replace them, as it may replace any arguments where a rule of the caller's says so; then what
     was told already is left out.
     """
-    whole, known, length = str(text), call.told, call.text.length
-    if call.source is not None and call.source is not text:
-        known = length if whole.startswith(call.text.until(length)) else 0
-    if whole == "{}" and length < 2 and call.tool == "function" and not (call.is_done or ends):
+    whole, history = str(text), call.text
+    may_wait = call.tool == "function" and not (call.is_done or ends)
+    if whole == "{}" and history.length < 2 and may_wait:
         return ""
-    call.source, call.told, fragment = text, len(whole), whole[known:]
-    if fragment:
-        call.text.add(text, fragment)
-    return fragment
-
-
-def end_call(
-    call: EmittedCall,
-    events: deque[Event],
-    finish_reason: str | None = None,
-    *,
-    is_last: bool = False,
-) -> None:
-    """Emit the `.done` of a call, behind arguments that were held.
-
-    A call that is whole needs neither the finish reason of its choice nor whether it is the last.
-    """
-    if call.state.function is not None and call.tool == "function":
-        _tell_arguments(call, call.state.function, events, ends=True)
-    call.is_done = True
-    frozen = freeze_call(call.state, finish_reason, is_last=is_last)
-    events.append(_OF_CALL[call.tool][1](call.choice_index, call.place, frozen))
-
-
-# --- logprobs and audio ---
-
-
-def tell_tokens(index: int, state: ChoiceState, choice: wire.Choice, events: deque[Event]) -> None:
-    """Emit the logprobs that a choice brought."""
-    if choice.logprobs is None:
-        return
-    known = cast("LogprobsState", state.logprobs)
-    for name, (make, _) in _OF_LOGPROBS.items():
-        run = getattr(choice.logprobs, name)
-        if run:
-            tokens = TokenLogprobs(len(run), lambda run=run: run, freeze_token)  # type: ignore[misc]
-            events.append(make(index, tokens, freeze_tokens(getattr(known, name))))
-
-
-def tell_audio(progress: ChoiceProgress, events: deque[Event]) -> None:
-    """Emit what the audio of a choice has more than was told."""
-    audio = progress.state.audio
-    if audio is None:
-        return
-    size, history = progress.audio
-    data = bytes((audio.data or b"")[size:])
-    heard = "" if audio.transcript is None else str(audio.transcript)[history.length :]
-    if not data and not heard:
-        return
-    progress.audio = size + len(data), history
-    if audio.transcript is not None:
-        history.add(audio.transcript, heard)
-    events.append(
-        ev.AudioDeltaEvent(
-            progress.index,
-            data or None,
-            heard or None,
-            audio.id,
-            audio.data,
-            size + len(data),
-            None if audio.transcript is None else history,
-            history.length,
-        )
-    )
-
-
-# --- the end of a choice ---
-
-
-def end_choice(progress: ChoiceProgress, events: deque[Event], stream: State) -> None:
-    """Emit the `.done` of all that has none yet."""
-    index, state, done = progress.index, progress.state, progress.done
-    for kind, history in progress.texts.items():
-        if history.length and kind not in done:
-            done.add(kind)
-            text = history.until(history.length)
-            if kind == "content":
-                events.append(ev.ContentDoneEvent(index, text))
-            elif kind == "refusal":
-                events.append(ev.RefusalDoneEvent(index, text))
-            else:
-                events.append(ev.ReasoningDoneEvent(index, kind, text))
-    if state.calls is not None:
-        _end_calls(progress, events, len(state.calls.items))
-    if state.audio is not None and "audio" not in done:
-        done.add("audio")
-        events.append(ev.AudioDoneEvent(index, freeze_audio(state.audio)))
-    for name, (_, make) in _OF_LOGPROBS.items() if state.logprobs is not None else ():
-        tokens = getattr(state.logprobs, name)
-        if tokens is not None and tokens.count and f"logprobs.{name}" not in done:
-            done.add(f"logprobs.{name}")
-            events.append(make(index, freeze_tokens(tokens)))
-    if "choice" not in done:
-        done.add("choice")
-        frozen = freeze_choice(index, state, is_text=stream.is_text)
-        events.append(ev.ChoiceDoneEvent(index, frozen))
-
-
-def _end_calls(progress: ChoiceProgress, events: deque[Event], count: int) -> None:
-    for place in range(count):
-        tell_call(progress, place, events, ends=True)
-    last = max((call.state.order for call in progress.calls.values()), default=0)
-    for _, call in sorted(progress.calls.items()):  # of one that is both, the custom tool first
-        if not call.is_done:
-            is_last = call.state.order == last
-            end_call(call, events, progress.state.finish_reason, is_last=is_last)
+    if call.source is not text and whole.startswith(history.until(history.length)):
+        history.text = text
+    call.source = text
+    return history.take(text)
 
 
 def adds(delta: wire.Delta | None) -> bool:
@@ -273,15 +273,8 @@ def adds(delta: wire.Delta | None) -> bool:
     if delta is None:
         return False
     calls = delta.tool_calls or ()
-    named: list[object] = [delta.function_call, delta.audio]
-    named += [tool for call in calls for tool in (call.function, call.custom)]
-    fields = ("name", "arguments", "input", "data", "transcript")
-    return bool(
-        delta.content
-        or delta.parts
-        or delta.refusal
-        or delta.reasoning
-        or delta.reasoning_content
-        or any(call.id for call in calls)
-        or any(getattr(each, name, None) for each in named for name in fields)
+    tools = [tool for call in calls for tool in (call, call.function, call.custom)]
+    named = (*tools, delta.function_call, delta.audio)
+    return any(getattr(delta, name) for name in _TEXTS) or any(
+        getattr(each, name, None) for each in named for name in _NAMED
     )

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from binascii import b2a_base64
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from itertools import islice
 from typing import Any, TypeVar, cast
 
 import attrs
-from msgspec import structs
+from msgspec import Struct, structs
 
 from .._decode import chunk as wire
 from .._decode.chunk import JsonObject
@@ -32,10 +32,10 @@ from ..completion import (
     TopLogprob,
     Usage,
 )
+from .arguments import ArgumentsText
 from .json_merge import IndexedList
 from .state import (
     AudioState,
-    CallsState,
     CallState,
     ChoiceState,
     FunctionState,
@@ -46,16 +46,32 @@ from .state import (
 from .usage import total_of
 
 F = TypeVar("F", ChatCompletion, Message)
-K = TypeVar("K")
 C = TypeVar("C", Function, FunctionCall)
-_PLAIN = frozenset({str, int, float, bool, type(None)})
-
-# What attrs writes for a frozen class sets each field by a call, and a completion has fifty.
+K = TypeVar("K")
 _new, _set = object.__new__, object.__setattr__
+_PLAIN = ("str | None", "int | None", "float | None")
+# The class of the result that has the fields of a Struct.
+_CLASSES: Mapping[type[Struct], type] = {
+    AudioState: Audio,
+    LogprobsState: ChoiceLogprobs,
+    wire.CompletionTokensDetails: CompletionTokensDetails,
+    wire.PromptTokensDetails: PromptTokensDetails,
+    wire.TokenLogprob: TokenLogprob,
+    wire.TopLogprob: TopLogprob,
+    wire.Usage: Usage,
+}
+
+# The fields of each that hold more than a string or a number.
+_COPIED = {
+    kind: [name for name, held in kind.__annotations__.items() if held not in _PLAIN]
+    for kind in _CLASSES
+}
 
 
 def _made(kind: type[K], fields: JsonObject) -> K:
-    """Return an instance of a frozen class; all its fields are given."""
+    """Return an instance of a frozen class, faster than by what attrs writes for it; all fields are
+    given.
+    """
     made = _new(kind)
     _set(made, "__dict__", fields)
     return made
@@ -64,14 +80,11 @@ def _made(kind: type[K], fields: JsonObject) -> K:
 def freeze(state: State) -> ChatCompletion:
     """Build the completion as far as it is known."""
     extra = _object(state.extra) if state.extra else {}
-    usage = state.usage
+    usage, known, is_text = state.usage, state.choices, state.is_text
     if usage is None and extra:
         groq = extra.get("x_groq")
         if isinstance(groq, dict) and isinstance(groq.get("usage"), dict):
             usage = read_usage(groq["usage"])
-    known, is_text = state.choices, state.is_text
-    places = sorted(known) if len(known) > 1 else known
-    choices = [freeze_choice(i, known[i], is_text=is_text) for i in places]
     completion = _made(
         ChatCompletion,
         {
@@ -79,7 +92,7 @@ def freeze(state: State) -> ChatCompletion:
             "object": "text_completion" if is_text else "chat.completion",
             "created": state.created,
             "model": state.model,
-            "choices": tuple(choices),
+            "choices": tuple([freeze_choice(i, known[i], is_text=is_text) for i in sorted(known)]),
             "service_tier": state.service_tier,
             "system_fingerprint": state.system_fingerprint,
             "usage": None if usage is None else freeze_usage(usage),
@@ -98,45 +111,36 @@ def freeze_choice(index: int, state: ChoiceState, *, is_text: bool = False) -> C
             "index": index,
             "message": _message(state, is_text=is_text),
             "finish_reason": state.finish_reason,
-            "logprobs": None if state.logprobs is None else _logprobs(state.logprobs),
-            "text": None if state.text is None else str(state.text),
-            "extra": {} if state.extra is None else _object(state.extra),
+            "logprobs": None if state.logprobs is None else freeze_fields(state.logprobs),
+            "text": _string(state.text),
+            "extra": _object(state.extra) if state.extra else {},
         },
     )
 
 
 def _message(state: ChoiceState, *, is_text: bool) -> Message:
-    content = state.content
+    parts, call, reason = state.parts, state.function_call, state.finish_reason
     extra = _object(state.delta_extra) if state.delta_extra else {}
-    fields: JsonObject = {
-        "role": state.role,
-        "content": None if content is None else str(content),
-        "refusal": _string(state.refusal),
-        "reasoning": _string(state.reasoning),
-        "reasoning_content": _string(state.reasoning_content),
-        "tool_calls": None,
-        "function_call": None,
-        "audio": None if state.audio is None else freeze_audio(state.audio),
-        "annotations": None if state.annotations is None else _tuple(state.annotations),
-        "extra": extra,
-        "_finish_reason": state.finish_reason,
-    }
-    if state.parts is not None:
-        fields["content"] = _tuple(state.parts)
-    if state.calls is not None:
-        fields["tool_calls"] = _tool_calls(state.calls, state.finish_reason)
-    if state.function_call is not None:
-        fields["function_call"] = _function(FunctionCall, state.function_call, state.finish_reason)
-    if extra or is_text:
-        return _with_role(_read_back(_made(Message, fields)), is_text)
-    fields["role"] = state.role or "assistant"
-    return _made(Message, fields)
-
-
-def _with_role(message: Message, is_text: bool) -> Message:
-    """Add the role that no chunk brought; a legacy text has none."""
-    if not message.role and "role" not in message.extra and not (is_text and message == Message()):
-        _set(message, "role", "assistant")
+    message = _made(
+        Message,
+        {
+            "role": state.role,
+            "content": _string(state.content) if parts is None else tuple(_frozen(parts)),
+            "refusal": _string(state.refusal),
+            "reasoning": _string(state.reasoning),
+            "reasoning_content": _string(state.reasoning_content),
+            "tool_calls": None if state.calls is None else _tool_calls(state.calls.items, reason),
+            "function_call": None if call is None else _function(FunctionCall, call, reason),
+            "audio": None if state.audio is None else freeze_fields(state.audio),
+            "annotations": None if state.annotations is None else tuple(_frozen(state.annotations)),
+            "extra": extra,
+            "_finish_reason": reason,
+        },
+    )
+    message = _read_back(message) if extra else message
+    # The role that no chunk brought; a legacy text has none.
+    if not message.role and "role" not in extra and not (is_text and message == Message()):
+        message.__dict__["role"] = "assistant"
     return message
 
 
@@ -162,50 +166,41 @@ def _read_back(frozen: F) -> F:
     """Put what was merged in `extra` to its field: what a rule of the user's moved there, and what
     has a field of its class alone.
     """
-    extra, kinds = cast("JsonObject", frozen.extra), _KINDS[type(frozen)]
-    if not extra or kinds.keys().isdisjoint(extra):
+    extra, kinds = cast("dict[str, Any]", frozen.extra), _KINDS[type(frozen)]
+    if kinds.keys().isdisjoint(extra):
         return frozen
     found: dict[str, Any] = {
-        name: extra.pop(name)
+        name: tuple(extra.pop(name)) if kind is list else extra.pop(name)
         for name, kind in kinds.items()
         if type(extra.get(name)) is kind and getattr(frozen, name) is None
     }
-    if isinstance(found.get("annotations"), list):
-        found["annotations"] = tuple(found["annotations"])
     return attrs.evolve(frozen, **found)
 
 
-def _tool_calls(state: CallsState, finish_reason: str | None) -> tuple[ToolCall, ...]:
-    items = state.items
-    if len(items) > 1:
-        items = sorted(items, key=lambda call: call.order)
-    return tuple([freeze_call(c, finish_reason, is_last=c is items[-1]) for c in items])
+def _tool_calls(calls: list[CallState], finish_reason: str | None) -> tuple[ToolCall, ...]:
+    calls = sorted(calls, key=lambda call: call.order)
+    return tuple([freeze_call(c, finish_reason, is_last=c is calls[-1]) for c in calls])
 
 
 def freeze_call(
     state: CallState, finish_reason: str | None = None, *, is_last: bool = False
 ) -> ToolCall:
     """Build a call of a choice that has finished so, or not yet; `is_last` of its calls."""
-    tools = dict(state.tools())
-    function, custom = tools.get("function"), tools.get("custom")
-    extra = _object(state.extra)
-    type_ = state.type
-    if not type_ and "type" not in extra:
-        type_ = next(iter(tools), type_)
-    fields: JsonObject = {
-        "id": state.id,
-        "type": type_,
-        "function": None,
-        "custom": None,
-        "extra": extra,
-        "_may_be_cut": may_be_cut(finish_reason, is_last=is_last),
-    }
-    if function is not None:
-        fields["function"] = _function(Function, function, finish_reason)
-    if custom is not None:
-        name, text = _string(custom.name), _string(custom.text)
-        fields["custom"] = Custom(name=name, input=text, extra=_object(custom.extra))
-    return _made(ToolCall, fields)
+    tools, extra = dict(state.tools()), _object(state.extra or {})
+    function, custom, kind = tools.get("function"), tools.get("custom"), state.type
+    if not kind and "type" not in extra:
+        kind = next(iter(tools), kind)
+    return _made(
+        ToolCall,
+        {
+            "id": state.id,
+            "type": kind,
+            "function": None if function is None else _function(Function, function, finish_reason),
+            "custom": None if custom is None else _custom(custom),
+            "extra": extra,
+            "_may_be_cut": may_be_cut(finish_reason, is_last=is_last),
+        },
+    )
 
 
 def _function(kind: type[C], state: FunctionState, finish_reason: str | None) -> C:
@@ -214,45 +209,20 @@ def _function(kind: type[C], state: FunctionState, finish_reason: str | None) ->
         {
             "name": _string(state.name),
             "arguments": _string(state.text),
-            "extra": _object(state.extra),
+            "extra": _object(state.extra or {}),
             "_finish_reason": finish_reason,
         },
     )
 
 
-def freeze_audio(state: AudioState) -> Audio:
-    fields = structs.asdict(state)
-    if state.data is not None:
-        fields["data"] = b2a_base64(state.data, newline=False).decode()
-    fields["transcript"] = _string(state.transcript)
-    fields["extra"] = _object(state.extra)
-    return _made(Audio, fields)
+def _custom(state: FunctionState) -> Custom:
+    name, text = _string(state.name), _string(state.text)
+    return Custom(name=name, input=text, extra=_object(state.extra or {}))
 
 
 def freeze_usage(state: wire.Usage) -> Usage:
-    fields = structs.asdict(state)
-    output, input_ = state.completion_tokens_details, state.prompt_tokens_details
-    fields["total_tokens"] = total_of(state)
-    if output is not None:
-        fields["completion_tokens_details"] = _details(CompletionTokensDetails, output)
-    if input_ is not None:
-        fields["prompt_tokens_details"] = _details(PromptTokensDetails, input_)
-    fields["extra"] = _object(state.extra)
-    return _made(Usage, fields)
-
-
-def _details(kind: type[K], state: wire.CompletionTokensDetails | wire.PromptTokensDetails) -> K:
-    fields = structs.asdict(state)
-    fields["extra"] = _object(state.extra)
-    return _made(kind, fields)
-
-
-def _logprobs(state: LogprobsState) -> ChoiceLogprobs:
-    return ChoiceLogprobs(
-        content=None if state.content is None else freeze_tokens(state.content),
-        refusal=None if state.refusal is None else freeze_tokens(state.refusal),
-        extra=_object(state.extra),
-    )
+    """Build the usage; a total that never came is the sum."""
+    return _made(Usage, {**_fields(state), "total_tokens": total_of(state)})
 
 
 def freeze_tokens(state: TokensState) -> TokenLogprobs:
@@ -265,57 +235,56 @@ def freeze_tokens(state: TokensState) -> TokenLogprobs:
     )
 
 
-def freeze_token(token: wire.TokenLogprob) -> TokenLogprob:
-    top = token.top_logprobs
-    return TokenLogprob(
-        token=token.token,
-        logprob=token.logprob,
-        bytes=None if token.bytes is None else tuple(token.bytes),
-        top_logprobs=None if top is None else tuple(map(_top, top)),
-        extra=_object(token.extra),
-    )
+def freeze_fields(state: Struct) -> Any:
+    """Build the instance that has the fields of a Struct, by their names."""
+    return _made(_CLASSES[type(state)], _fields(state))
 
 
-def _top(token: wire.TopLogprob) -> TopLogprob:
-    return TopLogprob(
-        token=token.token,
-        logprob=token.logprob,
-        bytes=None if token.bytes is None else tuple(token.bytes),
-        extra=_object(token.extra),
-    )
+def freeze_token(state: Struct) -> Any:
+    """Build a token. There may be thousands, so they have slots."""
+    return _CLASSES[type(state)](**_fields(state))
+
+
+def _fields(state: Struct) -> JsonObject:
+    fields = structs.asdict(state)
+    for name in _COPIED[type(state)]:
+        value = fields[name]
+        if value is not None:
+            fields[name] = tuple(_frozen(value)) if type(value) is list else _frozen(value)
+    if fields["extra"] is None:
+        fields["extra"] = {}
+    return fields
 
 
 def _string(text: Text | None) -> str | None:
     return None if text is None else str(text)
 
 
-def _object(state: JsonObject | None) -> JsonObject:
-    """Copy an object of merged JSON out of the state."""
-    if state is None:
-        return {}
-    copy = dict(state)
-    # Most objects hold strings and numbers alone, which is asked for all at once.
-    if not _PLAIN.issuperset(map(type, copy.values())):
-        for name, value in state.items():
-            if type(value) not in _PLAIN:
-                copy[name] = _json(value)
-    return copy
+def _frozen(value: object) -> Any:
+    """Return a value of the state as the result has it, with nothing that a later chunk changes."""
+    make = _MAKERS.get(type(value))
+    return value if make is None else make(value)
 
 
-def _json(value: object) -> object:
-    """Copy merged JSON out of the state."""
-    if isinstance(value, dict):
-        return _object(value)
-    if isinstance(value, list):
-        if _PLAIN.issuperset(map(type, value)):
-            return value.copy()
-        return [item if type(item) in _PLAIN else _json(item) for item in value]
-    if isinstance(value, Text):
-        return str(value)
-    if isinstance(value, IndexedList):
-        return [_json(item) for item in value.entries]
-    return value
+def _object(state: JsonObject) -> JsonObject:
+    return {name: _frozen(value) for name, value in state.items()}
 
 
-def _tuple(state: list[object]) -> tuple[object, ...]:
-    return tuple(cast("list[object]", _json(state)))
+def _list(state: list[object]) -> list[object]:
+    # Of a long list of numbers, such as tokens' ids, that is asked at once.
+    if _MAKERS.keys().isdisjoint(map(type, state)):
+        return state.copy()
+    return [_frozen(value) for value in state]
+
+
+# How a value is copied out of the state, by its type; all other values never change.
+_MAKERS: Mapping[type, Callable[[Any], Any]] = {
+    **dict.fromkeys((Text, ArgumentsText), str),
+    **dict.fromkeys((dict, wire.Extra), _object),
+    **dict.fromkeys((list, wire.Parts), _list),
+    **dict.fromkeys(_CLASSES, freeze_fields),
+    wire.TopLogprob: freeze_token,
+    IndexedList: lambda state: _list(state.entries),
+    TokensState: freeze_tokens,
+    bytearray: lambda state: b2a_base64(state, newline=False).decode(),
+}

@@ -17,6 +17,7 @@ class Found(Struct, frozen=True):
 
     items: Any
     aitems: Any
+    is_async: bool = False  # whoever may choose reads it async
     is_body: bool = False
     has_events: bool = False  # whose `chunk`s are the stream
     encoding: str | None = None  # in which its pieces are compressed
@@ -28,27 +29,36 @@ def find(stream: object) -> Found:
         return Found(stream, None)
     names = _names(stream)
     bodies = [read(stream) for marks, read in _RESPONSES if marks <= names]
-    items = aitems = None
-    if bodies:
-        # Told by what came: the `iter_bytes` of openai's AsyncAPIResponse is async.
-        items = next((each for each in bodies if "__iter__" in _names(each)), None)
-        aitems = next((each for each in bodies if "__aiter__" in _names(each)), None)
-    elif isinstance(stream, (bytes, bytearray, memoryview, str)):
-        items = (stream,)
-    else:
-        items = stream if "__iter__" in names else None
-        aitems = stream if "__aiter__" in names else None
+    is_piece = isinstance(stream, (bytes, bytearray, memoryview, str))
+    given = bodies or [(stream,) if is_piece else stream]
+    # Told by what came: the `iter_bytes` of openai's AsyncAPIResponse is async.
+    items = next((each for each in given if "__iter__" in _names(each)), None)
+    aitems = next((each for each in given if "__aiter__" in _names(each)), None)
     # Completions, openai's and ours, are iterables of their fields.
     if (
         items is aitems is None
         or not names.isdisjoint(("model_dump", "to_openai"))
-        or ("keys" in names and isinstance(stream, Mapping))
+        or isinstance(stream, Mapping)
     ):
-        hints = (hint for name, hint in _HINTS if hasattr(stream, name))
+        hint = next((hint for name, hint in _HINTS if hasattr(stream, name)), "")
         kind = type(stream).__name__
-        raise TypeError(f"a stream is an iterable or a response, not {kind}{next(hints, '')}")
-    encoding = _encoding(stream, names) if bodies else None
-    return Found(items, aitems, bool(bodies), names >= _EVENT_STREAM, encoding)
+        raise TypeError(f"a stream is an iterable or a response, not {kind}{hint}")
+    ways = [] if items is None or aitems is None else _ways_of_sources(stream)
+    return Found(
+        items=items,
+        # Starlette reads whatever can be read async so.
+        aitems=None if {"__iter__"} in ways else aitems,
+        is_async=items is None or {"__aiter__"} in ways,
+        is_body=bool(bodies),
+        has_events=names >= _EVENT_STREAM,
+        encoding=_encoding(stream, names),
+    )
+
+
+def _ways_of_sources(stream: object) -> list[frozenset[str]]:
+    """Return how what a response (httpx) or a stream (litellm) reads from can be read."""
+    sources = [getattr(stream, name, None) for name in ("stream", "completion_stream")]
+    return [_names(source) & {"__iter__", "__aiter__"} for source in sources]
 
 
 # What is taken for a stream, told by an attribute, and what makes one of it.
@@ -61,22 +71,6 @@ _HINTS = (
 )
 
 _ITERABLES = frozenset({list, tuple, GeneratorType})  # told by their type alone, as most are
-
-
-def is_bound_to_async(stream: object) -> bool:
-    """Return whether what can be read either way by its type is an async client's."""
-    return _is_bound(stream, "__aiter__", "__iter__")
-
-
-def is_bound_to_sync(stream: object) -> bool:
-    """Return whether what can be read either way by its type is a sync client's."""
-    return _is_bound(stream, "__iter__", "__aiter__")
-
-
-def _is_bound(stream: object, way: str, other: str) -> bool:
-    # What a response (httpx) or a stream (litellm) reads from.
-    sources = [_names(getattr(stream, name, None)) for name in ("stream", "completion_stream")]
-    return any(way in names and other not in names for names in sources)
 
 
 # What a response is known by, and how its body is read in the pieces that arrive.
@@ -97,7 +91,7 @@ _EVENT_STREAM = frozenset({"get_final_completion", "current_completion_snapshot"
 
 
 _NAMES = _EVENT_STREAM.union(
-    ("__aiter__", "__iter__", "keys", "model_dump", "stream", "to_openai"),
+    ("__aiter__", "__iter__", "model_dump", "stream", "to_openai"),
     *(marks for marks, _ in _RESPONSES),
 )
 

@@ -12,7 +12,7 @@ from weakref import ref
 
 from ..completion import ChatCompletion, Timing
 from ..errors import Problem
-from .clients import Found, is_bound_to_async
+from .clients import Found
 from .observer import Observer, StreamStatus, cause_of, report
 
 T_co = TypeVar("T_co", covariant=True)
@@ -205,7 +205,7 @@ class DualWrappedStream(WrappedStream[T_co], AsyncWrappedStream[T_co]):  # type:
     """A stream to be read either way, like httpx's Response; made by `wrap`."""
 
     def __del__(self) -> None:
-        if self._keeper is not None or is_bound_to_async(self._source):
+        if self._keeper is not None or self._found.is_async:
             _Wrapped.__del__(self)
         else:
             self.close()

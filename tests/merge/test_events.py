@@ -10,7 +10,7 @@ import pickle
 from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import msgspec
 import pytest
@@ -298,7 +298,7 @@ PLACEHOLDERS: dict[str, tuple[list[str | list[str]], list[str]]] = {
     "replaced": (["{}", '{"a"', ": 1}"], ["", '{"a"', ": 1}"]),
     "in two, replaced": (["{", "}", '{"a"', ": 1}"], ["{", '"a"', ": 1}"]),
     "said again": (["{}", "{}"], ["", "{}"]),
-    "replaced by two of one chunk": (["{}", ['{"a"', ": 1}"]], ["", '{"a"', ": 1}"]),
+    "replaced by two of one chunk": (["{}", ['{"a"', ": 1}"]], ["", '{"a": 1}']),
     "an object": (['{"a": 1}'], ['{"a": 1}']),
 }
 
@@ -851,7 +851,7 @@ FULL: list[Chunk] = [
 ]
 
 
-CLASSES = [getattr(ev, name) for name in ev.__all__ if name.endswith("Event") and name != "Event"]
+CLASSES = get_args(Event)
 
 
 def copied(value: object) -> list[object]:
@@ -915,4 +915,6 @@ def test_types_are_one_to_a_class() -> None:
         for cls in CLASSES
     ]
     assert len(set(literals)) == len(CLASSES) == 21
-    assert {cls.__name__ for cls in CLASSES} == set(ev.__all__) - {"Event", "ReasoningField"}
+    assert {cls.__name__ for cls in CLASSES} == {
+        name for name, kind in vars(ev).items() if isinstance(kind, type) and name.endswith("Event")
+    }

@@ -186,7 +186,7 @@ def freeze_call(
     state: CallState, finish_reason: str | None = None, *, is_last: bool = False
 ) -> ToolCall:
     """Build a call of a choice that has finished so, or not yet; `is_last` of its calls."""
-    tools, extra = dict(state.tools()), _object(state.extra or {})
+    tools, extra = dict(state.tools()), _object(state.extra)
     function, custom, kind = tools.get("function"), tools.get("custom"), state.type
     if not kind and "type" not in extra:
         kind = next(iter(tools), kind)
@@ -209,7 +209,7 @@ def _function(kind: type[C], state: FunctionState, finish_reason: str | None) ->
         {
             "name": _string(state.name),
             "arguments": _string(state.text),
-            "extra": _object(state.extra or {}),
+            "extra": _object(state.extra),
             "_finish_reason": finish_reason,
         },
     )
@@ -217,7 +217,7 @@ def _function(kind: type[C], state: FunctionState, finish_reason: str | None) ->
 
 def _custom(state: FunctionState) -> Custom:
     name, text = _string(state.name), _string(state.text)
-    return Custom(name=name, input=text, extra=_object(state.extra or {}))
+    return Custom(name=name, input=text, extra=_object(state.extra))
 
 
 def freeze_usage(state: wire.Usage) -> Usage:
@@ -266,8 +266,8 @@ def _frozen(value: object) -> Any:
     return value if make is None else make(value)
 
 
-def _object(state: JsonObject) -> JsonObject:
-    return {name: _frozen(value) for name, value in state.items()}
+def _object(state: JsonObject | None) -> JsonObject:
+    return {name: _frozen(value) for name, value in state.items()} if state else {}
 
 
 def _list(state: list[object]) -> list[object]:

@@ -145,7 +145,7 @@ class RecordedStream:
         checkpoint: bytes | None = None,
     ) -> None:
         if checkpoint is None:
-            self.accumulator = Accumulator(rules=rules, limits=limits)
+            self.accumulator: Accumulator = Accumulator(rules=rules, limits=limits)
         else:
             self.accumulator = Accumulator.restore(checkpoint, rules=rules, limits=limits)
         self._waiting: list[bytes] = []  # JSON texts

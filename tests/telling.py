@@ -136,6 +136,8 @@ def _check_extras(completion: ChatCompletion, sums: Sums, late: bool) -> None:
         found |= {(index, f"choice.{k}"): v for k, v in choice.extra.items()}
         if choice.text and "text" not in choice.extra:
             found[index, "choice.text"] = choice.text
+        elif choice.text is not None:  # a completion's and, beside a delta, one of its extra
+            found.pop((index, "choice.text"), None)
         found |= {(index, f"delta.{k}"): v for k, v in message.extra.items()}
         if message.annotations:
             runs = sums.extras[index, "delta.annotations"]

@@ -30,7 +30,7 @@ def fields_of(value: object) -> JsonObject:
         return value
     if hasattr(value, "__pydantic_extra__"):
         own: JsonObject = value.__dict__
-        extra: JsonObject | None = value.__pydantic_extra__
+        extra: JsonObject | None = getattr(value, "__pydantic_extra__", None)
         return {**own, **extra} if extra else own
     if isinstance(value, Mapping):
         return dict(value)

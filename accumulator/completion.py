@@ -278,6 +278,7 @@ class CompletionTokensDetails(Fields):
     audio_tokens: int | None = None
     reasoning_tokens: int | None = None
     rejected_prediction_tokens: int | None = None
+    text_tokens: int | None = None
     extra: JsonObject = field(factory=dict)
 
 
@@ -286,7 +287,10 @@ class PromptTokensDetails(Fields):
     """How the prompt's tokens divide; counts of tokens."""
 
     audio_tokens: int | None = None
+    cache_write_tokens: int | None = None
     cached_tokens: int | None = None
+    image_tokens: int | None = None
+    text_tokens: int | None = None
     extra: JsonObject = field(factory=dict)
 
 

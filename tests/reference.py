@@ -827,10 +827,11 @@ class Reducer:
         put, rule = (self.put_larger, self.larger) if fell else (self.put, self.in_chunk)
 
         def details(level: Level, key: str, details: Object) -> None:
-            names = ["audio_tokens", "cached_tokens"]
+            names = ["audio_tokens", "cache_write_tokens", "cached_tokens", "image_tokens"]
             if key == "completion_tokens_details":
                 predicted = ["accepted_prediction_tokens", "rejected_prediction_tokens"]
                 names = ["audio_tokens", "reasoning_tokens", *predicted]
+            names.append("text_tokens")
             self.take(details, level.below(key), dict.fromkeys(names, (int, put)), rule)
 
         table: Table = dict.fromkeys(names, (int, put))

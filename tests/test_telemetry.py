@@ -110,7 +110,8 @@ def test_a_completion_and_its_timing_are_attributes() -> None:
 def test_what_did_not_arrive_is_left_out() -> None:
     assert telemetry.attributes(ChatCompletion()) == {}
     assert telemetry.attributes(ChatCompletion(), timing=Timing()) == {}
-    zero = {"prompt_tokens": 0, "prompt_tokens_details": {"cached_tokens": 0, "text_tokens": "x"}}
+    zero: dict[str, object] = {"prompt_tokens": 0, "prompt_tokens_details": {"cached_tokens": 0}}
+    zero["completion_tokens_details"] = {"image_tokens": "x"}
     completion = ChatCompletion.from_dict({"choices": [{"index": 0, "message": {}}], "usage": zero})
     assert telemetry.attributes(completion) == {"gen_ai.usage.input_tokens": 0}
 

@@ -128,12 +128,16 @@ class CompletionTokensDetails(Struct, forbid_unknown_fields=True, omit_defaults=
     audio_tokens: int | None = None
     reasoning_tokens: int | None = None
     rejected_prediction_tokens: int | None = None
+    text_tokens: int | None = None
     extra: Extra | None = None
 
 
 class PromptTokensDetails(Struct, forbid_unknown_fields=True, omit_defaults=True, gc=False):
     audio_tokens: int | None = None
+    cache_write_tokens: int | None = None
     cached_tokens: int | None = None
+    image_tokens: int | None = None
+    text_tokens: int | None = None
     extra: Extra | None = None
 
 

@@ -86,7 +86,7 @@ def no_shapes_of_other_tests(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(_shapes, "_shapes", {})
     monkeypatch.setattr(_shapes, "_seen", Counter())
     monkeypatch.setattr(_shapes.API, "next_shapes", {})
-    monkeypatch.setattr(_shapes.TEXT, "next_shapes", {})
+    monkeypatch.setattr(_shapes.COMMON, "next_shapes", {})
 
 
 @pytest.fixture

@@ -176,12 +176,12 @@ class Chunk(Struct, forbid_unknown_fields=True, gc=False):
     extra: Extra | None = None
 
 
-# --- a chunk of text and calls, and nothing else ------------------------------------------
+# --- a common chunk: text and calls, and nothing else --------------------------------------
 # Most chunks of most streams. What else a chunk can bring is null here for good, so nothing has to
 # look at it.
 
 
-class TextDelta(Struct, forbid_unknown_fields=True, gc=False):
+class CommonDelta(Struct, forbid_unknown_fields=True, gc=False):
     role: str | None = None
     content: str | None = None
     reasoning: str | None = None
@@ -196,9 +196,9 @@ class TextDelta(Struct, forbid_unknown_fields=True, gc=False):
     extra: ClassVar[None] = None
 
 
-class TextChoice(Struct, forbid_unknown_fields=True, gc=False):
+class CommonChoice(Struct, forbid_unknown_fields=True, gc=False):
     index: int | None = None
-    delta: TextDelta | None = None
+    delta: CommonDelta | None = None
     logprobs: None = None
     finish_reason: str | None = None
     usage: ClassVar[None] = None
@@ -207,14 +207,14 @@ class TextChoice(Struct, forbid_unknown_fields=True, gc=False):
     extra: ClassVar[None] = None
 
 
-class TextChunk(Struct, forbid_unknown_fields=True, gc=False):
+class CommonChunk(Struct, forbid_unknown_fields=True, gc=False):
     id: str | None = None
     object: str | None = None
     created: int | None = None
     model: str | None = None
     service_tier: str | None = None
     system_fingerprint: str | None = None
-    choices: list[TextChoice] | None = None
+    choices: list[CommonChoice] | None = None
     usage: Usage | None = None
     obfuscation: str | None = None
     moderation: ClassVar[None] = None
@@ -237,7 +237,7 @@ class TooDeepError(ValueError):
 # --- JSON text ----------------------------------------------------------------------------
 
 decode_typed = msgspec.json.Decoder(Chunk).decode
-decode_text = cast("Callable[[bytes], Chunk]", msgspec.json.Decoder(TextChunk).decode)
+decode_common = cast("Callable[[bytes], Chunk]", msgspec.json.Decoder(CommonChunk).decode)
 _decode = msgspec.json.Decoder().decode
 
 

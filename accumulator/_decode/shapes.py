@@ -28,7 +28,7 @@ from .chunk import (
     PromptTokensDetails,
     ToolCallFragment,
     Usage,
-    decode_text,
+    decode_common,
 )
 
 # The levels that a vendor may add fields to, each behind those that stand in it.
@@ -201,7 +201,7 @@ def _extended(
 _shapes: dict[Names, Shape | None] = {}
 _seen: Counter[Names] = Counter()
 API = Shape(_NO_NAMES)
-TEXT = Shape(_NO_NAMES, decode_text)
+COMMON = Shape(_NO_NAMES, decode_common)
 
 
 def find_shape(names: Names) -> Shape | None:
@@ -214,7 +214,7 @@ def find_shape(names: Names) -> Shape | None:
         _shapes.clear()
         _seen.clear()
         API.next_shapes.clear()
-        TEXT.next_shapes.clear()
+        COMMON.next_shapes.clear()
     _seen[names] += 1
     if _seen[names] < _WORTHWHILE:
         return None

@@ -19,7 +19,7 @@ from msgspec import Raw, Struct
 
 from ..rules import Level
 from .chunk import MOST_BRACKETS, Choice, Chunk, Delta, Extra, Parts
-from .shapes import API, TEXT, Fields, Rest, Shape, find_shape, is_pending, unknown_names, widest
+from .shapes import API, COMMON, Fields, Rest, Shape, find_shape, is_pending, unknown_names, widest
 from .values import error_of
 
 T = TypeVar("T")
@@ -49,12 +49,12 @@ class ChunkDecoder(Struct):
     """Decodes the chunks of one stream, typed.
 
     `decode` raises ValueError or RecursionError for what is not of the shape at hand, and then
-    `decode_mismatched` tries the other shapes. A stream begins as text and nothing else.
+    `decode_mismatched` tries the other shapes. A stream begins as one of common chunks.
     """
 
     _rules: Mapping[str, Level]
     is_off: bool = False  # whether all chunks go the general way
-    _shape: Shape = TEXT
+    _shape: Shape = COMMON
     # The values that came last. A dict would be a sizable part of what an idle accumulator holds.
     _seen: dict[Key, Seen] = _NEVER_WRITTEN
     _mismatch: str | None = None  # the last one
@@ -73,9 +73,9 @@ class ChunkDecoder(Struct):
         return self._decode_fields if self._shape.has_fields else self._shape.decode
 
     @property
-    def is_text(self) -> bool:
-        """Whether `decode` takes text and nothing else."""
-        return self._shape is TEXT and not self.is_off
+    def is_common(self) -> bool:
+        """Whether `decode` takes common chunks, and nothing else."""
+        return self._shape is COMMON and not self.is_off
 
     @property
     def repeats(self) -> bool:
@@ -96,7 +96,7 @@ class ChunkDecoder(Struct):
             self._mismatch = mismatch
             step = self._shape.next_shapes.get(mismatch)
             if step is None:
-                if self._shape is not TEXT:
+                if self._shape is not COMMON:
                     break
                 step = API
             self._shape = widest(self._shape, step)
@@ -144,7 +144,7 @@ class ChunkDecoder(Struct):
 
     def begin_again(self) -> None:
         """Take the next chunk for a stream's first."""
-        self._shape = TEXT
+        self._shape = COMMON
         self.forget()
 
     def forget(self) -> None:

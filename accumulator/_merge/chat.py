@@ -19,7 +19,7 @@ from .._decode.chunk import (
     Chunk,
     MalformedJsonError,
     TooDeepError,
-    decode_text,
+    decode_common,
     decode_untyped,
     exceeds_depth,
 )
@@ -85,9 +85,9 @@ class ChatReducer(Reducer, kw_only=True):
         The first raises ValueError or RecursionError for data that goes to `apply_refused`.
         """
         decoder = self._decoder
-        if decoder.is_text and not self._careful and not self._has_brought:
+        if decoder.is_common and not self._careful and not self._has_brought:
             listener = self.listener
-            return decode_text, (ChatReducer if listener is None else listener).apply_text
+            return decode_common, (ChatReducer if listener is None else listener).apply_common
         return decoder.decode, ChatReducer.apply_known
 
     def apply_event(self, event: Event) -> None:

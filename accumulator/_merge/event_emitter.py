@@ -83,13 +83,13 @@ class EventEmitter:
     # --- what the reducer calls ---
 
     @staticmethod
-    def apply_text(reducer: Any, chunk: Any) -> None:
-        """Apply a chunk as `Reducer.apply_text` does, and make its events."""
+    def apply_common(reducer: Any, chunk: Any) -> None:
+        """Apply a chunk as `Reducer.apply_common` does, and make its events."""
         choices = chunk.choices
         if choices and choices[0].delta is not None and choices[0].delta.tool_calls:
             reducer.apply(chunk)
             return
-        state: ChoiceState | None = reducer.apply_text(chunk)
+        state: ChoiceState | None = reducer.apply_common(chunk)
         if state is None:  # it was applied as any other chunk is
             return
         self: EventEmitter = reducer.listener

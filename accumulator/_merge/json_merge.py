@@ -72,7 +72,7 @@ class Listener(Protocol):
     at: tuple[int, Any] | None  # the index and the state of the choice that is about to change
 
     @staticmethod
-    def apply_text(reducer: Any, chunk: Any) -> None: ...  # in place of the reducer's own
+    def apply_common(reducer: Any, chunk: Any) -> None: ...  # in place of the reducer's own
     def on_call(self, place: int) -> None: ...  # a fragment is about to go to this call
     def on_rare(self, delta: Any) -> None: ...  # the rare fields of a delta were applied
     def on_choice(self, index: int, state: Any, choice: Any) -> None: ...  # it was applied

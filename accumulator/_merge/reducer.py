@@ -58,8 +58,8 @@ class Reducer(Ending, TypedFieldMerger, UsageMerger):
 
     # --- a chunk ---
 
-    def apply_text(self, chunk: wire.Chunk) -> ChoiceState | None:
-        """Apply a chunk that can bring text and calls and nothing else, as nearly all chunks are.
+    def apply_common(self, chunk: wire.Chunk) -> ChoiceState | None:
+        """Apply a common chunk: text and calls, and nothing else.
 
         Return the choice that it went to, or None where `apply` took it. Raises LimitExceededError,
         with the state as it was.

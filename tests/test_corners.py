@@ -76,6 +76,7 @@ BODIES: dict[str, bytes] = {
     ),
     "a CR in a line that ends in CRLF, before a blank line of LF": b'data: {"choices": []}\r1\r\n\n'
     + sse(STOP),
+    "a CR in a line that ends in LF, before a blank line of CRLF": b"data:{\re\n\r\n",
     "an empty role, then one of a wrong type": sse(
         *deltas({"role": "", "content": "a"}, {"role": {"a": 1}}), STOP
     ),

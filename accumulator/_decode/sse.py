@@ -115,4 +115,4 @@ def _has_other_cr(data: bytes, expected: int, rest: bytes) -> bool:
     if _CR not in data:
         return False
     count = data.count(b"\r") - rest.count(b"\r")
-    return _CR in rest[:-1] or count != expected
+    return _CR in rest[:-1] or count != expected or data.count(b"\r\n") != expected

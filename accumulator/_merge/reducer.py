@@ -279,14 +279,14 @@ class Reducer(Ending, TypedFieldMerger, UsageMerger):
                 self._append(state.content, delta.content)
         if delta.role is not None and not state.role:
             state.role = delta.role
-        if delta.tool_calls:
-            self._apply_calls(state, delta.tool_calls, position)
         if (
             delta.reasoning_content is not None
             or delta.reasoning is not None
             or delta.reasoning_details is not None
         ):
             self._apply_reasoning(state, delta)
+        if delta.tool_calls:
+            self._apply_calls(state, delta.tool_calls, position)
         if (
             delta.extra is not None
             or delta.refusal is not None

@@ -14,7 +14,7 @@ from typing import Any, get_args
 
 import msgspec
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from strategies import CHOICES, ODD_STREAMS, bodies, rendered
 from strategies import cut as cuts_of
@@ -122,6 +122,13 @@ def test_events_change_nothing_else(body: bytes) -> None:
     assert (acc.status, acc.problems) == (plain.status, plain.problems)
 
 
+# A problem in the midst of a chunk shows what was told by then: texts, then calls.
+@example(
+    [
+        {"message": {"tool_calls": [{}, {"id": "call_a"}, {}]}},
+        {"delta": {"reasoning": "a", "tool_calls": [{}, {"function": {"arguments": ""}}, {}]}},
+    ]
+)
 @given(st.lists(CHOICES, min_size=1, max_size=6))
 def test_interleaving_choices_changes_only_the_order_of_events(choices: list[Chunk]) -> None:
     indexed = [{**choice, "index": choice.get("index", 0), "usage": None} for choice in choices]

@@ -88,6 +88,7 @@ def freeze(state: State) -> ChatCompletion:
     completion = _made(
         ChatCompletion,
         {
+            **_BLANK[ChatCompletion],
             "id": state.id,
             "object": "text_completion" if is_text else "chat.completion",
             "created": state.created,
@@ -124,6 +125,7 @@ def _message(state: ChoiceState, *, is_text: bool) -> Message:
     message = _made(
         Message,
         {
+            **_BLANK[Message],
             "role": state.role,
             "content": _string(state.content) if parts is None else tuple(_frozen(parts)),
             "refusal": _string(state.refusal),
@@ -160,6 +162,8 @@ def _kinds(of: type[attrs.AttrsInstance]) -> Mapping[str, type]:
 _KINDS: Mapping[type, Mapping[str, type]] = {
     kind: _kinds(kind) for kind in (ChatCompletion, Message)
 }
+# Their fields before anything arrived: those that only `_read_back` fills stand nowhere else here.
+_BLANK = {kind: dict.fromkeys(each.name for each in attrs.fields(kind)) for kind in _KINDS}
 
 
 def _read_back(frozen: F) -> F:

@@ -181,7 +181,8 @@ class ChunkDecoder(Struct):
         seen = self._seen.get(key)
         if seen is None:
             seen = self._seen[key] = Seen()
-        elif seen.is_quiet and raws == seen.raws:
+        is_repeated = raws == seen.raws
+        if is_repeated and seen.is_quiet:
             return
         extra = _values(fields, raws)
         if extra:
@@ -189,7 +190,7 @@ class ChunkDecoder(Struct):
                 raise ValueError("a server error")
             into.extra = extra
         seen.is_quiet = not extra
-        if raws == seen.raws:
+        if is_repeated:
             level = self._rules[fields.rules]
             seen.is_quiet = all(level.is_idempotent(*field) for field in extra.items())
         if size > _LONGEST_HELD:  # without the chunk that they are part of

@@ -37,9 +37,10 @@ class UsageMerger(FieldMerger):
     def _merge_report(self, into: Struct, report: Struct, *, fell: bool) -> None:
         # `into` has the fields of the API alone; what a vendor's Struct has beside is in `extra`.
         for name in into.__struct_fields__:
-            new, old = getattr(report, name), getattr(into, name)
+            new = getattr(report, name)
             if new is None:
                 continue
+            old = getattr(into, name)
             if name in _INNER and old is None:
                 old = _INNER[name]()
                 setattr(into, name, old)

@@ -299,6 +299,15 @@ def test_bad_rows_beyond_twenty_are_counted(
     assert "\n5 more bad rows\n" in said
 
 
+def test_a_bad_row_is_told_once_though_all_is_read_again(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    log = tmp_path / "log.jsonl"
+    log.write_bytes(b"{x\n" + lines_of([*ROWS[1:], *ROWS[:1]]))  # out of order at the last row
+    assert len(reduced(log, tmp_path / "out.jsonl")) == len(expected(ROWS))
+    assert capfd.readouterr().err.count("bad row: ") == 1
+
+
 @each_order
 def test_lines_of_progress_tell_rate_streams_and_time_left(
     rows: list[Row],

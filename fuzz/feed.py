@@ -18,6 +18,7 @@ import harness
 with atheris.instrument_imports(include=["accumulator"]):
     from accumulator import Accumulator, ChatCompletion, LimitExceededError, Limits
 from judged import assert_as_judged  # in here it would come before the instruments
+from streamed import spoil
 
 _TIGHT = Limits(choices=2, tool_calls=2, depth=8, event_bytes=2000, total_bytes=6000)
 
@@ -45,7 +46,7 @@ def check(data: bytes) -> None:
             fed.append((value, text.decode()))
     for chunk, was in fed:
         assert json.dumps(chunk) == json.dumps(json.loads(was)), "the caller's chunk was changed"
-        _spoil(chunk)
+        spoil(chunk)
     expected = _outcome(by_text)
     for acc in (by_line, by_value, by_event, by_object, by_model):
         assert _outcome(acc) == expected
@@ -114,17 +115,6 @@ def _as_object(value: object) -> object:
     if any(name.startswith("_") for name in value):  # an object's own, no field of the wire
         return copy.deepcopy(value)
     return SimpleNamespace(**{name: _as_object(item) for name, item in value.items()})
-
-
-def _spoil(value: object) -> None:
-    if isinstance(value, dict):
-        for item in value.values():
-            _spoil(item)
-        value.clear()
-    elif isinstance(value, list):
-        for item in value:
-            _spoil(item)
-        value.append("spoiled")
 
 
 def _result(acc: Accumulator) -> tuple[dict[str, object], str, Mapping[str, int]]:

@@ -234,7 +234,7 @@ def _wrapped(
 
 
 def _read(stream: WrappedStream[object]) -> ChatCompletion:
-    next(_take(stream, deque[object]()), None)  # nothing is added to it
+    next(_take(stream, deque[object]()), None)  # the queue stays empty: it reads to the end
     return stream.completion
 
 

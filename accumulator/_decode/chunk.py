@@ -8,12 +8,15 @@ then, and both lead to the same `Chunk`: `shapes` knows the fields of vendors se
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import ClassVar, cast
+from types import MappingProxyType
+from typing import Any, ClassVar, cast
 
 import msgspec
 from msgspec import UNSET, Struct, UnsetType
 
 JsonObject = dict[str, object]
+# Stands for each empty dict that most streams never fill: a dict of its own takes 64 bytes.
+EMPTY: Any = MappingProxyType({})
 
 STACK_DEPTH = 200  # levels that can be merged without exhausting the stack, limit or not
 MOST_BRACKETS = 8  # of a value that is certainly not nested too deep

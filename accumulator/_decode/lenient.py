@@ -215,8 +215,9 @@ def _number(reading: Reading, value: object) -> float:
 
 
 def _integers(reading: Reading, value: object) -> list[int]:
-    numbers = [as_integer(item) for item in _list(value)]
-    if None in numbers or not all(isinstance(item, int) for item in _list(value)):
+    items = _list(value)
+    numbers = [*map(as_integer, items)]
+    if None in numbers or not all(isinstance(item, int) for item in items):
         raise _MisfitError("expected a list of integers", None if None in numbers else numbers)
     return cast("list[int]", numbers)
 

@@ -11,14 +11,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from functools import cache
-from types import MappingProxyType
 from typing import Any, TypeVar
 
 import msgspec
 from msgspec import Raw, Struct
 
 from ..rules import Level
-from .chunk import MOST_BRACKETS, Choice, Chunk, Delta, Extra, Parts
+from .chunk import EMPTY, MOST_BRACKETS, Choice, Chunk, Delta, Extra, Parts
 from .shapes import API, COMMON, Fields, Rest, Shape, find_shape, is_pending, unknown_names, widest
 from .values import error_of
 
@@ -35,7 +34,6 @@ _LONGEST_HELD = 1024  # bytes of a chunk that is kept whole for the sake of its 
 _LONGEST_BACKOFF = 256  # chunks
 
 _UNKNOWN = "unknown field"  # of a mismatch that names a vendor's field
-_NEVER_WRITTEN: Any = MappingProxyType({})
 
 
 class Seen(Struct):
@@ -56,7 +54,7 @@ class ChunkDecoder(Struct):
     is_off: bool = False  # whether all chunks go the general way
     _shape: Shape = COMMON
     # The values that came last. A dict would be a sizable part of what an idle accumulator holds.
-    _seen: dict[Key, Seen] = _NEVER_WRITTEN
+    _seen: dict[Key, Seen] = EMPTY
     _mismatch: str | None = None  # the last one
     # How many chunks to read the general way before the shape is tried again: a decode that fails
     # is wasted.
@@ -149,7 +147,7 @@ class ChunkDecoder(Struct):
 
     def forget(self) -> None:
         """Forget the last values, because something else was merged since."""
-        self._seen = _NEVER_WRITTEN
+        self._seen = EMPTY
 
     def _decode_fields(self, text: bytes) -> Chunk:
         """Decode a chunk, and move the vendor's fields to the `extra` of their levels."""
@@ -157,7 +155,7 @@ class ChunkDecoder(Struct):
         chunk = shape.decode(text)
         if not text.isascii():
             text.decode()  # of a name that stands twice nobody parses the first value
-        if self._seen is _NEVER_WRITTEN:
+        if self._seen is EMPTY:
             self._seen = {}
         of_choice, of_delta = shape.of_choice, shape.of_delta
         if shape.of_chunk is not None:

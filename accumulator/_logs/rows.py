@@ -14,13 +14,12 @@ import msgspec
 from msgspec import Meta, Struct, structs
 
 from .extras import load
-from .inputs import BOM, READ_ERRORS, Source, UsageError, open_text, why_unread
+from .inputs import BLOCK, BOM, READ_ERRORS, Source, UsageError, open_text, why_unread
 from .progress import Display
 
 Row: TypeAlias = tuple[str, "int | None", bytes]  # a chunk is JSON text
 Report: TypeAlias = Callable[[int, str, bytes], object]  # of a bad row: its line, why, its text
 
-_BLOCK = 64 * 1024  # bytes of a file that are read at a time
 _BATCH = 4096  # rows of Parquet
 _LONGEST_LINE = 64 * 1024 * 1024  # bytes; four times what a chunk may have by default
 _END = b"[DONE]"
@@ -123,7 +122,7 @@ def _lines_of(file: BufferedReader) -> Iterator[list[bytes]]:
     """Yield the lines of a file as it is read; of one that is too long to hold, the beginning."""
     parts: list[bytes] = []  # of the last line
     size = 0
-    for data in iter(partial(file.read1, _BLOCK), b""):
+    for data in iter(partial(file.read1, BLOCK), b""):
         head, *lines = BytesIO(data).readlines()  # by memchr; `split` looks at each byte
         if size <= _LONGEST_LINE:
             parts.append(head)
@@ -160,7 +159,7 @@ def _unquoted(chunk: bytes) -> bytes:
 
 
 def _read_parquet(source: Source, keys: Keys, display: Display) -> Iterator[list[Row]]:
-    file = load("pyarrow.parquet").ParquetFile(source.path, buffer_size=_BLOCK)
+    file = load("pyarrow.parquet").ParquetFile(source.path, buffer_size=BLOCK)
     names = _columns_of(file.schema_arrow, keys)
     total = max(file.metadata.num_rows, 1)
     numbers = count(1)

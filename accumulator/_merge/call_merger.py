@@ -10,12 +10,13 @@ from math import inf
 from msgspec import structs
 
 from .._decode import chunk as wire
+from .._decode.chunk import EMPTY
 from .._decode.text import COMPACT_AT
 from ..errors import LimitExceededError
 from ..partial import is_complete
 from .arguments import ArgumentsText
 from .json_merge import FieldMerger
-from .problem_log import EMPTY, ProblemLog, brief
+from .problem_log import ProblemLog, brief
 from .state import CallsState, CallState, ChoiceState, FunctionState
 from .tool_calls import find_call
 

@@ -11,11 +11,11 @@ from typing import Any, Protocol, TypeVar, cast
 
 from msgspec import Struct
 
-from .._decode.chunk import JsonObject
+from .._decode.chunk import EMPTY, JsonObject
 from .._decode.text import COMPACT_AT, Text, heal, healed, split_half
 from ..limits import Limits
 from ..rules import Level, Policy, Rules
-from .problem_log import EMPTY, ProblemLog
+from .problem_log import ProblemLog
 
 K = TypeVar("K")
 PART_TYPES = ("text", "thinking")  # of parts that join their neighbour

@@ -8,17 +8,14 @@ chunk fills no list. Also whole is the first after which something is missing, h
 from __future__ import annotations
 
 from collections.abc import Callable
-from types import MappingProxyType
-from typing import Any
 
 import attrs
 
+from .._decode.chunk import EMPTY
 from .._decode.sse import CutEvents
 from ..errors import LOSSY_KINDS, Problem, ProblemKind
 
 _MOST_PROBLEMS = 100  # a server can go wrong in every chunk; all are counted, these many are kept
-# Stands for each empty dict that most streams never fill.
-EMPTY: Any = MappingProxyType({})
 
 
 class ProblemLog:

@@ -92,7 +92,7 @@ class RefusingLog(ProblemLog):
 
 
 # --- without a copy, for what the API names -------------------------------------------------------
-# Nobody asks the reducer here: each reason why such a chunk would do more has to be known.
+# The reducer is not asked: each reason why a chunk would do more than append stands in here.
 
 rest_of = attrgetter("usage", "extra", "moderation")
 _more_of_choice = attrgetter("logprobs", "finish_reason", "usage", "text", "extra")

@@ -56,8 +56,8 @@ class Misfit(Struct):
 
 
 class _MisfitError(ValueError):
-    """A value that is not of its field's type: `taken` is what it is read as all the same, `left`
-    the rest.
+    """A value that is not of its field's type. `taken` is what is read of it nevertheless, `left`
+    what is not.
     """
 
     def __init__(self, message: str, taken: object = None, left: object = None) -> None:
@@ -131,7 +131,7 @@ class Reading(Struct):
         return left
 
     def put_below(self, step: str, before: int) -> None:
-        """Complete the paths of all misfits but so many by the step that leads to them."""
+        """Put a step in front of the path of each misfit from number `before` on."""
         for misfit in self.misfits[before:]:
             misfit.path = step + misfit.path
 
@@ -348,7 +348,7 @@ _READ_BY_TYPE: Mapping[object, _Read] = {
 
 @cache
 def _readers_of(kind: type[Struct]) -> Mapping[str, tuple[type | None, _Read | None]]:
-    """Return how each field of a Struct is read, and of what type it stands as it is."""
+    """Return for each field of a Struct the type that is taken as it is, and what reads others."""
     own = _READ.get(kind, {})
     readers: dict[str, tuple[type | None, _Read | None]] = {n: (None, own[n]) for n in own}
     for name, hint in get_type_hints(kind).items():

@@ -129,7 +129,7 @@ class ObjectReader:
 
 
 def _read_generally(value: object) -> tuple[Chunk, int] | None:
-    """Read an object field by field, as one with a vendor's fields is; None if it is odd."""
+    """Read an object field by field; return None if anything about it is odd."""
     if type(value) is LastChunk:
         return None
     moved = DEFAULT_RULES.moved

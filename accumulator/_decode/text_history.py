@@ -28,7 +28,7 @@ class TextHistory:
         self._read = 0  # characters that `_partial` has
 
     def take(self, text: Text) -> str:
-        """Return what a text has more than was taken from it; add that to this one."""
+        """Return what came to a text since it was taken last, and add that to this one."""
         whole, own, taken = str(text), self.text, self._taken
         if taken is None and own is not None and own is not text:
             taken = self._taken = {own: self.length}

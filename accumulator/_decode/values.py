@@ -62,9 +62,9 @@ def is_object(value: object) -> bool:
 
 
 def as_builtin(value: object) -> object:
-    """Return a value of another class than JSON's as one of these, its outermost level.
+    """Return an SDK's value as the builtin that JSON has for it; what is inside stays as it is.
 
-    Raises InvalidChunkError for what is nothing that JSON holds.
+    Raises InvalidChunkError for a value that JSON has nothing for.
     """
     if isinstance(value, Enum):  # some SDKs make roles and finish reasons enums
         return value.value

@@ -56,7 +56,7 @@ def find(stream: object) -> Found:
 
 
 def _ways_of_sources(stream: object) -> list[frozenset[str]]:
-    """Return how what a response (httpx) or a stream (litellm) reads from can be read."""
+    """Return in which ways the source of a response (httpx) or a stream (litellm) is read."""
     sources = [getattr(stream, name, None) for name in ("stream", "completion_stream")]
     return [_names(source) & {"__iter__", "__aiter__"} for source in sources]
 

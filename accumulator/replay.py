@@ -6,17 +6,15 @@ For caches and test servers that have a whole completion and must answer `stream
 from __future__ import annotations
 
 import re
-from binascii import b2a_base64
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from itertools import zip_longest
-from typing import TYPE_CHECKING, Any, Literal, cast
+from typing import TYPE_CHECKING, Literal, cast
 
 import attrs
 
 from ._decode.objects import LastChunk
-from ._decode.values import decode_base64
 from ._result.convert import (
     Fields,
     JsonObject,
@@ -51,7 +49,6 @@ Cut = Callable[[str], list[str]]
 # A word with the blanks before it; in texts without blanks (Japanese, compact JSON) so many
 # characters.
 _WORD = re.compile(r"\s*\S{1,24}(?:\s+\Z)?|\s+")
-_AUDIO_SIZE = 4096  # characters of base64; a multiple of four, so that each piece decodes by itself
 
 
 # What the wire reads of a choice. A value of a wrong type stands in `extra` under such a name, and
@@ -66,9 +63,9 @@ def split(
     be openai's, too.
 
     Texts are cut at words, or into pieces of `by` characters; where logprobs give the tokens of a
-    text, at its tokens. Choices take turns; usage comes last. Where a choice has no finish reason,
-    the last chunk ends the stream for whom it is fed to, as `[DONE]` does; to everybody else it is
-    a chunk like the others.
+    text, at its tokens. Audio and the parts of content come whole. Choices take turns; usage comes
+    last. Where a choice has no finish reason, the last chunk ends the stream for whom it is fed to,
+    as `[DONE]` does; to everybody else it is a chunk like the others.
 
     The law holds for what a stream gives under the default rules. Only of tool calls that share an
     id, and of those with neither id nor name, two come out as one unless all but one have arguments
@@ -170,17 +167,11 @@ def _steps(choice: Choice, cut: Cut) -> Iterator[JsonObject]:
         yield from _with_tokens(name, pieces, answers.get(name))
     for fields in alone:
         yield {"delta": fields}
-    yield from _other_logprobs(choice.logprobs)
-
-
-def _other_logprobs(logprobs: ChoiceLogprobs | None) -> Iterator[JsonObject]:
-    """Yield what is neither a token of the content nor of the refusal."""
-    if logprobs is None:
-        return
-    alone, together = split_extra(logprobs.extra, names_of(ChoiceLogprobs))
-    for fields in [together, *alone]:
-        if fields or not (logprobs.content or logprobs.refusal):
-            yield {"logprobs": fields}
+    if choice.logprobs is not None:
+        alone, together = split_extra(logprobs.extra, names_of(ChoiceLogprobs))
+        for fields in [together, *alone]:
+            if fields or not (logprobs.content or logprobs.refusal):
+                yield {"logprobs": fields}
 
 
 # --- texts and their tokens ---------------------------------------------------------------
@@ -216,43 +207,23 @@ def _token(token: TokenLogprob) -> JsonObject:
     return out
 
 
-def _parts(part: Any, cut: Cut) -> Iterator[object]:
-    """Yield the parts that join to a text or thinking part; any other is whole."""
-    kind = part.get("type") if isinstance(part, dict) else None
-    inner = part.get(kind) if kind in ("text", "thinking") else None
-    if isinstance(inner, str):
-        yield {**part, kind: ""}
-        yield from ({"type": kind, kind: piece} for piece in cut(inner))
-    elif kind == "thinking" and isinstance(inner, list):
-        yield {**part, kind: []}
-        for item in inner:
-            yield from ({"type": kind, kind: [piece]} for piece in _parts(item, cut))
-    else:
-        yield part
-
-
 # --- the rest of a message ----------------------------------------------------------------
 
 
 def _cut_field(name: str, value: object, cut: Cut) -> Iterable[object]:
     """Return what merges to a field of a delta, such as the pieces of a text."""
     if isinstance(value, Audio):
-        return _opened(value, data=_audio_pieces, transcript=cut)
+        return _opened(value, "transcript", cut)
     if isinstance(value, Function):
-        return _opened(value, arguments=partial(_cut_json, cut))
+        return _opened(value, "arguments", partial(_cut_json, cut))
     if name == "tool_calls":
         return _calls(cast("Sequence[ToolCall]", value), cut)
-    if name == "content" and isinstance(value, tuple):
-        return [[part] for whole in value for part in _parts(copy_json(whole), cut)] or [[]]
-    return _cut_by_rule(name, value, cut)
-
-
-def _cut_by_rule(name: str, value: object, cut: Cut) -> Sequence[object]:
     level = DEFAULT_RULES.levels["delta"]
     policy = DEFAULT_RULES.rows.get(f"delta.{name}") or level.kinds.get(type(value))
     if policy == "concat" and isinstance(value, str):
         return cut(value) or [""]
-    if policy in ("extend", "by_index", "by_type", "blocks") and isinstance(value, (list, tuple)):
+    is_joined = name == "content" or policy in ("extend", "by_index", "by_type", "blocks")
+    if is_joined and isinstance(value, (list, tuple)):
         return [[copy_json(entry)] for entry in value] or [[]]
     if policy == "merge" and isinstance(value, dict):
         return _collected(level.below(name), value)
@@ -271,13 +242,13 @@ def _collected(level: Level, fields: JsonObject) -> list[object]:
     return [rest, *alone] if rest or not alone else alone
 
 
-def _opened(value: Fields, **cuts: Cut) -> Iterator[JsonObject]:
-    """Yield the objects that merge to an instance: the texts to cut come last, in pieces."""
+def _opened(value: Fields, name: str, cut: Cut) -> Iterator[JsonObject]:
+    """Yield the objects that merge to an instance: the text to cut comes last, in pieces."""
     opening, *alone = objects_of(value)
-    texts = {name: str(opening.pop(name)) for name in cuts if name in opening}
+    text = opening.pop(name, None)
     yield from (opening, *alone)
-    for name, text in texts.items():
-        for piece in cuts[name](text) or [""]:
+    if text is not None:
+        for piece in cut(str(text)) or [""]:
             yield {name: piece}
 
 
@@ -308,11 +279,3 @@ def _calls(calls: Sequence[ToolCall], cut: Cut) -> Iterator[list[JsonObject]]:
         # A misread index names no call: such a fragment goes to the call of the last one.
         for fields in (opening, *alone, *pieces):
             yield [{"index": index, **fields}]
-
-
-def _audio_pieces(data: str) -> list[str]:
-    try:
-        data = b2a_base64(decode_base64(data), newline=False).decode()
-    except ValueError:
-        return [data]  # no base64; one piece can be kept, the last of several would replace others
-    return _slices(data, _AUDIO_SIZE)

@@ -41,10 +41,7 @@ _DETAILS = (
 
 
 def attributes(
-    completion: ChatCompletion,
-    *,
-    timing: Timing | None = None,
-    content: bool = False,
+    completion: ChatCompletion, *, timing: Timing | None = None, content: bool = False
 ) -> Attributes:
     """Return the attributes of a span for a completion, whole or partial.
 

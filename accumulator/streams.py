@@ -18,17 +18,7 @@ from collections.abc import (
     Iterator,
 )
 from contextlib import suppress
-from typing import (
-    TYPE_CHECKING,
-    Any,
-    Literal,
-    Protocol,
-    TypeAlias,
-    TypedDict,
-    TypeVar,
-    get_args,
-    overload,
-)
+from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeAlias, TypedDict, TypeVar, overload
 
 from ._accumulator import Accumulator
 from ._merge.stopwatch import Clock
@@ -40,7 +30,7 @@ from .completion import ChatCompletion
 from .errors import AccumulatorError
 from .events import Event
 from .limits import DEFAULT_LIMITS, Limits
-from .rules import DEFAULT_RULES, Rules
+from .rules import Rules
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
@@ -63,7 +53,6 @@ __all__ = [
 ]
 
 Framing = Literal["body", "lines"]
-_FRAMINGS = get_args(Framing)
 T = TypeVar("T")
 T_co = TypeVar("T_co", covariant=True)
 Text = TypeVar("Text", bytes, str)
@@ -165,17 +154,7 @@ def wrap(stream: SyncSource[T], **options: Unpack[Options]) -> WrappedStream[T]:
 @overload
 def wrap(stream: AsyncSource[T], **options: Unpack[Options]) -> AsyncWrappedStream[T]: ...
 def wrap(
-    stream: Any,
-    *,
-    framing: Framing = "body",
-    rules: Rules = DEFAULT_RULES,
-    limits: Limits = DEFAULT_LIMITS,
-    strict: bool = False,
-    think_tags: bool = False,
-    clock: Clock | None = None,
-    started: float | None = None,
-    on_event: Callable[[Event], object] | None = None,
-    on_end: OnEnd | None = None,
+    stream: Any, *, framing: Framing = "body", on_end: OnEnd | None = None, **options: Any
 ) -> WrappedStream[Any] | AsyncWrappedStream[Any]:
     """Return a stream that hands out the same items, untouched, and accumulates them on the way.
 
@@ -196,15 +175,7 @@ def wrap(
 
     Raises TypeError for what is no stream, and for an `on_end` that would have to be awaited.
     """
-    accumulator = Accumulator(
-        rules=rules,
-        limits=limits,
-        strict=strict,
-        think_tags=think_tags,
-        clock=clock,
-        started=started,
-        on_event=on_event,
-    )
+    accumulator = Accumulator(**options)
     return _wrapped(stream, framing, accumulator, accumulator, on_end)
 
 
@@ -212,8 +183,8 @@ def _wrapped(
     stream: Any, framing: Framing, accumulator: Accumulator, sink: Sink, on_end: OnEnd | None
 ) -> WrappedStream[Any] | AsyncWrappedStream[Any]:
     """Return a stream whose items go to a sink, too: the accumulator, or another."""
-    if framing not in _FRAMINGS:
-        raise ValueError(f"framing is one of {', '.join(_FRAMINGS)}, not {framing!r}")
+    if framing not in ("body", "lines"):
+        raise ValueError(f'framing is "body" or "lines", not {framing!r}')
     found = find(stream)
     kind: type[WrappedStream[Any] | AsyncWrappedStream[Any]] = DualWrappedStream
     if found.items is None:
@@ -224,10 +195,10 @@ def _wrapped(
         accumulator,
         on_end,
         sink=sink,
+        source=stream,
         lines=framing == "lines" and not found.is_body,
         has_events=found.has_events,
     )
-    observer.source = stream
     if found.encoding is not None:
         observer.refuse(found.encoding)
     return kind(stream, found, observer)

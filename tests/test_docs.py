@@ -18,7 +18,7 @@ import io
 import re
 import subprocess
 import sys
-from collections.abc import Coroutine, Iterator
+from collections.abc import Callable, Coroutine, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import get_args, get_type_hints
@@ -166,13 +166,18 @@ def test_signatures_that_the_reference_spells_out_are_those_of_the_functions() -
     spelt = dict(re.findall(r"autofunction:: (\w+)\((.*)\)$", page, re.M))
     assert set(spelt) == {"accumulate", "wrap", "iter_events", "iter_chunks"}
     for name, parameters in spelt.items():
-        # Two take the keywords of `wrap`, and have one name for all of them.
-        function = accumulator.iter_chunks if name == "iter_chunks" else accumulator.wrap
-        omitted = {"stream", "on_event", "on_end"} if name == "iter_events" else {"stream"}
-        found = inspect.signature(function).parameters.values()
-        keywords = [f"{each.name}={default_of(each)}" for each in found if each.name not in omitted]
-        expected = ["stream", "*", *keywords]
-        assert parameters.split(", ") == expected
+        # Three have one name for the keywords of `Accumulator`.
+        functions: list[Callable[..., object]] = [accumulator.iter_chunks]
+        if name != "iter_chunks":
+            functions = [accumulator.wrap, accumulator.Accumulator]
+        omitted = {"stream", "options", "shortcut"}
+        if name == "iter_events":
+            omitted |= {"on_event", "on_end"}
+        found = [each for f in functions for each in inspect.signature(f).parameters.values()]
+        keywords = {f"{each.name}={default_of(each)}" for each in found if each.name not in omitted}
+        stream, star, *spelt_out = parameters.split(", ")
+        assert (stream, star) == ("stream", "*")
+        assert sorted(spelt_out) == sorted(keywords)
 
 
 def default_of(parameter: inspect.Parameter) -> str:

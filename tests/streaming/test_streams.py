@@ -155,7 +155,7 @@ def test_items_that_are_no_chunks_are_a_type_error() -> None:
 
 
 def test_an_unknown_framing_is_a_value_error() -> None:
-    with pytest.raises(ValueError, match="body, lines"):
+    with pytest.raises(ValueError, match='"body" or "lines"'):
         accumulate(CHUNKS, framing="sse")  # type: ignore[call-overload]
 
 

@@ -9,6 +9,8 @@ from math import inf
 import msgspec
 from msgspec import Struct
 
+from ._extras import load
+
 __all__ = ["JsonScan", "PartialJson", "is_complete", "parse_partial"]
 
 _decode = msgspec.json.Decoder(msgspec.Raw).decode
@@ -83,12 +85,7 @@ def parse_partial(text: str | bytes | bytearray) -> object:
 
     Raises ImportError without jiter, which comes with the extra `partial`.
     """
-    try:
-        import jiter  # noqa: PLC0415  # an optional dependency
-    except ImportError as error:
-        raise ImportError(
-            "unfinished JSON is read with jiter: pip install 'chunk-accumulator[partial]'"
-        ) from error
+    jiter = load("jiter", "partial")
     data = text.encode("utf-8", "replace") if isinstance(text, str) else bytes(text)
     try:
         # A lone surrogate or NaN is not JSON, and a string that is seen once is not worth caching.

@@ -20,7 +20,7 @@ import msgspec
 from attrs import define
 from msgspec import Struct, field
 
-from ._logs.extras import load
+from ._extras import load
 from .batch import RecordedStream, StreamResult, reduce_sorted
 from .errors import Problem
 from .limits import DEFAULT_LIMITS, Limits

@@ -18,12 +18,12 @@ PACKAGE = Path(accumulator.__file__).parent
 # The rooms of the package, from the bottom up. What stands in one row may know each other, without
 # a circle; all else is known from above only.
 ROOMS = [
-    ["_result", "partial"],
+    ["_extras", "_result", "partial"],
     ["completion", "errors", "limits", "rules"],
     ["_decode"],
     ["events"],
     ["_merge"],
-    ["_fast_path", "_pipeline", "_called", "_checkpoint", "_accumulator"],
+    ["_fast_path", "_pipeline", "_checkpoint", "_accumulator"],
     ["_streaming", "replay", "streams", "telemetry"],
     ["_logs", "asgi", "batch", "spark", "cli", "__init__", "__main__"],
 ]

@@ -13,9 +13,9 @@ from tempfile import TemporaryDirectory
 
 import attrs
 
+from .._extras import load
 from .._merge.verdict import has_chunks
 from ..batch import UnsortedRowsError, reduce_sorted
-from .extras import load
 from .inputs import (
     Source,
     UsageError,

@@ -16,8 +16,8 @@ from typing import Literal, cast
 import msgspec
 from msgspec import Struct
 
+from .._extras import load
 from ..batch import SSE_FIELDS
-from .extras import load
 from .terminal import in_utf8
 
 # Gzip raises each of these for one damage or another; those of Arrow are among them.

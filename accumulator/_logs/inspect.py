@@ -11,11 +11,13 @@ from math import inf
 from pathlib import Path
 from typing import Any, TypeAlias
 
+import msgspec
+
+from .._extras import load
 from .._merge.verdict import has_chunks
 from ..batch import StreamResult
 from ..completion import Choice
 from ..errors import LOSSY_KINDS, IncompleteStreamError
-from .extras import load
 from .inputs import FILE_HELP, label_of
 from .recording import read_recording
 from .rows import Keys, add_keys
@@ -38,7 +40,6 @@ _MOST_NAMED = 20  # other streams of the file
 _WIDTH = 60  # columns of the picture
 _LEVELS = " ▁▂▃▄▅▆▇█"
 _EXCERPT = 500  # characters of a text that are shown
-_FRACTION = re.compile(r"\.([0-9]+)")
 _COLOURS = {"complete": "green", "truncated": "yellow", "failed": "red"}  # of a status
 
 
@@ -88,14 +89,11 @@ def _name_others(id: str, others: list[str]) -> None:
 
 
 def _seconds(value: object) -> float | None:
-    if not isinstance(value, str):
-        return value if isinstance(value, (int, float)) else None
-    # Python 3.10 reads no Z, and only fractions of three or six digits.
-    value = _FRACTION.sub(lambda found: f".{found[1]:0<6.6}", value.replace("Z", "+00:00"))
     try:
-        return datetime.fromisoformat(value).timestamp()
+        time = msgspec.convert(value, float | datetime)
     except ValueError:
         return None
+    return time if isinstance(time, float) else time.timestamp()
 
 
 def _show(result: StreamResult, times: list[object], svg: str | None) -> str:

@@ -12,8 +12,8 @@ from typing import IO, Any, TypeAlias
 
 import msgspec
 
+from .._extras import load
 from ..batch import StreamResult
-from .extras import load
 from .inputs import UsageError
 from .terminal import write_output
 

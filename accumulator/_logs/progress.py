@@ -14,7 +14,7 @@ from typing import IO, Any
 
 import msgspec
 
-from .extras import load
+from .._extras import load
 from .output import Result
 from .terminal import in_utf8, say
 

@@ -13,7 +13,7 @@ from typing import Annotated, Any, TypeAlias, cast
 import msgspec
 from msgspec import Meta, Struct, structs
 
-from .extras import load
+from .._extras import load
 from .inputs import BLOCK, BOM, READ_ERRORS, Source, UsageError, open_text, why_unread
 from .progress import Display
 

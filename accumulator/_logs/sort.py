@@ -9,8 +9,8 @@ from itertools import chain, islice
 from operator import itemgetter
 from typing import IO, Any
 
+from .._extras import load
 from ..batch import UnsortedRowsError, reduce_sorted
-from .extras import load
 from .output import Result
 from .progress import Display
 from .rows import Row

@@ -19,8 +19,7 @@ from typing import cast
 
 import pytest
 
-from accumulator import cli
-from accumulator._logs import extras
+from accumulator import _extras, cli
 
 duckdb = pytest.importorskip("duckdb", reason="the extra 'logs' is not installed")
 
@@ -523,7 +522,7 @@ def test_an_interrupt_that_a_library_swallows_or_makes_an_error_of_is_one(
                 signal.raise_signal(signal.SIGINT)
         if not swallowed:
             raise ValueError
-        return extras.load(module)
+        return _extras.load(module)
 
     interrupting = True
     monkeypatch.setattr("accumulator._logs.sort.load", load)

@@ -124,9 +124,6 @@ def unpack(data: bytes | bytearray | memoryview, pipeline: Pipeline, reducer: Ch
     pipeline.resume(saved.parser, saved.tally, saved.queue)
 
 
-# --- to bytes ---
-
-
 def _write(value: object) -> bytes:
     try:
         return _encode(value)
@@ -160,9 +157,6 @@ def _spelled_out(value: object) -> object:
     if isinstance(value, dict):  # a key may be an extension, too, but not of msgpack's own maps
         return Ext(_PAIRS, _encode([*map(_spelled_out, value.items())]))
     return value
-
-
-# --- from bytes ---
 
 
 class _Reader:

@@ -27,25 +27,6 @@ if TYPE_CHECKING:
     from pydantic_core import CoreSchema
     from typing_extensions import TypeForm
 
-__all__ = [
-    "Audio",
-    "ChatCompletion",
-    "Choice",
-    "ChoiceLogprobs",
-    "CompletionTokensDetails",
-    "Custom",
-    "Function",
-    "FunctionCall",
-    "Message",
-    "PromptTokensDetails",
-    "Timing",
-    "TokenLogprob",
-    "TokenLogprobs",
-    "ToolCall",
-    "TopLogprob",
-    "Usage",
-]
-
 Json = object  # a class below has a field named `object`
 JsonObject = Mapping[str, Json]
 T = TypeVar("T")

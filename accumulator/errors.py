@@ -8,22 +8,8 @@ from typing import Literal, get_args
 
 from attrs import frozen
 
-from ._result.typed_json import ParseError
+from ._result.typed_json import ParseError as ParseError  # noqa: PLC0414  # users import it here
 from .completion import ChatCompletion
-
-__all__ = [
-    "LOSSY_KINDS",
-    "PROBLEM_KINDS",
-    "AccumulatorError",
-    "CheckpointError",
-    "DecodeError",
-    "IncompleteStreamError",
-    "LimitExceededError",
-    "ParseError",
-    "Problem",
-    "ProblemKind",
-    "ServerError",
-]
 
 ProblemKind = Literal[
     "malformed_json",

@@ -47,9 +47,6 @@ class _CallDone(_OfChoice, frozen=True, gc=False):
         return self.tool_call.name
 
 
-# --- texts ---
-
-
 class ContentDeltaEvent(TextDelta, frozen=True, gc=False):
     """Text was added to a choice's content; of content in parts (Mistral), to a text part."""
 
@@ -97,9 +94,6 @@ class ReasoningDoneEvent(_OfChoice, frozen=True, gc=False):
     field: ReasoningField
     reasoning: str
     type: Literal["reasoning.done"] = "reasoning.done"
-
-
-# --- tool calls ---
 
 
 class FunctionToolCallArgumentsDeltaEvent(CallDelta, frozen=True, gc=False):
@@ -155,9 +149,6 @@ class CustomToolCallInputDoneEvent(_CallDone, frozen=True, gc=False):
         """The input; empty if none came."""
         custom = self.tool_call.custom
         return (None if custom is None else custom.input) or ""
-
-
-# --- logprobs and audio ---
 
 
 class LogprobsContentDeltaEvent(_OfChoice, frozen=True, gc=False):
@@ -226,9 +217,6 @@ class AudioDoneEvent(_OfChoice, frozen=True, gc=False):
 
     audio: Audio
     type: Literal["audio.done"] = "audio.done"
-
-
-# --- the rest ---
 
 
 class ChoiceDoneEvent(_OfChoice, frozen=True, gc=False):

@@ -109,9 +109,6 @@ def sse(chunks: Iterable[Mapping[str, object]]) -> SseBody:
     return SseBody(chunks)
 
 
-# --- chunks and choices -------------------------------------------------------------------
-
-
 def _chunks(completion: ChatCompletion, cut: Cut) -> Iterator[JsonObject]:
     last, *ends = objects_of(attrs.evolve(completion, choices=()), ["error"])
     plain = [name for name in names_of(ChatCompletion) if isinstance(last.get(name), (str, int))]
@@ -174,9 +171,6 @@ def _steps(choice: Choice, cut: Cut) -> Iterator[JsonObject]:
                 yield {"logprobs": fields}
 
 
-# --- texts and their tokens ---------------------------------------------------------------
-
-
 def _slices(text: str, size: int) -> list[str]:
     return [text[i : i + size] for i in range(0, len(text), size)]
 
@@ -205,9 +199,6 @@ def _token(token: TokenLogprob) -> JsonObject:
     if token.top_logprobs is not None and isinstance(others, list):
         out["top_logprobs"] = [*map(to_dict, token.top_logprobs), *others]
     return out
-
-
-# --- the rest of a message ----------------------------------------------------------------
 
 
 def _cut_field(name: str, value: object, cut: Cut) -> Iterable[object]:

@@ -50,9 +50,6 @@ _STORE = "spark.sql.streaming.stateStore.providerClass"
 _ROCKSDB = "org.apache.spark.sql.execution.streaming.state.RocksDBStateStoreProvider"
 
 
-# --- tables -------------------------------------------------------------------------------
-
-
 def reduce_chunks(
     df: DataFrame,
     *,
@@ -95,9 +92,6 @@ def _reduce_batches(
     results = reduce_sorted(rows, rules=rules, limits=limits, grouped=True)
     while some := [_row(id, result) for id, result in islice(results, _ROWS)]:
         yield pa.RecordBatch.from_pylist(some, schema=arrow_schema)
-
-
-# --- streams ------------------------------------------------------------------------------
 
 
 def reduce_stream(
@@ -245,9 +239,6 @@ class _Processor:
         from pyspark.sql import Row  # noqa: PLC0415  # an optional dependency, and on the worker
 
         yield Row(**row)
-
-
-# --- both ---------------------------------------------------------------------------------
 
 
 def _row(id: object, result: StreamResult) -> dict[str, object]:

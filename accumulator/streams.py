@@ -82,9 +82,6 @@ class Options(Reading, total=False):
     on_end: OnEnd | None
 
 
-# --- what a type checker takes for a stream ---
-
-
 class _SyncBody(Protocol[T_co]):
     def iter_bytes(self) -> Iterator[T_co]: ...
 
@@ -120,9 +117,6 @@ if TYPE_CHECKING:
     class EitherCompletion(ChatCompletion, _Coroutine): ...
 
     class EitherIterator(Generator[T, None, None], AsyncGenerator[T, None]): ...
-
-
-# --- the two functions ---
 
 
 @overload
@@ -214,9 +208,6 @@ async def _aread(stream: AsyncWrappedStream[object]) -> ChatCompletion:
     return stream.completion
 
 
-# --- events ---
-
-
 @overload
 def iter_events(
     stream: DualSource[object], **options: Unpack[Reading]
@@ -259,9 +250,6 @@ def iter_events(
     return _taken(wrapped, events)
 
 
-# --- the texts of chunks ---
-
-
 @overload
 def iter_chunks(
     stream: DualSource[object], *, framing: Framing = ..., limits: Limits = ...
@@ -292,9 +280,6 @@ def iter_chunks(
     """
     sink = ChunkTexts(limits)
     return _taken(_wrapped(stream, framing, Accumulator(), sink, None), sink.texts)
-
-
-# --- both ---
 
 
 def _taken(stream: Any, found: deque[T]) -> Generator[T, None, None] | AsyncGenerator[T, None]:

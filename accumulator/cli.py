@@ -128,7 +128,7 @@ def _print_result(
     if printer is not None:
         printer.print_rest(completion)
         message = completion.choices[0].message if completion.choices else None
-        if message is not None and message.refusal and not _text_of(message):
+        if message is not None and message.refusal and not text_of(message.content):
             say(f"{label}: refusal: {message.refusal}")
     elif not has_none:
         text = completion.to_json()
@@ -161,20 +161,12 @@ class _TextPrinter:
         self._with_reasoning = sys.stdout is not None and sys.stdout.isatty()
         self._thought = 0  # characters of the reasoning that were printed
         self._printed = 0  # and of the text
-        self._read = 0  # bytes
-        self._unseen = 0  # bytes
 
     def print_arrived(self, accumulator: Accumulator, size: int) -> None:
-        """Print what has come with the last block.
-
-        A look at the stream costs as much as all that was read. A short block has emptied the pipe,
-        so there is time for one. After a full block more is waiting, and looking each time it has
-        grown by a sixteenth keeps the cost of a large file linear.
+        """Print what has come with the last block, if that is a short one: it has emptied the pipe,
+        so there is time to look at the stream, which costs as much as all that was read.
         """
-        self._read += size
-        self._unseen += size
-        if size < BLOCK or self._unseen * 16 >= self._read:
-            self._unseen = 0
+        if size < BLOCK:
             completion = accumulator.snapshot()
             # That the first choice is the first to come is not certain before the end.
             if completion.choices and completion.choices[0].index == 0:
@@ -186,7 +178,7 @@ class _TextPrinter:
             return
         message = completion.choices[0].message
         self._print_new(message)
-        text = _text_of(message)
+        text = text_of(message.content) or ""
         if (text or self._thought) and not text.endswith("\n"):
             _write("\n")
         for call in message.tool_calls or ():
@@ -195,7 +187,7 @@ class _TextPrinter:
 
     def _print_new(self, message: Message) -> None:
         reasoning = message.reasoning_content or message.reasoning or ""
-        text = _text_of(message)
+        text = text_of(message.content) or ""
         if self._with_reasoning and len(reasoning) > self._thought:
             _write(f"{_DIM}{reasoning[self._thought :]}{_UNDIM}")
             self._thought = len(reasoning)
@@ -203,10 +195,6 @@ class _TextPrinter:
             _write("\n\n")
         _write(text[self._printed :])
         self._printed = len(text)
-
-
-def _text_of(message: Message) -> str:
-    return text_of(message.content) or ""
 
 
 def _write(text: str) -> None:

@@ -368,7 +368,6 @@ def test_the_cost_of_text_is_linear(
     path.write_bytes(sse(*[a_chunk("x" * 1000)] * (length // 1000)))
     cli.main(["--text", str(path)])
     assert capfd.readouterr().out == "x" * length + "\n"
-    assert len(looked_at) > 10
     assert sum(looked_at) < 20 * length
 
 

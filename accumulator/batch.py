@@ -164,9 +164,12 @@ class RecordedStream:
     def _json_in(self, chunk: object) -> bytes | None:
         """Return the JSON object of a chunk that is a text; feed any other chunk at once."""
         take: Callable[[Any], None] = self.accumulator.feed
-        text = _LOST if chunk is None else _bytes_of(chunk)
-        if text is not None:
-            chunk = text = text.strip(_BLANK)
+        if chunk is None:
+            chunk = _LOST
+        elif isinstance(chunk, str):
+            chunk = chunk.encode("utf-8", "surrogatepass")
+        if isinstance(chunk, (bytes, bytearray, memoryview, msgspec.Raw)):
+            chunk = text = bytes(chunk).strip(_BLANK)
             line = text[5:].lstrip() if text.startswith(b"data:") and _LF not in text else text
             if line.startswith(b"{"):
                 return line
@@ -246,11 +249,3 @@ class RecordedStream:
         if self.accumulator._pipeline.tally.passed is None:
             with suppress(LimitExceededError):
                 take(data)
-
-
-def _bytes_of(chunk: object) -> bytes | None:
-    """Return a chunk's bytes if it is a text."""
-    if isinstance(chunk, str):
-        return chunk.encode("utf-8", "surrogatepass")
-    is_text = isinstance(chunk, (bytes, bytearray, memoryview, msgspec.Raw))
-    return bytes(chunk) if is_text else None  # type: ignore[call-overload]  # it was asked for

@@ -22,7 +22,6 @@ from msgspec import Struct, field
 
 from ._extras import load
 from .batch import RecordedStream, StreamResult, reduce_sorted
-from .errors import Problem
 from .limits import DEFAULT_LIMITS, Limits
 from .rules import DEFAULT_RULES, Rules
 
@@ -244,15 +243,13 @@ class _Processor:
 def _row(id: object, result: StreamResult) -> dict[str, object]:
     """Return the row of a result, as builtins."""
     counts, completion = dict(result.problem_counts), result.completion.to_json()
-    problems = [_problem(problem) for problem in result.problems]
+    problems = []
+    for each in result.problems:
+        detail = None if each.detail is None else msgspec.json.encode(each.detail).decode()
+        fields = {name: getattr(each, name) for name in ("kind", "message", "event", "path")}
+        problems.append({**fields, "detail": detail})
     columns = result.status, completion, problems, counts, result.repeats, result.limit
     return {"id": id, **dict(zip(_COLUMNS, columns, strict=True))}
-
-
-def _problem(problem: Problem) -> dict[str, object]:
-    detail = None if problem.detail is None else msgspec.json.encode(problem.detail).decode()
-    fields = {name: getattr(problem, name) for name in ("kind", "message", "event", "path")}
-    return {**fields, "detail": detail}
 
 
 def _selected(df: DataFrame, ordered: tuple[str, ...], **names: str) -> DataFrame:

@@ -134,8 +134,11 @@ def accumulate(stream: Any, **options: Unpack[Options]) -> ChatCompletion | _Cor
     `Accumulator.completion` raises; TypeError for what is no stream. What came before an exception
     of the stream's own is handed to `on_end`.
     """
-    wrapped = wrap(stream, **options)
-    return _aread(wrapped) if wrapped._found.is_async else _read(wrapped)
+    wrapped: DualWrappedStream[object] = wrap(stream, **options)
+    if wrapped._found.is_async:
+        return _read_async(wrapped)
+    next(_take(wrapped, deque[object]()), None)  # the queue stays empty: it reads to the end
+    return wrapped.completion
 
 
 # First what fits both: mypy takes the first where it awaits openai's `create(**a_dict)`.
@@ -198,12 +201,7 @@ def _wrapped(
     return kind(stream, found, observer)
 
 
-def _read(stream: WrappedStream[object]) -> ChatCompletion:
-    next(_take(stream, deque[object]()), None)  # the queue stays empty: it reads to the end
-    return stream.completion
-
-
-async def _aread(stream: AsyncWrappedStream[object]) -> ChatCompletion:
+async def _read_async(stream: AsyncWrappedStream[object]) -> ChatCompletion:
     await anext(_take_async(stream, deque[object]()), None)
     return stream.completion
 

@@ -52,6 +52,7 @@ def attributes(
     """
     reasons = [choice.finish_reason for choice in completion.choices if choice.finish_reason]
     usage = completion.usage or Usage()
+    counts = to_dict(usage)
     found: dict[str, str | int | float | list[str] | None] = {
         "gen_ai.response.id": completion.id,
         "gen_ai.response.model": completion.model,
@@ -59,24 +60,18 @@ def attributes(
         "gen_ai.response.time_to_first_chunk": timing and timing.time_to_first_chunk,
         "gen_ai.usage.input_tokens": usage.prompt_tokens,
         "gen_ai.usage.output_tokens": usage.completion_tokens,
-        **_details(usage),
         "openai.response.service_tier": completion.service_tier,
         "openai.response.system_fingerprint": completion.system_fingerprint,
     }
+    for source, field, name in _DETAILS:
+        details = counts.get(source)
+        count = details.get(field) if isinstance(details, dict) else None
+        if type(count) is int and count > 0:
+            found[name] = count
     if content:
         messages = msgspec.json.encode(output_messages(completion))
         found["gen_ai.output.messages"] = messages.decode()
     return {name: value for name, value in found.items() if value is not None}
-
-
-def _details(usage: Usage) -> dict[str, int]:
-    sources, counts = to_dict(usage), dict[str, int]()
-    for source, field, name in _DETAILS:
-        details = sources.get(source)
-        count = details.get(field) if isinstance(details, dict) else None
-        if type(count) is int and count > 0:
-            counts[name] = count
-    return counts
 
 
 def output_messages(completion: ChatCompletion) -> list[JsonObject]:

@@ -8,7 +8,6 @@ import os
 import shutil
 import zlib
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
 from io import BufferedReader
 from pathlib import Path
 from typing import Literal, cast
@@ -103,7 +102,7 @@ def spool(path: str, folder: str) -> str:
     if os.path.isfile(path) and path != STDIN:
         return path
     copy = os.path.join(folder, f"input-{len(os.listdir(folder))}")
-    with _open(path) as pipe, open(copy, "wb") as file:
+    with open_raw(path) as pipe, open(copy, "wb") as file:
         shutil.copyfileobj(pipe, file)
     return copy
 
@@ -149,14 +148,8 @@ def open_text(raw: BufferedReader) -> BufferedReader:
     return raw
 
 
-@contextmanager
-def open_stream(path: str) -> Iterator[BufferedReader]:
-    """Open one recorded stream, of a file or standard input. Raises OSError, ImportError."""
-    with _open(path) as file, open_text(file) as text:
-        yield text
-
-
-def _open(path: str) -> BufferedReader:
+def open_raw(path: str) -> BufferedReader:
+    """Open a file, or standard input. Raises OSError."""
     is_stdin = path == STDIN
     file = open(0 if is_stdin else path, "rb", BLOCK, closefd=not is_stdin)  # noqa: SIM115  # its caller does
     return cast("BufferedReader", file)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import re
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from datetime import datetime, timezone
 from itertools import pairwise
@@ -40,7 +41,13 @@ _MOST_NAMED = 20  # other streams of the file
 _WIDTH = 60  # columns of the picture
 _LEVELS = " ▁▂▃▄▅▆▇█"
 _EXCERPT = 500  # characters of a text that are shown
-_COLOURS = {"complete": "green", "truncated": "yellow", "failed": "red"}  # of a status
+# Of a status, and of a problem after which something is missing.
+_COLOURS: dict[str, str] = {
+    "complete": "green",
+    "truncated": "yellow",
+    "failed": "red",
+    **dict.fromkeys(LOSSY_KINDS, "red"),
+}
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -64,7 +71,11 @@ def run(arguments: argparse.Namespace) -> int:
     id = next(iter(found.streams), "") if arguments.stream is None else arguments.stream
     if id not in found.streams:
         return _end(f"{name}: {found.why or f'there is no stream {id!r}'}", UNREADABLE)
-    _name_others(id, [each for each in found.streams if each != id])
+    others = [each for each in found.streams if each != id]
+    if others:
+        more = f" and {len(others) - _MOST_NAMED:,} more" if others[_MOST_NAMED:] else ""
+        say(f"accumulator inspect: this is stream {id!r}; --stream ID shows another:")
+        say(", ".join(others[:_MOST_NAMED]) + more)
     (result, times), why = found.streams[id], found.why
     is_nothing = not has_chunks(result.completion) and result.status == "truncated"
     if not is_nothing or result.problems or result.limit:
@@ -79,13 +90,6 @@ def run(arguments: argparse.Namespace) -> int:
 def _end(message: str, code: int) -> int:
     say(f"accumulator inspect: {message}")
     return code
-
-
-def _name_others(id: str, others: list[str]) -> None:
-    if others:
-        more = f" and {len(others) - _MOST_NAMED:,} more" if others[_MOST_NAMED:] else ""
-        say(f"accumulator inspect: this is stream {id!r}; --stream ID shows another:")
-        say(", ".join(others[:_MOST_NAMED]) + more)
 
 
 def _seconds(value: object) -> float | None:
@@ -105,11 +109,14 @@ def _show(result: StreamResult, times: list[object], svg: str | None) -> str:
         _print(result, [time for time in map(_seconds, times) if time is not None], console)
     except ImportError as error:
         return str(error)
-    try:
-        if svg is not None:
-            _write_svg(svg, console)
-    except OSError as error:
-        return f"{svg}: {error.strerror}"
+    if svg is not None:
+        picture = console.export_svg(title="accumulator inspect")
+        # It would load its font from a network.
+        picture = re.sub(r"@font-face \{.*?\}", "", picture, flags=re.DOTALL)
+        try:
+            Path(svg).write_text(picture, "utf-8")
+        except OSError as error:
+            return f"{svg}: {error.strerror}"
     return ""
 
 
@@ -126,14 +133,6 @@ def _print(result: StreamResult, times: list[float], console: Any) -> None:
         console.print(text(_cell(result.error)))
     for line in _picture(times):
         console.print(text(line))
-
-
-def _write_svg(path: str, console: Any) -> None:
-    """Write what a console shows. Raises OSError."""
-    picture = console.export_svg(title="accumulator inspect")
-    # It would load its font from a network.
-    without_font = re.sub(r"@font-face \{.*?\}", "", picture, flags=re.DOTALL)
-    Path(path).write_text(without_font, "utf-8")
 
 
 def _tables_of(result: StreamResult) -> Iterator[_Table]:
@@ -182,10 +181,8 @@ def _cell(value: object) -> str:
 
 
 def _colour(value: object) -> str:
-    """Return the colour of a status, and of a problem after which something is missing."""
     text = str(value)
-    is_bad = text.startswith("limit ") or text in LOSSY_KINDS
-    return "red" if is_bad else _COLOURS.get(text, "")
+    return "red" if text.startswith("limit ") else _COLOURS.get(text, "")
 
 
 def _picture(times: list[float]) -> list[str]:
@@ -194,11 +191,9 @@ def _picture(times: list[float]) -> list[str]:
     if not 0 < span < inf:
         return []
     first = min(times)
-    counts = [0] * _WIDTH
-    for time in times:
-        counts[min(int((time - first) / span * _WIDTH), _WIDTH - 1)] += 1
-    most = max(counts)
-    bars = "".join(_LEVELS[-(-count * (len(_LEVELS) - 1) // most)] for count in counts)
+    counts = Counter(min(int((time - first) / span * _WIDTH), _WIDTH - 1) for time in times)
+    most = max(counts.values())
+    bars = "".join(_LEVELS[-(-counts[i] * (len(_LEVELS) - 1) // most)] for i in range(_WIDTH))
     gaps = [later - earlier for earlier, later in pairwise(times)]
     return [
         "chunks over time",

@@ -11,7 +11,7 @@ import msgspec
 
 from .._accumulator import Accumulator
 from ..batch import RecordedStream, StreamResult, reduce_sorted
-from .inputs import BLANK, READ_ERRORS, label_of, open_stream, read_blocks, why_unread
+from .inputs import BLANK, READ_ERRORS, label_of, open_raw, open_text, read_blocks, why_unread
 from .rows import Keys, line_decoder, read_lines
 from .terminal import say
 
@@ -38,7 +38,8 @@ def read_recording(
     found = Recording()
     with ExitStack() as stack:
         try:
-            file = stack.enter_context(open_stream(path))
+            raw = stack.enter_context(open_raw(path))
+            file = stack.enter_context(open_text(raw))
             has_rows = has_rows or _begins_with_row(file, keys)
         except (*READ_ERRORS, ImportError) as error:
             found.why = why_unread(error)

@@ -115,10 +115,7 @@ class FunctionToolCallArgumentsDeltaEvent(CallDelta, frozen=True, gc=False):
         """The same as `delta`, by openai-python's name; the next two are so for the others."""
         return self.delta
 
-    @property
-    def arguments(self) -> str:
-        return self.snapshot
-
+    arguments = TextDelta.snapshot
     parsed_arguments = parsed
 
 

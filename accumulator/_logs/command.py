@@ -53,7 +53,6 @@ exit codes:
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add the arguments of `reduce`."""
     add = parser.add_argument
     parser.description = "Reduce recorded chunks to one completion a stream."
     parser.epilog = EPILOG
@@ -77,7 +76,6 @@ def _size(text: str) -> int:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Run the command; return its exit code. Raises UsageError."""
     with noticing_interrupt() as pressed:
         try:
             stats = _reduce(arguments, pressed)

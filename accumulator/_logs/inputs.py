@@ -40,7 +40,6 @@ class UsageError(Exception):
 
 
 def label_of(path: str) -> str:
-    """Return what messages call a path."""
     return "standard input" if path == STDIN else path
 
 
@@ -165,5 +164,4 @@ def read_blocks(file: BufferedReader, unread: Callable[[str], object]) -> Iterat
 
 
 def why_unread(error: BaseException) -> str:
-    """Return why a file could not be read to its end."""
     return getattr(error, "strerror", None) or str(error)

@@ -51,7 +51,6 @@ _COLOURS: dict[str, str] = {
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add the arguments of `inspect`."""
     parser.description = "Show one recorded stream as tables, and when its chunks came."
     parser.epilog = _EPILOG
     add = parser.add_argument
@@ -64,7 +63,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Run the command; return its exit code. Raises UsageError, OSError."""
     name = label_of(arguments.file)
     keys = Keys(arguments.id, arguments.seq, arguments.chunk, arguments.time)
     found = read_recording(arguments.file, keys, has_rows=arguments.stream is not None)

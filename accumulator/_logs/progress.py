@@ -26,8 +26,6 @@ _TOKENS = ("prompt_tokens", "completion_tokens", "total_tokens")
 
 
 class Stats:
-    """The result of a run in numbers."""
-
     def __init__(self) -> None:
         self.streams: Counter[str] = Counter()
         self.problems: Counter[str] = Counter()
@@ -49,7 +47,6 @@ class Stats:
         return row
 
     def lines(self) -> list[str]:
-        """Return the lines of the summary."""
         tokens = {name.removesuffix("_tokens"): count for name, count in self.tokens.items()}
         return [
             f"streams: {_listed(self.streams)}",
@@ -171,7 +168,6 @@ class Display:
             self._bar = None
 
     def close(self) -> None:
-        """End the display."""
         self.stop()
         if self._reported_rows > _MOST_REPORTED:
             say(f"{self._reported_rows - _MOST_REPORTED:,} more bad rows")

@@ -18,7 +18,6 @@ def printable(text: str) -> str:
 
 
 def say(text: str) -> None:
-    """Print a line on standard error."""
     # If that was closed it is None, which `print` takes for standard output.
     if sys.stderr is not None:
         print(printable(text), file=sys.stderr, flush=True)

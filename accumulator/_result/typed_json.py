@@ -8,7 +8,8 @@ them refuses a text, the text is gone through by the type to say where, and what
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Hashable, Iterator, Sequence
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import is_dataclass
 from enum import Enum
 from functools import lru_cache
@@ -54,10 +55,6 @@ _MSGSPEC_PATH = re.compile(r" - at (?:`key` in )?`\$([^`]*)`$")
 _MOST_KINDS = 256  # types whose decoders are kept
 _MOST_MISFITS = 100
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
-_decode = msgspec.json.Decoder().decode
-_decode_raw = msgspec.json.Decoder(msgspec.Raw).decode
-_decode_list = msgspec.json.Decoder(list[msgspec.Raw]).decode
-_decode_object = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
 
 
 class ParseError(ValueError):
@@ -83,7 +80,7 @@ def load(text: str | None, kind: TypeForm[T] | TypeReader[T], cause: str = "") -
     if text is None or not text.strip():
         raise ParseError(f"{cause}there is no JSON")
     try:
-        _decode_raw(text)
+        msgspec.json.decode(text, type=msgspec.Raw)
     except RecursionError:
         raise ParseError("nested too deep") from None
     except ValueError as error:
@@ -105,7 +102,7 @@ def _read(text: str | bytes, kind: object) -> object:
     if reader is not None:
         return reader.validate_json(text, strict=True)
     if _has_attrs(kind):
-        return _converter.structure(_decode(text), cast("type[object]", kind))
+        return _converter.structure(msgspec.json.decode(text), cast("type[object]", kind))
     return _decoder(kind).decode(text)
 
 
@@ -139,12 +136,16 @@ def _inside(text: bytes, kind: object) -> Iterator[tuple[str, bytes, object]]:
         return
     kind = _bare(kind)
     if text.startswith(b"[") and _is_list_like(kind):
-        for place, item in enumerate(_decode_list(text)):
+        for place, item in enumerate(msgspec.json.decode(text, type=list[msgspec.Raw])):
             yield f"[{place}]", bytes(item), get_args(kind)[0]
     elif text.startswith(b"{"):
-        fields = _decode_object(text)
-        is_dict = get_origin(kind) is dict
-        kinds = dict.fromkeys(fields, get_args(kind)[1]) if is_dict else _hints(kind)
+        fields = msgspec.json.decode(text, type=dict[str, msgspec.Raw])
+        kinds: Mapping[str, object] = {}
+        if get_origin(kind) is dict:
+            kinds = dict.fromkeys(fields, get_args(kind)[1])
+        else:
+            with suppress(Exception):  # no class, or one with names that cannot be found
+                kinds = get_type_hints(kind)
         yield from ((_step(n), bytes(fields[n]), kinds[n]) for n in fields if n in kinds)
 
 
@@ -154,13 +155,6 @@ def _bare(kind: object) -> object:
     if get_origin(kind) is Annotated or (get_origin(kind) in (Union, UnionType) and len(some) == 1):
         return _bare(some[0])
     return kind
-
-
-def _hints(kind: object) -> dict[str, object]:
-    try:
-        return get_type_hints(kind)
-    except Exception:  # no class, or one with names that cannot be found
-        return {}
 
 
 def _step(key: object) -> str:

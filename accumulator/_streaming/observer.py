@@ -180,21 +180,13 @@ class Observer:
         on_end, self.on_end = self.on_end, None
         if on_end is None:
             return
-        cause = closing if self.cause is None else self.cause
-        try:
-            on_end(self._described(cause))
-        except Exception:
-            if cause is None:
-                raise
-            report("on_end raised")
-
-    def _described(self, error: BaseException | None) -> StreamEnd:
+        cause = error = closing if self.cause is None else self.cause
         if error is None and self.status != "cancelled":
             try:
                 self.completion()
             except Exception as refused:  # an AccumulatorError, or TypeError for no chunks
                 error = refused
-        return StreamEnd(
+        end = StreamEnd(
             completion=self.accumulator.snapshot(),
             status=self.status,  # type: ignore[arg-type]  # no longer "open"
             problems=self.accumulator.problems,
@@ -202,6 +194,12 @@ class Observer:
             timing=self.accumulator.timing,
             server_error=self.accumulator.server_error,
         )
+        try:
+            on_end(end)
+        except Exception:
+            if cause is None:
+                raise
+            report("on_end raised")
 
 
 def refuse_coroutine(on_end: object) -> None:

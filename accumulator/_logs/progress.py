@@ -5,7 +5,6 @@ from __future__ import annotations
 import signal
 import sys
 import threading
-import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -20,8 +19,6 @@ from .terminal import in_utf8, say
 
 _MOST_REPORTED = 20  # bad rows; the others are counted, and written to the file of bad rows
 _EXCERPT = 200  # bytes of a bad row that are kept
-_EVERY = 5.0  # seconds between two lines of progress
-_REDRAWN = 0.1  # and between two updates of a bar; to draw one costs as much as to reduce a stream
 _TOKENS = ("prompt_tokens", "completion_tokens", "total_tokens")
 
 
@@ -83,7 +80,7 @@ def noticing_interrupt() -> Iterator[list[int]]:
 
 
 class Display:
-    """Shows progress on standard error, as a bar on a terminal, else as lines; and bad rows."""
+    """Shows progress as a bar, if standard error is a terminal, and bad rows as lines."""
 
     def __init__(self, interrupts: Sequence[int], bad_rows: IO[bytes] | None) -> None:
         self.stats = Stats()
@@ -91,9 +88,6 @@ class Display:
         self._bad_rows = bad_rows
         self._reported_rows = 0  # bad rows, in whichever attempt
         self._reported_files: set[str] = set()
-        self._phase = ""
-        self._size = self._read = 0  # bytes
-        self._start = self._last = time.monotonic()
         self._bar: Any = None
 
     def check(self) -> None:
@@ -104,10 +98,8 @@ class Display:
     def begin(self, phase: str, size: int) -> None:
         """Begin a phase that reads so many bytes."""
         self.stop()
-        self._phase, self._size, self._read = phase, size, 0
-        self._start = self._last = time.monotonic()
         if sys.stderr is not None and sys.stderr.isatty():
-            with suppress(ImportError):  # lines say the same
+            with suppress(ImportError):
                 progress, console = load("rich.progress", "cli"), load("rich.console", "cli")
                 self._bar = progress.Progress(
                     *progress.Progress.get_default_columns(),
@@ -121,24 +113,13 @@ class Display:
     def read(self, size: int, rows: int = 0) -> None:
         """Count bytes and rows that were read, and show how far the phase is."""
         self.check()
-        self._read += size
         self.stats.rows += rows
-        now = time.monotonic()
-        if now - self._last >= (_EVERY if self._bar is None else _REDRAWN):
-            self._last = now
-            self._update()
+        self._advance(size)
 
-    def _update(self) -> None:
-        streams = sum(self.stats.streams.values())
+    def _advance(self, size: int) -> None:
         if self._bar is not None:
-            self._bar.update(self._bar.task_ids[0], completed=self._read, streams=streams)
-            return
-        rate = self._read / (self._last - self._start)
-        left = (self._size - self._read) / rate if rate else 0
-        say(
-            f"{self._phase}: {self._read / 1e6:,.0f} of {self._size / 1e6:,.0f} MB, "
-            f"{rate / 1e6:,.1f} MB/s, {streams:,} streams, {left:,.0f} s left"
-        )
+            streams = sum(self.stats.streams.values())
+            self._bar.update(self._bar.task_ids[0], advance=size, streams=streams)
 
     def bad_row(self, label: str, line: int, why: str, text: bytes) -> None:
         """Count a bad row; report it unless that was done before all was read again."""
@@ -163,7 +144,7 @@ class Display:
     def stop(self) -> None:
         """End the phase: take the bar off the terminal."""
         if self._bar is not None:
-            self._update()
+            self._advance(0)
             self._bar.stop()
             self._bar = None
 

@@ -231,15 +231,6 @@ def iter_events(
     `Accumulator.feed` raises, all of them after the events of what had arrived; TypeError for what
     is no stream.
 
-        for event in iter_events(client.chat.completions.create(stream=True, **request)):
-            match event.type:
-                case "content.delta":
-                    print(event.delta, end="", flush=True)
-                case "tool_calls.function.arguments.done":
-                    start(event.name, json.loads(event.arguments))
-                case "done" if event.status == "complete":
-                    save(event.completion)
-
     The stream is closed as soon as the generator is: use `contextlib.aclosing` to leave an async
     one early.
     """
@@ -272,9 +263,6 @@ def iter_chunks(
 
     Raises the stream's own exceptions unchanged, LimitExceededError, DecodeError for a compressed
     body, TypeError for what is no stream.
-
-        for seq, chunk in enumerate(iter_chunks(response)):
-            rows.append({"id": id, "seq": seq, "chunk": chunk.decode()})
     """
     sink = ChunkTexts(limits)
     return _taken(_wrapped(stream, framing, Accumulator(), sink, None), sink.texts)

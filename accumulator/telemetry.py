@@ -93,11 +93,9 @@ def _parts(message: Message) -> Iterator[JsonObject]:
     # Some servers send the same text under both names.
     for text in dict.fromkeys([message.reasoning, message.reasoning_content]):
         yield from _text("reasoning", text)
-    if isinstance(message.content, tuple):
-        for part in message.content:
-            yield from _content_part(part)
-    else:
-        yield from _text("text", message.content)
+    content = message.content
+    for part in content if isinstance(content, tuple) else [{"type": "text", "text": content}]:
+        yield from _content_part(part)
     yield from _text("text", message.refusal)
     if message.audio is not None:
         yield from _text("text", message.audio.transcript)

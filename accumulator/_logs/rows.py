@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from argparse import ArgumentParser
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import suppress
 from functools import partial
 from io import BufferedReader, BytesIO
 from itertools import count, repeat
@@ -110,8 +111,9 @@ def read_lines(
                 report(number, f"no stream id under {keys.id!r}", line)
                 continue
             chunk = bytes(row.chunk) or text.strip()
-            if chunk[0] == _QUOTE:
-                chunk = _unquoted(chunk)
+            if chunk[0] == _QUOTE:  # some logs keep a chunk as a string of JSON
+                with suppress(ValueError):  # the reducer reports what is wrong with it
+                    chunk = msgspec.json.decode(chunk, type=str).encode()
             rows.append((last_id, row.seq, chunk))
             if times is not None:
                 times.append(row.time)
@@ -150,14 +152,6 @@ def line_decoder(keys: Keys) -> msgspec.json.Decoder[_Line]:
     return msgspec.json.Decoder(cast("type[_Line]", kind))
 
 
-def _unquoted(chunk: bytes) -> bytes:
-    """Return the chunk of a log that keeps it as a string of JSON."""
-    try:
-        return msgspec.json.decode(chunk, type=str).encode()
-    except ValueError:
-        return chunk  # the reducer reports what is wrong with it
-
-
 def _read_parquet(source: Source, keys: Keys, display: Display) -> Iterator[list[Row]]:
     file = load("pyarrow.parquet").ParquetFile(source.path, buffer_size=BLOCK)
     names = _columns_of(file.schema_arrow, keys)
@@ -174,7 +168,10 @@ def _read_parquet(source: Source, keys: Keys, display: Display) -> Iterator[list
             elif seq is not None and seq > _MOST:
                 why = f"a sequence number of more than 64 bits: {seq}"
             else:
-                rows.append((str(id), seq, _bytes_of(chunk)))
+                data = chunk.encode() if isinstance(chunk, str) else chunk
+                if not isinstance(data, bytes):
+                    data = msgspec.json.encode(data, enc_hook=str)
+                rows.append((str(id), seq, data))
                 continue
             text = msgspec.json.encode([id, seq, chunk], enc_hook=str)
             display.bad_row(source.label, number, why, text)
@@ -193,9 +190,3 @@ def _columns_of(schema: Any, keys: Keys) -> list[str | None]:
             raise OSError(None, f"there must be one column {name!r} of {what}; there is {found}")
         names.append(name if types else None)
     return names
-
-
-def _bytes_of(chunk: str | bytes | dict[str, object]) -> bytes:
-    if isinstance(chunk, str):
-        return chunk.encode()
-    return chunk if isinstance(chunk, bytes) else msgspec.json.encode(chunk, enc_hook=str)

@@ -70,7 +70,6 @@ _HINTS = (
 
 _ITERABLES = frozenset({list, tuple, GeneratorType})  # told by their type alone, as most are
 
-
 # What a response is known by, and how its body is read in the pieces that arrive.
 _RESPONSES: tuple[tuple[frozenset[str], Callable[[Any], object]], ...] = (
     # httpx, httpx2, openai's `with_streaming_response`
@@ -86,7 +85,6 @@ _RESPONSES: tuple[tuple[frozenset[str], Callable[[Any], object]], ...] = (
 
 # What openai's `chat.completions.stream()` gives: events of its own, a chunk in each first one.
 _EVENT_STREAM = frozenset({"get_final_completion", "current_completion_snapshot"})
-
 
 _NAMES = _EVENT_STREAM.union(
     ("__aiter__", "__iter__", "model_dump", "to_openai"),

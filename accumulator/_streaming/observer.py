@@ -49,8 +49,6 @@ class StreamEnd:
 
 
 OnEnd: TypeAlias = Callable[[StreamEnd], object]
-
-
 Sink: TypeAlias = Accumulator | ChunkTexts
 
 

@@ -38,13 +38,13 @@ class JsonScan(Struct, array_like=True, gc=False):
     _length: int = 0
     _in_string: bool = False
     _escaped: bool = False
-    _closed: bool = False
+    closed: bool = False  # its outermost bracket or string, so that only blanks may follow
     _overrun: bool = False  # whether something stands behind the outermost bracket
     _verdict: bool | None = None
 
     def push(self, fragment: str) -> None:
         """Add the next fragment of the text."""
-        if self._closed:
+        if self.closed:
             self._overrun = self._overrun or bool(fragment.strip(_BLANKS))
             return
         self._verdict = None
@@ -61,18 +61,13 @@ class JsonScan(Struct, array_like=True, gc=False):
             elif not self._in_string:
                 self._depth += 1 if mark in "{[" else -1
             if self._depth <= 0 and not self._in_string:
-                self._closed = True
+                self.closed = True
                 self._overrun = bool(fragment[token.end() :].strip(_BLANKS))
                 return
 
-    @property
-    def closed(self) -> bool:
-        """Whether the outermost bracket or string has closed, so that only blanks may follow."""
-        return self._closed
-
     def complete(self, text: Callable[[], str]) -> bool:
         """Return whether the text is exactly one JSON value. `text` returns all of it so far."""
-        if self._overrun or not (self._closed or self._length <= _LONGEST_SCALAR):
+        if self._overrun or not (self.closed or self._length <= _LONGEST_SCALAR):
             return False
         if self._verdict is None:
             self._verdict = is_complete(text())

@@ -216,8 +216,8 @@ def _parser() -> Callable[[Raw], Any]:
 def _values(fields: Fields, raws: tuple[Raw, ...]) -> Extra:
     """Parse the values of a level that are not null."""
     parse, extra = _parser(), Extra()
-    for i, name in enumerate(fields.names):
-        value = parse(raws[i]) if raws[i] else None
+    for name, raw in zip(fields.names, raws):  # noqa: B905  # the last one stands twice
+        value = parse(raw) if raw else None
         if value is not None:
             extra[name] = value
     return extra

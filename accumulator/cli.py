@@ -15,7 +15,7 @@ from importlib import import_module
 import msgspec
 
 from ._accumulator import Accumulator
-from ._logs.inputs import BLOCK, FILE_HELP, STDIN, UsageError, label_of
+from ._logs.inputs import BLOCK, FILE_HELP, STDIN, CommandError, label_of
 from ._logs.recording import read_recording
 from ._logs.rows import Keys
 from ._logs.terminal import say, write_output
@@ -66,9 +66,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         return code
     except KeyboardInterrupt:
         return INTERRUPTED
-    except UsageError as error:
+    except CommandError as error:
         say(f"accumulator {name}: {error}")
-        return WRONG
+        return error.code
     except OSError as error:  # of standard output; what goes wrong in reading is reported below
         if sys.stdout is not None:
             # Python flushes once more at its exit, and would report that, too.

@@ -17,8 +17,8 @@ from .._extras import load
 from .._merge.verdict import has_chunks
 from ..batch import UnsortedRowsError, reduce_sorted
 from .inputs import (
+    CommandError,
     Source,
-    UsageError,
     detect_source,
     find_files,
     label_of,
@@ -88,17 +88,16 @@ def run(arguments: argparse.Namespace) -> int:
                 raise
             file = getattr(error, "filename", None)
             of_file = "" if file is None else f"{file}: "
-            say(f"accumulator reduce: {of_file}{why_unread(error)}")
-            return UNWRITABLE
+            raise CommandError(f"{of_file}{why_unread(error)}", UNWRITABLE) from error
     for line in stats.lines():
         say(line)
     if not _has_output(stats):
-        say(
-            f"accumulator reduce: nothing was written: no row was found with the keys "
-            f"{arguments.id!r}, {arguments.seq!r} (optional) and {arguments.chunk!r}; --id, --seq "
-            "and --chunk name others"
+        raise CommandError(
+            f"nothing was written: no row was found with the keys {arguments.id!r}, "
+            f"{arguments.seq!r} (optional) and {arguments.chunk!r}; --id, --seq and --chunk name "
+            "others",
+            UNWRITABLE,
         )
-        return UNWRITABLE
     return UNREADABLE if stats.bad_rows or stats.files_unread else WRITTEN
 
 
@@ -108,13 +107,15 @@ def _has_output(stats: Stats) -> bool:
 
 
 def _reduce(arguments: argparse.Namespace, interrupts: Sequence[int]) -> Stats:
-    """Reduce the log. Raises UsageError, OSError, ImportError."""
+    """Reduce the log. Raises CommandError, OSError, ImportError."""
     keys = Keys(arguments.id, arguments.seq, arguments.chunk)
     target = Target(arguments.output)
     outputs = [] if target.folder is None else [target.path]
     if arguments.bad_rows is not None:
         if os.path.realpath(arguments.bad_rows) == target.path:
-            raise UsageError(f"{arguments.bad_rows} cannot take both the results and the bad rows")
+            raise CommandError(
+                f"{arguments.bad_rows} cannot take both the results and the bad rows"
+            )
         outputs.append(arguments.bad_rows)
     files = find_files(arguments.paths, outputs)
     with ExitStack() as stack:

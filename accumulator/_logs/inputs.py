@@ -35,8 +35,12 @@ BOM = b"\xef\xbb\xbf"
 BLANK = b" \t\r\n" + BOM
 
 
-class UsageError(Exception):
-    """The command was asked for something that cannot be done, or would destroy its input."""
+class CommandError(Exception):
+    """The command ends without a result, by default because it was used wrongly."""
+
+    def __init__(self, message: str, code: int = 2) -> None:
+        super().__init__(message)
+        self.code = code
 
 
 def label_of(path: str) -> str:
@@ -58,7 +62,7 @@ def find_files(paths: Sequence[str], outputs: Sequence[str] = ()) -> list[tuple[
     name. Return the path and the name of each.
 
     The `outputs` are left out of folders and globs. A file in a folder is named by its path from
-    there, a second file of one name by its whole path. Raises UsageError for a path that matches
+    there, a second file of one name by its whole path. Raises CommandError for a path that matches
     nothing or is an output.
     """
     written = {os.path.realpath(path) for path in outputs}
@@ -66,7 +70,7 @@ def find_files(paths: Sequence[str], outputs: Sequence[str] = ()) -> list[tuple[
     names: set[str] = set()
     for path in paths:
         if os.path.realpath(path) in written:
-            raise UsageError(f"{path} is both an input and an output")
+            raise CommandError(f"{path} is both an input and an output")
         for file, short in _files_of(path):
             real = os.path.realpath(file)
             if real not in found and real not in written:
@@ -92,7 +96,7 @@ def _files_of(path: str) -> list[tuple[str, str]]:
     if not os.path.exists(path):
         found = sorted(filter(os.path.isfile, glob.glob(path, recursive=True)))
     if not found:
-        raise UsageError(f"{path}: no such file")
+        raise CommandError(f"{path}: no such file")
     return [(file, os.path.basename(file)) for file in found]
 
 

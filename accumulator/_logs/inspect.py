@@ -19,7 +19,7 @@ from .._merge.verdict import has_chunks
 from ..batch import StreamResult
 from ..completion import Choice
 from ..errors import LOSSY_KINDS, IncompleteStreamError
-from .inputs import FILE_HELP, label_of
+from .inputs import FILE_HELP, CommandError, label_of
 from .recording import read_recording
 from .rows import Keys, add_keys
 from .terminal import printable, say
@@ -68,7 +68,7 @@ def run(arguments: argparse.Namespace) -> int:
     found = read_recording(arguments.file, keys, has_rows=arguments.stream is not None)
     id = next(iter(found.streams), "") if arguments.stream is None else arguments.stream
     if id not in found.streams:
-        return _end(f"{name}: {found.why or f'there is no stream {id!r}'}", UNREADABLE)
+        raise CommandError(f"{name}: {found.why or f'there is no stream {id!r}'}", UNREADABLE)
     others = [each for each in found.streams if each != id]
     if others:
         more = f" and {len(others) - _MOST_NAMED:,} more" if others[_MOST_NAMED:] else ""
@@ -77,17 +77,12 @@ def run(arguments: argparse.Namespace) -> int:
     (result, times), why = found.streams[id], found.why
     is_nothing = not has_chunks(result.completion) and result.status == "truncated"
     if not is_nothing or result.problems or result.limit:
-        failed = _show(result, times, arguments.svg)
-        if failed:
-            return _end(failed, NOT_SHOWN)
+        _show(result, times, arguments.svg)
     if why is None and is_nothing and result.limit is None:
         why = str(result.error)
-    return SHOWN if why is None else _end(f"{name}: {why}", UNREADABLE)
-
-
-def _end(message: str, code: int) -> int:
-    say(f"accumulator inspect: {message}")
-    return code
+    if why is not None:
+        raise CommandError(f"{name}: {why}", UNREADABLE)
+    return SHOWN
 
 
 def _seconds(value: object) -> float | None:
@@ -98,15 +93,15 @@ def _seconds(value: object) -> float | None:
     return time if isinstance(time, float) else time.timestamp()
 
 
-def _show(result: StreamResult, times: list[object], svg: str | None) -> str:
-    """Print the tables and the picture, and write them to a file if one is named. Return why that
-    could not be done, if so. Raises OSError for standard output.
+def _show(result: StreamResult, times: list[object], svg: str | None) -> None:
+    """Print the tables and the picture, and write them to a file if one is named. Raises
+    CommandError, and OSError for standard output.
     """
     try:
         console = load("rich.console", "cli").Console(record=svg is not None)
         _print(result, [time for time in map(_seconds, times) if time is not None], console)
     except ImportError as error:
-        return str(error)
+        raise CommandError(str(error), NOT_SHOWN) from None
     if svg is not None:
         picture = console.export_svg(title="accumulator inspect")
         # It would load its font from a network.
@@ -114,8 +109,7 @@ def _show(result: StreamResult, times: list[object], svg: str | None) -> str:
         try:
             Path(svg).write_text(picture, "utf-8")
         except OSError as error:
-            return f"{svg}: {error.strerror}"
-    return ""
+            raise CommandError(f"{svg}: {error.strerror}", NOT_SHOWN) from None
 
 
 def _print(result: StreamResult, times: list[float], console: Any) -> None:

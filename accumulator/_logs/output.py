@@ -14,7 +14,7 @@ import msgspec
 
 from .._extras import load
 from ..batch import StreamResult
-from .inputs import UsageError
+from .inputs import CommandError
 from .terminal import write_output
 
 Result: TypeAlias = tuple[str, StreamResult]
@@ -30,14 +30,14 @@ _BLOCK = 1024 * 1024
 class Target:
     """The output that a command names, checked before anything is read.
 
-    Raises UsageError for an unknown suffix, OSError, ImportError if the form needs an extra.
+    Raises CommandError for an unknown suffix, OSError, ImportError if the form needs an extra.
     """
 
     def __init__(self, name: str) -> None:
         stem, last = os.path.splitext(name)
         suffix = os.path.splitext(stem)[1] if last in (".gz", *_ZSTD) else last
         if last != ".parquet" and suffix not in _LINES:
-            raise UsageError(
+            raise CommandError(
                 f"{name}: the output is JSON Lines (.jsonl, .ndjson, .json, or no suffix; .gz or "
                 ".zst behind that) or .parquet"
             )

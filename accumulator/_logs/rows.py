@@ -15,7 +15,7 @@ import msgspec
 from msgspec import Meta, Struct, structs
 
 from .._extras import load
-from .inputs import BLOCK, BOM, READ_ERRORS, Source, UsageError, open_text, why_unread
+from .inputs import BLOCK, BOM, READ_ERRORS, CommandError, Source, open_text, why_unread
 from .progress import Display
 
 Row: TypeAlias = tuple[str, "int | None", bytes]  # a chunk is JSON text
@@ -35,7 +35,7 @@ _TYPES = {
 
 
 class Keys(Struct, frozen=True):
-    """The keys or columns of a row. Raises UsageError if two are the same."""
+    """The keys or columns of a row. Raises CommandError if two are the same."""
 
     id: str = "id"
     seq: str = "seq"
@@ -44,7 +44,7 @@ class Keys(Struct, frozen=True):
 
     def __post_init__(self) -> None:
         if len({self.id, self.seq, self.chunk, self.time}) < 4:
-            raise UsageError("--id, --seq, --chunk and --time must each name a different key")
+            raise CommandError("--id, --seq, --chunk and --time must each name a different key")
 
 
 def add_keys(parser: ArgumentParser) -> None:

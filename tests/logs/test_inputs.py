@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from accumulator._logs.inputs import UsageError, detect_source, find_files, spool
+from accumulator._logs.inputs import CommandError, detect_source, find_files, spool
 
 JSON = b'{"id":"a"}\n'
 SSE = b"data: {}\n\n"
@@ -109,7 +109,7 @@ def test_what_is_written_is_left_out_of_folders_and_globs(
 
 @pytest.mark.parametrize("asked", ["b/c.json", "b/../b/c.json"])
 def test_what_is_written_is_refused_where_it_is_named(asked: str, tree: Path) -> None:
-    with pytest.raises(UsageError, match="is both an input and an output"):
+    with pytest.raises(CommandError, match="is both an input and an output"):
         names_of([tree / asked], [tree / "b" / "c.json"])
 
 
@@ -131,5 +131,5 @@ def test_a_pipe_is_copied_and_a_file_is_not(tree: Path) -> None:
 
 @pytest.mark.parametrize("asked", ["none.json", "none/*.json"])
 def test_what_is_nothing_is_not_found(asked: str, tree: Path) -> None:
-    with pytest.raises(UsageError, match=r"none.*: no such file"):
+    with pytest.raises(CommandError, match=r"none.*: no such file"):
         names_of([tree / asked])

@@ -272,7 +272,7 @@ def _taken(stream: Any, found: deque[T]) -> Generator[T, None, None] | AsyncGene
 
 
 def _take(stream: WrappedStream[object], found: deque[T]) -> Generator[T, None, None]:
-    failed = None
+    failed: Exception | None = None
     try:
         with stream:
             for _ in stream:
@@ -282,15 +282,13 @@ def _take(stream: WrappedStream[object], found: deque[T]) -> Generator[T, None, 
                     break
     except Exception as error:
         failed = error
-    yield from _rest(stream, found)
-    if failed := failed or stream._observer.error:
-        raise failed
+    yield from _rest(stream._observer, found, failed)
 
 
 async def _take_async(
     stream: AsyncWrappedStream[object], found: deque[T]
 ) -> AsyncGenerator[T, None]:
-    failed = None
+    failed: Exception | None = None
     try:
         async with stream:
             async for _ in stream:
@@ -300,17 +298,15 @@ async def _take_async(
                     break
     except Exception as error:
         failed = error
-    for each in _rest(stream, found):
+    for each in _rest(stream._observer, found, failed):
         yield each
-    if failed := failed or stream._observer.error:
-        raise failed
 
 
-def _rest(
-    stream: WrappedStream[object] | AsyncWrappedStream[object], found: deque[T]
-) -> Iterator[T]:
-    """End a stream that a limit or strict mode stopped, too, and yield what is left."""
+def _rest(observer: Observer, found: deque[T], failed: Exception | None) -> Iterator[T]:
+    """End a stream that a limit or strict mode stopped, too; yield what is left, raise what was."""
     with suppress(AccumulatorError):
-        stream._observer.accumulator.close()
+        observer.accumulator.close()
     while found:
         yield found.popleft()
+    if failed := failed or observer.error:
+        raise failed

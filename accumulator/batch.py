@@ -11,7 +11,7 @@ from typing import Any, TypeVar, cast
 
 import attrs
 import msgspec
-from attrs import field, frozen
+from attrs import define, field, frozen
 
 from ._accumulator import Accumulator
 from ._merge.state import Status
@@ -97,7 +97,8 @@ def reduce_sorted(
                     why = f"comes after the rows of {open_id!r}"
                     raise UnsortedRowsError(why, row=number, id=id)
                 yield open_id, stream.finish(repeats=repeats)
-            stream, open_id, last, repeats = RecordedStream(rules, limits), id, None, 0
+            stream = RecordedStream(Accumulator(rules=rules, limits=limits))
+            open_id, last, repeats = id, None, 0
         elif seq is not None and last is not None and not _ascends(last, seq):
             if seq != last:
                 raise UnsortedRowsError(f"seq {seq!r} comes after {last!r}", row=number, id=id)
@@ -130,26 +131,13 @@ def _ascends(earlier: Any, later: Any) -> bool:
         return False
 
 
+@define
 class RecordedStream:
-    """One recorded stream; what passes a limit ends it, without an exception.
+    """One recorded stream; what passes a limit ends it, without an exception."""
 
-    With a `checkpoint` it goes on from that. Raises CheckpointError.
-    """
-
-    __slots__ = ("_is_body", "_waiting", "accumulator")
-
-    def __init__(
-        self,
-        rules: Rules = DEFAULT_RULES,
-        limits: Limits = DEFAULT_LIMITS,
-        checkpoint: bytes | None = None,
-    ) -> None:
-        if checkpoint is None:
-            self.accumulator: Accumulator = Accumulator(rules=rules, limits=limits)
-        else:
-            self.accumulator = Accumulator.restore(checkpoint, rules=rules, limits=limits)
-        self._waiting: list[bytes] = []  # JSON texts
-        self._is_body = False
+    accumulator: Accumulator
+    _waiting: list[bytes] = field(factory=list)  # JSON texts
+    _is_body: bool = False
 
     def feed(self, chunk: object) -> None:
         """Take in the next chunk, in any form that `reduce_sorted` takes. Raises TypeError."""

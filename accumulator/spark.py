@@ -20,6 +20,7 @@ import msgspec
 from attrs import define
 from msgspec import Struct, field
 
+from ._accumulator import Accumulator
 from ._extras import load
 from .batch import RecordedStream, StreamResult, reduce_sorted
 from .limits import DEFAULT_LIMITS, Limits
@@ -213,7 +214,11 @@ class _Processor:
         self, key: tuple[object], held: _StreamState, *, lost: int = 0, close: bool = False
     ) -> Iterator[Row]:
         """Read the rows that are in order. Yield the result of an ended stream, or if `close`."""
-        stream = RecordedStream(self._rules, self._limits, held.checkpoint or None)
+        if held.checkpoint:
+            acc = Accumulator.restore(held.checkpoint, rules=self._rules, limits=self._limits)
+        else:
+            acc = Accumulator(rules=self._rules, limits=self._limits)
+        stream = RecordedStream(acc)
         held.gaps += lost
         for _ in range(lost):
             stream.feed(None)

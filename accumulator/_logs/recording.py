@@ -57,7 +57,7 @@ def reduce_body(
     file: BufferedReader, unread: Callable[[str], object], heard: Heard | None = None
 ) -> StreamResult:
     """Reduce a body; call `unread` with the reason if it cannot be read to its end."""
-    stream = RecordedStream()
+    stream = RecordedStream(Accumulator())
     for data in read_blocks(file, unread):
         stream.feed_body(data)
         if heard is not None:

@@ -11,9 +11,7 @@ from test_conformance import CASES
 
 from accumulator import Accumulator, AccumulatorError, LimitExceededError, Limits
 from accumulator.batch import RecordedStream, StreamResult, UnsortedRowsError, reduce_sorted
-from accumulator.errors import CheckpointError
 from accumulator.limits import DEFAULT_LIMITS
-from accumulator.rules import DEFAULT_RULES
 
 TESTS = Path(__file__).parents[1]
 Json = dict[str, object]
@@ -111,10 +109,10 @@ def test_any_chunks_come_to_what_one_accumulator_makes_of_them(
 def test_a_stream_goes_on_from_its_checkpoint(
     chunks: list[object], cut: int, limits: Limits
 ) -> None:
-    stream = RecordedStream(DEFAULT_RULES, limits)
+    stream = RecordedStream(Accumulator(limits=limits))
     for chunk in chunks[:cut]:
         stream.feed(chunk)
-    stream = RecordedStream(DEFAULT_RULES, limits, stream.checkpoint())
+    stream = RecordedStream(Accumulator.restore(stream.checkpoint(), limits=limits))
     for chunk in chunks[cut:]:
         stream.feed(chunk)
     assert stream.finish() == plainly(chunks, limits)
@@ -186,7 +184,7 @@ ENDS = [
 
 @pytest.mark.parametrize("end", ENDS)
 def test_a_stream_tells_that_nothing_more_will_be_read(end: object) -> None:
-    stream = RecordedStream(DEFAULT_RULES, Limits())
+    stream = RecordedStream(Accumulator())
     for chunk in chunks_of(CONTENT, 3):
         stream.feed(chunk)
     assert not stream.has_ended
@@ -195,7 +193,7 @@ def test_a_stream_tells_that_nothing_more_will_be_read(end: object) -> None:
 
 
 def test_a_body_past_a_limit_is_read_no_further() -> None:
-    stream = RecordedStream(DEFAULT_RULES, Limits(total_bytes=1000))
+    stream = RecordedStream(Accumulator(limits=Limits(total_bytes=1000)))
     body = b"".join(b"data: %b\n\n" % chunk for chunk in chunks_of(CONTENT, 40))
     for start in range(0, len(body), 600):
         stream.feed_body(body[start : start + 600])
@@ -203,12 +201,6 @@ def test_a_body_past_a_limit_is_read_no_further() -> None:
     result = stream.finish()
     assert result.limit == "total_bytes"
     assert str(text_of(result)).startswith("t0 t1 ")
-
-
-def test_what_is_no_checkpoint_is_said_to_be_none() -> None:
-    for data in (b"", b"\x92\xc0", RecordedStream(DEFAULT_RULES, Limits()).checkpoint()[:-1]):
-        with pytest.raises(CheckpointError):
-            RecordedStream(DEFAULT_RULES, Limits(), data)
 
 
 def test_past_total_bytes_a_stream_ends_and_the_next_is_read() -> None:

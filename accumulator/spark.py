@@ -12,7 +12,6 @@ later and this package must be installed on every worker. See docs/spark.md for 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from functools import partial
 from itertools import chain, islice
 from typing import TYPE_CHECKING, Any, cast
 
@@ -74,24 +73,20 @@ def reduce_chunks(
     load("pyarrow", "spark")
     rows = _selected(df, _ORDERED, id=id, seq=seq, chunk=chunk)
     schema = _schema(rows)
-    reduce = partial(_reduce_batches, schema=schema, rules=rules, limits=limits)
+
+    def reduce(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+        import pyarrow as pa  # noqa: PLC0415  # an optional dependency, and on the worker
+        from pyspark.sql.pandas.types import to_arrow_schema  # noqa: PLC0415  # as above
+
+        columns = ([column.to_pylist() for column in batch.columns] for batch in batches)
+        given: Iterator[Any] = chain.from_iterable(zip(*each, strict=True) for each in columns)
+        # Spark and Python may sort ids differently, but the rows of one id are always together.
+        results = reduce_sorted(given, rules=rules, limits=limits, grouped=True)
+        while some := [_row(id, result) for id, result in islice(results, _ROWS)]:
+            yield pa.RecordBatch.from_pylist(some, schema=to_arrow_schema(schema))
+
     # Not applyInPandas: it holds each stream's rows twice, and takes three times as long.
     return rows.repartition("id").sortWithinPartitions("id", "seq").mapInArrow(reduce, schema)
-
-
-def _reduce_batches(
-    batches: Iterable[pa.RecordBatch], *, schema: StructType, rules: Rules, limits: Limits
-) -> Iterator[pa.RecordBatch]:
-    import pyarrow as pa  # noqa: PLC0415  # an optional dependency, and on the worker
-    from pyspark.sql.pandas.types import to_arrow_schema  # noqa: PLC0415  # as above
-
-    arrow_schema = to_arrow_schema(schema)
-    columns = ([column.to_pylist() for column in batch.columns] for batch in batches)
-    rows: Iterator[Any] = chain.from_iterable(zip(*each, strict=True) for each in columns)
-    # Spark and Python may sort ids differently, but the rows of one id are always together.
-    results = reduce_sorted(rows, rules=rules, limits=limits, grouped=True)
-    while some := [_row(id, result) for id, result in islice(results, _ROWS)]:
-        yield pa.RecordBatch.from_pylist(some, schema=arrow_schema)
 
 
 def reduce_stream(
@@ -278,8 +273,8 @@ def _selected(df: DataFrame, ordered: tuple[str, ...], **names: str) -> DataFram
 
 
 def _schema(rows: DataFrame) -> StructType:
-    from pyspark.sql.types import StructField, StructType, _parse_datatype_string  # noqa: PLC0415
+    from pyspark.sql.types import StructField, StructType  # noqa: PLC0415
 
-    columns = _parse_datatype_string(", ".join(f"{name} {kind}" for name, kind in _COLUMNS.items()))
+    columns = StructType.fromDDL(", ".join(f"{name} {kind}" for name, kind in _COLUMNS.items()))
     fields = cast("StructType", columns).fields
     return StructType([StructField("id", rows.schema["id"].dataType), *fields])

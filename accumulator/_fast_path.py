@@ -33,7 +33,7 @@ _MOST_GAPS = 4
 _LONGEST_LINE = 16384  # bytes
 _LF, _CR, _BACKSLASH = 10, 13, 92
 _NUMBER = re.compile(rb"(-?\d[\d.eE+-]*)")
-_FIXED = (b"index", b"created")  # numbers that are neither appended nor replaced
+_FIXED = (b"id", b"index", b"created")  # fields that are neither appended nor replaced
 _PADDING = re.compile(rb'"obfuscation"\s*:\s*"\Z')
 _decode_string = msgspec.json.Decoder(str).decode
 _decode_strings = msgspec.json.Decoder(list[str]).decode
@@ -41,7 +41,7 @@ _decode_numbers = msgspec.json.Decoder(list[int | float]).decode
 
 
 Gap = tuple[int, int, bool]  # where a value of a line starts and ends, and whether it is a string
-Targets = list[Any]  # what `extend` brings the values of each gap to, None for padding
+Targets = list[Any]  # what the values of each gap are appended to, None for padding
 
 
 class Rehearser(Protocol):
@@ -127,7 +127,7 @@ class FastPath(Struct, eq=False):
             value, _, padding = cut.partition(self._joint) if self._joint else (cut, b"", b"x")
             if padding.isalnum():
                 return self._append_one(value)
-        return self._append([cut])
+        return self._append_each(cut)
 
     def _append_one(self, value: bytes) -> bool:
         """Append the only string of an event to its text; return whether that could be done."""
@@ -142,19 +142,39 @@ class FastPath(Struct, eq=False):
         self._credit += 1
         return True
 
+    def _append_each(self, cut: bytes) -> bool:
+        """Bring the values of an event to their targets: all of them, or none."""
+        targets, template = self._targets or self._prove(), self._template
+        values: list[bytes] = []
+        for joint in template.joints:
+            value, found, cut = cut.partition(joint)
+            if not found:
+                return False
+            values.append(value)
+        values.append(cut)
+        try:
+            brought = [
+                _decode_string(b'"%b"' % value) if decode is _strings_of else decode([value])[0]
+                for decode, value in zip(template.decoders, values)  # noqa: B905  # as many
+            ]
+        except ValueError:
+            return False
+        if not targets or (self._asks and not _takes_all(targets, [[each] for each in brought])):
+            return False
+        for target, each in zip(targets, brought):  # noqa: B905  # one for each
+            if target is not None:
+                target.append(each)
+        self._credit += 1
+        return True
+
     def _append(self, cuts: list[bytes]) -> bool:
         """Bring the values of some events to their targets: all of them, or none."""
         targets, template, count = self._targets or self._prove(), self._template, len(cuts)
         columns: list[list[bytes]] = []
         for joint in template.joints:
-            if count == 1:  # as most clients read
-                value, found, rest = cuts[0].partition(joint)
-                columns.append([value])
-                cuts = [rest] if found else []
-            else:
-                halves = [cut.partition(joint) for cut in cuts]
-                columns.append([value for value, _, _ in halves])
-                cuts = [rest for _, found, rest in halves if found]
+            halves = [cut.partition(joint) for cut in cuts]
+            columns.append([value for value, _, _ in halves])
+            cuts = [rest for _, found, rest in halves if found]
             if len(cuts) < count:
                 return False
         columns.append(cuts)
@@ -280,19 +300,22 @@ def _string_of(token: bytes) -> str:
 def _gaps_between(
     tokens: Sequence[bytes], others: Sequence[bytes], constant: Sequence[object]
 ) -> list[Gap]:
-    """Return the strings and numbers in which two lines differ, none if they differ elsewhere.
+    """Return the strings and numbers in which two lines differ, none if they differ elsewhere or
+    in a field that can be in no gap.
 
     A text that is the same in both lines is in a gap, too, if it is among the constants.
     """
     gaps: list[Gap] = []
     start = 0
     for place, (token, other) in enumerate(zip(tokens, others)):  # noqa: B905  # as many
+        if token != other and tokens[place - 1 - place % 2] in _FIXED:
+            return []
         if place % 2:
             if token != other or (constant and _string_of(token) in constant):
                 gaps.append((start, start + len(token), True))
         elif token != other:
             ours, theirs = _NUMBER.split(token), _NUMBER.split(other)
-            if ours[::2] != theirs[::2] or tokens[place - 1] in _FIXED:
+            if ours[::2] != theirs[::2]:
                 return []
             end = start
             for number, before in zip(ours, theirs):  # noqa: B905  # as many
@@ -331,18 +354,16 @@ def _takes_all(targets: Targets, brought: list[list[Any]]) -> bool:
 def _strings_of(column: list[bytes]) -> list[Any]:
     """Decode what stands between the quotes of some strings, each by itself. Raises ValueError."""
     # No JSON string has a line end: one that is left open cannot reach the next.
-    return _as_many(column, _decode_strings(b'["%b"]' % b'",\n"'.join(column)))
+    strings = _decode_strings(b'["%b"]' % b'",\n"'.join(column))
+    if len(strings) != len(column):
+        raise ValueError("a quote inside a string")
+    return strings
 
 
 def _numbers_of(column: list[bytes]) -> list[Any]:
     """Decode some numbers, each by itself. Raises ValueError."""
     text = b",".join(column)
-    if _CR in text:  # a blank of JSON that ends a line of the body
-        raise ValueError("a line end beside a number")
-    return _as_many(column, _decode_numbers(b"[%b]" % text))
-
-
-def _as_many(column: list[bytes], values: list[Any]) -> list[Any]:
-    if len(values) != len(column):
-        raise ValueError("a quote or a comma inside a value")
-    return values
+    numbers = _decode_numbers(b"[%b]" % text)
+    if _CR in text or len(numbers) != len(column):  # a CR ends a line of the body
+        raise ValueError("more than a number")
+    return numbers

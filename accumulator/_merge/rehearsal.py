@@ -31,9 +31,13 @@ class Slot:
         self._of = of
         self._name = name
 
+    def append(self, value: object) -> None:
+        """Put a number in the place of the one before."""
+        self._of[self._name] = value
+
     def extend(self, values: list[Any]) -> None:
-        """Take the last of some values."""
-        self._of[self._name] = values[-1]
+        """Put the last of some numbers there."""
+        self.append(values[-1])
 
 
 Target = Text | list[Any] | Slot

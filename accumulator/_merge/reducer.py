@@ -86,8 +86,8 @@ class Reducer(Ending, TypedFieldMerger, UsageMerger):
             self.apply_known(chunk)
             return None
         if calls:
-            if len(calls) > self._calls_left:
-                self.apply(chunk)
+            if len(calls) > self._calls_left or self.listener is not None:
+                self.apply_known(chunk)
                 return None
             self._apply_calls(into, calls, 0)
         if content is not None:

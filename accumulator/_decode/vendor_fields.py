@@ -231,9 +231,11 @@ def _read_rest(rest: Rest, of: Any) -> None:
         _OWN[rest.own](of)
     for name, below in rest.below:
         inner = getattr(of, name)
-        for each in inner if type(inner) is list else [inner]:
-            if each is not None:
+        if type(inner) is list:
+            for each in inner:
                 _read_rest(below, each)
+        elif inner is not None:
+            _read_rest(below, inner)
 
 
 def _parse(raw: Any) -> Any:

@@ -27,7 +27,7 @@ from ..errors import LimitExceededError
 from .closing import index_of, leave_out_repeated, note_brought
 from .ending import Ending, brings_text, calls_of
 from .problem_log import brief
-from .rehearsal import RefusingLog, Rehearsal, rest_of, texts_of
+from .rehearsal import RefusingLog, Rehearsal, Target, rest_of, texts_of
 from .state import ChoiceState, State
 from .typed_fields import TypedFieldMerger
 from .usage import UsageMerger
@@ -83,11 +83,11 @@ class Reducer(Ending, TypedFieldMerger, UsageMerger):
             chunk.object,
         )
         if into.finish_reason or head != self._head or chunk.usage is not None:
-            self.apply(chunk)
+            self.apply_known(chunk)
             return None
         if calls:
-            if len(calls) > self._calls_left:
-                self.apply(chunk)
+            if len(calls) > self._calls_left or self.listener is not None:
+                self.apply_known(chunk)
                 return None
             self._apply_calls(into, calls, 0)
         if content is not None:
@@ -345,15 +345,14 @@ class Reducer(Ending, TypedFieldMerger, UsageMerger):
             raise ValueError("the next chunk does more than append")
         return texts_of(self.state, chunk, self._head)
 
-    def rehearse_chunk(self, chunk: wire.Chunk) -> list[tuple[Text, str]]:
-        """Return each text that applying a chunk would append to, and what it would append.
+    def rehearse_chunk(self, chunk: wire.Chunk) -> Sequence[tuple[Target, object]]:
+        """Return where applying a chunk would bring strings and integers, and what it would bring.
 
         Raises if that would do anything else, such as report a problem, or if it is not known.
         """
         if self._halved or not self.reading:
             raise ValueError("the next chunk does more than append")
         rehearsal = Rehearsal(self.state)
-        before = rehearsal.describe()
         state, log, head, left = self.state, self._log, self._head, self._calls_left
         self.state, self._log = rehearsal.state, RefusingLog()
         try:
@@ -361,9 +360,7 @@ class Reducer(Ending, TypedFieldMerger, UsageMerger):
                 self.apply(chunk)
         finally:
             self.state, self._log, self._head, self._calls_left = state, log, head, left
-        if rehearsal.describe() != before:
-            raise ValueError("the chunk changes more than texts")
-        return rehearsal.grown()
+        return rehearsal.changes()
 
 
 def _says_nothing(chunk: wire.Chunk) -> bool:

@@ -160,8 +160,7 @@ def _steps(choice: Choice, cut: Cut) -> Iterator[JsonObject]:
     answers = {"content": logprobs.content, "refusal": logprobs.refusal}
     thoughts = {n: v for n, v in known.items() if isinstance(v, str) and n not in answers}
     for name, value in (thoughts | vendors | known).items():
-        pieces = [] if value is None else [*_cut_field(name, value, cut)]
-        yield from _with_tokens(name, pieces, answers.get(name))
+        yield from _with_tokens(name, [*_cut_field(name, value, cut)], answers.get(name))
     for fields in alone:
         yield {"delta": fields}
     if choice.logprobs is not None:
@@ -203,6 +202,8 @@ def _token(token: TokenLogprob) -> JsonObject:
 
 def _cut_field(name: str, value: object, cut: Cut) -> Iterable[object]:
     """Return what merges to a field of a delta, such as the pieces of a text."""
+    if value is None:
+        return []
     if isinstance(value, Audio):
         return _opened(value, "transcript", cut)
     if isinstance(value, Function):

@@ -94,7 +94,7 @@ def split(
             "of a dict it is made by ChatCompletion.from_dict"
         )
     if by == "words":
-        return _chunks(completion, _WORD.findall)
+        return _chunks(completion, _words)
     if type(by) is not int or by < 1:
         raise ValueError(f'by is "words" or a positive number of characters, not {by!r}')
     return _chunks(completion, partial(_slices, size=by))
@@ -135,7 +135,7 @@ def _choice(choice: Choice, cut: Cut) -> Iterator[list[JsonObject]]:
     index = choice.index
     for fields in _steps(choice, cut):
         yield [{"index": index, "delta": {}, "finish_reason": None, **fields}]
-    for piece in [] if choice.text is None else cut(choice.text) or [""]:
+    for piece in [] if choice.text is None else cut(choice.text):
         yield [{"index": index, "text": piece, "finish_reason": None}]
     alone, together = split_extra(choice.extra, _OF_CHOICE)
     for fields in alone:
@@ -170,8 +170,12 @@ def _steps(choice: Choice, cut: Cut) -> Iterator[JsonObject]:
                 yield {"logprobs": fields}
 
 
+def _words(text: str) -> list[str]:
+    return _WORD.findall(text) or [text]
+
+
 def _slices(text: str, size: int) -> list[str]:
-    return [text[i : i + size] for i in range(0, len(text), size)]
+    return [text[i : i + size] for i in range(0, len(text), size)] or [text]
 
 
 def _with_tokens(
@@ -213,7 +217,7 @@ def _cut_field(name: str, value: object, cut: Cut) -> Iterable[object]:
     level = DEFAULT_RULES.levels["delta"]
     policy = DEFAULT_RULES.rows.get(f"delta.{name}") or level.kinds.get(type(value))
     if policy == "concat" and isinstance(value, str):
-        return cut(value) or [""]
+        return cut(value)
     is_joined = name == "content" or policy in ("extend", "by_index", "by_type", "blocks")
     if is_joined and isinstance(value, (list, tuple)):
         return [[copy_json(entry)] for entry in value] or [[]]
@@ -240,13 +244,13 @@ def _opened(value: Fields, name: str, cut: Cut) -> Iterator[JsonObject]:
     text = opening.pop(name, None)
     yield from (opening, *alone)
     if text is not None:
-        for piece in cut(str(text)) or [""]:
+        for piece in cut(str(text)):
             yield {name: piece}
 
 
 def _cut_json(cut: Cut, text: str) -> list[str]:
     """Cut arguments, unless they hold a whole value and more, which would be a repetition."""
-    return cut(text) if not text or is_complete(text) else [text]
+    return cut(text) if is_complete(text) else [text]
 
 
 def _calls(calls: Sequence[ToolCall], cut: Cut) -> Iterator[list[JsonObject]]:
@@ -267,7 +271,7 @@ def _calls(calls: Sequence[ToolCall], cut: Cut) -> Iterator[list[JsonObject]]:
             if text is not None and shared[call.id or index] < 2:
                 opening[kind] = {**cast("JsonObject", opening[kind]), name: ""}
                 cut_text = cut if kind == "custom" else partial(_cut_json, cut)
-                pieces.extend({kind: {name: piece}} for piece in cut_text(text))
+                pieces.extend({kind: {name: piece}} for piece in cut_text(text) if piece)
         # A misread index names no call: such a fragment goes to the call of the last one.
         for fields in (opening, *alone, *pieces):
             yield [{"index": index, **fields}]

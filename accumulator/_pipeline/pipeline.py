@@ -163,9 +163,9 @@ class Pipeline(EventApplier):
         self.count(size)
         if self._is_plain:
             if text.startswith(_OPENS_CHUNK) and _LF not in text and _CR not in text:
+                self._check_event(size)
                 parser.open_event(text[6:], size, offset)
                 self._is_plain = False
-                self._check_event(size)
                 return
             if text.startswith(_OBJECT) and self._apply_json_line(text, offset):
                 return
@@ -190,6 +190,8 @@ class Pipeline(EventApplier):
         parser, data = self.parser, self.parser.data
         waits = self.queue or parser.pending or parser.unread or self.log.strict
         if waits or data is None or parser.name is not None or parser.text is not None:
+            return False
+        if parser.size > self._most_event:
             return False
         if not data.startswith(_OBJECT) or _LF in data:
             return False

@@ -169,15 +169,8 @@ class FastPath(Struct, eq=False):
 
     def _append(self, cuts: list[bytes]) -> bool:
         """Bring the values of some events to their targets: all of them, or none."""
-        targets, template, count = self._targets or self._prove(), self._template, len(cuts)
-        columns: list[list[bytes]] = []
-        for joint in template.joints:
-            halves = [cut.partition(joint) for cut in cuts]
-            columns.append([value for value, _, _ in halves])
-            cuts = [rest for _, found, rest in halves if found]
-            if len(cuts) < count:
-                return False
-        columns.append(cuts)
+        targets, template = self._targets or self._prove(), self._template
+        columns = _columns_of(cuts, template.joints)
         try:
             brought = [
                 [] if target is None and b"".join(column).isalnum() else decode(column)
@@ -185,12 +178,12 @@ class FastPath(Struct, eq=False):
             ]
         except ValueError:
             return False
-        if not targets or (self._asks and not _takes_all(targets, brought)):
+        if not brought or (self._asks and not _takes_all(targets, brought)):
             return False
         for target, values in zip(targets, brought):  # noqa: B905  # one for each
             if target is not None:
                 target.extend(values)
-        self._credit += count
+        self._credit += len(cuts)
         return True
 
     # --- learning ---
@@ -338,6 +331,18 @@ def _cut(line: bytes, gaps: Sequence[Gap]) -> Template:
     decoders = tuple([_strings_of if is_string else _numbers_of for _, _, is_string in gaps])
     of_line, of_event = slice(len(head), -len(tail)), slice(len(head), -len(closing))
     return Template(head, tuple(joints), closing, decoders, of_line, of_event)
+
+
+def _columns_of(cuts: list[bytes], joints: Sequence[bytes]) -> list[list[bytes]]:
+    """Return the values of some events, gap by gap; nothing if a joint is missing in one."""
+    columns: list[list[bytes]] = []
+    for joint in joints:
+        halves = [cut.partition(joint) for cut in cuts]
+        columns.append([value for value, _, _ in halves])
+        cuts = [rest for _, found, rest in halves if found]
+        if len(cuts) < len(halves):
+            return []
+    return [*columns, cuts]
 
 
 def _takes_all(targets: Targets, brought: list[list[Any]]) -> bool:

@@ -96,21 +96,18 @@ class Observer:
                 self.ended = True
 
     def _feed_other(self, item: object) -> None:
-        """Take in an item of another class than the last, or one that is looked at."""
-        # The items of a stream are of one class, of which it takes long to tell what it is not.
+        """Take in an item of another class than the last, or one that is text of a body."""
+        take: Callable[[Any], None] = self._sink.feed_sse
         if not isinstance(item, (bytes, bytearray, memoryview, str)):
-            self._kind, self._take = type(item), self._feed_object
-            self._feed_object(item)
+            take = self._feed_object
         elif self._lines:
-            self._kind, self._take = type(item), self._sink.feed_line
-            self._sink.feed_line(item)
-        elif isinstance(item, str):
-            self._sink.feed_sse(item.encode("utf-8", "surrogatepass"))
-        elif type(item) is bytes:
-            self._kind, self._take = bytes, self._sink.feed_sse
-            self._sink.feed_sse(item)
-        else:
-            self._sink.feed_sse(bytes(item))
+            take = self._sink.feed_line
+        elif type(item) is not bytes:
+            take(item.encode("utf-8", "surrogatepass") if isinstance(item, str) else bytes(item))
+            return
+        # The items of a stream are of one class, of which it takes long to tell what it is not.
+        self._kind, self._take = type(item), take
+        take(item)
 
     def _feed_event(self, event: object) -> None:
         if getattr(event, "type", None) == "chunk":

@@ -95,7 +95,7 @@ class Observer:
                 self.error = error
                 self.ended = True
 
-    def _feed_other(self, item: object) -> None:
+    def _feed_other(self, item: Any) -> None:
         """Take in an item of another class than the last, or one that is text of a body."""
         take: Callable[[Any], None] = self._sink.feed_sse
         if not isinstance(item, (bytes, bytearray, memoryview, str)):

@@ -115,7 +115,10 @@ class FunctionToolCallArgumentsDeltaEvent(CallDelta, frozen=True, gc=False):
         """The same as `delta`, by openai-python's name; the next two are so for the others."""
         return self.delta
 
-    arguments = TextDelta.snapshot
+    @property
+    def arguments(self) -> str:
+        return self.snapshot
+
     parsed_arguments = parsed
 
 

@@ -95,19 +95,21 @@ class Observer:
                 self.error = error
                 self.ended = True
 
-    def _feed_other(self, item: Any) -> None:
+    def _feed_other(self, item: object) -> None:
         """Take in an item of another class than the last, or one that is text of a body."""
-        take: Callable[[Any], None] = self._sink.feed_sse
-        if not isinstance(item, (bytes, bytearray, memoryview, str)):
-            take = self._feed_object
-        elif self._lines:
-            take = self._sink.feed_line
-        elif type(item) is not bytes:
-            take(item.encode("utf-8", "surrogatepass") if isinstance(item, str) else bytes(item))
-            return
         # The items of a stream are of one class, of which it takes long to tell what it is not.
-        self._kind, self._take = type(item), take
-        take(item)
+        if not isinstance(item, (bytes, bytearray, memoryview, str)):
+            self._kind, self._take = type(item), self._feed_object
+            self._feed_object(item)
+        elif self._lines:
+            self._kind, self._take = type(item), self._sink.feed_line
+            self._sink.feed_line(item)
+        elif type(item) is bytes:
+            self._kind, self._take = bytes, self._sink.feed_sse
+            self._sink.feed_sse(item)
+        else:
+            data = item.encode("utf-8", "surrogatepass") if isinstance(item, str) else bytes(item)
+            self._sink.feed_sse(data)
 
     def _feed_event(self, event: object) -> None:
         if getattr(event, "type", None) == "chunk":

@@ -67,6 +67,9 @@ def tap(stream: Any, *, on_end: OnEnd, **options: Any) -> Any:
     the partial completion, the status "cancelled" and no `error`. A sync iterator is read by
     threads; for one, that may be as late as the next garbage collection.
 
+    A compressed body passes as it is. Its end has no completion, and its `error` says that the body
+    is compressed where that can be seen (gzip, zlib, zstd), else that no chunk was read.
+
     Pass the response of an HTTP client itself, which is closed with the iterator. httpx's
     `aiter_bytes()` cannot close it.
 
@@ -91,8 +94,8 @@ class CompletionMiddleware:
     `rules`, `limits`, `strict`, `think_tags` and `clock` are those of `Accumulator`; `on_event` is
     called with each event and the scope. With a clock, timing counts from when the request arrived.
 
-    Add it before (inside) a middleware that compresses: of a compressed response the end has no
-    completion, and an `error`.
+    Of a compressed response the end has no completion, and an `error` as that of `tap`. So add this
+    middleware before (inside) one that compresses.
 
     Raises TypeError, when it is constructed, for an `on_end` that would have to be awaited.
     """

@@ -94,8 +94,8 @@ class CompletionMiddleware:
     `rules`, `limits`, `strict`, `think_tags` and `clock` are those of `Accumulator`; `on_event` is
     called with each event and the scope. With a clock, timing counts from when the request arrived.
 
-    Of a compressed response the end has no completion, and an `error` as that of `tap`. So add this
-    middleware before (inside) one that compresses.
+    A response with a `content-encoding` is not read. Its end has no completion, and an `error` that
+    names the encoding. So add this middleware before (inside) one that compresses.
 
     Raises TypeError, when it is constructed, for an `on_end` that would have to be awaited.
     """
@@ -202,6 +202,9 @@ class _Response:
         kind = headers[b"content-type"].decode("latin-1")
         source = SimpleNamespace(status=start["status"], headers={"content-type": kind})
         self._observer = self._observe(source)
+        encoding = headers.get(b"content-encoding", b"").decode("latin-1").lower()
+        if encoding not in ("", "identity"):
+            self._observer.refuse(encoding)
 
     def _close(self, error: BaseException | None = None, *, stopped: bool) -> None:
         observer, self._observer = self._observer, None

@@ -196,6 +196,8 @@ def _wrapped(
         lines=framing == "lines" and not found.is_body,
         has_events=found.has_events,
     )
+    if found.encoding is not None:
+        observer.refuse(found.encoding)
     return kind(stream, found, observer)
 
 

@@ -20,6 +20,7 @@ class Found(Struct, frozen=True):
     is_async: bool = False  # whoever may choose reads it async
     is_body: bool = False
     has_events: bool = False  # whose `chunk`s are the stream
+    encoding: str | None = None  # in which its pieces are compressed
 
 
 def find(stream: object) -> Found:
@@ -50,6 +51,7 @@ def find(stream: object) -> Found:
         is_async=items is None or {"__aiter__"} in ways,
         is_body=bool(bodies),
         has_events=names >= _EVENT_STREAM,
+        encoding=_encoding(stream, names),
     )
 
 
@@ -87,7 +89,7 @@ _RESPONSES: tuple[tuple[frozenset[str], Callable[[Any], object]], ...] = (
 _EVENT_STREAM = frozenset({"get_final_completion", "current_completion_snapshot"})
 
 _NAMES = _EVENT_STREAM.union(
-    ("__aiter__", "__iter__", "model_dump", "to_openai"),
+    ("__aiter__", "__iter__", "model_dump", "stream", "to_openai"),
     *(marks for marks, _ in _RESPONSES),
 )
 
@@ -97,3 +99,11 @@ def _names(thing: object) -> frozenset[str]:
     # Asked of the type: requests' `content` reads the body, and a wrapper answers for its source.
     # To ask for each with `hasattr` takes ten times as long, most of it for those that are missing.
     return frozenset().union(*[_NAMES & vars(each).keys() for each in type(thing).__mro__])
+
+
+def _encoding(response: object, names: frozenset[str]) -> str | None:
+    # Of all clients http.client and urllib alone leave it to their caller to decompress.
+    if not names.issuperset(("geturl", "read1")) or "stream" in names:
+        return None
+    encoding: str = getattr(response, "headers", {}).get("Content-Encoding", "")
+    return encoding if encoding.lower() not in ("", "identity") else None

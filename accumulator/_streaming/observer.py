@@ -11,7 +11,7 @@ from attrs import frozen
 
 from .._accumulator import Accumulator
 from ..completion import ChatCompletion, Timing
-from ..errors import Problem
+from ..errors import DecodeError, Problem
 from .chunk_texts import ChunkTexts
 
 StreamStatus = Literal["open", "complete", "truncated", "failed", "cancelled"]
@@ -114,6 +114,13 @@ class Observer:
     def _feed_event(self, event: object) -> None:
         if getattr(event, "type", None) == "chunk":
             self._sink.feed(getattr(event, "chunk", None))
+
+    def refuse(self, encoding: str) -> None:
+        """Accumulate nothing, because the body is compressed."""
+        self.ended = True
+        self.error = DecodeError(
+            f"the body is compressed ({encoding}) and was not read", partial=ChatCompletion()
+        )
 
     def break_off(self, error: BaseException) -> None:
         """End it because the source raised: its end, an error, or what came from outside."""

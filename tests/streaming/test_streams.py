@@ -403,7 +403,8 @@ def test_wrap_of_a_wrapped_stream_reads_through_it() -> None:
 class Plain:
     """A response as that of http.client and urllib, which hand out the body as it came."""
 
-    def __init__(self, body: bytes) -> None:
+    def __init__(self, body: bytes, headers: dict[str, str]) -> None:
+        self.headers = headers
         self.asked: list[int] = []
         self._body = body
 
@@ -426,10 +427,18 @@ class Decoding(Plain):
 
 
 @pytest.mark.parametrize("kind", [Plain, Decoding])
-def test_a_body_is_read_in_the_pieces_that_arrive(kind: type[Plain]) -> None:
-    response = kind(BODY)
-    assert accumulate(response).to_dict() == WHOLE
-    assert set(response.asked) == {65536}
+@pytest.mark.parametrize("encoding", [None, "", "identity", "Identity", "gzip", "br"])
+def test_a_body_that_nobody_decompresses_is_refused_by_its_header(
+    kind: type[Plain], encoding: str | None
+) -> None:
+    headers = {} if encoding is None else {"Content-Encoding": encoding}
+    response = kind(BODY, headers)
+    if kind is Plain and encoding in ("gzip", "br"):
+        with pytest.raises(DecodeError, match=f"compressed \\({encoding}\\)"):
+            accumulate(response)
+    else:
+        assert accumulate(response).to_dict() == WHOLE
+        assert set(response.asked) == {65536}
 
 
 WHY = "a client that is installed for the tests only"

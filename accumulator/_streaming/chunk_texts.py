@@ -12,12 +12,9 @@ from .._decode.lines import DONE, Event, LineReader, is_end
 from .._decode.objects import LastChunk
 from .._decode.values import fields_of, is_object
 from .._pipeline.pipeline import are_chunks
-from ..completion import ChatCompletion
-from ..errors import DecodeError, LimitExceededError
+from ..errors import LimitExceededError
 from ..limits import Limits
 from ..partial import is_complete
-
-_COMPRESSED = (b"\x1f\x8b", b"\x28\xb5\x2f\xfd", b"x\x9c")  # by gzip, zstd, zlib
 
 
 class ChunkTexts:
@@ -37,11 +34,7 @@ class ChunkTexts:
             self.texts.append(DONE)
 
     def feed_sse(self, data: bytes) -> None:
-        """Add the chunks that the next bytes of a body complete. Raises LimitExceededError, and
-        DecodeError for a body that begins as a compressed one.
-        """
-        if not self._reader.is_begun and data.startswith(_COMPRESSED):
-            raise DecodeError("the body is compressed", partial=ChatCompletion())
+        """Add the chunks that the next bytes of a body complete. Raises LimitExceededError."""
         self._add(self._reader.feed(data, 0))
 
     def feed_line(self, line: bytes | bytearray | memoryview | str) -> None:

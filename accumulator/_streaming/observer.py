@@ -14,6 +14,13 @@ from ..completion import ChatCompletion, Timing
 from ..errors import DecodeError, Problem
 from .chunk_texts import ChunkTexts
 
+# How a compressed body starts, and no body of text does.
+_COMPRESSED = {
+    b"\x1f\x8b": "gzip",
+    b"\x28\xb5\x2f\xfd": "zstd",
+    **{b"x" + level: "deflate" for level in (b"\x01", b"^", b"\x9c", b"\xda")},
+}
+
 StreamStatus = Literal["open", "complete", "truncated", "failed", "cancelled"]
 
 
@@ -65,7 +72,6 @@ class Observer:
         on_end: OnEnd | None,
         *,
         sink: Sink | None = None,
-        source: object = None,
         lines: bool = False,
         has_events: bool = False,
     ) -> None:
@@ -76,12 +82,13 @@ class Observer:
         self._feed_object = self._feed_event if has_events else self._sink.feed
         self._kind: type | None = None  # of the last item, if the next of that class
         self._take: Callable[[Any], None] = self._feed_object  # is taken so
+        self._head: bytes | None = b""  # of a body that may be compressed; None once it is not
         self.on_end = on_end
         self.ended: bool = False  # nothing more is accumulated
         self.stopped: bool = False  # by the reader, not by the source
         self.error: Exception | None = None  # what accumulating raised
         self.cause: BaseException | None = None  # what the source or the loop raised
-        self._source = source  # perhaps an HTTP client's response, whose status errors name
+        self.source: object = None  # perhaps an HTTP client's response, whose status errors name
 
     def feed(self, item: object) -> None:
         """Take in the next item."""
@@ -104,23 +111,32 @@ class Observer:
         elif self._lines:
             self._kind, self._take = type(item), self._sink.feed_line
             self._sink.feed_line(item)
-        elif type(item) is bytes:
-            self._kind, self._take = bytes, self._sink.feed_sse
-            self._sink.feed_sse(item)
+        elif isinstance(item, str):
+            self._feed_piece(item.encode("utf-8", "surrogatepass"))
         else:
-            data = item.encode("utf-8", "surrogatepass") if isinstance(item, str) else bytes(item)
-            self._sink.feed_sse(data)
+            self._feed_piece(bytes(item))
 
     def _feed_event(self, event: object) -> None:
         if getattr(event, "type", None) == "chunk":
             self._sink.feed(getattr(event, "chunk", None))
 
+    def _feed_piece(self, data: bytes) -> None:
+        if self._head is not None:
+            data = self._head + data
+            for start, encoding in _COMPRESSED.items():
+                if data.startswith(start):
+                    raise refusal(encoding)
+                if start.startswith(data):
+                    self._head = data
+                    return
+            self._head = None
+            self._kind, self._take = bytes, self._sink.feed_sse
+        self._sink.feed_sse(data)
+
     def refuse(self, encoding: str) -> None:
         """Accumulate nothing, because the body is compressed."""
         self.ended = True
-        self.error = DecodeError(
-            f"the body is compressed ({encoding}) and was not read", partial=ChatCompletion()
-        )
+        self.error = refusal(encoding)
 
     def break_off(self, error: BaseException) -> None:
         """End it because the source raised: its end, an error, or what came from outside."""
@@ -141,6 +157,8 @@ class Observer:
             self.ended = True
             self.stopped = stopped
             try:
+                if self._head:
+                    self._sink.feed_sse(self._head)
                 self._sink.close()
             except Exception as error:
                 self.error = error
@@ -157,7 +175,7 @@ class Observer:
             raise self.error
         # Not the accumulator's own gate, which closes it: debuggers look at properties, too, and
         # OpenAI's usage comes behind the last finish reason.
-        return self.accumulator._judged(is_stopped=self.stopped, source=self._source)
+        return self.accumulator._judged(is_stopped=self.stopped, source=self.source)
 
     @contextmanager
     def ending(self) -> Iterator[None]:
@@ -197,6 +215,13 @@ class Observer:
             if cause is None:
                 raise
             report("on_end raised")
+
+
+def refusal(encoding: str) -> DecodeError:
+    """Return the error of a body that is compressed."""
+    return DecodeError(
+        f"the body is compressed ({encoding}) and was not read", partial=ChatCompletion()
+    )
 
 
 def refuse_coroutine(on_end: object) -> None:

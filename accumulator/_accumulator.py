@@ -6,6 +6,7 @@ from collections import deque
 from collections.abc import Callable, Mapping
 from typing import NoReturn
 
+from ._called import to_be_called
 from ._decode.objects import is_chunk_like
 from ._merge.chat import ChatReducer
 from ._merge.event_emitter import EventEmitter
@@ -264,6 +265,7 @@ class Accumulator:
         """Build the completion as far as it is known. It does not change afterwards."""
         return freeze(self._reducer.state)
 
+    @to_be_called
     def completion(self) -> ChatCompletion:
         """Close, and return the whole completion.
 

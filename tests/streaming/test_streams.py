@@ -489,6 +489,15 @@ def test_calling_the_completion_of_a_stream_is_no_mistake() -> None:
     assert stream.completion() == stream.completion
 
 
+def test_a_completion_that_was_not_called_names_the_mistake() -> None:
+    acc = Accumulator()
+    for chunk in CHUNKS:
+        acc.feed(chunk)
+    with pytest.raises(AttributeError, match=r"write completion\(\)\.choices$"):
+        acc.completion.choices  # type: ignore[attr-defined]  # noqa: B018  # that is what is tried
+    assert Accumulator.completion(acc) == acc.completion()
+
+
 def test_repr_shows_the_status_and_how_many_chunks_came() -> None:
     chunk = {"choices": [{"index": 0, "delta": {"content": "a"}}]}
     acc = Accumulator()

@@ -1,0 +1,29 @@
+"""A method whose attributes say that it is a method."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from typing import TypeVar, cast
+
+F = TypeVar("F", bound=Callable[..., object])
+
+
+def to_be_called(function: F) -> F:
+    """Return a method that must be called: an attribute of it raises an error that says so."""
+    return cast("F", _Method(function))
+
+
+class _Method:
+    def __init__(self, function: Callable[..., object]) -> None:
+        self._function = function
+
+    def __get__(self, owner: object, kind: type) -> Callable[..., object]:
+        return self._function if owner is None else _Bound(self._function, owner)
+
+
+class _Bound(partial[object]):
+    def __getattr__(self, name: str) -> object:
+        call = f"{self.func.__name__}()"
+        message = f"{call} is a method, so what it returns has {name!r}: write {call}.{name}"
+        raise AttributeError(message, name=name, obj=self)

@@ -126,7 +126,7 @@ class CompletionMiddleware:
             return
         started = None if self._clock is None else self._clock()
         observe = partial(self._observer, scope, started)
-        response = _Response(receive, send, observe, read_to_end=self._read_to_end)
+        response = _Response(receive, send, observe, to_end=self._read_to_end)
         try:
             await self._app(scope, response.receive, response.send)
         except BaseException as error:
@@ -134,21 +134,20 @@ class CompletionMiddleware:
             raise
         response.end()
 
-    def _observer(self, scope: Scope, started: float | None) -> Observer:
+    def _observer(self, scope: Scope, started: float | None, source: object) -> Observer:
         on_event = self._on_event
         accumulator = self._accumulator(
             started=started,
             on_event=None if on_event is None else lambda event: on_event(event, scope),
         )
-        on_end = _guarded(lambda end: self._on_end(end, scope))
-        return Observer(accumulator, on_end)
+        return Observer(accumulator, _guarded(lambda end: self._on_end(end, scope)), source=source)
 
 
 class _Response:
     """Passes one response on, from an app to its server."""
 
     def __init__(
-        self, receive: Receive, send: Send, observe: Callable[[], Observer], *, read_to_end: bool
+        self, receive: Receive, send: Send, observe: Callable[[object], Observer], *, to_end: bool
     ) -> None:
         self._receive = receive
         self._send = send
@@ -158,7 +157,7 @@ class _Response:
         self._disconnected = False
         # There is nothing to read on for, so the app is told that the client has disconnected.
         self._told = asyncio.Event()
-        if not read_to_end:
+        if not to_end:
             self._told.set()
 
     async def receive(self) -> Message:
@@ -200,11 +199,9 @@ class _Response:
         if headers.get(b"content-type", b"").split(b";")[0].strip().lower() not in _STREAMS:
             self._told.set()
             return
-        self._observer = self._observe()
         kind = headers[b"content-type"].decode("latin-1")
-        self._observer.source = SimpleNamespace(
-            status=start["status"], headers={"content-type": kind}
-        )
+        source = SimpleNamespace(status=start["status"], headers={"content-type": kind})
+        self._observer = self._observe(source)
         encoding = headers.get(b"content-encoding", b"").decode("latin-1").lower()
         if encoding not in ("", "identity"):
             self._observer.refuse(encoding)

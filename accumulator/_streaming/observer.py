@@ -72,6 +72,7 @@ class Observer:
         on_end: OnEnd | None,
         *,
         sink: Sink | None = None,
+        source: object = None,
         lines: bool = False,
         has_events: bool = False,
     ) -> None:
@@ -88,7 +89,7 @@ class Observer:
         self.stopped: bool = False  # by the reader, not by the source
         self.error: Exception | None = None  # what accumulating raised
         self.cause: BaseException | None = None  # what the source or the loop raised
-        self.source: object = None  # perhaps an HTTP client's response, whose status errors name
+        self._source = source  # perhaps an HTTP client's response, whose status errors name
 
     def feed(self, item: object) -> None:
         """Take in the next item."""
@@ -175,7 +176,7 @@ class Observer:
             raise self.error
         # Not the accumulator's own gate, which closes it: debuggers look at properties, too, and
         # OpenAI's usage comes behind the last finish reason.
-        return self.accumulator._judged(is_stopped=self.stopped, source=self.source)
+        return self.accumulator._judged(is_stopped=self.stopped, source=self._source)
 
     @contextmanager
     def ending(self) -> Iterator[None]:

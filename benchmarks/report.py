@@ -68,13 +68,14 @@ def lines(figures: dict[str, Any]) -> Iterator[str]:
         for group, members in groupby(rows, key=lambda row: row["group"]):
             heading = f"**{group}**"
             for row in members:
-                cells = (cell(*row[version], row["reach"]) for version in versions)
+                cells = (cell(row, version) for version in versions)
                 yield row_of(heading, row["name"], row["against"], f"{row['reach']:,g}", *cells)
                 heading = ""
 
 
-def cell(figure: float, beside: str, reach: float) -> str:
+def cell(row: dict[str, Any], version: str) -> str:
     """Return a figure, with a mark where the reach is missed."""
+    (figure, beside), reach = row[version], row["reach"]
     shown = f"{figure:,.0f}" if reach >= 100 else f"{figure:.2f}"
     return shown + f" ({beside})" * bool(beside) + " **missed**" * (figure > reach)
 

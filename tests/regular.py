@@ -140,6 +140,26 @@ REGULAR: dict[str, list[str]] = {
     "usage that shrinks": [with_usage(text_chunk("u"), 500 - i, 900 - i % 7) for i in range(60)],
     "vendor": [with_vendor(text_chunk(f"v{i}"), {"seq": i, "region": "eu"}) for i in range(60)],
     "vendor first": [with_vendor(text_chunk(f"v{i}"), i, first=True) for i in range(60)],
+    "numbers of every kind": [
+        with_vendor(text_chunk("v"), {"at": [5, -0.5, 1e300, 2**70, -(10**15), 0][i % 6]})
+        for i in range(60)
+    ],
+    "a number of a choice, and a list of numbers": [
+        text_chunk(f"w{i}").replace("null}]", f'null,"x_at":{i / 8},"ids":[{i * 7919 % 97}]}}]')
+        for i in range(60)
+    ],
+    "lists of several numbers": [
+        text_chunk("w").replace("null}]", f'null,"ids":[{i},{i % 3},4]}}]') for i in range(60)
+    ],
+    "a number in an object of a delta": [
+        delta_chunk(f'"content":"w{i}","x_meta":{{"at":{{"took":{i / 4}}},"name":"n"}}')
+        for i in range(60)
+    ],
+    "arguments beside a counter": [
+        call_start(0),
+        *(with_vendor(call_chunk(f'{{"{i}"', 0), i) for i in range(59)),
+    ],
+    "parts that are numbers": [part_chunk(f"{i}") for i in range(60)],
     "vendor of every kind": [
         with_vendor(
             text_chunk("v"),
@@ -416,6 +436,12 @@ ODD: list[bytes] = [
     event(with_vendor(text_chunk("a"), "01")),
     event(with_vendor(text_chunk("a"), "[" * 400 + "]" * 400)),
     event(with_vendor(text_chunk("a"), '1,"x_vendor":2')),
+    event(with_vendor(text_chunk("v"), '{"seq":7\r,"region":"eu"}')),
+    event(with_vendor(text_chunk("v"), '{"seq":7 ,"region":"eu"}')),
+    event(with_vendor(text_chunk("v"), '{"seq":7,"seq":8,"region":"eu"}')),
+    event(with_vendor(text_chunk("v"), '{"seq":true,"region":"eu"}')),
+    event(with_vendor(text_chunk("v"), '{"seq":1e400,"region":"eu"}')),
+    event(with_vendor(text_chunk("v"), '{"seq":-7e0,"region":"eu"}')),
     event(with_vendor(text_chunk("a"), '"\xff"').encode("latin-1")),
     event(with_usage(text_chunk("a"), 5, 3).replace(": 5", ": 5.0")),
     event('{"error":{"message":"overloaded"}}'),

@@ -1,5 +1,4 @@
-"""Measure what accumulators hold: `held.py rows [FRAGMENTS]` prints the report's rows as JSON,
-`held.py attacks [MIB]` the table of docs/limits.md.
+"""What accumulators hold: rows of the report, and `held.py [MIB]`, the table of docs/limits.md.
 
 One accumulator is traced by tracemalloc, and every read is made while it is traced, so that a
 buffer which is held on to counts. Of ten thousand streams in flight at once the process is asked
@@ -10,17 +9,16 @@ takes the place of the default of `total_bytes`, since to trace 256 MiB takes lo
 from __future__ import annotations
 
 import gc
-import json
 import os
+import random
 import sys
 import tracemalloc
 from collections.abc import Callable, Iterator
-from functools import partial
 from itertools import count
+from multiprocessing import get_context
 from pathlib import Path
 
 import attrs
-import report
 import shapes
 
 sys.path[:0] = [str(Path(__file__).resolve().parents[1] / part) for part in ("", "tests")]
@@ -45,26 +43,15 @@ TEXTS: dict[str, Callable[[int], str]] = {
 }
 
 
-def main() -> None:
-    """Print what the command line asks for."""
-    what, number = (*sys.argv[1:], "")[:2]
-    if what == "attacks":
-        print_attacks(int(number or 16) * MIB)
-        return
-    memory = partial(report.row, "memory")
-    name, beside = "in flight after 400 chunks, RSS", "10,000 streams at once"
-    rows = [memory(name, "bytes", 4500, in_flight(), beside)]
-    rows.append(memory("idle, traced", "bytes", 1024, idle(), ""))
-    for kind in TEXTS:
-        early, late, snapshot = factors(kind, int(number or 1_000_000))
-        beside = f"{early:.2f} at 10,000 fragments, {late:.2f} at the end, then {snapshot:.2f}"
-        against = "its UTF-8, beyond 2 KiB"
-        rows.append(memory(f"text held, {kind}", against, 1.5, max(early, late), beside))
-    json.dump(rows, sys.stdout)
-
-
-def in_flight() -> float:
+def in_flight(seconds: float) -> tuple[float, str]:
     """Return the bytes of RSS for each of many streams at once, fed in turn."""
+    # Only in a new process does all that is held show.
+    with get_context("spawn").Pool(1) as pool:
+        return pool.apply(grown) / STREAMS, "10,000 streams at once"
+
+
+def grown() -> int:
+    """Return the bytes by which this process grows."""
     bodies = []
     for number in range(50):
         pieces = shapes.made("text, padded", CHUNKS + 100, number).reads(None)
@@ -81,7 +68,7 @@ def in_flight() -> float:
                 # A copy, as each stream of a real process has buffers of its own.
                 acc.feed_sse(bytes(memoryview(data)))
     gc.collect()
-    return (resident() - before) / STREAMS
+    return resident() - before
 
 
 def resident() -> int:
@@ -90,14 +77,14 @@ def resident() -> int:
     return pages * os.sysconf("SC_PAGE_SIZE")
 
 
-def idle() -> float:
+def idle(seconds: float) -> tuple[float, str]:
     """Return the bytes of an accumulator that has read nothing."""
     Accumulator().feed_sse(b"")
     traced = tracing()
     ones = [Accumulator() for _ in range(1000)]
     held = traced() - sys.getsizeof(ones)
     tracemalloc.stop()
-    return held / len(ones)
+    return held / len(ones), ""
 
 
 def tracing() -> Callable[[], int]:
@@ -108,29 +95,41 @@ def tracing() -> Callable[[], int]:
     return lambda: tracemalloc.get_traced_memory()[0] - before
 
 
-def factors(kind: str, fragments: int) -> tuple[float, float, float]:
+def text_held(kind: str, seconds: float) -> tuple[float, str]:
     """Return what a stream holds beyond the slack, as a factor of the UTF-8 length of its text:
     at 10,000 fragments, at the end, and after a snapshot.
     """
     texts = [TEXTS[kind](i) for i in range(1000)]
-    opening, body = shapes.unended(texts, arguments="arguments" in kind, escaped="\\u" in kind)
     size = sum(len(text.encode()) for text in texts)
+    opening: shapes.Json = {"role": "assistant", "content": ""}
+    deltas: list[shapes.Json] = [{"content": text} for text in texts]
+    if "arguments" in kind:
+        opening = {"tool_calls": [{"index": 0, "id": "call_1", "function": {"name": "report"}}]}
+        pieces = [{"index": 0, "function": {"arguments": text}} for text in texts]
+        deltas = [{"tool_calls": [piece]} for piece in pieces]
+    envelope = shapes.envelope_of(random.Random(0))
+    chunks = ({**envelope, **shapes.chunk_of(delta)} for delta in (opening, *deltas))
+    first, *rest = (event(shapes.written(chunk, "\\u" in kind)) for chunk in chunks)
+    reads = shapes.cut(b"".join(rest), 4096)
     warm = Accumulator()
-    warm.feed_sse(opening + body)
+    for data in (first, *reads):
+        warm.feed_sse(data)
     warm.snapshot()
     taken = []
     traced = tracing()
     acc = Accumulator(limits=Limits(total_bytes=None))
-    acc.feed_sse(bytes(bytearray(opening)))
-    for number in range(1, fragments // 1000 + 1):
-        for start in range(0, len(body), 4096):
-            acc.feed_sse(body[start : start + 4096])
-        if number in (10, fragments // 1000):
+    acc.feed_sse(bytes(bytearray(first)))
+    thousands = max(10, int(1000 * seconds))
+    for number in range(1, thousands + 1):
+        for data in reads:
+            acc.feed_sse(bytes(bytearray(data)))  # a read is bytes of its own
+        if number in (10, thousands):
             taken.append((traced() - SLACK) / (size * number))
     acc.snapshot()
-    taken.append((traced() - SLACK) / (size * number))
+    after = (traced() - SLACK) / (size * thousands)
     tracemalloc.stop()
-    return taken[0], taken[-2], taken[-1]
+    beside = f"{taken[0]:.2f} at 10,000 fragments, {taken[-1]:.2f} at the end, then {after:.2f}"
+    return max(taken), beside
 
 
 # --- attacks ------------------------------------------------------------------------------
@@ -144,7 +143,7 @@ def full_choices() -> Iterator[bytes]:
         yield event(b'{"choices":[{"index":%d,"delta":%b}]}' % (index, delta))
 
 
-def print_attacks(total_bytes: int) -> None:
+def main(mebibytes: str = "16") -> None:
     """Feed each attack until a limit stops it, and print a row of the table for each."""
     choices = many(lambda items: b'{"choices":[%b]}' % items, b"{}", 16 * MIB - 100)
     # What comes near several limits at once takes too long for a test.
@@ -152,33 +151,34 @@ def print_attacks(total_bytes: int) -> None:
         Attack("choices, as many as one event holds", "choices", choices),
         Attack("choices full of tool calls", "choices", full_choices),
     ]
+    bounded = attrs.evolve(DEFAULT_LIMITS, total_bytes=int(mebibytes) * MIB)
     print("| endless | stopped by | MiB read | MiB held | MiB at most | bytes held a byte |")
     print("|---|---|---|---|---|---|")
     for attack in [*slow, *ATTACKS]:
-        bounded = attrs.evolve(DEFAULT_LIMITS, total_bytes=total_bytes)
-        limits = bounded if attack.limit == "total_bytes" else DEFAULT_LIMITS
+        endless = attack.limit == "total_bytes"
         pieces = attack.pieces()
         piece = next(pieces)
         traced = tracing()
-        acc = Accumulator(limits=limits)
+        acc = Accumulator(limits=bounded if endless else DEFAULT_LIMITS)
         fed = 0
         try:
             while True:
-                acc.feed_sse(bytes(bytearray(piece)))  # a read is bytes of its own
+                acc.feed_sse(bytes(bytearray(piece)))
                 fed += len(piece)
                 piece = next(pieces)
         except LimitExceededError as error:
             if error.limit != attack.limit:
                 raise
-        peak = traced() + tracemalloc.get_traced_memory()[1] - tracemalloc.get_traced_memory()[0]
+        now, most = tracemalloc.get_traced_memory()
+        peak = traced() + most - now
         del piece, pieces
         gc.collect()
         held = traced()
         tracemalloc.stop()
-        factor = f"{held / fed:.1f}" if attack.limit == "total_bytes" else ""
+        factor = f"{held / fed:.1f}" if endless else ""
         sizes = " | ".join(f"{size / MIB:.1f}" for size in (fed, held, peak))
         print(f"| {attack.what} | `{attack.limit}` | {sizes} | {factor} |", flush=True)
 
 
 if __name__ == "__main__":
-    main()
+    main(*sys.argv[1:])

@@ -17,7 +17,6 @@ no valgrind.
 
 from __future__ import annotations
 
-import argparse
 import ctypes
 import gc
 import json
@@ -28,7 +27,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from functools import partial
 from importlib.metadata import version
 from pathlib import Path
@@ -49,80 +48,58 @@ YARDSTICK = "the loop by hand, 40 chunks of padded text, one event a read"
 FIRST = "recordings, 4 KiB reads, first in a process"
 MINOR = ".".join(platform.python_version_tuple()[:2])
 
-Counts = dict[str, int]
 
-
-def main() -> int:
+def main(what: str = "", folder: str = "") -> None:
     """Count, and check or record."""
-    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
-    what = parser.add_mutually_exclusive_group(required=True)
-    what.add_argument("--check", action="store_true", help="compare with the record")
-    what.add_argument("--update", action="store_true", help="record anew for this Python")
-    what.add_argument("--run-in", type=Path, help=argparse.SUPPRESS)
-    options = parser.parse_args()
-    if options.run_in:
-        run_all(options.run_in)
-        return 0
-    if shutil.which("valgrind") is None:
-        return skipped("there is no valgrind here")
-    counts = counted()
     record = json.loads(RECORD.read_text(encoding="utf-8"))
-    if options.check:
-        return compared(counts, record)
-    record[MINOR] = {"versions": versions(), "instructions a chunk": counts}
-    RECORD.write_text(json.dumps(record, indent=1, sort_keys=True) + "\n", encoding="utf-8")
-    print("\n".join(f"{count:>9,}  {name}" for name, count in counts.items()))
-    return 0
+    if what == "--run-in":
+        run_all(Path(folder))
+    elif shutil.which("valgrind") is None:
+        print("instructions: SKIPPED, there is no valgrind here")
+    elif what == "--update":
+        names = ("msgspec", "attrs", "cattrs")
+        versions = {"python": platform.python_version(), **{name: version(name) for name in names}}
+        record[MINOR] = {"versions": versions, "instructions a chunk": counted()}
+        RECORD.write_text(json.dumps(record, indent=1, sort_keys=True) + "\n", encoding="utf-8")
+    elif what == "--check":
+        compare(counted(), record.get(MINOR, {}))
+    else:
+        sys.exit(__doc__)
 
 
-def skipped(why: str) -> int:
-    """Print why nothing is compared; return the exit code."""
-    print(f"instructions: SKIPPED, {why}", file=sys.stderr)
-    return 0
-
-
-def compared(counts: Counts, record: Mapping[str, Mapping[str, Counts]]) -> int:
-    """Print how the counts compare with those on record; return the exit code."""
-    if MINOR not in record:
-        return skipped(f"none are on record for Python {MINOR}")
-    recorded = record[MINOR]["instructions a chunk"]
-    drift = counts[YARDSTICK] / recorded[YARDSTICK]
+def compare(counts: dict[str, int], record: dict[str, dict[str, int]]) -> None:
+    """Print how the counts compare with those on record; exit with 1 if one grew."""
+    recorded = record.get("instructions a chunk", {})
+    drift = counts[YARDSTICK] / recorded.get(YARDSTICK, 1)
     if abs(drift - 1) > REPEATABLE:
-        found = f"those on record are of {record[MINOR]['versions']}; here are {versions()}"
-        return skipped(f"{found}, and {YARDSTICK} takes {drift:.3f} times as many")
-    grown = 0
+        print(f"instructions: SKIPPED, {YARDSTICK} takes {drift:.3f} times what it took on")
+        print(f"Python {MINOR} with {record.get('versions', 'no versions on record')}")
+        return
+    grown = False
     for name in recorded | counts:
         before, now = recorded.get(name, 0), counts.get(name, 0)
         # Only one of them: a new workload wants --update; recordings are not in every checkout.
         change = now / before if before and now else 1
         verdict = "  GREW" if change > ALLOWED else "  shrank: run --update" * (change < 0.95)
-        grown += change > ALLOWED
+        grown |= change > ALLOWED
         print(f"{before:>9,}  {now:>9,}  {change:6.3f}  {name}{verdict}")
-    return 1 if grown else 0
+    sys.exit(grown)
 
 
-def versions() -> dict[str, str]:
-    """Return what the counts depend on beside the package."""
-    names = ("msgspec", "attrs", "cattrs")
-    return {"python": platform.python_version(), **{name: version(name) for name in names}}
-
-
-def counted() -> Counts:
+def counted() -> dict[str, int]:
     """Run all under callgrind, and return the instructions a chunk."""
-    with tempfile.TemporaryDirectory() as folder:
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
         valgrind = ["valgrind", "--quiet", "--tool=callgrind", f"--toggle-collect={COUNTED}"]
-        output = f"--callgrind-out-file={folder}/%p"
-        subprocess.run(
-            [*valgrind, output, sys.executable, __file__, "--run-in", folder],
-            env={**os.environ, "PYTHONHASHSEED": "0"},
-            check=True,
-        )
-        ran = json.loads((Path(folder) / "ran.json").read_text(encoding="utf-8"))
+        valgrind += [f"--callgrind-out-file={folder}/%p", sys.executable, __file__]
+        environment = {**os.environ, "PYTHONHASHSEED": "0"}
+        subprocess.run([*valgrind, "--run-in", name], env=environment, check=True)
         counts = {}
-        for name, (pid, chunks) in ran.items():
-            report = (Path(folder) / str(pid)).read_text(encoding="utf-8", errors="replace")
+        ran = json.loads((folder / "ran.json").read_text(encoding="utf-8"))
+        for workload, (pid, chunks) in ran.items():
+            report = (folder / str(pid)).read_text(encoding="utf-8", errors="replace")
             (total,) = re.findall(r"^totals: (\d+)", report, re.MULTILINE)
-            counts[name] = round(int(total) / chunks)
+            counts[workload] = round(int(total) / chunks)
         return counts
 
 
@@ -135,8 +112,7 @@ def run_all(folder: Path) -> None:
     for name, call, inputs, chunks in workloads():
         pid = os.fork()
         if not pid:
-            run(partial(each, call, inputs), 0 if name == FIRST else 2)
-            os._exit(0)
+            run(call, inputs, 0 if name == FIRST else 2)
         _, status = os.waitpid(pid, 0)
         if status:
             raise RuntimeError(f"{name} ended with {status}")
@@ -144,21 +120,20 @@ def run_all(folder: Path) -> None:
     (folder / "ran.json").write_text(json.dumps(ran), encoding="utf-8")
 
 
-def each(call: Callable[[Any], object], inputs: list[Any]) -> None:
-    """Call a function with each input."""
-    for given in inputs:
-        call(given)
+def run(call: Callable[[Any], object], inputs: list[Any], before: int) -> None:
+    """Run a workload, after so many runs that are not counted, and end the process."""
 
+    def all_of_it() -> None:
+        for given in inputs:
+            call(given)
 
-def run(call: Callable[[], object], before: int) -> None:
-    """Run a workload, after so many runs that are not counted."""
     for _ in range(before):
-        call()
+        all_of_it()
     gc.collect()
     gc.freeze()
-    globals()["call"] = call
-    if ctypes.pythonapi.PyRun_SimpleString(b"import __main__; __main__.call()"):
-        os._exit(1)
+    globals()["workload"] = all_of_it
+    failed = ctypes.pythonapi.PyRun_SimpleString(b"import __main__; __main__.workload()")
+    os._exit(1 if failed else 0)
 
 
 def workloads() -> Iterator[tuple[str, Callable[[Any], object], list[Any], int]]:
@@ -167,7 +142,7 @@ def workloads() -> Iterator[tuple[str, Callable[[Any], object], list[Any], int]]
     try:
         streams = shapes.recordings()
     except FileNotFoundError as error:
-        print(f"instructions: recordings are left out, {error}", file=sys.stderr)
+        print(f"instructions: recordings are left out, {error}")
     else:
         for name in (FIRST, "recordings, 4 KiB reads"):
             reads = [stream.reads(4096) for stream in streams]
@@ -186,11 +161,11 @@ def workloads() -> Iterator[tuple[str, Callable[[Any], object], list[Any], int]]
     }  # fmt: skip
     for name, make in cases.items():
         case = make()
-        inputs = [case.ready(given) if case.ready else given for given in case.inputs]
-        yield name, case.ours, inputs, case.chunks
+        ours, theirs = zip(*case.inputs, strict=True)
+        yield name, case.ours, list(map(case.ready, ours)), case.chunks
         if name in YARDSTICK:
-            yield YARDSTICK, case.theirs, inputs, case.chunks
+            yield YARDSTICK, case.theirs, list(theirs), case.chunks
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main(*sys.argv[1:])

@@ -1,24 +1,23 @@
-"""Measure `accumulator reduce` beside decoding the same lines: `logs.py [MEGABYTES] [ROUNDS]`.
+"""What `accumulator reduce` costs beside decoding the same lines: rows of the report.
 
-Prints the report's rows as JSON. The log is of text streams of 400 chunks, in a temporary folder:
-bare chunks, rows in order, and the same rows shuffled. The runs take turns; of each the least CPU
-time counts.
+The log is of text streams of 400 chunks, in a temporary folder: bare chunks, rows in order, and the
+same rows shuffled.
 """
 
 from __future__ import annotations
 
 import json
-import os
 import random
+import resource
 import subprocess
 import sys
 import tempfile
 import time
+from functools import cache
 from pathlib import Path
 
 import bare
 import msgspec
-import report
 import shapes
 from msgspec import Struct
 
@@ -34,46 +33,38 @@ class Row(Struct):
 KINDS: dict[str, type[Struct]] = {"chunks": bare.Chunk, "rows": Row, "shuffled": Row}
 
 
-def main() -> None:
-    """Measure, and print the rows."""
-    megabytes, rounds = (int(word) for word in (*sys.argv[1:], "200", "3")[:2])
-    decoding: dict[str, float] = dict.fromkeys(KINDS, float("inf"))
-    reducing = dict(decoding)
-    with tempfile.TemporaryDirectory() as name:
-        folder = Path(name)
-        write_logs(folder, megabytes * 1_000_000)
-        reduce(folder / "chunks.jsonl")  # compiles
-        for _ in range(rounds):
-            for kind, line in KINDS.items():
-                path = folder / f"{kind}.jsonl"
-                decoding[kind] = min(decoding[kind], decode(path, line))
-                reducing[kind] = min(reducing[kind], reduce(path))
-    decoding["shuffled"] = reducing["rows"]  # what it stands beside
-    rows = []
-    for kind, seconds in reducing.items():
-        against, reach = ("rows in order", 2.0) if kind == "shuffled" else ("decoding", 1.67)
-        name = f"`accumulator reduce`, {megabytes} MB, {kind}"
-        beside = f"{seconds:.2f} / {decoding[kind]:.2f} s CPU"
-        rows.append(report.row("logs", name, against, reach, seconds / decoding[kind], beside))
-    json.dump(rows, sys.stdout)
+def reduced(kind: str, seconds: float) -> tuple[float, str]:
+    """Compare the command with decoding, or with the command on rows in order."""
+    megabytes = int(400 * seconds)
+    spent = times(megabytes)
+    ours, theirs = spent[kind]
+    if kind == "shuffled":
+        theirs = spent["rows"][0]
+    return ours / theirs, f"{ours:.2f} / {theirs:.2f} s CPU for {megabytes} MB"
 
 
-def write_logs(folder: Path, size: int) -> None:
-    """Write the same rows three times."""
+@cache
+def times(megabytes: int) -> dict[str, tuple[float, float]]:
+    """Return the CPU seconds of the command and of decoding, for each kind of log."""
+    spent = {}
     rng = random.Random(0)
     events = shapes.made("text", 400).events
     own = json.loads(events[0])["id"].encode()
-    count = size // sum(map(len, events)) + 1
+    count = megabytes * 1_000_000 // sum(map(len, events)) + 1
     ids = [b"chatcmpl-%032x" % rng.getrandbits(128) for _ in range(count)]
     places = [(id, seq) for id in ids for seq in range(len(events))]
     row = b'{"id":"%s","seq":%d,"chunk":%s}\n'
-    for kind in KINDS:
-        if kind == "shuffled":
-            rng.shuffle(places)
-        with (folder / f"{kind}.jsonl").open("wb") as file:
-            for id, seq in places:
-                chunk = events[seq].replace(own, id, 1)
-                file.write(chunk + b"\n" if kind == "chunks" else row % (id, seq, chunk))
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "log.jsonl"
+        for kind, line in KINDS.items():
+            if kind == "shuffled":
+                rng.shuffle(places)
+            with path.open("wb") as file:
+                for id, seq in places:
+                    chunk = events[seq].replace(own, id, 1)
+                    file.write(chunk + b"\n" if kind == "chunks" else row % (id, seq, chunk))
+            spent[kind] = reduce(path), decode(path, line)
+    return spent
 
 
 def decode(path: Path, kind: type[Struct]) -> float:
@@ -88,14 +79,9 @@ def decode(path: Path, kind: type[Struct]) -> float:
 
 def reduce(path: Path) -> float:
     """Run the command on a file; return its seconds of CPU time."""
-    out = str(path.with_suffix(".out.jsonl"))
-    before = os.times()
+    out = str(path.with_name("out.jsonl"))
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
     command = [sys.executable, "-m", "accumulator", "reduce", str(path), "-o", out]
     subprocess.run(command, check=True, stderr=subprocess.DEVNULL)
-    after = os.times()
-    spent = after.children_user + after.children_system
-    return spent - before.children_user - before.children_system
-
-
-if __name__ == "__main__":
-    main()
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime

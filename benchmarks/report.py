@@ -1,15 +1,18 @@
-"""Write the report: the data, the tables and the chart."""
+"""Write `docs/benchmarks.md` and its chart from `report.json`."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from itertools import groupby
 from pathlib import Path
 from typing import Any
-from xml.sax.saxutils import escape
 
-Figures = Mapping[str, Any]
+import pygal
+from pygal.style import Style
+
+HERE = Path(__file__).resolve().parent
+DOCS = HERE.parent / "docs"
 # The title of each table, what is said above it, and the groups of rows in it.
 TABLES = (
     (
@@ -32,30 +35,20 @@ TABLES = (
         ("growth", "memory", "import", "logs"),
     ),
 )  # fmt: skip
+# A picture in a page does not learn whether the page is white or black: middling tones.
+GREY, COLOURS = "#74808c", ("#2f7fd1", "#b9731b", "#3a9a5b")
 
 
-def row(
-    group: str, name: str, against: str, reach: float, figure: float | None, beside: str
-) -> dict[str, Any]:
-    """Return a row as the scripts print it; without a figure, `beside` says why."""
-    about = {"group": group, "name": name, "against": against, "reach": reach}
-    return {**about, "figure": figure, "beside": beside}
+def main() -> None:
+    """Write both."""
+    figures = json.loads((HERE / "report.json").read_text(encoding="utf-8"))
+    text = "\n".join(lines(figures)) + "\n"
+    (DOCS / "benchmarks.md").write_text(text, encoding="utf-8")
+    chart_of(figures).render_to_file(str(DOCS / "benchmarks.svg"))
 
 
-def write(figures: Figures, data: Path, documents: Path) -> None:
-    """Write all three files, and print the tables."""
-    for folder in (data, documents):
-        folder.mkdir(parents=True, exist_ok=True)
-    (data / "report.json").write_text(json.dumps(figures, indent=1) + "\n", encoding="utf-8")
-    tables = "\n".join(lines(figures)) + "\n"
-    (documents / "benchmarks.md").write_text(tables, encoding="utf-8")
-    (documents / "benchmarks.svg").write_text(drawn(figures), encoding="utf-8")
-    print(tables)
-
-
-def lines(figures: Figures) -> Iterator[str]:
-    """Yield the lines of the document."""
-    versions = figures["versions"]
+def lines(figures: dict[str, Any]) -> Iterator[str]:
+    """Yield the lines of the page."""
     yield "# Benchmarks\n"
     yield f"Made by `python3 benchmarks/run.py` on {figures['date']}: {figures['machine']}."
     yield (
@@ -64,38 +57,27 @@ def lines(figures: Figures) -> Iterator[str]:
         f" median of {figures['turns']} such processes, with microseconds a chunk of both in"
         " brackets. `reach` is the bound that the project has set itself.\n"
     )
-    for own in versions.values():
-        yield "- " + ", ".join(f"{name} {version}" for name, version in own.items())
+    yield f"With {', '.join(figures['pins']).replace('==', ' ')}."
     yield "\n![The figures as bars, with the reach of each](benchmarks.svg)"
+    versions = figures["versions"]
     for title, above, groups in TABLES:
         rows = [row for row in figures["rows"] if row["group"] in groups]
-        if rows:
-            yield f"\n## {title}\n\n{above}\n"
-            yield from table(rows, list(versions))
+        yield f"\n## {title}\n\n{above}\n"
+        yield row_of("", "", "beside", "reach", *(f"CPython {version}" for version in versions))
+        yield row_of("---", "---", "---", *("--:" for _ in ("reach", *versions)))
+        for group, members in groupby(rows, key=lambda row: row["group"]):
+            heading = f"**{group}**"
+            for row in members:
+                cells = (cell(row, version) for version in versions)
+                yield row_of(heading, row["name"], row["against"], f"{row['reach']:,g}", *cells)
+                heading = ""
 
 
-def table(rows: list[Figures], versions: list[str]) -> Iterator[str]:
-    """Yield a table of rows, the name of a group in its first row."""
-    yield row_of("", "", "beside", "reach", *(f"CPython {version}" for version in versions))
-    yield row_of("---", "---", "---", *("--:" for _ in ("reach", *versions)))
-    for group, members in groupby(rows, key=lambda row: row["group"]):
-        title = f"**{group}**"
-        for row in members:
-            cells = (cell(row.get(version), row["reach"]) for version in versions)
-            yield row_of(title, row["name"], row["against"], f"{row['reach']:,g}", *cells)
-            title = ""
-
-
-def cell(measured: Figures | None, reach: float) -> str:
+def cell(row: dict[str, Any], version: str) -> str:
     """Return a figure, with a mark where the reach is missed."""
-    if measured is None:
-        return ""
-    if measured["figure"] is None:
-        return f"**missed** ({measured['beside']})"
-    figure: float = measured["figure"]
+    (figure, beside), reach = row[version], row["reach"]
     shown = f"{figure:,.0f}" if reach >= 100 else f"{figure:.2f}"
-    beside = f" ({measured['beside']})" * bool(measured["beside"])
-    return shown + beside + " **missed**" * (figure > reach)
+    return shown + f" ({beside})" * bool(beside) + " **missed**" * (figure > reach)
 
 
 def row_of(*cells: str) -> str:
@@ -103,42 +85,21 @@ def row_of(*cells: str) -> str:
     return f"| {' | '.join(cells)} |"
 
 
-# A picture in a page does not learn whether the page is white or black: middling tones.
-TEXT, FILLS = "#74808c", ("#2f7fd1", "#b9731b", "#3a9a5b")
-# Where the bars begin, how long one is that is its reach, and how high.
-LEFT, REACH, HIGH = 400, 200, 10
-
-
-def drawn(figures: Figures) -> str:
+def chart_of(figures: dict[str, Any]) -> Any:
     """Return the figures of speed as bars: what is measured, as a share of its reach."""
-    versions = list(figures["versions"])
-    shapes, y = [text(LEFT, 13, "a share of the reach; the line is the reach itself")], 32
-    for number, version in enumerate(versions):
-        shapes.append(text(10 + 130 * number, 13, f"CPython {version}", fill(number)))
-    for row in figures["rows"]:
-        own = [row[version]["figure"] for version in versions if version in row]
-        if row["group"] in TABLES[-1][2] or None in own:
-            continue
-        label = f"{row['group']}: {row['name']}".replace("`", "")
-        shapes.append(text(LEFT - 8, y + HIGH * len(own) / 2 + 4, label, 'text-anchor="end"'))
-        for number, figure in enumerate(own):
-            # Twice the reach is the end of the scale; the number says what is beyond it.
-            long = min(figure / row["reach"], 2) * REACH
-            bar = f'x="{LEFT}" y="{y}" width="{long:.1f}" height="{HIGH - 1}" {fill(number)}'
-            shapes += [f"<rect {bar}/>", text(LEFT + long + 5, y + 9, f"{figure:.2f}")]
-            y += HIGH
-        y += 7
-    line = f'<path d="M{LEFT + REACH} 28V{y}" stroke="{TEXT}" stroke-dasharray="3 3"/>'
-    head = f'viewBox="0 0 860 {y}" width="860" font-family="system-ui, sans-serif" font-size="11"'
-    parts = "\n".join([*shapes, line])
-    return f'<svg xmlns="http://www.w3.org/2000/svg" {head} fill="{TEXT}">\n{parts}\n</svg>\n'
+    rows = [row for row in reversed(figures["rows"]) if row["group"] not in TABLES[-1][2]]
+    greys = dict.fromkeys(("foreground", "foreground_strong", "foreground_subtle"), GREY)
+    clear = dict.fromkeys(("background", "plot_background"), "transparent")
+    chart = pygal.HorizontalBar(
+        title="a share of the reach", style=Style(colors=COLOURS, **greys, **clear), js=(),
+        width=900, height=22 * len(rows), truncate_label=-1, range=(0, 2), y_labels=(0, 1, 2),
+    )  # fmt: skip
+    chart.x_labels = [f"{row['group']}: {row['name']}".replace("`", "") for row in rows]
+    for version in figures["versions"]:
+        shares = [min(row[version][0] / row["reach"], 2) for row in rows]
+        chart.add(f"CPython {version}", shares)
+    return chart
 
 
-def fill(number: int) -> str:
-    """Return the colour of an interpreter."""
-    return f'fill="{FILLS[number % len(FILLS)]}"'
-
-
-def text(x: float, y: float, content: str, more: str = "") -> str:
-    """Return a line of text."""
-    return f'<text x="{x:.1f}" y="{y:.1f}" {more}>{escape(content)}</text>'
+if __name__ == "__main__":
+    main()

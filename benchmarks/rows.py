@@ -1,28 +1,33 @@
-"""The rows of the report: what is timed, against what, and the reach of each.
+"""The rows of the report: what is measured, against what, and the reach of each.
 
-A row has inputs and two functions of one of them, ours and theirs. They are called in turn in one
-process, in every other round in the reverse order, by the thread's own clock, which stands while
-others have the processor. Of each input and function the fastest call counts; the figure is the sum
-of ours over the sum of theirs. Results are compared before anything is timed.
+What is timed are two functions, ours and theirs. They are called in turn in one process, in every
+other round in the reverse order, by the thread's own clock, which stands while others have the
+processor. Of each input and function the fastest call counts; the figure is the sum of ours over
+the sum of theirs. Results are compared before anything is timed.
 
-`quick.py` prints the rows, `run.py` makes the report of them.
+`run.py` runs this file on each interpreter; it prints a line of JSON for each row.
 """
 
 from __future__ import annotations
 
 import gc
 import json
+import re
+import statistics
+import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from functools import cache, partial
+from functools import cache, lru_cache, partial
 from importlib import import_module
-from statistics import median
 from typing import Any
 
 import bare
 import by_hand
+import held
+import logs
 import msgspec
 import shapes
 
@@ -32,51 +37,90 @@ QUESTION: Any = {"model": "gpt-4o-mini", "messages": [{"role": "user", "content"
 HAND, BARE = "the loop by hand", "`bare`"
 EACH, SMALL, WHOLE = "one event a read", "4 KiB reads", "one read"
 SIZES = {EACH: None, SMALL: 4096, WHOLE: 0}
+FOUR = ("text", "tool calls", "logprobs", "reasoning")
 
-
-@dataclass(frozen=True)
-class Case:
-    """What is timed: each input is given to both functions."""
-
-    inputs: Sequence[Any]
-    ours: Callable[[Any], object]
-    theirs: Callable[[Any], object]
-    chunks: int
-    # What makes ours' argument of an input, outside the timing.
-    ready: Callable[[Any], Any] | None = None
-
-
-@dataclass(frozen=True)
-class Times:
-    """The least seconds of each input."""
-
-    ours: Sequence[float]
-    theirs: Sequence[float]
-    chunks: int
-
-    def ratio(self) -> float:
-        return sum(self.ours) / sum(self.theirs)
-
-    def added(self) -> float:
-        return self.ratio() - 1
+# What a row is measured by: takes the seconds it has; returns the figure, and what it is made of.
+Measure = Callable[[float], tuple[float, str]]
 
 
 @dataclass(frozen=True)
 class Row:
-    """A cell of the tables: what is measured, how it is called, and what it is to stay below."""
+    """A row of the tables: what is measured, and what it is to stay below."""
 
     group: str
     name: str
     against: str
     reach: float
-    case: Callable[[], Case]
-    figure: Callable[[Times], float] = Times.ratio
-    slow: bool = False
+    measure: Measure
 
 
-def measure(case: Case, seconds: float) -> Times:
+def main(only: str, seconds: str) -> None:
+    """Print the rows whose names match a pattern, each as soon as it is measured."""
+    for row in rows():
+        about = {name: getattr(row, name) for name in ("group", "name", "against", "reach")}
+        if re.search(only, f"{row.group}: {row.name}, {row.against}"):
+            try:
+                figure, beside = row.measure(float(seconds))
+            except FileNotFoundError as error:
+                print(f"{row.group} is left out: {error}", file=sys.stderr)
+            else:
+                print(json.dumps({**about, "figure": figure, "beside": beside}), flush=True)
+
+
+# --- timing -------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Case:
+    """What is timed: two functions, and what each is given of a pair."""
+
+    inputs: Sequence[tuple[Any, Any]]
+    ours: Callable[[Any], Any]
+    theirs: Callable[[Any], Any]
+    chunks: int
+    # What makes ours' argument of an input, outside the timing.
+    ready: Callable[[Any], Any] = lambda given: given
+    # Whether their results are the same, where that can be said.
+    same: Callable[[Any, Any], bool] = lambda ours, theirs: True
+
+
+Times = Sequence[float]  # the least seconds of each input
+
+
+def ratio(ours: Times, theirs: Times) -> float:
+    """Return how many times as long ours takes."""
+    return sum(ours) / sum(theirs)
+
+
+def added(ours: Times, theirs: Times) -> float:
+    """Return the share that ours adds."""
+    return ratio(ours, theirs) - 1
+
+
+def timed(
+    make: Callable[..., Case], *how: Any, figure: Callable[[Times, Times], float] = ratio
+) -> Measure:
+    """Return what measures a case."""
+
+    def measure(seconds: float) -> tuple[float, str]:
+        ours, theirs, chunks = times_of(make, how, seconds)
+        spent = (f"{1e6 * sum(each) / chunks:.2f}" for each in (ours, theirs))
+        return figure(ours, theirs), f"{' / '.join(spent)} us"
+
+    return measure
+
+
+@lru_cache(maxsize=1)  # several figures are of the same times
+def times_of(
+    make: Callable[..., Case], how: tuple[Any, ...], seconds: float
+) -> tuple[Times, Times, int]:
     """Call both functions with all inputs in turn, for so long and four times at least."""
-    best: list[list[float]] = [[float("inf")] * len(case.inputs) for _ in range(2)]
+    case = make(*how)
+    for ours, theirs in case.inputs[:20]:
+        results = case.ours(case.ready(ours)), case.theirs(theirs)
+        if not case.same(*results):
+            raise AssertionError(f"{make.__name__}{how}: {results!s:.2000}")
+    best = [[float("inf")] * len(case.inputs) for _ in range(2)]
     calls = [case.ours, case.theirs]
     clock = time.thread_time
     own = min(-(clock() - clock()) for _ in range(1000))  # a system call, which takes its time
@@ -85,37 +129,38 @@ def measure(case: Case, seconds: float) -> Times:
     end, turn = time.perf_counter() + seconds, 0
     while turn < 4 or time.perf_counter() < end:
         order = (0, 1) if turn % 2 else (1, 0)
-        for number, given in enumerate(case.inputs):
+        for number, pair in enumerate(case.inputs):
             for which in order:
                 call = calls[which]
-                ready = case.ready(given) if case.ready and not which else given
+                given = pair[which] if which else case.ready(pair[which])
                 start = clock()
-                result = call(ready)
+                result = call(given)
                 took = clock() - start - own
                 del result
                 best[which][number] = min(best[which][number], took)
         turn += 1
     gc.unfreeze()
-    return Times(best[0], best[1], case.chunks)
+    return best[0], best[1], case.chunks
 
 
 # --- streams of bytes ---------------------------------------------------------------------
 
 
-def completed(reads: Iterable[bytes]) -> ChatCompletion:
-    """Read a body, from its bytes to its completion."""
+def completed(items: Iterable[Any], feed: str = "feed_sse") -> ChatCompletion:
+    """Return the completion of reads, of lines or of chunks."""
     acc = Accumulator()
-    for data in reads:
-        acc.feed_sse(data)
+    take = getattr(acc, feed)
+    for item in items:
+        take(item)
     return acc.completion()
 
 
-def ended(reads: Iterable[bytes]) -> object:
-    """Read a body that may be broken, which is a result, too."""
+def ended(reads: Iterable[bytes]) -> ChatCompletion | None:
+    """Return the completion of a body that may be broken."""
     try:
         return completed(reads)
     except AccumulatorError as error:
-        return error
+        return error.partial
 
 
 @cache
@@ -124,61 +169,59 @@ def streams(shape: str, count: int, number: int) -> list[shapes.Stream]:
     return [shapes.made(shape, count, i) for i in range(number)]
 
 
+def chunks_of(made: Iterable[shapes.Stream]) -> int:
+    """Count the chunks of streams."""
+    return sum(len(stream.events) for stream in made)
+
+
+def read_twice(made: Iterable[shapes.Stream], reads: str) -> list[tuple[Any, Any]]:
+    """Return the reads of streams, for ours and for theirs."""
+    return [(stream.reads(SIZES[reads]),) * 2 for stream in made]
+
+
 def bodies(shape: str, count: int, number: int, reads: str) -> Case:
     """Compare with the loop by hand, from the bytes to the completion."""
     made = streams(shape, count, number)
-    inputs = [stream.reads(SIZES[reads]) for stream in made]
-    for each in inputs[:20]:
-        check(completed(each), by_hand.completion_of(each))
-    return Case(inputs, completed, by_hand.completion_of, chunks_of(made))
+    return Case(
+        read_twice(made, reads), completed, by_hand.completion_of, chunks_of(made), same=same
+    )
 
 
 @cache
 def readable() -> list[shapes.Stream]:
-    """Read the recordings that the loop by hand can read, and check what comes out."""
+    """Return the recordings that the loop by hand can read."""
     found = []
     for stream in shapes.recordings():
         with suppress(ValueError):
-            wanted = digest(msgspec.to_builtins(by_hand.completion_of([stream.body])))
-            acc = Accumulator()
-            acc.feed_sse(stream.body)
-            acc.close()
-            given = digest(acc.snapshot().to_dict())
-            # Without the calls and details that a server numbers in a way of its own.
-            if [each[:5] for each in given[-1]] != [each[:5] for each in wanted[-1]]:
-                raise AssertionError(f"ours {given!s:.2000}\n\ntheirs {wanted!s:.2000}")
+            by_hand.completion_of([stream.body])
             found.append(stream)
     return found
 
 
-@cache
 def recorded(reads: str) -> Case:
     """Compare over every recording that the loop by hand can read."""
-    inputs = [stream.reads(SIZES[reads]) for stream in readable()]
-    return Case(inputs, ended, by_hand.completion_of, chunks_of(readable()))
+    made = readable()
+    return Case(read_twice(made, reads), ended, by_hand.completion_of, chunks_of(made))
 
 
-def median_of(vendors: bool, times: Times) -> float:
+def median_of(vendors: bool, ours: Times, theirs: Times) -> float:
     """Return the median over the recordings with or without vendors' fields."""
-    found = map(shapes.has_vendor_fields, readable())
-    pairs = zip(times.ours, times.theirs, found, strict=True)
-    return median(ours / theirs for ours, theirs, has in pairs if has is vendors)
+    rated = zip(map(shapes.has_vendor_fields, readable()), ours, theirs, strict=True)
+    return statistics.median(own / other for has, own, other in rated if has is vendors)
 
 
-def cliff(shape: str, change: tuple[bytes, bytes] = (b"\n", b"\n")) -> Case:
-    """Compare with `bare` over a shape that nothing was made for, in 4 KiB reads."""
-    made = streams(shape, 200, 10)
-    decode = msgspec.json.Decoder(PartsChunk).decode if "parts" in shape else bare.decode
-    inputs = [(shapes.cut(stream.body.replace(*change), 4096), stream.events) for stream in made]
-    for given, stream in zip(inputs, made, strict=True):
-        if completed(given[0]) != completed(stream.reads(None)):
-            raise AssertionError(f"{shape}: the cut makes a difference")
-    return Case(
-        inputs,
-        lambda given: completed(given[0]),
-        lambda given: bare.decode_all(given[1], decode),
-        chunks_of(made),
-    )
+def same(completion: ChatCompletion, wanted: object) -> bool:
+    """Return whether a completion has all that another reducer returned."""
+    return within(msgspec.to_builtins(wanted), completion.to_dict())
+
+
+def within(wanted: Any, given: Any) -> bool:
+    """Return whether all that is wanted is there; null, empty and absent are the same."""
+    if isinstance(wanted, dict) and isinstance(given, dict):
+        return all(within(value, given.get(name)) for name, value in wanted.items())
+    if isinstance(wanted, list) and isinstance(given, list):
+        return len(wanted) == len(given) and all(map(within, wanted, given))
+    return bool(wanted == given) or not (wanted or given)
 
 
 # `bare` with content in parts, which is no string.
@@ -194,42 +237,41 @@ class PartsChunk(bare.Chunk):
     choices: list[PartsChoice] | None = None  # type: ignore[assignment]  # a list is invariant
 
 
-# --- what must come out -------------------------------------------------------------------
+def cliff(shape: str, change: tuple[bytes, bytes] = (b"\n", b"\n")) -> Case:
+    """Compare with `bare` over a shape that nothing was made for, in 4 KiB reads."""
+    made = streams(shape, 200, 10)
+    decode: Callable[[bytes], object] = bare.decode
+    if shape == "thinking in parts":
+        decode = msgspec.json.Decoder(PartsChunk).decode
+    inputs = [(shapes.cut(stream.body.replace(*change), 4096), stream.events) for stream in made]
+    return Case(inputs, completed, partial(bare.decode_all, decode=decode), chunks_of(made))
 
 
-def check(completion: ChatCompletion, wanted: object) -> None:
-    """Raise AssertionError if a completion is not what the loop by hand returned."""
-    ours, theirs = digest(completion.to_dict()), digest(msgspec.to_builtins(wanted))
-    if ours != theirs:
-        raise AssertionError(f"ours {str(ours)[:2000]}\n\ntheirs {str(theirs)[:2000]}")
+def growth(shape: str, snapshots: bool) -> Case:
+    """Compare a stream of 100,000 chunks with 50 streams of 2,000."""
+    stream = shapes.made(shape, 2000)
+    pieces = stream.reads(None)
+    # The last 600 but for the end: text, or fragments of one call, again and again.
+    parts = (pieces[:-603], pieces[-603:-3], pieces[-3:])
+    opening, middle, end = (shapes.cut(b"".join(each), 4096) for each in parts)
+
+    def read(times: int) -> ChatCompletion:
+        acc = Accumulator(limits=Limits(total_bytes=None))
+        for reads in (opening, *[middle] * times, end):
+            for data in reads:
+                acc.feed_sse(data)
+            if snapshots:
+                acc.snapshot()
+        return acc.completion()
+
+    many = [1] * 50
+    return Case([(164, many)], read, lambda each: list(map(read, each)), 50 * len(stream.events))
 
 
-def digest(completion: Any) -> Any:
-    """Return what every reducer has to get right of a completion in the API's shape."""
-    choices = []
-    for choice in completion["choices"]:
-        message = choice["message"]
-        fields = ("content", "refusal", "reasoning", "reasoning_content")
-        texts = [message.get(name) or "" for name in fields]
-        details = [each.get("text") for each in message.get("reasoning_details") or ()]
-        functions = ((call["id"], call["function"]) for call in message.get("tool_calls") or ())
-        calls = [
-            (id, function.get("name"), function.get("arguments")) for id, function in functions
-        ]
-        entries = (choice.get("logprobs") or {}).get("content") or ()
-        logprobs = [
-            (each["token"], each["logprob"], [top["token"] for top in each["top_logprobs"]])
-            for each in entries
-        ]
-        reason = choice["finish_reason"]
-        choices.append((choice["index"], *texts, details, calls, logprobs, reason))
-    names = ("id", "created", "model", "system_fingerprint", "usage")
-    return [*(completion.get(name) for name in names), choices]
-
-
-def chunks_of(made: Iterable[shapes.Stream]) -> int:
-    """Count the chunks of streams."""
-    return sum(len(stream.events) for stream in made)
+def dumped(method: str, count: int = 500) -> Case:
+    """Compare writing a completion with logprobs with feeding it."""
+    inputs = read_twice(streams("logprobs", count, 3), SMALL)
+    return Case(inputs, getattr(ChatCompletion, method), completed, 3 * count, ready=completed)
 
 
 # --- events -------------------------------------------------------------------------------
@@ -248,33 +290,20 @@ def called_back(reads: Iterable[bytes]) -> list[object]:
 def events(shape: str, ours: str, theirs: str, reads: str, number: int = 100) -> Case:
     """Compare the events of 40 chunks with the generator by hand, or with a rival's."""
     made = streams(shape, 40, number)
-    inputs = [stream.reads(SIZES[reads]) for stream in made]
-    way: Callable[[Any], Any] = called_back
-    if ours == "iter_events":
-        way = lambda given: list(iter_events(given))  # noqa: E731
-    other = EVENTS[theirs]()
-    for given in inputs:
-        texts = (
-            [e.delta for e in way(given) if e.type in ("content.delta", "reasoning.delta")],
-            [e.text for e in by_hand.events_of(given) if isinstance(e, by_hand.TextDelta)],
-            [text for e in other(given) if (text := text_of(e))],
-        )
-        if texts[0] != texts[1] or texts[1] != texts[2]:
-            raise AssertionError(f"{theirs}: other events: {texts!s:.2000}")
-    return Case(inputs, way, other, chunks_of(made))
+    inputs = read_twice(made, reads)
+    return Case(inputs, WAYS[ours](), WAYS[theirs](), chunks_of(made), same=same_texts)
+
+
+def same_texts(ours: list[Any], theirs: list[Any]) -> bool:
+    """Return whether events bring the same texts."""
+    return list(filter(None, map(text_of, ours))) == list(filter(None, map(text_of, theirs)))
 
 
 def text_of(event: Any) -> str | None:
     """Return the text that an event of any library brings."""
-    event = getattr(event, "delta", event)
-    text: str | None = getattr(event, "text", None)
+    delta = getattr(event, "delta", event)
+    text: str | None = delta if isinstance(delta, str) else getattr(delta, "text", None)
     return text
-
-
-def llmstream() -> Callable[[Any], list[object]]:
-    """Return the way that llmstream's users read events."""
-    iterate = import_module("llmstream").iter_events
-    return lambda reads: list(iterate(reads, provider="openai"))
 
 
 def lm15() -> Callable[[Any], list[object]]:
@@ -292,104 +321,43 @@ def lm15() -> Callable[[Any], list[object]]:
     return read
 
 
-EVENTS: dict[str, Callable[[], Callable[[Any], list[Any]]]] = {
-    "the generator": lambda: lambda reads: list(by_hand.events_of(reads)),
-    "llmstream": llmstream,
+def listed(iterate: Callable[..., Iterable[object]], **how: str) -> Callable[[Any], list[object]]:
+    """Return what reads all events of an iterator."""
+    return lambda reads: list(iterate(reads, **how))
+
+
+WAYS: dict[str, Callable[[], Callable[[Any], list[Any]]]] = {
+    "iter_events": lambda: listed(iter_events),
+    "on_event": lambda: called_back,
+    "the generator": lambda: listed(by_hand.events_of),
+    "llmstream": lambda: listed(import_module("llmstream").iter_events, provider="openai"),
     "lm15": lm15,
 }
 
 
-# --- what a completion is turned into ------------------------------------------------------
-
-
-def dumped(method: str, count: int = 500) -> Case:
-    """Compare writing a completion with logprobs with feeding it."""
-    inputs = [stream.reads(4096) for stream in streams("logprobs", count, 3)]
-    write = getattr(ChatCompletion, method)
-    for given in inputs:
-        again = write(completed(given))
-        again = json.loads(again) if method == "to_json" else again
-        if again != json.loads(json.dumps(completed(given).to_dict())):
-            raise AssertionError(f"{method}: not what arrived")
-    return Case(inputs, write, completed, 3 * count, ready=completed)
-
-
-# --- long streams -------------------------------------------------------------------------
-
-
-def growth(shape: str, snapshots: bool) -> Case:
-    """Compare a stream of 100,000 chunks with 50 streams of 2,000."""
-    stream = shapes.made(shape, 2000)
-    pieces = stream.reads(None)
-    # The last 600 but for the end: text, or fragments of one call, again and again.
-    parts = [shapes.cut(b"".join(each), 4096) for each in (pieces[:-603], pieces[-603:-3])]
-    opening, middle = parts
-    end = b"".join(pieces[-3:])
-
-    def read(times: int) -> ChatCompletion:
-        acc = Accumulator(limits=Limits(total_bytes=None))
-        for reads in (opening, *(middle for _ in range(times))):
-            for data in reads:
-                acc.feed_sse(data)
-            if snapshots:
-                acc.snapshot()
-        acc.feed_sse(end)
-        return acc.completion()
-
-    check(read(1), by_hand.completion_of([stream.body]))
-    return Case([164], read, lambda _: [read(1) for _ in range(50)], 50 * len(stream.events))
-
-
 # --- objects, mappings, lines -------------------------------------------------------------
 
-
-def fed(chunks: Iterable[object]) -> ChatCompletion:
-    """Return the completion of chunks that are fed one by one."""
-    acc = Accumulator()
-    for chunk in chunks:
-        acc.feed(chunk)
-    return acc.completion()
-
-
-def fed_lines(lines: Iterable[bytes]) -> ChatCompletion:
-    """Return the completion of lines that are fed one by one."""
-    acc = Accumulator()
-    for line in lines:
-        acc.feed_line(line)
-    return acc.completion()
+fed = partial(completed, feed="feed")
 
 
 def objects(shape: str, kind: str, number: int = 50) -> Case:
     """Compare chunks of openai's client, or mappings, with `bare` over the same JSON."""
     made = streams(shape, 40, number)
-    inputs = []
-    for stream in made:
-        if kind == "objects":
-            chunks: list[object] = list(asked(stream)())
-        else:
-            chunks = [json.loads(event) for event in stream.events]
-        check(fed(chunks), by_hand.completion_of(stream.reads(0)))
-        inputs.append((chunks, stream.events))
-    return Case(
-        inputs, lambda given: fed(given[0]), lambda given: bare.decode_all(given[1]),
-        chunks_of(made),
-    )  # fmt: skip
+    inputs = [
+        (list(asked(each)() if kind == "objects" else map(json.loads, each.events)), each.events)
+        for each in made
+    ]
+    return Case(inputs, fed, bare.decode_all, chunks_of(made))
 
 
 def lines(kind: str) -> Case:
     """Compare `feed_line` with `feed` of the same JSON."""
     made = streams("text, padded", 40, 100)
-    inputs = []
-    for stream in made:
-        given = list(stream.events)
-        if kind == "SSE":
-            given = stream.body.splitlines(keepends=True)
-        if fed_lines(given) != fed(stream.events):
-            raise AssertionError("feed_line is not feed")
-        inputs.append((given, stream.events))
-    return Case(
-        inputs, lambda given: fed_lines(given[0]), lambda given: fed(given[1]), chunks_of(made)
-    )
+    inputs = [
+        (each.body.splitlines(keepends=True) if kind == "SSE" else each.events, each.events)
+        for each in made
+    ]
+    return Case(inputs, partial(completed, feed="feed_line"), fed, chunks_of(made))
 
 
 def wrapped() -> Case:
@@ -406,10 +374,7 @@ def wrapped() -> Case:
         for _ in create():
             pass
 
-    inputs = [asked(stream) for stream in made]
-    for stream, create in zip(made, inputs, strict=True):
-        check(under(create), by_hand.completion_of(stream.reads(0)))
-    return Case(inputs, under, alone, chunks_of(made))
+    return Case([(asked(each),) * 2 for each in made], under, alone, chunks_of(made))
 
 
 def helped(way: str) -> Case:
@@ -427,16 +392,16 @@ def helped(way: str) -> Case:
             state.handle_chunk(chunk)
         return state.get_final_completion()
 
-    inputs: list[tuple[Any, Any]] = [(each.reads(4096), completions_of(each)) for each in made]
-    ours, theirs = completed, by_stream
     if way == "objects":
-        inputs = [(chunks, chunks) for chunks in (list(asked(each)()) for each in made)]
-        ours, theirs = fed, by_state
-    for given, other in inputs:
-        check(ours(given), theirs(other).model_dump(exclude_none=True, warnings=False))
-    return Case(
-        inputs, lambda given: ours(given[0]), lambda given: theirs(given[1]), chunks_of(made)
-    )
+        inputs = [(list(asked(each)()),) * 2 for each in made]
+        return Case(inputs, fed, by_state, chunks_of(made), same=same_as_model)
+    pairs = [(each.reads(4096), completions_of(each)) for each in made]
+    return Case(pairs, completed, by_stream, chunks_of(made), same=same_as_model)
+
+
+def same_as_model(completion: ChatCompletion, wanted: Any) -> bool:
+    """Return whether a completion has all that openai's has."""
+    return same(completion, wanted.model_dump(exclude_none=True, warnings=False))
 
 
 def asked(stream: shapes.Stream) -> Callable[[], Iterable[object]]:
@@ -463,60 +428,77 @@ def completions_of(stream: shapes.Stream) -> Any:
 
 # --- the tables ---------------------------------------------------------------------------
 
-FOUR = ("text", "tool calls", "logprobs", "reasoning")
+
+def imported(seconds: float) -> tuple[float, str]:
+    """Time the import beside that of what it needs, each in new processes, in turn."""
+    spent: dict[str, list[float]] = {"accumulator": [], "msgspec, attrs, cattrs": []}
+    for _ in range(max(3, int(20 * seconds))):
+        for names, values in spent.items():
+            code = f"import time; t = time.process_time(); import {names}; "
+            command = [sys.executable, "-c", code + "print(time.process_time() - t)"]
+            values.append(float(subprocess.check_output(command)))
+    ours, theirs = map(statistics.median, spent.values())
+    return ours / theirs, f"{1e3 * ours:.0f} / {1e3 * theirs:.0f} ms CPU"
 
 
 def rows() -> Iterator[Row]:
-    """Yield the cells of the tables."""
+    """Yield the rows of the tables."""
     for reads, reach in ((EACH, 1.1), (SMALL, 1.2)):
-        case = partial(bodies, "text, padded", 40, 200, reads)
-        yield Row("40 chunks of padded text", reads, HAND, reach, case)
+        measure = timed(bodies, "text, padded", 40, 200, reads)
+        yield Row("40 chunks of padded text", reads, HAND, reach, measure)
     for reads in (EACH, SMALL):
-        case = partial(recorded, reads)
-        yield Row("recordings", f"all, {reads}", HAND, 1.6, case)
+        yield Row("recordings", f"all, {reads}", HAND, 1.6, timed(recorded, reads))
         for vendors, what, reach in ((False, "without", 1.4), (True, "with", 2.0)):
             name = f"median {what} vendors' fields, {reads}"
-            yield Row("recordings", name, HAND, reach, case, partial(median_of, vendors))
-    for shape, reach in zip(FOUR, (1.1, 1.2, 1.1, 1.25), strict=True):
-        yield Row("whole body", shape, HAND, reach, partial(bodies, shape, 50, 50, WHOLE))
-    for shape, reach in zip(FOUR, (1.1, 1.2, 1.1, 1.25), strict=True):
-        yield Row("long whole body", shape, HAND, reach, partial(bodies, shape, 2000, 2, WHOLE))
-    for reads, reaches in ((SMALL, (0.7, 0.8, 1.05, 1.1)), (EACH, (0.9, 1.0, 1.1, 1.1))):
-        for shape, reach in zip(FOUR, reaches, strict=True):
-            case = partial(bodies, shape, 2000, 2, reads)
-            yield Row(f"long, {reads}", shape, HAND, reach, case)
-        case = partial(bodies, "text, padded", 2000, 2, reads)
-        yield Row(f"long, {reads}", "text, padded", HAND, reaches[0], case)
+            measure = timed(recorded, reads, figure=partial(median_of, vendors))
+            yield Row("recordings", name, HAND, reach, measure)
+    for group, count, number in (("whole body", 50, 50), ("long whole body", 2000, 2)):
+        for shape, reach in zip(FOUR, (1.1, 1.2, 1.1, 1.25), strict=True):
+            yield Row(group, shape, HAND, reach, timed(bodies, shape, count, number, WHOLE))
+    for reads, reaches in ((SMALL, (0.7, 0.8, 1.05, 1.1, 0.7)), (EACH, (0.9, 1.0, 1.1, 1.1, 0.9))):
+        for shape, reach in zip((*FOUR, "text, padded"), reaches, strict=True):
+            yield Row(f"long, {reads}", shape, HAND, reach, timed(bodies, shape, 2000, 2, reads))
     for shape in ("text", "reasoning", "reasoning_content"):
         for ours in ("iter_events", "on_event"):
             for reads in (EACH, SMALL):
-                case = partial(events, shape, ours, "the generator", reads)
-                yield Row("events", f"{ours}, {shape}, {reads}", "the generator", 2.5, case)
+                measure = timed(events, shape, ours, "the generator", reads)
+                yield Row("events", f"{ours}, {shape}, {reads}", "the generator", 2.5, measure)
     for shape in ("text", "reasoning_content"):
         for rival in ("llmstream", "lm15"):
-            case = partial(events, shape, "iter_events", rival, EACH)
-            yield Row("events", f"iter_events, {shape}, and {rival}'s", rival, 1.0, case)
+            measure = timed(events, shape, "iter_events", rival, EACH)
+            yield Row("events", f"iter_events, {shape}, and {rival}'s", rival, 1.0, measure)
     for method in ("to_json", "to_dict"):
-        yield Row("logprobs out", method, "feeding", 1.0, partial(dumped, method))
+        yield Row("logprobs out", method, "feeding", 1.0, timed(dumped, method))
     padded = (*(f"{name}, padded" for name in FOUR[:3]), "reasoning", "reasoning_content")
-    objects_reach, mappings_reach = (5.0, 7.0, 5.0, 9.0, 9.0), (4.5, 4.5, 2.5, 9.0, 9.0)
-    for kind, bounds in (("objects", objects_reach), ("mappings", mappings_reach)):
+    for kind, bounds in (("objects", (5, 7, 5, 9, 9)), ("mappings", (4.5, 4.5, 2.5, 9, 9))):
         for shape, reach in zip(padded, bounds, strict=True):
-            yield Row(kind, shape, BARE, reach, partial(objects, shape, kind))
+            yield Row(kind, shape, BARE, reach, timed(objects, shape, kind))
     for kind in ("JSON Lines", "SSE"):
-        yield Row("feed_line", kind, "feed", 1.5, partial(lines, kind))
-    yield Row("wrap", "added to openai's stream", "the stream alone", 0.05, wrapped, Times.added)
+        yield Row("feed_line", kind, "feed", 1.5, timed(lines, kind))
+    measure = timed(wrapped, figure=added)
+    yield Row("wrap", "added to openai's stream", "the stream alone", 0.05, measure)
     for way, name in (("bytes", "from the bytes"), ("objects", "from its chunk objects")):
-        yield Row("openai's helper", name, "its final completion", 1.0, partial(helped, way))
+        yield Row("openai's helper", name, "its final completion", 1.0, timed(helped, way))
     for shape in shapes.HELD_OUT:
-        yield Row("cliffs", shape, BARE, 6, partial(cliff, shape))
+        yield Row("cliffs", shape, BARE, 6, timed(cliff, shape))
     for name, change in shapes.FRAMINGS.items():
-        yield Row("cliffs", name, BARE, 6, partial(cliff, "text", change))
+        yield Row("cliffs", name, BARE, 6, timed(cliff, "text", change))
     for shape in FOUR[:3]:
         for snapshots in (False, True):
             name = f"100,000 chunks, {shape}" + ", `snapshot()` every 600" * snapshots
-            case = partial(growth, shape, snapshots)
-            yield Row("growth", name, "2,000 chunks", 1.15, case, slow=True)
+            yield Row("growth", name, "2,000 chunks", 1.15, timed(growth, shape, snapshots))
+    yield Row("memory", "in flight after 400 chunks, RSS", "bytes", 4500, held.in_flight)
+    yield Row("memory", "idle, traced", "bytes", 1024, held.idle)
+    for kind in held.TEXTS:
+        against = "its UTF-8, beyond 2 KiB"
+        yield Row("memory", f"text held, {kind}", against, 1.5, partial(held.text_held, kind))
+    yield Row("import", "`import accumulator`", "`import msgspec, attrs, cattrs`", 1.4, imported)
+    for kind in ("chunks", "rows"):
+        measure = partial(logs.reduced, kind)
+        yield Row("logs", f"`accumulator reduce`, {kind}", "decoding", 1.67, measure)
+    measure = partial(logs.reduced, "shuffled")
+    yield Row("logs", "`accumulator reduce`, shuffled", "rows in order", 2.0, measure)
 
 
-ROWS = tuple(rows())
+if __name__ == "__main__":
+    main(*sys.argv[1:])

@@ -11,6 +11,7 @@ from __future__ import annotations
 import json
 import random
 import re
+import string
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,18 +21,18 @@ import bare
 import msgspec
 
 CORPUS = Path(__file__).resolve().parents[2] / "shared" / "corpus"
-
+BLANK_LINE = re.compile(rb"(?:\r\n|\n|\r(?!\n)){2}")
 # fmt: off
-_WORDS = (
+WORDS = (
     " the", " of", " and", " stream", " in", " a", " to", " chunk", " server", " is", " reads", ",",
     ".", " token", " 42", " London", " weather", " report", " bytes", " under", " calls", " we",
 )
-_ODD = ("\n", "\n\n", '"', " é", " 東京", "—", " 👍", " naïve", "\\", "\t")
+ODD = ("\n", "\n\n", '"', " é", " 東京", "—", " 👍", " naïve", "\\", "\t")
 # fmt: on
-_LETTERS = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789"
-
+LETTERS = string.ascii_letters + string.digits
 
 Json = dict[str, Any]
+Shape = Callable[[random.Random, int], list[Json]]
 
 
 @dataclass(frozen=True)
@@ -44,7 +45,7 @@ class Stream:
     def reads(self, size: int | None) -> list[bytes]:
         """Cut the body into reads of so many bytes; None: one event each; 0: all in one."""
         if size is None:
-            ends = [found.end() for found in _BLANK_LINE.finditer(self.body)]
+            ends = [found.end() for found in BLANK_LINE.finditer(self.body)]
             ends += [len(self.body)] if ends[-1:] != [len(self.body)] else []
             return [self.body[a:b] for a, b in zip([0, *ends], ends, strict=False)]
         return cut(self.body, size or len(self.body))
@@ -59,38 +60,23 @@ def made(shape: str, count: int, number: int = 0) -> Stream:
     """Return a stream of a shape, with about `count` chunks; each number is another stream."""
     rng = random.Random(f"{shape} {number}")
     escaped = rng.random() < 0.5  # what is not ASCII: servers differ
-    envelope = _envelope(rng)
+    envelope = envelope_of(rng)
     chunks = [{**envelope, **chunk} for chunk in SHAPES[shape](rng, count)]
-    events = tuple(_json(chunk, escaped) for chunk in chunks)
+    events = tuple(written(chunk, escaped) for chunk in chunks)
     return Stream(b"".join(b"data: %b\n\n" % data for data in (*events, b"[DONE]")), events)
 
 
-def _json(chunk: Json, escaped: bool) -> bytes:
+def written(chunk: Json, escaped: bool) -> bytes:
+    """Write a chunk as servers do."""
     return json.dumps(chunk, separators=(",", ":"), ensure_ascii=escaped).encode()
 
 
-def unended(texts: list[str], *, arguments: bool, escaped: bool) -> tuple[bytes, bytes]:
-    """Write how a stream opens, and the events that bring these texts and may come again."""
-    call = {"index": 0, "id": "call_1", "type": "function", "function": {"name": "report"}}
-    opening = {"role": "assistant", **({"tool_calls": [call]} if arguments else {"content": ""})}
-
-    def written(delta: Json) -> bytes:
-        chunk = {**_envelope(random.Random(0)), **_chunk(delta)}
-        return b"data: %b\n\n" % _json(chunk, escaped)
-
-    def brought(text: str) -> Json:
-        fragment = {"index": 0, "function": {"arguments": text}}
-        return {"tool_calls": [fragment]} if arguments else {"content": text}
-
-    return written(opening), b"".join(written(brought(text)) for text in texts)
+# --- what chunks are made of --------------------------------------------------------------
 
 
-# --- shapes -------------------------------------------------------------------------------
-
-
-def _envelope(rng: random.Random) -> Json:
+def envelope_of(rng: random.Random) -> Json:
     return {
-        "id": "chatcmpl-" + "".join(rng.choices(_LETTERS, k=29)),
+        "id": "chatcmpl-" + "".join(rng.choices(LETTERS, k=29)),
         "object": "chat.completion.chunk",
         "created": rng.randint(1_700_000_000, 1_790_000_000),
         "model": "gpt-4o-mini-2024-07-18",
@@ -99,99 +85,119 @@ def _envelope(rng: random.Random) -> Json:
     }
 
 
-def _chunk(
+def chunk_of(
     delta: Json, *, index: int = 0, reason: str | None = None, logprobs: Json | None = None
 ) -> Json:
     choice = {"index": index, "delta": delta, "logprobs": logprobs, "finish_reason": reason}
     return {"choices": [choice], "usage": None}
 
 
-def _usage(tokens: int) -> Json:
-    details = dict.fromkeys(("reasoning_tokens", "audio_tokens"), 0)
-    details |= dict.fromkeys(("accepted_prediction_tokens", "rejected_prediction_tokens"), 0)
+def usage_of(tokens: int) -> Json:
+    details = ("reasoning", "audio", "accepted_prediction", "rejected_prediction")
     return {
         "prompt_tokens": 120,
         "completion_tokens": tokens,
         "total_tokens": 120 + tokens,
         "prompt_tokens_details": {"cached_tokens": 0, "audio_tokens": 0},
-        "completion_tokens_details": details,
+        "completion_tokens_details": {f"{name}_tokens": 0 for name in details},
     }
 
 
-def _words(rng: random.Random, count: int) -> list[str]:
-    return [rng.choice(_ODD if i % 10 == 9 else _WORDS) for i in range(count)]
+def words_of(rng: random.Random, count: int) -> list[str]:
+    return [rng.choice(ODD if i % 10 == 9 else WORDS) for i in range(count)]
 
 
-def _whole(middle: list[Json], reason: str = "stop", choices: int = 1) -> list[Json]:
+def whole(middle: list[Json], reason: str = "stop", choices: int = 1) -> list[Json]:
     opening = {"role": "assistant", "content": "", "refusal": None}
     return [
-        *(_chunk(opening, index=index) for index in range(choices)),
+        *(chunk_of(opening, index=index) for index in range(choices)),
         *middle,
-        *(_chunk({}, index=index, reason=reason) for index in range(choices)),
-        {"choices": [], "usage": _usage(len(middle))},
+        *(chunk_of({}, index=index, reason=reason) for index in range(choices)),
+        {"choices": [], "usage": usage_of(len(middle))},
     ]
 
 
-def _text(rng: random.Random, count: int) -> list[Json]:
-    return _whole([_chunk({"content": word}) for word in _words(rng, count - 3)])
+# --- shapes -------------------------------------------------------------------------------
 
 
-def _tools(rng: random.Random, count: int) -> list[Json]:
+def text(rng: random.Random, count: int) -> list[Json]:
+    return whole([chunk_of({"content": word}) for word in words_of(rng, count - 3)])
+
+
+def tool_calls(rng: random.Random, count: int) -> list[Json]:
     calls = []
     for index in range(3):
-        id = "call_" + "".join(rng.choices(_LETTERS, k=24))
+        id = "call_" + "".join(rng.choices(LETTERS, k=24))
         function = {"name": "file_report", "arguments": ""}
         call = {"index": index, "id": id, "type": "function", "function": function}
-        calls.append(_chunk({"tool_calls": [call]}))
-        summary = "".join(rng.choices(_WORDS, k=2 * count))
+        calls.append(chunk_of({"tool_calls": [call]}))
+        summary = "".join(rng.choices(WORDS, k=2 * count))
         arguments = json.dumps({"place": rng.choice(("Oslo", "Bonn")), "text": summary})
         # Three calls of 4-byte fragments, cut to length and closed as JSON is.
         arguments = arguments[: 4 * max(count // 3 - 3, 9) - 2] + '"}'
         for start in range(0, len(arguments), 4):
             fragment = {"index": index, "function": {"arguments": arguments[start : start + 4]}}
-            calls.append(_chunk({"tool_calls": [fragment]}))
-    return _whole(calls, "tool_calls")
+            calls.append(chunk_of({"tool_calls": [fragment]}))
+    return whole(calls, "tool_calls")
 
 
-def _logprobs(rng: random.Random, count: int) -> list[Json]:
+def logprobs(rng: random.Random, count: int) -> list[Json]:
     def entry(token: str) -> Json:
         logprob = round(-3 * rng.random(), 8)
         return {"token": token, "logprob": logprob, "bytes": list(token.encode())}
 
     middle = []
-    for word in _words(rng, count - 3):
-        tops = [entry(token) for token in (word, *rng.choices(_WORDS, k=4))]
-        logprobs = {"content": [{**tops[0], "top_logprobs": tops}], "refusal": None}
-        middle.append(_chunk({"content": word}, logprobs=logprobs))
-    return _whole(middle)
+    for word in words_of(rng, count - 3):
+        tops = [entry(token) for token in (word, *rng.choices(WORDS, k=4))]
+        given = {"content": [{**tops[0], "top_logprobs": tops}], "refusal": None}
+        middle.append(chunk_of({"content": word}, logprobs=given))
+    return whole(middle)
 
 
-def _reasoning(rng: random.Random, count: int) -> list[Json]:
-    # As OpenRouter sends Claude: the thoughts twice, then the answer.
-    def thought(word: str) -> Json:
-        detail = {"type": "reasoning.text", "text": word, "format": "anthropic-claude-v1"}
-        details = [{**detail, "index": 0}]
-        return {"role": "assistant", "content": "", "reasoning": word, "reasoning_details": details}
+def thinking(thought: Callable[[str], Json], beside: Json) -> Shape:
+    """Return a shape: two thirds of the words as thoughts, then the answer."""
 
-    words = _words(rng, count - 3)
-    thoughts = [_chunk(thought(word)) for word in words[: 2 * count // 3]]
-    answer = [_chunk({"role": "assistant", "content": word}) for word in words[2 * count // 3 :]]
-    return _whole(thoughts + answer)
-
-
-def _reasoning_content(rng: random.Random, count: int) -> list[Json]:
-    # As DeepSeek does, and many after it.
-    words = _words(rng, count - 3)
-    thoughts = words[: 2 * count // 3]
-    middle = [_chunk({"content": None, "reasoning_content": word}) for word in thoughts]
-    return _whole(middle + [_chunk({"content": word}) for word in words[len(thoughts) :]])
-
-
-def _changed(
-    shape: str, change: Callable[[random.Random, int, Json], object]
-) -> Callable[[random.Random, int], list[Json]]:
     def maker(rng: random.Random, count: int) -> list[Json]:
-        chunks = SHAPES[shape](rng, count)
+        words = words_of(rng, count - 3)
+        thoughts = [chunk_of(thought(word)) for word in words[: 2 * count // 3]]
+        answer = [chunk_of({**beside, "content": word}) for word in words[2 * count // 3 :]]
+        return whole(thoughts + answer)
+
+    return maker
+
+
+def claudes(word: str) -> Json:
+    """Return a thought as OpenRouter sends Claude's: twice."""
+    detail = {"type": "reasoning.text", "text": word, "format": "anthropic-claude-v1", "index": 0}
+    return {"role": "assistant", "content": "", "reasoning": word, "reasoning_details": [detail]}
+
+
+def in_parts(word: str) -> Json:
+    """Return a thought as Mistral sends it."""
+    return {"content": [{"type": "thinking", "thinking": [{"type": "text", "text": word}]}]}
+
+
+def cumulative(rng: random.Random, count: int) -> list[Json]:
+    chunks = text(rng, count)
+    so_far = ""
+    for chunk in chunks:
+        for choice in chunk["choices"]:
+            so_far += choice["delta"].get("content", "")
+            choice["message"] = {"role": "assistant", "content": so_far}
+        chunk["citations"] = ["https://example.com/a"]
+    return chunks
+
+
+def four_choices(rng: random.Random, count: int) -> list[Json]:
+    words = enumerate(words_of(rng, count - 9))
+    return whole([chunk_of({"content": word}, index=i % 4) for i, word in words], choices=4)
+
+
+def changed(shape: Shape, change: Callable[[random.Random, int, Json], object]) -> Shape:
+    """Return a shape whose chunks are changed, each with its number."""
+
+    def maker(rng: random.Random, count: int) -> list[Json]:
+        chunks = shape(rng, count)
         for i, chunk in enumerate(chunks):
             change(rng, i, chunk)
         return chunks
@@ -199,24 +205,24 @@ def _changed(
     return maker
 
 
-def _padded(rng: random.Random, i: int, chunk: Json) -> None:
+def pad(rng: random.Random, i: int, chunk: Json) -> None:
     # OpenAI pads its events against those who read their lengths.
-    chunk["obfuscation"] = "".join(rng.choices(_LETTERS, k=rng.randint(1, 14)))
+    chunk["obfuscation"] = "".join(rng.choices(LETTERS, k=rng.randint(1, 14)))
 
 
-def _choice_object(rng: random.Random, i: int, chunk: Json) -> None:
+def judge_choices(rng: random.Random, i: int, chunk: Json) -> None:
     for choice in chunk["choices"]:
         scores = {"hate": {"filtered": False, "severity": "safe"}, "seq": rng.randint(0, 9)}
         choice["content_filter_results"] = scores
 
 
-def _delta_object(rng: random.Random, i: int, chunk: Json) -> None:
+def route_deltas(rng: random.Random, i: int, chunk: Json) -> None:
     # As the AI SDK's gateway does.
     for choice in chunk["choices"]:
         choice["delta"]["provider_metadata"] = {"router": {"attempt": 1, "took": i / 8}}
 
 
-def _sorted_keys(rng: random.Random, i: int, chunk: Json) -> None:
+def sort_keys(rng: random.Random, i: int, chunk: Json) -> None:
     # As servers in Go do, with tokens as vLLM has them.
     for choice in chunk["choices"]:
         choice |= {"stop_reason": None, "token_ids": [rng.randint(0, 99_999)]}
@@ -225,52 +231,27 @@ def _sorted_keys(rng: random.Random, i: int, chunk: Json) -> None:
     chunk.update(in_order)
 
 
-def _thinking_parts(rng: random.Random, count: int) -> list[Json]:
-    def part(word: str) -> Json:
-        return {"content": [{"type": "thinking", "thinking": [{"type": "text", "text": word}]}]}
-
-    words = _words(rng, count - 3)
-    thoughts = [_chunk(part(word)) for word in words[: 2 * count // 3]]
-    return _whole(thoughts + [_chunk({"content": word}) for word in words[2 * count // 3 :]])
-
-
-def _cumulative(rng: random.Random, count: int) -> list[Json]:
-    chunks = _text(rng, count)
-    text = ""
-    for chunk in chunks:
-        for choice in chunk["choices"]:
-            text += choice["delta"].get("content", "")
-            choice["message"] = {"role": "assistant", "content": text}
-    return [{**chunk, "citations": ["https://example.com/a"]} for chunk in chunks]
-
-
-def _four_choices(rng: random.Random, count: int) -> list[Json]:
-    words = enumerate(_words(rng, count - 9))
-    return _whole([_chunk({"content": word}, index=i % 4) for i, word in words], choices=4)
-
-
-HELD_OUT: Mapping[str, Callable[[random.Random, int], list[Json]]] = {
-    "an object in each choice": _changed("text", _choice_object),
-    "an object in each delta": _changed("text", _delta_object),
-    "a list in each choice, keys sorted": _changed("text", _sorted_keys),
-    "a counter beside the text": _changed(
-        "text", lambda rng, i, chunk: chunk.update(x_seq=i, p=i * 7)
-    ),
-    "thinking in parts": _thinking_parts,
-    "usage in every chunk": _changed("text", lambda rng, i, chunk: chunk.update(usage=_usage(i))),
-    "cumulative message": _cumulative,
-    "created changes": _changed(
-        "text", lambda rng, i, chunk: chunk.update(created=1_763_489_569 + i)
-    ),
-    "four choices in turn": _four_choices,
+HELD_OUT: Mapping[str, Shape] = {
+    "an object in each choice": changed(text, judge_choices),
+    "an object in each delta": changed(text, route_deltas),
+    "a list in each choice, keys sorted": changed(text, sort_keys),
+    "a counter beside the text": changed(text, lambda _, i, chunk: chunk.update(x_seq=i, p=i * 7)),
+    "thinking in parts": thinking(in_parts, {}),
+    "usage in every chunk": changed(text, lambda _, i, chunk: chunk.update(usage=usage_of(i))),
+    "cumulative message": cumulative,
+    "created changes": changed(text, lambda _, i, chunk: chunk.update(created=1_763_489_569 + i)),
+    "four choices in turn": four_choices,
 }
-SHAPES: Mapping[str, Callable[[random.Random, int], list[Json]]] = {
-    "text": _text,
-    "tool calls": _tools,
-    "logprobs": _logprobs,
-    "reasoning": _reasoning,
-    "reasoning_content": _reasoning_content,
-    **{f"{name}, padded": _changed(name, _padded) for name in ("text", "tool calls", "logprobs")},
+SHAPES: Mapping[str, Shape] = {
+    "text": text,
+    "tool calls": tool_calls,
+    "logprobs": logprobs,
+    "reasoning": thinking(claudes, {"role": "assistant"}),
+    # As DeepSeek does, and many after it.
+    "reasoning_content": thinking(lambda word: {"content": None, "reasoning_content": word}, {}),
+    "text, padded": changed(text, pad),
+    "tool calls, padded": changed(tool_calls, pad),
+    "logprobs, padded": changed(logprobs, pad),
     **HELD_OUT,
 }
 # What is replaced in a body, and by what, so that it is framed as other servers do.
@@ -285,24 +266,22 @@ FRAMINGS = {
 
 # --- recordings ---------------------------------------------------------------------------
 
-_BLANK_LINE = re.compile(rb"(?:\r\n|\n|\r(?!\n)){2}")
-
 
 def recordings() -> list[Stream]:
     """Read all recorded streams. Raises FileNotFoundError where they are not."""
     paths = sorted(CORPUS.glob("*.sse"))
     if not paths:
         raise FileNotFoundError(f"no recorded streams in {CORPUS}")
-    return [_recorded(path.read_bytes()) for path in paths]
+    return [recorded(path.read_bytes()) for path in paths]
 
 
-def _recorded(body: bytes) -> Stream:
-    pieces = [piece.splitlines() for piece in Stream(body, ()).reads(None)]
+def recorded(body: bytes) -> Stream:
+    """Return a recording with the data of its events."""
     data = (
-        b"\n".join(line[5:].strip() for line in lines if line.startswith(b"data:"))
-        for lines in pieces
+        b"\n".join(line[5:].strip() for line in piece.splitlines() if line.startswith(b"data:"))
+        for piece in Stream(body, ()).reads(None)
     )
-    return Stream(body, tuple(text for text in data if text not in (b"", b"[DONE]")))
+    return Stream(body, tuple(each for each in data if each not in (b"", b"[DONE]")))
 
 
 def has_vendor_fields(stream: Stream) -> bool:

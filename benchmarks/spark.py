@@ -4,8 +4,8 @@
 
 Writes a Parquet file of STREAMS x CHUNKS shuffled rows, then reduces it by the plain loop (read,
 sort in memory, `reduce_sorted`, write) and by `reduce_chunks` on a `local[2]` Spark. Spark's time
-is that of the JVM and of all Python workers, taken from /proc between the end of a first run over
-the same file, which starts the workers and warms the JVM up, and the end of the next.
+is that of the JVM and of all Python workers between the end of a first run over the same file,
+which starts the workers and warms the JVM up, and the end of the next. It needs psutil, too.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+import psutil
 import pyarrow as pa
 import pyarrow.parquet as pq
 import shapes
@@ -26,7 +27,6 @@ from pyspark.sql import SparkSession
 from accumulator.batch import reduce_sorted
 from accumulator.spark import reduce_chunks
 
-TICKS = os.sysconf("SC_CLK_TCK")
 SETTINGS = {
     "spark.driver.memory": "2g",
     "spark.ui.enabled": "false",
@@ -35,14 +35,12 @@ SETTINGS = {
 }
 
 
-def main() -> None:
+def main(streams: str = "5000", chunks: str = "200") -> None:
     """Measure, and print."""
-    streams, chunks = (int(word) for word in (*sys.argv[1:], "5000", "200")[:2])
     os.environ["PYSPARK_PYTHON"] = sys.executable
     with tempfile.TemporaryDirectory() as name:
         source, expected, folder = (Path(name) / part for part in ("in.parquet", "out", "spark"))
-        write(source, streams, chunks)
-        rows = streams * chunks
+        rows = write(source, int(streams), int(chunks))
         loops = [measure("plain loop", rows, lambda: plain(source, expected)) for _ in range(3)]
         spark = SparkSession.builder.master("local[2]").config(map=SETTINGS).getOrCreate()
         spark.sparkContext.setLogLevel("ERROR")
@@ -60,8 +58,8 @@ def main() -> None:
         spark.stop()
 
 
-def write(path: Path, streams: int, chunks: int) -> None:
-    """Write shuffled rows as OpenAI sends them."""
+def write(path: Path, streams: int, chunks: int) -> int:
+    """Write shuffled rows as OpenAI sends them; return how many."""
     rows = [
         {"id": f"chatcmpl-{stream:012x}", "seq": number, "chunk": event.decode()}
         for stream in range(streams)
@@ -70,6 +68,7 @@ def write(path: Path, streams: int, chunks: int) -> None:
     print(f"{len(rows):,} rows, {sum(len(row['chunk']) for row in rows) / 1e6:,.0f} MB of chunks")
     random.Random(1).shuffle(rows)
     pq.write_table(pa.Table.from_pylist(rows), path, compression="zstd")
+    return len(rows)
 
 
 def plain(source: Path, target: Path) -> None:
@@ -94,19 +93,9 @@ def measure(what: str, rows: int, run: Callable[[], object]) -> float:
 
 def processor_time() -> float:
     """Return the CPU seconds of this process and all that come from it, ended ones included."""
-    parents, times = {}, {}
-    for folder in Path("/proc").glob("[0-9]*"):
-        try:
-            fields = (folder / "stat").read_text().rpartition(")")[2].split()
-        except OSError:
-            continue
-        pid = int(folder.name)
-        parents[pid], times[pid] = int(fields[1]), sum(map(int, fields[11:15])) / TICKS
-    ours = {os.getpid()}
-    while more := {pid for pid, parent in parents.items() if parent in ours} - ours:
-        ours |= more
-    return sum(times[pid] for pid in ours)
+    own = psutil.Process()
+    return sum(sum(each.cpu_times()[:4]) for each in (own, *own.children(recursive=True)))
 
 
 if __name__ == "__main__":
-    main()
+    main(*sys.argv[1:])

@@ -4,6 +4,7 @@ import json
 import re
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
@@ -42,21 +43,15 @@ class Case:
         """Whether all that counts comes in events, so that a client has chunks to hand over."""
         return NO_EVENT.search(self.body) is None
 
-    @cached_property
-    def payloads(self) -> list[str]:
-        """The data of the events, read as leniently as a reader can be."""
-        return read_leniently(self.body)
-
     @property
     def clean_body(self) -> bytes:
         """The same events framed by the book: one line of data and one blank line each."""
-        return "".join(f"data: {payload}\n\n" for payload in self.payloads).encode()
+        return "".join(f"data: {payload}\n\n" for payload in payloads_of(self.body)).encode()
 
     @cached_property
     def chunks(self) -> list[dict[str, Any]]:
         """The chunks that can be read."""
-        values = [parsed(payload) for payload in self.payloads]
-        return [value for value in values if isinstance(value, dict)]
+        return [value for value in map(parsed, payloads_of(self.body)) if isinstance(value, dict)]
 
     def sends(self, name: str) -> bool:
         """Return whether the stream has a field of that name."""
@@ -78,30 +73,28 @@ class Case:
         }
 
 
-def load(folder: Path) -> list[Case]:
+def load(folder: Path) -> dict[str, Case]:
     """Read the cases of a folder but those with rules of a caller's, which no peer takes."""
     files = sorted(folder.glob("*.json"))
     values = {path.stem: json.loads(path.read_text(encoding="utf-8")) for path in files}
-    return [case_of(name, value) for name, value in values.items() if "rules" not in value]
+    return {name: case_of(name, value) for name, value in values.items() if "rules" not in value}
 
 
 def case_of(name: str, value: dict[str, Any]) -> Case:
     """Read one case."""
     if "chunks" in value:
         lacks_types = "type" not in value["rule"] and '"type"' not in json.dumps(value["chunks"])
-        data = [rendered(chunk, lacks_types) for chunk in value["chunks"]]
+        # The string [DONE] is no JSON.
+        data = (
+            chunk if chunk == "[DONE]" else json.dumps(whole(chunk, lacks_types))
+            for chunk in value["chunks"]
+        )
         body = "".join(f"data: {each}\n\n" for each in data).encode()
     else:
         body = value["body"].encode(value.get("encoding", "utf-8"))
     # A kind that was met more than once comes with a count.
     problems = (each if isinstance(each, str) else each["kind"] for each in value["problems"])
-    completion, status = value["completion"], value["status"]
-    return Case(name, body, completion, status, frozenset(problems))
-
-
-def rendered(chunk: object, lacks_types: bool) -> str:
-    """Write one chunk as a server does; the string [DONE] is no JSON."""
-    return "[DONE]" if chunk == "[DONE]" else json.dumps(whole(chunk, lacks_types))
+    return Case(name, body, value["completion"], value["status"], frozenset(problems))
 
 
 def whole(value: Any, lacks_types: bool) -> Any:
@@ -113,76 +106,60 @@ def whole(value: Any, lacks_types: bool) -> Any:
         return [whole(each, lacks_types) for each in value]
     if not isinstance(value, dict):
         return value
-    filled = {name: whole(each, lacks_types) for name, each in value.items()}
-    if lacks_types and isinstance(value.get("function"), dict) and value["function"].get("name"):
+    filled = {
+        name: each if name == "top_logprobs" else whole(each, lacks_types)
+        for name, each in value.items()
+    }
+    if {"token", "logprob"} <= value.keys():
+        filled.setdefault("top_logprobs", [])
+    function = value.get("function")
+    if lacks_types and isinstance(function, dict) and function.get("name"):
         filled["type"] = "function"
-    for entries in (filled.get("content"), filled.get("refusal")):
-        for entry in entries if isinstance(entries, list) else ():
-            if isinstance(entry, dict) and {"token", "logprob"} <= entry.keys():
-                entry.setdefault("top_logprobs", [])
     return filled
 
 
-def parsed(text: str) -> object:
-    """Return what JSON says, or None where it is none."""
-    try:
-        return json.loads(text)
-    except ValueError:
-        return None
-
-
-def read_leniently(body: bytes) -> list[str]:
-    """Return the data of a body's events, up to and with [DONE].
+def payloads_of(body: bytes) -> list[str]:
+    """Return the data of a body's events, up to and with [DONE], read as leniently as can be.
 
     This is the benefit of the doubt for peers that are handed chunks and read no bytes: what real
     servers do to the framing is undone for them.
     """
     payloads: list[str] = []
-    data: list[str] = []
-    event = ""
     text = body.decode("utf-8", "replace").removeprefix("\ufeff")
-    # The last event counts without its blank line, if it can be read.
-    for line in (*re.split("\r\n|\r|\n", text), ""):
-        if line:
+    for is_event, lines in groupby(re.split("\r\n|\r|\n", text), key=bool):
+        data: list[str] = []
+        event = ""
+        for line in lines if is_event else ():
             field, _, value = line.partition(":")
             value = value.removeprefix(" ")
             if field == "data":
-                data.append(value)
+                data.append(value.strip())
             elif field == "event":
                 event = value
             elif field == "error" and not data:
                 payloads.append(as_error(value))
-            continue
-        payloads += payloads_of(data, event)
-        data, event = [], ""
+        joined = " ".join(data).strip()
+        # Several lines that are JSON each are as many events.
+        if len(data) == 1 or parsed(joined) is not None or not any(map(parsed, data)):
+            data = [joined]
+        if event == "error" and joined:
+            payloads.append(as_error(joined))
+        else:
+            payloads += [each for each in data if not is_none_of_ours(each, event)]
         if "[DONE]" in payloads:
             return payloads[: payloads.index("[DONE]") + 1]
+    # The last event counts without its blank line, if it can be read.
     if not body.endswith((b"\n", b"\r")) and payloads and parsed(payloads[-1]) is None:
         del payloads[-1]
     return payloads
 
 
-def payloads_of(data: list[str], event: str) -> list[str]:
-    """Return the data of one event; several lines that are JSON each are as many events."""
-    whole = " ".join(data).strip()
-    if event == "error" and whole:
-        return [as_error(whole)]
-    many = len(data) > 1 and parsed(whole) is None and any(parsed(line) for line in data)
-    payloads = list(map(str.strip, data)) if many else [whole]
-    return [each for each in payloads if not is_nothing(each) and not is_foreign(each, event)]
-
-
-def is_nothing(text: str) -> bool:
-    """Return whether data is empty or a comment."""
-    return text.startswith(":") or text in ("", "null", '""', "[]")
-
-
-def is_foreign(text: str, event: str) -> bool:
-    """Return whether data is that of another protocol's event, as its name and its fields say."""
-    if event in OUR_NAMES or text == "[DONE]":
-        return False
+def is_none_of_ours(text: str, event: str) -> bool:
+    """Return whether data is nothing, a comment, or that of another protocol's event."""
+    if text.startswith(":") or text in ("", "null", '""', "[]"):
+        return True
     value = parsed(text)
-    if value is None and text.startswith("{"):
+    if event in OUR_NAMES or text == "[DONE]" or (value is None and text.startswith("{")):
         return False
     fields = set(value) if isinstance(value, dict) else set()
     return "type" in fields or fields.isdisjoint(("choices", "usage", "error"))
@@ -194,3 +171,19 @@ def as_error(text: str) -> str:
     if isinstance(value, dict) and "error" in value:
         return text
     return json.dumps({"error": text if value is None else value})
+
+
+def decoded(value: Any) -> Any:
+    """Return what JSON says; other text, and what is no text, stand for themselves."""
+    try:
+        return json.loads(value)
+    except (TypeError, ValueError):
+        return value
+
+
+def parsed(text: str) -> object:
+    """Return what JSON says, or None where it is none."""
+    try:
+        return json.loads(text)
+    except ValueError:
+        return None

@@ -1,19 +1,29 @@
 """Whether a peer's result is the right one, as far as its format has room for it."""
 
-import json
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass, field
-from typing import Any, Literal
+from itertools import groupby
+from operator import itemgetter
+from typing import Any
 
-from cases import Case
+from cases import Case, decoded
 
 VERDICTS = ("right", "lost", "wrong", "raises")
 
 Object = dict[str, Any]
+# A value of a completion behind the name that rooms know it by.
+Leaf = tuple[str, Any]
+# Where a result is not what it should be: the verdict, the path, what was expected, what came.
+Difference = tuple[str, str, Any, Any]
 
 ENVELOPE = ("id", "created", "model", "service_tier", "system_fingerprint")
-FUNCTION = {"name": object, "arguments": object}
+
+
+def fields(names: str, kind: Any = object) -> dict[str, Any]:
+    """Return fields of one type."""
+    return dict.fromkeys(names.split(), kind)
+
+
 # What the API defines at each level, and of which type: a name is the level of an object inside,
 # None is looked at elsewhere.
 LEVELS: dict[str, dict[str, Any]] = {
@@ -22,28 +32,24 @@ LEVELS: dict[str, dict[str, Any]] = {
         "usage": "usage", "object": None, "choices": None,
     },
     "usage": {
-        **dict.fromkeys(("prompt_tokens", "completion_tokens", "total_tokens"), object),
+        **fields("prompt_tokens completion_tokens total_tokens"),
         "prompt_tokens_details": "usage.prompt", "completion_tokens_details": "usage.completion",
     },
-    "usage.prompt": dict.fromkeys(("audio_tokens", "cached_tokens"), object),
-    "usage.completion": dict.fromkeys(
-        ("accepted_prediction_tokens", "audio_tokens", "reasoning_tokens",
-         "rejected_prediction_tokens"), object,
+    "usage.prompt": fields("audio_tokens cached_tokens"),
+    "usage.completion": fields(
+        "accepted_prediction_tokens audio_tokens reasoning_tokens rejected_prediction_tokens"
     ),
     "choice": {"finish_reason": object, "logprobs": "logprobs", "index": None, "message": None},
-    "logprobs": {"content": object, "refusal": object},
+    "logprobs": fields("content refusal"),
     "message": {
-        **dict.fromkeys(("role", "refusal", "reasoning", "reasoning_content"), str),
-        "content": (str, list), "annotations": list, "audio": "audio",
-        "function_call": "function_call", "tool_calls": None,
+        **fields("role refusal reasoning reasoning_content", str),
+        "content": (str, list), "annotations": list, "audio": "audio", "tool_calls": None,
+        "function_call": "function",
     },
-    "audio": dict.fromkeys(("id", "data", "transcript", "expires_at"), object),
-    "function_call": FUNCTION,
-    "tool_call": {
-        "id": object, "type": object, "function": "function", "custom": "custom", "index": None,
-    },
-    "function": FUNCTION,
-    "custom": {"name": object, "input": object},
+    "audio": fields("id data transcript expires_at"),
+    "tool_call": {**fields("id type"), "function": "function", "custom": "custom", "index": None},
+    "function": fields("name arguments"),
+    "custom": fields("name input"),
 }  # fmt: skip
 # Formats that cannot do without make these up, and so does the specification a role and a type;
 # only what a server sent counts.
@@ -53,57 +59,50 @@ REASONS = ("stop", "length", "tool_calls", "content_filter", "function_call")
 LONE = re.compile("[\ud800-\udbff](?![\udc00-\udfff])|(?<![\ud800-\udbff])[\udc00-\udfff]")
 
 
-@dataclass(frozen=True)
-class Room:
-    """What a peer's result format has places for; nothing else is held against it."""
+# What may stand for several names in a room.
+GROUPS = {
+    "CALLS": "tool_calls.length tool_calls.id tool_calls.function",
+    "USAGE": "usage.prompt_tokens usage.completion_tokens usage.total_tokens",
+    "CACHED": "usage.prompt_tokens_details.cached_tokens",
+    "REASONED": "usage.completion_tokens_details.reasoning_tokens",
+    "AUDIO": "usage.prompt_tokens_details.audio_tokens"
+    " usage.completion_tokens_details.audio_tokens",
+    # The whole chat completion of the API.
+    "API": "id created model service_tier system_fingerprint usage moderation role content refusal"
+    " tool_calls function_call audio annotations finish_reason logprobs",
+}
 
-    # Names as in `Leaf.key`; a name stands for everything below it too, "extra" for all that the
-    # API does not define.
-    keys: frozenset[str]
-    choices: Literal["all", "first"] = "all"
-    # "text" joins the text parts of a list; "answer" has the refusal in the same place.
-    content: Literal["any", "text", "answer"] = "any"
-    # "one" files whichever reasoning field came in one place.
-    reasoning: Literal["fields", "one"] = "fields"
-    # "json" keeps arguments parsed, so their spelling is gone.
-    arguments: Literal["text", "json"] = "text"
+
+class Room:
+    """What a peer's result format has places for; nothing else is held against it.
+
+    A name stands for everything below it, too, "extra" for all that the API does not define; one
+    with a minus is left out. `choices` may be "first". `content` may be "text", which joins the
+    text parts of a list, or "answer", which has the refusal in the same place. `reasoning` may be
+    "one" place for whichever field came. `arguments` may be "json": kept parsed, so that their
+    spelling is gone.
+    """
+
+    def __init__(
+        self, names: str, choices: str = "", content: str = "", reasoning: str = "",
+        arguments: str = "",
+    ) -> None:  # fmt: skip
+        words = " ".join(GROUPS.get(name, name) for name in names.split()).split()
+        self.names = [word for word in words if f"-{word}" not in words]
+        self.choices, self.content = choices, content
+        self.reasoning, self.arguments = reasoning, arguments
 
     def has(self, key: str) -> bool:
         """Return whether the format has a place for what the key names."""
-        parts = key.split(".")
-        return any(".".join(parts[:n]) in self.keys for n in range(1, len(parts) + 1))
+        return any(f"{key}.".startswith(f"{known}.") for known in self.names)
 
 
-# A value of a completion behind the name that rooms know it by.
-Leaf = tuple[str, Any]
-
-
-@dataclass(frozen=True)
-class Difference:
-    """Where a result is not what it should be."""
-
-    path: str
-    kind: Literal["lost", "wrong"]
-    expected: Any
-    got: Any
-
-
-@dataclass(frozen=True)
-class Judgement:
-    """A verdict and its reasons."""
-
-    verdict: str
-    differences: list[Difference] = field(default_factory=list)
-    error: str | None = None
-
-
-def judge(case: Case, room: Room, answer: Object) -> Judgement:
-    """Judge one answer of a peer: `{"result": …}` or `{"error": …}`."""
+def judge(case: Case, room: Room, answer: Object) -> tuple[str, list[Difference]]:
+    """Judge one answer of a peer, `{"result": …}` or `{"error": …}`; return why, too."""
     if "error" in answer:
-        return Judgement("right" if case.may_raise else "raises", error=str(answer["error"]))
+        return "right" if case.may_raise else "raises", []
     differences = list(compare(case, room, an_object(answer["result"])))
-    kinds = {difference.kind for difference in differences}
-    return Judgement("wrong" if "wrong" in kinds else "lost" if kinds else "right", differences)
+    return max((each[0] for each in differences), default="right"), differences
 
 
 def asked(case: Case, room: Room) -> int:
@@ -123,7 +122,7 @@ def compare(case: Case, room: Room, result: Object) -> Iterator[Difference]:
             lost = given is None or key in ENVELOPE or key.startswith("extra")
             if key == "finish_reason" and wanted not in (None, *REASONS):
                 lost = given in (None, *REASONS)
-            yield Difference(path, "lost" if lost else "wrong", wanted, given)
+            yield "lost" if lost else "wrong", path, wanted, given
 
 
 def same(case: Case, room: Room, path: str, key: str, wanted: Any, given: Any) -> bool:
@@ -143,27 +142,25 @@ def same(case: Case, room: Room, path: str, key: str, wanted: Any, given: Any) -
         # usage of a stream that has none. A total may be left to the reader.
         unasked = "usage" not in case.completion or not (wanted or given)
         return unasked or (key == "usage.total_tokens" and None in (wanted, given))
-    if key == "reasoning" and room.reasoning == "one":
+    if key == "reasoning" and room.reasoning:
         return given in reasonings(message_at(case, path))
     if key == "content" and room.content == "answer":
-        return given in answers(message_at(case, path))
+        message = message_at(case, path)
+        content, refusal = message.get("content") or "", message.get("refusal") or ""
+        text = texts_of(content, "text") if isinstance(content, list) else content
+        return given in (text + refusal or None, refusal + text or None)
     if key in ("tool_calls.function.arguments", "function_call.arguments"):
         if wanted is None:  # none may be written as an empty object
             return bool(given == "{}")
         read = {} if given is None else decoded(given)
-        return room.arguments == "json" and bool(decoded(wanted) == read)
-    if case.has_unreadable_chunks and reads_more(wanted, given):
-        return True
+        return bool(room.arguments and decoded(wanted) == read)
+    if case.has_unreadable_chunks:
+        # It may only go on from what was expected.
+        texts = isinstance(wanted, str) and isinstance(given, str)
+        return wanted is None or (texts and given.startswith(wanted)) or within(wanted, given)
     if key.startswith("logprobs") and not room.has("extra.logprobs"):
         wanted = [known_of_token(entry) for entry in objects(wanted)] or wanted
-    open_list = key.startswith(("logprobs", "annotations", "moderation"))
-    return open_list and wanted is not None and within(wanted, given)
-
-
-def reads_more(wanted: Any, given: Any) -> bool:
-    """Return whether a value only goes on from what was expected."""
-    texts = isinstance(wanted, str) and isinstance(given, str)
-    return wanted is None or (texts and given.startswith(wanted))
+    return within(wanted, given)
 
 
 def known_of_token(entry: Object) -> Object:
@@ -171,14 +168,6 @@ def known_of_token(entry: Object) -> Object:
     known = {name: entry[name] for name in ("token", "logprob", "bytes") if name in entry}
     others = [known_of_token(each) for each in objects(entry.get("top_logprobs"))]
     return known | ({"top_logprobs": others} if others else {})
-
-
-def decoded(value: Any) -> Any:
-    """Return what JSON text says; other text stands for itself."""
-    try:
-        return json.loads(value)
-    except (TypeError, ValueError):
-        return value
 
 
 def within(wanted: Any, given: Any) -> bool:
@@ -193,6 +182,9 @@ def within(wanted: Any, given: Any) -> bool:
     return bool(wanted == given) or (isinstance(given, float) and decoded(wanted) == given)
 
 
+# --- texts --------------------------------------------------------------------------------
+
+
 def message_at(case: Case, path: str) -> Object:
     """Return the expected message that a leaf's path leads into."""
     messages = {choice["index"]: choice["message"] for choice in case.completion["choices"]}
@@ -203,51 +195,32 @@ def message_at(case: Case, path: str) -> Object:
 
 def reasonings(message: Object) -> list[str | None]:
     """Return what may stand in a format's one place for reasoning."""
-    details = texts_of(message.get("reasoning_details"), "reasoning")
     thoughts = texts_of(message.get("content"), "thinking")
-    texts = (message.get("reasoning"), message.get("reasoning_content"), thoughts, details)
+    texts = (message.get("reasoning"), message.get("reasoning_content"), thoughts)
     return [text for text in texts if text] or [None]
 
 
-def answers(message: Object) -> list[str | None]:
-    """Return what may stand in a place that holds content and refusal."""
-    content, refusal = text_of(message.get("content")) or "", message.get("refusal") or ""
-    return [content + refusal or None, refusal + content or None]
+def texts_of(content: Any, kind: str) -> str:
+    """Return the text of all parts of a kind."""
+    return "".join(text_in(part) for part in objects(content) if part.get("type") == kind)
 
 
-def texts_of(parts: Any, kind: str) -> str:
-    """Return the text of all parts of a kind, joined."""
-    found = [part for part in objects(parts) if kind in str(part.get("type"))]
-    return "".join(map(text_in, found))
-
-
-def text_in(part: Any) -> str:
+def text_in(part: Object) -> str:
     """Return the text of one part, which `thinking` parts keep one level down."""
-    inner = an_object(part).get("thinking")
+    inner = part.get("thinking")
     if isinstance(inner, list):
-        return "".join(map(text_in, inner))
-    return str(inner or part.get("text") or part.get("summary") or "")
+        return "".join(map(text_in, objects(inner)))
+    return str(inner or part.get("text") or "")
 
 
-def text_of(content: Any) -> Any:
-    """Return content as the text that it holds."""
-    return texts_of(content, "text") if isinstance(content, list) else content
-
-
-def merged(content: list[Any]) -> list[Any]:
-    """Join neighbouring parts of text or thinking, so that fragments count as a whole."""
-    parts: list[Any] = []
+def joined(content: list[Any]) -> list[list[str]]:
+    """Return the kind and text of each part, neighbours of a kind joined."""
+    parts = []
     for part in content:
-        kind = part.get("type") if isinstance(part, dict) else "text"
-        if kind not in ("text", "thinking"):
-            parts.append(part)
-            continue
-        text = text_in(part) if isinstance(part, dict) else str(part)
-        if parts and parts[-1].get("type") == kind:
-            parts[-1] = {"type": kind, "text": parts[-1]["text"] + text}
-        elif text:
-            parts.append({"type": kind, "text": text})
-    return parts
+        known = part if isinstance(part, dict) else {"type": "text", "text": str(part)}
+        parts.append((str(known.get("type")), text_in(known)))
+    together = groupby(filter(itemgetter(1), parts), key=itemgetter(0))
+    return [[kind, "".join(text for _, text in group)] for kind, group in together]
 
 
 def pruned(value: Any) -> Any:
@@ -262,6 +235,9 @@ def pruned(value: Any) -> Any:
     return value
 
 
+# --- values by their paths ----------------------------------------------------------------
+
+
 def leaves_of(completion: Object, room: Room) -> dict[str, Leaf]:
     """Return the values of a completion by their paths."""
     leaves = dict(walk("completion", completion))
@@ -269,7 +245,7 @@ def leaves_of(completion: Object, room: Room) -> dict[str, Leaf]:
     for n, choice in enumerate(objects(completion.get("choices"))):
         index = choice.get("index", n)
         choices[int(index) if isinstance(index, float) and index.is_integer() else index] = choice
-    if room.choices == "first" and choices:
+    if room.choices and choices:
         choices = {0: choices[min(choices)]}
     for index, choice in choices.items():
         message, at = an_object(choice.get("message")), f"choices[{index}].message."
@@ -277,9 +253,9 @@ def leaves_of(completion: Object, room: Room) -> dict[str, Leaf]:
         leaves |= walk("message", message, at)
         content = message.get("content")
         if isinstance(content, list):
-            text = merged(content) if room.content == "any" else text_of(content)
+            text = texts_of(content, "text") if room.content else joined(content)
             leaves[f"{at}content"] = "content", text
-        if room.reasoning == "one":
+        if room.reasoning:
             texts = (message.get("reasoning"), message.get("reasoning_content"))
             leaves[f"{at}reasoning"] = "reasoning", next(filter(None, texts), None)
         calls = message.get("tool_calls")

@@ -1,27 +1,22 @@
-"""Who is compared, in which form each takes a stream, and what its result has room for."""
+"""The list of who is compared, and what several of them need."""
+# ruff: noqa: PLC0415  # an environment has one peer
 
+import json
+import urllib.request
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import Literal
+from typing import Any
 
 from cases import Case
-from judge import ENVELOPE, Room
+from judge import Room
 
-ADAPTERS = Path(__file__).resolve().parent / "adapters"
-USAGE = ("usage.prompt_tokens", "usage.completion_tokens", "usage.total_tokens")
-CACHED = "usage.prompt_tokens_details.cached_tokens"
-REASONED = "usage.completion_tokens_details.reasoning_tokens"
-AUDIO = ("usage.prompt_tokens_details.audio_tokens", "usage.completion_tokens_details.audio_tokens")
-CALLS = ("tool_calls.length", "tool_calls.id", "tool_calls.function")
-ANSWER = ("role", "content", "finish_reason", *CALLS)
-# The whole chat completion of the API.
-API = (
-    *ENVELOPE, *ANSWER, "usage", "moderation", "logprobs", "refusal", "tool_calls", "function_call",
-    "audio", "annotations",
-)  # fmt: skip
+Object = dict[str, Any]
+Reduce = Callable[[str, Object], object]  # of a base URL and a request's parameters
 
-
-OPENAI = ("openai==3.57.0", "pydantic==2.14.4")
+EVERYTHING = "API reasoning reasoning_content extra"
+OPENAI = "openai==3.57.0 pydantic==2.14.4"
 
 
 @dataclass(frozen=True)
@@ -29,133 +24,103 @@ class Peer:
     """One reducer."""
 
     name: str
-    # What is installed and named on the page, the reducer's first; package.json pins Node's.
-    packages: tuple[str, ...]
+    what: str
+    # What is installed and named on the page, the reducer's first.
+    packages: list[str]
     room: Room
-    # "own": it reads the bytes itself. "chunks": it is handed chunks by openai-python, so framing
-    # is not its job and the body comes framed by the book.
-    framing: Literal["own", "chunks"] = "chunks"
-    language: Literal["python", "node"] = "python"
-
-    @property
-    def what(self) -> str:
-        """What is run, as the first line of the adapter says."""
-        suffix = {"python": "py", "node": "mjs"}[self.language]
-        text = (ADAPTERS / f"{self.name}.{suffix}").read_text(encoding="utf-8")
-        return text.partition("\n")[0].strip('"/').partition(": ")[2]
+    # It reads the bytes itself. The others are handed chunks by openai-python, so framing is not
+    # their job and the body comes framed by the book.
+    reads_bytes: bool
+    reduce: Reduce | None = None  # None: it is in peers.mjs
 
     def takes(self, case: Case) -> bool:
         """Return whether a case is one for this peer: without events nobody has chunks for it."""
-        return self.framing == "own" or case.is_of_events
+        return self.reads_bytes or case.is_of_events
+
+    def body_of(self, case: Case) -> bytes:
+        """Return what the server sends to this peer."""
+        return case.body if self.reads_bytes else case.clean_body
 
 
-def room(*keys: str, **how: str) -> Room:
-    """Make a room of names."""
-    return Room(frozenset(keys), **how)  # type: ignore[arg-type]
+PEERS: dict[str, Peer] = {}
 
 
-EVERYTHING = room(*API, "reasoning", "reasoning_content", "extra")
-PEERS = (
-    Peer("ours", ("msgspec==0.23.0", "attrs==26.1.0", "cattrs==26.2.1"), EVERYTHING, "own"),
-    # Its models keep fields that they do not know, as its README says.
-    Peer("openai", OPENAI, EVERYTHING, "own"),
-    Peer("openai_node", ("openai",), EVERYTHING, "own", "node"),
-    Peer(
-        "ai_sdk", ("ai", "@ai-sdk/openai-compatible"),
-        room(
-            "id", "created", "model", "content", "reasoning", "finish_reason", *CALLS, *USAGE,
-            CACHED, REASONED, "extra.tool_call.extra_content",
-            choices="first", content="answer", reasoning="one", arguments="json",
-        ),
-        "own", "node",
-    ),
-    Peer(
-        "litellm", ("litellm==1.110.2", *OPENAI),
-        # `provider_specific_fields` of choice and message keep what it does not know. `created` is
-        # its own clock's, for every stream.
-        room(
-            *(key for key in API if key != "created"),
-            "reasoning", "extra.message", "extra.choice", "extra.usage", reasoning="one",
-        ),
-    ),
-    Peer(
-        "any_llm", ("any-llm-sdk[openai]==1.40.2", *OPENAI),
-        # "Audio output is not aggregated", says its documentation.
-        room(
-            *(key for key in API if key not in ("audio", "moderation")),
-            "reasoning", "extra.message.images", "extra.message.extra_content",
-            "extra.tool_call.extra_content", reasoning="one",
-        ),
-    ),
-    Peer(
-        "langchain", ("langchain-openai==1.7.4", "langchain-core==1.8.3", *OPENAI),
-        # It refers to other packages for the reasoning of other providers.
-        room(
-            "model", "service_tier", "system_fingerprint", *ANSWER, *USAGE, CACHED, REASONED,
-            *AUDIO, "logprobs", "function_call", "audio", choices="first",
-        ),
-    ),
-    Peer(
-        "pydantic_ai", ("pydantic-ai-slim[openai]==2.68.0", *OPENAI),
-        room(
-            "id", "created", "model", "service_tier", "moderation", "content", "refusal",
-            "reasoning", "finish_reason", *CALLS, "usage.prompt_tokens", "usage.completion_tokens",
-            CACHED, REASONED, *AUDIO, "logprobs.content", "annotations",
-            "extra.tool_call.extra_content",
-            choices="first", content="text", reasoning="one", arguments="json",
-        ),
-    ),
-    Peer(
-        "openai_agents", ("openai-agents==0.24.0", *OPENAI),
-        room(
-            "content", "refusal", "reasoning", *CALLS, *USAGE, CACHED, REASONED,
-            "logprobs.content", "annotations", choices="first", content="text", reasoning="one",
-        ),
-    ),
-    Peer(
-        "lm15", ("lm15==1.5.0",),
-        # Its model is the request's. Of an unstreamed completion it keeps a refusal, too.
-        room(
-            "content", "refusal", "reasoning", "finish_reason", *CALLS, *USAGE, CACHED, REASONED,
-            *AUDIO, "logprobs.content",
-            choices="first", content="text", reasoning="one", arguments="json",
-        ),
-        "own",
-    ),
-    Peer(
-        "llmstream", ("llmstream==0.1.0",),
-        room(
-            "model", "content", "reasoning", "finish_reason", *CALLS, *USAGE,
-            choices="first", reasoning="one",
-        ),
-        "own",
-    ),
-    Peer(
-        "openinference",
-        ("openinference-instrumentation-openai==0.1.66", "opentelemetry-sdk==1.45.2", *OPENAI),
-        EVERYTHING,
-    ),
-    Peer(
-        "langsmith", ("langsmith==0.15.1", *OPENAI),
-        # Of an unstreamed completion it keeps everything but the usage's vendor fields.
-        room(
-            *(key for key in API if key != "usage"), *USAGE, CACHED, REASONED, *AUDIO,
-            "reasoning", "reasoning_content", "extra.completion", "extra.choice", "extra.message",
-            "extra.tool_call",
-        ),
-    ),
-    Peer(
-        "langfuse", ("langfuse==5.0.4", *OPENAI),
-        room(
-            "model", "service_tier", "usage", "content", "finish_reason", "tool_calls",
-            "function_call",
-        ),
-    ),
-    Peer(
-        "ddtrace", ("ddtrace==4.16.0", *OPENAI),
-        room(
-            "model", *USAGE, CACHED, REASONED, *ANSWER, "tool_calls", "function_call",
-            "reasoning_content",
-        ),
-    ),
-)  # fmt: skip
+def peer(
+    packages: str, room: str, *, reads_bytes: bool = False, **how: str
+) -> Callable[[Reduce], Reduce]:
+    """Put a function on the list as a peer of its name."""
+
+    def register(reduce: Reduce) -> Reduce:
+        name, what = reduce.__name__, reduce.__doc__ or ""
+        installed = packages if reads_bytes else f"{packages} {OPENAI}"
+        PEERS[name] = Peer(name, what, installed.split(), Room(room, **how), reads_bytes, reduce)
+        return reduce
+
+    return register
+
+
+def node_peer(name: str, what: str, packages: str, room: str, **how: str) -> None:
+    """Put a function of peers.mjs on the list; package.json pins what is installed."""
+    path = Path(__file__).with_name("package.json")
+    pins = json.loads(path.read_text(encoding="utf-8"))["dependencies"]
+    pinned = [f"{package}=={pins[package]}" for package in packages.split()]
+    PEERS[name] = Peer(name, what, pinned, Room(room, **how), True)
+
+
+# --- what several of them need -------------------------------------------------------------
+
+
+def bytes_of(url: str) -> Iterator[bytes]:
+    """Yield the body of the answer as it comes."""
+    with urllib.request.urlopen(f"{url}/chat/completions", data=b"{}") as response:
+        while data := response.read1():
+            yield data
+
+
+def chunks_of(url: str, params: Object, client: Any = None) -> Any:
+    """Return a stream of openai-python's, or of a client that is made as its is."""
+    from openai import OpenAI
+
+    made = (client or OpenAI)(base_url=url, api_key="none", max_retries=0)
+    return made.chat.completions.create(**params, stream=True)
+
+
+def completion(message: Object, usage: Object | None = None, **fields: Any) -> Object:
+    """Return a completion of one choice; `finish_reason` and `logprobs` are the choice's."""
+    names = fields.keys() & {"finish_reason", "logprobs"}
+    choice = {"index": 0, "message": message, **{name: fields.pop(name) for name in names}}
+    return {**fields, "usage": usage, "choices": [choice]}
+
+
+def call(id: object, name: object, arguments: object, /, **fields: Any) -> Object:
+    """Return a tool call."""
+    return {"id": id, "function": {"name": name, "arguments": arguments}, **fields}
+
+
+def usage(
+    counts: Any, cached: Any = None, reasoning: Any = None, audio: tuple[Any, Any] = (None, None),
+    *, plain: bool = False,
+) -> Object:  # fmt: skip
+    """Return a usage; `plain` counts are 0 where nothing came."""
+    read = counts.get if isinstance(counts, dict) else partial(getattr, counts)
+    prompt, completion = read("input_tokens"), read("output_tokens")
+    return {
+        "prompt_tokens": prompt or None if plain else prompt,
+        "completion_tokens": completion or None if plain else completion,
+        "total_tokens": read("total_tokens"),
+        "prompt_tokens_details": {"cached_tokens": cached, "audio_tokens": audio[0]},
+        "completion_tokens_details": {"reasoning_tokens": reasoning, "audio_tokens": audio[1]},
+    }
+
+
+def langchains(counts: Object, tier: object = None, *, plain: bool = False) -> Object:
+    """Return a usage of langchain's counts; it prefixes two details with the paid tier."""
+    read = counts.get("input_token_details") or {}
+    written = counts.get("output_token_details") or {}
+    return usage(
+        counts,
+        read.get("cache_read", read.get(f"{tier}_cache_read")),
+        written.get("reasoning", written.get(f"{tier}_reasoning")),
+        (read.get("audio"), written.get("audio")),
+        plain=plain,
+    )

@@ -1,107 +1,62 @@
 """The page for the documentation, from the verdicts."""
 
+import platform
+import re
+import subprocess
 from collections import Counter
-from collections.abc import Sequence
-from dataclasses import dataclass
+from itertools import groupby
 from pathlib import Path
 from string import Template
 
 from cases import Case
 from judge import VERDICTS, asked
-from peers import Peer
+from peers import PEERS
 
 PAGE = Template(Path(__file__).with_name("page.md").read_text(encoding="utf-8"))
-MARKS = {"right": "✓", "not asked": "-"}
+MARKS = {"right": "✓"}
+
+Verdicts = dict[str, str]  # by case
 
 
-@dataclass(frozen=True)
-class Column:
-    """One peer's part of the table."""
-
-    peer: Peer
-    versions: dict[str, str]
-    # By case; in the order of the cases.
-    verdicts: dict[str, str]
-    asked: int
-
-    @property
-    def version(self) -> str:
-        """The version of the package that the reducer comes from."""
-        return "this checkout" if self.peer.name == "ours" else next(iter(self.versions.values()))
-
-    @property
-    def marks(self) -> dict[str, str]:
-        """What stands for the verdicts in the table of cases."""
-        return {case: MARKS.get(verdict, verdict) for case, verdict in self.verdicts.items()}
-
-    @property
-    def counts(self) -> Counter[str]:
-        """How often there is which verdict."""
-        return Counter(self.verdicts.values())
-
-    @property
-    def cases(self) -> int:
-        """How many cases it is asked for."""
-        return len(self.verdicts) - self.counts["not asked"]
-
-    def right_of(self, cases: list[str]) -> str:
-        """Return how many of some cases are right, and of how many where not all are asked."""
-        verdicts = [self.verdicts[case] for case in cases]
-        of = f" of {len(cases) - verdicts.count('not asked')}" if "not asked" in verdicts else ""
-        return f"{verdicts.count('right')}{of}"
-
-
-def column(
-    peer: Peer, versions: dict[str, str], found: dict[str, str], cases: Sequence[Case]
-) -> Column:
-    """Return the column of a peer from the verdicts on the cases that it takes."""
-    verdicts = {case.name: found.get(case.name, "not asked") for case in cases}
-    values = sum(asked(case, peer.room) for case in cases if peer.takes(case))
-    return Column(peer, versions, verdicts, values)
-
-
-def figures(column: Column) -> list[str]:
-    """Return the counts of a peer: its verdicts, and the cases and the values it is asked for."""
-    verdicts = map(column.counts.__getitem__, VERDICTS)
-    return [str(each) for each in (*verdicts, column.cases, column.asked)]
-
-
-def markdown(
-    columns: list[Column], run_on: dict[str, str], not_run: dict[str, str], cases: Sequence[Case]
-) -> str:
+def page_of(verdicts: dict[str, Verdicts], cases: dict[str, Case]) -> str:
     """Return the page, the peers by the share of their cases that they have right."""
-    columns = sorted(columns, key=lambda column: -column.counts["right"] / column.cases)
-    names = [column.peer.name for column in columns]
-    summary = [
-        [f"**{name}**" if name == "ours" else name, column.version, *figures(column)]
-        for name, column in zip(names, columns, strict=True)
+    counts = {name: Counter(its.values()) for name, its in verdicts.items()}
+    names = sorted(verdicts, key=lambda name: -counts[name]["right"] / len(verdicts[name]))
+    columns = [verdicts[name] for name in names]
+    summary, ran = [], []
+    for name, its in zip(names, columns, strict=True):
+        peer, of = PEERS[name], counts[name]
+        packages = [re.sub(r"\[.*\]", "", package) for package in peer.packages]
+        title, version = name, packages[0].partition("==")[2]
+        if name == "ours":
+            title, version = "**ours**", "this checkout"
+        values = sum(asked(cases[case], peer.room) for case in its)
+        figures = [*map(of.__getitem__, VERDICTS), len(its), values]
+        summary.append([title, version, *map(str, figures)])
+        ran.append(f"- {name} ({', '.join(packages).replace('==', ' ')}): {peer.what}")
+    areas = [
+        [area, str(len(inside)), *(right_of(inside, its) for its in columns)]
+        for area, group in groupby(cases, key=lambda name: name.partition("-")[0])
+        for inside in [list(group)]
     ]
-    ran = [
-        f"- {column.peer.name} ({named(column.versions)}): {column.peer.what}" for column in columns
-    ]
-    ran += [f"- {name} could not be run: {why}" for name, why in not_run.items()]
-    areas: dict[str, list[str]] = {}
+    matrix = []
     for case in cases:
-        areas.setdefault(case.name.partition("-")[0], []).append(case.name)
-    by_area = [
-        [area, str(len(inside)), *(column.right_of(inside) for column in columns)]
-        for area, inside in areas.items()
-    ]
-    matrix = [
-        [f"`{case.name}`", *(column.marks[case.name] for column in columns)] for case in cases
-    ]
+        found = [its.get(case, "-") for its in columns]
+        matrix.append([f"`{case}`", *(MARKS.get(verdict, verdict) for verdict in found)])
+    node = subprocess.check_output(["node", "--version"], text=True).strip().removeprefix("v")
     return PAGE.substitute(
         summary=grid(["peer", "version", *VERDICTS, "of cases", "asked for"], summary),
-        run_on=named(run_on),
+        run_on=f"Python {platform.python_version()}, Node {node}",
         ran="\n".join(ran),
-        areas=grid(["right of", "cases", *names], by_area),
+        areas=grid(["right of", "cases", *names], areas),
         cases=grid(["case", *names], matrix),
     )
 
 
-def named(versions: dict[str, str]) -> str:
-    """Return names and versions as a phrase."""
-    return ", ".join(f"{name} {version}" for name, version in versions.items())
+def right_of(cases: list[str], verdicts: Verdicts) -> str:
+    """Return how many of some cases are right, and of how many where not all are asked."""
+    found = [verdicts[case] for case in cases if case in verdicts]
+    return f"{found.count('right')}" + f" of {len(found)}" * (len(found) < len(cases))
 
 
 def grid(head: list[str], rows: list[list[str]]) -> str:

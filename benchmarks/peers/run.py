@@ -6,105 +6,52 @@ reasons.
 
 import argparse
 import json
-import platform
-import subprocess
 import sys
 from collections import Counter
 from pathlib import Path
-from typing import Any
 
-import install
-import report
 from cases import Case, load
-from judge import Judgement, judge, pruned
-from peers import PEERS, Peer
-from wire import Answer, Process, Server
+from judge import Difference, Object, judge, pruned
+from process import PEERS, Peer, answers_of
+from report import Verdicts, page_of
 
-HERE = Path(__file__).resolve().parent
-ROOT = HERE.parents[1]
-CACHE = HERE / ".cache" / "peers"
-# Long for what takes milliseconds; a peer that needs longer hangs.
-PATIENCE = 10.0
+ROOT = Path(__file__).resolve().parents[2]
 
 
-def main() -> int:
+def main() -> None:
     """Do what the command line asks for."""
+    cases = load(ROOT / "tests" / "conformance")
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("--peer", action="append", help="only this peer; may be repeated")
-    parser.add_argument("--case", action="append", help="only this case, and say why; likewise")
+    parser.add_argument("--peer", nargs="+", choices=PEERS, help="only these peers")
+    parser.add_argument("--case", nargs="+", choices=cases, metavar="CASE", help="only these cases")
     options = parser.parse_args()
-    CACHE.mkdir(parents=True, exist_ok=True)
-    cases = chosen(load(ROOT / "tests" / "conformance"), options.case, "case")
-    server = Server(cases)
-    columns, not_run = [], {}
-    for peer in chosen(list(PEERS), options.peer, "peer"):
-        its = [case for case in cases if peer.takes(case)]
-        try:
-            versions, answers = run(peer, its, server)
-        except (OSError, subprocess.CalledProcessError, TimeoutError, EOFError) as error:
-            not_run[peer.name] = f"{type(error).__name__}: {error}"
-            print(f"{peer.name} could not be run: {error}", file=sys.stderr)
-            continue
-        found = {case.name: judge(case, peer.room, answers[case.name]) for case in its}
-        if options.case:
-            for case in its:
-                explain(peer, versions, case, found[case.name], answers[case.name])
-        verdicts = {name: each.verdict for name, each in found.items()}
-        columns.append(report.column(peer, versions, verdicts, cases))
-        print(f"{peer.name} {versions}: {dict(Counter(verdicts.values()))}", file=sys.stderr)
+    verdicts: dict[str, Verdicts] = {}
+    for name in options.peer or PEERS:
+        peer = PEERS[name]
+        its = [cases[case] for case in options.case or cases if peer.takes(cases[case])]
+        verdicts[name] = {}
+        for case, answer in answers_of(peer, its):
+            verdicts[name][case.name], differences = judge(case, peer.room, answer)
+            if options.case:
+                print(f"== {name}, {case.name}: {verdicts[name][case.name]}")
+                explain(peer, case, answer, differences)
+        print(f"{name}: {dict(Counter(verdicts[name].values()))}", file=sys.stderr)
     if not options.case and not options.peer:
-        run_on = {"Python": platform.python_version(), "Node": install.node_version()}
-        page = report.markdown(columns, run_on, not_run, cases)
+        page = page_of(verdicts, cases)
         (ROOT / "docs" / "peers.md").write_text(page, encoding="utf-8")
-    return 0
 
 
-def run(peer: Peer, cases: list[Case], server: Server) -> tuple[dict[str, str], dict[str, Answer]]:
-    """Put the cases to one peer; return its versions and answers."""
-    process = Process(install.command_of(peer, CACHE), CACHE)
-    try:
-        process.start()
-        return process.versions, {case.name: ask(process, peer, case, server) for case in cases}
-    finally:
-        process.stop()
-
-
-def chosen(all_of_them: list[Any], names: list[str] | None, kind: str) -> list[Any]:
-    """Return those of a name, or all without names."""
-    known = {each.name: each for each in all_of_them}
-    unknown = [name for name in names or () if name not in known]
-    if unknown or not known:
-        sys.exit(f"no {kind} {', '.join(unknown)}; there are: {', '.join(known) or 'none'}")
-    return [known[name] for name in names or known]
-
-
-def ask(process: Process, peer: Peer, case: Case, server: Server) -> Answer:
-    """Put one case to a peer; what goes wrong with its process is an error of the peer's."""
-    url = f"http://127.0.0.1:{server.server_port}/{peer.framing}/{case.name}"
-    request = {"url": url, "params": case.params}
-    try:
-        answer: Answer = process.ask(request, PATIENCE)
-        return answer
-    except (TimeoutError, EOFError, BrokenPipeError) as error:
-        return {"error": f"{type(error).__name__}: {error}"}
-
-
-def explain(
-    peer: Peer, versions: dict[str, str], case: Case, verdict: Judgement, answer: Answer
-) -> None:
+def explain(peer: Peer, case: Case, answer: Object, differences: list[Difference]) -> None:
     """Print what was expected, what came, and where they differ."""
-    body = case.body if peer.framing == "own" else case.clean_body
-    print(f"== {peer.name} {versions}, {case.name}: {verdict.verdict}")
-    print(f"-- body ({peer.framing} framing)\n{body.decode('utf-8', 'replace').rstrip()}")
+    print(f"-- body\n{peer.body_of(case).decode('utf-8', 'replace').rstrip()}")
     print(f"-- expected, status {case.status}, problems {sorted(case.problems)}")
     print(legible(pruned(case.completion), indent=1))
-    if verdict.error is not None:
-        print(f"-- raised\n{verdict.error}")
+    if "error" in answer:
+        print(f"-- raised\n{answer['error']}")
         return
     print(f"-- got\n{legible(pruned(answer['result']), indent=1)}")
-    for difference in verdict.differences:
-        wanted, given = legible(difference.expected), legible(difference.got)
-        print(f"-- {difference.kind}: {difference.path}: expected {wanted}, got {given}")
+    for verdict, path, wanted, given in differences:
+        print(f"-- {verdict}: {path}: expected {legible(wanted)}, got {legible(given)}")
 
 
 def legible(value: object, indent: int | None = None) -> str:
@@ -114,4 +61,4 @@ def legible(value: object, indent: int | None = None) -> str:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()

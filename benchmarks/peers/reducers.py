@@ -1,0 +1,365 @@
+"""Reducers of clients, gateways and frameworks, and how each of them is called.
+
+A function makes one call of a peer's public interface and renames its result to the API's fields;
+what there is to know about a peer stands there. It runs in an environment with its peer, hence the
+imports inside.
+"""
+# ruff: noqa: PLC0415  # they stand in other environments
+
+import asyncio
+import sys
+from dataclasses import asdict
+from functools import reduce
+from operator import add
+from pathlib import Path
+from typing import Any
+
+from peers import (
+    EVERYTHING,
+    OPENAI,
+    Object,
+    bytes_of,
+    call,
+    chunks_of,
+    completion,
+    langchains,
+    node_peer,
+    peer,
+    usage,
+)  # fmt: skip
+
+
+@peer("msgspec==0.23.0 attrs==26.1.0 cattrs==26.2.1", EVERYTHING, reads_bytes=True)
+def ours(url: str, params: Object) -> object:
+    """the body off the socket into `feed_sse`."""
+    # What is measured is the checkout, not a copy of it installed some time ago.
+    sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
+    from accumulator import Accumulator
+
+    acc = Accumulator()
+    for data in bytes_of(url):
+        acc.feed_sse(data)
+    acc.close()
+    return acc.snapshot().to_dict()
+
+
+# Its models keep fields that they do not know, as its README says.
+@peer(OPENAI, EVERYTHING, reads_bytes=True)
+def openai(url: str, params: Object) -> object:
+    """the chunks of its client, and the snapshot of a `ChatCompletionStreamState`."""
+    from openai.lib.streaming.chat import ChatCompletionStreamState
+
+    # It does a little better than `.stream()`, which drops chunks whose `object` is empty.
+    state: ChatCompletionStreamState[None] = ChatCompletionStreamState()
+    for chunk in chunks_of(url, params):
+        state.handle_chunk(chunk)
+    # `get_final_completion()` would parse it too, and raises where the reason is `length`.
+    return state.current_completion_snapshot.to_dict(mode="python", warnings=False)
+
+
+node_peer(
+    "openai_node",
+    "`client.chat.completions.stream()` and the snapshot that comes with its last chunk.",
+    "openai",
+    EVERYTHING,
+)
+node_peer(
+    "ai_sdk",
+    "`streamText()` over `@ai-sdk/openai-compatible`, and what its result holds.",
+    "ai @ai-sdk/openai-compatible",
+    "id created model content reasoning finish_reason CALLS USAGE CACHED REASONED"
+    " extra.tool_call.extra_content",
+    choices="first", content="answer", reasoning="one", arguments="json",
+)  # fmt: skip
+
+
+# `provider_specific_fields` of choice and message keep what it does not know. `created` is its own
+# clock's, for every stream.
+@peer(
+    "litellm==1.110.2",
+    "API -created reasoning extra.message extra.choice extra.usage",
+    reasoning="one",
+)
+def litellm(url: str, params: Object) -> object:
+    """`completion(stream=True)`, then `stream_chunk_builder` over all that came."""
+    import litellm
+
+    # Tools in the request would import the `mcp` extra; the answer is the same without them.
+    about = {name: params[name] for name in ("messages", "n")}
+    stream = litellm.completion(
+        f"openai/{params['model']}", **about, api_base=url, api_key="none", max_retries=0,
+        stream=True, stream_options={"include_usage": True},
+    )  # fmt: skip
+    # Chunks built by hand instead of its own come out no better.
+    built = litellm.stream_chunk_builder(list(stream), messages=params["messages"])
+    result = None if built is None else built.model_dump()
+    for choice in result["choices"] if result else ():
+        for holder in (choice, choice["message"]):
+            for name, value in (holder.pop("provider_specific_fields", None) or {}).items():
+                holder.setdefault(name, value)
+    return result
+
+
+# "Audio output is not aggregated", says its documentation.
+@peer(
+    "any-llm-sdk[openai]==1.40.2",
+    "API -audio -moderation reasoning extra.message.images extra.message.extra_content"
+    " extra.tool_call.extra_content",
+    reasoning="one",
+)
+def any_llm(url: str, params: Object) -> object:
+    """`completion(stream=True)`, then `accumulate_chunks` over the stream."""
+    import any_llm
+    from any_llm.utils.streaming import accumulate_chunks
+
+    about: Object = {"provider": "openai", "api_base": url, "api_key": "none", "stream": True}
+    return accumulate_chunks(any_llm.completion(**about, **params)).model_dump(warnings=False)
+
+
+# It refers to other packages for the reasoning of other providers.
+@peer(
+    "langchain-openai==1.7.4 langchain-core==1.8.3",
+    "model service_tier system_fingerprint role content finish_reason CALLS USAGE CACHED REASONED"
+    " AUDIO logprobs function_call audio",
+    choices="first",
+)
+def langchain(url: str, params: Object) -> object:
+    """the message chunks of `ChatOpenAI.stream()`, added up with `+`."""
+    from langchain_openai import ChatOpenAI
+    from pydantic import SecretStr
+
+    model = ChatOpenAI(
+        base_url=url, api_key=SecretStr("none"), model=params["model"], n=params["n"],
+        max_retries=0, stream_usage=True, use_responses_api=False,
+    )  # fmt: skip
+    message: Any = reduce(add, model.stream("hello"))
+    about, counts = message.response_metadata, getattr(message, "usage_metadata", None)
+    names = ("service_tier", "system_fingerprint", "finish_reason", "logprobs")
+    role = {"ai": "assistant", "AIMessageChunk": "assistant"}
+    return completion(
+        {
+            "role": role.get(message.type, getattr(message, "role", message.type)),
+            "content": message.content,
+            "function_call": message.additional_kwargs.get("function_call"),
+            "audio": message.additional_kwargs.get("audio"),
+            "tool_calls": [
+                call(each["id"], each["name"], each["args"])
+                for each in getattr(message, "tool_call_chunks", ())
+            ],
+        },
+        counts and langchains(counts, about.get("service_tier"), plain=True),
+        model=about.get("model_name"),
+        **{name: about.get(name) for name in names},
+    )
+
+
+@peer(
+    "pydantic-ai-slim[openai]==2.68.0",
+    "id created model service_tier moderation content refusal reasoning finish_reason CALLS"
+    " usage.prompt_tokens usage.completion_tokens CACHED REASONED AUDIO logprobs.content"
+    " annotations extra.tool_call.extra_content",
+    choices="first", content="text", reasoning="one", arguments="json",
+)  # fmt: skip
+def pydantic_ai(url: str, params: Object) -> object:
+    """`OpenAIChatModel.request_stream()`, and the response it ends with."""
+    from openai import AsyncOpenAI
+    from pydantic_ai.messages import ModelRequest, UserPromptPart
+    from pydantic_ai.models import ModelRequestParameters
+    from pydantic_ai.models.openai import OpenAIChatModel, OpenAIChatModelSettings
+    from pydantic_ai.providers.openai import OpenAIProvider
+
+    # Without the second, usage in every chunk is added up; with it, a usage in two halves is not.
+    settings = OpenAIChatModelSettings(
+        openai_include_raw_annotations=True, openai_continuous_usage_stats=True
+    )
+
+    async def streamed() -> Any:
+        async with AsyncOpenAI(base_url=url, api_key="none", max_retries=0) as client:
+            model = OpenAIChatModel(params["model"], provider=OpenAIProvider(openai_client=client))
+            messages = [ModelRequest(parts=[UserPromptPart("hello")])]
+            about = (messages, settings, ModelRequestParameters())
+            async with model.request_stream(*about) as response:
+                async for _ in response:
+                    pass
+                return response.get()
+
+    response = asyncio.run(streamed())
+    details, counts, timestamp = response.provider_details or {}, response.usage, None
+    if "timestamp" in details:
+        timestamp = details["timestamp"].timestamp()
+
+    def parts(kind: str) -> list[Any]:
+        return [part for part in response.parts if part.part_kind == kind]
+
+    # The provider's own word where there is one, else what pydantic-ai makes of it; beside a
+    # refusal it says `content_filter` of its own.
+    reason = None if "refusal" in details else response.finish_reason
+    return completion(
+        {
+            "content": "".join(part.content for part in parts("text")),
+            "refusal": details.get("refusal"),
+            "reasoning": "".join(part.content for part in parts("thinking")),
+            "annotations": [
+                each
+                for part in parts("text")
+                for each in (part.provider_details or {}).get("annotations", ())
+            ],
+            "tool_calls": [
+                call(part.tool_call_id, part.tool_name, part.args, **(part.provider_details or {}))
+                for part in parts("tool-call")
+            ],
+        },
+        usage(
+            counts,
+            counts.cache_read_tokens,
+            counts.details.get("reasoning_tokens"),
+            (counts.input_audio_tokens, counts.details.get("audio_tokens")),
+            plain=True,
+        ),
+        id=response.provider_response_id,
+        created=timestamp,
+        model=response.model_name,
+        service_tier=details.get("service_tier"),
+        moderation=details.get("moderation"),
+        finish_reason=details.get("finish_reason", reason),
+        logprobs={"content": details.get("logprobs")},
+    )
+
+
+@peer(
+    "openai-agents==0.24.0",
+    "content refusal reasoning CALLS USAGE CACHED REASONED logprobs.content annotations",
+    choices="first", content="text", reasoning="one",
+)  # fmt: skip
+def openai_agents(url: str, params: Object) -> object:
+    """`OpenAIChatCompletionsModel.stream_response()`, and the response it completes."""
+    from agents import ModelSettings, OpenAIChatCompletionsModel
+    from agents.models.interface import ModelTracing
+    from openai import AsyncOpenAI
+
+    names = "system_instructions output_schema previous_response_id conversation_id prompt"
+    nothing = dict.fromkeys(names.split())
+    settings = ModelSettings(include_usage=True)
+
+    async def streamed() -> list[Any]:
+        async with AsyncOpenAI(base_url=url, api_key="none", max_retries=0) as client:
+            events = OpenAIChatCompletionsModel(params["model"], client).stream_response(
+                **nothing, input="hello", model_settings=settings, tools=[], handoffs=[],
+                tracing=ModelTracing.DISABLED,
+            )  # fmt: skip
+            return [event.response async for event in events if event.type == "response.completed"]
+
+    (response,) = asyncio.run(streamed())
+    message: Object = {"content": "", "refusal": "", "reasoning": "", "tool_calls": []}
+    logprobs: list[Any] = []
+    for item in response.output:
+        match item.type:
+            case "message":
+                message["role"] = item.role
+                for part in item.content:
+                    if part.type == "output_text":
+                        message["content"] += part.text
+                        logprobs += part.logprobs or ()
+                        message["annotations"] = [
+                            {"type": "url_citation", "url_citation": each.model_dump()}
+                            for each in part.annotations
+                        ]
+                    else:
+                        message["refusal"] += part.refusal
+            case "function_call":
+                message["tool_calls"].append(call(item.call_id, item.name, item.arguments))
+            case "reasoning":
+                message["reasoning"] += "".join(part.text for part in item.content or item.summary)
+    counts = response.usage
+    return completion(
+        message,
+        counts
+        and usage(
+            counts,
+            counts.input_tokens_details.cached_tokens,
+            counts.output_tokens_details.reasoning_tokens,
+            plain=True,
+        ),
+        logprobs={"content": logprobs},
+    )
+
+
+# Its model is the request's. Of an unstreamed completion it keeps a refusal, too.
+@peer(
+    "lm15==1.5.0",
+    "content refusal reasoning finish_reason CALLS USAGE CACHED REASONED AUDIO logprobs.content",
+    reads_bytes=True, choices="first", content="text", reasoning="one", arguments="json",
+)  # fmt: skip
+def lm15(url: str, params: Object) -> object:
+    """`OpenAIChatLM.stream()`, and the `Response` that its `ResponseStream` ends with."""
+    import lm15
+
+    request = lm15.Request(model=params["model"], messages=(lm15.Message.user("hello"),))
+    stream = lm15.OpenAIChatLM(api_key="none", base_url=url).stream(request)
+    response = lm15.ResponseStream(stream, request).response
+    counts = response.usage
+
+    def parts(kind: Any) -> list[Any]:
+        return [part for part in response.message.parts if isinstance(part, kind)]
+
+    def text_of(kind: Any) -> str:
+        return "".join(part.text for part in parts(kind))
+
+    def arguments_of(given: Object) -> object:
+        # What is no JSON object it wraps in one.
+        return given.get("partial_json", given.get("value", given)) if len(given) == 1 else given
+
+    reason = "tool_calls" if response.finish_reason == "tool_call" else response.finish_reason
+    # The server's word where the last frame has it, else lm15's for it.
+    for choice in (response.provider_data or {}).get("choices") or ():
+        reason = (isinstance(choice, dict) and choice.get("finish_reason")) or reason
+    return completion(
+        {
+            "role": response.message.role,
+            "content": text_of(lm15.TextPart),
+            "reasoning": text_of(lm15.ThinkingPart),
+            "refusal": text_of(lm15.RefusalPart),
+            "tool_calls": [
+                call(part.id, part.name, arguments_of(part.input))
+                for part in parts(lm15.ToolCallPart)
+            ],
+        },
+        usage(
+            counts,
+            counts.cache_read_tokens,
+            counts.reasoning_tokens,
+            (counts.input_audio_tokens, counts.output_audio_tokens),
+        ),
+        finish_reason=reason,
+        logprobs={"content": list(map(asdict, response.logprobs or ()))},
+    )
+
+
+@peer(
+    "llmstream==0.1.0",
+    "model content reasoning finish_reason CALLS USAGE",
+    reads_bytes=True, choices="first", reasoning="one",
+)  # fmt: skip
+def llmstream(url: str, params: Object) -> object:
+    """`iter_events` over the bytes of the body, and what its events hold."""
+    from llmstream import iter_events
+
+    # It has no result of its own: texts are joined here, and the last report of a usage stands.
+    message: Object = {"content": "", "reasoning": "", "tool_calls": []}
+    fields: Object = {}
+    for event in iter_events(bytes_of(url)):
+        match event.type:
+            case "delta":
+                message["content"] += event.text
+            case "reasoning_delta":
+                message["reasoning"] += event.text
+            case "tool_call_complete":
+                message["tool_calls"].append(call(event.id, event.name, event.raw_arguments))
+            case "error":
+                # At its end the stream reports these and does not raise them.
+                raise RuntimeError(f"{event.code}: {event.message}")
+            case "metadata":
+                fields |= {"model": event.model, "finish_reason": event.finish_reason}
+            case "usage":
+                fields["usage"] = usage(event)
+    return completion(message, **fields)

@@ -257,7 +257,8 @@ class Call:
     judged: bool = False
 
     def text(self, tool: str, key: str) -> str:
-        return self.level.known.get(tool, Level()).text(key)
+        level: Level = self.level.known.get(tool, Level())
+        return level.text(key)
 
     @property
     def id(self) -> str:

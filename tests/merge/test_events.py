@@ -417,6 +417,10 @@ TOLD: dict[str, tuple[list[Chunk], list[str]]] = {
     "parts": (
         deltas({"content": [TEXT, IMAGE]}), ["content a", f"delta.content [{json.dumps(IMAGE)}]"]
     ),
+    "reasoning, and its details": (
+        deltas({"reasoning": "a", "reasoning_details": [DETAIL]}),
+        ["reasoning a", f"delta.reasoning_details [{json.dumps(DETAIL)}]"],
+    ),
     "reasoning details": (
         deltas({"reasoning_details": [DETAIL]}), [f"delta.reasoning_details [{json.dumps(DETAIL)}]"]
     ),

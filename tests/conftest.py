@@ -11,7 +11,6 @@ import pytest
 from hypothesis import HealthCheck, settings
 
 from accumulator._decode import shapes as _shapes
-from accumulator._fast_path import FastPath
 
 SHARED = Path(__file__).resolve().parents[2] / "shared"
 CORPUS, REPORTS = SHARED / "corpus", SHARED / "reports"
@@ -100,24 +99,3 @@ def learns_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     ):
         monkeypatch.setattr(f"accumulator.{name}", 1)
     monkeypatch.setattr("accumulator._fast_path._CREDIT", 64)
-
-
-@pytest.fixture
-def taken(monkeypatch: pytest.MonkeyPatch) -> list[int]:
-    """Return a list of how many events each call of the fast path took."""
-    found: list[int] = []
-    one, several = FastPath.apply_event, FastPath.apply_matching
-
-    def apply_event(fast: FastPath, data: bytes) -> bool:
-        found.append(one(fast, data))
-        return found[-1] == 1
-
-    def apply_matching(fast: FastPath, data: bytes) -> tuple[int, int]:
-        within = len(found)
-        count, size = several(fast, data)
-        found[within:] = [count]
-        return count, size
-
-    monkeypatch.setattr(FastPath, "apply_event", apply_event)
-    monkeypatch.setattr(FastPath, "apply_matching", apply_matching)
-    return found

@@ -124,6 +124,9 @@ REGULAR: dict[str, list[str]] = {
         delta_chunk(f'"reasoning_content":"r{i}","reasoning":"{"é" * (i % 3)}\\n"')
         for i in range(60)
     ],
+    "the same text in two fields": [
+        delta_chunk('"content":"word","reasoning":"word"', padding="p" * (i % 5)) for i in range(60)
+    ],
     "one choice that is not the first": [text_chunk(f"w{i}", index=2) for i in range(60)],
     "choices in turn": [text_chunk(f"w{i}", index=i % 4) for i in range(60)],
     "calls one after another": [
@@ -368,6 +371,9 @@ IRREGULAR: dict[str, list[str]] = {
 }
 STREAMS = REGULAR | IRREGULAR
 
+JOINT = '"},"logprobs":null,"finish_reason":null}],"usage":null,"obfuscation":"'
+BEFORE, _, AFTER = text_chunk("a", padding="b").partition(JOINT)
+OPEN, PADDED_OPEN = (text_chunk("a", padding=p).replace('"a"', '"x\\"') for p in (None, "b"))
 # What must not be taken, or not be taken as something else, in the midst of a regular stream.
 ODD: list[bytes] = [
     event(text_chunk("a").replace('"a"', '"a\\x"')),
@@ -406,6 +412,7 @@ ODD: list[bytes] = [
     event(text_chunk("a", padding="x").replace('"x"', '"x","vendor":1')),
     event(text_chunk("a", padding="x").replace('"obfuscation":"x"', '"usage":{"total_tokens":5}')),
     event(call_chunk("a", 0).replace('"arguments"', '"name":"g","arguments"')),
+    event(call_chunk("a", 0).replace('"a"', '"\\q"')),
     event(call_chunk("a", 9)),
     event(call_chunk("a", 0).replace('"function":{"arguments"', '"custom":{"input"')),
     event(call_chunk("a", 0).replace('"arguments":"a"', "")),
@@ -425,6 +432,13 @@ ODD: list[bytes] = [
     event("{"),
     b": comment\n\n",
     b"event: error\ndata: {}\n\n",
+    event(text_chunk("a").replace('"a"', '"')),
+    # Broken each, but their cuts would make whole strings if they were joined.
+    event(OPEN) + event(text_chunk("a").replace('"a"', '","y"')),
+    event(PADDED_OPEN) + event(text_chunk("a", padding="b").replace('"a"', '","y"')),
+    event(PADDED_OPEN) + event(text_chunk("a", padding=',"y')),
+    # What one has twice does not stand for what the other lacks.
+    event(BEFORE + JOINT + AFTER.partition('"')[0] + JOINT + AFTER) + event(BEFORE + AFTER),
     b"data:" + text_chunk("a").encode() + b"\n\n",
     b"data: " + text_chunk("a").encode() + b"\r\n\r\n",
     b"data: " + text_chunk("a").encode() + b"\n",

@@ -358,13 +358,14 @@ BAD: dict[str, tuple[list[object], Any, type[Exception], str]] = {
         "truncated",
     ),
     "strict": ([b"data: {\n\n", BODY], {"strict": True}, DecodeError, "truncated"),
+    "strict, at the end": ([BODY[:-20], b"{"], {"strict": True}, INCOMPLETE, "complete"),
     "no chunk": ([*CHUNKS, {"choices": 3}], {}, DecodeError, "complete"),
     "no object": ([*CHUNKS[:2], 3], {}, TypeError, "truncated"),
 }
 
 
 @pytest.mark.parametrize(("items", "options", "error", "status"), BAD.values(), ids=BAD)
-def test_what_accumulating_raises_is_the_error_of_the_end(
+def test_what_accumulating_raises_stops_no_items_and_is_the_error_of_the_end(
     items: list[object], options: Any, error: type[Exception], status: str
 ) -> None:
     ends: list[StreamEnd] = []
@@ -372,6 +373,11 @@ def test_what_accumulating_raises_is_the_error_of_the_end(
     asyncio.run(exhaust(make, 0))
     asyncio.run(stop_and_close(make, len(items)))
     assert [(end.status, type(end.error)) for end in ends] == [(status, error)] * 2
+    stream = wrap(items, **options)
+    assert list(stream) == items
+    for _ in range(2):
+        with pytest.raises(error):
+            _ = stream.completion
 
 
 # --- on_end itself ---

@@ -17,7 +17,6 @@ from collections.abc import (
 )
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
 
 import pytest
 from loopback import serving
@@ -278,27 +277,6 @@ def test_what_the_caller_was_given_counts_even_if_the_body_raises() -> None:
 
 
 # --- wrap: the result ---
-
-
-BAD: list[tuple[list[object], dict[str, Any], type[Exception]]] = [
-    ([*CHUNKS, a_chunk({"index": 5}), *CHUNKS], {"limits": Limits(choices=1)}, LimitExceededError),
-    ([b"data: {\n\n", BODY], {"strict": True}, DecodeError),
-    ([BODY[:-20], b"{"], {"strict": True}, IncompleteStreamError),
-    ([*CHUNKS, 3, *CHUNKS], {}, TypeError),
-]
-
-
-@pytest.mark.parametrize(("items", "options", "error"), BAD)
-def test_what_goes_wrong_in_accumulating_never_stops_the_items(
-    items: list[object], options: dict[str, Any], error: type[Exception]
-) -> None:
-    stream = wrap(items, **options)
-    assert list(stream) == items
-    for _ in range(2):
-        with pytest.raises(error):
-            _ = stream.completion
-    assert isinstance(stream.snapshot(), ChatCompletion)
-    assert stream.status != "open"
 
 
 def test_looking_at_the_completion_too_early_disturbs_nothing() -> None:

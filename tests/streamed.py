@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import subprocess
 import sys
 from collections.abc import AsyncIterator, Iterable, Iterator
+from contextlib import suppress
 from typing import Any
 
 from accumulator import Accumulator, ChatCompletion
@@ -99,6 +101,16 @@ def run_by_itself(code: str, *options: str) -> subprocess.CompletedProcess[str]:
     """Run Python code in a process of its own, and return what it printed."""
     command = [sys.executable, *options, "-c", code]
     return subprocess.run(command, capture_output=True, text=True, check=True)
+
+
+def read_terminal(ours: int) -> bytes:
+    """Return what a process writes to a terminal until it ends, and close our side."""
+    shown = b""
+    with suppress(OSError):  # what Linux raises at the end
+        while part := os.read(ours, 65536):
+            shown += part
+    os.close(ours)
+    return shown
 
 
 def content_of(completion: ChatCompletion) -> object:

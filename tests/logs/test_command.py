@@ -12,12 +12,12 @@ import sys
 import threading
 import time
 import zlib
-from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 from typing import cast
 
 import pytest
+from streamed import read_terminal
 
 from accumulator import cli
 from accumulator._logs import extras
@@ -323,10 +323,7 @@ def test_on_a_terminal_there_is_a_bar_and_on_a_pipe_are_lines(tmp_path: Path) ->
     env = os.environ | {"TERM": "xterm", "COLUMNS": "100"}
     process = subprocess.Popen(command, stderr=theirs, env=env)
     os.close(theirs)
-    shown = b""
-    with suppress(OSError):  # what Linux raises at the end
-        while part := os.read(ours, 65536):
-            shown += part
+    shown = read_terminal(ours)
     assert process.wait() == 0
     for part in (b"\x1b[", b"reading", b"sorting", b"reducing", b"60 streams"):
         assert part in shown
@@ -434,14 +431,6 @@ def test_what_a_run_writes_into_its_input_folder_is_no_input(asked: str, tmp_pat
 
 
 # --- interrupted ----------------------------------------------------------------------------
-
-
-@pytest.fixture
-def ctrl_c() -> Iterator[None]:
-    # What a shell runs in the background ignores it.
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)
-    yield
-    assert signal.signal(signal.SIGINT, before) is signal.default_int_handler
 
 
 @pytest.mark.costs

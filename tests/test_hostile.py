@@ -16,7 +16,7 @@ from typing import cast
 import pytest
 from attacks import ATTACKS, TINY, Attack, calls, choice, delta, event, packed, parts, vendor_list
 from judged import assert_as_judged
-from streamed import read_whole
+from streamed import read_all, read_whole
 
 from accumulator import Accumulator, AccumulatorError, Limits, ServerError
 from accumulator.completion import Custom, Message, Usage
@@ -322,10 +322,7 @@ FLOODS: dict[str, Flood] = {
 def test_work_grows_with_what_arrives_and_not_with_its_square(
     pieces: Callable[[], Iterator[bytes]], found: Callable[[Accumulator], object], expected: object
 ) -> None:
-    acc = Accumulator(limits=Limits(choices=None, tool_calls=None, total_bytes=None))
-    for piece in pieces():
-        acc.feed_sse(piece)
-    acc.close()
+    acc = read_all(pieces(), limits=Limits(choices=None, tool_calls=None, total_bytes=None))
     assert found(acc) == expected
 
 

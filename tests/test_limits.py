@@ -268,15 +268,6 @@ def test_the_first_problem_that_loses_something_is_kept_whatever_its_number() ->
     assert acc.problem_counts == {"invalid_field": 300, "invalid_chunk": 2, "malformed_json": 1}
 
 
-def test_problems_of_one_kind_and_path_are_one_with_a_count() -> None:
-    acc = Accumulator()
-    for number in range(300):
-        acc.feed({"id": str(number)})
-    [problem] = acc.problems
-    assert (problem.kind, problem.event, problem.count) == ("id_changed", 2, 299)
-    assert acc.problem_counts == {"id_changed": 299}
-
-
 @pytest.mark.parametrize("value", [0, -1, 1.5, True, "1"])
 def test_a_limit_is_a_positive_integer_or_none(value: int) -> None:
     with pytest.raises(ValueError, match="positive integer"):

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 import pytest
 from judged import assert_as_judged
 from regular import STREAMS, event
+from streamed import read_all
 
 from accumulator import Accumulator
 from accumulator._decode import shapes as _shapes
@@ -121,10 +122,7 @@ def reads(chunks: list[str]) -> Iterator[list[bytes]]:
 def test_the_second_reducer_agrees(chunks: list[str]) -> None:
     body = b"".join(map(event, chunks))
     for pieces in reads(chunks):
-        acc = Accumulator()
-        for piece in pieces:
-            acc.feed_sse(piece)
-        acc.close()
+        acc = read_all(pieces)
         assert_as_judged(acc, body)
 
 

@@ -15,10 +15,10 @@ import pytest
 from loopback import serving
 from strategies import rendered
 from streamed import AsyncSource, Source
+from telling import events_of
 from test_openai import ASKED, STREAMS, client_of, compared, helper_of
 
 from accumulator import (
-    Accumulator,
     DecodeError,
     LimitExceededError,
     Limits,
@@ -105,8 +105,6 @@ def test_the_events_of_an_item_come_before_the_next_is_read() -> None:
     stream = Source(CHUNKS)
     assert [(event.type, stream.handed_out) for event in iter_events(stream)] == WHEN
 
-
-def test_the_events_of_an_item_come_before_the_next_is_awaited() -> None:
     async def read() -> list[tuple[str, int]]:
         stream = AsyncSource(CHUNKS)
         return [(event.type, stream.handed_out) async for event in iter_events(stream)]
@@ -170,22 +168,17 @@ def test_what_stops_the_reading_comes_after_the_events(
 
 
 def test_leaving_the_loop_closes_the_source() -> None:
-    stream = Source(CHUNKS)
+    stream, async_stream = Source(CHUNKS), AsyncSource(CHUNKS)
     with closing(iter_events(stream)) as events:
         next(events)
-    assert (stream.closed, stream.handed_out) == (1, 1)
-
-
-def test_leaving_the_async_loop_closes_the_source() -> None:
-    stream = AsyncSource(CHUNKS)
 
     async def read() -> None:
-        async with aclosing(iter_events(stream)) as events:
-            async for _ in events:
-                break
+        async with aclosing(iter_events(async_stream)) as events:
+            await anext(events)
 
     asyncio.run(read())
-    assert (stream.closed, stream.handed_out) == (1, 1)
+    for each in stream, async_stream:
+        assert (each.closed, each.handed_out) == (1, 1)
 
 
 def test_cancelling_closes_the_source_and_tells_nothing_more() -> None:
@@ -293,11 +286,7 @@ def theirs(body: bytes) -> dict[str, list[object]]:
 
 
 def ours(body: bytes) -> dict[str, list[object]]:
-    events: list[Event] = []
-    acc = Accumulator(on_event=events.append)
-    acc.feed_sse(body)
-    acc.close()
-    return brought_by(events)
+    return brought_by(events_of([body])[1])
 
 
 @pytest.mark.parametrize("name", sorted(STREAMS.keys() - UNFINISHED))

@@ -98,11 +98,6 @@ COMPLETION = ChatCompletion.from_dict(ANSWER)
 TIMING = Timing(time_to_first_chunk=0.25, time_to_first_token=0.5, duration=2.0)
 
 
-def parts(**message: object) -> object:
-    completion = ChatCompletion.from_dict({"choices": [{"index": 0, "message": message}]})
-    return telemetry.output_messages(completion)[0]["parts"]
-
-
 def test_a_completion_and_its_timing_are_attributes() -> None:
     assert telemetry.attributes(COMPLETION, timing=TIMING) == ATTRIBUTES
 
@@ -137,65 +132,53 @@ def test_choices_have_a_message_and_a_reason_each() -> None:
     assert reasons == ["stop", "length"]
 
 
-@pytest.mark.parametrize(
-    ("message", "expected"),
-    [
-        ({}, []),
-        ({"content": ""}, []),
-        ({"refusal": "No."}, [{"type": "text", "content": "No."}]),
-        (
-            {"reasoning": "a", "reasoning_content": "a", "content": "b"},
-            [{"type": "reasoning", "content": "a"}, {"type": "text", "content": "b"}],
-        ),
-        (
-            {
-                "content": [
-                    {"type": "thinking", "thinking": [{"type": "text", "text": "a"}, 5]},
-                    {"type": "thinking", "thinking": "b"},
-                    {"type": "text", "text": "c"},
-                    {"type": "reference", "reference_ids": [1]},
-                    "odd",
-                    {"type": 5},
-                ]
-            },
-            [
-                {"type": "reasoning", "content": "a"},
-                {"type": "reasoning", "content": "b"},
-                {"type": "text", "content": "c"},
-                {"type": "reference", "reference_ids": [1]},
-            ],
-        ),
-        (
-            {"audio": {"id": "a", "data": "AAEC", "transcript": "Hi"}},
-            [
-                {"type": "text", "content": "Hi"},
-                {"type": "blob", "modality": "audio", "mime_type": None, "content": "AAEC"},
-            ],
-        ),
-        ({"audio": {"id": "a", "transcript": "Hi"}}, [{"type": "text", "content": "Hi"}]),
-        (
-            {"function_call": {"name": "f", "arguments": "[1]"}},
-            [{"type": "tool_call", "id": None, "name": "f", "arguments": [1]}],
-        ),
-        (
-            {"tool_calls": [{"id": "a", "function": {"name": "f", "arguments": '{"a": 1'}}]},
-            [{"type": "tool_call", "id": "a", "name": "f", "arguments": '{"a": 1'}],
-        ),
-        (
-            {"tool_calls": [{"id": "a", "function": {"name": "f", "arguments": "1e999"}}]},
-            [{"type": "tool_call", "id": "a", "name": "f", "arguments": "1e999"}],
-        ),
-        (
-            {"tool_calls": [{"id": "a", "custom": {"name": "sh", "input": "ls"}}, {}]},
-            [
-                {"type": "tool_call", "id": "a", "name": "sh", "arguments": "ls"},
-                {"type": "tool_call", "id": None, "name": "", "arguments": None},
-            ],
-        ),
-    ],
-)
+def text(content: str) -> JsonObject:
+    return {"type": "text", "content": content}
+
+
+def thought(content: str) -> JsonObject:
+    return {"type": "reasoning", "content": content}
+
+
+def called(id: str | None, name: str, arguments: object) -> JsonObject:
+    return {"type": "tool_call", "id": id, "name": name, "arguments": arguments}
+
+
+def calling(arguments: str) -> JsonObject:
+    return {"tool_calls": [{"id": "a", "function": {"name": "f", "arguments": arguments}}]}
+
+
+REFERENCE: JsonObject = {"type": "reference", "reference_ids": [1]}
+CONTENT = [
+    {"type": "thinking", "thinking": [{"type": "text", "text": "a"}, 5]},
+    {"type": "thinking", "thinking": "b"},
+    {"type": "text", "text": "c"},
+    REFERENCE,
+    "odd",
+    {"type": 5},
+]
+AUDIO = {"id": "a", "transcript": "Hi"}
+BLOB: JsonObject = {"type": "blob", "modality": "audio", "mime_type": None, "content": "AAEC"}
+CUSTOM: JsonObject = {"id": "a", "custom": {"name": "sh", "input": "ls"}}
+PARTS: list[tuple[JsonObject, list[JsonObject]]] = [
+    ({}, []),
+    ({"content": ""}, []),
+    ({"refusal": "No."}, [text("No.")]),
+    ({"reasoning": "a", "reasoning_content": "a", "content": "b"}, [thought("a"), text("b")]),
+    ({"content": CONTENT}, [thought("a"), thought("b"), text("c"), REFERENCE]),
+    ({"audio": {**AUDIO, "data": "AAEC"}}, [text("Hi"), BLOB]),
+    ({"audio": AUDIO}, [text("Hi")]),
+    ({"function_call": {"name": "f", "arguments": "[1]"}}, [called(None, "f", [1])]),
+    (calling('{"a": 1'), [called("a", "f", '{"a": 1')]),
+    (calling("1e999"), [called("a", "f", "1e999")]),
+    ({"tool_calls": [CUSTOM, {}]}, [called("a", "sh", "ls"), called(None, "", None)]),
+]
+
+
+@pytest.mark.parametrize(("message", "expected"), PARTS)
 def test_parts_of_a_message(message: JsonObject, expected: object) -> None:
-    assert parts(**message) == expected
+    completion = ChatCompletion.from_dict({"choices": [{"index": 0, "message": message}]})
+    assert telemetry.output_messages(completion)[0]["parts"] == expected
 
 
 def test_every_recorded_stream_has_attributes(corpus_stream: Path) -> None:

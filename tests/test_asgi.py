@@ -355,19 +355,14 @@ def test_an_app_is_told_of_a_client_that_left_where_there_is_nothing_to_read_on_
 def test_the_middleware_takes_what_an_accumulator_does() -> None:
     ends: list[StreamEnd] = []
     events: list[tuple[str, str]] = []
-    clock = itertools.count()
 
     def on_event(event: Event, scope: Scope) -> None:
         events.append((event.type, scope["path"]))
 
     thought = f"data: {json.dumps(a_piece('<think>a</think>b'))}\n\n".encode()
     messages = [start(SSE), body(thought), body(b"data: {no\n\n", more=False)]
-    options: dict[str, Any] = {
-        "clock": lambda: float(next(clock)),
-        "strict": True,
-        "think_tags": True,
-    }
-    asyncio.run(run(messages, ends, on_event=on_event, **options))
+    clock = map(float, itertools.count()).__next__
+    asyncio.run(run(messages, ends, on_event=on_event, clock=clock, strict=True, think_tags=True))
     [end] = ends
     assert isinstance(end.error, DecodeError)
     # The request arrived at 0, the first piece was read at 1.

@@ -393,19 +393,21 @@ def test_a_memory_that_makes_no_sense_is_wrong_usage(
     assert "a size is a number with K, M, G or T, such as 512M" in capfd.readouterr().err
 
 
-NEEDS_PYARROW = "this needs pyarrow: pip install 'chunk-accumulator[logs]'"
+PARQUET = ["pyarrow", "pyarrow.parquet"]
 
 
 @pytest.mark.parametrize(
-    ("given", "made", "missing"),
+    ("rows", "given", "made", "missing"),
     [
-        (".jsonl", ".parquet", ["pyarrow.parquet"]),
-        (".jsonl", ".zst", ["pyarrow"]),
-        (".zst", ".jsonl", ["pyarrow", "pyarrow.parquet"]),
-        (".parquet", ".jsonl", ["pyarrow", "pyarrow.parquet"]),
+        (ROWS, ".jsonl", ".parquet", PARQUET[1:]),
+        (ROWS, ".jsonl", ".zst", PARQUET[:1]),
+        (ROWS, ".zst", ".jsonl", PARQUET),
+        (ROWS, ".parquet", ".jsonl", PARQUET),
+        (shuffled(ROWS), ".jsonl", ".jsonl", ["duckdb"]),
     ],
 )
-def test_a_file_that_needs_an_extra_is_refused_and_names_it(
+def test_what_needs_an_extra_is_refused_and_names_it(
+    rows: list[Row],
     given: str,
     made: str,
     missing: list[str],
@@ -413,11 +415,12 @@ def test_a_file_that_needs_an_extra_is_refused_and_names_it(
     capfd: pytest.CaptureFixture[str],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    log = write(tmp_path / f"log{given}", ROWS[:10])
+    log = write(tmp_path / f"log{given}", rows)
     for library in missing:
         monkeypatch.setitem(sys.modules, library, None)
     assert reduce(log, tmp_path / f"out{made}") == 1
-    assert NEEDS_PYARROW in capfd.readouterr().err
+    told = f"this needs {missing[0].partition('.')[0]}: pip install 'chunk-accumulator[logs]'"
+    assert told in capfd.readouterr().err
     assert list(tmp_path.iterdir()) == [log]
 
 

@@ -96,16 +96,6 @@ def test_what_a_stream_without_numbers_leaves_is_nothing_for_the_next_one(tmp_pa
     assert [(row["id"], row["repeats"]) for row in found] == [("a", 0), ("b", 1999), ("c", 0)]
 
 
-def test_sorting_without_duckdb_names_the_extra(
-    tmp_path: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    log, out = write(tmp_path / "log.jsonl", shuffled(ROWS)), tmp_path / "out.jsonl"
-    monkeypatch.setitem(sys.modules, "duckdb", None)
-    assert reduce(log, out) == 1
-    assert "this needs duckdb: pip install 'chunk-accumulator[logs]'" in capfd.readouterr().err
-    assert list(tmp_path.iterdir()) == [log]
-
-
 def test_a_memory_that_does_not_suffice_is_told(
     tmp_path: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -85,6 +85,15 @@ def fed(chunks: Iterable[object], **options: Any) -> Accumulator:
     return acc
 
 
+def read_lines(lines: Iterable[bytes | str], **options: Any) -> Accumulator:
+    """Return a closed accumulator that was fed these lines."""
+    acc = Accumulator(**options)
+    for line in lines:
+        acc.feed_line(line)
+    acc.close()
+    return acc
+
+
 def spoil(value: object) -> None:
     """Change everything inside of a JSON value."""
     if isinstance(value, dict):

@@ -13,7 +13,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 from strategies import CHOICES, JSON, ODD_STREAMS, STREAMS, bodies, cut, rendered
 from streamed import cut as cut_to
-from streamed import fed, read_all, read_whole, spoil
+from streamed import fed, read_all, read_lines, read_whole, spoil
 
 from accumulator import (
     Accumulator,
@@ -47,25 +47,17 @@ def test_law_1_any_cut_of_the_bytes_gives_the_same_result(data: st.DataObject, b
 @given(ODD_STREAMS)
 def test_law_2_chunks_lines_and_body_give_the_same_result(chunks: list[object]) -> None:
     body = rendered(chunks)
-    by_body, by_line, by_text, by_json_line = (Accumulator() for _ in range(4))
-    by_body.feed_sse(body)
-    for line in body.splitlines():
-        by_line.feed_line(line)
-    for chunk in chunks:
-        by_text.feed(json.dumps(chunk))
-        by_json_line.feed_line("data: " + json.dumps(chunk) + "\n")
-    expected = outcome(by_body)[:2]
+    texts = [*map(json.dumps, chunks)]
+    by_body, by_line = read_whole(body), read_lines(body.splitlines())
+    by_text, by_json_line = fed(texts), read_lines(f"data: {text}\n" for text in texts)
     for acc in (by_line, by_text, by_json_line):
-        assert outcome(acc)[:2] == expected
+        assert outcome(acc)[:2] == outcome(by_body)[:2]
         assert kinds(acc) == kinds(by_body)
 
 
 @given(bodies(ODD_STREAMS))
 def test_law_2_the_lines_of_any_body_give_the_same_result(body: bytes) -> None:
-    acc = Accumulator()
-    for line in reference.split_lines(body):
-        acc.feed_line(line)
-    expected = read_whole(body)
+    acc, expected = read_lines(reference.split_lines(body)), read_whole(body)
     assert outcome(acc)[:2] == outcome(expected)[:2]
     assert kinds(acc) == kinds(expected)
 

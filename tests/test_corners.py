@@ -8,7 +8,7 @@ from types import SimpleNamespace
 
 import pytest
 from judged import assert_as_judged
-from streamed import cut, read_all, read_whole
+from streamed import cut, fed, read_all, read_whole
 
 from accumulator import Accumulator, ChatCompletion, LimitExceededError
 
@@ -188,18 +188,16 @@ def test_the_second_reducer_agrees(name: str, cut: Callable[[bytes], Iterable[by
 
 @pytest.mark.parametrize("levels", [1, 900, 100_000])
 def test_deep_arguments_said_twice_raise_nothing(levels: int) -> None:
-    acc = Accumulator()
     deep = "[" * levels + "]" * levels
-    acc.feed_sse(sse(*arguments(f'{{"a": {deep}}}', f'{{"a":{deep}}}'), STOP))
-    assert acc.status == "complete"
+    body = sse(*arguments(f'{{"a": {deep}}}', f'{{"a":{deep}}}'), STOP)
+    assert read_whole(body).status == "complete"
 
 
 @pytest.mark.parametrize("place", [0, 1])
 def test_a_list_nested_too_deep_is_a_limit(place: int) -> None:
     entry = b'{"choices": [{"index": 0, "delta": {"v": %b1%b}}]}' % (b"[" * 100_000, b"]" * 100_000)
-    acc = Accumulator()
     with pytest.raises(LimitExceededError):
-        acc.feed_sse(b"[\n" + place * b"{},\n" + entry + b"\n]\n")
+        read_whole(b"[\n" + place * b"{},\n" + entry + b"\n]\n")
 
 
 def test_bytes_and_lines_of_one_event() -> None:
@@ -218,17 +216,13 @@ def test_a_legacy_completion_without_choices_is_refused(choices: object) -> None
 
 @pytest.mark.parametrize("error", [SimpleNamespace(), {}, "", None, False])
 def test_an_error_without_fields_is_none(error: object) -> None:
-    acc = Accumulator()
-    acc.feed(SimpleNamespace(choices=[SimpleNamespace(**STOP["choices"][0])], error=error))
+    acc = fed([SimpleNamespace(choices=[SimpleNamespace(**STOP["choices"][0])], error=error)])
     assert (acc.status, acc.server_error) == ("complete", None)
 
 
 def test_what_is_no_chunk_is_the_first_event_in_each_form() -> None:
     chunks = [{"choices": ["x"]}, {"type": "message_start", "message": {}}]
-    by_object, by_text = Accumulator(), Accumulator()
-    for chunk in chunks:
-        by_object.feed(chunk)
-        by_text.feed(json.dumps(chunk))
+    by_object, by_text = fed(chunks), fed(map(json.dumps, chunks))
     assert by_object.problem_counts == by_text.problem_counts == {"invalid_chunk": 1}
     assert by_object.snapshot() == by_text.snapshot()
 

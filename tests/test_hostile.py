@@ -16,7 +16,7 @@ from typing import cast
 import pytest
 from attacks import ATTACKS, TINY, Attack, calls, choice, delta, event, packed, parts, vendor_list
 from judged import assert_as_judged
-from streamed import read_all, read_whole
+from streamed import fed, read_all, read_whole
 
 from accumulator import Accumulator, AccumulatorError, Limits, ServerError
 from accumulator.completion import Custom, Message, Usage
@@ -51,7 +51,7 @@ def test_what_is_endless_is_ended_by_a_limit(attack: Attack) -> None:
     if attack.limit == "depth":
         limits = Limits()
     acc = Accumulator(limits=limits)
-    fed = 0
+    count = 0
     raised: LimitExceededError | None = None
     with traced() as memory:
         for piece in pieces:
@@ -60,14 +60,14 @@ def test_what_is_endless_is_ended_by_a_limit(attack: Attack) -> None:
             except LimitExceededError as error:
                 raised = error
                 break
-            fed += len(piece)
+            count += len(piece)
         assert raised is not None
         assert raised.limit == attack.limit
         assert raised.partial == acc.snapshot()
         raised = None
         gc.collect()
         held, _ = memory()
-    assert held <= MOST_FOR_A_BYTE * fed + MOST_ANYHOW
+    assert held <= MOST_FOR_A_BYTE * count + MOST_ANYHOW
     completion = acc.snapshot()
     assert len(completion.choices) <= 1024
     assert all(len(choice.message.tool_calls or ()) <= 1024 for choice in completion.choices)
@@ -374,9 +374,8 @@ def test_a_number_is_kept_or_its_chunk_is_malformed(field: str, number: str, sou
     ],
 )
 def test_of_duplicate_keys_the_last_counts(text: bytes, expected: dict[str, object]) -> None:
-    acc = Accumulator()
-    acc.feed(text)
-    assert acc.snapshot().to_dict() == {"object": "chat.completion", "choices": [], **expected}
+    found = fed([text]).snapshot().to_dict()
+    assert found == {"object": "chat.completion", "choices": [], **expected}
 
 
 DEEP: dict[str, Callable[[bytes], bytes]] = {

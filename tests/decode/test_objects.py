@@ -19,6 +19,7 @@ from reference import parse
 from regular import STREAMS as REGULAR_STREAMS
 from regular import text_chunk
 from strategies import ODD_STREAMS, STREAMS
+from streamed import fed
 from test_conformance import CASES, Case
 
 from accumulator import Accumulator, LimitExceededError, Limits
@@ -123,9 +124,7 @@ SAME: dict[str, tuple[object, object]] = {
 
 @pytest.mark.parametrize(("chunk", "value"), SAME.values(), ids=SAME)
 def test_an_object_is_read_as_the_json_that_it_would_be(chunk: object, value: object) -> None:
-    by_object, by_text = Accumulator(), Accumulator()
-    by_object.feed(chunk)
-    by_text.feed(json.dumps(value))
+    by_object, by_text = fed([chunk]), fed([json.dumps(value)])
     assert by_object.problems == by_text.problems == ()
     assert by_object.snapshot().to_json() == by_text.snapshot().to_json()
     json.loads(by_object.snapshot().to_json())
@@ -265,10 +264,7 @@ def test_what_pydantic_keeps_apart_is_not_overlooked(place: str) -> None:
     for name in {"chunk": [], "choice": ["choices"], "delta": ["choices", "delta"]}[place]:
         odd = odd.choices[0] if name == "choices" else odd.delta
     odd.__pydantic_extra__ = {"x_vendor": 5}
-    acc = Accumulator()
-    for chunk in chunks:
-        acc.feed(chunk)
-    completion = acc.snapshot()
+    completion = fed(chunks).snapshot()
     choice = completion.choices[0]
     extras = {"chunk": completion.extra, "choice": choice.extra, "delta": choice.message.extra}
     assert extras.pop(place) == {"x_vendor": 5}
@@ -298,8 +294,7 @@ ODD: dict[str, tuple[object, str, str | None, dict[str, object]]] = {
 def test_what_json_has_not_is_a_problem(
     chunk: object, kind: str, path: str | None, token: dict[str, object]
 ) -> None:
-    acc = Accumulator()
-    acc.feed(chunk)
+    acc = fed([chunk])
     assert as_problems(acc) == [(kind, path, 1)]
     found: Any = acc.snapshot().to_dict()["choices"]
     tokens = [token for choice in found for token in choice["logprobs"]["content"]]
@@ -321,11 +316,9 @@ def circular() -> SimpleNamespace:
 
 @pytest.mark.parametrize("chunk", [nested(100_000), circular()], ids=["nested", "circular"])
 def test_objects_without_end_are_a_limit_or_a_problem(chunk: object) -> None:
-    acc = Accumulator()
     with pytest.raises(LimitExceededError, match="depth"):
-        acc.feed(chunk)
-    acc = Accumulator(limits=Limits(depth=None))
-    acc.feed(chunk)
+        fed([chunk])
+    acc = fed([chunk], limits=Limits(depth=None))
     assert [problem.kind for problem in acc.problems] == ["invalid_chunk"]
 
 
@@ -489,5 +482,5 @@ def test_usual_and_odd_chunks_are_read_as_field_by_field(chunk: object) -> None:
 
 def test_to_look_at_a_mapping_does_not_change_it() -> None:
     choice = Filling(index=0)
-    Accumulator().feed({"id": "a", "choices": [choice]})
+    fed([{"id": "a", "choices": [choice]}])
     assert choice == {"index": 0}

@@ -8,9 +8,8 @@ from collections.abc import Callable, Iterator
 import pytest
 from judged import assert_as_judged
 from regular import STREAMS, event
-from streamed import read_all
+from streamed import fed, read_all
 
-from accumulator import Accumulator
 from accumulator._decode import shapes as _shapes
 
 COUNT = 40
@@ -122,8 +121,7 @@ def reads(chunks: list[str]) -> Iterator[list[bytes]]:
 def test_the_second_reducer_agrees(chunks: list[str]) -> None:
     body = b"".join(map(event, chunks))
     for pieces in reads(chunks):
-        acc = read_all(pieces)
-        assert_as_judged(acc, body)
+        assert_as_judged(read_all(pieces), body)
 
 
 @pytest.mark.parametrize("most", [0, 1, 4])
@@ -133,19 +131,14 @@ def test_shapes_beyond_those_that_a_process_knows_are_read_all_the_same(
     monkeypatch.setattr(_shapes, "_MOST_SHAPES", most)
     for name in "abcdefgh":
         chunks = [chunk({"content": "x", f"x_{name}": f"{i}"}) for i in range(COUNT)]
-        acc = Accumulator()
-        for text in chunks:
-            acc.feed_sse(event(text))
-        acc.close()
-        assert_as_judged(acc, b"".join(map(event, chunks)))
+        assert_as_judged(read_all(map(event, chunks)), b"".join(map(event, chunks)))
     assert len(_shapes._shapes) <= most
     assert len(_shapes._seen) <= 4 * most + 1
 
 
 def test_fields_stand_by_name_whatever_a_process_read_before() -> None:
     def names(*fields: str) -> list[str]:
-        acc = Accumulator()
-        acc.feed(chunk({"content": "x"}, **dict.fromkeys(fields, 1)))
+        acc = fed([chunk({"content": "x"}, **dict.fromkeys(fields, 1))])
         return list(acc.snapshot().extra)
 
     assert names("x_c", "x_a", "x_b") == ["x_a", "x_b", "x_c"]

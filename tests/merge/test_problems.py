@@ -12,7 +12,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from streamed import cut, read_all, read_whole
+from streamed import cut, fed, read_all, read_whole
 
 from accumulator import (
     Accumulator,
@@ -304,8 +304,7 @@ def test_an_error_quotes_what_came_and_names_the_remedy(name: str) -> None:
     ],
 )
 def test_another_api_is_named(event: str, api: str) -> None:
-    acc = Accumulator()
-    acc.feed(event)
+    acc = fed([event])
     assert str(raised(acc)) == (
         f"this is a stream of {api}, not of chat completions; "
         "does the server have a /chat/completions, too?"

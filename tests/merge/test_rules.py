@@ -7,16 +7,14 @@ import json
 from typing import Any
 
 import pytest
+from streamed import fed, read_all
 
 from accumulator import DEFAULT_RULES, Accumulator, Rules
 from accumulator.rules import POLICIES, TYPED, Policy
 
 
 def merged(rows: dict[str, Policy], *chunks: object) -> dict[str, object]:
-    acc = Accumulator(rules=DEFAULT_RULES.replace(rows))
-    for chunk in chunks:
-        acc.feed(chunk)
-    return acc.snapshot().to_dict()
+    return fed(chunks, rules=DEFAULT_RULES.replace(rows)).snapshot().to_dict()
 
 
 def deltas(*deltas: object) -> list[object]:
@@ -111,10 +109,8 @@ HALVES: list[tuple[Policy, list[object], object]] = [
 def test_no_policy_leaves_half_a_character(
     policy: Policy, values: list[object], expected: object
 ) -> None:
-    acc = Accumulator(rules=DEFAULT_RULES.replace({"chunk.x": policy}))
-    for value in values:
-        acc.feed(json.dumps({"x": value}))
-    acc.close()
+    chunks = [json.dumps({"x": value}) for value in values]
+    acc = fed(chunks, rules=DEFAULT_RULES.replace({"chunk.x": policy}))
     assert acc.snapshot().to_dict()["x"] == expected
     lone = json.dumps(expected).count("\\ufffd")
     assert acc.problem_counts == ({"lone_surrogate": lone} if lone else {})
@@ -146,10 +142,8 @@ def test_a_value_that_comes_in_every_event_is_merged_as_by_itself(
     rules = DEFAULT_RULES.replace({"chunk.x": policy, "choice.x": policy, "delta.x": policy})
     choice = {"index": 0, "delta": {"content": "a", "x": value}, "x": value}
     chunk = {"id": "a", "choices": [choice], "x": value}
-    by_chunk, by_body = Accumulator(rules=rules), Accumulator(rules=rules)
-    for _ in range(40):
-        by_chunk.feed(chunk)
-        by_body.feed_sse(b"data: %s\n\n" % json.dumps(chunk).encode())
+    by_chunk = fed([chunk] * 40, rules=rules)
+    by_body = read_all([b"data: %s\n\n" % json.dumps(chunk).encode()] * 40, rules=rules)
     assert by_body.snapshot() == by_chunk.snapshot()
 
 

@@ -13,7 +13,6 @@ from every_field import WHOLE
 from streamed import fed
 
 from accumulator import (
-    Accumulator,
     ChatCompletion,
     Function,
     ParseError,
@@ -209,9 +208,8 @@ def logprobs_in(completion: object) -> dict[str, list[dict[str, list[object]]]]:
 
 
 def test_what_a_dict_of_tokens_holds_is_the_callers() -> None:
-    acc = Accumulator()
     token = {**TOP, "v": [1], "top_logprobs": [{**TOP, "v": [2]}]}
-    acc.feed({"choices": [{"index": 0, "logprobs": {"content": [token]}}]})
+    acc = fed([{"choices": [{"index": 0, "logprobs": {"content": [token]}}]}])
     completion = acc.snapshot()
     before = completion.to_json()
     [found] = logprobs_in(completion.to_dict())["content"]

@@ -36,6 +36,7 @@ from streamed import (
     content_of,
     cut,
     drip,
+    fed,
 )
 
 from accumulator import (
@@ -437,9 +438,7 @@ def test_an_error_that_openai_takes_out_of_the_stream_is_the_servers(helper: str
 
 
 def test_a_completion_that_was_not_called_names_the_mistake() -> None:
-    acc = Accumulator()
-    for chunk in CHUNKS:
-        acc.feed(chunk)
+    acc = fed(CHUNKS)
     with pytest.raises(AttributeError, match=r"write completion\(\)\.choices$"):
         acc.completion.choices  # type: ignore[attr-defined]  # noqa: B018  # that is what is tried
     assert Accumulator.completion(acc) == acc.completion()

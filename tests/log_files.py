@@ -15,20 +15,6 @@ from accumulator.batch import reduce_sorted
 pa = pytest.importorskip("pyarrow", reason="the extra 'logs' is not installed")
 pq = pytest.importorskip("pyarrow.parquet", reason="the extra 'logs' is not installed")
 
-__all__ = [
-    "ROWS",
-    "Json",
-    "Row",
-    "a_stream",
-    "each_order",
-    "expected",
-    "lines_of",
-    "read",
-    "reduce",
-    "shuffled",
-    "write",
-]
-
 Row = tuple[str, int, dict[str, object]]
 Json = dict[str, object]
 

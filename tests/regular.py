@@ -5,17 +5,6 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 
-__all__ = [
-    "IRREGULAR",
-    "ODD",
-    "REGULAR",
-    "STREAMS",
-    "event",
-    "text_chunk",
-    "token_chunk",
-    "with_usage",
-]
-
 
 def event(text: str | bytes) -> bytes:
     return b"data: " + (text.encode() if isinstance(text, str) else text) + b"\n\n"

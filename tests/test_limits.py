@@ -151,16 +151,19 @@ def test_an_event_is_as_long_however_it_is_cut(lines: list[bytes], end: bytes) -
         assert len(passed) in (0, 7)
 
 
-@pytest.mark.parametrize("then", [lambda acc: acc.feed_sse(b""), Accumulator.close])
+@pytest.mark.parametrize("more", [b"", sse(chunk(content="c")), None])
 def test_events_behind_one_that_passes_a_limit_are_read_by_the_next_call(
-    then: Callable[[Accumulator], None],
+    more: bytes | None,
 ) -> None:
     acc = Accumulator(limits=Limits(choices=1))
     body = sse(chunk(content="a")) + sse({"choices": [{"index": 9}]}) + sse(chunk(content="b"))
     with pytest.raises(LimitExceededError):
         acc.feed_sse(body)
-    then(acc)
-    assert acc.snapshot().choices[0].message.content == "ab"
+    if more is None:
+        acc.close()
+    else:
+        acc.feed_sse(more)
+    assert acc.snapshot().choices[0].message.content == ("abc" if more else "ab")
 
 
 def test_what_a_limit_refused_is_missing_and_completion_says_so() -> None:

@@ -29,6 +29,7 @@ from log_files import (  # noqa: E402  # it needs pyarrow, of the same extra
     Json,
     Row,
     a_stream,
+    assert_reduced,
     each_order,
     expected,
     lines_of,
@@ -77,9 +78,7 @@ def test_rows_in_order_need_no_extra(suffix: str, tmp_path: Path) -> None:
 @each_order
 @pytest.mark.parametrize("suffix", [".jsonl", ".gz", ".zst", ".parquet"])
 def test_every_form_is_read_and_written(suffix: str, rows: list[Row], tmp_path: Path) -> None:
-    log, out = write(tmp_path / f"log{suffix}", rows), tmp_path / f"out{suffix}"
-    assert reduce(log, out) == 0
-    assert read(out) == expected(rows)
+    assert_reduced(rows, tmp_path / f"log{suffix}", tmp_path / f"out{suffix}")
 
 
 def test_bare_chunks_go_by_their_own_id(tmp_path: Path) -> None:
@@ -255,9 +254,7 @@ def test_a_number_falls_back_to_a_repeat_or_not(tmp_path: Path) -> None:
     for cut in (30, 39):
         rows = a_stream("a", 60)
         rows = [*rows[:40], *rows[cut:]]
-        log, out = write(tmp_path / "log.jsonl", rows), tmp_path / "out.jsonl"
-        assert reduce(log, out) == 0
-        assert read(out) == expected(rows)
+        assert_reduced(rows, tmp_path / "log.jsonl")
 
 
 def test_an_sse_dump_beside_shuffled_rows_is_its_own_stream(tmp_path: Path) -> None:

@@ -25,6 +25,14 @@ def a_piece(text: str) -> Chunk:
     return a_chunk({"index": 0, "delta": {"content": text}, "finish_reason": None})
 
 
+def delta(fields: object, **choice: object) -> Chunk:
+    return {"choices": [{"index": 0, "delta": fields, **choice}]}
+
+
+def deltas(*fields: object, **choice: object) -> list[Chunk]:
+    return [delta(each, **choice) for each in fields]
+
+
 FINISH = a_chunk({"index": 0, "delta": {}, "finish_reason": "stop"})
 USAGE = {"prompt_tokens": 3, "completion_tokens": 4, "total_tokens": 7}
 CHUNKS = [

@@ -8,7 +8,7 @@ from types import SimpleNamespace
 
 import pytest
 from judged import assert_as_judged
-from streamed import cut, fed, read_all, read_whole
+from streamed import Chunk, cut, deltas, fed, read_all, read_whole
 
 from accumulator import Accumulator, ChatCompletion, LimitExceededError
 
@@ -20,11 +20,7 @@ def sse(*chunks: object) -> bytes:
     return b"".join(b"data: " + json.dumps(chunk).encode() + BLANK_LINE for chunk in chunks)
 
 
-def deltas(*deltas: object, **fields: object) -> list[object]:
-    return [{"choices": [{"index": 0, "delta": delta, **fields}]} for delta in deltas]
-
-
-def arguments(*texts: str) -> list[object]:
+def arguments(*texts: str) -> list[Chunk]:
     head = {"index": 0, "id": "a", "function": {"name": "f", "arguments": texts[0]}}
     more = [{"index": 0, "function": {"arguments": text}} for text in texts[1:]]
     return deltas(*({"tool_calls": [call]} for call in (head, *more)))
@@ -35,7 +31,7 @@ def call(index: int, id_: str, name: str, text: str = "{}") -> object:
     return {"tool_calls": [one]}
 
 
-def many(**fixed: object) -> list[object]:
+def many(**fixed: object) -> list[Chunk]:
     return deltas(*({"content": f"x{number}", **fixed} for number in range(60)))
 
 

@@ -19,7 +19,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 from strategies import CHOICES, ODD_STREAMS, bodies, rendered
 from strategies import cut as cuts_of
-from streamed import cut, fed, read_whole
+from streamed import Chunk, cut, delta, deltas, fed, read_whole
 from telling import check, events_of, shown, told
 from test_conformance import CASES, DONE, Case, cases_of_chunks, encode, every_case
 
@@ -39,12 +39,7 @@ from accumulator.events import Event
 
 HAS_JITER = importlib.util.find_spec("jiter") is not None
 needs_jiter = pytest.mark.skipif(not HAS_JITER, reason="the extra `partial` is not installed")
-Chunk = dict[str, object]
 Kind = TypeVar("Kind", bound=Event)
-
-
-def delta(fields: Chunk, **choice: object) -> Chunk:
-    return {"choices": [{"index": 0, "delta": fields, **choice}]}
 
 
 def call(index: int, arguments: str | None = None, **fields: object) -> Chunk:
@@ -170,8 +165,8 @@ def test_a_pair_that_is_cut_is_one_character_in_the_events(
 ) -> None:
     chunks = [delta(field("a\ud83d")), delta(field("")), delta(field(end)), delta({"content": ""})]
     events = told(chunks)
-    deltas = [getattr(e, "delta", getattr(e, "transcript", None)) for e in events]
-    assert [text for text in deltas if text] == ["a", "😀b" if end else "\ufffd"]
+    told_texts = [getattr(e, "delta", getattr(e, "transcript", None)) for e in events]
+    assert [text for text in told_texts if text] == ["a", "😀b" if end else "\ufffd"]
     (done,) = [e for e in events if e.type.endswith(".done") and e.type != "choice.done"]
     values = ("content", "refusal", "reasoning", "arguments", "input", "audio")
     value = next(getattr(done, name) for name in values if hasattr(done, name))
@@ -308,10 +303,6 @@ def brief(event: Any) -> str:
     if isinstance(event, ev.ProblemEvent):
         return event.problem.kind
     return f"{what} {event.delta}" if when == "delta" else f"{what} is done"
-
-
-def deltas(*fields: Any, **choice: object) -> list[Chunk]:
-    return [delta(each, **choice) for each in fields]
 
 
 TEXT, IMAGE = {"text": "a", "type": "text"}, {"type": "image", "url": "u"}

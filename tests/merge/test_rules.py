@@ -7,7 +7,7 @@ import json
 from typing import Any
 
 import pytest
-from streamed import fed, read_all
+from streamed import deltas, fed, read_all
 
 from accumulator import DEFAULT_RULES, Accumulator, Rules
 from accumulator.rules import POLICIES, TYPED, Policy
@@ -15,10 +15,6 @@ from accumulator.rules import POLICIES, TYPED, Policy
 
 def merged(rows: dict[str, Policy], *chunks: object) -> dict[str, object]:
     return fed(chunks, rules=DEFAULT_RULES.replace(rows)).snapshot().to_dict()
-
-
-def deltas(*deltas: object) -> list[object]:
-    return [{"choices": [{"index": 0, "delta": delta}]} for delta in deltas]
 
 
 CHUNK_CASES: list[tuple[Policy, list[object], object]] = [

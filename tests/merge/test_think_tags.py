@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from judged import assert_as_judged
 from regular import event, text_chunk
 from strategies import STREAMS, cut, rendered
-from streamed import drip, fed, read_all, read_whole
+from streamed import delta, drip, fed, read_all, read_whole
 from telling import check as check_events
 from test_checkpoint import check as check_checkpoints
 
@@ -73,12 +73,8 @@ CASES: dict[str, tuple[list[str], str | None, str | None]] = {
 }  # fmt: skip
 
 
-def chunk(delta: object, index: int = 0, **choice: object) -> dict[str, object]:
-    return {"id": "c", "choices": [{"index": index, "delta": delta, **choice}]}
-
-
 def said(text: str, index: int = 0, **choice: object) -> dict[str, object]:
-    return chunk({"content": text}, index, **choice)
+    return delta({"content": text}, index=index, **choice)
 
 
 def message_of(**fields: object) -> dict[str, object]:
@@ -88,7 +84,7 @@ def message_of(**fields: object) -> dict[str, object]:
 
 def contents(pieces: list[str]) -> list[object]:
     """Return the chunks of a stream whose content comes in pieces."""
-    return [*[said(piece) for piece in pieces], chunk({}, finish_reason="stop")]
+    return [*[said(piece) for piece in pieces], delta({}, finish_reason="stop")]
 
 
 def message(acc: Accumulator) -> tuple[str | None, str | tuple[object, ...] | None]:
@@ -134,7 +130,7 @@ def test_events_tell_the_same(
 # Chunks, and what they come to: the content and the reasoning of each choice.
 Texts = list[tuple[str | None, object]]
 PART = {"type": "text", "text": "<think>b"}
-PARTS = chunk({"content": [PART]})
+PARTS = delta({"content": [PART]})
 FULL: dict[str, object] = {"message": {"content": "<think>a"}, "finish_reason": "stop"}
 OTHERS: dict[str, tuple[list[object], Texts]] = {
     "each choice has tags of its own": (
@@ -142,16 +138,16 @@ OTHERS: dict[str, tuple[list[object], Texts]] = {
         [("a", "c"), (None, "b"), ("d", None)],
     ),
     "reasoning that came before in its own field": (
-        [chunk({"reasoning_content": "a"}), said("<think>b")], [("a", "<think>b")]
+        [delta({"reasoning_content": "a"}), said("<think>b")], [("a", "<think>b")]
     ),
     "reasoning beside the content": (
-        [said("<thi"), chunk({"content": "nk>b", "reasoning": "a"})], [(None, "<think>b")]
+        [said("<thi"), delta({"content": "nk>b", "reasoning": "a"})], [(None, "<think>b")]
     ),
     "reasoning in its own field that is empty is none": (
-        [chunk({"reasoning_content": ""}), said("<think>b")], [("b", None)]
+        [delta({"reasoning_content": ""}), said("<think>b")], [("b", None)]
     ),
     "reasoning in its own field inside of the tags is joined": (
-        [said("<think>a"), chunk({"reasoning_content": "b"}), said("c</think>d")], [("abc", "d")]
+        [said("<think>a"), delta({"reasoning_content": "b"}), said("c</think>d")], [("abc", "d")]
     ),
     "a message in place of a stream": ([message_of(content="<think>a</think>b")], [("a", "b")]),
     "a message that says the deltas again": (
@@ -182,7 +178,7 @@ OTHERS: dict[str, tuple[list[object], Texts]] = {
         [said("", finish_reason="stop"), said("<think>a")], [(None, "<think>a")]
     ),
     "behind a finish reason nothing waits": (
-        [chunk({}, finish_reason="stop"), said("<th"), said("ink>a")], [(None, "<think>a")]
+        [delta({}, finish_reason="stop"), said("<th"), said("ink>a")], [(None, "<think>a")]
     ),
     "the server's error releases what waits": (
         [said("<thi"), {"error": {"message": "no"}}], [(None, "<thi")]

@@ -8,13 +8,12 @@ from typing import Any
 
 import pytest
 from strategies import rendered
-from streamed import fed
+from streamed import Chunk, delta, fed
 
 from accumulator import Accumulator, StreamEnd, Timing, accumulate, iter_events, wrap
 from accumulator.asgi import tap
 from accumulator.events import DoneEvent, Event
 
-Chunk = dict[str, object]
 DONE = b"data: [DONE]\n\n"
 
 
@@ -28,10 +27,6 @@ class Clock:
     def __call__(self) -> float:
         self.asked += 1
         return self.now
-
-
-def delta(fields: Chunk, **choice: object) -> Chunk:
-    return {"id": "c", "model": "m", "choices": [{"index": 0, "delta": fields, **choice}]}
 
 
 ROLE = delta({"role": "assistant", "content": ""})

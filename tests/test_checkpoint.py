@@ -272,27 +272,23 @@ def stream_of(kind: str, count: int) -> Iterator[bytes]:
     """Return the events of a stream of one kind."""
     for number in range(count):
         text = text_of(number)
-        delta: dict[str, object] = {"content": text}
-        more: dict[str, object] = {}
-        if kind == "logprobs":
-            tops = [{"token": t, "logprob": -0.123456 * number, "bytes": [65]} for t in "ab"]
-            token = {"token": text, "logprob": -1.2345 * number, "bytes": list(text.encode())}
-            more = {"logprobs": {"content": [{**token, "top_logprobs": tops}], "refusal": None}}
-        elif kind == "arguments":
-            call: dict[str, object] = {"index": 0, "function": {"arguments": text}}
-            head = {"id": "call_a", "type": "function", "function": {"name": "f", "arguments": ""}}
-            delta = {"tool_calls": [call if number else call | head]}
-        elif kind == "vendor":
-            delta = {"details": [{"index": number, "type": "note", "text": text}], "x": text}
-        elif kind == "parts":
-            delta = {"content": [{"type": "image", "url": text}, {"type": "text", "text": text}]}
-        elif kind == "choices":
-            more = {"index": number % 64}
-        elif kind == "emoji":
-            delta = {"content": "😀" * 9}
-        elif kind == "audio":
-            delta = {"audio": {"id": "a", "data": "QUFB" * 40, "transcript": text}}
-        choice = {"index": 0, "delta": delta, "finish_reason": None, **more}
+        tops = [{"token": t, "logprob": -0.123456 * number, "bytes": [65]} for t in "ab"]
+        token = {"token": text, "logprob": -1.2345 * number, "bytes": list(text.encode())}
+        call: dict[str, object] = {"index": 0, "function": {"arguments": text}}
+        head = {"id": "call_a", "type": "function", "function": {"name": "f", "arguments": ""}}
+        delta = {
+            "arguments": {"tool_calls": [call if number else call | head]},
+            "vendor": {"details": [{"index": number, "type": "note", "text": text}], "x": text},
+            "parts": {"content": [{"type": "image", "url": text}, {"type": "text", "text": text}]},
+            "emoji": {"content": "😀" * 9},
+            "audio": {"audio": {"id": "a", "data": "QUFB" * 40, "transcript": text}},
+        }.get(kind, {"content": text})
+        logprobs = {"content": [{**token, "top_logprobs": tops}], "refusal": None}
+        more: dict[str, dict[str, object]] = {
+            "logprobs": {"logprobs": logprobs},
+            "choices": {"index": number % 64},
+        }
+        choice = {"index": 0, "delta": delta, "finish_reason": None, **more.get(kind, {})}
         chunk = {"id": "chatcmpl-1", "object": "chat.completion.chunk", "created": 1, "model": "m"}
         yield b"data: " + msgspec.json.encode({**chunk, "choices": [choice]}) + b"\n\n"
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import defaultdict
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Literal
 
@@ -13,7 +13,6 @@ import pytest
 from every_field import WHOLE
 from hypothesis import assume, given
 from hypothesis import strategies as st
-from loopback import serving
 from strategies import ODD_STREAMS, STREAMS, bodies
 from streamed import fed, read_whole, spoil
 from test_conformance import CASES, Case, same
@@ -474,38 +473,25 @@ def test_a_body_ends_without_done_where_its_chunks_fail() -> None:
 
 
 def test_a_real_client_reads_it() -> None:
-    openai = pytest.importorskip("openai", reason="an SDK that is installed for the tests only")
+    pytest.importorskip("openai", reason="an SDK that is installed for the tests only")
+    from test_openai import ASKED, client_of, helper_of  # noqa: PLC0415
+
     whole = ChatCompletion.from_dict(WHOLE)
     [choice] = whole.choices
     calls = (choice.message.tool_calls or ())[:1]  # its helper breaks on custom calls
-    message = attrs.evolve(choice.message, tool_calls=calls)
+    choice = attrs.evolve(choice, message=attrs.evolve(choice.message, tool_calls=calls))
     # openai's class of a moderation adds nulls to it
-    completion = attrs.evolve(
-        whole, choices=(attrs.evolve(choice, message=message),), moderation=None
-    )
-    messages = [{"role": "user", "content": "Hi"}]
-
-    def answer(request: bytes) -> tuple[str, Iterable[bytes]]:
-        return "text/event-stream", sse(split(completion, by=3))
-
-    with serving(answer) as url:
-        client = openai.OpenAI(api_key="none", base_url=url, max_retries=0)
-        with (
-            client,
-            client.chat.completions.create(model="m", messages=messages, stream=True) as stream,
-        ):
-            chunks = list(stream)
-        assert accumulate(chunks) == completion
-        text = "".join(
-            c.delta.content or "" for chunk in chunks for c in chunk.choices if c.delta is not None
-        )
-        assert text == "Hi"
-        client = openai.OpenAI(api_key="none", base_url=url, max_retries=0)
-        with client, client.chat.completions.stream(model="m", messages=messages) as events:
-            final = events.get_final_completion()
-    [theirs], [ours] = final.choices, completion.choices
-    assert theirs.message.content == ours.message.content
-    assert theirs.finish_reason == ours.finish_reason
+    completion = attrs.evolve(whole, choices=(choice,), moderation=None)
+    body = b"".join(sse(split(completion, by=3)))
+    with client_of(body) as completions:
+        chunks = list(completions.create(**ASKED, stream=True))
+    assert accumulate(chunks) == completion
+    deltas = [c.delta for chunk in chunks for c in chunk.choices if c.delta is not None]
+    assert "".join(delta.content or "" for delta in deltas) == "Hi"
+    with helper_of(body) as events:
+        final = events.get_final_completion()
+    [theirs] = final.choices
+    assert (theirs.message.content, theirs.finish_reason) == ("Hi", choice.finish_reason)
     assert [call.id for call in theirs.message.tool_calls] == ["call_1"]
     assert final.usage.total_tokens == 3
 

@@ -52,12 +52,11 @@ def test_of_objects_it_is_the_json_of_what_they_hold(chunks: list[Any]) -> None:
 
 
 def test_of_openais_chunks_it_is_what_came() -> None:
-    openai = pytest.importorskip("openai", reason="an SDK that is installed for the tests only")
-    with (
-        serving(lambda request: ("text/event-stream", cut(BODY, 7))) as url,
-        openai.OpenAI(base_url=url, api_key="none", max_retries=0) as client,
-    ):
-        stream = client.chat.completions.create(model="m", messages=[], stream=True)
+    pytest.importorskip("openai", reason="an SDK that is installed for the tests only")
+    from test_openai import ASKED, client_of  # noqa: PLC0415
+
+    with client_of(BODY) as completions:
+        stream = completions.create(**ASKED, stream=True)
         assert [json.loads(chunk) for chunk in iter_chunks(stream)] == CHUNKS
 
 

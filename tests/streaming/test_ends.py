@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import gc
 import os
+import re
 import sys
 import traceback
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
@@ -17,7 +18,6 @@ from streamed import (
     BODY,
     CHUNKS,
     REFUSED,
-    TEXTS,
     WHOLE,
     AsyncSource,
     BodyError,
@@ -48,15 +48,11 @@ class Form:
     refused: object
 
 
+NO = b'data: {"error": {"message": "no"}}'
 FORMS = {
     "chunks": Form("body", [*CHUNKS], 2, REFUSED),
-    "body": Form(
-        "body",
-        [f"data: {text}\n\n".encode() for text in [*TEXTS, "[DONE]"]],
-        2,
-        b'data: {"error": {"message": "no"}}\n\n',
-    ),
-    "lines": Form("lines", [*BODY.splitlines()], 4, b'data: {"error": {"message": "no"}}'),
+    "body": Form("body", re.findall(b".*?\n\n", BODY, re.S), 2, NO + b"\n\n"),
+    "lines": Form("lines", [*BODY.splitlines()], 4, NO),
 }
 
 # --- ways to read; a sync stream is read by them as if it were async ---

@@ -162,7 +162,6 @@ class Accumulator:
         if self._observed:
             self._observe(self.feed_line, line)
             return
-        self._pipeline.check_open()
         if isinstance(line, str):
             line = line.encode("utf-8", "surrogatepass")
         elif type(line) is not bytes:

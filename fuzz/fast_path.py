@@ -33,7 +33,7 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=1)
     options = parser.parse_args()
     # As soon and as often as it can be taken.
-    _fast_path.LEARN_AFTER = _apply.LEARN_AFTER = _fast_path._REHEARSE_AFTER = 2
+    _fast_path.LEARN_AFTER = _apply.LEARN_AFTER = 2
     _fast_path._PAUSE = _fast_path._PROOF = 2
     counted = _Counted(_fast_path.FastPath)
     streams = _streams()

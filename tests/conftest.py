@@ -93,7 +93,6 @@ def learns_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     """Take the fast path as soon and as often as it can be taken, in short streams, too."""
     for name in (
         "_pipeline.pipeline.LEARN_AFTER",
-        "_fast_path._REHEARSE_AFTER",
         "_fast_path._PAUSE",
         "_fast_path._PROOF",
     ):

@@ -131,6 +131,23 @@ FITTING: Streams = {
     "usage that shrinks": lambda i: with_usage(text_chunk("u"), 500 - i, 900 - i % 7),
     "vendor": lambda i: with_vendor(text_chunk(f"v{i}"), {"seq": i, "region": "eu"}),
     "vendor first": lambda i: with_vendor(text_chunk(f"v{i}"), i, first=True),
+    "numbers of every kind": lambda i: with_vendor(
+        text_chunk("v"), {"at": [5, -0.5, 1e300, 2**70, -(10**15), 0][i % 6]}
+    ),
+    "a number of a choice, and a list of numbers": lambda i: text_chunk(f"w{i}").replace(
+        "null}]", f'null,"x_at":{i / 8},"ids":[{i * 7919 % 97}]}}]'
+    ),
+    "lists of several numbers": lambda i: text_chunk("w").replace(
+        "null}]", f'null,"ids":[{i},{i % 3},4]}}]'
+    ),
+    "a number in an object of a delta": lambda i: delta_chunk(
+        f'"content":"w{i}","x_meta":{{"at":{{"took":{i / 4}}},"name":"n"}}'
+    ),
+    "arguments beside a counter": [
+        call_start(0),
+        *(with_vendor(call_chunk(f'{{"{i}"', 0), i) for i in range(59)),
+    ],
+    "parts that are numbers": lambda i: part_chunk(f"{i}"),
     "vendor of every kind": lambda i: with_vendor(
         text_chunk("v"),
         [i, -i / 4, "null", [i], {"a": {f"b{i % 3}": [i]}}, True, json.dumps("é\n" * i)][i % 7],
@@ -379,6 +396,12 @@ ODD: list[bytes] = [
     event(with_vendor(text_chunk("a"), "01")),
     event(with_vendor(text_chunk("a"), "[" * 400 + "]" * 400)),
     event(with_vendor(text_chunk("a"), '1,"x_vendor":2')),
+    event(with_vendor(text_chunk("v"), '{"seq":7\r,"region":"eu"}')),
+    event(with_vendor(text_chunk("v"), '{"seq":7 ,"region":"eu"}')),
+    event(with_vendor(text_chunk("v"), '{"seq":7,"seq":8,"region":"eu"}')),
+    event(with_vendor(text_chunk("v"), '{"seq":true,"region":"eu"}')),
+    event(with_vendor(text_chunk("v"), '{"seq":1e400,"region":"eu"}')),
+    event(with_vendor(text_chunk("v"), '{"seq":-7e0,"region":"eu"}')),
     event(with_vendor(text_chunk("a"), '"\xff"').encode("latin-1")),
     event(with_usage(text_chunk("a"), 5, 3).replace(": 5", ": 5.0")),
     event('{"error":{"message":"overloaded"}}'),

@@ -88,6 +88,10 @@ ROWS: list[tuple[str, Policy]] = [
     ("chunk.x_vendor", "concat"),
     ("chunk.<object>", "last"),
     ("chunk.<number>", "larger"),
+    ("chunk.<number>", "first"),
+    ("chunk.x_vendor", "collect"),
+    ("choice.<list>", "extend"),
+    ("choice.<list>", "by_index"),
     ("chunk.created", "last"),
 ]
 

@@ -128,6 +128,11 @@ class LineReader(Struct, array_like=True):
             self.end_event(0, events, form="open event")
         return events
 
+    def open_event(self, data: bytes, size: int, offset: int | None) -> None:
+        """Take in a line that is the first of an event, and data."""
+        self.is_begun = True
+        self.start, self.size, self.data = offset, size, bytearray(data)
+
     def feed_line(self, line: bytes, size: int, offset: int | None, events: list[Event]) -> None:
         """Take in a line without its end; add the events that it completes.
 

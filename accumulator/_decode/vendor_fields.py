@@ -216,8 +216,8 @@ def _parser() -> Callable[[Raw], Any]:
 def _values(fields: Fields, raws: tuple[Raw, ...]) -> Extra:
     """Parse the values of a level that are not null."""
     parse, extra = _parser(), Extra()
-    for i, name in enumerate(fields.names):
-        value = parse(raws[i]) if raws[i] else None
+    for name, raw in zip(fields.names, raws):  # noqa: B905  # the last one stands twice
+        value = parse(raw) if raw else None
         if value is not None:
             extra[name] = value
     return extra
@@ -231,9 +231,11 @@ def _read_rest(rest: Rest, of: Any) -> None:
         _OWN[rest.own](of)
     for name, below in rest.below:
         inner = getattr(of, name)
-        for each in inner if type(inner) is list else [inner]:
-            if each is not None:
+        if type(inner) is list:
+            for each in inner:
                 _read_rest(below, each)
+        elif inner is not None:
+            _read_rest(below, inner)
 
 
 def _parse(raw: Any) -> Any:

@@ -41,6 +41,10 @@ class ArgumentsText(Text):
         if self.closer in fragment:
             self.note(fragment)
 
+    def extend(self, fragments: list[str]) -> None:
+        """Add several fragments, of which the last alone may make the text whole."""
+        self.append("".join(fragments))
+
     def note(self, fragment: str) -> None:
         """Find out whether a fragment that was just appended may have made the text whole."""
         stripped = fragment.strip(BLANKS)

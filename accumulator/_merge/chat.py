@@ -7,7 +7,7 @@ What came in a chunk's place is told by `foreign`.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from math import inf
 from typing import Any, ClassVar
 
@@ -26,7 +26,6 @@ from .._decode.chunk import (
 from .._decode.lenient import read_chunk
 from .._decode.lines import Event, is_end
 from .._decode.objects import MOST_MISSES, LastChunk, ObjectReader
-from .._decode.text import Text
 from .._decode.values import InvalidChunkError, says_nothing
 from .._decode.vendor_fields import ChunkDecoder, mismatch_of
 from ..completion import ChatCompletion
@@ -36,6 +35,7 @@ from ..rules import Rules
 from .foreign import OWN_NAMES, error_object, find_other_api, is_own, is_raw_error
 from .problem_log import ProblemLog
 from .reducer import Reducer
+from .rehearsal import Target
 from .snapshot import freeze
 
 _EXCERPT = 200  # characters of an unreadable text that its problem keeps
@@ -185,18 +185,14 @@ class ChatReducer(Reducer, kw_only=True):
             self.listener is None
             and self._decoder.repeats
             and chunk.usage is None
-            and chunk.extra is None
             and all(
-                choice.delta is not None
-                and not choice.finish_reason
-                and choice.logprobs is None
-                and choice.extra is None
+                choice.delta is not None and not choice.finish_reason and choice.logprobs is None
                 for choice in chunk.choices or ()
             )
         )
 
-    def rehearse(self, data: bytes, *, thoroughly: bool) -> list[tuple[Text, str]]:
-        """Return each text that the data of an event would append to, and what.
+    def rehearse(self, data: bytes) -> Sequence[tuple[Target, object]]:
+        """Return where the data of an event would bring strings and integers, and what they are.
 
         Raises if it would do anything else, or if that is not known.
         """
@@ -205,8 +201,6 @@ class ChatReducer(Reducer, kw_only=True):
             return self.texts_of(chunk)
         except ValueError:
             self._decoder.forget()
-            if not thoroughly:
-                raise
         return self.rehearse_chunk(self._decoder.decode_alone(data))
 
     def snapshot(self) -> ChatCompletion:

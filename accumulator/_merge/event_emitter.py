@@ -85,15 +85,11 @@ class EventEmitter:
     @staticmethod
     def apply_common(reducer: Any, chunk: Any) -> None:
         """Apply a chunk as `Reducer.apply_common` does, and make its events."""
-        choices = chunk.choices
-        if choices and choices[0].delta is not None and choices[0].delta.tool_calls:
-            reducer.apply(chunk)
-            return
         state: ChoiceState | None = reducer.apply_common(chunk)
         if state is None:  # it was applied as any other chunk is
             return
         self: EventEmitter = reducer.listener
-        [choice] = choices
+        [choice] = chunk.choices
         index, delta = choice.index, choice.delta
         content, thought, other = delta.content, delta.reasoning, delta.reasoning_content
         field: ReasoningField | None = None

@@ -27,7 +27,7 @@ from ..errors import LimitExceededError
 from .closing import index_of, leave_out_repeated, note_brought
 from .ending import Ending, brings_text, calls_of
 from .problem_log import brief
-from .rehearsal import RefusingLog, Rehearsal, rest_of, texts_of
+from .rehearsal import RefusingLog, Rehearsal, Target, rest_of, texts_of
 from .state import ChoiceState, State
 from .typed_fields import TypedFieldMerger
 from .usage import UsageMerger
@@ -83,11 +83,11 @@ class Reducer(Ending, TypedFieldMerger, UsageMerger):
             chunk.object,
         )
         if into.finish_reason or head != self._head or chunk.usage is not None:
-            self.apply(chunk)
+            self.apply_known(chunk)
             return None
         if calls:
-            if len(calls) > self._calls_left:
-                self.apply(chunk)
+            if len(calls) > self._calls_left or self.listener is not None:
+                self.apply_known(chunk)
                 return None
             self._apply_calls(into, calls, 0)
         if content is not None:
@@ -126,32 +126,29 @@ class Reducer(Ending, TypedFieldMerger, UsageMerger):
             chunk.system_fingerprint,
             chunk.object,
         )
-        if (
-            not choices
-            or len(choices) != 1
-            or head != self._head
-            or chunk.usage is not None
-            or chunk.moderation is not None
-            or chunk.extra is not None
-        ):
+        if head != self._head or not choices or len(choices) != 1 or self._has_brought:
             self.apply(chunk)
             return
         [choice] = choices
-        into = self.state.choices.get(choice.index)  # type: ignore[arg-type]  # None is no key
-        delta = choice.delta
-        if into is None or delta is None or into.finish_reason or self._has_brought:
-            self.apply(chunk)
-            return
-        if delta.tool_calls and len(delta.tool_calls) > self._calls_left:
-            self.apply(chunk)
-            return
         index: Any = choice.index
-        if self.listener is not None:
-            self.listener.at = index, into
+        into, delta, listener = self.state.choices.get(index), choice.delta, self.listener
+        if (
+            into is None
+            or into.finish_reason
+            or delta is None
+            or (delta.tool_calls and len(delta.tool_calls) > self._calls_left)
+        ):
+            self.apply(chunk)
+            return
+        if chunk.extra is not None or chunk.usage is not None or chunk.moderation is not None:
+            self._apply_rest(chunk)
+        if listener is not None:
+            listener.at = index, into
         self._apply_delta(into, delta, 0)
         self._apply_beside(into, choice, index)
-        if self.listener is not None:
-            self.listener.on_choice(index, into, choice)
+        if listener is not None:
+            listener.on_choice(index, into, choice)
+            listener.on_chunk(chunk, self.state)
 
     def apply(self, chunk: wire.Chunk) -> None:
         """Apply a chunk. Raises LimitExceededError, with the state as it was."""
@@ -171,9 +168,7 @@ class Reducer(Ending, TypedFieldMerger, UsageMerger):
             self._apply_head(chunk)
             if chunk.choices is not None or not _says_nothing(chunk):
                 self._head = head
-        if chunk.usage is not None:
-            state.usage = self._merged_usage(state.usage, chunk.usage)
-        if chunk.extra is not None or chunk.moderation is not None:
+        if chunk.extra is not None or chunk.usage is not None or chunk.moderation is not None:
             self._apply_rest(chunk)
         for position, choice in enumerate(choices):
             self._apply_choice(choice, position)
@@ -247,7 +242,10 @@ class Reducer(Ending, TypedFieldMerger, UsageMerger):
             state.says_text = True
 
     def _apply_rest(self, chunk: wire.Chunk) -> None:
+        """Apply what a chunk brings beside its choices."""
         state = self.state
+        if chunk.usage is not None:
+            state.usage = self._merged_usage(state.usage, chunk.usage)
         if chunk.moderation is not None:
             state.moderation = cast("JsonObject", self._own(dict(chunk.moderation)))
         state.extra = self._merge_extra("chunk", state.extra, chunk.extra)
@@ -347,15 +345,14 @@ class Reducer(Ending, TypedFieldMerger, UsageMerger):
             raise ValueError("the next chunk does more than append")
         return texts_of(self.state, chunk, self._head)
 
-    def rehearse_chunk(self, chunk: wire.Chunk) -> list[tuple[Text, str]]:
-        """Return each text that applying a chunk would append to, and what it would append.
+    def rehearse_chunk(self, chunk: wire.Chunk) -> Sequence[tuple[Target, object]]:
+        """Return where applying a chunk would bring strings and integers, and what it would bring.
 
         Raises if that would do anything else, such as report a problem, or if it is not known.
         """
         if self._halved or not self.reading:
             raise ValueError("the next chunk does more than append")
         rehearsal = Rehearsal(self.state)
-        before = rehearsal.describe()
         state, log, head, left = self.state, self._log, self._head, self._calls_left
         self.state, self._log = rehearsal.state, RefusingLog()
         try:
@@ -363,9 +360,7 @@ class Reducer(Ending, TypedFieldMerger, UsageMerger):
                 self.apply(chunk)
         finally:
             self.state, self._log, self._head, self._calls_left = state, log, head, left
-        if rehearsal.describe() != before:
-            raise ValueError("the chunk changes more than texts")
-        return rehearsal.grown()
+        return rehearsal.changes()
 
 
 def _says_nothing(chunk: wire.Chunk) -> bool:

@@ -1,15 +1,16 @@
-"""Which texts a chunk would append to: found on a copy of the state, or without one."""
+"""What a chunk would append to and replace: found on a copy of the state, or without one."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from copy import copy
 from operator import attrgetter
-from typing import cast
+from typing import Any, cast
 
 from msgspec import Struct
 
 from .._decode import chunk as wire
+from .._decode.chunk import JsonObject
 from .._decode.objects import head_of
 from .._decode.text import Text
 from ..errors import ProblemKind
@@ -17,66 +18,107 @@ from .json_merge import IndexedList
 from .problem_log import ProblemLog
 from .state import CallsState, ChoiceState, State
 
-_MOST_VALUES = 500  # objects, lists and texts: a bound on what a copy costs
+_MOST_VALUES = 1000  # a bound on what a copy costs
 _SCALARS = (str, int, float, bool, type(None))
 
 
+class Slot:
+    """A field of merged JSON whose number each chunk replaces."""
+
+    __slots__ = ("_name", "_of")
+
+    def __init__(self, of: JsonObject, name: str) -> None:
+        self._of = of
+        self._name = name
+
+    def append(self, value: object) -> None:
+        """Put a number in the place of the one before."""
+        self._of[self._name] = value
+
+    def extend(self, values: list[Any]) -> None:
+        """Put the last of some numbers there."""
+        self.append(values[-1])
+
+
+Target = Text | list[Any] | Slot
+
+
 class Rehearsal:
-    """A copied state; `texts` are the original's texts, each with the one that stands for it.
+    """A copied state, to which a chunk is applied twice.
 
     Raises TypeError for a value that is not copied, ValueError for too many of them.
     """
 
-    __slots__ = ("_count", "state", "texts")
+    __slots__ = ("_before", "_copies", "_count", "state")
 
     def __init__(self, state: State) -> None:
-        self.texts: list[tuple[Text, Text]] = []
+        # What may change, its copy, and how many entries that has.
+        self._copies: list[tuple[Any, Any, int]] = []
         self._count = 0
         self.state = cast("State", self._copy(state))
+        self._before = repr(self.state)  # of a text it shows which one it is, and no letters
 
-    def describe(self) -> str:
-        """Return all that the copy holds, but for the letters of its texts."""
-        return repr(self.state)  # of a text it shows which one it is
+    def changes(self) -> list[tuple[Target, str | int]]:
+        """Return each text, list and field that a chunk brought a string or an integer to.
 
-    def grown(self) -> list[tuple[Text, str]]:
-        """Return each text that a chunk appended to when it was applied twice, and what.
-
-        Raises ValueError if that was not the same each time.
+        Raises ValueError or LookupError if it did anything else, or not the same each time.
         """
-        found: list[tuple[Text, str]] = []
-        for text, stand_in in self.texts:
-            twice = str(stand_in)
-            once = twice[: len(twice) // 2]
-            if once * 2 != twice:
-                raise ValueError("the chunk does not append the same each time")
-            if once:
-                found.append((text, once))
+        found: list[tuple[Target, str | int]] = []
+        for kept, copied, size in self._copies:
+            if isinstance(copied, dict):
+                for name, value in copied.items():
+                    if type(value) is int and value != kept[name]:
+                        found.append((Slot(kept, name), value))
+                        copied[name] = kept[name]
+                continue
+            if isinstance(copied, list):
+                brought, copied[size:] = copied[size:], []
+            else:
+                twice = str(copied)
+                half = len(twice) // 2
+                brought = [twice[:half], twice[half:]] if twice else []
+            if brought:
+                once, again = brought
+                if once != again or type(once) not in (int, str):
+                    raise ValueError("the chunk does not append the same each time")
+                found.append((kept, once))
+        if repr(self.state) != self._before:
+            raise ValueError("the chunk does more than append and replace")
         return found
 
-    def _copy(self, value: object) -> object:
+    def _copy(self, value: Any) -> Any:
         if type(value) in _SCALARS:
             return value
-        self._count += 1
-        if self._count > _MOST_VALUES:
-            raise ValueError("too much to copy")
-        if isinstance(value, Text):
-            stand_in = type(value)()
-            self.texts.append((value, stand_in))
-            return stand_in
         if isinstance(value, Struct):
-            copied = copy(value)
+            self._count_values(1)
+            copied: Any = copy(value)
             for name in copied.__struct_fields__:
                 field = getattr(copied, name)
                 if type(field) not in _SCALARS:  # most are: asked here, it is no call for each
                     setattr(copied, name, self._copy(field))
             return copied
-        if isinstance(value, dict):
-            return type(value)({name: self._copy(item) for name, item in value.items()})
-        if isinstance(value, list):
-            return type(value)(map(self._copy, value))
         if isinstance(value, IndexedList):
+            self._count_values(len(value.entries))
             return IndexedList([*map(self._copy, value.entries)], value.places.copy())
-        raise TypeError(f"{type(value).__name__} is not copied")
+        if isinstance(value, Text):
+            copied = type(value)()
+        elif isinstance(value, dict):
+            self._count_values(len(value))
+            copied = type(value)({name: self._copy(item) for name, item in value.items()})
+        elif isinstance(value, list):
+            # Behind a number nothing looks at what came before it, and token ids may be many.
+            tail = value[-1:] if value and type(value[-1]) in (int, float) else value
+            self._count_values(len(tail))
+            copied = type(value)(map(self._copy, tail))
+        else:
+            raise TypeError(f"{type(value).__name__} is not copied")
+        self._copies.append((value, copied, 0 if isinstance(value, Text) else len(copied)))
+        return copied
+
+    def _count_values(self, count: int) -> None:
+        self._count += count
+        if self._count > _MOST_VALUES:
+            raise ValueError("too much to copy")
 
 
 class RefusingLog(ProblemLog):

@@ -8,7 +8,7 @@ from itertools import islice
 from typing import Any, TypeVar, cast
 
 import attrs
-from msgspec import Struct, structs
+from msgspec import Struct, structs, to_builtins
 
 from .._decode import chunk as wire
 from .._decode.chunk import JsonObject
@@ -127,14 +127,14 @@ def _message(state: ChoiceState, *, is_text: bool) -> Message:
         {
             **_BLANK[Message],
             "role": state.role,
-            "content": _string(state.content) if parts is None else tuple(_frozen(parts)),
+            "content": _string(state.content) if parts is None else tuple(_json(parts)),
             "refusal": _string(state.refusal),
             "reasoning": _string(state.reasoning),
             "reasoning_content": _string(state.reasoning_content),
             "tool_calls": None if state.calls is None else _tool_calls(state.calls.items, reason),
             "function_call": None if call is None else _function(FunctionCall, call, reason),
             "audio": None if state.audio is None else freeze_fields(state.audio),
-            "annotations": None if state.annotations is None else tuple(_frozen(state.annotations)),
+            "annotations": None if state.annotations is None else tuple(_json(state.annotations)),
             "extra": extra,
             "_finish_reason": reason,
         },
@@ -254,7 +254,7 @@ def _fields(state: Struct) -> JsonObject:
     for name in _COPIED[type(state)]:
         value = fields[name]
         if value is not None:
-            fields[name] = tuple(_frozen(value)) if type(value) is list else _frozen(value)
+            fields[name] = _frozen(value)
     if fields["extra"] is None:
         fields["extra"] = {}
     return fields
@@ -265,30 +265,32 @@ def _string(text: Text | None) -> str | None:
 
 
 def _frozen(value: object) -> Any:
-    """Return a value of the state as the result has it, with nothing that a later chunk changes."""
+    """Return a value of a Struct as the result has it, with nothing that a later chunk changes."""
     make = _MAKERS.get(type(value))
     return value if make is None else make(value)
 
 
+def _json(value: Any) -> Any:
+    """Copy merged JSON, and join the strings in it."""
+    return to_builtins(value, enc_hook=_joined)
+
+
+def _joined(value: object) -> object:
+    return value.entries if isinstance(value, IndexedList) else str(value)
+
+
 def _object(state: JsonObject | None) -> JsonObject:
-    return {name: _frozen(value) for name, value in state.items()} if state else {}
+    return cast("JsonObject", _json(state)) if state else {}
 
 
-def _list(state: list[object]) -> list[object]:
-    # Of a long list of numbers, such as tokens' ids, that is asked at once.
-    if _MAKERS.keys().isdisjoint(map(type, state)):
-        return state.copy()
-    return [_frozen(value) for value in state]
-
-
-# How a value is copied out of the state, by its type; all other values never change.
+# How a value is copied out of a Struct, by its type; all other values never change.
 _MAKERS: Mapping[type, Callable[[Any], Any]] = {
     **dict.fromkeys((Text, ArgumentsText), str),
-    **dict.fromkeys((dict, wire.Extra), _object),
-    **dict.fromkeys((list, wire.Parts), _list),
+    wire.Extra: _json,
+    dict: _json,
+    list: lambda state: tuple([_frozen(value) for value in state]),
     **dict.fromkeys(_CLASSES, freeze_fields),
     wire.TopLogprob: freeze_token,
-    IndexedList: lambda state: _list(state.entries),
     TokensState: freeze_tokens,
     bytearray: lambda state: b2a_base64(state, newline=False).decode(),
 }

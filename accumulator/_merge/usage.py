@@ -48,7 +48,8 @@ class UsageMerger(FieldMerger):
                 if not (fell and _is_less(new, old)):
                     setattr(into, name, new)
             elif name != "extra":
-                self._merge_report(old, new, fell=fell)
+                if new != old or new.extra is not None:
+                    self._merge_report(old, new, fell=fell)
             elif fell:
                 self._larger(old, new)
             else:

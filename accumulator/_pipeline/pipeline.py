@@ -153,14 +153,22 @@ class Pipeline(EventApplier):
 
     def feed_line(self, line: bytes) -> None:
         """Take in a line of a body or of JSON Lines."""
-        if not self.reducer.reading:
-            return
+        if not self._is_plain:
+            self.check_open()
+            if not self.reducer.reading:
+                return
         text, size, parser, tally = line.rstrip(b"\r\n"), len(line), self.parser, self.tally
         offset = tally.size - tally.besides if tally.is_located else None
         tally.is_located = tally.is_located and len(text) < size
         self.count(size)
-        if self._is_plain and text.startswith(_OBJECT) and self._apply_json_line(text, offset):
-            return
+        if self._is_plain:
+            if text.startswith(_OPENS_CHUNK) and _LF not in text and _CR not in text:
+                parser.open_event(text[6:], size, offset)
+                self._is_plain = False
+                self._check_event(size)
+                return
+            if text.startswith(_OBJECT) and self._apply_json_line(text, offset):
+                return
         if not text and self._end_chunk():
             return
         events = self._events_before(text)
@@ -186,8 +194,8 @@ class Pipeline(EventApplier):
         if not data.startswith(_OBJECT) or _LF in data:
             return False
         offset, parser.data, parser.start, parser.size = parser.start, None, None, 0
+        self._is_plain = not parser.skip_lf
         self._apply_data(bytes(data), offset)
-        self._is_plain = self._may_be_plain()
         return True
 
     def _events_before(self, line: bytes) -> list[Event]:

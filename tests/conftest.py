@@ -3,7 +3,9 @@
 import gc
 import json
 import os
+import signal
 from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -98,3 +100,11 @@ def learns_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     ):
         monkeypatch.setattr(f"accumulator.{name}", 1)
     monkeypatch.setattr("accumulator._fast_path._CREDIT", 64)
+
+
+@pytest.fixture
+def ctrl_c() -> Iterator[None]:
+    """Heed Ctrl-C, which what a shell runs in the background ignores."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    assert signal.signal(signal.SIGINT, before) is signal.default_int_handler

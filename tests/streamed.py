@@ -7,7 +7,7 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import AsyncIterator, Iterable, Iterator
+from collections.abc import AsyncIterator, Coroutine, Iterable, Iterator
 from contextlib import suppress
 from typing import Any
 
@@ -140,6 +140,15 @@ async def drip(items: Iterable[object]) -> AsyncIterator[object]:
         yield item
 
 
+async def cancel(reading: Coroutine[Any, Any, None]) -> None:
+    """Cancel what reads once it waits for ever."""
+    task = asyncio.ensure_future(reading)
+    for _ in range(50):
+        await asyncio.sleep(0)
+    task.cancel()
+    await task
+
+
 class BodyError(Exception):
     """Raised by the body of a loop."""
 
@@ -175,7 +184,6 @@ class AsyncSource:
     def __init__(self, items: Iterable[object], error: BaseException | None = None) -> None:
         self.inner = Source(items, error)
         self.response = "the response"
-        self.waits = asyncio.Event()
 
     def __aiter__(self) -> AsyncSource:
         return self
@@ -187,7 +195,6 @@ class AsyncSource:
         except StopIteration:
             raise StopAsyncIteration from None
         except asyncio.CancelledError:
-            self.waits.set()
             await asyncio.Event().wait()
             raise
 

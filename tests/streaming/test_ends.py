@@ -8,7 +8,7 @@ import os
 import re
 import sys
 import traceback
-from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 from typing import Any, Literal
 
@@ -22,6 +22,7 @@ from streamed import (
     AsyncSource,
     BodyError,
     Source,
+    cancel,
     content_of,
     run_by_itself,
 )
@@ -168,15 +169,6 @@ async def drop_in_a_cycle(make: Make, after: int) -> None:
     stream = make()
     await some(stream, after)
     stream.itself = stream  # type: ignore[union-attr]
-
-
-async def cancel(reading: Coroutine[Any, Any, None]) -> None:
-    """Cancel what reads once it waits for ever."""
-    task = asyncio.ensure_future(reading)
-    for _ in range(50):
-        await asyncio.sleep(0)
-    task.cancel()
-    await task
 
 
 async def cancel_in_source(make: Make, after: int) -> None:

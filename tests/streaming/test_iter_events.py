@@ -14,7 +14,7 @@ import httpx
 import pytest
 from loopback import serving
 from strategies import rendered
-from streamed import AsyncSource, Source
+from streamed import AsyncSource, Source, cancel
 from telling import events_of
 from test_openai import ASKED, STREAMS, client_of, compared, helper_of
 
@@ -188,14 +188,8 @@ def test_cancelling_closes_the_source_and_tells_nothing_more() -> None:
         async for event in iter_events(stream):
             events.append(event)
 
-    async def cancel() -> None:
-        task = asyncio.create_task(read())
-        await stream.waits.wait()
-        task.cancel()
-        with pytest.raises(asyncio.CancelledError):
-            await task
-
-    asyncio.run(cancel())
+    with pytest.raises(asyncio.CancelledError):
+        asyncio.run(cancel(read()))
     assert [event.type for event in events] == ["content.delta"]
     assert stream.closed == 1
 

@@ -253,19 +253,17 @@ def framing_of(name: str) -> Framing:
     return "lines" if name.endswith("lines") else "body"
 
 
-def accumulated(name: str, client: Any, url: str) -> ChatCompletion:
+def accumulated(name: str, client: Any, url: str) -> Any:
     """Read it by `accumulate`."""
 
-    async def read(client: AsyncClient) -> ChatCompletion:
+    async def read() -> Any:
         async with client(url) as stream:
-            completion: ChatCompletion = await accumulate(stream, framing=framing_of(name))
-            return completion
+            return await accumulate(stream, framing=framing_of(name))
 
     if client in ASYNC:
-        return asyncio.run(read(client))
+        return asyncio.run(read())
     with client(url) as stream:
-        completion: ChatCompletion = accumulate(stream, framing=framing_of(name))
-        return completion
+        return accumulate(stream, framing=framing_of(name))
 
 
 def wrapped(
@@ -276,7 +274,7 @@ def wrapped(
     raised: list[BaseException] = []
     options: Any = {"framing": framing_of(name), "on_end": ends.append}
 
-    async def read(client: AsyncClient) -> None:
+    async def read() -> None:
         async with client(url) as stream:
             try:
                 async with wrap(stream, **options) as reading:
@@ -286,7 +284,7 @@ def wrapped(
                 raised.append(error)
 
     if client in ASYNC:
-        asyncio.run(read(client))
+        asyncio.run(read())
     else:
         with client(url) as stream:
             try:

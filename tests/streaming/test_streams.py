@@ -8,7 +8,6 @@ import pickle
 import re
 from collections.abc import (
     AsyncGenerator,
-    AsyncIterable,
     AsyncIterator,
     Callable,
     Generator,
@@ -59,13 +58,6 @@ from accumulator.streams import (
 )
 
 
-def read_async(stream: AsyncIterable[object], framing: Framing = "body") -> ChatCompletion:
-    async def read() -> ChatCompletion:
-        return await accumulate(stream, framing=framing)
-
-    return asyncio.run(read())
-
-
 def an_sdk_object(text: str) -> object:
     return json.loads(text, object_hook=lambda fields: SimpleNamespace(**fields))
 
@@ -103,7 +95,8 @@ def test_items_tell_what_they_are(framing: Framing, stream: Iterable[object]) ->
     items = [stream] if isinstance(stream, (bytes, str)) else stream
     assert accumulate(iter(items), framing=framing)
     if items is stream:
-        assert read_async(drip(items), framing).to_dict() == WHOLE
+        read = asyncio.run(accumulate(drip(items), framing=framing))
+        assert read.to_dict() == WHOLE
 
 
 @pytest.mark.parametrize("framing", ["body", "lines"])
@@ -174,7 +167,7 @@ def test_accumulate_raises_as_the_gate_does(
     assert caught.value.partial is not None
     assert str(content_of(caught.value.partial)).startswith("Grüße")
     with pytest.raises(error):
-        read_async(drip(chunks))
+        asyncio.run(accumulate(drip(chunks)))
 
 
 def test_accumulate_raises_a_passed_limit_at_once_and_closes() -> None:

@@ -157,20 +157,6 @@ def test_under_rules_that_move_fields_nothing_changes() -> None:
     assert acc.snapshot().choices[0].message.content == text_of(19)
 
 
-def test_a_checkpoint_leaves_snapshots_as_they_are() -> None:
-    acc = Accumulator()
-    snapshots = []
-    for event in stream_of("logprobs", 30):
-        acc.feed_sse(event)
-        snapshots.append(acc.snapshot())
-        acc.checkpoint()
-    for count, snapshot in enumerate(snapshots, 1):
-        logprobs = snapshot.choices[0].logprobs
-        assert logprobs is not None
-        assert logprobs.content is not None
-        assert [token.token for token in logprobs.content] == [text_of(i) for i in range(count)]
-
-
 @pytest.mark.parametrize("at", range(4))
 def test_what_waits_behind_an_event_that_raised_is_kept(at: int) -> None:
     body = b"".join(stream_of("content", 2)) + b"data: {\n\n" + b"".join(stream_of("content", 2))

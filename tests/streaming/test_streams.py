@@ -27,7 +27,6 @@ from streamed import (
     TEXTS,
     WHOLE,
     AsyncSource,
-    BodyError,
     Chunk,
     Source,
     a_chunk,
@@ -251,23 +250,6 @@ def test_wrap_of_an_iterable_reads_its_iterator_and_closes_both() -> None:
         next(stream)
     asyncio.run(read())
     assert closed == ["iterator", "source", "async iterator", "source"]
-
-
-def test_what_the_caller_was_given_counts_even_if_the_body_raises() -> None:
-    stream = wrap([a_piece("a"), a_piece("b"), a_piece("c")])
-    seen = []
-
-    def read() -> None:
-        for _ in stream:
-            seen.append(content_of(stream.snapshot()))
-            if len(seen) == 2:
-                raise BodyError
-
-    with pytest.raises(BodyError), stream:
-        read()
-    assert seen == ["a", "ab"]
-    assert content_of(stream.snapshot()) == "ab"
-    assert stream.status == "cancelled"
 
 
 # --- wrap: the result ---

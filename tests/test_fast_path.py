@@ -401,20 +401,6 @@ def test_a_fragment_without_index_goes_to_the_call_whose_turn_was_last(
     as_plain(reads)
 
 
-@pytest.mark.parametrize("end", [b"", event("[DONE]"), event('{"error":"overloaded"}')])
-def test_no_event_is_taken_behind_the_end(end: bytes) -> None:
-    acc = Accumulator()
-    for _ in range(40):
-        acc.feed_sse(event(text_chunk("word")))
-    acc.feed_sse(end)
-    if end:
-        acc.feed_sse(event(text_chunk("more")))
-    acc.close()
-    with pytest.raises(ValueError, match="closed"):
-        acc.feed_sse(event(text_chunk("more")))
-    assert acc.snapshot().choices[0].message.content == "word" * 40
-
-
 @pytest.mark.parametrize("count", [10, 40])
 def test_the_bytes_of_all_reads_are_counted_on_the_fast_path(count: int) -> None:
     chunk = event(text_chunk("word"))

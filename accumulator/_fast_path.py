@@ -15,14 +15,14 @@ raises while a template is learnt.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
 from io import BytesIO
 from typing import Any, Protocol
 
-import msgspec
 from msgspec import Struct
 
+from ._decode.template import Template, cut_at, decode_string, find_gaps, numbers_of, strings_of
 from ._decode.text import Text
 
 LEARN_AFTER = 48  # events; a shorter stream would not earn back what learning costs
@@ -31,16 +31,9 @@ _PROOF = 16  # events that must be taken to earn back what a proof costs
 _CREDIT = 8 * _PROOF  # of a new template
 _MOST_GAPS = 4
 _LONGEST_LINE = 16384  # bytes
-_LF, _CR, _BACKSLASH = 10, 13, 92
-_NUMBER = re.compile(rb"(-?\d[\d.eE+-]*)")
-_FIXED = (b"id", b"index", b"created")  # fields that are neither appended nor replaced
+_LF = 10
 _PADDING = re.compile(rb'"obfuscation"\s*:\s*"\Z')
-_decode_string = msgspec.json.Decoder(str).decode
-_decode_strings = msgspec.json.Decoder(list[str]).decode
-_decode_numbers = msgspec.json.Decoder(list[int | float]).decode
 
-
-Gap = tuple[int, int, bool]  # where a value of a line starts and ends, and whether it is a string
 Targets = list[Any]  # what the values of each gap are appended to, None for padding
 
 
@@ -57,17 +50,6 @@ class Rehearser(Protocol):
         Raise if it would do anything else.
         """
         ...
-
-
-class Template(Struct, frozen=True):
-    """The constant bytes of an event, with gaps between them. Around strings they have quotes."""
-
-    head: bytes  # before the first gap
-    joints: tuple[bytes, ...]  # between two gaps
-    end: bytes  # behind the last, the blank line included
-    decoders: tuple[Callable[[list[bytes]], list[Any]], ...]  # one for each gap
-    of_line: slice  # all that is between head and end, cut out of a line
-    of_event: slice  # and out of an event
 
 
 class FastPath(Struct, eq=False):
@@ -133,7 +115,7 @@ class FastPath(Struct, eq=False):
         """Append the only string of an event to its text; return whether that could be done."""
         text = self._targets[0]
         try:
-            fragment = _decode_string(b'"%b"' % value)
+            fragment = decode_string(b'"%b"' % value)
         except ValueError:
             return False
         if self._asks and not text.takes(fragment):
@@ -145,21 +127,16 @@ class FastPath(Struct, eq=False):
     def _append_each(self, cut: bytes) -> bool:
         """Bring the values of an event to their targets: all of them, or none."""
         targets, template = self._targets or self._prove(), self._template
-        values: list[bytes] = []
-        for joint in template.joints:
-            value, found, cut = cut.partition(joint)
-            if not found:
-                return False
-            values.append(value)
-        values.append(cut)
         try:
             brought = [
-                _decode_string(b'"%b"' % value) if decode is _strings_of else decode([value])[0]
-                for decode, value in zip(template.decoders, values)  # noqa: B905  # as many
+                decode_string(b'"%b"' % value) if decode is strings_of else decode([value])[0]
+                for decode, value in zip(template.decoders, template.split(cut))  # noqa: B905  # as many, or none
             ]
         except ValueError:
             return False
-        if not targets or (self._asks and not _takes_all(targets, [[each] for each in brought])):
+        if not targets or not brought:
+            return False
+        if self._asks and not _takes_all(targets, [[each] for each in brought]):
             return False
         for target, each in zip(targets, brought):  # noqa: B905  # one for each
             if target is not None:
@@ -169,28 +146,21 @@ class FastPath(Struct, eq=False):
 
     def _append(self, cuts: list[bytes]) -> bool:
         """Bring the values of some events to their targets: all of them, or none."""
-        targets, template, count = self._targets or self._prove(), self._template, len(cuts)
-        columns: list[list[bytes]] = []
-        for joint in template.joints:
-            halves = [cut.partition(joint) for cut in cuts]
-            columns.append([value for value, _, _ in halves])
-            cuts = [rest for _, found, rest in halves if found]
-            if len(cuts) < count:
-                return False
-        columns.append(cuts)
+        targets, template = self._targets or self._prove(), self._template
+        columns = template.columns(cuts)
         try:
             brought = [
                 [] if target is None and b"".join(column).isalnum() else decode(column)
-                for target, decode, column in zip(targets, template.decoders, columns)  # noqa: B905  # without targets for none
+                for target, decode, column in zip(targets, template.decoders, columns)  # noqa: B905  # as many, or none
             ]
         except ValueError:
             return False
-        if not targets or (self._asks and not _takes_all(targets, brought)):
+        if not brought or (self._asks and not _takes_all(targets, brought)):
             return False
         for target, values in zip(targets, brought):  # noqa: B905  # one for each
             if target is not None:
                 target.extend(values)
-        self._credit += count
+        self._credit += len(cuts)
         return True
 
     # --- learning ---
@@ -206,32 +176,23 @@ class FastPath(Struct, eq=False):
         if len(line) > _LONGEST_LINE or not self._reducer.may_repeat(chunk):
             self._last = b""
             self.learn_at = event + _PAUSE
-        elif last and not (self.ready and (self._fits(line) or self._fits(last))):
+        elif last and not (self.ready and (self._template.fits(line) or self._template.fits(last))):
             self._in_vain = 0 if self._credit > _CREDIT else self._in_vain + 1
             self.learn_at = event + (_PAUSE << self._in_vain)
             self._credit = _CREDIT
             self._targets = []
             self.ready = self._find_template(line, last)
 
-    def _fits(self, line: bytes) -> bool:
-        template = self._template
-        end = template.end[: template.of_event.stop - template.of_line.stop]
-        is_framed = line.startswith(template.head) and line.endswith(end)
-        return is_framed and all(joint in line for joint in template.joints)
-
     def _find_template(self, line: bytes, last: bytes) -> bool:
         """Cut a line where its values differ from another's, and prove the template. Return
         whether it holds.
         """
-        tokens, others = _tokens_of(line), _tokens_of(last)
-        if len(tokens) != len(others) or _CR in line[:-2] or not line.startswith(b"data:"):
-            return False
         constant: list[object] = []
         for _ in range(2):
-            gaps = _gaps_between(tokens, others, constant)
+            gaps = find_gaps(line, last, constant)
             if not 0 < len(gaps) <= _MOST_GAPS:
                 return False
-            self._template = _cut(line, gaps)
+            self._template = cut_at(line, gaps)
             self._asks = False
             try:
                 constant = self._rehearse()
@@ -264,7 +225,7 @@ class FastPath(Struct, eq=False):
         fill = [parts[0][5:]]  # without `data:`
         for place, decode in enumerate(template.decoders):
             # Less than any number: one that only larger ones replace does not take it.
-            probe = -(10**15) - place if decode is _numbers_of else "abcd"[place] * size
+            probe = -(10**15) - place if decode is numbers_of else "abcd"[place] * size
             probes.append(probe)
             fill += (str(probe).encode(), parts[place + 1])
         brought = self._reducer.rehearse(b"".join(fill))
@@ -284,62 +245,6 @@ class FastPath(Struct, eq=False):
         return []
 
 
-def _tokens_of(line: bytes) -> list[bytes]:
-    """Split a line of JSON at its quotes, so that every second token is a string. What begins with
-    a backslash in strings is masked by NULs, which no JSON has.
-    """
-    if _BACKSLASH in line:
-        line = line.replace(b"\\\\", b"\0\0").replace(b'\\"', b"\0\1")
-    return line.split(b'"')
-
-
-def _string_of(token: bytes) -> str:
-    return _decode_string(b'"%b"' % token.replace(b"\0\1", b'\\"').replace(b"\0\0", b"\\\\"))
-
-
-def _gaps_between(
-    tokens: Sequence[bytes], others: Sequence[bytes], constant: Sequence[object]
-) -> list[Gap]:
-    """Return the strings and numbers in which two lines differ, none if they differ elsewhere or
-    in a field that can be in no gap.
-
-    A text that is the same in both lines is in a gap, too, if it is among the constants.
-    """
-    gaps: list[Gap] = []
-    start = 0
-    for place, (token, other) in enumerate(zip(tokens, others)):  # noqa: B905  # as many
-        if token != other and tokens[place - 1 - place % 2] in _FIXED:
-            return []
-        if place % 2:
-            if token != other or (constant and _string_of(token) in constant):
-                gaps.append((start, start + len(token), True))
-        elif token != other:
-            ours, theirs = _NUMBER.split(token), _NUMBER.split(other)
-            if ours[::2] != theirs[::2]:
-                return []
-            end = start
-            for number, before in zip(ours, theirs):  # noqa: B905  # as many
-                end += len(number)
-                if number != before:
-                    gaps.append((end - len(number), end, False))
-        start += len(token) + 1
-    return gaps
-
-
-def _cut(line: bytes, gaps: Sequence[Gap]) -> Template:
-    """Return the template of a line, given where its gaps are."""
-    parts: list[bytes] = []
-    before = 0
-    for start, end, _ in gaps:
-        parts.append(line[before:start])
-        before = end
-    (head, *joints), tail = parts, line[before:]
-    closing = tail + (b"\r\n" if tail.endswith(b"\r\n") else b"\n")
-    decoders = tuple([_strings_of if is_string else _numbers_of for _, _, is_string in gaps])
-    of_line, of_event = slice(len(head), -len(tail)), slice(len(head), -len(closing))
-    return Template(head, tuple(joints), closing, decoders, of_line, of_event)
-
-
 def _takes_all(targets: Targets, brought: list[list[Any]]) -> bool:
     """Return whether each text takes its fragments. Of several none may make a text whole."""
     for text, fragments in zip(targets, brought):  # noqa: B905  # one for each
@@ -349,21 +254,3 @@ def _takes_all(targets: Targets, brought: list[list[Any]]) -> bool:
             if not is_open and (len(fragments) > 1 or not text.takes(joined)):
                 return False
     return True
-
-
-def _strings_of(column: list[bytes]) -> list[Any]:
-    """Decode what stands between the quotes of some strings, each by itself. Raises ValueError."""
-    # No JSON string has a line end: one that is left open cannot reach the next.
-    strings = _decode_strings(b'["%b"]' % b'",\n"'.join(column))
-    if len(strings) != len(column):
-        raise ValueError("a quote inside a string")
-    return strings
-
-
-def _numbers_of(column: list[bytes]) -> list[Any]:
-    """Decode some numbers, each by itself. Raises ValueError."""
-    text = b",".join(column)
-    numbers = _decode_numbers(b"[%b]" % text)
-    if _CR in text or len(numbers) != len(column):  # a CR ends a line of the body
-        raise ValueError("more than a number")
-    return numbers

@@ -91,6 +91,22 @@ def test_what_passes_a_limit_raises_and_changes_nothing(
     assert acc.snapshot().model == "still open"
 
 
+@pytest.mark.parametrize("before", [[], ["id: 1"]])
+def test_a_line_of_too_many_bytes_is_not_applied_by_its_blank_line(before: list[str]) -> None:
+    acc = Accumulator(limits=Limits(event_bytes=90))
+    raised = 0
+    for line in [*before, f"data: {json.dumps(chunk(content='a' * 90))}", ""]:
+        try:
+            acc.feed_line(line)
+        except LimitExceededError as error:
+            raised += error.limit == "event_bytes"
+    assert raised
+    assert acc.snapshot() == Accumulator().snapshot()
+    for line in ['data: {"model": "still open"}', ""]:
+        acc.feed_line(line)
+    assert acc.snapshot().model == "still open"
+
+
 FRAGMENTS_OF_CALLS = st.lists(FRAGMENTS.filter(lambda each: each.get("index") != "0"), max_size=3)
 
 

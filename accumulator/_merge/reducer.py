@@ -86,7 +86,7 @@ class Reducer(Ending, TypedFieldMerger, UsageMerger):
             self.apply_known(chunk)
             return None
         if calls:
-            if len(calls) > self._calls_left or self.listener is not None:
+            if not self._may_apply_at_once(calls):
                 self.apply_known(chunk)
                 return None
             self._apply_calls(into, calls, 0)
@@ -111,6 +111,10 @@ class Reducer(Ending, TypedFieldMerger, UsageMerger):
             index: Any = choice.index
             self._finish(into, choice.finish_reason, index)
         return into
+
+    def _may_apply_at_once(self, calls: Sequence[wire.ToolCallFragment]) -> bool:
+        """Return whether calls pass no limit, and nobody has to hear which they go to."""
+        return len(calls) <= self._calls_left and self.listener is None
 
     def apply_known(self, chunk: wire.Chunk) -> None:
         """Apply a chunk as `apply` does; most bring something to one choice that is known.

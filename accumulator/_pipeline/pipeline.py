@@ -161,14 +161,8 @@ class Pipeline(EventApplier):
         offset = tally.size - tally.besides if tally.is_located else None
         tally.is_located = tally.is_located and len(text) < size
         self.count(size)
-        if self._is_plain:
-            if text.startswith(_OPENS_CHUNK) and _LF not in text and _CR not in text:
-                parser.open_event(text[6:], size, offset)
-                self._is_plain = False
-                self._check_event(size)
-                return
-            if text.startswith(_OBJECT) and self._apply_json_line(text, offset):
-                return
+        if self._is_plain and self._take_plain_line(text, size, offset):
+            return
         if not text and self._end_chunk():
             return
         events = self._events_before(text)
@@ -191,6 +185,8 @@ class Pipeline(EventApplier):
         waits = self.queue or parser.pending or parser.unread or self.log.strict
         if waits or data is None or parser.name is not None or parser.text is not None:
             return False
+        if parser.size > self._most_event:
+            return False
         if not data.startswith(_OBJECT) or _LF in data:
             return False
         offset, parser.data, parser.start, parser.size = parser.start, None, None, 0
@@ -209,8 +205,19 @@ class Pipeline(EventApplier):
             parser.name = name
         return events
 
-    def _apply_json_line(self, text: bytes, offset: int | None) -> bool:
-        """Apply a line that is a chunk by itself; return whether it was one."""
+    def _take_plain_line(self, text: bytes, size: int, offset: int | None) -> bool:
+        """Hold a line that is an event's data, or apply one that is a chunk by itself; return
+        whether it was either.
+        """
+        if text.startswith(_OPENS_CHUNK):
+            if _LF in text or _CR in text:
+                return False
+            self._check_event(size)
+            self.parser.open_event(text[6:], size, offset)
+            self._is_plain = False
+            return True
+        if not text.startswith(_OBJECT):
+            return False
         self._check_event(len(text))
         try:
             chunk = self._decode(text)

@@ -1,0 +1,137 @@
+"""A line of JSON as a template: constant bytes, and gaps for the values that change between lines.
+
+The gap of a string is between its quotes, that of a number is the number.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import msgspec
+from msgspec import Struct
+
+Gap = tuple[int, int, bool]  # where a value of a line starts and ends, and whether it is a string
+
+_CR, _BACKSLASH = 13, 92
+_NUMBER = re.compile(rb"(-?\d[\d.eE+-]*)")
+_FIXED = (b"id", b"index", b"created")  # fields that are neither appended nor replaced
+decode_string = msgspec.json.Decoder(str).decode
+_decode_strings = msgspec.json.Decoder(list[str]).decode
+_decode_numbers = msgspec.json.Decoder(list[int | float]).decode
+
+
+class Template(Struct, frozen=True):
+    """The constant bytes of an event, with gaps between them. Around strings they have quotes."""
+
+    head: bytes  # before the first gap
+    joints: tuple[bytes, ...]  # between two gaps
+    end: bytes  # behind the last, the blank line included
+    decoders: tuple[Callable[[list[bytes]], list[Any]], ...]  # one for each gap
+    of_line: slice  # all that is between head and end, cut out of a line
+    of_event: slice  # and out of an event
+
+    def split(self, cut: bytes) -> list[bytes]:
+        """Return the values of an event, one a gap; nothing if a joint is missing."""
+        values: list[bytes] = []
+        for joint in self.joints:
+            value, found, cut = cut.partition(joint)
+            if not found:
+                return []
+            values.append(value)
+        values.append(cut)
+        return values
+
+    def columns(self, cuts: list[bytes]) -> list[list[bytes]]:
+        """Return the values of some events, gap by gap; nothing if a joint is missing in one."""
+        columns: list[list[bytes]] = []
+        for joint in self.joints:
+            halves = [cut.partition(joint) for cut in cuts]
+            columns.append([value for value, _, _ in halves])
+            cuts = [rest for _, found, rest in halves if found]
+            if len(cuts) < len(halves):
+                return []
+        columns.append(cuts)
+        return columns
+
+    def fits(self, line: bytes) -> bool:
+        """Return whether a line without its blank one is this template."""
+        end = self.end[: self.of_event.stop - self.of_line.stop]
+        is_framed = line.startswith(self.head) and line.endswith(end)
+        return is_framed and all(joint in line for joint in self.joints)
+
+
+def find_gaps(line: bytes, other: bytes, constant: Sequence[object]) -> list[Gap]:
+    """Return the strings and numbers in which two lines differ, none if they differ elsewhere or
+    in a field that can be in no gap.
+
+    A text that is the same in both lines is in a gap, too, if it is among the constants.
+    """
+    tokens, others = _tokens_of(line), _tokens_of(other)
+    gaps: list[Gap] = []
+    if len(tokens) != len(others) or _CR in line[:-2] or not line.startswith(b"data:"):
+        return gaps
+    start = 0
+    for place, (token, before) in enumerate(zip(tokens, others)):  # noqa: B905  # as many
+        if token != before and tokens[place - 1 - place % 2] in _FIXED:
+            return []
+        if place % 2:
+            if token != before or (constant and _string_of(token) in constant):
+                gaps.append((start, start + len(token), True))
+        elif token != before:
+            ours, theirs = _NUMBER.split(token), _NUMBER.split(before)
+            if ours[::2] != theirs[::2]:
+                return []
+            end = start
+            for number, was in zip(ours, theirs):  # noqa: B905  # as many
+                end += len(number)
+                if number != was:
+                    gaps.append((end - len(number), end, False))
+        start += len(token) + 1
+    return gaps
+
+
+def cut_at(line: bytes, gaps: Sequence[Gap]) -> Template:
+    """Return the template of a line, given where its gaps are."""
+    parts: list[bytes] = []
+    before = 0
+    for start, end, _ in gaps:
+        parts.append(line[before:start])
+        before = end
+    (head, *joints), tail = parts, line[before:]
+    closing = tail + (b"\r\n" if tail.endswith(b"\r\n") else b"\n")
+    decoders = tuple([strings_of if is_string else numbers_of for _, _, is_string in gaps])
+    of_line, of_event = slice(len(head), -len(tail)), slice(len(head), -len(closing))
+    return Template(head, tuple(joints), closing, decoders, of_line, of_event)
+
+
+def _tokens_of(line: bytes) -> list[bytes]:
+    """Split a line of JSON at its quotes, so that every second token is a string. What begins with
+    a backslash in strings is masked by NULs, which no JSON has.
+    """
+    if _BACKSLASH in line:
+        line = line.replace(b"\\\\", b"\0\0").replace(b'\\"', b"\0\1")
+    return line.split(b'"')
+
+
+def _string_of(token: bytes) -> str:
+    return decode_string(b'"%b"' % token.replace(b"\0\1", b'\\"').replace(b"\0\0", b"\\\\"))
+
+
+def strings_of(column: list[bytes]) -> list[Any]:
+    """Decode what stands between the quotes of some strings, each by itself. Raises ValueError."""
+    # No JSON string has a line end: one that is left open cannot reach the next.
+    strings = _decode_strings(b'["%b"]' % b'",\n"'.join(column))
+    if len(strings) != len(column):
+        raise ValueError("a quote inside a string")
+    return strings
+
+
+def numbers_of(column: list[bytes]) -> list[Any]:
+    """Decode some numbers, each by itself. Raises ValueError."""
+    text = b",".join(column)
+    numbers = _decode_numbers(b"[%b]" % text)
+    if _CR in text or len(numbers) != len(column):  # a CR ends a line of the body
+        raise ValueError("more than a number")
+    return numbers

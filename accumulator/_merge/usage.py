@@ -27,10 +27,12 @@ class UsageMerger(FieldMerger):
         if into is None and not self._careful:  # of most streams the only report
             return convert(usage, wire.Usage, from_attributes=True)
         into = wire.Usage() if into is None else into
-        fell = any(map(_is_less, _known(usage), _known(into)))
+        counts = _counts_of(usage)
+        fell = any(map(_is_less, counts, _counts_of(into)))
         self._merge_report(into, usage, fell=fell)
-        total = _sum_of(into)
-        if into.total_tokens is not None and total is not None and (fell or _is_half(usage)):
+        is_half = None in counts and counts[:2] != (None, None)  # one count of two, or no total
+        total = _sum_of(into) if fell or is_half else None
+        if into.total_tokens is not None and total is not None:
             into.total_tokens = max(into.total_tokens, total)  # that of a half is only its own
         return into
 
@@ -41,13 +43,14 @@ class UsageMerger(FieldMerger):
             if new is None:
                 continue
             old = getattr(into, name)
-            if name in _INNER and old is None:
-                old = _INNER[name]()
-                setattr(into, name, old)
-            if name not in _INNER:
+            if type(new) is int:
                 if not (fell and _is_less(new, old)):
                     setattr(into, name, new)
-            elif name != "extra":
+                continue
+            if old is None:
+                old = _INNER[name]()
+                setattr(into, name, old)
+            if name != "extra":
                 if new != old or new.extra is not None:
                     self._merge_report(old, new, fell=fell)
             elif fell:
@@ -66,14 +69,8 @@ def _sum_of(usage: wire.Usage) -> int | None:
     return None if prompt is None or completion is None else prompt + completion
 
 
-def _known(usage: wire.Usage) -> tuple[int | None, int | None, int | None]:
+def _counts_of(usage: wire.Usage) -> tuple[int | None, int | None, int | None]:
     return usage.prompt_tokens, usage.completion_tokens, usage.total_tokens
-
-
-def _is_half(usage: wire.Usage) -> bool:
-    """Return whether a report brings one of the two counts, but not all three."""
-    known = _known(usage)
-    return known[:2] != (None, None) and None in known
 
 
 def _is_less(new: object, old: object) -> bool:

@@ -112,16 +112,6 @@ def more(index: int, arguments: str, **fields: object) -> JsonObject:
     return {"index": index, "function": {"arguments": arguments}, **fields}
 
 
-PARTS: list[object] = [
-    {"type": "thinking", "thinking": [{"type": "text", "text": "two words"}, 5]},
-    {"type": "text", "text": "two words", "vendor": {"a": None}},
-    {"type": "thinking", "thinking": "two words", "signature": "s"},
-    {"type": "reference", "reference_ids": [1, 2]},
-    {"type": "text"},
-    7,
-]
-
-
 def choice(**fields: object) -> JsonObject:
     return {"choices": [fields]}
 
@@ -175,7 +165,14 @@ ODD: dict[str, list[JsonObject]] = {
         choice(logprobs={"content": [], "refusal": []}),
     ],
     "empty parts": [choice(delta={"content": [], "annotations": [], "audio": {}})],
-    "parts": [choice(delta={"content": PARTS})],
+    "parts": [choice(delta={"content": [
+        {"type": "thinking", "thinking": [{"type": "text", "text": "two words"}, 5]},
+        {"type": "text", "text": "two words", "vendor": {"a": None}},
+        {"type": "thinking", "thinking": "two words", "signature": "s"},
+        {"type": "reference", "reference_ids": [1, 2]},
+        {"type": "text"},
+        7,
+    ]})],
 }  # fmt: skip
 
 

@@ -208,15 +208,7 @@ def answer(request: bytes) -> tuple[str, list[bytes]]:
     return "text/event-stream", [BODY]
 
 
-def test_the_body_of_a_sync_httpx_response() -> None:
-    with serving(answer) as url, httpx.Client() as client:
-        with client.stream("POST", url, json={}) as response:
-            events, error = read_sync(response)
-        assert response.is_closed
-    assert (error, [event.type for event in events]) == (None, TYPES)
-
-
-def test_the_body_of_an_async_httpx_response() -> None:
+def test_the_body_of_an_httpx_response() -> None:
     async def read(url: str) -> list[Event]:
         async with httpx.AsyncClient() as client:
             request = client.build_request("POST", url, json={})
@@ -225,8 +217,11 @@ def test_the_body_of_an_async_httpx_response() -> None:
             assert response.is_closed
             return events
 
-    with serving(answer) as url:
-        assert [event.type for event in asyncio.run(read(url))] == TYPES
+    with serving(answer) as url, httpx.Client() as client:
+        with client.stream("POST", url, json={}) as response:
+            found = [*iter_events(response)], asyncio.run(read(url))
+        assert response.is_closed
+    assert [[event.type for event in events] for events in found] == [TYPES, TYPES]
 
 
 def test_an_openai_stream() -> None:

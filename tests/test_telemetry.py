@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, NamedTuple
+from types import SimpleNamespace
 
 import pytest
 from every_field import WHOLE
@@ -204,15 +204,9 @@ def test_opentelemetry_is_not_imported() -> None:
 # --- the real SDK -------------------------------------------------------------------------
 
 
-class Tracing(NamedTuple):
-    """OpenTelemetry's SDK, and where its spans go."""
-
-    provider: Any
-    exporter: Any
-
-
 @pytest.fixture
-def tracing() -> Iterator[Tracing]:
+def tracing() -> Iterator[SimpleNamespace]:
+    """Return OpenTelemetry's SDK, and where its spans go."""
     trace = pytest.importorskip("opentelemetry.sdk.trace", reason=NO_OTEL)
     export = pytest.importorskip("opentelemetry.sdk.trace.export", reason=NO_OTEL)
     in_memory = pytest.importorskip(
@@ -221,11 +215,11 @@ def tracing() -> Iterator[Tracing]:
     exporter = in_memory.InMemorySpanExporter()
     provider = trace.TracerProvider()
     provider.add_span_processor(export.SimpleSpanProcessor(exporter))
-    yield Tracing(provider, exporter)
+    yield SimpleNamespace(provider=provider, exporter=exporter)
     provider.shutdown()
 
 
-def test_a_traced_stream_reaches_an_exporter(tracing: Tracing) -> None:
+def test_a_traced_stream_reaches_an_exporter(tracing: SimpleNamespace) -> None:
     """The worked example: a span around a stream, its attributes read from the exporter."""
     tracer = tracing.provider.get_tracer("example")
     stream = split(COMPLETION)  # in place of client.chat.completions.create(..., stream=True)
@@ -245,7 +239,7 @@ def test_a_traced_stream_reaches_an_exporter(tracing: Tracing) -> None:
 
 
 def test_the_names_are_those_of_opentelemetrys_own_instrumentation(
-    tracing: Tracing, monkeypatch: pytest.MonkeyPatch
+    tracing: SimpleNamespace, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """For the same completion, the span of opentelemetry-util-genai has the same attributes."""
     handlers = pytest.importorskip("opentelemetry.util.genai.handler", reason=NO_OTEL)

@@ -84,6 +84,7 @@ def detailed(text: str, entry: str, padding: str | None = None) -> str:
 
 # The chunks of each stream: those of a list, or sixty that a function makes.
 Streams = dict[str, list[str] | Callable[[int], str]]
+
 # Of a delta, as Mistral and others send it.
 CONTENTS = [
     '[{"type":"thinking","thinking":[{"type":"text","text":"t"}]}]',

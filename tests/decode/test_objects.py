@@ -458,6 +458,7 @@ class Filling(dict[str, object]):
         return None
 
 
+# Most of these are not read at once.
 LEFT: dict[str, object] = {
     "half a character in a name": with_delta({"\ud83d": 1}),
     "a number as a name": dict([(1, 2), *with_delta({}).items()]),

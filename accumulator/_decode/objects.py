@@ -180,7 +180,14 @@ def _opened(chunk: Any) -> JsonObject:
             lists = _own(logprobs).items()
             choice["logprobs"] = {name: tokens and _tokens(tokens) for name, tokens in lists}
         choices.append(choice)
-    return {**_own(chunk), "choices": choices}
+    fields = {**_own(chunk), "choices": choices}
+    if usage := fields.get("usage"):
+        counts = _own(usage).items()
+        fields["usage"] = {
+            name: _own(count) if count and name.endswith("_details") else count
+            for name, count in counts
+        }
+    return fields
 
 
 def _own(value: Any) -> dict[str, Any]:

@@ -143,10 +143,12 @@ class ChatReducer(Reducer, kw_only=True):
         if objects.misses % 32 > MOST_MISSES:
             return 0
         found = objects.fragment(value, self._head)
-        into = None if found is None else self.state.choices.get(found[0])
-        if found is None or into is None or into.finish_reason or found[3] > room:
+        if found is None:
             return 0
-        _, call, text, size = found
+        index, call, text, size = found
+        into = self.state.choices.get(index)
+        if into is None or into.finish_reason or size > room:
+            return 0
         if call is None:
             if into.content is None:
                 return 0

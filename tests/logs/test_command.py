@@ -251,10 +251,9 @@ def test_one_stream_may_have_numbers_and_the_next_none(tmp_path: Path) -> None:
 
 
 def test_a_number_falls_back_to_a_repeat_or_not(tmp_path: Path) -> None:
+    rows = a_stream("a", 60)
     for cut in (30, 39):
-        rows = a_stream("a", 60)
-        rows = [*rows[:40], *rows[cut:]]
-        assert_reduced(rows, tmp_path / "log.jsonl")
+        assert_reduced([*rows[:40], *rows[cut:]], tmp_path / "log.jsonl")
 
 
 def test_an_sse_dump_beside_shuffled_rows_is_its_own_stream(tmp_path: Path) -> None:

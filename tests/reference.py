@@ -1194,13 +1194,12 @@ def text_of(value: object) -> str:
 
 
 def brings_content(delta: Object) -> bool:
-    texts = [delta.get(key) for key in ("content", "refusal", "reasoning", "reasoning_content")]
     content, calls = delta.get("content"), delta.get("tool_calls")
-    calls = [calls] if isinstance(calls, dict) else calls
-    objects = [delta.get(key) for key in ("function_call", "audio")]
+    fragments = calls if isinstance(calls, list) else [calls]
+    objects = [*fragments, delta.get("function_call"), delta.get("audio")]
+    texts = [delta.get(key) for key in ("content", "refusal", "reasoning", "reasoning_content")]
     return (
-        any(isinstance(text, str) and text for text in texts)
+        any(map(text_of, texts))
         or (isinstance(content, list) and bool(content))
-        or (isinstance(calls, list) and any(isinstance(call, dict) for call in calls))
-        or any(isinstance(value, dict) for value in objects)
+        or any(isinstance(each, dict) for each in objects)
     )

@@ -138,6 +138,9 @@ FITTING: Streams = {
     "a number of a choice, and a list of numbers": lambda i: text_chunk(f"w{i}").replace(
         "null}]", f'null,"x_at":{i / 8},"ids":[{i * 7919 % 97}]}}]'
     ),
+    "a list of a number that is always the same": lambda i: text_chunk(f"w{i}").replace(
+        "null}]", 'null,"ids":[4]}]'
+    ),
     "lists of several numbers": lambda i: text_chunk("w").replace(
         "null}]", f'null,"ids":[{i},{i % 3},4]}}]'
     ),
@@ -397,12 +400,12 @@ ODD: list[bytes] = [
     event(with_vendor(text_chunk("a"), "01")),
     event(with_vendor(text_chunk("a"), "[" * 400 + "]" * 400)),
     event(with_vendor(text_chunk("a"), '1,"x_vendor":2')),
-    event(with_vendor(text_chunk("v"), '{"seq":7\r,"region":"eu"}')),
-    event(with_vendor(text_chunk("v"), '{"seq":7 ,"region":"eu"}')),
-    event(with_vendor(text_chunk("v"), '{"seq":7,"seq":8,"region":"eu"}')),
-    event(with_vendor(text_chunk("v"), '{"seq":true,"region":"eu"}')),
-    event(with_vendor(text_chunk("v"), '{"seq":1e400,"region":"eu"}')),
-    event(with_vendor(text_chunk("v"), '{"seq":-7e0,"region":"eu"}')),
+    event(with_vendor(text_chunk("v"), '{"seq": 7\r, "region": "eu"}')),
+    event(with_vendor(text_chunk("v"), '{"seq": 7 , "region": "eu"}')),
+    event(with_vendor(text_chunk("v"), '{"seq": 7, "seq": 8, "region": "eu"}')),
+    event(with_vendor(text_chunk("v"), '{"seq": true, "region": "eu"}')),
+    event(with_vendor(text_chunk("v"), '{"seq": 1e400, "region": "eu"}')),
+    event(with_vendor(text_chunk("v"), '{"seq": -7e0, "region": "eu"}')),
     event(with_vendor(text_chunk("a"), '"\xff"').encode("latin-1")),
     event(with_usage(text_chunk("a"), 5, 3).replace(": 5", ": 5.0")),
     event('{"error":{"message":"overloaded"}}'),

@@ -142,7 +142,8 @@ def test_an_object_among_the_bytes_has_its_turn() -> None:
 
 # Of streams that templates fit, a sixth of the pairs are tried on every Python, and all on one; of
 # the commonest all on every one; of those that no template fits a third on one.
-EVERYWHERE = ["text", "padding", "reasoning that comes in details, too", "thinking in parts"]
+EVERYWHERE = ["text", "padding", "vendor", "reasoning that comes in details, too"]
+EVERYWHERE += ["thinking in parts", "arguments beside a counter"]
 PAIRS = [
     pytest.param(
         name,

@@ -445,7 +445,7 @@ FORGERIES: dict[str, Callable[[list[Any]], object]] = {
     "the number of tokens": of_choice("logprobs", "content", "count", to=2**62),
     "tokens that are no JSON": of_choice("logprobs", "content", "runs", to=[{"text": b"[{"}]),
     "values nested deep": an_extra(nested(400)),
-    "a usage of another kind": put("state", "usage", to=5),
+    "a usage of another kind": put("state", "usage", "extra", to=5),
     "an unknown extension": an_extension(9, b"text"),
     "a date": an_extra(datetime(2026, 1, 1, tzinfo=timezone.utc)),
     "a name that is a number": an_extra({1.5: 1}),

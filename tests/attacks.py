@@ -83,80 +83,60 @@ def many(
     return lambda: packed(chunk, numbered(item) if b"%" in item else cycle([item]), size)
 
 
-ATTACKS = [
-    Attack(
-        "choices, one an event",
-        "choices",
-        many(lambda c: b'{"choices":[%s]}' % c, b'{"index":%d}', 1),
-    ),
-    Attack("choices, all in one event", "choices", many(lambda c: b'{"choices":[%s]}' % c, b"{}")),
-    Attack("tool calls, one an event", "tool_calls", many(calls, TINY, 1)),
-    Attack("tool calls, all in one event", "tool_calls", many(calls, TINY)),
-    Attack(
-        "tool calls of one id",
-        "tool_calls",
-        many(calls, b'{"index":%d,"id":"a","function":{"name":"f","arguments":"{}"}}'),
-    ),
-    Attack(
-        "tool calls at one index",
-        "tool_calls",
-        many(calls, b'{"index":0,"id":"c%d","function":{"name":"f","arguments":"{}"}}'),
-    ),
-    Attack(
-        "tool calls, one choice again and again",
-        "tool_calls",
-        many(lambda c: b'{"choices":[%s]}' % c, b'{"index":0,"delta":{"tool_calls":[%b]}}' % TINY),
-    ),
-    Attack("tool calls by id alone", "tool_calls", many(calls, b'{"id":"c%d"}')),
-    Attack("nesting", "depth", many(lambda text: text * _KIB * 100, b'{"x":', 1)),
-    Attack("a line, 64 KiB a read", "event_bytes", same(b"x" * 64 * _KIB)),
-    Attack("a line, 2 bytes a read", "event_bytes", same(b"xy")),
-    Attack("an event of short lines", "event_bytes", same(b"data:\n" * 1000)),
-    Attack("comments", "event_bytes", same(b": keep-alive\r\n" * 1000)),
-    Attack(
-        "text, 64 KiB an event",
-        "total_bytes",
-        same(event(delta(b'"content":"%s"' % (b"a" * _EVENT)))),
-    ),
-    Attack("text, 1 byte an event", "total_bytes", same(event(delta(b'"content":"a"')))),
-    Attack(
-        "text beyond U+FFFF",
-        "total_bytes",
-        same(event(delta(b'"content":"%s"' % ("\U0001f600".encode() * 999)))),
-    ),
-    Attack(
-        "arguments, 1 byte an event",
-        "total_bytes",
-        same(event(calls(b'{"index":0,"function":{"arguments":"1"}}'))),
-    ),
-    Attack("audio", "total_bytes", same(event(delta(b'"audio":{"data":"%s"}' % (b"QUFB" * 1000))))),
-    Attack("problems", "total_bytes", many(lambda text: text, b"{%d", 1)),
-    Attack(
-        "problems with long details",
-        "total_bytes",
-        same(event(b'{"id":[%s]}' % (b"0," * 999 + b"0"))),
-    ),
-    Attack(
-        "another id in each chunk",
-        "total_bytes",
-        many(lambda text: text, b'{"id":"chatcmpl-%d"}', 1),
-    ),
-    Attack(
-        "tokens with logprobs",
-        "total_bytes",
-        many(tokens, b'{"token":"a","logprob":-0.5,"bytes":[97],"top_logprobs":[]}'),
-    ),
-    Attack("tokens with nothing in them", "total_bytes", many(tokens, b"{}")),
-    Attack("content parts", "total_bytes", many(parts, b'{"type":"text","text":"a"},{"type":"x"}')),
-    Attack(
-        "reasoning details by index",
-        "total_bytes",
-        many(lambda d: delta(b'"reasoning_details":[%s]' % d), b'{"index":%d,"text":"a"}'),
-    ),
-    Attack("a vendor's fields", "total_bytes", many(delta, b'"x%d":"a"')),
-    Attack("a vendor's list by index", "total_bytes", many(vendor_list, b'{"index":%d}')),
-    Attack("a vendor's list of numbers", "total_bytes", many(vendor_list, b"1.5")),
-    Attack("a vendor's list of empty lists", "total_bytes", many(vendor_list, b"[]")),
-    Attack("a vendor's list of empty objects", "total_bytes", many(vendor_list, b"{}")),
-    Attack("halves of surrogate pairs", "total_bytes", many(delta, b'"x%d":"\\ud83d"')),
-]
+def choices(each: bytes) -> bytes:
+    return b'{"choices":[%s]}' % each
+
+
+CALL = b'"function":{"name":"f","arguments":"{}"}'
+LONG, FACES = b"a" * _EVENT, "\U0001f600".encode() * 999
+# By the limit that ends it.
+BODIES: dict[str, dict[str, Callable[[], Iterator[bytes]]]] = {
+    "choices": {
+        "choices, one an event": many(choices, b'{"index":%d}', 1),
+        "choices, all in one event": many(choices, b"{}"),
+    },
+    "tool_calls": {
+        "tool calls, one an event": many(calls, TINY, 1),
+        "tool calls, all in one event": many(calls, TINY),
+        "tool calls of one id": many(calls, b'{"index":%d,"id":"a",' + CALL + b"}"),
+        "tool calls at one index": many(calls, b'{"index":0,"id":"c%d",' + CALL + b"}"),
+        "tool calls, one choice again and again": many(
+            choices, b'{"index":0,"delta":{"tool_calls":[%b]}}' % TINY
+        ),
+        "tool calls by id alone": many(calls, b'{"id":"c%d"}'),
+    },
+    "depth": {"nesting": many(lambda text: text * _KIB * 100, b'{"x":', 1)},
+    "event_bytes": {
+        "a line, 64 KiB a read": same(b"x" * 64 * _KIB),
+        "a line, 2 bytes a read": same(b"xy"),
+        "an event of short lines": same(b"data:\n" * 1000),
+        "comments": same(b": keep-alive\r\n" * 1000),
+    },
+    "total_bytes": {
+        "text, 64 KiB an event": same(event(delta(b'"content":"%s"' % LONG))),
+        "text, 1 byte an event": same(event(delta(b'"content":"a"'))),
+        "text beyond U+FFFF": same(event(delta(b'"content":"%s"' % FACES))),
+        "arguments, 1 byte an event": same(
+            event(calls(b'{"index":0,"function":{"arguments":"1"}}'))
+        ),
+        "audio": same(event(delta(b'"audio":{"data":"%s"}' % (b"QUFB" * 1000)))),
+        "problems": many(bytes, b"{%d", 1),
+        "problems with long details": same(event(b'{"id":[%s]}' % (b"0," * 999 + b"0"))),
+        "another id in each chunk": many(bytes, b'{"id":"chatcmpl-%d"}', 1),
+        "tokens with logprobs": many(
+            tokens, b'{"token":"a","logprob":-0.5,"bytes":[97],"top_logprobs":[]}'
+        ),
+        "tokens with nothing in them": many(tokens, b"{}"),
+        "content parts": many(parts, b'{"type":"text","text":"a"},{"type":"x"}'),
+        "reasoning details by index": many(
+            lambda each: delta(b'"reasoning_details":[%s]' % each), b'{"index":%d,"text":"a"}'
+        ),
+        "a vendor's fields": many(delta, b'"x%d":"a"'),
+        "a vendor's list by index": many(vendor_list, b'{"index":%d}'),
+        "a vendor's list of numbers": many(vendor_list, b"1.5"),
+        "a vendor's list of empty lists": many(vendor_list, b"[]"),
+        "a vendor's list of empty objects": many(vendor_list, b"{}"),
+        "halves of surrogate pairs": many(delta, b'"x%d":"\\ud83d"'),
+    },
+}
+ATTACKS = [Attack(what, limit, body) for limit in BODIES for what, body in BODIES[limit].items()]

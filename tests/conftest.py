@@ -3,7 +3,9 @@
 import gc
 import json
 import os
+import signal
 from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +13,6 @@ import pytest
 from hypothesis import HealthCheck, settings
 
 from accumulator._decode import shapes as _shapes
-from accumulator._fast_path import FastPath
 
 SHARED = Path(__file__).resolve().parents[2] / "shared"
 CORPUS, REPORTS = SHARED / "corpus", SHARED / "reports"
@@ -102,21 +103,8 @@ def learns_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture
-def taken(monkeypatch: pytest.MonkeyPatch) -> list[int]:
-    """Return a list of how many events each call of the fast path took."""
-    found: list[int] = []
-    one, several = FastPath.apply_event, FastPath.apply_matching
-
-    def apply_event(fast: FastPath, data: bytes) -> bool:
-        found.append(one(fast, data))
-        return found[-1] == 1
-
-    def apply_matching(fast: FastPath, data: bytes) -> tuple[int, int]:
-        within = len(found)
-        count, size = several(fast, data)
-        found[within:] = [count]
-        return count, size
-
-    monkeypatch.setattr(FastPath, "apply_event", apply_event)
-    monkeypatch.setattr(FastPath, "apply_matching", apply_matching)
-    return found
+def ctrl_c() -> Iterator[None]:
+    """Heed Ctrl-C, which what a shell runs in the background ignores."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    assert signal.signal(signal.SIGINT, before) is signal.default_int_handler

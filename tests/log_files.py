@@ -15,20 +15,6 @@ from accumulator.batch import reduce_sorted
 pa = pytest.importorskip("pyarrow", reason="the extra 'logs' is not installed")
 pq = pytest.importorskip("pyarrow.parquet", reason="the extra 'logs' is not installed")
 
-__all__ = [
-    "ROWS",
-    "Json",
-    "Row",
-    "a_stream",
-    "each_order",
-    "expected",
-    "lines_of",
-    "read",
-    "reduce",
-    "shuffled",
-    "write",
-]
-
 Row = tuple[str, int, dict[str, object]]
 Json = dict[str, object]
 
@@ -111,3 +97,10 @@ def read(path: Path) -> dict[object, object]:
     }
     assert len(results) == len(found), "a stream stands twice in the output"
     return results
+
+
+def assert_reduced(rows: list[Row], log: Path, out: Path | None = None) -> None:
+    """Write rows to a log, reduce it, and compare what each stream comes to."""
+    out = out or log.with_name("out.jsonl")
+    assert reduce(write(log, rows), out) == 0
+    assert read(out) == expected(rows)

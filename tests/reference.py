@@ -19,7 +19,7 @@ Object = dict[str, Any]
 
 @dataclass
 class Outcome:
-    """Hold what a closed stream came to; `problems` are the kinds, in the order met."""
+    """Hold what a closed stream came to; `problems` are their kinds."""
 
     completion: Object
     status: str
@@ -61,14 +61,11 @@ class Reader:
         self.unread = False  # a line came that is nothing at all
 
     def line(self, line: bytes) -> None:
-        if self.text and not ends_text(line):
-            self.go_on_with_text(line)
-            return
-        if self.text:
+        if self.text and ends_text(line):
             self.decode(b"\n".join(self.text))
             self.text = []
             self.reducer.problem("malformed_json")
-        if self.event is None and not self.data and begins_text(line):
+        if self.text or (self.event is None and not self.data and begins_text(line)):
             self.go_on_with_text(line)
         elif line.strip() == b"[DONE]":
             self.dispatch("malformed_json")
@@ -243,6 +240,9 @@ class Level:
     def came(self) -> bool:
         return bool(self.known or self.extra)
 
+    def text(self, key: str) -> str:
+        return text_of(self.known.get(key))
+
     def below(self, key: str, always: tuple[str, ...] = ()) -> Level:
         level: Level = self.known.setdefault(key, Level(always=always))
         return level
@@ -257,11 +257,12 @@ class Call:
     judged: bool = False
 
     def text(self, tool: str, key: str) -> str:
-        return text_of(self.level.known.get(tool, Level()).known.get(key))
+        level: Level = self.level.known.get(tool, Level())
+        return level.text(key)
 
     @property
     def id(self) -> str:
-        return text_of(self.level.known.get("id"))
+        return self.level.text("id")
 
     @property
     def name(self) -> str:
@@ -305,7 +306,7 @@ class Choice:
 
     @property
     def finish_reason(self) -> str:
-        return text_of(self.level.known.get("finish_reason"))
+        return self.level.text("finish_reason")
 
     def named_now(self, call: Call) -> bool:
         """Whether a call got its name from the list of `tool_calls` that is being read."""
@@ -339,6 +340,9 @@ class Fragment:
         self.text = next(filter(None, texts), "")
 
 
+# Which entry of a list another goes to: its place, behind all where it is a new one, or None where
+# it is one that nothing merges with.
+Find = Callable[[list[Any], Any], "int | None"]
 # How one field merges: by a rule, or, if the API names it, by a type and what to do with it.
 Rule = Callable[[str, Any, Any], Any]  # (key, the value so far or None, the new one)
 Kind = type | tuple[type, ...]
@@ -360,7 +364,6 @@ class Reducer:
         self.last_id = ""
         self.says_text = self.brings_text = False  # of a legacy completion
         self.problems: list[str] = []
-        self.oddities: list[str] = []  # of this chunk; on record after its misfits
         self.started = self.ended = self.failed = self.done = False
         self.error: object = None
 
@@ -447,8 +450,7 @@ class Reducer:
             return
         if not is_chunk(chunk):
             self.problems.append("invalid_chunk")
-            groq = chunk.get("x_groq") if isinstance(chunk, dict) else None
-            if error := error_of(chunk) or error_of(groq):
+            if error := error_in(chunk):
                 self.fail(error)
             return
         self.says_text = self.says_text or chunk.get("object") == "text_completion"
@@ -463,7 +465,7 @@ class Reducer:
         }
         drop = ("object", "obfuscation", "choices", "error")
         self.take(chunk, self.completion, table, self.in_chunk, drop, "chunk")
-        error = error_of(chunk) or error_of(chunk.get("x_groq"))
+        error = error_in(chunk)
         finished = [choice for choice in self.choices.values() if choice.finish_reason]
         moved = [
             self.choice(position, entry, in_failed_chunk=bool(error))
@@ -473,8 +475,6 @@ class Reducer:
         for choice in finished:
             if choice not in moved:
                 self.judge_arguments(choice)
-        self.problems += self.oddities
-        self.oddities = []
         if error:
             self.fail(error)
 
@@ -482,7 +482,7 @@ class Reducer:
         self.first(level, key, id_)
         id_ = healed(id_)
         if id_ and self.last_id not in ("", id_):
-            self.oddities.append("id_changed")
+            self.problems.append("id_changed")
         self.last_id = id_ or self.last_id
 
     def choice(self, position: int, entry: Object, in_failed_chunk: bool) -> Choice | None:
@@ -500,7 +500,7 @@ class Reducer:
             nonlocal brings
             if brings_content(fields) and not brings:
                 brings = True
-                self.oddities += ["content_after_finish"] if before else []
+                self.problems += ["content_after_finish"] if before else []
 
         def delta(_level: Level, _key: str, delta: Object) -> None:
             if has_delta:
@@ -650,21 +650,14 @@ class Reducer:
             self.concat(level, key, content)
 
     def parts(self, before: Any, new: list[Any]) -> list[Any]:
-        merged = before if isinstance(before, list) else []
         if isinstance(before, str):
-            new = [before, *new]
-        for given in new:
-            part = {"type": "text", "text": given} if isinstance(given, str) else given
-            kind = part.get("type") if isinstance(part, dict) else None
-            if given == "":
-                continue
-            if kind not in ("text", "thinking"):
-                merged = [*merged, self.heal(part)]
-            elif merged and isinstance(merged[-1], dict) and merged[-1].get("type") == kind:
-                merged = [*merged[:-1], self.objects(merged[-1], part, self.in_part)]
-            else:
-                merged = [*merged, self.objects(None, part, self.in_part)]
-        return merged
+            before, new = [], [before, *new]
+        parts = [
+            {"type": "text", "text": each} if isinstance(each, str) else each
+            for each in new
+            if each != ""
+        ]
+        return self.entries(before, parts, neighbour, self.in_part)
 
     def in_part(self, key: str, old: Any, new: Any) -> Any:
         if key == "thinking" and isinstance(new, list):
@@ -714,37 +707,35 @@ class Reducer:
             "index": (int, self.nothing),
             "id": (str, self.first),
             "type": (str, self.first),
-            "function": (dict, self.function),
-            "custom": (dict, self.custom),
+            "function": (dict, self.tool),
+            "custom": (dict, self.tool),
         }
         self.take(entry, call.level, table, self.in_delta)
         if call.name and not call.named_in:
             call.named_in = choice.lists
 
-    def function(self, level: Level, key: str, fragment: Object) -> None:
-        merge = self.last_arguments if self.cumulative else self.add_arguments
-        table: Table = {"name": (str, self.concat_name), "arguments": ((str, dict, list), merge)}
-        self.take(fragment, level.below(key), table, self.in_delta)
-
-    def custom(self, level: Level, key: str, fragment: Object) -> None:
-        def add_input(level: Level, key: str, value: object) -> None:
-            self.concat(level, key, as_json(value))
-
-        table: Table = {"name": (str, self.concat_name), "input": ((str, dict, list), add_input)}
+    def tool(self, level: Level, key: str, fragment: Object) -> None:
+        arguments = self.put_json if self.cumulative else self.add_arguments
+        texts = {"function": ("arguments", arguments), "custom": ("input", self.add_input)}
+        name, merge = texts[key]
+        table: Table = {"name": (str, self.concat_name), name: ((str, dict, list), merge)}
         self.take(fragment, level.below(key), table, self.in_delta)
 
     def add_arguments(self, level: Level, key: str, value: object) -> None:
-        so_far, new = text_of(level.known.get(key)), as_json(value)
+        so_far, new = level.text(key), as_json(value)
         if is_whole(so_far) and new.strip(JSON_BLANKS):
             if repeats(so_far, new):  # vLLM and OpenCodex send the whole again
                 return
             if so_far == "{}" and new.startswith("{"):  # Envoy and llama-stack
                 level.known[key] = ""
             else:
-                self.oddities.append("arguments_after_end")
+                self.problems.append("arguments_after_end")
         self.concat(level, key, new)
 
-    def last_arguments(self, level: Level, key: str, value: object) -> None:
+    def add_input(self, level: Level, key: str, value: object) -> None:
+        self.concat(level, key, as_json(value))
+
+    def put_json(self, level: Level, key: str, value: object) -> None:
         level.known[key] = as_json(value)
 
     def find_call(self, choice: Choice, new: Fragment) -> Call | None:
@@ -784,7 +775,7 @@ class Reducer:
         if not new.id and not new.name and says_more and call.whole and not choice.calls[-1].whole:
             return choice.calls[-1]  # SGLang
         if new_id or (not new.id and self.is_another_name(call, new)):
-            self.oddities.append("ambiguous_tool_call")
+            self.problems.append("ambiguous_tool_call")
         return call
 
     def without_index(self, choice: Choice, new: Fragment) -> Call | None:  # 4
@@ -792,7 +783,7 @@ class Reducer:
         if new.id or call is None or self.starts_by_name(choice, new, call):
             return None
         if len(choice.calls) > 1 or self.is_another_name(call, new):
-            self.oddities.append("ambiguous_tool_call")
+            self.problems.append("ambiguous_tool_call")
         return call
 
     def starts_by_name(self, choice: Choice, new: Fragment, call: Call) -> bool:
@@ -925,10 +916,10 @@ class Reducer:
         level.known[key] = max(level.known.get(key, value), value)
 
     def concat(self, level: Level, key: str, value: str) -> None:
-        level.known[key] = text_of(level.known.get(key)) + value
+        level.known[key] = level.text(key) + value
 
     def concat_name(self, level: Level, key: str, value: str) -> None:
-        if as_fragment(value) != as_fragment(text_of(level.known.get(key))) or not value:
+        if as_fragment(value) != as_fragment(level.text(key)) or not value:
             self.concat(level, key, value)
 
     # ---- SPEC 3: the rules for any other field ----
@@ -951,14 +942,15 @@ class Reducer:
             return text_of(old) + new
         if key == "images" and isinstance(new, list):
             return self.longer(old, new)
-        if key == "reasoning_details" and isinstance(new, list):
-            return self.reasoning_details(old, new)
-        if key == "thinking_blocks" and isinstance(new, list):
-            return self.thinking_blocks(old, new)
         if key == "provider_specific_fields" and isinstance(new, dict):
             return self.objects(old, new, self.in_provider_fields)
-        if key == "executed_tools" and isinstance(new, list):
-            return self.by_index(old, new, self.last)
+        lists: dict[str, tuple[Find, Rule]] = {
+            "reasoning_details": (of_same_type, self.in_reasoning_detail),
+            "thinking_blocks": (unsigned, self.in_thinking_block),
+            "executed_tools": (at_index, self.last),
+        }
+        if key in lists and isinstance(new, list):
+            return self.entries(old, new, *lists[key])
         return self.in_object(key, old, new)
 
     def in_object(self, key: str, old: Any, new: Any) -> Any:
@@ -967,43 +959,13 @@ class Reducer:
         if key in text_keys and isinstance(new, str):
             return text_of(old) + new
         if isinstance(new, list):
-            return self.by_index(old, new, self.in_object)
+            return self.entries(old, new, at_index, self.in_object)
         return self.objects(old, new, self.in_object) if isinstance(new, dict) else self.heal(new)
 
     def in_reasoning_detail(self, key: str, old: Any, new: Any) -> Any:
         if key in ("text", "summary") and isinstance(new, str):
             return text_of(old) + new
         return self.heal(new)
-
-    def reasoning_details(self, old: Any, new: list[Any]) -> list[Any]:
-        """Merge entries of one index and type; one without a type goes to the newest there."""
-        merged = [*old] if isinstance(old, list) else []
-        for entry in new:
-            index = index_of(entry)
-            at_index = [i for i, other in enumerate(merged) if index_of(other) == index]
-            if index is not None and (type_ := healed(text_of(entry.get("type")))):
-                at_index = [i for i in at_index if merged[i].get("type") == type_]
-            if index is None:
-                merged.append(self.heal(entry))
-            elif at_index:
-                place = at_index[-1]
-                merged[place] = self.objects(merged[place], entry, self.in_reasoning_detail)
-            else:
-                merged.append(self.objects(None, entry, self.in_reasoning_detail))
-        return merged
-
-    def thinking_blocks(self, old: Any, new: list[Any]) -> list[Any]:
-        """Join neighbours of type `thinking` until the first has its signature (LiteLLM)."""
-        merged = [*old] if isinstance(old, list) else []
-        for block in new:
-            open_ = is_thinking(block) and merged and is_thinking(merged[-1])
-            if open_ and not merged[-1].get("signature"):
-                merged[-1] = self.objects(merged[-1], block, self.in_thinking_block)
-            elif is_thinking(block):
-                merged.append(self.objects(None, block, self.in_thinking_block))
-            else:
-                merged.append(self.heal(block))
-        return merged
 
     def in_thinking_block(self, key: str, old: Any, new: Any) -> Any:
         if key == "thinking" and isinstance(new, str):
@@ -1034,18 +996,16 @@ class Reducer:
             merged[key] = before if value is None else rule(key, before, value)
         return merged
 
-    def by_index(self, old: Any, new: list[Any], rule: Rule) -> list[Any]:
-        """Merge entries of the same integer `index`, append the others."""
+    def entries(self, old: Any, new: list[Any], find: Find, rule: Rule) -> list[Any]:
+        """Merge each entry into the one that it goes to, or append it."""
         merged = [*old] if isinstance(old, list) else []
         for entry in new:
-            index = index_of(entry)
-            places = [i for i, other in enumerate(merged) if index_of(other) == index]
-            if index is None:
+            place = find(merged, entry)
+            if place is None:
                 merged.append(self.heal(entry))
-            elif places:
-                merged[places[0]] = self.objects(merged[places[0]], entry, rule)
             else:
-                merged.append(self.objects(None, entry, rule))
+                before = next(iter(merged[place:]), None)
+                merged[place : place + 1] = [self.objects(before, entry, rule)]
         return merged
 
     def longer(self, old: Any, new: list[Any]) -> list[Any]:
@@ -1063,6 +1023,43 @@ class Reducer:
         if isinstance(value, list):
             return [self.heal(item) for item in value]
         return value
+
+
+# ---- SPEC 3: which entry of a list another one goes to ----
+
+
+def at_index(merged: list[Any], entry: Any) -> int | None:
+    index = index_of(entry)
+    places = [place for place, other in enumerate(merged) if index_of(other) == index]
+    return None if index is None else [*places, len(merged)][0]
+
+
+def of_same_type(merged: list[Any], detail: Any) -> int | None:
+    """Find the detail of one index and type; one without a type goes to the newest there."""
+    index = index_of(detail)
+    places = [place for place, other in enumerate(merged) if index_of(other) == index]
+    if index is not None and (type_ := healed(text_of(detail.get("type")))):
+        places = [place for place in places if merged[place].get("type") == type_]
+    return None if index is None else [len(merged), *places][-1]
+
+
+def unsigned(merged: list[Any], block: Any) -> int | None:
+    """Find the block before it that has no signature yet (LiteLLM)."""
+    if kind_of(block) != "thinking":
+        return None
+    goes_on = kind_of(*merged[-1:]) == "thinking" and not merged[-1].get("signature")
+    return len(merged) - bool(goes_on)
+
+
+def neighbour(merged: list[Any], part: Any) -> int | None:
+    kind = kind_of(part)
+    return None if kind is None else len(merged) - (kind_of(*merged[-1:]) == kind)
+
+
+def kind_of(part: Any = None) -> str | None:
+    """Return the type of a part that neighbours of its type join."""
+    kind = part.get("type") if isinstance(part, dict) else None
+    return kind if kind in ("text", "thinking") else None
 
 
 LONE = re.compile("[\ud800-\udfff]")
@@ -1100,6 +1097,11 @@ def error_of(value: object) -> object:
     return (value.get("error") or None) if isinstance(value, dict) else None
 
 
+def error_in(chunk: object) -> object:
+    """Return the error that a chunk brings, be it in Groq's place."""
+    return error_of(chunk) or (error_of(chunk.get("x_groq")) if isinstance(chunk, dict) else None)
+
+
 def error_object(value: object) -> object:
     """Return an object that brings an error, also out of a list of its own."""
     if isinstance(value, list) and len(value) == 1:
@@ -1131,10 +1133,6 @@ def is_other_api(value: object) -> bool:
     type_ = text_of(value.get("type"))
     begins = type_ == "message_start" or type_.startswith("response.")
     return begins or isinstance(value.get("candidates"), list)
-
-
-def is_thinking(block: object) -> bool:
-    return isinstance(block, dict) and block.get("type") == "thinking"
 
 
 JSON_BLANKS = " \t\r\n"
@@ -1196,13 +1194,12 @@ def text_of(value: object) -> str:
 
 
 def brings_content(delta: Object) -> bool:
-    texts = [delta.get(key) for key in ("content", "refusal", "reasoning", "reasoning_content")]
     content, calls = delta.get("content"), delta.get("tool_calls")
-    calls = [calls] if isinstance(calls, dict) else calls
-    objects = [delta.get(key) for key in ("function_call", "audio")]
+    fragments = calls if isinstance(calls, list) else [calls]
+    objects = [*fragments, delta.get("function_call"), delta.get("audio")]
+    texts = [delta.get(key) for key in ("content", "refusal", "reasoning", "reasoning_content")]
     return (
-        any(isinstance(text, str) and text for text in texts)
+        any(map(text_of, texts))
         or (isinstance(content, list) and bool(content))
-        or (isinstance(calls, list) and any(isinstance(call, dict) for call in calls))
-        or any(isinstance(value, dict) for value in objects)
+        or any(isinstance(each, dict) for each in objects)
     )

@@ -3,17 +3,7 @@
 from __future__ import annotations
 
 import json
-
-__all__ = [
-    "IRREGULAR",
-    "ODD",
-    "REGULAR",
-    "STREAMS",
-    "event",
-    "text_chunk",
-    "token_chunk",
-    "with_usage",
-]
+from collections.abc import Callable
 
 
 def event(text: str | bytes) -> bytes:
@@ -92,6 +82,9 @@ def detailed(text: str, entry: str, padding: str | None = None) -> str:
     return delta_chunk(f'"content":"",{details}', padding=padding)
 
 
+# The chunks of each stream: those of a list, or sixty that a function makes.
+Streams = dict[str, list[str] | Callable[[int], str]]
+
 # Of a delta, as Mistral and others send it.
 CONTENTS = [
     '[{"type":"thinking","thinking":[{"type":"text","text":"t"}]}]',
@@ -105,27 +98,26 @@ CONTENTS = [
 
 
 # Streams that a template fits, of every kind, so that the shortcut is really taken.
-REGULAR: dict[str, list[str]] = {
-    "text": [text_chunk(f"word{i} ") for i in range(60)],
-    "text with escapes": [text_chunk('"é😀\\\n'[i % 5] * 3) for i in range(60)],
-    "padding": [text_chunk("a", padding="x" * (i % 7)) for i in range(60)],
-    "padding before the text": [
-        text_chunk(f"w{i}").replace('{"id"', f'{{"obfuscation":"{"x" * (i % 7)}","id"')
-        for i in range(60)
-    ],
-    "an empty text beside another": [
-        delta_chunk(f'"content":"","reasoning":"r{i}"') for i in range(60)
-    ],
+FITTING: Streams = {
+    "text": lambda i: text_chunk(f"word{i} "),
+    "text with escapes": lambda i: text_chunk('"é😀\\\n'[i % 5] * 3),
+    "padding": lambda i: text_chunk("a", padding="x" * (i % 7)),
+    "padding before the text": lambda i: text_chunk(f"w{i}").replace(
+        '{"id"', f'{{"obfuscation":"{"x" * (i % 7)}","id"'
+    ),
+    "an empty text beside another": lambda i: delta_chunk(f'"content":"","reasoning":"r{i}"'),
     "an empty text beside arguments": [
         call_start(0, beside='"content":"",'),
         *(call_chunk(f"{i}", 0, beside='"content":"",') for i in range(59)),
     ],
-    "a text that comes in two fields": [
-        delta_chunk(f'"reasoning_content":"r{i}","reasoning":"{"é" * (i % 3)}\\n"')
-        for i in range(60)
-    ],
-    "one choice that is not the first": [text_chunk(f"w{i}", index=2) for i in range(60)],
-    "choices in turn": [text_chunk(f"w{i}", index=i % 4) for i in range(60)],
+    "a text that comes in two fields": lambda i: delta_chunk(
+        f'"reasoning_content":"r{i}","reasoning":"{"é" * (i % 3)}\\n"'
+    ),
+    "the same text in two fields": lambda i: delta_chunk(
+        '"content":"word","reasoning":"word"', padding="p" * (i % 5)
+    ),
+    "one choice that is not the first": lambda i: text_chunk(f"w{i}", index=2),
+    "choices in turn": lambda i: text_chunk(f"w{i}", index=i % 4),
     "calls one after another": [
         chunk
         for call in range(3)
@@ -135,107 +127,92 @@ REGULAR: dict[str, list[str]] = {
         *(call_start(call) for call in range(3)),
         *(call_chunk(f"{i}", i % 3) for i in range(60)),
     ],
-    "logprobs": [token_chunk(f"t{i}", -i / 8) for i in range(60)],
+    "logprobs": lambda i: token_chunk(f"t{i}", -i / 8),
     "usage": [with_usage(text_chunk(f"u{i}"), i, i + 9) for i in range(1, 61)],
-    "usage that shrinks": [with_usage(text_chunk("u"), 500 - i, 900 - i % 7) for i in range(60)],
-    "vendor": [with_vendor(text_chunk(f"v{i}"), {"seq": i, "region": "eu"}) for i in range(60)],
-    "vendor first": [with_vendor(text_chunk(f"v{i}"), i, first=True) for i in range(60)],
-    "numbers of every kind": [
-        with_vendor(text_chunk("v"), {"at": [5, -0.5, 1e300, 2**70, -(10**15), 0][i % 6]})
-        for i in range(60)
-    ],
-    "a number of a choice, and a list of numbers": [
-        text_chunk(f"w{i}").replace("null}]", f'null,"x_at":{i / 8},"ids":[{i * 7919 % 97}]}}]')
-        for i in range(60)
-    ],
-    "a list of a number that is always the same": [
-        text_chunk(f"w{i}").replace("null}]", 'null,"ids":[4]}]') for i in range(60)
-    ],
-    "lists of several numbers": [
-        text_chunk("w").replace("null}]", f'null,"ids":[{i},{i % 3},4]}}]') for i in range(60)
-    ],
-    "a number in an object of a delta": [
-        delta_chunk(f'"content":"w{i}","x_meta":{{"at":{{"took":{i / 4}}},"name":"n"}}')
-        for i in range(60)
-    ],
+    "usage that shrinks": lambda i: with_usage(text_chunk("u"), 500 - i, 900 - i % 7),
+    "vendor": lambda i: with_vendor(text_chunk(f"v{i}"), {"seq": i, "region": "eu"}),
+    "vendor first": lambda i: with_vendor(text_chunk(f"v{i}"), i, first=True),
+    "numbers of every kind": lambda i: with_vendor(
+        text_chunk("v"), {"at": [5, -0.5, 1e300, 2**70, -(10**15), 0][i % 6]}
+    ),
+    "a number of a choice, and a list of numbers": lambda i: text_chunk(f"w{i}").replace(
+        "null}]", f'null,"x_at":{i / 8},"ids":[{i * 7919 % 97}]}}]'
+    ),
+    "a list of a number that is always the same": lambda i: text_chunk(f"w{i}").replace(
+        "null}]", 'null,"ids":[4]}]'
+    ),
+    "lists of several numbers": lambda i: text_chunk("w").replace(
+        "null}]", f'null,"ids":[{i},{i % 3},4]}}]'
+    ),
+    "a number in an object of a delta": lambda i: delta_chunk(
+        f'"content":"w{i}","x_meta":{{"at":{{"took":{i / 4}}},"name":"n"}}'
+    ),
     "arguments beside a counter": [
         call_start(0),
         *(with_vendor(call_chunk(f'{{"{i}"', 0), i) for i in range(59)),
     ],
-    "parts that are numbers": [part_chunk(f"{i}") for i in range(60)],
-    "vendor of every kind": [
-        with_vendor(
-            text_chunk("v"),
-            [i, -i / 4, "null", [i], {"a": {f"b{i % 3}": [i]}}, True, json.dumps("é\n" * i)][i % 7],
-        )
-        for i in range(60)
-    ],
-    "vendor's text": [with_vendor(text_chunk("v"), f'"t{i}"') for i in range(60)],
-    "vendor's object now and then the same": [
-        with_vendor(text_chunk("v"), {"a": i // 20, "b": None}) for i in range(60)
-    ],
-    "chunks that say when each was made": [
-        created(text_chunk(f"w{i}"), 1760000000 + i // 7) for i in range(60)
-    ],
-    "padding, and when each was made": [
-        created(text_chunk(f"w{i}", padding="x" * (i % 7)), 1760000000 + i // 20) for i in range(60)
-    ],
-    "reasoning that comes in details, too": [
-        detailed(f"é{i}\n", '{"type":"reasoning.text","text":%s,"format":"f","index":0}')
-        for i in range(60)
-    ],
-    "reasoning that comes in a summary, too, with padding": [
-        detailed(f"s{i}", '{"index":0,"summary":%s}', padding="p" * (i % 5)) for i in range(60)
-    ],
-    "an empty text beside details": [
+    "parts that are numbers": lambda i: part_chunk(f"{i}"),
+    "vendor of every kind": lambda i: with_vendor(
+        text_chunk("v"),
+        [i, -i / 4, "null", [i], {"a": {f"b{i % 3}": [i]}}, True, json.dumps("é\n" * i)][i % 7],
+    ),
+    "vendor's text": lambda i: with_vendor(text_chunk("v"), f'"t{i}"'),
+    "vendor's object now and then the same": lambda i: with_vendor(
+        text_chunk("v"), {"a": i // 20, "b": None}
+    ),
+    "chunks that say when each was made": lambda i: created(
+        text_chunk(f"w{i}"), 1760000000 + i // 7
+    ),
+    "padding, and when each was made": lambda i: created(
+        text_chunk(f"w{i}", padding="x" * (i % 7)), 1760000000 + i // 20
+    ),
+    "reasoning that comes in details, too": lambda i: detailed(
+        f"é{i}\n", '{"type":"reasoning.text","text":%s,"format":"f","index":0}'
+    ),
+    "reasoning that comes in a summary, too, with padding": lambda i: detailed(
+        f"s{i}", '{"index":0,"summary":%s}', padding="p" * (i % 5)
+    ),
+    "an empty text beside details": lambda i: (
         detailed(f"d{i}", '{"text":%s,"index":3}').replace('"reasoning"', '"refusal"')
         if i > 0
         else detailed("", '{"text":%s,"index":3}')
-        for i in range(60)
-    ],
-    "thinking in parts": [thinking(f"é{i}\n") for i in range(60)],
-    "thinking in parts that say more": [
-        thinking(f"t{i}", ',"closed":true,"x":null') for i in range(60)
-    ],
-    "thinking in parts without parts in them": [
-        part_chunk(f'{{"type":"thinking","thinking":"t{i}"}}') for i in range(60)
-    ],
-    "text in parts": [part_chunk(f'{{"type":"text","text":"u{i}"}}') for i in range(60)],
+    ),
+    "thinking in parts": lambda i: thinking(f"é{i}\n"),
+    "thinking in parts that say more": lambda i: thinking(f"t{i}", ',"closed":true,"x":null'),
+    "thinking in parts without parts in them": lambda i: part_chunk(
+        f'{{"type":"thinking","thinking":"t{i}"}}'
+    ),
+    "text in parts": lambda i: part_chunk(f'{{"type":"text","text":"u{i}"}}'),
     "text behind parts": [
         *(thinking("t") for _ in range(20)),
         *(text_chunk(f"w{i}" * (i > 0)) for i in range(60)),
     ],
 }
 # Not regular enough to be taken, but alike.
-IRREGULAR: dict[str, list[str]] = {
-    "an empty text beside that of each choice": [
-        delta_chunk(f'"content":"","reasoning":"r{i}"', max(0, i - 20) % 3) for i in range(60)
-    ],
-    "a text of each choice that comes in two fields": [
-        delta_chunk(f'"reasoning":"r{i}","reasoning_content":"s{i}"', i % 2) for i in range(60)
-    ],
-    "a text that comes in two fields, or in one": [
-        delta_chunk(
-            f'"reasoning":"r{i}"' + f',"reasoning_content":"{"s" * (i % 3)}"' * (i % 10 < 8)
-        )
-        for i in range(60)
-    ],
-    "vendor's null then deeper": [
-        with_vendor(text_chunk("v"), "null" if i < 30 else "[" * (i - 25) + "]" * (i - 25))
-        for i in range(60)
-    ],
-    "vendor's error": [
-        with_vendor(text_chunk("v"), i).replace("x_vendor", "error" if i > 30 else "x_vendor")
-        for i in range(60)
-    ],
+ALIKE: Streams = {
+    "an empty text beside that of each choice": lambda i: delta_chunk(
+        f'"content":"","reasoning":"r{i}"', max(0, i - 20) % 3
+    ),
+    "a text of each choice that comes in two fields": lambda i: delta_chunk(
+        f'"reasoning":"r{i}","reasoning_content":"s{i}"', i % 2
+    ),
+    "a text that comes in two fields, or in one": lambda i: delta_chunk(
+        f'"reasoning":"r{i}"' + f',"reasoning_content":"{"s" * (i % 3)}"' * (i % 10 < 8)
+    ),
+    "vendor's null then deeper": lambda i: with_vendor(
+        text_chunk("v"), "null" if i < 30 else "[" * (i - 25) + "]" * (i - 25)
+    ),
+    "vendor's error": lambda i: with_vendor(text_chunk("v"), i).replace(
+        "x_vendor", "error" if i > 30 else "x_vendor"
+    ),
     "fields of a delta beside the choices": [
         with_vendor(text_chunk("v"), [i]).replace("x_vendor", name)
         for name in ("annotations", "content", "message")
         for i in range(20)
     ],
-    "vendor's moderation": [
-        with_vendor(text_chunk("v"), {"s": i}).replace("x_vendor", "moderation") for i in range(60)
-    ],
+    "vendor's moderation": lambda i: with_vendor(text_chunk("v"), {"s": i}).replace(
+        "x_vendor", "moderation"
+    ),
     "usage in another order": [
         with_usage(text_chunk("u"), i, i + 9, reasoning=i)
         if i % 2
@@ -244,66 +221,46 @@ IRREGULAR: dict[str, list[str]] = {
         )
         for i in range(1, 61)
     ],
-    "a text that is sent twice": [
-        delta_chunk(f'"content":"x","content":"w{i}"') for i in range(60)
-    ],
-    "padding in the choice": [
-        text_chunk("a").replace(
-            '"finish_reason"', f'"obfuscation":"{"x" * (i % 7)}","finish_reason"'
-        )
-        for i in range(60)
-    ],
-    "padding in the choice and beside it": [
-        text_chunk("a", padding="y").replace('"logprobs"', '"obfuscation":"x","logprobs"')
-        for i in range(60)
-    ],
-    "a vendor's list between a text and its logprobs": [
-        token_chunk(f"t{i}", -i / 8).replace('"logprobs"', '"x_list":[1],"logprobs"')
-        for i in range(60)
-    ],
-    "a vendor's list in logprobs, always the same": [
-        token_chunk(f"t{i}", -0.5).replace('"refusal":null', '"refusal":null,"x_list":[1]')
-        for i in range(60)
-    ],
-    "logprobs of a refusal beside those of the text": [
-        token_chunk(f"t{i}", -0.5).replace('"refusal":null', '"refusal":[{"token":"r"}]')
-        for i in range(60)
-    ],
-    "logprobs of nothing": [
-        text_chunk(f"t{i}").replace('"logprobs":null', '"logprobs":{"content":null}')
-        for i in range(60)
-    ],
-    "a vendor's text under the name of the text": [
-        with_vendor(
-            text_chunk(f"t{i}").replace('"content":', '"content" :'), {"content": "x"}, first=True
-        ).replace('"content": ', '"content":')
-        for i in range(60)
-    ],
-    "a name written with an escape, and that name elsewhere": [
-        with_vendor(
-            text_chunk(f"t{i}").replace('"content":"', '"conte\\u006et":"'),
-            {"content": "x"},
-            first=True,
-        )
-        for i in range(60)
-    ],
+    "a text that is sent twice": lambda i: delta_chunk(f'"content":"x","content":"w{i}"'),
+    "padding in the choice": lambda i: text_chunk("a").replace(
+        '"finish_reason"', f'"obfuscation":"{"x" * (i % 7)}","finish_reason"'
+    ),
+    "padding in the choice and beside it": lambda i: text_chunk("a", padding="y").replace(
+        '"logprobs"', '"obfuscation":"x","logprobs"'
+    ),
+    "a vendor's list between a text and its logprobs": lambda i: token_chunk(
+        f"t{i}", -i / 8
+    ).replace('"logprobs"', '"x_list":[1],"logprobs"'),
+    "a vendor's list in logprobs, always the same": lambda i: token_chunk(f"t{i}", -0.5).replace(
+        '"refusal":null', '"refusal":null,"x_list":[1]'
+    ),
+    "logprobs of a refusal beside those of the text": lambda i: token_chunk(f"t{i}", -0.5).replace(
+        '"refusal":null', '"refusal":[{"token":"r"}]'
+    ),
+    "logprobs of nothing": lambda i: text_chunk(f"t{i}").replace(
+        '"logprobs":null', '"logprobs":{"content":null}'
+    ),
+    "a vendor's text under the name of the text": lambda i: with_vendor(
+        text_chunk(f"t{i}").replace('"content":', '"content" :'), {"content": "x"}, first=True
+    ).replace('"content": ', '"content":'),
+    "a name written with an escape, and that name elsewhere": lambda i: with_vendor(
+        text_chunk(f"t{i}").replace('"content":"', '"conte\\u006et":"'),
+        {"content": "x"},
+        first=True,
+    ),
     "content in parts and in strings": [
         *(text_chunk("p") for _ in range(6)),
         *(delta_chunk(f'"content":{content}') for content in CONTENTS * 8),
     ],
-    "annotations": [
-        delta_chunk(f'"content":"a","annotations":{["null", "[]", f"[{i}]"][i % 3]}')
-        for i in range(60)
-    ],
-    "a message beside the delta": [
-        with_message(text_chunk("m"), '{"content":"%s"}' % ("m" * i)) for i in range(60)
-    ],
-    "a message in place of the delta": [
-        with_message(text_chunk("m"), '{"content":"x"}').replace(
-            '"delta":' if i % 20 == 19 else "none", '"x_delta":'
-        )
-        for i in range(60)
-    ],
+    "annotations": lambda i: delta_chunk(
+        f'"content":"a","annotations":{["null", "[]", f"[{i}]"][i % 3]}'
+    ),
+    "a message beside the delta": lambda i: with_message(
+        text_chunk("m"), '{"content":"%s"}' % ("m" * i)
+    ),
+    "a message in place of the delta": lambda i: with_message(
+        text_chunk("m"), '{"content":"x"}'
+    ).replace('"delta":' if i % 20 == 19 else "none", '"x_delta":'),
     "arguments in a choice that has no calls": [
         text_chunk("t", index=2),
         *(call_start(0, choice) for choice in range(2)),
@@ -322,10 +279,9 @@ IRREGULAR: dict[str, list[str]] = {
         call_start(0, id=8),
         *(call_chunk("{", 0) for _ in range(9)),
     ],
-    "when each was made, after it was null": [
-        created(text_chunk("w"), 1760000000 + i // 7).replace("1760000000", "null")
-        for i in range(60)
-    ],
+    "when each was made, after it was null": lambda i: created(
+        text_chunk("w"), 1760000000 + i // 7
+    ).replace("1760000000", "null"),
     "text behind parts and empty texts": [
         text_chunk("a"),
         part_chunk(""),
@@ -342,55 +298,59 @@ IRREGULAR: dict[str, list[str]] = {
         *(text_chunk("") for _ in range(20)),
         *(text_chunk(f"w{i}") for i in range(40)),
     ],
-    "details without index": [detailed(f"d{i}", '{"text":%s}') for i in range(60)],
-    "details of two indices": [
-        detailed("d", '{"text":%s,"index":0}'.replace("0", "01"[i % 20 > 15])) for i in range(60)
-    ],
-    "details of two entries": [
-        detailed("d", '{"text":%s,"index":0},{"summary":"e","index":1}') for _ in range(60)
-    ],
-    "details that merge more than a text": [
-        detailed(f"d{i}", '{"text":%s,"summary":"s","index":0}') for i in range(60)
-    ],
-    "details beside another of a vendor's": [
-        detailed(f"d{i}", '{"text":%s,"index":0}],"x_list":[1') for i in range(60)
-    ],
-    "details whose index becomes a fraction": [
-        detailed("d", '{"text":%s,"index":0}').replace("0}]", "0}]" if i < 10 else "0.0}]")
-        for i in range(60)
-    ],
-    "details beside two texts": [
-        detailed("d", '{"text":%s,"index":0}],"reasoning_content":["r"').replace('["r"]', '"r"')
-        for _ in range(60)
-    ],
-    "details whose text is null": [
-        detailed(f"d{i}", '{"text":null,"index":0,"was":%s}') for i in range(60)
-    ],
-    "parts in turn": [
-        thinking("t") if i % 8 < 4 else part_chunk('{"type":"text","text":"u"}') for i in range(60)
-    ],
-    "parts that merge more than a text": [
-        part_chunk(f'{{"type":"text","text":"u{i}","summary":"s"}}') for i in range(60)
-    ],
-    "parts whose thinking is now a list, now a string": [
+    "details without index": lambda i: detailed(f"d{i}", '{"text":%s}'),
+    "details of two indices": lambda i: detailed(
+        "d", '{"text":%s,"index":0}'.replace("0", "01"[i % 20 > 15])
+    ),
+    "details of two entries": lambda i: detailed(
+        "d", '{"text":%s,"index":0},{"summary":"e","index":1}'
+    ),
+    "details that merge more than a text": lambda i: detailed(
+        f"d{i}", '{"text":%s,"summary":"s","index":0}'
+    ),
+    "details beside another of a vendor's": lambda i: detailed(
+        f"d{i}", '{"text":%s,"index":0}],"x_list":[1'
+    ),
+    "details whose index becomes a fraction": lambda i: detailed(
+        "d", '{"text":%s,"index":0}'
+    ).replace("0}]", "0}]" if i < 10 else "0.0}]"),
+    "details beside two texts": lambda i: detailed(
+        "d", '{"text":%s,"index":0}],"reasoning_content":["r"'
+    ).replace('["r"]', '"r"'),
+    "details whose text is null": lambda i: detailed(f"d{i}", '{"text":null,"index":0,"was":%s}'),
+    "parts in turn": lambda i: (
+        thinking("t") if i % 8 < 4 else part_chunk('{"type":"text","text":"u"}')
+    ),
+    "parts that merge more than a text": lambda i: part_chunk(
+        f'{{"type":"text","text":"u{i}","summary":"s"}}'
+    ),
+    "parts whose thinking is now a list, now a string": lambda i: (
         thinking("t") if i % 20 < 17 else part_chunk('{"type":"thinking","thinking":"s"}')
-        for i in range(60)
-    ],
-    "parts of an unknown type": [
-        part_chunk(f'{{"type":"image_url","image_url":"u{i}"}}') for i in range(60)
-    ],
-    "parts of a type that is no name": [
-        part_chunk(f'{{"type":"(","(":"u{i}"}}') for i in range(60)
-    ],
-    "parts beside another text": [
-        thinking(f"t{i}").replace('"content"', '"reasoning":"r","content"') for i in range(60)
-    ],
-    "parts in which a text is sent twice": [
-        part_chunk(f'{{"type":"text","text":"u","text":"v{i}"}}') for i in range(60)
-    ],
+    ),
+    "parts of an unknown type": lambda i: part_chunk(f'{{"type":"image_url","image_url":"u{i}"}}'),
+    "parts of a type that is no name": lambda i: part_chunk(f'{{"type":"(","(":"u{i}"}}'),
+    "parts beside another text": lambda i: thinking(f"t{i}").replace(
+        '"content"', '"reasoning":"r","content"'
+    ),
+    "parts in which a text is sent twice": lambda i: part_chunk(
+        f'{{"type":"text","text":"u","text":"v{i}"}}'
+    ),
 }
+
+
+def repeated(streams: Streams) -> dict[str, list[str]]:
+    return {
+        name: chunks if isinstance(chunks, list) else [*map(chunks, range(60))]
+        for name, chunks in streams.items()
+    }
+
+
+REGULAR, IRREGULAR = repeated(FITTING), repeated(ALIKE)
 STREAMS = REGULAR | IRREGULAR
 
+JOINT = '"},"logprobs":null,"finish_reason":null}],"usage":null,"obfuscation":"'
+BEFORE, _, AFTER = text_chunk("a", padding="b").partition(JOINT)
+OPEN, PADDED_OPEN = (text_chunk("a", padding=p).replace('"a"', '"x\\"') for p in (None, "b"))
 # What must not be taken, or not be taken as something else, in the midst of a regular stream.
 ODD: list[bytes] = [
     event(text_chunk("a").replace('"a"', '"a\\x"')),
@@ -429,6 +389,7 @@ ODD: list[bytes] = [
     event(text_chunk("a", padding="x").replace('"x"', '"x","vendor":1')),
     event(text_chunk("a", padding="x").replace('"obfuscation":"x"', '"usage":{"total_tokens":5}')),
     event(call_chunk("a", 0).replace('"arguments"', '"name":"g","arguments"')),
+    event(call_chunk("a", 0).replace('"a"', '"\\q"')),
     event(call_chunk("a", 9)),
     event(call_chunk("a", 0).replace('"function":{"arguments"', '"custom":{"input"')),
     event(call_chunk("a", 0).replace('"arguments":"a"', "")),
@@ -454,6 +415,13 @@ ODD: list[bytes] = [
     event("{"),
     b": comment\n\n",
     b"event: error\ndata: {}\n\n",
+    event(text_chunk("a").replace('"a"', '"')),
+    # Broken each, but their cuts would make whole strings if they were joined.
+    event(OPEN) + event(text_chunk("a").replace('"a"', '","y"')),
+    event(PADDED_OPEN) + event(text_chunk("a", padding="b").replace('"a"', '","y"')),
+    event(PADDED_OPEN) + event(text_chunk("a", padding=',"y')),
+    # What one has twice does not stand for what the other lacks.
+    event(BEFORE + JOINT + AFTER.partition('"')[0] + JOINT + AFTER) + event(BEFORE + AFTER),
     b"data:" + text_chunk("a").encode() + b"\n\n",
     b"data: " + text_chunk("a").encode() + b"\r\n\r\n",
     b"data: " + text_chunk("a").encode() + b"\n",

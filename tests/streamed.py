@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import subprocess
 import sys
-from collections.abc import AsyncIterator, Iterable, Iterator
+from collections.abc import AsyncIterator, Coroutine, Iterable, Iterator
+from contextlib import suppress
 from typing import Any
 
 from accumulator import Accumulator, ChatCompletion
@@ -21,6 +23,14 @@ def a_chunk(*choices: Chunk, **fields: object) -> Chunk:
 
 def a_piece(text: str) -> Chunk:
     return a_chunk({"index": 0, "delta": {"content": text}, "finish_reason": None})
+
+
+def delta(fields: object, **choice: object) -> Chunk:
+    return {"choices": [{"index": 0, "delta": fields, **choice}]}
+
+
+def deltas(*fields: object, **choice: object) -> list[Chunk]:
+    return [delta(each, **choice) for each in fields]
 
 
 FINISH = a_chunk({"index": 0, "delta": {}, "finish_reason": "stop"})
@@ -83,6 +93,15 @@ def fed(chunks: Iterable[object], **options: Any) -> Accumulator:
     return acc
 
 
+def read_lines(lines: Iterable[bytes | str], **options: Any) -> Accumulator:
+    """Return a closed accumulator that was fed these lines."""
+    acc = Accumulator(**options)
+    for line in lines:
+        acc.feed_line(line)
+    acc.close()
+    return acc
+
+
 def spoil(value: object) -> None:
     """Change everything inside of a JSON value."""
     if isinstance(value, dict):
@@ -101,6 +120,16 @@ def run_by_itself(code: str, *options: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, capture_output=True, text=True, check=True)
 
 
+def read_terminal(ours: int) -> bytes:
+    """Return what a process writes to a terminal until it ends, and close our side."""
+    shown = b""
+    with suppress(OSError):  # what Linux raises at the end
+        while part := os.read(ours, 65536):
+            shown += part
+    os.close(ours)
+    return shown
+
+
 def content_of(completion: ChatCompletion) -> object:
     return completion.choices[0].message.content if completion.choices else None
 
@@ -109,6 +138,15 @@ async def drip(items: Iterable[object]) -> AsyncIterator[object]:
     for item in items:
         await asyncio.sleep(0)
         yield item
+
+
+async def cancel(reading: Coroutine[Any, Any, None]) -> None:
+    """Cancel what reads once it waits for ever."""
+    task = asyncio.ensure_future(reading)
+    for _ in range(50):
+        await asyncio.sleep(0)
+    task.cancel()
+    await task
 
 
 class BodyError(Exception):
@@ -146,7 +184,6 @@ class AsyncSource:
     def __init__(self, items: Iterable[object], error: BaseException | None = None) -> None:
         self.inner = Source(items, error)
         self.response = "the response"
-        self.waits = asyncio.Event()
 
     def __aiter__(self) -> AsyncSource:
         return self
@@ -158,7 +195,6 @@ class AsyncSource:
         except StopIteration:
             raise StopAsyncIteration from None
         except asyncio.CancelledError:
-            self.waits.set()
             await asyncio.Event().wait()
             raise
 

@@ -55,19 +55,15 @@ class Sums:
 
     def add(self, event: Event) -> None:
         assert "done" not in {kind for (kind, *_) in self.done}, "an event after the last"
-        if isinstance(event, (ev.UsageEvent, ev.ProblemEvent)):
-            return
         if isinstance(event, ev.ExtraDeltaEvent):
             self.extras.setdefault((event.choice_index, event.path), []).append(event.value)
-            return
-        if isinstance(event, ev.DoneEvent):
+        elif isinstance(event, ev.DoneEvent):
             self._end(("done",), event)
-            return
-        if isinstance(event, ev.ChoiceDoneEvent):
+        elif isinstance(event, ev.ChoiceDoneEvent):
             assert event.choice.index == event.choice_index
             self._end((event.type, event.choice_index), event)
-            return
-        self._add_of_choice(event)
+        elif not isinstance(event, (ev.UsageEvent, ev.ProblemEvent)):
+            self._add_of_choice(event)
 
     def _add_of_choice(self, event: Any) -> None:
         kind, _, when = event.type.rpartition(".")

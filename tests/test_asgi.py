@@ -16,8 +16,8 @@ import pytest
 from serving import Replay, Server, serving
 from streamed import BODY, CHUNKS, TEXTS, WHOLE, a_piece, content_of
 
-from accumulator import DecodeError, Limits, StreamEnd
-from accumulator.asgi import CompletionMiddleware, tap
+from accumulator import DecodeError, Event, Limits, StreamEnd
+from accumulator.asgi import CompletionMiddleware, Scope, tap
 
 httpx = pytest.importorskip("httpx", reason="a client that is installed for the tests only")
 
@@ -202,10 +202,10 @@ async def nobody(message: Any) -> None:
 
 async def run(
     messages: list[dict[str, Any]],
-    send: Callable[[Any], Any],
     ends: list[StreamEnd],
-    options: dict[str, Any] | None = None,
-    **scope: object,
+    send: Callable[[Any], Any] = nobody,
+    scope: dict[str, str] | None = None,
+    **options: Any,
 ) -> None:
     async def app(scope: Any, receive: Any, send: Any) -> None:
         for message in messages:
@@ -217,9 +217,8 @@ async def run(
     def on_end(end: StreamEnd, scope: object) -> None:
         ends.append(end)
 
-    keywords: dict[str, Any] = options or {}
-    middleware = CompletionMiddleware(app, on_end=on_end, **keywords)
-    await middleware({"type": "http", "path": "/chat/completions", **scope}, receive, send)
+    middleware = CompletionMiddleware(app, on_end=on_end, **options)
+    await middleware({"type": "http", "path": "/chat/completions", **(scope or {})}, receive, send)
 
 
 @pytest.mark.parametrize(
@@ -243,7 +242,7 @@ def test_the_content_type_tells_what_is_a_stream(
         sent.append(message)
 
     messages = [start([(b"content-type", content_type)]), body(data), body(b"", more=False)]
-    asyncio.run(run(messages, send, ends))
+    asyncio.run(run(messages, ends, send))
     assert list(map(id, sent)) == list(map(id, messages))
     assert [end.completion.to_dict() for end in ends] == [WHOLE] * looked_at
 
@@ -260,7 +259,7 @@ def test_a_piece_that_the_server_holds_back_holds_back_the_app() -> None:
             await may_go.wait()
 
         messages = [start(SSE), body(BODY[:FIRST]), body(BODY[FIRST:], more=False)]
-        task = asyncio.create_task(run(messages, send, ends))
+        task = asyncio.create_task(run(messages, ends, send))
         for _ in range(10):
             await asyncio.sleep(0)
         assert sent == messages[:1]
@@ -280,7 +279,7 @@ def test_a_send_that_fails_because_the_client_is_gone_is_a_cancelled_stream() ->
             raise OSError("the client is gone")
 
     with pytest.raises(OSError, match="gone"):
-        asyncio.run(run([start(SSE), body(BODY[:FIRST])], send, ends))
+        asyncio.run(run([start(SSE), body(BODY[:FIRST])], ends, send))
     [end] = ends
     assert (end.status, end.error) == ("cancelled", None)
     assert content_of(end.completion) == "Grüße"
@@ -300,7 +299,7 @@ def test_an_app_reads_on_for_a_client_that_is_gone_until_a_limit_is_passed(
 
     pieces = [BODY[:FIRST], BODY[FIRST:], b": nothing more\n\n"]
     messages = [start(SSE), *map(body, pieces), body(b"", more=False)]
-    running = run(messages, send, ends, {"read_to_end": True, "limits": limits})
+    running = run(messages, ends, send, read_to_end=True, limits=limits)
     with pytest.raises(OSError, match="gone") if is_raised else nullcontext():
         asyncio.run(running)
     assert [end.status for end in ends] == [status]
@@ -356,17 +355,14 @@ def test_an_app_is_told_of_a_client_that_left_where_there_is_nothing_to_read_on_
 def test_the_middleware_takes_what_an_accumulator_does() -> None:
     ends: list[StreamEnd] = []
     events: list[tuple[str, str]] = []
-    clock = itertools.count()
-    options = {
-        "clock": lambda: float(next(clock)),
-        "on_event": lambda event, scope: events.append((event.type, scope["path"])),
-        "strict": True,
-        "think_tags": True,
-    }
+
+    def on_event(event: Event, scope: Scope) -> None:
+        events.append((event.type, scope["path"]))
 
     thought = f"data: {json.dumps(a_piece('<think>a</think>b'))}\n\n".encode()
     messages = [start(SSE), body(thought), body(b"data: {no\n\n", more=False)]
-    asyncio.run(run(messages, nobody, ends, options))
+    clock = map(float, itertools.count()).__next__
+    asyncio.run(run(messages, ends, on_event=on_event, clock=clock, strict=True, think_tags=True))
     [end] = ends
     assert isinstance(end.error, DecodeError)
     # The request arrived at 0, the first piece was read at 1.
@@ -379,15 +375,13 @@ def test_the_middleware_takes_what_an_accumulator_does() -> None:
 
 def test_an_app_that_stops_early_leaves_a_truncated_stream() -> None:
     ends: list[StreamEnd] = []
-
-    asyncio.run(run([start(SSE), body(BODY[:FIRST])], nobody, ends))
+    asyncio.run(run([start(SSE), body(BODY[:FIRST])], ends))
     assert [end.status for end in ends] == ["truncated"]
 
 
 def test_what_is_no_http_passes() -> None:
     ends: list[StreamEnd] = []
-
-    asyncio.run(run([start(SSE), body(BODY, more=False)], nobody, ends, type="websocket"))
+    asyncio.run(run([start(SSE), body(BODY, more=False)], ends, scope={"type": "websocket"}))
     assert ends == []
 
 

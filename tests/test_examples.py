@@ -129,13 +129,13 @@ def test_the_agent_runs_its_calls_and_keeps_the_reasoning() -> None:
 CALL = call(0, "get_weather", '{"city": "Zür', 'ich"}')
 
 
-@pytest.mark.parametrize(
-    "body",
-    [
-        pytest.param(body_of(*CALL)[:-150], id="the stream was cut off"),
-        pytest.param(body_of(*CALL[:-1], finish_reason="length"), id="the call was cut off"),
-    ],
-)
+HALVES = {
+    "the stream was cut off": body_of(*CALL)[:-150],
+    "the call was cut off": body_of(*CALL[:-1], finish_reason="length"),
+}
+
+
+@pytest.mark.parametrize("body", HALVES.values(), ids=HALVES)
 def test_the_agent_does_not_go_on_from_half_an_answer(body: bytes) -> None:
     with answering(body) as (base_url, asked):
         printed_by("agent_loop", "How warm?", base_url=base_url, code=1)
@@ -269,53 +269,32 @@ RECIPE = [{"content": '{"title": "Panc'}, {"content": 'akes", "servings": 4, "st
 REFUSAL = "I cannot help with that."
 
 
-@pytest.mark.parametrize(
-    ("body", "printed", "code"),
-    [
-        pytest.param(
-            body_of(*RECIPE, {"content": 'x", "fry"]}'}),
-            [
-                "Panc | for … | 0 steps",
-                "Pancakes | for 4 | 1 steps",
-                "Pancakes | for 4 | 2 steps",
-                "Cook Pancakes:",
-                "- mix",
-                "- fry",
-            ],
-            0,
-            id="whole",
-        ),
-        pytest.param(
-            body_of(*RECIPE, finish_reason="length"),
-            [
-                "Panc | for … | 0 steps",
-                "Pancakes | for 4 | 1 steps",
-                "no recipe: cut off by the finish reason 'length': Input data was truncated at $",
-                "what there is: {'title': 'Pancakes', 'servings': 4, 'steps': ['mi']}",
-            ],
-            1,
-            id="length",
-        ),
-        pytest.param(
-            body_of({"refusal": REFUSAL[:8]}, {"refusal": REFUSAL[8:]}),
-            [REFUSAL, f"no recipe: the model refused: '{REFUSAL}': there is no JSON at $"],
-            1,
-            id="refusal",
-        ),
-        pytest.param(
-            body_of(RECIPE[0])[:-150],
-            [
-                "Panc | for … | 0 steps",
-                "the stream is truncated",
-                "no recipe: Input data was truncated at $",
-                "what there is: {'title': 'Panc'}",
-            ],
-            1,
-            id="cut off",
-        ),
-    ],
-)
-def test_the_form_fills_itself(body: bytes, printed: list[str], code: int) -> None:
+BEGUN, GOES_ON = "Panc | for … | 0 steps", "Pancakes | for 4 | 1 steps"
+FORMS: dict[str, tuple[bytes, int, list[str]]] = {
+    "whole": (
+        body_of(*RECIPE, {"content": 'x", "fry"]}'}), 0,
+        [BEGUN, GOES_ON, "Pancakes | for 4 | 2 steps", "Cook Pancakes:", "- mix", "- fry"],
+    ),
+    "length": (
+        body_of(*RECIPE, finish_reason="length"), 1,
+        [BEGUN, GOES_ON,
+         "no recipe: cut off by the finish reason 'length': Input data was truncated at $",
+         "what there is: {'title': 'Pancakes', 'servings': 4, 'steps': ['mi']}"],
+    ),
+    "refusal": (
+        body_of({"refusal": REFUSAL[:8]}, {"refusal": REFUSAL[8:]}), 1,
+        [REFUSAL, f"no recipe: the model refused: '{REFUSAL}': there is no JSON at $"],
+    ),
+    "cut off": (
+        body_of(RECIPE[0])[:-150], 1,
+        [BEGUN, "the stream is truncated", "no recipe: Input data was truncated at $",
+         "what there is: {'title': 'Panc'}"],
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("body", "code", "printed"), FORMS.values(), ids=FORMS)
+def test_the_form_fills_itself(body: bytes, code: int, printed: list[str]) -> None:
     with answering(body) as (base_url, _):
         out = printed_by("partial_json_ui", "Pancakes", base_url=base_url, code=code)
     assert out.splitlines() == printed

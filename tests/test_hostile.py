@@ -16,7 +16,7 @@ from typing import cast
 import pytest
 from attacks import ATTACKS, TINY, Attack, calls, choice, delta, event, packed, parts, vendor_list
 from judged import assert_as_judged
-from streamed import read_whole
+from streamed import fed, read_all, read_whole
 
 from accumulator import Accumulator, AccumulatorError, Limits, ServerError
 from accumulator.completion import Custom, Message, Usage
@@ -51,7 +51,7 @@ def test_what_is_endless_is_ended_by_a_limit(attack: Attack) -> None:
     if attack.limit == "depth":
         limits = Limits()
     acc = Accumulator(limits=limits)
-    fed = 0
+    count = 0
     raised: LimitExceededError | None = None
     with traced() as memory:
         for piece in pieces:
@@ -60,14 +60,14 @@ def test_what_is_endless_is_ended_by_a_limit(attack: Attack) -> None:
             except LimitExceededError as error:
                 raised = error
                 break
-            fed += len(piece)
+            count += len(piece)
         assert raised is not None
         assert raised.limit == attack.limit
         assert raised.partial == acc.snapshot()
         raised = None
         gc.collect()
         held, _ = memory()
-    assert held <= MOST_FOR_A_BYTE * fed + MOST_ANYHOW
+    assert held <= MOST_FOR_A_BYTE * count + MOST_ANYHOW
     completion = acc.snapshot()
     assert len(completion.choices) <= 1024
     assert all(len(choice.message.tool_calls or ()) <= 1024 for choice in completion.choices)
@@ -147,23 +147,42 @@ def test_a_stream_in_flight_holds_little_more_than_its_text(fragment: str) -> No
 MANY = 100_000
 
 
-def flood(chunk: Callable[[bytes], bytes], item: bytes, *, first: bytes = b"") -> Iterator[bytes]:
-    """Return MANY items, numbered, in events of 64 KiB, after a first one."""
-    if first:
-        yield event(chunk(first))
-    yield from packed(chunk, (item % number for number in range(MANY)), 64 * 1024)
+Pieces = Callable[[], Iterator[bytes]]
 
 
-def chunks(item: bytes) -> Iterator[bytes]:
-    return (event(item % number) for number in range(MANY))
+def flood(chunk: Callable[[bytes], bytes], item: bytes, *, first: bytes = b"") -> Pieces:
+    """Return what gives MANY items, numbered, in events of 64 KiB, after a first one."""
+
+    def pieces() -> Iterator[bytes]:
+        if first:
+            yield event(chunk(first))
+        yield from packed(chunk, (item % number for number in range(MANY)), 64 * 1024)
+
+    return pieces
 
 
-def lines(item: bytes) -> Iterator[bytes]:
-    yield b"".join(item % number for number in range(MANY)) + b"\n"
+def chunks(item: bytes, event: Callable[[bytes], bytes] = event) -> Pieces:
+    return lambda: (event(item % number) for number in range(MANY))
+
+
+def in_one_read(item: bytes, between: bytes = b"") -> Pieces:
+    return lambda: iter([between.join(item % number for number in range(MANY)) + b"\n\n"])
 
 
 def message(acc: Accumulator) -> Message:
     return acc.snapshot().choices[0].message
+
+
+def content(acc: Accumulator) -> object:
+    return message(acc).content
+
+
+def counts(acc: Accumulator) -> object:
+    return acc.problem_counts
+
+
+def extra(acc: Accumulator) -> object:
+    return acc.snapshot().extra
 
 
 def arguments(acc: Accumulator) -> list[int]:
@@ -173,8 +192,8 @@ def arguments(acc: Accumulator) -> list[int]:
     return [len(text or "") for text in texts]
 
 
-def names(acc: Accumulator) -> list[str | None]:
-    return [call.function.name for call in message(acc).tool_calls or () if call.function]
+def names(acc: Accumulator) -> list[str]:
+    return [call.function.name or "" for call in message(acc).tool_calls or () if call.function]
 
 
 def named(prefix: str) -> str:
@@ -188,144 +207,94 @@ def count_of(field: str) -> Callable[[Accumulator], int]:
 WHOLE = b'{"index":0,"id":"c","function":{"name":"f","arguments":"{}"}}'
 TWICE = b'{"index":0,"id":"c","function":{"name":"f","arguments":"{}{}"}}'
 
+TEXT = {"type": "text"}
+CALL = b'{"index":0,"id":"c%d","function":{"name":"f","arguments":"{}"}}'
 # The flood, and what then stands in the result: nothing may get fast by losing it.
-Flood = tuple[Callable[[], Iterator[bytes]], Callable[[Accumulator], object], object]
-FLOODS: dict[str, Flood] = {
+FLOODS: dict[str, tuple[Pieces, Callable[[Accumulator], object], object]] = {
     "fragments of a call, each with a new id and name": (
-        lambda: flood(calls, b'{"index":0,"id":"c%d","function":{"name":"f","arguments":"[[1],"}}'),
-        arguments,
-        [5 * MANY],
+        flood(calls, CALL.replace(b"{}", b"[[1],")), arguments, [5 * MANY]
     ),
     "fragments of a custom call, each with a new id and name": (
-        lambda: flood(calls, b'{"index":0,"id":"c%d","custom":{"name":"f","input":"[[1],"}}'),
-        arguments,
-        [5] * MANY,  # a custom call is whole once it has input
+        flood(calls, b'{"index":0,"id":"c%d","custom":{"name":"f","input":"[[1],"}}'),
+        arguments, [5] * MANY,  # a custom call is whole once it has input
     ),
     "arguments that look complete at each fragment": (
-        lambda: flood(
-            calls, b'{"index":0,"id":"c%d","function":{"name":"f","arguments":"{}"}}', first=TWICE
-        ),
-        arguments,
-        [4 + 2 * MANY],
+        flood(calls, CALL, first=TWICE), arguments, [4 + 2 * MANY]
     ),
-    "arguments that are complete at each fragment": (
-        lambda: flood(calls, b'{"index":0,"id":"c%d","function":{"name":"f","arguments":"{}"}}'),
-        arguments,
-        [2] * MANY,
-    ),
+    "arguments that are complete at each fragment": (flood(calls, CALL), arguments, [2] * MANY),
     "blanks after complete arguments": (
-        lambda: flood(
-            calls, b'{"index":0,"id":"c%d","function":{"arguments":"     "}}', first=WHOLE
-        ),
-        arguments,
-        [2 + 5 * MANY],
+        flood(calls, b'{"index":0,"id":"c%d","function":{"arguments":"     "}}', first=WHOLE),
+        arguments, [2 + 5 * MANY],
     ),
     "fragments without id and index, with a name": (
-        lambda: flood(calls, b'{"x":%d,"function":{"name":"f","arguments":"[1]"}}'),
-        lambda acc: set(arguments(acc)),  # of one list each is a call, in the next it says it again
-        {3},
+        flood(calls, b'{"x":%d,"function":{"name":"f","arguments":"[1]"}}'),
+        lambda acc: set(arguments(acc)), {3},  # each a call, in the next list it says it again
     ),
     "a name repeated": (
-        lambda: flood(calls, b'{"index":0,"x":%d,"function":{"name":"get_weather"}}'),
-        lambda acc: set(names(acc)),
-        {"get_weather"},
+        flood(calls, b'{"index":0,"x":%d,"function":{"name":"get_weather"}}'),
+        lambda acc: set(names(acc)), {"get_weather"},
     ),
     "a name that grows": (
-        lambda: flood(calls, b'{"index":0,"function":{"name":"n%d"}}'),
-        lambda acc: sorted("".join(name or "" for name in names(acc))),
-        sorted(named("n")),
+        flood(calls, b'{"index":0,"function":{"name":"n%d"}}'),
+        lambda acc: sorted("".join(names(acc))), sorted(named("n")),
     ),
-    "tiny calls": (lambda: flood(calls, TINY), arguments, [0] * MANY),
+    "tiny calls": (flood(calls, TINY), arguments, [0] * MANY),
     "choices": (
-        lambda: flood(lambda c: b'{"choices":[%s]}' % c, b'{"index":%d}'),
-        lambda acc: len(acc.snapshot().choices),
-        MANY,
+        flood(lambda each: b'{"choices":[%s]}' % each, b'{"index":%d}'),
+        lambda acc: len(acc.snapshot().choices), MANY,
     ),
-    "a list by index": (lambda: flood(vendor_list, b'{"index":%d}'), count_of("x"), MANY),
+    "a list by index": (flood(vendor_list, b'{"index":%d}'), count_of("x"), MANY),
     "reasoning details by index": (
-        lambda: flood(
-            lambda details: delta(b'"reasoning_details":[%s]' % details), b'{"index":%d,"text":"a"}'
-        ),
-        count_of("reasoning_details"),
-        MANY,
+        flood(lambda each: delta(b'"reasoning_details":[%s]' % each), b'{"index":%d,"text":"a"}'),
+        count_of("reasoning_details"), MANY,
     ),
     "neighbouring text parts": (
-        lambda: flood(parts, b'{"type":"text","text":"a%d"}'),
-        lambda acc: message(acc).content,
-        ({"type": "text", "text": named("a")},),
+        flood(parts, b'{"type":"text","text":"a%d"}'), content, (TEXT | {"text": named("a")},)
     ),
-    "fields of a delta": (
-        lambda: flood(delta, b'"x%d":1'),
-        lambda acc: len(message(acc).extra),
-        MANY,
-    ),
+    "fields of a delta": (flood(delta, b'"x%d":1'), lambda acc: len(message(acc).extra), MANY),
     "fields of usage": (
-        lambda: chunks(b'{"usage":{"x%d":1}}'),
-        lambda acc: len((acc.snapshot().usage or Usage()).extra),
-        MANY,
+        chunks(b'{"usage":{"x%d":1}}'),
+        lambda acc: len((acc.snapshot().usage or Usage()).extra), MANY,
     ),
     "first halves of surrogate pairs, each in another field": (
-        lambda: chunks(b'{"choices":[{"delta":{"x%d":"\\ud83d"}}]}'),
-        lambda acc: acc.problem_counts,
-        {"lone_surrogate": MANY},
+        chunks(b'{"choices":[{"delta":{"x%d":"\\ud83d"}}]}'), counts, {"lone_surrogate": MANY}
     ),
     "surrogate pairs, each cut in two": (
-        lambda: chunks(b'{"x":%d,"choices":[{"delta":{"content":"\\ude00\\ud83d"}}]}'),
-        lambda acc: (len(str(message(acc).content)), acc.problem_counts),
-        (MANY + 1, {"lone_surrogate": 2}),
+        chunks(b'{"x":%d,"choices":[{"delta":{"content":"\\ude00\\ud83d"}}]}'),
+        lambda acc: (len(str(content(acc))), counts(acc)), (MANY + 1, {"lone_surrogate": 2}),
     ),
     "problems": (
-        lambda: chunks(b"{%d"),
-        lambda acc: (len(acc.problems), acc.problem_counts),
-        (100, {"malformed_json": MANY}),
+        chunks(b"{%d"),
+        lambda acc: (len(acc.problems), counts(acc)), (100, {"malformed_json": MANY}),
     ),
-    "another id in each chunk": (
-        lambda: chunks(b'{"id":"c%d"}'),
-        lambda acc: acc.problem_counts,
-        {"id_changed": MANY - 1},
-    ),
+    "another id in each chunk": (chunks(b'{"id":"c%d"}'), counts, {"id_changed": MANY - 1}),
     "chunks that lost their blank lines": (
-        lambda: lines(b'data: {"choices":[{"index":0,"delta":{"content":"a%d"}}]}\n'),
-        lambda acc: message(acc).content,
-        named("a"),
+        in_one_read(b'data: {"choices":[{"index":0,"delta":{"content":"a%d"}}]}\n'),
+        content, named("a"),
     ),
-    "lines that are no JSON": (
-        lambda: lines(b"data: {%d\n"),
-        lambda acc: acc.problem_counts,
-        {"malformed_json": 1},
-    ),
+    "lines that are no JSON": (in_one_read(b"data: {%d\n"), counts, {"malformed_json": 1}),
     "carriage returns": (
-        lambda: (b'data: {"x%d":1}\r\r' % number for number in range(MANY)),
-        lambda acc: len(acc.snapshot().extra),
-        MANY,
+        chunks(b'data: {"x%d":1}\r\r', bytes), lambda acc: len(acc.snapshot().extra), MANY
     ),
     "events without data between others, in one read": (
-        lambda: iter([b"data: \n\n".join(chunks(b'{"x":%d}'))]),
-        lambda acc: acc.snapshot().extra,
-        {"x": MANY - 1},
+        in_one_read(b'data: {"x":%d}', b"\n\ndata: \n\n"), extra, {"x": MANY - 1}
     ),
     "problems, in one read": (
-        lambda: iter([b"".join(chunks(b'{"id":"c%d"}'))]),
-        lambda acc: acc.problem_counts,
-        {"id_changed": MANY - 1},
+        in_one_read(b'data: {"id":"c%d"}', b"\n\n"), counts, {"id_changed": MANY - 1}
     ),
     "a line of one byte a read": (
         lambda: (b"%d" % (number % 10) for number in range(5 * MANY)),
-        lambda acc: acc.snapshot().to_dict(),
-        {"object": "chat.completion", "choices": []},
+        lambda acc: acc.snapshot().to_dict(), {"object": "chat.completion", "choices": []},
     ),
-}
+}  # fmt: skip
 
 
 @pytest.mark.costs
 @pytest.mark.parametrize(("pieces", "found", "expected"), FLOODS.values(), ids=FLOODS)
 def test_work_grows_with_what_arrives_and_not_with_its_square(
-    pieces: Callable[[], Iterator[bytes]], found: Callable[[Accumulator], object], expected: object
+    pieces: Pieces, found: Callable[[Accumulator], object], expected: object
 ) -> None:
-    acc = Accumulator(limits=Limits(choices=None, tool_calls=None, total_bytes=None))
-    for piece in pieces():
-        acc.feed_sse(piece)
-    acc.close()
+    acc = read_all(pieces(), limits=Limits(choices=None, tool_calls=None, total_bytes=None))
     assert found(acc) == expected
 
 
@@ -405,9 +374,8 @@ def test_a_number_is_kept_or_its_chunk_is_malformed(field: str, number: str, sou
     ],
 )
 def test_of_duplicate_keys_the_last_counts(text: bytes, expected: dict[str, object]) -> None:
-    acc = Accumulator()
-    acc.feed(text)
-    assert acc.snapshot().to_dict() == {"object": "chat.completion", "choices": [], **expected}
+    found = fed([text]).snapshot().to_dict()
+    assert found == {"object": "chat.completion", "choices": [], **expected}
 
 
 DEEP: dict[str, Callable[[bytes], bytes]] = {

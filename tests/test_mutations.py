@@ -18,8 +18,7 @@ from strategies import cut
 from streamed import read_all, read_whole
 from test_laws import check_law_3
 
-from accumulator import Accumulator, AccumulatorError, LimitExceededError
-from accumulator.errors import LOSSY_KINDS
+from accumulator import Accumulator, AccumulatorError
 
 JsonObject = dict[str, object]
 
@@ -111,17 +110,7 @@ def parsed(event: bytes) -> tuple[bytes, bytes, object]:
 
 @given(st.data(), damaged())
 def test_nothing_raises_and_the_second_reducer_agrees(data: st.DataObject, body: bytes) -> None:
-    acc = read_all(data.draw(cut(body)))
-    assert_as_judged(acc, body)
-    try:
-        completion = acc.completion()
-    except AccumulatorError as error:
-        assert not isinstance(error, LimitExceededError)
-        assert acc.status != "complete" or LOSSY_KINDS & acc.problem_counts.keys()
-        assert error.partial == acc.snapshot()
-    else:
-        assert acc.status == "complete"
-        assert completion == acc.snapshot()
+    assert_as_judged(read_all(data.draw(cut(body))), body)
 
 
 # --- where the stream stops ---

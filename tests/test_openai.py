@@ -15,9 +15,8 @@ from typing import Any
 
 import pytest
 from loopback import serving
+from streamed import read_whole
 from test_conformance import CASES
-
-from accumulator import Accumulator
 
 openai = pytest.importorskip("openai", reason="an SDK that is installed for the tests only")
 chat = pytest.importorskip("openai.types.chat", reason="an SDK that is installed for the tests")
@@ -60,8 +59,7 @@ def theirs(body: bytes) -> object:
 
 
 def ours(body: bytes) -> object:
-    acc = Accumulator()
-    acc.feed_sse(body)
+    acc = read_whole(body)
     completion = chat.ChatCompletion.model_validate(acc.completion().to_dict(), strict=True)
     assert acc.problem_counts.keys() <= {"id_changed"}
     return completion.model_dump(exclude_none=True)

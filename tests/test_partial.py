@@ -8,9 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from strategies import JSON, TEXTS
-from streamed import run_by_itself
+from streamed import fed, run_by_itself
 
-from accumulator import Accumulator, Custom, Function, Message, ToolCall
+from accumulator import Custom, Function, Message, ToolCall
 from accumulator import partial as module
 from accumulator.partial import PartialJson, parse_partial
 
@@ -58,9 +58,8 @@ def test_nothing_is_known_where_nothing_arrived() -> None:
 
 
 def test_the_arguments_of_a_snapshot() -> None:
-    acc = Accumulator()
     function = {"name": "f", "arguments": '{"city": "Pa'}
-    acc.feed({"choices": [{"index": 0, "delta": {"tool_calls": [{"function": function}]}}]})
+    acc = fed([{"choices": [{"index": 0, "delta": {"tool_calls": [{"function": function}]}}]}])
     [call] = acc.snapshot().choices[0].message.tool_calls or [None]
     assert call is not None
     assert call.partial_arguments() == {"city": "Pa"}

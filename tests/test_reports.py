@@ -6,11 +6,10 @@ import json
 from pathlib import Path
 from typing import Any
 
-import pytest
 import reference
-from streamed import cut, read_all, read_whole
+from streamed import cut, fed, read_all, read_lines, read_whole
 
-from accumulator import DEFAULT_RULES, Accumulator
+from accumulator import DEFAULT_RULES
 
 Report = dict[str, Any]
 
@@ -39,35 +38,18 @@ def check(report: Report, completion: object, error: object) -> None:
     assert error == report["server_error"]
 
 
-def check_package(report: Report, acc: Accumulator) -> None:
-    acc.close()
-    check(report, acc.snapshot().to_dict(), acc.server_error)
-
-
 def test_the_second_reducer_gives_what_the_report_says(report: Report) -> None:
     outcome = reference.reduce_body(body_of(report))
     check(report, outcome.completion, outcome.error)
 
 
-@pytest.mark.parametrize("size", [10**9, 1], ids=["whole", "byte by byte"])
-def test_bytes_give_what_the_report_says(report: Report, size: int) -> None:
-    check_package(report, read_all(cut(body_of(report), size)))
-
-
-def test_lines_give_what_the_report_says(report: Report) -> None:
-    acc = Accumulator()
-    for line in body_of(report).splitlines(keepends=True):
-        acc.feed_line(line)
-    check_package(report, acc)
-
-
-@pytest.mark.parametrize("form", ["json", "mappings"])
-def test_chunks_give_what_the_report_says(report: Report, form: str) -> None:
-    acc = Accumulator()
-    for chunk in report.get("chunks", ()):
-        acc.feed(json.dumps(chunk) if form == "json" else chunk)
-    if "chunks" in report:
-        check_package(report, acc)
+def test_every_form_gives_what_the_report_says(report: Report) -> None:
+    body, chunks = body_of(report), report.get("chunks")
+    accs = [read_whole(body), read_all(cut(body, 1)), read_lines(body.splitlines(keepends=True))]
+    if chunks is not None:
+        accs += [fed(chunks), fed(map(json.dumps, chunks))]
+    for acc in accs:
+        check(report, acc.snapshot().to_dict(), acc.server_error)
 
 
 def both(report: Report, rules: dict[str, Any]) -> list[dict[str, Any]]:

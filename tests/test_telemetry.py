@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, NamedTuple
+from types import SimpleNamespace
 
 import pytest
 from every_field import WHOLE
@@ -98,11 +98,6 @@ COMPLETION = ChatCompletion.from_dict(ANSWER)
 TIMING = Timing(time_to_first_chunk=0.25, time_to_first_token=0.5, duration=2.0)
 
 
-def parts(**message: object) -> object:
-    completion = ChatCompletion.from_dict({"choices": [{"index": 0, "message": message}]})
-    return telemetry.output_messages(completion)[0]["parts"]
-
-
 def test_a_completion_and_its_timing_are_attributes() -> None:
     assert telemetry.attributes(COMPLETION, timing=TIMING) == ATTRIBUTES
 
@@ -137,65 +132,53 @@ def test_choices_have_a_message_and_a_reason_each() -> None:
     assert reasons == ["stop", "length"]
 
 
-@pytest.mark.parametrize(
-    ("message", "expected"),
-    [
-        ({}, []),
-        ({"content": ""}, []),
-        ({"refusal": "No."}, [{"type": "text", "content": "No."}]),
-        (
-            {"reasoning": "a", "reasoning_content": "a", "content": "b"},
-            [{"type": "reasoning", "content": "a"}, {"type": "text", "content": "b"}],
-        ),
-        (
-            {
-                "content": [
-                    {"type": "thinking", "thinking": [{"type": "text", "text": "a"}, 5]},
-                    {"type": "thinking", "thinking": "b"},
-                    {"type": "text", "text": "c"},
-                    {"type": "reference", "reference_ids": [1]},
-                    "odd",
-                    {"type": 5},
-                ]
-            },
-            [
-                {"type": "reasoning", "content": "a"},
-                {"type": "reasoning", "content": "b"},
-                {"type": "text", "content": "c"},
-                {"type": "reference", "reference_ids": [1]},
-            ],
-        ),
-        (
-            {"audio": {"id": "a", "data": "AAEC", "transcript": "Hi"}},
-            [
-                {"type": "text", "content": "Hi"},
-                {"type": "blob", "modality": "audio", "mime_type": None, "content": "AAEC"},
-            ],
-        ),
-        ({"audio": {"id": "a", "transcript": "Hi"}}, [{"type": "text", "content": "Hi"}]),
-        (
-            {"function_call": {"name": "f", "arguments": "[1]"}},
-            [{"type": "tool_call", "id": None, "name": "f", "arguments": [1]}],
-        ),
-        (
-            {"tool_calls": [{"id": "a", "function": {"name": "f", "arguments": '{"a": 1'}}]},
-            [{"type": "tool_call", "id": "a", "name": "f", "arguments": '{"a": 1'}],
-        ),
-        (
-            {"tool_calls": [{"id": "a", "function": {"name": "f", "arguments": "1e999"}}]},
-            [{"type": "tool_call", "id": "a", "name": "f", "arguments": "1e999"}],
-        ),
-        (
-            {"tool_calls": [{"id": "a", "custom": {"name": "sh", "input": "ls"}}, {}]},
-            [
-                {"type": "tool_call", "id": "a", "name": "sh", "arguments": "ls"},
-                {"type": "tool_call", "id": None, "name": "", "arguments": None},
-            ],
-        ),
-    ],
-)
+def text(content: str) -> JsonObject:
+    return {"type": "text", "content": content}
+
+
+def thought(content: str) -> JsonObject:
+    return {"type": "reasoning", "content": content}
+
+
+def called(id: str | None, name: str, arguments: object) -> JsonObject:
+    return {"type": "tool_call", "id": id, "name": name, "arguments": arguments}
+
+
+def calling(arguments: str) -> JsonObject:
+    return {"tool_calls": [{"id": "a", "function": {"name": "f", "arguments": arguments}}]}
+
+
+REFERENCE: JsonObject = {"type": "reference", "reference_ids": [1]}
+CONTENT = [
+    {"type": "thinking", "thinking": [{"type": "text", "text": "a"}, 5]},
+    {"type": "thinking", "thinking": "b"},
+    {"type": "text", "text": "c"},
+    REFERENCE,
+    "odd",
+    {"type": 5},
+]
+AUDIO = {"id": "a", "transcript": "Hi"}
+BLOB: JsonObject = {"type": "blob", "modality": "audio", "mime_type": None, "content": "AAEC"}
+CUSTOM: JsonObject = {"id": "a", "custom": {"name": "sh", "input": "ls"}}
+PARTS: list[tuple[JsonObject, list[JsonObject]]] = [
+    ({}, []),
+    ({"content": ""}, []),
+    ({"refusal": "No."}, [text("No.")]),
+    ({"reasoning": "a", "reasoning_content": "a", "content": "b"}, [thought("a"), text("b")]),
+    ({"content": CONTENT}, [thought("a"), thought("b"), text("c"), REFERENCE]),
+    ({"audio": {**AUDIO, "data": "AAEC"}}, [text("Hi"), BLOB]),
+    ({"audio": AUDIO}, [text("Hi")]),
+    ({"function_call": {"name": "f", "arguments": "[1]"}}, [called(None, "f", [1])]),
+    (calling('{"a": 1'), [called("a", "f", '{"a": 1')]),
+    (calling("1e999"), [called("a", "f", "1e999")]),
+    ({"tool_calls": [CUSTOM, {}]}, [called("a", "sh", "ls"), called(None, "", None)]),
+]
+
+
+@pytest.mark.parametrize(("message", "expected"), PARTS)
 def test_parts_of_a_message(message: JsonObject, expected: object) -> None:
-    assert parts(**message) == expected
+    completion = ChatCompletion.from_dict({"choices": [{"index": 0, "message": message}]})
+    assert telemetry.output_messages(completion)[0]["parts"] == expected
 
 
 def test_every_recorded_stream_has_attributes(corpus_stream: Path) -> None:
@@ -221,15 +204,9 @@ def test_opentelemetry_is_not_imported() -> None:
 # --- the real SDK -------------------------------------------------------------------------
 
 
-class Tracing(NamedTuple):
-    """OpenTelemetry's SDK, and where its spans go."""
-
-    provider: Any
-    exporter: Any
-
-
 @pytest.fixture
-def tracing() -> Iterator[Tracing]:
+def tracing() -> Iterator[SimpleNamespace]:
+    """Return OpenTelemetry's SDK, and where its spans go."""
     trace = pytest.importorskip("opentelemetry.sdk.trace", reason=NO_OTEL)
     export = pytest.importorskip("opentelemetry.sdk.trace.export", reason=NO_OTEL)
     in_memory = pytest.importorskip(
@@ -238,11 +215,11 @@ def tracing() -> Iterator[Tracing]:
     exporter = in_memory.InMemorySpanExporter()
     provider = trace.TracerProvider()
     provider.add_span_processor(export.SimpleSpanProcessor(exporter))
-    yield Tracing(provider, exporter)
+    yield SimpleNamespace(provider=provider, exporter=exporter)
     provider.shutdown()
 
 
-def test_a_traced_stream_reaches_an_exporter(tracing: Tracing) -> None:
+def test_a_traced_stream_reaches_an_exporter(tracing: SimpleNamespace) -> None:
     """The worked example: a span around a stream, its attributes read from the exporter."""
     tracer = tracing.provider.get_tracer("example")
     stream = split(COMPLETION)  # in place of client.chat.completions.create(..., stream=True)
@@ -262,7 +239,7 @@ def test_a_traced_stream_reaches_an_exporter(tracing: Tracing) -> None:
 
 
 def test_the_names_are_those_of_opentelemetrys_own_instrumentation(
-    tracing: Tracing, monkeypatch: pytest.MonkeyPatch
+    tracing: SimpleNamespace, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """For the same completion, the span of opentelemetry-util-genai has the same attributes."""
     handlers = pytest.importorskip("opentelemetry.util.genai.handler", reason=NO_OTEL)

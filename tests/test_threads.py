@@ -14,7 +14,7 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
-from streamed import cut, read_all
+from streamed import cut, read_all, read_whole
 
 from accumulator import Accumulator, ChatCompletion, Event
 
@@ -39,8 +39,7 @@ def read(number: int, size: int = 997) -> ChatCompletion:
 
 def read_with_events(number: int) -> ChatCompletion:
     events: list[Event] = []
-    acc = Accumulator(on_event=events.append)
-    acc.feed_sse(body_of(number))
+    acc = read_whole(body_of(number), on_event=events.append)
     completion = acc.completion()
     text = "".join(event.delta for event in events if event.type == "content.delta")
     assert text == completion.choices[0].message.content

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 
 import pytest
 
-from accumulator import Accumulator, LimitExceededError, Limits
+from accumulator import Accumulator
 from accumulator._decode.lines import Event, LineReader
 from accumulator._decode.sse import cut_events
 
@@ -175,16 +175,6 @@ def test_lines_that_say_nothing_change_nothing(opening: bytes, end: bytes) -> No
     assert outcomes == outcomes[:1] * 5
     assert acc.snapshot().choices[0].message.content == "word" * 14
     assert [problem.kind for problem in acc.problems][:3].count("malformed_json") == 2
-
-
-@pytest.mark.parametrize("more", [0, 1, 2])
-def test_what_is_behind_an_event_that_passed_a_limit_is_read_next(more: int) -> None:
-    chunk = b'event: message\ndata: {"choices":[{"index":%d,"delta":{"content":"word"}}]}\n\n'
-    acc = Accumulator(limits=Limits(choices=1))
-    with pytest.raises(LimitExceededError, match="choices"):
-        acc.feed_sse(chunk % 0 + chunk % 1 + (chunk % 0) * more)
-    acc.feed_sse(chunk % 0)
-    assert acc.snapshot().choices[0].message.content == "word" * (2 + more)
 
 
 ENDS: dict[str, tuple[bytes, list[tuple[bytes, bytes | None, int]]]] = {

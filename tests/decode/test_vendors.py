@@ -7,9 +7,9 @@ from collections.abc import Callable, Iterator
 
 import pytest
 from judged import assert_as_judged
-from regular import STREAMS, event
+from regular import STREAMS, Streams, event, repeated
+from streamed import fed, read_all
 
-from accumulator import Accumulator
 from accumulator._decode import shapes as _shapes
 
 COUNT = 40
@@ -40,74 +40,61 @@ PLACES: dict[str, Callable[[object], str]] = {
     "moderation": lambda value: chunk({"content": "x"}, moderation={"x": value}),
 }
 # Streams in which a shape is met often enough to get Structs of its own, and then is another.
-SHAPES: dict[str, list[str]] = {
-    "a usage's fields that come again": [usage(i, x_cached=i // 20) for i in range(COUNT)],
-    "a usage's details that stop coming": [
-        usage(i, x_cached=i) if i < 20 else usage(i) for i in range(COUNT)
-    ],
+SHAPES: Streams = {
+    "a usage's fields that come again": lambda i: usage(i, x_cached=i // 20),
+    "a usage's details that stop coming": lambda i: usage(i, x_cached=i) if i < 20 else usage(i),
     "a call's field that comes again": [
         call(id="c", type="function", function={"name": "f", "arguments": ""}, x=["a"]),
         *[call(function={"arguments": "1"}, x=["a"]) for _ in range(COUNT)],
     ],
-    "a choice's field in each of several choices": [
-        json.dumps(
-            {
-                "choices": [
-                    {"index": i % 2, "delta": {"content": "x"}, "x_a": {"n": i // 8}},
-                    {"delta": {"content": "y", "x_b": "z"}, "index": 2 + i % 3},
-                ]
-            }
-        )
-        for i in range(COUNT)
-    ],
-    "a message to be dropped, with a number out of range": [
-        json.dumps({"choices": [{"delta": {"content": "x"}, "message": {"n": i}}]}).replace(
-            ": 30}", ": 1e999}"
-        )
-        for i in range(COUNT)
-    ],
-    "a logprobs' field": [
-        json.dumps(
-            {"choices": [{"delta": {"content": "x"}, "logprobs": {"content": [], "x_n": [i % 3]}}]}
-        )
-        for i in range(COUNT)
-    ],
-    "moderation that is no object any more": [
-        chunk({"content": "x"}, moderation={"flagged": i} if i < 30 else i) for i in range(COUNT)
-    ],
-    "annotations that are no list any more": [
-        chunk({"content": "x", "annotations": [i] if i < 30 else i}) for i in range(COUNT)
-    ],
-    "parts that are a number in the end": [
-        chunk({"content": [{"type": "text", "text": "x"}] if i < 30 else i}) for i in range(COUNT)
-    ],
-    "a message that comes without its delta": [
-        json.dumps(
-            {"choices": [{"index": 0, "delta": {"content": "x"}, "message": {"content": "x"}}]}
-            if i < 30
-            else {"choices": [{"index": 0, "message": {"content": "x"}}]}
-        )
-        for i in range(COUNT)
-    ],
-    "a name that no Struct's field can have": [
-        chunk({"content": "x"}, **{'x"y\\': i}) for i in range(COUNT)
-    ],
-    "more names than a shape may have": [
-        chunk({"content": "x", **{f"x{n}": i for n in range(65)}}) for i in range(COUNT)
-    ],
+    "a choice's field in each of several choices": lambda i: json.dumps(
+        {
+            "choices": [
+                {"index": i % 2, "delta": {"content": "x"}, "x_a": {"n": i // 8}},
+                {"delta": {"content": "y", "x_b": "z"}, "index": 2 + i % 3},
+            ]
+        }
+    ),
+    "a message to be dropped, with a number out of range": lambda i: json.dumps(
+        {"choices": [{"delta": {"content": "x"}, "message": {"n": i}}]}
+    ).replace(": 30}", ": 1e999}"),
+    "a logprobs' field": lambda i: json.dumps(
+        {"choices": [{"delta": {"content": "x"}, "logprobs": {"content": [], "x_n": [i % 3]}}]}
+    ),
+    "moderation that is no object any more": lambda i: chunk(
+        {"content": "x"}, moderation={"flagged": i} if i < 30 else i
+    ),
+    "annotations that are no list any more": lambda i: chunk(
+        {"content": "x", "annotations": [i] if i < 30 else i}
+    ),
+    "parts that are a number in the end": lambda i: chunk(
+        {"content": [{"type": "text", "text": "x"}] if i < 30 else i}
+    ),
+    "a message that comes without its delta": lambda i: json.dumps(
+        {"choices": [{"index": 0, "delta": {"content": "x"}, "message": {"content": "x"}}]}
+        if i < 30
+        else {"choices": [{"index": 0, "message": {"content": "x"}}]}
+    ),
+    "a name that no Struct's field can have": lambda i: chunk({"content": "x"}, **{'x"y\\': i}),
+    "more names than a shape may have": lambda i: chunk(
+        {"content": "x", **{f"x{n}": i for n in range(65)}}
+    ),
     **{
         f"{where} nested as deep as is read typed, and deeper": [
             put(json.loads("[" * (7 + i % 3) + "]" * (7 + i % 3))) for i in range(COUNT)
         ]
         for where, put in PLACES.items()
     },
-    "a value too long to be compared with the next": [
-        chunk({"content": "x"}, x_long="é" * 40_000, x_short=i // 20) for i in range(COUNT)
-    ],
-    "a value that is as it was before one that is too long": [
-        chunk({"content": "x"}, x="a" * (70_000 if i == 30 else 1)) for i in range(COUNT)
-    ],
+    "a value too long to be compared with the next": lambda i: chunk(
+        {"content": "x"}, x_long="é" * 40_000, x_short=i // 20
+    ),
+    "a value that is as it was before one that is too long": lambda i: chunk(
+        {"content": "x"}, x="a" * (70_000 if i == 30 else 1)
+    ),
 }
+
+
+ALL = repeated(SHAPES) | STREAMS
 
 
 def reads(chunks: list[str]) -> Iterator[list[bytes]]:
@@ -117,15 +104,11 @@ def reads(chunks: list[str]) -> Iterator[list[bytes]]:
     yield [b"".join(events[i : i + 7]) for i in range(0, len(events), 7)]
 
 
-@pytest.mark.parametrize("chunks", [*SHAPES.values(), *STREAMS.values()], ids=[*SHAPES, *STREAMS])
+@pytest.mark.parametrize("chunks", ALL.values(), ids=ALL)
 def test_the_second_reducer_agrees(chunks: list[str]) -> None:
     body = b"".join(map(event, chunks))
     for pieces in reads(chunks):
-        acc = Accumulator()
-        for piece in pieces:
-            acc.feed_sse(piece)
-        acc.close()
-        assert_as_judged(acc, body)
+        assert_as_judged(read_all(pieces), body)
 
 
 @pytest.mark.parametrize("most", [0, 1, 4])
@@ -135,19 +118,14 @@ def test_shapes_beyond_those_that_a_process_knows_are_read_all_the_same(
     monkeypatch.setattr(_shapes, "_MOST_SHAPES", most)
     for name in "abcdefgh":
         chunks = [chunk({"content": "x", f"x_{name}": f"{i}"}) for i in range(COUNT)]
-        acc = Accumulator()
-        for text in chunks:
-            acc.feed_sse(event(text))
-        acc.close()
-        assert_as_judged(acc, b"".join(map(event, chunks)))
+        assert_as_judged(read_all(map(event, chunks)), b"".join(map(event, chunks)))
     assert len(_shapes._shapes) <= most
     assert len(_shapes._seen) <= 4 * most + 1
 
 
 def test_fields_stand_by_name_whatever_a_process_read_before() -> None:
     def names(*fields: str) -> list[str]:
-        acc = Accumulator()
-        acc.feed(chunk({"content": "x"}, **dict.fromkeys(fields, 1)))
+        acc = fed([chunk({"content": "x"}, **dict.fromkeys(fields, 1))])
         return list(acc.snapshot().extra)
 
     assert names("x_c", "x_a", "x_b") == ["x_a", "x_b", "x_c"]

@@ -10,8 +10,9 @@ from typing import Any
 import httpx
 import pytest
 from openai import AsyncOpenAI, OpenAI
+from telling import check, events_of
 
-from accumulator import ServerError, StreamEnd, accumulate, iter_events, wrap
+from accumulator import ServerError, StreamEnd, accumulate, wrap
 from live.serve import TIMEOUT, Body, LlamaServer, streamed
 
 pytestmark = pytest.mark.live
@@ -195,28 +196,8 @@ def test_events_add_up_to_the_completion(server: LlamaServer, name: str) -> None
     body = streamed(asked(server, name)[0])
     url = f"{server.url}/chat/completions"
     with httpx.stream("POST", url, json=body, timeout=TIMEOUT) as response:
-        *events, done = iter_events(response)
-    texts: dict[tuple[int, int | None], str] = {}
-    key: tuple[int, int | None]
-    for event in events:
-        if event.type == "content.delta":
-            key = (event.choice_index, None)
-        elif event.type == "tool_calls.function.arguments.delta":
-            key = (event.choice_index, event.index)
-        else:
-            continue
-        texts[key] = texts.get(key, "") + event.delta
-
-    expected: dict[tuple[int, int | None], str] = {}
-    assert done.type == "done"
-    for choice in done.completion.choices:
-        if isinstance(choice.message.content, str):
-            expected[choice.index, None] = choice.message.content
-        for index, call in enumerate(choice.message.tool_calls or ()):
-            assert call.function
-            assert call.function.arguments is not None
-            expected[choice.index, index] = call.function.arguments
-    assert texts == expected
+        acc, events = events_of(response.iter_bytes())
+    check(acc, events)
 
 
 @pytest.mark.parametrize("name", ["content", "reasoning", "calls"])

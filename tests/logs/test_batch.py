@@ -229,43 +229,44 @@ def test_a_chunk_may_come_in_any_form(form: str) -> None:
         "line without a space": f"data:{text}".encode(),
         "raw": memoryview(text.encode()),
     }
-    [(_, result)] = reduce_sorted([("a", 1, forms[form])])
+    result = reduced([forms[form]])
     assert result == plainly([chunk], Limits())
     assert result.error is None
 
 
 def test_the_lines_of_a_named_event_are_one_row() -> None:
-    rows = [
-        ("a", 1, "data: " + json.dumps(a_chunk("x"))),
-        ("a", 2, ": keep-alive"),
-        ("a", 3, 'event: error\ndata: {"message": "overloaded"}'),
-    ]
-    [(_, result)] = reduce_sorted(rows)
+    rows = ["data: " + json.dumps(a_chunk("x")), ": keep-alive", 'event: error\ndata: {"x": "y"}']
+    result = reduced(rows)
     assert (result.status, text_of(result)) == ("failed", "x")
 
 
 def test_a_row_may_hold_several_events() -> None:
     event = "data: " + json.dumps(a_chunk("x"))
-    [(_, result)] = reduce_sorted([("a", 1, f"{event}\n\n{event}\n\ndata: [DONE]")])
+    result = reduced([f"{event}\n\n{event}\n\ndata: [DONE]"])
     assert (result.status, text_of(result)) == ("complete", "xx")
     assert result.problem_counts == {"no_finish_reason": 1}
 
 
-def test_a_repeated_sequence_number_is_dropped_and_counted() -> None:
-    seqs = [1, 1, 2, 3, 3, 3]
-    [(_, result)] = reduce_sorted(("a", seq, a_chunk(str(place))) for place, seq in enumerate(seqs))
-    assert (text_of(result), result.repeats) == ("023", 3)
+# The id, the number and the text of each row; the text and the repeats of each stream.
+NUMBERED: dict[str, tuple[list[tuple[str, int | None, str]], list[tuple[str, int]]]] = {
+    "a number again": (
+        [("a", seq, text) for seq, text in zip([1, 1, 2, 3, 3, 3], "012345", strict=True)],
+        [("023", 3)],
+    ),
+    "no number among others": (
+        [("a", 5, "1"), ("a", None, "2"), ("a", 5, "1"), ("a", 6, "3"), ("b", 1, "4")],
+        [("123", 1), ("4", 0)],
+    ),
+    "no numbers": ([("a", None, text) for text in "aabb"], [("aabb", 0)]),
+}
 
 
-def test_a_row_without_a_number_is_no_end_of_the_order() -> None:
-    rows = [("a", 5, "1"), ("a", None, "2"), ("a", 5, "1"), ("a", 6, "3"), ("b", 1, "4")]
+@pytest.mark.parametrize(("rows", "expected"), NUMBERED.values(), ids=NUMBERED)
+def test_a_repeated_number_is_dropped_and_counted(
+    rows: list[tuple[str, int | None, str]], expected: list[tuple[str, int]]
+) -> None:
     results = reduce_sorted((id, seq, a_chunk(text)) for id, seq, text in rows)
-    assert [(text_of(each), each.repeats) for _, each in results] == [("123", 1), ("4", 0)]
-
-
-def test_without_sequence_numbers_rows_stand_in_order_of_arrival() -> None:
-    [(_, result)] = reduce_sorted(("a", None, a_chunk(text)) for text in "aabb")
-    assert (text_of(result), result.repeats) == ("aabb", 0)
+    assert [(text_of(each), each.repeats) for _, each in results] == expected
 
 
 def test_rows_may_be_mappings() -> None:
@@ -283,7 +284,7 @@ def test_rows_may_be_mappings() -> None:
 def test_a_missing_chunk_is_a_problem_and_null_is_nothing(
     chunk: str | None, problems: dict[str, int]
 ) -> None:
-    [(_, result)] = reduce_sorted([("a", 1, chunk), ("a", 2, a_chunk("x", finish="stop"))])
+    result = reduced([chunk, a_chunk("x", finish="stop")])
     assert result.problem_counts == problems
     assert (result.status, result.error is None) == ("complete", not problems)
 
@@ -309,11 +310,8 @@ def test_a_row_out_of_order_is_named(case: str) -> None:
 
 def test_grouped_rows_may_have_ids_in_any_order() -> None:
     rows = [(id, seq, a_chunk(id)) for id in "bca" for seq in (1, 2)]
-    assert [(id, text_of(result)) for id, result in reduce_sorted(rows, grouped=True)] == [
-        ("b", "bb"),
-        ("c", "cc"),
-        ("a", "aa"),
-    ]
+    found = [(id, text_of(result)) for id, result in reduce_sorted(rows, grouped=True)]
+    assert found == [("b", "bb"), ("c", "cc"), ("a", "aa")]
 
 
 def test_what_is_no_chunk_raises_and_names_its_row() -> None:

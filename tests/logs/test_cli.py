@@ -7,12 +7,13 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from functools import partial
 from io import BufferedReader
 from pathlib import Path
 
 import pytest
+from streamed import read_terminal
 
 from accumulator import Accumulator, ChatCompletion, cli
 
@@ -238,10 +239,8 @@ def test_started_on_a_terminal_without_a_file_it_explains_itself() -> None:
         output, errors = process.communicate()
     os.close(terminal)
     os.close(ours)
-    assert (process.returncode, output) == (2, b"")
-    assert errors == (
-        b"accumulator: name a file, or give a stream on standard input; see accumulator --help\n"
-    )
+    told = b"accumulator: name a file, or give a stream on standard input; see accumulator --help\n"
+    assert (process.returncode, output, errors) == (2, b"", told)
 
 
 def test_help_names_the_exit_codes(capfd: pytest.CaptureFixture[str]) -> None:
@@ -271,40 +270,40 @@ def test_a_servers_words_cannot_command_the_terminal(
 
 # --- --text ---
 
+
+def answer(finish: str | None = "stop", **delta: object) -> Json:
+    return {"choices": [{"delta": delta, "finish_reason": finish}]}
+
+
+CALLING = answer(
+    tool_calls=[
+        {"index": 0, "id": "c1", "function": {"name": "weather", "arguments": '{"city": "Rome"}'}},
+        {"index": 1, "id": "c2", "type": "custom", "custom": {"name": "run", "input": "ls"}},
+        {"index": 2, "id": "c3"},
+    ]
+)
+CALLED = 'weather({"city": "Rome"})\nrun(ls)\nc3()\n'
 TEXTS: dict[str, tuple[bytes, str]] = {
     "an end of line is not doubled": (sse(a_chunk("a\n", finish="stop")), "a\n"),
     "no text, no line": (sse(a_chunk("", finish="stop")), ""),
     "the first choice only": (
-        sse(a_chunk("b", 1), a_chunk("a"), a_chunk("b", 1, "stop"), a_chunk("a", 0, "stop")),
-        "aa\n",
+        sse(a_chunk("b", 1), a_chunk("a"), a_chunk("b", 1, "stop"), a_chunk("a", 0, "stop")), "aa\n"
     ),
     "the first choice there is": (sse(a_chunk("b", 1), a_chunk("b", 1, "stop")), "bb\n"),
     "the text among parts": (
         sse(
-            {"choices": [{"delta": {"content": [{"type": "text", "text": "a"}]}}]},
-            {"choices": [{"delta": {"content": [{"type": "thinking", "thinking": []}]}}]},
-            {"choices": [{"delta": {"content": "b"}, "finish_reason": "stop"}]},
+            answer(None, content=[{"type": "text", "text": "a"}]),
+            answer(None, content=[{"type": "thinking", "thinking": []}]),
+            answer(content="b"),
         ),
         "ab\n",
     ),
     "a surrogate pair cut in two": (
-        sse(
-            '{"choices": [{"delta": {"content": "\\ud83d"}}]}',
-            '{"choices": [{"delta": {"content": "\\ude00"}, "finish_reason": "stop"}]}',
-        ),
-        "😀\n",
+        sse(answer(None, content="\ud83d"), answer(content="\ude00")), "😀\n"
     ),
-}
-
-
-CALLS = [
-    {"index": 0, "id": "c1", "function": {"name": "weather", "arguments": '{"city": "Rome"}'}},
-    {"index": 1, "id": "c2", "type": "custom", "custom": {"name": "run", "input": "ls"}},
-    {"index": 2, "id": "c3"},
-]
-CALLING: Json = {"choices": [{"delta": {"tool_calls": CALLS}, "finish_reason": "tool_calls"}]}
-TEXTS["calls"] = (sse(CALLING), 'weather({"city": "Rome"})\nrun(ls)\nc3()\n')
-TEXTS["a text and calls"] = (sse(a_chunk("I look."), CALLING), "I look.\n" + TEXTS["calls"][1])
+    "calls": (sse(CALLING), CALLED),
+    "a text and calls": (sse(a_chunk("I look."), CALLING), "I look.\n" + CALLED),
+}  # fmt: skip
 
 
 @pytest.mark.parametrize(("body", "text"), TEXTS.values(), ids=TEXTS)
@@ -327,7 +326,7 @@ def test_text_is_that_of_the_first_choice(
 
 
 def test_a_refusal_alone_is_told(path: Path, capfd: pytest.CaptureFixture[str]) -> None:
-    chunk: Json = {"choices": [{"delta": {"refusal": "I can't."}, "finish_reason": "stop"}]}
+    chunk = answer(refusal="I can't.")
     for body, name in ((sse(chunk), f"{path}"), (rows(("a", 0, chunk)), f"{path}, a")):
         path.write_bytes(body)
         assert cli.main(["--text", str(path)]) == 0
@@ -336,16 +335,12 @@ def test_a_refusal_alone_is_told(path: Path, capfd: pytest.CaptureFixture[str]) 
 
 @pytest.mark.parametrize("field", ["reasoning", "reasoning_content"])
 def test_on_a_terminal_the_reasoning_is_shown_dimmed(field: str, path: Path) -> None:
-    thoughts: list[Json] = [{"choices": [{"delta": {field: text}}]} for text in ("Let me", " see.")]
+    thoughts = [answer(None, **{field: text}) for text in ("Let me", " see.")]
     path.write_bytes(sse(*thoughts, *GRUSS))
     ours, theirs = os.openpty()
     with start("--text", str(path), stdout=theirs) as process:
         os.close(theirs)
-        shown = b""
-        with suppress(OSError):  # what Linux raises at the end
-            while part := os.read(ours, 65536):
-                shown += part
-        os.close(ours)
+        shown = read_terminal(ours)
     assert process.returncode == 0
     assert shown.decode() == "\x1b[2mLet me see.\x1b[22m\r\n\r\nGrüße 🌍\r\n"
     with start("--text", str(path)) as process:
@@ -386,6 +381,17 @@ def start(
     )
 
 
+def feed(process: subprocess.Popen[bytes], data: bytes) -> None:
+    assert process.stdin is not None
+    process.stdin.write(data)
+    process.stdin.flush()
+
+
+def printed(process: subprocess.Popen[bytes], size: int) -> bytes:
+    assert process.stdout is not None
+    return process.stdout.read(size)
+
+
 @contextmanager
 def running(*arguments: str) -> Iterator[subprocess.Popen[bytes]]:
     with start(*arguments) as process:
@@ -413,41 +419,25 @@ def test_text_is_printed_as_it_arrives(
 ) -> None:
     monkeypatch.delenv("PYTHONUNBUFFERED", raising=False)
     with running("--text") as process:
-        assert process.stdin is not None
-        assert process.stdout is not None
         for text in "Gr", "üß", "e 🌍":
             body = render(a_chunk(text))
-            for piece in body[:-9], body[-9:]:
-                process.stdin.write(piece)
-                process.stdin.flush()
+            feed(process, body[:-9])
+            feed(process, body[-9:])
             # The command waits for input now. Had it not printed this, the read would not return.
-            assert process.stdout.read(len(text.encode())).decode() == text
+            assert printed(process, len(text.encode())).decode() == text
             assert process.poll() is None
-        process.stdin.write(render(a_chunk("!", finish="stop")))
-        output, errors = process.communicate()
+        output, errors = process.communicate(render(a_chunk("!", finish="stop")))
     assert (output, errors, process.returncode) == (b"!\n", b"", 0)
 
 
-@pytest.fixture
-def heeds_ctrl_c() -> Iterator[None]:
-    """Let child processes heed Ctrl-C also where the tests are a job that a shell runs behind."""
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)
-    yield
-    signal.signal(signal.SIGINT, before)
-
-
-@pytest.mark.usefixtures("heeds_ctrl_c")
+@pytest.mark.usefixtures("ctrl_c")
 def test_ctrl_c_ends_it_quietly() -> None:
     with running("--text") as process:
-        assert process.stdin is not None
-        assert process.stdout is not None
-        process.stdin.write(sse(GRUSS[0]))
-        process.stdin.flush()
-        assert process.stdout.read(1) == b"G"
+        feed(process, sse(GRUSS[0]))
+        assert printed(process, 1) == b"G"
         process.send_signal(signal.SIGINT)
         _, errors = process.communicate()
-    assert errors == b""
-    assert process.returncode == 130
+    assert (errors, process.returncode) == (b"", 130)
 
 
 @pytest.mark.parametrize("unbuffered", ["", "1"])
@@ -503,8 +493,7 @@ def test_what_was_read_before_a_read_error_is_printed() -> None:
     terminal, ours = os.openpty()
     os.write(ours, sse(a_chunk("a")))
     with start("--text", "-", stdin=terminal) as process:
-        assert process.stdout is not None
-        assert process.stdout.read(1) == b"a"
+        assert printed(process, 1) == b"a"
         os.close(ours)
         output, errors = process.communicate()
     os.close(terminal)

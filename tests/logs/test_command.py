@@ -11,12 +11,12 @@ import sys
 import threading
 import time
 import zlib
-from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 from typing import cast
 
 import pytest
+from streamed import read_terminal
 
 from accumulator import _extras, cli
 
@@ -27,6 +27,7 @@ from log_files import (  # noqa: E402  # it needs pyarrow, of the same extra
     Json,
     Row,
     a_stream,
+    assert_reduced,
     each_order,
     expected,
     lines_of,
@@ -75,9 +76,7 @@ def test_rows_in_order_need_no_extra(suffix: str, tmp_path: Path) -> None:
 @each_order
 @pytest.mark.parametrize("suffix", [".jsonl", ".gz", ".zst", ".parquet"])
 def test_every_form_is_read_and_written(suffix: str, rows: list[Row], tmp_path: Path) -> None:
-    log, out = write(tmp_path / f"log{suffix}", rows), tmp_path / f"out{suffix}"
-    assert reduce(log, out) == 0
-    assert read(out) == expected(rows)
+    assert_reduced(rows, tmp_path / f"log{suffix}", tmp_path / f"out{suffix}")
 
 
 def test_bare_chunks_go_by_their_own_id(tmp_path: Path) -> None:
@@ -93,13 +92,13 @@ def test_keys_have_the_names_that_options_give(tmp_path: Path) -> None:
     rows = [{"trace": id, "n": seq, "body": json.dumps(chunk)} for id, seq, chunk in ROWS[:300]]
     log.write_text("".join(json.dumps(row) + "\n" for row in rows))
     options = ["--id", "trace", "--seq", "n", "--chunk", "body"]
-    assert cli.main(["reduce", str(log), "-o", str(out), *options]) == 0
+    assert reduce(log, out, *options) == 0
     assert read(out) == expected(ROWS[:300])
 
 
 def test_an_sse_dump_is_one_stream_under_its_name(tmp_path: Path) -> None:
     out = tmp_path / "out.jsonl"
-    assert cli.main(["reduce", str(TESTS / "recordings"), "-o", str(out)]) == 0
+    assert reduce(TESTS / "recordings", out) == 0
     names = {path.name for path in (TESTS / "recordings").glob("*.sse")}
     assert names <= read(out).keys()
 
@@ -126,7 +125,7 @@ def test_bad_rows_are_told_with_their_line_and_kept_out(
         lines.insert(100 + place * 200, text + b"\n")
     log, out, bad = tmp_path / "log.jsonl", tmp_path / "out.jsonl", tmp_path / "bad.jsonl"
     log.write_bytes(b"".join(lines))
-    assert cli.main(["reduce", str(log), "-o", str(out), "--bad-rows", str(bad)]) == 5
+    assert reduce(log, out, "--bad-rows", str(bad)) == 5
     assert read(out) == expected(rows)
     told = [json.loads(line) for line in bad.read_text().splitlines()]
     assert [each["line"] for each in told] == [101 + place * 200 for place in range(len(BAD))]
@@ -137,46 +136,39 @@ def test_bad_rows_are_told_with_their_line_and_kept_out(
         assert said.count(f"{log}:{each['line']}: bad row: {each['why']}\n") == 1
 
 
+SSE = b'data: {"choices":[]}\n\n' * 1000
+
+
+def damaged(data: bytes) -> bytes:
+    packed = zlib.compressobj(wbits=31)
+    return packed.compress(data) + packed.flush(zlib.Z_FULL_FLUSH) + b"\xff" * 50
+
+
+BROKEN: dict[str, tuple[str, bytes, str]] = {
+    "cut": ("a.gz", gzip.compress(lines_of(ROWS[:500]))[:-20], "Compressed file ended before"),
+    "damaged rows": ("a.gz", damaged(lines_of(ROWS)), "Error -3"),
+    "damaged SSE": ("a.gz", damaged(SSE), "Error -3"),
+    "damaged nothing": ("a.gz", damaged(b""), "Error -3"),
+    "no Parquet": ("a.parquet", b"PAR1 and no more", "Parquet magic bytes"),
+}
+
+
 @each_order
-def test_a_file_that_ends_too_early_is_told_once_and_the_others_are_read(
+@pytest.mark.parametrize(("name", "data", "why"), BROKEN.values(), ids=BROKEN)
+def test_a_file_that_cannot_be_read_to_its_end_is_told_once_and_the_others_are_read(
+    name: str,
+    data: bytes,
+    why: str,
     rows: list[Row],
     tmp_path: Path,
     capfd: pytest.CaptureFixture[str],
 ) -> None:
-    log, out = tmp_path / "a.gz", tmp_path / "out.jsonl"
-    log.write_bytes(gzip.compress(lines_of(ROWS[:500]))[:-20])
+    log, out = tmp_path / name, tmp_path / "out.jsonl"
+    log.write_bytes(data)
     other = write(tmp_path / "b.jsonl", rows[-50:])
     assert reduce([log, other], out) == 5
-    assert capfd.readouterr().err.count("a.gz: cannot be read to its end: ") == 1
+    assert capfd.readouterr().err.count(f"{name}: cannot be read to its end: {why}") == 1
     assert rows[-1][0] in read(out)
-
-
-SSE = b'data: {"choices":[]}\n\n' * 1000
-
-
-@pytest.mark.parametrize("data", [lines_of(ROWS), SSE, b""], ids=["rows", "SSE", "nothing"])
-def test_a_damaged_file_is_told_and_the_others_are_read(
-    data: bytes, tmp_path: Path, capfd: pytest.CaptureFixture[str]
-) -> None:
-    log, out = tmp_path / "a.gz", tmp_path / "out.jsonl"
-    packed = zlib.compressobj(wbits=31)
-    whole = packed.compress(data) + packed.flush(zlib.Z_FULL_FLUSH)
-    log.write_bytes(whole + b"\xff" * 50)
-    other = write(tmp_path / "b.jsonl", ROWS[-50:])
-    assert reduce([log, other], out) == 5
-    assert "a.gz: cannot be read to its end: Error -3" in capfd.readouterr().err
-    assert ROWS[-1][0] in read(out)
-
-
-def test_what_starts_as_parquet_and_is_none_is_told(
-    tmp_path: Path, capfd: pytest.CaptureFixture[str]
-) -> None:
-    log, out = tmp_path / "a.parquet", tmp_path / "out.jsonl"
-    log.write_bytes(b"PAR1 and no more")
-    other = write(tmp_path / "b.jsonl", ROWS[-50:])
-    assert reduce([log, other], out) == 5
-    assert "a.parquet: cannot be read to its end: Parquet magic bytes" in capfd.readouterr().err
-    assert ROWS[-1][0] in read(out)
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="elsewhere a file's name is text")
@@ -185,7 +177,7 @@ def test_a_file_name_is_of_any_bytes(tmp_path: Path) -> None:
     folder.mkdir()
     Path(os.fsdecode(os.fsencode(folder) + b"/\xff.sse")).write_bytes(SSE)
     Path(os.fsdecode(os.fsencode(folder) + b"/\xff.jsonl")).write_bytes(b"{x\n")
-    assert cli.main(["reduce", str(folder), "-o", str(out), "--bad-rows", str(bad)]) == 5
+    assert reduce(folder, out, "--bad-rows", str(bad)) == 5
     assert read(out).keys() == {"\ufffd.sse"}
     assert json.loads(bad.read_bytes())["file"] == f"{folder}/\ufffd.jsonl"
 
@@ -218,22 +210,13 @@ def test_a_page_in_place_of_a_stream_is_a_failed_stream(tmp_path: Path) -> None:
         assert [problem["kind"] for problem in found[name]["problems"]] == [kind][: bool(kind)]
 
 
-def test_sse_dumps_of_one_name_are_two_streams(tmp_path: Path) -> None:
-    out = tmp_path / "out.jsonl"
-    paths = [tmp_path / folder / "a.sse" for folder in ("s1", "s2")]
-    for path in paths:
-        path.parent.mkdir()
-        path.write_bytes(SSE)
-    assert cli.main(["reduce", *map(str, paths), "-o", str(out)]) == 0
-    assert read(out).keys() == {"a.sse", str(paths[1])}
-
-
 # --- what stands in the way -----------------------------------------------------------------
 
 
-def reduced(path: Path, out: Path, *options: str) -> list[Json]:
-    """Reduce in order or not; give the output's rows."""
-    assert cli.main(["reduce", str(path), "-o", str(out), *options]) in (0, 5)
+def reduced(log: Path) -> list[Json]:
+    """Reduce a log beside it; return the output's rows."""
+    out = log.with_name("out.jsonl")
+    assert reduce(log, out) in (0, 5)
     return [json.loads(line) for line in out.read_bytes().splitlines()]
 
 
@@ -245,7 +228,7 @@ def test_a_row_of_the_output_has_problems_repeats_and_limit(
     log.write_text(
         large + '\n{"id":"odd","chunk":{"choices":7}}\n{"id":"odd","chunk":"{\\"choices\\":[]}"}\n'
     )
-    rows = {row["id"]: row for row in reduced(log, tmp_path / "out.jsonl")}
+    rows = {row["id"]: row for row in reduced(log)}
     assert (rows["large"]["limit"], rows["odd"]["limit"]) == ("event_bytes", None)
     (problem,) = cast("list[Json]", rows["odd"]["problems"])
     assert (problem["kind"], problem["event"]) == ("invalid_chunk", 1)
@@ -266,12 +249,9 @@ def test_one_stream_may_have_numbers_and_the_next_none(tmp_path: Path) -> None:
 
 
 def test_a_number_falls_back_to_a_repeat_or_not(tmp_path: Path) -> None:
+    rows = a_stream("a", 60)
     for cut in (30, 39):
-        rows = a_stream("a", 60)
-        rows = [*rows[:40], *rows[cut:]]
-        log, out = write(tmp_path / "log.jsonl", rows), tmp_path / "out.jsonl"
-        assert reduce(log, out) == 0
-        assert read(out) == expected(rows)
+        assert_reduced([*rows[:40], *rows[cut:]], tmp_path / "log.jsonl")
 
 
 def test_an_sse_dump_beside_shuffled_rows_is_its_own_stream(tmp_path: Path) -> None:
@@ -291,7 +271,7 @@ def test_bad_rows_beyond_twenty_are_counted(
 ) -> None:
     log = tmp_path / "log.jsonl"
     log.write_bytes(b"{x\n" * 25 + lines_of(ROWS[:1]))
-    assert len(reduced(log, tmp_path / "out.jsonl")) == 1
+    assert len(reduced(log)) == 1
     said = capfd.readouterr().err
     assert said.count("bad row: ") == 20
     assert "\n5 more bad rows\n" in said
@@ -302,7 +282,7 @@ def test_a_bad_row_is_told_once_though_all_is_read_again(
 ) -> None:
     log = tmp_path / "log.jsonl"
     log.write_bytes(b"{x\n" + lines_of([*ROWS[1:], *ROWS[:1]]))  # out of order at the last row
-    assert len(reduced(log, tmp_path / "out.jsonl")) == len(expected(ROWS))
+    assert len(reduced(log)) == len(expected(ROWS))
     assert capfd.readouterr().err.count("bad row: ") == 1
 
 
@@ -317,10 +297,7 @@ def test_on_a_terminal_there_is_a_bar_and_on_a_pipe_is_none(tmp_path: Path) -> N
     env = os.environ | {"TERM": "xterm", "COLUMNS": "100"}
     process = subprocess.Popen(command, stderr=theirs, env=env)
     os.close(theirs)
-    shown = b""
-    with suppress(OSError):  # what Linux raises at the end
-        while part := os.read(ours, 65536):
-            shown += part
+    shown = read_terminal(ours)
     assert process.wait() == 0
     for part in (b"\x1b[", b"reading", b"sorting", b"reducing", b"60 streams"):
         assert part in shown
@@ -329,51 +306,36 @@ def test_on_a_terminal_there_is_a_bar_and_on_a_pipe_is_none(tmp_path: Path) -> N
 # --- what is refused ------------------------------------------------------------------------
 
 # What is asked for, where there are `log.jsonl` and `old.jsonl`; the exit code, and what is said.
-REFUSED: dict[str, tuple[list[str], int, str]] = {
-    "the output is the input": (
-        ["log.jsonl", "-o", "log.jsonl"],
-        2,
-        "log.jsonl is both an input and an output",
-    ),
-    "by another way": (["log.jsonl", "-o", "./sub/../log.jsonl"], 2, "log.jsonl is both an"),
-    "bad rows go to the input": (
-        ["log.jsonl", "-o", "o", "--bad-rows", "log.jsonl"],
-        2,
-        "log.jsonl is both an",
-    ),
+REFUSED: dict[str, tuple[str, int, str]] = {
+    "the output is the input": ("log.jsonl -o log.jsonl", 2, "log.jsonl is both an input"),
+    "by another way": ("log.jsonl -o ./sub/../log.jsonl", 2, "log.jsonl is both an"),
+    "bad rows go to the input": ("log.jsonl -o o --bad-rows log.jsonl", 2, "log.jsonl is both an"),
     "bad rows go to the output": (
-        ["log.jsonl", "-o", "o", "--bad-rows", "./o"],
-        2,
-        "./o cannot take both the results and the bad rows",
+        "log.jsonl -o o --bad-rows ./o", 2, "./o cannot take both the results and the bad rows"
     ),
     "one key for two things": (
-        ["log.jsonl", "-o", "o", "--seq", "id"],
-        2,
-        "--id, --seq, --chunk and --time must each name a different key",
+        "log.jsonl -o o --seq id", 2, "--id, --seq, --chunk and --time must each name a diff"
     ),
-    "a table of text": (["log.jsonl", "-o", "o.csv"], 2, "o.csv: the output is JSON Lines ("),
-    "compressed": (["log.jsonl", "-o", "o.csv.gz"], 2, "o.csv.gz: the output is JSON Lines ("),
-    "an unknown compression": (["log.jsonl", "-o", "o.jsonl.bz2"], 2, "o.jsonl.bz2: the output"),
-    "no input": (["none.jsonl", "-o", "o"], 2, "none.jsonl: no such file"),
-    "a glob of nothing": (["*.csv", "-o", "o"], 2, "*.csv: no such file"),
-    "the output is a folder": (["log.jsonl", "-o", "sub"], 1, "sub: Is a directory\n"),
-    "no folder for the output": (["log.jsonl", "-o", "x/o"], 1, "x/o: there is no such folder\n"),
+    "a table of text": ("log.jsonl -o o.csv", 2, "o.csv: the output is JSON Lines ("),
+    "compressed": ("log.jsonl -o o.csv.gz", 2, "o.csv.gz: the output is JSON Lines ("),
+    "an unknown compression": ("log.jsonl -o o.jsonl.bz2", 2, "o.jsonl.bz2: the output"),
+    "no input": ("none.jsonl -o o", 2, "none.jsonl: no such file"),
+    "a glob of nothing": ("*.csv -o o", 2, "*.csv: no such file"),
+    "the output is a folder": ("log.jsonl -o sub", 1, "sub: Is a directory\n"),
+    "no folder for the output": ("log.jsonl -o x/o", 1, "x/o: there is no such folder\n"),
     "no folder for bad rows": (
-        ["log.jsonl", "-o", "o", "--bad-rows", "x/o"],
-        1,
-        "x/o: No such file or directory\n",
+        "log.jsonl -o o --bad-rows x/o", 1, "x/o: No such file or directory\n"
     ),
     "other keys": (
-        ["log.jsonl", "-o", "old.jsonl", "--id", "trace"],
-        1,
+        "log.jsonl -o old.jsonl --id trace", 1,
         "nothing was written: no row was found with the keys 'trace', 'seq' (optional) and 'chunk'",
     ),
-}
+}  # fmt: skip
 
 
 @pytest.mark.parametrize(("arguments", "code", "why"), REFUSED.values(), ids=REFUSED)
 def test_what_is_refused_leaves_all_files_as_they_were(
-    arguments: list[str],
+    arguments: str,
     code: int,
     why: str,
     tmp_path: Path,
@@ -383,7 +345,7 @@ def test_what_is_refused_leaves_all_files_as_they_were(
     monkeypatch.chdir(tmp_path)
     (tmp_path / "sub").mkdir()
     files = [write(tmp_path / "log.jsonl", ROWS[:9]), write(tmp_path / "old.jsonl", ROWS[:9])]
-    assert cli.main(["reduce", *arguments]) == code
+    assert cli.main(["reduce", *arguments.split()]) == code
     assert f"accumulator reduce: {why}" in capfd.readouterr().err
     assert [path.read_bytes() for path in files] == [lines_of(ROWS[:9])] * 2
     assert sorted(path.name for path in tmp_path.iterdir()) == ["log.jsonl", "old.jsonl", "sub"]
@@ -392,7 +354,7 @@ def test_what_is_refused_leaves_all_files_as_they_were(
 @pytest.mark.parametrize("value", ["256M", "1g", "300000K", "1GiB", "268435456", "1024T"])
 def test_a_memory_is_a_number_with_a_unit(value: str, tmp_path: Path) -> None:
     log, out = write(tmp_path / "log.jsonl", ROWS[:9]), tmp_path / "out.jsonl"
-    assert cli.main(["reduce", str(log), "-o", str(out), "--memory", value]) == 0
+    assert reduce(log, out, "--memory", value) == 0
 
 
 @pytest.mark.parametrize("value", ["", "1Q", "99999999999999999999999999G", "2000T", "255M"])
@@ -400,69 +362,52 @@ def test_a_memory_that_makes_no_sense_is_wrong_usage(
     value: str, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     with pytest.raises(SystemExit) as raised:
-        cli.main(["reduce", str(tmp_path), "-o", "out", "--memory", value])
+        reduce(tmp_path, tmp_path / "out", "--memory", value)
     assert raised.value.code == 2
     assert "a size is a number with K, M, G or T, such as 512M" in capfd.readouterr().err
 
 
+PARQUET = ["pyarrow", "pyarrow.parquet"]
+
+
 @pytest.mark.parametrize(
-    ("suffix", "library"), [("parquet", "pyarrow.parquet"), ("zst", "pyarrow")]
+    ("rows", "given", "made", "missing"),
+    [
+        (ROWS, ".jsonl", ".parquet", PARQUET[1:]),
+        (ROWS, ".jsonl", ".zst", PARQUET[:1]),
+        (ROWS, ".zst", ".jsonl", PARQUET),
+        (ROWS, ".parquet", ".jsonl", PARQUET),
+        (shuffled(ROWS), ".jsonl", ".jsonl", ["duckdb"]),
+    ],
 )
-def test_an_output_that_needs_an_extra_is_refused_before_anything_is_read(
-    suffix: str,
-    library: str,
+def test_what_needs_an_extra_is_refused_and_names_it(
+    rows: list[Row],
+    given: str,
+    made: str,
+    missing: list[str],
     tmp_path: Path,
     capfd: pytest.CaptureFixture[str],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    log, out = write(tmp_path / "log.jsonl", ROWS[:10]), tmp_path / f"out.{suffix}"
-    monkeypatch.setitem(sys.modules, library, None)
-    assert reduce(log, out) == 1
-    assert "this needs pyarrow: pip install 'chunk-accumulator[logs]'" in capfd.readouterr().err
+    log = write(tmp_path / f"log{given}", rows)
+    for library in missing:
+        monkeypatch.setitem(sys.modules, library, None)
+    assert reduce(log, tmp_path / f"out{made}") == 1
+    told = f"this needs {missing[0].partition('.')[0]}: pip install 'chunk-accumulator[logs]'"
+    assert told in capfd.readouterr().err
     assert list(tmp_path.iterdir()) == [log]
-
-
-def test_an_input_that_needs_an_extra_names_it(
-    tmp_path: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    logs = [write(tmp_path / f"log{suffix}", ROWS[:10]) for suffix in (".zst", ".parquet")]
-    for name in ("pyarrow", "pyarrow.parquet"):
-        monkeypatch.setitem(sys.modules, name, None)
-    for log in logs:
-        assert cli.main(["reduce", str(log), "-o", str(tmp_path / "out.jsonl")]) == 1
-        assert "this needs pyarrow: pip install 'chunk-accumulator[logs]'" in capfd.readouterr().err
-    assert sorted(tmp_path.iterdir()) == sorted(logs)
 
 
 @pytest.mark.parametrize("asked", [".", "*"])
 def test_what_a_run_writes_into_its_input_folder_is_no_input(asked: str, tmp_path: Path) -> None:
     write(tmp_path / "log.jsonl", shuffled(ROWS))
     out = tmp_path / "out.jsonl"
-    command = ["reduce", str(tmp_path / asked), "-o", str(out)]
-    command += ["--bad-rows", str(tmp_path / "bad.jsonl")]
     for _ in range(2):
-        assert cli.main(command) == 0
+        assert reduce(tmp_path / asked, out, "--bad-rows", str(tmp_path / "bad.jsonl")) == 0
         assert read(out) == expected(shuffled(ROWS))
 
 
-def test_files_of_somebody_else_beside_the_output_are_left_alone(tmp_path: Path) -> None:
-    log, out = write(tmp_path / "log.jsonl", shuffled(ROWS)), tmp_path / "out.jsonl"
-    plan = tmp_path / "out.jsonl.parts" / "plan.json"  # where runs of earlier versions wrote
-    plan.parent.mkdir()
-    plan.write_bytes(b"{}")
-    assert reduce(log, out) == 0
-    assert plan.read_bytes() == b"{}"
-
-
 # --- interrupted ----------------------------------------------------------------------------
-
-
-@pytest.fixture
-def ctrl_c() -> Iterator[None]:
-    # What a shell runs in the background ignores it.
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)
-    yield
-    assert signal.signal(signal.SIGINT, before) is signal.default_int_handler
 
 
 @pytest.mark.costs
@@ -506,26 +451,24 @@ def test_an_interrupt_that_a_library_swallows_or_makes_an_error_of_is_one(
     interrupting = True
     monkeypatch.setattr("accumulator._logs.sort.load", load)
     log, out = write(tmp_path / "log.jsonl", shuffled(ROWS)), tmp_path / "out.jsonl"
-    command = ["reduce", str(log), "-o", str(out)]
-    assert cli.main(command) == 130
+    assert reduce(log, out) == 130
     assert capfd.readouterr().err.splitlines()[-1] == "interrupted; nothing was written"
     interrupting = False
     if swallowed:
-        assert cli.main(command) == 0
+        assert reduce(log, out) == 0
     else:
         with pytest.raises(ValueError, match=r"^$"):
-            cli.main(command)
+            reduce(log, out)
 
 
 @pytest.mark.usefixtures("ctrl_c")
 def test_a_program_that_calls_the_command_keeps_its_own_handler(tmp_path: Path) -> None:
-    log = write(tmp_path / "log.jsonl", ROWS)
-    command = ["reduce", str(log), "-o", str(tmp_path / "out.jsonl")]
+    log, out = write(tmp_path / "log.jsonl", ROWS), tmp_path / "out.jsonl"
     codes: list[int] = []
-    thread = threading.Thread(target=lambda: codes.append(cli.main(command)))  # may set none
+    thread = threading.Thread(target=lambda: codes.append(reduce(log, out)))  # may set none
     thread.start()
     thread.join()
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    codes.append(cli.main(command))
+    codes.append(reduce(log, out))
     assert codes == [0, 0]
     assert signal.signal(signal.SIGINT, signal.default_int_handler) is signal.SIG_IGN

@@ -20,6 +20,8 @@ def a_chunk(delta: object, **fields: object) -> dict[str, object]:
     return {"choices": [{"index": 0, "delta": delta}], **fields}
 
 
+BODY = b'data: {"choices": [{"index": 0}]}\n\n'
+Inspect = Callable[..., tuple[str, str]]
 Show = Callable[..., str]
 
 
@@ -30,15 +32,21 @@ def wide(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture
-def show(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> Show:
-    """Return a function that shows a file, and returns what is printed."""
+def inspect(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> Inspect:
+    """Return a function that looks at a file, and returns what is printed and told."""
 
-    def show(data: bytes, *options: str, code: int = 0) -> str:
+    def inspect(data: bytes, *options: str, code: int = 0) -> tuple[str, str]:
         (tmp_path / "log").write_bytes(data)
         assert cli.main(["inspect", str(tmp_path / "log"), *options]) == code
-        return capfd.readouterr().out
+        return capfd.readouterr()
 
-    return show
+    return inspect
+
+
+@pytest.fixture
+def show(inspect: Inspect) -> Show:
+    """Return a function that looks at a file, and returns what is printed."""
+    return lambda *given, **code: inspect(*given, **code)[0]
 
 
 def lines_of(rows: Iterable[object]) -> bytes:
@@ -94,12 +102,10 @@ NO_ROWS = ['{"chunk": "{no JSON"}', "{no JSON", '{"chunk": "text"}', '{"chunk": 
 
 @pytest.mark.parametrize("end", [[], ["data: [DONE]"]])
 def test_lines_that_are_no_rows_are_a_problem_of_the_stream(
-    end: list[str], tmp_path: Path, capfd: pytest.CaptureFixture[str]
+    end: list[str], inspect: Inspect
 ) -> None:
     lines = [json.dumps({"chunk": a_chunk({"content": "x"})}), *NO_ROWS, *end]
-    (tmp_path / "log").write_text("\n".join(lines))
-    assert cli.main(["inspect", str(tmp_path / "log")]) == 0
-    shown, told = capfd.readouterr()
+    shown, told = inspect("\n".join(lines).encode())
     wrong = shown.count("malformed_json") + shown.count("invalid_chunk") + told.count(": bad row: ")
     assert wrong == len(NO_ROWS)
 
@@ -135,20 +141,17 @@ def test_a_pipe_is_read(tmp_path: Path) -> None:
     assert b"piped" in done.stdout
 
 
-def test_ctrl_c_ends_it_quietly(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_ctrl_c_ends_it_quietly(monkeypatch: pytest.MonkeyPatch, inspect: Inspect) -> None:
     def interrupted(*_: object) -> None:
         raise KeyboardInterrupt
 
     monkeypatch.setattr("accumulator._logs.inspect._show", interrupted)
-    (tmp_path / "log").write_bytes(b'data: {"choices": [{"index": 0}]}\n\n')
-    assert cli.main(["inspect", str(tmp_path / "log")]) == 130
+    assert inspect(BODY, code=130) == ("", "")
 
 
-def test_one_key_for_two_things_is_wrong_usage(
-    tmp_path: Path, capfd: pytest.CaptureFixture[str]
-) -> None:
-    assert cli.main(["inspect", str(tmp_path / "log"), "--time", "chunk"]) == 2
-    assert "must each name a different key" in capfd.readouterr().err
+def test_one_key_for_two_things_is_wrong_usage(inspect: Inspect) -> None:
+    _, told = inspect(BODY, "--time", "chunk", code=2)
+    assert "must each name a different key" in told
 
 
 def test_a_compressed_file_is_read(show: Show) -> None:
@@ -171,13 +174,9 @@ NO_PROBLEM = ("nothing", "comments", "other JSON", "damaged")
 
 
 @pytest.mark.parametrize("name", NO_STREAM)
-def test_what_is_no_stream_is_said_to_be_none(
-    name: str, tmp_path: Path, capfd: pytest.CaptureFixture[str]
-) -> None:
+def test_what_is_no_stream_is_said_to_be_none(name: str, inspect: Inspect) -> None:
     data, why = NO_STREAM[name]
-    (tmp_path / "log").write_bytes(data)
-    assert cli.main(["inspect", str(tmp_path / "log")]) == 5
-    output, errors = capfd.readouterr()
+    output, errors = inspect(data, code=5)
     assert f"log: {why}" in errors
     assert ("problems" in output) == (name not in NO_PROBLEM)
 
@@ -200,11 +199,9 @@ def some_rows() -> bytes:
 
 @pytest.mark.parametrize(("asked", "id"), [([], "a"), (["--stream", "b"], "b")])
 def test_one_stream_of_many_is_shown_and_the_others_are_named(
-    asked: list[str], id: str, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+    asked: list[str], id: str, inspect: Inspect
 ) -> None:
-    (tmp_path / "log").write_bytes(some_rows())
-    assert cli.main(["inspect", str(tmp_path / "log"), *asked]) == 0
-    output, errors = capfd.readouterr()
+    output, errors = inspect(some_rows(), *asked)
     assert f"content: {id}0 {id}1 {id}2" in output
     assert "3 chunks in 2.000 s, 1.5 a second, longest pause 1.000 s" in output
     others = ", ".join(sorted({*"abc"} - {id}))
@@ -213,13 +210,10 @@ def test_one_stream_of_many_is_shown_and_the_others_are_named(
     )
 
 
-def test_many_others_are_counted(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
-    rows = [{"id": number, "chunk": a_chunk({})} for number in range(30)]
-    (tmp_path / "log").write_bytes(lines_of(rows))
-    assert cli.main(["inspect", str(tmp_path / "log")]) == 0
-    assert capfd.readouterr().err.endswith(", 20 and 9 more\n")
-    assert cli.main(["inspect", str(tmp_path / "log"), "--stream", "x"]) == 5
-    assert capfd.readouterr().err.endswith("log: there is no stream 'x'\n")
+def test_many_others_are_counted(inspect: Inspect) -> None:
+    rows = lines_of({"id": number, "chunk": a_chunk({})} for number in range(30))
+    assert inspect(rows)[1].endswith(", 20 and 9 more\n")
+    assert inspect(rows, "--stream", "x", code=5)[1].endswith("log: there is no stream 'x'\n")
 
 
 def test_bare_chunks_of_one_stream_are_shown(show: Show) -> None:
@@ -300,21 +294,17 @@ def test_a_compression_that_needs_an_extra_names_it(
 
 
 def test_what_cannot_be_read_or_written_is_said_to_be_so(
-    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+    inspect: Inspect, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     assert cli.main(["inspect", str(tmp_path / "none")]) == 5
     assert capfd.readouterr().err.endswith("none: No such file or directory\n")
     assert cli.main(["inspect", str(tmp_path / "no\n\x1b[2Jne")]) == 5
     assert capfd.readouterr().err.endswith("no  [2Jne: No such file or directory\n")
-    (tmp_path / "log").write_bytes(b'data: {"choices": [{"index": 0}]}\n\n')
-    assert cli.main(["inspect", str(tmp_path / "log"), "--svg", str(tmp_path)]) == 1
-    assert capfd.readouterr().err.endswith(f"{tmp_path}: Is a directory\n")
+    told = inspect(BODY, "--svg", str(tmp_path), code=1)[1]
+    assert told.endswith(f"{tmp_path}: Is a directory\n")
 
 
-def test_without_rich_the_extra_is_named(
-    tmp_path: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    (tmp_path / "log").write_bytes(b'data: {"choices": [{"index": 0}]}\n\n')
+def test_without_rich_the_extra_is_named(inspect: Inspect, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "rich.table", None)
-    assert cli.main(["inspect", str(tmp_path / "log")]) == 1
-    assert "this needs rich: pip install 'chunk-accumulator[cli]'" in capfd.readouterr().err
+    told = inspect(BODY, code=1)[1]
+    assert "this needs rich: pip install 'chunk-accumulator[cli]'" in told

@@ -16,7 +16,7 @@ from accumulator import cli
 
 pytest.importorskip("duckdb", reason="the extra 'logs' is not installed")
 
-from log_files import ROWS, Row, each_order, expected, lines_of, read, reduce, write
+from log_files import ROWS, Row, assert_reduced, each_order, expected, lines_of, read, reduce, write
 
 COMMAND = [sys.executable, "-m", "accumulator", "reduce"]
 
@@ -125,9 +125,8 @@ def test_a_link_is_followed(exists: bool, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("suffix", ["", ".json", ".ndjson", ".jsonl.gz", ".zst", ".zstd"])
 def test_a_name_stands_for_lines_and_their_compression(suffix: str, tmp_path: Path) -> None:
-    log, out = write(tmp_path / "log.jsonl", ROWS), tmp_path / f"out{suffix}"
-    assert reduce(log, out) == 0
-    assert read(out) == expected(ROWS)
+    out = tmp_path / f"out{suffix}"
+    assert_reduced(ROWS, tmp_path / "log.jsonl", out)
     umask = os.umask(0)
     os.umask(umask)
     assert out.stat().st_mode & 0o777 == 0o666 & ~umask
@@ -136,6 +135,4 @@ def test_a_name_stands_for_lines_and_their_compression(suffix: str, tmp_path: Pa
 @pytest.mark.parametrize("count", [0, 1, 256, 700])
 def test_parquet_has_any_number_of_rows(count: int, tmp_path: Path) -> None:
     rows = [(f"s{index:03}", 0, chunk) for index in range(count) for _, _, chunk in ROWS[:1]]
-    log, out = write(tmp_path / "log.jsonl", rows), tmp_path / "out.parquet"
-    assert reduce(log, out) == 0
-    assert read(out) == expected(rows)
+    assert_reduced(rows, tmp_path / "log.jsonl", tmp_path / "out.parquet")

@@ -65,9 +65,7 @@ FILES: dict[str, tuple[bytes, list[Row], list[tuple[int, str]]]] = {
     "comments": (b": x\n" + a_line("a"), [A], []),
     "lines of SSE": (b"data: " + a_line("a") + b"\ndata: [DONE]\n\n", [A, DONE], []),
     "ends on lines of their own": (
-        a_line("a") + b"[DONE]\n[DONE]\n" + a_line("b"),
-        [A, DONE, DONE, B],
-        [],
+        a_line("a") + b"[DONE]\n[DONE]\n" + a_line("b"), [A, DONE, DONE, B], []
     ),
     "an end that belongs to nothing": (b"[DONE]\n", [], [(1, "no stream id under 'id'")]),
     "a number as id": (b'{"id":7,"chunk":{}}\n', [("7", None, b"{}")], []),
@@ -75,32 +73,25 @@ FILES: dict[str, tuple[bytes, list[Row], list[tuple[int, str]]]] = {
     "an array": (a_line("a") + b'["a"]\n', [A], [(2, "Expected `object`, got `array`")]),
     "a number of 64 bits": (
         b'{"id":"a","seq":9223372036854775807}\n',
-        [("a", (1 << 63) - 1, b'{"id":"a","seq":9223372036854775807}')],
-        [],
+        [("a", (1 << 63) - 1, b'{"id":"a","seq":9223372036854775807}')], [],
     ),
     "a number of more bits": (
-        b'{"id":"a","seq":9223372036854775808}\n',
-        [],
+        b'{"id":"a","seq":9223372036854775808}\n', [],
         [(1, "Expected `int` <= 9223372036854775807 - at `$.seq`")],
     ),
     "chunks as strings of JSON": (
-        b'{"id":"a","chunk":"{\\"x\\":\\"x\\"}"}\n' + a_line("b"),
-        [A, B],
-        [],
+        b'{"id":"a","chunk":"{\\"x\\":\\"x\\"}"}\n' + a_line("b"), [A, B], []
     ),
     "a string that is none": (b'{"id":"a","chunk":"\xff"}\n', [("a", None, b'"\xff"')], []),
     "two values on a line, and a blank one": (
-        b'{"id":"a"} {"id":"b"}\n\n',
-        [],
-        [(1, "JSON is malformed: trailing characters (byte 12)")],
+        b'{"id":"a"} {"id":"b"}\n\n', [], [(1, "JSON is malformed: trailing characters (byte 12)")]
     ),
     "half a string": (b'{"id":"a","chunk":"x', [], [(1, "Input data was truncated")]),
     "a long line": (
         a_line("b") + a_line("a", 200_000) + a_line("b"),
-        [B, ("a", None, b'{"x":"%s"}' % (b"x" * 200_000)), B],
-        [],
+        [B, ("a", None, b'{"x":"%s"}' % (b"x" * 200_000)), B], [],
     ),
-}
+}  # fmt: skip
 
 
 @pytest.mark.parametrize("name", FILES)
@@ -176,22 +167,18 @@ UNREADABLE: dict[str, tuple[list[tuple[str, object]], str]] = {
         "'seq' of integers; there is int64 and int64",
     ),
     "an id of bytes": (
-        [("id", b"a"), ("chunk", "{}")],
-        "'id' of text or integers; there is binary",
+        [("id", b"a"), ("chunk", "{}")], "'id' of text or integers; there is binary"
     ),
     "an id that is true": (
-        [("id", True), ("chunk", "{}")],
-        "'id' of text or integers; there is bool",
+        [("id", True), ("chunk", "{}")], "'id' of text or integers; there is bool"
     ),
     "a number with a fraction": (
-        [("id", "a"), ("seq", 0.5), ("chunk", "{}")],
-        "'seq' of integers; there is double",
+        [("id", "a"), ("seq", 0.5), ("chunk", "{}")], "'seq' of integers; there is double"
     ),
     "a chunk that is a number": (
-        [("id", "a"), ("chunk", 7)],
-        "'chunk' of text, bytes or objects; there is int64",
+        [("id", "a"), ("chunk", 7)], "'chunk' of text, bytes or objects; there is int64"
     ),
-}
+}  # fmt: skip
 
 
 @pytest.mark.parametrize(("columns", "why"), UNREADABLE.values(), ids=UNREADABLE)

@@ -18,6 +18,7 @@ pytest.importorskip("duckdb", reason="the extra 'logs' is not installed")
 from log_files import (
     ROWS,
     a_stream,
+    assert_reduced,
     expected,
     lines_of,
     read,
@@ -45,9 +46,7 @@ def test_a_row_out_of_order_is_found_anywhere(moved: tuple[str, str], tmp_path: 
     row = next(row for row in rows if row[:2] == (moved[0], 4))
     rows.remove(row)
     rows.insert([id for id, _, _ in rows].index(moved[1]), row)
-    log, out = write(tmp_path / "log.jsonl", rows), tmp_path / "out.jsonl"
-    assert reduce(log, out) == 0
-    assert read(out) == expected(rows)
+    assert_reduced(rows, tmp_path / "log.jsonl")
 
 
 def test_more_streams_than_can_be_remembered_are_sorted(
@@ -98,16 +97,6 @@ def test_what_a_stream_without_numbers_leaves_is_nothing_for_the_next_one(tmp_pa
     assert [(row["id"], row["repeats"]) for row in found] == [("a", 0), ("b", 1999), ("c", 0)]
 
 
-def test_sorting_without_duckdb_names_the_extra(
-    tmp_path: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    log, out = write(tmp_path / "log.jsonl", shuffled(ROWS)), tmp_path / "out.jsonl"
-    monkeypatch.setitem(sys.modules, "duckdb", None)
-    assert reduce(log, out) == 1
-    assert "this needs duckdb: pip install 'chunk-accumulator[logs]'" in capfd.readouterr().err
-    assert list(tmp_path.iterdir()) == [log]
-
-
 def test_a_memory_that_does_not_suffice_is_told(
     tmp_path: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -137,17 +126,13 @@ def test_long_chunks_are_sorted_among_short_ones(tmp_path: Path) -> None:
     for _, seq, chunk in rows:
         if seq % 3 == 0:
             chunk["choices"] = [{"index": 0, "delta": {"content": f"{seq}" * 2000}}]
-    log, out = write(tmp_path / "log.jsonl", shuffled(rows)), tmp_path / "out.jsonl"
-    assert reduce(log, out) == 0
-    assert read(out) == expected(shuffled(rows))
+    assert_reduced(shuffled(rows), tmp_path / "log.jsonl")
 
 
 def test_ids_of_any_characters_are_sorted(tmp_path: Path) -> None:
     ids = ["", "a", "a\0", "a\0b", "é", "\uffff", "😀", "z"]
     rows = [(f"i{id}", seq, chunk) for seq in (0, 1) for id in ids for _, _, chunk in ROWS[:1]]
-    log, out = write(tmp_path / "log.jsonl", rows), tmp_path / "out.jsonl"
-    assert reduce(log, out) == 0
-    assert read(out) == expected(rows)
+    assert_reduced(rows, tmp_path / "log.jsonl")
 
 
 # --- memory ---------------------------------------------------------------------------------

@@ -4,22 +4,17 @@ from __future__ import annotations
 
 import inspect
 import json
+from typing import Any
 
 import pytest
+from streamed import deltas, fed, read_all
 
 from accumulator import DEFAULT_RULES, Accumulator, Rules
 from accumulator.rules import POLICIES, TYPED, Policy
 
 
 def merged(rows: dict[str, Policy], *chunks: object) -> dict[str, object]:
-    acc = Accumulator(rules=DEFAULT_RULES.replace(rows))
-    for chunk in chunks:
-        acc.feed(chunk)
-    return acc.snapshot().to_dict()
-
-
-def deltas(*deltas: object) -> list[object]:
-    return [{"choices": [{"index": 0, "delta": delta}]} for delta in deltas]
+    return fed(chunks, rules=DEFAULT_RULES.replace(rows)).snapshot().to_dict()
 
 
 CHUNK_CASES: list[tuple[Policy, list[object], object]] = [
@@ -110,10 +105,8 @@ HALVES: list[tuple[Policy, list[object], object]] = [
 def test_no_policy_leaves_half_a_character(
     policy: Policy, values: list[object], expected: object
 ) -> None:
-    acc = Accumulator(rules=DEFAULT_RULES.replace({"chunk.x": policy}))
-    for value in values:
-        acc.feed(json.dumps({"x": value}))
-    acc.close()
+    chunks = [json.dumps({"x": value}) for value in values]
+    acc = fed(chunks, rules=DEFAULT_RULES.replace({"chunk.x": policy}))
     assert acc.snapshot().to_dict()["x"] == expected
     lone = json.dumps(expected).count("\\ufffd")
     assert acc.problem_counts == ({"lone_surrogate": lone} if lone else {})
@@ -145,45 +138,40 @@ def test_a_value_that_comes_in_every_event_is_merged_as_by_itself(
     rules = DEFAULT_RULES.replace({"chunk.x": policy, "choice.x": policy, "delta.x": policy})
     choice = {"index": 0, "delta": {"content": "a", "x": value}, "x": value}
     chunk = {"id": "a", "choices": [choice], "x": value}
-    by_chunk, by_body = Accumulator(rules=rules), Accumulator(rules=rules)
-    for _ in range(40):
-        by_chunk.feed(chunk)
-        by_body.feed_sse(b"data: %s\n\n" % json.dumps(chunk).encode())
+    by_chunk = fed([chunk] * 40, rules=rules)
+    by_body = read_all([b"data: %s\n\n" % json.dumps(chunk).encode()] * 40, rules=rules)
     assert by_body.snapshot() == by_chunk.snapshot()
 
 
-def test_a_typed_field_may_have_another_policy() -> None:
+DETAILS = [{"index": 0, "type": 5, "text": "a"}, {"index": 0, "type": 6, "text": "b"}]
+# Rows, what comes in a field of each delta, and what stands in it then.
+FIELDS: dict[str, tuple[dict[str, Policy], str, list[object], object]] = {
+    "a typed list": ({"delta.annotations": "last"}, "annotations", [[1], [2, 3]], [2, 3]),
     # A server that sends the whole text so far with every chunk.
-    result = merged(
-        {"delta.annotations": "last"}, *deltas({"annotations": [1]}, {"annotations": [2, 3]})
-    )
-    assert result["choices"][0]["message"]["annotations"] == [2, 3]  # type: ignore[index]  # as below
-    result = merged({"delta.content": "last"}, *deltas({"content": "a"}, {"content": "ab"}))
-    assert result["choices"][0]["message"]["content"] == "ab"  # type: ignore[index]  # a list of dicts
+    "a typed text": ({"delta.content": "last"}, "content", ["a", "ab"], "ab"),
+    "a kind of value": ({"delta.<string>": "last"}, "mood", ["a", "b"], "b"),
+    "a policy made for another kind, which is the last": (
+        {"delta.<list>": "concat"}, "x", [[1], [2]], [2]
+    ),
+    "details whose type is no string, which go by their index": (
+        {}, "reasoning_details", [DETAILS[:1], DETAILS[1:]], [{"index": 0, "type": 6, "text": "ab"}]
+    ),
+    "what is dropped, where it is null, too": (
+        {"delta.<object>.x": "drop"}, "o", [{"x": None, "y": None}, {"x": 1}], {"y": None}
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("rows", "name", "values", "expected"), FIELDS.values(), ids=FIELDS)
+def test_a_field_or_kind_of_value_may_have_another_policy(
+    rows: dict[str, Policy], name: str, values: list[object], expected: object
+) -> None:
+    result: Any = merged(rows, *deltas(*({name: value} for value in values)))
+    assert result["choices"][0]["message"][name] == expected
+
+
+def test_a_field_of_the_chunk_may_have_another_policy() -> None:
     assert merged({"chunk.id": "last"}, {"id": "a"}, {"id": "b"})["id"] == "b"
-
-
-def test_a_kind_of_value_may_have_another_policy() -> None:
-    result = merged({"delta.<string>": "last"}, *deltas({"mood": "a"}, {"mood": "b"}))
-    assert result["choices"][0]["message"]["mood"] == "b"  # type: ignore[index]  # a list of dicts
-
-
-def test_a_kind_whose_policy_is_made_for_another_kind_goes_by_the_last() -> None:
-    result = merged({"delta.<list>": "concat"}, *deltas({"x": [1]}, {"x": [2]}))
-    assert result["choices"][0]["message"]["x"] == [2]  # type: ignore[index]  # a list of dicts
-
-
-def test_a_detail_of_reasoning_whose_type_is_no_string_goes_by_its_index() -> None:
-    details = [{"index": 0, "type": 5, "text": "a"}, {"index": 0, "type": 6, "text": "b"}]
-    result = merged({}, *deltas(*({"reasoning_details": [detail]} for detail in details)))
-    message = result["choices"][0]["message"]  # type: ignore[index]  # a list of dicts
-    assert message["reasoning_details"] == [{"index": 0, "type": 6, "text": "ab"}]
-
-
-def test_what_is_dropped_is_dropped_where_it_is_null() -> None:
-    rules: dict[str, Policy] = {"delta.<object>.x": "drop"}
-    result = merged(rules, *deltas({"o": {"x": None, "y": None}}, {"o": {"x": 1}}))
-    assert result["choices"][0]["message"]["o"] == {"y": None}  # type: ignore[index]  # as above
 
 
 @pytest.mark.parametrize(

@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 from judged import assert_as_judged
 from regular import event, text_chunk
 from strategies import STREAMS, cut, rendered
-from streamed import drip, fed, read_all, read_whole
+from streamed import delta, drip, fed, read_all, read_whole
+from telling import check as check_events
 from test_checkpoint import check as check_checkpoints
 
 from accumulator import (
@@ -27,43 +28,31 @@ from accumulator import (
     wrap,
 )
 from accumulator.asgi import tap
-from accumulator.events import ContentDeltaEvent, DoneEvent, Event, ReasoningDeltaEvent
+from accumulator.events import Event
 from accumulator.streams import StreamEnd
 
 # The pieces of a content, the reasoning and the content that they come to.
 CASES: dict[str, tuple[list[str], str | None, str | None]] = {
     "one piece": (["<think>Oslo?</think>Rome."], "Oslo?", "Rome."),
     "a piece for each token": (
-        ["", "<think>", "\n", "Oslo", "?\n", "</think>", "\n\n", "Rome", "."],
-        "\nOslo?\n",
-        "Rome.",
+        ["", "<think>", "\n", "Oslo", "?\n", "</think>", "\n\n", "Rome", "."], "\nOslo?\n", "Rome."
     ),
     "cut inside of both tags": (["<thi", "nk>Os", "lo</", "think", ">Rome"], "Oslo", "Rome"),
     "blanks around the tags go, those between stay": (
-        [" \r", "\n\t<think> Oslo ", "</think> ", "\t\r\n", "Rome "],
-        " Oslo ",
-        "Rome ",
+        [" \r", "\n\t<think> Oslo ", "</think> ", "\t\r\n", "Rome "], " Oslo ", "Rome "
     ),
     "what looks like the end of the reasoning": (
-        ["<think>a</b</", "</thin", "k</think>c"],
-        "a</b</</think",
-        "c",
+        ["<think>a</b</", "</thin", "k</think>c"], "a</b</</think", "c"
     ),
     "a second opening tag is reasoning": (["<think>a<think>", "</think>b"], "a<think>", "b"),
     "tags in the middle are content": (
-        ["Rome <think>", "a</think>"],
-        None,
-        "Rome <think>a</think>",
+        ["Rome <think>", "a</think>"], None, "Rome <think>a</think>"
     ),
     "tags behind the content are content": (
-        ["<think>a</think>b", "<think>c</think>"],
-        "a",
-        "b<think>c</think>",
+        ["<think>a</think>b", "<think>c</think>"], "a", "b<think>c</think>"
     ),
     "tags behind the tags are content": (
-        ["<think>a</think> ", "<think>c</think>"],
-        "a",
-        "<think>c</think>",
+        ["<think>a</think> ", "<think>c</think>"], "a", "<think>c</think>"
     ),
     "empty tags": (["<think>", "</think>", "\n", "Rome"], None, "Rome"),
     "blanks between the tags": (["<think>\n\n</think>\n\nRome"], "\n\n", "Rome"),
@@ -81,15 +70,11 @@ CASES: dict[str, tuple[list[str], str | None, str | None]] = {
     "as many blanks as are waited for": ([" " * 256 + "<think>a</think>b"], "a", "b"),
     "more blanks than are waited for": ([" " * 257 + "<think>a"], None, " " * 257 + "<think>a"),
     "characters of several bytes": (["<think>日本😀", "é</think>\u2003é"], "日本😀é", "\u2003é"),
-}
-
-
-def chunk(delta: object, index: int = 0, **choice: object) -> dict[str, object]:
-    return {"id": "c", "choices": [{"index": index, "delta": delta, **choice}]}
+}  # fmt: skip
 
 
 def said(text: str, index: int = 0, **choice: object) -> dict[str, object]:
-    return chunk({"content": text}, index, **choice)
+    return delta({"content": text}, index=index, **choice)
 
 
 def message_of(**fields: object) -> dict[str, object]:
@@ -99,7 +84,7 @@ def message_of(**fields: object) -> dict[str, object]:
 
 def contents(pieces: list[str]) -> list[object]:
     """Return the chunks of a stream whose content comes in pieces."""
-    return [*[said(piece) for piece in pieces], chunk({}, finish_reason="stop")]
+    return [*[said(piece) for piece in pieces], delta({}, finish_reason="stop")]
 
 
 def message(acc: Accumulator) -> tuple[str | None, str | tuple[object, ...] | None]:
@@ -134,161 +119,96 @@ def test_reasoning_between_tags(
 def test_events_tell_the_same(
     pieces: list[str], reasoning: str | None, content: str | None
 ) -> None:
-    told = [*iter_events(map(json.dumps, contents(pieces)), framing="lines", think_tags=True)]
-    deltas = [each for each in told if isinstance(each, (ReasoningDeltaEvent, ContentDeltaEvent))]
-    thought = [each for each in deltas if isinstance(each, ReasoningDeltaEvent)]
-    assert deltas[: len(thought)] == thought  # all of it before the first of the content
-    assert "".join(each.delta for each in thought) == (reasoning or "")
-    assert "".join(each.delta for each in deltas[len(thought) :]) == (content or "")
-    assert "".join(e.reasoning for e in told if e.type == "reasoning.done") == (reasoning or "")
-    assert "".join(e.content for e in told if e.type == "content.done") == (content or "")
-    last = told[-1]
-    assert isinstance(last, DoneEvent)
-    assert last.completion.choices[0].message.content == content
+    events: list[Event] = []
+    acc = fed(map(json.dumps, contents(pieces)), think_tags=True, on_event=events.append)
+    check_events(acc, events)
+    assert message(acc) == (reasoning, content)
+    kinds = [each.type for each in events if each.type in ("reasoning.delta", "content.delta")]
+    assert kinds == sorted(kinds, reverse=True)  # all reasoning before the first of the content
 
 
 # Chunks, and what they come to: the content and the reasoning of each choice.
-Texts = list[tuple[str | None, str | None]]
+Texts = list[tuple[str | None, object]]
+PART = {"type": "text", "text": "<think>b"}
+PARTS = delta({"content": [PART]})
+FULL: dict[str, object] = {"message": {"content": "<think>a"}, "finish_reason": "stop"}
 OTHERS: dict[str, tuple[list[object], Texts]] = {
     "each choice has tags of its own": (
         [said("<think>a"), said("b", 1), said("<th", 2), said("</think>c"), said("ink>d", 2)],
         [("a", "c"), (None, "b"), ("d", None)],
     ),
     "reasoning that came before in its own field": (
-        [chunk({"reasoning_content": "a"}), said("<think>b")],
-        [("a", "<think>b")],
+        [delta({"reasoning_content": "a"}), said("<think>b")], [("a", "<think>b")]
     ),
     "reasoning beside the content": (
-        [said("<thi"), chunk({"content": "nk>b", "reasoning": "a"})],
-        [(None, "<think>b")],
+        [said("<thi"), delta({"content": "nk>b", "reasoning": "a"})], [(None, "<think>b")]
     ),
     "reasoning in its own field that is empty is none": (
-        [chunk({"reasoning_content": ""}), said("<think>b")],
-        [("b", None)],
+        [delta({"reasoning_content": ""}), said("<think>b")], [("b", None)]
     ),
     "reasoning in its own field inside of the tags is joined": (
-        [said("<think>a"), chunk({"reasoning_content": "b"}), said("c</think>d")],
-        [("abc", "d")],
+        [said("<think>a"), delta({"reasoning_content": "b"}), said("c</think>d")], [("abc", "d")]
     ),
-    "a message in place of a stream": (
-        [{"choices": [{"message": {"content": "<think>a</think>b"}, "finish_reason": "stop"}]}],
-        [("a", "b")],
-    ),
+    "a message in place of a stream": ([message_of(content="<think>a</think>b")], [("a", "b")]),
     "a message that says the deltas again": (
-        [
-            said("<think>a", finish_reason="length"),
-            message_of(role="assistant", content="<think>a"),
-        ],
-        [("a", None)],
+        [said("<think>a", finish_reason="length"), message_of(content="<think>a")], [("a", None)]
     ),
-    "a message that says a tag again": (
-        [
-            said("<think>"),
-            {"choices": [{"message": {"content": "<think>a"}, "finish_reason": "stop"}]},
-        ],
-        [(None, None)],
-    ),
+    "a message that says a tag again": ([said("<think>"), {"choices": [FULL]}], [(None, None)]),
     "a message that says the reasoning again in its own field": (
-        [said("<think>a</think>b"), message_of(content="b", reasoning_content="a")],
-        [("a", "b")],
+        [said("<think>a</think>b"), message_of(content="b", reasoning_content="a")], [("a", "b")]
     ),
     "two messages that say the reasoning again": (
-        [
-            said("<th"),
-            message_of(role="assistant"),
-            said("ink>a"),
-            message_of(reasoning_content="a"),
-        ],
+        [said("<th"), message_of(role="x"), said("ink>a"), message_of(reasoning_content="a")],
         [("a", None)],
     ),
     "a message behind deltas without a content": (
-        [said(""), message_of(content="<think>a</think>b")],
-        [("a", "b")],
+        [said(""), message_of(content="<think>a</think>b")], [("a", "b")]
     ),
     "messages without deltas are joined": (
-        [message_of(content=text) for text in ("<think>a", "b</think>c", "d")],
-        [("ab", "cd")],
+        [message_of(content=text) for text in ("<think>a", "b</think>c", "d")], [("ab", "cd")]
     ),
     "a finish reason in each chunk": (
         [said(text, finish_reason="stop") for text in ("<think>", "a", "b</think>", "c")],
         [("ab", "c")],
     ),
     "a finish reason inside of a tag takes it for text": (
-        [said("<think>a</th", finish_reason="stop"), said("ink>")],
-        [("a</think>", None)],
+        [said("<think>a</th", finish_reason="stop"), said("ink>")], [("a</think>", None)]
     ),
     "a finish reason ahead of a content": (
-        [said("", finish_reason="stop"), said("<think>a")],
-        [(None, "<think>a")],
+        [said("", finish_reason="stop"), said("<think>a")], [(None, "<think>a")]
     ),
     "behind a finish reason nothing waits": (
-        [chunk({}, finish_reason="stop"), said("<th"), said("ink>a")],
-        [(None, "<think>a")],
+        [delta({}, finish_reason="stop"), said("<th"), said("ink>a")], [(None, "<think>a")]
     ),
     "the server's error releases what waits": (
-        [said("<thi"), {"error": {"message": "no"}}],
-        [(None, "<thi")],
+        [said("<thi"), {"error": {"message": "no"}}], [(None, "<thi")]
     ),
     "half a surrogate pair beside a tag": (
-        [said("<think>\ud83d"), said("\ude00</think>\ud83d"), said("\ude00")],
-        [("😀", "😀")],
+        [said("<think>\ud83d"), said("\ude00</think>\ud83d"), said("\ude00")], [("😀", "😀")]
     ),
-}
+    # Content in parts is not read for tags.
+    "parts": ([PARTS], [(None, (PART,))]),
+    "a string behind parts": (
+        [PARTS, said("<think>c")], [(None, ({**PART, "text": "<think>b<think>c"},))]
+    ),
+    "parts behind what may become a tag": (
+        [said("<thi"), PARTS], [(None, ({**PART, "text": "<thi<think>b"},))]
+    ),
+    "parts inside of a tag": (
+        [said("<think>a</"), PARTS, said("c")], [("a</", ({**PART, "text": "<think>bc"},))]
+    ),
+}  # fmt: skip
 
 
 @pytest.mark.parametrize(("chunks", "texts"), OTHERS.values(), ids=OTHERS)
 def test_tags_among_other_things(chunks: list[object], texts: Texts) -> None:
-    body = rendered(chunks)
-    acc = in_reads([body])
+    body, events = rendered(chunks), list[Event]()
+    acc, watched = in_reads([body]), read_whole(body, think_tags=True, on_event=events.append)
     found = [(c.message.reasoning_content, c.message.content) for c in acc.snapshot().choices]
     assert found == texts
     assert_as_judged(acc, body, think_tags=True)
-    told: list[Event] = []
-    watched = read_whole(body, think_tags=True, on_event=told.append)
     assert watched.snapshot() == acc.snapshot()
-    told_texts = [
-        (
-            "".join(e.delta for e in told if e.type == "reasoning.delta" and e.choice_index == i),
-            "".join(e.delta for e in told if e.type == "content.delta" and e.choice_index == i),
-        )
-        for i in range(len(texts))
-    ]
-    reasons = [c.message.reasoning or "" for c in acc.snapshot().choices]
-    assert told_texts == [
-        (own + (thought or ""), text or "")
-        for own, (thought, text) in zip(reasons, texts, strict=True)
-    ]
-
-
-PART = {"type": "text", "text": "<think>b"}
-PARTS: dict[str, tuple[list[object], str | None, str]] = {
-    "parts": ([chunk({"content": [PART]})], None, "<think>b"),
-    "a string behind parts": (
-        [chunk({"content": [PART]}), said("<think>c")],
-        None,
-        "<think>b<think>c",
-    ),
-    "parts behind what may become a tag": (
-        [said("<thi"), chunk({"content": [PART]})],
-        None,
-        "<thi<think>b",
-    ),
-    "parts inside of a tag": (
-        [said("<think>a</"), chunk({"content": [PART]}), said("c")],
-        "a</",
-        "<think>bc",
-    ),
-}
-
-
-@pytest.mark.parametrize(("chunks", "reasoning", "text"), PARTS.values(), ids=PARTS)
-def test_content_in_parts_is_not_read_for_tags(
-    chunks: list[object], reasoning: str | None, text: str
-) -> None:
-    body = rendered(chunks)
-    acc = in_reads([body])
-    assert message(acc) == (reasoning, ({"type": "text", "text": text},))
-    assert_as_judged(acc, body, think_tags=True)
+    check_events(watched, events)
 
 
 def test_it_is_off_unless_asked_for() -> None:
@@ -399,18 +319,12 @@ def test_a_checkpoint_goes_on_with_the_same_think_tags(think_tags: bool) -> None
 
 
 @pytest.mark.usefixtures("no_shapes_of_other_tests", "learns_at_once")
-@pytest.mark.parametrize("by_event", [True, False])
-def test_the_fast_path_waits_for_the_end_of_the_tags(by_event: bool, taken: list[int]) -> None:
-    inside = [event(text_chunk(text)) for text in ["<think>", *"abcdefgh" * 8]]
-    behind = [event(text_chunk(text)) for text in ["</think>", *"ABCDEFGH" * 8]]
-    acc = Accumulator(think_tags=True)
-    for read in inside if by_event else [b"".join(inside)]:
-        acc.feed_sse(read)
-    assert not any(taken)  # the next event may end the tags
-    for read in behind if by_event else [b"".join(behind[:20]), b"".join(behind[20:])]:
-        acc.feed_sse(read)
-    assert any(taken)
-    assert message(acc) == ("abcdefgh" * 8, "ABCDEFGH" * 8)
+def test_the_fast_path_waits_for_the_end_of_the_tags() -> None:
+    texts = ["<think>", *"abcdefgh" * 8, "</think>", *"ABCDEFGH" * 8]
+    events = [event(text_chunk(text)) for text in texts]
+    for size in 1, 20, len(events):
+        reads = [b"".join(events[i : i + size]) for i in range(0, len(events), size)]
+        assert message(in_reads(reads)) == ("abcdefgh" * 8, "ABCDEFGH" * 8)
 
 
 # --- every door -----------------------------------------------------------------------------

@@ -10,9 +10,9 @@ from collections.abc import Sequence
 import attrs
 import pytest
 from every_field import WHOLE
+from streamed import fed
 
 from accumulator import (
-    Accumulator,
     ChatCompletion,
     Function,
     ParseError,
@@ -25,9 +25,9 @@ from accumulator.completion import FunctionCall, Timing
 
 def test_to_dict_gives_the_apis_shape_and_from_dict_reads_it() -> None:
     completion = ChatCompletion.from_dict(WHOLE)
-    assert completion.to_dict() == WHOLE
-    assert json.loads(completion.to_json()) == WHOLE
-    assert ChatCompletion.from_dict(json.loads(completion.to_json())) == completion
+    assert completion.to_dict() == WHOLE == json.loads(completion.to_json())
+    for text in json.dumps(WHOLE), json.dumps(WHOLE).encode(), completion.to_json():
+        assert ChatCompletion.from_json(text) == completion
 
 
 def test_fields_have_types_and_what_has_none_is_extra() -> None:
@@ -46,9 +46,7 @@ def test_fields_have_types_and_what_has_none_is_extra() -> None:
 
 
 def test_a_whole_completion_read_as_a_stream_is_itself() -> None:
-    acc = Accumulator()
-    acc.feed(WHOLE)
-    assert acc.completion().to_dict() == WHOLE
+    assert accumulate([WHOLE]).to_dict() == WHOLE
 
 
 def test_instances_are_frozen() -> None:
@@ -130,27 +128,32 @@ def test_arguments_are_complete_as_one_json_value(arguments: str, complete: bool
     assert Function().arguments_complete is False
 
 
-def token_logprobs() -> Sequence[TokenLogprob]:
-    acc = Accumulator()
-    tokens = [{"token": text, "logprob": -0.5} for text in ("Hi", "!")]
-    acc.feed({"choices": [{"index": 0, "delta": {}, "logprobs": {"content": tokens}}]})
+def logprobs_of(*tokens: object) -> Sequence[TokenLogprob]:
+    acc = fed([{"choices": [{"index": 0, "logprobs": {"content": tokens}}]}])
     logprobs = acc.snapshot().choices[0].logprobs
     assert logprobs is not None
     assert logprobs.content is not None
     return logprobs.content
 
 
+def token_logprobs() -> Sequence[TokenLogprob]:
+    return logprobs_of(*({"token": text, "logprob": -0.5} for text in ("Hi", "!")))
+
+
+MADE = (TokenLogprob(token="Hi", logprob=-0.5), TokenLogprob(token="!", logprob=-0.5))
+
+
 def test_tokens_that_are_made_late_are_like_a_tuple() -> None:
-    expected = (TokenLogprob(token="Hi", logprob=-0.5), TokenLogprob(token="!", logprob=-0.5))
-    assert token_logprobs() == expected
-    assert token_logprobs() == list(expected)
+    assert token_logprobs() == MADE
+    assert token_logprobs() == list(MADE)
     assert token_logprobs() == token_logprobs()
-    assert token_logprobs() != expected[:1]
+    assert token_logprobs() != MADE[:1]
     text: object = "Hi!"
     assert token_logprobs() != text
-    assert token_logprobs()[1:] == expected[1:]
-    assert repr(token_logprobs()) == repr(expected)
-    assert copy.deepcopy(token_logprobs()) == expected
+    assert token_logprobs()[1:] == MADE[1:]
+    assert repr(token_logprobs()) == repr(MADE)
+    assert hash(token_logprobs()) == hash(MADE)
+    assert copy.deepcopy(token_logprobs()) == MADE
 
 
 TOP = {"token": "a", "logprob": -1.5, "bytes": [97]}
@@ -184,22 +187,19 @@ WRITTEN: dict[str, tuple[dict[str, object], dict[str, object]]] = {
 def test_tokens_are_written_as_they_came(
     token: dict[str, object], written: dict[str, object]
 ) -> None:
-    acc = Accumulator()
-    acc.feed({"choices": [{"index": 0, "logprobs": {"content": [token], "refusal": [token]}}]})
+    acc = fed([{"choices": [{"index": 0, "logprobs": {"content": [token], "refusal": [token]}}]}])
     completion = acc.snapshot()
+    choice = completion.choices[0]
+    assert choice.logprobs is not None
+    assert choice.logprobs.content is not None
     expected = json.dumps({"content": [written], "refusal": [written]})
     assert json.dumps(logprobs_in(completion.to_dict())) == expected
     assert json.dumps(logprobs_in(json.loads(completion.to_json()))) == expected
-    logprobs = completion.choices[0].logprobs
-    assert logprobs is not None
-    assert logprobs.content is not None
     # Entries that were looked at, and are kept alone, are written alike.
-    made = attrs.evolve(logprobs, content=tuple(logprobs.content))
-    choice = attrs.evolve(completion.choices[0], logprobs=made)
-    assert (
-        json.dumps(logprobs_in(attrs.evolve(completion, choices=(choice,)).to_dict())) == expected
-    )
-    assert json.dumps(logprobs_in(completion.to_dict())) == expected
+    made = attrs.evolve(choice.logprobs, content=tuple(choice.logprobs.content))
+    evolved = attrs.evolve(completion, choices=(attrs.evolve(choice, logprobs=made),))
+    for each in evolved, completion:
+        assert json.dumps(logprobs_in(each.to_dict())) == expected
 
 
 def logprobs_in(completion: object) -> dict[str, list[dict[str, list[object]]]]:
@@ -208,9 +208,8 @@ def logprobs_in(completion: object) -> dict[str, list[dict[str, list[object]]]]:
 
 
 def test_what_a_dict_of_tokens_holds_is_the_callers() -> None:
-    acc = Accumulator()
     token = {**TOP, "v": [1], "top_logprobs": [{**TOP, "v": [2]}]}
-    acc.feed({"choices": [{"index": 0, "logprobs": {"content": [token]}}]})
+    acc = fed([{"choices": [{"index": 0, "logprobs": {"content": [token]}}]}])
     completion = acc.snapshot()
     before = completion.to_json()
     [found] = logprobs_in(completion.to_dict())["content"]
@@ -235,15 +234,6 @@ def test_what_is_equal_has_one_hash_whatever_its_extras_hold() -> None:
     assert len({one, other, attrs.evolve(one, id="x")}) == 2
     for each in (one.choices[0], one.choices[0].message, one.usage):
         assert each in {each: 1}
-    expected = (TokenLogprob(token="Hi", logprob=-0.5), TokenLogprob(token="!", logprob=-0.5))
-    assert hash(token_logprobs()) == hash(expected)
-
-
-@pytest.mark.parametrize("text", [json.dumps(WHOLE), json.dumps(WHOLE).encode()])
-def test_from_json_reads_what_to_json_wrote(text: str | bytes) -> None:
-    completion = ChatCompletion.from_json(text)
-    assert completion == ChatCompletion.from_dict(WHOLE)
-    assert ChatCompletion.from_json(completion.to_json()) == completion
 
 
 @pytest.mark.parametrize("text", ["", '{"id": "a"', '{"id": 5}', "[]", b"\xff"])

@@ -103,46 +103,72 @@ class DictQuery(TypedDict):
     days: list[DictDay]
 
 
+@attrs.define
+class Mixed:
+    model: ModelDay
+    struct: StructDay
+    data: list[DataDay]
+
+
+class Holding(msgspec.Struct):
+    model: ModelDay
+
+
+@attrs.define
+class Upper:
+    x: str = attrs.field(converter=upper, validator=attrs.validators.in_(["A"]))
+
+
 QUERIES = [AttrsQuery, StructQuery, DataQuery, ModelQuery, DictQuery]
-TEXT = '{"city": "Paris", "days": [{"date": "2026-01-02"}], "unknown": 1}'
 every_query = pytest.mark.parametrize("kind", QUERIES)
 
 
-def read(text: str | None, kind: type) -> object:
+def read(text: str | None, kind: Any) -> Any:
     return Function(name="f", arguments=text).arguments_as(kind)
 
 
-@pytest.mark.parametrize(
-    ("kind", "expected"),
-    [
-        (AttrsQuery, AttrsQuery("Paris", (AttrsDay(date(2026, 1, 2)),))),
-        (StructQuery, StructQuery("Paris", (StructDay(date(2026, 1, 2)),))),
-        (DataQuery, DataQuery("Paris", (DataDay(date(2026, 1, 2)),))),
-        (ModelQuery, ModelQuery(city="Paris", days=(ModelDay(date=date(2026, 1, 2)),))),
-        (DictQuery, {"city": "Paris", "days": [{"date": date(2026, 1, 2)}]}),
-    ],
-)
-def test_a_fitting_text_is_an_instance(kind: type, expected: object) -> None:
-    assert read(TEXT, kind) == expected
+def refused(text: str | None, kind: Any, match: str | None = None) -> ParseError:
+    """Return the error of a text that is not read as a type."""
+    with pytest.raises(ParseError, match=match) as raised:
+        read(text, kind)
+    return raised.value
 
 
-@pytest.mark.parametrize(
-    ("text", "kind", "expected"),
-    [
-        ('{"a": 1}', dict[str, int], {"a": 1}),
-        ('[{"date": "2026-01-02"}]', list[AttrsDay], [AttrsDay(date(2026, 1, 2))]),
-        ('[{"date": "2026-01-02"}]', list[StructDay], [StructDay(date(2026, 1, 2))]),
-        ('[{"date": "2026-01-02"}]', list[DataDay], [DataDay(date(2026, 1, 2))]),
-        ('[{"date": "2026-01-02"}]', list[ModelDay], [ModelDay(date=date(2026, 1, 2))]),
-        ('[{"date": "2026-01-02"}]', set[AttrsDay], {AttrsDay(date(2026, 1, 2))}),
-        ('{"a": {"date": "2026-01-02"}}', dict[str, AttrsDay], {"a": AttrsDay(date(2026, 1, 2))}),
-        ("5", float, 5.0),
-        (' "text" ', str, "text"),
-        ('{"a": [1, null]}', object, {"a": [1, None]}),
-        ('["celsius"]', list[Unit], [Unit.C]),
-    ],
-)
-def test_builtins_and_generics_of_all_sorts(text: str, kind: type, expected: object) -> None:
+QUERY = '{"city": "Paris", "days": [{"date": "2026-01-02"}], "unknown": 1}'
+DAY, DAYS = '{"date": "2026-01-02"}', '[{"date": "2026-01-02"}]'
+DATE = date(2026, 1, 2)
+MODEL_DAY = ModelDay(date=DATE)
+FITTING: list[tuple[str, Any, object]] = [
+    (QUERY, AttrsQuery, AttrsQuery("Paris", (AttrsDay(DATE),))),
+    (QUERY, StructQuery, StructQuery("Paris", (StructDay(DATE),))),
+    (QUERY, DataQuery, DataQuery("Paris", (DataDay(DATE),))),
+    (QUERY, ModelQuery, ModelQuery(city="Paris", days=(MODEL_DAY,))),
+    (QUERY, DictQuery, {"city": "Paris", "days": [{"date": DATE}]}),
+    (DAYS, list[AttrsDay], [AttrsDay(DATE)]),
+    (DAYS, list[StructDay], [StructDay(DATE)]),
+    (DAYS, list[DataDay], [DataDay(DATE)]),
+    (DAYS, list[ModelDay], [MODEL_DAY]),
+    (DAYS, set[AttrsDay], {AttrsDay(DATE)}),
+    (f'{{"a": {DAY}}}', dict[str, AttrsDay], {"a": AttrsDay(DATE)}),
+    (f'{{"model": {DAY}}}', Holding, Holding(MODEL_DAY)),
+    (
+        f'{{"model": {DAY}, "struct": {DAY}, "data": {DAYS}}}',
+        Mixed,
+        Mixed(MODEL_DAY, StructDay(DATE), [DataDay(DATE)]),
+    ),
+    ('{"x": "a"}', Upper, Upper("A")),  # converted before it is validated
+    ('[{"x": "a"}]', list[Upper], [Upper("A")]),
+    ('{"a": 1}', dict[str, int], {"a": 1}),
+    ("5", float, 5.0),
+    (' "text" ', str, "text"),
+    ('{"a": [1, null]}', object, {"a": [1, None]}),
+    ('["celsius"]', list[Unit], [Unit.C]),
+    ('{"a": 1, "b": {"c d": ["x"]}}', dict[str, object], {"a": 1, "b": {"c d": ["x"]}}),
+]
+
+
+@pytest.mark.parametrize(("text", "kind", "expected"), FITTING)
+def test_a_fitting_text_is_an_instance(text: str, kind: Any, expected: object) -> None:
     found = read(text, kind)
     assert found == expected
     assert type(found) is type(expected)
@@ -163,85 +189,71 @@ def test_builtins_and_generics_of_all_sorts(text: str, kind: type, expected: obj
     ],
 )
 def test_an_error_has_the_path_of_what_does_not_fit(kind: type, text: str, path: str) -> None:
-    with pytest.raises(ParseError, match="at ") as raised:
-        read(text, kind)
-    assert raised.value.path == path
-    assert raised.value.reason in str(raised.value)
+    error = refused(text, kind, "at ")
+    assert error.path == path
+    assert error.reason in str(error)
+
+
+Lists = dict[str, list[int]]
 
 
 @attrs.frozen
 class Nested:
-    inner: dict[str, dict[str, list[int]]]
+    inner: dict[str, Lists]
 
 
 @pytest.mark.parametrize(
     ("text", "kind", "path"),
     [
         ('{"city": "Paris", "days": 1}', dict[str, int], "$.city"),
-        ('{"a": 1, "b": {"c d": ["x"]}}', dict[str, object], None),
-        (
-            '{"a": {"b": [1]}, "c d": {"e": [1, "x"]}}',
-            dict[str, dict[str, list[int]]],
-            "$['c d'].e[1]",
-        ),
+        ('{"a": {"b": [1]}, "c d": {"e": [1, "x"]}}', dict[str, Lists], "$['c d'].e[1]"),
         ('[{"a": 1}, {"a": 1, "b": "x"}]', list[dict[str, int]], "$[1].b"),
         ('{"inner": {"a": {"b": []}, "c": {"d": [true]}}}', Nested, "$.inner.c.d[0]"),
         ('{"a": {"date": 5}}', dict[str, StructDay], "$.a.date"),
         ('{"a": {"date": 5}}', dict[str, ModelDay], "$.a.date"),
         ('[{"date": 5}]', list[ModelDay], "$[0].date"),
         ('{"a": {"date": 5}}', dict[str, AttrsDay], "$.a.date"),
+        ('{"model": {"date": 5}}', Holding, "$.model.date"),
+        (f'{{"model": {{"date": 5}}, "struct": {DAY}, "data": []}}', Mixed, "$.model.date"),
+        (f'{{"model": {DAY}, "struct": {{"date": 5}}, "data": []}}', Mixed, "$.struct.date"),
     ],
 )
-def test_a_path_names_the_keys_of_dicts(text: str, kind: type, path: str | None) -> None:
-    if path is None:
-        assert read(text, kind) == msgspec.json.decode(text)
-        return
-    with pytest.raises(ParseError) as raised:
-        read(text, kind)
-    assert raised.value.path == path
+def test_a_path_names_the_keys_of_dicts(text: str, kind: Any, path: str) -> None:
+    assert refused(text, kind).path == path
 
 
 @pytest.mark.parametrize("bad", [0, 1, 499, 998, 999])
 def test_one_key_of_many_is_found(bad: int) -> None:
     text = msgspec.json.encode({f"k{i}": "x" if i == bad else i for i in range(1000)}).decode()
-    with pytest.raises(ParseError) as raised:
-        read(text, dict[str, int])
-    assert raised.value.path == f"$.k{bad}"
+    assert refused(text, dict[str, int]).path == f"$.k{bad}"
 
 
 def test_a_path_that_cannot_be_followed_stays_as_it_is() -> None:
     class Dotted(msgspec.Struct, rename={"inner": "a.b"}):
         inner: dict[str, int]
 
-    with pytest.raises(ParseError, match="Expected `int`"):
-        read('{"a.b": {"c": "x"}}', Dotted)
-
     class Bracketed(msgspec.Struct, rename={"inner": "a[...]"}):
         inner: int
         a: dict[str, int] = {}
 
-    with pytest.raises(ParseError, match="Expected `int`"):
-        read('{"a[...]": "x", "a": {}}', Bracketed)
+    refused('{"a.b": {"c": "x"}}', Dotted, "Expected `int`")
+    refused('{"a[...]": "x", "a": {}}', Bracketed, "Expected `int`")
 
 
 def test_a_key_that_does_not_fit_is_said_to_be_one() -> None:
-    with pytest.raises(ParseError, match="as a key"):
-        read('{"a": 1}', dict[int, int])
+    refused('{"a": 1}', dict[int, int], "as a key")
 
 
 @every_query
 def test_a_missing_field_is_named(kind: type) -> None:
-    with pytest.raises(ParseError, match=r"(?i)required") as raised:
-        read('{"days": []}', kind)
-    assert "city" in str(raised.value) + raised.value.path
+    error = refused('{"days": []}', kind, r"(?i)required")
+    assert "city" in str(error) + error.path
 
 
 @every_query
 @pytest.mark.parametrize("text", ["[]", '"Paris"', "5", "null"])
 def test_another_value_than_an_object_is_refused(kind: type, text: str) -> None:
-    with pytest.raises(ParseError) as raised:
-        read(text, kind)
-    assert raised.value.path == "$"
+    assert refused(text, kind).path == "$"
 
 
 @pytest.mark.parametrize("kind", [*QUERIES, dict[str, object], object])
@@ -250,16 +262,13 @@ def test_another_value_than_an_object_is_refused(kind: type, text: str) -> None:
     [None, "", " \n", '{"city": "Par', '{"city": "Paris"', "{}{}", "{'city': 1}", "[" * 100_000],
 )
 def test_what_is_not_one_whole_json_value_is_never_repaired(kind: type, text: str | None) -> None:
-    with pytest.raises(ParseError) as raised:
-        read(text, kind)
-    assert raised.value.path == "$"
+    assert refused(text, kind).path == "$"
 
 
 @pytest.mark.parametrize("kind", [int, bool, float])
 def test_a_text_is_no_number(kind: type) -> None:
     for text in ('"5"', '"true"', "null", "[]", "1" if kind is bool else "true"):
-        with pytest.raises(ParseError):
-            read(text, kind)
+        refused(text, kind)
 
 
 @pytest.mark.parametrize("field_type", [int, str, bool, Literal["a"], list[int], dict[str, int]])
@@ -276,60 +285,16 @@ def test_all_sorts_of_classes_are_as_exact_as_msgspec(
     make: Callable[[object], type], field_type: object, value: str
 ) -> None:
     text = f'{{"x": {value}}}'
-    fits = True
     try:
         expected = msgspec.json.decode(value, type=field_type)
     except msgspec.ValidationError:
-        fits = False
-    if fits:
-        assert read(text, make(field_type)).x == expected  # type: ignore[attr-defined]  # made so
+        assert refused(text, make(field_type)).path == "$.x"
     else:
-        with pytest.raises(ParseError) as raised:
-            read(text, make(field_type))
-        assert raised.value.path == "$.x"
+        assert read(text, make(field_type)).x == expected
 
 
-def test_an_attrs_class_gets_its_converters_before_its_validators() -> None:
-    @attrs.define
-    class Upper:
-        x: str = attrs.field(converter=upper, validator=attrs.validators.in_(["A"]))
-
-    assert read('{"x": "a"}', Upper) == Upper("A")
-    assert read('[{"x": "a"}]', list[Upper]) == [Upper("A")]
-    with pytest.raises(ParseError, match="'B'") as raised:
-        read('{"x": "b"}', Upper)
-    assert raised.value.path == "$"  # cattrs does not say whose validator it was
-
-
-def test_what_stands_in_one_sort_of_class_may_be_of_another() -> None:
-    @attrs.define
-    class Outer:
-        model: ModelDay
-        struct: StructDay
-        data: list[DataDay]
-
-    day = {"date": "2026-01-02"}
-    text = msgspec.json.encode({"model": day, "struct": day, "data": [day]}).decode()
-    found = Function(arguments=text).arguments_as(Outer)
-    assert found == Outer(
-        ModelDay(date=date(2026, 1, 2)), StructDay(date(2026, 1, 2)), [DataDay(date(2026, 1, 2))]
-    )
-    for name in ("model", "struct"):
-        odd = msgspec.json.encode({"model": day, "struct": day, "data": [], name: {"date": 5}})
-        with pytest.raises(ParseError) as raised:
-            Function(arguments=odd.decode()).arguments_as(Outer)
-        assert raised.value.path == f"$.{name}.date"
-
-
-def test_a_struct_may_hold_a_model() -> None:
-    class Outer(msgspec.Struct):
-        model: ModelDay
-
-    text = '{"model": {"date": "2026-01-02"}}'
-    assert Function(arguments=text).arguments_as(Outer) == Outer(ModelDay(date=date(2026, 1, 2)))
-    with pytest.raises(ParseError) as raised:
-        Function(arguments='{"model": {"date": 5}}').arguments_as(Outer)
-    assert raised.value.path == "$.model.date"
+def test_a_validator_of_an_attrs_class_is_heard() -> None:
+    assert refused('{"x": "b"}', Upper, "'B'").path == "$"  # cattrs does not say whose it was
 
 
 WRONG = """{"city": 5, "days": [{"date": "2026-01-02"}, {"date": 5}], "unit": "kelvin"}"""
@@ -337,9 +302,7 @@ WRONG = """{"city": 5, "days": [{"date": "2026-01-02"}, {"date": 5}], "unit": "k
 
 @pytest.mark.parametrize("kind", [AttrsQuery, StructQuery, DataQuery, ModelQuery])
 def test_an_error_names_all_that_does_not_fit_and_what_would(kind: type) -> None:
-    with pytest.raises(ParseError) as raised:
-        read(WRONG, kind)
-    error = raised.value
+    error = refused(WRONG, kind)
     assert [path for _, path in error.errors] == ["$.city", "$.days[1].date", "$.unit"]
     assert error.errors[0] == (error.reason, error.path)
     assert all(f"{reason} at {path}" in str(error) for reason, path in error.errors)
@@ -353,9 +316,7 @@ def test_an_error_names_all_that_does_not_fit_and_what_would(kind: type) -> None
 
 
 def test_as_many_errors_are_named_as_a_reader_can_use() -> None:
-    with pytest.raises(ParseError) as raised:
-        read("[" + "null, " * 10_000 + "null]", list[int])
-    assert len(raised.value.errors) == 100
+    assert len(refused("[" + "null, " * 10_000 + "null]", list[int]).errors) == 100
 
 
 def test_a_post_init_that_refuses_is_a_text_that_does_not_fit() -> None:
@@ -368,8 +329,7 @@ def test_a_post_init_that_refuses_is_a_text_that_does_not_fit() -> None:
             if self.x % 2:
                 raise ValueError("odd")
 
-    with pytest.raises(ParseError, match="odd"):
-        read('{"x": 1}', Even)
+    refused('{"x": 1}', Even, "odd")
 
 
 @attrs.frozen
@@ -382,8 +342,7 @@ def test_an_object_that_is_nested_too_deep_for_its_class_does_not_fit() -> None:
     limit = sys.getrecursionlimit()
     sys.setrecursionlimit(len(inspect.stack(0)) + 300)
     try:
-        with pytest.raises(ParseError, match=r"nested too deep|recursion depth"):
-            read(deep, Node)
+        refused(deep, Node, r"nested too deep|recursion depth")
     finally:
         sys.setrecursionlimit(limit)
 
@@ -399,8 +358,7 @@ def test_what_does_not_fit_far_below_is_an_error_whatever_the_stack_holds() -> N
         text = '{"child": ' * depth + '{"x": "a"}' + "}" * depth
         sys.setrecursionlimit(here + 230)
         try:
-            with pytest.raises(ParseError):
-                read(text, StructNode)
+            refused(text, StructNode)
         finally:
             sys.setrecursionlimit(limit)
 
@@ -414,8 +372,7 @@ def test_an_explanation_for_which_the_stack_is_too_small_is_the_librarys_own(
         raise RecursionError
 
     monkeypatch.setattr("accumulator._result.typed_json._inside", too_deep)
-    with pytest.raises(ParseError, match="Expected `int`, got `str`"):
-        read('{"x": "a"}', StructNode)
+    refused('{"x": "a"}', StructNode, "Expected `int`, got `str`")
 
 
 @pytest.mark.parametrize(
@@ -428,8 +385,7 @@ def test_a_model_that_refuses_in_its_own_words_does_not_fit(error: Exception, sa
         def refuse(cls, value: object) -> object:
             raise error
 
-    with pytest.raises(ParseError, match=said):
-        read("{}", Refusing)
+    refused("{}", Refusing, said)
 
 
 class Plain:
@@ -442,23 +398,19 @@ class Unknown:
 
 
 @pytest.mark.parametrize(
-    "kind",
+    ("kind", "words"),
     [
-        Plain,
-        list[Plain],
-        dict[str, Plain],
-        Unknown,
-        pytest.param(list[Plain | ModelDay], id="both"),
+        (Plain, "Plain"),
+        (list[Plain], "Plain"),
+        (dict[str, Plain], "Plain"),
+        (Unknown, "Plain"),
+        pytest.param(list[Plain | ModelDay], "Plain", id="both"),
+        pytest.param(list[list[int] | set[int]], "union", id="a union that nothing tells apart"),
     ],
 )
-def test_a_type_that_json_cannot_be_read_as_is_the_callers_mistake(kind: type) -> None:
-    with pytest.raises(TypeError, match="Plain"):
+def test_a_type_that_json_cannot_be_read_as_is_the_callers_mistake(kind: Any, words: str) -> None:
+    with pytest.raises(TypeError, match=words):
         read("[1]" if get_origin(kind) is list else '{"a": 1}', kind)
-
-
-def test_a_union_that_nothing_tells_apart_is_the_callers_mistake() -> None:
-    with pytest.raises(TypeError, match="union"):
-        read("[1]", dict[str, list[int] | set[int]])
 
 
 class Cat(pydantic.BaseModel):
@@ -510,9 +462,7 @@ UNIONS: dict[str, tuple[object, object]] = {
 @pytest.mark.parametrize(("kind", "cat"), UNIONS.values(), ids=UNIONS)
 def test_unions_and_types_in_annotated_are_read(kind: type, cat: object) -> None:
     assert read('{"kind": "cat", "lives": 9}', kind) == cat
-    with pytest.raises(ParseError) as raised:
-        read('{"kind": "cat", "lives": "nine"}', kind)
-    assert raised.value.path.endswith(".lives")
+    assert refused('{"kind": "cat", "lives": "nine"}', kind).path.endswith(".lives")
 
 
 def test_words_of_pydantic_in_an_annotated_are_obeyed() -> None:
@@ -520,16 +470,14 @@ def test_words_of_pydantic_in_an_annotated_are_obeyed() -> None:
     assert Message(content="5").content_as(positive) == 5
     with pytest.raises(ParseError, match="greater than 0"):
         Message(content="-5").content_as(positive)
-    with pytest.raises(ParseError, match="greater than 0"):
-        read('{"kind": "cat", "lives": -9}', Positive)
+    refused('{"kind": "cat", "lives": -9}', Positive, "greater than 0")
 
 
 @pytest.mark.parametrize("wrong", ['"c"', "5"])
 @pytest.mark.parametrize("kind", [Literal["a", "b"], Literal["a", "b"] | None])
 def test_the_values_of_a_literal_are_named(wrong: str, kind: type) -> None:
-    with pytest.raises(ParseError, match="there are 'a', 'b' at") as raised:
-        read(f'{{"x": [{wrong}]}}', dict[str, list[kind]])  # type: ignore[valid-type]  # made here
-    assert raised.value.path == "$.x[0]"
+    kinds = dict[str, list[kind]]  # type: ignore[valid-type]  # made here
+    assert refused(f'{{"x": [{wrong}]}}', kinds, "there are 'a', 'b' at").path == "$.x[0]"
 
 
 def test_a_hint_that_is_no_type_of_json_is_none_of_a_fields() -> None:
@@ -538,8 +486,7 @@ def test_a_hint_that_is_no_type_of_json_is_none_of_a_fields() -> None:
         x: int
         made: ClassVar[int] = 0
 
-    with pytest.raises(ParseError, match=r"^Expected `int`, got `str` at \$\.x$"):
-        read('{"x": "a", "made": "b"}', Counted)
+    refused('{"x": "a", "made": "b"}', Counted, r"^Expected `int`, got `str` at \$\.x$")
 
 
 def ended(finish_reason: str, **fields: object) -> Message:

@@ -29,9 +29,12 @@ from accumulator.streams import Framing
 
 TESTS = Path(__file__).parents[1]
 RECORDING = (TESTS / "recordings" / "weather-tool-call.sse").read_bytes()
-ASKED: list[Any] = [{"role": "user", "content": "How warm is it in Zürich?"}]
+QUESTION = {"role": "user", "content": "How warm is it in Zürich?"}
+ASKED: dict[str, Any] = {"model": "m", "messages": [QUESTION]}
 KEYWORDS: dict[str, Any] = {"api_key": "none", "max_retries": 0}
 WHY = "a client that is installed for the tests only"
+SyncClient = Callable[[str], AbstractContextManager[Any]]
+AsyncClient = Callable[[str], AbstractAsyncContextManager[Any]]
 
 
 @pytest.fixture(scope="module")
@@ -40,58 +43,106 @@ def server() -> Iterator[Server]:
         yield server
 
 
-# --- the clients ---
+# --- the clients: a URL to what one reads of it, in a context that closes all it opened ---
+
+
+def imported(name: str) -> Any:
+    return pytest.importorskip(name, reason=WHY)
 
 
 @contextmanager
 def openai_create(url: str) -> Iterator[Any]:
-    openai = pytest.importorskip("openai", reason=WHY)
-    with openai.OpenAI(base_url=url, **KEYWORDS) as client:
-        stream = client.chat.completions.create(model="m", messages=ASKED, stream=True)
+    with imported("openai").OpenAI(base_url=url, **KEYWORDS) as client:
+        stream = client.chat.completions.create(**ASKED, stream=True)
         yield stream
         assert stream.response.is_closed
 
 
-@contextmanager
-def openai_helper(url: str) -> Iterator[Any]:
-    openai = pytest.importorskip("openai", reason=WHY)
-    with (
-        openai.OpenAI(base_url=url, **KEYWORDS) as client,
-        client.chat.completions.stream(model="m", messages=ASKED) as stream,
-    ):
+@asynccontextmanager
+async def async_openai_create(url: str) -> AsyncIterator[Any]:
+    async with imported("openai").AsyncOpenAI(base_url=url, **KEYWORDS) as client:
+        stream = await client.chat.completions.create(**ASKED, stream=True)
         yield stream
+        assert stream.response.is_closed
 
 
-@contextmanager
-def openai_raw(url: str) -> Iterator[Any]:
-    openai = pytest.importorskip("openai", reason=WHY)
-    with openai.OpenAI(base_url=url, **KEYWORDS) as client:
-        create = client.chat.completions.with_streaming_response.create
-        with create(model="m", messages=ASKED, stream=True) as response:
-            yield response
+def helper(completions: Any) -> Any:
+    return completions.stream(**ASKED)
 
 
-@contextmanager
-def litellm_completion(url: str) -> Iterator[Any]:
-    with heavy("litellm") as litellm:
-        yield litellm.completion(
-            model="openai/m", messages=ASKED, stream=True, api_base=url, **KEYWORDS
-        )
+def raw(completions: Any) -> Any:
+    return completions.with_streaming_response.create(**ASKED, stream=True)
 
 
-@contextmanager
-def any_llm_completion(url: str) -> Iterator[Any]:
-    with heavy("any_llm") as any_llm:
-        yield any_llm.completion(
-            "m", ASKED, provider="openai", stream=True, api_base=url, api_key="none"
-        )
+def by_openai(opened: Callable[[Any], Any]) -> SyncClient:
+    @contextmanager
+    def ask(url: str) -> Iterator[Any]:
+        with (
+            imported("openai").OpenAI(base_url=url, **KEYWORDS) as client,
+            opened(client.chat.completions) as stream,
+        ):
+            yield stream
+
+    return ask
 
 
-def by_httpx(name: str) -> Callable[[str], AbstractContextManager[Any]]:
+def by_async_openai(opened: Callable[[Any], Any]) -> AsyncClient:
+    @asynccontextmanager
+    async def ask(url: str) -> AsyncIterator[Any]:
+        async with (
+            imported("openai").AsyncOpenAI(base_url=url, **KEYWORDS) as client,
+            opened(client.chat.completions) as stream,
+        ):
+            yield stream
+
+    return ask
+
+
+def litellm_arguments(url: str) -> dict[str, Any]:
+    return {**ASKED, "model": "openai/m", "stream": True, "api_base": url, **KEYWORDS}
+
+
+def any_llm_arguments(url: str) -> dict[str, Any]:
+    return {**ASKED, "provider": "openai", "stream": True, "api_base": url, "api_key": "none"}
+
+
+def by_heavy(name: str, arguments: Callable[[str], dict[str, Any]]) -> SyncClient:
+    @contextmanager
+    def ask(url: str) -> Iterator[Any]:
+        with heavy(name) as module:
+            yield module.completion(**arguments(url))
+
+    return ask
+
+
+def by_async_heavy(name: str, arguments: Callable[[str], dict[str, Any]]) -> AsyncClient:
+    @asynccontextmanager
+    async def ask(url: str) -> AsyncIterator[Any]:
+        with heavy(name) as module:
+            try:
+                yield await module.acompletion(**arguments(url))
+            finally:
+                await drop_connections()
+
+    return ask
+
+
+def by_httpx(name: str) -> SyncClient:
     @contextmanager
     def get(url: str) -> Iterator[Any]:
-        httpx = pytest.importorskip(name, reason=WHY)
-        with httpx.Client(trust_env=False) as client, client.stream("GET", f"{url}/c") as response:
+        client = imported(name).Client(trust_env=False)
+        with client, client.stream("GET", f"{url}/c") as response:
+            yield response
+            assert response.is_closed
+
+    return get
+
+
+def by_async_httpx(name: str) -> AsyncClient:
+    @asynccontextmanager
+    async def get(url: str) -> AsyncIterator[Any]:
+        client = imported(name).AsyncClient(trust_env=False)
+        async with client, client.stream("GET", f"{url}/c") as response:
             yield response
             assert response.is_closed
 
@@ -99,15 +150,8 @@ def by_httpx(name: str) -> Callable[[str], AbstractContextManager[Any]]:
 
 
 @contextmanager
-def httpx_lines(url: str) -> Iterator[Any]:
-    with by_httpx("httpx")(url) as response, closing(response):
-        yield response.iter_lines()
-
-
-@contextmanager
 def requests_response(url: str) -> Iterator[Any]:
-    requests = pytest.importorskip("requests", reason=WHY)
-    with requests.Session() as session:
+    with imported("requests").Session() as session:
         session.trust_env = False
         response = session.get(f"{url}/c", stream=True)
         yield response
@@ -115,21 +159,8 @@ def requests_response(url: str) -> Iterator[Any]:
 
 
 @contextmanager
-def requests_content(url: str) -> Iterator[Any]:
-    with requests_response(url) as response, response:
-        yield response.iter_content(7)
-
-
-@contextmanager
-def requests_lines(url: str) -> Iterator[Any]:
-    with requests_response(url) as response, response:
-        yield response.iter_lines()
-
-
-@contextmanager
 def urllib3_response(url: str) -> Iterator[Any]:
-    urllib3 = pytest.importorskip("urllib3", reason=WHY)
-    with urllib3.PoolManager() as pool:
+    with imported("urllib3").PoolManager() as pool:
         response = pool.request("GET", f"{url}/c", preload_content=False, retries=False)
         yield response
         assert response.closed
@@ -145,135 +176,74 @@ def urllib_response(url: str) -> Iterator[Any]:
 @contextmanager
 def http_client_response(url: str) -> Iterator[Any]:
     host, _, path = url.removeprefix("http://").partition("/")
-    connection = http.client.HTTPConnection(host)
-    try:
+    with closing(http.client.HTTPConnection(host)) as connection:
         connection.request("GET", f"/{path}/c")
         response = connection.getresponse()
         yield response
         assert response.isclosed()
-    finally:
-        connection.close()
-
-
-@asynccontextmanager
-async def async_openai_create(url: str) -> AsyncIterator[Any]:
-    openai = pytest.importorskip("openai", reason=WHY)
-    async with openai.AsyncOpenAI(base_url=url, **KEYWORDS) as client:
-        stream = await client.chat.completions.create(model="m", messages=ASKED, stream=True)
-        yield stream
-        assert stream.response.is_closed
-
-
-@asynccontextmanager
-async def async_openai_helper(url: str) -> AsyncIterator[Any]:
-    openai = pytest.importorskip("openai", reason=WHY)
-    async with (
-        openai.AsyncOpenAI(base_url=url, **KEYWORDS) as client,
-        client.chat.completions.stream(model="m", messages=ASKED) as stream,
-    ):
-        yield stream
-
-
-@asynccontextmanager
-async def async_openai_raw(url: str) -> AsyncIterator[Any]:
-    openai = pytest.importorskip("openai", reason=WHY)
-    async with openai.AsyncOpenAI(base_url=url, **KEYWORDS) as client:
-        create = client.chat.completions.with_streaming_response.create
-        async with create(model="m", messages=ASKED, stream=True) as response:
-            yield response
-
-
-@asynccontextmanager
-async def litellm_acompletion(url: str) -> AsyncIterator[Any]:
-    with heavy("litellm") as litellm:
-        try:
-            yield await litellm.acompletion(
-                model="openai/m", messages=ASKED, stream=True, api_base=url, **KEYWORDS
-            )
-        finally:
-            await drop_connections()
-
-
-@asynccontextmanager
-async def any_llm_acompletion(url: str) -> AsyncIterator[Any]:
-    with heavy("any_llm") as any_llm:
-        try:
-            yield await any_llm.acompletion(
-                "m", ASKED, provider="openai", stream=True, api_base=url, api_key="none"
-            )
-        finally:
-            await drop_connections()
-
-
-def by_async_httpx(name: str) -> Callable[[str], AbstractAsyncContextManager[Any]]:
-    @asynccontextmanager
-    async def get(url: str) -> AsyncIterator[Any]:
-        httpx = pytest.importorskip(name, reason=WHY)
-        async with (
-            httpx.AsyncClient(trust_env=False) as client,
-            client.stream("GET", f"{url}/c") as response,
-        ):
-            yield response
-            assert response.is_closed
-
-    return get
 
 
 @asynccontextmanager
 async def aiohttp_response(url: str) -> AsyncIterator[Any]:
-    aiohttp = pytest.importorskip("aiohttp", reason=WHY)
-    async with aiohttp.ClientSession() as session:
+    async with imported("aiohttp").ClientSession() as session:
         response = await session.get(f"{url}/c")
         yield response
         assert response.closed
 
 
-@asynccontextmanager
-async def aiohttp_any(url: str) -> AsyncIterator[Any]:
-    async with aiohttp_response(url) as response, response:
-        yield response.content.iter_any()
+def items_of(client: SyncClient, read: Callable[[Any], Any]) -> SyncClient:
+    """Return what reads an iterator that a response hands out, and not the response."""
+
+    @contextmanager
+    def get(url: str) -> Iterator[Any]:
+        with client(url) as response, closing(response):
+            yield read(response)
+
+    return get
 
 
-@asynccontextmanager
-async def aiohttp_lines(url: str) -> AsyncIterator[Any]:
-    async with aiohttp_response(url) as response, response:
-        yield response.content
+def async_items_of(client: AsyncClient, read: Callable[[Any], Any]) -> AsyncClient:
+    @asynccontextmanager
+    async def get(url: str) -> AsyncIterator[Any]:
+        async with client(url) as response, response:
+            yield read(response)
+
+    return get
 
 
-SyncClient = Callable[[str], AbstractContextManager[Any]]
-AsyncClient = Callable[[str], AbstractAsyncContextManager[Any]]
 SDKS: dict[str, SyncClient] = {
     "openai create": openai_create,
-    "openai stream()": openai_helper,
-    "litellm": litellm_completion,
-    "any-llm": any_llm_completion,
+    "openai stream()": by_openai(helper),
+    "litellm": by_heavy("litellm", litellm_arguments),
+    "any-llm": by_heavy("any_llm", any_llm_arguments),
 }
 ASYNC_SDKS: dict[str, AsyncClient] = {
     "openai create": async_openai_create,
-    "openai stream()": async_openai_helper,
-    "litellm": litellm_acompletion,
-    "any-llm": any_llm_acompletion,
+    "openai stream()": by_async_openai(helper),
+    "litellm": by_async_heavy("litellm", litellm_arguments),
+    "any-llm": by_async_heavy("any_llm", any_llm_arguments),
 }
 HTTP: dict[str, SyncClient] = {
-    "openai raw": openai_raw,
+    "openai raw": by_openai(raw),
     "httpx": by_httpx("httpx"),
     "httpx2": by_httpx("httpx2"),
-    "httpx lines": httpx_lines,
+    "httpx lines": items_of(by_httpx("httpx"), lambda response: response.iter_lines()),
     "requests": requests_response,
-    "requests iter_content": requests_content,
-    "requests lines": requests_lines,
+    "requests iter_content": items_of(requests_response, lambda r: r.iter_content(7)),
+    "requests lines": items_of(requests_response, lambda response: response.iter_lines()),
     "urllib3": urllib3_response,
     "urllib": urllib_response,
     "http.client": http_client_response,
 }
 ASYNC_HTTP: dict[str, AsyncClient] = {
-    "openai raw": async_openai_raw,
+    "openai raw": by_async_openai(raw),
     "httpx": by_async_httpx("httpx"),
     "httpx2": by_async_httpx("httpx2"),
     "aiohttp": aiohttp_response,
-    "aiohttp iter_any": aiohttp_any,
-    "aiohttp lines": aiohttp_lines,
+    "aiohttp iter_any": async_items_of(aiohttp_response, lambda r: r.content.iter_any()),
+    "aiohttp lines": async_items_of(aiohttp_response, lambda response: response.content),
 }
+ASYNC = [*ASYNC_SDKS.values(), *ASYNC_HTTP.values()]
 LEAVE_IT_COMPRESSED = {"urllib", "http.client"}
 # At U+2028, too, which BODY holds; it also decodes what is not whole.
 CUTS_AT_MORE_THAN_LINE_ENDS = {"httpx lines"}
@@ -283,19 +253,17 @@ def framing_of(name: str) -> Framing:
     return "lines" if name.endswith("lines") else "body"
 
 
-def accumulated(name: str, client: Any, url: str) -> ChatCompletion:
+def accumulated(name: str, client: Any, url: str) -> Any:
     """Read it by `accumulate`."""
 
-    async def read(client: AsyncClient) -> ChatCompletion:
+    async def read() -> Any:
         async with client(url) as stream:
-            completion: ChatCompletion = await accumulate(stream, framing=framing_of(name))
-            return completion
+            return await accumulate(stream, framing=framing_of(name))
 
-    if client in (*ASYNC_SDKS.values(), *ASYNC_HTTP.values()):
-        return asyncio.run(read(client))
+    if client in ASYNC:
+        return asyncio.run(read())
     with client(url) as stream:
-        completion: ChatCompletion = accumulate(stream, framing=framing_of(name))
-        return completion
+        return accumulate(stream, framing=framing_of(name))
 
 
 def wrapped(
@@ -306,7 +274,7 @@ def wrapped(
     raised: list[BaseException] = []
     options: Any = {"framing": framing_of(name), "on_end": ends.append}
 
-    async def read(client: AsyncClient) -> None:
+    async def read() -> None:
         async with client(url) as stream:
             try:
                 async with wrap(stream, **options) as reading:
@@ -315,8 +283,8 @@ def wrapped(
             except Exception as error:
                 raised.append(error)
 
-    if client in (*ASYNC_SDKS.values(), *ASYNC_HTTP.values()):
-        asyncio.run(read(client))
+    if client in ASYNC:
+        asyncio.run(read())
     else:
         with client(url) as stream:
             try:
@@ -341,24 +309,20 @@ ALL_SDKS: list[Any] = [
 def named(value: object) -> str | None:
     if isinstance(value, str):
         return value
-    return "async" if value in (*ASYNC_SDKS.values(), *ASYNC_HTTP.values()) else "sync"
+    return "async" if value in ASYNC else "sync"
 
 
-BODIES = [
-    case.data
-    for case in CASES
-    if case.name
-    in (
-        "audio-fragments",
-        "ends-truncated-in-utf8",
-        "ends-truncated-in-arguments",
-        "errors-event-wrapped",
-        "framing-after-done",
-    )
-]
+HARD = {
+    "audio-fragments", "ends-truncated-in-utf8", "ends-truncated-in-arguments",
+    "errors-event-wrapped", "framing-after-done",
+}  # fmt: skip
+BODIES = [case.data for case in CASES if case.name in HARD]
+every_http_client = pytest.mark.parametrize(("name", "client"), ALL_HTTP, ids=named)
+every_sdk = pytest.mark.parametrize(("name", "client"), ALL_SDKS, ids=named)
+every_client = pytest.mark.parametrize(("name", "client"), [*ALL_HTTP, *ALL_SDKS], ids=named)
 
 
-@pytest.mark.parametrize(("name", "client"), ALL_HTTP, ids=named)
+@every_http_client
 def test_a_body_gives_what_its_bytes_give(
     server: Server, name: str, client: SyncClient | AsyncClient
 ) -> None:
@@ -385,7 +349,7 @@ def facts(completion: ChatCompletion) -> object:
     return choice.finish_reason, choice.message.to_message()
 
 
-@pytest.mark.parametrize(("name", "client"), ALL_SDKS, ids=named)
+@every_sdk
 def test_an_sdks_chunks_give_what_their_bytes_give(
     server: Server, name: str, client: SyncClient | AsyncClient
 ) -> None:
@@ -402,7 +366,7 @@ def test_an_sdks_chunks_give_what_their_bytes_give(
         assert (end.status, end.error) == ("complete", None)
 
 
-@pytest.mark.parametrize(("name", "client"), [*ALL_HTTP, *ALL_SDKS], ids=named)
+@every_client
 def test_a_reset_reaches_the_caller_and_the_partial_completion_on_end(
     server: Server, name: str, client: SyncClient | AsyncClient
 ) -> None:
@@ -429,7 +393,7 @@ def test_a_compressed_body_that_its_client_leaves_so_is_a_clear_error(
 
 
 def test_raw_pieces_of_a_compressed_body_are_a_clear_error(server: Server) -> None:
-    httpx = pytest.importorskip("httpx", reason=WHY)
+    httpx = imported("httpx")
     for encoding in "gzip", "deflate":
         url = server.add(Replay(RECORDING, (1,), encoding))
         with (
@@ -445,7 +409,7 @@ def held_back() -> Replay:
     return Replay(RECORDING, (first, 65536), holds_after=1)
 
 
-@pytest.mark.parametrize(("name", "client"), [*ALL_HTTP, *ALL_SDKS], ids=named)
+@every_client
 def test_items_are_handed_out_while_the_server_holds_back_the_rest(
     server: Server, name: str, client: SyncClient | AsyncClient
 ) -> None:
@@ -460,7 +424,7 @@ class LeftError(Exception):
     """Raised by who has enough."""
 
 
-@pytest.mark.parametrize(("name", "client"), [*ALL_HTTP, *ALL_SDKS], ids=named)
+@every_client
 def test_who_leaves_early_closes_the_stream(
     server: Server, name: str, client: SyncClient | AsyncClient
 ) -> None:
@@ -489,8 +453,7 @@ def test_every_recorded_stream_comes_over_a_socket_as_it_is(server: Server, corp
 # httpx leaves its inner generators to the garbage collector where it is not read to the end.
 @pytest.mark.filterwarnings("ignore:Async generator 'httpx:ResourceWarning")
 def test_trio_reads_as_asyncio_does(server: Server) -> None:
-    httpx = pytest.importorskip("httpx", reason=WHY)
-    trio = pytest.importorskip("trio", reason=WHY)
+    httpx, trio = imported("httpx"), imported("trio")
     ends: list[StreamEnd] = []
     url = server.add(Replay(RECORDING, (1, 50)))
 

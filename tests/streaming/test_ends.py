@@ -5,22 +5,24 @@ from __future__ import annotations
 import asyncio
 import gc
 import os
+import re
 import sys
 import traceback
-from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
+from pathlib import Path
 from typing import Any, Literal
 
 import pytest
-from attrs import frozen
+from attrs import Factory, frozen
 from streamed import (
     BODY,
     CHUNKS,
     REFUSED,
-    TEXTS,
     WHOLE,
     AsyncSource,
     BodyError,
     Source,
+    cancel,
     content_of,
     run_by_itself,
 )
@@ -47,15 +49,11 @@ class Form:
     refused: object
 
 
+NO = b'data: {"error": {"message": "no"}}'
 FORMS = {
     "chunks": Form("body", [*CHUNKS], 2, REFUSED),
-    "body": Form(
-        "body",
-        [f"data: {text}\n\n".encode() for text in [*TEXTS, "[DONE]"]],
-        2,
-        b'data: {"error": {"message": "no"}}\n\n',
-    ),
-    "lines": Form("lines", [*BODY.splitlines()], 4, b'data: {"error": {"message": "no"}}'),
+    "body": Form("body", re.findall(b".*?\n\n", BODY, re.S), 2, NO + b"\n\n"),
+    "lines": Form("lines", [*BODY.splitlines()], 4, NO),
 }
 
 # --- ways to read; a sync stream is read by them as if it were async ---
@@ -96,12 +94,12 @@ async def some(stream: Stream, after: int) -> None:
         await anext(stream)
 
 
-async def exhaust(make: Make) -> None:
+async def exhaust(make: Make, after: int) -> None:
     async for _ in make():
         pass
 
 
-async def exhaust_in_with(make: Make) -> None:
+async def exhaust_in_with(make: Make, after: int) -> None:
     async with make() as stream:
         async for _ in stream:
             pass
@@ -149,12 +147,12 @@ async def close_a_sync_generator_around(make: Make, after: int) -> None:
     del reader
 
 
-async def never_read(make: Make) -> None:
+async def never_read(make: Make, after: int) -> None:
     async with make():
         pass
 
 
-async def never_read_and_dropped(make: Make) -> None:
+async def never_read_and_dropped(make: Make, after: int) -> None:
     make()
 
 
@@ -173,50 +171,26 @@ async def drop_in_a_cycle(make: Make, after: int) -> None:
     stream.itself = stream  # type: ignore[union-attr]
 
 
-async def cancel(reading: Coroutine[Any, Any, None], waits: asyncio.Event) -> None:
-    task = asyncio.ensure_future(reading)
-    await waits.wait()
-    task.cancel()
-    await task
-
-
-async def cancel_in_source(make: Make) -> None:
-    source: list[Any] = []
-
-    def watched() -> Stream:
-        stream = make()
-        source.append(stream._source)  # type: ignore[union-attr]
-        return stream
-
-    reading = asyncio.ensure_future(exhaust(watched))
-    await asyncio.sleep(0)
-    await source[0].waits.wait()
-    reading.cancel()
-    await reading
+async def cancel_in_source(make: Make, after: int) -> None:
+    await cancel(exhaust(make, after))
 
 
 async def cancel_in_body(make: Make, after: int) -> None:
-    waits = asyncio.Event()
-
     async def read() -> None:
         async with make() as stream:
             await some(stream, after)
-            waits.set()
             await asyncio.Event().wait()
 
-    await cancel(read(), waits)
+    await cancel(read())
 
 
 async def cancel_without_with(make: Make, after: int) -> None:
-    waits = asyncio.Event()
-
     async def read() -> None:
         stream = make()
         await some(stream, after)
-        waits.set()
         await asyncio.Event().wait()
 
-    await cancel(read(), waits)
+    await cancel(read())
 
 
 # --- the table ---
@@ -241,6 +215,7 @@ class Case:
     """A way to read and a source: `items` of it, then the `error` it raises; then what is told.
 
     `told` is what `on_end` is given: the same object if it is an exception, else one of that class.
+    `seen` is so what the reader sees, which is the source's error where nothing is said.
     """
 
     read: Any
@@ -248,6 +223,7 @@ class Case:
     error: BaseException | None
     status: str
     told: BaseException | type[BaseException] | None
+    seen: BaseException | type[BaseException] | None = Factory(lambda case: case.error, True)
 
 
 INCOMPLETE = IncompleteStreamError
@@ -263,31 +239,28 @@ BOTH = [
     Case(exhaust, "some", INTERRUPT, "cancelled", INTERRUPT),
     Case(stop_and_close, "whole", None, "cancelled", None),
     Case(stop_in_with, "whole", None, "cancelled", None),
-    Case(raise_in_with, "whole", None, "cancelled", BODY_ERROR),
+    Case(raise_in_with, "whole", None, "cancelled", BODY_ERROR, BODY_ERROR),
     Case(close_a_generator_around, "whole", None, "cancelled", None),
     Case(never_read, "whole", None, "cancelled", None),
     Case(drop, "whole", None, "cancelled", None),
-    Case(drop_by_error, "whole", None, "cancelled", None),
+    Case(drop_by_error, "whole", None, "cancelled", None, BODY_ERROR),
     Case(drop_in_a_cycle, "whole", None, "cancelled", None),
 ]
 SYNC = [
-    *BOTH,
     Case(close_a_sync_generator_around, "whole", None, "cancelled", None),
     Case(never_read_and_dropped, "whole", None, "cancelled", None),
 ]
+STOPPED = asyncio.CancelledError
 ASYNC = [
-    *BOTH,
-    Case(cancel_in_source, "some", CANCELLED, "cancelled", asyncio.CancelledError),
-    Case(cancel_in_body, "whole", None, "cancelled", asyncio.CancelledError),
-    Case(cancel_without_with, "whole", None, "cancelled", None),
+    Case(cancel_in_source, "some", CANCELLED, "cancelled", STOPPED, STOPPED),
+    Case(cancel_in_body, "whole", None, "cancelled", STOPPED, STOPPED),
+    Case(cancel_without_with, "whole", None, "cancelled", None, STOPPED),
 ]
 Kind = Literal["sync", "async"]
 CASES: list[tuple[Kind, Case]] = [
-    *(("sync", case) for case in SYNC),
-    *(("async", case) for case in ASYNC),
+    *(("sync", case) for case in [*BOTH, *SYNC]),
+    *(("async", case) for case in [*BOTH, *ASYNC]),
 ]
-
-
 SOURCES: dict[Kind, Any] = {"sync": Source, "async": AsyncSource}
 
 
@@ -311,41 +284,30 @@ def items_of(case: Case, form: Form) -> list[object]:
     return [*form.whole[: form.some], *([form.refused] if case.items == "refused" else [])]
 
 
-def arguments_of(case: Case, form: Form) -> list[int]:
-    takes_a_number = case.read.__code__.co_argcount == 2
-    return [form.some] if takes_a_number else []
+def assert_is(error: BaseException | None, expected: object) -> None:
+    assert (type(error) if isinstance(expected, type) else error) is expected
 
 
 def assert_one_end(ends: list[StreamEnd], case: Case) -> None:
     [end] = ends
     assert end.status == case.status
-    if isinstance(case.told, BaseException) or case.told is None:
-        assert end.error is case.told
-    else:
-        assert type(end.error) is case.told
-    content = content_of(end.completion)
+    assert_is(end.error, case.told)
     if end.status == "complete":
         assert end.completion.to_dict() == WHOLE
-    elif "never" in case.read.__name__:
-        assert content is None
     else:
-        assert content == "Grüße"
+        assert content_of(end.completion) == (None if "never" in case.read.__name__ else "Grüße")
     kinds = [problem.kind for problem in end.problems]
     assert kinds == (["server_error"] if end.status == "failed" else [])
 
 
 def assert_seen(seen: BaseException | None, case: Case) -> None:
-    if "raise" in case.read.__name__ or "error" in case.read.__name__:
-        assert seen is BODY_ERROR
-    elif "cancel" in case.read.__name__:
-        assert type(seen) is asyncio.CancelledError
-    else:
-        assert seen is case.error
-        if seen is not None:
-            assert traceback.extract_tb(seen.__traceback__)[-1].name == "__next__"
-            assert traceback.extract_tb(seen.__traceback__)[-1].filename.endswith("streamed.py")
-    if seen is not None:
-        seen.__traceback__ = seen.__context__ = None  # they keep the stream alive
+    assert_is(seen, case.seen)
+    if seen is None:
+        return
+    if seen is case.error:
+        last = traceback.extract_tb(seen.__traceback__)[-1]
+        assert (last.name, Path(last.filename).name) == ("__next__", "streamed.py")
+    seen.__traceback__ = seen.__context__ = None  # they keep the stream alive
 
 
 async def collected() -> None:
@@ -365,7 +327,7 @@ def test_each_way_out_is_one_end(kind: Kind, case: Case, form: Form) -> None:
         make = wrapping(kind, source, framing=form.framing, on_end=ends.append)
         seen = None
         try:
-            await case.read(make, *arguments_of(case, form))
+            await case.read(make, form.some)
         except BaseException as error:
             seen = error
         assert_seen(seen, case)
@@ -384,20 +346,26 @@ BAD: dict[str, tuple[list[object], Any, type[Exception], str]] = {
         "truncated",
     ),
     "strict": ([b"data: {\n\n", BODY], {"strict": True}, DecodeError, "truncated"),
+    "strict, at the end": ([BODY[:-20], b"{"], {"strict": True}, INCOMPLETE, "complete"),
     "no chunk": ([*CHUNKS, {"choices": 3}], {}, DecodeError, "complete"),
     "no object": ([*CHUNKS[:2], 3], {}, TypeError, "truncated"),
 }
 
 
 @pytest.mark.parametrize(("items", "options", "error", "status"), BAD.values(), ids=BAD)
-def test_what_accumulating_raises_is_the_error_of_the_end(
+def test_what_accumulating_raises_stops_no_items_and_is_the_error_of_the_end(
     items: list[object], options: Any, error: type[Exception], status: str
 ) -> None:
     ends: list[StreamEnd] = []
     make = wrapping("sync", items, on_end=ends.append, **options)
-    asyncio.run(exhaust(make))
+    asyncio.run(exhaust(make, 0))
     asyncio.run(stop_and_close(make, len(items)))
     assert [(end.status, type(end.error)) for end in ends] == [(status, error)] * 2
+    stream = wrap(items, **options)
+    assert list(stream) == items
+    for _ in range(2):
+        with pytest.raises(error):
+            _ = stream.completion
 
 
 # --- on_end itself ---
@@ -409,6 +377,9 @@ class CallbackError(Exception):
 
 def failing(end: StreamEnd) -> None:
     raise CallbackError(end.status)
+
+
+CLOSING = RuntimeError("closing failed")
 
 
 class BadlyClosing(Source):
@@ -426,7 +397,6 @@ class AsyncBadlyClosing(AsyncSource):
 
 
 BADLY: dict[Kind, Any] = {"sync": BadlyClosing, "async": AsyncBadlyClosing}
-CLOSING = RuntimeError("closing failed")
 # Of the errors there are, the one that reaches the caller.
 ERRORS: list[tuple[BaseException | None, bool, Any, type[BaseException]]] = [
     (None, False, exhaust, CallbackError),
@@ -463,7 +433,7 @@ def test_an_error_in_on_end_hides_no_other_one(
 ) -> None:
     async def run() -> None:
         source = (BADLY if badly else SOURCES)[kind](CHUNKS[:2], error)
-        await way(wrapping(kind, source, on_end=failing), *([1] * (way.__code__.co_argcount - 1)))
+        await way(wrapping(kind, source, on_end=failing), 1)
         await collected()
 
     with pytest.raises(seen) as caught:
@@ -480,8 +450,9 @@ def test_an_error_in_closing_is_the_error_of_the_end_if_it_is_the_only_one(
     error: BaseException | None, told: BaseException
 ) -> None:
     ends: list[StreamEnd] = []
+    make = wrapping("sync", BadlyClosing(CHUNKS, error), on_end=ends.append)
     with pytest.raises(type(told)):
-        asyncio.run(exhaust(wrapping("sync", BadlyClosing(CHUNKS, error), on_end=ends.append)))
+        asyncio.run(exhaust(make, 0))
     assert [(end.error, end.status) for end in ends] == [(told, "complete")]
 
 
@@ -543,32 +514,33 @@ AT_EXIT = """
 import asyncio, sys
 from accumulator import wrap
 
-class Source:
-    def __init__(self, name): self.name, self.left = name, 2
-    def __iter__(self): return self
-    def __next__(self):
-        return {"choices": [{"index": 0, "delta": {"content": self.name}}]}
-    def close(self): print("closed", self.name)
+def chunk(name):
+    return {"choices": [{"index": 0, "delta": {"content": name}}]}
 
-async def agen():
+def source(name):
     try:
-        while True:
-            yield {"choices": [{"index": 0, "delta": {"content": "async"}}]}
+        while True: yield chunk(name)
+    finally: print("closed", name)
+
+async def async_source():
+    try:
+        while True: yield chunk("async")
     finally:
         await asyncio.sleep(0)
         print("closed async")
 
+def tell(end):
+    name = end.completion.choices[0].message.content
+    print(name, end.status)
+
 def begin(name):
-    stream = wrap(
-        Source(name),
-        on_end=lambda end: print(name, end.status, end.completion.choices[0].message.content),
-    )
+    stream = wrap(source(name), on_end=tell)
     next(stream)
     return stream
 
 async def main():
     global held
-    held = wrap(agen(), on_end=lambda end: print("async", end.status))
+    held = wrap(async_source(), on_end=tell)
     await anext(held)
 
 a_global = begin("global")
@@ -582,11 +554,9 @@ asyncio.run(main())
 def test_streams_that_are_open_when_the_interpreter_exits_end() -> None:
     run = run_by_itself(AT_EXIT, "-W", "error")
     assert run.stderr == ""
-    assert sorted(run.stdout.splitlines()) == sorted(
-        [f"closed {name}" for name in ("async", "cycle", "global", "module")]
-        + [f"{name} cancelled {name}" for name in ("cycle", "global", "module")]
-        + ["async cancelled"]
-    )
+    names = ("async", "cycle", "global", "module")
+    expected = [f"{name} cancelled" for name in names] + [f"closed {name}" for name in names]
+    assert sorted(run.stdout.splitlines()) == sorted(expected)
 
 
 FORKED = """

@@ -13,10 +13,9 @@ from typing import Any
 import httpx
 import pytest
 from loopback import serving
-from streamed import BODY, CHUNKS, TEXTS, AsyncSource, Chunk, Source, cut
+from streamed import BODY, CHUNKS, TEXTS, AsyncSource, Source, cut, fed, read_whole
 
 from accumulator import (
-    Accumulator,
     ChatCompletion,
     DecodeError,
     LimitExceededError,
@@ -53,12 +52,11 @@ def test_of_objects_it_is_the_json_of_what_they_hold(chunks: list[Any]) -> None:
 
 
 def test_of_openais_chunks_it_is_what_came() -> None:
-    openai = pytest.importorskip("openai", reason="an SDK that is installed for the tests only")
-    with (
-        serving(lambda request: ("text/event-stream", cut(BODY, 7))) as url,
-        openai.OpenAI(base_url=url, api_key="none", max_retries=0) as client,
-    ):
-        stream = client.chat.completions.create(model="m", messages=[], stream=True)
+    pytest.importorskip("openai", reason="an SDK that is installed for the tests only")
+    from test_openai import ASKED, client_of  # noqa: PLC0415
+
+    with client_of(BODY) as completions:
+        stream = completions.create(**ASKED, stream=True)
         assert [json.loads(chunk) for chunk in iter_chunks(stream)] == CHUNKS
 
 
@@ -79,13 +77,8 @@ def test_what_is_damaged_or_cut_off_comes_as_it_is() -> None:
 @pytest.mark.parametrize("framing", ["body", "lines"])
 def test_every_recorded_stream_can_be_read_again(corpus_stream: Path, framing: Framing) -> None:
     body = corpus_stream.read_bytes()
-    expected, again = Accumulator(), Accumulator()
-    expected.feed_sse(body)
     pieces: Iterable[bytes] = cut(body, 4096) if framing == "body" else body.split(b"\n")
-    for chunk in iter_chunks(pieces, framing=framing):
-        again.feed(chunk)
-    expected.close()
-    again.close()
+    expected, again = read_whole(body), fed(iter_chunks(pieces, framing=framing))
     assert again.snapshot() == expected.snapshot()
     assert again.status == expected.status
 
@@ -93,10 +86,7 @@ def test_every_recorded_stream_can_be_read_again(corpus_stream: Path, framing: F
 def test_a_split_completion_without_a_finish_reason_ends_in_done() -> None:
     message = {"role": "assistant", "content": "a"}
     whole = ChatCompletion.from_dict({"id": "c", "choices": [{"index": 0, "message": message}]})
-    acc = Accumulator()
-    for chunk in iter_chunks(split(whole)):
-        acc.feed(chunk)
-    assert acc.completion() == whole
+    assert fed(iter_chunks(split(whole))).completion() == whole
 
 
 # --- how it ends ---
@@ -122,8 +112,7 @@ def test_an_async_stream_is_read_async_and_closed() -> None:
 
 def test_an_error_of_the_source_comes_after_the_chunks() -> None:
     chunks = iter_chunks(Source([BODY[:-14]], ConnectionError()))
-    found = [next(chunks) for _ in LINES[1:]]
-    assert found == LINES[:-1]
+    assert [next(chunks) for _ in LINES[1:]] == LINES[:-1]
     with pytest.raises(ConnectionError):
         next(chunks)
 
@@ -145,11 +134,8 @@ def test_what_cannot_be_read_is_raised(
 
 
 def test_no_limit_is_no_bound() -> None:
-    chunk: Chunk = {"a": "b" * 100}
-    body = b"data: " + json.dumps(chunk).encode()
-    assert [json.loads(each) for each in iter_chunks([body], limits=Limits(event_bytes=None))] == [
-        chunk
-    ]
+    chunk = b'{"a":"%b"}' % (b"b" * 100)
+    assert [*iter_chunks([b"data: " + chunk], limits=Limits(event_bytes=None))] == [chunk]
 
 
 def test_the_body_of_an_httpx_response() -> None:

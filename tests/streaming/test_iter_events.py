@@ -14,11 +14,11 @@ import httpx
 import pytest
 from loopback import serving
 from strategies import rendered
-from streamed import AsyncSource, Source
+from streamed import AsyncSource, Source, cancel
+from telling import events_of
 from test_openai import ASKED, STREAMS, client_of, compared, helper_of
 
 from accumulator import (
-    Accumulator,
     DecodeError,
     LimitExceededError,
     Limits,
@@ -105,8 +105,6 @@ def test_the_events_of_an_item_come_before_the_next_is_read() -> None:
     stream = Source(CHUNKS)
     assert [(event.type, stream.handed_out) for event in iter_events(stream)] == WHEN
 
-
-def test_the_events_of_an_item_come_before_the_next_is_awaited() -> None:
     async def read() -> list[tuple[str, int]]:
         stream = AsyncSource(CHUNKS)
         return [(event.type, stream.handed_out) async for event in iter_events(stream)]
@@ -170,22 +168,17 @@ def test_what_stops_the_reading_comes_after_the_events(
 
 
 def test_leaving_the_loop_closes_the_source() -> None:
-    stream = Source(CHUNKS)
+    stream, async_stream = Source(CHUNKS), AsyncSource(CHUNKS)
     with closing(iter_events(stream)) as events:
         next(events)
-    assert (stream.closed, stream.handed_out) == (1, 1)
-
-
-def test_leaving_the_async_loop_closes_the_source() -> None:
-    stream = AsyncSource(CHUNKS)
 
     async def read() -> None:
-        async with aclosing(iter_events(stream)) as events:
-            async for _ in events:
-                break
+        async with aclosing(iter_events(async_stream)) as events:
+            await anext(events)
 
     asyncio.run(read())
-    assert (stream.closed, stream.handed_out) == (1, 1)
+    for each in stream, async_stream:
+        assert (each.closed, each.handed_out) == (1, 1)
 
 
 def test_cancelling_closes_the_source_and_tells_nothing_more() -> None:
@@ -195,14 +188,8 @@ def test_cancelling_closes_the_source_and_tells_nothing_more() -> None:
         async for event in iter_events(stream):
             events.append(event)
 
-    async def cancel() -> None:
-        task = asyncio.create_task(read())
-        await stream.waits.wait()
-        task.cancel()
-        with pytest.raises(asyncio.CancelledError):
-            await task
-
-    asyncio.run(cancel())
+    with pytest.raises(asyncio.CancelledError):
+        asyncio.run(cancel(read()))
     assert [event.type for event in events] == ["content.delta"]
     assert stream.closed == 1
 
@@ -221,15 +208,7 @@ def answer(request: bytes) -> tuple[str, list[bytes]]:
     return "text/event-stream", [BODY]
 
 
-def test_the_body_of_a_sync_httpx_response() -> None:
-    with serving(answer) as url, httpx.Client() as client:
-        with client.stream("POST", url, json={}) as response:
-            events, error = read_sync(response)
-        assert response.is_closed
-    assert (error, [event.type for event in events]) == (None, TYPES)
-
-
-def test_the_body_of_an_async_httpx_response() -> None:
+def test_the_body_of_an_httpx_response() -> None:
     async def read(url: str) -> list[Event]:
         async with httpx.AsyncClient() as client:
             request = client.build_request("POST", url, json={})
@@ -238,8 +217,11 @@ def test_the_body_of_an_async_httpx_response() -> None:
             assert response.is_closed
             return events
 
-    with serving(answer) as url:
-        assert [event.type for event in asyncio.run(read(url))] == TYPES
+    with serving(answer) as url, httpx.Client() as client:
+        with client.stream("POST", url, json={}) as response:
+            found = [*iter_events(response)], asyncio.run(read(url))
+        assert response.is_closed
+    assert [[event.type for event in events] for events in found] == [TYPES, TYPES]
 
 
 def test_an_openai_stream() -> None:
@@ -293,11 +275,7 @@ def theirs(body: bytes) -> dict[str, list[object]]:
 
 
 def ours(body: bytes) -> dict[str, list[object]]:
-    events: list[Event] = []
-    acc = Accumulator(on_event=events.append)
-    acc.feed_sse(body)
-    acc.close()
-    return brought_by(events)
+    return brought_by(events_of([body])[1])
 
 
 @pytest.mark.parametrize("name", sorted(STREAMS.keys() - UNFINISHED))

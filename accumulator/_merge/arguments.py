@@ -43,7 +43,9 @@ class ArgumentsText(Text):
 
     def extend(self, fragments: list[str]) -> None:
         """Add several fragments, of which the last alone may make the text whole."""
-        self.append("".join(fragments))
+        Text.extend(self, fragments)
+        if self.closer in fragments[-1]:
+            self.note(fragments[-1])
 
     def note(self, fragment: str) -> None:
         """Find out whether a fragment that was just appended may have made the text whole."""

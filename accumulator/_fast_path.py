@@ -246,11 +246,14 @@ class FastPath(Struct, eq=False):
 
 
 def _takes_all(targets: Targets, brought: list[list[Any]]) -> bool:
-    """Return whether each text takes its fragments. Of several none may make a text whole."""
+    """Join the fragments of each text, and return whether all are taken. Of several none may make a
+    text whole.
+    """
     for text, fragments in zip(targets, brought):  # noqa: B905  # one for each
         if isinstance(text, Text):
             joined = "".join(fragments)
             is_open = text.closer and text.closer not in joined
             if not is_open and (len(fragments) > 1 or not text.takes(joined)):
                 return False
+            fragments[:] = [joined]
     return True

@@ -42,10 +42,9 @@ class ArgumentsText(Text):
             self.note(fragment)
 
     def extend(self, fragments: list[str]) -> None:
-        """Add several fragments, of which the last alone may make the text whole."""
-        Text.extend(self, fragments)
-        if self.closer in fragments[-1]:
-            self.note(fragments[-1])
+        """Add several fragments."""
+        for fragment in fragments:
+            self.append(fragment)
 
     def note(self, fragment: str) -> None:
         """Find out whether a fragment that was just appended may have made the text whole."""

@@ -172,16 +172,21 @@ class FastPath(Struct, eq=False):
         The lines include their line ends. `event` is the number of events so far.
         """
         last = before or (self._last if event == self._last_event + 1 else b"")
-        self._last, self._last_event = line, event
+        self._last, self._last_event = b"", event
         if len(line) > _LONGEST_LINE or not self._reducer.may_repeat(chunk):
-            self._last = b""
             self.learn_at = event + _PAUSE
-        elif last and not (self.ready and (self._template.fits(line) or self._template.fits(last))):
-            self._in_vain = 0 if self._credit > _CREDIT else self._in_vain + 1
-            self.learn_at = event + (_PAUSE << self._in_vain)
-            self._credit = _CREDIT
-            self._targets = []
-            self.ready = self._find_template(line, last)
+        elif not self._fits(line):
+            self._last = line
+            if last and not self._fits(last):
+                self._in_vain = 0 if self._credit > _CREDIT else self._in_vain + 1
+                self.learn_at = event + (_PAUSE << self._in_vain)
+                self._credit = _CREDIT
+                self._targets = []
+                self.ready = self._find_template(line, last)
+                self._last = b"" if self.ready else line
+
+    def _fits(self, line: bytes) -> bool:
+        return self.ready and self._template.fits(line)
 
     def _find_template(self, line: bytes, last: bytes) -> bool:
         """Cut a line where its values differ from another's, and prove the template. Return

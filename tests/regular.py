@@ -151,6 +151,13 @@ FITTING: Streams = {
         call_start(0),
         *(with_vendor(call_chunk(f'{{"{i}"', 0), i) for i in range(59)),
     ],
+    "arguments that are whole and go on, beside a counter": [
+        call_start(0),
+        *(
+            with_vendor(call_chunk(text, 0), i)
+            for i, text in enumerate(['{"a":"', *"x" * 48, '"}', *"  y  z  ~"])
+        ),
+    ],
     "parts that are numbers": lambda i: part_chunk(f"{i}"),
     "vendor of every kind": lambda i: with_vendor(
         text_chunk("v"),

@@ -193,6 +193,16 @@ def test_bytes_and_lines_of_one_event() -> None:
     assert acc.snapshot().choices[0].message.content == "x"
 
 
+@pytest.mark.parametrize("end", ["\n", "\r", "\r\n"])
+def test_a_line_may_hold_several(end: str) -> None:
+    chunks = deltas({"content": "a"}, {"content": "b"})
+    acc = Accumulator()
+    acc.feed_line(sse(*chunks).decode().replace("\n", end))
+    acc.feed_line("")
+    assert acc.snapshot() == fed(chunks).snapshot()
+    assert acc.problems == ()
+
+
 @pytest.mark.parametrize("choices", [5, [5]])
 def test_a_legacy_completion_without_choices_is_refused(choices: object) -> None:
     with pytest.raises(ValueError, match="choices"):

@@ -97,11 +97,7 @@ class _Wrapped(Generic[T_co]):
         raise TypeError(f"{type(self).__name__} cannot be copied")
 
     def __del__(self) -> None:
-        if self._closed:
-            return
-        if isinstance(self, WrappedStream) and self._keeper is None and not self._found.is_async:
-            self.close()
-        else:  # to close it has to be awaited
+        if not self._closed:  # to close it may have to be awaited
             self._closed = True
             self._observer.end()
             self._observer.call_on_end()
@@ -148,6 +144,9 @@ class WrappedStream(_Wrapped[T_co]):
         self._observer.end(cause_of(error))
         with _after(error):
             self.close()
+
+    def __del__(self) -> None:
+        self.close()
 
 
 class AsyncWrappedStream(_Wrapped[T_co]):
@@ -204,6 +203,12 @@ class AsyncWrappedStream(_Wrapped[T_co]):
 # As with httpx's Response, `close` is the sync one.
 class DualWrappedStream(WrappedStream[T_co], AsyncWrappedStream[T_co]):  # type: ignore[misc]
     """A stream to be read either way, like httpx's Response; made by `wrap`."""
+
+    def __del__(self) -> None:
+        if self._keeper is not None or self._found.is_async:
+            _Wrapped.__del__(self)
+        else:
+            self.close()
 
 
 async def _keep(held: list[object]) -> AsyncGenerator[None, None]:

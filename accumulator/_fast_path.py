@@ -41,7 +41,7 @@ class Rehearser(Protocol):
     """What the fast path needs of a reducer."""
 
     def may_repeat(self, chunk: Any) -> bool:
-        """Return whether a chunk may change nothing but texts when it is applied once more."""
+        """Return whether the events that come may be like that of a chunk."""
         ...
 
     def rehearse(self, data: bytes) -> Sequence[tuple[Any, object]]:

@@ -163,8 +163,10 @@ class _TextPrinter:
         self._printed = 0  # and of the text
 
     def print_arrived(self, accumulator: Accumulator, size: int) -> None:
-        """Print what has come with the last block, if that is a short one: it has emptied the pipe,
-        so there is time to look at the stream, which costs as much as all that was read.
+        """Print what has arrived, if the last block was short.
+
+        A short block has emptied the pipe, so there is time to look at the stream. A look costs as
+        much as all that was read.
         """
         if size < BLOCK:
             completion = accumulator.snapshot()

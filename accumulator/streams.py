@@ -305,7 +305,7 @@ async def _take_async(
 
 
 def _rest(observer: Observer, found: deque[T], failed: Exception | None) -> Iterator[T]:
-    """End a stream that a limit or strict mode stopped, too; yield what is left, raise what was."""
+    """Close the accumulator, yield what is left, and raise the error that ended the stream."""
     with suppress(AccumulatorError):
         observer.accumulator.close()
     while found:

@@ -36,7 +36,7 @@ BLANK = b" \t\r\n" + BOM
 
 
 class CommandError(Exception):
-    """The command ends without a result, by default because it was used wrongly."""
+    """Ends a command with an exit code; 2 says that it was used wrongly."""
 
     def __init__(self, message: str, code: int = 2) -> None:
         super().__init__(message)

@@ -182,7 +182,7 @@ class ChatReducer(Reducer, kw_only=True):
         return False
 
     def may_repeat(self, chunk: Chunk) -> bool:
-        """Return whether a chunk may change nothing but texts when it is applied once more."""
+        """Return whether the events that come may be like that of a chunk."""
         return (
             self.listener is None
             and self._decoder.repeats

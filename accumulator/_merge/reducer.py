@@ -113,7 +113,7 @@ class Reducer(Ending, TypedFieldMerger, UsageMerger):
         return into
 
     def _may_apply_at_once(self, calls: Sequence[wire.ToolCallFragment]) -> bool:
-        """Return whether calls pass no limit, and nobody has to hear which they go to."""
+        """Return whether calls are within the limit for certain, and there is no listener."""
         return len(calls) <= self._calls_left and self.listener is None
 
     def apply_known(self, chunk: wire.Chunk) -> None:

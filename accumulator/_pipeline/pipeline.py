@@ -185,9 +185,8 @@ class Pipeline(EventApplier):
         waits = self.queue or parser.pending or parser.unread or self.log.strict
         if waits or data is None or parser.name is not None or parser.text is not None:
             return False
-        if parser.size > self._most_event:
-            return False
-        if not data.startswith(_OBJECT) or _LF in data:
+        is_too_long = parser.size > self._most_event  # its line was refused
+        if is_too_long or not data.startswith(_OBJECT) or _LF in data:
             return False
         offset, parser.data, parser.start, parser.size = parser.start, None, None, 0
         self._is_plain = not parser.skip_lf

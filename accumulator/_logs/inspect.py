@@ -57,7 +57,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("file", metavar="FILE", help=FILE_HELP)
     add("--stream", metavar="ID", help="the stream to show (default: the first)")
     add_keys(parser)
-    time = "key of the time at which a chunk came, in seconds or as ISO 8601 (default: time)"
+    time = "key of the time at which a chunk came, in seconds or as RFC 3339 (default: time)"
     add("--time", default="time", metavar="KEY", help=time)
     add("--svg", metavar="OUT", help="write what is shown to a file, too")
 

@@ -23,7 +23,7 @@ _decode_numbers = msgspec.json.Decoder(list[int | float]).decode
 
 
 class Template(Struct, frozen=True):
-    """The constant bytes of an event, with gaps between them. The quotes of strings are constant."""
+    """The constant bytes of an event, with gaps between them. They include strings' quotes."""
 
     head: bytes  # before the first gap
     joints: tuple[bytes, ...]  # between two gaps

@@ -26,7 +26,7 @@ def index_of(choice: wire.Choice, position: int) -> int:
 
 
 def leave_out_repeated(choices: Mapping[int, ChoiceState], reading: Reading) -> bool:
-    """Leave out of closing messages what deltas brought; return whether there were any."""
+    """Leave out of closing messages what deltas brought; return whether the chunk has one."""
     found = reading.chunk.choices or ()
     if all(choice.closing is None for choice in found):
         return False

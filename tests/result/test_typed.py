@@ -366,7 +366,7 @@ def test_what_does_not_fit_far_below_is_an_error_whatever_the_stack_holds() -> N
 def test_an_explanation_for_which_the_stack_is_too_small_is_the_librarys_own(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """CPython 3.12 counts no calls of C, so that the test above gets there on others alone."""
+    """CPython 3.12 does not count calls of C, so the test above gets there only on others."""
 
     def too_deep(*_: object) -> None:
         raise RecursionError

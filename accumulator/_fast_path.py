@@ -45,7 +45,7 @@ class Rehearser(Protocol):
         ...
 
     def rehearse(self, data: bytes) -> Sequence[tuple[Any, object]]:
-        """Return each place that the data of an event would change, with the string or integer.
+        """Return each target that an event's data would change, and the string or integer for it.
 
         Raise if it would do anything else.
         """
@@ -96,7 +96,7 @@ class FastPath(Struct, eq=False):
         return count, size
 
     def apply_event(self, data: bytes) -> bool:
-        """Apply a read if it is one event and matches; return whether it is. Only if `ready`."""
+        """Apply a read if it is one matching event; return whether it is. Only if `ready`."""
         template = self._template
         head, end = template.head, template.end
         if not data.startswith(head) or not data.endswith(end):
@@ -167,7 +167,7 @@ class FastPath(Struct, eq=False):
 
     def learn(self, line: bytes, chunk: object, event: int, before: bytes = b"") -> None:
         """Look for a template in the line of the chunk that was applied last and the line `before`
-        it. Without that, take the line of the last call, if that was the previous event.
+        it. Without `before`, take the line of the last call, if that was the previous event.
 
         The lines include their line ends. `event` is the number of events so far.
         """

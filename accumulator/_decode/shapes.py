@@ -67,7 +67,7 @@ _WIDENED: Mapping[type[Struct], Mapping[str, type]] = {
     Chunk: {"moderation": dict},
 }
 # The names that each level's Struct lacks, sorted as in an `extra`. A delta's `content` counts as
-# one where it is a list of parts (Mistral), and so do its annotations (OpenRouter).
+# lacking where it is a list of parts (Mistral), and so do annotations (OpenRouter).
 Names = tuple[tuple[str, ...], ...]
 _NO_NAMES: Names = ((),) * len(_LEVELS)
 

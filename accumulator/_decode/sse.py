@@ -27,7 +27,7 @@ class CutEvents(Struct, gc=False):
     texts: list[bytes]  # the data of each event
     start: int  # the byte of the body at which the first event begins
     end: int  # and the byte after the last event
-    size: int  # bytes of the read up to there
+    size: int  # bytes of the read that these take, `[DONE]` included
     is_last: bool  # `[DONE]` follows them
     opening: bytes = b""  # before each text; empty if there are other lines
     line_end: bytes = b""  # twice after each text

@@ -91,7 +91,7 @@ def error_of(value: object) -> object:
         return None
     error = fields_of(value).get("error") if is_object(value) else None
     if error is not None and is_object(error):
-        return error if fields_of(error) else None  # nor is an SDK's object without fields
+        return error if fields_of(error) else None  # nor is an empty object of an SDK
     return error or None
 
 

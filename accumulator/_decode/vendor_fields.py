@@ -261,7 +261,7 @@ def _check_message(choice: Any) -> None:
     Raises ValueError for a message without a delta, and for one that is nested too deep.
     """
     if _parse(choice.message) is not None and choice.delta is None:
-        raise ValueError("a message in place of a delta")
+        raise ValueError("a message instead of a delta")
 
 
 def _read_parts(delta: Delta) -> None:

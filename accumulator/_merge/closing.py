@@ -1,4 +1,4 @@
-"""Note what deltas brought, and drop it from a message that closes a choice (MiniMax)."""
+"""Note what deltas brought, and drop it from a message that repeats it at the end (MiniMax)."""
 
 from __future__ import annotations
 

@@ -52,7 +52,7 @@ class IndexedList:
             place = self.places[index] = self.places[key] = len(self.entries)
             self.entries.append({})
         entry: JsonObject = self.entries[place]
-        if type_ is not None and not is_typed:  # this replaces its type
+        if type_ is not None and not is_typed:  # its type is about to be replaced
             known = index, str(entry.get("type"))
             if self.places.get(known) == place:
                 del self.places[known]

@@ -348,7 +348,7 @@ class Reducer(Ending, TypedFieldMerger, UsageMerger):
         return texts_of(self.state, chunk, self._head)
 
     def rehearse_chunk(self, chunk: wire.Chunk) -> Sequence[tuple[Target, object]]:
-        """Return each text, list or field that a chunk would change, with the string or integer.
+        """Return each target that a chunk would change, and the string or integer that it brings.
 
         Raises if it would do anything else, such as report a problem, or if this cannot be known.
         """

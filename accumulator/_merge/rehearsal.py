@@ -59,7 +59,7 @@ class Rehearsal:
         self._before = repr(self.state)  # for a text it shows which one it is, not what it says
 
     def changes(self) -> list[tuple[Target, str | int]]:
-        """Return each text, list or field that the chunk changed, with the string or integer.
+        """Return each target that the chunk changed, and the string or integer that it brought.
 
         Raises ValueError or LookupError if the chunk did anything else, or not the same each time.
         """

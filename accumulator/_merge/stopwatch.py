@@ -18,7 +18,7 @@ class Stopwatch:
 
     def __init__(self, clock: Clock, started: float | None = None) -> None:
         if not callable(clock):
-            raise TypeError("a clock is called for the time: time.monotonic, not time.monotonic()")
+            raise TypeError("a clock is a function: pass time.monotonic, not time.monotonic()")
         self.read = clock
         self._start = clock() if started is None else started
         self._first = self._last = 0.0  # the times of the first and the last chunk

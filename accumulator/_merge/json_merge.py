@@ -67,7 +67,7 @@ _MADE_FOR: Mapping[Policy, type | tuple[type, ...]] = {
 
 
 class Listener(Protocol):
-    """An observer of a reducer, which makes events of what it does."""
+    """Observes a reducer, and makes events of what it does."""
 
     at: tuple[int, Any] | None  # the index and the state of the choice that is about to change
 

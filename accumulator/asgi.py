@@ -67,8 +67,8 @@ def tap(stream: Any, *, on_end: OnEnd, **options: Any) -> Any:
     the partial completion, the status "cancelled" and no `error`. A sync iterator is read in
     threads, so that call may come as late as the next garbage collection.
 
-    A compressed body passes through as it is. `on_end` gets an empty completion, and an `error`:
-    that the body is compressed, where that shows (gzip, zlib, zstd), else that no chunk was read.
+    A compressed body passes through as it is. `on_end` gets an empty completion, and its `error`
+    names the compression if it is gzip, zlib or zstd; otherwise it says that no chunk was read.
 
     Pass the HTTP client's response itself: it is closed with the iterator. httpx's `aiter_bytes()`
     cannot close it.

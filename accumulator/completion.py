@@ -80,7 +80,7 @@ class Function(Fields):
     arguments: str | None = None
     extra: JsonObject = field(factory=dict)
 
-    # Its choice's. Private fields are facts about the stream: they are not shown or compared.
+    # Copied from its choice. Private fields are facts about the stream: not shown, not compared.
     _finish_reason: str | None = None
 
     @property

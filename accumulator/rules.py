@@ -121,7 +121,7 @@ _ROWS: dict[str, Policy] = {
 }
 
 # These fields have more state than one merged value (a call's identity, a sum that must hold,
-# whether a choice has ended), or none at all, so their rules are fixed. Only the arguments have
+# whether a choice has ended), or none at all, so their rules are fixed. Only arguments can have
 # another, for servers whose every fragment repeats all of them so far.
 ARGUMENTS = "delta.tool_calls.function.arguments"
 _FIXED = {

@@ -81,6 +81,8 @@ class FastPath(Struct, eq=False):
         """
         template = self._template
         head, end, gaps = template.head, template.end, template.of_line
+        if not data.startswith(head):
+            return 0, 0
         lines = BytesIO(data)
         cuts = [line[gaps] for line, _ in zip(lines, lines)]  # noqa: B905  # a line, a blank one
         body = b"".join((head, (end + head).join(cuts), end))
@@ -94,6 +96,10 @@ class FastPath(Struct, eq=False):
             count += 1
             size += len(event)
         return count, size
+
+    def may_match(self, data: bytes, start: int) -> bool:
+        """Return whether an event of a read begins as those that match do."""
+        return data.startswith(self._template.head, start)
 
     def apply_event(self, data: bytes) -> bool:
         """Apply a read if it is one matching event; return whether it is. Only if `ready`."""

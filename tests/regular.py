@@ -147,6 +147,12 @@ FITTING: Streams = {
     "a number in an object of a delta": lambda i: delta_chunk(
         f'"content":"w{i}","x_meta":{{"at":{{"took":{i / 4}}},"name":"n"}}'
     ),
+    "a string of an object": lambda i: with_vendor(
+        text_chunk(f"w{i}"), {"id": f"é{i // 2}\n" * (i % 5), "n": i}
+    ),
+    "a string of a choice, and one in an object of a delta": lambda i: delta_chunk(
+        f'"content":"w{i}","x_meta":{{"name":"{"n" * (i % 3)}"}}'
+    ).replace("null}]", f'null,"x_at":"{i % 4}"}}]'),
     "arguments beside a counter": [
         call_start(0),
         *(with_vendor(call_chunk(f'{{"{i}"', 0), i) for i in range(59)),

@@ -223,8 +223,8 @@ def test_what_was_cut_off_or_added_is_found(checkpoint: bytes) -> None:
 
 RULES = DEFAULT_RULES.replace({"chunk.citations": "extend"})
 WRONG: dict[str, tuple[Callable[[bytes], bytes], dict[str, Any]]] = {
-    "no checkpoint": (lambda data: b"", {}),
-    "does not start as one": (lambda data: b"{" + data, {}),
+    "not a checkpoint": (lambda data: b"", {}),
+    "does not start like one": (lambda data: b"{" + data, {}),
     "another version": (lambda data: data[:4] + b"\x09" + data[5:], {}),
     "damaged": (lambda data: data[:-1], {}),
     "other rules": (lambda data: data, {"rules": RULES}),

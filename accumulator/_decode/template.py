@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Sequence
+from itertools import compress, count
+from operator import ne
 from typing import Any
 
 import msgspec
@@ -16,7 +18,7 @@ Gap = tuple[int, int, bool]  # where a value of a line starts and ends, and whet
 
 _CR, _BACKSLASH = 13, 92
 _NUMBER = re.compile(rb"(-?\d[\d.eE+-]*)")
-_FIXED = (b"id", b"index", b"created")  # fields that are neither appended nor replaced
+_FIXED = (b"index", b"created")  # fields that are neither appended nor replaced
 decode_string = msgspec.json.Decoder(str).decode
 _decode_strings = msgspec.json.Decoder(list[str]).decode
 _decode_numbers = msgspec.json.Decoder(list[int | float]).decode
@@ -70,26 +72,28 @@ def find_gaps(line: bytes, other: bytes, constant: Sequence[object]) -> list[Gap
     A string that is the same in both lines also gets a gap if it is in `constant`.
     """
     tokens, others = _tokens_of(line), _tokens_of(other)
-    gaps: list[Gap] = []
     if len(tokens) != len(others) or _CR in line[:-2] or not line.startswith(b"data:"):
-        return gaps
-    start = 0
-    for place, (token, before) in enumerate(zip(tokens, others)):  # noqa: B905  # as many
-        if token != before and tokens[place - 1 - place % 2] in _FIXED:
-            return []
+        return []
+    places = {*compress(count(), map(ne, tokens, others))}
+    if any(tokens[place - 1 - place % 2] in _FIXED for place in places):
+        return []
+    if constant:
+        strings = enumerate(tokens[1::2])
+        places.update(2 * i + 1 for i, token in strings if _string_of(token) in constant)
+    gaps: list[Gap] = []
+    for place in sorted(places):
+        token = tokens[place]
+        start = end = sum(map(len, tokens[:place])) + place
         if place % 2:
-            if token != before or (constant and _string_of(token) in constant):
-                gaps.append((start, start + len(token), True))
-        elif token != before:
-            ours, theirs = _NUMBER.split(token), _NUMBER.split(before)
-            if ours[::2] != theirs[::2]:
-                return []
-            end = start
-            for number, was in zip(ours, theirs):  # noqa: B905  # as many
-                end += len(number)
-                if number != was:
-                    gaps.append((end - len(number), end, False))
-        start += len(token) + 1
+            gaps.append((start, start + len(token), True))
+            continue
+        ours, theirs = _NUMBER.split(token), _NUMBER.split(others[place])
+        if ours[::2] != theirs[::2]:
+            return []
+        for number, was in zip(ours, theirs):  # noqa: B905  # as many
+            end += len(number)
+            if number != was:
+                gaps.append((end - len(number), end, False))
     return gaps
 
 

@@ -119,11 +119,10 @@ class FieldMerger(Struct, eq=False):
 
     # --- the rules ---
 
-    def _merged(
-        self, level: Level, policy: Policy, name: str, old: object, value: object
-    ) -> object | None:
+    def _merged(self, level: Level, policy: Policy, name: str, old: Any, value: Any) -> Any:
         """Return what a field becomes with its next value; None to leave it as it was."""
-        if not isinstance(value, _MADE_FOR.get(policy, object)):
+        is_fit = isinstance(value, _MADE_FOR.get(policy, object))
+        if not is_fit:
             other = level.kinds[type(value)]
             return self._merged(level, "last" if other == policy else other, "", old, value)
         if policy == "drop" or (policy == "first" and old is not None and (old or not value)):
@@ -132,43 +131,40 @@ class FieldMerger(Struct, eq=False):
             return self._own(value)
         if policy == "merge":
             into = _or_new(old, dict)
-            self._merge(level.below(name), into, cast("JsonObject", value), nested=True)
+            self._merge(level.below(name), into, value, nested=True)
             return into
         if policy == "concat":
-            return self._join(old, cast("str", value))
+            return self._join(old, value)
         if policy == "larger":
             return self._larger(old, value)
-        entries = cast("list[object]", [value] if policy == "collect" else value)
+        entries: list[Any] = [value] if policy == "collect" else value
         if policy == "blocks":
             return self._blocks(_or_new(old, list), entries)
         if policy in ("by_index", "by_type"):
             known = _or_new(old, IndexedList)
             return self._by_index(level.below(name), known, entries, and_type=policy == "by_type")
         items = _or_new(old, list)
-        items += cast("list[object]", self._own(entries))
+        items += self._own(entries)
         return items
 
-    def _larger(self, old: object, value: object) -> object:
+    def _larger(self, old: Any, value: Any) -> object:
         """Return the larger of two numbers, number by number in objects; else the last value."""
         if isinstance(value, dict):
             into = _or_new(old, dict)
             for name, item in value.items():
                 into[name] = self._larger(into.get(name), item)
             return into
-        is_less = (
-            _is_number(value) and _is_number(old) and cast("float", value) <= cast("float", old)
-        )
+        is_less = _is_number(value) and _is_number(old) and value <= old
         return old if value is None or is_less else self._own(value)
 
     def _by_index(
-        self, below: Level, into: IndexedList, entries: list[object], *, and_type: bool
+        self, below: Level, into: IndexedList, entries: list[Any], *, and_type: bool
     ) -> IndexedList:
         for entry in entries:
             index = entry.get("index") if isinstance(entry, dict) else None
             if type(index) is int:
-                fields = cast("JsonObject", entry)
-                type_ = healed(fields.get("type"))[0] if and_type else None
-                self._merge(below, into.find(index, type_), fields, nested=True)
+                type_ = healed(entry.get("type"))[0] if and_type else None
+                self._merge(below, into.find(index, type_), entry, nested=True)
             else:
                 into.entries.append(self._own(entry))
         return into
@@ -211,7 +207,7 @@ class FieldMerger(Struct, eq=False):
             part = {name: value for name, value in part.items() if name != "thinking"}
         self._merge(self.rules.levels["delta.<object>"], last, part, nested=True)
 
-    def _own(self, value: object) -> object:
+    def _own(self, value: Any) -> Any:
         """Return a value to be kept as it is, with halves of surrogate pairs replaced."""
         if not self._careful:
             return value

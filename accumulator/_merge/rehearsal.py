@@ -19,11 +19,11 @@ from .problem_log import ProblemLog
 from .state import CallsState, ChoiceState, State
 
 _MOST_VALUES = 1000  # a bound on what a copy costs
-_SCALARS = (str, int, float, bool, type(None))
+_SCALARS = frozenset({str, int, float, bool, type(None)})
 
 
 class Slot:
-    """A field of merged JSON whose number each chunk replaces."""
+    """A field of merged JSON whose number or string each chunk replaces."""
 
     __slots__ = ("_name", "_of")
 
@@ -32,11 +32,11 @@ class Slot:
         self._name = name
 
     def append(self, value: object) -> None:
-        """Replace the number."""
+        """Replace the value."""
         self._of[self._name] = value
 
     def extend(self, values: list[Any]) -> None:
-        """Replace the number by the last of several."""
+        """Replace the value by the last of several."""
         self.append(values[-1])
 
 
@@ -67,7 +67,7 @@ class Rehearsal:
         for kept, copied, size in self._copies:
             if isinstance(copied, dict):
                 for name, value in copied.items():
-                    if type(value) is int and value != kept[name]:
+                    if type(value) in (int, str) and value != kept[name]:
                         found.append((Slot(kept, name), value))
                         copied[name] = kept[name]
                 continue

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import cast
-
 from msgspec import Struct, convert
 
 from .._decode import chunk as wire
@@ -73,5 +71,5 @@ def _counts_of(usage: wire.Usage) -> tuple[int | None, int | None, int | None]:
     return usage.prompt_tokens, usage.completion_tokens, usage.total_tokens
 
 
-def _is_less(new: object, old: object) -> bool:
-    return new is not None and old is not None and cast("float", new) < cast("float", old)
+def _is_less(new: float | None, old: float | None) -> bool:
+    return new is not None and old is not None and new < old

@@ -176,6 +176,8 @@ class EventApplier(Struct, eq=False):
             done += size
             misses = 0 if count else misses
             end = data.find(CLOSING, done) + len(CLOSING)
+            if not fast.may_match(data, end):
+                break
             event = data[done:end]
             cut = cut_events(event, start + done) if event else None
             if cut is None:

@@ -477,7 +477,7 @@ def test_words_of_pydantic_in_an_annotated_are_obeyed() -> None:
 @pytest.mark.parametrize("kind", [Literal["a", "b"], Literal["a", "b"] | None])
 def test_the_values_of_a_literal_are_named(wrong: str, kind: type) -> None:
     kinds = dict[str, list[kind]]  # type: ignore[valid-type]  # made here
-    assert refused(f'{{"x": [{wrong}]}}', kinds, "there are 'a', 'b' at").path == "$.x[0]"
+    assert refused(f'{{"x": [{wrong}]}}', kinds, "expected one of 'a', 'b' at").path == "$.x[0]"
 
 
 def test_a_hint_that_is_no_type_of_json_is_none_of_a_fields() -> None:

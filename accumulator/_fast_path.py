@@ -7,9 +7,9 @@ each value is appended to a text or a list, replaces another, or is padding, and
 changes.
 
 Law: an event is taken only if it matches the template byte for byte, and each value in a gap is
-valid JSON on its own and continues its text. (What follows whole arguments of a call may not
-continue them.) Then it does what the rehearsal did. Everything else goes the plain way, including
-what raises while a template is learnt.
+valid JSON on its own and continues its text, if it goes to one. (What follows whole arguments of a
+call may not continue them.) Then it does what the rehearsal did. Everything else goes the plain
+way, including what raises while a template is learnt.
 """
 
 from __future__ import annotations
@@ -98,7 +98,7 @@ class FastPath(Struct, eq=False):
         return count, size
 
     def may_match(self, data: bytes, start: int) -> bool:
-        """Return whether an event of a read begins as those that match do."""
+        """Return whether the event at a place in a read begins like those that match."""
         return data.startswith(self._template.head, start)
 
     def apply_event(self, data: bytes) -> bool:

@@ -63,7 +63,7 @@ _CLASSES: Mapping[type[Struct], type] = {
 
 # The fields of each that may be more than a string or a number.
 _COPIED = {
-    kind: [name for name, held in kind.__annotations__.items() if held not in _PLAIN]
+    kind: [name for name, held in kind.__annotations__.items() if str(held) not in _PLAIN]
     for kind in _CLASSES
 }
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from binascii import b2a_base64
 from collections.abc import Callable, Mapping
 from itertools import islice
 from typing import Any, TypeVar, cast
@@ -292,5 +291,5 @@ _MAKERS: Mapping[type, Callable[[Any], Any]] = {
     **dict.fromkeys(_CLASSES, freeze_fields),
     wire.TopLogprob: freeze_token,
     TokensState: freeze_tokens,
-    bytearray: lambda state: b2a_base64(state, newline=False).decode(),
+    bytearray: to_builtins,  # to base64
 }

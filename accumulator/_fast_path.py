@@ -22,7 +22,7 @@ from typing import Any, Protocol
 
 from msgspec import Struct
 
-from ._decode.template import Template, cut_at, decode_string, find_gaps, numbers_of, strings_of
+from ._decode.template import Template, cut_at, decode_string, find_gaps, strings_of
 from ._decode.text import Text
 
 LEARN_AFTER = 48  # events; a shorter stream would not earn back what learning costs
@@ -45,9 +45,8 @@ class Rehearser(Protocol):
         ...
 
     def rehearse(self, data: bytes) -> Sequence[tuple[Any, object]]:
-        """Return each target that an event's data would change, and the string or integer for it.
-
-        Raise if it would do anything else.
+        """Return each target that an event's data would change, and the string or integer for it;
+        None as the target of a number that is never kept. Raise if it would do anything else.
         """
         ...
 
@@ -62,10 +61,10 @@ class FastPath(Struct, eq=False):
     _credit: int = 0  # events that were taken, less what proofs have cost
     _last: bytes = b""  # the line of the last call of `learn`
     _last_event: int = 0  # and the number of its event
-    _template: Template = Template(b"", (), b"", (), slice(0), slice(0))
+    _template: Template = Template(b"", (), b"", b"", (), slice(0), slice(0))
     _asks: bool = False  # whether there are texts that do not take every string
-    _is_simple: bool = False  # whether there is one text, and perhaps padding after it
-    _joint: bytes = b""  # between these two
+    _joint: bytes | None = None  # between the only text and what is dropped, if there is no more
+    _text_at: int = 0  # which of these two the text is
     _targets: Targets = []  # empty unless it was proved since something else was applied
 
     def invalidate(self) -> None:
@@ -81,9 +80,10 @@ class FastPath(Struct, eq=False):
         """
         template = self._template
         head, end, gaps = template.head, template.end, template.of_line
-        if not data.startswith(head):
-            return 0, 0
         lines = BytesIO(data)
+        if not data.startswith(head) or not lines.readline().endswith(template.tail):
+            return 0, 0
+        lines.seek(0)
         cuts = [line[gaps] for line, _ in zip(lines, lines)]  # noqa: B905  # a line, a blank one
         body = b"".join((head, (end + head).join(cuts), end))
         if data.startswith(body) and self._append(cuts):
@@ -98,8 +98,9 @@ class FastPath(Struct, eq=False):
         return count, size
 
     def may_match(self, data: bytes, start: int) -> bool:
-        """Return whether the event at a place in a read begins like those that match."""
-        return data.startswith(self._template.head, start)
+        """Return whether the line at a place in a read begins and ends like those that match."""
+        template, stop = self._template, data.find(b"\n", start) + 1
+        return data.startswith(template.head, start) and data.endswith(template.tail, start, stop)
 
     def apply_event(self, data: bytes) -> bool:
         """Apply a read if it is one matching event; return whether it is. Only if `ready`."""
@@ -110,16 +111,21 @@ class FastPath(Struct, eq=False):
         cut = data[template.of_event]
         if _LF in cut or len(data) < len(head) + len(end):
             return False
-        if self._is_simple and self._targets:
-            # Nearly all templates have one text, and perhaps padding after it.
-            value, _, padding = cut.partition(self._joint) if self._joint else (cut, b"", b"x")
-            if padding.isalnum():
+        if self._joint is not None and self._targets:
+            # Nearly all templates have one text, and perhaps padding or a time beside it.
+            if not self._joint:
+                return self._append_one(cut)
+            value, found, dropped = cut.partition(self._joint)
+            if self._text_at:
+                value, dropped = dropped, value
+            is_string = template.decoders[1 - self._text_at] is strings_of
+            if found and dropped.isalnum() and (is_string or _is_integer(dropped)):
                 return self._append_one(value)
         return self._append_each(cut)
 
     def _append_one(self, value: bytes) -> bool:
         """Append the only string of an event to its text; return whether that was possible."""
-        text = self._targets[0]
+        text = self._targets[self._text_at]
         try:
             fragment = decode_string(b'"%b"' % value)
         except ValueError:
@@ -156,7 +162,9 @@ class FastPath(Struct, eq=False):
         columns = template.columns(cuts)
         try:
             brought = [
-                [] if target is None and b"".join(column).isalnum() else decode(column)
+                []
+                if target is None and decode is strings_of and b"".join(column).isalnum()
+                else decode(column)
                 for target, decode, column in zip(targets, template.decoders, columns)  # noqa: B905  # as many, or none
             ]
         except ValueError:
@@ -232,28 +240,37 @@ class FastPath(Struct, eq=False):
         template = self._template
         parts = [template.head, *template.joints, template.end]
         size = sum(map(len, parts)) + 1  # no other string of the line is as long
-        probes: list[object] = []
+        probes: list[str | int] = []
         fill = [parts[0][5:]]  # without `data:`
         for place, decode in enumerate(template.decoders):
             # Less than any number, so a field that only larger ones replace does not take it.
-            probe = -(10**15) - place if decode is numbers_of else "abcd"[place] * size
+            probe = "abcd"[place] * size if decode is strings_of else -(10**15) - place
             probes.append(probe)
             fill += (str(probe).encode(), parts[place + 1])
         brought = self._reducer.rehearse(b"".join(fill))
         found = {value: target for target, value in brought}
         if len(found) < len(brought):
             raise ValueError("perhaps a value that goes to two places")
-        targets = [found.pop(probe, None) for probe in probes]
-        if found:
-            return [*found]
-        for part, target in zip(parts, targets):  # noqa: B905  # the last part follows all gaps
-            if target is None and not re.search(_PADDING, part):
+        for part, probe in zip(parts, probes):  # noqa: B905  # the last part follows all gaps
+            if probe not in found and not re.search(_PADDING, part):
                 raise ValueError("a value that neither goes anywhere nor is padding")
-        self._asks = any(isinstance(each, Text) and each.asks for each in targets)
+        targets = [found.pop(probe, None) for probe in probes]
+        if not found:
+            self._accept(targets)
+        return [*found]
+
+    def _accept(self, targets: Targets) -> None:
+        """Take the template for proved."""
         self._targets = targets
-        self._is_simple = isinstance(targets[0], Text) and targets[1:] in ([], [None])
-        self._joint = b"".join(template.joints)
-        return []
+        self._asks = any(isinstance(each, Text) and each.asks for each in targets)
+        texts = [isinstance(each, Text) for each in targets]
+        is_simple = sum(texts) == 1 and targets.count(None) == len(targets) - 1 < 2
+        self._joint = b"".join(self._template.joints) if is_simple else None
+        self._text_at = texts.index(True) if is_simple else 0
+
+
+def _is_integer(digits: bytes) -> bool:
+    return digits.isdigit() and not digits.startswith(b"0")
 
 
 def _takes_all(targets: Targets, brought: list[list[Any]]) -> bool:

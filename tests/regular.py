@@ -63,7 +63,7 @@ def with_message(chunk: str, message: str) -> str:
     return chunk.replace('"delta":', f'"message":{message},"delta":')
 
 
-def created(chunk: str, second: int) -> str:
+def created(chunk: str, second: object) -> str:
     return chunk.replace('"created":1760000000', f'"created":{second}')
 
 
@@ -176,6 +176,10 @@ FITTING: Streams = {
     "chunks that say when each was made": lambda i: created(
         text_chunk(f"w{i}"), 1760000000 + i // 7
     ),
+    "when each was made, after the text": lambda i: (
+        f'{{"choices":[{{"finish_reason":null,"index":0,"delta":{{"content":"w{i}"}}}}],"created":'
+        f'{1760000000 + i // 9},"id":"c","model":"m","object":"chat.completion.chunk"}}'
+    ),
     "padding, and when each was made": lambda i: created(
         text_chunk(f"w{i}", padding="x" * (i % 7)), 1760000000 + i // 20
     ),
@@ -234,6 +238,10 @@ ALIKE: Streams = {
         )
         for i in range(1, 61)
     ],
+    "times of every kind": lambda i: created(
+        text_chunk(f"w{i}"), [1760000000 + i, 0, -5, "012", 2.0, 10**20, 1.5, "null"][i % 8]
+    ),
+    "a time that is at first none": lambda i: created(text_chunk(f"w{i}"), max(0, i - 30)),
     "a text that is sent twice": lambda i: delta_chunk(f'"content":"x","content":"w{i}"'),
     "padding in the choice": lambda i: text_chunk("a").replace(
         '"finish_reason"', f'"obfuscation":"{"x" * (i % 7)}","finish_reason"'

@@ -18,10 +18,12 @@ Gap = tuple[int, int, bool]  # where a value of a line starts and ends, and whet
 
 _CR, _BACKSLASH = 13, 92
 _NUMBER = rb"(-?\d[\d.eE+-]*)"
-_FIXED = (b"index", b"created")  # fields that are neither appended nor replaced
+_INDEX = b"index"  # the field whose value says where the others go
+_TIME = b"created"  # the field of which only the first value is kept
 decode_string = msgspec.json.Decoder(str).decode
 _decode_strings = msgspec.json.Decoder(list[str]).decode
 _decode_numbers = msgspec.json.Decoder(list[int | float]).decode
+_decode_integers = msgspec.json.Decoder(list[int]).decode
 
 
 class Template(Struct, frozen=True):
@@ -29,7 +31,8 @@ class Template(Struct, frozen=True):
 
     head: bytes  # before the first gap
     joints: tuple[bytes, ...]  # between two gaps
-    end: bytes  # after the last, the blank line included
+    tail: bytes  # after the last, up to the line end
+    end: bytes  # the same, and the blank line
     decoders: tuple[Callable[[list[bytes]], list[Any]], ...]  # one for each gap
     of_line: slice  # cuts what is between head and end out of a line
     of_event: slice  # and out of an event
@@ -60,8 +63,7 @@ class Template(Struct, frozen=True):
 
     def fits(self, line: bytes) -> bool:
         """Return whether a line, including its line end, is an event of this template."""
-        end = self.end[: self.of_event.stop - self.of_line.stop]
-        is_framed = line.startswith(self.head) and line.endswith(end)
+        is_framed = line.startswith(self.head) and line.endswith(self.tail)
         return is_framed and all(joint in line for joint in self.joints)
 
 
@@ -69,21 +71,19 @@ def find_gaps(line: bytes, other: bytes, constant: Sequence[object]) -> list[Gap
     """Return where two lines differ in strings and numbers. Return no gaps if they also differ
     elsewhere, or in a field that never has a gap.
 
-    A string that is the same in both lines also gets a gap if it is in `constant`.
+    A value that is the same in both lines also gets a gap if it is in `constant`.
     """
     tokens, others = _tokens_of(line), _tokens_of(other)
     if len(tokens) != len(others) or _CR in line[:-2] or not line.startswith(b"data:"):
         return []
-    places = {*compress(count(), map(ne, tokens, others))}
-    if any(tokens[place - 1 - place % 2] in _FIXED for place in places):
-        return []
-    if constant:
-        strings = enumerate(tokens[1::2])
-        places.update(2 * i + 1 for i, token in strings if _string_of(token) in constant)
+    fixed = _places_of(constant, tokens)
     gaps: list[Gap] = []
-    for place in sorted(places):
+    for place in sorted({*compress(count(), map(ne, tokens, others)), *fixed}):
         token = tokens[place]
         start = end = sum(map(len, tokens[:place])) + place
+        is_name = place % 2 and tokens[place + 1].lstrip().startswith(b":")
+        if is_name or tokens[place - 1 - place % 2] == _INDEX:
+            return []
         if place % 2:
             gaps.append((start, start + len(token), True))
             continue
@@ -92,9 +92,21 @@ def find_gaps(line: bytes, other: bytes, constant: Sequence[object]) -> list[Gap
             return []
         for number, was in zip(ours, theirs):  # noqa: B905  # as many
             end += len(number)
-            if number != was:
+            if number != was or (place in fixed and number.isdigit()):
                 gaps.append((end - len(number), end, False))
     return gaps
+
+
+def _places_of(constant: Sequence[object], tokens: list[bytes]) -> set[int]:
+    """Return the places of constants among the tokens; an integer is the time in a chunk."""
+    places: set[int] = set()
+    strings = {each for each in constant if type(each) is str}
+    if strings:
+        tokens_of_strings = enumerate(tokens[1::2])
+        places.update(2 * i + 1 for i, token in tokens_of_strings if _string_of(token) in strings)
+    if len(strings) < len(constant) and _TIME in tokens:
+        places.add(tokens.index(_TIME) + 1)
+    return places
 
 
 def cut_at(line: bytes, gaps: Sequence[Gap]) -> Template:
@@ -106,9 +118,18 @@ def cut_at(line: bytes, gaps: Sequence[Gap]) -> Template:
         before = end
     (head, *joints), tail = parts, line[before:]
     closing = tail + (b"\r\n" if tail.endswith(b"\r\n") else b"\n")
-    decoders = tuple([strings_of if is_string else numbers_of for _, _, is_string in gaps])
+    decoders = tuple(
+        [
+            strings_of
+            if is_string
+            else integers_of
+            if part.endswith(b'"%b":' % _TIME)
+            else numbers_of
+            for part, (_, _, is_string) in zip([head, *joints], gaps)  # noqa: B905  # as many
+        ]
+    )
     of_line, of_event = slice(len(head), -len(tail)), slice(len(head), -len(closing))
-    return Template(head, tuple(joints), closing, decoders, of_line, of_event)
+    return Template(head, tuple(joints), tail, closing, decoders, of_line, of_event)
 
 
 def _tokens_of(line: bytes) -> list[bytes]:
@@ -133,10 +154,17 @@ def strings_of(column: list[bytes]) -> list[Any]:
     return strings
 
 
-def numbers_of(column: list[bytes]) -> list[Any]:
+def integers_of(column: list[bytes]) -> list[Any]:
+    """Decode some integers, each on its own. Raises ValueError."""
+    return numbers_of(column, _decode_integers)
+
+
+def numbers_of(
+    column: list[bytes], decode: Callable[[bytes], list[Any]] = _decode_numbers
+) -> list[Any]:
     """Decode some numbers, each on its own. Raises ValueError."""
     text = b",".join(column)
-    numbers = _decode_numbers(b"[%b]" % text)
+    numbers = decode(b"[%b]" % text)
     if _CR in text or len(numbers) != len(column):  # a CR ends a line of the body
         raise ValueError("more than a number")
     return numbers

@@ -193,17 +193,21 @@ class ChatReducer(Reducer, kw_only=True):
             )
         )
 
-    def rehearse(self, data: bytes) -> Sequence[tuple[Target, object]]:
+    def rehearse(self, data: bytes) -> Sequence[tuple[Target | None, object]]:
         """Return where the data of an event would bring strings and integers, and what they are.
 
         Raises if it would do anything else, or if that is not known.
         """
         chunk = self._decoder.decode(data)
+        brought: Sequence[tuple[Target | None, object]]
         try:
-            return self.texts_of(chunk)
+            brought = self.texts_of(chunk)
         except ValueError:
             self._decoder.forget()
-        return self.rehearse_chunk(self._decoder.decode_alone(data))
+            brought = self.rehearse_chunk(self._decoder.decode_alone(data))
+        # llama.cpp and Ollama send the time of each chunk, and only the first time is kept.
+        made = chunk.created
+        return brought if made in (None, self.state.created) else [*brought, (None, made)]
 
     def snapshot(self) -> ChatCompletion:
         """Return the completion as far as it is known."""

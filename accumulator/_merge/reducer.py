@@ -345,7 +345,10 @@ class Reducer(Ending, TypedFieldMerger, UsageMerger):
         """
         if self._halved or not self.reading or self._has_brought or self.rules.is_cumulative:
             raise ValueError("the next chunk does more than append")
-        return texts_of(self.state, chunk, self._head)
+        head = self._head
+        if head is not None and self.state.created:
+            head = (head[0], chunk.created, *head[2:])  # only the first time is kept
+        return [pair for pair in texts_of(self.state, chunk, head) if pair[1]]
 
     def rehearse_chunk(self, chunk: wire.Chunk) -> Sequence[tuple[Target, object]]:
         """Return each target that a chunk would change, and the string or integer that it brings.

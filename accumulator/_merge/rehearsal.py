@@ -18,7 +18,7 @@ from .json_merge import IndexedList
 from .problem_log import ProblemLog
 from .state import CallsState, ChoiceState, State
 
-_MOST_VALUES = 1000  # a bound on what a copy costs
+_MOST_VALUES = 50  # a bound on what a copy costs
 _SCALARS = frozenset({str, int, float, bool, type(None)})
 
 

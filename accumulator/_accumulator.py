@@ -162,12 +162,13 @@ class Accumulator:
         if self._observed:
             self._observe(self.feed_line, line)
             return
-        if isinstance(line, str):
-            line = line.encode("utf-8", "surrogatepass")
-        elif type(line) is not bytes:
-            if not isinstance(line, (bytes, bytearray, memoryview)):
+        if type(line) is not bytes:
+            if isinstance(line, str):
+                line = line.encode("utf-8", "surrogatepass")
+            elif isinstance(line, (bytes, bytearray, memoryview)):
+                line = bytes(line)
+            else:
                 raise TypeError(f"a line is bytes or text, not {type(line).__name__}")
-            line = bytes(line)
         try:
             self._pipeline.feed_line(line)
         except LimitExceededError as error:

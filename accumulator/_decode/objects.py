@@ -17,20 +17,18 @@ from ..rules import DEFAULT_RULES
 from .chunk import Chunk, Delta, JsonObject
 from .lenient import read_chunk
 
-_Strings = list[str]  # all of a chunk, to be looked at together
 _MOST_LEVELS = 8  # of a vendor's value that is certainly not nested too deep
 
 # What each chunk of a stream repeats, and which of it are strings.
 _HEAD = ("id", "created", "model", "service_tier", "system_fingerprint", "object")
 head_of = attrgetter(*_HEAD)
 _texts_of = itemgetter(0, 2, 3, 4)
-_PADDING = frozenset({"obfuscation"})
+_VARYING = frozenset({"choices", "obfuscation"})
 _PAUSE = 8  # objects: those of a vendor have its fields one and all
 MOST_MISSES = 3  # of 32 objects, until the next are not looked at for a fragment
 _NOTHING: dict[str, Any] = {}
 
 Head = tuple[object, ...]
-Fragment = tuple[int, int | None, str, int]
 
 
 class LastChunk(JsonObject):
@@ -52,35 +50,37 @@ class ObjectReader:
         self._head: Head | None = None  # of the last chunk
         self._size = 0  # its characters
         self._count = 0  # the fields of an object that may repeat it, 0 for none
-        self._get: Callable[[Any], tuple[Any, ...]]  # returns those that do, and the choices last
-        self._repeated: Head = ()
+        self._get: Callable[[Any], object]  # returns those that do
+        self._repeated: object = None
         self._waits = 0  # objects that are read field by field before one is converted again
         self.misses = 0  # objects in a row that were more than a fragment
 
-    def fragment(self, value: Any, head: Head | None) -> Fragment | None:
-        """Return the fragment of content or of a call's arguments that an object brings behind a
-        chunk with this head, None if it brings anything else: the index of the choice, that of the
-        call, the text, and the characters of all strings.
+    def fragment(self, value: Any, head: Head | None) -> tuple[int, int | str, str, int] | None:
+        """Return the fragment of a text that an object brings behind a chunk with this head, None
+        if it brings anything else: the index of the choice, the name of the text or the index of
+        the call whose arguments it is, the fragment, and the characters of all strings.
         """
         try:
             is_dict = type(value) is dict
             own = value if is_dict else value.__dict__
-            if len(own) != self._count or head != self._head:
-                return None
-            found = self._get(own)
             if (
-                found[: len(self._repeated)] != self._repeated
-                or type(found[0]) is not int  # as 1.0 and true are, which equal 1
-                or not (is_dict or _PADDING.issuperset(value.__pydantic_extra__ or ()))
+                len(own) != self._count
+                or head != self._head
+                or self._get(own) != self._repeated
+                or type(own["created"]) is not int  # as 1.0 and true are, which equal 1
+                or not (is_dict or _VARYING.issuperset(value.__pydantic_extra__ or _NOTHING))
             ):
                 return None
-            [choice] = found[-1]
+            [choice] = own["choices"]
             index, fields = _only(choice, is_dict, "delta", "logprobs", "finish_reason")
-            call, text, calls = None, fields.get("content"), fields.get("tool_calls")
-            if calls is not None:
+            where: int | str = "content"
+            text = fields.get("content")
+            if text is None and (calls := fields.get("tool_calls")) is not None:
                 [entry] = calls
-                call, fields = _only(entry, is_dict, "function", "id", "type")
+                where, fields = _only(entry, is_dict, "function", "id", "type")
                 text = fields.get("arguments")
+            elif text is None:
+                where, text = "reasoning_content", fields.get("reasoning_content")
             if type(text) is not str:
                 return None
             if not text.isascii():
@@ -88,7 +88,7 @@ class ObjectReader:
         except (AttributeError, LookupError, TypeError, ValueError):
             return None
         self.misses = 0
-        return index, call, text, self._size + len(text)
+        return index, where, text, self._size + len(text)
 
     def read(self, value: Any) -> tuple[Chunk, int] | None:
         """Return the chunk that an object is, and the characters of its strings; None if there is
@@ -96,12 +96,12 @@ class ObjectReader:
 
         The chunk is what `read_chunk` reads. It shares nothing with the object that can change.
         """
-        is_dict = type(value) is dict
         if self._waits:
             self._waits -= 1
             return _read_generally(value)
         try:
-            chunk = convert(value if is_dict else _opened(value), Chunk)
+            own = value if type(value) is dict else value.__dict__
+            chunk = convert(value if own is value else _opened(value), Chunk)
             strings = _strings_of(chunk)
             head = head_of(chunk)
             if head != self._head:
@@ -111,21 +111,13 @@ class ObjectReader:
         except (AttributeError, LookupError, TypeError, ValueError):
             self._waits = _PAUSE
             return _read_generally(value)
-        if self.misses <= MOST_MISSES:
-            own = value if is_dict else value.__dict__
-            if len(own) != self._count:
-                self._repeat(own)
+        if self.misses <= MOST_MISSES and len(own) != self._count:
+            # All but the choices is taken for what the next repeats.
+            self._count, names = 0, own.keys() - _VARYING
+            if "created" in names and all(own[name] is None for name in names.difference(_HEAD)):
+                self._count, self._get = len(own), itemgetter(*names)
+                self._repeated = self._get(own)
         return chunk, size
-
-    def _repeat(self, fields: JsonObject) -> None:
-        """Take the fields of an object, all but its choices, for those that the next repeats."""
-        names = [name for name in fields if name in _HEAD or fields[name] is None]
-        rest = {*fields}.difference(names, _PADDING)
-        names = ["created", *(name for name in names if name not in {"created", *_PADDING})]
-        is_usual = rest == {"choices"} and "created" in fields
-        self._count = len(fields) if is_usual else 0
-        self._get = itemgetter(*(*names, *_PADDING.intersection(fields), "choices"))
-        self._repeated = tuple(map(fields.get, names))
 
 
 def _read_generally(value: object) -> tuple[Chunk, int] | None:
@@ -143,23 +135,27 @@ def _read_generally(value: object) -> tuple[Chunk, int] | None:
     return reading.chunk, reading.size
 
 
-def _only(value: Any, is_dict: bool, below: str, *nulls: str) -> tuple[int, dict[str, Any]]:
+def _only(of: Any, is_dict: bool, below: str, null: str, other: str) -> tuple[int, dict[str, Any]]:
     """Return the index of a choice or call and the fields of what is below it, if that has one
     field and nothing is beside it; else no fields.
     """
     if is_dict:
-        own, fields = value, value[below]
+        own, fields = of, of[below]
         is_odd = type(own) is not dict or type(fields) is not dict
     else:
-        own = value.__dict__
+        own = of.__dict__
         inner = own[below]
-        fields, is_odd = inner.__dict__, value.__pydantic_extra__ or inner.__pydantic_extra__
+        fields, extra, is_odd = inner.__dict__, inner.__pydantic_extra__, of.__pydantic_extra__
+        if extra:
+            fields = fields | extra
     index = own["index"]
     if (
         is_odd
-        or len(own) != 2 + (own.get(nulls[0], 0) is None) + (own.get(nulls[1], 0) is None)
-        or [*fields.values()].count(None) != len(fields) - 1
         or type(index) is not int
+        or len(own) > 4
+        or (len(own) == 4 and (own[null] is not None or own[other] is not None))
+        or (len(own) == 3 and own.get(null, own.get(other, 0)) is not None)
+        or (len(fields) > 1 and [*fields.values()].count(None) < len(fields) - 1)
     ):
         return 0, _NOTHING
     return index, fields
@@ -167,20 +163,18 @@ def _only(value: Any, is_dict: bool, below: str, *nulls: str) -> tuple[int, dict
 
 def _opened(chunk: Any) -> JsonObject:
     """Return the fields of an object of openai's models, and of those below that most have."""
-    if type(chunk.choices) is not list:
+    fields = _own(chunk).copy()
+    if type(fields["choices"]) is not list:
         raise TypeError("no list of choices")
-    choices = []
-    for each in chunk.choices:
-        choice, delta = _own(each), _own(each.delta)
+    fields["choices"] = [_own(choice).copy() for choice in fields["choices"]]
+    for choice in fields["choices"]:
+        delta = choice["delta"] = _own(choice["delta"])
         if calls := delta.get("tool_calls"):
-            opened = [{**_own(call), "function": _own(call.function)} for call in calls]
-            delta = {**delta, "tool_calls": opened}
-        choice = {**choice, "delta": delta}
+            opened = [_own(call) | {"function": _own(call.function)} for call in calls]
+            choice["delta"] = delta | {"tool_calls": opened}
         if logprobs := choice.get("logprobs"):
             lists = _own(logprobs).items()
             choice["logprobs"] = {name: tokens and _tokens(tokens) for name, tokens in lists}
-        choices.append(choice)
-    fields = {**_own(chunk), "choices": choices}
     if usage := fields.get("usage"):
         counts = _own(usage).items()
         fields["usage"] = {
@@ -193,7 +187,7 @@ def _opened(chunk: Any) -> JsonObject:
 def _own(value: Any) -> dict[str, Any]:
     own: dict[str, Any] = value.__dict__
     extra = value.__pydantic_extra__
-    return {**own, **extra} if extra else own
+    return own | extra if extra else own
 
 
 def _tokens(tokens: Iterable[Any]) -> list[JsonObject]:
@@ -209,7 +203,7 @@ def _tokens(tokens: Iterable[Any]) -> list[JsonObject]:
     return found
 
 
-def _measure(strings: _Strings) -> int:
+def _measure(strings: list[str]) -> int:
     """Return how many characters strings have. Raises ValueError for half a surrogate pair, and for
     an enum or another class of strings.
     """
@@ -222,9 +216,9 @@ def _measure(strings: _Strings) -> int:
     return len(whole)
 
 
-def _strings_of(chunk: Chunk) -> _Strings:
+def _strings_of(chunk: Chunk) -> list[str]:
     """Return the strings of a chunk's choices. Raises ValueError for what few chunks have."""
-    strings: _Strings = []
+    strings: list[str] = []
     # One by one: of ten that a choice may have at its place most are missing.
     for choice in chunk.choices or ():
         delta = choice.delta
@@ -243,7 +237,7 @@ def _strings_of(chunk: Chunk) -> _Strings:
     return strings
 
 
-def _add_strings(delta: Delta, strings: _Strings) -> None:
+def _add_strings(delta: Delta, strings: list[str]) -> None:
     if delta.content is not None:
         strings.append(delta.content)
     if delta.role is not None:
@@ -257,7 +251,8 @@ def _add_strings(delta: Delta, strings: _Strings) -> None:
     if delta.reasoning_details is not None:
         strings.append("reasoning_details")
         for detail in to_builtins(delta.reasoning_details):
-            strings += [*detail, *(item for item in detail.values() if type(item) is str)]
+            values = [value for value in detail.values() if type(value) is str]
+            strings.append("".join((*detail, *values)))
     for call in delta.tool_calls or ():
         texts = [call.id, call.type]
         if call.function is not None:

@@ -145,16 +145,17 @@ class ChatReducer(Reducer, kw_only=True):
         found = objects.fragment(value, self._head)
         if found is None:
             return 0
-        index, call, text, size = found
+        index, where, fragment, size = found
         into = self.state.choices.get(index)
         if into is None or into.finish_reason or size > room:
             return 0
-        if call is None:
-            if into.content is None:
-                return 0
-            into.content.append(text)
-        elif into.calls is None or not self._append_arguments(into.calls, call, text):
+        if type(where) is int:
+            calls = into.calls
+            return size if calls and self._append_arguments(calls, where, fragment) else 0
+        text = into.content if where == "content" else into.reasoning_content
+        if text is None:
             return 0
+        text.append(fragment)
         return size
 
     def apply_object(self, value: object, count: Callable[[int, int], None]) -> bool:

@@ -96,7 +96,8 @@ class EventApplier(Struct, eq=False):
         if tally.size + size > self._most_bytes:
             raise LimitExceededError("total_bytes", int(self._most_bytes))
         tally.size += size
-        tally.besides += besides
+        if besides:
+            tally.besides += besides
 
     def check_open(self) -> None:
         """Raise ValueError if the input has ended."""

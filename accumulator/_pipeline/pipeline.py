@@ -153,10 +153,9 @@ class Pipeline(EventApplier):
 
     def feed_line(self, line: bytes) -> None:
         """Take in a line of a body or of JSON Lines."""
-        if not self._is_plain:
+        if not self._is_plain and not self.reducer.reading:
             self.check_open()
-            if not self.reducer.reading:
-                return
+            return
         text, size, parser, tally = line.rstrip(b"\r\n"), len(line), self.parser, self.tally
         offset = tally.size - tally.besides if tally.is_located else None
         tally.is_located = tally.is_located and len(text) < size
@@ -182,11 +181,11 @@ class Pipeline(EventApplier):
     def _end_chunk(self) -> bool:
         """Apply the chunk that a blank line ends; return whether it is one in a line by itself."""
         parser, data = self.parser, self.parser.data
-        waits = self.queue or parser.pending or parser.unread or self.log.strict
-        if waits or data is None or parser.name is not None or parser.text is not None:
+        if data is None or _LF in data or not data.startswith(_OBJECT):
             return False
+        waits = self.queue or parser.pending or parser.unread or self.log.strict
         is_too_long = parser.size > self._most_event  # its line was refused
-        if is_too_long or not data.startswith(_OBJECT) or _LF in data:
+        if waits or is_too_long or parser.name is not None or parser.text is not None:
             return False
         offset, parser.data, parser.start, parser.size = parser.start, None, None, 0
         self._is_plain = not parser.skip_lf
@@ -211,7 +210,8 @@ class Pipeline(EventApplier):
         if text.startswith(_OPENS_CHUNK):
             if _LF in text or _CR in text:
                 return False
-            self._check_event(size)
+            if size > self._most_event:
+                self._check_event(size)
             self.parser.open_event(text[6:], size, offset)
             self._is_plain = False
             return True

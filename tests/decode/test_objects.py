@@ -170,6 +170,13 @@ NEARLY: dict[str, dict[str, object]] = {
     "a text": with_delta({"content": "é"}),
     "half a character": with_delta({"content": "\ud83d"}),
     "an empty text": with_delta({"content": ""}),
+    "a thought": with_delta({"content": None, "reasoning_content": "é"}),
+    "half a character of a thought": with_delta({"reasoning_content": "\ud83d"}),
+    "a thought beside a text": with_delta({"content": "", "reasoning_content": "x"}),
+    "a thought that is a number": with_delta({"reasoning_content": 1}),
+    "a thought and a finish reason": with_delta({"reasoning_content": "x"}, finish_reason="stop"),
+    "a text beside one null": with_delta({"content": "x"}, finish_reason=None),
+    "a thought beside nulls": with_delta({"reasoning_content": "x"}, logprobs=None, v=None),
     "arguments": with_call(**FRAGMENT),
     "arguments of no call": with_call(**{**FRAGMENT, "index": 7}),
     "a fragment that is no list": with_delta({"tool_calls": FRAGMENT}),
@@ -230,8 +237,12 @@ def test_what_is_nearly_a_fragment_is_read_as_its_json(
 ) -> None:
     call = {"index": 0, "id": "c", "type": "function", "function": {"name": "f", "arguments": "["}}
     opening = with_delta({"role": "assistant", "content": "a", "tool_calls": [call]})
-    usual = [with_delta({"content": "b"}), with_delta({"tool_calls": [FRAGMENT]})]
-    chunks = [{"created": 1, **each} for each in (opening, *usual, *usual, NEARLY[name], *usual)]
+    thought = with_delta({"reasoning_content": "c"})
+    usual = [with_delta({"content": "b"}), with_delta({"tool_calls": [FRAGMENT]}), thought]
+    chunks = [
+        {"created": 1, **each}
+        for each in (opening, NEARLY[name], *usual, *usual, NEARLY[name], *usual)
+    ]
     by_object, by_text = fed_both_ways(chunks, made)
     assert by_object.snapshot() == by_text.snapshot()
     assert by_object.problem_counts == by_text.problem_counts

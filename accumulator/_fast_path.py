@@ -32,7 +32,7 @@ _CREDIT = 8 * _PROOF  # of a new template
 _MOST_GAPS = 4
 _LONGEST_LINE = 16384  # bytes
 _LF = 10
-_PADDING = re.compile(rb'"obfuscation"\s*:\s*"\Z')
+_PADDING = rb'"obfuscation"\s*:\s*"\Z'
 
 Targets = list[Any]  # where the values of each gap go, None for padding
 
@@ -247,7 +247,7 @@ class FastPath(Struct, eq=False):
         if found:
             return [*found]
         for part, target in zip(parts, targets):  # noqa: B905  # the last part follows all gaps
-            if target is None and not _PADDING.search(part):
+            if target is None and not re.search(_PADDING, part):
                 raise ValueError("a value that neither goes anywhere nor is padding")
         self._asks = any(isinstance(each, Text) and each.asks for each in targets)
         self._targets = targets

@@ -116,7 +116,6 @@ class Function(Fields):
         return None if self.arguments is None else parse_partial(self.arguments)
 
 
-@frozen(kw_only=True, repr=False, eq=False, slots=False)
 class FunctionCall(Function):
     """The deprecated predecessor of tool calls."""
 

@@ -47,7 +47,7 @@ __all__ = ["split", "sse"]
 Cut = Callable[[str], list[str]]
 
 # A word with the blanks before it; in texts without blanks (Japanese, compact JSON), 24 characters.
-_WORD = re.compile(r"\s*\S{1,24}(?:\s+\Z)?|\s+")
+_WORD = r"\s*\S{1,24}(?:\s+\Z)?|\s+"
 
 
 # The fields that a choice may have in a chunk. `extra` may have a value of a wrong type under the
@@ -170,7 +170,7 @@ def _steps(choice: Choice, cut: Cut) -> Iterator[JsonObject]:
 
 
 def _words(text: str) -> list[str]:
-    return _WORD.findall(text) or [text]
+    return re.findall(_WORD, text) or [text]
 
 
 def _slices(text: str, size: int) -> list[str]:

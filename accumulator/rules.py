@@ -32,9 +32,7 @@ POLICIES: tuple[Policy, ...] = tuple(p for p in get_args(Policy) if p not in ("b
 # The rows for fields that no row names, by the kind of JSON value.
 _KINDS: dict[type, str] = {str: "<string>", list: "<list>", dict: "<object>"}
 _KINDS |= dict.fromkeys((int, float, bool), "<number>")
-_PATH = re.compile(
-    r"(chunk|choice|delta)(\.[^.<]+)*(\.<object>)?\.([^.<]+|<(string|number|list|object)>)"
-)
+_PATH = r"(chunk|choice|delta)(\.[^.<]+)*(\.<object>)?\.([^.<]+|<(string|number|list|object)>)"
 
 # The fields that are text in an object of a delta, and in the objects inside it.
 _TEXTS = ("text", "content", "summary", "thinking", "arguments", "input", "transcript")
@@ -182,7 +180,7 @@ def _completed(rows: Mapping[str, Policy]) -> Mapping[str, Policy]:
             continue
         if policy not in POLICIES:
             raise ValueError(f"{path}: no policy {policy!r}; choose from {', '.join(POLICIES)}")
-        if not _PATH.fullmatch(path):
+        if not re.fullmatch(_PATH, path):
             raise ValueError(
                 f"{path!r} is not a path; a path is chunk., choice. or delta. and a field's name, "
                 "such as 'delta.channel', or one of <string>, <number>, <list>, <object>; "

@@ -17,7 +17,7 @@ from msgspec import Struct
 Gap = tuple[int, int, bool]  # where a value of a line starts and ends, and whether it is a string
 
 _CR, _BACKSLASH = 13, 92
-_NUMBER = re.compile(rb"(-?\d[\d.eE+-]*)")
+_NUMBER = rb"(-?\d[\d.eE+-]*)"
 _FIXED = (b"index", b"created")  # fields that are neither appended nor replaced
 decode_string = msgspec.json.Decoder(str).decode
 _decode_strings = msgspec.json.Decoder(list[str]).decode
@@ -87,7 +87,7 @@ def find_gaps(line: bytes, other: bytes, constant: Sequence[object]) -> list[Gap
         if place % 2:
             gaps.append((start, start + len(token), True))
             continue
-        ours, theirs = _NUMBER.split(token), _NUMBER.split(others[place])
+        ours, theirs = re.split(_NUMBER, token), re.split(_NUMBER, others[place])
         if ours[::2] != theirs[::2]:
             return []
         for number, was in zip(ours, theirs):  # noqa: B905  # as many

@@ -94,12 +94,12 @@ class Text:
 # --- halves of surrogate pairs ------------------------------------------------------------
 
 # Two escapes make one character beyond U+FFFF; servers cut between them (SPEC section 2).
-_HALF = re.compile("[\ud800-\udfff]")
+_HALF = "[\ud800-\udfff]"
 
 
 def holds_half(text: str) -> bool:
     """Return whether a text contains half a surrogate pair, or a complete one as two halves."""
-    return not text.isascii() and _HALF.search(text) is not None
+    return not text.isascii() and re.search(_HALF, text) is not None
 
 
 def split_half(text: str) -> tuple[str, str]:
@@ -115,7 +115,7 @@ def heal(text: str) -> tuple[str, int]:
     if not holds_half(text):
         return text, 0
     joined = text.encode("utf-16", "surrogatepass").decode("utf-16", "surrogatepass")
-    return _HALF.subn("\ufffd", joined)
+    return re.subn(_HALF, "\ufffd", joined)
 
 
 def healed(value: object) -> tuple[object, int]:

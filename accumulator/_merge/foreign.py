@@ -9,7 +9,7 @@ from .._decode.values import error_of
 
 # The names under which servers send chunks; an event with another name may not be a chunk.
 OWN_NAMES = frozenset({None, b"", b"message", b"error", b"chunk", b"data", b"completion"})
-_RAW_ERROR = re.compile(r'\s*\{\s*"error"\s*:\s*[{"]')
+_RAW_ERROR = r'\s*\{\s*"error"\s*:\s*[{"]'
 
 
 def error_object(value: object) -> object:
@@ -24,7 +24,7 @@ def is_raw_error(text: str) -> bool:
 
     transformers writes messages without escaping them.
     """
-    return _RAW_ERROR.match(text) is not None
+    return re.match(_RAW_ERROR, text) is not None
 
 
 def is_own(value: object) -> bool:

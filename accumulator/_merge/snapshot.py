@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from binascii import b2a_base64
 from collections.abc import Callable, Mapping
 from itertools import islice
 from typing import Any, TypeVar, cast
@@ -63,7 +62,7 @@ _CLASSES: Mapping[type[Struct], type] = {
 
 # The fields of each that may be more than a string or a number.
 _COPIED = {
-    kind: [name for name, held in kind.__annotations__.items() if held not in _PLAIN]
+    kind: [name for name, held in kind.__annotations__.items() if str(held) not in _PLAIN]
     for kind in _CLASSES
 }
 
@@ -292,5 +291,5 @@ _MAKERS: Mapping[type, Callable[[Any], Any]] = {
     **dict.fromkeys(_CLASSES, freeze_fields),
     wire.TopLogprob: freeze_token,
     TokensState: freeze_tokens,
-    bytearray: lambda state: b2a_base64(state, newline=False).decode(),
+    bytearray: to_builtins,  # to base64
 }

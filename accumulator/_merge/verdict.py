@@ -11,7 +11,7 @@ from .problem_log import brief
 
 _EXCERPT = 200  # characters of what came
 # How a compressed body begins when decoded: U+FFFD stands for bytes that are not UTF-8.
-_COMPRESSED = re.compile(
+_COMPRESSED = (
     r"(?P<gzip>\x1f?\ufffd\x08)|(?P<zstd>\(\ufffd/\ufffd)|(?P<deflate>x[\x01\ufffd])"
     r"|.?[\x00-\x08\x0e-\x1f\ufffd]"
 )
@@ -75,7 +75,7 @@ def _why_unread(
             why = f"the body ends inside an event, or its lines {_LINES}"
             return f"{why}; it begins: {_quoted(text)}"
         if problem.kind == "malformed_json" and isinstance(text, str):
-            if packed := _COMPRESSED.match(text):
+            if packed := re.match(_COMPRESSED, text):
                 name = packed.lastgroup or "or is not text"
                 return f"the body is compressed ({name}); {_UNPACKED}"
             why = next(why for begins, why in _MISTAKES.items() if re.match(begins, text))

@@ -197,7 +197,7 @@ def objects_of(value: Fields, names: Sequence[str] = ()) -> list[JsonObject]:
 def from_dict(data: Mapping[str, object], cls: type[T]) -> T:
     """Build an instance from a dict in the API's shape. Raises ValueError, naming each misfit."""
     try:
-        return _converter.structure(data, cls)
+        return _converter().structure(data, cls)
     except Exception as error:
         raise ValueError("; ".join(transform_error(error, "$", _in_words))) from error
 
@@ -209,7 +209,7 @@ def _in_words(error: BaseException, kind: type | None) -> str:
 
 def _reader_of(cls: Any) -> Callable[[object, object], object]:
     names, shared = names_of(cls), _marked(cls, "or_vendors")
-    build = make_dict_structure_fn(cls, _converter)
+    build = make_dict_structure_fn(cls, _converter())
 
     def read(value: object, _: object) -> object:
         known: JsonObject = {}
@@ -231,7 +231,7 @@ def _exact(value: object, kind: type[T]) -> T:
 
 def _read_list(value: object, kind: object) -> object:
     entries: Any = list[get_args(kind)[0]]  # type: ignore[misc]  # a type at run time
-    return tuple(_converter.structure(_exact(value, list), entries))
+    return tuple(_converter().structure(_exact(value, list), entries))
 
 
 def _read_content(value: object, _: object) -> object:
@@ -239,12 +239,16 @@ def _read_content(value: object, _: object) -> object:
     return content if isinstance(content, str) else tuple(content)
 
 
-_converter = Converter()
-for _kind in (str, int, float):
-    _converter.register_structure_hook(_kind, _exact)
-_hook = _converter.register_structure_hook_func
-_hook(lambda kind: kind is object, lambda value, _: copy_json(value))
-_hook(lambda kind: get_origin(kind) in _OBJECTS, lambda value, _: copy_json(_exact(value, dict)))
-_hook(lambda kind: get_origin(kind) in _LISTS, _read_list)
-_hook(lambda kind: str in get_args(kind) and len(get_args(kind)) > 2, _read_content)
-_converter.register_structure_hook_factory(attrs.has, _reader_of)
+@cache
+def _converter() -> Converter:
+    """Return what builds the classes. To make it takes as long as importing a few modules."""
+    converter = Converter()
+    for kind in (str, int, float):
+        converter.register_structure_hook(kind, _exact)
+    add = converter.register_structure_hook_func
+    add(lambda kind: kind is object, lambda value, _: copy_json(value))
+    add(lambda kind: get_origin(kind) in _OBJECTS, lambda value, _: copy_json(_exact(value, dict)))
+    add(lambda kind: get_origin(kind) in _LISTS, _read_list)
+    add(lambda kind: str in get_args(kind) and len(get_args(kind)) > 2, _read_content)
+    converter.register_structure_hook_factory(attrs.has, _reader_of)
+    return converter

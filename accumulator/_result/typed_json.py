@@ -12,7 +12,7 @@ from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import is_dataclass
 from enum import Enum
-from functools import lru_cache
+from functools import cache, lru_cache
 from itertools import islice
 from pathlib import Path
 from threading import Lock
@@ -51,10 +51,10 @@ class TypeReader(Protocol[T_co]):
     def validate_json(self, data: str | bytes, /, *, strict: bool | None) -> T_co: ...
 
 
-_MSGSPEC_PATH = re.compile(r" - at (?:`key` in )?`\$([^`]*)`$")
+_MSGSPEC_PATH = r" - at (?:`key` in )?`\$([^`]*)`$"
 _MOST_KINDS = 256  # types whose decoders are kept
 _MOST_MISFITS = 100
-_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+_NAME = r"[A-Za-z_][A-Za-z0-9_]*"
 
 
 class ParseError(ValueError):
@@ -102,7 +102,7 @@ def _read(text: str | bytes, kind: object) -> object:
     if reader is not None:
         return reader.validate_json(text, strict=True)
     if _has_attrs(kind):
-        return _converter.structure(msgspec.json.decode(text), cast("type[object]", kind))
+        return _converter().structure(msgspec.json.decode(text), cast("type[object]", kind))
     return _decoder(kind).decode(text)
 
 
@@ -160,7 +160,7 @@ def _bare(kind: object) -> object:
 def _step(key: object) -> str:
     if type(key) is int:
         return f"[{key}]"
-    return f".{key}" if _NAME.fullmatch(str(key)) else f"[{key!r}]"
+    return f".{key}" if re.fullmatch(_NAME, str(key)) else f"[{key!r}]"
 
 
 def _reasons(error: BaseException, kind: object, path: str) -> Iterator[Misfit]:
@@ -181,7 +181,7 @@ def _reasons(error: BaseException, kind: object, path: str) -> Iterator[Misfit]:
         reason = str(error)
         if isinstance(error, msgspec.ValidationError):
             # Each decoder that called another adds a path; the outermost comes last.
-            while (found := _MSGSPEC_PATH.search(reason)) is not None:
+            while (found := re.search(_MSGSPEC_PATH, reason)) is not None:
                 reason = reason[: found.start()] + (" as a key" if "`key` in" in found[0] else "")
                 path += found[1]
         yield reason + _choices(_bare(kind)), path
@@ -273,9 +273,13 @@ def _is_list_like(kind: object) -> bool:
     return get_origin(kind) in (list, set, frozenset, Sequence)
 
 
-_converter = cattrs.Converter()
-_converter.register_structure_hook_factory(attrs.has, _strict_hook)
-_converter.register_structure_hook_factory(_is_list_like, _strict_hook)
-for _kind in (str, bytes, int, float, Enum, Path):  # cattrs has conversions of its own for these
-    _converter.register_structure_hook(_kind, _convert)
-_converter.register_structure_hook_func(lambda kind: not _has_attrs(kind), _convert)
+@cache
+def _converter() -> cattrs.Converter:
+    """Return what builds attrs classes of the caller's."""
+    converter = cattrs.Converter()
+    converter.register_structure_hook_factory(attrs.has, _strict_hook)
+    converter.register_structure_hook_factory(_is_list_like, _strict_hook)
+    for kind in (str, bytes, int, float, Enum, Path):  # cattrs has conversions of its own for these
+        converter.register_structure_hook(kind, _convert)
+    converter.register_structure_hook_func(lambda kind: not _has_attrs(kind), _convert)
+    return converter

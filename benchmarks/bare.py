@@ -1,8 +1,8 @@
 """The yardstick: what parsing alone costs.
 
 `decode` is a reused `msgspec.json.Decoder` of a chunk with every field that the API names, typed.
-It is to stay as it is: all figures, old and new, are ratios to it. Nothing here comes from the
-package, so that no change of the package moves the yardstick.
+It must never change, because all figures, old and new, are ratios to it. Nothing here comes from
+the package, so that no change of the package moves the yardstick.
 """
 
 from __future__ import annotations
@@ -93,6 +93,6 @@ decode = msgspec.json.Decoder(Chunk).decode
 
 
 def decode_all(events: Iterable[bytes], decode: Callable[[bytes], object] = decode) -> None:
-    """Decode every event, and keep nothing."""
+    """Decode every event and keep nothing."""
     for event in events:
         decode(event)

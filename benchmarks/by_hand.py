@@ -1,9 +1,9 @@
 """The yardstick: the loop that a good engineer writes by hand, and the same for events.
 
 `completion_of` reads the bytes of a stream and returns one completion in the API's shape;
-`events_of` yields what each chunk brought. Both decode what the job needs into typed Structs, skip
+`events_of` yields what each chunk adds. Both decode what the job needs into typed Structs, skip
 every other field, and trust the server: no limits, no problems, no lone surrogates, no CRLF. What
-needs no joining (usage, logprobs) stays the Struct that it is, which `msgspec.json.encode` takes.
+need not be joined (usage, logprobs) stays a Struct, which `msgspec.json.encode` accepts.
 Nothing here comes from the package, so that no change of the package moves the yardstick.
 """
 
@@ -229,7 +229,7 @@ class Done(Struct):
 
 
 def events_of(reads: Iterable[bytes]) -> Iterator[TextDelta | ToolCallDelta | Finished | Done]:
-    """Yield what each chunk of a stream brought, and Done at its end. Raises ValueError for what
+    """Yield what each chunk of a stream adds, and Done at its end. Raises ValueError for what
     it cannot read.
     """
     usage = None

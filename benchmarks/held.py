@@ -1,9 +1,9 @@
-"""What accumulators hold: rows of the report, and `held.py [MIB]`, the table of docs/limits.md.
+"""What accumulators hold: rows of the report, and, by `held.py [MIB]`, the table of docs/limits.md.
 
-One accumulator is traced by tracemalloc, and every read is made while it is traced, so that a
-buffer which is held on to counts. Of ten thousand streams in flight at once the process is asked
-(RSS), which counts the allocator's own losses, too. An attack is fed until a limit stops it; MIB
-takes the place of the default of `total_bytes`, since to trace 256 MiB takes long.
+A single accumulator is traced by tracemalloc. Every read is created while tracing, so that a buffer
+which is kept counts. Ten thousand streams in flight at once are measured by the RSS of the process,
+which includes the allocator's own losses. An attack is fed until a limit stops it; MIB replaces the
+default of `total_bytes`, because tracing 256 MiB takes long.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from accumulator.limits import DEFAULT_LIMITS  # noqa: E402
 
 MIB = 1024 * 1024
 STREAMS, CHUNKS = 10_000, 400
-# What a stream in flight may hold whatever its length: the fields that are no text, the objects.
+# What a stream in flight may hold whatever its length: objects, and fields that are not text.
 SLACK = 2048
 TEXTS: dict[str, Callable[[int], str]] = {
     "ASCII, 1 byte a fragment": lambda i: "abcdefghij"[i % 10],
@@ -44,8 +44,8 @@ TEXTS: dict[str, Callable[[int], str]] = {
 
 
 def in_flight(seconds: float) -> tuple[float, str]:
-    """Return the bytes of RSS for each of many streams at once, fed in turn."""
-    # Only in a new process does all that is held show.
+    """Return the bytes of RSS per stream, for many streams at once that are fed in turn."""
+    # Only a new process shows all that is held.
     with get_context("spawn").Pool(1) as pool:
         return pool.apply(grown) / STREAMS, "10,000 streams at once"
 
@@ -65,7 +65,7 @@ def grown() -> int:
     for turn in range(max(map(len, bodies))):
         for number, acc in enumerate(accumulators):
             for data in bodies[number % len(bodies)][turn : turn + 1]:
-                # A copy, as each stream of a real process has buffers of its own.
+                # A copy, because each stream of a real process has buffers of its own.
                 acc.feed_sse(bytes(memoryview(data)))
     gc.collect()
     return resident() - before
@@ -88,7 +88,7 @@ def idle(seconds: float) -> tuple[float, str]:
 
 
 def tracing() -> Callable[[], int]:
-    """Begin to trace memory; return a function of what has been taken since."""
+    """Start tracing memory; return a function that returns what has been allocated since."""
     gc.collect()
     tracemalloc.start()
     before = tracemalloc.get_traced_memory()[0]
@@ -122,7 +122,7 @@ def text_held(kind: str, seconds: float) -> tuple[float, str]:
     thousands = max(10, int(1000 * seconds))
     for number in range(1, thousands + 1):
         for data in reads:
-            acc.feed_sse(bytes(bytearray(data)))  # a read is bytes of its own
+            acc.feed_sse(bytes(bytearray(data)))  # every read is a new bytes object
         if number in (10, thousands):
             taken.append((traced() - SLACK) / (size * number))
     acc.snapshot()
@@ -136,7 +136,7 @@ def text_held(kind: str, seconds: float) -> tuple[float, str]:
 
 
 def full_choices() -> Iterator[bytes]:
-    """Yield events of one choice each, with as many calls as it may have."""
+    """Yield events of one choice each, with as many calls as are allowed."""
     calls = (b'{"index":%d}' % index for index in range(DEFAULT_LIMITS.tool_calls or 0))
     delta = b'{"tool_calls":[' + b",".join(calls) + b"]}"
     for index in count():
@@ -146,7 +146,7 @@ def full_choices() -> Iterator[bytes]:
 def main(mebibytes: str = "16") -> None:
     """Feed each attack until a limit stops it, and print a row of the table for each."""
     choices = many(lambda items: b'{"choices":[%b]}' % items, b"{}", 16 * MIB - 100)
-    # What comes near several limits at once takes too long for a test.
+    # Attacks that approach several limits at once are too slow for a test.
     slow = [
         Attack("choices, as many as one event holds", "choices", choices),
         Attack("choices full of tool calls", "choices", full_choices),

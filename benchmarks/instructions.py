@@ -1,18 +1,18 @@
-"""Count instructions and compare them with those on record.
+"""Count instructions and compare them with the recorded ones.
 
-    python benchmarks/instructions.py --check     exits with 1 if a count grew by more than 5 %
-    python benchmarks/instructions.py --update    writes benchmarks/instructions.json
+    python benchmarks/instructions.py --check     exit with 1 if a count grew by more than 5 %
+    python benchmarks/instructions.py --update    write benchmarks/instructions.json
 
-Times on a shared machine wander by more than a regression costs; the instructions that valgrind's
+Times on a shared machine vary by more than a regression costs; the instructions that valgrind's
 callgrind counts do not. One process imports the package of this tree and forks for each workload.
 The child runs it twice, so that CPython has specialised its bytecode and the package knows the
-vendors' fields, and once more inside a C function of Python's own that nothing else calls:
-callgrind counts in there and nowhere else.
+vendors' fields. Then it runs it once more inside a C function of Python's that nothing else calls:
+callgrind counts only in there.
 
-Counts belong to one build of Python and of msgspec. The record has them by Python's minor version,
-with the count of the loop by hand, in which nothing is ours: where that one is not as recorded,
-neither are the others comparable, and `--check` says so and passes. It does as well where there is
-no valgrind.
+Counts are specific to one build of Python and of msgspec. They are recorded by Python's minor
+version, beside the count of the loop by hand, which has none of our code: if that count is not as
+recorded, the others cannot be compared, and `--check` says so and passes. It also passes without
+valgrind.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ import shapes  # noqa: E402
 
 RECORD = HERE / "instructions.json"
 ALLOWED = 1.05
-# So much two runs in the same environment may differ; ten times as much as they do.
+# Two runs in the same environment may differ by this much; they differ by a tenth of it.
 REPEATABLE = 0.01
 COUNTED = "PyRun_SimpleStringFlags"
 YARDSTICK = "the loop by hand, 40 chunks of padded text, one event a read"
@@ -55,7 +55,7 @@ def main(what: str = "", folder: str = "") -> None:
     if what == "--run-in":
         run_all(Path(folder))
     elif shutil.which("valgrind") is None:
-        print("instructions: SKIPPED, there is no valgrind here")
+        print("instructions: SKIPPED, valgrind is not installed")
     elif what == "--update":
         names = ("msgspec", "attrs", "cattrs")
         versions = {"python": platform.python_version(), **{name: version(name) for name in names}}
@@ -68,17 +68,17 @@ def main(what: str = "", folder: str = "") -> None:
 
 
 def compare(counts: dict[str, int], record: dict[str, dict[str, int]]) -> None:
-    """Print how the counts compare with those on record; exit with 1 if one grew."""
+    """Print how the counts compare with the recorded ones; exit with 1 if one grew."""
     recorded = record.get("instructions a chunk", {})
     drift = counts[YARDSTICK] / recorded.get(YARDSTICK, 1)
     if abs(drift - 1) > REPEATABLE:
         print(f"instructions: SKIPPED, {YARDSTICK} takes {drift:.3f} times what it took on")
-        print(f"Python {MINOR} with {record.get('versions', 'no versions on record')}")
+        print(f"Python {MINOR} with {record.get('versions', 'no recorded versions')}")
         return
     grown = False
     for name in recorded | counts:
         before, now = recorded.get(name, 0), counts.get(name, 0)
-        # Only one of them: a new workload wants --update; recordings are not in every checkout.
+        # If one is missing: a new workload needs --update; not every checkout has the recordings.
         change = now / before if before and now else 1
         verdict = "  GREW" if change > ALLOWED else "  shrank: run --update" * (change < 0.95)
         grown |= change > ALLOWED
@@ -87,7 +87,7 @@ def compare(counts: dict[str, int], record: dict[str, dict[str, int]]) -> None:
 
 
 def counted() -> dict[str, int]:
-    """Run all under callgrind, and return the instructions a chunk."""
+    """Run all workloads under callgrind, and return the instructions per chunk."""
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         valgrind = ["valgrind", "--quiet", "--tool=callgrind", f"--toggle-collect={COUNTED}"]
@@ -107,7 +107,7 @@ def counted() -> dict[str, int]:
 
 
 def run_all(folder: Path) -> None:
-    """Run each workload in a process of its own, and write down which was which."""
+    """Run each workload in a process of its own, and write down which process that was."""
     ran = {}
     for name, call, inputs, chunks in workloads():
         pid = os.fork()
@@ -121,7 +121,7 @@ def run_all(folder: Path) -> None:
 
 
 def run(call: Callable[[Any], object], inputs: list[Any], before: int) -> None:
-    """Run a workload, after so many runs that are not counted, and end the process."""
+    """Run a workload after `before` uncounted runs, and end the process."""
 
     def all_of_it() -> None:
         for given in inputs:
@@ -137,7 +137,7 @@ def run(call: Callable[[Any], object], inputs: list[Any], before: int) -> None:
 
 
 def workloads() -> Iterator[tuple[str, Callable[[Any], object], list[Any], int]]:
-    """Yield what is counted: its name, a function, what it is called with, and the chunks of it."""
+    """Yield the workloads: name, function, what it is called with, and the number of chunks."""
     # Before anything else has read a recording in this process.
     try:
         streams = shapes.recordings()

@@ -1,6 +1,6 @@
-"""What `accumulator reduce` costs beside decoding the same lines: rows of the report.
+"""What `accumulator reduce` costs compared with decoding the same lines: rows of the report.
 
-The log is of text streams of 400 chunks, in a temporary folder: bare chunks, rows in order, and the
+The log has text streams of 400 chunks, in a temporary folder: bare chunks, rows in order, and the
 same rows shuffled.
 """
 
@@ -23,7 +23,7 @@ from msgspec import Struct
 
 
 class Row(Struct):
-    """A line that is not itself a chunk, decoded as `bare` decodes a chunk."""
+    """A line that contains a chunk, which is decoded as `bare` decodes it."""
 
     id: str
     seq: int
@@ -34,7 +34,7 @@ KINDS: dict[str, type[Struct]] = {"chunks": bare.Chunk, "rows": Row, "shuffled":
 
 
 def reduced(kind: str, seconds: float) -> tuple[float, str]:
-    """Compare the command with decoding, or with the command on rows in order."""
+    """Compare the command with decoding; for shuffled rows, with the command on sorted rows."""
     megabytes = int(400 * seconds)
     spent = times(megabytes)
     ours, theirs = spent[kind]
@@ -68,7 +68,7 @@ def times(megabytes: int) -> dict[str, tuple[float, float]]:
 
 
 def decode(path: Path, kind: type[Struct]) -> float:
-    """Decode the lines of a file; return the seconds of CPU time, reading aside."""
+    """Decode the lines of a file; return the seconds of CPU time, not counting the reading."""
     lines = path.read_bytes().splitlines()
     decode_line = msgspec.json.Decoder(kind).decode
     start = time.process_time()

@@ -13,34 +13,34 @@ from pygal.style import Style
 
 HERE = Path(__file__).resolve().parent
 DOCS = HERE.parent / "docs"
-# The title of each table, what is said above it, and the groups of rows in it.
+# The title of each table, the text above it, and the groups of its rows.
 TABLES = (
     (
         "What people send",
         "From the construction of an accumulator to `completion()`. *The loop by hand* is what a"
-        " good engineer writes without us (`benchmarks/by_hand.py`): typed msgspec Structs of what"
-        " the job needs and no checks; *the generator* is the same for events.",
+        " good engineer would write without us (`benchmarks/by_hand.py`): typed msgspec Structs of"
+        " what the job needs, and no checks; *the generator* is the same for events.",
         ("40 chunks of padded text", "recordings", "whole body", "long whole body",
          "long, 4 KiB reads", "long, one event a read", "events", "logprobs out"),
     ),
     (
         "Per chunk",
-        "`bare` is one reused msgspec decoder of a typed chunk over the same JSON"
+        "`bare` is one reused msgspec decoder of typed chunks, on the same JSON"
         " (`benchmarks/bare.py`): what parsing alone costs.",
         ("objects", "mappings", "feed_line", "wrap", "openai's helper", "cliffs"),
     ),
     (
         "Growth, memory, import, logs",
-        "Memory is traced by tracemalloc, or the growth of the process where it says RSS.",
+        "Memory is traced by tracemalloc; where it says RSS, it is the growth of the process.",
         ("growth", "memory", "import", "logs"),
     ),
 )  # fmt: skip
-# A picture in a page does not learn whether the page is white or black: middling tones.
+# A picture cannot know whether its page is light or dark, so the tones are in between.
 GREY, COLOURS = "#74808c", ("#2f7fd1", "#b9731b", "#3a9a5b")
 
 
 def main() -> None:
-    """Write both."""
+    """Write the page and its chart."""
     figures = json.loads((HERE / "report.json").read_text(encoding="utf-8"))
     text = "\n".join(lines(figures)) + "\n"
     (DOCS / "benchmarks.md").write_text(text, encoding="utf-8")
@@ -52,10 +52,10 @@ def lines(figures: dict[str, Any]) -> Iterator[str]:
     yield "# Benchmarks\n"
     yield f"Made by `python3 benchmarks/run.py` on {figures['date']}: {figures['machine']}."
     yield (
-        "A figure is how many times as much something takes as what stands beside it; both are"
-        " called in turn in one process, and the fastest call of each input counts. Shown is the"
-        f" median of {figures['turns']} such processes, with microseconds a chunk of both in"
-        " brackets. `reach` is the bound that the project has set itself.\n"
+        "A figure says how much something takes, as a multiple of what it is compared with. Both"
+        " are called in turn in one process, and the fastest call for each input counts. Shown is"
+        f" the median of {figures['turns']} such processes, with the microseconds per chunk of both"
+        " in brackets. `reach` is the bound that the project has set itself.\n"
     )
     yield f"With {', '.join(figures['pins']).replace('==', ' ')}."
     yield "\n![The figures as bars, with the reach of each](benchmarks.svg)"
@@ -63,7 +63,7 @@ def lines(figures: dict[str, Any]) -> Iterator[str]:
     for title, above, groups in TABLES:
         rows = [row for row in figures["rows"] if row["group"] in groups]
         yield f"\n## {title}\n\n{above}\n"
-        yield row_of("", "", "beside", "reach", *(f"CPython {version}" for version in versions))
+        yield row_of("", "", "against", "reach", *(f"CPython {version}" for version in versions))
         yield row_of("---", "---", "---", *("--:" for _ in ("reach", *versions)))
         for group, members in groupby(rows, key=lambda row: row["group"]):
             heading = f"**{group}**"
@@ -74,7 +74,7 @@ def lines(figures: dict[str, Any]) -> Iterator[str]:
 
 
 def cell(row: dict[str, Any], version: str) -> str:
-    """Return a figure, with a mark where the reach is missed."""
+    """Return a figure, marked if it misses its reach."""
     (figure, beside), reach = row[version], row["reach"]
     shown = f"{figure:,.0f}" if reach >= 100 else f"{figure:.2f}"
     return shown + f" ({beside})" * bool(beside) + " **missed**" * (figure > reach)
@@ -86,7 +86,7 @@ def row_of(*cells: str) -> str:
 
 
 def chart_of(figures: dict[str, Any]) -> Any:
-    """Return the figures of speed as bars: what is measured, as a share of its reach."""
+    """Return a bar chart of the figures of speed, each as a share of its reach."""
     rows = [row for row in reversed(figures["rows"]) if row["group"] not in TABLES[-1][2]]
     greys = dict.fromkeys(("foreground", "foreground_strong", "foreground_subtle"), GREY)
     clear = dict.fromkeys(("background", "plot_background"), "transparent")

@@ -1,9 +1,9 @@
 """The rows of the report: what is measured, against what, and the reach of each.
 
-What is timed are two functions, ours and theirs. They are called in turn in one process, in every
-other round in the reverse order, by the thread's own clock, which stands while others have the
-processor. Of each input and function the fastest call counts; the figure is the sum of ours over
-the sum of theirs. Results are compared before anything is timed.
+Two functions are timed, ours and theirs. They are called in turn in one process, every other round
+in reverse order, by the thread's own clock, which stops while others have the processor. For each
+input and function the fastest call counts; the figure is the sum of ours over the sum of theirs.
+Results are compared before anything is timed.
 
 `run.py` runs this file on each interpreter; it prints a line of JSON for each row.
 """
@@ -40,13 +40,13 @@ EACH, SMALL, WHOLE = "one event a read", "4 KiB reads", "one read"
 SIZES = {EACH: None, SMALL: 4096, WHOLE: 0}
 FOUR = ("text", "tool calls", "logprobs", "reasoning")
 
-# What a row is measured by: takes the seconds it has; returns the figure, and what it is made of.
+# What measures a row: it takes the seconds it has, and returns the figure and what it is made of.
 Measure = Callable[[float], tuple[float, str]]
 
 
 @dataclass(frozen=True)
 class Row:
-    """A row of the tables: what is measured, and what it is to stay below."""
+    """A row of the tables: what is measured, and the bound that it should not exceed."""
 
     group: str
     name: str
@@ -56,7 +56,7 @@ class Row:
 
 
 def main(only: str, seconds: str) -> None:
-    """Print the rows whose names match a pattern, each as soon as it is measured."""
+    """Print each row whose name matches a pattern, as soon as it is measured."""
     for row in rows():
         about = {name: getattr(row, name) for name in ("group", "name", "against", "reach")}
         if re.search(only, f"{row.group}: {row.name}, {row.against}"):
@@ -73,19 +73,19 @@ def main(only: str, seconds: str) -> None:
 
 @dataclass(frozen=True)
 class Case:
-    """What is timed: two functions, and what each is given of a pair."""
+    """What is timed: two functions, and pairs of inputs for them."""
 
     inputs: Sequence[tuple[Any, Any]]
     ours: Callable[[Any], Any]
     theirs: Callable[[Any], Any]
     chunks: int
-    # What makes ours' argument of an input, outside the timing.
+    # Makes the argument for `ours` from an input, outside the timing.
     ready: Callable[[Any], Any] = lambda given: given
-    # Whether their results are the same, where that can be said.
+    # Whether their results are the same, if they can be compared.
     same: Callable[[Any, Any], bool] = lambda ours, theirs: True
 
 
-Times = Sequence[float]  # the least seconds of each input
+Times = Sequence[float]  # the fewest seconds for each input
 
 
 def ratio(ours: Times, theirs: Times) -> float:
@@ -94,14 +94,14 @@ def ratio(ours: Times, theirs: Times) -> float:
 
 
 def added(ours: Times, theirs: Times) -> float:
-    """Return the share that ours adds."""
+    """Return the share of time that ours adds."""
     return ratio(ours, theirs) - 1
 
 
 def timed(
     make: Callable[..., Case], *how: Any, figure: Callable[[Times, Times], float] = ratio
 ) -> Measure:
-    """Return what measures a case."""
+    """Return a function that measures a case."""
 
     def measure(seconds: float) -> tuple[float, str]:
         ours, theirs, chunks = times_of(make, how, seconds)
@@ -111,11 +111,11 @@ def timed(
     return measure
 
 
-@lru_cache(maxsize=1)  # several figures are of the same times
+@lru_cache(maxsize=1)  # several figures come from the same times
 def times_of(
     make: Callable[..., Case], how: tuple[Any, ...], seconds: float
 ) -> tuple[Times, Times, int]:
-    """Call both functions with all inputs in turn, for so long and four times at least."""
+    """Call both functions with all inputs in turn, for `seconds` and at least four times."""
     case = make(*how)
     for ours, theirs in case.inputs[:20]:
         results = case.ours(case.ready(ours)), case.theirs(theirs)
@@ -124,7 +124,7 @@ def times_of(
     best = [[float("inf")] * len(case.inputs) for _ in range(2)]
     calls = [case.ours, case.theirs]
     clock = time.thread_time
-    own = min(-(clock() - clock()) for _ in range(1000))  # a system call, which takes its time
+    own = min(-(clock() - clock()) for _ in range(1000))  # a system call, which itself takes time
     gc.collect()
     gc.freeze()
     end, turn = time.perf_counter() + seconds, 0
@@ -166,7 +166,7 @@ def ended(reads: Iterable[bytes]) -> ChatCompletion | None:
 
 @cache
 def streams(shape: str, count: int, number: int) -> list[shapes.Stream]:
-    """Return so many streams of a shape."""
+    """Return `number` streams of a shape."""
     return [shapes.made(shape, count, i) for i in range(number)]
 
 
@@ -212,12 +212,12 @@ def median_of(vendors: bool, ours: Times, theirs: Times) -> float:
 
 
 def same(completion: ChatCompletion, wanted: object) -> bool:
-    """Return whether a completion has all that another reducer returned."""
+    """Return whether a completion has everything that another reducer returned."""
     return within(msgspec.to_builtins(wanted), completion.to_dict())
 
 
 def within(wanted: Any, given: Any) -> bool:
-    """Return whether all that is wanted is there; null, empty and absent are the same."""
+    """Return whether everything wanted is there; null, empty and absent are the same."""
     if isinstance(wanted, dict) and isinstance(given, dict):
         return all(within(value, given.get(name)) for name, value in wanted.items())
     if isinstance(wanted, list) and isinstance(given, list):
@@ -225,7 +225,7 @@ def within(wanted: Any, given: Any) -> bool:
     return bool(wanted == given) or not (wanted or given)
 
 
-# `bare` with content in parts, which is no string.
+# `bare` with content in parts, which is not a string.
 class PartsDelta(bare.Delta):
     content: object = None  # type: ignore[assignment]  # wider than the API's
 
@@ -239,7 +239,7 @@ class PartsChunk(bare.Chunk):
 
 
 def cliff(shape: str, change: tuple[bytes, bytes] = (b"\n", b"\n")) -> Case:
-    """Compare with `bare` over a shape that nothing was made for, in 4 KiB reads."""
+    """Compare with `bare` over a shape that nothing was optimised for, in 4 KiB reads."""
     made = streams(shape, 200, 10)
     decode: Callable[[bytes], object] = bare.decode
     if shape == "thinking in parts":
@@ -252,7 +252,7 @@ def growth(shape: str, snapshots: bool) -> Case:
     """Compare a stream of 100,000 chunks with 50 streams of 2,000."""
     stream = shapes.made(shape, 2000)
     pieces = stream.reads(None)
-    # The last 600 but for the end: text, or fragments of one call, again and again.
+    # The middle is the last 600 before the end: text, or fragments of one call, again and again.
     parts = (pieces[:-603], pieces[-603:-3], pieces[-3:])
     opening, middle, end = (shapes.cut(b"".join(each), 4096) for each in parts)
 
@@ -296,19 +296,19 @@ def events(shape: str, ours: str, theirs: str, reads: str, number: int = 100) ->
 
 
 def same_texts(ours: list[Any], theirs: list[Any]) -> bool:
-    """Return whether events bring the same texts."""
+    """Return whether events have the same texts."""
     return list(filter(None, map(text_of, ours))) == list(filter(None, map(text_of, theirs)))
 
 
 def text_of(event: Any) -> str | None:
-    """Return the text that an event of any library brings."""
+    """Return the text of an event of any library."""
     delta = getattr(event, "delta", event)
     text: str | None = delta if isinstance(delta, str) else getattr(delta, "text", None)
     return text
 
 
 def lm15() -> Callable[[Any], list[object]]:
-    """Return the way that lm15's client reads events, without its requests."""
+    """Return a function that reads events as lm15's client does, without its requests."""
     package = import_module("lm15")
     parse = import_module("lm15.sse").parse_sse
     client = import_module("lm15.providers.openai_chat").OpenAIChatLM(api_key="none")
@@ -323,7 +323,7 @@ def lm15() -> Callable[[Any], list[object]]:
 
 
 def listed(iterate: Callable[..., Iterable[object]], **how: str) -> Callable[[Any], list[object]]:
-    """Return what reads all events of an iterator."""
+    """Return a function that lists all events of an iterator."""
     return lambda reads: list(iterate(reads, **how))
 
 
@@ -379,7 +379,7 @@ def wrapped() -> Case:
 
 
 def helped(way: str) -> Case:
-    """Compare with openai's own helper: its streams, or its state over objects that are ready."""
+    """Compare with openai's own helper: its streams, or its state over ready-made objects."""
     state_of = import_module("openai.lib.streaming.chat").ChatCompletionStreamState
     made = streams("text", 300, 5)
 
@@ -401,7 +401,7 @@ def helped(way: str) -> Case:
 
 
 def same_as_model(completion: ChatCompletion, wanted: Any) -> bool:
-    """Return whether a completion has all that openai's has."""
+    """Return whether a completion has everything that openai's has."""
     return same(completion, wanted.model_dump(exclude_none=True, warnings=False))
 
 
@@ -431,9 +431,9 @@ def completions_of(stream: shapes.Stream) -> Any:
 
 
 def imported(seconds: float) -> tuple[float, str]:
-    """Time the import beside that of what it needs, each in new processes, in turn.
+    """Compare the import with that of what it needs, each in new processes, in turn.
 
-    Both run on compiled code: the first process of each keeps what it compiles, and does not count.
+    Both run compiled code: the first process of each stores its bytecode, and does not count.
     """
     environment = {**os.environ, "PYTHONDONTWRITEBYTECODE": ""}
     spent: dict[str, list[float]] = {"accumulator": [], "msgspec, attrs, cattrs": []}

@@ -2,7 +2,7 @@
 
 `python3 benchmarks/run.py` makes an environment for each interpreter in `benchmarks/.cache`, prints
 each row as soon as it is measured, and writes `benchmarks/report.json`, `docs/benchmarks.md` and
-`docs/benchmarks.svg`. With `--only` nothing is written, because half a report is none.
+`docs/benchmarks.svg`. With `--only` nothing is written, because half a report is no use.
 """
 
 from __future__ import annotations
@@ -22,23 +22,23 @@ from typing import Any
 
 HERE = Path(__file__).resolve().parent
 PINS = HERE / "requirements.txt"
-# The package of this tree, by a Python that keeps the bytecode which it compiled.
+# The package of this tree, in a Python that stores its bytecode.
 ENVIRONMENT = {**os.environ, "PYTHONPATH": str(HERE.parent), "PYTHONDONTWRITEBYTECODE": ""}
 
 
 def main() -> None:
-    """Measure what is asked for, and write it."""
+    """Measure the rows that are asked for, and write the report."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--only", default="", metavar="REGEX", help="rows whose names match")
-    parser.add_argument("--seconds", default="1", help="for each row; less is for trying it out")
-    parser.add_argument("--turns", type=int, default=3, help="processes a row is measured in")
+    parser.add_argument("--seconds", default="1", help="for each row; use less to try it out")
+    parser.add_argument("--turns", type=int, default=3, help="processes that measure each row")
     parser.add_argument(
-        "--python", nargs="+", default=[], metavar="PATH", help="interpreters to measure, too"
+        "--python", nargs="+", default=[], metavar="PATH", help="more interpreters to measure"
     )
     options = parser.parse_args()
     pythons = dict(map(environment, (sys.executable, *options.python)))
     load = os.getloadavg()[0]
-    # By what a row is called and by the interpreter: the figure of each turn.
+    # By row and by interpreter: the figure of each turn.
     taken: dict[str, dict[str, list[tuple[float, str]]]] = {}
     for _ in range(options.turns):
         for version, python in pythons.items():
@@ -59,15 +59,15 @@ def main() -> None:
         {**json.loads(row), **{version: median_low(each) for version, each in own.items()}}
         for row, own in taken.items()
     ]
-    lines = ",\n".join(map(json.dumps, rows))  # a line for each row, so that a change is seen
+    lines = ",\n".join(map(json.dumps, rows))  # one line per row, so that a diff shows what changed
     report = f'{json.dumps(about)[:-1]}, "rows": [\n{lines}\n]}}\n'
     (HERE / "report.json").write_text(report, encoding="utf-8")
-    # These environments have what draws the chart.
+    # These environments have pygal, which draws the chart.
     subprocess.run([next(iter(pythons.values())), str(HERE / "report.py")], check=True)
 
 
 def environment(interpreter: str) -> tuple[str, str]:
-    """Make an environment with what is measured beside the package; return its Python, too."""
+    """Make an environment with what the rows need; return its version and its Python."""
     code = "import platform; print(platform.python_version())"
     version = subprocess.check_output([interpreter, "-c", code], text=True).strip()
     folder = HERE / ".cache" / f"python{version}"
@@ -87,7 +87,7 @@ def measured(python: str, only: str, seconds: str) -> Iterator[dict[str, Any]]:
 
 
 def line(row: dict[str, Any], figure: float, beside: str) -> str:
-    """Return a row as a line of text."""
+    """Return the line of text that shows a row."""
     mark = "  missed" * (figure > row["reach"])
     against = f"{figure:8,.2f} of {row['reach']:,g} x {row['against']}"
     return f"{row['group'] + ': ' + row['name']:68}{against} ({beside}){mark}"

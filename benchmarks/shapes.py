@@ -1,9 +1,9 @@
 """The streams that are measured: generated ones, each with its own id, time and words, and the
 recordings.
 
-A shape is a function from a random generator and a count to the chunks of one stream, in compact
-JSON as its server sends it. Every stream ends as that server's do: a finish reason for each choice,
-the usage, `[DONE]`.
+A shape is a function from a random generator and a count to the chunks of one stream, which are
+written in compact JSON, as servers send it. Every stream ends like a real one: a finish reason for
+each choice, the usage, `[DONE]`.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ class Stream:
     events: tuple[bytes, ...]
 
     def reads(self, size: int | None) -> list[bytes]:
-        """Cut the body into reads of so many bytes; None: one event each; 0: all in one."""
+        """Cut the body into reads of `size` bytes; None means one event each, 0 one read."""
         if size is None:
             ends = [found.end() for found in BLANK_LINE.finditer(self.body)]
             ends += [len(self.body)] if ends[-1:] != [len(self.body)] else []
@@ -57,9 +57,9 @@ def cut(body: bytes, size: int) -> list[bytes]:
 
 
 def made(shape: str, count: int, number: int = 0) -> Stream:
-    """Return a stream of a shape, with about `count` chunks; each number is another stream."""
+    """Return a stream of a shape, with about `count` chunks; each number gives another stream."""
     rng = random.Random(f"{shape} {number}")
-    escaped = rng.random() < 0.5  # what is not ASCII: servers differ
+    escaped = rng.random() < 0.5  # servers differ in what they do with non-ASCII text
     envelope = envelope_of(rng)
     chunks = [{**envelope, **chunk} for chunk in SHAPES[shape](rng, count)]
     events = tuple(written(chunk, escaped) for chunk in chunks)
@@ -133,7 +133,7 @@ def tool_calls(rng: random.Random, count: int) -> list[Json]:
         calls.append(chunk_of({"tool_calls": [call]}))
         summary = "".join(rng.choices(WORDS, k=2 * count))
         arguments = json.dumps({"place": rng.choice(("Oslo", "Bonn")), "text": summary})
-        # Three calls of 4-byte fragments, cut to length and closed as JSON is.
+        # Three calls in 4-byte fragments, cut to length and closed so that they are JSON.
         arguments = arguments[: 4 * max(count // 3 - 3, 9) - 2] + '"}'
         for start in range(0, len(arguments), 4):
             fragment = {"index": index, "function": {"arguments": arguments[start : start + 4]}}
@@ -155,7 +155,7 @@ def logprobs(rng: random.Random, count: int) -> list[Json]:
 
 
 def thinking(thought: Callable[[str], Json], beside: Json) -> Shape:
-    """Return a shape: two thirds of the words as thoughts, then the answer."""
+    """Return a shape with two thirds of the words as thoughts, and then the answer."""
 
     def maker(rng: random.Random, count: int) -> list[Json]:
         words = words_of(rng, count - 3)
@@ -167,7 +167,7 @@ def thinking(thought: Callable[[str], Json], beside: Json) -> Shape:
 
 
 def claudes(word: str) -> Json:
-    """Return a thought as OpenRouter sends Claude's: twice."""
+    """Return a thought as OpenRouter sends Claude's, in two fields."""
     detail = {"type": "reasoning.text", "text": word, "format": "anthropic-claude-v1", "index": 0}
     return {"role": "assistant", "content": "", "reasoning": word, "reasoning_details": [detail]}
 
@@ -206,7 +206,7 @@ def changed(shape: Shape, change: Callable[[random.Random, int, Json], object]) 
 
 
 def pad(rng: random.Random, i: int, chunk: Json) -> None:
-    # OpenAI pads its events against those who read their lengths.
+    # OpenAI pads its events so that their lengths reveal nothing.
     chunk["obfuscation"] = "".join(rng.choices(LETTERS, k=rng.randint(1, 14)))
 
 
@@ -217,13 +217,13 @@ def judge_choices(rng: random.Random, i: int, chunk: Json) -> None:
 
 
 def route_deltas(rng: random.Random, i: int, chunk: Json) -> None:
-    # As the AI SDK's gateway does.
+    # Like the AI SDK's gateway.
     for choice in chunk["choices"]:
         choice["delta"]["provider_metadata"] = {"router": {"attempt": 1, "took": i / 8}}
 
 
 def sort_keys(rng: random.Random, i: int, chunk: Json) -> None:
-    # As servers in Go do, with tokens as vLLM has them.
+    # Like servers in Go, with tokens like those of vLLM.
     for choice in chunk["choices"]:
         choice |= {"stop_reason": None, "token_ids": [rng.randint(0, 99_999)]}
     in_order = sorted(chunk.items())
@@ -247,14 +247,14 @@ SHAPES: Mapping[str, Shape] = {
     "tool calls": tool_calls,
     "logprobs": logprobs,
     "reasoning": thinking(claudes, {"role": "assistant"}),
-    # As DeepSeek does, and many after it.
+    # Like DeepSeek, and many others since.
     "reasoning_content": thinking(lambda word: {"content": None, "reasoning_content": word}, {}),
     "text, padded": changed(text, pad),
     "tool calls, padded": changed(tool_calls, pad),
     "logprobs, padded": changed(logprobs, pad),
     **HELD_OUT,
 }
-# What is replaced in a body, and by what, so that it is framed as other servers do.
+# What is replaced in a body, and by what, to frame it like other servers.
 FRAMINGS = {
     "data: without a blank": (b"data: ", b"data:"),
     "CRLF": (b"\n", b"\r\n"),
@@ -268,7 +268,7 @@ FRAMINGS = {
 
 
 def recordings() -> list[Stream]:
-    """Read all recorded streams. Raises FileNotFoundError where they are not."""
+    """Read all recorded streams. Raises FileNotFoundError if there are none."""
     paths = sorted(CORPUS.glob("*.sse"))
     if not paths:
         raise FileNotFoundError(f"no recorded streams in {CORPUS}")
@@ -285,7 +285,7 @@ def recorded(body: bytes) -> Stream:
 
 
 def has_vendor_fields(stream: Stream) -> bool:
-    """Return whether a chunk has a field that `bare`, which has the API's, has not."""
+    """Return whether a chunk has a field that `bare`, which has the API's, does not have."""
 
     def beyond(value: object, known: Any) -> bool:
         if isinstance(value, list):

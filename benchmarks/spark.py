@@ -1,11 +1,11 @@
-"""CPU time of `accumulator.spark` beside the plain loop over the same rows, for docs/spark.md.
+"""CPU time of `accumulator.spark` compared with the plain loop on the same rows, for docs/spark.md.
 
     python benchmarks/spark.py [STREAMS] [CHUNKS]
 
 Writes a Parquet file of STREAMS x CHUNKS shuffled rows, then reduces it by the plain loop (read,
 sort in memory, `reduce_sorted`, write) and by `reduce_chunks` on a `local[2]` Spark. Spark's time
-is that of the JVM and of all Python workers between the end of a first run over the same file,
-which starts the workers and warms the JVM up, and the end of the next. It needs psutil, too.
+is that of the JVM and all Python workers from the end of a first run over the same file, which
+starts the workers and warms up the JVM, to the end of the next. It also needs psutil.
 """
 
 from __future__ import annotations
@@ -83,7 +83,7 @@ def plain(source: Path, target: Path) -> None:
 
 
 def measure(what: str, rows: int, run: Callable[[], object]) -> float:
-    """Run something, print what it took, and return its CPU seconds."""
+    """Call `run`, print how long it took, and return its CPU seconds."""
     start, cpu = time.perf_counter(), processor_time()
     run()
     cpu, took = processor_time() - cpu, time.perf_counter() - start
@@ -92,7 +92,7 @@ def measure(what: str, rows: int, run: Callable[[], object]) -> float:
 
 
 def processor_time() -> float:
-    """Return the CPU seconds of this process and all that come from it, ended ones included."""
+    """Return the CPU seconds of this process and all its descendants, ended ones included."""
     own = psutil.Process()
     return sum(sum(each.cpu_times()[:4]) for each in (own, *own.children(recursive=True)))
 

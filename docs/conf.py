@@ -17,10 +17,10 @@ extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx_copybutton", "docstri
 myst_enable_extensions = ["colon_fence"]
 myst_heading_anchors = 3
 
-# In docstrings a name in backticks is code; where it is a documented name, also a link to it.
+# In docstrings a name in backticks is code, and also a link if the name is documented.
 default_role = "py:obj"
 autodoc_mock_imports = ["pyarrow", "pyspark", "pandas"]
-# As the source has it; the union of all events, written out, fills a screen.
+# Show the alias, as the source does: written out, the union of all events fills a screen.
 autodoc_type_aliases = {"Event": "Event", "StreamEvent": "Event"}
 autodoc_member_order = "bysource"
 autodoc_preserve_defaults = True
@@ -28,7 +28,7 @@ autodoc_typehints_format = "short"
 python_use_unqualified_type_names = True
 python_maximum_signature_line_length = 80
 
-copybutton_selector = "div:not(.highlight-output) > div.highlight > pre"  # what one types in
+copybutton_selector = "div:not(.highlight-output) > div.highlight > pre"  # only what a reader types
 
 html_theme = "furo"
 html_title = "accumulator"

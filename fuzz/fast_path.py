@@ -1,7 +1,7 @@
 """The fast path and the plain path come to the same state after any read, and neither raises.
 
-A script of its own, without atheris: bodies of many like events are made of recorded and generated
-streams, events of them are mutated, and each body is fed both ways in reads cut at random.
+A script of its own, without atheris. It makes bodies of many similar events from recorded and
+generated streams, mutates some events, and feeds each body both ways in reads cut at random.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ def main() -> int:
     parser.add_argument("--bodies", type=int, default=30_000)
     parser.add_argument("--seed", type=int, default=1)
     options = parser.parse_args()
-    # As soon and as often as it can be taken.
+    # So that it is taken as early and as often as possible.
     _fast_path.LEARN_AFTER = _apply.LEARN_AFTER = 2
     _fast_path._PAUSE = _fast_path._PROOF = 2
     counted = _Counted(_fast_path.FastPath)
@@ -49,13 +49,13 @@ def main() -> int:
             print(f"body {number} of seed {options.seed} is in {path}", flush=True)
             raise
         if number % 1000 == 999:
-            share = f"{counted.taken / events:.0%} of {events:,} events went the fast path"
+            share = f"{counted.taken / events:.0%} of {events:,} events took the fast path"
             print(f"{number + 1:,} bodies are equal; {share}", flush=True)
     return 0
 
 
 class _Counted:
-    """Counts the events that go the fast path."""
+    """Counts the events that take the fast path."""
 
     def __init__(self, kind: type[_fast_path.FastPath]) -> None:
         self.taken = 0
@@ -76,7 +76,7 @@ class _Counted:
 
 
 def _streams() -> list[list[bytes]]:
-    """Return the events of recorded and of generated streams, each with its blank line."""
+    """Return the events of recorded and generated streams, each with its blank line."""
     streams = [[*map(regular.event, chunks)] for chunks in regular.STREAMS.values()]
     for path in sorted(CORPUS.glob("*.sse")):
         blocks = path.read_bytes().replace(b"\r\n", b"\n").split(b"\n\n")
@@ -85,9 +85,9 @@ def _streams() -> list[list[bytes]]:
 
 
 def _body(random: Random, streams: list[list[bytes]]) -> bytes:
-    """Make a body: events of a stream or two, some more than once, some mutated or damaged."""
+    """Return a body: events of a stream or two, some repeated, some mutated or damaged."""
     events = list(random.choice(streams))
-    if random.random() < 0.5:  # a short stream repeats itself until a template is worth it
+    if random.random() < 0.5:  # repeat a short stream until a template is worth it
         start = random.randrange(len(events))
         events[start:start] = events[start : start + 5] * random.randint(1, 8)
     if random.random() < 0.2:  # a stream that becomes another
@@ -118,7 +118,7 @@ def _body(random: Random, streams: list[list[bytes]]) -> bytes:
 
 
 def _reads(random: Random, body: bytes) -> list[bytes]:
-    """Cut a body by size, behind events as servers do, or anywhere."""
+    """Cut a body by size, after events as servers do, or anywhere."""
     match random.randrange(4):
         case 0:
             size = random.choice((300, 1000, 4096, len(body) + 1))
@@ -149,17 +149,17 @@ def _compare(random: Random, body: bytes) -> int:
             except LimitExceededError:
                 assert acc is plain or quick._pipeline.tally.passed
         if random.random() < looks:
-            assert _state(quick) == _state(plain), "the fast path shows in the result"
+            assert _state(quick) == _state(plain), "the fast path changed the result"
     for acc in (quick, plain):
         acc.close()
-    assert _state(quick) == _state(plain), "the fast path shows in the result"
+    assert _state(quick) == _state(plain), "the fast path changed the result"
     return quick._pipeline.log.event
 
 
 def _state(acc: Accumulator) -> tuple[object, ...]:
     intake = acc._pipeline
     problems = [(p.kind, p.message, p.event, p.offset, p.path) for p in acc.problems]
-    # As text, since 1 == 1.0; a vendor's fields stand in another order once their names are known.
+    # As text, because 1 == 1.0. Sorted, because a vendor's fields move once their names are known.
     state = json.dumps(acc.snapshot().to_dict(), sort_keys=True)
     return state, acc.status, problems, acc.problem_counts, intake.log.event, intake.tally.size
 

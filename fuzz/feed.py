@@ -1,8 +1,8 @@
-"""A chunk as text, line, mapping, object or event gives one result; no input raises.
+"""A chunk gives the same result as text, line, mapping, object or event, and no input raises.
 
-"Raises" anything but `LimitExceededError`, that is; a limit passed leaves the state as it was. The
-result is that of the second reducer, the caller's chunk is neither changed nor kept, and what
-`from_dict` reads of a result is that result.
+Only `LimitExceededError` may be raised, and it leaves the state as it was. The result is that of
+the second reducer, the caller's chunk is neither changed nor kept, and `from_dict` reads a result
+back unchanged.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ import harness
 
 with atheris.instrument_imports(include=["accumulator"]):
     from accumulator import Accumulator, ChatCompletion, LimitExceededError, Limits
-from judged import assert_as_judged  # in here it would come before the instruments
+from judged import assert_as_judged  # above, its import would precede the instruments
 from streamed import spoil
 
 _TIGHT = Limits(choices=2, tool_calls=2, depth=8, event_bytes=2000, total_bytes=6000)
@@ -34,12 +34,12 @@ def check(data: bytes) -> None:
             by_text.feed(text)
         except LimitExceededError:
             exceeded += 1
-            continue  # nothing of it stands, so the others need not see it
+            continue  # nothing of it was applied, so the others need not see it
         by_line.feed_line(b"data: " + text + b"\n")
         by_line.feed_line(b"\n")
         by_event.feed_sse(b"data: " + text + b"\n\n")
         by_value.feed(value or text)  # `{ }` counts as an event, an empty mapping does not
-        has_choices = value is not None and "choices" in value  # as every SDK's object has
+        has_choices = value is not None and "choices" in value  # like every SDK's object
         by_object.feed(_as_object(value) if has_choices else text)
         by_model.feed(_as_model(value) if has_choices else text)
         if value is not None:
@@ -57,7 +57,7 @@ def check(data: bytes) -> None:
 
 
 def _chunk(text: bytes) -> dict[str, object] | None:
-    """Return the chunk that a client's own decoder would hand over; None where it would refuse."""
+    """Return the chunk that a client's own decoder would return, or None if it would refuse."""
     try:
         value = json.loads(text.decode(), parse_constant=_refuse, parse_float=_finite)
     except (ValueError, RecursionError):
@@ -76,7 +76,7 @@ def _finite(text: str) -> float:
 
 
 class _Model:
-    """What pydantic makes of an object: the fields it knows in `__dict__`, the others apart."""
+    """An object like pydantic's: the fields it knows are in `__dict__`, the others separate."""
 
     __slots__ = ("__dict__", "__pydantic_extra__")
 
@@ -93,7 +93,7 @@ _KNOWN = _MODELS | set(
 
 
 def _as_model(value: object) -> object:
-    """Turn a chunk into pydantic's objects; what its classes do not know stays as it is."""
+    """Turn a chunk into objects like pydantic's; fields without a class stay as they are."""
     if isinstance(value, list):
         return [_as_model(item) for item in value]
     if not isinstance(value, dict):
@@ -112,7 +112,7 @@ def _as_object(value: object) -> object:
         return [_as_object(item) for item in value]
     if not isinstance(value, dict):
         return value
-    if any(name.startswith("_") for name in value):  # an object's own, no field of the wire
+    if any(name.startswith("_") for name in value):  # private to an object, not a field of the wire
         return copy.deepcopy(value)
     return SimpleNamespace(**{name: _as_object(item) for name, item in value.items()})
 
@@ -123,7 +123,7 @@ def _result(acc: Accumulator) -> tuple[dict[str, object], str, Mapping[str, int]
 
 def _outcome(acc: Accumulator) -> tuple[object, ...]:
     acc.close()
-    # A model keeps what it has no field for behind the rest, so the order of fields may differ.
+    # A model keeps what it has no field for after the rest, so the order of fields may differ.
     problems = sorted((p.event, p.kind, p.path or "") for p in acc.problems)
     completion = json.dumps(acc.snapshot().to_dict(), sort_keys=True)
     return completion, acc.status, problems, acc.problem_counts
@@ -132,7 +132,7 @@ def _outcome(acc: Accumulator) -> tuple[object, ...]:
 def _check_read_back(acc: Accumulator) -> None:
     completion = acc.snapshot()
     assert json.loads(completion.to_json()) == completion.to_dict()
-    # A value of a wrong type stands in the dict; in Groq's own usage it is nobody's problem.
+    # A value of a wrong type stays in the dict; in Groq's own usage it is not even a problem.
     if "invalid_field" not in acc.problem_counts and "x_groq" not in completion.extra:
         assert ChatCompletion.from_dict(completion.to_dict()).to_dict() == completion.to_dict()
     for choice in completion.choices:
@@ -153,7 +153,7 @@ def _check_limits(texts: list[bytes]) -> None:
 
 
 def _lines(body: bytes) -> bytes:
-    """Return the chunks of a body, one a line."""
+    """Return the chunks of a body, one per line."""
     lines = body.replace(b"\r", b"\n").split(b"\n")
     return b"\n".join(line[5:].strip() for line in lines if line.startswith(b"data:"))
 

@@ -1,8 +1,8 @@
-"""However bytes are cut, the result is that of the whole and of the second reducer; none raise.
+"""However a body is cut, the result is that of the uncut body and of the second reducer.
 
-"None" but `LimitExceededError`; the result is the completion, the status and every problem with its
-place. Beside that: a snapshot never changes, its texts are prefixes of the final ones, and its JSON
-is JSON.
+Only `LimitExceededError` may be raised. The result is the completion, the status and every problem
+with its place. Also, a snapshot never changes, its texts are prefixes of the final ones, and its
+JSON is valid.
 """
 
 from __future__ import annotations
@@ -37,16 +37,16 @@ def check(body: bytes) -> None:
         ways.append([body[i : i + 1] for i in range(len(body))])
     for pieces in ways:
         again, exceeded_again = _fed(pieces, random)
-        assert _outcome(again) == _outcome(whole), "the cut shows in the result"
+        assert _outcome(again) == _outcome(whole), "the cuts changed the result"
         assert exceeded_again == exceeded
     plain, _ = _fed([body], random, shortcut=False)
-    assert _outcome(plain) == _outcome(whole), "the shortcut shows in the result"
+    assert _outcome(plain) == _outcome(whole), "the shortcut changed the result"
     if not exceeded:
         assert_as_judged(whole, body)
 
 
 def _reads(body: bytes, random: Random) -> list[bytes]:
-    """Cut as servers do, behind events: one a read, or a few."""
+    """Cut as servers do, after events: one per read, or a few."""
     events = re.split(rb"(?<=\n\n)", body)
     most = random.choice((1, 2, 5))
     reads: list[bytes] = []
@@ -58,7 +58,7 @@ def _reads(body: bytes, random: Random) -> list[bytes]:
 
 
 def _fed(pieces: list[bytes], random: Random, *, shortcut: bool = True) -> tuple[Accumulator, int]:
-    """Feed pieces; an event that passes a limit is left out. Look at any time."""
+    """Feed pieces, leave out what exceeds a limit, and take snapshots now and then."""
     acc = Accumulator(shortcut=shortcut)
     exceeded = 0
     seen: list[tuple[ChatCompletion, str]] = []

@@ -19,15 +19,15 @@ CORPUS = ROOT.parent / "shared" / "corpus"
 
 _OF_A_SHAPE = 4  # the shortcut learns from the second, and takes what follows
 
-sys.path.insert(0, str(ROOT / "tests"))  # where the second reducer stands
+sys.path.insert(0, str(ROOT / "tests"))  # where the second reducer is
 
 
 def run(check: Callable[[bytes], None], name: str, seeds: Callable[[bytes], bytes]) -> None:
     """Fuzz `check` until libFuzzer's options end it.
 
-    The first argument that is no option is the folder that keeps what was found worth keeping;
-    without it a temporary one does. The seeds are written there first, each a body turned into the
-    target's own form by `seeds`.
+    The first argument that is not an option is the folder that keeps what was worth keeping; the
+    default is a temporary one. The seeds are written there first: `seeds` turns each body into the
+    target's own form.
     """
     folders = [argument for argument in sys.argv[1:] if not argument.startswith("-")]
     folder = Path(folders[0] if folders else tempfile.mkdtemp(prefix=f"accumulator-{name}-"))

@@ -1,4 +1,4 @@
-"""Mutate streams at the level of their chunks: what a byte flip hardly ever leaves readable."""
+"""Mutate streams at the level of their chunks, which byte flips hardly ever leave readable."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _KEYS = (
     "prompt_tokens_details completion_tokens_details cached_tokens x_groq vendor"
 ).split()
 
-# As JSON text: some of them no decoder of JSON gives back.
+# As JSON text, because no JSON decoder returns some of them.
 _VALUES = (
     "null true false 0 1 -1 2 7 1000000000 9223372036854775808 18446744073709551616 1.0 1.5 -0.0 "
     '1e999 NaN "" "0" "1.0" "a" "call_a" "call_b" "get" "get_weather" "stop" "assistant" "text" '
@@ -45,7 +45,7 @@ _LINES = (
     b"\xff",
 )
 
-# In place of a value's own bytes, the rest of the chunk unchanged: what a template must not take.
+# These replace a value's own bytes and nothing else, to see whether a template takes too much.
 _SPELLINGS = (
     b"0 1 01 -1 1.0 7 null true \xff \xc3 \xed\xa0\xbd \x00 x\\ \\ \\\\ \\u00e9 \\ud83d \\ude00 "
     b"\\x \\u12 "
@@ -57,7 +57,7 @@ _VALUE = re.compile(rb'(?<=":)("(?:[^"\\]|\\.)*"|-?[0-9.]+|\[[^]]*\])|(?<=": )("
 
 
 def mutate(data: bytes, random: Random) -> bytes:
-    """Return other bytes: whole events or lines moved, or the JSON of one changed."""
+    """Return other bytes: with whole events or lines moved, or the JSON of one changed."""
     separator = b"\n\n" if b"\n\n" in data and random.random() < 0.8 else b"\n"
     pieces = data.split(separator)
     for _ in range(random.choice((1, 1, 2, 4))):
@@ -73,7 +73,7 @@ def mutate(data: bytes, random: Random) -> bytes:
                 pieces.insert(place, random.choice(_LINES))
             case 4 if pieces:
                 pieces[place] = pieces[place][: random.randrange(len(pieces[place]) + 1)]
-            case 5 | 6 if pieces:  # a stream repeats itself, but for a value
+            case 5 | 6 if pieces:  # repeat an event with another value
                 pieces[place + 1 : place + 1] = [
                     _respelt(pieces[place], random) for _ in range(random.randrange(1, 5))
                 ]
@@ -85,7 +85,7 @@ def mutate(data: bytes, random: Random) -> bytes:
 
 
 def _respelt(event: bytes, random: Random) -> bytes:
-    """Write other bytes for one value, inside its quotes if it has some."""
+    """Replace the bytes of one value, inside its quotes if it has any."""
     values = list(_VALUE.finditer(event))
     if not values:
         return event
@@ -106,7 +106,6 @@ def _mutate_chunk(line: bytes, random: Random) -> bytes:
         return line
     containers: list[Container] = []
     _collect(chunk, containers)
-    # The deeper ones are the many; the choice among levels comes first so that all get their turn.
     into = random.choice(containers)
     value: object = json.loads(random.choice(_VALUES))
     if random.random() < 0.2:

@@ -1,4 +1,4 @@
-"""Answer cases with what one peer makes of them: a JSON object a line in, one a line out."""
+"""Answer each case with what one peer makes of it: one JSON object per line, in and out."""
 
 import json
 import os
@@ -14,7 +14,7 @@ MEMORY = 4 * 1024**3
 
 
 def plain(value: object) -> object:
-    """Turn what JSON does not know into what it does: models into dicts, the rest into text."""
+    """Return a value that JSON can represent: a model as a dict, anything else as text."""
     dump = getattr(value, "model_dump", None)
     return dump() if callable(dump) else str(value)
 
@@ -22,11 +22,11 @@ def plain(value: object) -> object:
 def main(name: str) -> None:
     """Answer every line of stdin."""
     reduce: Any = PEERS[name].reduce
-    # Peers and what they import print to stdout as they like; the answers need it for themselves.
-    # Halves of surrogate pairs go out as they are: written as escapes, two would become whole.
+    # Peers and what they import may print to stdout, which is needed for the answers alone.
+    # Halves of surrogate pairs are not escaped: two of them would become one character.
     with os.fdopen(os.dup(1), "w", encoding="utf-8", errors="surrogatepass") as out:
         os.dup2(2, 1)
-        # A list as long as an index of a thousand million would take the machine along.
+        # A list as long as an index of a thousand million would take down the machine.
         resource.setrlimit(resource.RLIMIT_AS, (MEMORY, MEMORY))
         for line in sys.stdin:
             try:

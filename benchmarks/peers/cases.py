@@ -9,11 +9,11 @@ from pathlib import Path
 from typing import Any
 
 UNREADABLE = frozenset({"malformed_json", "invalid_chunk"})
-# What these kinds leave behind is not whole, so a peer that refuses the stream is right to.
+# These kinds leave a result incomplete, so a peer may refuse the stream.
 LOSSY = UNREADABLE | {"server_error", "invalid_arguments"}
-# Names of events, beside `error`, that are no other protocol's.
+# Names of events, besides `error`, that do not belong to another protocol.
 OUR_NAMES = ("", "message", "chunk", "data", "completion")
-# JSON or HTML that opens a line stands in no event.
+# JSON or HTML at the start of a line is not in an event.
 NO_EVENT = re.compile(rb"(?:^(?:\xef\xbb\xbf)?|[\r\n])[ \t]*(?:\{|\[(?!DONE\])|<)")
 
 
@@ -35,17 +35,17 @@ class Case:
 
     @property
     def has_unreadable_chunks(self) -> bool:
-        """Whether a reader that is less strict may make out more than is expected."""
+        """Whether a less strict reader may read more than is expected."""
         return not UNREADABLE.isdisjoint(self.problems)
 
     @property
     def is_of_events(self) -> bool:
-        """Whether all that counts comes in events, so that a client has chunks to hand over."""
+        """Whether everything that counts is in events, so that a client has chunks to pass on."""
         return NO_EVENT.search(self.body) is None
 
     @property
     def clean_body(self) -> bytes:
-        """The same events framed by the book: one line of data and one blank line each."""
+        """The same events with standard framing: one line of data and one blank line each."""
         return "".join(f"data: {payload}\n\n" for payload in payloads_of(self.body)).encode()
 
     @cached_property
@@ -74,7 +74,7 @@ class Case:
 
 
 def load(folder: Path) -> dict[str, Case]:
-    """Read the cases of a folder but those with rules of a caller's, which no peer takes."""
+    """Read the cases of a folder, except those with a caller's rules, which no peer takes."""
     files = sorted(folder.glob("*.json"))
     values = {path.stem: json.loads(path.read_text(encoding="utf-8")) for path in files}
     return {name: case_of(name, value) for name, value in values.items() if "rules" not in value}
@@ -84,7 +84,7 @@ def case_of(name: str, value: dict[str, Any]) -> Case:
     """Read one case."""
     if "chunks" in value:
         lacks_types = "type" not in value["rule"] and '"type"' not in json.dumps(value["chunks"])
-        # The string [DONE] is no JSON.
+        # The string [DONE] is not JSON.
         data = (
             chunk if chunk == "[DONE]" else json.dumps(whole(chunk, lacks_types))
             for chunk in value["chunks"]
@@ -92,15 +92,15 @@ def case_of(name: str, value: dict[str, Any]) -> Case:
         body = "".join(f"data: {each}\n\n" for each in data).encode()
     else:
         body = value["body"].encode(value.get("encoding", "utf-8"))
-    # A kind that was met more than once comes with a count.
+    # A kind that was recorded more than once has a count.
     problems = (each if isinstance(each, str) else each["kind"] for each in value["problems"])
     return Case(name, body, value["completion"], value["status"], frozenset(problems))
 
 
 def whole(value: Any, lacks_types: bool) -> Any:
-    """Return a value with what cases leave out for brevity and servers do not.
+    """Return a value with what servers send but cases leave out for brevity.
 
-    That is the list of alternatives of a token, and the type of a call where no call has one.
+    That is the list of alternatives of a token, and the type of a call if no call has one.
     """
     if isinstance(value, list):
         return [whole(each, lacks_types) for each in value]
@@ -119,9 +119,9 @@ def whole(value: Any, lacks_types: bool) -> Any:
 
 
 def payloads_of(body: bytes) -> list[str]:
-    """Return the data of a body's events, up to and with [DONE], read as leniently as can be.
+    """Return the data of a body's events up to and with [DONE], reading as leniently as possible.
 
-    This is the benefit of the doubt for peers that are handed chunks and read no bytes: what real
+    This gives the benefit of the doubt to peers that get chunks and do not read bytes: what real
     servers do to the framing is undone for them.
     """
     payloads: list[str] = []
@@ -139,7 +139,7 @@ def payloads_of(body: bytes) -> list[str]:
             elif field == "error" and not data:
                 payloads.append(as_error(value))
         joined = " ".join(data).strip()
-        # Several lines that are JSON each are as many events.
+        # Lines that are JSON one by one are one event each.
         if len(data) == 1 or parsed(joined) is not None or not any(map(parsed, data)):
             data = [joined]
         if event == "error" and joined:
@@ -155,7 +155,7 @@ def payloads_of(body: bytes) -> list[str]:
 
 
 def is_none_of_ours(text: str, event: str) -> bool:
-    """Return whether data is nothing, a comment, or that of another protocol's event."""
+    """Return whether data is nothing, a comment, or from another protocol's event."""
     if text.startswith(":") or text in ("", "null", '""', "[]"):
         return True
     value = parsed(text)
@@ -166,7 +166,7 @@ def is_none_of_ours(text: str, event: str) -> bool:
 
 
 def as_error(text: str) -> str:
-    """Return a server's error in the form in which it comes inside of a chunk."""
+    """Return a server's error in the form that it has inside a chunk."""
     value = parsed(text)
     if isinstance(value, dict) and "error" in value:
         return text
@@ -174,7 +174,7 @@ def as_error(text: str) -> str:
 
 
 def decoded(value: Any) -> Any:
-    """Return what JSON says; other text, and what is no text, stand for themselves."""
+    """Return the value of JSON text; return anything else as it is."""
     try:
         return json.loads(value)
     except (TypeError, ValueError):
@@ -182,7 +182,7 @@ def decoded(value: Any) -> Any:
 
 
 def parsed(text: str) -> object:
-    """Return what JSON says, or None where it is none."""
+    """Return the value of JSON text, or None if it is not JSON."""
     try:
         return json.loads(text)
     except ValueError:

@@ -1,4 +1,4 @@
-"""Whether a peer's result is the right one, as far as its format has room for it."""
+"""Whether a peer's result is right, in everything that its format has room for."""
 
 import re
 from collections.abc import Iterator
@@ -11,9 +11,9 @@ from cases import Case, decoded
 VERDICTS = ("right", "lost", "wrong", "raises")
 
 Object = dict[str, Any]
-# A value of a completion behind the name that rooms know it by.
+# A value of a completion, after the name by which rooms know it.
 Leaf = tuple[str, Any]
-# Where a result is not what it should be: the verdict, the path, what was expected, what came.
+# Where a result is not what it should be: the verdict, the path, the expected and the actual value.
 Difference = tuple[str, str, Any, Any]
 
 ENVELOPE = ("id", "created", "model", "service_tier", "system_fingerprint")
@@ -24,8 +24,8 @@ def fields(names: str, kind: Any = object) -> dict[str, Any]:
     return dict.fromkeys(names.split(), kind)
 
 
-# What the API defines at each level, and of which type: a name is the level of an object inside,
-# None is looked at elsewhere.
+# What the API defines at each level, and its type: a name is the level of an object inside, and
+# None is handled elsewhere.
 LEVELS: dict[str, dict[str, Any]] = {
     "completion": {
         **dict.fromkeys((*ENVELOPE, "moderation"), object),
@@ -51,15 +51,15 @@ LEVELS: dict[str, dict[str, Any]] = {
     "function": fields("name arguments"),
     "custom": fields("name input"),
 }  # fmt: skip
-# Formats that cannot do without make these up, and so does the specification a role and a type;
-# only what a server sent counts.
+# Formats that cannot do without these make them up, and so does the specification with a role and
+# a type. They only count if a server sent them.
 MADE_UP = ("role", "tool_calls.id", "tool_calls.type", "audio.id")
 REASONS = ("stop", "length", "tool_calls", "content_filter", "function_call")
-# Half of a surrogate pair without the other half; whether it is kept or replaced is one.
+# Half of a surrogate pair without the other half; it may be kept or replaced.
 LONE = re.compile("[\ud800-\udbff](?![\udc00-\udfff])|(?<![\ud800-\udbff])[\udc00-\udfff]")
 
 
-# What may stand for several names in a room.
+# Abbreviations for several names in a room.
 GROUPS = {
     "CALLS": "tool_calls.length tool_calls.id tool_calls.function",
     "USAGE": "usage.prompt_tokens usage.completion_tokens usage.total_tokens",
@@ -76,11 +76,11 @@ GROUPS = {
 class Room:
     """What a peer's result format has places for; nothing else is held against it.
 
-    A name stands for everything below it, too, "extra" for all that the API does not define; one
+    A name includes everything below it, and "extra" is all that the API does not define; a name
     with a minus is left out. `choices` may be "first". `content` may be "text", which joins the
     text parts of a list, or "answer", which has the refusal in the same place. `reasoning` may be
-    "one" place for whichever field came. `arguments` may be "json": kept parsed, so that their
-    spelling is gone.
+    "one", a single place for whichever field came. `arguments` may be "json": kept parsed, so that
+    their spelling is lost.
     """
 
     def __init__(
@@ -98,7 +98,7 @@ class Room:
 
 
 def judge(case: Case, room: Room, answer: Object) -> tuple[str, list[Difference]]:
-    """Judge one answer of a peer, `{"result": …}` or `{"error": …}`; return why, too."""
+    """Judge one answer of a peer, `{"result": …}` or `{"error": …}`; also return why."""
     if "error" in answer:
         return "right" if case.may_raise else "raises", []
     differences = list(compare(case, room, an_object(answer["result"])))
@@ -112,13 +112,13 @@ def asked(case: Case, room: Room) -> int:
 
 
 def compare(case: Case, room: Room, result: Object) -> Iterator[Difference]:
-    """Yield every difference that the room lets count."""
+    """Yield every difference in what there is room for."""
     expected, got = leaves_of(case.completion, room), leaves_of(result, room)
     for path, (key, _) in (got | expected).items():
         wanted, given = (pruned(leaves.get(path, ("", None))[1]) for leaves in (expected, got))
         if room.has(key) and not same(case, room, path, key, wanted, given):
-            # A vendor's field that is garbled is a field that did not arrive. Some make one of the
-            # API's reasons of a vendor's.
+            # A garbled vendor's field counts as one that did not arrive. Some peers turn a vendor's
+            # finish reason into one of the API's.
             lost = given is None or key in ENVELOPE or key.startswith("extra")
             if key == "finish_reason" and wanted not in (None, *REASONS):
                 lost = given in (None, *REASONS)
@@ -130,7 +130,7 @@ def same(case: Case, room: Room, path: str, key: str, wanted: Any, given: Any) -
     if wanted == given:
         return True
     if key in ENVELOPE:
-        # Which of several is a rule of ours; an invented one is as good as none.
+        # Which of several is kept is our rule; an invented one counts as missing.
         carried = [chunk.get(key) for chunk in case.chunks]
         return not wanted or (given is not None and given in carried)
     if key.startswith("extra"):
@@ -138,8 +138,8 @@ def same(case: Case, room: Room, path: str, key: str, wanted: Any, given: Any) -
     if key in MADE_UP and (wanted is None or not case.sends(key.rpartition(".")[2])):
         return True
     if key.startswith("usage"):
-        # Formats that count in plain integers write 0 for what did not come; some estimate the
-        # usage of a stream that has none. A total may be left to the reader.
+        # Formats with plain integers write 0 for what did not come; some estimate the usage of a
+        # stream that has none. A total may be left to the reader.
         unasked = "usage" not in case.completion or not (wanted or given)
         return unasked or (key == "usage.total_tokens" and None in (wanted, given))
     if key == "reasoning" and room.reasoning:
@@ -150,12 +150,12 @@ def same(case: Case, room: Room, path: str, key: str, wanted: Any, given: Any) -
         text = texts_of(content, "text") if isinstance(content, list) else content
         return given in (text + refusal or None, refusal + text or None)
     if key in ("tool_calls.function.arguments", "function_call.arguments"):
-        if wanted is None:  # none may be written as an empty object
+        if wanted is None:  # missing ones may be an empty object
             return bool(given == "{}")
         read = {} if given is None else decoded(given)
         return bool(room.arguments and decoded(wanted) == read)
     if case.has_unreadable_chunks:
-        # It may only go on from what was expected.
+        # It may only add to what was expected.
         texts = isinstance(wanted, str) and isinstance(given, str)
         return wanted is None or (texts and given.startswith(wanted)) or within(wanted, given)
     if key.startswith("logprobs") and not room.has("extra.logprobs"):
@@ -171,14 +171,14 @@ def known_of_token(entry: Object) -> Object:
 
 
 def within(wanted: Any, given: Any) -> bool:
-    """Return whether all that is wanted is there; more of it in an object does no harm."""
+    """Return whether everything wanted is there; more fields in an object do no harm."""
     if isinstance(wanted, dict) and isinstance(given, dict):
-        # The index says where a fragment belongs; put together, a list can do without.
+        # The index says where a fragment belongs; a list that is put together needs none.
         named = {name: value for name, value in wanted.items() if name in given or name != "index"}
         return all(within(value, given.get(name)) for name, value in named.items())
     if isinstance(wanted, list) and isinstance(given, list):
         return len(wanted) == len(given) and all(map(within, wanted, given))
-    # A number that came as text may be read as one.
+    # A number that came as text may be read as a number.
     return bool(wanted == given) or (isinstance(given, float) and decoded(wanted) == given)
 
 
@@ -188,13 +188,13 @@ def within(wanted: Any, given: Any) -> bool:
 def message_at(case: Case, path: str) -> Object:
     """Return the expected message that a leaf's path leads into."""
     messages = {choice["index"]: choice["message"] for choice in case.completion["choices"]}
-    # A format of one choice has it at 0, whatever the server's index.
+    # A format with one choice has it at 0, whatever the server's index.
     index = int(path.partition("[")[2].partition("]")[0])
     return an_object(messages.get(index) or messages[min(messages)])
 
 
 def reasonings(message: Object) -> list[str | None]:
-    """Return what may stand in a format's one place for reasoning."""
+    """Return what may be in a format's single place for reasoning."""
     thoughts = texts_of(message.get("content"), "thinking")
     texts = (message.get("reasoning"), message.get("reasoning_content"), thoughts)
     return [text for text in texts if text] or [None]
@@ -214,7 +214,7 @@ def text_in(part: Object) -> str:
 
 
 def joined(content: list[Any]) -> list[list[str]]:
-    """Return the kind and text of each part, neighbours of a kind joined."""
+    """Return the kind and text of each part, with neighbours of the same kind joined."""
     parts = []
     for part in content:
         known = part if isinstance(part, dict) else {"type": "text", "text": str(part)}
@@ -260,7 +260,7 @@ def leaves_of(completion: Object, room: Room) -> dict[str, Leaf]:
             leaves[f"{at}reasoning"] = "reasoning", next(filter(None, texts), None)
         calls = message.get("tool_calls")
         if isinstance(calls, list):
-            # A call too many or too few is wrong, whatever the others are.
+            # One call too many or too few is wrong, whatever the others are.
             leaves[f"{at}tool_calls.length"] = "tool_calls.length", len(calls) or None
             for n, call in enumerate(map(an_object, calls)):
                 leaves |= walk("tool_call", call, f"{at}tool_calls[{n}].", "tool_calls.")
@@ -270,7 +270,7 @@ def leaves_of(completion: Object, room: Room) -> dict[str, Leaf]:
 
 
 def walk(level: str, holder: Object, path: str = "", key: str = "") -> Iterator[tuple[str, Leaf]]:
-    """Yield the values of an object and of those inside of it."""
+    """Yield the values of an object and of the objects inside it."""
     known = LEVELS[level]
     for name in known | holder:
         value, kind = holder.get(name), known.get(name, ())
@@ -279,12 +279,12 @@ def walk(level: str, holder: Object, path: str = "", key: str = "") -> Iterator[
         elif not isinstance(kind, str) and kind and (value is None or isinstance(value, kind)):
             yield f"{path}{name}", (f"{key}{name}", value)
         elif kind is not None:
-            # What the API could not send is a vendor's.
+            # What the API would not send is a vendor's.
             yield f"{path}{name}", (f"extra.{level}.{name}", value)
 
 
 def an_object(value: Any) -> Object:
-    """Return an object; nothing else has fields."""
+    """Return a value if it is an object, otherwise an empty one."""
     return value if isinstance(value, dict) else {}
 
 

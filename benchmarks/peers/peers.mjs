@@ -1,5 +1,5 @@
-// The reducers that run on Node, and their process: `node peers.mjs PEER` answers cases with what a
-// peer makes of them, a JSON object a line in, one a line out.
+// The reducers that run on Node, and their process: `node peers.mjs PEER` reads cases, one JSON object
+// per line, and answers each with what the peer makes of it.
 
 import { createOpenAICompatible } from "@ai-sdk/openai-compatible";
 import { jsonSchema, streamText, tool } from "ai";
@@ -14,14 +14,14 @@ async function openai_node(url, params) {
     last = snapshot;
   });
   const failure = await stream.done().then(() => undefined, (error) => error);
-  // At its end the stream lets go of the snapshot, and then refuses one without a role, a finish
-  // reason or a call's type; that check is not held against what was accumulated.
+  // At its end the stream drops the snapshot, and then refuses one without a role, a finish reason
+  // or a call's type; that check is not held against what was accumulated.
   const accumulated = last !== undefined && stream.currentChatCompletionSnapshot === undefined;
   if (failure !== undefined && !accumulated) throw failure;
   return last;
 }
 
-// The packages name Node 22; they run on 20.
+// The packages ask for Node 22, but run on 20.
 async function ai_sdk(url, params) {
   const provider = createOpenAICompatible({
     name: "peer", baseURL: url, apiKey: "none", includeUsage: true,
@@ -69,10 +69,10 @@ async function ai_sdk(url, params) {
 
 const reduce = { openai_node, ai_sdk }[process.argv[2]];
 const write = process.stdout.write.bind(process.stdout);
-// Peers print to stdout as they like; the answers need it for themselves.
+// Peers may print to stdout, which is needed for the answers alone.
 process.stdout.write = process.stderr.write.bind(process.stderr);
 const reject = [];
-// A promise that a peer leaves without a catch belongs to the case that is being answered.
+// A rejection that a peer does not catch belongs to the case that is being answered.
 process.on("unhandledRejection", (error) => reject.at(-1)?.(error));
 
 for await (const line of createInterface({ input: process.stdin })) {

@@ -1,5 +1,5 @@
-"""The list of who is compared, and what several of them need."""
-# ruff: noqa: PLC0415  # an environment has one peer
+"""The list of peers, and what several of them need."""
+# ruff: noqa: PLC0415  # each environment has only one peer
 
 import json
 import urllib.request
@@ -13,7 +13,7 @@ from cases import Case
 from judge import Room
 
 Object = dict[str, Any]
-Reduce = Callable[[str, Object], object]  # of a base URL and a request's parameters
+Reduce = Callable[[str, Object], object]  # takes a base URL and a request's parameters
 
 EVERYTHING = "API reasoning reasoning_content extra"
 OPENAI = "openai==3.57.0 pydantic==2.14.4"
@@ -25,16 +25,16 @@ class Peer:
 
     name: str
     what: str
-    # What is installed and named on the page, the reducer's first.
+    # What is installed and named on the page, with the reducer's package first.
     packages: list[str]
     room: Room
-    # It reads the bytes itself. The others are handed chunks by openai-python, so framing is not
-    # their job and the body comes framed by the book.
+    # It reads the bytes itself. The others get chunks from openai-python, so framing is not their
+    # job, and their bodies have standard framing.
     reads_bytes: bool
     reduce: Reduce | None = None  # None: it is in peers.mjs
 
     def takes(self, case: Case) -> bool:
-        """Return whether a case is one for this peer: without events nobody has chunks for it."""
+        """Return whether this peer can be given a case: one without events has no chunks."""
         return self.reads_bytes or case.is_of_events
 
     def body_of(self, case: Case) -> bytes:
@@ -48,7 +48,7 @@ PEERS: dict[str, Peer] = {}
 def peer(
     packages: str, room: str, *, reads_bytes: bool = False, **how: str
 ) -> Callable[[Reduce], Reduce]:
-    """Put a function on the list as a peer of its name."""
+    """Put a function on the list, as a peer with the function's name."""
 
     def register(reduce: Reduce) -> Reduce:
         name, what = reduce.__name__, reduce.__doc__ or ""
@@ -71,14 +71,14 @@ def node_peer(name: str, what: str, packages: str, room: str, **how: str) -> Non
 
 
 def bytes_of(url: str) -> Iterator[bytes]:
-    """Yield the body of the answer as it comes."""
+    """Yield the body of the answer as it arrives."""
     with urllib.request.urlopen(f"{url}/chat/completions", data=b"{}") as response:
         while data := response.read1():
             yield data
 
 
 def chunks_of(url: str, params: Object, client: Any = None) -> Any:
-    """Return a stream of openai-python's, or of a client that is made as its is."""
+    """Return a stream of openai-python's, or of a client with the same constructor."""
     from openai import OpenAI
 
     made = (client or OpenAI)(base_url=url, api_key="none", max_retries=0)
@@ -101,7 +101,7 @@ def usage(
     counts: Any, cached: Any = None, reasoning: Any = None, audio: tuple[Any, Any] = (None, None),
     *, plain: bool = False,
 ) -> Object:  # fmt: skip
-    """Return a usage; `plain` counts are 0 where nothing came."""
+    """Return a usage; `plain` counts are 0 if nothing came."""
     read = counts.get if isinstance(counts, dict) else partial(getattr, counts)
     prompt, completion = read("input_tokens"), read("output_tokens")
     return {
@@ -114,7 +114,7 @@ def usage(
 
 
 def langchains(counts: Object, tier: object = None, *, plain: bool = False) -> Object:
-    """Return a usage of langchain's counts; it prefixes two details with the paid tier."""
+    """Return a usage from langchain's counts; it prefixes two details with the paid tier."""
     read = counts.get("input_token_details") or {}
     written = counts.get("output_token_details") or {}
     return usage(

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from threading import Timer
 
-import reducers  # noqa: F401  # they put themselves on the list
+import reducers  # noqa: F401  # they register themselves
 import tracers  # noqa: F401
 from cases import Case
 from peers import PEERS, Object, Peer
@@ -16,12 +16,12 @@ from peers import PEERS, Object, Peer
 HERE = Path(__file__).resolve().parent
 CACHE = HERE / ".cache"
 sys.path.append(str(HERE.parents[1] / "tests"))
-from loopback import serving  # noqa: E402  # it stands with the tests
+from loopback import serving  # noqa: E402  # it is with the tests
 
 __all__ = ["PEERS", "Peer", "answers_of"]
-# Long for what takes milliseconds; but the first case waits until the peer is imported, too.
+# Long for what takes milliseconds, but the first case also waits until the peer is imported.
 PATIENCE = 30.0
-# The peers are asked for one thing; none of them is to phone home meanwhile.
+# Peers must not phone home while they answer.
 QUIET = {
     "DD_INSTRUMENTATION_TELEMETRY_ENABLED": "false",
     "DD_REMOTE_CONFIGURATION_ENABLED": "false",
@@ -37,7 +37,7 @@ QUIET = {
 
 
 def answers_of(peer: Peer, cases: list[Case]) -> Iterator[tuple[Case, Object]]:
-    """Put cases to a peer; yield its answers, an error where its process did not survive."""
+    """Give cases to a peer; yield its answers, or an error if its process did not survive."""
     command = command_of(peer)
     process = None
     for case in cases:
@@ -66,7 +66,7 @@ def command_of(peer: Peer) -> list[str]:
 
 
 def ask(process: "subprocess.Popen[str]", body: bytes, params: Object) -> Object:
-    """Return what a process makes of a body. Raises CalledProcessError if it fails by itself."""
+    """Return what a process makes of a body. Raises CalledProcessError if it fails on its own."""
     timer = Timer(PATIENCE, process.kill)
     with serving(lambda _: ("text/event-stream", [body])) as url:
         timer.start()

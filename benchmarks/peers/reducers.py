@@ -1,10 +1,10 @@
-"""Reducers of clients, gateways and frameworks, and how each of them is called.
+"""Reducers of clients, gateways and frameworks, and how to call each of them.
 
 A function makes one call of a peer's public interface and renames its result to the API's fields;
-what there is to know about a peer stands there. It runs in an environment with its peer, hence the
-imports inside.
+notes about a peer are beside its function. It runs in an environment with its peer, so its imports
+are inside.
 """
-# ruff: noqa: PLC0415  # they stand in other environments
+# ruff: noqa: PLC0415  # the peers are in other environments
 
 import asyncio
 import sys
@@ -32,7 +32,7 @@ from peers import (
 @peer("msgspec==0.23.0 attrs==26.1.0 cattrs==26.2.1", EVERYTHING, reads_bytes=True)
 def ours(url: str, params: Object) -> object:
     """the body off the socket into `feed_sse`."""
-    # What is measured is the checkout, not a copy of it installed some time ago.
+    # Measure the checkout, not a copy of it that was installed some time ago.
     sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
     from accumulator import Accumulator
 
@@ -53,7 +53,7 @@ def openai(url: str, params: Object) -> object:
     state: ChatCompletionStreamState[None] = ChatCompletionStreamState()
     for chunk in chunks_of(url, params):
         state.handle_chunk(chunk)
-    # `get_final_completion()` would parse it too, and raises where the reason is `length`.
+    # `get_final_completion()` would also parse it, and raises if the reason is `length`.
     return state.current_completion_snapshot.to_dict(mode="python", warnings=False)
 
 
@@ -65,7 +65,7 @@ node_peer(
 )
 node_peer(
     "ai_sdk",
-    "`streamText()` over `@ai-sdk/openai-compatible`, and what its result holds.",
+    "`streamText()` over `@ai-sdk/openai-compatible`, and what its result contains.",
     "ai @ai-sdk/openai-compatible",
     "id created model content reasoning finish_reason CALLS USAGE CACHED REASONED"
     " extra.tool_call.extra_content",
@@ -73,15 +73,15 @@ node_peer(
 )  # fmt: skip
 
 
-# `provider_specific_fields` of choice and message keep what it does not know. `created` is its own
-# clock's, for every stream.
+# `provider_specific_fields` of choice and message keep what it does not know. `created` is always
+# from its own clock.
 @peer(
     "litellm==1.110.2",
     "API -created reasoning extra.message extra.choice extra.usage",
     reasoning="one",
 )
 def litellm(url: str, params: Object) -> object:
-    """`completion(stream=True)`, then `stream_chunk_builder` over all that came."""
+    """`completion(stream=True)`, then `stream_chunk_builder` on all chunks."""
     import litellm
 
     # Tools in the request would import the `mcp` extra; the answer is the same without them.
@@ -90,7 +90,7 @@ def litellm(url: str, params: Object) -> object:
         f"openai/{params['model']}", **about, api_base=url, api_key="none", max_retries=0,
         stream=True, stream_options={"include_usage": True},
     )  # fmt: skip
-    # Chunks built by hand instead of its own come out no better.
+    # Chunks that are built by hand, instead of its own, do no better.
     built = litellm.stream_chunk_builder(list(stream), messages=params["messages"])
     result = None if built is None else built.model_dump()
     for choice in result["choices"] if result else ():
@@ -108,7 +108,7 @@ def litellm(url: str, params: Object) -> object:
     reasoning="one",
 )
 def any_llm(url: str, params: Object) -> object:
-    """`completion(stream=True)`, then `accumulate_chunks` over the stream."""
+    """`completion(stream=True)`, then `accumulate_chunks` on the stream."""
     import any_llm
     from any_llm.utils.streaming import accumulate_chunks
 
@@ -168,7 +168,7 @@ def pydantic_ai(url: str, params: Object) -> object:
     from pydantic_ai.models.openai import OpenAIChatModel, OpenAIChatModelSettings
     from pydantic_ai.providers.openai import OpenAIProvider
 
-    # Without the second, usage in every chunk is added up; with it, a usage in two halves is not.
+    # Without the second, a usage in every chunk is added up; with it, two halves of one are not.
     settings = OpenAIChatModelSettings(
         openai_include_raw_annotations=True, openai_continuous_usage_stats=True
     )
@@ -191,8 +191,8 @@ def pydantic_ai(url: str, params: Object) -> object:
     def parts(kind: str) -> list[Any]:
         return [part for part in response.parts if part.part_kind == kind]
 
-    # The provider's own word where there is one, else what pydantic-ai makes of it; beside a
-    # refusal it says `content_filter` of its own.
+    # The provider's own word if there is one, otherwise what pydantic-ai makes of it; beside a
+    # refusal, pydantic-ai itself adds `content_filter`.
     reason = None if "refusal" in details else response.finish_reason
     return completion(
         {
@@ -306,11 +306,11 @@ def lm15(url: str, params: Object) -> object:
         return "".join(part.text for part in parts(kind))
 
     def arguments_of(given: Object) -> object:
-        # What is no JSON object it wraps in one.
+        # What is not a JSON object, lm15 wraps in one.
         return given.get("partial_json", given.get("value", given)) if len(given) == 1 else given
 
     reason = "tool_calls" if response.finish_reason == "tool_call" else response.finish_reason
-    # The server's word where the last frame has it, else lm15's for it.
+    # The server's word if the last frame has it, otherwise lm15's.
     for choice in (response.provider_data or {}).get("choices") or ():
         reason = (isinstance(choice, dict) and choice.get("finish_reason")) or reason
     return completion(
@@ -341,10 +341,10 @@ def lm15(url: str, params: Object) -> object:
     reads_bytes=True, choices="first", reasoning="one",
 )  # fmt: skip
 def llmstream(url: str, params: Object) -> object:
-    """`iter_events` over the bytes of the body, and what its events hold."""
+    """`iter_events` over the bytes of the body, and what its events contain."""
     from llmstream import iter_events
 
-    # It has no result of its own: texts are joined here, and the last report of a usage stands.
+    # It has no result of its own: texts are joined here, and the last usage report is kept.
     message: Object = {"content": "", "reasoning": "", "tool_calls": []}
     fields: Object = {}
     for event in iter_events(bytes_of(url)):
@@ -356,7 +356,7 @@ def llmstream(url: str, params: Object) -> object:
             case "tool_call_complete":
                 message["tool_calls"].append(call(event.id, event.name, event.raw_arguments))
             case "error":
-                # At its end the stream reports these and does not raise them.
+                # The stream reports these at its end, and does not raise them.
                 raise RuntimeError(f"{event.code}: {event.message}")
             case "metadata":
                 fields |= {"model": event.model, "finish_reason": event.finish_reason}

@@ -19,7 +19,7 @@ Verdicts = dict[str, str]  # by case
 
 
 def page_of(verdicts: dict[str, Verdicts], cases: dict[str, Case]) -> str:
-    """Return the page, the peers by the share of their cases that they have right."""
+    """Return the page, with the peers sorted by the share of their cases that are right."""
     counts = {name: Counter(its.values()) for name, its in verdicts.items()}
     names = sorted(verdicts, key=lambda name: -counts[name]["right"] / len(verdicts[name]))
     columns = [verdicts[name] for name in names]
@@ -54,7 +54,7 @@ def page_of(verdicts: dict[str, Verdicts], cases: dict[str, Case]) -> str:
 
 
 def right_of(cases: list[str], verdicts: Verdicts) -> str:
-    """Return how many of some cases are right, and of how many where not all are asked."""
+    """Return how many of some cases are right, and out of how many if not all were asked."""
     found = [verdicts[case] for case in cases if case in verdicts]
     return f"{found.count('right')}" + f" of {len(found)}" * (len(found) < len(cases))
 

@@ -1,6 +1,6 @@
-"""Run the peers over the conformance cases, judge what comes back, and write docs/peers.md.
+"""Run the peers on the conformance cases, judge the results, and write docs/peers.md.
 
-`--peer NAME` and `--case CASE` run these alone and write nothing; `--case` shows verdicts and their
+`--peer NAME` and `--case CASE` run only these and write nothing; `--case` shows verdicts and their
 reasons.
 """
 
@@ -42,7 +42,7 @@ def main() -> None:
 
 
 def explain(peer: Peer, case: Case, answer: Object, differences: list[Difference]) -> None:
-    """Print what was expected, what came, and where they differ."""
+    """Print the expected and the actual result, and where they differ."""
     print(f"-- body\n{peer.body_of(case).decode('utf-8', 'replace').rstrip()}")
     print(f"-- expected, status {case.status}, problems {sorted(case.problems)}")
     print(legible(pruned(case.completion), indent=1))
@@ -55,7 +55,7 @@ def explain(peer: Peer, case: Case, answer: Object, differences: list[Difference
 
 
 def legible(value: object, indent: int | None = None) -> str:
-    """Return JSON in which a character and the two halves of one can be told apart."""
+    """Return JSON that distinguishes a character from the two halves of one."""
     text = json.dumps(value, indent=indent, ensure_ascii=False)
     return text.encode("utf-8", "backslashreplace").decode("utf-8")
 

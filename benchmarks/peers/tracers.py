@@ -1,8 +1,8 @@
-"""Tracers, which look at a stream of openai-python's, and how each of them is called.
+"""Tracers, which observe a stream of openai-python's, and how to call each of them.
 
 What they record is renamed to the API's fields, as in reducers.py.
 """
-# ruff: noqa: PLC0415  # they stand in other environments
+# ruff: noqa: PLC0415  # the peers are in other environments
 
 from functools import cache
 from types import SimpleNamespace
@@ -51,7 +51,7 @@ def langsmith(url: str, params: Object) -> object:
 
     runs: list[Any] = []
     params = {**params, "langsmith_extra": {"on_end": runs.append}}
-    # "local": the run is traced and sent nowhere.
+    # "local": the run is traced, but not sent anywhere.
     with tracing_context(enabled="local"):
         for _ in chunks_of(url, params, lambda **how: wrap_openai(openai.OpenAI(**how))):
             pass
@@ -82,11 +82,11 @@ def langfuse(url: str, params: Object) -> object:
         name.removeprefix("langfuse.observation."): value
         for name, value in (span.attributes or {}).items()
     }
-    # It is set with the rest, or with nothing, as an exception in between is dropped.
+    # It is set with everything else or not at all, because exceptions on the way are dropped.
     if "completion_start_time" not in of:
         raise RuntimeError("the extraction failed silently; nothing was recorded")
     message = decoded(of.get("output"))
-    # Content alone is recorded as it is, with calls as the JSON of a message.
+    # Content without calls is recorded as it is, with calls as the JSON of a message.
     if not isinstance(message, dict) or message.keys().isdisjoint(("tool_calls", "function_call")):
         message = {"content": of.get("output")}
     return completion(
@@ -100,7 +100,7 @@ def langfuse(url: str, params: Object) -> object:
 
 @cache
 def langfuses_spans() -> Any:
-    """Return what flushes langfuse's spans, and where they go."""
+    """Return a function that flushes langfuse's spans, and where they go."""
     from langfuse import Langfuse
     from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 
@@ -120,7 +120,7 @@ def ddtrace(url: str, params: Object) -> object:
     from ddtrace.trace import tracer
 
     found: list[Object] = []
-    # What stands where LLM Observability does, and keeps what the handler hands over.
+    # Takes the place of LLM Observability, and keeps what the handler passes on.
     sink = SimpleNamespace(llmobs_set_tags=lambda span, **about: found.append(about))
     span = tracer.trace("openai.request")
     make_handler: Any = OpenAIStreamHandler
@@ -133,7 +133,7 @@ def ddtrace(url: str, params: Object) -> object:
     choices = []
     for message in found[-1]["response"]:
         counts = message.pop("usage", None) or counts
-        # A legacy function call is filed as a tool call without id, type and `function`.
+        # A legacy function call is recorded as a tool call without id, type and `function`.
         calls = message.get("tool_calls", [])
         message["function_call"] = next((each for each in calls if "index" not in each), None)
         message["tool_calls"] = [each for each in calls if "index" in each]

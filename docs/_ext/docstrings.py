@@ -1,7 +1,7 @@
-"""Docstrings are written for who reads the source: Sphinx is told what is meant.
+"""Turn docstrings, which are written for readers of the source, into what Sphinx expects.
 
-An indented example after a blank line is a literal block, and lines between bars are a table, the
-first of them its head; a row whose first cell is empty goes on with the one above.
+An indented example after a blank line is a literal block, and lines between bars are a table whose
+first row is its head. A row whose first cell is empty continues the one above.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ def as_link(cited: re.Match[str]) -> str:
 
 
 def fields_of(event: type[Struct]) -> list[str]:
-    """Name the fields of an event; what it looks back on by is none of a reader's."""
+    """Return the public fields of an event; private ones are of no use to a reader."""
     annotations: dict[str, str] = {}
     for kind in reversed(event.__mro__):
         annotations |= inspect.get_annotations(kind)
@@ -93,8 +93,8 @@ def make_signature(
     signature: str | None,
     returns: str | None,
 ) -> tuple[str | None, str | None]:
-    """Write defaults as values, where attrs has an expression of its own; an alias inside another
-    type as its name alone; and nothing of how this package makes its own objects.
+    """Show defaults as values, where attrs has an expression, and an alias inside another type as
+    just its name. Show no signature for classes that only this package instantiates.
     """
     if what == "class" and (
         name.startswith(_EVENTS) or (inspect.isclass(found) and issubclass(found, _MADE_HERE))

@@ -1,4 +1,4 @@
-"""Tables that are made from what they are about, so that they cannot differ from it.
+"""Make tables from the data that they describe, so that they cannot differ from it.
 
 `{merge-rules}`: the rows of `DEFAULT_RULES`. `{policies}`: what each policy does.
 `{peer-cases} NAME`: the conformance cases that a peer does not get right, from `peers.md`.
@@ -19,35 +19,35 @@ from accumulator.rules import DEFAULT_RULES, POLICIES, Policy
 DOCS = Path(__file__).resolve().parents[1]
 PEERS = DOCS / "peers.md"
 
-# "bytes" can be chosen for no field, but a row has it.
+# Callers cannot choose "bytes" or "blocks", but rows have them.
 MEANINGS: dict[Policy, str] = {
-    "first": 'the first value stands that is neither null nor empty (`""`, `0`)',
-    "last": "the last value stands that is not null",
+    "first": 'the first value that is neither null nor empty (`""`, `0`) is kept',
+    "last": "the last value that is not null is kept",
     "concat": "strings are joined",
     "extend": "lists are joined",
     "collect": "the values are kept as they came, in a list",
     "by_index": "entries of a list with the same integer `index` are merged into one; a list whose "
     "entries have none is joined",
-    "by_type": "as `by_index`, for entries that have the same `type`, too: others stand apart",
+    "by_type": "like `by_index`, but entries must have the same `type`, too; others stay separate",
     "merge": "objects are merged key by key",
-    "larger": "number by number the larger stands, in nested objects too",
-    "blocks": "neighbours of the type `thinking` are merged up to the signature; others are whole",
-    "bytes": "each fragment is base64 of its own: they are joined as bytes",
+    "larger": "the larger is kept, number by number, in nested objects too",
+    "blocks": "neighbours of the type `thinking` are merged up to the signature; others stay apart",
+    "bytes": "each fragment has base64 of its own, and they are joined as bytes",
     "drop": "the value is not kept",
 }
 
 
 def as_table(head: tuple[str, ...], rows: list[tuple[str, ...]]) -> str:
-    """Write a Markdown table."""
+    """Return a Markdown table."""
     lines = [head, tuple("---" for _ in head), *rows]
     return "".join("| " + " | ".join(cells) + " |\n" for cells in lines)
 
 
 class Table(SphinxDirective):
-    """A directive whose content is Markdown that `text` makes."""
+    """A directive whose content is the Markdown that `text` returns."""
 
     def text(self) -> str:
-        """Make the Markdown."""
+        """Return the Markdown."""
         raise NotImplementedError
 
     def run(self) -> list[nodes.Node]:
@@ -62,7 +62,7 @@ class Policies(Table):
 
 
 class MergeRules(Table):
-    """The rows by level, the fields that are named before the kinds of value that are not."""
+    """The rows by level: first those of named fields, then those of kinds of value."""
 
     def text(self) -> str:
         out = ""
@@ -78,7 +78,7 @@ class MergeRules(Table):
 
 
 class PeerCases(Table):
-    """Folded up: they are hundreds."""
+    """Folded up, because there are hundreds."""
 
     required_arguments = 1
 

@@ -1,7 +1,7 @@
 """An agent loop with typed, parallel tool calls, and reasoning that stays in the history.
 
-Each tool starts as soon as its own arguments are whole, while the model still writes the next call.
-What the model reasoned goes back with its calls, as providers of reasoning models want it.
+Each tool starts as soon as its own arguments are complete, while the model still writes the next
+call. The model's reasoning goes back with its calls, because providers of such models want it.
 
     pip install chunk-accumulator openai pydantic
     OPENAI_API_KEY=… python agent_loop.py "How warm is it in Zürich and in 東京?"
@@ -58,7 +58,7 @@ def described(name: str, kind: type[BaseModel]) -> dict[str, Any]:
 
 
 def run(call: ToolCall) -> str:
-    """Return what the tool says, or what is wrong with the call, for the model to mend."""
+    """Return the tool's answer, or what is wrong with the call, for the model to correct."""
     if call.name not in TOOLS:
         return f"there is no tool {call.name}"
     kind, tool = TOOLS[call.name]
@@ -69,7 +69,7 @@ def run(call: ToolCall) -> str:
 
 
 def key_of(call: ToolCall) -> object:
-    """Return what a call is found by; some servers send no ids."""
+    """Return what identifies a call; some servers send no ids."""
     return call.id, call.name, call.arguments
 
 

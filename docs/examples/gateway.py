@@ -1,4 +1,4 @@
-"""A gateway: streams pass through as they come, SQLite keeps their usage, cost and time to first
+"""A gateway: streams pass through as they arrive, SQLite stores their usage, cost and time to first
 token, and a question that was answered before is streamed from the cache.
 
     pip install chunk-accumulator httpx starlette uvicorn
@@ -28,7 +28,7 @@ from accumulator.asgi import tap
 from accumulator.replay import sse
 
 URL = os.environ.get("OPENAI_BASE_URL", "https://api.openai.com/v1") + "/chat/completions"
-DOLLARS = {"gpt-4o-mini": (0.15, 0.60)}  # for a million tokens of prompt and of answer
+DOLLARS = {"gpt-4o-mini": (0.15, 0.60)}  # per million tokens of the prompt and of the answer
 SCHEMA = """
 CREATE TABLE IF NOT EXISTS cache (key TEXT PRIMARY KEY, completion TEXT);
 CREATE TABLE IF NOT EXISTS streams (
@@ -53,10 +53,10 @@ class Gateway:
         asked = json.loads(body)
         options = asked.get("stream_options") or {}
         hides_usage = not options.get("include_usage")
-        if asked.get("stream"):  # usage is for us, whether the client wants it or not
+        if asked.get("stream"):  # we need the usage, even if the client does not want it
             asked["stream_options"] = {**options, "include_usage": True}
             body = json.dumps(asked).encode()
-        # Nobody is answered from a stranger's cache, so the key of the API is part of ours.
+        # The key includes the API key, so that nobody is answered from a stranger's cache.
         key = hashlib.sha256(headers.get("authorization", "").encode() + b"\n" + body).hexdigest()
         row = self.database.execute("SELECT completion FROM cache WHERE key = ?", [key]).fetchone()
         if row:
@@ -89,7 +89,7 @@ class Gateway:
         completion: ChatCompletion,
         status: str,
         prices: tuple[float, float] | None,
-        seconds: float | None = None,  # none where the cache answered
+        seconds: float | None = None,  # None if the cache answered
         error: BaseException | None = None,
     ) -> None:
         usage, dollars = completion.usage or Usage(), None
@@ -103,13 +103,13 @@ class Gateway:
 def is_usage_alone(chunk: bytes) -> bool:
     try:
         fields = json.loads(chunk)
-    except ValueError:  # [DONE], or damaged, which the client is to see
+    except ValueError:  # [DONE], or damaged data, which the client should see
         return False
     return isinstance(fields, dict) and bool(fields.get("usage")) and not fields.get("choices")
 
 
 async def without_usage(stream: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
-    """Yield the events of a stream without the one that has nothing but usage."""
+    """Yield the events of a stream, except the one that has nothing but usage."""
     async for chunk in iter_chunks(stream):
         if not is_usage_alone(chunk):
             yield b"data: %b\n\n" % chunk

@@ -1,10 +1,10 @@
-"""Recorded chunks, shuffled and gzipped, to one completion a stream, and those to a summary.
+"""Turn recorded chunks, shuffled and gzipped, into one completion per stream, then into a summary.
 
     pip install 'chunk-accumulator[logs]'
     python logs_to_summary.py FOLDER 200000
 
-This writes that many rows to FOLDER/rows.jsonl.gz, as a gateway's log has them. Then
-`accumulator reduce` puts each stream together, and DuckDB counts what came of them.
+This writes that many rows to FOLDER/rows.jsonl.gz, like those of a gateway's log. Then
+`accumulator reduce` puts each stream together, and DuckDB sums up the results.
 """
 
 import gzip
@@ -20,11 +20,11 @@ import duckdb
 
 MODELS = ["large", "small"]
 WORDS = "it is warm in Oslo and in Rome".split()
-CHUNKS = 20  # of a stream
+CHUNKS = 20  # per stream
 
 
 def chunks(stream: int, rng: random.Random) -> Iterator[dict[str, Any]]:
-    """Yield the chunks of a stream; every tenth is cut off."""
+    """Yield the chunks of a stream; every tenth stream is cut off."""
     head = {"id": f"chatcmpl-{stream}", "model": MODELS[stream % 2], "created": 1_700_000_000}
     is_whole = stream % 10 > 0
     for _ in range(CHUNKS - 2 * is_whole):

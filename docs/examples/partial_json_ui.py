@@ -1,10 +1,10 @@
-"""A form that fills itself while the model writes JSON; and what is left to show where the model
-refused, or ran into its bound on tokens.
+"""Fill in a form while the model writes JSON, and show what there is if the model refuses or runs
+into its limit on tokens.
 
     pip install 'chunk-accumulator[partial]' openai pydantic
     OPENAI_API_KEY=… python partial_json_ui.py "Pancakes, please"
 
-OPENAI_BASE_URL names another server, OPENAI_MODEL another model, MAX_TOKENS a bound.
+OPENAI_BASE_URL names another server, OPENAI_MODEL another model, MAX_TOKENS sets a limit.
 """
 
 import os
@@ -18,7 +18,7 @@ from accumulator import Message, ParseError, iter_events
 
 
 class Recipe(BaseModel):
-    model_config = ConfigDict(extra="forbid")  # the API's strict schemas want it
+    model_config = ConfigDict(extra="forbid")  # the API's strict schemas require it
 
     title: str
     servings: int
@@ -26,14 +26,14 @@ class Recipe(BaseModel):
 
 
 def show(form: object) -> None:
-    """Draw the form with the fields that are there so far."""
+    """Print the form with the fields that have arrived so far."""
     if isinstance(form, dict):
         steps = form.get("steps") or []
         print(f"{form.get('title', '…')} | for {form.get('servings', '…')} | {len(steps)} steps")
 
 
 def ask(client: openai.OpenAI, model: str, wish: str, max_tokens: int) -> Message | None:
-    """Show the answer while it comes, and return its message."""
+    """Show the answer as it arrives, and return its message."""
     schema = {"name": "recipe", "strict": True, "schema": Recipe.model_json_schema()}
     request: dict[str, Any] = {
         "model": model,

@@ -1,5 +1,5 @@
-"""An async client whose every request is a span, however it ends: whole, left by its reader, out of
-time, or refused with a 401.
+"""An async client that makes each request a span, however it ends: complete, abandoned by its
+reader, timed out, or refused with a 401.
 
     pip install chunk-accumulator openai opentelemetry-sdk
     OPENAI_API_KEY=… python traced_client.py
@@ -31,7 +31,7 @@ tracer = provider.get_tracer("traced_client")
 
 
 def end_span(span: Span, status: str, error: BaseException | None) -> None:
-    """End a span; a reader who has had enough is no error."""
+    """End a span; a reader that stops early is not an error."""
     span.set_attribute("stream.status", status)
     if error is not None:
         name = type(error).__qualname__
@@ -58,7 +58,7 @@ async def ask(client: openai.AsyncOpenAI, question: str) -> AsyncWrappedStream[C
             stream=True,
             stream_options={"include_usage": True},
         )
-    except BaseException as error:  # there is no stream that could end
+    except BaseException as error:  # there is no stream, so `on_end` is never called
         is_cancelled = isinstance(error, asyncio.CancelledError)
         end_span(span, "cancelled" if is_cancelled else "failed", error)
         raise

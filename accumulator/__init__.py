@@ -80,7 +80,7 @@ else:
 
     def __getattr__(name: str) -> str:
         if name == "__version__":
-            # Only when it is needed: that takes as long as importing the package.
+            # Looked up only when asked for: it takes as long as importing the package.
             from importlib.metadata import version  # noqa: PLC0415
 
             return version("chunk-accumulator")

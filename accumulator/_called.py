@@ -1,4 +1,4 @@
-"""A method whose attributes say that it is a method."""
+"""A method that says so when somebody forgets to call it."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ F = TypeVar("F", bound=Callable[..., object])
 
 
 def to_be_called(function: F) -> F:
-    """Return a method that must be called: an attribute of it raises an error that says so."""
+    """Return a method that must be called: reading its attributes raises an error that says so."""
     return cast("F", _Method(function))
 
 

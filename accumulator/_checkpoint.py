@@ -1,13 +1,13 @@
 """An accumulator's state as bytes, and back: what `checkpoint` writes and `restore` reads.
 
 The bytes are a header and msgpack. The Structs of the state are written with all of their fields,
-so a new field is saved, too; of the other classes the tests know each field. The keywords are not
-saved: the caller passes them again, and the same rules, because values that were merged by others
-cannot be merged again. Templates and shapes are learnt again.
+so new fields are saved, too; the tests know each field of the other classes. Keyword arguments are
+not saved: the caller passes them again, with the same rules, because values that were merged by
+one rule cannot be merged further by another. Templates and shapes are learnt again.
 
-Nothing that is read here names a class or a function, so reading never runs what others wrote. The
-checksum shows damage, but not bytes that somebody made up. Nothing may raise later because of
-those, nor take memory that the bytes do not: each count and place is checked against what is there.
+Nothing in the bytes names a class or a function, so reading them never runs foreign code. The
+checksum reveals damage, but not forgery. Forged bytes must not raise later, nor take more memory
+than their size explains: so each count and position is checked against what is there.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ _MAGIC = b"ACCU"
 _VERSION = 4  # of what the fields mean; `_LAYOUT` says which fields there are
 _HEADER = Layout("<4sHII")  # magic, version, layout, checksum of what follows
 _TEXT, _INDEXED, _INTEGER, _PAIRS, _ARGUMENTS = range(1, 6)  # msgpack extension types
-_MOST_HALVES = 65536  # of surrogate pairs that wait; each costs an object to go on with
+_MOST_HALVES = 65536  # of surrogate pairs that wait; each is an object when restored
 _SMALLEST, _LARGEST = -(2**63), 2**64 - 1  # integers that msgpack has
 _MOST_LEVELS = STACK_DEPTH + 32  # of a chunk's value, and of the state around it
 _PLAIN = frozenset({type(None), bool, int, float, str, bytes, Text, ArgumentsText})
@@ -48,7 +48,7 @@ _Indexed = tuple[list[object], list[tuple[int | tuple[int, str], int]]]  # entri
 
 
 class Saved(Struct, array_like=True):
-    """All that a checkpoint holds."""
+    """Everything that a checkpoint contains."""
 
     rules: int
     think_tags: bool
@@ -62,7 +62,7 @@ class Saved(Struct, array_like=True):
     problems: list[Problem]
     met: Problem | None
     reading: bool
-    halves: int  # of surrogate pairs that wait, in texts that were replaced as well
+    halves: int  # of surrogate pairs that wait, also in texts that were replaced
     state: State
 
 
@@ -94,10 +94,10 @@ def unpack(data: bytes | bytearray | memoryview, pipeline: Pipeline, reducer: Ch
     try:
         magic, version, layout, checksum = _HEADER.unpack_from(data)
     except LayoutError:
-        raise CheckpointError("no checkpoint, or one that was cut off") from None
+        raise CheckpointError("not a checkpoint, or one that was cut off") from None
     body = memoryview(data)[_HEADER.size :]
     if magic != _MAGIC:
-        raise CheckpointError("no checkpoint: it does not start as one")
+        raise CheckpointError("not a checkpoint: it does not start like one")
     if (version, layout) != (_VERSION, _LAYOUT):
         raise CheckpointError("the checkpoint was written by another version of accumulator")
     if crc32(body) != checksum:
@@ -127,12 +127,12 @@ def unpack(data: bytes | bytearray | memoryview, pipeline: Pipeline, reducer: Ch
 def _write(value: object) -> bytes:
     try:
         return _encode(value)
-    except OverflowError:  # an integer that JSON has and msgpack has not
+    except OverflowError:  # an integer that JSON can have, but msgpack cannot
         return _encode(_spelled_out(value))
 
 
 def _replace(value: object) -> object:
-    """Return what is written in place of a value that msgpack does not have."""
+    """Return what is written instead of a value that msgpack does not have."""
     if isinstance(value, Text):
         code = _ARGUMENTS if isinstance(value, ArgumentsText) else _TEXT
         return Ext(code, (str(value) + value.half).encode("utf-8", "surrogatepass"))
@@ -154,7 +154,7 @@ def _spelled_out(value: object) -> object:
         value = [*fields.values()] if value.__struct_config__.array_like else fields
     if isinstance(value, (list, tuple)):
         return [_spelled_out(item) for item in value]
-    if isinstance(value, dict):  # a key may be an extension, too, but not of msgpack's own maps
+    if isinstance(value, dict):  # a key may be an extension, too, but not in msgpack's own maps
         return Ext(_PAIRS, _encode([*map(_spelled_out, value.items())]))
     return value
 
@@ -184,7 +184,7 @@ class _Reader:
         if code == _INDEXED:
             entries, places = msgspec.convert(self._decode(data), _Indexed, dec_hook=self._convert)
             if not all(place >= 0 and isinstance(entries[place], dict) for _, place in places):
-                raise ValueError("an index of no entry")
+                raise ValueError("an index without an entry")
             return IndexedList(entries, dict(places))
         if code == _INTEGER:
             return int(bytes(data), 16)
@@ -197,18 +197,18 @@ class _Reader:
             return value
         if kind is _wire.Extra and isinstance(value, dict):
             return _wire.Extra(value)
-        raise ValueError(f"no {kind}: {type(value).__name__}")
+        raise ValueError(f"a {type(value).__name__} instead of {kind}")
 
 
 def _check_values(value: object) -> None:
-    """Check that a value holds nothing but what JSON and the state have, and not too deep."""
+    """Check that a value has only what JSON and the state can have, and is not nested too deep."""
     level = [value]
     for _ in range(_MOST_LEVELS):
         below: list[object] = []
         for item in level:
             if type(item) is dict:
                 if not all(type(name) in (str, int) for name in item):
-                    raise ValueError("a name that is no string")
+                    raise ValueError("a name that is not a string")
                 below += item.values()
             elif type(item) is list:
                 below += item
@@ -223,7 +223,7 @@ def _check_values(value: object) -> None:
 
 
 def _check(saved: Saved, reader: _Reader) -> None:
-    """Check each count and place against what is there. Raises ValueError."""
+    """Check each count and position against what is there. Raises ValueError."""
     parser, tally, text = saved.parser, saved.tally, saved.parser.text
     counts = [saved.event, saved.offset, parser.size, parser.start, *saved.counts.values()]
     counts += [tally.size, tally.besides, tally.size - tally.besides]
@@ -238,7 +238,7 @@ def _check(saved: Saved, reader: _Reader) -> None:
             count = len(calls.items)
             places = {*calls.by_id.values(), *calls.by_index.values(), *calls.by_both.values()}
             if not -1 <= calls.last < count or not all(0 <= place < count for place in places):
-                raise ValueError("a place where no tool call is")
+                raise ValueError("a position without a tool call")
         if choice.logprobs is not None:
             for tokens in (choice.logprobs.content, choice.logprobs.refusal):
                 if tokens is not None and tokens.count != sum(map(len, tokens.runs)):

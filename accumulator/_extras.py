@@ -7,7 +7,7 @@ from types import ModuleType
 
 
 def load(module: str, extra: str = "logs") -> ModuleType:
-    """Import a module of an optional library. Raises ImportError that names the extra."""
+    """Import a module of an optional library. Raises an ImportError that names the extra."""
     try:
         return import_module(module)
     except ImportError as error:

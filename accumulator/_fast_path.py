@@ -1,15 +1,15 @@
-"""The fast path: events that differ from one already applied in a few strings and numbers only.
+"""The fast path: events that differ only in a few strings and numbers from one already applied.
 
-Most events of a long stream are the same bytes but for a text, and perhaps padding or a counter.
+Most events of a long stream are the same bytes except for a text, and perhaps padding or a counter.
 The bytes around these values are a template. It is proved by a rehearsal: the line is decoded with
 other values in the gaps, and the reducer applies it to a copy of its state. The template holds if
-each value is appended to a text or a list, takes the place of another, or is padding, and nothing
-else changes.
+each value is appended to a text or a list, replaces another, or is padding, and nothing else
+changes.
 
-Law: an event is taken only if it is the template byte for byte, and each value in a gap is valid
-JSON by itself and more of its text. (What comes behind whole arguments of a call may be no more of
-them.) Then it does what the rehearsal did. Everything else goes the plain way, and so does what
-raises while a template is learnt.
+Law: an event is taken only if it matches the template byte for byte, and each value in a gap is
+valid JSON on its own and continues its text, if it goes to one. (What follows whole arguments of a
+call may not continue them.) Then it does what the rehearsal did. Everything else goes the plain
+way, including what raises while a template is learnt.
 """
 
 from __future__ import annotations
@@ -26,26 +26,26 @@ from ._decode.template import Template, cut_at, decode_string, find_gaps, number
 from ._decode.text import Text
 
 LEARN_AFTER = 48  # events; a shorter stream would not earn back what learning costs
-_PAUSE = 24  # events between two attempts to learn, twice as many after each that did not pay
+_PAUSE = 24  # events between two attempts to learn, doubled after each that did not pay off
 _PROOF = 16  # events that must be taken to earn back what a proof costs
 _CREDIT = 8 * _PROOF  # of a new template
 _MOST_GAPS = 4
 _LONGEST_LINE = 16384  # bytes
 _LF = 10
-_PADDING = re.compile(rb'"obfuscation"\s*:\s*"\Z')
+_PADDING = rb'"obfuscation"\s*:\s*"\Z'
 
-Targets = list[Any]  # what the values of each gap are appended to, None for padding
+Targets = list[Any]  # where the values of each gap go, None for padding
 
 
 class Rehearser(Protocol):
     """What the fast path needs of a reducer."""
 
     def may_repeat(self, chunk: Any) -> bool:
-        """Return whether the events that come may be like that of a chunk."""
+        """Return whether the next events may be like that of a chunk."""
         ...
 
     def rehearse(self, data: bytes) -> Sequence[tuple[Any, object]]:
-        """Return where the data of an event would bring strings and integers, and what they are.
+        """Return each target that an event's data would change, and the string or integer for it.
 
         Raise if it would do anything else.
         """
@@ -57,16 +57,16 @@ class FastPath(Struct, eq=False):
 
     _reducer: Rehearser
     ready: bool = False  # whether there is a template
-    learn_at: int = 0  # the event from which on `learn` is worth a call
-    _in_vain: int = 0  # attempts to learn in a row that did not pay
+    learn_at: int = 0  # the event from which `learn` is worth calling
+    _in_vain: int = 0  # attempts to learn in a row that did not pay off
     _credit: int = 0  # events that were taken, less what proofs have cost
-    _last: bytes = b""  # the line that `learn` was called with before
+    _last: bytes = b""  # the line of the last call of `learn`
     _last_event: int = 0  # and the number of its event
     _template: Template = Template(b"", (), b"", (), slice(0), slice(0))
     _asks: bool = False  # whether there are texts that do not take every string
-    _is_simple: bool = False  # whether there is one text, and perhaps padding behind it
+    _is_simple: bool = False  # whether there is one text, and perhaps padding after it
     _joint: bytes = b""  # between these two
-    _targets: Targets = []  # if it was proved since anything else was applied
+    _targets: Targets = []  # empty unless it was proved since something else was applied
 
     def invalidate(self) -> None:
         """Discard the proof: something else was applied, or is about to be."""
@@ -77,10 +77,12 @@ class FastPath(Struct, eq=False):
     def apply_matching(self, data: bytes) -> tuple[int, int]:
         """Apply the events at the start of a read, as far as they match. Only if `ready`.
 
-        Return how many events were applied, and how many bytes they have.
+        Return how many events were applied, and how many bytes they were.
         """
         template = self._template
         head, end, gaps = template.head, template.end, template.of_line
+        if not data.startswith(head):
+            return 0, 0
         lines = BytesIO(data)
         cuts = [line[gaps] for line, _ in zip(lines, lines)]  # noqa: B905  # a line, a blank one
         body = b"".join((head, (end + head).join(cuts), end))
@@ -95,8 +97,12 @@ class FastPath(Struct, eq=False):
             size += len(event)
         return count, size
 
+    def may_match(self, data: bytes, start: int) -> bool:
+        """Return whether the event at a place in a read begins like those that match."""
+        return data.startswith(self._template.head, start)
+
     def apply_event(self, data: bytes) -> bool:
-        """Apply a read that is one event; return whether it is, and matches. Only if `ready`."""
+        """Apply a read if it is one matching event; return whether it is. Only if `ready`."""
         template = self._template
         head, end = template.head, template.end
         if not data.startswith(head) or not data.endswith(end):
@@ -105,14 +111,14 @@ class FastPath(Struct, eq=False):
         if _LF in cut or len(data) < len(head) + len(end):
             return False
         if self._is_simple and self._targets:
-            # Nearly all templates have one text, and perhaps padding behind it.
+            # Nearly all templates have one text, and perhaps padding after it.
             value, _, padding = cut.partition(self._joint) if self._joint else (cut, b"", b"x")
             if padding.isalnum():
                 return self._append_one(value)
         return self._append_each(cut)
 
     def _append_one(self, value: bytes) -> bool:
-        """Append the only string of an event to its text; return whether that could be done."""
+        """Append the only string of an event to its text; return whether that was possible."""
         text = self._targets[0]
         try:
             fragment = decode_string(b'"%b"' % value)
@@ -166,8 +172,8 @@ class FastPath(Struct, eq=False):
     # --- learning ---
 
     def learn(self, line: bytes, chunk: object, event: int, before: bytes = b"") -> None:
-        """Look for a template in the line of the chunk that was applied last, and in the line
-        `before` it, or else the line of the last call, if that was the event before.
+        """Look for a template in the line of the chunk that was applied last and the line `before`
+        it. Without `before`, take the line of the last call, if that was the previous event.
 
         The lines include their line ends. `event` is the number of events so far.
         """
@@ -189,8 +195,8 @@ class FastPath(Struct, eq=False):
         return self.ready and self._template.fits(line)
 
     def _find_template(self, line: bytes, last: bytes) -> bool:
-        """Cut a line where its values differ from another's, and prove the template. Return
-        whether it holds.
+        """Cut a line where its values differ from those of another, and prove the template.
+        Return whether it holds.
         """
         constant: list[object] = []
         for _ in range(2):
@@ -208,7 +214,7 @@ class FastPath(Struct, eq=False):
         return False
 
     def _prove(self) -> Targets:
-        """Prove the template again; return where its values go, nothing if it does not hold."""
+        """Prove the template again; return where its values go, or [] if it does not hold."""
         if self._credit < _PROOF:
             self.ready = False  # it was proved more often than it is worth
         else:
@@ -217,10 +223,10 @@ class FastPath(Struct, eq=False):
         return self._targets
 
     def _rehearse(self) -> list[object]:
-        """Find where the values of an event go, by a line with probes in place of them.
+        """Find where the values of an event go, by a line with probes instead of them.
 
-        Return constants that would be brought, too; then nothing is proved. Raise if the template
-        does not hold.
+        Return the constants that would also go somewhere; if there are any, nothing is proved.
+        Raise if the template does not hold.
         """
         self._credit = min(self._credit, _CREDIT) - _PROOF
         template = self._template
@@ -229,20 +235,20 @@ class FastPath(Struct, eq=False):
         probes: list[object] = []
         fill = [parts[0][5:]]  # without `data:`
         for place, decode in enumerate(template.decoders):
-            # Less than any number: one that only larger ones replace does not take it.
+            # Less than any number, so a field that only larger ones replace does not take it.
             probe = -(10**15) - place if decode is numbers_of else "abcd"[place] * size
             probes.append(probe)
             fill += (str(probe).encode(), parts[place + 1])
         brought = self._reducer.rehearse(b"".join(fill))
         found = {value: target for target, value in brought}
         if len(found) < len(brought):
-            raise ValueError("perhaps a value that is brought to two places")
+            raise ValueError("perhaps a value that goes to two places")
         targets = [found.pop(probe, None) for probe in probes]
         if found:
             return [*found]
-        for part, target in zip(parts, targets):  # noqa: B905  # the last part is behind all gaps
-            if target is None and not _PADDING.search(part):
-                raise ValueError("a value that is neither brought nor padding")
+        for part, target in zip(parts, targets):  # noqa: B905  # the last part follows all gaps
+            if target is None and not re.search(_PADDING, part):
+                raise ValueError("a value that neither goes anywhere nor is padding")
         self._asks = any(isinstance(each, Text) and each.asks for each in targets)
         self._targets = targets
         self._is_simple = isinstance(targets[0], Text) and targets[1:] in ([], [None])
@@ -251,8 +257,8 @@ class FastPath(Struct, eq=False):
 
 
 def _takes_all(targets: Targets, brought: list[list[Any]]) -> bool:
-    """Join the fragments of each text, and return whether all are taken. Of several none may make a
-    text whole.
+    """Join the fragments of each text, and return whether the texts take them. If a text gets more
+    than one, none may make it whole.
     """
     for text, fragments in zip(targets, brought):  # noqa: B905  # one for each
         if isinstance(text, Text):

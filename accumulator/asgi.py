@@ -1,7 +1,7 @@
-"""For gateways: a finished completion beside each streaming response, whose bytes pass untouched.
+"""For gateways: the completion of each streaming response, while its bytes pass through untouched.
 
 `CompletionMiddleware` is ASGI middleware, `tap` is for the iterator of a single response. No other
-package is imported. An error in here is logged as `accumulator` and never disturbs the response.
+package is imported. An error in this code is logged as `accumulator`; the response goes on.
 """
 
 from __future__ import annotations
@@ -64,14 +64,14 @@ def tap(stream: Any, *, on_end: OnEnd, **options: Any) -> Any:
 
     This is `wrap`, with its keywords, but what `on_end` raises is always logged, never raised. When
     the client disconnects, the server cancels or drops the iterator, and `on_end` is called with
-    the partial completion, the status "cancelled" and no `error`. A sync iterator is read by
-    threads; for one, that may be as late as the next garbage collection.
+    the partial completion, the status "cancelled" and no `error`. A sync iterator is read in
+    threads, so that call may come as late as the next garbage collection.
 
-    A compressed body passes as it is. Its end has no completion, and its `error` says that the body
-    is compressed where that can be seen (gzip, zlib, zstd), else that no chunk was read.
+    A compressed body passes through as it is. `on_end` gets an empty completion, and its `error`
+    names the compression if it is gzip, zlib or zstd; otherwise it says that no chunk was read.
 
-    Pass the response of an HTTP client itself, which is closed with the iterator. httpx's
-    `aiter_bytes()` cannot close it.
+    Pass the HTTP client's response itself: it is closed with the iterator. httpx's `aiter_bytes()`
+    cannot close it.
 
     Raises TypeError for an object that is not a stream, and for an `on_end` that would have to be
     awaited.
@@ -84,20 +84,20 @@ class CompletionMiddleware:
 
         app.add_middleware(CompletionMiddleware, on_end=record)
 
-    It reads the responses of the type `text/event-stream` or JSON Lines to requests whose path ends
-    in `paths` (one or several). Each message is sent before it is read. `on_end` is called in the
-    event loop, once for each such response. The status is "truncated" if the app raised or stopped
-    early, and "cancelled", without an `error`, if the client disconnected before the stream was
-    whole. With `read_to_end` the app is not told that the client did (under asyncio): it reads its
-    stream to the end, where the usage is; what it sends goes nowhere but to `on_end`.
+    It reads responses of the type `text/event-stream` or JSON Lines, to requests whose path ends in
+    one of `paths`. Each message is sent before it is read. `on_end` is called in the event loop,
+    once for each such response. The status is "truncated" if the app raised or stopped early, and
+    "cancelled", without an `error`, if the client disconnected before the stream was complete. With
+    `read_to_end` (under asyncio) the app is not told of the disconnect: it reads its stream to the
+    end, where the usage is; what it sends then only goes to `on_end`.
 
     `rules`, `limits`, `strict`, `think_tags` and `clock` are those of `Accumulator`; `on_event` is
     called with each event and the scope. With a clock, timing counts from when the request arrived.
 
-    A response with a `content-encoding` is not read. Its end has no completion, and an `error` that
-    names the encoding. So add this middleware before (inside) one that compresses.
+    A response with a `content-encoding` is not read: `on_end` gets an empty completion, and an
+    `error` that names the encoding. So add this middleware before (inside) one that compresses.
 
-    Raises TypeError, when it is constructed, for an `on_end` that would have to be awaited.
+    The constructor raises TypeError for an `on_end` that would have to be awaited.
     """
 
     def __init__(
@@ -118,7 +118,7 @@ class CompletionMiddleware:
         self._read_to_end = read_to_end
         self._clock = options.get("clock")
         self._accumulator = partial(Accumulator, **options)
-        self._accumulator(clock=None)  # what is wrong raises before a request comes
+        self._accumulator(clock=None)  # raises for wrong options before a request comes
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http" or not scope["path"].endswith(self._paths):
@@ -153,9 +153,9 @@ class _Response:
         self._send = send
         self._observe = observe
         self._observer: Observer | None = None
-        self._is_asked = False  # the request has come whole
+        self._is_asked = False  # the request has arrived in full
         self._disconnected = False
-        # There is nothing to read on for, so the app is told that the client has disconnected.
+        # Set once there is nothing to read on for; only then is the app told of a disconnect.
         self._told = asyncio.Event()
         if not to_end:
             self._told.set()
@@ -164,7 +164,7 @@ class _Response:
         message = await self._receive()
         if message["type"] == "http.disconnect":
             self._disconnected = True
-            # A request that was cut off has no response to read on for.
+            # If the request was cut off, there is no response to read on for.
             if self._is_asked:
                 await self._told.wait()
         elif not message.get("more_body", False):
@@ -179,7 +179,7 @@ class _Response:
             if self._told.is_set():
                 raise
         finally:
-            # Also if the client did not get it: it is part of the response.
+            # Even if the client did not get it: it is part of the response.
             if message["type"] == "http.response.body" and self._observer is not None:
                 self._observer.feed(message.get("body", b""))
                 if self._observer.ended:
@@ -190,7 +190,7 @@ class _Response:
             self._close(stopped=False)
 
     def end(self, error: BaseException | None = None) -> None:
-        """End the response when the app is done, if its body has not ended before."""
+        """End the response because the app is done, unless its body has ended already."""
         stopped = self._disconnected or not isinstance(error, (Exception, type(None)))
         self._close(None if self._disconnected else error, stopped=stopped)
 
@@ -215,8 +215,8 @@ class _Response:
 
 
 def _guarded(on_end: OnEnd) -> OnEnd:
-    """Return a callback that logs what `on_end` raises, and takes a client that left for no error,
-    whichever way the server tells of it.
+    """Return a callback that logs what `on_end` raises. That a client left is not an error, however
+    the server signals it.
     """
     refuse_coroutine(on_end)
 

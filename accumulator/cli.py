@@ -1,7 +1,7 @@
 """The command: recorded or arriving streams in; completions as JSON, or their text, out.
 
-Standard output holds results alone. What was wrong goes to standard error, how it ended to the
-exit code.
+Standard output has nothing but results. What was wrong goes to standard error; the exit code says
+how it ended.
 """
 
 from __future__ import annotations
@@ -28,34 +28,34 @@ from .errors import IncompleteStreamError, ServerError
 __all__ = ["main"]
 
 WHOLE, UNWRITABLE, WRONG, TRUNCATED, FAILED, UNREADABLE = 0, 1, 2, 3, 4, 5
-# What shells report of a command ended by Ctrl-C, and of one whose output nobody reads any more.
+# What shells report for a command ended by Ctrl-C, and for one whose output nobody reads any more.
 INTERRUPTED, UNREAD = 128 + 2, 128 + 13
 
 _DIM, _UNDIM = "\x1b[2m", "\x1b[22m"
 _COMMANDS = {"reduce": "._logs.command", "inspect": "._logs.inspect"}
 
 _EPILOG = """\
-exit codes, of which the highest counts:
-  0  every stream is whole
+exit codes, the highest of all streams:
+  0  every stream is complete
   1  the output could not be written
   2  wrong usage
   3  a stream was cut off
   4  a server reported an error
-  5  a file or a chunk could not be read, or a file holds no stream
+  5  a file or a chunk could not be read, or a file contains no stream
 
 other commands:
-  accumulator reduce --help   whole logs to a file
-  accumulator inspect --help  one stream as tables
+  accumulator reduce --help   reduce whole logs to a file
+  accumulator inspect --help  show one stream as tables
 """
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command with these arguments or those of the process; return its exit code."""
     given = sys.argv[1:] if argv is None else list(argv)
-    # A file of that name is `./reduce`.
+    # A file of that name is given as `./reduce`.
     name = given.pop(0) if given and given[0] in _COMMANDS else ""
     try:
-        # What a command imports, others need not wait for.
+        # Imported only here, so that other commands need not wait for it.
         command = import_module(_COMMANDS[name], __package__) if name else None
         parser = argparse.ArgumentParser(
             prog=f"accumulator {name}".strip(),
@@ -69,9 +69,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     except CommandError as error:
         say(f"accumulator {name}: {error}")
         return error.code
-    except OSError as error:  # of standard output; what goes wrong in reading is reported below
+    except OSError as error:  # from standard output; errors in reading are reported below
         if sys.stdout is not None:
-            # Python flushes once more at its exit, and would report that, too.
+            # Python flushes once more at exit, and would report the error again.
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         if isinstance(error, BrokenPipeError):
             return UNREAD
@@ -84,10 +84,8 @@ def _add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.epilog = _EPILOG
     add = parser.add_argument
     add("files", nargs="*", metavar="FILE", help=f"{FILE_HELP}, which is also read without FILE")
-    text = (
-        "print the first choice's text as it arrives and its tool calls, not JSON; on a terminal "
-    )
-    add("--text", action="store_true", help=text + "its reasoning, too")
+    text = "print not JSON but the first choice's text as it arrives, then its tool calls; on a "
+    add("--text", action="store_true", help=text + "terminal its reasoning, too")
     add("--version", action="store_true", help="print the version and exit")
 
 
@@ -104,7 +102,7 @@ def _run_files(arguments: argparse.Namespace) -> int:
 
 
 def _run(name: str, *, as_text: bool) -> int:
-    """Print what a file holds, several streams as JSON Lines; return the exit code."""
+    """Print the completions in a file, several as JSON Lines; return the exit code."""
     printer = _TextPrinter() if as_text else None
     found = read_recording(name, Keys(), heard=printer.print_arrived if printer else None)
     label, code = label_of(name), UNREADABLE if found.has_bad_rows else WHOLE
@@ -165,12 +163,12 @@ class _TextPrinter:
     def print_arrived(self, accumulator: Accumulator, size: int) -> None:
         """Print what has arrived, if the last block was short.
 
-        A short block has emptied the pipe, so there is time to look at the stream. A look costs as
-        much as all that was read.
+        A short block has emptied the pipe, so there is time for a snapshot, which costs as much as
+        all that was read.
         """
         if size < BLOCK:
             completion = accumulator.snapshot()
-            # That the first choice is the first to come is not certain before the end.
+            # Before any other choice, one with a lower index may still come.
             if completion.choices and completion.choices[0].index == 0:
                 self._print_new(completion.choices[0].message)
 
@@ -185,7 +183,7 @@ class _TextPrinter:
             _write("\n")
         for call in message.tool_calls or ():
             _write(f"{call.name or call.id}({call._given})\n")
-        self._thought = self._printed = 0  # another stream may come
+        self._thought = self._printed = 0  # another stream may follow
 
     def _print_new(self, message: Message) -> None:
         reasoning = message.reasoning_content or message.reasoning or ""

@@ -1,7 +1,7 @@
 """The result: a finished chat completion as frozen classes with the API's field names.
 
-Each class keeps in `extra` what the server sent at that place and no field names. None means that
-nothing arrived. Instances never change: a copy with other values is made by `attrs.evolve`. Treat
+What the server sent that no field is named for is kept, at its place, in `extra`. None means that
+nothing arrived. Instances never change: to get a copy with other values, use `attrs.evolve`. Treat
 the mappings and lists inside `extra` as read-only, too.
 
 Source of the fields: OpenAI API reference, "The chat completion object"; SPEC section 9.
@@ -32,8 +32,8 @@ JsonObject = Mapping[str, Json]
 T = TypeVar("T")
 
 
-# A frozen class fills each slot by a call, and a completion has fifty. So only those have slots of
-# which it may have thousands.
+# A frozen class sets each slot with a function call, and a completion would have fifty slots. So
+# only the classes that may have thousands of instances use them.
 
 
 @frozen(kw_only=True, repr=False, eq=False)
@@ -58,7 +58,7 @@ class TokenLogprob(Fields):
 
 
 class TokenLogprobs(LateSequence[TokenLogprob]):
-    """A tuple of `TokenLogprob` whose entries are made when one is first looked at."""
+    """A tuple of `TokenLogprob` whose entries are only made when the first one is looked at."""
 
     __slots__ = ()
 
@@ -80,7 +80,7 @@ class Function(Fields):
     arguments: str | None = None
     extra: JsonObject = field(factory=dict)
 
-    # Of its choice. Private fields are facts about the stream, which nothing shows or compares.
+    # Copied from its choice. Private fields are facts about the stream: not shown, not compared.
     _finish_reason: str | None = None
 
     @property
@@ -94,13 +94,13 @@ class Function(Fields):
     def arguments_as(self, kind: TypeForm[T]) -> T: ...
     def arguments_as(self, kind: TypeForm[T] | TypeReader[T]) -> T:
         """Read the whole arguments as a type: an attrs class, a msgspec Struct, a dataclass, a
-        TypedDict, a pydantic model, builtins like `dict[str, int]`, a union of such, or pydantic's
+        TypedDict, a pydantic model, builtins like `dict[str, int]`, a union of these, or pydantic's
         `TypeAdapter`. A call without arguments in a choice that finished is read as `{}`.
 
-        Exact about kinds (the number 5 is not the text "5"); nothing is repaired; fields that the
-        type does not name are ignored, unless it forbids them. An attrs class within a type of
-        another sort is built without its converters. Raises ParseError with the path of all that
-        does not fit, TypeError for a type that JSON cannot be read as.
+        Types are strict (the number 5 is not the text "5"), and nothing is repaired. Fields that
+        the type does not name are ignored, unless it forbids them. An attrs class inside another
+        kind of type is built without its converters. Raises ParseError with the path of everything
+        that does not fit, and TypeError for a type that cannot be read from JSON.
         """
         has_none = not self.arguments and self._finish_reason
         return load(
@@ -108,15 +108,14 @@ class Function(Fields):
         )
 
     def partial_arguments(self) -> Json:
-        """Return what is known of arguments that are still arriving; None for nothing.
+        """Parse as much of the arguments as has arrived; return None if nothing has.
 
-        Reads the whole text at each call; `accumulator.partial.PartialJson` follows a stream.
+        Each call reads the whole text; `accumulator.partial.PartialJson` follows a stream.
         Raises ImportError without the extra `partial`.
         """
         return None if self.arguments is None else parse_partial(self.arguments)
 
 
-@frozen(kw_only=True, repr=False, eq=False, slots=False)
 class FunctionCall(Function):
     """The deprecated predecessor of tool calls."""
 
@@ -132,7 +131,7 @@ class Custom(Fields):
 
 @frozen(kw_only=True, repr=False, eq=False, slots=False)
 class ToolCall(Fields):
-    """A call of a tool: of a function, or of a custom tool."""
+    """A call to a tool: a function, or a custom tool."""
 
     id: str | None = None
     type: str | None = None
@@ -140,7 +139,7 @@ class ToolCall(Fields):
     custom: Custom | None = None
     extra: JsonObject = field(factory=dict)
 
-    # Whether its choice ended before the call did, unless its arguments are whole.
+    # Whether the call was cut off if its arguments are not whole.
     _may_be_cut: bool = False
 
     def _is_whole(self) -> bool:
@@ -161,7 +160,7 @@ class ToolCall(Fields):
 
     @property
     def arguments(self) -> str | None:
-        """The arguments of the function; None for a custom tool, which has an `input`."""
+        """The arguments of the function; None for a custom tool, which has `input` instead."""
         return None if self.function is None else self.function.arguments
 
     @overload
@@ -173,7 +172,7 @@ class ToolCall(Fields):
         return (self.function or Function()).arguments_as(kind)
 
     def partial_arguments(self) -> Json:
-        """Return what is known of the arguments so far; see `Function.partial_arguments`."""
+        """Parse as much of the arguments as has arrived; see `Function.partial_arguments`."""
         return None if self.function is None else self.function.partial_arguments()
 
 
@@ -190,7 +189,7 @@ class Audio(Fields):
 
 @frozen(kw_only=True, repr=False, eq=False, slots=False)
 class Message(Fields):
-    """What the model said. `content` is text, or parts where the server sends parts (Mistral)."""
+    """What the model said. `content` is text, or parts if the server sends parts (Mistral)."""
 
     role: str | None = None
     content: str | tuple[Json, ...] | None = field(default=None, metadata=NULLABLE)
@@ -210,8 +209,8 @@ class Message(Fields):
     @overload
     def content_as(self, kind: TypeForm[T]) -> T: ...
     def content_as(self, kind: TypeForm[T] | TypeReader[T]) -> T:
-        """Read the whole content, which is JSON, as a type; of parts, the text. Where it is cut,
-        the error names a refusal or the finish reason. See `Function.arguments_as`.
+        """Read the whole content, which must be JSON, as a type; of parts, their text. If it is cut
+        off, the error names the refusal or the finish reason. See `Function.arguments_as`.
         """
         refused = f"the model refused: {self.refusal!r}: " if self.refusal else ""
         return load(
@@ -219,28 +218,28 @@ class Message(Fields):
         )
 
     def partial_content(self) -> Json:
-        """Return what is known of content that is JSON; see `Function.partial_arguments`."""
+        """Parse as much of JSON content as has arrived; see `Function.partial_arguments`."""
         text = _outward.text_of(self.content)
         return None if text is None else parse_partial(text)
 
     def to_message(
         self, *, content_beside_calls: Literal["null", "empty", "absent"] = "null"
     ) -> ChatCompletionAssistantMessageParam:
-        """Build the dict to append to the next request's `messages`: what a request's schema takes,
-        and the reasoning and signatures that providers want back.
+        """Build the dict to append to the next request's `messages`: what a request's schema
+        accepts, and the reasoning and signatures that providers want back.
 
         Calls without a name and calls that were cut (SPEC section 4) are left out.
-        `content_beside_calls` is the content where there are calls and none of it: null as the API
-        writes it, but Ollama and llama-cpp-python want it "empty" or "absent", DeepSeek and
-        lmdeploy not absent, Bedrock not empty. Raises ValueError for another word.
+        `content_beside_calls` is what to send for content if there are only calls: null, as the API
+        writes it. Ollama and llama-cpp-python want "empty" or "absent"; DeepSeek and lmdeploy
+        refuse "absent", Bedrock "empty". Raises ValueError for any other word.
         """
         return _outward.to_request(self, content_beside_calls)
 
 
 @frozen(kw_only=True, repr=False, eq=False, slots=False)
 class Choice(Fields):
-    """One of the `n` answers; `finish_reason` is None where the stream stopped before it. `text` is
-    a legacy completion's, whose `message` is empty.
+    """One of the `n` answers; `finish_reason` is None if the stream stopped before it came. `text`
+    belongs to a legacy completion, whose `message` is empty.
     """
 
     index: int
@@ -253,7 +252,7 @@ class Choice(Fields):
 
 @frozen(kw_only=True, repr=False, eq=False, slots=False)
 class CompletionTokensDetails(Fields):
-    """How the completion's tokens divide; counts of tokens."""
+    """How the completion's tokens break down; all are token counts."""
 
     accepted_prediction_tokens: int | None = None
     audio_tokens: int | None = None
@@ -265,7 +264,7 @@ class CompletionTokensDetails(Fields):
 
 @frozen(kw_only=True, repr=False, eq=False, slots=False)
 class PromptTokensDetails(Fields):
-    """How the prompt's tokens divide; counts of tokens."""
+    """How the prompt's tokens break down; all are token counts."""
 
     audio_tokens: int | None = None
     cache_write_tokens: int | None = None
@@ -275,10 +274,10 @@ class PromptTokensDetails(Fields):
     extra: JsonObject = field(factory=dict)
 
 
-@final  # so that type checkers know it for true
+@final  # so that type checkers know that it is never falsy
 @frozen(kw_only=True, repr=False, eq=False, slots=False)
 class Usage(Fields):
-    """What the request used; counts of tokens."""
+    """What the request used, in tokens."""
 
     prompt_tokens: int | None = None
     completion_tokens: int | None = None
@@ -290,7 +289,7 @@ class Usage(Fields):
 
 @frozen(kw_only=True, repr=False, eq=False, slots=False)
 class ChatCompletion(Fields):
-    """A finished chat completion; `created` is in seconds since 1970, `choices` go by index."""
+    """A finished chat completion, its choices by index; `created` is in seconds since 1970."""
 
     id: str | None = None
     object: str = "chat.completion"
@@ -304,7 +303,7 @@ class ChatCompletion(Fields):
     extra: JsonObject = field(factory=dict)
 
     def to_dict(self) -> dict[str, Json]:
-        """Convert to the API's shape, of builtins; of a `text_completion` without its messages."""
+        """Convert to builtins in the API's shape; a `text_completion` loses its empty messages."""
         found = _convert.to_dict(self)
         return _outward.without_empty_messages(found, [choice.extra for choice in self.choices])
 
@@ -317,9 +316,9 @@ class ChatCompletion(Fields):
         return msgspec.json.encode(self.to_dict()).decode()
 
     def to_openai(self) -> OpenAIChatCompletion:
-        """Build openai-python's `ChatCompletion`, validated; vendors' fields are its extras.
+        """Build openai-python's `ChatCompletion`, validated, with vendors' fields as its extras.
 
-        Raises ValueError (pydantic's) where its types require what did not arrive, such as a finish
+        Raises pydantic's ValueError if its types require what did not arrive, such as a finish
         reason, or do not know a value, such as Groq's service tiers; ImportError without openai.
         """
         return _outward.to_openai(self.to_dict())
@@ -329,7 +328,7 @@ class ChatCompletion(Fields):
 
     @classmethod
     def __get_pydantic_core_schema__(cls, *_: Json) -> CoreSchema:
-        """Return how pydantic, and so FastAPI, reads and writes one: in the API's shape."""
+        """Return the schema by which pydantic, and so FastAPI, uses the API's shape."""
         return _outward.pydantic_schema(cls)
 
     @classmethod
@@ -339,7 +338,7 @@ class ChatCompletion(Fields):
 
     @classmethod
     def from_dict(cls, data: JsonObject) -> ChatCompletion:
-        """Read the API's shape back; a message's role and a call's type are filled in. Raises
+        """Read the API's shape back, and fill in a message's role and a call's type. Raises a
         ValueError that names each field that does not fit.
         """
         found = _convert.from_dict(_outward.with_messages(data), cls)
@@ -349,14 +348,14 @@ class ChatCompletion(Fields):
         return found
 
 
-@final  # so that type checkers know it for true
+@final  # so that type checkers know that it is never falsy
 @frozen(kw_only=True, repr=False, eq=False, slots=False)
 class Timing(Fields):
-    """When the chunks of a stream came, in seconds of the given clock; None is not known (yet).
+    """When the chunks of a stream came, in seconds of the given clock; None if not known (yet).
 
-    All counts from `started`, else from the making of the accumulator. The first token is the first
-    chunk with content, reasoning, a refusal, a tool call's fragment or audio. The `gap_count` gaps
-    are between one chunk and the next; chunks of one read have none, and count as 0.
+    Times count from `started`, or else from when the accumulator was created. The first token is
+    the first chunk with content, reasoning, a refusal, a tool call's fragment or audio. There are
+    `gap_count` gaps, each between one chunk and the next; between chunks of one read a gap is 0.
     """
 
     time_to_first_chunk: float | None = None

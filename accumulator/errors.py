@@ -1,4 +1,4 @@
-"""What can go wrong: a `Problem` for the record, an exception for the caller."""
+"""What can go wrong: a `Problem` is recorded, an exception is raised to the caller."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ ProblemKind = Literal[
 ]
 PROBLEM_KINDS: tuple[ProblemKind, ...] = get_args(ProblemKind)
 
-# After one of these something that the server meant to say is missing from the completion (SPEC 7).
+# After one of these, part of what the server meant to say is missing from the completion (SPEC 7).
 LOSSY_KINDS: frozenset[ProblemKind] = frozenset({"malformed_json", "invalid_chunk", "server_error"})
 
 
@@ -39,12 +39,12 @@ class Problem:
     """Records one thing that a server did wrong (SPEC section 7).
 
     `event` counts the stream's events from 1. `offset` is the byte of the body at which that event
-    starts, None where chunks came without their bytes. `path` is the JSON path of the field at
+    starts, or None if chunks came without their bytes. `path` is the JSON path of the field at
     fault, if it is one field. `detail` is what was found: the server's error object, the odd
-    value, the head of an unreadable text.
+    value, or the start of an unreadable text.
 
-    Problems after which nothing is missing are one for each kind and path: `count` says how often
-    it was met, and the rest is that of the first time.
+    If nothing is missing because of a problem, there is only one of each kind and path: `count`
+    says how often it happened, and everything else describes the first time.
     """
 
     kind: ProblemKind
@@ -62,10 +62,10 @@ class Problem:
 
 
 class AccumulatorError(Exception):
-    """The base of all that this package raises about a stream.
+    """The base class of everything that this package raises about a stream.
 
-    `partial` is the completion as far as it is known, `problems` what was wrong on the way,
-    `problem` the one that raised, if it was one.
+    `partial` is the completion as far as it arrived, `problems` is what went wrong on the way, and
+    `problem` is the one that raised, if it was one.
     """
 
     def __init__(
@@ -81,7 +81,7 @@ class AccumulatorError(Exception):
         self.problems: tuple[Problem, ...] = tuple(problems)
         self.problem = problem
 
-    # An exception is pickled and copied as its `args`, which leave out keywords.
+    # An exception is pickled and copied by its `args`, which do not include keyword arguments.
     def __reduce__(self) -> tuple[object, ...]:
         return copyreg.__newobj__, (type(self), *self.args), self.__dict__  # type: ignore[attr-defined]  # what pickle itself uses
 
@@ -91,13 +91,13 @@ class DecodeError(AccumulatorError):
 
 
 class IncompleteStreamError(AccumulatorError):
-    """The stream stopped before `[DONE]` and before every choice had its finish reason, or nothing
-    that came is a chunk. The message says which, and what came.
+    """The stream stopped before `[DONE]` and before every choice had its finish reason, or it
+    contained no chunk at all. The message says which, and what arrived.
     """
 
 
 class ServerError(AccumulatorError):
-    """The server sent an error instead of the rest; `error` is its object, as it came."""
+    """The server sent an error instead of the rest; `error` is the error object as it came."""
 
     def __init__(
         self,
@@ -131,6 +131,6 @@ class LimitExceededError(AccumulatorError):
 
 
 class CheckpointError(ValueError):
-    """The bytes are no checkpoint that can be gone on from: damaged, cut off, of another version
-    or written under other rules.
+    """The bytes are not a checkpoint that can be resumed: they are damaged, cut off, from another
+    version, or were written under other rules.
     """

@@ -13,7 +13,6 @@ Source: openai-python, `openai/lib/streaming/chat/_events.py`, for the names; SP
 
 from __future__ import annotations
 
-from binascii import b2a_base64
 from collections.abc import Sequence
 from typing import ClassVar, Literal, TypeAlias
 
@@ -269,7 +268,7 @@ class AudioDeltaEvent(_LookingBack, frozen=True, gc=False):
             audio = audio[: self._audio_length]
         return Audio(
             id=self._id,
-            data=None if audio is None else b2a_base64(audio, newline=False).decode(),
+            data=to_builtins(audio),  # as base64
             transcript=None if words is None else str(words)[: self._length],
         )
 

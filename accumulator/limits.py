@@ -18,12 +18,12 @@ class Limits:
     `LimitExceededError`; None means that there is no bound.
 
     - `event_bytes`: bytes of one event, from its first line to its blank line, or of a line or a
-      chunk's text that comes without one.
+      chunk's text that comes without an event around it.
     - `choices`: choices of the completion.
     - `tool_calls`: tool calls of one choice.
-    - `depth`: levels of nesting of one chunk, the chunk included.
-    - `total_bytes`: bytes of the whole stream. For chunks that come as objects, the characters of
-      their strings.
+    - `depth`: levels of nesting in one chunk, counting the chunk itself.
+    - `total_bytes`: bytes of the whole stream. Of chunks that come as objects, the characters of
+      their strings are counted.
 
     Raises ValueError for a limit that is not a positive integer.
     """

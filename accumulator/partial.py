@@ -1,4 +1,4 @@
-"""JSON texts that arrive in fragments: whether one is complete, and what is known of it so far."""
+"""JSON texts that arrive in fragments: whether one is complete, and what it says so far."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ class JsonScan(Struct, array_like=True, gc=False):
     _in_string: bool = False
     _escaped: bool = False
     closed: bool = False  # its outermost bracket or string, so that only blanks may follow
-    _overrun: bool = False  # whether something stands behind the outermost bracket
+    _overrun: bool = False  # whether more than blanks follows the outermost bracket
     _verdict: bool | None = None
 
     def push(self, fragment: str) -> None:
@@ -75,8 +75,8 @@ class JsonScan(Struct, array_like=True, gc=False):
 
 
 def parse_partial(text: str | bytes | bytearray) -> object:
-    """Return what is known of a JSON text that is still arriving: a string as far as it has come,
-    entries and fields that have values; None for nothing, and for what cannot become JSON.
+    """Parse a JSON text that is still arriving: strings as far as they have come, entries and
+    fields once they have a value. Returns None for an empty text and one that cannot become JSON.
 
     Raises ImportError without jiter, which comes with the extra `partial`.
     """
@@ -92,16 +92,16 @@ def parse_partial(text: str | bytes | bytearray) -> object:
 
 
 class PartialJson:
-    """Follows a growing JSON text to show what is known of it, in linear time.
+    """Follows a growing JSON text and parses what has arrived, in linear time.
 
         arguments = PartialJson()
         for event in events:
             arguments.push(event.delta)
             show(arguments.value)
 
-    To parse the whole text at every fragment would take quadratic time. So `value` parses it again
-    when it has grown by a sixteenth, and when its outermost bracket has closed: it may lag behind
-    by that sixteenth, and is exact at the end. Needs jiter, from the extra `partial`.
+    Parsing the whole text at every fragment would take quadratic time. So `value` only parses it
+    again when it has grown by a sixteenth, and when its outermost bracket has closed: it may lag
+    behind by that sixteenth, but is exact at the end. Needs jiter, from the extra `partial`.
     """
 
     __slots__ = ("_data", "_due", "_scan", "_value", "length")
@@ -109,7 +109,7 @@ class PartialJson:
     def __init__(self, text: str = "") -> None:
         self._data = bytearray()
         self._scan = JsonScan()
-        self._due = 1.0  # bytes that it is parsed with next
+        self._due = 1.0  # the size at which it is parsed next
         self._value: object = None
         self.length = 0  # characters
         self.push(text)
@@ -122,7 +122,7 @@ class PartialJson:
 
     @property
     def value(self) -> object:
-        """What is known so far, None for nothing; not to be changed. Raises ImportError without
+        """The value so far, None if there is none yet; do not change it. Raises ImportError without
         jiter.
         """
         size = len(self._data)

@@ -1,6 +1,6 @@
 """The inverse of a stream: chunks that add up to a completion, and the body that carries them.
 
-For caches and test servers that have a whole completion and must answer `stream: true`.
+For caches and test servers that have a whole completion and must answer a `stream: true` request.
 """
 
 from __future__ import annotations
@@ -46,13 +46,12 @@ __all__ = ["split", "sse"]
 
 Cut = Callable[[str], list[str]]
 
-# A word with the blanks before it; in texts without blanks (Japanese, compact JSON) so many
-# characters.
-_WORD = re.compile(r"\s*\S{1,24}(?:\s+\Z)?|\s+")
+# A word with the blanks before it; in texts without blanks (Japanese, compact JSON), 24 characters.
+_WORD = r"\s*\S{1,24}(?:\s+\Z)?|\s+"
 
 
-# What the wire reads of a choice. A value of a wrong type stands in `extra` under such a name, and
-# a chunk has room for only one of the two.
+# The fields that a choice may have in a chunk. `extra` may have a value of a wrong type under the
+# same name, and a chunk has room for only one of the two.
 _OF_CHOICE = {*names_of(Choice), "delta", "usage"} - {"text"}
 
 
@@ -60,27 +59,27 @@ def split(
     completion: ChatCompletion | OpenAIChatCompletion, *, by: Literal["words"] | int = "words"
 ) -> Iterator[JsonObject]:
     """Yield `chat.completion.chunk` dicts that add up to the completion again (SPEC law 5). It may
-    be openai's, too.
+    also be openai's.
 
-    Texts are cut at words, or into pieces of `by` characters; where logprobs give the tokens of a
-    text, at its tokens. Audio and the parts of content come whole. Choices take turns; usage comes
-    last. Where a choice has no finish reason, the last chunk ends the stream for whom it is fed to,
-    as `[DONE]` does; to everybody else it is a chunk like the others.
+    Texts are cut at words, or into pieces of `by` characters; if logprobs give a text's tokens, it
+    is cut at those. Audio and content parts are not cut. Choices take turns; usage comes last. If a
+    choice has no finish reason, the last chunk ends the stream when this package is fed with it, as
+    `[DONE]` does; to everybody else it is a chunk like the others.
 
-    The law holds for what a stream gives under the default rules. Only of tool calls that share an
-    id, and of those with neither id nor name, two come out as one unless all but one have arguments
-    that are whole and, where they share an id, all have a name. What was not streamed, or built by
-    hand, may hold what no chunk can say:
+    The law holds for every completion of a stream that was read under the default rules, with one
+    exception. Tool calls that share an id, or have neither id nor name, come out as one unless all
+    but one have whole arguments and, if they share an id, all have a name. A completion that was
+    never streamed, or was built by hand, may contain what no chunk can express:
 
-    - a null in `extra`, and an empty `tool_calls` or `finish_reason`, are nothing;
-    - neighbouring text parts become one, and so do entries of a message's list that have the same
-      `index`, and choices with the same index, which are ordered by it;
+    - a null in `extra` and an empty `tool_calls` or `finish_reason` count as absent;
+    - neighbouring text parts become one, and so do entries of a message's list with the same
+      `index` and choices with the same index; choices are sorted by index;
     - `object` is always "chat.completion"; `obfuscation` is dropped, an `error` is a server error;
-    - usage counts are made to agree (SPEC section 5), `audio.data` that is not base64 goes to
-      `extra`, and a value in `extra` under the name of a field that it fits goes to that field.
+    - usage counts are made to agree (SPEC section 5), `audio.data` that is not base64 moves to
+      `extra`, and a value in `extra` that fits the field of the same name moves to that field.
 
-    Raises ValueError for a `by` that is neither "words" nor a positive integer, TypeError for what
-    is no completion.
+    Raises ValueError for a `by` that is neither "words" nor a positive integer, and TypeError for
+    anything but a completion.
 
         client_stream = sse(split(cached))          # the body of a streamed answer
         assert accumulate(split(cached)) == cached
@@ -90,8 +89,8 @@ def split(
         completion = ChatCompletion.from_dict(dump())
     elif not isinstance(completion, ChatCompletion):
         raise TypeError(
-            "what is split is a ChatCompletion, ours or openai's; "
-            "of a dict it is made by ChatCompletion.from_dict"
+            "split takes a ChatCompletion, ours or openai's; "
+            "ChatCompletion.from_dict makes one from a dict"
         )
     if by == "words":
         return _chunks(completion, _words)
@@ -101,11 +100,11 @@ def split(
 
 
 def sse(chunks: Iterable[Mapping[str, object]]) -> SseBody:
-    """Render chunks as a `text/event-stream` body: one event a piece, `[DONE]` last. It is an
-    iterator and an async iterator. Raises TypeError for a completion.
+    """Render chunks as a `text/event-stream` body: one event per piece, `[DONE]` last. The result
+    is both an iterator and an async iterator. Raises TypeError for a completion.
     """
     if isinstance(chunks, (ChatCompletion, Mapping)) or hasattr(chunks, "model_dump"):
-        raise TypeError("sse takes chunks; split makes those of a completion")
+        raise TypeError("sse takes chunks; split makes them from a completion")
     return SseBody(chunks)
 
 
@@ -124,7 +123,7 @@ def _chunks(completion: ChatCompletion, cut: Cut) -> Iterator[JsonObject]:
     del last["choices"]
     if last or is_open or not streams:
         ends.append(last)
-    ends.sort(key=lambda fields: "error" in fields)  # nothing that follows one is read
+    ends.sort(key=lambda fields: "error" in fields)  # nothing after an error is read
     for place, fields in enumerate(ends, start=1):
         chunk = {**envelope, "choices": [], **fields}
         yield LastChunk(chunk) if is_open and place == len(ends) else chunk
@@ -140,10 +139,10 @@ def _choice(choice: Choice, cut: Cut) -> Iterator[list[JsonObject]]:
     alone, together = split_extra(choice.extra, _OF_CHOICE)
     for fields in alone:
         if "index" not in fields:
-            # Beside a delta a message would repeat it, and nothing else is needed here.
+            # No delta: beside one, a `message` would be read as repeating it.
             yield [{"index": index, **fields}]
         elif index < (DEFAULT_LIMITS.choices or 0):
-            # Without an index that can be read a choice is named by its place.
+            # A choice whose index cannot be read goes by its place in the list.
             yield [*[{"index": index, "delta": {}}] * index, fields]
     yield [{"index": index, "delta": {}, "finish_reason": choice.finish_reason, **together}]
 
@@ -152,7 +151,7 @@ def _steps(choice: Choice, cut: Cut) -> Iterator[JsonObject]:
     message = choice.message
     logprobs = choice.logprobs or ChoiceLogprobs()
     if message != Message() or choice.text is None:
-        # OpenAI's first delta names content even where none follows.
+        # OpenAI's first delta has a `content` even if none follows.
         content = "" if isinstance(message.content, str) else None
         yield {"delta": {"role": message.role, "content": content}}
     known = {name: getattr(message, name) for name in names_of(Message) if name != "role"}
@@ -171,7 +170,7 @@ def _steps(choice: Choice, cut: Cut) -> Iterator[JsonObject]:
 
 
 def _words(text: str) -> list[str]:
-    return _WORD.findall(text) or [text]
+    return re.findall(_WORD, text) or [text]
 
 
 def _slices(text: str, size: int) -> list[str]:
@@ -181,7 +180,7 @@ def _slices(text: str, size: int) -> list[str]:
 def _with_tokens(
     name: str, pieces: Sequence[object], tokens: Sequence[TokenLogprob] | None
 ) -> Iterator[JsonObject]:
-    """Yield a field's pieces with its logprobs: each token if they are the text, else runs."""
+    """Yield a field's pieces with its logprobs: one token each if they spell it, else several."""
     runs: list[list[JsonObject]] = []
     if tokens is not None:
         texts = [token.token or "" for token in tokens]
@@ -197,7 +196,7 @@ def _with_tokens(
 
 def _token(token: TokenLogprob) -> JsonObject:
     out = to_dict(token)
-    # Entries that are no tokens stand in `extra`, under the name of the list that they came in.
+    # Entries that are not tokens are in `extra`, under the name of the list that they came in.
     others = token.extra.get("top_logprobs")
     if token.top_logprobs is not None and isinstance(others, list):
         out["top_logprobs"] = [*map(to_dict, token.top_logprobs), *others]
@@ -227,7 +226,7 @@ def _cut_field(name: str, value: object, cut: Cut) -> Iterable[object]:
 
 
 def _collected(level: Level, fields: JsonObject) -> list[object]:
-    """Return the objects that merge to one: each value that was collected has one of its own."""
+    """Return the objects that merge to one: each collected value has one of its own."""
     alone: list[object] = []
     rest: JsonObject = {}
     for name, value in fields.items():
@@ -249,15 +248,15 @@ def _opened(value: Fields, name: str, cut: Cut) -> Iterator[JsonObject]:
 
 
 def _cut_json(cut: Cut, text: str) -> list[str]:
-    """Cut arguments, unless they hold a whole value and more, which would be a repetition."""
+    """Cut arguments that are one JSON value; in others a piece could pass for a repetition."""
     return cut(text) if is_complete(text) else [text]
 
 
 def _calls(calls: Sequence[ToolCall], cut: Cut) -> Iterator[list[JsonObject]]:
-    """Yield the fragments of all calls in lists, each with the index at which its call stands.
+    """Yield the fragments of all calls in lists, each with the index of its call.
 
-    By SPEC section 4 a call with neither id nor name is told from more of the one before it by that
-    one being whole, and so is one whose id is known, by its name: so these go first, and whole.
+    By SPEC section 4, an entry with neither id nor name only opens a call if the one before is
+    whole, and so does an entry with a name whose id is known. So these go first, and uncut.
     """
     shared = Counter(call.id or index for index, call in enumerate(calls))
     turns = sorted(
@@ -272,6 +271,6 @@ def _calls(calls: Sequence[ToolCall], cut: Cut) -> Iterator[list[JsonObject]]:
                 opening[kind] = {**cast("JsonObject", opening[kind]), name: ""}
                 cut_text = cut if kind == "custom" else partial(_cut_json, cut)
                 pieces.extend({kind: {name: piece}} for piece in cut_text(text) if piece)
-        # A misread index names no call: such a fragment goes to the call of the last one.
+        # An index that cannot be read names no call; its fragment goes to the call of the last one.
         for fields in (opening, *alone, *pieces):
             yield [{"index": index, **fields}]

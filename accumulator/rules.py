@@ -26,24 +26,22 @@ Policy = Literal[
     "bytes",
     "drop",
 ]
-# "bytes" is for base64 fragments of audio alone, "blocks" for fragments of thinking blocks.
+# "bytes" is only for base64 fragments of audio, "blocks" only for fragments of thinking blocks.
 POLICIES: tuple[Policy, ...] = tuple(p for p in get_args(Policy) if p not in ("bytes", "blocks"))
 
-# Which fields the four kinds of JSON value fall under when no row names them.
+# The rows for fields that no row names, by the kind of JSON value.
 _KINDS: dict[type, str] = {str: "<string>", list: "<list>", dict: "<object>"}
 _KINDS |= dict.fromkeys((int, float, bool), "<number>")
-_PATH = re.compile(
-    r"(chunk|choice|delta)(\.[^.<]+)*(\.<object>)?\.([^.<]+|<(string|number|list|object)>)"
-)
+_PATH = r"(chunk|choice|delta)(\.[^.<]+)*(\.<object>)?\.([^.<]+|<(string|number|list|object)>)"
 
-# In an object of a delta, and in the objects in it.
+# The fields that are text in an object of a delta, and in the objects inside it.
 _TEXTS = ("text", "content", "summary", "thinking", "arguments", "input", "transcript")
 
 
 def _others(
     level: str, *, strings: Policy = "last", lists: Policy = "last", objects: Policy = "last"
 ) -> dict[str, Policy]:
-    """Return the rows of a level's fields that no other row names."""
+    """Return the rows for a level's fields that no other row names."""
     return {
         f"{level}.<string>": strings,
         f"{level}.<number>": "last",
@@ -53,13 +51,13 @@ def _others(
 
 
 def _object(level: str) -> dict[str, Policy]:
-    """Return the rows of an object of a delta."""
+    """Return the rows for an object in a delta."""
     texts: dict[str, Policy] = {f"{level}.{name}": "concat" for name in _TEXTS}
     return texts | _others(level, lists="by_index", objects="merge")
 
 
 _ROWS: dict[str, Policy] = {
-    # Azure and Copilot send id and model empty, and created 0, before the real ones.
+    # Azure and Copilot send an empty id and model, and a created of 0, before the real ones.
     "chunk.id": "first",
     "chunk.model": "first",
     "chunk.created": "first",
@@ -76,11 +74,11 @@ _ROWS: dict[str, Policy] = {
     "choice.finish_reason": "last",
     "choice.logprobs.content": "extend",
     "choice.logprobs.refusal": "extend",
-    # xAI and Fireworks bring lists of their own.
+    # xAI and Fireworks add lists of their own.
     **_others("choice.logprobs", lists="extend", objects="merge"),
     "choice.usage": "larger",  # Moonshot
     "choice.obfuscation": "drop",
-    "choice.message": "last",  # Perplexity repeats in it what the deltas bring
+    "choice.message": "last",  # Perplexity repeats in it what the deltas contain
     **_others("choice", lists="extend", objects="merge"),
     **_others("choice.<object>", lists="extend", objects="merge"),
     "delta.role": "first",
@@ -107,9 +105,9 @@ _ROWS: dict[str, Policy] = {
     "delta.thinking_blocks": "blocks",  # LiteLLM
     "delta.annotations": "extend",
     "delta.images": "extend",
-    "delta.executed_tools": "by_index",  # Groq sends each entry again, whole
+    "delta.executed_tools": "by_index",  # Groq sends each entry again, in full
     **_others("delta.executed_tools"),
-    # Labels: sent whole, often with every delta.
+    # Labels: sent in full, often with every delta.
     **dict.fromkeys(
         [f"delta.{n}" for n in "channel id type name format status signature".split()], "last"
     ),
@@ -117,12 +115,12 @@ _ROWS: dict[str, Policy] = {
     **_object("delta.<object>"),
     **_object("delta.provider_specific_fields"),
     **_object("delta.provider_specific_fields.<object>"),
-    "delta.provider_specific_fields.citation": "collect",  # LiteLLM: one a delta
+    "delta.provider_specific_fields.citation": "collect",  # LiteLLM: one per delta
 }
 
-# Their state is more than one merged value (a call's identity, a sum that must hold, whether a
-# choice has ended), or none at all, so they have one rule.
-# A server whose every fragment is the whole so far is read by another rule for this one.
+# These fields have more state than one merged value (a call's identity, a sum that must hold,
+# whether a choice has ended), or none at all, so their rules are fixed. Only arguments can have
+# another, for servers whose every fragment repeats all of them so far.
 ARGUMENTS = "delta.tool_calls.function.arguments"
 _FIXED = {
     "chunk": frozenset("object choices usage obfuscation error".split()),
@@ -130,8 +128,8 @@ _FIXED = {
     "delta": frozenset("tool_calls function_call audio".split()),
 }
 
-# Fields with a typed place; under another policy they are merged like a vendor's field and read
-# back.
+# Fields with a typed place. Under another policy they are merged like a vendor's field, and then
+# read back.
 TYPED = {
     "chunk": frozenset("id model created service_tier system_fingerprint moderation".split()),
     "delta": frozenset("role content refusal reasoning reasoning_content annotations".split()),
@@ -139,7 +137,7 @@ TYPED = {
 
 
 class Level:
-    """The rows of one object of the stream: its fields by name, the rest by kind, and the
+    """The rows for one object in the stream: its fields by name, all others by kind, and the
     levels below.
     """
 
@@ -161,11 +159,11 @@ class Level:
             self.names[name] = policy
 
     def below(self, name: str) -> Level:
-        """Look up the rows for the objects that stand under a field."""
+        """Return the rows for the objects under a field."""
         return self._below.get(name) or self._below.get("<object>", self)
 
     def is_idempotent(self, name: str, value: object) -> bool:
-        """Return whether a field's value that comes twice in a row makes what it makes once."""
+        """Return whether a field's value has the same effect twice in a row as once."""
         policy = self.names.get(name) or self.kinds[type(value)]
         if policy == "larger":
             return isinstance(value, (dict, int, float))
@@ -176,17 +174,17 @@ class Level:
 
 
 def _completed(rows: Mapping[str, Policy]) -> Mapping[str, Policy]:
-    """Add the rows that are not given. Raises ValueError for one that can do nothing."""
+    """Fill in the default rows that are not given. Raises ValueError for an invalid row."""
     for path, policy in rows.items():
         if policy == _ROWS.get(path):
             continue
         if policy not in POLICIES:
-            raise ValueError(f"{path}: no policy {policy!r}; there are {', '.join(POLICIES)}")
-        if not _PATH.fullmatch(path):
+            raise ValueError(f"{path}: no policy {policy!r}; choose from {', '.join(POLICIES)}")
+        if not re.fullmatch(_PATH, path):
             raise ValueError(
-                f"no path {path!r}; a path is chunk., choice. or delta. and a field's name, "
+                f"{path!r} is not a path; a path is chunk., choice. or delta. and a field's name, "
                 "such as 'delta.channel', or one of <string>, <number>, <list>, <object>; "
-                "behind <object> may stand one of these more"
+                "<object> may be followed by one more of these"
             )
         level, name = path.split(".")[:2]
         if name in _FIXED[level] and (path, policy) != (ARGUMENTS, "last"):
@@ -198,12 +196,12 @@ def _completed(rows: Mapping[str, Policy]) -> Mapping[str, Policy]:
 class Rules:
     """A merge table: rows of path and policy, which replace or extend those of `DEFAULT_RULES`.
 
-    A path is a level (`chunk`, `choice`, `delta`) and a field's name, or a kind of value that no
-    row names: `<string>`, `<number>`, `<list>`, `<object>`. `delta.<object>.text` is a field of
-    any other object of a delta.
+    A path is a level (`chunk`, `choice`, `delta`) and a field's name, or, for fields that no row
+    names, a kind of value: `<string>`, `<number>`, `<list>`, `<object>`. `delta.<object>.text` is
+    the field `text` in any other object of a delta.
 
-    Raises ValueError for a path that is no level and field, for one whose rule is fixed, and for an
-    unknown policy; the message names the choices.
+    Raises ValueError for a path that is not a level and a field, for one whose rule is fixed, and
+    for an unknown policy; the message lists the choices.
     """
 
     rows: Mapping[str, Policy] = field(converter=_completed)
@@ -214,7 +212,7 @@ class Rules:
 
     @cached_property
     def levels(self) -> Mapping[str, Level]:
-        """The rows by level, but for those of typed fields."""
+        """The rows by level, except those of typed fields."""
         top = Level()
         for path, policy in self.rows.items():
             if not self._is_typed(path):
@@ -225,7 +223,7 @@ class Rules:
         return levels
 
     def _is_typed(self, path: str) -> bool:
-        """Return whether a field is merged by its type; what does not fit that goes by its kind."""
+        """Return whether a field is merged by its type. Values that do not fit go by their kind."""
         level, _, names = path.partition(".")
         name, _, inner = names.partition(".")
         if name in _FIXED[level]:
@@ -234,7 +232,7 @@ class Rules:
 
     @cached_property
     def moved(self) -> Mapping[str, frozenset[str]]:
-        """The typed fields of each level that have another policy than the default."""
+        """The typed fields of each level whose policy is not the default."""
         return {
             level: frozenset(n for n in names if self.rows[f"{level}.{n}"] != _ROWS[f"{level}.{n}"])
             for level, names in TYPED.items()
@@ -242,17 +240,17 @@ class Rules:
 
     @cached_property
     def moves(self) -> bool:
-        """Whether any typed field has another policy than the default."""
+        """Whether any typed field has a policy other than the default."""
         return any(self.moved.values())
 
     @cached_property
     def is_cumulative(self) -> bool:
-        """Whether each fragment of a call's arguments is the whole so far."""
+        """Whether each fragment of a call's arguments repeats all of them so far."""
         return self.rows[ARGUMENTS] == "last"
 
     @cached_property
     def digest(self) -> int:
-        """A number for the rows in a checkpoint, which another table must not go on from."""
+        """A checksum of the rows: a checkpoint must not be resumed under other ones."""
         return crc32(repr(sorted(self.rows.items())).encode())
 
     def replace(self, rows: Mapping[str, Policy]) -> Rules:

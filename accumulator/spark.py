@@ -1,9 +1,9 @@
 """Reduce recorded chunks on a Spark cluster to one completion for each stream.
 
 `reduce_chunks` is for a table, `reduce_stream` for a stream of rows. Both take rows of (stream id,
-sequence number, chunk) and return `id` and what is in a `batch.StreamResult`: the strings `status`,
-`completion` (JSON) and `limit`, `problems` as an array of (kind, message, event, path, detail), of
-which the detail is JSON, `problem_counts` as a map of string to bigint, and the bigint `repeats`.
+sequence number, chunk). They return `id` and the fields of a `batch.StreamResult`: `status`,
+`completion` (JSON) and `limit` as strings, `problems` as an array of (kind, message, event, path,
+detail as JSON), `problem_counts` as a map of string to bigint, and `repeats` as a bigint.
 
 A chunk that cannot be read is a problem of its stream and does not fail the job. PySpark 4.1 or
 later and this package must be installed on every worker. See docs/spark.md for sizes and figures.
@@ -42,9 +42,9 @@ _COLUMNS = {
     "limit": "string",
 }
 _INTEGERS = ("tinyint", "smallint", "int", "bigint")
-# What has an order that Spark and Python agree on; NaN has none.
+# The types that Spark and Python sort in the same order; NaN has none.
 _ORDERED = (*_INTEGERS, "string", "binary", "date", "timestamp", "timestamp_ntz")
-_ROWS = 256  # of a batch of results
+_ROWS = 256  # in a batch of results
 _STORE = "spark.sql.streaming.stateStore.providerClass"
 _ROCKSDB = "org.apache.spark.sql.execution.streaming.state.RocksDBStateStoreProvider"
 
@@ -60,10 +60,10 @@ def reduce_chunks(
 ) -> DataFrame:
     """Reduce a table of chunks, in any order and with repeats, to one row for each stream.
 
-    `id`, `seq` and `chunk` are the names of its columns: the stream; what its chunks are sorted by,
-    an integer, string, decimal, date or timestamp, in which gaps mean nothing; and the chunk's JSON
-    or its SSE event, as string or binary. The rows are shuffled once, by `id`, and sorted, on disk
-    if memory does not suffice. Python holds one stream at a time.
+    `id`, `seq` and `chunk` name its columns: the stream; what its chunks are sorted by, an integer,
+    string, decimal, date or timestamp, with or without gaps; and the chunk's JSON or its SSE event,
+    as string or binary. The rows are shuffled once, by `id`, and sorted, on disk if they do not fit
+    into memory. Python holds one stream at a time.
 
     Raises ValueError for a column of another type, ImportError without pyarrow.
 
@@ -106,15 +106,15 @@ def reduce_stream(
     The columns are those of `reduce_chunks`, but `seq` must be consecutive integers from `first`,
     and `time` is a timestamp with a watermark, whose delay is how long to wait.
 
-    A row that comes too early waits in the state. The result of a stream is written when its
-    `[DONE]` or its server's error was read in order, or else when the watermark has passed its
-    newest row. Then, or when more than `most_waiting` of its rows wait, a gap is read as one lost
+    A row that comes too early waits in the state. A stream's result is written when its `[DONE]` or
+    its server's error has been read in order, or else when the watermark has passed its newest row.
+    In that case, or when more than `most_waiting` of its rows wait, each gap is read as one lost
     chunk: an `invalid_chunk` problem, and a status that cannot be better than "truncated". Rows
-    that come after the result are dropped; those before the watermark are dropped by Spark itself.
+    that come after the result are dropped; Spark itself drops those before the watermark.
 
-    A query can only go on from its checkpoint location with the same rules and the same version of
-    this package. Raises ValueError for a column of another type, or without the RocksDB state
-    store, ImportError without pandas, pyarrow or protobuf.
+    A query can only be resumed from its checkpoint location with the same rules and the same
+    version of this package. Raises ValueError for a column of another type, or without the RocksDB
+    state store; ImportError without pandas, pyarrow or protobuf.
 
     >>> rows = reduce_stream(chunks.withWatermark("time", "10 minutes"))  # doctest: +SKIP
     >>> rows.writeStream.option("checkpointLocation", "state/").toTable("answers")
@@ -125,9 +125,9 @@ def reduce_stream(
     if df.sparkSession.conf.get(_STORE, "") != _ROCKSDB:
         raise ValueError(f"keyed state needs spark.conf.set({_STORE!r}, {_ROCKSDB!r})")
     rows = _selected(df, _INTEGERS, id=id, seq=seq, chunk=chunk, time=time)
-    # Not by processing time: that runs empty batches for ever, even after all input was read.
+    # Not by processing time: that runs empty batches for ever, even once all input has been read.
     return rows.groupBy("id").transformWithState(
-        # It has the methods; to inherit from PySpark's class, PySpark would have to be imported.
+        # It has the methods; inheriting from PySpark's class would mean importing PySpark.
         statefulProcessor=cast("Any", _Processor(first, most_waiting, rules, limits)),
         outputStructType=_schema(rows),
         outputMode="Append",
@@ -153,7 +153,7 @@ _decode_state = msgspec.msgpack.Decoder(_StreamState).decode
 
 @define(slots=False)
 class _Processor:
-    """Has the methods of PySpark's `StatefulProcessor`, which would have to be imported."""
+    """Has the methods of PySpark's `StatefulProcessor`, without importing it."""
 
     _first: int
     _most_waiting: int
@@ -172,7 +172,7 @@ class _Processor:
         news = lost = 0
         for _, seq, chunk, _, at in rows:
             held.newest = max(held.newest, at)
-            if seq is None:  # so it cannot be sorted in
+            if seq is None:  # then it has no place in the order
                 lost += not held.is_written
             elif held.is_written or seq < held.next or seq in held.waiting:
                 held.repeats += 1
@@ -208,7 +208,7 @@ class _Processor:
     def _read(
         self, key: tuple[object], held: _StreamState, *, lost: int = 0, close: bool = False
     ) -> Iterator[Row]:
-        """Read the rows that are in order. Yield the result of an ended stream, or if `close`."""
+        """Read the rows that are in order; yield the result if the stream ended, or if `close`."""
         if held.checkpoint:
             acc = Accumulator.restore(held.checkpoint, rules=self._rules, limits=self._limits)
         else:
@@ -241,7 +241,7 @@ class _Processor:
 
 
 def _row(id: object, result: StreamResult) -> dict[str, object]:
-    """Return the row of a result, as builtins."""
+    """Return a result as a row of builtins."""
     counts, completion = dict(result.problem_counts), result.completion.to_json()
     problems = []
     for each in result.problems:

@@ -1,7 +1,7 @@
-"""Streams as people have them in hand: `accumulate` reads one, `wrap` looks on while they read it.
+"""Streams as other code has them: `accumulate` reads one, `wrap` looks on while somebody reads it.
 
 A stream is an iterable or async iterable of chunks, of the pieces of a body, or of lines; or the
-response of an HTTP client, known by its attributes: none of these libraries is imported here.
+response of an HTTP client, recognised by its attributes, so that no client is imported here.
 """
 
 from __future__ import annotations
@@ -59,7 +59,7 @@ Text = TypeVar("Text", bytes, str)
 
 
 class Accumulating(TypedDict, total=False):
-    """The keywords of `Accumulator` that say what is made of a stream."""
+    """The keywords of `Accumulator` that say how a stream is accumulated."""
 
     rules: Rules
     limits: Limits
@@ -76,7 +76,7 @@ class Reading(Accumulating, total=False):
 
 
 class Options(Reading, total=False):
-    """The keywords of `wrap`, for a function that hands its own on to it."""
+    """The keywords of `wrap`, for a function that passes its own on to it."""
 
     on_event: Callable[[Event], object] | None
     on_end: OnEnd | None
@@ -113,7 +113,7 @@ AsyncSource: TypeAlias = AsyncIterable[T] | _AsyncBody[T] | _ContentBody[T]
 _Coroutine: TypeAlias = Coroutine[Any, Any, ChatCompletion]
 
 if TYPE_CHECKING:
-    # httpx has one Response for both its clients, so that its type does not tell whether to await.
+    # httpx has one Response for both its clients, so its type does not say whether to await.
     class EitherCompletion(ChatCompletion, _Coroutine): ...
 
     class EitherIterator(Generator[T, None, None], AsyncGenerator[T, None]): ...
@@ -126,22 +126,22 @@ def accumulate(stream: SyncSource[object], **options: Unpack[Options]) -> ChatCo
 @overload
 def accumulate(stream: AsyncSource[object], **options: Unpack[Options]) -> _Coroutine: ...
 def accumulate(stream: Any, **options: Unpack[Options]) -> ChatCompletion | _Coroutine:
-    """Read a stream to its end and close it; return its completion, to be awaited if it is async.
+    """Read a stream to its end and close it; return its completion. Await it if it is async.
 
-    The arguments are as for `wrap`.
+    The arguments are those of `wrap`.
 
     Raises the stream's own exceptions unchanged, LimitExceededError, and what
-    `Accumulator.completion` raises; TypeError for what is no stream. What came before an exception
-    of the stream's own is handed to `on_end`.
+    `Accumulator.completion` raises; TypeError for an object that is not a stream. If the stream
+    itself raises, `on_end` gets what came before.
     """
     wrapped: DualWrappedStream[object] = wrap(stream, **options)
     if wrapped._found.is_async:
         return _read_async(wrapped)
-    next(_take(wrapped, deque[object]()), None)  # the queue stays empty: it reads to the end
+    next(_take(wrapped, deque[object]()), None)  # the queue stays empty, so it reads to the end
     return wrapped.completion
 
 
-# First what fits both: mypy takes the first where it awaits openai's `create(**a_dict)`.
+# What fits both comes first: mypy takes the first if openai's `create(**a_dict)` is awaited.
 @overload
 def wrap(stream: DualSource[T], **options: Unpack[Options]) -> DualWrappedStream[T]: ...
 @overload
@@ -153,24 +153,24 @@ def wrap(stream: AsyncSource[T], **options: Unpack[Options]) -> AsyncWrappedStre
 def wrap(
     stream: Any, *, framing: Framing = "body", on_end: OnEnd | None = None, **options: Any
 ) -> WrappedStream[Any] | AsyncWrappedStream[Any]:
-    """Return a stream that hands out the same items, untouched, and accumulates them on the way.
+    """Return a stream that yields the same items, untouched, and accumulates them on the way.
 
-    Items that are bytes or text are a body, SSE or JSON, in pieces cut anywhere; with
-    `framing="lines"` each is a line. All other items are chunks, or openai's events with a chunk
-    in them. Of a response the items are the pieces of its body. `rules`, `limits`, `strict`,
-    `think_tags`, `clock`, `started` and `on_event` are those of `Accumulator`; `timing` comes of
-    the clock.
+    Items that are bytes or text are pieces of a body, SSE or JSON, cut anywhere; with
+    `framing="lines"` each is a line. All other items are chunks, or openai's events that contain a
+    chunk. The items of a response are the pieces of its body. `rules`, `limits`, `strict`,
+    `think_tags`, `clock`, `started` and `on_event` are those of `Accumulator`; `timing` needs a
+    clock.
 
-    It is read like the stream itself; `with` and `async with` close it. `completion` and
-    `snapshot()` are the result, `status` and `problems` tell of it; its other attributes are those
-    of the stream. What goes wrong in accumulating never stops the items: `completion` raises it.
+    Read it like the stream itself; `with` and `async with` close it. `completion` and `snapshot()`
+    are the result, `status` and `problems` describe it; its other attributes are those of the
+    stream. An error in accumulating never stops the items: `completion` raises it.
 
-    `on_end` is called once with the `StreamEnd`, when the source has closed: after the last item,
-    `close`, the end of `with`, an error, a cancellation; or when nobody has the stream any more,
-    then in whichever thread finds out. What it raises reaches the caller where nothing else does,
-    and is logged as `accumulator` where it would hide an error.
+    `on_end` is called once, with the `StreamEnd`, when the source has closed: after the last item,
+    `close`, the end of `with`, an error, a cancellation; or when the stream is garbage-collected,
+    in whichever thread that happens. What it raises reaches the caller, unless it would hide
+    another error; then it is logged as `accumulator`.
 
-    Raises TypeError for what is no stream, and for an `on_end` that would have to be awaited.
+    Raises TypeError if `stream` is not a stream, or if `on_end` would have to be awaited.
     """
     accumulator = Accumulator(**options)
     return _wrapped(stream, framing, accumulator, accumulator, on_end)
@@ -179,7 +179,7 @@ def wrap(
 def _wrapped(
     stream: Any, framing: Framing, accumulator: Accumulator, sink: Sink, on_end: OnEnd | None
 ) -> WrappedStream[Any] | AsyncWrappedStream[Any]:
-    """Return a stream whose items go to a sink, too: the accumulator, or another."""
+    """Return a stream whose items also go to a sink: the accumulator, or another one."""
     if framing not in ("body", "lines"):
         raise ValueError(f'framing is "body" or "lines", not {framing!r}')
     found = find(stream)
@@ -223,16 +223,15 @@ def iter_events(
 ) -> Generator[Event, None, None] | AsyncGenerator[Event, None]:
     """Read a stream to its end and close it; yield its typed events, async if the stream is.
 
-    The last event is always `done`, which has the completion and how the stream ended; a stream
-    that was cut off raises nothing. The events of what one item brought come together, before the
-    next item is read. The keywords are those of `wrap` but for `on_event` and `on_end`.
+    The last event is always `done`, which has the completion and says how the stream ended; a
+    stream that was cut off raises nothing. All events of an item are yielded before the next item
+    is read. The keywords are those of `wrap`, except `on_event` and `on_end`.
 
     Raises the stream's own exceptions unchanged, LimitExceededError, and in strict mode what
-    `Accumulator.feed` raises, all of them after the events of what had arrived; TypeError for what
-    is no stream.
+    `Accumulator.feed` raises, in each case after the events of what had arrived; TypeError for an
+    object that is not a stream.
 
-    The stream is closed as soon as the generator is: use `contextlib.aclosing` to leave an async
-    one early.
+    Closing the generator closes the stream: use `contextlib.aclosing` to leave an async one early.
     """
     wrapped = wrap(stream, on_event=None, on_end=None, **options)
     events = wrapped._observer.accumulator._collect_events()
@@ -256,13 +255,13 @@ def iter_chunks(
 ) -> Generator[bytes, None, None] | AsyncGenerator[bytes, None]:
     """Read a stream to its end and close it; yield each chunk as it comes, async if the stream is.
 
-    A chunk is the JSON that the server sent, unchanged, on one line; what a server's error is made
-    of, and JSON that is damaged or cut off, too. The `[DONE]` of an event stream is `b"[DONE]"`.
-    Comments and the names of events are left out. Of chunks that are objects it is the JSON of what
-    they hold. `framing` is that of `wrap`; of `limits`, `event_bytes` holds.
+    A chunk is the JSON that the server sent, unchanged, on one line. A server's error is yielded,
+    too, and so is JSON that is damaged or cut off. The `[DONE]` of an event stream is `b"[DONE]"`.
+    Comments and event names are left out. Chunks that are objects are written as JSON. `framing` is
+    that of `wrap`; of `limits`, only `event_bytes` applies.
 
     Raises the stream's own exceptions unchanged, LimitExceededError, DecodeError for a compressed
-    body, TypeError for what is no stream.
+    body, and TypeError for an object that is not a stream.
     """
     sink = ChunkTexts(limits)
     return _taken(_wrapped(stream, framing, Accumulator(), sink, None), sink.texts)

@@ -5,8 +5,8 @@ The functions return builtins, for a span of any tracer:
     span.set_attributes(telemetry.attributes(completion, timing=timing))
 
 The names are those of the GenAI semantic conventions, as opentelemetry-util-genai 1.3b0 sets them.
-The attributes of the request and of the provider are for the caller to set, because a completion
-does not know them.
+The caller has to set the attributes of the request and of the provider, which a completion does not
+know.
 """
 
 from __future__ import annotations
@@ -43,12 +43,12 @@ _DETAILS = (
 def attributes(
     completion: ChatCompletion, *, timing: Timing | None = None, content: bool = False
 ) -> Attributes:
-    """Return the attributes of a span for a completion, whole or partial.
+    """Return span attributes for a completion, whole or partial.
 
     They are `gen_ai.response.*` (id, model, finish reasons), `gen_ai.usage.*` in tokens, and
-    OpenAI's service tier and fingerprint; with a `timing` the seconds to the first chunk, with
-    `content` also `gen_ai.output.messages` as JSON text, for which the conventions want the user's
-    consent. What did not arrive and details of usage that are zero are left out.
+    OpenAI's service tier and fingerprint. `timing` adds the seconds to the first chunk; `content`
+    adds `gen_ai.output.messages` as JSON text, for which the conventions require the user's
+    consent. What did not arrive is left out, and so are usage details of zero.
     """
     reasons = [choice.finish_reason for choice in completion.choices if choice.finish_reason]
     usage = completion.usage or Usage()
@@ -75,11 +75,11 @@ def attributes(
 
 
 def output_messages(completion: ChatCompletion) -> list[JsonObject]:
-    """Return the messages of `gen_ai.output.messages` as builtins: one for each choice.
+    """Return the messages of `gen_ai.output.messages` as builtins, one for each choice.
 
     A part is `reasoning`, `text` (for a refusal, too), `tool_call`, or a `blob` of audio. The
-    arguments of a call are parsed; where they are not whole JSON they stay text. Content parts of
-    another type are as the server sent them.
+    arguments of a call are parsed; if they are not complete JSON, they stay text. Content parts of
+    other types are as the server sent them.
     """
     messages: list[JsonObject] = []
     for choice in completion.choices:

@@ -48,18 +48,20 @@ def main() -> None:
                 taken.setdefault(json.dumps(row), {}).setdefault(version, []).append(figure)
     if options.only:
         return
-    figures = {
+    about = {
         "date": date.today().isoformat(),
         "turns": options.turns,
         "machine": f"{processor()}, {os.cpu_count()} cores, {platform.system()}, load {load:.1f}",
         "pins": re.findall(r"^\w.*", PINS.read_text(encoding="utf-8"), re.MULTILINE),
         "versions": list(pythons),
-        "rows": [
-            {**json.loads(about), **{version: median_low(each) for version, each in own.items()}}
-            for about, own in taken.items()
-        ],
     }
-    (HERE / "report.json").write_text(json.dumps(figures, indent=1) + "\n", encoding="utf-8")
+    rows = [
+        {**json.loads(row), **{version: median_low(each) for version, each in own.items()}}
+        for row, own in taken.items()
+    ]
+    lines = ",\n".join(map(json.dumps, rows))  # a line for each row, so that a change is seen
+    report = f'{json.dumps(about)[:-1]}, "rows": [\n{lines}\n]}}\n'
+    (HERE / "report.json").write_text(report, encoding="utf-8")
     # These environments have what draws the chart.
     subprocess.run([next(iter(pythons.values())), str(HERE / "report.py")], check=True)
 

@@ -1,6 +1,6 @@
-"""What a hostile server sends, as data: each a body without end, in pieces as they are read.
+"""What hostile servers send, as data: endless bodies, in pieces as they are read.
 
-`test_hostile` holds the package to what it promises against them, `benchmarks/held.py` measures.
+`test_hostile` holds the package to its promises against them, `benchmarks/held.py` measures memory.
 """
 
 from __future__ import annotations
@@ -15,14 +15,14 @@ _EVENT = 64 * _KIB  # bytes, about; most attacks pack many small things into one
 
 @dataclass(frozen=True)
 class Attack:
-    """A body without end; `limit` names the bound that ends it."""
+    """An endless body; `limit` names the bound that stops it."""
 
     what: str
     limit: str
     pieces: Callable[[], Iterator[bytes]]
 
 
-TINY = b'{"index":%d,"custom":{"name":"f"}}'  # without a name it is more of the call before it
+TINY = b'{"index":%d,"custom":{"name":"f"}}'  # without a name it would continue the call before
 
 
 def event(text: bytes) -> bytes:
@@ -79,7 +79,7 @@ def same(item: bytes) -> Callable[[], Iterator[bytes]]:
 def many(
     chunk: Callable[[bytes], bytes], item: bytes, size: int = _EVENT
 ) -> Callable[[], Iterator[bytes]]:
-    """Return events full of an item; a `%d` in it is its number."""
+    """Return events full of one item; a `%d` in it becomes its number."""
     return lambda: packed(chunk, numbered(item) if b"%" in item else cycle([item]), size)
 
 
@@ -89,7 +89,7 @@ def choices(each: bytes) -> bytes:
 
 CALL = b'"function":{"name":"f","arguments":"{}"}'
 LONG, FACES = b"a" * _EVENT, "\U0001f600".encode() * 999
-# By the limit that ends it.
+# By the limit that stops them.
 BODIES: dict[str, dict[str, Callable[[], Iterator[bytes]]]] = {
     "choices": {
         "choices, one an event": many(choices, b'{"index":%d}', 1),

@@ -21,7 +21,7 @@ CORPUS, REPORTS = SHARED / "corpus", SHARED / "reports"
 settings.register_profile(
     "patient", settings(), deadline=None, suppress_health_check=[HealthCheck.too_slow]
 )
-# Where the whole search runs elsewhere: nox tests each Python but one with it.
+# For when the full search runs elsewhere: nox uses it on every Python but one.
 settings.register_profile("brief", settings.get_profile("patient"), max_examples=10)
 # For a long search by hand: pytest --hypothesis-profile=thorough
 settings.register_profile("thorough", settings.get_profile("patient"), max_examples=5000)
@@ -30,8 +30,8 @@ settings.load_profile("patient")
 
 @pytest.fixture(scope="module", autouse=True)
 def no_walk_through_what_was_there() -> None:
-    """Spare the collector what other modules left: it is all walked through at each `gc.collect`,
-    which a few tests call at each of their rows.
+    """Keep the collector from walking through what other modules left at each `gc.collect`, which
+    a few tests call for each of their rows.
     """
     gc.collect()
     gc.freeze()
@@ -50,7 +50,7 @@ def reports() -> Path:
 
 
 def kept_beside(folder: Path) -> Path:
-    """Skip without a folder that is kept beside the repository; fail where CI vouches for it."""
+    """Skip if a folder kept beside the repository is missing; fail in CI, which must have it."""
     if not folder.is_dir():
         end = pytest.fail if os.environ.get("CI") else pytest.skip
         end(f"these streams are kept beside the repository, in ../shared/{folder.name}")
@@ -58,7 +58,7 @@ def kept_beside(folder: Path) -> Path:
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    """Call a test that asks for one file of a folder once for each of them."""
+    """Call a test that asks for one file of a folder once for each file."""
     for name, folder, ending in (("corpus_stream", CORPUS, "*.sse"), ("report", REPORTS, "*.json")):
         if name in metafunc.fixturenames:
             names = sorted(path.name for path in folder.glob(ending)) or ["none"]
@@ -81,7 +81,7 @@ def report(reports: Path, request: pytest.FixtureRequest) -> dict[str, Any]:
 
 @pytest.fixture
 def no_shapes_of_other_tests(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Forget the shapes of vendors' chunks: a process knows a bounded number, and random streams
+    """Forget the shapes of vendors' chunks: a process keeps a bounded number, and random streams
     have many.
     """
     monkeypatch.setattr(_shapes, "_shapes", {})
@@ -104,7 +104,7 @@ def learns_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def ctrl_c() -> Iterator[None]:
-    """Heed Ctrl-C, which what a shell runs in the background ignores."""
+    """Heed Ctrl-C, which processes in the background of a shell ignore."""
     before = signal.signal(signal.SIGINT, signal.default_int_handler)
     yield
     assert signal.signal(signal.SIGINT, before) is signal.default_int_handler

@@ -1,4 +1,4 @@
-"""The gateways of docs/gateway.md, as they stand there, on a real socket."""
+"""The gateways of docs/gateway.md, as the page has them, on a real socket."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ import pytest
 import uvicorn
 
 PAGE = Path(__file__).resolve().parents[1] / "docs" / "gateway.md"
-# What the page makes, as against what it tries out.
+# What the page defines, as opposed to what it tries out.
 _MAKES = (ast.Import, ast.ImportFrom, ast.Assign, ast.FunctionDef, ast.AsyncFunctionDef)
 
 
@@ -34,7 +34,7 @@ def running(
     tree = ast.parse(code)
     tree.body = [node for node in tree.body if isinstance(node, _MAKES)]
     exec(compile(tree, str(PAGE), "exec"), page)
-    # The other records what it taps.
+    # The other app records what it taps.
     on_end = page["record"] if app == "app" else lambda end, scope: None
     page[app].add_middleware(page["CompletionMiddleware"], on_end=on_end, read_to_end=read_to_end)
     clients = [each for each in page.values() if isinstance(each, httpx.AsyncClient)]
@@ -44,7 +44,7 @@ def running(
 
 @contextmanager
 def on_a_socket(app: Any, *clients: httpx.AsyncClient) -> Iterator[str]:
-    """Run an ASGI app, and close its clients behind it; gives its address."""
+    """Run an ASGI app, and close its clients after it; gives its address."""
     config = uvicorn.Config(app, log_config=None, timeout_graceful_shutdown=5)
     server = uvicorn.Server(config)
     listening = socket.create_server(("127.0.0.1", 0))

@@ -10,7 +10,7 @@ import reference
 from accumulator import Accumulator
 
 HALVES = "lone_surrogate"
-# A test feeds a body in several ways, and there is one verdict on it.
+# A test feeds a body in several ways, and one verdict serves for all of them.
 judged = lru_cache(maxsize=4)(reference.reduce_body)
 
 
@@ -22,8 +22,8 @@ def assert_as_judged(acc: Accumulator, body: bytes, *, think_tags: bool = False)
     assert completion == judge.completion, "the completion differs"
     assert (acc.status, acc.server_error) == (judge.status, judge.error)
     # The judge looks for halves of surrogate pairs at the end. So it never sees one in a text that
-    # a later value replaced, it sees them in the names of fields that are null, and it compares an
-    # id that holds one as it came.
+    # a later value replaced, it does see them in the names of null fields, and it compares an id
+    # that contains one as it came.
     ignored = {HALVES, "id_changed"} if HALVES in problems.keys() | judges.keys() else set[str]()
     ours = {kind: count for kind, count in problems.items() if kind not in ignored}
     assert ours == {kind: n for kind, n in judges.items() if kind not in ignored}, (

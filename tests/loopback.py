@@ -1,4 +1,4 @@
-"""A real HTTP server on the loopback interface, for one answer or an echo; the key `wrong` is."""
+"""A real HTTP server on the loopback interface: one answer or an echo, 401 for key `wrong`."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def serving(answer: Answer) -> Iterator[str]:
             self.send_response(200)
             self.send_header("Content-Type", kind)
             self.end_headers()
-            with suppress(ConnectionError):  # the client may have enough before the end
+            with suppress(ConnectionError):  # the client may leave before the end
                 for piece in pieces:
                     self.wfile.write(piece)
                     self.wfile.flush()

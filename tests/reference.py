@@ -41,7 +41,7 @@ def reduce_body(
 
 
 def split_lines(body: bytes) -> list[bytes]:
-    """Split at CR, LF and CRLF; what stands after the last line end is a line unless empty."""
+    """Split at CR, LF and CRLF; what follows the last line end is a line unless empty."""
     *lines, rest = re.split(rb"\r\n|\r|\n", body.removeprefix(b"\xef\xbb\xbf"))
     return [*lines, rest] if rest else lines
 
@@ -120,7 +120,7 @@ class Reader:
         return self.reducer.outcome()
 
     def note_unread(self) -> None:
-        """Put a body on record in which nothing could be read, such as a page of HTML."""
+        """Report a body in which nothing could be read, such as a page of HTML."""
         if self.unread and not self.reducer.started and not self.reducer.problems:
             self.reducer.problem("malformed_json")
 
@@ -147,7 +147,7 @@ class Reader:
             self.judge(text, if_broken, event)
 
     def judge(self, text: str, if_broken: str = "malformed_json", event: str = "") -> None:
-        """Take in one JSON text of an event."""
+        """Read one JSON text of an event."""
         value = parse(text)
         foreign = event not in OWN_EVENTS
         stripped = text.strip(WHITESPACE)
@@ -212,7 +212,7 @@ BROKEN = object()
 
 
 def parse(text: str) -> object:
-    """Parse JSON; BROKEN for what is none, and for the numbers that JSON does not have."""
+    """Parse JSON; BROKEN for anything else, and for the numbers that JSON does not have."""
     try:
         return json.loads(text, parse_float=finite, parse_constant=finite)
     except (ValueError, RecursionError):
@@ -340,8 +340,8 @@ class Fragment:
         self.text = next(filter(None, texts), "")
 
 
-# Which entry of a list another goes to: its place, behind all where it is a new one, or None where
-# it is one that nothing merges with.
+# Which entry of a list another one merges into: its place, past the end for an entry of its own, or
+# None for one that nothing merges into.
 Find = Callable[[list[Any], Any], "int | None"]
 # How one field merges: by a rule, or, if the API names it, by a type and what to do with it.
 Rule = Callable[[str, Any, Any], Any]  # (key, the value so far or None, the new one)
@@ -430,7 +430,7 @@ class Reducer:
     # ---- SPEC 3: the fields of each level that the API names ----
 
     def value(self, value: Any, foreign: bool = False) -> None:
-        """Take in one JSON value; `foreign` if its event has another protocol's name."""
+        """Read one JSON value; `foreign` if its event has another protocol's name."""
         if self.ended or value is None or value in ("", [], {}):
             return
         says_nothing = isinstance(value, dict) and all(
@@ -486,7 +486,7 @@ class Reducer:
         self.last_id = id_ or self.last_id
 
     def choice(self, position: int, entry: Object, in_failed_chunk: bool) -> Choice | None:
-        """Merge a choice; return it unless this says that nothing more comes."""
+        """Merge a choice; return it unless the chunk shows that nothing more of it comes."""
         read = integer(entry.get("index"))
         index = position if read is None else read
         choice = self.choices.setdefault(index, Choice())
@@ -505,7 +505,7 @@ class Reducer:
         def delta(_level: Level, _key: str, delta: Object) -> None:
             if has_delta:
                 choice.brought |= {key for key, value in delta.items() if not is_empty(value)}
-            else:  # a closing message says the deltas' fields again
+            else:  # a closing message repeats the deltas' fields
                 delta = {key: delta[key] for key in delta if key not in choice.brought}
             content(delta)
             self.delta(choice, self.without_tags(choice, delta) if self.think_tags else delta)
@@ -590,7 +590,7 @@ class Reducer:
         self.take(delta, choice.message, table, self.in_delta, path="delta")
 
     def without_tags(self, choice: Choice, delta: Object) -> Object:
-        """Return a delta without the content that stands in tags or may do so."""
+        """Return a delta without content that is in tags or may be."""
         content, names = delta.get("content"), ("reasoning", "reasoning_content")
         if choice.tags == "none" or not is_a((str, list), content):
             return delta
@@ -608,7 +608,7 @@ class Reducer:
         return {key: value for key, value in delta.items() if key != "content"}
 
     def letter(self, choice: Choice, letter: str) -> None:
-        """Take in a letter of content that has not begun or stands in tags."""
+        """Read a letter of content that may be in a tag, between tags or after them."""
         choice.held += letter
         begun = choice.held.lstrip(" \t\r\n")
         if choice.tags == "before" and begun == "<think>":
@@ -629,7 +629,7 @@ class Reducer:
                 choice.held = choice.held[1:]
 
     def release(self, choice: Choice) -> None:
-        """Take what may have become a tag for text."""
+        """Treat what might have become a tag as text."""
         if choice.tags == "before":
             self.concat(choice.message, "content", choice.held)
             choice.tags = "none"
@@ -639,7 +639,7 @@ class Reducer:
 
     def think(self, choice: Choice, text: str) -> None:
         self.concat(choice.message, "reasoning_content", text)
-        choice.brought.add("reasoning_content")  # a closing message says it again
+        choice.brought.add("reasoning_content")  # a closing message repeats it
 
     def content(self, level: Level, key: str, content: str | list[object]) -> None:
         before = level.known.get(key)
@@ -787,7 +787,7 @@ class Reducer:
         return call
 
     def starts_by_name(self, choice: Choice, new: Fragment, call: Call) -> bool:
-        """Whether a name without an id starts a new call, and does not say this one again."""
+        """Whether a name without an id starts a new call rather than repeats this one."""
         may_start = new.name and call.name and (call.whole or choice.named_now(call))
         same = not new.text or repeats(call.arguments or call.input, new.text)
         says_it_again = not choice.named_now(call) and new.name == call.name and same
@@ -798,7 +798,7 @@ class Reducer:
         return bool(new.name and call.name not in ("", new.name) and has_text)
 
     def judge_arguments(self, choice: Choice) -> None:
-        """Put arguments on record that are no JSON though nothing more is to come."""
+        """Report arguments that are not JSON although nothing more is to come."""
         for call in choice.in_order() if choice.finish_reason else []:
             cut = choice.finish_reason == "length" and call is choice.in_order()[-1]
             if not (call.judged or cut or call.arguments == "" or is_complete(call.arguments)):
@@ -833,7 +833,7 @@ class Reducer:
             known["total_tokens"] = max(known["total_tokens"], sum_known)
 
     def sum_of_tokens(self) -> int | None:
-        """Add up the two halves; None where one never came."""
+        """Add up the two halves; None if one never came."""
         known = self.usage.known
         if "prompt_tokens" in known and "completion_tokens" in known:
             total: int = known["prompt_tokens"] + known["completion_tokens"]
@@ -867,7 +867,7 @@ class Reducer:
         drop: Collection[str] = (),
         path: str = "",
     ) -> None:
-        """Take in each field by the table; others, and those of a wrong type, by the rule."""
+        """Merge each field by the table; others, and those of a wrong type, by the rule."""
         for raw_key, value in source.items():
             key = self.heal(raw_key)
             if value is None or key in drop:
@@ -1014,7 +1014,7 @@ class Reducer:
     # ---- SPEC 2: surrogates. What is concatenated is healed at the end, all else at once. ----
 
     def heal(self, value: Any) -> Any:
-        """Copy a value, surrogate pairs joined, with a problem for each half that is alone."""
+        """Copy a value with surrogate pairs joined, and report each half that is alone."""
         if isinstance(value, str):
             self.problems += ["lone_surrogate"] * len(LONE.findall(paired(value)))
             return healed(value)
@@ -1076,7 +1076,7 @@ def healed(text: str) -> str:
 
 
 def as_fragment(text: str) -> str:
-    """Heal a text that more may follow: a first half at its end is none yet."""
+    """Heal a text that may go on: a first half at its end may still be completed."""
     half = text[-1:] if "\ud800" <= text[-1:] <= "\udbff" else ""
     return healed(text.removesuffix(half)) + half
 
@@ -1093,17 +1093,17 @@ def is_empty(value: object) -> bool:
 
 
 def error_of(value: object) -> object:
-    """Return the error that an object brings; null, false and empty are none."""
+    """Return the error in an object; null, false and empty values are not errors."""
     return (value.get("error") or None) if isinstance(value, dict) else None
 
 
 def error_in(chunk: object) -> object:
-    """Return the error that a chunk brings, be it in Groq's place."""
+    """Return the error in a chunk, even if it is where Groq puts it."""
     return error_of(chunk) or (error_of(chunk.get("x_groq")) if isinstance(chunk, dict) else None)
 
 
 def error_object(value: object) -> object:
-    """Return an object that brings an error, also out of a list of its own."""
+    """Return an object that contains an error, even if it is alone in a list."""
     if isinstance(value, list) and len(value) == 1:
         [value] = value
     return value if error_of(value) else None
@@ -1139,13 +1139,13 @@ JSON_BLANKS = " \t\r\n"
 
 
 def as_json(value: object) -> str:
-    """Write an object in place of a string as compact JSON."""
+    """Write an object that came instead of a string as compact JSON."""
     compact = json.dumps(value, ensure_ascii=False, separators=(",", ":"))
     return value if isinstance(value, str) else compact
 
 
 def read_json(text: str) -> object:
-    """Parse JSON with its numbers as they are, however large; BROKEN for what is none."""
+    """Parse JSON with exact numbers, however large; BROKEN for anything else."""
     try:
         return json.loads(text, parse_int=Decimal, parse_float=Decimal, parse_constant=finite)
     except (ValueError, ArithmeticError, RecursionError):
@@ -1163,7 +1163,7 @@ def is_whole(arguments: str) -> bool:
 
 
 def repeats(so_far: str, new: str) -> bool:
-    """Whether a fragment, whole by itself, is the same JSON again."""
+    """Whether a fragment is whole on its own and the same JSON again."""
     return is_whole(new) and is_same(read_json(so_far), read_json(new))
 
 
@@ -1176,7 +1176,7 @@ def is_same(one: Any, other: Any) -> bool:
 
 
 def integer(value: object) -> int | None:
-    """Read an integer, also `1.0` and "1"; None for what is none."""
+    """Read an integer, also `1.0` and "1"; None for anything else."""
     if isinstance(value, float) and value.is_integer():
         return int(value)
     if isinstance(value, str) and re.fullmatch("0|-?[1-9][0-9]*", value):

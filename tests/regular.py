@@ -147,6 +147,12 @@ FITTING: Streams = {
     "a number in an object of a delta": lambda i: delta_chunk(
         f'"content":"w{i}","x_meta":{{"at":{{"took":{i / 4}}},"name":"n"}}'
     ),
+    "a string of an object": lambda i: with_vendor(
+        text_chunk(f"w{i}"), {"id": f"é{i // 2}\n" * (i % 5), "n": i}
+    ),
+    "a string of a choice, and one in an object of a delta": lambda i: delta_chunk(
+        f'"content":"w{i}","x_meta":{{"name":"{"n" * (i % 3)}"}}'
+    ).replace("null}]", f'null,"x_at":"{i % 4}"}}]'),
     "arguments beside a counter": [
         call_start(0),
         *(with_vendor(call_chunk(f'{{"{i}"', 0), i) for i in range(59)),
@@ -195,7 +201,7 @@ FITTING: Streams = {
         *(text_chunk(f"w{i}" * (i > 0)) for i in range(60)),
     ],
 }
-# Not regular enough to be taken, but alike.
+# Not regular enough for the fast path, but alike.
 ALIKE: Streams = {
     "an empty text beside that of each choice": lambda i: delta_chunk(
         f'"content":"","reasoning":"r{i}"', max(0, i - 20) % 3
@@ -358,7 +364,7 @@ STREAMS = REGULAR | IRREGULAR
 JOINT = '"},"logprobs":null,"finish_reason":null}],"usage":null,"obfuscation":"'
 BEFORE, _, AFTER = text_chunk("a", padding="b").partition(JOINT)
 OPEN, PADDED_OPEN = (text_chunk("a", padding=p).replace('"a"', '"x\\"') for p in (None, "b"))
-# What must not be taken, or not be taken as something else, in the midst of a regular stream.
+# What must not be taken, or taken for something else, in the middle of a regular stream.
 ODD: list[bytes] = [
     event(text_chunk("a").replace('"a"', '"a\\x"')),
     event(text_chunk("a").replace('"a"', '"a\\"')),
@@ -423,11 +429,11 @@ ODD: list[bytes] = [
     b": comment\n\n",
     b"event: error\ndata: {}\n\n",
     event(text_chunk("a").replace('"a"', '"')),
-    # Broken each, but their cuts would make whole strings if they were joined.
+    # Each is broken, but what is cut out of them would make complete strings if joined.
     event(OPEN) + event(text_chunk("a").replace('"a"', '","y"')),
     event(PADDED_OPEN) + event(text_chunk("a", padding="b").replace('"a"', '","y"')),
     event(PADDED_OPEN) + event(text_chunk("a", padding=',"y')),
-    # What one has twice does not stand for what the other lacks.
+    # What one has twice does not make up for what the other lacks.
     event(BEFORE + JOINT + AFTER.partition('"')[0] + JOINT + AFTER) + event(BEFORE + AFTER),
     b"data:" + text_chunk("a").encode() + b"\n\n",
     b"data: " + text_chunk("a").encode() + b"\r\n\r\n",

@@ -1,6 +1,6 @@
 """A real server that replays recorded bodies badly: in awkward pieces, compressed, cut, reset.
 
-Starlette on uvicorn in a thread. Nothing in it sleeps: who waits, waits for a handshake.
+Starlette on uvicorn in a thread. Nothing in it sleeps: whatever waits, waits for a handshake.
 """
 
 from __future__ import annotations
@@ -34,9 +34,9 @@ COMPRESSIONS: dict[str, Compress] = {"gzip": gzip.compress, "deflate": zlib.comp
 
 @define
 class Replay:
-    """A body, how it is cut into `sizes`, and how it ends: whole, reset, or in an error of the app.
+    """A body, how it is cut into `sizes`, and its end: complete, reset, or with the app's error.
 
-    With `holds_after` it waits, after so many pieces, for `goes_on`, and sets `waits` before.
+    After `holds_after` pieces, if given, it sets `waits` and waits for `goes_on`.
     """
 
     body: bytes
@@ -83,7 +83,7 @@ class Server:
         self.origin = f"http://127.0.0.1:{self._socket.getsockname()[1]}"
 
     def add(self, replay: Replay) -> str:
-        """Take in a replay; give its base URL."""
+        """Add a replay; return its base URL."""
         name = f"r{len(self.replays)}"
         self.replays[name] = replay
         return f"{self.origin}/{name}/v1"
@@ -118,7 +118,7 @@ class Server:
         transport = self._transports[request.scope["client"]]
         while transport.get_write_buffer_size():
             await asyncio.sleep(0)
-        # Closing a socket that lingers for no time sends RST.
+        # Closing a socket with a linger time of 0 sends RST.
         raw = transport.get_extra_info("socket")
         raw.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
         transport.abort()
@@ -156,7 +156,7 @@ HEAVY = "a client with an extra of its own: pip install 'chunk-accumulator[clien
 
 @contextmanager
 def heavy(name: str) -> Iterator[Any]:
-    """Return litellm or any_llm, which warn of themselves."""
+    """Return litellm or any_llm, without the warnings that they cause."""
     os.environ["LITELLM_LOCAL_MODEL_COST_MAP"] = "True"  # else it asks the internet for prices
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
@@ -165,7 +165,7 @@ def heavy(name: str) -> Iterator[Any]:
 
 
 async def drop_connections() -> None:
-    """Close what they keep open in this event loop, and pytest would find."""
+    """Close what they keep open in this event loop, which pytest would complain about."""
     for transport in list(asyncio.get_running_loop()._transports.values()):  # type: ignore[attr-defined]
         transport.abort()
     await asyncio.sleep(0)

@@ -53,9 +53,9 @@ FRAGMENTS = objects(
         "extra_content": JSON,
     }
 )
-# Now and then null among them, or one alone that is in no list.
+# Now and then with a null among them, or a single one that is not in a list.
 CALLS = st.one_of(st.lists(_or_null(FRAGMENTS), max_size=3), st.lists(FRAGMENTS), FRAGMENTS)
-# Nothing, or an error; what is none is more frequent, for an error ends the stream.
+# An error, or more often something that is not one, because an error ends the stream.
 ERRORS: st.SearchStrategy[object] = st.one_of(
     st.sampled_from([None, None, False, "", 0, "no", 502]), st.builds(dict, code=WORDS)
 )
@@ -90,7 +90,7 @@ PARTS = st.lists(
             TEXTS,
             st.booleans(),
         ),
-        # Made anew for each: a test spoils what it was given.
+        # Made anew each time: a test spoils what it was given.
         st.builds(lambda: {"type": "image_url", "image_url": {"url": "data:"}}),
     ),
     max_size=3,

@@ -141,7 +141,7 @@ async def drip(items: Iterable[object]) -> AsyncIterator[object]:
 
 
 async def cancel(reading: Coroutine[Any, Any, None]) -> None:
-    """Cancel what reads once it waits for ever."""
+    """Cancel a reader once it waits for ever."""
     task = asyncio.ensure_future(reading)
     for _ in range(50):
         await asyncio.sleep(0)
@@ -179,7 +179,7 @@ class Source:
 
 
 class AsyncSource:
-    """The same, async; where its error is a CancelledError it waits for one at its end."""
+    """The same, async; if its error is a CancelledError, it waits at its end until cancelled."""
 
     def __init__(self, items: Iterable[object], error: BaseException | None = None) -> None:
         self.inner = Source(items, error)

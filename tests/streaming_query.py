@@ -24,7 +24,7 @@ ROCKSDB = "org.apache.spark.sql.execution.streaming.state.RocksDBStateStoreProvi
 
 
 def start_spark(warehouse: Path) -> SparkSession:
-    """Start a local Spark, or give the one that runs."""
+    """Start a local Spark, or return the one that runs."""
     from pyspark.sql import SparkSession  # noqa: PLC0415
 
     os.environ["PYSPARK_PYTHON"] = sys.executable
@@ -34,7 +34,7 @@ def start_spark(warehouse: Path) -> SparkSession:
         "spark.driver.bindAddress": "127.0.0.1",
         "spark.driver.host": "127.0.0.1",
         "spark.driver.memory": "1g",
-        # A JVM that lives for a minute does not win back what its best compiler takes.
+        # A JVM that lives for a minute does not earn back what its best compiler costs.
         "spark.driver.extraJavaOptions": "-XX:TieredStopAtLevel=1 -XX:+UseSerialGC",
         "spark.log.level": "ERROR",
         "spark.sql.session.timeZone": "UTC",
@@ -56,7 +56,7 @@ def stream_from(spark: SparkSession, folder: Path) -> DataFrame:
 
 
 def start_query(spark: SparkSession, folder: Path, *, all_of_it: bool) -> StreamingQuery:
-    """Start a query, or go on with it; it ends by itself once it has read all of it."""
+    """Start a query or continue one; it ends once it has read everything."""
     writer = reduce_stream(stream_from(spark, folder / "in")).writeStream
     writer = writer.option("checkpointLocation", str(folder / "state")).format("parquet")
     if all_of_it:

@@ -34,7 +34,7 @@ def told(chunks: Iterable[object], **options: Any) -> list[Event]:
 
 
 def shown(events: Sequence[Event]) -> list[object]:
-    """Show events with what is only put together when looked at."""
+    """Show events, including what they only put together when asked."""
     return [
         (event, getattr(event, "snapshot", None), getattr(event, "name", None))
         if event.type != "done"
@@ -44,7 +44,7 @@ def shown(events: Sequence[Event]) -> list[object]:
 
 
 class Sums:
-    """Adds up deltas, and holds each `.done` against the sum as it comes."""
+    """Adds up deltas, and compares each `.done` with the sum so far."""
 
     def __init__(self) -> None:
         self.texts: dict[Key, str] = {}
@@ -67,10 +67,10 @@ class Sums:
 
     def _add_of_choice(self, event: Any) -> None:
         kind, _, when = event.type.rpartition(".")
-        # What tells apart the texts of one kind: which call it is, which field has the reasoning.
+        # What distinguishes texts of one kind: the call, or the field that has the reasoning.
         names = [name for name in ("index", "field") if hasattr(event, name)]
         key: Key = (kind, event.choice_index, *(getattr(event, name) for name in names))
-        name = kind.rpartition(".")[2]  # by which an event has what it brings
+        name = kind.rpartition(".")[2]  # of the field with the event's value
         if kind == "audio" and when == "delta":
             assert event.data or event.transcript
             data = self.data[event.choice_index] = self._heard(key)[0] + (event.data or b"")
@@ -103,7 +103,7 @@ class Sums:
 
 
 def check(acc: Accumulator, events: Sequence[Event]) -> None:
-    """Hold the events of a closed stream against its completion."""
+    """Compare the events of a closed stream with its completion."""
     completion, sums = acc.snapshot(), Sums()
     for event in events:
         sums.add(event)

@@ -41,7 +41,7 @@ class Gateway:
         for _ in range(PATIENCE * 100):
             with suppress(queue.Empty):
                 return self.ends.get(timeout=0.01)
-            gc.collect()  # Starlette drops what a thread reads, in a cycle
+            gc.collect()  # Starlette leaves what a thread reads in a reference cycle
         raise TimeoutError("no end came")
 
 
@@ -197,7 +197,7 @@ def body(data: bytes, more: bool = True) -> dict[str, Any]:
 
 
 async def nobody(message: Any) -> None:
-    """Get what is sent to nobody."""
+    """Ignore what is sent."""
 
 
 async def run(

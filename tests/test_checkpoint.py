@@ -91,7 +91,7 @@ def test_law_4_a_checkpoint_between_lines_changes_nothing(body: bytes) -> None:
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
 def test_law_4_over_the_conformance_cases(case: Case) -> None:
     data = case.data
-    # A prime, so that every place in an event is met by some case.
+    # A prime, so that some case is cut at every place of an event.
     check(data[i : i + 23] for i in range(0, len(data), 23))
     check(data.splitlines(keepends=True), "feed_line")
 
@@ -102,7 +102,7 @@ def test_law_4_over_recorded_streams(corpus_stream: Path) -> None:
     body = corpus_stream.read_bytes()
     events = [event + b"\n\n" for event in body.split(b"\n\n")]
     check(events, every=max(1, len(events) // 20))
-    # Not at the ends of events, and with what goes the fast path in whole reads.
+    # Not cut at the ends of events, and with reads of several events on the fast path.
     check([body[i : i + 999] for i in range(0, len(body), 999)], every=max(1, len(body) // 9999))
 
 
@@ -123,7 +123,7 @@ def test_integers_that_msgpack_does_not_have_are_kept() -> None:
             {"choices": [{"index": big, "delta": {"x": [{"index": big, "text": "\ud83d"}]}}]},
             {"choices": [{"index": big, "delta": {"x": [{"index": big, "text": "\ude00"}]}}]},
             {"choices": [{"index": -big, "delta": {"tool_calls": [{"index": big}]}}]},
-            {"choices": [{"delta": {"content": big}}]},  # a problem whose detail it is
+            {"choices": [{"delta": {"content": big}}]},  # a problem's detail
         ],
         "feed",
     )
@@ -223,8 +223,8 @@ def test_what_was_cut_off_or_added_is_found(checkpoint: bytes) -> None:
 
 RULES = DEFAULT_RULES.replace({"chunk.citations": "extend"})
 WRONG: dict[str, tuple[Callable[[bytes], bytes], dict[str, Any]]] = {
-    "no checkpoint": (lambda data: b"", {}),
-    "does not start as one": (lambda data: b"{" + data, {}),
+    "not a checkpoint": (lambda data: b"", {}),
+    "does not start like one": (lambda data: b"{" + data, {}),
     "another version": (lambda data: data[:4] + b"\x09" + data[5:], {}),
     "damaged": (lambda data: data[:-1], {}),
     "other rules": (lambda data: data, {"rules": RULES}),
@@ -282,7 +282,7 @@ KINDS = "content logprobs arguments vendor parts choices emoji audio".split()
 @pytest.mark.parametrize("count", [1, 40, 3000])
 @pytest.mark.parametrize("reads", [1, 50])
 def test_a_checkpoint_is_as_large_as_what_arrived(kind: str, count: int, reads: int) -> None:
-    """It holds the texts, and the rest of the completion about as large as its JSON."""
+    """It contains the texts, and the rest of the completion in about the size of its JSON."""
     acc = Accumulator()
     events = list(stream_of(kind, count))
     for i in range(0, count, reads):
@@ -328,7 +328,7 @@ print(acc.completion().to_json(), flush=True)
 
 
 def _watched(start: Callable[[], subprocess.Popen[str]], until: int) -> str | None:
-    """Kill a child process when it has read so far; return its result if it was faster."""
+    """Kill a child process once it has read that much; return its result if it was faster."""
     with start() as child:
         assert child.stdout is not None
         line = ""
@@ -356,8 +356,8 @@ def test_a_killed_process_is_gone_on_from(kind: str, tmp_path: Path) -> None:
         command = [sys.executable, "-c", CHILD, str(body), str(kept), "97"]
         return subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
 
-    # The child goes on while the word about its last read is on the way, so where it dies is
-    # left to the machine: between two reads, inside one, while it writes its checkpoint.
+    # The child goes on while the line about its last read is on its way, so where it dies is up
+    # to the machine: between two reads, inside one, or while it writes its checkpoint.
     results = [_watched(start, until) for until in (1, size // 3, size // 2, size)]
     results.append(_watched(start, 2 * size))
     assert results[0] is None
@@ -369,13 +369,13 @@ def test_a_killed_process_is_gone_on_from(kind: str, tmp_path: Path) -> None:
 
 
 def pack(body: bytes | bytearray) -> bytes:
-    """Return a checkpoint of these bytes, with a checksum that is right."""
+    """Return a checkpoint of these bytes with the right checksum."""
     magic, version, layout, _ = _HEADER.unpack_from(Accumulator().checkpoint())
     return _HEADER.pack(magic, version, layout, zlib.crc32(body)) + body
 
 
 def saved() -> bytes:
-    """Return the body of a checkpoint with a bit of all that there is."""
+    """Return the body of a checkpoint that has a bit of everything."""
     acc = Accumulator()
     acc.feed_sse(b"".join(stream_of("logprobs", 2)))
     acc.feed({"id": "another", "x": [{"index": 3, "text": "a"}], "usage": {"vendor": "x"}})
@@ -385,7 +385,7 @@ def saved() -> bytes:
 
 
 def forged(change: Callable[[list[Any]], object]) -> bytes:
-    """Return a checkpoint that was changed, with a checksum that is right."""
+    """Return a checkpoint that was changed, with the right checksum."""
     body = msgspec.msgpack.decode(saved())
     change(body)
     return pack(msgspec.msgpack.encode(body))
@@ -403,7 +403,7 @@ def nested(levels: int) -> object:
 
 
 def put(name: str, *path: Any, to: object) -> Callable[[list[Any]], object]:
-    """Return what puts a value at a place of a checkpoint's field."""
+    """Return a change that puts a value at a place in a checkpoint's field."""
 
     def change(body: list[Any]) -> None:
         *steps, last = (at(name), *path)

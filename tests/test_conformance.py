@@ -29,7 +29,7 @@ DONE = "[DONE]"
 LOSSY = {"malformed_json", "invalid_chunk"}
 KEYS = {"rule", "server", "completion", "status", "problems"}
 MORE_KEYS = {"error", "rules", "to_message", "arguments_complete"}
-# Where a cut may matter: about the ends of lines, in escapes, in characters of several bytes.
+# Where a cut may matter: around line ends, in escapes, in characters of several bytes.
 TELLING = re.compile(rb"[\r\n\\\x80-\xff]")
 MOST_CUTS = 500
 
@@ -110,7 +110,7 @@ cases_of_lines = pytest.mark.parametrize(
 
 
 def same(expected: object, actual: object) -> bool:
-    """Return whether two JSON values are alike; in Python alone, 1 equals 1.0 and True."""
+    """Return whether two JSON values are alike; to Python, 1 would equal 1.0 and True."""
     if isinstance(expected, dict) and isinstance(actual, dict):
         return expected.keys() == actual.keys() and all(
             same(value, actual[key]) for key, value in expected.items()

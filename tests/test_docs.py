@@ -2,8 +2,8 @@
 
 A page's blocks share their names, as they do for a reader who types them in; `await` may stand
 outside of any function, as in `python -m asyncio`. An `output` block is what the Python block, or
-the shell command, above it prints. A page is skipped where a package is not installed that a line
-`<!-- needs: NAME -->` in it names; such a line right above a block is for that block alone.
+the shell command, above it prints. A page is skipped if a package is missing that one of its
+`<!-- needs: NAME -->` lines names; such a line right above a block is for that block alone.
 `<!-- not run: WHY -->` right above a block is for what no test machine has, such as a cluster.
 """
 
@@ -39,7 +39,7 @@ _BLOCK = re.compile(
     re.M | re.S,
 )
 _NEEDS = re.compile(r"^<!-- needs: ([\w., ]+) -->\n\n", re.M)
-# Clients that warn of themselves, and leave connections open.
+# Clients that cause warnings, and leave connections open.
 _HEAVY = {"litellm", "any_llm"}
 
 
@@ -131,7 +131,7 @@ def test_examples_run_and_print_what_the_page_says(
 
 
 def run(block: Block, path: Path, known: dict[str, object]) -> None:
-    # With lines before it, so that a traceback has those of the page.
+    # With blank lines before it, so that a traceback has the page's line numbers.
     code = compile(
         "\n" * (block.line - 1) + block.code,
         str(path),
@@ -153,7 +153,7 @@ async def ran(running: Coroutine[object, object, object], clients: set[str]) -> 
 
 
 def printed_by(commands: str) -> str:
-    """Run shell commands whose `accumulator` is that of the interpreter of the tests."""
+    """Run shell commands with the `accumulator` of the interpreter that runs the tests."""
     command = f'accumulator() {{ "{sys.executable}" -m accumulator "$@"; }}\n{commands}'
     run = subprocess.run(
         ["sh", "-c", command], capture_output=True, text=True, encoding="utf-8", check=False
@@ -166,7 +166,7 @@ def test_signatures_that_the_reference_spells_out_are_those_of_the_functions() -
     spelt = dict(re.findall(r"autofunction:: (\w+)\((.*)\)$", page, re.M))
     assert set(spelt) == {"accumulate", "wrap", "iter_events", "iter_chunks"}
     for name, parameters in spelt.items():
-        # Three have one name for the keywords of `Accumulator`.
+        # Three of them spell the keywords of `Accumulator` as one name.
         functions: list[Callable[..., object]] = [accumulator.iter_chunks]
         if name != "iter_chunks":
             functions = [accumulator.wrap, accumulator.Accumulator]

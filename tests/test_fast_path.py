@@ -43,7 +43,7 @@ def plain(body: bytes) -> tuple[object, ...]:
 
 
 def as_plain(reads: list[bytes]) -> tuple[object, ...]:
-    """Return what some reads come to, which the plain path has to make of them, too."""
+    """Return what some reads come to, which must be the same on the plain path."""
     found = outcome(reads)
     assert found == outcome(reads, shortcut=False)
     return found
@@ -60,7 +60,7 @@ def body_of(chunks: Iterable[str]) -> bytes:
 pytestmark = pytest.mark.usefixtures("no_shapes_of_other_tests", "learns_at_once")
 
 
-# Reads of a few bytes go the way of those of one.
+# Reads of a few bytes are handled like reads of one.
 @pytest.mark.many
 @pytest.mark.parametrize(
     "size", [pytest.param(1, marks=pytest.mark.costs), 7, 100, 400, 1500, 4096, 10**9]
@@ -74,7 +74,7 @@ def test_regular_streams_come_out_the_same(name: str, size: int) -> None:
         assert outcome(pieces(body, size)) == plain(body)
 
 
-# What a template has to ask before it appends: each row makes something else of streams here.
+# Rules that a template must heed before it appends: each changes what some stream here comes to.
 ROWS: list[tuple[str, Policy]] = [
     ("delta.<object>.text", "last"),
     ("delta.<object>.thinking", "first"),
@@ -89,6 +89,9 @@ ROWS: list[tuple[str, Policy]] = [
     ("chunk.<object>", "last"),
     ("chunk.<number>", "larger"),
     ("chunk.<number>", "first"),
+    ("chunk.<string>", "first"),
+    ("choice.<string>", "concat"),
+    ("delta.<object>.<string>", "first"),
     ("chunk.x_vendor", "collect"),
     ("choice.<list>", "extend"),
     ("choice.<list>", "by_index"),
@@ -140,8 +143,8 @@ def test_an_object_among_the_bytes_has_its_turn() -> None:
     assert "!" in str(ways[0].snapshot().choices[0].message.content)
 
 
-# Of streams that templates fit, a sixth of the pairs are tried on every Python, and all on one; of
-# the commonest all on every one; of those that no template fits a third on one.
+# For streams that a template fits, a sixth of the pairs are tried on every Python and all on one;
+# for the commonest, all on every one; for those that no template fits, a third on one.
 EVERYWHERE = ["text", "padding", "vendor", "reasoning that comes in details, too"]
 EVERYWHERE += ["thinking in parts", "arguments beside a counter"]
 PAIRS = [
@@ -171,7 +174,7 @@ def test_an_odd_event_in_a_regular_stream_comes_out_the_same(name: str, odd: byt
 
 
 def beside_content(field: str) -> tuple[str, str]:
-    """Return what to replace in a chunk, and by what, to have a field behind its text."""
+    """Return what to replace in a chunk, and by what, to have a field after its text."""
     return '},"logprobs"', f',{field}}},"logprobs"'
 
 
@@ -239,7 +242,7 @@ def test_a_piece_of_an_event_moved_into_another_comes_out_the_same(
     assert outcome(pieces(body, 4096)) == expected
 
 
-# What ends an event, a string or a line where none should end, or is like what a template holds.
+# What ends an event, a string or a line where none should end, or looks like part of a template.
 BITS = [
     *(b"\n", b"\r", b"\n\n", b"\r\r", b"\n\r", b"\r\n\r\n", b"\\", b"\x7f", b"\xc3", b'","'),
     *(b"%c" % letter for letter in b'{}[],:"0a \x00'),
@@ -273,7 +276,7 @@ def test_a_damaged_stream_stands_the_same_after_each_read(
     assert_as_plain_after_each(pieces(b"".join(events), size))
 
 
-# Whole events that do not fit, but stand behind those that do where a read ends.
+# Complete events that do not fit, at the end of a read of events that do.
 PADDED, OPEN = event(text_chunk("a", padding="b")), event(text_chunk("a").replace("]", ""))
 LAST: dict[str, bytes] = {
     "ended by CRs": PADDED[:-2] + b"\r\r",
@@ -351,7 +354,7 @@ PIECES: dict[str, list[str]] = {
 @pytest.mark.parametrize("size", [None, 300, 1500, 4096, 10**9])
 @pytest.mark.parametrize("name", PIECES)
 def test_arguments_come_out_the_same(name: str, size: int | None, padded: bool) -> None:
-    """Whether they are whole depends on all that came, and not on what a rehearsal saw."""
+    """Whether they are whole depends on all that came, not on what a rehearsal saw."""
     chunks: list[str] = []
     for index in range(3):
         chunks.append(call_chunk(index, "", id=f"call_{index}", type="function"))

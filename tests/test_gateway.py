@@ -1,4 +1,4 @@
-"""What a Starlette app sends, by real sockets: the documented gateways, and single responses."""
+"""What a Starlette app sends, over real sockets: the documented gateways, and single responses."""
 
 from __future__ import annotations
 

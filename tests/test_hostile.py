@@ -34,7 +34,7 @@ MOST_ANYHOW = 2 * MIB
 
 @contextmanager
 def traced() -> Iterator[Callable[[], tuple[int, int]]]:
-    """Trace memory; gives a function of what is held now, and was at most."""
+    """Trace memory; gives a function that returns what is held now, and was at most."""
     gc.collect()
     tracemalloc.start()
     try:
@@ -151,7 +151,7 @@ Pieces = Callable[[], Iterator[bytes]]
 
 
 def flood(chunk: Callable[[bytes], bytes], item: bytes, *, first: bytes = b"") -> Pieces:
-    """Return what gives MANY items, numbered, in events of 64 KiB, after a first one."""
+    """Return a function that gives MANY numbered items in events of 64 KiB, after a first one."""
 
     def pieces() -> Iterator[bytes]:
         if first:
@@ -209,7 +209,7 @@ TWICE = b'{"index":0,"id":"c","function":{"name":"f","arguments":"{}{}"}}'
 
 TEXT = {"type": "text"}
 CALL = b'{"index":0,"id":"c%d","function":{"name":"f","arguments":"{}"}}'
-# The flood, and what then stands in the result: nothing may get fast by losing it.
+# The flood, and what is then in the result: nothing may be fast because it lost data.
 FLOODS: dict[str, tuple[Pieces, Callable[[Accumulator], object], object]] = {
     "fragments of a call, each with a new id and name": (
         flood(calls, CALL.replace(b"{}", b"[[1],")), arguments, [5 * MANY]
@@ -328,7 +328,7 @@ FIELDS: dict[str, bytes] = {
     "an error": b'{"error":%s}',
     "a delta's field": b'{"choices":[{"delta":{"x":%s}}]}',
 }
-NUMBERS: dict[str, bool] = {  # and whether it is one that can be had in Python and in JSON
+NUMBERS: dict[str, bool] = {  # and whether both Python and JSON can have it
     "18446744073709551616": True,
     "-9223372036854775809": True,
     "9" * 100: True,

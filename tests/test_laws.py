@@ -71,7 +71,7 @@ def test_law_2_a_mapping_is_read_as_its_json_is(chunks: list[object]) -> None:
 
 
 def texts_of(completion: dict[str, Any]) -> Iterator[tuple[object, str, object]]:
-    """Go through the texts of a completion: each with its choice, and its name."""
+    """Yield the texts of a completion, each with its choice and its name."""
     for choice in completion["choices"]:
         message = choice.get("message", {})
         if "message" not in choice:  # else it may repeat what deltas bring
@@ -90,8 +90,8 @@ def check_law_3(whole: dict[str, Any], cut_off: dict[str, Any]) -> None:
     for index, name, text in texts_of(whole):
         answers.setdefault((index, name), []).extend([text] if isinstance(text, str) else [])
     for index, name, text in texts_of(cut_off):
-        # Calls may be put between others later on, so each is looked for. What is no text any more
-        # is now a list of parts, or stands among the extras.
+        # Later calls may be sorted in between, so each is looked for. What is not a text now is a
+        # list of parts, or among the extras.
         found = answers.get((index, name), [])
         is_placeholder = name == "arguments" and text == "{}"
         if isinstance(text, str) and text and not is_placeholder and (found or name == "arguments"):
@@ -129,7 +129,7 @@ def in_other_orders(choices: list[dict[str, object]]) -> list[list[object]]:
 
 
 def in_any_order(counts: Mapping[str, int]) -> dict[str, int]:
-    """Leave out what a chunk of another choice decides: whether arguments that go on behind the
+    """Leave out what a chunk of another choice decides: whether arguments that go on after the
     finish reason were judged before.
     """
     unsure = {"invalid_arguments"} if "content_after_finish" in counts else set[str]()
@@ -166,7 +166,7 @@ def test_law_8_no_json_makes_feed_raise(value: object) -> None:
 def test_law_8_strict_raises_nothing_but_accumulator_errors(body: bytes) -> None:
     acc = Accumulator(strict=True)
     raised = None
-    for _ in range(20):  # what stands behind an event that raised is read by the next call
+    for _ in range(20):  # the next call reads what follows an event that raised
         try:
             acc.feed_sse(b"" if raised else body)
             acc.close()
@@ -193,7 +193,7 @@ def test_a_completion_is_given_back_by_from_dict(chunks: list[object]) -> None:
     try:
         again = ChatCompletion.from_dict(completion.to_dict())
     except ValueError:
-        assert "invalid_field" in kinds(acc)  # a value of a wrong type stands in the dict
+        assert "invalid_field" in kinds(acc)  # a value of a wrong type is in the dict
     else:
         assert again.to_dict() == completion.to_dict()
     assert json.loads(completion.to_json()) == json.loads(json.dumps(completion.to_dict()))

@@ -15,8 +15,8 @@ import accumulator
 
 PACKAGE = Path(accumulator.__file__).parent
 
-# The rooms of the package, from the bottom up. What stands in one row may know each other, without
-# a circle; all else is known from above only.
+# The rooms of the package; each may import those of earlier rows. Rooms in one row may import each
+# other, without a cycle.
 ROOMS = [
     ["_extras", "_result", "partial"],
     ["completion", "errors", "limits", "rules"],

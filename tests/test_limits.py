@@ -146,7 +146,7 @@ def test_an_endless_event_is_bounded(pieces: list[bytes]) -> None:
     assert acc.snapshot().model == "m"
     if not pieces[0].endswith(b"\n\n"):
         with pytest.raises(LimitExceededError, match="event_bytes=100"):
-            acc.feed_sse(b"x")  # what waits is no shorter by now
+            acc.feed_sse(b"x")  # what waits is still as long
 
 
 @pytest.mark.parametrize("end", [b"\n", b"\r\n", b"\r"])

@@ -100,7 +100,7 @@ def retyped(draw: st.DrawFn, event: bytes) -> bytes:
 
 
 def parsed(event: bytes) -> tuple[bytes, bytes, object]:
-    """Return an event's bytes up to its data, its data, and that as JSON, None if it is none."""
+    """Return an event's bytes up to its data, its data, and that parsed; None if not JSON."""
     prefix, colon, data = event.partition(b"data:")
     try:
         return prefix + colon, data, json.loads(data)
@@ -143,7 +143,7 @@ Damage = Callable[[st.DataObject, bytes, JsonObject], bytes]
 
 
 def is_plain(events: list[bytes]) -> bool:
-    """Return whether each event is one chunk with one choice at most, and that is number 0."""
+    """Return whether each event is one chunk with at most one choice, which is number 0."""
     for event in events:
         prefix, data, chunk = parsed(event)
         if data.strip() == b"[DONE]" and event == events[-1]:
@@ -160,7 +160,7 @@ plain_names = st.sampled_from([name for name, events in RECORDINGS.items() if is
 
 
 def for_two(events: list[bytes]) -> tuple[list[bytes], list[int]]:
-    """Let a second choice say the same; tell which events are its own."""
+    """Let a second choice say the same; also return which events are its own."""
     both: list[bytes] = []
     of_second: list[int] = []
     for event in events:
@@ -200,7 +200,7 @@ def wrongly_typed(data: st.DataObject, event: bytes, chunk: JsonObject) -> bytes
     return b"data: " + json.dumps(chunk).encode()
 
 
-# What is on record of each damage (SPEC 7).
+# The problem that each damage is reported as (SPEC 7).
 DAMAGES: dict[str, tuple[Damage, str]] = {
     "an event cut short": (truncated, "malformed_json"),
     "a quote lost": (unquoted, "malformed_json"),

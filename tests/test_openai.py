@@ -1,6 +1,6 @@
 """Where openai-python's own reducer is right, ours gives the same: field for field, and typed.
 
-A stream is in where openai-python's rules give what its server meant: see `deviation`. Both read
+A stream is included if openai-python's rules give what its server meant: see `deviation`. Both read
 the same body, openai-python through its real client and a real socket.
 """
 
@@ -69,7 +69,7 @@ def ours(body: bytes) -> object:
 
 
 def deviation(body: bytes) -> str | None:
-    """Return the rule of openai-python that a stream does not go by, None if it goes by all."""
+    """Return the rule of openai-python that a stream breaks, None if it keeps them all."""
     chunks: list[JsonObject] = []
     for event in re.split(rb"(?:\r?\n){2,}", body):
         data = [line[5:].strip() for line in event.splitlines() if line.startswith(b"data:")]
@@ -146,8 +146,8 @@ def _objects(value: object) -> list[JsonObject]:
 # --- the comparison ---
 
 
-# Of the cases where its rules hold, those of fields but these, where it takes the last usage whole,
-# forgets a vendor's field, or wants what did not come.
+# Of the cases that keep its rules, those in these areas are compared, but for some where it takes
+# the last usage as it is, forgets a vendor's field, or demands what did not come.
 AREAS = ("text", "reasoning", "logprobs", "tools", "surrogates", "usage", "choices", "audio")
 OTHERWISE = {
     *("usage-details", "usage-details-not-repeated", "usage-reset-by-a-later-chunk"),
@@ -174,7 +174,7 @@ def test_our_completion_is_openai_pythons(body: bytes) -> None:
 
 
 def compared(corpus: Path) -> Iterator[tuple[str, bytes]]:
-    """Yield the recordings that go by openai-python's rules, by their names."""
+    """Yield the recordings that keep openai-python's rules, by their names."""
     bodies = {path.name: path.read_bytes() for path in sorted(corpus.glob("*.sse"))}
     found = {name: body for name, body in bodies.items() if deviation(body) is None}
     assert len(found) >= 40, "hardly a stream is left to compare"

@@ -81,7 +81,7 @@ def test_law_5_holds_for_the_completion_of_chunks(chunks: list[JsonObject], by: 
     completion = fed(chunks).snapshot()
     assume(all(map(are_told_apart, completion.choices)))
     assert_law_5(completion, by)
-    # What no completion says is whether `[DONE]` ended it; what its arguments are, each says.
+    # A completion does not say whether `[DONE]` ended it, but it does say what its arguments are.
     told = {problem.kind for problem in fed(split(completion, by=by)).problems}
     assert told <= {"no_finish_reason", "invalid_arguments", "invalid_field", "server_error"}
     if completion.choices and "server_error" not in told:
@@ -197,7 +197,7 @@ def with_details(*texts: str) -> JsonObject:
 ENDED: JsonObject = {"index": 0, "message": {}}
 COUNT: JsonObject = {"prompt_tokens": 1}
 COUNTS = {**COUNT, "completion_tokens": 2}
-# What an answer that was not streamed can hold and no stream gives: what becomes of it.
+# What an answer that was not streamed can contain but no stream gives, and what becomes of it.
 NO_STREAM: dict[str, tuple[JsonObject, JsonObject]] = {
     "a null of a vendor": ({"vendor": None, "choices": []}, {"choices": []}),
     "no calls": (message(tool_calls=[]), message()),

@@ -23,7 +23,7 @@ COUNT = 300
 
 
 def body_of(number: int) -> bytes:
-    """Return a stream whose text, call and fields are those of one number, each shape its own."""
+    """Return a stream with text, a call and fields made of one number, and a shape of its own."""
     chunks: list[dict[str, object]] = []
     for i in range(COUNT):
         call = {"index": 0, "function": {"arguments": f"{number}" if i else f'["{number}'}}
@@ -58,7 +58,7 @@ def read_with_checkpoints(number: int) -> ChatCompletion:
 def test_threads_with_an_accumulator_each_disturb_nobody(
     way: Callable[[int], ChatCompletion],
 ) -> None:
-    """What a process shares, as the decoders of the shapes that it saw, is safe to share."""
+    """What a process shares, such as the decoders of the shapes it saw, is safe to share."""
     start = threading.Barrier(THREADS)
 
     def run(number: int) -> ChatCompletion:
@@ -104,8 +104,8 @@ def test_threads_that_share_an_accumulator_behind_a_lock_lose_nothing(form: str)
     assert acc.problems == ()
 
 
-# What a process does for the first time, eight threads do at once. msgspec crashes the process
-# where two let it look at a class that it has not met.
+# What a process does for the first time, eight threads do at once. msgspec crashes the process if
+# two threads make it inspect a class that is new to it.
 FIRST = """
 import sys, threading
 from concurrent.futures import ThreadPoolExecutor
@@ -237,6 +237,6 @@ threading.Thread(target=go_on, daemon=True).start()
 def test_a_daemon_thread_that_opens_streams_disturbs_no_exit() -> None:
     for _ in range(2):
         done = ran(AT_EXIT)
-        # What is opened after that is Python's to collect, when little is left of its modules.
+        # Python collects what is opened after that when little is left of its modules.
         assert "atexit callback" not in done.stderr
         assert done.returncode == 0, done.stderr[-2000:]

@@ -14,7 +14,7 @@ from .chunk import MalformedJsonError, TooDeepError, decode_untyped
 
 _BEGINNING = re.compile(rb"[ \t]*(?:\{|\[[ \t]*(?:[{\[\]]|$))")
 _FIELDS = (b"data:", b"event:", b"error:", b":")
-# An object with blanks counts as an event that brings nothing: the decoder of chunks takes it.
+# `{ }` counts as an event, though an empty one: the decoder of chunks accepts it.
 _NOTHING = re.compile(rb'\{\}|[ \t\r\n]*(?:null|""|\[[ \t\r\n]*\])[ \t\r\n]*')
 _TOKEN = re.compile(rb'"[^"\\]*(?:\\.[^"\\]*)*("?)|[{\[]|[}\]]')
 _END_OF_STRING = re.compile(rb'[^"\\]*(?:\\.[^"\\]*)*"')
@@ -26,12 +26,12 @@ def is_nothing(data: bytes | bytearray) -> bool:
 
 
 def begins_text(line: bytes) -> bool:
-    """Return whether a line that stands in no event begins a JSON text."""
+    """Return whether a line outside any event begins a JSON text."""
     return _BEGINNING.match(line) is not None
 
 
 def ends_text(line: bytes) -> bool:
-    """Return whether a line cannot belong to a JSON text that was begun before."""
+    """Return whether a line cannot belong to a JSON text that began before it."""
     if line.startswith(_FIELDS):
         return True
     line = line.strip()
@@ -45,14 +45,14 @@ def ends_text(line: bytes) -> bool:
 
 
 class JsonText(Struct, array_like=True):
-    """A JSON text of several lines whose closing bracket has not come."""
+    """A JSON text of several lines whose closing bracket has not arrived."""
 
     text: bytearray = field(default_factory=bytearray)
     depth: int = 0
-    in_string: bool = False  # a damaged string reaches over the line's end
+    in_string: bool = False  # a damaged string goes on past the line's end
 
     def add(self, line: bytes) -> int | None:
-        """Add a line; return where in it the text's closing bracket ends, None if it has none."""
+        """Add a line; return where the text's closing bracket ends in it, or None."""
         if self.text:
             self.text += b"\n"
         self.text += line

@@ -5,8 +5,7 @@ then, and both lead to the same `Chunk`: `shapes` knows the fields of vendors se
 `lenient` takes any value field by field.
 """
 
-from __future__ import annotations
-
+# Annotations are no strings here: msgspec would compile each when the decoders are made.
 from collections.abc import Callable
 from types import MappingProxyType
 from typing import Any, ClassVar, cast

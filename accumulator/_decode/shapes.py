@@ -1,9 +1,9 @@
-"""The shapes of vendors' chunks, and Structs that know them.
+"""The shapes of vendors' chunks, and the Structs that decode them.
 
 The strict decoders of `chunk` fail on a chunk with a field that the API does not name, and reading
-one field by field costs ten times as much. A stream that sends such fields sends them in nearly
-every chunk. So a shape that was seen a few times gets Structs of its own: those of `chunk` with the
-vendor's fields added, for `vendor_fields` to read.
+such a chunk field by field costs ten times as much. A stream that sends such fields sends them in
+nearly every chunk. So a shape that has been seen a few times gets Structs of its own: those of
+`chunk` with the vendor's fields added, for `vendor_fields` to read.
 
 A process keeps its shapes, because many streams come from few servers.
 """
@@ -31,7 +31,7 @@ from .chunk import (
     decode_common,
 )
 
-# The levels that a vendor may add fields to, each behind those that stand in it.
+# The levels that a vendor may add fields to, inner levels first.
 _LEVELS: tuple[type[Struct], ...] = (
     PromptTokensDetails,
     CompletionTokensDetails,
@@ -52,28 +52,28 @@ _BELOW: Mapping[type[Struct], Mapping[str, type[Struct]]] = {
     Chunk: {"choices": Choice, "usage": Usage},
 }
 _LISTS = ("tool_calls", "choices")
-# The levels whose fields often come again unchanged, and the names of their rules.
+# The levels whose fields often repeat unchanged, and the names of their rules.
 _OFTEN: Mapping[type[Struct], str] = {Delta: "delta", Choice: "choice", Chunk: "chunk"}
-# Fields that are not merged as a vendor's are. The Structs of a shape in which they came have them
-# under their own names, as raw JSON; an error ends the stream, so it may only be null.
+# Fields that are not merged like a vendor's. The Structs of a shape that has them keep them as raw
+# JSON under their own names; an error ends the stream, so it may only be null.
 _OWN_FIELDS: Mapping[type[Struct], tuple[str, ...]] = {
     Delta: ("content", "annotations"),
     Choice: ("message",),
     Chunk: ("moderation", "error"),
 }
-# Those of them that the Structs of `chunk` have, but for nothing that a decoder could bring.
+# Those that the Structs of `chunk` also have, but cannot decode from a value of this type.
 _WIDENED: Mapping[type[Struct], Mapping[str, type]] = {
     Delta: {"content": list, "annotations": list},
     Chunk: {"moderation": dict},
 }
-# The names that each level's Struct lacks, sorted as in an `extra`. `content` of a delta counts
-# among them where it is a list of parts (Mistral), and so do annotations (OpenRouter).
+# The names that each level's Struct lacks, sorted as in an `extra`. A delta's `content` counts as
+# lacking where it is a list of parts (Mistral), and so do annotations (OpenRouter).
 Names = tuple[tuple[str, ...], ...]
 _NO_NAMES: Names = ((),) * len(_LEVELS)
 
 _MOST_NAMES = 64  # of one shape
-_LONGEST_NAMES = 4096  # characters of them all
-_WORTHWHILE = 3  # chunks of a shape until its Structs are made, which takes as long as many decodes
+_LONGEST_NAMES = 4096  # characters of all of them together
+_WORTHWHILE = 3  # chunks of a shape before its Structs are made: that costs as much as many decodes
 _MOST_AHEAD = 16  # names that a stream's next shape may have beyond those that it needs
 _MOST_SHAPES = 256  # of all streams of a process: a server may make names up
 
@@ -88,15 +88,15 @@ class Fields(Struct):
 
     names: tuple[str, ...]
     get: Callable[[object], tuple[Raw, ...]]  # raw JSON, empty for an absent field
-    rules: str  # the name of their level's
+    rules: str  # the name of their level's rules
 
 
 class Rest(Struct):
-    """What there is to read in a level and in those below it, beside what often comes again."""
+    """What to read in a level and in those below it, besides the fields that often repeat."""
 
     fields: Fields | None
-    own: type[Struct] | None  # the level, if it has fields that are not merged as a vendor's are
-    below: Sequence[tuple[str, Rest]]  # by the names under which they stand
+    own: type[Struct] | None  # the level, if it has fields that are not merged like a vendor's
+    below: Sequence[tuple[str, Rest]]  # by the names of their fields
 
 
 class Shape:
@@ -117,10 +117,10 @@ class Shape:
 
     def __init__(self, names: Names, decode: Callable[[bytes], Chunk] | None = None) -> None:
         self.names = names
-        # The shape that took a chunk on which this one failed, by the mismatch. That names the
-        # field, so a stream of a known vendor has its decoder after one decode that failed.
+        # The shape that took a chunk on which this one failed, by the mismatch. The mismatch names
+        # the field, so a stream of a known vendor has its decoder after one failed decode.
         self.next_shapes: dict[str, Shape] = {}
-        # The shape that an earlier stream of this one came to.
+        # The shape that an earlier stream reached from this one.
         self.wider: Shape | None = None
         types: dict[type[Struct], type[Struct]] = {}
         rest: dict[type[Struct], Rest | None] = {}
@@ -132,7 +132,7 @@ class Shape:
         self.decode = decode or cast(
             "Callable[[bytes], Chunk]", msgspec.json.Decoder(types[Chunk]).decode
         )
-        # The levels whose fields often come again unchanged.
+        # The levels whose fields often repeat unchanged.
         self.of_delta, self.of_choice, self.of_chunk = map(_fields, _OFTEN, names[-3:])
         self.rest = rest[Chunk]
         self.has_fields = any(names)
@@ -140,9 +140,9 @@ class Shape:
 
 
 def widest(shape: Shape, step: Shape) -> Shape:
-    """Return the shape that a stream is likely to need in the end, when it goes from one to `step`.
+    """Return the shape that a stream is likely to need in the end, given that it needs `step` next.
 
-    The streams of a vendor take the same steps, and each step costs a decode that fails.
+    A vendor's streams take the same steps, and each step costs a failed decode.
     """
     if shape.has_fields:
         ahead = sum(map(len, step.names)) - sum(map(len, shape.names))
@@ -153,8 +153,8 @@ def widest(shape: Shape, step: Shape) -> Shape:
 
 
 def _slots(level: type[Struct], names: tuple[str, ...]) -> dict[str, str]:
-    """Return the attributes of a level's Struct for vendor's fields, and the name of each: no name
-    of the wire becomes an attribute's.
+    """Return the attributes of a level's Struct for a vendor's fields, each with its name on the
+    wire, which must not become the name of an attribute.
     """
     own = _OWN_FIELDS.get(level, ())
     return {f"x{i}": name for i, name in enumerate(names) if name not in own}
@@ -164,7 +164,7 @@ def _fields(level: type[Struct], names: tuple[str, ...]) -> Fields | None:
     slots = _slots(level, names)
     if not slots:
         return None
-    # The last one is read twice, so that a single one gives a tuple, too.
+    # The last one is read twice, so that the result is a tuple even for one field.
     get = attrgetter(*slots, [*slots][-1])
     return Fields(tuple(slots.values()), get, _OFTEN.get(level, ""))
 
@@ -181,7 +181,7 @@ def _rest(
 def _extended(
     level: type[Struct], names: tuple[str, ...], types: Mapping[type[Struct], type[Struct]]
 ) -> type[Struct]:
-    """Return the Struct of a level with a vendor's fields, and with the types of those below it."""
+    """Return the Struct of a level with a vendor's fields and the types of the levels below it."""
     fields: list[tuple[str, object, object]] = []
     for name, below in _BELOW.get(level, {}).items():
         kind = types[below]
@@ -196,7 +196,7 @@ def _extended(
 
 
 # --- the shapes of a process --------------------------------------------------------------
-# Of all threads: any may forget them all between two lines of another.
+# Shared by all threads: one may forget them all between two lines of another.
 
 _shapes: dict[Names, Shape | None] = {}
 _seen: Counter[Names] = Counter()
@@ -205,12 +205,12 @@ COMMON = Shape(_NO_NAMES, decode_common)
 
 
 def find_shape(names: Names) -> Shape | None:
-    """Return the shape with these names once it was seen often enough; None at first."""
+    """Return the shape with these names once it has been seen often enough; None until then."""
     known = _shapes.get(names, API)
     if known is not API:
         return known
     if len(_shapes) >= _MOST_SHAPES or len(_seen) >= 4 * _MOST_SHAPES:
-        # Names that a server made up must not take the place of all that come after them.
+        # Names that a server makes up must not keep out all later ones.
         _shapes.clear()
         _seen.clear()
         API.next_shapes.clear()
@@ -226,12 +226,12 @@ def find_shape(names: Names) -> Shape | None:
 
 
 def is_pending(names: Names) -> bool:
-    """Return whether a shape was seen, but not often enough yet."""
+    """Return whether a shape has been seen, but not often enough yet."""
     return names not in _shapes and _seen[names] > 0
 
 
 def unknown_names(value: Mapping[str, object], known: Names) -> Names | None:
-    """Return the known names and those that a chunk has more; None for no usable shape."""
+    """Return the known names and those that a chunk adds; None if that is not a usable shape."""
     found = {level: dict.fromkeys(own) for level, own in zip(_LEVELS, known, strict=True)}
     _collect(found, Chunk, value)
     names = tuple(tuple(sorted(found[level])) for level in _LEVELS)
@@ -243,10 +243,10 @@ def unknown_names(value: Mapping[str, object], known: Names) -> Names | None:
 def _collect(
     found: Mapping[type[Struct], dict[str, None]], level: type[Struct], value: object
 ) -> None:
-    """Add the names that a value of a level has more than the API's."""
+    """Add the names in a value of a level that the API does not have."""
     if isinstance(value, list):
         for item in value:
-            if isinstance(item, dict):  # not a list in the list
+            if isinstance(item, dict):  # a list in the list is not a level
                 _collect(found, level, item)
     elif isinstance(value, dict):
         found[level].update(dict.fromkeys(name for name in value if name not in _KNOWN[level]))

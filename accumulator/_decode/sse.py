@@ -1,8 +1,8 @@
-"""A read of whole events to their data, where each has one `data` line (SPEC section 2).
+"""Cut a read into events that have one `data` line each (SPEC section 2).
 
-Nearly all reads have nothing else. They are cut into lines by `BytesIO.readlines`, which takes a
-third of the time of `split`, and all at once. Reads with comments, ids and the name `message` in
-between are looked at line by line. All else is left to `lines`. No JSON is read in here.
+Nearly all reads contain nothing else. They are cut all at once, by `BytesIO.readlines`, which takes
+a third of the time of `split`. Reads that also contain comments, ids or the event name `message`
+are cut line by line. Everything else is left to `lines`. No JSON is parsed here.
 """
 
 from __future__ import annotations
@@ -16,30 +16,30 @@ from msgspec import Struct
 from .lines import DONE
 
 _CR = 13  # looking for one byte as a number is several times faster
-# Lines that change nothing: many servers name each event, and OpenRouter keeps a connection open by
-# comments.
+# Lines that change nothing: many servers name each event, and OpenRouter sends comments to keep a
+# connection open.
 _SILENT = (b":", b"id:", b"retry:", b"event: message\n", b"event:message\n")
 
 
 class CutEvents(Struct, gc=False):
     """Events of one `data` line each, cut out of the start of a read."""
 
-    texts: list[bytes]  # their data
-    start: int  # the body's byte at which the first begins
-    end: int  # and the one behind the last
-    size: int  # bytes of the read up to there
-    is_last: bool  # `[DONE]` came behind them
-    opening: bytes = b""  # in front of each text; empty if there are other lines
-    line_end: bytes = b""  # twice behind it
-    around: int = 0  # bytes of an event beside its data
-    starts: Sequence[int] = ()  # where each begins, and `end`; known once a problem asked
+    texts: list[bytes]  # the data of each event
+    start: int  # the byte of the body at which the first event begins
+    end: int  # and the byte after the last event
+    size: int  # bytes of the read that these take, `[DONE]` included
+    is_last: bool  # `[DONE]` follows them
+    opening: bytes = b""  # before each text; empty if there are other lines
+    line_end: bytes = b""  # twice after each text
+    around: int = 0  # bytes of an event besides its data
+    starts: Sequence[int] = ()  # where each begins, and `end`; known once a problem asks
 
     def line(self, place: int) -> bytes:
-        """Return the line at a place, with its end."""
+        """Return the line at a place, including its line end."""
         return self.opening + self.texts[place] + self.line_end
 
     def start_of(self, place: int) -> int:
-        """Return the body's byte at which the event at a place begins."""
+        """Return the byte of the body at which the event at a place begins."""
         if not self.starts and place == len(self.texts) - 1:
             return self.end - len(self.texts[place]) - self.around
         if not self.starts:
@@ -49,8 +49,8 @@ class CutEvents(Struct, gc=False):
 
 
 def cut_events(data: bytes, start: int) -> CutEvents | None:
-    """Cut the whole events at the start of a read, if each has one `data` line, none is nothing and
-    all lines end alike; return None otherwise. The read begins at the body's byte `start`.
+    """Cut the complete events at the start of a read, which begins at the body's byte `start`.
+    Return None unless each has one `data` line other than `{}`, and all lines end alike.
     """
     lines = BytesIO(data).readlines()
     blank = lines[1::2]
@@ -63,7 +63,7 @@ def cut_events(data: bytes, start: int) -> CutEvents | None:
     texts = [line[text] for line in lines[::2]]
     size = len(data) - len(rest)
     around = len(opening) + 2 * len(line_end)
-    # That each line is data is seen at once from what they make when put together again.
+    # Joining the texts again shows in one comparison whether each line is a data line.
     body = (line_end + line_end + opening).join(texts)
     whole = size == around + len(body) and data.startswith(body, len(opening))
     if (
@@ -77,13 +77,13 @@ def cut_events(data: bytes, start: int) -> CutEvents | None:
     if is_last:
         texts.pop()
         end -= len(DONE) + around
-    if b"{}" in texts:  # all else that is no chunk is refused by the decoder
+    if b"{}" in texts:  # the decoder refuses everything else that is not a chunk
         return None
     return CutEvents(texts, start, end, size, is_last, opening, line_end, around)
 
 
 def _cut_among_silent(data: bytes, start: int) -> CutEvents | None:
-    """Cut events that have other lines beside their `data` line."""
+    """Cut events that have silent lines besides their `data` line."""
     if _CR in data:
         return None
     texts: list[bytes] = []
@@ -111,7 +111,7 @@ def _cut_among_silent(data: bytes, start: int) -> CutEvents | None:
 
 
 def _has_other_cr(data: bytes, expected: int, rest: bytes) -> bool:
-    """Return whether there is a CR but for those of the lines that are expected to end in CRLF."""
+    """Return whether there is a CR besides those of the `expected` lines that end in CRLF."""
     if _CR not in data:
         return False
     count = data.count(b"\r") - rest.count(b"\r")

@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Sequence
+from itertools import compress, count
+from operator import ne
 from typing import Any
 
 import msgspec
@@ -15,26 +17,26 @@ from msgspec import Struct
 Gap = tuple[int, int, bool]  # where a value of a line starts and ends, and whether it is a string
 
 _CR, _BACKSLASH = 13, 92
-_NUMBER = re.compile(rb"(-?\d[\d.eE+-]*)")
-_FIXED = (b"id", b"index", b"created")  # fields that are neither appended nor replaced
+_NUMBER = rb"(-?\d[\d.eE+-]*)"
+_FIXED = (b"index", b"created")  # fields that are neither appended nor replaced
 decode_string = msgspec.json.Decoder(str).decode
 _decode_strings = msgspec.json.Decoder(list[str]).decode
 _decode_numbers = msgspec.json.Decoder(list[int | float]).decode
 
 
 class Template(Struct, frozen=True):
-    """The constant bytes of an event, with gaps between them. Around strings they have quotes."""
+    """The constant bytes of an event, with gaps between them. They include strings' quotes."""
 
     head: bytes  # before the first gap
     joints: tuple[bytes, ...]  # between two gaps
-    end: bytes  # behind the last, the blank line included
+    end: bytes  # after the last, the blank line included
     decoders: tuple[Callable[[list[bytes]], list[Any]], ...]  # one for each gap
-    of_line: slice  # all that is between head and end, cut out of a line
+    of_line: slice  # cuts what is between head and end out of a line
     of_event: slice  # and out of an event
 
     def split(self, cut: bytes) -> list[bytes]:
-        """Return the values of an event, one for each gap; nothing if a joint is missing."""
-        # `columns` of one event would do, for twice the time: most clients read one at a time.
+        """Return the values of an event, one for each gap; none if a joint is missing."""
+        # `columns` would also do, in twice the time: most clients read one event at a time.
         values: list[bytes] = []
         for joint in self.joints:
             value, found, cut = cut.partition(joint)
@@ -45,7 +47,7 @@ class Template(Struct, frozen=True):
         return values
 
     def columns(self, cuts: list[bytes]) -> list[list[bytes]]:
-        """Return the values of some events, gap by gap; nothing if a joint is missing in one."""
+        """Return the values of some events, gap by gap; none if one of them lacks a joint."""
         columns: list[list[bytes]] = []
         for joint in self.joints:
             halves = [cut.partition(joint) for cut in cuts]
@@ -57,39 +59,41 @@ class Template(Struct, frozen=True):
         return columns
 
     def fits(self, line: bytes) -> bool:
-        """Return whether a line, with its end, is an event of this template."""
+        """Return whether a line, including its line end, is an event of this template."""
         end = self.end[: self.of_event.stop - self.of_line.stop]
         is_framed = line.startswith(self.head) and line.endswith(end)
         return is_framed and all(joint in line for joint in self.joints)
 
 
 def find_gaps(line: bytes, other: bytes, constant: Sequence[object]) -> list[Gap]:
-    """Return where two lines differ in strings and numbers. Return nothing if they also differ
-    elsewhere, or in a field that is never in a gap.
+    """Return where two lines differ in strings and numbers. Return no gaps if they also differ
+    elsewhere, or in a field that never has a gap.
 
-    A text that is the same in both lines gets a gap, too, if it is among the constants.
+    A string that is the same in both lines also gets a gap if it is in `constant`.
     """
     tokens, others = _tokens_of(line), _tokens_of(other)
-    gaps: list[Gap] = []
     if len(tokens) != len(others) or _CR in line[:-2] or not line.startswith(b"data:"):
-        return gaps
-    start = 0
-    for place, (token, before) in enumerate(zip(tokens, others)):  # noqa: B905  # as many
-        if token != before and tokens[place - 1 - place % 2] in _FIXED:
-            return []
+        return []
+    places = {*compress(count(), map(ne, tokens, others))}
+    if any(tokens[place - 1 - place % 2] in _FIXED for place in places):
+        return []
+    if constant:
+        strings = enumerate(tokens[1::2])
+        places.update(2 * i + 1 for i, token in strings if _string_of(token) in constant)
+    gaps: list[Gap] = []
+    for place in sorted(places):
+        token = tokens[place]
+        start = end = sum(map(len, tokens[:place])) + place
         if place % 2:
-            if token != before or (constant and _string_of(token) in constant):
-                gaps.append((start, start + len(token), True))
-        elif token != before:
-            ours, theirs = _NUMBER.split(token), _NUMBER.split(before)
-            if ours[::2] != theirs[::2]:
-                return []
-            end = start
-            for number, was in zip(ours, theirs):  # noqa: B905  # as many
-                end += len(number)
-                if number != was:
-                    gaps.append((end - len(number), end, False))
-        start += len(token) + 1
+            gaps.append((start, start + len(token), True))
+            continue
+        ours, theirs = re.split(_NUMBER, token), re.split(_NUMBER, others[place])
+        if ours[::2] != theirs[::2]:
+            return []
+        for number, was in zip(ours, theirs):  # noqa: B905  # as many
+            end += len(number)
+            if number != was:
+                gaps.append((end - len(number), end, False))
     return gaps
 
 
@@ -108,8 +112,8 @@ def cut_at(line: bytes, gaps: Sequence[Gap]) -> Template:
 
 
 def _tokens_of(line: bytes) -> list[bytes]:
-    """Split a line of JSON at its quotes, so that every second token is a string. What begins with
-    a backslash in strings is masked by NULs, which no JSON has.
+    """Split a line of JSON at its quotes, so that every second token is a string. Escaped quotes
+    and backslashes are masked by NULs, which JSON never contains.
     """
     if _BACKSLASH in line:
         line = line.replace(b"\\\\", b"\0\0").replace(b'\\"', b"\0\1")
@@ -121,8 +125,8 @@ def _string_of(token: bytes) -> str:
 
 
 def strings_of(column: list[bytes]) -> list[Any]:
-    """Decode what stands between the quotes of some strings, each by itself. Raises ValueError."""
-    # No JSON string has a line end: one that is left open cannot reach the next.
+    """Decode some strings, given without quotes, each on its own. Raises ValueError."""
+    # A JSON string cannot contain a line end, so one left open does not run into the next.
     strings = _decode_strings(b'["%b"]' % b'",\n"'.join(column))
     if len(strings) != len(column):
         raise ValueError("a quote inside a string")
@@ -130,7 +134,7 @@ def strings_of(column: list[bytes]) -> list[Any]:
 
 
 def numbers_of(column: list[bytes]) -> list[Any]:
-    """Decode some numbers, each by itself. Raises ValueError."""
+    """Decode some numbers, each on its own. Raises ValueError."""
     text = b",".join(column)
     numbers = _decode_numbers(b"[%b]" % text)
     if _CR in text or len(numbers) != len(column):  # a CR ends a line of the body

@@ -9,20 +9,20 @@ from ..partial import PartialJson
 # Few enough that the fragments' own overhead stays under a kilobyte, enough that joining them is
 # cheap.
 COMPACT_AT = 16
-_FEW = 8  # fragments; more that come together are joined at once
+_FEW = 8  # fragments; more than these are joined at once
 
 
 class Text:
     """A string that grows by fragments. Adding one costs the same however long the string is.
 
     The last fragments are in a short list. When it is full they are joined into UTF-8, because a
-    str takes four bytes a character as soon as one is beyond U+FFFF. `str()` decodes only what is
-    new since it was called last.
+    str takes four bytes a character as soon as one character is beyond U+FFFF. `str()` decodes
+    only what arrived since its last call.
 
-    Whoever tells of it as it grows takes what is new; the first `taken` characters were taken.
+    Its one reader, the events, takes what is new: the first `taken` characters were told.
     """
 
-    # What `ArgumentsText` has more: `closer` is what a fragment must hold to be looked at.
+    # For `ArgumentsText`, which looks only at fragments that contain its `closer`.
     asks = False
     closer = "\0\0"
 
@@ -37,14 +37,14 @@ class Text:
         self._partial: PartialJson | None = None  # made when `parsed` is called
 
     def note(self, fragment: str) -> None:
-        """Look at a fragment that was just appended and holds `closer`."""
+        """Look at a fragment that was just appended and contains `closer`."""
 
     def takes(self, fragment: str) -> bool:
-        """Return whether a fragment is more of the text, so that it may be appended unseen."""
+        """Return whether a fragment continues the text, so that it can simply be appended."""
         return True
 
     def append(self, fragment: str) -> None:
-        """Add a fragment. It must not have half a surrogate pair in it."""
+        """Add a fragment. It must not contain half a surrogate pair."""
         fragments = self.fragments
         fragments.append(fragment)
         if len(fragments) >= COMPACT_AT:
@@ -106,8 +106,8 @@ class Text:
         return bool(self._seen or self._unseen or self.half or any(self.fragments))
 
     def equals(self, text: str) -> bool:
-        """Return whether this is what `text` would be here. That costs time for the length of
-        `text`, not for the length of this one.
+        """Return whether this text equals `text`, including a half that waits for its other half.
+        This takes time for the length of `text`, however long this one is.
         """
         known = len(self._seen) + len(self._unseen or b"") + sum(map(len, self.fragments))
         if known > 4 * len(text):
@@ -119,32 +119,32 @@ class Text:
 # --- halves of surrogate pairs ------------------------------------------------------------
 
 # Two escapes make one character beyond U+FFFF; servers cut between them (SPEC section 2).
-_HALF = re.compile("[\ud800-\udfff]")
+_HALF = "[\ud800-\udfff]"
 
 
 def holds_half(text: str) -> bool:
-    """Return whether a text has half a surrogate pair in it, or a whole one as two halves."""
-    return not text.isascii() and _HALF.search(text) is not None
+    """Return whether a text contains half a surrogate pair, or a complete one as two halves."""
+    return not text.isascii() and re.search(_HALF, text) is not None
 
 
 def split_half(text: str) -> tuple[str, str]:
-    """Split a text from the first half of a pair at its end, which more text may complete."""
+    """Split off the first half of a pair at the end of a text, which more text may complete."""
     return (text[:-1], text[-1]) if "\ud800" <= text[-1:] <= "\udbff" else (text, "")
 
 
 def heal(text: str) -> tuple[str, int]:
-    """Join surrogate pairs to characters, and replace halves that stay alone.
+    """Join surrogate pairs into characters, and replace the halves that remain.
 
-    Return the text, and how many halves stayed alone.
+    Return the text, and how many halves were replaced.
     """
     if not holds_half(text):
         return text, 0
     joined = text.encode("utf-16", "surrogatepass").decode("utf-16", "surrogatepass")
-    return _HALF.subn("\ufffd", joined)
+    return re.subn(_HALF, "\ufffd", joined)
 
 
 def healed(value: object) -> tuple[object, int]:
-    """Return a JSON value with each of its strings as `heal` returns it, and the sum of halves."""
+    """Return a JSON value with all its strings healed, and how many halves were replaced."""
     if isinstance(value, str):
         return heal(value)
     lone = 0

@@ -12,11 +12,11 @@ from enum import Enum
 
 from .chunk import JsonObject
 
-_LARGEST_FLOAT = 2**1000  # a larger integer may have no float
+_LARGEST_FLOAT = 2**1000  # a larger integer may not fit in a float
 
 
 class InvalidChunkError(ValueError):
-    """The value cannot be read as a chunk at all; `error` is the server's, if it brings one."""
+    """The value cannot be read as a chunk at all; `error` is the server's error in it, if any."""
 
     error: object = None
 
@@ -62,9 +62,9 @@ def is_object(value: object) -> bool:
 
 
 def as_builtin(value: object) -> object:
-    """Return an SDK's value as the builtin that JSON has for it; what is inside stays as it is.
+    """Return an SDK's value as the builtin that JSON would give; nested values stay as they are.
 
-    Raises InvalidChunkError for a value that JSON has nothing for.
+    Raises InvalidChunkError for a value that JSON cannot express.
     """
     if isinstance(value, Enum):  # some SDKs make roles and finish reasons enums
         return value.value
@@ -75,7 +75,7 @@ def as_builtin(value: object) -> object:
         return [*value]
     if is_object(value):
         return dict(fields_of(value))
-    raise InvalidChunkError(f"{kind_of(value)} is nothing that JSON holds")
+    raise InvalidChunkError(f"{kind_of(value)} is not a value that JSON can express")
 
 
 def says_nothing(value: object) -> bool:
@@ -86,12 +86,12 @@ def says_nothing(value: object) -> bool:
 
 
 def error_of(value: object) -> object:
-    """Return the server's error that an object brings; null, false and empty are none."""
+    """Return the server's error in an object; null, false and empty values are not errors."""
     if value is None:  # as nearly all are
         return None
     error = fields_of(value).get("error") if is_object(value) else None
     if error is not None and is_object(error):
-        return error if fields_of(error) else None  # an SDK's object without fields is none, too
+        return error if fields_of(error) else None  # nor is an empty object of an SDK
     return error or None
 
 

@@ -1,10 +1,10 @@
-"""The chunks of one stream, decoded typed, vendors' fields included.
+"""Decode the chunks of one stream with typed decoders, vendors' fields included.
 
-In the Structs of `shapes` those fields are raw JSON, because most come again unchanged: Perplexity
+The Structs of `shapes` have those fields as raw JSON, because most repeat unchanged: Perplexity
 sends all of its search results with every token. A value is not parsed again if its bytes are those
-of the last one and its rule makes nothing of the same value twice.
+of the last one and its rule says that merging the same value twice changes nothing.
 
-What is read here is the same `Chunk` as the general way reads, less such repetitions.
+The result is the same `Chunk` as the general way gives, less such repetitions.
 """
 
 from __future__ import annotations
@@ -23,51 +23,51 @@ from .values import error_of
 
 T = TypeVar("T")
 Decode = Callable[[bytes], Chunk]
-# A level of a stream: a choice by twice its index, its delta by one more, and the chunk.
+# A level of a stream: a choice is twice its index, its delta one more, the chunk a string.
 Key = int | str
 _OF_CHUNK = "chunk"
 
 _MOST_NEXT_SHAPES = 64  # of one shape
-_LONGEST_WORDS = 256  # characters of an error that leads to one: they hold a field's name
+_LONGEST_WORDS = 256  # characters of an error that leads to one: it contains a field's name
 _LONGEST_REMEMBERED = 65536  # bytes of a chunk whose values are compared with the next
-_LONGEST_HELD = 1024  # bytes of a chunk that is kept whole for the sake of its values
+_LONGEST_HELD = 1024  # bytes of a chunk that may be kept for the sake of its values
 _LONGEST_BACKOFF = 256  # chunks
 
-_UNKNOWN = "unknown field"  # of a mismatch that names a vendor's field
+_UNKNOWN = "unknown field"  # in a mismatch that names a vendor's field
 
 
 class Seen(Struct):
-    """The last values of one level, and whether it makes no difference when they come again."""
+    """The last values of one level, and whether merging them again changes nothing."""
 
     raws: tuple[Raw, ...] = ()
     is_quiet: bool = False
 
 
 class ChunkDecoder(Struct):
-    """Decodes the chunks of one stream, typed.
+    """Decodes the chunks of one stream with typed decoders.
 
-    `decode` raises ValueError or RecursionError for what is not of the shape at hand, and then
-    `decode_mismatched` tries the other shapes. A stream begins as one of common chunks.
+    `decode` raises ValueError or RecursionError for a chunk that the current shape does not fit.
+    Then `decode_mismatched` tries the other shapes. The first shape is that of common chunks.
     """
 
     _rules: Mapping[str, Level]
     is_off: bool = False  # whether all chunks go the general way
     _shape: Shape = COMMON
-    # The values that came last. A dict would be a sizable part of what an idle accumulator holds.
+    # The last values. An empty dict would be a sizable part of the memory of an idle accumulator.
     _seen: dict[Key, Seen] = EMPTY
     _mismatch: str | None = None  # the last one
-    # How many chunks to read the general way before the shape is tried again: a decode that fails
-    # is wasted.
+    # How many chunks to read the general way before the shape is tried again: a failed decode
+    # is wasted time.
     _waits: int = 0
     _backoff: int = 1
-    _next: int = 0  # the event that is tried again after the last mismatch
+    _next: int = 0  # the event at which the shape is tried again after the last mismatch
 
     @property
     def decode(self) -> Decode:
-        """Return the decoder of the next chunk. It changes with `decode_mismatched` and `learn`."""
+        """Return the decoder of the next chunk. `decode_mismatched` and `learn` may change it."""
         if self.is_off or self._waits:
             return _decode_nothing
-        # A bound method is not kept: what holds itself is freed by the garbage collector alone.
+        # Do not store the bound method: only the garbage collector can free such a cycle.
         return self._decode_fields if self._shape.has_fields else self._shape.decode
 
     @property
@@ -77,11 +77,11 @@ class ChunkDecoder(Struct):
 
     @property
     def repeats(self) -> bool:
-        """Whether chunks may be alike; not with all of the text in each (Perplexity)."""
+        """Whether chunks may be alike: not if each repeats all of the text (Perplexity)."""
         return not self._shape.has_messages
 
     def decode_mismatched(self, text: bytes, mismatch: str, event: int) -> Chunk | None:
-        """Decode a chunk on which `decode` failed, in a shape that took others like it.
+        """Decode a chunk on which `decode` failed, by a shape that took others like it.
 
         `mismatch` is what `mismatch_of` returned. Return None for a chunk that is left to the
         general way.
@@ -107,8 +107,8 @@ class ChunkDecoder(Struct):
             if _UNKNOWN in first:
                 _add_next_shape(start, first, self._shape)
             return chunk
-        self.forget()  # something of this chunk may have been read
-        if event > self._next:  # others were taken in the meantime
+        self.forget()  # values of this chunk may have been noted
+        if event > self._next:  # others were decoded in the meantime
             self._backoff = 1
         self._waits = self._backoff
         self._next = event + self._waits + 1
@@ -116,7 +116,7 @@ class ChunkDecoder(Struct):
         return None
 
     def learn(self, value: Mapping[str, object]) -> None:
-        """Look for Structs that know the fields of a chunk that went the general way."""
+        """Look for Structs with the fields of a chunk that went the general way."""
         names = unknown_names(value, self._shape.names)
         if names is None:
             return
@@ -130,9 +130,9 @@ class ChunkDecoder(Struct):
             self._waits, self._backoff = 0, 1
 
     def decode_alone(self, text: bytes) -> Chunk:
-        """Decode a chunk as if no other had come before, and remember nothing of it.
+        """Decode a chunk as if it were the first, and remember none of its values.
 
-        Raises ValueError or RecursionError for one that another shape may take.
+        Raises ValueError or RecursionError if the current shape does not fit it.
         """
         self.forget()
         try:
@@ -141,7 +141,7 @@ class ChunkDecoder(Struct):
             self.forget()
 
     def begin_again(self) -> None:
-        """Take the next chunk for a stream's first."""
+        """Decode the next chunk as if it were a stream's first."""
         self._shape = COMMON
         self.forget()
 
@@ -154,7 +154,7 @@ class ChunkDecoder(Struct):
         shape, size = self._shape, len(text)
         chunk = shape.decode(text)
         if not text.isascii():
-            text.decode()  # of a name that stands twice nobody parses the first value
+            text.decode()  # checks all of it: the first value of a duplicate name is not parsed
         if self._seen is EMPTY:
             self._seen = {}
         of_choice, of_delta = shape.of_choice, shape.of_delta
@@ -174,7 +174,7 @@ class ChunkDecoder(Struct):
         return chunk
 
     def _read(self, fields: Fields, key: Key, into: Chunk | Choice | Delta, size: int) -> None:
-        """Parse the fields of a level, unless they came before and make no difference."""
+        """Parse the fields of a level, unless they repeat the last ones and change nothing."""
         raws = fields.get(into)
         seen = self._seen.get(key)
         if seen is None:
@@ -191,7 +191,7 @@ class ChunkDecoder(Struct):
         if is_repeated:
             level = self._rules[fields.rules]
             seen.is_quiet = all(level.is_idempotent(*field) for field in extra.items())
-        if size > _LONGEST_HELD:  # without the chunk that they are part of
+        if size > _LONGEST_HELD:  # copied, so as not to keep the chunk
             raws = () if size > _LONGEST_REMEMBERED else tuple([raw.copy() for raw in raws])
         seen.raws = raws
 
@@ -216,7 +216,7 @@ def _parser() -> Callable[[Raw], Any]:
 def _values(fields: Fields, raws: tuple[Raw, ...]) -> Extra:
     """Parse the values of a level that are not null."""
     parse, extra = _parser(), Extra()
-    for name, raw in zip(fields.names, raws):  # noqa: B905  # the last one stands twice
+    for name, raw in zip(fields.names, raws):  # noqa: B905  # the last raw value is there twice
         value = parse(raw) if raw else None
         if value is not None:
             extra[name] = value
@@ -224,7 +224,7 @@ def _values(fields: Fields, raws: tuple[Raw, ...]) -> Extra:
 
 
 def _read_rest(rest: Rest, of: Any) -> None:
-    """Read what a level and those below it have beside the values that may come again."""
+    """Read what a level and those below it have besides the fields that often repeat."""
     if rest.fields is not None:
         of.extra = _values(rest.fields, rest.fields.get(of)) or None
     if rest.own is not None:
@@ -248,9 +248,9 @@ def _decode_nothing(text: bytes) -> Chunk:
 
 
 def mismatch_of(error: Exception) -> str:
-    """Return the words of a decoder's error if another shape may take the chunk, else none.
+    """Return the message of a decoder's error if another shape may take the chunk, else "".
 
-    They are all that is kept of it: an exception holds the frames that it went through.
+    Only the message is kept: an exception keeps alive the frames that it went through.
     """
     return str(error) if isinstance(error, msgspec.ValidationError) else ""
 
@@ -261,7 +261,7 @@ def _check_message(choice: Any) -> None:
     Raises ValueError for a message without a delta, and for one that is nested too deep.
     """
     if _parse(choice.message) is not None and choice.delta is None:
-        raise ValueError("a message in place of a delta")
+        raise ValueError("a message instead of a delta")
 
 
 def _read_parts(delta: Delta) -> None:
@@ -292,7 +292,7 @@ def _checked(value: object, kind: type[T]) -> T:
     return value
 
 
-# What reads the fields of a level that are not merged as a vendor's are.
+# The functions that read those fields of a level that are not merged like a vendor's.
 _OWN: Mapping[type[Struct], Callable[[Any], None]] = {
     Delta: _read_parts,
     Choice: _check_message,

@@ -1,7 +1,7 @@
-"""The arguments of a call as they arrive: are they whole, and is more of them the same again?
+"""The arguments of a call as they arrive: are they whole, and does a fragment repeat them?
 
-Most fragments are only appended. So a text knows which character the next fragment must hold to
-make it whole, and nothing else is asked of a fragment without it (SPEC section 4).
+Most fragments are only appended. So a text knows which character the next fragment must contain to
+make it whole, and does not examine a fragment without that character (SPEC section 4).
 """
 
 from __future__ import annotations
@@ -11,13 +11,13 @@ from ..partial import JsonScan
 
 BLANKS = " \t\r\n"  # of JSON
 _CLOSERS = {"{": "}", "[": "]", "n": "l"}  # an object, a list, null
-_NEVER = "\0\0"  # what begins otherwise is never whole, and holding this makes no difference
+_NEVER = "\0\0"  # a text that begins otherwise is never whole, whatever it contains
 
 
 class ArgumentsText(Text):
-    """A growing JSON text. It is whole where it is one object or list, or `null`.
+    """A growing JSON text. It is whole once it is one object or list, or `null`.
 
-    `closer` is what a fragment must hold to make it whole; empty where it may be whole already.
+    `closer` is what a fragment must contain to make it whole; empty if it may be whole already.
     """
 
     asks = True
@@ -28,7 +28,7 @@ class ArgumentsText(Text):
         Text.__init__(self, seen)
         self.closer = ""
         self._opener = seen.lstrip(BLANKS)[:1] if seen else ""
-        self._scan: JsonScan | None = None  # once somebody asked
+        self._scan: JsonScan | None = None  # made when first needed
         self._scanned = 0
         self._known: list[object] | None = None  # the value, once it was compared
 
@@ -67,11 +67,11 @@ class ArgumentsText(Text):
         return self._scan.complete(lambda: text)
 
     def takes(self, fragment: str) -> bool:
-        """Return whether a fragment is more of it, so that it can be appended unseen."""
+        """Return whether a fragment continues the text, so that it can simply be appended."""
         return bool(self.closer) or not fragment.strip(BLANKS) or not self.is_whole()
 
     def is_repeated_by(self, fragment: str) -> bool:
-        """Return whether a fragment is the same JSON once more; only of a text that is whole.
+        """Return whether a fragment is the same JSON again. Only call this for a whole text.
 
         `true` is not `1`, and numbers are equal by their value.
         """
@@ -92,12 +92,12 @@ class ArgumentsText(Text):
 
 
 def _parse(text: str) -> list[object]:
-    """Return the value of a JSON text in a list, with its numbers as they are; none for no JSON."""
+    """Return the value of a JSON text in a list, its numbers exact; [] if it is not JSON."""
     import json  # noqa: PLC0415  # takes time to import, and few streams need it
     from decimal import Decimal  # noqa: PLC0415
 
     def number(digits: str) -> object:
-        return "number", Decimal(digits)  # by itself a 1 is equal to true
+        return "number", Decimal(digits)  # a bare 1 would equal true
 
     try:
         return [json.loads(text, parse_int=number, parse_float=number, parse_constant=_refuse)]

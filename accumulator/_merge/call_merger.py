@@ -1,4 +1,4 @@
-"""Fragments of tool calls, and of their deprecated predecessor, into the calls of a choice."""
+"""Merge fragments of tool calls, and of the deprecated `function_call`, into a choice."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from .tool_calls import find_call
 class CallMerger(FieldMerger):
     """Merges the fragments of calls (SPEC section 4)."""
 
-    _calls_left: float = inf  # so many fragments in one delta can certainly not open too many
+    _calls_left: float = inf  # this many fragments in one delta cannot open too many
 
     def _count_calls(self, calls: CallsState) -> None:
         if self.limits.tool_calls is not None:
@@ -37,11 +37,11 @@ class CallMerger(FieldMerger):
         calls, most = calls or CallsState(), self.limits.tool_calls
         if most is None or len(calls.items) + sum(map(len, lists)) <= most:
             return
-        # They are merged into copies of the calls that they may go to, and these are counted.
+        # Merge them into copies of the calls that they may go to, and count the calls.
         places = {calls.last, len(calls.items) - 1}
         for fragment in chain.from_iterable(lists):
             index, id_ = fragment.index, fragment.id
-            places.add(calls.by_index.get(index, -1))  # type: ignore[arg-type]  # None is no key
+            places.add(calls.by_index.get(index, -1))  # type: ignore[arg-type]  # None is not a key
             places.add(calls.by_id.get(id_ or "", -1))
             places.add(calls.by_both.get(f"{index} {id_}", -1))
         known = CallsState(
@@ -63,7 +63,7 @@ class CallMerger(FieldMerger):
             calls = state.calls = CallsState()
         named: dict[int, bool] = {}  # the calls that get their names from this list
         for entry, fragment in enumerate(fragments):
-            # All but the first fragment of nearly every call bring an index and arguments.
+            # After the first, the fragments of nearly every call bring just an index and arguments.
             function = fragment.function
             if (
                 function is None
@@ -81,8 +81,8 @@ class CallMerger(FieldMerger):
     def _append_arguments(
         self, calls: CallsState, index: int | None, arguments: str | None
     ) -> bool:
-        """Append to the arguments of a call that is open; return whether there is one."""
-        place = calls.by_index.get(index, -1)  # type: ignore[arg-type]  # None is no key
+        """Append to the arguments of an open call; return whether that was possible."""
+        place = calls.by_index.get(index, -1)  # type: ignore[arg-type]  # None is not a key
         known = calls.items[place].function if place >= 0 else None
         text = None if known is None else known.text
         if text is None or arguments is None or self.rules.is_cumulative:
@@ -160,11 +160,11 @@ class CallMerger(FieldMerger):
             text = state.text = ArgumentsText()
         elif not text.takes(arguments):
             if text.is_repeated_by(arguments):
-                return  # vLLM and OpenCodex flush the whole again at the end
+                return  # vLLM and OpenCodex flush all of it again at the end
             if arguments.startswith("{") and str(text) == "{}":
                 text = state.text = ArgumentsText()  # a placeholder of Envoy and llama-stack
             else:
-                found = f"more behind whole arguments: {brief(arguments)}"
+                found = f"more after complete arguments: {brief(arguments)}"
                 self._log.report("arguments_after_end", found, f"{path}.arguments", arguments[:200])
         self._append(text, arguments)
         text.note(arguments)
@@ -179,7 +179,7 @@ class CallMerger(FieldMerger):
         call.extra = self._merge_extra("delta.<object>", call.extra, fragment.extra)
 
     def _judge_arguments(self, index: int, state: ChoiceState) -> None:
-        """Report arguments that are no JSON though nothing more of a choice is to come."""
+        """Report arguments that are not JSON although nothing more of a choice is to come."""
         calls = sorted(state.calls.items if state.calls else (), key=lambda call: call.order)
         for number, call in enumerate(calls):
             text = None if call.function is None else call.function.text
@@ -190,17 +190,17 @@ class CallMerger(FieldMerger):
             found = str(text)
             if text.half or not is_complete(found):
                 path = f"$.choices[{index}].message.tool_calls[{number}].function.arguments"
-                why = f"arguments of a finished call that are no JSON: {brief(found)}"
+                why = f"arguments of a finished call that are not JSON: {brief(found)}"
                 self._log.report("invalid_arguments", why, path, found[:200])
 
 
 def _copied(call: CallState) -> CallState:
-    """Return a copy to merge fragments into, without what does not tell calls apart."""
+    """Return a copy to merge fragments into, with only the fields that identify a call."""
     bare = structs.replace(call, extra=None)
     for name in ("function", "custom"):
         tool = getattr(call, name)
         if tool is not None:
             for text in (tool.name, tool.text):
-                str(text)  # a text that was joined is not copied, only referred to
+                str(text)  # once joined, the text itself is shared, not copied
             setattr(bare, name, structs.replace(tool, extra=None))
     return deepcopy(bare)

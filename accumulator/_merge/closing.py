@@ -1,4 +1,4 @@
-"""What deltas brought, for the whole message that closes a choice and says it again (MiniMax)."""
+"""Note what deltas brought, and drop it from a message that repeats it at the end (MiniMax)."""
 
 from __future__ import annotations
 
@@ -12,21 +12,21 @@ from .._decode.lenient import Reading
 from .json_merge import IndexedList, is_empty
 from .state import AudioState, ChoiceState, FunctionState
 
-# The names of the fields of a delta whose values say something.
+# The names of those fields of a delta that say something.
 Names = dict[str, bool]
 _NOTHING = (None, wire.FunctionFragment(), wire.AudioFragment(), FunctionState(), AudioState())
-# The fields of a delta and of a choice's state by what they are called on the wire.
+# What the fields of a delta and of a choice's state are called on the wire.
 _NAMES = {name: name for name in wire.Delta.__struct_fields__ if name != "extra"}
 _NAMES |= {"parts": "content", "calls": "tool_calls", "tags": "content"}
 
 
 def index_of(choice: wire.Choice, position: int) -> int:
-    """Return the index of a choice, or where it stands among a chunk's choices."""
+    """Return the index of a choice, or else its position among the chunk's choices."""
     return position if choice.index is None else choice.index
 
 
 def leave_out_repeated(choices: Mapping[int, ChoiceState], reading: Reading) -> bool:
-    """Leave out of closing messages what deltas brought; return whether there is any."""
+    """Leave out of closing messages what deltas brought; return whether the chunk has one."""
     found = reading.chunk.choices or ()
     if all(choice.closing is None for choice in found):
         return False
@@ -54,16 +54,16 @@ def leave_out_repeated(choices: Mapping[int, ChoiceState], reading: Reading) -> 
 
 
 def note_brought(into: ChoiceState, choice: wire.Choice) -> None:
-    """Note what a delta is about to bring to a choice, of a stream in which messages close."""
+    """Note what a delta is about to bring to a choice, in a stream with closing messages."""
     if into.brought is None:
-        # What came with the message itself, the first of its choice, does not count.
+        # If the message opens its choice, what the message itself brings does not count.
         into.brought = {} if choice.closing else _brought_by(into)
     if choice.closing is None and choice.delta is not None:
         into.brought |= _brought_by(choice.delta)
 
 
 def _brought_by(holder: wire.Delta | ChoiceState) -> Names:
-    """Return the fields that say something of a delta, or of all deltas of a choice so far."""
+    """Return the fields that say something in a delta, or in all deltas of a choice so far."""
     extra = holder.delta_extra if isinstance(holder, ChoiceState) else holder.extra
     values = [(name, getattr(holder, field, None)) for field, name in _NAMES.items()]
     return {

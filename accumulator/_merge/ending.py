@@ -1,6 +1,6 @@
-"""How a stream ends, and each of its choices (SPEC sections 4, 6 and 9).
+"""How a stream and each of its choices end (SPEC sections 4, 6 and 9).
 
-- A stream is read until `[DONE]`, an error in the place of the rest, or `close`.
+- A stream is read until `[DONE]`, an error instead of the rest, or `close`.
 - A choice's finish reason does not end it: what comes later is applied, and reported. Its calls are
   due from then on, and judged once a chunk adds nothing to the choice.
 """
@@ -28,13 +28,13 @@ class Ending(CallMerger):
 
     state: State = field(default_factory=State)
     reading: bool = True  # neither ended nor closed
-    _is_failing: bool = False  # whether the chunk at hand brings an error of its own
-    # What nearly every chunk says again, of the chunk applied last: to apply it again does nothing.
-    # None while calls are due, so that the next chunk is applied by `apply`, which judges them.
+    _is_failing: bool = False  # whether the current chunk contains an error of its own
+    # What nearly every chunk repeats, as the last one had it: applying it again does nothing.
+    # None while calls are due, so that `apply`, which judges them, gets the next chunk.
     _head: tuple[str | int | None, ...] | None = None
 
     def end(self) -> None:
-        """`[DONE]` was read."""
+        """End the stream: `[DONE]` was read."""
         state = self.state
         if self.reading and not state.is_finished and (state.choices or state.has_usage):
             self._log.report("no_finish_reason", "[DONE] came before every choice had ended")
@@ -42,7 +42,7 @@ class Ending(CallMerger):
         self._stop()
 
     def fail(self, error: object) -> None:
-        """The server sent an error in place of the rest."""
+        """Fail the stream: the server sent an error instead of the rest."""
         error, lone = healed(error)
         self._report_lone(lone)
         self.state.failed = True
@@ -51,7 +51,7 @@ class Ending(CallMerger):
         self._stop()
 
     def close(self) -> None:
-        """No more input will come."""
+        """Close the stream: no more input will come."""
         self.state.closed = True
         self._stop()
 
@@ -122,8 +122,8 @@ def calls_of(choice: wire.Choice) -> Sequence[wire.ToolCallFragment]:
 
 
 def brings_text(choice: wire.Choice) -> bool:
-    """Return whether the text of a choice is a legacy completion's: beside a delta it says the same
-    again.
+    """Return whether the text of a choice is a legacy completion's, and does not just repeat the
+    delta beside it.
     """
     return choice.text is not None and (choice.delta is None or choice.closing is not None)
 

@@ -1,4 +1,4 @@
-"""What came in a chunk's place: errors, events of other protocols, streams of other APIs."""
+"""What came instead of a chunk: errors, events of other protocols, streams of other APIs."""
 
 from __future__ import annotations
 
@@ -7,28 +7,28 @@ from collections.abc import Mapping
 
 from .._decode.values import error_of
 
-# The names under which servers send chunks; an event with another name may be no chunk.
+# The names under which servers send chunks; an event with another name may not be a chunk.
 OWN_NAMES = frozenset({None, b"", b"message", b"error", b"chunk", b"data", b"completion"})
-_RAW_ERROR = re.compile(r'\s*\{\s*"error"\s*:\s*[{"]')
+_RAW_ERROR = r'\s*\{\s*"error"\s*:\s*[{"]'
 
 
 def error_object(value: object) -> object:
-    """Return an object that brings an error, also out of a list of its own, or None."""
-    if isinstance(value, list) and len(value) == 1:  # so Gemini's server sends it
+    """Return an object that contains an error, even if it is alone in a list; else None."""
+    if isinstance(value, list) and len(value) == 1:  # as Gemini's server sends it
         value = value[0]
     return None if error_of(value) is None else value
 
 
 def is_raw_error(text: str) -> bool:
-    """Return whether a text that is no JSON begins as an error does.
+    """Return whether a text that is not JSON begins like an error.
 
-    transformers writes messages without escapes.
+    transformers writes messages without escaping them.
     """
-    return _RAW_ERROR.match(text) is not None
+    return re.match(_RAW_ERROR, text) is not None
 
 
 def is_own(value: object) -> bool:
-    """Return whether a value under another protocol's event name may be a chunk all the same."""
+    """Return whether a value under another protocol's event name may still be a chunk."""
     if not isinstance(value, dict):
         return False
     if value.get("choices") is not None:
@@ -39,7 +39,7 @@ def is_own(value: object) -> bool:
 
 
 def find_other_api(value: object) -> str | None:
-    """Return the name of the API of whose streams this is the first event, or None."""
+    """Return the name of the other API whose streams begin with this event, or None."""
     if not isinstance(value, Mapping) or value.get("choices") is not None:
         return None
     kind = value.get("type")

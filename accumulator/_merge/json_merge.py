@@ -1,7 +1,7 @@
-"""Fields merged by the rules, and strings joined; no knowledge of chunks (SPEC section 3).
+"""Merge fields by the rules and join strings, knowing nothing of chunks (SPEC section 3).
 
-Strings stay fragments, in `Text`s inside the merged JSON. A fragment may end in half a surrogate
-pair, whose other half comes with a later chunk: it is held back until then.
+Strings stay in fragments, in `Text`s inside the merged JSON. A fragment may end in half a surrogate
+pair. That half is held back until a later chunk brings the other one.
 """
 
 from __future__ import annotations
@@ -18,14 +18,14 @@ from ..rules import Level, Policy, Rules
 from .problem_log import ProblemLog
 
 K = TypeVar("K")
-PART_TYPES = ("text", "thinking")  # of parts that join their neighbour
+PART_TYPES = ("text", "thinking")  # of parts that are joined to their neighbour
 
 
 class IndexedList:
     """A list whose entries are merged by their `index`, or by that and their `type`: OpenRouter
-    numbers a summary and the encrypted block behind it 0 both.
+    numbers both a summary and the encrypted block after it 0.
 
-    `places` says where the newest entry of each index stands, and that of each index and type.
+    `places` gives the place of the newest entry for an index, and for an index and a type.
     """
 
     __slots__ = ("entries", "places")
@@ -42,8 +42,8 @@ class IndexedList:
         return f"<{self.entries}, {self.places}>"
 
     def find(self, index: int, type_: object = None) -> JsonObject:
-        """Return the newest entry with an index, and with a type if one is given that can be one; a
-        new one at the end if there is none.
+        """Return the newest entry with an index and, if `type_` is a string with something in it,
+        with that type. If there is none, append a new one.
         """
         is_typed = bool(type_) and type(type_) is str
         key = (index, cast("str", type_)) if is_typed else index
@@ -52,14 +52,14 @@ class IndexedList:
             place = self.places[index] = self.places[key] = len(self.entries)
             self.entries.append({})
         entry: JsonObject = self.entries[place]
-        if type_ is not None and not is_typed:  # it takes a type that is none
+        if type_ is not None and not is_typed:  # its type is about to be replaced
             known = index, str(entry.get("type"))
             if self.places.get(known) == place:
                 del self.places[known]
         return entry
 
 
-# The values that a rule is made for; others go by their kind.
+# The values that a policy is made for; others are merged as values of their kind are.
 _MADE_FOR: Mapping[Policy, type | tuple[type, ...]] = {
     **dict.fromkeys(("extend", "by_index", "by_type", "blocks"), list),
     **{"concat": str, "merge": dict, "larger": (dict, int, float)},
@@ -67,27 +67,27 @@ _MADE_FOR: Mapping[Policy, type | tuple[type, ...]] = {
 
 
 class Listener(Protocol):
-    """Who is told, for events, what a reducer does."""
+    """Observes a reducer, and makes events of what it does."""
 
     at: tuple[int, Any] | None  # the index and the state of the choice that is about to change
 
     @staticmethod
-    def apply_common(reducer: Any, chunk: Any) -> None: ...  # in place of the reducer's own
+    def apply_common(reducer: Any, chunk: Any) -> None: ...  # replaces the reducer's own
     def on_call(self, place: int) -> None: ...  # a fragment is about to go to this call
     def on_rare(self, delta: Any) -> None: ...  # the rare fields of a delta were applied
-    def on_choice(self, index: int, state: Any, choice: Any) -> None: ...  # it was applied
+    def on_choice(self, index: int, state: Any, choice: Any) -> None: ...  # it has been applied
     def on_chunk(self, chunk: Any, state: Any) -> None: ...  # likewise
 
 
 class FieldMerger(Struct, eq=False):
-    """Merges JSON into JSON by a table of rules; what is odd about strings goes to the log."""
+    """Merges JSON into JSON by a table of rules, and logs what is odd about strings."""
 
     rules: Rules
     limits: Limits
     _log: ProblemLog
     listener: Listener | None = None
     _halved: dict[int, Text] = EMPTY  # texts that end in half a surrogate pair, by identity
-    _careful: bool = False  # whether a fragment may hold or complete such a half
+    _careful: bool = False  # whether a fragment may contain or complete such a half
 
     def _merge_extra(
         self, level: str, into: JsonObject | None, extra: JsonObject | None
@@ -119,11 +119,10 @@ class FieldMerger(Struct, eq=False):
 
     # --- the rules ---
 
-    def _merged(
-        self, level: Level, policy: Policy, name: str, old: object, value: object
-    ) -> object | None:
-        """Return what stands after a field's next value; None to leave it as it was."""
-        if not isinstance(value, _MADE_FOR.get(policy, object)):
+    def _merged(self, level: Level, policy: Policy, name: str, old: Any, value: Any) -> Any:
+        """Return what a field becomes with its next value; None to leave it as it was."""
+        is_fit = isinstance(value, _MADE_FOR.get(policy, object))
+        if not is_fit:
             other = level.kinds[type(value)]
             return self._merged(level, "last" if other == policy else other, "", old, value)
         if policy == "drop" or (policy == "first" and old is not None and (old or not value)):
@@ -132,49 +131,46 @@ class FieldMerger(Struct, eq=False):
             return self._own(value)
         if policy == "merge":
             into = _or_new(old, dict)
-            self._merge(level.below(name), into, cast("JsonObject", value), nested=True)
+            self._merge(level.below(name), into, value, nested=True)
             return into
         if policy == "concat":
-            return self._join(old, cast("str", value))
+            return self._join(old, value)
         if policy == "larger":
             return self._larger(old, value)
-        entries = cast("list[object]", [value] if policy == "collect" else value)
+        entries: list[Any] = [value] if policy == "collect" else value
         if policy == "blocks":
             return self._blocks(_or_new(old, list), entries)
         if policy in ("by_index", "by_type"):
             known = _or_new(old, IndexedList)
             return self._by_index(level.below(name), known, entries, and_type=policy == "by_type")
         items = _or_new(old, list)
-        items += cast("list[object]", self._own(entries))
+        items += self._own(entries)
         return items
 
-    def _larger(self, old: object, value: object) -> object:
-        """Return the larger of two numbers, in objects number by number; else the last."""
+    def _larger(self, old: Any, value: Any) -> object:
+        """Return the larger of two numbers, number by number in objects; else the last value."""
         if isinstance(value, dict):
             into = _or_new(old, dict)
             for name, item in value.items():
                 into[name] = self._larger(into.get(name), item)
             return into
-        is_less = (
-            _is_number(value) and _is_number(old) and cast("float", value) <= cast("float", old)
-        )
+        is_less = _is_number(value) and _is_number(old) and value <= old
         return old if value is None or is_less else self._own(value)
 
     def _by_index(
-        self, below: Level, into: IndexedList, entries: list[object], *, and_type: bool
+        self, below: Level, into: IndexedList, entries: list[Any], *, and_type: bool
     ) -> IndexedList:
         for entry in entries:
             index = entry.get("index") if isinstance(entry, dict) else None
             if type(index) is int:
-                fields = cast("JsonObject", entry)
-                type_ = healed(fields.get("type"))[0] if and_type else None
-                self._merge(below, into.find(index, type_), fields, nested=True)
+                type_ = healed(entry.get("type"))[0] if and_type else None
+                self._merge(below, into.find(index, type_), entry, nested=True)
             else:
                 into.entries.append(self._own(entry))
         return into
 
     def _blocks(self, blocks: list[object], fragments: list[object]) -> list[object]:
-        """Append blocks; LiteLLM sends those that think in fragments, the signature last."""
+        """Append blocks; LiteLLM sends thinking blocks in fragments, the signature last."""
         for fragment in fragments:
             if not isinstance(fragment, dict) or fragment.get("type") != "thinking":
                 blocks.append(self._own(fragment))
@@ -191,7 +187,7 @@ class FieldMerger(Struct, eq=False):
     # --- content in parts ---
 
     def _add_part(self, parts: list[object], part: object) -> None:
-        """Append a part; text and thinking join their neighbour of the same type."""
+        """Append a part; text and thinking are joined to a neighbour of the same type."""
         if isinstance(part, str):
             if not part:
                 return
@@ -211,8 +207,8 @@ class FieldMerger(Struct, eq=False):
             part = {name: value for name, value in part.items() if name != "thinking"}
         self._merge(self.rules.levels["delta.<object>"], last, part, nested=True)
 
-    def _own(self, value: object) -> object:
-        """Take a value that stands as it is; no half of a surrogate pair stays in it."""
+    def _own(self, value: Any) -> Any:
+        """Return a value to be kept as it is, with halves of surrogate pairs replaced."""
         if not self._careful:
             return value
         value, lone = healed(value)
@@ -222,7 +218,7 @@ class FieldMerger(Struct, eq=False):
     # --- strings ---
 
     def _join(self, text: object, fragment: str) -> Text:
-        """Append to a text, a new one if there is none."""
+        """Append to a text, or to a new one if there is none."""
         joined = text if isinstance(text, Text) else Text()
         self._append(joined, fragment)
         return joined
@@ -253,7 +249,7 @@ class FieldMerger(Struct, eq=False):
             self._log.report("lone_surrogate", "half a surrogate pair, replaced by U+FFFD")
 
     def _end_halves(self) -> None:
-        """Nothing can complete the halves of surrogate pairs that are held back any more."""
+        """Replace the halves of surrogate pairs held back: nothing can complete them now."""
         for text in self._halved.values():
             text.half = ""
             text.append("\ufffd")
@@ -262,12 +258,12 @@ class FieldMerger(Struct, eq=False):
 
 
 def is_empty(value: object) -> bool:
-    """Return whether a value says nothing: null, false, 0, nothing in it, or nulls alone."""
+    """Return whether a value says nothing: null, false, 0, empty, or a list of nulls."""
     return not value or (isinstance(value, list) and all(item is None for item in value))
 
 
 def _or_new(old: object, kind: type[K]) -> K:
-    """Return what stands so far if it is of this kind, else an empty one."""
+    """Return the value so far if it is of this kind, else an empty one."""
     return old if isinstance(old, kind) else kind()
 
 
@@ -276,8 +272,8 @@ def _is_number(value: object) -> bool:
 
 
 def _neighbour(items: list[object], type_: object, *, until: str | None = None) -> JsonObject:
-    """Return the last entry of a list if it is an object of this type, and has no value by the name
-    that ends it; else a new one.
+    """Return the last entry of a list if it is an object of this type without a value for the name
+    `until`, which ends it; else append a new one.
     """
     last = items[-1] if items else None
     if not isinstance(last, dict) or last.get("type") != type_ or last.get(until):

@@ -1,8 +1,8 @@
-"""What was wrong with a stream, on record: the first problems whole, all of them counted.
+"""A record of what was wrong with a stream: all problems are counted, the first ones are kept.
 
-Informing problems of one kind and path are one, with a count: a server that does the same in every
-chunk fills no list. Also whole is the first after which something is missing, however late, for
-`DecodeError` shows it.
+Informing problems of the same kind and path are kept as one with a count, so that a server that
+does the same in every chunk does not fill the list. The first problem after which something is
+missing is kept however late it comes, because `DecodeError` shows it.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from .._decode.chunk import EMPTY
 from .._decode.sse import CutEvents
 from ..errors import LOSSY_KINDS, Problem, ProblemKind
 
-_MOST_PROBLEMS = 100  # a server can go wrong in every chunk; all are counted, these many are kept
+_MOST_PROBLEMS = 100  # a server can go wrong in every chunk; all are counted, this many are kept
 
 
 class ProblemLog:
@@ -27,31 +27,31 @@ class ProblemLog:
         self.strict = strict
         self.event = 0  # counted from 1
         self.offset: int | None = None  # the byte of the body at which it starts
-        self._cut: CutEvents | None = None  # which know the offset of the event
+        self._cut: CutEvents | None = None  # the events being read, which know their offsets
         self._before = 0  # the number of the event before the first of them
-        # By kind and path, and how often each was met; lossy ones by kind and number.
+        # By kind and path, each with how often it was met; lossy ones by kind and number.
         self._kept: dict[tuple[str, str | int | None], tuple[Problem, int]] = EMPTY
         self.counts: dict[ProblemKind, int] = EMPTY
-        self.tell: Callable[[Problem], None] | None = None  # somebody who wants each of them
-        self.met: Problem | None = None  # if strict, the first since somebody asked
+        self.tell: Callable[[Problem], None] | None = None  # called with each, but for repetitions
+        self.met: Problem | None = None  # in strict mode, the first since `take_met`
 
     def start_event(self, offset: int | None) -> None:
-        """Go on to the next event, which starts at a byte of the body, if that is known."""
+        """Go on to the next event, which starts at the byte `offset` of the body, if known."""
         self.event += 1
         self.offset = offset
 
     def start_cut(self, cut: CutEvents) -> None:
-        """Go on to events of a read."""
+        """Go on to the events that were cut out of a read."""
         self._cut = cut
         self._before = self.event
 
     @property
     def done(self) -> int:
-        """How many events of the read are done, the present one included."""
+        """How many events of the read are done, the current one included."""
         return self.event - self._before
 
     def end_cut(self) -> None:
-        """Hold nothing of a read."""
+        """Keep nothing of a read but the offset of its current event."""
         self._locate()
         self._cut = None
 
@@ -106,7 +106,7 @@ class ProblemLog:
 
 
 def brief(value: object, most: int = 100) -> str:
-    """Return a value as a message shows it, in not more than so many characters."""
+    """Return a value as a message shows it, in at most so many characters."""
     try:
         text = repr(value)
     except ValueError:  # an integer of more digits than Python writes out

@@ -2,13 +2,13 @@
 
 Laws:
 
-- `apply` takes a chunk wholly or, where a limit is passed, not at all.
-- A stream is read until `[DONE]`, an error in the place of the rest, or `close`: `end`, `fail` and
-  `close` stop the reading, and the state says for good which of them came.
+- `apply` applies a chunk completely or, if that would pass a limit, not at all.
+- A stream is read until `[DONE]`, an error instead of the rest, or `close`. `end`, `fail` and
+  `close` stop the reading, and the state says for good which of them it was.
 - What a server does wrong is reported, and the stream goes on. Only a limit raises.
 - Applying a chunk costs time for what it brings, not for what came before it.
-- A chunk is merged field by field: what a Struct names by the methods here and in the classes below
-  this one, all else by `Rules`.
+- A chunk is merged field by field: the fields of a Struct by methods of this class and its bases,
+  all others by `Rules`.
 - A choice's finish reason does not end it: what comes later is applied, and reported. Its calls are
   judged once a chunk adds nothing to it (`due`).
 """
@@ -34,20 +34,20 @@ from .usage import UsageMerger
 
 
 class Reducer(Ending, TypedFieldMerger, UsageMerger):
-    """Applies chunks to a `State`; what is odd about them goes to the log."""
+    """Applies chunks to a `State`, and logs what is odd about them."""
 
-    _is_begun: bool = False  # whether a value was read that is no chunk
-    _has_brought: bool = False  # whether a message closed a choice, so that deltas are noted
+    _is_begun: bool = False  # whether a value was read, even one that is not a chunk
+    _has_brought: bool = False  # whether a message closed a choice, so that later deltas are noted
 
     @property
     def halves(self) -> int:
-        """How many texts end in half a surrogate pair, those included that were replaced since."""
+        """How many texts end in half a surrogate pair, including texts replaced since."""
         return len(self._halved)
 
     def resume(
         self, state: State, *, reading: bool, is_begun: bool, halves: Iterable[Text]
     ) -> None:
-        """Go on from a state that was kept elsewhere; `halves` are its texts that end in one."""
+        """Go on from a restored state; `halves` are its texts that end in half a pair."""
         self.state, self.reading, self._is_begun = state, reading, is_begun
         self._halved = {id(text): text for text in halves}
         self._careful = bool(self._halved)
@@ -61,19 +61,19 @@ class Reducer(Ending, TypedFieldMerger, UsageMerger):
     def apply_common(self, chunk: wire.Chunk) -> ChoiceState | None:
         """Apply a common chunk: text and calls, and nothing else.
 
-        Return the choice that it went to, or None where `apply` took it. Raises LimitExceededError,
+        Return the choice that it went to, or None if `apply` applied it. Raises LimitExceededError,
         with the state as it was.
         """
         try:
             [choice] = chunk.choices  # type: ignore[misc]  # None, none or several
-            into = self.state.choices[choice.index]  # type: ignore[index]  # None is no key
+            into = self.state.choices[choice.index]  # type: ignore[index]  # None is not a key
             delta: Any = choice.delta
             content, calls = delta.content, delta.tool_calls
         except (AttributeError, LookupError, TypeError, ValueError):
             self.apply(chunk)
             return None
-        # Read here and below, not by one function: CPython is fast where a line reads Structs of
-        # one class.
+        # Repeated below, not in a function of its own: CPython is fast where a line only ever reads
+        # Structs of one class.
         head = (
             chunk.id,
             chunk.created,
@@ -113,11 +113,11 @@ class Reducer(Ending, TypedFieldMerger, UsageMerger):
         return into
 
     def _may_apply_at_once(self, calls: Sequence[wire.ToolCallFragment]) -> bool:
-        """Return whether calls are within the limit for certain, and there is no listener."""
+        """Return whether calls are certainly within the limit, and there is no listener."""
         return len(calls) <= self._calls_left and self.listener is None
 
     def apply_known(self, chunk: wire.Chunk) -> None:
-        """Apply a chunk as `apply` does; most bring something to one choice that is known.
+        """Apply a chunk as `apply` does, but faster if it has one choice, and that is known.
 
         Raises LimitExceededError, with the state as it was.
         """
@@ -182,9 +182,7 @@ class Reducer(Ending, TypedFieldMerger, UsageMerger):
             self.listener.on_chunk(chunk, state)
 
     def prepare(self, reading: Reading) -> None:
-        """Prepare a chunk that was read field by field. Raises LimitExceededError if it may not be
-        applied.
-        """
+        """Prepare a chunk read field by field. Raises LimitExceededError if it passes a limit."""
         self._has_brought |= leave_out_repeated(self.state.choices, reading)
         self.check_limits(reading.chunk.choices or ())
 
@@ -203,14 +201,14 @@ class Reducer(Ending, TypedFieldMerger, UsageMerger):
         self._report_lone(reading.lone)
 
     def check_limits(self, choices: Sequence[wire.Choice]) -> None:
-        """Raise LimitExceededError if these would open more choices or calls than allowed."""
+        """Raise LimitExceededError if these choices would pass the limit of choices or calls."""
         known, most = self.state.choices, self.limits.choices
         if most is not None and len(known) + len(choices) > most:
             indices = {index_of(choice, position) for position, choice in enumerate(choices)}
             if len(known) + len(indices - known.keys()) > most:
                 raise LimitExceededError("choices", most)
         for choice in choices:
-            # Few chunks open a call. One may name a choice again and again.
+            # Few chunks open a call. A chunk may have the same choice again and again.
             delta = choice.delta
             calls = None if delta is None else delta.tool_calls
             if calls and len(calls) * len(choices) > self._calls_left:
@@ -246,7 +244,7 @@ class Reducer(Ending, TypedFieldMerger, UsageMerger):
             state.says_text = True
 
     def _apply_rest(self, chunk: wire.Chunk) -> None:
-        """Apply what a chunk brings beside its choices."""
+        """Apply what a chunk brings besides its choices."""
         state = self.state
         if chunk.usage is not None:
             state.usage = self._merged_usage(state.usage, chunk.usage)
@@ -316,7 +314,7 @@ class Reducer(Ending, TypedFieldMerger, UsageMerger):
             self.listener.on_rare(delta)
 
     def _apply_beside(self, state: ChoiceState, choice: wire.Choice, index: int) -> None:
-        """Apply what a choice brings beside its delta."""
+        """Apply what a choice brings besides its delta."""
         if choice.logprobs is not None:
             self._apply_logprobs(state, choice.logprobs)
         if choice.usage is not None:
@@ -332,7 +330,7 @@ class Reducer(Ending, TypedFieldMerger, UsageMerger):
             self._finish(state, choice.finish_reason, index)
 
     def _apply_legacy_text(self, state: ChoiceState, choice: wire.Choice, text: str) -> None:
-        """Apply the text of a legacy completion; beside a delta it says the same again."""
+        """Apply the text of a legacy completion; beside a delta it only repeats that."""
         if brings_text(choice):
             state.text = self._join(state.text, text)
         else:
@@ -343,16 +341,16 @@ class Reducer(Ending, TypedFieldMerger, UsageMerger):
     def texts_of(self, chunk: wire.Chunk) -> list[tuple[Text, str]]:
         """Return each text that a chunk would append to, and what it would append.
 
-        Raises ValueError unless texts of the API are all that it brings.
+        Raises ValueError if it brings anything but fragments of texts of the API.
         """
         if self._halved or not self.reading or self._has_brought or self.rules.is_cumulative:
             raise ValueError("the next chunk does more than append")
         return texts_of(self.state, chunk, self._head)
 
     def rehearse_chunk(self, chunk: wire.Chunk) -> Sequence[tuple[Target, object]]:
-        """Return where applying a chunk would bring strings and integers, and what it would bring.
+        """Return each target that a chunk would change, and the string or integer that it brings.
 
-        Raises if that would do anything else, such as report a problem, or if it is not known.
+        Raises if it would do anything else, such as report a problem, or if this cannot be known.
         """
         if self._halved or not self.reading:
             raise ValueError("the next chunk does more than append")
@@ -360,7 +358,7 @@ class Reducer(Ending, TypedFieldMerger, UsageMerger):
         state, log, head, left = self.state, self._log, self._head, self._calls_left
         self.state, self._log = rehearsal.state, RefusingLog()
         try:
-            for _ in range(2):  # a name is joined, but not when it comes again
+            for _ in range(2):  # a name is appended at first, but a repetition of it is not
                 self.apply(chunk)
         finally:
             self.state, self._log, self._head, self._calls_left = state, log, head, left

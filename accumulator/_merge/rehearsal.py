@@ -1,4 +1,4 @@
-"""What a chunk would append to and replace: found on a copy of the state, or without one."""
+"""Find what a chunk would append to and replace, on a copy of the state or without one."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ from .problem_log import ProblemLog
 from .state import CallsState, ChoiceState, State
 
 _MOST_VALUES = 1000  # a bound on what a copy costs
-_SCALARS = (str, int, float, bool, type(None))
+_SCALARS = frozenset({str, int, float, bool, type(None)})
 
 
 class Slot:
-    """A field of merged JSON whose number each chunk replaces."""
+    """A field of merged JSON whose number or string each chunk replaces."""
 
     __slots__ = ("_name", "_of")
 
@@ -32,11 +32,11 @@ class Slot:
         self._name = name
 
     def append(self, value: object) -> None:
-        """Put a number in the place of the one before."""
+        """Replace the value."""
         self._of[self._name] = value
 
     def extend(self, values: list[Any]) -> None:
-        """Put the last of some numbers there."""
+        """Replace the value by the last of several."""
         self.append(values[-1])
 
 
@@ -46,28 +46,28 @@ Target = Text | list[Any] | Slot
 class Rehearsal:
     """A copied state, to which a chunk is applied twice.
 
-    Raises TypeError for a value that is not copied, ValueError for too many of them.
+    Raises TypeError for a value that cannot be copied, ValueError for too many values.
     """
 
     __slots__ = ("_before", "_copies", "_count", "state")
 
     def __init__(self, state: State) -> None:
-        # What may change, its copy, and how many entries that has.
+        # What may change, its copy, and how many entries the copy has.
         self._copies: list[tuple[Any, Any, int]] = []
         self._count = 0
         self.state = cast("State", self._copy(state))
-        self._before = repr(self.state)  # of a text it shows which one it is, and no letters
+        self._before = repr(self.state)  # for a text it shows which one it is, not what it says
 
     def changes(self) -> list[tuple[Target, str | int]]:
-        """Return each text, list and field that a chunk brought a string or an integer to.
+        """Return each target that the chunk changed, and the string or integer that it brought.
 
-        Raises ValueError or LookupError if it did anything else, or not the same each time.
+        Raises ValueError or LookupError if the chunk did anything else, or not the same each time.
         """
         found: list[tuple[Target, str | int]] = []
         for kept, copied, size in self._copies:
             if isinstance(copied, dict):
                 for name, value in copied.items():
-                    if type(value) is int and value != kept[name]:
+                    if type(value) in (int, str) and value != kept[name]:
                         found.append((Slot(kept, name), value))
                         copied[name] = kept[name]
                 continue
@@ -94,7 +94,7 @@ class Rehearsal:
             copied: Any = copy(value)
             for name in copied.__struct_fields__:
                 field = getattr(copied, name)
-                if type(field) not in _SCALARS:  # most are: asked here, it is no call for each
+                if type(field) not in _SCALARS:  # most are, and need no call
                     setattr(copied, name, self._copy(field))
             return copied
         if isinstance(value, IndexedList):
@@ -106,12 +106,12 @@ class Rehearsal:
             self._count_values(len(value))
             copied = type(value)({name: self._copy(item) for name, item in value.items()})
         elif isinstance(value, list):
-            # Behind a number nothing looks at what came before it, and token ids may be many.
+            # After a number no earlier entry matters, and there may be many token ids.
             tail = value[-1:] if value and type(value[-1]) in (int, float) else value
             self._count_values(len(tail))
             copied = type(value)(map(self._copy, tail))
         else:
-            raise TypeError(f"{type(value).__name__} is not copied")
+            raise TypeError(f"{type(value).__name__} cannot be copied")
         self._copies.append((value, copied, 0 if isinstance(value, Text) else len(copied)))
         return copied
 
@@ -122,7 +122,7 @@ class Rehearsal:
 
 
 class RefusingLog(ProblemLog):
-    """Raises ValueError for a problem, in place of recording it."""
+    """Raises ValueError for a problem instead of recording it."""
 
     __slots__ = ()
 
@@ -134,7 +134,7 @@ class RefusingLog(ProblemLog):
 
 
 # --- without a copy, for what the API names -------------------------------------------------------
-# The reducer is not asked: each reason why a chunk would do more than append stands in here.
+# The reducer is not involved: every reason why a chunk would do more than append is checked here.
 
 rest_of = attrgetter("usage", "extra", "moderation")
 _more_of_choice = attrgetter("logprobs", "finish_reason", "usage", "text", "extra")
@@ -146,13 +146,13 @@ _more_of_delta = attrgetter(
 def texts_of(state: State, chunk: wire.Chunk, head: object) -> list[tuple[Text, str]]:
     """Return each text that a chunk with this head would append to, and what it would append.
 
-    Raises ValueError unless texts of the API are all that it brings.
+    Raises ValueError if it brings anything but fragments of texts of the API.
     """
     if head_of(chunk) != head or any(part is not None for part in rest_of(chunk)):
         raise ValueError("the chunk brings more than choices")
     found: list[tuple[Text | None, str]] = []
     for choice in chunk.choices or ():
-        into, delta = state.choices.get(choice.index), choice.delta  # type: ignore[arg-type]  # None is no key
+        into, delta = state.choices.get(choice.index), choice.delta  # type: ignore[arg-type]  # None is not a key
         if into is None or into.finish_reason or delta is None:
             raise ValueError("the choice is not going on")
         more = (*_more_of_choice(choice), *_more_of_delta(delta))
@@ -176,14 +176,14 @@ def _texts_of_delta(into: ChoiceState, delta: wire.Delta) -> Iterator[tuple[Text
             yield text, fragment
     for call in delta.tool_calls or ():
         arguments = "" if call.function is None else call.function.arguments or ""
-        # As it would be if it brought nothing more than that.
+        # The call as it would be with no other fields.
         bare = type(call)(call.index, function=wire.FunctionFragment(None, arguments))
         yield _open_arguments(into.calls, call.index) if call == bare else None, arguments
 
 
 def _open_arguments(calls: CallsState | None, index: int | None) -> Text | None:
-    """Return the arguments of the call that the last fragment went to, if it holds an index and
-    they go on.
+    """Return the arguments of the call that the last fragment went to, if it holds this index and
+    they are not whole.
     """
     if calls is None or index is None or calls.by_index.get(index) != calls.last:
         return None

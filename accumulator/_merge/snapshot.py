@@ -1,8 +1,7 @@
-"""The state of a stream to a frozen completion, which shares nothing that a later chunk changes."""
+"""Turn the state of a stream into a frozen completion that no later chunk can change."""
 
 from __future__ import annotations
 
-from binascii import b2a_base64
 from collections.abc import Callable, Mapping
 from itertools import islice
 from typing import Any, TypeVar, cast
@@ -50,7 +49,7 @@ C = TypeVar("C", Function, FunctionCall)
 K = TypeVar("K")
 _new, _set = object.__new__, object.__setattr__
 _PLAIN = ("str | None", "int | None", "float | None")
-# The class of the result that has the fields of a Struct.
+# The result's class with the same fields as a Struct.
 _CLASSES: Mapping[type[Struct], type] = {
     AudioState: Audio,
     LogprobsState: ChoiceLogprobs,
@@ -61,16 +60,16 @@ _CLASSES: Mapping[type[Struct], type] = {
     wire.Usage: Usage,
 }
 
-# The fields of each that hold more than a string or a number.
+# The fields of each that may be more than a string or a number.
 _COPIED = {
-    kind: [name for name, held in kind.__annotations__.items() if held not in _PLAIN]
+    kind: [name for name, held in kind.__annotations__.items() if str(held) not in _PLAIN]
     for kind in _CLASSES
 }
 
 
 def _made(kind: type[K], fields: JsonObject) -> K:
-    """Return an instance of a frozen class, faster than by what attrs writes for it; all fields are
-    given.
+    """Return an instance of a frozen class, faster than by its `__init__`. `fields` has all of its
+    fields.
     """
     made = _new(kind)
     _set(made, "__dict__", fields)
@@ -78,7 +77,7 @@ def _made(kind: type[K], fields: JsonObject) -> K:
 
 
 def freeze(state: State, known_usage: Usage | None = None) -> ChatCompletion:
-    """Build the completion as far as it is known; its usage, if nobody has built that yet."""
+    """Build the completion as far as it has arrived; its usage, if nobody has built that yet."""
     extra = _object(state.extra) if state.extra else {}
     usage, known, is_text = state.usage, state.choices, state.is_text
     if usage is None and extra:
@@ -105,7 +104,7 @@ def freeze(state: State, known_usage: Usage | None = None) -> ChatCompletion:
 
 
 def freeze_choice(index: int, state: ChoiceState, *, is_text: bool = False) -> Choice:
-    """Build a choice; a legacy completion has none of a message's constants."""
+    """Build a choice; a legacy completion gets none of a message's constants."""
     return _made(
         Choice,
         {
@@ -140,7 +139,7 @@ def _message(state: ChoiceState, *, is_text: bool) -> Message:
         },
     )
     message = _read_back(message) if extra else message
-    # The role that no chunk brought; a legacy text has none.
+    # The constant role, if no chunk sent one; a legacy text has none.
     if not message.role and "role" not in extra and not (is_text and message == Message()):
         message.__dict__["role"] = "assistant"
     return message
@@ -162,13 +161,13 @@ def _kinds(of: type[attrs.AttrsInstance]) -> Mapping[str, type]:
 _KINDS: Mapping[type, Mapping[str, type]] = {
     kind: _kinds(kind) for kind in (ChatCompletion, Message)
 }
-# Their fields before anything arrived: those that only `_read_back` fills stand nowhere else here.
+# Their fields before anything arrived; some are only ever filled by `_read_back`.
 _BLANK = {kind: dict.fromkeys(each.name for each in attrs.fields(kind)) for kind in _KINDS}
 
 
 def _read_back(frozen: F) -> F:
-    """Put what was merged in `extra` to its field: what a rule of the user's moved there, and what
-    has a field of its class alone.
+    """Move values from `extra` to their fields: those that a rule of the caller's merged there, and
+    those that only the result's class has a field for.
     """
     extra, kinds = cast("dict[str, Any]", frozen.extra), _KINDS[type(frozen)]
     if kinds.keys().isdisjoint(extra):
@@ -189,7 +188,7 @@ def _tool_calls(calls: list[CallState], finish_reason: str | None) -> tuple[Tool
 def freeze_call(
     state: CallState, finish_reason: str | None = None, *, is_last: bool = False
 ) -> ToolCall:
-    """Build a call of a choice that has finished so, or not yet; `is_last` of its calls."""
+    """Build a call of a choice with this finish reason, if any; `is_last` if it is the last one."""
     tools, extra = dict(state.tools()), _object(state.extra)
     function, custom, kind = tools.get("function"), tools.get("custom"), state.type
     if not kind and "type" not in extra:
@@ -225,7 +224,7 @@ def _custom(state: FunctionState) -> Custom:
 
 
 def freeze_usage(state: wire.Usage) -> Usage:
-    """Build the usage; a total that never came is the sum."""
+    """Build the usage; a total that never arrived is the sum."""
     return _made(Usage, {**_fields(state), "total_tokens": total_of(state)})
 
 
@@ -240,7 +239,7 @@ def freeze_tokens(state: TokensState) -> TokenLogprobs:
 
 
 def freeze_fields(state: Struct) -> Any:
-    """Build the instance that has the fields of a Struct, by their names."""
+    """Build the instance with the same fields as a Struct."""
     return _made(_CLASSES[type(state)], _fields(state))
 
 
@@ -265,7 +264,7 @@ def _string(text: Text | None) -> str | None:
 
 
 def _frozen(value: object) -> Any:
-    """Return a value of a Struct as the result has it, with nothing that a later chunk changes."""
+    """Return a Struct's value as the result has it, which no later chunk can change."""
     make = _MAKERS.get(type(value))
     return value if make is None else make(value)
 
@@ -283,7 +282,7 @@ def _object(state: JsonObject | None) -> JsonObject:
     return cast("JsonObject", _json(state)) if state else {}
 
 
-# How a value is copied out of a Struct, by its type; all other values never change.
+# How to copy a value out of a Struct, by its type; values of other types never change.
 _MAKERS: Mapping[type, Callable[[Any], Any]] = {
     **dict.fromkeys((Text, ArgumentsText), str),
     wire.Extra: _json,
@@ -292,5 +291,5 @@ _MAKERS: Mapping[type, Callable[[Any], Any]] = {
     **dict.fromkeys(_CLASSES, freeze_fields),
     wire.TopLogprob: freeze_token,
     TokensState: freeze_tokens,
-    bytearray: lambda state: b2a_base64(state, newline=False).decode(),
+    bytearray: to_builtins,  # to base64
 }

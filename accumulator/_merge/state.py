@@ -1,13 +1,13 @@
-"""What has arrived of a stream, and how it stands. `reducer` has every transition of it.
+"""What has arrived of a stream, and its status. `reducer` has every transition of this state.
 
 Laws:
 
-- A choice, a call and a list's entry are keys of a dict: a server may name any integer, in any
-  order, and each costs one entry.
-- Strings stay fragments, in `Text`s, and lists are appended to: nothing costs more because more has
-  arrived.
-- What a level has no field for is in its `extra`, merged by the rules, and goes back to that place.
-- `_checkpoint` writes these classes as they stand. What is as it was at first is left out.
+- Choices, calls and list entries are looked up in dicts by index: a server may send any integer,
+  in any order, and each costs one entry.
+- Strings stay in fragments, in `Text`s, and lists are appended to: nothing costs more because more
+  has arrived.
+- What a level has no field for is merged by the rules into its `extra`; the result has it there.
+- `_checkpoint` writes these classes as they are, without the fields that still have their default.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ Tool = Literal["function", "custom"]
 
 
 class FunctionState(Struct, omit_defaults=True, repr_omit_defaults=True):
-    """A function or custom tool as named so far; `text` is its arguments or its input."""
+    """A function or custom tool as far as it has arrived; `text` is its arguments or its input."""
 
     name: Text | None = None
     text: Text | None = None  # an `ArgumentsText` of a function
@@ -33,15 +33,15 @@ class FunctionState(Struct, omit_defaults=True, repr_omit_defaults=True):
 
     @property
     def came(self) -> bool:
-        """Whether anything of it arrived, be it empty."""
+        """Whether anything of it has arrived, even if empty."""
         return self.name is not None or self.text is not None or bool(self.extra)
 
 
 class CallState(Struct, omit_defaults=True, repr_omit_defaults=True):
-    """A tool call. `order` is where it stands among the calls: its first index, if it has one.
+    """A tool call. `order` is its position among the calls: its first index, if it has one.
 
     It holds each of the `indices` by which a fragment reached it.
-    `judged` says that arguments that are no JSON were reported, if they are none.
+    `judged` says that its arguments were checked, and reported if they were not JSON.
     """
 
     order: int
@@ -55,7 +55,7 @@ class CallState(Struct, omit_defaults=True, repr_omit_defaults=True):
 
     @property
     def named(self) -> FunctionState:
-        # Of a call that is both, what has arguments tells more.
+        # If a call has both, the one with arguments says more.
         function, custom = self.function, self.custom
         if custom is not None and (function is None or (custom.text and not function.text)):
             return custom
@@ -68,7 +68,7 @@ class CallState(Struct, omit_defaults=True, repr_omit_defaults=True):
         return next((tool.name for tool in tools if tool is not None and tool.name), None)
 
     def tools(self) -> list[tuple[Tool, FunctionState]]:
-        """Return the tools that it names: an empty one beside the other is nothing."""
+        """Return the tools of this call; an empty one beside another is left out."""
         named: list[tuple[Tool, FunctionState]] = []
         if self.function is not None:
             named.append(("function", self.function))
@@ -78,15 +78,15 @@ class CallState(Struct, omit_defaults=True, repr_omit_defaults=True):
 
 
 class CallsState(Struct, omit_defaults=True, repr_omit_defaults=True):
-    """The calls of a choice in order of arrival, and where the newest of them stands that has an
-    id, holds an index, or has that id and holds that index. `last` is the place of the one that a
-    fragment went to last.
+    """The calls of a choice in order of arrival. The dicts give the place of the newest call that
+    has an id, that holds an index, or that does both. `last` is the place of the call that the last
+    fragment went to.
     """
 
     items: list[CallState] = field(default_factory=list)
     by_id: dict[str, int] = field(default_factory=dict)
     by_index: dict[int, int] = field(default_factory=dict)
-    by_both: dict[str, int] = field(default_factory=dict)  # the index, a blank and the id
+    by_both: dict[str, int] = field(default_factory=dict)  # keys: the index, a blank and the id
     last: int = -1
 
     def hold(self, place: int, index: int) -> None:
@@ -143,8 +143,8 @@ class ChoiceState(Struct, omit_defaults=True, repr_omit_defaults=True):
     has none for.
 
     `text` is a legacy completion's. `error` is the choice's own, or else True if its finish reason
-    says that it failed. `brought` are the fields that deltas filled, once a message closed it.
-    `tags` is what `think_tags` has read and not given out.
+    says that it failed. `brought` has the fields that deltas filled, once a message closed it.
+    `tags` is what `think_tags` has read but not released.
     """
 
     role: str | None = None
@@ -170,8 +170,8 @@ class ChoiceState(Struct, omit_defaults=True, repr_omit_defaults=True):
 class State(Struct, omit_defaults=True, repr_omit_defaults=True):
     """A stream: the completion's own fields, its choices by index, and how it ended.
 
-    `says_text` tells whether a chunk called itself a `text_completion`. `due` are the choices that
-    have finished and whose calls are not judged yet, and whether something came since.
+    `says_text` says whether a chunk called itself a `text_completion`. `due` has the choices that
+    have finished but whose calls are not judged yet, each with whether anything arrived since.
     """
 
     id: str | None = None
@@ -189,11 +189,11 @@ class State(Struct, omit_defaults=True, repr_omit_defaults=True):
     done: bool = False
     closed: bool = False
     failed: bool = False
-    server_error: object = None  # in place of the rest of the stream
+    server_error: object = None  # instead of the rest of the stream
 
     @property
     def error(self) -> object:
-        """The server's error: of the stream, else of the first choice that has one to show."""
+        """The server's error: the stream's, else that of the first choice that has one to show."""
         if self.failed:
             return self.server_error
         errors = [c.error for _, c in sorted(self.choices.items()) if c.error is not None]
@@ -201,7 +201,7 @@ class State(Struct, omit_defaults=True, repr_omit_defaults=True):
 
     @property
     def is_text(self) -> bool:
-        """Whether it is a legacy text completion: TGI calls its chat chunks so, too."""
+        """Whether this is a legacy text completion; TGI also labels its chat chunks as one."""
         return self.says_text and any(c.text is not None for c in self.choices.values())
 
     @property

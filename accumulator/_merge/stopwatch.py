@@ -1,4 +1,4 @@
-"""When chunks came: a clock read once for each call of input."""
+"""When chunks came, by a clock that is read once for each call of input."""
 
 from __future__ import annotations
 
@@ -12,21 +12,21 @@ Clock = Callable[[], float]
 
 
 class Stopwatch:
-    """Keeps what `Timing` tells. It starts when it is made, or at a time before."""
+    """Measures what `Timing` reports, from when it is made or from an earlier time."""
 
     __slots__ = ("_count", "_first", "_known", "_last", "_start", "read")
 
     def __init__(self, clock: Clock, started: float | None = None) -> None:
         if not callable(clock):
-            raise TypeError("a clock is called for the time: time.monotonic, not time.monotonic()")
+            raise TypeError("a clock is a function: pass time.monotonic, not time.monotonic()")
         self.read = clock
         self._start = clock() if started is None else started
-        self._first = self._last = 0.0  # the times of chunks
+        self._first = self._last = 0.0  # the times of the first and the last chunk
         self._count = 0
-        self._known: dict[str, float] = {}  # of the fields of `Timing`
+        self._known: dict[str, float] = {}  # values of `Timing` so far, by field
 
     def lap(self, now: float, chunks: int, state: State, *, ended: bool) -> None:
-        """Note a call of input that was begun at `now` and brought so many chunks."""
+        """Note a call of input that began at `now` and brought so many chunks."""
         known, since = self._known, now - self._start
         if "duration" in known:
             return

@@ -1,9 +1,8 @@
 """Reasoning between tags at the start of content, for servers without a reasoning parser.
 
-Opt-in, SPEC section 3. While nothing of a choice's content is in its `content`, what came is read
-for tags here. `tags` of the choice holds what was read, less the reasoning that was found: reading
-it again with the next fragment behind it goes on where this one stopped. Once there is a content,
-the reducer appends to it as ever.
+Opt-in, SPEC section 3. As long as a choice has no `content`, fragments are searched for tags
+here. The choice's `tags` keeps what was searched, less the reasoning that was found, to be searched
+again together with the next fragment. Once there is content, the reducer appends to it as usual.
 """
 
 from __future__ import annotations
@@ -17,31 +16,31 @@ from .state import ChoiceState
 
 _OPEN, _CLOSE = "<think>", "</think>"
 _BLANKS = " \t\r\n"
-_MOST_BLANKS = 256  # ahead of the tag; a server may send them without end
+_MOST_BLANKS = 256  # before the tag; a server may send them without end
 
 
 class ThinkTagReducer(ChatReducer):
-    """Moves what stands between `<think>` and `</think>` to `reasoning_content`."""
+    """Moves what is between `<think>` and `</think>` to `reasoning_content`."""
 
     think_tags: ClassVar[bool] = True
 
     def end(self) -> None:
-        """Release what may have become a tag, and end."""
+        """Release what might have become a tag, and end."""
         self._release_all()
         super().end()
 
     def fail(self, error: object) -> None:
-        """Release what may have become a tag, and fail."""
+        """Release what might have become a tag, and fail."""
         self._release_all()
         super().fail(error)
 
     def close(self) -> None:
-        """Release what may have become a tag, and close."""
+        """Release what might have become a tag, and close."""
         self._release_all()
         super().close()
 
     def may_repeat(self, chunk: Chunk) -> bool:
-        """Return whether a chunk may change nothing but texts. Inside of tags it may end them."""
+        """Return whether the next events may be like this chunk's; inside tags they may not."""
         inside = any(
             (choice.tags or "").startswith(_OPEN) for choice in self.state.choices.values()
         )
@@ -76,7 +75,7 @@ class ThinkTagReducer(ChatReducer):
             self._release(state)
 
     def _release(self, state: ChoiceState) -> None:
-        """Take what may have become a tag for text."""
+        """Treat what might have become a tag as text."""
         tags = state.tags
         if tags is None:
             return
@@ -89,13 +88,13 @@ class ThinkTagReducer(ChatReducer):
 
     def _add_thought(self, state: ChoiceState, thought: str) -> None:
         state.reasoning_content = self._join(state.reasoning_content, thought)
-        if state.brought is not None:  # the next closing message says it again
+        if state.brought is not None:  # the next closing message repeats it
             state.brought["reasoning_content"] = True
 
 
 def _part(text: str) -> tuple[str, str | None, str | None]:
-    """Return the reasoning in the start of a content, the content behind it, and, as long as there
-    is none, what to read again ahead of the next fragment.
+    """Return the reasoning at the start of a text, the content after it, and, while there is none,
+    what to search again together with the next fragment.
     """
     begun = text.lstrip(_BLANKS)
     is_tag = begun.startswith(_OPEN)

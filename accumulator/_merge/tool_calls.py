@@ -1,4 +1,4 @@
-"""Which tool call a fragment belongs to: servers number and name them (SPEC section 4)."""
+"""Find the tool call that a fragment belongs to, by its index, id and name (SPEC section 4)."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ def find_call(
     calls: CallsState, fragment: wire.ToolCallFragment, named: Container[int] = ()
 ) -> Found:
     """Return the place of the call that a fragment belongs to, None for a new one, and why that is
-    a guess, if it is. `named` are the calls that got their name from this list of `tool_calls`.
+    a guess, if it is one. `named` are the calls that got their name from this list of `tool_calls`.
     """
     index, id_ = fragment.index, fragment.id
     name, text = _said_by(fragment)
-    held = calls.by_index.get(index)  # type: ignore[arg-type]  # None is no key
+    held = calls.by_index.get(index)  # type: ignore[arg-type]  # None is not a key
     is_free = index is not None and held is None
     known = calls.by_id.get(id_ or "")
     if known is not None:
@@ -42,8 +42,8 @@ def find_call(
 
 
 def _starts_by_id(call: CallState, name: str, *, is_new: bool, is_free: bool) -> bool:
-    """Return whether a fragment with the id of a call starts a new one: servers give every call of
-    an answer the same id. Gemini's fragments change their index on the way.
+    """Return whether a fragment with the id of a known call starts a new one. Some servers give
+    every call of an answer the same id, and Gemini's fragments change their index on the way.
     """
     is_other = is_new and not _is_called(call, name)
     return bool(name) and (is_other or ((is_new or is_free) and is_whole(call)))
@@ -52,7 +52,7 @@ def _starts_by_id(call: CallState, name: str, *, is_new: bool, is_free: bool) ->
 def _find_by_new_id(
     call: CallState, place: int, fragment: wire.ToolCallFragment, name: str
 ) -> Found:
-    """Find the call of a fragment whose index this call holds."""
+    """Find the call of a fragment with a new id and an index that this call holds."""
     if not call.id:
         return place, None
     if name and (is_whole(call) if call.named.text else not _is_called(call, name)):
@@ -63,21 +63,21 @@ def _find_by_new_id(
 
 
 def _starts_by_name(call: CallState, name: str, text: str, *, is_new: bool) -> bool:
-    """Return whether a name without an id starts a new call, and does not say this one again.
+    """Return whether a name without an id starts a new call rather than repeats this one.
 
-    Servers number every call 0 and send no ids; mlx sends whole calls in one delta, their ids null.
+    Some servers number every call 0 and send no ids; mlx sends whole calls with null ids at once.
     """
     if not name or call.name is None or not (is_new or is_whole(call)):
         return False
-    # vLLM and OpenCodex send the whole call again at the end.
+    # vLLM and OpenCodex send the complete call again at the end.
     return is_new or not (_is_called(call, name) and (not text or _is_repeated(call, text)))
 
 
 def _find_without_id(
     calls: CallsState, place: int, index: int | None, name: str, text: str
 ) -> Found:
-    """Find the call of a fragment that starts none: the one at a place, but for SGLang, whose
-    arguments are all at index 0.
+    """Find the call of a fragment that does not start one: the one at `place`, except that SGLang
+    sends the arguments of all calls at index 0.
     """
     call, newest = calls.items[place], _newest_open(calls)
     if index is None and len(calls.items) > 1:

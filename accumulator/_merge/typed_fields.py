@@ -29,7 +29,7 @@ class TypedFieldMerger(FieldMerger):
             self._apply_details(state, delta.reasoning_details)
 
     def _apply_details(self, state: ChoiceState, details: Iterable[wire.ReasoningDetail]) -> None:
-        """Merge details of reasoning by index and type, as their rows of the merge table say."""
+        """Merge details of reasoning by index and type, as their rows in the merge table say."""
         extra = state.delta_extra = {} if state.delta_extra is None else state.delta_extra
         entries = extra.get("reasoning_details")
         if not isinstance(entries, IndexedList):
@@ -41,7 +41,7 @@ class TypedFieldMerger(FieldMerger):
                 into["index"], into["type"] = detail.index, detail.type
             else:
                 into = entries.entries[place]
-            # Not in a loop over names: each chunk that thinks comes here.
+            # Not a loop over names: every chunk with reasoning may come here.
             if detail.text is not UNSET:
                 text = into.get("text")
                 if type(text) is Text and detail.text is not None:
@@ -63,7 +63,7 @@ class TypedFieldMerger(FieldMerger):
         return known if fragment is None else self._join(known, fragment)
 
     def _apply_content(self, state: ChoiceState, delta: wire.Delta) -> None:
-        """Apply the content of a delta where there is no text of content yet."""
+        """Apply the content of a delta to a choice that has no content text yet."""
         if state.parts is None:
             state.content = self._join(None, cast("str", delta.content))
         else:

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from typing import cast
-
 from msgspec import Struct, convert
 
 from .._decode import chunk as wire
 from ..rules import DEFAULT_RULES
 from .json_merge import FieldMerger
 
-# What a report has beside its counts.
+# What a report has besides its counts.
 _INNER = {
     "prompt_tokens_details": wire.PromptTokensDetails,
     "completion_tokens_details": wire.CompletionTokensDetails,
@@ -23,8 +21,8 @@ class UsageMerger(FieldMerger):
     """Merges reports of usage. What a report leaves out stays as it was."""
 
     def _merged_usage(self, into: wire.Usage | None, usage: wire.Usage) -> wire.Usage:
-        """Merge a report into what is known, and return that."""
-        if into is None and not self._careful:  # of most streams the only report
+        """Merge a report into what is known, and return the result."""
+        if into is None and not self._careful:  # the only report in most streams
             return convert(usage, wire.Usage, from_attributes=True)
         into = wire.Usage() if into is None else into
         counts = _counts_of(usage)
@@ -33,11 +31,11 @@ class UsageMerger(FieldMerger):
         is_half = None in counts and counts[:2] != (None, None)  # one count of two, or no total
         total = _sum_of(into) if fell or is_half else None
         if into.total_tokens is not None and total is not None:
-            into.total_tokens = max(into.total_tokens, total)  # that of a half is only its own
+            into.total_tokens = max(into.total_tokens, total)  # a half's total is only its own
         return into
 
     def _merge_report(self, into: Struct, report: Struct, *, fell: bool) -> None:
-        # `into` has the fields of the API alone; what a vendor's Struct has beside is in `extra`.
+        # `into` has only the API's fields; what a vendor's Struct has besides is in `extra`.
         for name in into.__struct_fields__:
             new = getattr(report, name)
             if new is None:
@@ -73,5 +71,5 @@ def _counts_of(usage: wire.Usage) -> tuple[int | None, int | None, int | None]:
     return usage.prompt_tokens, usage.completion_tokens, usage.total_tokens
 
 
-def _is_less(new: object, old: object) -> bool:
-    return new is not None and old is not None and cast("float", new) < cast("float", old)
+def _is_less(new: float | None, old: float | None) -> bool:
+    return new is not None and old is not None and new < old

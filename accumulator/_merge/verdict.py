@@ -1,4 +1,4 @@
-"""Why a stream is not whole, in words: what came, and what the caller can do about it."""
+"""Say why a stream is not whole: what came, and what the caller can do about it."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from ..errors import Problem
 from .problem_log import brief
 
 _EXCERPT = 200  # characters of what came
-# How a text begins that was made of such a body: U+FFFD stands for what is no UTF-8.
-_COMPRESSED = re.compile(
+# How a compressed body begins when decoded: U+FFFD stands for bytes that are not UTF-8.
+_COMPRESSED = (
     r"(?P<gzip>\x1f?\ufffd\x08)|(?P<zstd>\(\ufffd/\ufffd)|(?P<deflate>x[\x01\ufffd])"
     r"|.?[\x00-\x08\x0e-\x1f\ufffd]"
 )
 _UNPACKED = "feed the bytes that your HTTP client has decompressed"
 _LINES = 'came without line ends; feed_line or framing="lines" reads those'
-# What a text is that is no JSON, by how it begins.
+# What a text that is not JSON may be, by how it begins.
 _MISTAKES = {
     "(data|event|error|id|retry):": "a line of an event stream came as a chunk; feed_line reads "
     "lines, feed_sse a body",
@@ -27,7 +27,7 @@ _MISTAKES = {
 
 
 def has_chunks(completion: ChatCompletion) -> bool:
-    """Return whether a completion has anything of a chunk."""
+    """Return whether a completion contains anything that a chunk brought."""
     return bool(completion.choices or completion.usage) or completion.id is not None
 
 
@@ -40,7 +40,7 @@ def why_truncated(
     is_stopped: bool,
     source: object,
 ) -> str:
-    """Return why a stream is truncated of which so many chunks and bytes came from a source.
+    """Return why a stream is truncated, given how many chunks and bytes came from its source.
     `is_stopped` says that its reader stopped.
     """
     if has_chunks(completion):
@@ -75,7 +75,7 @@ def _why_unread(
             why = f"the body ends inside an event, or its lines {_LINES}"
             return f"{why}; it begins: {_quoted(text)}"
         if problem.kind == "malformed_json" and isinstance(text, str):
-            if packed := _COMPRESSED.match(text):
+            if packed := re.match(_COMPRESSED, text):
                 name = packed.lastgroup or "or is not text"
                 return f"the body is compressed ({name}); {_UNPACKED}"
             why = next(why for begins, why in _MISTAKES.items() if re.match(begins, text))
@@ -97,7 +97,7 @@ def _quoted(text: object) -> str:
 
 
 def _of(source: object) -> str:
-    """Return what an HTTP client's response is, by the names that clients have for that."""
+    """Return a response's status and content type in words, if the source is or has a response."""
     for response in source, getattr(source, "response", None):
         status = getattr(response, "status_code", None) or getattr(response, "status", None)
         if isinstance(status, int):

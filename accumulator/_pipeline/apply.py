@@ -1,4 +1,4 @@
-"""Events to a reducer: cut out of a read, read from lines, or by the fast path.
+"""Apply events to a reducer: cut out of a read, read from lines, or by the fast path.
 
 A stream's events and bytes are counted here and nowhere else.
 """
@@ -23,9 +23,9 @@ CLOSING = b"\n\n"
 
 
 class StreamReducer(Rehearser, Protocol):
-    """What a pipeline feeds: it decodes the data of an event, and applies what came of it.
+    """What a pipeline feeds: it decodes the data of an event, and applies the result.
 
-    `next_steps` returns what does the one and the other; each other method may change them.
+    `next_steps` returns a function for each of these two steps; any other method may change them.
     """
 
     reading: bool  # neither ended nor closed
@@ -42,17 +42,17 @@ class StreamReducer(Rehearser, Protocol):
 
 
 class Tally(Struct, array_like=True, gc=False):
-    """What a stream has taken in, as a checkpoint keeps it."""
+    """How much of a stream was fed, as a checkpoint keeps it."""
 
     size: int = 0  # bytes and characters
-    besides: int = 0  # those of them that are no part of a body
+    besides: int = 0  # those of them that are not part of a body
     is_located: bool = True  # whether it is known at which byte of a body the next line starts
     is_closed: bool = False
     passed: tuple[str, int] | None = None  # the last limit that was passed, and its bound
 
 
 class EventApplier(Struct, eq=False):
-    """Applies the events of one stream, and puts off those behind one that raised."""
+    """Applies the events of one stream, and keeps those after one that raised for later."""
 
     reducer: StreamReducer
     log: ProblemLog
@@ -61,24 +61,24 @@ class EventApplier(Struct, eq=False):
     _learn_at: float  # events
     _decode: Callable[[bytes], Any]
     _apply: Callable[[Any, Any], object]
-    _is_plain: bool  # whether the next read may be looked at by itself
+    _is_plain: bool  # whether the next read may be looked at on its own
     parser: LineReader = field(default_factory=LineReader)
     tally: Tally = field(default_factory=Tally)
-    queue: Sequence[Event] = ()  # events behind one that raised
+    queue: Sequence[Event] = ()  # events after one that raised
     _fast: FastPath | None = None  # made once a stream is long enough to need it
 
     def resume(self, parser: LineReader, tally: Tally, queue: Sequence[Event]) -> None:
-        """Go on from what was kept elsewhere."""
+        """Go on from a restored parser, tally and queue."""
         self.parser, self.tally, self.queue = parser, tally, queue
         self.look_again()
 
     def parse_all(self) -> None:
-        """Take no fast path from now on: a listener hears each chunk. Nothing was taken yet."""
+        """Never use the fast path: a listener hears of each chunk. It has taken none so far."""
         self._learn_at = inf
         self.look_again()
 
     def look_again(self) -> None:
-        """Take up how the next event is decoded and applied, which may have changed."""
+        """Look up how the next event is decoded and applied, which may have changed."""
         self._decode, self._apply = self.reducer.next_steps()
         self._is_plain = self._may_be_plain()
 
@@ -86,12 +86,12 @@ class EventApplier(Struct, eq=False):
         return not self.parser.pending and self._may_be_cut()
 
     def _may_be_cut(self) -> bool:
-        """Whether the next read may be cut into events, with what waits of the last one."""
+        """Whether the next read, with what is pending of the last, may be cut into events."""
         parser, waits = self.parser, self.parser.unread or self.queue
         return not waits and parser.is_fresh and self.reducer.reading and not self.log.strict
 
     def count(self, size: int, besides: int = 0) -> None:
-        """Count bytes, and those of them that are no part of a body."""
+        """Count bytes, and those of them that are not part of a body."""
         tally = self.tally
         if tally.size + size > self._most_bytes:
             raise LimitExceededError("total_bytes", int(self._most_bytes))
@@ -113,13 +113,13 @@ class EventApplier(Struct, eq=False):
         log, texts = self.log, cut.texts
         self._forget_fast()
         log.start_cut(cut)
-        rest: int | None = None  # where the events start that are left to the reader of lines
+        rest: int | None = None  # where the events for the line reader start
         try:
             refused, chunk = self._apply_texts(texts)
             while refused is not None:
                 text = texts[log.done]
                 if not text.startswith(b"{"):
-                    # How many events it is, if any, is not told by its line alone.
+                    # Its line alone does not show how many events it is, if any.
                     rest = cut.start_of(log.done)
                     break
                 log.event += 1
@@ -143,7 +143,7 @@ class EventApplier(Struct, eq=False):
             self._learn(cut.line(-1), chunk, cut.line(-2) if len(texts) > 1 else b"")
 
     def _apply_texts(self, texts: Sequence[bytes]) -> tuple[str | None, object]:
-        """Apply texts until one is refused; return the refusal's words, or else the last chunk."""
+        """Apply texts until one is refused; return its mismatch, or else the last chunk."""
         log, reducer, apply, chunk = self.log, self.reducer, self._apply, None
         try:
             for chunk in map(self._decode, texts):
@@ -154,7 +154,7 @@ class EventApplier(Struct, eq=False):
         return None, chunk
 
     def _take_fast(self, fast: FastPath, data: bytes) -> bool:
-        """Apply a read that is one event by the fast path, if it fits."""
+        """Apply a read by the fast path if it is one matching event; return whether it is."""
         size, tally = len(data), self.tally
         start = tally.size
         fits = size <= self._most_event and start + size <= self._most_bytes
@@ -166,8 +166,8 @@ class EventApplier(Struct, eq=False):
         return False
 
     def _apply_matching(self, fast: FastPath, data: bytes, start: int) -> int:
-        """Apply events by the fast path, and one at a time those that do not fit; return how many
-        bytes they are. Two in a row that do not fit leave the rest to the plain way.
+        """Apply events by the fast path, and those that do not match one at a time; return how many
+        bytes they were. After two mismatches in a row the rest is left to the plain way.
         """
         done = misses = 0
         while fast.ready and misses < 2 and self.reducer.reading:
@@ -176,6 +176,8 @@ class EventApplier(Struct, eq=False):
             done += size
             misses = 0 if count else misses
             end = data.find(CLOSING, done) + len(CLOSING)
+            if not fast.may_match(data, end):
+                break
             event = data[done:end]
             cut = cut_events(event, start + done) if event else None
             if cut is None:
@@ -198,7 +200,7 @@ class EventApplier(Struct, eq=False):
         self._learn_at = fast.learn_at
 
     def _forget_fast(self) -> None:
-        """Take nothing for proved: something else is about to be applied."""
+        """Discard what the fast path proved: something else is about to be applied."""
         if self._fast is not None:
             self._fast.invalidate()
 
@@ -249,15 +251,15 @@ class EventApplier(Struct, eq=False):
         self._apply_refused(text, refused)
 
     def _end_reading(self, end: int | None) -> None:
-        """Read nothing more: the stream said its end."""
+        """Stop reading: the stream signalled its end."""
         if self.parser.unread:
             self._note_unread(end)
         self.reducer.end()
         self._is_plain = False
 
     def _note_unread(self, end: int | None = None) -> None:
-        """Put a body on record in which nothing could be read, such as a page of HTML; `end` is the
-        byte at which it said its end.
+        """Report a body in which nothing could be read, such as a page of HTML; `end` is the byte
+        at which it signalled its end.
         """
         parser, log = self.parser, self.log
         is_behind = end is not None and parser.unread_at is not None and parser.unread_at >= end

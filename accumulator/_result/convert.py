@@ -1,8 +1,8 @@
 """The classes of a result, whatever their fields are, to dicts and back.
 
-Nothing here names a class; it goes by the fields of each. What has no field of its own is in
-`extra`, and stands among the other fields in the dict. A None is left out, but written as null for
-a field with `NULLABLE` metadata.
+Nothing here names a class; everything goes by the fields of each. What has no field of its own is
+in `extra`, and appears among the other fields in the dict. A None is left out, but written as null
+for a field with `NULLABLE` metadata.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ W = TypeVar("W")
 JsonObject = dict[str, object]
 
 NULLABLE = {"nullable": True}
-# A vendor may use this name for a field of its own: a value that is no string is the vendor's.
+# A vendor may use this name for a field of its own: a value that is not a string is the vendor's.
 OR_VENDORS = {"or_vendors": True}
 _SCALARS = frozenset({str, int, float, bool, NoneType})
 _OBJECTS: tuple[object, ...] = (Mapping,)
@@ -31,7 +31,7 @@ _LISTS: tuple[object, ...] = (tuple, Sequence)
 
 @cache
 def names_of(cls: type) -> tuple[str, ...]:
-    """Return the names of a class's fields that are the API's: no `extra`, and no private ones."""
+    """Return the names of a class's API fields: without `extra`, and without private ones."""
     return tuple(n for n in attrs.fields_dict(cls) if n != "extra" and not n.startswith("_"))
 
 
@@ -41,8 +41,8 @@ def _marked(cls: type, mark: str) -> tuple[str, ...]:
 
 
 class Fields:
-    """Shows and compares its fields, what did not arrive left out, by one method for all classes:
-    one for each, as attrs makes them, is a twentieth of the time that importing the package takes.
+    """Shows and compares fields, without those that did not arrive. One method serves all classes:
+    one for each, as attrs makes them, would take a twentieth of the package's import time.
     """
 
     __slots__ = ()
@@ -61,7 +61,7 @@ class Fields:
         return self._named() == other._named()
 
     def __hash__(self) -> int:
-        # Of the texts and numbers alone, because `extra` and parts of content cannot be hashed.
+        # Only the texts and numbers, because `extra` and parts of content cannot be hashed.
         plain = (value for _, value in self._named() if isinstance(value, (str, int, float)))
         return hash((type(self), *plain))
 
@@ -69,7 +69,7 @@ class Fields:
         """Iterate over names and values in the API's shape: FastAPI writes `dict(...)` of it."""
         return iter(to_dict(self).items())
 
-    if not TYPE_CHECKING:  # with this method an object has every attribute to a type checker
+    if not TYPE_CHECKING:  # to a type checker, an object with this method has every attribute
 
         def __getattr__(self, name: str) -> object:
             message = f"{type(self).__name__!r} object has no attribute {name!r}"
@@ -82,9 +82,9 @@ class Fields:
 
 
 class LateSequence(Sequence[T]):
-    """A tuple whose entries are made when one is first looked at.
+    """A tuple whose entries are only made when the first one is looked at.
 
-    `find` returns them as Structs, in which they came; `make` is called with each.
+    `find` returns the Structs in which they came; `make` turns each into an entry.
     """
 
     __slots__ = ("_find", "_length", "_made", "_make")
@@ -106,7 +106,7 @@ class LateSequence(Sequence[T]):
         dicts: list[JsonObject] = msgspec.to_builtins(self._find())
         for token in dicts:
             for each in (*cast("list[JsonObject]", token.get("top_logprobs", ())), token):
-                if "extra" in each:  # a vendor's field of that name is inside of it
+                if "extra" in each:  # a vendor's field of that name is inside it
                     _add_extra(each, cast("JsonObject", each.pop("extra")))
         return dicts
 
@@ -136,7 +136,7 @@ class LateSequence(Sequence[T]):
 
 
 def copy_json(value: object) -> object:
-    """Copy a value of a result as builtins, what it holds included."""
+    """Copy a value of a result, with everything inside it, as builtins."""
     if type(value) in _SCALARS:
         return value
     if isinstance(value, Fields):
@@ -159,13 +159,13 @@ def to_dict(value: Fields) -> JsonObject:
         item = getattr(value, name)
         if item is not None or name in nullable:
             out[name] = item if type(item) in _SCALARS else copy_json(item)
-    if value.extra:  # type: ignore[attr-defined]  # all that stand in JSON have it
+    if value.extra:  # type: ignore[attr-defined]  # every class that becomes JSON has it
         _add_extra(out, value.extra)  # type: ignore[attr-defined]  # as above
     return out
 
 
 def _add_extra(fields: JsonObject, extra: Mapping[str, object]) -> None:
-    """Add what is in `extra`, unless there is a value under its name: that one is well-typed."""
+    """Add what is in `extra`, except where a name already has a value: that one is well-typed."""
     fields.update({n: copy_json(item) for n, item in extra.items() if fields.get(n) is None})
 
 
@@ -195,9 +195,9 @@ def objects_of(value: Fields, names: Sequence[str] = ()) -> list[JsonObject]:
 
 
 def from_dict(data: Mapping[str, object], cls: type[T]) -> T:
-    """Build an instance from a dict of the API's. Raises ValueError that names each misfit."""
+    """Build an instance from a dict in the API's shape. Raises ValueError, naming each misfit."""
     try:
-        return _converter.structure(data, cls)
+        return _converter().structure(data, cls)
     except Exception as error:
         raise ValueError("; ".join(transform_error(error, "$", _in_words))) from error
 
@@ -209,7 +209,7 @@ def _in_words(error: BaseException, kind: type | None) -> str:
 
 def _reader_of(cls: Any) -> Callable[[object, object], object]:
     names, shared = names_of(cls), _marked(cls, "or_vendors")
-    build = make_dict_structure_fn(cls, _converter)
+    build = make_dict_structure_fn(cls, _converter())
 
     def read(value: object, _: object) -> object:
         known: JsonObject = {}
@@ -225,13 +225,13 @@ def _reader_of(cls: Any) -> Callable[[object, object], object]:
 
 
 def _exact(value: object, kind: type[T]) -> T:
-    """Return a value of a type. Cattrs would turn the number 5 into "5"."""
+    """Return a value if it has the type. Cattrs would turn the number 5 into "5"."""
     return value if type(value) is kind else msgspec.convert(value, kind)
 
 
 def _read_list(value: object, kind: object) -> object:
     entries: Any = list[get_args(kind)[0]]  # type: ignore[misc]  # a type at run time
-    return tuple(_converter.structure(_exact(value, list), entries))
+    return tuple(_converter().structure(_exact(value, list), entries))
 
 
 def _read_content(value: object, _: object) -> object:
@@ -239,12 +239,16 @@ def _read_content(value: object, _: object) -> object:
     return content if isinstance(content, str) else tuple(content)
 
 
-_converter = Converter()
-for _kind in (str, int, float):
-    _converter.register_structure_hook(_kind, _exact)
-_hook = _converter.register_structure_hook_func
-_hook(lambda kind: kind is object, lambda value, _: copy_json(value))
-_hook(lambda kind: get_origin(kind) in _OBJECTS, lambda value, _: copy_json(_exact(value, dict)))
-_hook(lambda kind: get_origin(kind) in _LISTS, _read_list)
-_hook(lambda kind: str in get_args(kind) and len(get_args(kind)) > 2, _read_content)
-_converter.register_structure_hook_factory(attrs.has, _reader_of)
+@cache
+def _converter() -> Converter:
+    """Return what builds the classes. To make it takes as long as importing a few modules."""
+    converter = Converter()
+    for kind in (str, int, float):
+        converter.register_structure_hook(kind, _exact)
+    add = converter.register_structure_hook_func
+    add(lambda kind: kind is object, lambda value, _: copy_json(value))
+    add(lambda kind: get_origin(kind) in _OBJECTS, lambda value, _: copy_json(_exact(value, dict)))
+    add(lambda kind: get_origin(kind) in _LISTS, _read_list)
+    add(lambda kind: str in get_args(kind) and len(get_args(kind)) > 2, _read_content)
+    converter.register_structure_hook_factory(attrs.has, _reader_of)
+    return converter

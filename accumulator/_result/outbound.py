@@ -1,4 +1,4 @@
-"""A completion's dict as others want it: a message of the next request, an object of openai's."""
+"""A completion as others want it: as a message for the next request, as an object of openai's."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _SENT_BACK = (
 # Gemini answers with an error when a call comes back without its thought signature. LiteLLM puts
 # the signature into `provider_specific_fields`.
 _SENT_BACK_OF_CALL = ("extra_content", "provider_specific_fields")
-# What a message without content has in its place, by the word of the caller's.
+# What a message without content has instead, by the caller's word for it.
 _NO_CONTENT: Mapping[str, JsonObject] = {
     "null": {"content": None},
     "empty": {"content": ""},
@@ -30,7 +30,7 @@ _NO_CONTENT: Mapping[str, JsonObject] = {
 
 
 def to_request(message: Any, content_beside_calls: str) -> ChatCompletionAssistantMessageParam:
-    """Return the fields of a message that a request may have. Raises ValueError."""
+    """Return the fields of a message that a request accepts. Raises ValueError."""
     absent = _NO_CONTENT.get(content_beside_calls)
     if absent is None:
         raise ValueError(
@@ -102,7 +102,7 @@ def with_messages(completion: Mapping[str, object]) -> Mapping[str, object]:
 
 
 def text_of(content: str | tuple[object, ...] | None) -> str | None:
-    """Return a message's content as text: of parts, their texts."""
+    """Return a message's content as text; of parts, their texts joined."""
     if not isinstance(content, tuple):
         return content
     texts = (part.get("text") for part in content if isinstance(part, Mapping))
@@ -110,18 +110,18 @@ def text_of(content: str | tuple[object, ...] | None) -> str | None:
 
 
 def why_cut(finish_reason: str | None) -> str:
-    """Return what the reason of an answer's end has to do with JSON that is not whole."""
+    """Return why JSON is cut off, if the answer's finish reason explains it."""
     is_cause = finish_reason in ("length", "content_filter")
     return f"cut off by the finish reason {finish_reason!r}: " if is_cause else ""
 
 
 def may_be_cut(finish_reason: str | None, *, is_last: bool) -> bool:
-    """Return whether a choice ended before its call did, unless the call is whole."""
+    """Return whether a call was cut off, if its arguments are not whole."""
     return not finish_reason or (finish_reason == "length" and is_last)
 
 
 def fill(choice: Any, *, role: str | None) -> None:
-    """Set in a choice that was just built what the schema and its finish reason say."""
+    """Set what follows from the schema and the finish reason, in a choice that was just built."""
     message, finish_reason = choice.message, choice.finish_reason
     message.__dict__["role"] = message.role or role
     calls = list(message.tool_calls or ())

@@ -1,8 +1,8 @@
-"""Read finished JSON text as a type of the caller's. Types are strict; broken JSON is an error.
+"""Read complete JSON text as a type of the caller's. Types are strict; broken JSON is an error.
 
 msgspec reads the types that it knows. cattrs builds attrs classes, because msgspec would not call
-their converters. pydantic reads its own models, and what is annotated with its words. Where one of
-them refuses a text, the text is gone through by the type to say where, and what would fit.
+their converters. pydantic reads its own models, and types annotated with its constraints. If one of
+them refuses a text, we read it value by value, to say which one does not fit, and what would.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import is_dataclass
 from enum import Enum
-from functools import lru_cache
+from functools import cache, lru_cache
 from itertools import islice
 from pathlib import Path
 from threading import Lock
@@ -46,23 +46,23 @@ Misfit = tuple[str, str]  # a reason and a path
 
 
 class TypeReader(Protocol[T_co]):
-    """What reads JSON as a type; pydantic's `TypeAdapter` is one."""
+    """Something that reads JSON as a type, such as pydantic's `TypeAdapter`."""
 
     def validate_json(self, data: str | bytes, /, *, strict: bool | None) -> T_co: ...
 
 
-_MSGSPEC_PATH = re.compile(r" - at (?:`key` in )?`\$([^`]*)`$")
+_MSGSPEC_PATH = r" - at (?:`key` in )?`\$([^`]*)`$"
 _MOST_KINDS = 256  # types whose decoders are kept
 _MOST_MISFITS = 100
-_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+_NAME = r"[A-Za-z_][A-Za-z0-9_]*"
 
 
 class ParseError(ValueError):
     """The text is not JSON of the requested type.
 
-    `path` is the JSON path of the value that does not fit (`$.days[0].city`). It is `$` where the
-    text is empty, cut off or not JSON at all. `reason` says what is wrong there. Where more does
-    not fit, `errors` has the reason and the path of each, the first included.
+    `path` is the JSON path of the value that does not fit (`$.days[0].city`). It is `$` if the text
+    is empty, cut off or not JSON at all. `reason` says what is wrong there. `errors` has the reason
+    and the path of everything that does not fit, including the first.
     """
 
     def __init__(self, reason: str, path: str = "$", *more: tuple[str, str]) -> None:
@@ -76,7 +76,7 @@ class ParseError(ValueError):
 
 
 def load(text: str | None, kind: TypeForm[T] | TypeReader[T], cause: str = "") -> T:
-    """Return a JSON text as a type; `cause` is why it may be cut. Raises ParseError, TypeError."""
+    """Read a JSON text as a type; `cause` says why it may be cut. Raises ParseError, TypeError."""
     if text is None or not text.strip():
         raise ParseError(f"{cause}there is no JSON")
     try:
@@ -92,7 +92,7 @@ def load(text: str | None, kind: TypeForm[T] | TypeReader[T], cause: str = "") -
     except RecursionError:
         raise ParseError("nested too deep") from None
     except TypeError:
-        raise  # by msgspec, for a type that it cannot read
+        raise  # from msgspec, for a type that it cannot read
     except Exception as error:
         raise _explained(error, text.strip().encode(), kind) from error
 
@@ -102,12 +102,12 @@ def _read(text: str | bytes, kind: object) -> object:
     if reader is not None:
         return reader.validate_json(text, strict=True)
     if _has_attrs(kind):
-        return _converter.structure(msgspec.json.decode(text), cast("type[object]", kind))
+        return _converter().structure(msgspec.json.decode(text), cast("type[object]", kind))
     return _decoder(kind).decode(text)
 
 
 def _explained(error: Exception, text: bytes, kind: object) -> ParseError:
-    """Return a ParseError with all that does not fit, from another library's error."""
+    """Turn another library's error into a ParseError with everything that does not fit."""
     try:
         (reason, path), *more = islice(_misfits(error, text, kind, "$"), _MOST_MISFITS)
     except RecursionError:
@@ -116,13 +116,13 @@ def _explained(error: Exception, text: bytes, kind: object) -> ParseError:
 
 
 def _misfits(error: Exception, text: bytes, kind: object, path: str) -> Iterator[Misfit]:
-    """Yield what does not fit: of an object or list the values in it, if it is those."""
+    """Yield what does not fit: the values inside an object or list, or else the value itself."""
     found = False
     for step, item, kind_of_item in _inside(text, kind):
         try:
             _read(item, kind_of_item)
         except (TypeError, NotImplementedError):
-            continue  # nothing by itself, such as a ClassVar
+            continue  # not a type to read alone, such as a ClassVar
         except Exception as inner:
             found = True
             yield from _misfits(inner, item, kind_of_item, path + step)
@@ -144,13 +144,13 @@ def _inside(text: bytes, kind: object) -> Iterator[tuple[str, bytes, object]]:
         if get_origin(kind) is dict:
             kinds = dict.fromkeys(fields, get_args(kind)[1])
         else:
-            with suppress(Exception):  # no class, or one with names that cannot be found
+            with suppress(Exception):  # not a class, or one with names that cannot be found
                 kinds = get_type_hints(kind)
         yield from ((_step(n), bytes(fields[n]), kinds[n]) for n in fields if n in kinds)
 
 
 def _bare(kind: object) -> object:
-    """Return a type without what annotates it, and without its null."""
+    """Return a type without its annotations, and without None."""
     some = [arg for arg in get_args(kind) if arg is not type(None)]
     if get_origin(kind) is Annotated or (get_origin(kind) in (Union, UnionType) and len(some) == 1):
         return _bare(some[0])
@@ -160,18 +160,18 @@ def _bare(kind: object) -> object:
 def _step(key: object) -> str:
     if type(key) is int:
         return f"[{key}]"
-    return f".{key}" if _NAME.fullmatch(str(key)) else f"[{key!r}]"
+    return f".{key}" if re.fullmatch(_NAME, str(key)) else f"[{key!r}]"
 
 
 def _reasons(error: BaseException, kind: object, path: str) -> Iterator[Misfit]:
-    """Yield what another library's error says, each with its path."""
+    """Yield each reason that another library's error gives, with its path."""
     if isinstance(error, cattrs.BaseValidationError):  # cattrs'
         for inner in error.exceptions:
             notes = getattr(inner, "__notes__", ())
             at: list[object] = [n.name for n in notes if isinstance(n, AttributeValidationNote)]
             at += [n.index for n in notes if isinstance(n, IterableValidationNote)]
             yield from _reasons(inner, object, path + "".join(map(_step, at)))
-    elif isinstance(error, ParseError):  # of a value in what cattrs read
+    elif isinstance(error, ParseError):  # for a value inside what cattrs read
         yield from ((reason, path + inner[1:]) for reason, inner in error.errors)
     elif isinstance(error, KeyError):
         yield f"Object missing required field `{error.args[0]}`", path
@@ -180,19 +180,19 @@ def _reasons(error: BaseException, kind: object, path: str) -> Iterator[Misfit]:
     else:
         reason = str(error)
         if isinstance(error, msgspec.ValidationError):
-            # One path for each decoder that called another; the outermost is the last.
-            while (found := _MSGSPEC_PATH.search(reason)) is not None:
+            # Each decoder that called another adds a path; the outermost comes last.
+            while (found := re.search(_MSGSPEC_PATH, reason)) is not None:
                 reason = reason[: found.start()] + (" as a key" if "`key` in" in found[0] else "")
                 path += found[1]
         yield reason + _choices(_bare(kind)), path
 
 
 def _choices(kind: object) -> str:
-    """Return the values of an enum or a Literal in words; nothing for other types."""
+    """Return the values of an enum or a Literal in words, or "" for other types."""
     values = get_args(kind) if get_origin(kind) is Literal else ()
     if isinstance(kind, type) and issubclass(kind, Enum):
         values = tuple(member.value for member in kind)
-    return f"; there are {', '.join(map(repr, values))}" if values else ""
+    return f"; expected one of {', '.join(map(repr, values))}" if values else ""
 
 
 _meeting = Lock()
@@ -200,12 +200,12 @@ _meeting = Lock()
 
 @lru_cache(_MOST_KINDS)
 def _reader_of(kind: Hashable) -> TypeReader[object] | None:
-    """Return what reads a type that pydantic knows; None for all others."""
+    """Return the reader for a type that pydantic knows; None for all others."""
     if not isinstance(kind, type) and hasattr(kind, "validate_json"):
         return cast("TypeReader[object]", kind)
     if not _is_pydantics(kind):
         return None
-    from pydantic import PydanticUserError, TypeAdapter  # noqa: PLC0415  # whoever has such a type has it
+    from pydantic import PydanticUserError, TypeAdapter  # noqa: PLC0415  # such a type comes with it
 
     try:
         return TypeAdapter(cast("type[object]", kind))
@@ -214,7 +214,7 @@ def _reader_of(kind: Hashable) -> TypeReader[object] | None:
 
 
 def _is_pydantics(kind: object) -> bool:
-    """Return whether something of pydantic's is in a type or in what annotates it."""
+    """Return whether a type or its annotations contain something of pydantic's."""
     marks = ("__pydantic_validator__", "__get_pydantic_core_schema__")
     package = type(kind).__module__.partition(".")[0]
     return (
@@ -226,7 +226,7 @@ def _is_pydantics(kind: object) -> bool:
 
 @lru_cache(_MOST_KINDS)
 def _decoder(kind: Hashable) -> msgspec.json.Decoder[object]:
-    """Return the decoder of a type. Two threads must not prepare one type at once."""
+    """Return the decoder for a type. Two threads must not prepare the same type at once."""
     with _meeting:
         return msgspec.json.Decoder(cast("type[object]", kind), dec_hook=_load_nested)
 
@@ -241,7 +241,7 @@ def _load_nested(kind: object, value: object) -> object:
 
 
 def _has_attrs(kind: object) -> bool:
-    """Return whether an attrs class or a union of dataclasses is in a type: cattrs reads it."""
+    """Return whether a type contains an attrs class or a union of dataclasses: cattrs reads it."""
     is_class = isinstance(kind, type) and attrs.has(kind)
     is_union = sum(map(is_dataclass, get_args(kind))) > 1
     return is_class or is_union or any(map(_has_attrs, get_args(kind)))
@@ -256,7 +256,7 @@ def _convert(value: object, kind: object) -> object:
 
 
 def _strict_hook(kind: type, converter: cattrs.Converter) -> Callable[[object, object], object]:
-    """Return a hook for objects or lists alone: cattrs would take any mapping or iterable."""
+    """Return a hook that only takes objects or lists: cattrs takes any mapping or iterable."""
     if attrs.has(kind):
         build = make_dict_structure_fn(kind, converter)
         return lambda value, _: build(msgspec.convert(value, dict), kind)
@@ -273,9 +273,13 @@ def _is_list_like(kind: object) -> bool:
     return get_origin(kind) in (list, set, frozenset, Sequence)
 
 
-_converter = cattrs.Converter()
-_converter.register_structure_hook_factory(attrs.has, _strict_hook)
-_converter.register_structure_hook_factory(_is_list_like, _strict_hook)
-for _kind in (str, bytes, int, float, Enum, Path):  # cattrs has conversions of its own for these
-    _converter.register_structure_hook(_kind, _convert)
-_converter.register_structure_hook_func(lambda kind: not _has_attrs(kind), _convert)
+@cache
+def _converter() -> cattrs.Converter:
+    """Return what builds attrs classes of the caller's."""
+    converter = cattrs.Converter()
+    converter.register_structure_hook_factory(attrs.has, _strict_hook)
+    converter.register_structure_hook_factory(_is_list_like, _strict_hook)
+    for kind in (str, bytes, int, float, Enum, Path):  # cattrs has conversions of its own for these
+        converter.register_structure_hook(kind, _convert)
+    converter.register_structure_hook_func(lambda kind: not _has_attrs(kind), _convert)
+    return converter

@@ -146,8 +146,8 @@ def as_mapping(chunk: object) -> object:
 def fed_both_ways(
     chunks: Iterable[object], made: Callable[[object], object]
 ) -> tuple[Accumulator, Accumulator]:
-    """Return what reads a stream of objects, and what reads it as JSON, or field by field where
-    openai's client changes what it validates.
+    """Return an accumulator that was fed objects, and one that was fed them as JSON, or field by
+    field where openai's client changes what it validates.
     """
     by_object, judge = Accumulator(), Accumulator()
     judge._reducer._decoder.is_off = True
@@ -164,7 +164,7 @@ def as_problems(acc: Accumulator) -> list[object]:
     return [(problem.kind, problem.path, problem.event) for problem in acc.problems]
 
 
-# What may stand among fragments of a text and of a call's arguments, and looks like one of them.
+# What may come between fragments of a text or of a call's arguments, and looks like one.
 FRAGMENT: dict[str, object] = {"index": 0, "function": {"arguments": "1, "}}
 NEARLY: dict[str, dict[str, object]] = {
     "a text": with_delta({"content": "é"}),
@@ -239,7 +239,7 @@ def test_what_is_nearly_a_fragment_is_read_as_its_json(
 
 def test_the_characters_of_fragments_count() -> None:
     acc = Accumulator(limits=Limits(total_bytes=12))
-    chunk = {"created": 1, **with_delta({"content": "x"})}  # with its id two characters
+    chunk = {"created": 1, **with_delta({"content": "x"})}  # two characters with its id
     for _ in range(6):
         acc.feed(chunk)
     with pytest.raises(LimitExceededError, match="total_bytes"):
@@ -248,7 +248,7 @@ def test_the_characters_of_fragments_count() -> None:
 
 
 class SdkObject:
-    """An object like pydantic's: fields in `__dict__`, and those that its class lacks apart."""
+    """An object like pydantic's: fields in `__dict__`, those that its class lacks kept apart."""
 
     __slots__ = ("__dict__", "__pydantic_extra__")
 
@@ -272,7 +272,7 @@ def test_what_pydantic_keeps_apart_is_not_overlooked(place: str) -> None:
 
 
 BYTES = "$.choices[0].logprobs.content[0].bytes"
-# The chunk, what is wrong about it and where; what is in the result in spite of it.
+# The chunk, what is wrong about it and where; what is nevertheless in the result.
 ODD: dict[str, tuple[object, str, str | None, dict[str, object]]] = {
     "a name that is no string": (with_delta({1: "x"}), "invalid_chunk", None, {}),
     "bytes": (with_delta({"v": b"x"}), "invalid_chunk", None, {}),
@@ -331,7 +331,7 @@ def as_json(chunk: Chunk) -> str:
 
 
 def fields_of(value: object) -> Reading | None:
-    """Return what the reader of any value makes of a chunk in which it finds nothing odd."""
+    """Return what the field-by-field reader makes of a chunk, None if it finds anything odd."""
     try:
         found = read_chunk(value, DEFAULT_RULES.moved, copying=True, has_halves=False, depth=64)
     except InvalidChunkError:
@@ -354,7 +354,7 @@ def assert_as_field_by_field(value: object) -> None:
         choice.obfuscation = None
         delta = choice.delta
         if delta is not None and delta.reasoning_details is not None:
-            # Merged to the same end, wherever they stand.
+            # Merged to the same result, wherever they are.
             details = msgspec.to_builtins(delta.reasoning_details)
             fields = {**(delta.extra or {}), "reasoning_details": details}
             delta.extra, delta.reasoning_details = Extra(sorted(fields.items())), None
@@ -428,7 +428,7 @@ USUAL: dict[str, dict[str, object]] = {
 
 
 def clear(value: object) -> None:
-    """Take out all that is in a value that can be changed."""
+    """Empty all objects and lists in a value."""
     inner = value if isinstance(value, (dict, list)) else ()
     if hasattr(value, "__dict__") and not isinstance(value, enum.Enum):
         inner = {**vars(value), **(getattr(value, "__pydantic_extra__", None) or {})}
@@ -451,7 +451,7 @@ def test_nothing_of_the_callers_object_is_kept(chunk: dict[str, object]) -> None
 
 
 class Filling(dict[str, object]):
-    """Like a defaultdict: a look changes it."""
+    """Like a defaultdict: looking up a name changes it."""
 
     def __missing__(self, name: str) -> object:
         self[name] = None

@@ -1,4 +1,4 @@
-"""SPEC section 2 on the reader of lines: each event comes as soon as its blank line is there."""
+"""SPEC section 2 for the reader of lines: each event comes as soon as its blank line does."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from accumulator._decode.lines import Event, LineReader
 from accumulator._decode.sse import cut_events
 
 BOM = b"\xef\xbb\xbf"
-LONG = b"x" * 9000  # two lines of it are more than the parser looks at with every read
+LONG = b"x" * 9000  # two lines of this are more than the parser looks at with every read
 
 
 def naive(body: bytes) -> list[tuple[bytes, bytes | None, int]]:
@@ -83,7 +83,7 @@ LONGER: dict[str, bytes] = {
 
 
 class Reader:
-    """Feeds a body to a reader of lines, and compares what is cut out of it at once."""
+    """Feeds a body to a reader of lines, and compares its events with those cut out at once."""
 
     def __init__(self) -> None:
         self.reader = LineReader()
@@ -147,7 +147,7 @@ def test_a_long_event_is_found_wherever_it_is_cut(body: bytes, size: int) -> Non
         check(reader, events, body[: i + 1])
 
 
-# What stands between the `data` lines, by how each of them begins.
+# What is between the `data` lines, by how each of these begins.
 BETWEEN = {
     "names and ids": b"event: message\nid: 7\ndata: ",
     "comments": b": PROCESSING\n\ndata: ",

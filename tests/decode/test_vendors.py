@@ -39,7 +39,7 @@ PLACES: dict[str, Callable[[object], str]] = {
     "content": lambda value: chunk({"content": value}),
     "moderation": lambda value: chunk({"content": "x"}, moderation={"x": value}),
 }
-# Streams in which a shape is met often enough to get Structs of its own, and then is another.
+# Streams in which a shape is met often enough to get Structs of its own, and then changes.
 SHAPES: Streams = {
     "a usage's fields that come again": lambda i: usage(i, x_cached=i // 20),
     "a usage's details that stop coming": lambda i: usage(i, x_cached=i) if i < 20 else usage(i),

@@ -1,4 +1,4 @@
-"""One server for all tests; without what serves, there are no tests here."""
+"""One server for all tests; without the packages for it, there are no tests here."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import pytest
 
 from live.serve import LlamaServer, serving
 
-# `nox -s live` fails where nothing is collected; other runs have nothing to say of it.
+# `nox -s live` fails if nothing is collected; other runs do not mind.
 if not (find_spec("gguf") and find_spec("xllamacpp")):
     collect_ignore_glob = ["test_*.py"]
 

@@ -75,7 +75,7 @@ def serving(folder: Path) -> Iterator[LlamaServer]:
 
 def main(model: Path) -> None:
     """Write the model, serve it, and end with the process that started this one."""
-    # Installed for the session `live` alone, and wanted in this process alone.
+    # Installed only for the session `live`, and needed only in this process.
     import xllamacpp  # noqa: PLC0415  # pyright: ignore[reportMissingImports]
 
     from live.tiny_model import write_model  # noqa: PLC0415

@@ -31,7 +31,7 @@ TIME = tool("get_time", zone={"enum": ["UTC", "CET"]})
 NOTE = tool("take_note", text={"type": "string", "minLength": 200})
 CALLS = {"tools": [WEATHER, TIME], "tool_choice": "required", "parallel_tool_calls": True}
 SCHEMA = {"name": "weather", "schema": WEATHER["function"]["parameters"]}
-# Whole characters, though of random bytes: what is none may be refused by the server itself.
+# Complete characters, though of random bytes: the server itself may refuse anything else.
 TEXT = {"grammar": 'root ::= "So " [^<]+', "ignore_eos": True}
 
 Choices = list[Body]
@@ -202,7 +202,7 @@ def test_events_add_up_to_the_completion(server: LlamaServer, name: str) -> None
 
 @pytest.mark.parametrize("name", ["content", "reasoning", "calls"])
 def test_what_was_streamed_is_taken_as_history(server: LlamaServer, name: str) -> None:
-    """The server writes the same prompt of it as of its answer in one piece."""
+    """The server makes the same prompt of it as of its answer in one piece."""
     body, whole = asked(server, name)
     message = by_httpx(server.url, streamed(body)).completion.choices[0].message
     turn = dict(message.to_message())

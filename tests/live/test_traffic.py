@@ -27,7 +27,7 @@ def request(grammar: str, **more: object) -> Body:
     return {"model": "tiny", "messages": messages, "grammar": f"root ::= {grammar}", **more}
 
 
-# Ten megabytes, of which sockets hold a part: it does not end while nobody reads on.
+# Ten megabytes, more than sockets can buffer: it does not end while nobody reads on.
 SAYING = "日本 zürich "
 ENDLESS = request(
     f'("{SAYING}")*', max_tokens=3900, ignore_eos=True, logprobs=True, top_logprobs=50
@@ -76,7 +76,7 @@ def test_twenty_clients_at_once_through_the_documented_gateway(
     with running(server.url, monkeypatch) as (url, printed):
         completions = asyncio.run(ask_all(url))
     assert [each.choices[0].message.content for each in completions] == texts
-    # The page prints a line for each response, in which its status and tokens stand.
+    # The page prints a line for each response, with its status and tokens.
     assert all("complete" in line.split() for line in printed)
     totals = [each.usage.total_tokens for each in completions if each.usage]
     for total in set(totals):

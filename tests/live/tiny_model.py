@@ -67,7 +67,7 @@ def write_model(path: Path) -> None:
     writer.add_token_list(tokens)
     kinds = [gguf.TokenType.NORMAL] * 256 + [gguf.TokenType.CONTROL] * len(MARKS)
     writer.add_token_types([*kinds, gguf.TokenType.USER_DEFINED])
-    # There must be one; what it would join is no token.
+    # There must be a merge; what this one would make is not a token.
     writer.add_token_merges([f"{tokens[32]} {tokens[32]}"])
     writer.add_bos_token_id(256)
     writer.add_add_bos_token(False)
@@ -79,7 +79,7 @@ def write_model(path: Path) -> None:
 
     embeddings = random.standard_normal((len(tokens), WIDTH))
     outputs = random.standard_normal((len(tokens), WIDTH)) * 0.5
-    # Bytes that may begin what is no character are unlikely: llama.cpp's grammars allow them in a
+    # Bytes that may begin an invalid character are unlikely: llama.cpp's grammars allow them in a
     # string, and its parser then refuses the whole answer.
     outputs[[0xC0, 0xC1, 0xE0, 0xED, 0xF0, *range(0xF4, 0x100)]] = 0
     # After `<|tools|>`, with which a prompt with tools ends, the likeliest token is `<tool_call>`:

@@ -39,7 +39,7 @@ def rows(*given: tuple[str, int | None, Json | str]) -> bytes:
 
 
 def documents(output: str) -> list[ChatCompletion]:
-    """Read JSON documents that stand one after another."""
+    """Read JSON documents that follow one another."""
     found = []
     while output:
         value, end = json.JSONDecoder().raw_decode(output)

@@ -1,4 +1,4 @@
-"""Which files a path, a folder or a glob means, and what they hold by their first bytes."""
+"""Which files a path, a folder or a glob means, and what they are, by their first bytes."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from accumulator._logs.inputs import CommandError, detect_source, find_files, sp
 
 JSON = b'{"id":"a"}\n'
 SSE = b"data: {}\n\n"
-# What a file holds, and its form; a name says nothing.
+# What a file contains, and its form; a name says nothing.
 FILES: dict[str, tuple[bytes, str]] = {
     "empty.sse": (b"", "rows"),
     "lines.txt": (JSON, "rows"),

@@ -33,7 +33,7 @@ def wide(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def inspect(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> Inspect:
-    """Return a function that looks at a file, and returns what is printed and told."""
+    """Return a function that looks at a file, and returns what is printed and reported."""
 
     def inspect(data: bytes, *options: str, code: int = 0) -> tuple[str, str]:
         (tmp_path / "log").write_bytes(data)
@@ -160,7 +160,7 @@ def test_a_compressed_file_is_read(show: Show) -> None:
         assert "packed" in show(gzip.compress(text))
 
 
-# What a file holds that is no stream, and what is said of it.
+# What a file contains that is not a stream, and what is said about it.
 NO_STREAM: dict[str, tuple[bytes, str]] = {
     "nothing": (b"", "no chunk was read"),
     "prose": (b"This is no stream.\n", "no chunk was read"),

@@ -1,4 +1,4 @@
-"""What a row is, in JSON Lines and in Parquet, and what is told of a line that is none."""
+"""What a row is, in JSON Lines and in Parquet, and what is reported of a line that is not one."""
 
 from __future__ import annotations
 

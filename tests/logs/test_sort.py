@@ -1,4 +1,4 @@
-"""Rows in any order: found out of order wherever that shows, and sorted within a memory."""
+"""Rows in any order: disorder is noticed wherever it shows, and sorting stays in its memory."""
 
 from __future__ import annotations
 
@@ -167,7 +167,7 @@ def test_a_shuffled_log_is_sorted_within_the_memory(
     log, out = tmp_path / "log.jsonl", tmp_path / "out.jsonl"
     with log.open("wb") as file:
         for copy in range(600):
-            # Skewed, each stream has the rows of 600, nearly all repeats.
+            # If skewed, each stream has the rows of 600, nearly all of them repeats.
             name = b"" if skewed else b"%d" % copy
             file.write(rows.replace(b'"id": "s', b'"id": "%bs' % name))
     assert log.stat().st_size > 200_000_000
@@ -189,7 +189,7 @@ def test_rows_of_any_size_are_sorted_in_the_smallest_memory(
     rows = [*ROWS, *(row for stream in large for row in stream)]
     log, out = write(tmp_path / "log.jsonl.gz", rows[::-1]), tmp_path / "out.jsonl"
     command = [*COMMAND, str(log), "-o", str(out), "--memory", "256M"]
-    # A row of megabytes is held a few times beside what is sorted.
+    # A row of megabytes is in memory a few times, besides what is sorted.
     assert 50 * 1024 * 1024 < peak_of(command) < 256 * 1024 * 1024 + 5 * size
     assert read(out) == expected(rows)
 

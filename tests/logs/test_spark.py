@@ -82,7 +82,7 @@ def chunk(stream: str, number: int, count: int) -> str:
 
 
 def stream_of(name: str, count: int, *, done: bool = True) -> list[Record]:
-    """Return the rows of a stream; some have a row that is no chunk."""
+    """Return the rows of a stream; some have a row that is not a chunk."""
     rows: list[Record] = [(name, number, chunk(name, number, count)) for number in range(count)]
     if name.endswith("5"):
         rows[2] = (name, 2, '{"cut off')
@@ -211,11 +211,11 @@ def files_of(folder: Path, rows: Sequence[Record], count: int) -> None:
 def check_all_given_out(spark: SparkSession, folder: Path, streams: Sequence[Record]) -> None:
     result = found(spark.read.parquet(str(folder / "out")).collect())
     expected = plain(streams)
-    assert result.keys() == expected.keys()  # of the last one more may come
+    assert result.keys() == expected.keys()  # more may come of the last one
     for name, each in expected.items():
         assert result[name][:-1] == each[:-1]
     repeats = sum(row[-1] for row in result.values())  # type: ignore[misc]
-    assert 0 < repeats <= 200  # those behind the end are dropped uncounted
+    assert 0 < repeats <= 200  # those after the end are dropped uncounted
 
 
 def test_a_query_that_is_stopped_and_started_again_reduces_as_each_stream_alone(
@@ -234,8 +234,8 @@ def test_a_query_that_is_stopped_and_started_again_reduces_as_each_stream_alone(
 
 
 def kill_session(leader: int) -> int:
-    """Kill a process and all that came from it: the JVM, and the workers of that, which are in
-    groups of their own. Give how many were killed.
+    """Kill a process and all that it started: the JVM, and its workers, which are in groups of
+    their own. Return how many were killed.
     """
     killed = 0
     for folder in Path("/proc").glob("[0-9]*"):

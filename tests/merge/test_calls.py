@@ -31,7 +31,7 @@ def part(
     return {"index": index, "id": id_, "function": function, **more}
 
 
-# What may be another call's is on record.
+# A fragment that may be another call's is on record.
 GUESSED: dict[str, tuple[list[Fragment], list[tuple[str | None, str | None, str | None]], str]] = {
     "neither id nor index while several calls are open": (
         [part(0, "a", "f", "{}"), part(1, "b", "g", "{"), part(None, None, None, "}")],
@@ -123,8 +123,8 @@ FRAGMENTS = {
 def test_as_many_calls_as_the_limit_are_allowed_and_not_one_more(
     name: str, known: int | None
 ) -> None:
-    """What a fragment starts depends on those before it in the delta, which were not applied yet
-    when they are counted: those that bring an id may count as a call each.
+    """Whether a fragment starts a call depends on those before it in the delta, which are not
+    applied yet when calls are counted: each with an id may count as a call.
     """
     fragments = FRAGMENTS[name]
     alone = len(fragments) if known is None else known

@@ -59,7 +59,7 @@ def only(kind: type[Kind], events: Iterable[Event]) -> list[Kind]:
 
 
 def listening(**options: Any) -> tuple[Accumulator, list[Event]]:
-    """Return an accumulator, and the list of what it tells."""
+    """Return an accumulator, and the list of its events."""
     events: list[Event] = []
     return Accumulator(on_event=events.append, **options), events
 
@@ -118,7 +118,7 @@ def test_any_stream_in_any_cut_gives_the_same_events(data: st.DataObject, body: 
     assert (acc.status, acc.problems) == (plain.status, plain.problems)
 
 
-# A problem in the midst of a chunk shows what was told by then: texts, then calls.
+# A problem in the middle of a chunk shows which events came before it: texts, then calls.
 @example(
     [
         {"message": {"tool_calls": [{}, {"id": "call_a"}, {}]}},
@@ -255,9 +255,9 @@ def test_a_done_waits_for_the_input_behind_the_finish_reason(
     check(acc, events)
 
 
-# --- what is told, and in which order ---
+# --- which events come, and in which order ---
 
-# Arguments in fragments, those of one chunk in a list, and the deltas that tell of them.
+# Arguments in fragments, those of one chunk in a list, and the deltas in their events.
 ARGUMENTS: dict[str, tuple[list[str | list[str]], list[str]]] = {
     "an object": (['{"a": 1}'], ['{"a": 1}']),
     "an empty object": (["{}"], ["", "{}"]),
@@ -300,7 +300,7 @@ def test_fragments_that_are_the_whole_so_far_tell_what_is_new(
 
 
 def brief(event: Any) -> str:
-    """Say in a few words what an event tells."""
+    """Describe an event in a few words."""
     kind, _, when = event.type.rpartition(".")
     index = getattr(event, "index", None)
     names = {FUNCTION: f"call {index}", "tool_calls.custom.input": f"custom {index}"}
@@ -320,7 +320,7 @@ DETAIL = {"index": 0, "text": "a", "type": "reasoning.text"}
 EMPTY = [{"index": n, "id": f"call-{n}", "function": Chunk()} for n in (0, 1)]
 INPUTS = [{"index": n, "custom": {"input": "x"}} for n in (0, 1)]
 USAGES: list[Chunk] = [{"prompt_tokens": 3}, {"prompt_tokens": 3}, {"completion_tokens": 2}]
-# Chunks, and what is told before the stream is closed.
+# Chunks, and the events before the stream is closed.
 TOLD: dict[str, tuple[list[Chunk], list[str]]] = {
     "one text": (
         deltas({"content": "a"}, {"content": "b"}, {"content": ""}), ["content a", "content b"]
@@ -373,7 +373,7 @@ TOLD: dict[str, tuple[list[Chunk], list[str]]] = {
         ["call 0 [1]", "arguments_after_end", "call 0 ]"],
     ),
     "usage where it changes": ([{"usage": each} for each in USAGES], ["usage None", "usage 5"]),
-    # What no event is named for.
+    # What has no event of its own.
     "images": (deltas({"images": [1]}, {"images": [1]}), ["delta.images [1]"] * 2),
     "annotations": (deltas({"annotations": [{"a": 1}]}), ['delta.annotations [{"a": 1}]']),
     "a joined text": (
@@ -653,7 +653,7 @@ def test_a_limit_inside_a_read_tells_what_stands_before_it() -> None:
 @given(bodies(ODD_STREAMS))
 def test_strict_mode_tells_before_it_raises(body: bytes) -> None:
     acc, events = listening(strict=True)
-    for _ in range(40):  # what stands behind an event that raised is read by the next call
+    for _ in range(40):  # the next call reads what follows an event that raised
         count = len(events)
         try:
             acc.feed_sse(b"" if count else body)
@@ -663,7 +663,7 @@ def test_strict_mode_tells_before_it_raises(body: bytes) -> None:
             assert problem is not None
             before, new = (only(ev.ProblemEvent, part) for part in (events[:count], events[count:]))
             if problem not in [event.problem for event in new]:
-                # It was told before, and this is the same once more.
+                # A problem like it had its event before.
                 assert problem.kind not in LOSSY_KINDS
                 known = [event.problem for event in before]
                 assert (problem.kind, problem.path) in [(each.kind, each.path) for each in known]

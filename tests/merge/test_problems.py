@@ -235,7 +235,7 @@ PACKED = [
     b"\x28\xb5\x2f\xfd" + bytes(9),
 ]
 
-# What came in place of chunks: by which method, and what the error says behind "no chunk was read".
+# What came instead of chunks: by which method, and what the error says after "no chunk was read".
 UNREAD: dict[str, tuple[str, list[object], str]] = {
     "nothing": ("feed_sse", [], "nothing came (a stream can be read only once)"),
     "an empty body": ("feed_sse", [b""], "nothing came"),

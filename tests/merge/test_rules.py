@@ -75,7 +75,7 @@ def test_each_policy_merges_a_vendors_field(
     assert json.dumps(result.get("x")) == json.dumps(expected)  # to Python, 5 is 5.0
 
 
-# Halves of surrogate pairs, which JSON has as escapes alone (SPEC section 2).
+# Halves of surrogate pairs, which JSON can only have as escapes (SPEC section 2).
 HALVES: list[tuple[Policy, list[object], object]] = [
     ("first", ["\ud83d"], "\ufffd"),
     ("last", ["\ud83d"], "\ufffd"),
@@ -144,7 +144,7 @@ def test_a_value_that_comes_in_every_event_is_merged_as_by_itself(
 
 
 DETAILS = [{"index": 0, "type": 5, "text": "a"}, {"index": 0, "type": 6, "text": "b"}]
-# Rows, what comes in a field of each delta, and what stands in it then.
+# Rows, what comes in a field of each delta, and what the field is then.
 FIELDS: dict[str, tuple[dict[str, Policy], str, list[object], object]] = {
     "a typed list": ({"delta.annotations": "last"}, "annotations", [[1], [2, 3]], [2, 3]),
     # A server that sends the whole text so far with every chunk.

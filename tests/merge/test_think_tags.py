@@ -78,7 +78,7 @@ def said(text: str, index: int = 0, **choice: object) -> dict[str, object]:
 
 
 def message_of(**fields: object) -> dict[str, object]:
-    """Return a chunk with a message in place of a delta."""
+    """Return a chunk with a message instead of a delta."""
     return {"choices": [{"message": fields}]}
 
 

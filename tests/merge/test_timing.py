@@ -159,7 +159,7 @@ def test_a_start_without_a_clock_is_a_mistake(function: Callable[..., object]) -
     stream = () if function is Accumulator else ([TEXT],)
     with pytest.raises(TypeError, match="there is no clock"):
         list(function(*stream, started=1.0))  # type: ignore[call-overload]
-    with pytest.raises(TypeError, match="a clock is called"):
+    with pytest.raises(TypeError, match="a clock is a function"):
         list(function(*stream, clock=1.0))  # type: ignore[call-overload]
 
 

@@ -195,7 +195,7 @@ def test_tokens_are_written_as_they_came(
     expected = json.dumps({"content": [written], "refusal": [written]})
     assert json.dumps(logprobs_in(completion.to_dict())) == expected
     assert json.dumps(logprobs_in(json.loads(completion.to_json()))) == expected
-    # Entries that were looked at, and are kept alone, are written alike.
+    # Entries that were looked at, and kept in a tuple, are written alike.
     made = attrs.evolve(choice.logprobs, content=tuple(choice.logprobs.content))
     evolved = attrs.evolve(completion, choices=(attrs.evolve(choice, logprobs=made),))
     for each in evolved, completion:

@@ -27,7 +27,7 @@ else:
 JsonObject = dict[str, object]
 
 
-# Its annotation and its moderation are only the heads of such.
+# The annotation and the moderation of WHOLE have only some of their fields.
 VALID = json.loads(json.dumps(WHOLE))
 del VALID["moderation"]
 del VALID["choices"][0]["message"]["annotations"]
@@ -55,7 +55,7 @@ def thinking(text: str) -> JsonObject:
     return {"type": "thinking", "thinking": [{"type": "text", "text": text}]}
 
 
-# A turn as it streams, and what of it has to stand in the next request.
+# A turn as it streams, and what of it the next request must contain.
 TURNS: dict[str, tuple[list[JsonObject], JsonObject]] = {
     "Gemini's calls with signatures": (
         [{"role": "assistant", "tool_calls": [{**FRAGMENT, "extra_content": SIGNED}]}],
@@ -251,7 +251,7 @@ TEXT: JsonObject = {
 @pytest.mark.parametrize("data", [WHOLE, TEXT], ids=["chat", "text"])
 def test_fastapi_writes_a_completion_in_the_apis_shape(data: JsonObject) -> None:
     completion = ChatCompletion.from_dict(data)
-    # What its encoder calls for a result without a type, and its fields for one with.
+    # What its encoder calls for a result without a type, then what its fields do for one with.
     assert dict(completion) == completion.to_dict() == data
     field = pydantic.TypeAdapter(ChatCompletion)
     assert field.validate_python(completion) is completion
@@ -305,7 +305,7 @@ except ImportError as error:
     assert "pip install openai" in run_by_itself(code).stdout
 
 
-# What its types require or leave no choice of, and some server does otherwise.
+# What its types require, and some server does differently.
 REFUSED = {
     "Field required",
     "Input should be a valid string",  # content, where Mistral sends parts

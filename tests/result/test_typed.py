@@ -366,7 +366,7 @@ def test_what_does_not_fit_far_below_is_an_error_whatever_the_stack_holds() -> N
 def test_an_explanation_for_which_the_stack_is_too_small_is_the_librarys_own(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """CPython 3.12 counts no calls of C, so that the test above gets there on others alone."""
+    """CPython 3.12 does not count calls of C, so the test above gets there only on others."""
 
     def too_deep(*_: object) -> None:
         raise RecursionError
@@ -477,7 +477,7 @@ def test_words_of_pydantic_in_an_annotated_are_obeyed() -> None:
 @pytest.mark.parametrize("kind", [Literal["a", "b"], Literal["a", "b"] | None])
 def test_the_values_of_a_literal_are_named(wrong: str, kind: type) -> None:
     kinds = dict[str, list[kind]]  # type: ignore[valid-type]  # made here
-    assert refused(f'{{"x": [{wrong}]}}', kinds, "there are 'a', 'b' at").path == "$.x[0]"
+    assert refused(f'{{"x": [{wrong}]}}', kinds, "expected one of 'a', 'b' at").path == "$.x[0]"
 
 
 def test_a_hint_that_is_no_type_of_json_is_none_of_a_fields() -> None:

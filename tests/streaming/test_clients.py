@@ -192,7 +192,7 @@ async def aiohttp_response(url: str) -> AsyncIterator[Any]:
 
 
 def items_of(client: SyncClient, read: Callable[[Any], Any]) -> SyncClient:
-    """Return what reads an iterator that a response hands out, and not the response."""
+    """Return a client that gives an iterator over the response instead of the response."""
 
     @contextmanager
     def get(url: str) -> Iterator[Any]:
@@ -245,7 +245,7 @@ ASYNC_HTTP: dict[str, AsyncClient] = {
 }
 ASYNC = [*ASYNC_SDKS.values(), *ASYNC_HTTP.values()]
 LEAVE_IT_COMPRESSED = {"urllib", "http.client"}
-# At U+2028, too, which BODY holds; it also decodes what is not whole.
+# Also at U+2028, which BODY contains; it also decodes incomplete characters.
 CUTS_AT_MORE_THAN_LINE_ENDS = {"httpx lines"}
 
 
@@ -300,7 +300,7 @@ def wrapped(
 ALL_HTTP: list[Any] = [*HTTP.items(), *ASYNC_HTTP.items()]
 ALL_SDKS: list[Any] = [
     pytest.param(name, client, marks=pytest.mark.filterwarnings("ignore"))
-    if name in ("litellm", "any-llm")  # which warn of themselves
+    if name in ("litellm", "any-llm")  # which cause warnings
     else (name, client)
     for name, client in [*SDKS.items(), *ASYNC_SDKS.items()]
 ]
@@ -404,7 +404,7 @@ def test_raw_pieces_of_a_compressed_body_are_a_clear_error(server: Server) -> No
 
 
 def held_back() -> Replay:
-    # Two events at first: litellm holds one back. requests reads lines by the 512 bytes.
+    # Two events at first: litellm holds one back. requests reads lines 512 bytes at a time.
     first = RECORDING.index(b"\n\n", 1200) + 2
     return Replay(RECORDING, (first, 65536), holds_after=1)
 
@@ -421,7 +421,7 @@ def test_items_are_handed_out_while_the_server_holds_back_the_rest(
 
 
 class LeftError(Exception):
-    """Raised by who has enough."""
+    """Raised by a reader that has enough."""
 
 
 @every_client

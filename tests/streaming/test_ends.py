@@ -60,7 +60,7 @@ FORMS = {
 
 
 class AsAsync:
-    """A sync stream with the face of an async one; what happens to it is sync."""
+    """A sync stream that looks like an async one; underneath everything is sync."""
 
     def __init__(self, stream: WrappedStream[object]) -> None:
         self.stream = stream
@@ -200,7 +200,7 @@ RESET = OSError("connection reset")
 
 
 class SdkError(Exception):
-    """As openai-python's APIError, which takes the server's error out of the stream."""
+    """Like openai-python's APIError, which takes the server's error out of the stream."""
 
     body: object = REFUSED["error"]
 
@@ -212,10 +212,10 @@ CANCELLED = asyncio.CancelledError()
 
 @frozen
 class Case:
-    """A way to read and a source: `items` of it, then the `error` it raises; then what is told.
+    """A way to read, a source of `items` that then raises `error`, and what is made of it.
 
     `told` is what `on_end` is given: the same object if it is an exception, else one of that class.
-    `seen` is so what the reader sees, which is the source's error where nothing is said.
+    `seen` is likewise what the reader sees, by default the source's error.
     """
 
     read: Any
@@ -397,7 +397,7 @@ class AsyncBadlyClosing(AsyncSource):
 
 
 BADLY: dict[Kind, Any] = {"sync": BadlyClosing, "async": AsyncBadlyClosing}
-# Of the errors there are, the one that reaches the caller.
+# The error that reaches the caller where there are several.
 ERRORS: list[tuple[BaseException | None, bool, Any, type[BaseException]]] = [
     (None, False, exhaust, CallbackError),
     (None, False, stop_and_close, CallbackError),
@@ -414,7 +414,7 @@ ERRORS: list[tuple[BaseException | None, bool, Any, type[BaseException]]] = [
 
 @pytest.fixture
 def dropped(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
-    """Return what nobody could be told of."""
+    """Return what goes to `sys.unraisablehook`."""
     found: list[Any] = []
     monkeypatch.setattr(sys, "unraisablehook", found.append)
     return found

@@ -236,7 +236,7 @@ def test_an_openai_stream() -> None:
 
 # --- the events of openai-python, where it is right ---
 
-# What each event brings, by openai-python's names.
+# What each event contains, by openai-python's names.
 FIELDS = {
     "content.delta": ("snapshot", "delta"),
     "content.done": ("content",),
@@ -256,7 +256,7 @@ UNFINISHED = {
 
 
 def brought_by(events: Iterable[Any]) -> dict[str, list[object]]:
-    """Return what the events bring, by their type; an empty fragment is no event for us."""
+    """Return what the events contain, by type; for us an empty fragment is not an event."""
     found: dict[str, list[object]] = {}
     for event in events:
         brought = [_plain(getattr(event, name)) for name in FIELDS.get(event.type, ())]

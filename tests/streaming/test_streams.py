@@ -269,7 +269,7 @@ def test_looking_at_the_completion_too_early_disturbs_nothing() -> None:
     assert stream.completion.to_dict() == WHOLE
 
 
-# The usage comes behind the last finish reason; an event of which half has come waits.
+# The usage comes after the last finish reason; an event that has half arrived waits.
 LOOKED_AT: dict[str, Iterable[object]] = {
     "chunks": CHUNKS,
     "a body in events": re.findall(b".*?\n\n", BODY, re.S),
@@ -330,7 +330,7 @@ def test_wrap_of_a_wrapped_stream_reads_through_it() -> None:
 
 
 class Plain:
-    """A response as that of http.client and urllib, which hand out the body as it came."""
+    """A response like that of http.client and urllib, which give the body as it came."""
 
     def __init__(self, body: bytes, headers: dict[str, str]) -> None:
         self.headers = headers
@@ -350,7 +350,7 @@ class Plain:
 
 
 class Decoding(Plain):
-    """A response as that of urllib3, which decompresses it."""
+    """A response like that of urllib3, which decompresses the body."""
 
     def stream(self) -> None: ...
 
@@ -435,7 +435,7 @@ def test_repr_shows_the_status_and_how_many_chunks_came() -> None:
 
 
 class Response:
-    """As httpx has it: one class for both clients, bound to one by what it reads from."""
+    """Like httpx's: one class for sync and async, tied to one of them by what it reads from."""
 
     def __init__(self, stream: object) -> None:
         self.stream = stream

@@ -193,7 +193,9 @@ class Accumulator:
 
     def _collect_events(self) -> deque[Event]:
         """Collect events from now on; return where they are until `on_event` takes them."""
-        self._emitter = EventEmitter(self._reducer, self._reducer.rules.levels)
+        reducer = self._reducer
+        # The reducer refers to its listener, so that may not refer to it: nobody frees a cycle.
+        reducer.listener = self._emitter = EventEmitter(reducer.rules.levels, state=reducer.state)
         self._pipeline.log.tell = self._emitter.add_problem
         self._pipeline.parse_all()
         self._observed = True

@@ -14,11 +14,11 @@ Source: openai-python, `openai/lib/streaming/chat/_events.py`, for the names; SP
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Literal, TypeAlias
+from typing import ClassVar, Literal, TypeAlias
 
-from msgspec import to_builtins
+from msgspec import Struct, to_builtins
 
-from ._decode.text_history import CallDelta, EventBase, LookingBack, TextDelta, TextHistory
+from ._decode.text import Text
 from .completion import Audio, ChatCompletion, Choice, Timing, TokenLogprob, ToolCall, Usage
 from .errors import Problem
 
@@ -27,7 +27,70 @@ from .errors import Problem
 ReasoningField = Literal["reasoning", "reasoning_content", "thinking"]
 
 
-class _OfChoice(EventBase, frozen=True, gc=False):
+# No event can be in a cycle: it is made after all that it refers to.
+class _Base(Struct, frozen=True, gc=False):
+    """What all events have in common: `repr` shows no private field."""
+
+    _BRIEF: ClassVar[str] = ""  # what it shows of values that are put together when looked at
+
+    def __repr__(self) -> str:
+        shown = [
+            f"{name}={getattr(self, name)!r}"
+            for name in self.__struct_fields__
+            if not name.startswith("_") and name != "snapshot"
+        ]
+        if self._BRIEF:
+            shown.append(self._BRIEF.format(self))
+        return f"{type(self).__name__}({', '.join(shown)})"
+
+
+class _LookingBack(_Base, frozen=True, gc=False):
+    """An event with values that are put together when looked at, by the names in `_VALUES`. Equal
+    to one with the same values, however they are kept.
+    """
+
+    _VALUES: ClassVar[tuple[str, ...]] = ("snapshot",)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, type(self)) and other._public() == self._public()
+
+    def __hash__(self) -> int:
+        raise TypeError(f"{type(self).__name__} has no hash: putting its values together is slow")
+
+    def _public(self) -> list[object]:
+        fields = [name for name in self.__struct_fields__ if not name.startswith("_")]
+        return [getattr(self, name) for name in (*fields, *self._VALUES)]
+
+
+class _TextDelta(_LookingBack, frozen=True, gc=False):
+    _BRIEF = "snapshot=<{0._length} characters>"
+
+    choice_index: int
+    delta: str
+    _text: Text
+    _length: int
+
+    @property
+    def snapshot(self) -> str:
+        """The whole text so far, this delta included."""
+        return str(self._text)[: self._length]
+
+
+class _CallDelta(_TextDelta, frozen=True, gc=False):
+    _VALUES = ("snapshot", "name")
+
+    index: int
+    id: str | None
+    _name: Text | None
+    _name_length: int
+
+    @property
+    def name(self) -> str | None:
+        """The function's or tool's name so far."""
+        return None if self._name is None else str(self._name)[: self._name_length]
+
+
+class _OfChoice(_Base, frozen=True, gc=False):
     choice_index: int
 
 
@@ -46,7 +109,7 @@ class _CallDone(_OfChoice, frozen=True, gc=False):
         return self.tool_call.name
 
 
-class ContentDeltaEvent(TextDelta, frozen=True, gc=False):
+class ContentDeltaEvent(_TextDelta, frozen=True, gc=False):
     """Text was added to a choice's content; of content in parts (Mistral), to a text part."""
 
     type: Literal["content.delta"] = "content.delta"
@@ -57,7 +120,7 @@ class ContentDeltaEvent(TextDelta, frozen=True, gc=False):
 
         It may lag behind by a sixteenth. Raises ImportError without the extra `partial`.
         """
-        return self._history.parsed(self._length, self.delta)
+        return self._text.parsed(self._length)
 
 
 class ContentDoneEvent(_OfChoice, frozen=True, gc=False):
@@ -67,7 +130,7 @@ class ContentDoneEvent(_OfChoice, frozen=True, gc=False):
     type: Literal["content.done"] = "content.done"
 
 
-class RefusalDeltaEvent(TextDelta, frozen=True, gc=False):
+class RefusalDeltaEvent(_TextDelta, frozen=True, gc=False):
     """Text was added to a choice's refusal."""
 
     type: Literal["refusal.delta"] = "refusal.delta"
@@ -80,7 +143,7 @@ class RefusalDoneEvent(_OfChoice, frozen=True, gc=False):
     type: Literal["refusal.done"] = "refusal.done"
 
 
-class ReasoningDeltaEvent(TextDelta, frozen=True, gc=False):
+class ReasoningDeltaEvent(_TextDelta, frozen=True, gc=False):
     """Text was added to a choice's reasoning, in one of its fields; a server may fill several."""
 
     field: ReasoningField
@@ -95,7 +158,7 @@ class ReasoningDoneEvent(_OfChoice, frozen=True, gc=False):
     type: Literal["reasoning.done"] = "reasoning.done"
 
 
-class FunctionToolCallArgumentsDeltaEvent(CallDelta, frozen=True, gc=False):
+class FunctionToolCallArgumentsDeltaEvent(_CallDelta, frozen=True, gc=False):
     """JSON text was added to the arguments of a function call.
 
     `index` numbers the calls of a choice from 0 in order of arrival: Gemini numbers all of them 0.
@@ -107,7 +170,7 @@ class FunctionToolCallArgumentsDeltaEvent(CallDelta, frozen=True, gc=False):
     @property
     def parsed(self) -> object:
         """What is known of the arguments so far, as `ContentDeltaEvent.parsed`."""
-        return self._history.parsed(self._length, self.delta)
+        return self._text.parsed(self._length)
 
     @property
     def arguments_delta(self) -> str:
@@ -132,7 +195,7 @@ class FunctionToolCallArgumentsDoneEvent(_CallDone, frozen=True, gc=False):
         return self.tool_call.arguments or ""
 
 
-class CustomToolCallInputDeltaEvent(CallDelta, frozen=True, gc=False):
+class CustomToolCallInputDeltaEvent(_CallDelta, frozen=True, gc=False):
     """Text was added to the input of a custom tool's call; `index` is as for functions."""
 
     type: Literal["tool_calls.custom.input.delta"] = "tool_calls.custom.input.delta"
@@ -180,10 +243,12 @@ class LogprobsRefusalDoneEvent(_OfChoice, frozen=True, gc=False):
     type: Literal["logprobs.refusal.done"] = "logprobs.refusal.done"
 
 
-class AudioDeltaEvent(LookingBack, frozen=True, gc=False):
+class AudioDeltaEvent(_LookingBack, frozen=True, gc=False):
     """Audio was added: `data` is the decoded bytes of this fragment, `transcript` its words; each
     None if the chunk had none.
     """
+
+    _BRIEF = "snapshot=<{0._audio_length} bytes, {0._length} characters>"
 
     choice_index: int
     data: bytes | None
@@ -191,24 +256,21 @@ class AudioDeltaEvent(LookingBack, frozen=True, gc=False):
     _id: str | None
     _audio: bytearray | None
     _audio_length: int
-    _history: TextHistory | None
+    _words: Text | None
     _length: int
     type: Literal["audio.delta"] = "audio.delta"
 
     @property
     def snapshot(self) -> Audio:
         """The id, the data and the transcript so far."""
-        audio, history = self._audio, self._history
+        audio, words = self._audio, self._words
         if audio is not None:
             audio = audio[: self._audio_length]
         return Audio(
             id=self._id,
             data=to_builtins(audio),  # as base64
-            transcript=None if history is None else history.until(self._length),
+            transcript=None if words is None else str(words)[: self._length],
         )
-
-    def _brief(self) -> Sequence[str]:
-        return (f"snapshot=<{self._audio_length} bytes, {self._length} characters>",)
 
 
 class AudioDoneEvent(_OfChoice, frozen=True, gc=False):
@@ -233,7 +295,7 @@ class ChoiceDoneEvent(_OfChoice, frozen=True, gc=False):
         return self.choice.finish_reason
 
 
-class ExtraDeltaEvent(LookingBack, frozen=True, gc=False):
+class ExtraDeltaEvent(_LookingBack, frozen=True, gc=False):
     """A chunk brought something that no other event is named for: annotations, citations, fields of
     a vendor, or fields that a rule of the caller's moved.
 
@@ -242,7 +304,7 @@ class ExtraDeltaEvent(LookingBack, frozen=True, gc=False):
     that is repeated and changes nothing is told once.
     """
 
-    _VALUES = ("value",)
+    _VALUES, _BRIEF = ("value",), "value={0.value!r}"
 
     choice_index: int | None
     path: str
@@ -254,11 +316,8 @@ class ExtraDeltaEvent(LookingBack, frozen=True, gc=False):
         """What the chunk brought, as JSON; of a text whose fragments are joined, the fragment."""
         return to_builtins(self._value)
 
-    def _brief(self) -> Sequence[str]:
-        return (f"value={self.value!r}",)
 
-
-class UsageEvent(EventBase, frozen=True, gc=False):
+class UsageEvent(_Base, frozen=True, gc=False):
     """A chunk changed the usage, which is all that is known of it. Some servers send it with every
     chunk; the last is the completion's. One with very many fields is not told at each change.
     """
@@ -267,14 +326,14 @@ class UsageEvent(EventBase, frozen=True, gc=False):
     type: Literal["usage"] = "usage"
 
 
-class ProblemEvent(EventBase, frozen=True, gc=False):
+class ProblemEvent(_Base, frozen=True, gc=False):
     """The server did something wrong. There is an event also for problems too many to be kept."""
 
     problem: Problem
     type: Literal["problem"] = "problem"
 
 
-class DoneEvent(EventBase, frozen=True, gc=False):
+class DoneEvent(_Base, frozen=True, gc=False):
     """The stream has ended: by `[DONE]`, by an error of the server, or because it was closed.
 
     `completion` is whole if `status` is "complete", else as far as it is known. `timing` is None

@@ -104,17 +104,19 @@ class PartialJson:
     behind by that sixteenth, but is exact at the end. Needs jiter, from the extra `partial`.
     """
 
-    __slots__ = ("_data", "_due", "_scan", "_value")
+    __slots__ = ("_data", "_due", "_scan", "_value", "length")
 
     def __init__(self, text: str = "") -> None:
         self._data = bytearray()
         self._scan = JsonScan()
         self._due = 1.0  # the size at which it is parsed next
         self._value: object = None
+        self.length = 0  # characters
         self.push(text)
 
     def push(self, fragment: str) -> None:
         """Add the next fragment of the text."""
+        self.length += len(fragment)
         self._data += fragment.encode("utf-8", "replace")
         self._scan.push(fragment)
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import re
 
+from ..partial import PartialJson
+
 # Few enough that the fragments' own overhead stays under a kilobyte, enough that joining them is
 # cheap.
 COMPACT_AT = 16
@@ -16,19 +18,23 @@ class Text:
     The last fragments are in a short list. When it is full they are joined into UTF-8, because a
     str takes four bytes a character as soon as one character is beyond U+FFFF. `str()` decodes
     only what arrived since its last call.
+
+    Its one reader, the events, takes what is new: the first `taken` characters were told.
     """
 
     # For `ArgumentsText`, which looks only at fragments that contain its `closer`.
     asks = False
     closer = "\0\0"
 
-    __slots__ = ("_seen", "_unseen", "fragments", "half")
+    __slots__ = ("_partial", "_seen", "_unseen", "fragments", "half", "taken")
 
     def __init__(self, seen: str = "") -> None:
         self._seen = seen
         self._unseen: bytearray | None = None
         self.fragments: list[str] = []
         self.half = ""  # the first half of a surrogate pair whose second has not arrived
+        self.taken = len(seen)
+        self._partial: PartialJson | None = None  # made when `parsed` is called
 
     def note(self, fragment: str) -> None:
         """Look at a fragment that was just appended and contains `closer`."""
@@ -76,6 +82,25 @@ class Text:
             self._seen = seen
             fragments.clear()
         return self._seen
+
+    def take(self) -> str:
+        """Return what came since it was taken last."""
+        whole = str(self) if self.fragments or self._unseen else self._seen
+        taken, self.taken = self.taken, len(whole)
+        return whole[taken:]
+
+    def parsed(self, length: int) -> object:
+        """Return what is known of the JSON that this is, as it was at a length.
+
+        If each length is asked for in turn, each fragment is parsed once. For an earlier one the
+        text is parsed from its start.
+        """
+        partial = self._partial
+        if partial is None or length < partial.length:
+            partial = PartialJson()
+            self._partial = self._partial or partial
+        partial.push(str(self)[partial.length : length])
+        return partial.value
 
     def __bool__(self) -> bool:
         return bool(self._seen or self._unseen or self.half or any(self.fragments))

@@ -1,82 +1,163 @@
 """What chunks did to the state, as typed events.
 
 The reducer notes in `at` which choice it is about to change. It calls `on_call` before a fragment
-goes to a tool call, `on_choice` behind each choice of a chunk and `on_chunk` behind the chunk. What
-a text of the state has more by then than was told is the next delta.
+goes to a tool call, `on_rare` behind the rare fields of a delta, `on_choice` behind each choice of
+a chunk and `on_chunk` behind the chunk. What a text of the state has more by then than was told is
+the next delta.
 """
 
 from __future__ import annotations
 
+import sys
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any, cast
+
+from msgspec import Struct, field, to_builtins
 
 from .. import events as ev
 from .._decode import chunk as wire
+from .._decode.chunk import JsonObject
 from .._decode.text import Text
-from .._decode.text_history import TextHistory
 from ..completion import Timing, Usage
 from ..errors import Problem
 from ..events import Event, ReasoningField
 from ..rules import Level
-from .extra_deltas import ExtraDeltas
-from .progress import ChoiceProgress, adds, widest
-from .snapshot import freeze
+from .ending import brings_text, calls_of
+from .json_merge import PART_TYPES
+from .progress import ChoiceProgress, widest
+from .snapshot import freeze, freeze_usage
 from .state import ChoiceState, State
-from .usage_history import UsageHistory
+
+# What a delta may add to a choice: in itself, in its calls and in its audio.
+_ADDED = (
+    "content parts refusal reasoning reasoning_content id name arguments input data transcript"
+).split()
+_SHARE = 32  # vendors' values of a usage that are copied for each report and value in it
+_ABSENT = object()
+_Fields = JsonObject | None
 
 
-class EventEmitter:
+class ExtraDeltas(Struct):
+    """Adds to `events` what a chunk brought that no event is named for.
+
+    A value that its rule makes nothing of when it comes twice is told when it changes: servers
+    repeat the same provider, or all search results, in each chunk.
+    """
+
+    levels: Mapping[str, Level]
+    events: deque[Event] = field(default_factory=deque)
+    # By choice and path: the value told last, or the text that was told as far as it came.
+    _last: dict[tuple[int | None, str], object] = field(default_factory=dict)
+
+    def tell_choice(self, index: int, state: ChoiceState, choice: wire.Choice) -> None:
+        """Add what stands in a choice, beside its delta."""
+        self._tell_fields(index, "choice", choice.extra, state.extra)
+        if choice.text is not None and brings_text(choice):
+            self._tell_text(index, "choice.text", cast("Text", state.text))
+        elif choice.text is not None:
+            self._tell_fields(index, "choice", {"text": choice.text}, state.extra)
+        self._tell_extra(index, "choice.logprobs", choice.logprobs, state.logprobs)
+
+    def tell_delta(self, index: int, state: ChoiceState, delta: wire.Delta) -> None:
+        """Add the rare fields of a delta."""
+        self._tell_fields(index, "delta", delta.extra, state.delta_extra)
+        if delta.annotations:
+            self._tell(index, "delta.annotations", delta.annotations)
+        parts = [part for part in delta.parts or () if not _is_text(part)]
+        if parts:
+            self._tell(index, "delta.content", parts)
+        call, audio = delta.function_call, delta.audio
+        if call is not None:
+            fields = {"name": call.name, "arguments": call.arguments, **(call.extra or {})}
+            value = {name: item for name, item in fields.items() if item is not None}
+            if value:
+                self._tell(index, "delta.function_call", value)
+        if audio is not None and audio.expires_at is not None:
+            self._tell(index, "delta.audio.expires_at", audio.expires_at, again=False)
+        self._tell_extra(index, "delta.audio", audio, state.audio, "delta.<object>")
+
+    def tell_calls(self, index: int, fragments: Iterable[tuple[Any, int]], calls: Any) -> None:
+        """Add what stands in fragments of calls, each with the place of the call it went to."""
+        for fragment, place in fragments:
+            call, path = calls.items[place], f"delta.tool_calls[{place}]"
+            self._tell_extra(index, path, fragment, call, "delta")
+            self._tell_extra(index, f"{path}.function", fragment.function, call.function, "delta")
+            self._tell_extra(index, f"{path}.custom", fragment.custom, call.custom, "delta")
+
+    def tell_ends(self) -> None:
+        """Add each U+FFFD that took the place of half a surrogate pair at the end."""
+        for (index, path), text in self._last.items():
+            if isinstance(text, Text):
+                self._tell_text(index, path, text)
+
+    def _tell_extra(self, index: int, path: str, brought: Any, known: Any, of: str = "") -> None:
+        """Add the extra fields of an object in a chunk; `known` is what they were merged into."""
+        if brought is not None and brought.extra is not None:
+            self._tell_fields(index, path, brought.extra, known.extra, of)
+
+    def _tell_fields(
+        self, index: int | None, path: str, fields: _Fields, merged: _Fields, of: str = ""
+    ) -> None:
+        level = self.levels[of or path]
+        for name, value in (fields or {}).items():
+            if value is None or (level.names.get(name) or level.kinds[type(value)]) == "drop":
+                continue
+            where, text = f"{path}.{name}", (merged or {}).get(name)
+            if type(value) is str and type(text) is Text:
+                self._tell_text(index, where, text)
+            else:
+                self._tell(index, where, value, again=not level.is_idempotent(name, value))
+
+    def _tell_text(self, index: int | None, path: str, text: Text) -> None:
+        """Add what is new of a text: half a surrogate pair waits until it is whole."""
+        self._last[index, path] = text
+        fragment = text.take()
+        if fragment:
+            self.events.append(ev.ExtraDeltaEvent(index, path, fragment))
+
+    def _tell(self, index: int | None, path: str, value: object, *, again: bool = True) -> None:
+        known = self._last.get((index, path), _ABSENT)
+        if again or type(known) is not type(value) or known != value:
+            # A list of the chunk's may be the state's by now, and grow.
+            told = self._last[index, path] = to_builtins(value)
+            self.events.append(ev.ExtraDeltaEvent(index, path, told))
+
+
+class EventEmitter(ExtraDeltas, kw_only=True):
     """Collects in `events` what a reducer does."""
 
-    __slots__ = (
-        "_choices",
-        "_ending",
-        "_extras",
-        "_histories",
-        "_is_done",
-        "_places",
-        "_state",
-        "_told",
-        "_usage",
-        "at",
-        "events",
-    )
-
-    def __init__(self, reducer: Any, levels: Mapping[str, Level]) -> None:
-        # The reducer refers to this, so this may not refer to the reducer: nobody frees a cycle.
-        reducer.listener = self
-        self._state: State = reducer.state
-        self.events: deque[Event] = deque()
-        self.at: tuple[int, ChoiceState] | None = None
-        self._choices: dict[int, ChoiceProgress] = {}
-        self._histories: dict[Text | None, TextHistory] = {}  # of the texts of all choices
-        self._extras = ExtraDeltas(self.events, levels)
-        self._ending: dict[int, ChoiceProgress] = {}  # choices with a finish reason and no `.done`
-        self._places: list[int] = []  # of the calls that the fragments of a choice went to
-        self._told = 0  # how many of these fragments were told
-        self._usage = UsageHistory()
-        self._is_done = False  # whether the last event was made
+    state: State
+    at: tuple[int, ChoiceState] | None = None
+    _choices: dict[int, ChoiceProgress] = field(default_factory=dict)
+    # The choices that wait with their `.done`, and the finish reason of each.
+    _ending: dict[int, str] = field(default_factory=dict)
+    # The places of the calls that the fragments of a choice went to.
+    _places: list[int] = field(default_factory=list)
+    _told: int = 0  # how many of these fragments were told
+    _usage: Usage | None = None  # as it was told last
+    _size: int = 0  # vendors' values in it
+    _brought: int = 0  # reports since, and vendors' values in them
+    _is_done: bool = False  # whether the last event was made
 
     def add_problem(self, problem: Problem) -> None:
         if self.at is not None:
-            self._catch_up(*self.at, 0)
+            self._catch_up(*self.at)
         self.events.append(ev.ProblemEvent(problem))
 
     def finish(self, timing: Timing | None) -> None:
         """End all that is not ended yet, if the stream has ended; only the first time."""
-        state, status = self._state, self._state.status
+        state, status = self.state, self.state.status
         if self._is_done or status == "open":
             return
         self._is_done = True
-        choices = [self._follow(index, choice) for index, choice in sorted(state.choices.items())]
-        for progress in choices:
-            progress.tell_all()
-        self._extras.finish()
-        for progress in choices:
-            progress.end(state)
-        last = freeze(state)
-        self._add_usage(self._usage.end(last.usage))
+        self.tell_ends()
+        for index, choice in sorted(state.choices.items()):
+            self._catch_up(index, choice, sys.maxsize).end(state)
+        told = None if self._brought else self._usage
+        last = freeze(state, told)
+        if told is None:
+            self._add_usage(last.usage)
         error = state.error if status == "failed" else None
         self.events.append(ev.DoneEvent(status, timing, last, error))
 
@@ -84,7 +165,9 @@ class EventEmitter:
 
     @staticmethod
     def apply_common(reducer: Any, chunk: Any) -> None:
-        """Apply a chunk as `Reducer.apply_common` does, and make its events."""
+        """Apply a chunk as `Reducer.apply_common` does, and make its events: most bring more of one
+        text that was told before.
+        """
         state: ChoiceState | None = reducer.apply_common(chunk)
         if state is None:  # it was applied as any other chunk is
             return
@@ -92,24 +175,22 @@ class EventEmitter:
         [choice] = chunk.choices
         index, delta = choice.index, choice.delta
         content, thought, other = delta.content, delta.reasoning, delta.reasoning_content
-        field: ReasoningField | None = None
         if content:
             text, fragment, more = state.content, content, thought or other
         elif thought:
-            text, fragment, more, field = state.reasoning, thought, other, "reasoning"
+            text, fragment, more = state.reasoning, thought, other
         else:
             text, fragment, more = state.reasoning_content, other, None
-            field = "reasoning_content"
-        history = self._histories.get(text)
-        if history is None or more or choice.finish_reason:
+        if text is None or not text.taken or more or choice.finish_reason:
             self.on_choice(index, state, choice)
             return
         if fragment:
-            length = history.length = history.length + len(fragment)
-            if field is None:
-                event: Event = ev.ContentDeltaEvent(index, fragment, history, length)
+            length = text.taken = text.taken + len(fragment)
+            if content:
+                event: Event = ev.ContentDeltaEvent(index, fragment, text, length)
             else:
-                event = ev.ReasoningDeltaEvent(index, fragment, history, length, field)
+                kind: ReasoningField = "reasoning" if thought else "reasoning_content"
+                event = ev.ReasoningDeltaEvent(index, fragment, text, length, kind)
             self.events.append(event)
         if delta.reasoning_details is not None:
             self._tell_details(index, delta.reasoning_details)
@@ -119,26 +200,27 @@ class EventEmitter:
 
     def on_rare(self, delta: wire.Delta) -> None:
         index, state = cast("tuple[int, ChoiceState]", self.at)
-        self._catch_up(index, state, 0 if delta.parts is None else widest(delta.parts)).tell_audio()
-        self._extras.add_delta(index, state, delta)
+        progress = self._catch_up(index, state, 0 if delta.parts is None else widest(delta.parts))
+        if delta.audio is not None:
+            progress.tell_audio(delta.audio.data)
+        self.tell_delta(index, state, delta)
 
     def on_choice(self, index: int, state: ChoiceState, choice: wire.Choice) -> None:
         self.at = None
-        progress = self._choices.get(index)
-        if progress is None or choice.delta is None or choice.finish_reason or self._places:
+        progress, delta = self._choices.get(index), choice.delta
+        if progress is None or self._places or not progress.tell_content(delta):
             progress = self._catch_up(index, state, 1)
-        else:
-            self._tell_texts(progress, state, choice.delta)
-        if choice.delta is not None and choice.delta.reasoning_details is not None:
-            self._tell_details(index, choice.delta.reasoning_details)
+        if delta is not None and delta.reasoning_details is not None:
+            self._tell_details(index, delta.reasoning_details)
         if self._places:
-            self._extras.add_calls(index, state, choice, self._places)
+            fragments = zip(calls_of(choice), self._places, strict=False)
+            self.tell_calls(index, fragments, state.calls)
             self._places.clear()
             self._told = 0
+        if choice.logprobs is not None:
+            progress.tell_tokens(choice.logprobs)
         if choice.extra is not None or choice.logprobs is not None or choice.text is not None:
-            if choice.logprobs is not None:
-                progress.tell_tokens(choice.logprobs)
-            self._extras.add_choice(index, state, choice)
+            self.tell_choice(index, state, choice)
         if choice.usage is not None:
             self._tell_usage(choice.usage)
         if self._ending or choice.finish_reason:
@@ -146,61 +228,86 @@ class EventEmitter:
 
     def on_chunk(self, chunk: wire.Chunk, state: State) -> None:
         if self._ending and not chunk.choices:
-            for progress in self._ending.values():
-                progress.end(state)
+            for index in self._ending:
+                self._choices[index].end(state)
             self._ending.clear()
-        if chunk.extra is not None or chunk.moderation is not None:
-            self._extras.add_chunk(chunk, state)
+        if chunk.moderation is not None:
+            self._tell(None, "chunk.moderation", chunk.moderation)
+        if chunk.extra is not None:
+            self._tell_fields(None, "chunk", chunk.extra, state.extra)
         if chunk.usage is not None:
             self._tell_usage(chunk.usage)
 
     # --- what is new ---
 
-    def _follow(self, index: int, state: ChoiceState) -> ChoiceProgress:
-        progress = self._choices.get(index)
-        if progress is None:
-            progress = self._choices[index] = ChoiceProgress(
-                index, state, self.events, self._histories
-            )
-        return progress
-
-    def _catch_up(self, index: int, state: ChoiceState, width: int) -> ChoiceProgress:
+    def _catch_up(self, index: int, state: ChoiceState, width: int = 0) -> ChoiceProgress:
         """Emit what came to the texts of a choice, as its progress does, and to the calls that
         fragments went to; the last of these may still be on its way.
         """
-        progress, places = self._follow(index, state), self._places
+        progress, places = self._choices.get(index), self._places
+        if progress is None:
+            progress = self._choices[index] = ChoiceProgress(index, state, self.events)
         progress.tell(width)
         if places:
             progress.tell_calls(places[self._told :])
             self._told = len(places) - 1
         return progress
 
-    def _tell_texts(self, progress: ChoiceProgress, state: ChoiceState, delta: wire.Delta) -> None:
-        text = state.content
-        if text not in self._histories or delta.reasoning or delta.reasoning_content:
-            progress.tell(1)
-        elif text is not None and delta.content:
-            progress.tell_text("content", text, delta.content)
+    def _follow_end(self, progress: ChoiceProgress, choice: wire.Choice) -> None:
+        """Wait with the `.done` of a choice from its finish reason to the first chunk that adds
+        nothing to it: gcli2api sends a finish reason with every chunk.
+        """
+        index, reason, delta = progress.index, choice.finish_reason, choice.delta
+        if reason and reason != self._ending.get(index):
+            self._ending[index] = reason
+        elif index in self._ending and not choice.text and (delta is None or not _adds(delta)):
+            del self._ending[index]
+            progress.end(self.state)
 
     def _tell_details(self, index: int, details: list[wire.ReasoningDetail]) -> None:
         # Structs, which never change: no copy of them is needed.
         self.events.append(ev.ExtraDeltaEvent(index, "delta.reasoning_details", details))
 
     def _tell_usage(self, report: wire.Usage) -> None:
-        self._add_usage(self._usage.add(report, cast("wire.Usage", self._state.usage)))
+        """Emit the usage after a report, if that changed it.
+
+        A server may send new fields with every report, and a copy costs as much as is known by
+        then. So a usage with many more fields than its reports is not told with each of them.
+        """
+        usage = cast("wire.Usage", self.state.usage)
+        self._brought += 1 + _size_of(report)
+        if self._size <= _SHARE * self._brought:
+            self._size, self._brought = _size_of(usage), 0
+            self._add_usage(freeze_usage(usage))
 
     def _add_usage(self, usage: Usage | None) -> None:
-        if usage is not None:
+        if usage is not None and usage != self._usage:
+            self._usage = usage
             self.events.append(ev.UsageEvent(usage))
 
-    def _follow_end(self, progress: ChoiceProgress, choice: wire.Choice) -> None:
-        """Wait with the `.done` of a choice from its finish reason to the first chunk that adds
-        nothing to it: gcli2api sends a finish reason with every chunk.
-        """
-        index, reason = progress.index, choice.finish_reason
-        if reason and (index not in self._ending or reason != progress.finish_reason):
-            self._ending[index] = progress
-            progress.finish_reason = reason
-        elif index in self._ending and not choice.text and not adds(choice.delta):
-            del self._ending[index]
-            progress.end(self._state)
+
+def _adds(delta: wire.Delta) -> bool:
+    """Return whether a delta brings text, a call or arguments."""
+    calls = delta.tool_calls or ()
+    tools = [tool for call in calls for tool in (call, call.function, call.custom)]
+    holders = (delta, delta.function_call, delta.audio, *tools)
+    return any(getattr(each, name, None) for each in holders for name in _ADDED)
+
+
+def _size_of(usage: wire.Usage) -> int:
+    """Return how many values of vendors there are in a usage."""
+    holders = (usage, usage.completion_tokens_details, usage.prompt_tokens_details)
+    return sum(_count(each.extra) for each in holders if each is not None and each.extra)
+
+
+def _count(value: object) -> int:
+    if isinstance(value, dict):
+        value = [*value.values()]
+    return 1 + sum(map(_count, value)) if isinstance(value, list) else 1
+
+
+def _is_text(part: object) -> bool:
+    """Return whether events of content or reasoning tell all that a part of content brings."""
+    if not isinstance(part, dict):
+        return isinstance(part, str)
+    return part.get("type") in PART_TYPES and part.keys() <= {"type", "text", "thinking"}

@@ -2,279 +2,243 @@
 
 from __future__ import annotations
 
-import sys
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import Literal, cast
+from functools import partial
 
 from msgspec import Struct, field
 
 from .. import events as ev
 from .._decode import chunk as wire
 from .._decode.text import Text
-from .._decode.text_history import TextHistory
 from ..completion import TokenLogprobs
 from ..events import Event
 from .arguments import ArgumentsText
 from .json_merge import PART_TYPES
 from .snapshot import freeze_call, freeze_choice, freeze_fields, freeze_token, freeze_tokens
-from .state import CallsState, CallState, ChoiceState, FunctionState, LogprobsState, State, Tool
+from .state import CallState, ChoiceState, FunctionState, State, Tool
 
-Kind = Literal["content", "refusal", "reasoning", "reasoning_content", "thinking"]
-# Those of one text, in the order in which they are told: thoughts come before the answer.
-_KINDS: tuple[Kind, ...] = ("reasoning", "reasoning_content", "content", "refusal")
-# What a delta adds to a choice: in itself, and in its calls and its audio.
-_TEXTS = ("content", "parts", "refusal", "reasoning", "reasoning_content")
-_NAMED = ("id", "name", "arguments", "input", "data", "transcript")
 Make = Callable[..., Event]
-# The delta and the `.done` of each.
-_OF_CALL: dict[Tool, tuple[Make, Make]] = {
+# The fields of one text, in the order in which they are told: thoughts come before the answer.
+_FIELDS = ("reasoning", "reasoning_content", "content", "refusal")
+# The delta and the `.done` of each, and of the `thinking` parts of the content.
+_EVENTS: dict[str, tuple[Make, Make]] = {
+    "content": (ev.ContentDeltaEvent, ev.ContentDoneEvent),
+    "refusal": (ev.RefusalDeltaEvent, ev.RefusalDoneEvent),
+    **dict.fromkeys(
+        ("reasoning", "reasoning_content", "thinking"),
+        (ev.ReasoningDeltaEvent, ev.ReasoningDoneEvent),
+    ),
     "function": (ev.FunctionToolCallArgumentsDeltaEvent, ev.FunctionToolCallArgumentsDoneEvent),
     "custom": (ev.CustomToolCallInputDeltaEvent, ev.CustomToolCallInputDoneEvent),
+    "logprobs.content": (ev.LogprobsContentDeltaEvent, ev.LogprobsContentDoneEvent),
+    "logprobs.refusal": (ev.LogprobsRefusalDeltaEvent, ev.LogprobsRefusalDoneEvent),
 }
-_OF_LOGPROBS: dict[str, tuple[Make, Make]] = {
-    "content": (ev.LogprobsContentDeltaEvent, ev.LogprobsContentDoneEvent),
-    "refusal": (ev.LogprobsRefusalDeltaEvent, ev.LogprobsRefusalDoneEvent),
-}
+_UNNAMED = ("content", "refusal")  # the events of reasoning name its field
 
 
-class EmittedCall(Struct):
-    """A call of a function or custom tool, as far as events have told of it."""
+class _Joined(Text):
+    """Several texts, one behind the other, as events tell of them."""
 
-    place: int
-    tool: Tool
-    state: CallState
-    name: TextHistory | None = None
-    text: TextHistory = field(default_factory=TextHistory)
-    source: Text | None = None  # of the arguments: another one may replace it
-    is_done: bool = False
+    __slots__ = ()
 
 
 class ChoiceProgress(Struct):
     """A choice, as far as events have told of it; what more there is to tell goes to `events`.
 
-    `histories` are those of all choices, by the text of each. `done` holds what had its `.done`,
-    but calls; for `finish_reason` they wait.
+    `texts` and `calls` are the texts that events look back at: each is the state's own, so nothing
+    is copied, until a second one is told in its place. `done` holds what had its `.done`.
     """
 
     index: int
     state: ChoiceState
     events: deque[Event]
-    histories: dict[Text | None, TextHistory]
-    finish_reason: str | None = None
-    texts: dict[Kind, TextHistory] = field(default_factory=dict)
-    calls: dict[tuple[int, Tool], EmittedCall] = field(default_factory=dict)
+    texts: dict[str, Text] = field(default_factory=dict)
+    calls: dict[tuple[int, Tool], Text] = field(default_factory=dict)
     last_call: int = -1
-    heard: TextHistory = field(default_factory=TextHistory)  # the words of the audio
-    audio: int = 0  # bytes
-    done: set[str] = field(default_factory=set)
+    done: set[object] = field(default_factory=set)
 
     # --- texts ---
 
     def tell(self, width: int) -> None:
         """Emit what came to the texts, and to the last `width` parts of the content."""
         state = self.state
-        for kind in _KINDS:
+        for kind in _FIELDS:
             text = getattr(state, kind)
             if text is not None:
-                self.tell_text(kind, text)
+                self._tell_text(text, kind)
         if width and state.parts is not None:
             for text, kind in _texts_of_parts(state.parts, width, "content"):
-                self.tell_text(kind, text)
+                self._tell_text(text, kind)
+
+    def tell_content(self, delta: wire.Delta | None) -> bool:
+        """Emit the content of a delta. Return False, and emit nothing, if that is not all of its
+        text, was not appended as it is, or was told.
+        """
+        text, content = self.state.content, None if delta is None else delta.content
+        if text is None or not text.taken or not content or text.fragments[-1:] != [content]:
+            return False
+        if delta is None or delta.reasoning or delta.reasoning_content:
+            return False
+        text.taken += len(content)
+        self.events.append(ev.ContentDeltaEvent(self.index, content, text, text.taken))
+        return True
+
+    def _tell_text(self, text: Text, kind: str) -> None:
+        told, fragment = _take(self.texts.get(kind, text), text)
+        self.texts[kind] = told
+        if fragment:
+            make, _ = _EVENTS[kind]
+            if kind in _UNNAMED:
+                self.events.append(make(self.index, fragment, told, told.taken))
+            else:
+                self.events.append(make(self.index, fragment, told, told.taken, kind))
+
+    # --- calls ---
+
+    @property
+    def _calls(self) -> list[CallState]:
+        return [] if self.state.calls is None else self.state.calls.items
 
     def tell_calls(self, places: Iterable[int]) -> None:
-        """Emit what came to the calls at these places, one after the other."""
+        """Emit what came to the calls at these places, one after the other; end the one that was
+        open, if nothing can be added to its arguments.
+        """
         for place in places:
             if place != self.last_call:
-                self._leave_call()
+                told = self.calls.get((self.last_call, "function"))
+                # Of arguments that may be a placeholder not all is told.
+                if (
+                    isinstance(told, ArgumentsText)
+                    and told.is_whole()
+                    and told.taken == len(str(told))
+                ):
+                    self._end_call(self.last_call, "function")
                 self.last_call = place
             self.tell_call(place)
-
-    def tell_text(self, kind: Kind, text: Text, fragment: str | None = None) -> None:
-        """Emit what came to a text: `fragment`, if that was appended as it is."""
-        history, fragments = self.texts.get(kind), text.fragments
-        if history is None:
-            history = self.texts[kind] = self.histories[text] = TextHistory()
-        if fragment and history.text is text and fragments and fragments[-1] is fragment:
-            history.length += len(fragment)
-        else:
-            fragment = history.take(text)
-        if not fragment:
-            return
-        if kind == "content":
-            event: Event = ev.ContentDeltaEvent(self.index, fragment, history, history.length)
-        elif kind == "refusal":
-            event = ev.RefusalDeltaEvent(self.index, fragment, history, history.length)
-        else:
-            event = ev.ReasoningDeltaEvent(self.index, fragment, history, history.length, kind)
-        self.events.append(event)
-
-    # --- tool calls ---
 
     def tell_call(self, place: int, *, ends: bool = False) -> None:
         """Emit what a call has more than was told; at the end of its choice that it was called, if
         neither a name nor arguments nor input came.
         """
-        call = cast("CallsState", self.state.calls).items[place]
+        call = self._calls[place]
         tools = call.tools()
         if ends and not tools:
             tools.append(("custom" if call.type == "custom" else "function", FunctionState()))
         for tool, named in tools:
-            emitted = self.calls.get((place, tool))
-            opens = emitted is None
-            if emitted is None:
-                if not named.came and not ends:
-                    continue  # it is nothing, if the other tool comes
-                emitted = self.calls[place, tool] = EmittedCall(place, tool, call)
-            self._tell_arguments(emitted, named, opens=opens)
+            if named.came or ends or (place, tool) in self.calls:  # else the other tool may come
+                self._tell_tool(place, tool, named, call.id)
 
-    def _tell_arguments(
-        self, call: EmittedCall, named: FunctionState, *, opens: bool = False, ends: bool = False
-    ) -> None:
-        fragment = "" if named.text is None else _take(call, named.text, ends=ends)
-        if named.name is not None:
-            name = call.name = call.name or TextHistory()
-            name.text, name.length = named.name, len(str(named.name))
+    def _tell_tool(self, place: int, tool: Tool, named: FunctionState, id_: str | None) -> None:
+        told, text, name, fragment = self.calls.get((place, tool)), named.text, named.name, ""
+        opens = told is None
+        if told is None:
+            told = Text()
+        # To some servers arguments that are exactly `{}` so far are a placeholder.
+        may_wait = tool == "function" and told.taken < 2 and (place, tool) not in self.done
+        if text is not None and not (may_wait and str(text) == "{}"):
+            told, fragment = _take(told, text)
+        self.calls[place, tool] = told
         if fragment or opens:
-            length = 0 if call.name is None else call.name.length
-            told = (call.text, call.text.length, call.place, call.state.id, call.name, length)
-            self.events.append(_OF_CALL[call.tool][0](self.index, fragment, *told))
+            of_call = place, id_, name, 0 if name is None else len(str(name))
+            make, _ = _EVENTS[tool]
+            self.events.append(make(self.index, fragment, told, told.taken, *of_call))
 
-    def _leave_call(self) -> None:
-        """End the call that was open, if nothing can be added to its arguments."""
-        call = self.calls.get((self.last_call, "function"))
-        # Of arguments that may be a placeholder not all is told.
-        if (
-            call is not None
-            and not call.is_done
-            and isinstance(call.source, ArgumentsText)
-            and call.source.is_whole()
-            and len(str(call.source)) == call.text.length
-        ):
-            self._end_call(call)
-
-    def _end_call(self, call: EmittedCall, *, is_last: bool = False) -> None:
-        """Emit the `.done` of a call, behind arguments that were held."""
-        if call.state.function is not None and call.tool == "function":
-            self._tell_arguments(call, call.state.function, ends=True)
-        call.is_done = True
-        frozen = freeze_call(call.state, self.state.finish_reason, is_last=is_last)
-        self.events.append(_OF_CALL[call.tool][1](self.index, call.place, frozen))
+    def _end_call(self, place: int, tool: Tool, *, is_last: bool = False) -> None:
+        """Emit the `.done` of a call, behind arguments that were held; only the first time."""
+        if self._ends((place, tool)):
+            self.tell_call(place)
+            frozen = freeze_call(self._calls[place], self.state.finish_reason, is_last=is_last)
+            self.events.append(_EVENTS[tool][1](self.index, place, frozen))
 
     # --- logprobs and audio ---
 
     def tell_tokens(self, logprobs: wire.Logprobs) -> None:
         """Emit the logprobs that a choice brought."""
-        known = cast("LogprobsState", self.state.logprobs)
-        for name, (make, _) in _OF_LOGPROBS.items():
+        for name in ("content", "refusal"):
             run = getattr(logprobs, name)
             if run:
-                tokens = TokenLogprobs(len(run), lambda run=run: run, freeze_token)  # type: ignore[misc]
-                self.events.append(make(self.index, tokens, freeze_tokens(getattr(known, name))))
+                tokens = TokenLogprobs(len(run), partial(list, run), freeze_token)
+                known = freeze_tokens(getattr(self.state.logprobs, name))
+                self.events.append(_EVENTS[f"logprobs.{name}"][0](self.index, tokens, known))
 
-    def tell_audio(self) -> None:
-        """Emit what the audio has more than was told."""
-        audio, history = self.state.audio, self.heard
+    def tell_audio(self, data: bytes | None = None) -> None:
+        """Emit the data that a delta brought, and what the transcript has more than was told."""
+        audio = self.state.audio
         if audio is None:
             return
-        data = bytes((audio.data or b"")[self.audio :])
-        words = "" if audio.transcript is None else history.take(audio.transcript)
+        text = audio.transcript
+        words, length = ("", 0) if text is None else (text.take(), text.taken)
         if data or words:
-            self.audio += len(data)
-            heard = None if audio.transcript is None else history
-            told = (audio.id, audio.data, self.audio, heard, history.length)
-            self.events.append(ev.AudioDeltaEvent(self.index, data or None, words or None, *told))
+            so_far = audio.id, audio.data, len(audio.data or b""), text, length
+            self.events.append(ev.AudioDeltaEvent(self.index, data or None, words or None, *so_far))
 
     # --- the end ---
 
-    def tell_all(self) -> None:
-        """Emit all that was not told: a U+FFFD took the place of each half of a surrogate pair."""
-        self.tell(sys.maxsize)
-        for place in {place for place, _ in self.calls}:
-            self.tell_call(place)
-        self.tell_audio()
-
     def end(self, stream: State) -> None:
         """Emit the `.done` of all that has none yet."""
-        index, state, done, emit = self.index, self.state, self.done, self.events.append
-        for kind, history in self.texts.items():
-            if history.length and kind not in done:
-                done.add(kind)
-                text = history.until(history.length)
-                if kind == "content":
-                    emit(ev.ContentDoneEvent(index, text))
-                elif kind == "refusal":
-                    emit(ev.RefusalDoneEvent(index, text))
-                else:
-                    emit(ev.ReasoningDoneEvent(index, kind, text))
+        index, state, emit = self.index, self.state, self.events.append
+        for kind, text in self.texts.items():
+            if text.taken and self._ends(kind):
+                emit(_EVENTS[kind][1](index, *(() if kind in _UNNAMED else (kind,)), str(text)))
         if state.calls is not None:
-            self._end_calls(len(state.calls.items))
-        if state.audio is not None and "audio" not in done:
-            done.add("audio")
+            self._end_calls(state.calls.items)
+        self.tell_audio()  # a U+FFFD may have come
+        if state.audio is not None and self._ends("audio"):
             emit(ev.AudioDoneEvent(index, freeze_fields(state.audio)))
-        for name, (_, make) in _OF_LOGPROBS.items() if state.logprobs is not None else ():
+        for name in ("content", "refusal") if state.logprobs is not None else ():
             tokens = getattr(state.logprobs, name)
-            if tokens is not None and tokens.count and f"logprobs.{name}" not in done:
-                done.add(f"logprobs.{name}")
-                emit(make(index, freeze_tokens(tokens)))
-        if "choice" not in done:
-            done.add("choice")
+            if tokens is not None and tokens.count and self._ends(f"logprobs.{name}"):
+                emit(_EVENTS[f"logprobs.{name}"][1](index, freeze_tokens(tokens)))
+        if self._ends("choice"):
             emit(ev.ChoiceDoneEvent(index, freeze_choice(index, state, is_text=stream.is_text)))
 
-    def _end_calls(self, count: int) -> None:
-        for place in range(count):
+    def _end_calls(self, calls: list[CallState]) -> None:
+        for place in range(len(calls)):
             self.tell_call(place, ends=True)
-        last = max((call.state.order for call in self.calls.values()), default=0)
-        for _, call in sorted(self.calls.items()):  # of one that is both, the custom tool first
-            if not call.is_done:
-                self._end_call(call, is_last=call.state.order == last)
+        last = max((call.order for call in calls), default=0)
+        for place, tool in sorted(self.calls):  # of one that is both, the custom tool first
+            self._end_call(place, tool, is_last=calls[place].order == last)
+
+    def _ends(self, what: object) -> bool:
+        """Return whether something had no `.done` yet, and note that it has one now."""
+        is_first = what not in self.done
+        self.done.add(what)
+        return is_first
 
 
-def _texts_of_parts(parts: list[object], width: int, kind: Kind) -> Iterator[tuple[Text, Kind]]:
+def _take(told: Text, text: Text) -> tuple[Text, str]:
+    """Return the text that events look back at, and what is new of a text that is told in it.
+
+    Other arguments may take the place of a placeholder, or of any where a rule of the caller's says
+    so. If they begin with what was told, only what is behind that is new.
+    """
+    if told is not text:
+        so_far = str(told)[: told.taken]
+        is_more = isinstance(text, ArgumentsText) and str(text).startswith(so_far)
+        if not text.taken and (is_more or not so_far):
+            text.taken, told = told.taken, text
+        else:
+            told = told if isinstance(told, _Joined) else _Joined(so_far)
+            told.append(text.take())
+    return told, told.take()
+
+
+def _texts_of_parts(parts: list[object], width: int, kind: str) -> Iterator[tuple[Text, str]]:
     """Return the texts that have events in the last `width` parts, and in lists of parts there."""
     for part in parts[-width:]:
         if not isinstance(part, dict) or part.get("type") not in PART_TYPES:
             continue
         thinks = part["type"] == "thinking"
-        kind_of_part: Kind = "thinking" if thinks else kind
-        inner = part.get("thinking") if thinks else None
-        for text in (part.get("text"), inner):
-            if isinstance(text, Text):
-                yield text, kind_of_part
-        if isinstance(inner, list):
-            yield from _texts_of_parts(inner, width, kind_of_part)
+        kind_of_part = "thinking" if thinks else kind
+        for found in (part.get("text"), part.get("thinking") if thinks else None):
+            if isinstance(found, Text):
+                yield found, kind_of_part
+            elif isinstance(found, list):
+                yield from _texts_of_parts(found, width, kind_of_part)
 
 
 def widest(parts: Sequence[object]) -> int:
     """Return how many parts the longest of the lists of parts has."""
     inner = [part.get("thinking") for part in parts if isinstance(part, dict)]
     return max([1, len(parts), *(widest(each) for each in inner if isinstance(each, list))])
-
-
-def _take(call: EmittedCall, text: Text, *, ends: bool) -> str:
-    """Return what the arguments of a call have more than was told.
-
-    Arguments that are exactly `{}` so far are held: to some servers that is a placeholder. Text may
-    replace them, as it may replace any arguments where a rule of the caller's says so; then what
-    was told already is left out.
-    """
-    whole, history = str(text), call.text
-    may_wait = call.tool == "function" and not (call.is_done or ends)
-    if whole == "{}" and history.length < 2 and may_wait:
-        return ""
-    if call.source is not text and whole.startswith(history.until(history.length)):
-        history.text = text
-    call.source = text
-    return history.take(text)
-
-
-def adds(delta: wire.Delta | None) -> bool:
-    """Return whether a delta brings text, a call or arguments."""
-    if delta is None:
-        return False
-    calls = delta.tool_calls or ()
-    tools = [tool for call in calls for tool in (call, call.function, call.custom)]
-    named = (*tools, delta.function_call, delta.audio)
-    return any(getattr(delta, name) for name in _TEXTS) or any(
-        getattr(each, name, None) for each in named for name in _NAMED
-    )

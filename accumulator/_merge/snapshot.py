@@ -76,8 +76,8 @@ def _made(kind: type[K], fields: JsonObject) -> K:
     return made
 
 
-def freeze(state: State) -> ChatCompletion:
-    """Build the completion as far as it has arrived."""
+def freeze(state: State, known_usage: Usage | None = None) -> ChatCompletion:
+    """Build the completion as far as it has arrived; its usage, if nobody has built that yet."""
     extra = _object(state.extra) if state.extra else {}
     usage, known, is_text = state.usage, state.choices, state.is_text
     if usage is None and extra:
@@ -95,7 +95,7 @@ def freeze(state: State) -> ChatCompletion:
             "choices": tuple([freeze_choice(i, known[i], is_text=is_text) for i in sorted(known)]),
             "service_tier": state.service_tier,
             "system_fingerprint": state.system_fingerprint,
-            "usage": None if usage is None else freeze_usage(usage),
+            "usage": known_usage or (None if usage is None else freeze_usage(usage)),
             "moderation": None if state.moderation is None else _object(state.moderation),
             "extra": extra,
         },

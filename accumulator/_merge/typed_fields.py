@@ -47,20 +47,20 @@ class TypedFieldMerger(FieldMerger):
                 if type(text) is Text and detail.text is not None:
                     self._append(text, detail.text)
                 else:
-                    into["text"] = text if detail.text is None else self._join(text, detail.text)
+                    into["text"] = self._joined(text, detail.text)
             if detail.summary is not UNSET:
-                text = into.get("summary")
-                into["summary"] = (
-                    text if detail.summary is None else self._join(text, detail.summary)
-                )
+                into["summary"] = self._joined(into.get("summary"), detail.summary)
             if detail.format is not UNSET:
-                into["format"] = _latest(into.get("format"), detail.format)
+                into["format"] = into.get("format") if detail.format is None else detail.format
             if detail.id is not UNSET:
                 into["id"] = _latest(into.get("id"), detail.id)
             if detail.data is not UNSET:
                 into["data"] = _latest(into.get("data"), detail.data)
             if detail.signature is not UNSET:
                 into["signature"] = _latest(into.get("signature"), detail.signature)
+
+    def _joined(self, known: object, fragment: str | None) -> object:
+        return known if fragment is None else self._join(known, fragment)
 
     def _apply_content(self, state: ChoiceState, delta: wire.Delta) -> None:
         """Apply the content of a delta to a choice that has no content text yet."""

@@ -284,10 +284,19 @@ def test_arguments_that_are_an_empty_object_wait(
     assert arguments_told(*(calls(*(call(0, text) for text in each)) for each in lists)) == deltas
 
 
-def test_fragments_that_are_the_whole_so_far_tell_what_is_new() -> None:
+WHOLES: dict[str, tuple[list[str], list[str]]] = {
+    "each begins with the last": (["{", '{"a"', '{"a": 1', '{"a": 1}'], ["{", '"a"', ": 1", "}"]),
+    "one is empty": (["{", "", '{"a": 1}'], ["{", '"a": 1}']),
+    "one is another text": (["[", "{", "[{1"], ["[", "{", "1"]),
+}
+
+
+@pytest.mark.parametrize(("fragments", "deltas"), WHOLES.values(), ids=WHOLES)
+def test_fragments_that_are_the_whole_so_far_tell_what_is_new(
+    fragments: list[str], deltas: list[str]
+) -> None:
     rules = DEFAULT_RULES.replace({"delta.tool_calls.function.arguments": "last"})
-    chunks = [calls(call(0, text)) for text in ("{", '{"a"', '{"a": 1', '{"a": 1}')]
-    assert arguments_told(*chunks, rules=rules) == ["{", '"a"', ": 1", "}"]
+    assert arguments_told(*(calls(call(0, text)) for text in fragments), rules=rules) == deltas
 
 
 def brief(event: Any) -> str:

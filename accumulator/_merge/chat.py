@@ -1,8 +1,8 @@
 """The reducer of chat completion streams: the data of an event to a chunk, the chunk to the state.
 
-A chunk is decoded typed where it can be. What the typed decoders refuse takes the general way: any
-JSON first, then field by field, and what is no JSON at all is looked at line by line.
-What came in a chunk's place is told by `foreign`.
+Chunks are read by typed decoders if possible. What these refuse goes the general way: it is decoded
+as any JSON, then read field by field. What is not JSON as a whole is read line by line.
+`foreign` recognises what came instead of a chunk.
 """
 
 from __future__ import annotations
@@ -38,16 +38,16 @@ from .reducer import Reducer
 from .rehearsal import Target
 from .snapshot import freeze
 
-_EXCERPT = 200  # characters of an unreadable text that its problem keeps
-_TYPED_DEPTH = 16  # what a typed decoder takes nests less deep
+_EXCERPT = 200  # characters of an unreadable text that its problem quotes
+_TYPED_DEPTH = 16  # what the typed decoders accept has fewer levels
 
 
 class Found(Struct):
     """A JSON value that may be a chunk."""
 
     value: object
-    has_halves: bool = False  # whether a string of it may hold half a surrogate pair
-    is_ours: bool = True  # not the caller's, who may change it later
+    has_halves: bool = False  # whether a string in it may contain half a surrogate pair
+    is_ours: bool = True  # false for an object of the caller's, who may change it later
     bad_utf8: bool = False
     may_be_deep: bool = True
 
@@ -55,20 +55,20 @@ class Found(Struct):
 class ChatReducer(Reducer, kw_only=True):
     """Reads events of chat completion streams, and applies them.
 
-    `next_steps` are the two steps of nearly every event. They change with what a stream brings, so
-    whoever keeps them looks again after each other call.
+    `next_steps` returns the two steps for nearly every event. They depend on what has arrived, so a
+    caller that keeps them must ask again after any other call.
     """
 
-    think_tags: ClassVar[bool] = False  # whether reasoning between tags in content is told apart
+    think_tags: ClassVar[bool] = False  # whether reasoning between tags is separated from content
 
     _decoder: ChunkDecoder
-    _objects: ObjectReader | None = None  # most streams bring none
+    _objects: ObjectReader | None = None  # most streams have none
 
     @classmethod
     def begin(cls, rules: Rules, limits: Limits, log: ProblemLog) -> ChatReducer:
         """Return the reducer of a new stream."""
-        # A stream's shape is not worth Structs where another rule moves fields out of their places,
-        # and a low limit of depth can only be held by counting.
+        # If a caller's rule moves fields out of their places, a shape is not worth its Structs. A
+        # low limit of depth can only be enforced by counting levels.
         refuses = rules.moves or (limits.depth is not None and limits.depth < _TYPED_DEPTH)
         decoder, calls = ChunkDecoder(rules.levels, refuses), limits.tool_calls
         left = inf if calls is None else calls
@@ -76,13 +76,13 @@ class ChatReducer(Reducer, kw_only=True):
 
     @property
     def is_begun(self) -> bool:
-        """Whether any JSON was read that says something."""
+        """Whether any JSON that says something was read."""
         return self._is_begun or self._head is not None or bool(self.state.choices)
 
     def next_steps(self) -> tuple[Callable[[bytes], Chunk], Callable[[Any, Chunk], object]]:
-        """Return what decodes the data of the next event, and the method that applies the chunk.
+        """Return the decoder of the next event's data, and the method that applies the chunk.
 
-        The first raises ValueError or RecursionError for data that goes to `apply_refused`.
+        The decoder raises ValueError or RecursionError for data that `apply_refused` is for.
         """
         decoder = self._decoder
         if decoder.is_common and not self._careful and not self._has_brought:
@@ -132,10 +132,10 @@ class ChatReducer(Reducer, kw_only=True):
         if isinstance(value, dict):
             self._decoder.learn(value)
         if not self.is_begun:
-            self._decoder.begin_again()  # a shape of another API's events would take the next one
+            self._decoder.begin_again()  # a shape learnt from another API would accept its events
 
     def append_object(self, value: object, room: float) -> int:
-        """Append the fragment of an object that brings no more; return its characters, or 0."""
+        """Append an object's fragment, if that is all it brings; return its characters, or 0."""
         objects = self._objects
         if objects is None or self._careful or self._has_brought or self.listener is not None:
             return 0
@@ -159,7 +159,7 @@ class ChatReducer(Reducer, kw_only=True):
         return size
 
     def apply_object(self, value: object, count: Callable[[int, int], None]) -> bool:
-        """Apply a chunk that is the caller's object, whose characters are to be counted first.
+        """Apply a chunk that is the caller's object, after `count` got its number of characters.
 
         Return whether `next_steps` may have changed. Raises LimitExceededError.
         """
@@ -183,7 +183,7 @@ class ChatReducer(Reducer, kw_only=True):
         return False
 
     def may_repeat(self, chunk: Chunk) -> bool:
-        """Return whether the events that come may be like that of a chunk."""
+        """Return whether the next events may be like that of a chunk."""
         return (
             self.listener is None
             and self._decoder.repeats
@@ -195,9 +195,9 @@ class ChatReducer(Reducer, kw_only=True):
         )
 
     def rehearse(self, data: bytes) -> Sequence[tuple[Target | None, object]]:
-        """Return where the data of an event would bring strings and integers, and what they are.
+        """Return each target that the data of an event would change, with the string or integer.
 
-        Raises if it would do anything else, or if that is not known.
+        Raises if it would do anything else, or if this cannot be known.
         """
         chunk = self._decoder.decode(data)
         brought: Sequence[tuple[Target | None, object]]
@@ -211,17 +211,17 @@ class ChatReducer(Reducer, kw_only=True):
         return brought if made in (None, self.state.created) else [*brought, (None, made)]
 
     def snapshot(self) -> ChatCompletion:
-        """Return the completion as far as it is known."""
+        """Return the completion as far as it has arrived."""
         return freeze(self.state)
 
     def forget(self) -> None:
-        """Take no value for known: the chunk that brought it was not applied."""
+        """Forget which values are known: the chunk that brought the last ones was not applied."""
         self._decoder.forget()
 
     # --- the general way ---
 
     def _apply_generally(self, event: Event) -> object:
-        """Apply the data of one event; return the chunk that it is, if any."""
+        """Apply the data of one event; return its JSON value if that is a chunk."""
         data = event.data
         if is_end(data):  # one of several lines
             self.end()
@@ -254,26 +254,26 @@ class ChatReducer(Reducer, kw_only=True):
         return None
 
     def _apply_lines(self, event: Event, lines: list[bytes]) -> None:
-        """Apply the lines of an event that are chunks by themselves."""
+        """Apply each line of an event as if it were an event of its own."""
         for number, line in enumerate(lines, 1):
             if self.reading and line.strip() and not is_nothing(line):
                 form = event.form if number == len(lines) else "event"
                 self._apply_data(Event(line, event.name, None, len(line), form))
 
     def _apply_broken(self, event: Event, text: str, why: str) -> None:
-        """Apply a text that is no JSON."""
+        """Apply a text that is not JSON."""
         is_open, is_foreign = event.form == "open event", event.name not in OWN_NAMES
         if not is_open and is_raw_error(text):
             self.fail(text)
         elif is_foreign and not text.lstrip().startswith(("{", "[")):
-            self._report_text("foreign_event", "an event that is no chunk", text)
+            self._report_text("foreign_event", "an event that is not a chunk", text)
         elif is_open:
             self._report_text("unterminated_event", "the body ends inside an event", text)
         else:
             self._report_text("malformed_json", why, text)
 
     def _judge(self, found: Found, event: Event) -> object:
-        """Apply a JSON value if it is a chunk or an error; return it if it is."""
+        """Apply a JSON value if it is a chunk or an error, and then also return it."""
         value = found.value
         is_foreign = event.name not in OWN_NAMES
         if value is None or value in ("", []) or (value == {} and is_foreign):
@@ -285,7 +285,7 @@ class ChatReducer(Reducer, kw_only=True):
         self._is_begun |= not says_nothing(value)
         if is_foreign and not is_own(value):
             self._report_utf8(found.bad_utf8)
-            self._report_text("foreign_event", "an event that is no chunk", str(value))
+            self._report_text("foreign_event", "an event that is not a chunk", str(value))
             return None
         if isinstance(value, list):
             value = found.value = error_object(value) or value
@@ -293,13 +293,13 @@ class ChatReducer(Reducer, kw_only=True):
         return value
 
     def _refuse_other_api(self, api: str) -> None:
-        """Read nothing of a stream of another API."""
+        """Report a stream of another API, and stop reading it."""
         self._is_begun = True
         self._log.report("other_api", f"this is a stream of {api}, not of chat completions")
         self.reading = False
 
     def _apply_value(self, found: Found, count: Callable[[int, int], None] | None = None) -> None:
-        """Apply a value field by field; `count` is called with its characters first."""
+        """Apply a value field by field, after `count` got its number of characters."""
         try:
             if found.may_be_deep:
                 self._check_depth(found.value)
@@ -327,7 +327,7 @@ class ChatReducer(Reducer, kw_only=True):
         self.apply_reading(reading)
 
     def _apply_error(self, data: bytes) -> None:
-        """Apply an event named `error`: its JSON, else its text, is the server's error."""
+        """Apply an event named `error`: its JSON, or otherwise its text, is the server's error."""
         text = data.decode("utf-8", "replace")
         found = Found(text, bad_utf8=not _is_utf8(data))
         try:
@@ -348,7 +348,7 @@ class ChatReducer(Reducer, kw_only=True):
     # --- problems ---
 
     def _report_text(self, kind: ProblemKind, why: str, text: str | bytes) -> None:
-        """Put on record what could not be read, with its first characters."""
+        """Report a text that could not be read, with its first characters."""
         if isinstance(text, bytes):
             text = text[: 4 * _EXCERPT].decode("utf-8", "replace")
         self._log.report(kind, why, None, text[:_EXCERPT])
@@ -379,9 +379,9 @@ def _is_utf8(data: bytes) -> bool:
 
 
 def _lines_with_chunks(text: str) -> list[bytes]:
-    """Return the lines of an event that are no JSON together but by themselves, else none.
+    """Return the lines of an event that is not JSON in one, if any is an object or all are JSON.
 
-    In logs without blank lines each is a chunk.
+    Otherwise return an empty list. In logs without blank lines, each line is a chunk.
     """
     lines = text.split("\n")
     if len(lines) == 1:
@@ -391,7 +391,7 @@ def _lines_with_chunks(text: str) -> list[bytes]:
 
 
 def _kind_of(line: str) -> type | None:
-    """Return what a line is as JSON, None for what is none."""
+    """Return the type of a line's JSON value, or None if it is not JSON."""
     try:
         value, _ = decode_untyped(line)
     except (MalformedJsonError, TooDeepError):

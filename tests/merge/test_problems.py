@@ -266,7 +266,7 @@ UNREAD: dict[str, tuple[str, list[object], str]] = {
     "broken JSON": ("feed", ['{"cho'], "the JSON is broken, or"),
     "a list": ("feed", ["[1]"], "event 1: expected an object, got a list"),
     "another protocol": (
-        "feed_sse", [b"event: odd\ndata: 5\n\n"], "an event that is no chunk: '5'"
+        "feed_sse", [b"event: odd\ndata: 5\n\n"], "an event that is not a chunk: '5'"
     ),
     **{
         f"{name} in {method}": (method, [data], f"the body is compressed ({name}); feed the bytes")

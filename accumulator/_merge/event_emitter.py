@@ -1,9 +1,9 @@
-"""What chunks did to the state, as typed events.
+"""Emit typed events for what chunks did to the state.
 
 The reducer notes in `at` which choice it is about to change. It calls `on_call` before a fragment
-goes to a tool call, `on_rare` behind the rare fields of a delta, `on_choice` behind each choice of
-a chunk and `on_chunk` behind the chunk. What a text of the state has more by then than was told is
-the next delta.
+goes to a tool call, `on_rare` after the rare fields of a delta, `on_choice` after each choice of a
+chunk and `on_chunk` after the chunk. The part of a text that is new since the last event is the
+next delta.
 """
 
 from __future__ import annotations
@@ -29,29 +29,29 @@ from .progress import ChoiceProgress, widest
 from .snapshot import freeze, freeze_usage
 from .state import ChoiceState, State
 
-# What a delta may add to a choice: in itself, in its calls and in its audio.
+# What a delta may add to a choice: its own fields, and those of its calls and its audio.
 _ADDED = (
     "content parts refusal reasoning reasoning_content id name arguments input data transcript"
 ).split()
-_SHARE = 32  # vendors' values of a usage that are copied for each report and value in it
+_SHARE = 32  # vendors' values of a usage that may be copied for each report and each value in it
 _ABSENT = object()
 _Fields = JsonObject | None
 
 
 class ExtraDeltas(Struct):
-    """Adds to `events` what a chunk brought that no event is named for.
+    """Adds to `events` what a chunk brought that has no event of its own.
 
-    A value that its rule makes nothing of when it comes twice is told when it changes: servers
-    repeat the same provider, or all search results, in each chunk.
+    If merging a value twice changes nothing, it is only emitted when it changes: servers repeat
+    the same provider, or all search results, in each chunk.
     """
 
     levels: Mapping[str, Level]
     events: deque[Event] = field(default_factory=deque)
-    # By choice and path: the value told last, or the text that was told as far as it came.
+    # By choice and path: the value that was emitted last, or the text that is being emitted.
     _last: dict[tuple[int | None, str], object] = field(default_factory=dict)
 
     def tell_choice(self, index: int, state: ChoiceState, choice: wire.Choice) -> None:
-        """Add what stands in a choice, beside its delta."""
+        """Add the fields of a choice besides its delta."""
         self._tell_fields(index, "choice", choice.extra, state.extra)
         if choice.text is not None and brings_text(choice):
             self._tell_text(index, "choice.text", cast("Text", state.text))
@@ -78,7 +78,7 @@ class ExtraDeltas(Struct):
         self._tell_extra(index, "delta.audio", audio, state.audio, "delta.<object>")
 
     def tell_calls(self, index: int, fragments: Iterable[tuple[Any, int]], calls: Any) -> None:
-        """Add what stands in fragments of calls, each with the place of the call it went to."""
+        """Add the fields of fragments of calls, each with the place of the call that it went to."""
         for fragment, place in fragments:
             call, path = calls.items[place], f"delta.tool_calls[{place}]"
             self._tell_extra(index, path, fragment, call, "delta")
@@ -86,7 +86,7 @@ class ExtraDeltas(Struct):
             self._tell_extra(index, f"{path}.custom", fragment.custom, call.custom, "delta")
 
     def tell_ends(self) -> None:
-        """Add each U+FFFD that took the place of half a surrogate pair at the end."""
+        """Add each U+FFFD that replaced half a surrogate pair at the end."""
         for (index, path), text in self._last.items():
             if isinstance(text, Text):
                 self._tell_text(index, path, text)
@@ -110,7 +110,7 @@ class ExtraDeltas(Struct):
                 self._tell(index, where, value, again=not level.is_idempotent(name, value))
 
     def _tell_text(self, index: int | None, path: str, text: Text) -> None:
-        """Add what is new of a text: half a surrogate pair waits until it is whole."""
+        """Add the new part of a text: half a surrogate pair waits for its other half."""
         self._last[index, path] = text
         fragment = text.take()
         if fragment:
@@ -119,26 +119,26 @@ class ExtraDeltas(Struct):
     def _tell(self, index: int | None, path: str, value: object, *, again: bool = True) -> None:
         known = self._last.get((index, path), _ABSENT)
         if again or type(known) is not type(value) or known != value:
-            # A list of the chunk's may be the state's by now, and grow.
+            # A list of the chunk may belong to the state by now, and grow.
             told = self._last[index, path] = to_builtins(value)
             self.events.append(ev.ExtraDeltaEvent(index, path, told))
 
 
 class EventEmitter(ExtraDeltas, kw_only=True):
-    """Collects in `events` what a reducer does."""
+    """Collects the events of what a reducer does, in `events`."""
 
     state: State
     at: tuple[int, ChoiceState] | None = None
     _choices: dict[int, ChoiceProgress] = field(default_factory=dict)
-    # The choices that wait with their `.done`, and the finish reason of each.
+    # The choices whose `.done` is delayed, and the finish reason of each.
     _ending: dict[int, str] = field(default_factory=dict)
     # The places of the calls that the fragments of a choice went to.
     _places: list[int] = field(default_factory=list)
-    _told: int = 0  # how many of these fragments were told
-    _usage: Usage | None = None  # as it was told last
+    _told: int = 0  # how many of these fragments had their events
+    _usage: Usage | None = None  # as it was emitted last
     _size: int = 0  # vendors' values in it
     _brought: int = 0  # reports since, and vendors' values in them
-    _is_done: bool = False  # whether the last event was made
+    _is_done: bool = False  # whether the `done` event was emitted
 
     def add_problem(self, problem: Problem) -> None:
         if self.at is not None:
@@ -146,7 +146,7 @@ class EventEmitter(ExtraDeltas, kw_only=True):
         self.events.append(ev.ProblemEvent(problem))
 
     def finish(self, timing: Timing | None) -> None:
-        """End all that is not ended yet, if the stream has ended; only the first time."""
+        """Emit every `.done` that is missing, if the stream has ended; do this only once."""
         state, status = self.state, self.state.status
         if self._is_done or status == "open":
             return
@@ -165,11 +165,11 @@ class EventEmitter(ExtraDeltas, kw_only=True):
 
     @staticmethod
     def apply_common(reducer: Any, chunk: Any) -> None:
-        """Apply a chunk as `Reducer.apply_common` does, and make its events: most bring more of one
-        text that was told before.
+        """Apply a chunk as `Reducer.apply_common` does, and emit its events. Most chunks continue
+        one text that has had events before.
         """
         state: ChoiceState | None = reducer.apply_common(chunk)
-        if state is None:  # it was applied as any other chunk is
+        if state is None:  # it was applied like any other chunk
             return
         self: EventEmitter = reducer.listener
         [choice] = chunk.choices
@@ -241,8 +241,8 @@ class EventEmitter(ExtraDeltas, kw_only=True):
     # --- what is new ---
 
     def _catch_up(self, index: int, state: ChoiceState, width: int = 0) -> ChoiceProgress:
-        """Emit what came to the texts of a choice, as its progress does, and to the calls that
-        fragments went to; the last of these may still be on its way.
+        """Emit what was added to the texts of a choice, and to the calls that fragments went to;
+        the last fragment may not have been applied yet.
         """
         progress, places = self._choices.get(index), self._places
         if progress is None:
@@ -254,8 +254,8 @@ class EventEmitter(ExtraDeltas, kw_only=True):
         return progress
 
     def _follow_end(self, progress: ChoiceProgress, choice: wire.Choice) -> None:
-        """Wait with the `.done` of a choice from its finish reason to the first chunk that adds
-        nothing to it: gcli2api sends a finish reason with every chunk.
+        """Delay the `.done` of a choice from its finish reason to the first chunk that adds nothing
+        to it: gcli2api sends a finish reason with every chunk.
         """
         index, reason, delta = progress.index, choice.finish_reason, choice.delta
         if reason and reason != self._ending.get(index):
@@ -265,14 +265,14 @@ class EventEmitter(ExtraDeltas, kw_only=True):
             progress.end(self.state)
 
     def _tell_details(self, index: int, details: list[wire.ReasoningDetail]) -> None:
-        # Structs, which never change: no copy of them is needed.
+        # These Structs never change, so they need no copy.
         self.events.append(ev.ExtraDeltaEvent(index, "delta.reasoning_details", details))
 
     def _tell_usage(self, report: wire.Usage) -> None:
         """Emit the usage after a report, if that changed it.
 
-        A server may send new fields with every report, and a copy costs as much as is known by
-        then. So a usage with many more fields than its reports is not told with each of them.
+        A server may send new fields with every report, and a copy contains all that came so far.
+        So a usage with many more fields than its reports is not emitted with each report.
         """
         usage = cast("wire.Usage", self.state.usage)
         self._brought += 1 + _size_of(report)
@@ -307,7 +307,7 @@ def _count(value: object) -> int:
 
 
 def _is_text(part: object) -> bool:
-    """Return whether events of content or reasoning tell all that a part of content brings."""
+    """Return whether content or reasoning events contain all that a part of content brings."""
     if not isinstance(part, dict):
         return isinstance(part, str)
     return part.get("type") in PART_TYPES and part.keys() <= {"type", "text", "thinking"}

@@ -1,4 +1,4 @@
-"""How far events have told of each choice, and what they still have to tell."""
+"""What of each choice was emitted in events, and what still has to be."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ from .snapshot import freeze_call, freeze_choice, freeze_fields, freeze_token, f
 from .state import CallState, ChoiceState, FunctionState, State, Tool
 
 Make = Callable[..., Event]
-# The fields of one text, in the order in which they are told: thoughts come before the answer.
+# The fields that are one text, in the order of their events: thoughts come before the answer.
 _FIELDS = ("reasoning", "reasoning_content", "content", "refusal")
-# The delta and the `.done` of each, and of the `thinking` parts of the content.
+# The `.delta` and the `.done` event of each, and of the `thinking` parts of the content.
 _EVENTS: dict[str, tuple[Make, Make]] = {
     "content": (ev.ContentDeltaEvent, ev.ContentDoneEvent),
     "refusal": (ev.RefusalDeltaEvent, ev.RefusalDoneEvent),
@@ -34,20 +34,20 @@ _EVENTS: dict[str, tuple[Make, Make]] = {
     "logprobs.content": (ev.LogprobsContentDeltaEvent, ev.LogprobsContentDoneEvent),
     "logprobs.refusal": (ev.LogprobsRefusalDeltaEvent, ev.LogprobsRefusalDoneEvent),
 }
-_UNNAMED = ("content", "refusal")  # the events of reasoning name its field
+_UNNAMED = ("content", "refusal")  # only events of reasoning name their field
 
 
 class _Joined(Text):
-    """Several texts, one behind the other, as events tell of them."""
+    """Several texts, one after the other, as events have them."""
 
     __slots__ = ()
 
 
 class ChoiceProgress(Struct):
-    """A choice, as far as events have told of it; what more there is to tell goes to `events`.
+    """What was emitted of one choice; its new events go to `events`.
 
-    `texts` and `calls` are the texts that events look back at: each is the state's own, so nothing
-    is copied, until a second one is told in its place. `done` holds what had its `.done`.
+    `texts` and `calls` are the texts that events look back at. Each is the state's own, so nothing
+    is copied until another text continues it. `done` has the keys of what had its `.done`.
     """
 
     index: int
@@ -61,7 +61,7 @@ class ChoiceProgress(Struct):
     # --- texts ---
 
     def tell(self, width: int) -> None:
-        """Emit what came to the texts, and to the last `width` parts of the content."""
+        """Emit what was added to the texts, and to the last `width` parts of the content."""
         state = self.state
         for kind in _FIELDS:
             text = getattr(state, kind)
@@ -72,8 +72,8 @@ class ChoiceProgress(Struct):
                 self._tell_text(text, kind)
 
     def tell_content(self, delta: wire.Delta | None) -> bool:
-        """Emit the content of a delta. Return False, and emit nothing, if that is not all of its
-        text, was not appended as it is, or was told.
+        """Emit the content of a delta. Return False, and emit nothing, if the delta has other text,
+        or if its content was not appended as it is or was emitted before.
         """
         text, content = self.state.content, None if delta is None else delta.content
         if text is None or not text.taken or not content or text.fragments[-1:] != [content]:
@@ -101,13 +101,13 @@ class ChoiceProgress(Struct):
         return [] if self.state.calls is None else self.state.calls.items
 
     def tell_calls(self, places: Iterable[int]) -> None:
-        """Emit what came to the calls at these places, one after the other; end the one that was
-        open, if nothing can be added to its arguments.
+        """Emit what was added to the calls at these places, one after the other. End the one that
+        was open if nothing can be added to its arguments.
         """
         for place in places:
             if place != self.last_call:
                 told = self.calls.get((self.last_call, "function"))
-                # Of arguments that may be a placeholder not all is told.
+                # Arguments that may be a placeholder are not emitted in full.
                 if (
                     isinstance(told, ArgumentsText)
                     and told.is_whole()
@@ -118,8 +118,8 @@ class ChoiceProgress(Struct):
             self.tell_call(place)
 
     def tell_call(self, place: int, *, ends: bool = False) -> None:
-        """Emit what a call has more than was told; at the end of its choice that it was called, if
-        neither a name nor arguments nor input came.
+        """Emit what is new in a call. If its choice ends, emit the call even if neither a name nor
+        arguments nor input came.
         """
         call = self._calls[place]
         tools = call.tools()
@@ -134,7 +134,7 @@ class ChoiceProgress(Struct):
         opens = told is None
         if told is None:
             told = Text()
-        # To some servers arguments that are exactly `{}` so far are a placeholder.
+        # Some servers send exactly `{}` as a placeholder, before the arguments.
         may_wait = tool == "function" and told.taken < 2 and (place, tool) not in self.done
         if text is not None and not (may_wait and str(text) == "{}"):
             told, fragment = _take(told, text)
@@ -145,7 +145,7 @@ class ChoiceProgress(Struct):
             self.events.append(make(self.index, fragment, told, told.taken, *of_call))
 
     def _end_call(self, place: int, tool: Tool, *, is_last: bool = False) -> None:
-        """Emit the `.done` of a call, behind arguments that were held; only the first time."""
+        """Emit the `.done` of a call, after arguments that were held back; do this only once."""
         if self._ends((place, tool)):
             self.tell_call(place)
             frozen = freeze_call(self._calls[place], self.state.finish_reason, is_last=is_last)
@@ -163,7 +163,7 @@ class ChoiceProgress(Struct):
                 self.events.append(_EVENTS[f"logprobs.{name}"][0](self.index, tokens, known))
 
     def tell_audio(self, data: bytes | None = None) -> None:
-        """Emit the data that a delta brought, and what the transcript has more than was told."""
+        """Emit the data that a delta brought, and what is new in the transcript."""
         audio = self.state.audio
         if audio is None:
             return
@@ -176,14 +176,14 @@ class ChoiceProgress(Struct):
     # --- the end ---
 
     def end(self, stream: State) -> None:
-        """Emit the `.done` of all that has none yet."""
+        """Emit every `.done` that is missing."""
         index, state, emit = self.index, self.state, self.events.append
         for kind, text in self.texts.items():
             if text.taken and self._ends(kind):
                 emit(_EVENTS[kind][1](index, *(() if kind in _UNNAMED else (kind,)), str(text)))
         if state.calls is not None:
             self._end_calls(state.calls.items)
-        self.tell_audio()  # a U+FFFD may have come
+        self.tell_audio()  # it may have got a U+FFFD
         if state.audio is not None and self._ends("audio"):
             emit(ev.AudioDoneEvent(index, freeze_fields(state.audio)))
         for name in ("content", "refusal") if state.logprobs is not None else ():
@@ -197,21 +197,21 @@ class ChoiceProgress(Struct):
         for place in range(len(calls)):
             self.tell_call(place, ends=True)
         last = max((call.order for call in calls), default=0)
-        for place, tool in sorted(self.calls):  # of one that is both, the custom tool first
+        for place, tool in sorted(self.calls):  # if a call is both, the custom tool comes first
             self._end_call(place, tool, is_last=calls[place].order == last)
 
     def _ends(self, what: object) -> bool:
-        """Return whether something had no `.done` yet, and note that it has one now."""
+        """Return whether something has had no `.done` so far, and note that it has one now."""
         is_first = what not in self.done
         self.done.add(what)
         return is_first
 
 
 def _take(told: Text, text: Text) -> tuple[Text, str]:
-    """Return the text that events look back at, and what is new of a text that is told in it.
+    """Return the text that events look back at, and the new part of the text that goes into it.
 
-    Other arguments may take the place of a placeholder, or of any where a rule of the caller's says
-    so. If they begin with what was told, only what is behind that is new.
+    Other arguments may replace a placeholder, or any arguments if a caller's rule says so. If they
+    begin with what was emitted, only the rest of them is new.
     """
     if told is not text:
         so_far = str(told)[: told.taken]
@@ -225,7 +225,7 @@ def _take(told: Text, text: Text) -> tuple[Text, str]:
 
 
 def _texts_of_parts(parts: list[object], width: int, kind: str) -> Iterator[tuple[Text, str]]:
-    """Return the texts that have events in the last `width` parts, and in lists of parts there."""
+    """Yield the texts that have events in the last `width` parts, and in lists of parts in them."""
     for part in parts[-width:]:
         if not isinstance(part, dict) or part.get("type") not in PART_TYPES:
             continue
@@ -239,6 +239,6 @@ def _texts_of_parts(parts: list[object], width: int, kind: str) -> Iterator[tupl
 
 
 def widest(parts: Sequence[object]) -> int:
-    """Return how many parts the longest of the lists of parts has."""
+    """Return the length of the longest list of parts: this one, or a `thinking` list inside it."""
     inner = [part.get("thinking") for part in parts if isinstance(part, dict)]
     return max([1, len(parts), *(widest(each) for each in inner if isinstance(each, list))])

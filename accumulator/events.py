@@ -1,11 +1,11 @@
-"""What happens in a stream, as typed events: made for `Accumulator(on_event=...)` and by
-`iter_events`.
+"""What happens in a stream, as typed events: `Accumulator(on_event=...)` is called with them, and
+`iter_events` yields them.
 
-`Event` is the closed union of all of them; `type` tells which one it is. Names of types and classes
-are those of openai-python where it has them. Instances never change. `snapshot` is the whole so far
-as of the event, not of the time of looking, and is only put together when looked at.
+`Event` is the closed union of all of them; `type` says which one it is. Types and classes have the
+names of openai-python's, if it has them. Instances never change. `snapshot` is everything up to the
+event, even if more has arrived since, and is only put together when you read it.
 
-When each of them comes is in `docs/typed-events.md`. What has no event of its own comes as
+`docs/typed-events.md` says when each event comes. What has no event of its own comes as
 `extra.delta`.
 
 Source: openai-python, `openai/lib/streaming/chat/_events.py`, for the names; SPEC sections 3, 4, 6.
@@ -22,16 +22,16 @@ from ._decode.text import Text
 from .completion import Audio, ChatCompletion, Choice, Timing, TokenLogprob, ToolCall, Usage
 from .errors import Problem
 
-# Where reasoning stands: one of the two fields of the message, or the `thinking` parts of its
+# Where reasoning is: in one of the two fields of the message, or in the `thinking` parts of its
 # content (Mistral).
 ReasoningField = Literal["reasoning", "reasoning_content", "thinking"]
 
 
-# No event can be in a cycle: it is made after all that it refers to.
+# No event can be in a cycle: it is made after everything that it refers to.
 class _Base(Struct, frozen=True, gc=False):
-    """What all events have in common: `repr` shows no private field."""
+    """What all events have in common: `repr` leaves out private fields."""
 
-    _BRIEF: ClassVar[str] = ""  # what it shows of values that are put together when looked at
+    _BRIEF: ClassVar[str] = ""  # what `repr` shows of values that are put together when read
 
     def __repr__(self) -> str:
         shown = [
@@ -45,8 +45,8 @@ class _Base(Struct, frozen=True, gc=False):
 
 
 class _LookingBack(_Base, frozen=True, gc=False):
-    """An event with values that are put together when looked at, by the names in `_VALUES`. Equal
-    to one with the same values, however they are kept.
+    """An event with values that are put together when read; `_VALUES` has their names. It equals
+    an event with the same values, however these are kept.
     """
 
     _VALUES: ClassVar[tuple[str, ...]] = ("snapshot",)
@@ -72,7 +72,7 @@ class _TextDelta(_LookingBack, frozen=True, gc=False):
 
     @property
     def snapshot(self) -> str:
-        """The whole text so far, this delta included."""
+        """The text so far, including this delta."""
         return str(self._text)[: self._length]
 
 
@@ -110,21 +110,21 @@ class _CallDone(_OfChoice, frozen=True, gc=False):
 
 
 class ContentDeltaEvent(_TextDelta, frozen=True, gc=False):
-    """Text was added to a choice's content; of content in parts (Mistral), to a text part."""
+    """Text was added to a choice's content, or to a text part of content in parts (Mistral)."""
 
     type: Literal["content.delta"] = "content.delta"
 
     @property
     def parsed(self) -> object:
-        """What is known of the text so far, if it is JSON, else None; not to be changed.
+        """The value of the text so far if it is JSON, otherwise None. Do not change it.
 
-        It may lag behind by a sixteenth. Raises ImportError without the extra `partial`.
+        It may lack at most the last sixteenth. Raises ImportError without the extra `partial`.
         """
         return self._text.parsed(self._length)
 
 
 class ContentDoneEvent(_OfChoice, frozen=True, gc=False):
-    """A choice's content is whole; of content in parts its text. The parts are in `choice.done`."""
+    """A choice's content is whole; if it has parts, this is their text: `choice.done` has them."""
 
     content: str
     type: Literal["content.done"] = "content.done"
@@ -144,14 +144,14 @@ class RefusalDoneEvent(_OfChoice, frozen=True, gc=False):
 
 
 class ReasoningDeltaEvent(_TextDelta, frozen=True, gc=False):
-    """Text was added to a choice's reasoning, in one of its fields; a server may fill several."""
+    """Text was added to a choice's reasoning, in this field; a server may fill several."""
 
     field: ReasoningField
     type: Literal["reasoning.delta"] = "reasoning.delta"
 
 
 class ReasoningDoneEvent(_OfChoice, frozen=True, gc=False):
-    """A choice's reasoning is whole, in the given field."""
+    """A choice's reasoning in this field is whole."""
 
     field: ReasoningField
     reasoning: str
@@ -159,22 +159,22 @@ class ReasoningDoneEvent(_OfChoice, frozen=True, gc=False):
 
 
 class FunctionToolCallArgumentsDeltaEvent(_CallDelta, frozen=True, gc=False):
-    """JSON text was added to the arguments of a function call.
+    """A function call began, or JSON text was added to its arguments.
 
-    `index` numbers the calls of a choice from 0 in order of arrival: Gemini numbers all of them 0.
-    `id` and `name` are as known so far.
+    `index` numbers the calls of a choice from 0 in order of arrival: Gemini gives all of them 0.
+    `id` and `name` are what has arrived of them so far.
     """
 
     type: Literal["tool_calls.function.arguments.delta"] = "tool_calls.function.arguments.delta"
 
     @property
     def parsed(self) -> object:
-        """What is known of the arguments so far, as `ContentDeltaEvent.parsed`."""
+        """The value of the arguments so far, as in `ContentDeltaEvent.parsed`."""
         return self._text.parsed(self._length)
 
     @property
     def arguments_delta(self) -> str:
-        """The same as `delta`, by openai-python's name; the next two are so for the others."""
+        """The same as `delta`, by openai-python's name; so are the next two for the others."""
         return self.delta
 
     @property
@@ -185,24 +185,24 @@ class FunctionToolCallArgumentsDeltaEvent(_CallDelta, frozen=True, gc=False):
 
 
 class FunctionToolCallArgumentsDoneEvent(_CallDone, frozen=True, gc=False):
-    """The arguments of a function call are whole; `index` is as in the deltas."""
+    """The arguments of a function call are whole; `index` is that of the deltas."""
 
     type: Literal["tool_calls.function.arguments.done"] = "tool_calls.function.arguments.done"
 
     @property
     def arguments(self) -> str:
-        """The arguments: JSON text as the model wrote it, whole or not; empty if none came."""
+        """The arguments: JSON text as the model wrote it, complete or not; empty if none came."""
         return self.tool_call.arguments or ""
 
 
 class CustomToolCallInputDeltaEvent(_CallDelta, frozen=True, gc=False):
-    """Text was added to the input of a custom tool's call; `index` is as for functions."""
+    """A call to a custom tool began, or its input got text; `index` is as for functions."""
 
     type: Literal["tool_calls.custom.input.delta"] = "tool_calls.custom.input.delta"
 
 
 class CustomToolCallInputDoneEvent(_CallDone, frozen=True, gc=False):
-    """The input of a custom tool's call is whole; `index` is as in the deltas."""
+    """The input of a call to a custom tool is whole; `index` is that of the deltas."""
 
     type: Literal["tool_calls.custom.input.done"] = "tool_calls.custom.input.done"
 
@@ -214,7 +214,7 @@ class CustomToolCallInputDoneEvent(_CallDone, frozen=True, gc=False):
 
 
 class LogprobsContentDeltaEvent(_OfChoice, frozen=True, gc=False):
-    """Log probabilities of content tokens came; `snapshot` is all of the choice's so far."""
+    """Log probabilities of content tokens came; `snapshot` has all of the choice so far."""
 
     content: Sequence[TokenLogprob]
     snapshot: Sequence[TokenLogprob]
@@ -229,7 +229,7 @@ class LogprobsContentDoneEvent(_OfChoice, frozen=True, gc=False):
 
 
 class LogprobsRefusalDeltaEvent(_OfChoice, frozen=True, gc=False):
-    """Log probabilities of refusal tokens came; `snapshot` is all of the choice's so far."""
+    """Log probabilities of refusal tokens came; `snapshot` has all of the choice so far."""
 
     refusal: Sequence[TokenLogprob]
     snapshot: Sequence[TokenLogprob]
@@ -244,8 +244,8 @@ class LogprobsRefusalDoneEvent(_OfChoice, frozen=True, gc=False):
 
 
 class AudioDeltaEvent(_LookingBack, frozen=True, gc=False):
-    """Audio was added: `data` is the decoded bytes of this fragment, `transcript` its words; each
-    None if the chunk had none.
+    """Audio was added. `data` has the decoded bytes of this fragment, `transcript` its words. Each
+    is None if the chunk had none.
     """
 
     _BRIEF = "snapshot=<{0._audio_length} bytes, {0._length} characters>"
@@ -274,16 +274,16 @@ class AudioDeltaEvent(_LookingBack, frozen=True, gc=False):
 
 
 class AudioDoneEvent(_OfChoice, frozen=True, gc=False):
-    """A choice's audio is whole; its `data` is base64 of all of it."""
+    """A choice's audio is whole; its `data` is all of it as base64."""
 
     audio: Audio
     type: Literal["audio.done"] = "audio.done"
 
 
 class ChoiceDoneEvent(_OfChoice, frozen=True, gc=False):
-    """A choice has its finish reason and nothing was added to it since, or the stream ended.
+    """A choice has its finish reason and a later chunk added nothing to it, or the stream ended.
 
-    `choice` is as of then; what comes later is in the completion of `done`.
+    `choice` is as it was then; if more arrives, it is in the completion of `done`.
     """
 
     choice: Choice
@@ -291,17 +291,17 @@ class ChoiceDoneEvent(_OfChoice, frozen=True, gc=False):
 
     @property
     def finish_reason(self) -> str | None:
-        """Why the choice ended, in the server's word; None if it did not say."""
+        """Why the choice ended, in the server's word; None if it sent none."""
         return self.choice.finish_reason
 
 
 class ExtraDeltaEvent(_LookingBack, frozen=True, gc=False):
-    """A chunk brought something that no other event is named for: annotations, citations, fields of
-    a vendor, or fields that a rule of the caller's moved.
+    """A chunk contained something that has no other event: annotations, citations, a vendor's
+    fields, or fields that a caller's rule moved.
 
-    `path` is that of the rules, such as "chunk.citations", in a tool call with its index, such as
-    "delta.tool_calls[0].extra_content". `choice_index` is None for the chunk's own fields. A value
-    that is repeated and changes nothing is told once.
+    `path` is the path in the rules, such as "chunk.citations". In a tool call it has the index, as
+    in "delta.tool_calls[0].extra_content". `choice_index` is None for the chunk's own fields. A
+    value that is repeated and changes nothing is emitted once.
     """
 
     _VALUES, _BRIEF = ("value",), "value={0.value!r}"
@@ -313,13 +313,13 @@ class ExtraDeltaEvent(_LookingBack, frozen=True, gc=False):
 
     @property
     def value(self) -> object:
-        """What the chunk brought, as JSON; of a text whose fragments are joined, the fragment."""
+        """The value in the chunk, as JSON: if it is part of a longer text, only the fragment."""
         return to_builtins(self._value)
 
 
 class UsageEvent(_Base, frozen=True, gc=False):
-    """A chunk changed the usage, which is all that is known of it. Some servers send it with every
-    chunk; the last is the completion's. One with very many fields is not told at each change.
+    """A chunk changed the usage; this is all of it so far. Some servers send it with every chunk;
+    the last is the completion's. A usage with very many fields is not emitted at each change.
     """
 
     usage: Usage
@@ -327,17 +327,17 @@ class UsageEvent(_Base, frozen=True, gc=False):
 
 
 class ProblemEvent(_Base, frozen=True, gc=False):
-    """The server did something wrong. There is an event also for problems too many to be kept."""
+    """The server did something wrong. Problems that are too many to keep have events, too."""
 
     problem: Problem
     type: Literal["problem"] = "problem"
 
 
 class DoneEvent(_Base, frozen=True, gc=False):
-    """The stream has ended: by `[DONE]`, by an error of the server, or because it was closed.
+    """The stream has ended: with `[DONE]`, with the server's error, or because it was closed.
 
-    `completion` is whole if `status` is "complete", else as far as it is known. `timing` is None
-    without a clock, `server_error` unless the server sent one; `error` is the same.
+    `completion` is whole if `status` is "complete", else as far as it has arrived. `timing` is None
+    without a clock, and `server_error` if the server sent none; `error` is the same.
     """
 
     status: Literal["complete", "truncated", "failed"]

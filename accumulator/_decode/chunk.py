@@ -1,11 +1,11 @@
 """What a chunk is on the wire: Structs with the API's fields, and the decoders of JSON text.
 
-The typed decoder is strict: it refuses a chunk with a field that no Struct has. Two ways are left
-then, and both lead to the same `Chunk`: `shapes` knows the fields of vendors seen before,
-`lenient` takes any value field by field.
+The typed decoder is strict: it refuses a chunk with a field that no Struct has. Two other ways then
+lead to the same `Chunk`: `shapes` knows the fields of vendors seen before, and `lenient` reads any
+value field by field.
 """
 
-# Annotations are no strings here: msgspec would compile each when the decoders are made.
+# Annotations are not strings here: msgspec would compile each when the decoders are made.
 from collections.abc import Callable
 from types import MappingProxyType
 from typing import Any, ClassVar, cast
@@ -14,23 +14,23 @@ import msgspec
 from msgspec import UNSET, Struct, UnsetType
 
 JsonObject = dict[str, object]
-# Stands for each empty dict that most streams never fill: a dict of its own takes 64 bytes.
+# Used for each dict that most streams never fill: an empty dict of its own takes 64 bytes.
 EMPTY: Any = MappingProxyType({})
 
-STACK_DEPTH = 200  # levels that can be merged without exhausting the stack, limit or not
-MOST_BRACKETS = 8  # of a value that is certainly not nested too deep
+STACK_DEPTH = 200  # levels that can be merged without exhausting the stack, whatever the limit
+MOST_BRACKETS = 8  # a value with no more of them is certainly not nested too deep
 
 
 class Extra(JsonObject):
-    """Fields that the API does not name. A class of its own, so that no field of the wire
-    decodes into one.
+    """Fields that the API does not name. It is a class of its own, so that nothing on the wire
+    decodes into it.
     """
 
     __slots__ = ()
 
 
 def _null() -> None:
-    """Return the `bytes` of a token that came without: null, and never left out."""
+    """Return the `bytes` of a token that came without them: null, which is never left out."""
 
 
 class TopLogprob(Struct, forbid_unknown_fields=True, omit_defaults=True, gc=False):
@@ -84,13 +84,13 @@ class AudioFragment(Struct, forbid_unknown_fields=True, gc=False):
 
 
 class Parts(list[object]):
-    """A list of no fixed kind; like `Extra`, nothing that the wire decodes into."""
+    """A list of anything. Like `Extra`, nothing on the wire decodes into it."""
 
     __slots__ = ()
 
 
 class ReasoningDetail(Struct, forbid_unknown_fields=True, gc=False):
-    """A detail of reasoning, as OpenRouter sends it. A null is kept apart from what is absent."""
+    """A detail of reasoning, as OpenRouter sends it. Null and absent are not the same."""
 
     index: int
     type: str
@@ -103,8 +103,8 @@ class ReasoningDetail(Struct, forbid_unknown_fields=True, gc=False):
 
 
 class Closing:
-    """Marks a choice whose delta is the `message` of a server that sends the whole at the end, or
-    that ignored `stream`. Nothing that the wire decodes into.
+    """Marks a choice whose delta is really a `message`: the server sends the whole of it at the
+    end, or ignored `stream`. Nothing on the wire decodes into it.
     """
 
     __slots__ = ()
@@ -179,8 +179,8 @@ class Chunk(Struct, forbid_unknown_fields=True, gc=False):
 
 
 # --- a common chunk: text and calls, and nothing else --------------------------------------
-# Most chunks of most streams. What else a chunk can bring is null here for good, so nothing has to
-# look at it.
+# Most chunks of most streams are common. Everything else that a chunk can contain is always null
+# here, so nothing has to look at it.
 
 
 class CommonDelta(Struct, forbid_unknown_fields=True, gc=False):
@@ -223,17 +223,17 @@ class CommonChunk(Struct, forbid_unknown_fields=True, gc=False):
     extra: ClassVar[None] = None
 
 
-# Fields that no value is read into one by one: details of reasoning are then a vendor's field, and
-# are merged to the same end; the others are no fields of the wire.
+# Fields that `lenient` does not read: it takes details of reasoning for a vendor's field, with the
+# same result in the end; the others are not fields of the wire.
 OTHERWISE_READ = frozenset({"closing", "extra", "parts", "reasoning_details"})
 
 
 class MalformedJsonError(ValueError):
-    """The text is no JSON."""
+    """The text is not JSON."""
 
 
 class TooDeepError(ValueError):
-    """The value is nested deeper than allowed, or than the stack holds."""
+    """The value is nested deeper than is allowed, or than the stack can take."""
 
 
 # --- JSON text ----------------------------------------------------------------------------
@@ -244,7 +244,7 @@ _decode = msgspec.json.Decoder().decode
 
 
 def decode_untyped(text: bytes | str) -> tuple[object, bool]:
-    """Decode any JSON; also tell whether a string of it may hold half a surrogate pair.
+    """Decode any JSON; also return whether a string may contain half a surrogate pair.
 
     Raises MalformedJsonError, TooDeepError.
     """
@@ -253,8 +253,8 @@ def decode_untyped(text: bytes | str) -> tuple[object, bool]:
     except RecursionError:
         raise TooDeepError("nested deeper than the stack holds") from None
     except ValueError as refusal:
-        # Of JSON's legal texts msgspec refuses only a half of a surrogate pair, and the stdlib
-        # takes that.
+        # The only legal JSON that msgspec refuses is half a surrogate pair, which the stdlib
+        # accepts.
         import json  # noqa: PLC0415  # takes time to import, and few streams need it
 
         try:
@@ -266,7 +266,7 @@ def decode_untyped(text: bytes | str) -> tuple[object, bool]:
 
 
 def _refuse(constant: str) -> object:
-    raise ValueError(f"{constant} is no JSON")
+    raise ValueError(f"{constant} is not JSON")
 
 
 def _finite(text: str) -> float:
@@ -277,7 +277,7 @@ def _finite(text: str) -> float:
 
 
 def exceeds_depth(value: object, bound: int) -> bool:
-    """Return whether a JSON value nests deeper than `bound`, without using the stack for it."""
+    """Return whether a JSON value is nested deeper than `bound`, without recursion."""
     level = [value]
     if not isinstance(value, (dict, list)):
         return False

@@ -1,8 +1,8 @@
-"""Lines to events and JSON texts: the framing of a body, line by line (SPEC sections 1 and 2).
+"""Read lines into events and JSON texts: the framing of a body (SPEC sections 1 and 2).
 
-This is the general way, for bytes cut anywhere and for lines that came one by one; `sse` takes a
-shorter one where all events of a read are one `data` line each. What is open is kept joined, so
-each byte is looked at once however small the reads are.
+This is the general way, for bytes cut anywhere and for lines that arrive one by one. `sse` is
+faster if all events of a read have one `data` line each. Pending bytes are kept joined, so each
+byte is looked at once, however small the reads are.
 """
 
 from __future__ import annotations
@@ -15,21 +15,21 @@ from .body import JsonText, begins_text, ends_text, is_nothing
 DONE = b"[DONE]"
 _ENDS = (DONE, b'"[DONE]"')
 _BOM = b"\xef\xbb\xbf"
-_LF, _CR = 10, 13  # looking for one byte as a number is several times faster
-_LONGEST_QUOTE = 200  # characters of a body in which nothing can be read
+_LF, _CR = 10, 13  # searching for a byte given as a number is several times faster
+_LONGEST_QUOTE = 200  # characters that are quoted of a body in which nothing can be read
 _DATA = b"data:"
-_SILENT = (b"", b"id", b"retry")  # fields that open no event; the first is a comment's
+_SILENT = (b"", b"id", b"retry")  # fields that do not open an event; the empty name is a comment's
 
 
 class Event(Struct, array_like=True, gc=False):
-    """One event with data, or one JSON text in its place.
+    """One event with data, or one JSON text instead of an event.
 
-    `data` is the event's `data` lines joined by newlines, `offset` the byte it starts at, `size`
-    how many bytes it is in all, its blank line included. `form` is one of
+    `data` is the event's `data` lines joined by newlines, `offset` the byte at which it starts, and
+    `size` how many bytes it has in all, including its blank line. `form` is one of
 
-    - `event`, and `open event` where the body ended before its blank line;
+    - `event`, or `open event` if the body ended before its blank line;
     - `text`: JSON without `data:`, up to its closing bracket;
-    - `open text`, which the end of the body cut, and `broken text`, which something else did.
+    - `open text` if the end of the body cut it off, or `broken text` if something else did.
     """
 
     data: bytes
@@ -45,18 +45,18 @@ def is_end(data: bytes) -> bool:
 
 
 class LineReader(Struct, array_like=True):
-    """Takes a body's bytes or lines, and returns the events that they complete."""
+    """Reads a body's bytes or lines, and returns the events that they complete."""
 
     pending: bytearray | None = None  # of a line that has not ended
-    skip_lf: bool = False  # the CR that ended the last line may be half of a CRLF
-    is_crlf: bool = False  # the last line ended in one: a CR at the end of a read waits for its LF
+    skip_lf: bool = False  # whether the CR that ended the last line may be half of a CRLF
+    is_crlf: bool = False  # whether the last line did: a CR at the end of a read waits for its LF
     is_begun: bool = False  # a BOM is dropped from the first line only
-    start: int | None = None  # the byte at which what is open starts
+    start: int | None = None  # the byte at which the open event or text starts
     size: int = 0  # bytes of the lines since the last blank one
     name: bytes | None = None  # of the open event
     data: bytearray | None = None  # of the open event
-    text: JsonText | None = None  # what is open is JSON without `data:`
-    unread: bytes = b""  # the first lines that are nothing at all
+    text: JsonText | None = None  # the open JSON without `data:`
+    unread: bytes = b""  # the first lines that cannot be read as anything
     unread_at: int | None = None
 
     @property
@@ -66,7 +66,7 @@ class LineReader(Struct, array_like=True):
 
     @property
     def held(self) -> int:
-        """How many bytes wait for their event's end."""
+        """How many bytes are waiting for the end of their event."""
         return self.size + len(self.pending or b"")
 
     @property
@@ -75,7 +75,7 @@ class LineReader(Struct, array_like=True):
         return self.unread.decode("utf-8", "replace").strip()[:_LONGEST_QUOTE]
 
     def feed(self, data: bytes, start: int) -> list[Event]:
-        """Take in the next bytes of the body, which begin at its byte `start`."""
+        """Read the next bytes of the body, which begin at its byte `start`."""
         if self.skip_lf and data:
             self.skip_lf = False
             if data[0] == _LF:
@@ -99,7 +99,7 @@ class LineReader(Struct, array_like=True):
         return events
 
     def _is_open(self, lines: list[bytes]) -> bool:
-        """Return whether the last line may go on, and note how the lines end."""
+        """Return whether the last line may continue, and note how the lines end."""
         last = lines[-1]
         if last.endswith(b"\n"):
             self.is_crlf = last.endswith(b"\r\n")
@@ -110,13 +110,13 @@ class LineReader(Struct, array_like=True):
         return not self.skip_lf
 
     def wait(self, data: bytes) -> None:
-        """Keep bytes until more come."""
+        """Keep bytes until more arrive."""
         if self.pending is None:
             self.pending = bytearray()
         self.pending += data
 
     def close(self, start: int | None) -> list[Event]:
-        """Take in what waits as the last line; also return what the end of the body cuts off."""
+        """Read what is pending as the last line; also return what the end of the body cuts off."""
         events: list[Event] = []
         pending, self.pending = self.pending or bytearray(), None
         for line in bytes(pending).splitlines(keepends=True):
@@ -129,14 +129,14 @@ class LineReader(Struct, array_like=True):
         return events
 
     def open_event(self, data: bytes, size: int, offset: int | None) -> None:
-        """Take in a line that is the first of an event, and data."""
+        """Open an event with its first line, which is `data`."""
         self.is_begun = True
         self.start, self.size, self.data = offset, size, bytearray(data)
 
     def feed_line(self, line: bytes, size: int, offset: int | None, events: list[Event]) -> None:
-        """Take in a line without its end; add the events that it completes.
+        """Read a line, given without its line end; add the events that it completes.
 
-        It is `size` bytes with its end, and starts at the byte `offset` of the body.
+        It has `size` bytes with its line end, and starts at the byte `offset` of the body.
         """
         if not self.is_begun:
             self.is_begun = True
@@ -160,7 +160,7 @@ class LineReader(Struct, array_like=True):
             self._read_field(line, size, offset, events)
 
     def _read_field(self, line: bytes, size: int, offset: int | None, events: list[Event]) -> None:
-        """Read a line that is no `data:`."""
+        """Read a line that does not start with `data:`."""
         name, _, value = line.partition(b":")
         value = value.removeprefix(b" ")
         if name in _SILENT:
@@ -170,7 +170,7 @@ class LineReader(Struct, array_like=True):
         elif name == b"data":
             self._add_data(value)
         elif name == b"error" and self.data is None and value.strip():
-            # llama.cpp reports its errors in a field of that name.
+            # llama.cpp reports its errors in a field with this name.
             events.append(Event(value, b"error", self.start, self.size))
         elif line.strip() == DONE:
             self.end_event(0, events)
@@ -192,7 +192,7 @@ class LineReader(Struct, array_like=True):
             self.data += b"\n" + value
 
     def end_event(self, size: int, events: list[Event], form: str = "event") -> None:
-        """End what is open by a blank line of so many bytes."""
+        """End the open event with a blank line of `size` bytes."""
         data, name = self.data, self.name
         if data and not data.isspace() and (name == b"error" or not is_nothing(data)):
             events.append(Event(bytes(data), name, self.start, self.size + size, form))
@@ -202,7 +202,7 @@ class LineReader(Struct, array_like=True):
     # --- JSON without `data:` ---
 
     def _begin_text(self, line: bytes, size: int, events: list[Event]) -> None:
-        if is_complete(line):  # nearly all are one line
+        if is_complete(line):  # nearly all texts are one line
             if not is_nothing(line):
                 events.append(Event(line, None, self.start, size, "text"))
             self.start, self.size = None, 0

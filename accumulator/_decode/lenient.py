@@ -1,7 +1,7 @@
-"""Any value to a `Chunk`, field by field: nothing lost, and a note where a known field did not fit.
+"""Read any value into a `Chunk`, field by field: lose nothing, and note known fields that misfit.
 
-This is the general way, for what a typed decoder refuses and for any SDK's objects. What is known
-and well-typed goes to its place, the rest to the `extra` of its level.
+This is the general way, for what a typed decoder refuses and for any SDK's objects. Known fields of
+the right type go to their places, and everything else goes to the `extra` of its level.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ from .values import (
 
 
 class Misfit(Struct):
-    """A known field of a wrong type: where, what is wrong, and what was found."""
+    """A known field of the wrong type: where it is, what is wrong, and its value."""
 
     path: str
     message: str
@@ -56,8 +56,8 @@ class Misfit(Struct):
 
 
 class _MisfitError(ValueError):
-    """A value that is not of its field's type. `taken` is what is read of it nevertheless, `left`
-    what is not.
+    """A value that is not of its field's type. `taken` is what can still be read from it, and
+    `left` is the rest.
     """
 
     def __init__(self, message: str, taken: object = None, left: object = None) -> None:
@@ -67,20 +67,20 @@ class _MisfitError(ValueError):
 
 K = TypeVar("K", bound=Struct)
 _NONE: frozenset[str] = frozenset()
-_TEXT = frozenset({"text"})  # beside a delta it is like any vendor's field
-Moved = Mapping[str, frozenset[str]]  # the fields of each level that are not read to their places
+_TEXT = frozenset({"text"})  # beside a delta, this is a vendor's field like any other
+Moved = Mapping[str, frozenset[str]]  # the fields of each level that are not read into their places
 
 
 class Reading(Struct):
     """A chunk as it is read from builtins or an SDK's objects, and what did not fit on the way.
 
     `error` is the server's error object. `lone` counts halves of surrogate pairs that no later
-    chunk can join; `has_halves` tells whether others may be left in the texts. `size` counts the
+    chunk can complete; `has_halves` says whether the texts may contain others. `size` counts the
     characters of all strings.
     """
 
     moved: Moved
-    copying: bool  # the values are the caller's, who may change them later
+    copying: bool  # whether the values are the caller's, who may change them later
     has_halves: bool
     depth: int  # levels that a copied value may have
     chunk: Chunk = field(default_factory=Chunk)
@@ -90,7 +90,7 @@ class Reading(Struct):
     size: int = 0
 
     def fields(self, kind: type[K], source: dict[str, Any], moved: frozenset[str] = _NONE) -> K:
-        """Read an object into a Struct; what has no place there goes to `extra`."""
+        """Read an object into a Struct; what has no place in it goes to `extra`."""
         readers, out, copying = _readers_of(kind), kind(), self.copying
         extra: JsonObject = {}
         for name, value in source.items():
@@ -107,16 +107,16 @@ class Reading(Struct):
             if left is not None:
                 left = self.adopt(left)
                 if self.has_halves and kind in (TokenLogprob, TopLogprob):
-                    left, lone = healed(left)  # nothing of a token is joined to what comes later
+                    left, lone = healed(left)  # nothing later is joined to a token
                     self.lone += lone
                 extra[self.name(name)] = left
         if extra:
-            # By name, so that it does not matter which of the two ways a chunk went.
+            # Sorted by name, so that it does not matter which of the two ways a chunk went.
             out.extra = Extra(sorted(extra.items()))  # type: ignore[attr-defined]  # every Struct read here has it
         return out
 
     def take(self, out: Struct, name: str, read: _Read, value: object) -> object:
-        """Read a field to its place; return what is left of its value, None for nothing."""
+        """Read a field into its place; return what is left of its value, or None."""
         before, left = len(self.misfits), None
         try:
             taken = read(self, value)
@@ -131,16 +131,16 @@ class Reading(Struct):
         return left
 
     def put_below(self, step: str, before: int) -> None:
-        """Put a step in front of the path of each misfit from number `before` on."""
+        """Put a step in front of the paths of the misfits from number `before` on."""
         for misfit in self.misfits[before:]:
             misfit.path = step + misfit.path
 
     def adopt(self, value: object) -> object:
-        """Return a value as ours: a copy in builtins, unless it was decoded for us."""
+        """Return a value that we may keep: a copy as builtins, unless we decoded it ourselves."""
         return self.copy(value, self.depth) if self.copying else value
 
     def name(self, name: object) -> str:
-        if type(name) is str and name.isascii():  # as below, without two calls
+        if type(name) is str and name.isascii():  # the same as below, but two calls fewer
             self.size += len(name)
             return name
         if not isinstance(name, str):
@@ -148,7 +148,7 @@ class Reading(Struct):
         return _label(self, name)
 
     def copy(self, value: Any, levels: int) -> object:
-        """Copy a value in builtins, if it has no more levels. Raises TooDeepError."""
+        """Copy a value as builtins. Raises TooDeepError if it has more than these levels."""
         kind = type(value)
         if kind in _SCALARS:
             return value
@@ -192,7 +192,7 @@ def _text(reading: Reading, value: object) -> str:
 
 
 def _label(reading: Reading, value: object) -> str:
-    """Read a string that no later one is joined to."""
+    """Read a string to which no later one is joined."""
     text = _text(reading, value)
     if reading.has_halves:
         text, lone = heal(text)
@@ -224,7 +224,7 @@ def _integers(reading: Reading, value: object) -> list[int]:
 
 def _base64(reading: Reading, value: object) -> bytes:
     if type(value) is bytes:
-        return value  # our own `Chunk` holds it decoded
+        return value  # our own `Chunk` has it decoded
     try:
         return decode_base64(_text(reading, value))
     except ValueError:
@@ -232,7 +232,7 @@ def _base64(reading: Reading, value: object) -> bytes:
 
 
 def _json_text(reading: Reading, value: object) -> str:
-    """Read a string of JSON; some servers send the JSON itself."""
+    """Read a string of JSON; some servers send the value itself."""
     if not isinstance(value, str) and (isinstance(value, (list, tuple)) or is_object(value)):
         ours, lone = healed(reading.copy(value, reading.depth))
         reading.lone += lone
@@ -266,7 +266,7 @@ def _structs(kind: type[K]) -> _Read:
 
 
 def _calls(reading: Reading, value: object) -> list[ToolCallFragment]:
-    """Read a list of calls; old TGI sends one that stands alone."""
+    """Read a list of calls; old TGI sends a single call without a list."""
     entries = [value] if is_object(value) and not isinstance(value, (list, tuple)) else value
     return cast("list[ToolCallFragment]", _structs(ToolCallFragment)(reading, entries))
 
@@ -303,8 +303,8 @@ def _choices(reading: Reading, value: object) -> list[Choice]:
             raise InvalidChunkError(f"$.choices[{i}]: expected an object, got {kind_of(item)}")
         source = dict(fields_of(item))
         source.pop("obfuscation", None)
-        # A server that ignored `stream` sends a message in place of a delta; Perplexity sends it
-        # beside one, where it brings nothing new.
+        # A server that ignored `stream` sends a message instead of a delta. Perplexity sends one
+        # beside the delta, with nothing new in it.
         message, delta = source.pop("message", None), source.get("delta")
         closes = delta is None and is_object(message)
         if delta is None and message is not None:
@@ -316,14 +316,14 @@ def _choices(reading: Reading, value: object) -> list[Choice]:
         reading.put_below(f"[{i}]", before)
         if closes:
             choice.closing = Closing()
-        if choice.index is None and i > len(choices):  # the places of those that are null count
+        if choice.index is None and i > len(choices):  # nulls count in the positions
             choice.index = i
         choices.append(choice)
     return choices
 
 
-# Strings that a later one is joined to, and fields that are read in a way of their own. For all
-# others the type of the Struct's field says how they are read.
+# Strings to which later ones are joined, and fields that are read in a way of their own. All others
+# are read as the type of the Struct's field says.
 _READ: Mapping[type[Struct], Mapping[str, _Read]] = {
     FunctionFragment: {"name": _text, "arguments": _json_text},
     CustomFragment: {"name": _text, "input": _json_text},
@@ -348,7 +348,7 @@ _READ_BY_TYPE: Mapping[object, _Read] = {
 
 @cache
 def _readers_of(kind: type[Struct]) -> Mapping[str, tuple[type | None, _Read | None]]:
-    """Return for each field of a Struct the type that is taken as it is, and what reads others."""
+    """Return for each field of a Struct the type that is stored as it is, and what reads others."""
     own = _READ.get(kind, {})
     readers: dict[str, tuple[type | None, _Read | None]] = {n: (None, own[n]) for n in own}
     for name, hint in get_type_hints(kind).items():
@@ -366,10 +366,10 @@ def read_chunk(
 ) -> Reading:
     """Read a chunk from builtins or an SDK's object.
 
-    `moved` names the typed fields that another rule than the API's applies to; they go to `extra`
-    like a vendor's. `copying` says that the value is the caller's, and `depth` how many levels one
-    in it may have; `has_halves` that strings may hold half a surrogate pair. Raises
-    InvalidChunkError for what is no chunk at all, TooDeepError.
+    `moved` names the typed fields to which a rule other than the API's applies; they go to `extra`
+    like a vendor's. `copying` says that the value is the caller's, and `depth` how many levels a
+    value in it may have. `has_halves` says that strings may contain half a surrogate pair. Raises
+    InvalidChunkError if the value is not a chunk at all, TooDeepError.
     """
     reading = Reading(moved, copying, has_halves, depth)
     if not is_object(value):
@@ -393,6 +393,6 @@ def read_chunk(
 
 
 def read_usage(value: object) -> Usage:
-    """Read a usage object from builtins; what does not fit goes to `extra`."""
+    """Read a usage from builtins; what does not fit goes to `extra`."""
     reading = Reading({}, copying=True, has_halves=False, depth=STACK_DEPTH)
     return reading.fields(Usage, _object(value))

@@ -1,8 +1,8 @@
-"""Chunks that are objects: mappings, and the chunk objects of any SDK.
+"""Read chunks that are objects: mappings, and the chunk objects of any SDK.
 
-Most repeat the last but for a fragment of a text, which is taken out of them. Of the others those
-with fields of the API alone, mappings and openai's models, are converted at once. All else is left
-to `lenient`. No SDK is imported for it.
+Most repeat the last chunk except for a fragment of a text, and only that is read. Other mappings
+and openai's models are converted at once if they only have fields of the API. Everything else is
+left to `lenient`. No SDK is imported for this.
 """
 
 from __future__ import annotations
@@ -17,48 +17,48 @@ from ..rules import DEFAULT_RULES
 from .chunk import Chunk, Delta, JsonObject
 from .lenient import read_chunk
 
-_MOST_LEVELS = 8  # of a vendor's value that is certainly not nested too deep
+_MOST_LEVELS = 8  # a vendor's value with no more of them is certainly not nested too deep
 
-# What each chunk of a stream repeats, and which of it are strings.
+# What each chunk of a stream repeats, and which of these values are strings.
 _HEAD = ("id", "created", "model", "service_tier", "system_fingerprint", "object")
 head_of = attrgetter(*_HEAD)
 _texts_of = itemgetter(0, 2, 3, 4)
 _VARYING = frozenset({"choices", "obfuscation"})
-_PAUSE = 8  # objects: those of a vendor have its fields one and all
-MOST_MISSES = 3  # of 32 objects, until the next are not looked at for a fragment
+_PAUSE = 8  # objects: if one has a vendor's fields, so have the next
+MOST_MISSES = 3  # of 32 objects; the rest of the 32 are not searched for a fragment
 _NOTHING: dict[str, Any] = {}
 
 Head = tuple[object, ...]
 
 
 class LastChunk(JsonObject):
-    """A chunk behind which `[DONE]` follows."""
+    """A chunk that is followed by `[DONE]`."""
 
 
 def is_chunk_like(value: object) -> bool:
     """Return whether a value may be a chunk: a mapping, or an object with `choices`."""
-    # In the order in which they are found out fastest.
+    # The fastest check comes first.
     return type(value) is dict or hasattr(value, "choices") or isinstance(value, Mapping)
 
 
 class ObjectReader:
-    """Reads the objects of one stream. Most repeat the last but for one fragment of a text."""
+    """Reads the objects of one stream. Most repeat the last except for one fragment of a text."""
 
     __slots__ = ("_count", "_get", "_head", "_repeated", "_size", "_waits", "misses")
 
     def __init__(self) -> None:
         self._head: Head | None = None  # of the last chunk
         self._size = 0  # its characters
-        self._count = 0  # the fields of an object that may repeat it, 0 for none
-        self._get: Callable[[Any], object]  # returns those that do
+        self._count = 0  # how many fields an object has that may repeat it; 0 if none may
+        self._get: Callable[[Any], object]  # returns the fields that do
         self._repeated: object = None
-        self._waits = 0  # objects that are read field by field before one is converted again
+        self._waits = 0  # how many objects to read field by field before one is converted again
         self.misses = 0  # objects in a row that were more than a fragment
 
     def fragment(self, value: Any, head: Head | None) -> tuple[int, int | str, str, int] | None:
-        """Return the fragment of a text that an object brings behind a chunk with this head, None
-        if it brings anything else: the index of the choice, the name of the text or the index of
-        the call whose arguments it is, the fragment, and the characters of all strings.
+        """Return the fragment of a text that an object brings after a chunk with this head, or None
+        if it brings anything else. The tuple has the index of the choice, the name of the text or
+        the index of the call with the arguments, the fragment, and the characters of all strings.
         """
         try:
             is_dict = type(value) is dict
@@ -67,7 +67,7 @@ class ObjectReader:
                 len(own) != self._count
                 or head != self._head
                 or self._get(own) != self._repeated
-                or type(own["created"]) is not int  # as 1.0 and true are, which equal 1
+                or type(own["created"]) is not int  # 1.0 and true are not, but equal 1
                 or not (is_dict or _VARYING.issuperset(value.__pydantic_extra__ or _NOTHING))
             ):
                 return None
@@ -91,10 +91,10 @@ class ObjectReader:
         return index, where, text, self._size + len(text)
 
     def read(self, value: Any) -> tuple[Chunk, int] | None:
-        """Return the chunk that an object is, and the characters of its strings; None if there is
-        anything odd about it.
+        """Return the chunk that an object is, and how many characters its strings have; or None if
+        anything about it is odd.
 
-        The chunk is what `read_chunk` reads. It shares nothing with the object that can change.
+        The chunk is the same as from `read_chunk`. It shares nothing mutable with the object.
         """
         if self._waits:
             self._waits -= 1
@@ -112,7 +112,7 @@ class ObjectReader:
             self._waits = _PAUSE
             return _read_generally(value)
         if self.misses <= MOST_MISSES and len(own) != self._count:
-            # All but the choices is taken for what the next repeats.
+            # The next object is expected to repeat everything except the choices.
             self._count, names = 0, own.keys() - _VARYING
             if "created" in names and all(own[name] is None for name in names.difference(_HEAD)):
                 self._count, self._get = len(own), itemgetter(*names)
@@ -136,8 +136,8 @@ def _read_generally(value: object) -> tuple[Chunk, int] | None:
 
 
 def _only(of: Any, is_dict: bool, below: str, null: str, other: str) -> tuple[int, dict[str, Any]]:
-    """Return the index of a choice or call and the fields of what is below it, if that has one
-    field and nothing is beside it; else no fields.
+    """Return the index of a choice or call and the fields of the object below it. Return no fields
+    if that object has more than one, or if there is anything beside it.
     """
     if is_dict:
         own, fields = of, of[below]
@@ -162,7 +162,7 @@ def _only(of: Any, is_dict: bool, below: str, null: str, other: str) -> tuple[in
 
 
 def _opened(chunk: Any) -> JsonObject:
-    """Return the fields of an object of openai's models, and of those below that most have."""
+    """Return the fields of an openai model, and of the models in it that most chunks have."""
     fields = _own(chunk).copy()
     if type(fields["choices"]) is not list:
         raise TypeError("no list of choices")
@@ -191,7 +191,7 @@ def _own(value: Any) -> dict[str, Any]:
 
 
 def _tokens(tokens: Iterable[Any]) -> list[JsonObject]:
-    """Return the fields of tokens, and of the likeliest below each."""
+    """Return the fields of tokens, and of the likeliest alternatives in each."""
     found = []
     for token in tokens:
         if token.__pydantic_extra__:
@@ -204,8 +204,8 @@ def _tokens(tokens: Iterable[Any]) -> list[JsonObject]:
 
 
 def _measure(strings: list[str]) -> int:
-    """Return how many characters strings have. Raises ValueError for half a surrogate pair, and for
-    an enum or another class of strings.
+    """Return how many characters strings have. Raises ValueError for half a surrogate pair, an enum
+    or another subclass of str.
     """
     for text in strings:
         if type(text) is not str:
@@ -217,9 +217,9 @@ def _measure(strings: list[str]) -> int:
 
 
 def _strings_of(chunk: Chunk) -> list[str]:
-    """Return the strings of a chunk's choices. Raises ValueError for what few chunks have."""
+    """Return the strings of a chunk's choices. Raises ValueError for fields that few have."""
     strings: list[str] = []
-    # One by one: of ten that a choice may have at its place most are missing.
+    # Each is checked on its own: of ten that a choice may have, most are missing.
     for choice in chunk.choices or ():
         delta = choice.delta
         if delta is not None:

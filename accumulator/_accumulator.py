@@ -1,4 +1,4 @@
-"""`Accumulator`: every form of input to the reducer, and the gate at the end."""
+"""`Accumulator`: it passes every form of input to the reducer, and is the gate at the end."""
 
 from __future__ import annotations
 
@@ -35,19 +35,19 @@ class Accumulator:
     """Turns a stream of `chat.completion.chunk` objects into one `ChatCompletion`, without doing
     any I/O.
 
-    `rules` say how fields are merged, `limits` bound what a server can make it hold, `strict`
-    raises every problem as an exception at once, `shortcut=False` parses every chunk in full.
-    With `think_tags` reasoning between `<think>` tags at the start of content goes to
+    `rules` say how fields are merged, and `limits` bound what a server can make it keep. `strict`
+    raises every problem as an exception at once; `shortcut=False` parses every chunk in full. With
+    `think_tags`, reasoning between `<think>` tags at the start of content goes to
     `reasoning_content`.
 
-    `on_event` is called with each `Event` of what a call of input brought, once all of that is
-    applied; in strict mode before the exception. What it raises goes to the caller of that call:
-    nothing of the stream is lost, and the events behind come with the next call. With it every
-    chunk is parsed in full. `clock`, such as `time.monotonic`, is asked once at the start and once
-    for each call of input; `timing` is what came of it. With `started`, a time of that clock from
-    before the request, it counts from then.
+    `on_event` is called with each `Event` of an input call, once the input is applied, and in
+    strict mode before the exception. The caller of that call gets what `on_event` raises: nothing
+    of the stream is lost, and the remaining events come with the next call. With `on_event`, every
+    chunk is parsed in full. `clock`, such as `time.monotonic`, is called once at the start and once
+    for each input call; `timing` is the result. It counts from `started`, if given: a time of that
+    clock from before the request.
 
-    Not to be shared between threads without a lock.
+    Do not share an accumulator between threads without a lock.
 
     Source: SPEC sections 1 to 8.
     """
@@ -89,7 +89,7 @@ class Accumulator:
         may_repeat = shortcut and not rules.moves
         self._pipeline = Pipeline.begin(reducer, log, limits, shortcut=may_repeat)
         self._stopwatch = None if clock is None else Stopwatch(clock, started)
-        # Whether a call of input is to be timed, and events are to be handed out behind it.
+        # Whether to time each input call, or to emit events after it.
         self._observed = clock is not None
         if on_event is not None:
             self._collect_events()
@@ -99,13 +99,13 @@ class Accumulator:
 
     @property
     def _chunks(self) -> int:
-        """How many events came but `[DONE]`."""
+        """How many events came, not counting `[DONE]`."""
         return self._pipeline.log.event - self._reducer.state.done
 
     # --- input ---
 
     def feed(self, chunk: object) -> None:
-        """Take in one chunk: JSON text, a mapping, or any SDK's chunk object.
+        """Feed one chunk: JSON text, a mapping, or any SDK's chunk object.
 
         Raises TypeError for anything else, ValueError after `close`, LimitExceededError.
         """
@@ -123,10 +123,10 @@ class Accumulator:
             elif isinstance(chunk, str):
                 pipeline.feed_text(chunk.encode("utf-8", "surrogatepass"))
             elif chunk is None:
-                return  # an SDK hands on `data: null`
+                return  # an SDK passes on `data: null`
             elif is_chunk_like(chunk):
-                # The chunks of a stream are of one class, of which it takes long to tell what it
-                # is not.
+                # The chunks of a stream have one class. It is remembered, because checking it
+                # against every other form takes long.
                 self._kind = type(chunk)
                 pipeline.feed_object(chunk)
             else:
@@ -141,7 +141,7 @@ class Accumulator:
             raise self._exceeded(error) from None
 
     def feed_sse(self, data: bytes | bytearray | memoryview) -> None:
-        """Take in the next bytes of a `text/event-stream` body, cut anywhere.
+        """Feed the next bytes of a `text/event-stream` body, cut anywhere.
 
         Raises TypeError for text, ValueError after `close`, LimitExceededError.
         """
@@ -154,8 +154,8 @@ class Accumulator:
             raise self._exceeded(error) from None
 
     def feed_line(self, line: bytes | bytearray | memoryview | str) -> None:
-        """Take in one line, with or without its line end: of a `text/event-stream` body, or of
-        JSON Lines.
+        """Feed one line of a `text/event-stream` body or of JSON Lines, with or without its line
+        end.
 
         Raises TypeError for anything else, ValueError after `close`, LimitExceededError.
         """
@@ -175,7 +175,7 @@ class Accumulator:
             raise self._exceeded(error) from None
 
     def close(self) -> None:
-        """End the input: an event without its blank line is read, too. Does nothing when called
+        """End the input, and read an event whose blank line is missing. Does nothing when called
         again. Raises LimitExceededError.
         """
         if self._observed:
@@ -192,9 +192,9 @@ class Accumulator:
         self._pipeline.raise_met()
 
     def _collect_events(self) -> deque[Event]:
-        """Collect events from now on; return where they are until `on_event` takes them."""
+        """Collect events from now on; return the queue in which they wait for `on_event`."""
         reducer = self._reducer
-        # The reducer refers to its listener, so that may not refer to it: nobody frees a cycle.
+        # The listener must not refer back to the reducer: only the collector can free a cycle.
         reducer.listener = self._emitter = EventEmitter(reducer.rules.levels, state=reducer.state)
         self._pipeline.log.tell = self._emitter.add_problem
         self._pipeline.parse_all()
@@ -202,7 +202,7 @@ class Accumulator:
         return self._emitter.events
 
     def _observe(self, take: Callable[..., None], *data: object) -> None:
-        """Run a call of input; time it, and call `on_event` with what it brought."""
+        """Run an input call, time it, and call `on_event` with its events."""
         self._observed = False
         try:
             if self._stopwatch is None:
@@ -227,7 +227,7 @@ class Accumulator:
         try:
             take(*data)
         finally:
-            # `[DONE]` is an event, but no chunk.
+            # `[DONE]` is an event, but not a chunk.
             chunks = log.event - before - (state.done and not was_done)
             stopwatch.lap(now, chunks, state, ended=not self._reducer.reading)
 
@@ -235,54 +235,54 @@ class Accumulator:
 
     @property
     def status(self) -> Status:
-        """How the stream stands: "open", "complete", "truncated" or "failed" (SPEC section 6)."""
+        """The stream's status: "open", "complete", "truncated" or "failed" (SPEC section 6)."""
         return self._reducer.state.status
 
     @property
     def server_error(self) -> object:
-        """The error object that the server sent, as it came; None if it sent none."""
+        """The error object that the server sent, unchanged; None if it sent none."""
         return self._reducer.state.error
 
     @property
     def problems(self) -> tuple[Problem, ...]:
-        """What was wrong with the stream: the first hundred problems, in order, and behind them the
+        """What was wrong with the stream: the first hundred problems, in order, followed by the
         first after which something is missing, if that came later.
         """
         return self._pipeline.log.problems
 
     @property
     def problem_counts(self) -> Mapping[str, int]:
-        """How many problems of each kind there were, those that are not kept included."""
+        """How many problems of each kind there were, including those that are not kept."""
         return {kind: count for kind, count in self._pipeline.log.counts.items()}  # noqa: C416  # wider keys
 
     @property
     def timing(self) -> Timing | None:
-        """When the chunks came, None without a `clock`.
+        """When the chunks came; None without a `clock`.
 
-        The clock is read once for each call of input, as it begins: the chunks of one read have no
-        gaps between them, and the first token is timed by the read that brought it.
+        The clock is read once at the start of each input call: the chunks of one read have no gaps
+        between them, and the first token has the time of its read.
         """
         return None if self._stopwatch is None else self._stopwatch.timing
 
     def snapshot(self) -> ChatCompletion:
-        """Build the completion as far as it is known. It does not change afterwards."""
+        """Build the completion as far as it has arrived. It does not change afterwards."""
         return freeze(self._reducer.state)
 
     @to_be_called
     def completion(self) -> ChatCompletion:
-        """Close, and return the whole completion.
+        """Close the input, and return the whole completion.
 
         Raises LimitExceededError if a limit was passed, now or before, ServerError if the server
-        sent an error, IncompleteStreamError if the stream stopped early, DecodeError if a chunk
-        could not be read; each carries the `partial` completion and the `problems`.
+        sent an error, IncompleteStreamError if the stream stopped early, and DecodeError if a chunk
+        could not be read. Each has the `partial` completion and the `problems`.
         """
         self.close()
         return self._judged()
 
     def _judged(self, *, is_stopped: bool = False, source: object = None) -> ChatCompletion:
-        """Return the completion, or raise as `completion` does, without closing.
+        """Return the completion, or raise what `completion` raises, but do not close the input.
 
-        An error says whether the reader stopped, and the status of a `source` that is a response.
+        The error says whether the reader stopped, and the status of a `source` that is a response.
         """
         passed = self._pipeline.tally.passed
         if passed is not None:  # what was refused is missing
@@ -315,11 +315,11 @@ class Accumulator:
     # --- going on elsewhere ---
 
     def checkpoint(self) -> bytes:
-        """Return the whole state as bytes, from which `restore` goes on: at any time, also between
-        two bytes of an event.
+        """Return the whole state as bytes, from which `restore` goes on. This works at any time,
+        even in the middle of an event.
 
-        They hold what arrived (texts as UTF-8, the rest as msgpack) and about 200 bytes more, so a
-        checkpoint after each read of a long stream costs in all the square of its length.
+        The bytes contain what arrived (texts as UTF-8, the rest as msgpack) and some 200 bytes
+        more. A checkpoint after each read of a stream therefore costs the square of its length.
         """
         from ._checkpoint import pack  # noqa: PLC0415  # takes time to import, and few streams are kept
 
@@ -338,13 +338,13 @@ class Accumulator:
     ) -> Accumulator:
         """Go on from a checkpoint, in this process or another one.
 
-        The keywords are those of `Accumulator`, given again, without `on_event` and `clock`: what
-        was told and timed before, and which events were waiting, is not known. `rules` must have
-        the same rows as before and `think_tags` be the same, the others may differ. Nothing in a
+        Pass the keywords of `Accumulator` again, except `on_event` and `clock`: a checkpoint does
+        not know which events were emitted or are waiting, nor the timing. `rules` must have the
+        same rows as before, and `think_tags` must be the same; the others may differ. Nothing in a
         checkpoint is run.
 
-        Raises CheckpointError for bytes that are none, are damaged, or come from other rules or
-        another version of this package; TypeError for what is no bytes.
+        Raises CheckpointError for bytes that are not a checkpoint, are damaged, or come from other
+        rules or another version of this package; TypeError for anything but bytes.
         """
         from ._checkpoint import unpack  # noqa: PLC0415  # as in `checkpoint`
 
@@ -355,13 +355,13 @@ class Accumulator:
         return restored
 
     def __reduce__(self) -> NoReturn:
-        # Copies would share what grows, and bytes that were made by pickle would run code.
+        # Copies would share mutable state, and pickled bytes could run code.
         raise TypeError("an Accumulator is copied by Accumulator.restore(acc.checkpoint())")
 
     # --- what is raised ---
 
     def _exceeded(self, error: LimitExceededError) -> LimitExceededError:
-        # The decoder remembers values of the chunk that was refused: the next may bring them again.
+        # The decoder remembers values of the refused chunk, but the next one may repeat them.
         self._reducer.forget()
         self._pipeline.tally.passed = (error.limit, error.bound)
         error.partial = self.snapshot()
@@ -370,7 +370,7 @@ class Accumulator:
 
 
 def _message_of(error: object) -> str:
-    """Find the sentence in a server's error object."""
+    """Return a message with the sentence in a server's error object."""
     if isinstance(error, Mapping) and isinstance(error.get("message"), str):
         return f"the server sent an error: {error['message']}"
     return f"the server sent an error: {brief(error)}"

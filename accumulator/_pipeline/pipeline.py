@@ -1,7 +1,7 @@
-"""Every form of input to a reducer: bytes cut anywhere, lines, chunk texts, objects.
+"""Feed a reducer with every form of input: bytes cut anywhere, lines, chunk texts, objects.
 
-Three ways lead from a read to its events. Where the fast path is ready it takes what repeats.
-Events of one line each, nearly all there are, go to the reducer as they are cut out of the read.
+There are three ways from a read to its events. If the fast path is ready, it takes what repeats.
+Events of one line each, which nearly all are, go to the reducer as they are cut out of the read.
 The rest is read line by line.
 """
 
@@ -23,17 +23,17 @@ from .apply import CLOSING, EventApplier, StreamReducer
 
 _LF, _CR = 10, 13
 _OPENING = b"data: "
-_OBJECT = b'{"'  # begins an object that is not empty
+_OBJECT = b'{"'  # the start of an object that is not empty
 _OPENS_CHUNK = _OPENING + _OBJECT
 _LAST = _OPENING + DONE + CLOSING
-_WINDOW = 65536  # bytes of a read that are taken at once; more of them leave the processor's cache
+_WINDOW = 65536  # bytes of a read that are applied at once; more leave the processor's cache
 
 
 class Pipeline(EventApplier):
-    """Takes the input of one stream to its reducer.
+    """Feeds the input of one stream to its reducer.
 
-    `feed_sse` and the others raise LimitExceededError, with the state as it was before the event
-    at fault; in strict mode they raise the first problem that is met.
+    `feed_sse` and its neighbours raise LimitExceededError, with the state as it was before the
+    event at fault. In strict mode they also raise the first problem.
     """
 
     @classmethod
@@ -54,12 +54,12 @@ class Pipeline(EventApplier):
     # --- a body ---
 
     def feed_sse(self, data: object) -> None:
-        """Take in the next bytes of a body, cut anywhere."""
+        """Feed the next bytes of a body, cut anywhere."""
         if self._is_plain and type(data) is bytes:
             if self._fast is not None and self._take_fast(self._fast, data):
                 return
             if data.startswith(_OPENS_CHUNK) and data.endswith(CLOSING):
-                # A read of one event, as most clients hand them out.
+                # A read of one event, as most clients deliver them.
                 text, size, tally = data[6:-2], len(data), self.tally
                 start = tally.size
                 fits = size <= self._most_event and start + size <= self._most_bytes
@@ -108,7 +108,7 @@ class Pipeline(EventApplier):
             raise
 
     def _take(self, data: bytes, start: int) -> None:
-        """Apply what a read completes that begins at the body's byte `start`; keep the rest."""
+        """Apply what a read completes, and keep the rest. It begins at the body's byte `start`."""
         parser = self.parser
         pending = parser.pending
         if parser.size + len(pending or b"") > self._most_event:
@@ -132,7 +132,7 @@ class Pipeline(EventApplier):
             self._check_event(parser.held)
 
     def _apply_lines(self, data: bytes, start: int) -> int:
-        """Apply the events at the start of a read that are of one line each; return how many bytes
+        """Apply the events at the start of a read that have one line each; return how many bytes
         they are.
         """
         done, fast = 0, self._fast
@@ -144,7 +144,7 @@ class Pipeline(EventApplier):
             if cut is not None and cut.end - cut.start <= self._most_event:
                 self._apply_cut(cut, data, start + done)
                 done += cut.size
-                if not cut.opening:  # the lines behind them are to be cut with the next read, too
+                if not cut.opening:  # the lines after them may be cut with the next read
                     self.parser.wait(data[cut.size :])
                     done += len(data) - cut.size
         return done
@@ -152,7 +152,7 @@ class Pipeline(EventApplier):
     # --- lines ---
 
     def feed_line(self, line: bytes) -> None:
-        """Take in a line of a body or of JSON Lines."""
+        """Feed a line of a body or of JSON Lines."""
         if not self._is_plain and not self.reducer.reading:
             self.check_open()
             return
@@ -179,12 +179,12 @@ class Pipeline(EventApplier):
         self.raise_met()
 
     def _end_chunk(self) -> bool:
-        """Apply the chunk that a blank line ends; return whether it is one in a line by itself."""
+        """Apply the event that a blank line ends, if it has one line and that is an object."""
         parser, data = self.parser, self.parser.data
         if data is None or _LF in data or not data.startswith(_OBJECT):
             return False
         waits = self.queue or parser.pending or parser.unread or self.log.strict
-        is_too_long = parser.size > self._most_event  # its line was refused
+        is_too_long = parser.size > self._most_event  # its line has been refused
         if waits or is_too_long or parser.name is not None or parser.text is not None:
             return False
         offset, parser.data, parser.start, parser.size = parser.start, None, None, 0
@@ -193,7 +193,7 @@ class Pipeline(EventApplier):
         return True
 
     def _events_before(self, line: bytes) -> list[Event]:
-        """Return the event that a chunk's line ends, too: many logs lack the blank line."""
+        """Return the event that the line of the next chunk ends: many logs lack the blank line."""
         parser, events = self.parser, list[Event]()
         if parser.unread and self.reducer.is_begun:
             parser.unread = b""
@@ -204,7 +204,7 @@ class Pipeline(EventApplier):
         return events
 
     def _take_plain_line(self, text: bytes, size: int, offset: int | None) -> bool:
-        """Hold a line that is an event's data, or apply one that is a chunk by itself; return
+        """Keep a line that is an event's data, or apply one that is a chunk without `data:`. Return
         whether it was either.
         """
         if text.startswith(_OPENS_CHUNK):
@@ -231,7 +231,7 @@ class Pipeline(EventApplier):
     # --- chunks ---
 
     def feed_text(self, text: bytes) -> None:
-        """Take in a chunk's JSON, unless it is blank, a comment or nothing."""
+        """Feed the JSON of a chunk, unless it is blank, a comment or nothing."""
         if not self.reducer.reading or not text or text.isspace():
             return
         size = len(text)
@@ -244,7 +244,7 @@ class Pipeline(EventApplier):
             self.raise_met()
 
     def feed_object(self, chunk: object) -> None:
-        """Take in a chunk that is the caller's object, unless it is empty."""
+        """Feed a chunk that is the caller's object, unless it is empty."""
         reducer = self.reducer
         if reducer.reading and (chunk or not isinstance(chunk, Mapping)):
             log, tally = self.log, self.tally
@@ -264,7 +264,7 @@ class Pipeline(EventApplier):
     # --- all of these ---
 
     def end(self) -> None:
-        """Read the event that has no blank line, too: nothing comes behind it."""
+        """End the input, and read a last event whose blank line is missing."""
         parser, tally = self.parser, self.tally
         tally.is_closed = True
         self._is_plain = False
@@ -289,7 +289,7 @@ def _bytes_of(data: object) -> bytes:
 
 
 def are_chunks(data: bytes | bytearray, line: bytes) -> bool:
-    """Return whether an event's only line so far and its next one are each a chunk, or the end."""
+    """Return whether an event's only line so far is a chunk, and the next is one or `[DONE]`."""
     if not line.startswith(_OPENING[:5]) or not data.startswith(b"{") or _LF in data:
         return False
     text = line[5:].strip()

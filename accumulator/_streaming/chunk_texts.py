@@ -1,4 +1,4 @@
-"""Chunks as text: those of a stream, for whoever writes them down; and the body of given ones."""
+"""Chunks as text: those of a stream, for a caller that stores them; and the body for given ones."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from ..partial import is_complete
 
 
 class ChunkTexts:
-    """Takes the input that an `Accumulator` takes; `texts` are the chunks in it."""
+    """Takes the same input as an `Accumulator`; `texts` has the chunks in it."""
 
     def __init__(self, limits: Limits) -> None:
         self.texts: deque[bytes] = deque()
@@ -26,7 +26,7 @@ class ChunkTexts:
         self._most = limits.event_bytes
 
     def feed(self, chunk: object) -> None:
-        """Add an object's JSON. Raises TypeError for what is no object."""
+        """Add an object's JSON. Raises TypeError for anything else."""
         if not is_object(chunk):
             raise TypeError(f"a chunk is a mapping or an SDK's object, not {type(chunk).__name__}")
         self.texts.append(json_of(chunk))
@@ -47,13 +47,13 @@ class ChunkTexts:
         self._add(events)
 
     def close(self) -> None:
-        """Add what the end of the body cut off, too."""
+        """Add what the end of the body cut off."""
         self._add(self._reader.close(None))
 
     def _add(self, events: list[Event]) -> None:
         for event in events:
             lines = event.data.split(b"\n")
-            # Many logs lack the blank lines between chunks; all else is JSON in several lines.
+            # Many logs lack the blank lines between chunks; else one JSON text has several lines.
             if len(lines) > 1 and not all(map(_is_chunk, lines)):
                 lines = [b" ".join(lines)]
             self.texts.extend(DONE if is_end(line) else line for line in lines)
@@ -66,7 +66,7 @@ def _is_chunk(line: bytes) -> bool:
 
 
 def json_of(chunk: object) -> bytes:
-    """Return the compact JSON of a mapping or an SDK's object; of the latter what came is in it."""
+    """Return a mapping or an SDK's object as compact JSON; of the latter only fields that came."""
     dump = getattr(chunk, "model_dump", None)
     value = dump(exclude_unset=True, warnings=False) if dump is not None else chunk
     try:
@@ -78,7 +78,7 @@ def json_of(chunk: object) -> bytes:
 
 
 class SseBody(Iterator[bytes], AsyncIterator[bytes]):
-    """The pieces of a `text/event-stream` body, to be read either way; made by `sse`."""
+    """The pieces of a `text/event-stream` body, for sync and async readers; made by `sse`."""
 
     def __init__(self, chunks: Iterable[Mapping[str, object]]) -> None:
         texts = chain(map(json_of, chunks), (DONE,))

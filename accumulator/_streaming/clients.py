@@ -1,6 +1,6 @@
-"""What the streams of SDKs and the responses of HTTP clients are known by, and how they are read.
+"""How to recognise the streams of SDKs and the responses of HTTP clients, and how to read them.
 
-By their attributes: none of these libraries is imported here.
+They are recognised by their attributes: none of these libraries is imported here.
 """
 
 from __future__ import annotations
@@ -13,28 +13,28 @@ from msgspec import Struct
 
 
 class Found(Struct, frozen=True):
-    """How a stream is read: by `items`, by `aitems`, or by either."""
+    """How to read a stream: through `items`, `aitems`, or either of them."""
 
     items: Any
     aitems: Any
-    is_async: bool = False  # whoever may choose reads it async
+    is_async: bool = False  # whether to read it async if both ways are open
     is_body: bool = False
-    has_events: bool = False  # whose `chunk`s are the stream
-    encoding: str | None = None  # in which its pieces are compressed
+    has_events: bool = False  # whether its items are events, and their `chunk`s the stream
+    encoding: str | None = None  # the compression of its pieces
 
 
 def find(stream: object) -> Found:
-    """Find out how a stream is read. Raises TypeError for what is no stream."""
+    """Find out how to read a stream. Raises TypeError for anything else."""
     if type(stream) in _ITERABLES:
         return Found(stream, None)
     names = _names(stream)
     bodies = [read(stream) for marks, read in _RESPONSES if marks <= names]
     is_piece = isinstance(stream, (bytes, bytearray, memoryview, str))
     given = bodies or [(stream,) if is_piece else stream]
-    # Told by what came: the `iter_bytes` of openai's AsyncAPIResponse is async.
+    # The values decide, not the names: the `iter_bytes` of openai's AsyncAPIResponse is async.
     items = next((each for each in given if "__iter__" in _names(each)), None)
     aitems = next((each for each in given if "__aiter__" in _names(each)), None)
-    # Completions, openai's and ours, are iterables of their fields.
+    # Completions, openai's and ours, can be iterated over, but yield their fields.
     if (
         items is aitems is None
         or not names.isdisjoint(("model_dump", "to_openai"))
@@ -46,7 +46,7 @@ def find(stream: object) -> Found:
     ways = [] if items is None or aitems is None else _ways_of_sources(stream)
     return Found(
         items=items,
-        # Starlette reads whatever can be read async so.
+        # Starlette reads async whatever can be read async.
         aitems=None if {"__iter__"} in ways else aitems,
         is_async=items is None or {"__aiter__"} in ways,
         is_body=bool(bodies),
@@ -56,12 +56,12 @@ def find(stream: object) -> Found:
 
 
 def _ways_of_sources(stream: object) -> list[frozenset[str]]:
-    """Return in which ways the source of a response (httpx) or a stream (litellm) is read."""
+    """Return the ways to read the source of a response (httpx) or a stream (litellm)."""
     sources = [getattr(stream, name, None) for name in ("stream", "completion_stream")]
     return [_names(source) & {"__iter__", "__aiter__"} for source in sources]
 
 
-# What is taken for a stream, told by an attribute, and what makes one of it.
+# Attributes of objects that are mistaken for streams, and how to get a stream from one.
 _HINTS = (
     ("choices", "; was it asked for without stream=True?"),
     ("__await__", "; await it first"),
@@ -70,14 +70,14 @@ _HINTS = (
     ("__call__", "; call it first"),
 )
 
-_ITERABLES = frozenset({list, tuple, GeneratorType})  # told by their type alone, as most are
+_ITERABLES = frozenset({list, tuple, GeneratorType})  # recognised by their type alone, as most are
 
-# What a response is known by, and how its body is read in the pieces that arrive.
+# The attributes of a response, and how to read its body in the pieces that arrive.
 _RESPONSES: tuple[tuple[frozenset[str], Callable[[Any], object]], ...] = (
     # httpx, httpx2, openai's `with_streaming_response`
     (frozenset({"iter_bytes"}), lambda response: response.iter_bytes()),
     (frozenset({"aiter_bytes"}), lambda response: response.aiter_bytes()),
-    # requests, which hands out 128 bytes at a time when iterated over
+    # requests, which yields 128 bytes at a time when iterated over
     (frozenset({"iter_content"}), lambda response: response.iter_content(chunk_size=None)),
     # aiohttp
     (frozenset({"content", "request_info"}), lambda response: response.content.iter_any()),
@@ -85,7 +85,7 @@ _RESPONSES: tuple[tuple[frozenset[str], Callable[[Any], object]], ...] = (
     (frozenset({"geturl", "read1"}), lambda response: iter(lambda: response.read1(65536), b"")),
 )
 
-# What openai's `chat.completions.stream()` gives: events of its own, a chunk in each first one.
+# openai's `chat.completions.stream()` yields events of its own; the first for a chunk contains it.
 _EVENT_STREAM = frozenset({"get_final_completion", "current_completion_snapshot"})
 
 _NAMES = _EVENT_STREAM.union(
@@ -95,14 +95,14 @@ _NAMES = _EVENT_STREAM.union(
 
 
 def _names(thing: object) -> frozenset[str]:
-    """Return which of the names that streams are known by a thing has."""
-    # Asked of the type: requests' `content` reads the body, and a wrapper answers for its source.
-    # To ask for each with `hasattr` takes ten times as long, most of it for those that are missing.
+    """Return which of `_NAMES` the type of a thing has."""
+    # The type is asked: requests' `content` reads the body, and a wrapper answers for its source.
+    # Trying each with `hasattr` takes ten times as long, mostly for the names that are missing.
     return frozenset().union(*[_NAMES & vars(each).keys() for each in type(thing).__mro__])
 
 
 def _encoding(response: object, names: frozenset[str]) -> str | None:
-    # Of all clients http.client and urllib alone leave it to their caller to decompress.
+    # Only http.client and urllib leave decompression to their caller.
     if not names.issuperset(("geturl", "read1")) or "stream" in names:
         return None
     encoding: str = getattr(response, "headers", {}).get("Content-Encoding", "")

@@ -1,4 +1,4 @@
-"""What is made of a stream while somebody else reads it, and how its end is told: once."""
+"""Accumulate a stream while somebody else reads it, and report its end once."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from ..completion import ChatCompletion, Timing
 from ..errors import DecodeError, Problem
 from .chunk_texts import ChunkTexts
 
-# How a compressed body starts, and no body of text does.
+# How compressed bodies start; no body of text starts like this.
 _COMPRESSED = {
     b"\x1f\x8b": "gzip",
     b"\x28\xb5\x2f\xfd": "zstd",
@@ -26,23 +26,23 @@ StreamStatus = Literal["open", "complete", "truncated", "failed", "cancelled"]
 
 @frozen(kw_only=True)
 class StreamEnd:
-    """How the reading of a stream ended: what `wrap` and `tap` hand to `on_end`, once.
+    """How the reading of a stream ended: what `wrap` and `tap` pass to `on_end`, once.
 
     `completion` is whole or partial. `error` is what the source or the loop raised, else what
-    `Accumulator.completion` raises, else None. `server_error` is the error that the server sent, as
-    it came, None if it sent none. `timing` is None without a `clock`. `status` is, by the first
-    line that holds:
+    `Accumulator.completion` raises, else None. `server_error` is the error that the server sent,
+    unchanged, or None. `timing` is None without a `clock`. The first line that applies gives the
+    `status`:
 
     | status      | the stream                                                                  |
     |-------------|-----------------------------------------------------------------------------|
     | "failed"    | the server sent an error, or its SDK raised it with the server's `body`     |
     | "complete"  | `[DONE]` was read or every choice finished, whatever happened after that    |
     | "truncated" | the source ended, or raised an `Exception`; or accumulating had to stop     |
-    |             | itself: a limit, a problem in strict mode, items that are no chunks         |
+    |             | itself: a limit, a problem in strict mode, items that are not chunks        |
     | "cancelled" | the caller stopped: `close`, the end of `with`, an error in the loop's body;|
-    |             | cancellation or KeyboardInterrupt while waiting; nobody had it any more     |
+    |             | cancellation or KeyboardInterrupt while waiting; garbage collection         |
 
-    After a `close` without an error, `error` is None where `status` is "cancelled".
+    After a `close` without an error, `error` is None if `status` is "cancelled".
 
     Source: SPEC section 6, which has all but "cancelled".
     """
@@ -62,8 +62,8 @@ Sink: TypeAlias = Accumulator | ChunkTexts
 class Observer:
     """Feeds the items of a stream to a sink, and never raises because of one.
 
-    Bytes and text are pieces of a body, or `lines`; all else is chunks, or with `has_events` events
-    of openai's with chunks in them.
+    Bytes and text are pieces of a body, or its lines if `lines`. Everything else is chunks, or
+    openai's events with chunks in them if `has_events`.
     """
 
     def __init__(
@@ -81,9 +81,9 @@ class Observer:
         self._sink = sink or accumulator
         self._lines = lines
         self._feed_object = self._feed_event if has_events else self._sink.feed
-        self._kind: type | None = None  # of the last item, if the next of that class
-        self._take: Callable[[Any], None] = self._feed_object  # is taken so
-        self._head: bytes | None = b""  # of a body that may be compressed; None once it is not
+        self._kind: type | None = None  # of the last item, if the next of its class
+        self._take: Callable[[Any], None] = self._feed_object  # is fed the same way
+        self._head: bytes | None = b""  # start of a body; None unless it may be compressed
         self.on_end = on_end
         self.ended: bool = False  # nothing more is accumulated
         self.stopped: bool = False  # by the reader, not by the source
@@ -92,7 +92,7 @@ class Observer:
         self._source = source  # perhaps an HTTP client's response, whose status errors name
 
     def feed(self, item: object) -> None:
-        """Take in the next item."""
+        """Feed the next item."""
         if not self.ended:
             try:
                 if type(item) is self._kind:
@@ -104,8 +104,8 @@ class Observer:
                 self.ended = True
 
     def _feed_other(self, item: object) -> None:
-        """Take in an item of another class than the last, or one that is text of a body."""
-        # The items of a stream are of one class, of which it takes long to tell what it is not.
+        """Feed an item of another class than the last one, or a piece of a body."""
+        # The items of a stream have one class. It is remembered: checking every form takes long.
         if not isinstance(item, (bytes, bytearray, memoryview, str)):
             self._kind, self._take = type(item), self._feed_object
             self._feed_object(item)
@@ -140,9 +140,9 @@ class Observer:
         self.error = refusal(encoding)
 
     def break_off(self, error: BaseException) -> None:
-        """End it because the source raised: its end, an error, or what came from outside."""
+        """End it because the source raised: at its end, an error, or an exception from outside."""
         cause = cause_of(error)
-        # openai, and the SDKs built on it, take the server's error out of the stream and raise it.
+        # openai, and SDKs built on it, remove the server's error from the stream and raise it.
         if cause is not None and isinstance(error, Exception):
             body = getattr(error, "body", None)
             if isinstance(body, (Mapping, str)):
@@ -151,7 +151,7 @@ class Observer:
         self.end(cause, stopped=not isinstance(error, Exception))
 
     def end(self, cause: BaseException | None = None, *, stopped: bool = True) -> None:
-        """Accumulate nothing more. Only the first call counts, but for a `cause`."""
+        """Stop accumulating. Only the first call counts, but a later one may add a `cause`."""
         if self.cause is None:
             self.cause = cause
         if not self.ended:
@@ -174,13 +174,13 @@ class Observer:
     def completion(self) -> ChatCompletion:
         if self.error is not None:
             raise self.error
-        # Not the accumulator's own gate, which closes it: debuggers look at properties, too, and
-        # OpenAI's usage comes behind the last finish reason.
+        # Not the accumulator's own gate, which closes it: debuggers read properties, too, and
+        # OpenAI's usage comes after the last finish reason.
         return self.accumulator._judged(is_stopped=self.stopped, source=self._source)
 
     @contextmanager
     def ending(self) -> Iterator[None]:
-        """End it, and call `on_end` once the block has closed the source."""
+        """End it, and call `on_end` after the block has closed the source."""
         self.end()
         try:
             yield
@@ -190,8 +190,8 @@ class Observer:
         self.call_on_end()
 
     def call_on_end(self, closing: BaseException | None = None) -> None:
-        """Call `on_end`, if nobody has; what it raises hides neither the cause nor an error in
-        closing.
+        """Call `on_end` unless it was called before. What it raises hides neither the cause nor an
+        error in closing.
         """
         on_end, self.on_end = self.on_end, None
         if on_end is None:
@@ -200,7 +200,7 @@ class Observer:
         if error is None and self.status != "cancelled":
             try:
                 self.completion()
-            except Exception as refused:  # an AccumulatorError, or TypeError for no chunks
+            except Exception as refused:  # an AccumulatorError, or TypeError: not a chunk
                 error = refused
         end = StreamEnd(
             completion=self.accumulator.snapshot(),
@@ -219,27 +219,27 @@ class Observer:
 
 
 def refusal(encoding: str) -> DecodeError:
-    """Return the error of a body that is compressed."""
+    """Return the error for a body that is compressed."""
     return DecodeError(
         f"the body is compressed ({encoding}) and was not read", partial=ChatCompletion()
     )
 
 
 def refuse_coroutine(on_end: object) -> None:
-    """Raise TypeError for one that would have to be awaited."""
+    """Raise TypeError for an `on_end` that would have to be awaited."""
     if on_end is None:
         return
     if iscoroutinefunction(on_end) or iscoroutinefunction(type(on_end).__call__):
-        raise TypeError("on_end is called, not awaited: a stream can end in the collector")
+        raise TypeError("on_end is called, not awaited: a stream can end in the garbage collector")
 
 
 def cause_of(error: BaseException | None) -> BaseException | None:
-    """Return an error, or None for those by which iterators and generators end."""
+    """Return an error, or None for those that end an iterator or a generator."""
     return None if isinstance(error, (StopIteration, StopAsyncIteration, GeneratorExit)) else error
 
 
 def report(message: str) -> None:
-    """Log the exception at hand, which must not reach anybody's code."""
+    """Log the current exception, which must not reach the caller's code."""
     import logging  # noqa: PLC0415  # a seventh of the package's import time, and rarely needed
 
     logging.getLogger("accumulator").exception(message)

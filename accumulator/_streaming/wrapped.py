@@ -1,4 +1,4 @@
-"""The streams that `wrap` gives: the items of another, and an `Observer` that is shown each."""
+"""The streams that `wrap` returns: they yield another's items and feed each to an `Observer`."""
 
 from __future__ import annotations
 
@@ -18,25 +18,25 @@ from .observer import Observer, StreamStatus, cause_of, report
 T_co = TypeVar("T_co", covariant=True)
 Self = TypeVar("Self", bound="_Wrapped[Any]")
 
-# Those that are open and have an `on_end`. No WeakSet: to iterate over it, at exit, raises where a
-# daemon thread adds to it.
+# Open streams that have an `on_end`. This is not a WeakSet, because iterating over one at exit
+# raises if a daemon thread adds to it.
 _OPEN: set[ref[_Wrapped[Any]]] = set()
 
 
 class _Wrapped(Generic[T_co]):
     """What every wrapped stream has: the result so far, and the attributes of the stream itself.
 
-    All ways to stop reading it go through `close` or `aclose`, or through `__del__` where nobody
-    has it any more; the first call alone does anything.
+    All ways to stop reading go through `close` or `aclose`, or through `__del__` when it is
+    garbage-collected. Only the first call does anything.
     """
 
-    _closed = True  # until it was made: `__del__` is called even if that failed
+    _closed = True  # during `__init__`: `__del__` is called even if that fails
 
     def __init__(self, source: object, found: Found, observer: Observer) -> None:
         self._source = source
         self._found = found
         self._iterator: Any = None
-        self._held = [source]  # what an async stream still has to close
+        self._held = [source]  # what an async stream has yet to close
         self._keeper: AsyncGenerator[None, None] | None = None
         self._observer = observer
         self._feed = observer.feed
@@ -50,61 +50,61 @@ class _Wrapped(Generic[T_co]):
 
     @property
     def completion(self) -> ChatCompletion:
-        """The whole completion; of a stream that is complete, also before its last item was read:
-        as it is then, without a usage that is still to come.
+        """The whole completion. A stream can be complete before its last item is read: then this is
+        the completion so far, without a usage that is still to come.
 
-        Raises what `Accumulator.completion` raises, and what accumulating raised on the way.
+        Raises what `Accumulator.completion` raises, and what accumulating raised.
         """
         return self._observer.completion()
 
     def snapshot(self) -> ChatCompletion:
-        """Build the completion as far as it is known. It does not change afterwards."""
+        """Build the completion as far as it has arrived. It does not change afterwards."""
         return self._observer.accumulator.snapshot()
 
     @property
     def status(self) -> StreamStatus:
-        """How the stream stands: "open", or as the table of `StreamEnd` says."""
+        """The stream's status: "open", or as in the table of `StreamEnd`."""
         return self._observer.status
 
     @property
     def server_error(self) -> object:
-        """The error object that the server sent, as `Accumulator.server_error`."""
+        """The error object that the server sent, like `Accumulator.server_error`."""
         return self._observer.accumulator.server_error
 
     @property
     def problems(self) -> tuple[Problem, ...]:
-        """What was wrong with the stream, as `Accumulator.problems`."""
+        """What was wrong with the stream, like `Accumulator.problems`."""
         return self._observer.accumulator.problems
 
     @property
     def problem_counts(self) -> Mapping[str, int]:
-        """How many problems of each kind there were, those that are not kept included."""
+        """How many problems of each kind there were, including those that are not kept."""
         return self._observer.accumulator.problem_counts
 
     @property
     def timing(self) -> Timing | None:
-        """When the chunks came, None without a `clock`."""
+        """When the chunks came; None without a `clock`."""
         return self._observer.accumulator.timing
 
     def __getattr__(self, name: str) -> Any:
-        # SDK users ask a stream for its `response`. `_source` is not there yet while it is made.
+        # SDK users want a stream's `response`. During `__init__` there is no `_source` yet.
         if name.startswith("__") or name == "_source":
             raise AttributeError(name)
         return getattr(self._source, name)
 
     def __reduce__(self) -> NoReturn:
-        # Two that share one source would end it twice.
+        # Two streams that share one source would end it twice.
         raise TypeError(f"{type(self).__name__} cannot be copied")
 
     def __del__(self) -> None:
-        if not self._closed:  # to close it may have to be awaited
+        if not self._closed:  # closing may have to be awaited
             self._closed = True
             self._observer.end()
             self._observer.call_on_end()
 
 
 class WrappedStream(_Wrapped[T_co]):
-    """A stream that accumulates what it hands out; made by `wrap`."""
+    """A stream that accumulates what it yields; made by `wrap`."""
 
     def __iter__(self: Self) -> Self:
         return self
@@ -121,8 +121,8 @@ class WrappedStream(_Wrapped[T_co]):
             with _after(error):
                 self.close()
             raise
-        # Before the item is handed out: whatever the loop's body raises, what it was given counts,
-        # and a snapshot taken there holds it.
+        # Before the item is returned: it counts whatever the loop's body raises, and a snapshot
+        # taken there includes it.
         self._feed(item)
         return item
 
@@ -150,10 +150,10 @@ class WrappedStream(_Wrapped[T_co]):
 
 
 class AsyncWrappedStream(_Wrapped[T_co]):
-    """An async stream that accumulates what it hands out; made by `wrap`.
+    """An async stream that accumulates what it yields; made by `wrap`.
 
-    One that nobody has any more cannot wait for its source to close: it leaves that to the event
-    loop in which it was read.
+    When it is garbage-collected, it cannot wait for its source to close. It leaves that to the
+    event loop in which it was read.
     """
 
     def __aiter__(self: Self) -> Self:
@@ -188,7 +188,7 @@ class AsyncWrappedStream(_Wrapped[T_co]):
                     await self._keeper.aclose()
 
     async def close(self) -> None:
-        """Do as `aclose`, by the name that openai's AsyncStream has for it."""
+        """Do the same as `aclose`, under the name that openai's AsyncStream has for it."""
         await self.aclose()
 
     async def __aenter__(self: Self) -> Self:
@@ -202,7 +202,7 @@ class AsyncWrappedStream(_Wrapped[T_co]):
 
 # As with httpx's Response, `close` is the sync one.
 class DualWrappedStream(WrappedStream[T_co], AsyncWrappedStream[T_co]):  # type: ignore[misc]
-    """A stream to be read either way, like httpx's Response; made by `wrap`."""
+    """A stream for sync or async reading, like httpx's Response; made by `wrap`."""
 
     def __del__(self) -> None:
         if self._keeper is not None or self._found.is_async:
@@ -212,18 +212,18 @@ class DualWrappedStream(WrappedStream[T_co], AsyncWrappedStream[T_co]):  # type:
 
 
 async def _keep(held: list[object]) -> AsyncGenerator[None, None]:
-    """Close what is held when it is closed itself: an event loop closes the generators that were
-    begun in it and that nobody has any more.
+    """Close what is held when this generator is closed: an event loop closes the generators that
+    were started in it, once they are garbage-collected.
     """
     try:
         yield
     finally:
-        held[:] = [each for each in held if not isasyncgen(each)]  # those it closes, too
+        held[:] = [each for each in held if not isasyncgen(each)]  # the loop closes those
         await _aclose_each(held)
 
 
 def _after(error: BaseException | None) -> AbstractContextManager[None]:
-    """Keep what closing raises from hiding the error that led to it."""
+    """Suppress what closing raises, if it would hide the error that led to it."""
     return nullcontext() if cause_of(error) is None else suppress(Exception)
 
 
@@ -239,7 +239,7 @@ async def _aclose_each(held: list[object]) -> None:
         close = getattr(stream, "aclose", None) or getattr(stream, "close", None)
         try:
             closing: Any = None if close is None else close()
-            if hasattr(closing, "__await__"):  # that of aiohttp's response is not async
+            if hasattr(closing, "__await__"):  # aiohttp's `close` is not async
                 await closing
         except BaseException:
             await _aclose_each(held)
@@ -247,7 +247,7 @@ async def _aclose_each(held: list[object]) -> None:
 
 
 def _leave_to_parent() -> None:
-    """Forget each `on_end` in a process that was forked: the parent calls them."""
+    """Forget each `on_end` in a forked process: the parent calls them."""
     for stream in [stream for each in list(_OPEN) if (stream := each()) is not None]:
         stream._observer.on_end = None
     _OPEN.clear()
@@ -259,7 +259,7 @@ if hasattr(os, "register_at_fork"):  # not on Windows
 
 @atexit.register
 def _end_what_is_open() -> None:
-    # Python collects what modules hold after their functions have lost what they need, or never.
+    # Python collects objects in modules after their functions have lost what they need, or never.
     for stream in [stream for each in list(_OPEN) if (stream := each()) is not None]:
         try:
             stream.__del__()

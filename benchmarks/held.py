@@ -22,7 +22,7 @@ import attrs
 import shapes
 
 sys.path[:0] = [str(Path(__file__).resolve().parents[1] / part) for part in ("", "tests")]
-from attacks import ATTACKS, Attack, event, many  # noqa: E402  # they stand with the tests
+from attacks import ATTACKS, Attack, event, many  # noqa: E402  # they are with the tests
 
 from accumulator import Accumulator, LimitExceededError, Limits  # noqa: E402
 from accumulator.limits import DEFAULT_LIMITS  # noqa: E402
@@ -152,7 +152,7 @@ def main(mebibytes: str = "16") -> None:
         Attack("choices full of tool calls", "choices", full_choices),
     ]
     bounded = attrs.evolve(DEFAULT_LIMITS, total_bytes=int(mebibytes) * MIB)
-    print("| endless | stopped by | MiB read | MiB held | MiB at most | bytes held a byte |")
+    print("| endless | stopped by | MiB read | MiB held | MiB at most | bytes held per byte read |")
     print("|---|---|---|---|---|---|")
     for attack in [*slow, *ATTACKS]:
         endless = attack.limit == "total_bytes"

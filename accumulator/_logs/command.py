@@ -1,4 +1,4 @@
-"""`accumulator reduce`: a log to one completion a stream."""
+"""`accumulator reduce`: turn a log into one completion per stream."""
 
 from __future__ import annotations
 
@@ -38,10 +38,10 @@ _MOST_MEMORY = 1 << 50
 
 EPILOG = """\
 A row is a JSON object with the id of a stream, a sequence number (optional) and a chunk. A line
-without the key of a chunk is itself a chunk. An SSE file is one stream, named like the file.
+without the key of the chunk is itself a chunk. An SSE file is one stream, named like the file.
 
-If the rows of each stream stand together, in order, they are reduced as they are read. Otherwise
-they are sorted on disk first, which needs the extra 'logs'.
+If the rows of each stream are next to each other and in order, they are reduced as they are read.
+Otherwise they are sorted on disk first, which needs the extra 'logs'.
 
 exit codes:
   0    the output was written, whatever the status of its streams
@@ -54,7 +54,7 @@ exit codes:
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
-    parser.description = "Reduce recorded chunks to one completion a stream."
+    parser.description = "Reduce recorded chunks to one completion per stream."
     parser.epilog = EPILOG
     add("paths", nargs="+", metavar="PATH", help="a file, a folder, a glob; - is standard input")
     output = "JSON Lines (.jsonl, .gz, .zst) or .parquet; - is standard output"
@@ -62,7 +62,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_keys(parser)
     memory = "most memory to use (default: 1G)"
     add("--memory", type=_size, default=1 << 30, metavar="SIZE", help=memory)
-    add("--bad-rows", metavar="FILE", help="write bad rows to a file, as JSON Lines")
+    add("--bad-rows", metavar="FILE", help="write bad rows to this file, as JSON Lines")
 
 
 def _size(text: str) -> int:
@@ -83,7 +83,7 @@ def run(arguments: argparse.Namespace) -> int:
             if pressed:
                 say("interrupted; nothing was written")
                 return INTERRUPTED
-            # Of a pipe that nobody reads any more nothing is to be said.
+            # A pipe that nobody reads any more is not worth a message.
             if not isinstance(error, (OSError, ImportError)) or isinstance(error, BrokenPipeError):
                 raise
             file = getattr(error, "filename", None)
@@ -102,7 +102,7 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def _has_output(stats: Stats) -> bool:
-    """Return whether there is an output; an old one is better than that of rows that all failed."""
+    """Return whether to write an output: if all rows failed, an old one is better."""
     return bool(stats.streams or not (stats.bad_rows or stats.files_unread))
 
 
@@ -119,7 +119,7 @@ def _reduce(arguments: argparse.Namespace, interrupts: Sequence[int]) -> Stats:
         outputs.append(arguments.bad_rows)
     files = find_files(arguments.paths, outputs)
     with ExitStack() as stack:
-        # Hidden, so that it is no part of a folder that is read.
+        # Hidden, so that it is not read as part of a folder.
         folder = stack.enter_context(TemporaryDirectory(prefix=".reduce-", dir=target.folder))
         bad_rows = None
         if arguments.bad_rows is not None:
@@ -143,8 +143,8 @@ def _reduce(arguments: argparse.Namespace, interrupts: Sequence[int]) -> Stats:
         try:
             write(reduce_in_order(read_rows(logs, keys, display), arguments.memory // 2))
         except UnsortedRowsError:
-            load("duckdb")  # if it is missing there is no need to read on
-            display.stats = Stats()  # all is read again
+            load("duckdb")  # if that is missing, there is no point in reading on
+            display.stats = Stats()  # everything is read again
             display.begin("sorting", size)
             rows = read_rows(logs, keys, display)
             write(reduce_sorted(sorted_rows(rows, arguments.memory, folder, display)))

@@ -1,4 +1,4 @@
-"""Where results go: a file that appears at once when it is whole, or a pipe behind a whole file."""
+"""Write results to a file that only appears once it is complete, or from there to a pipe."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ _STDOUT = "-"
 _ZSTD = (".zst", ".zstd")
 _LINES = ("", ".json", ".jsonl", ".ndjson")
 _COLUMNS = ("id", "status", "completion", "problems", "repeats", "limit")
-_ROWS = 256  # of Parquet, that are written at once
+_ROWS = 256  # of Parquet that are written at once
 _BLOCK = 1024 * 1024
 
 
 class Target:
-    """The output that a command names, checked before anything is read.
+    """The output named on the command line, checked before anything is read.
 
     Raises CommandError for an unknown suffix, OSError, ImportError if the form needs an extra.
     """
@@ -39,7 +39,7 @@ class Target:
         if last != ".parquet" and suffix not in _LINES:
             raise CommandError(
                 f"{name}: the output is JSON Lines (.jsonl, .ndjson, .json, or no suffix; .gz or "
-                ".zst behind that) or .parquet"
+                ".zst after that) or .parquet"
             )
         if last in (".parquet", *_ZSTD):
             load("pyarrow" if last in _ZSTD else "pyarrow.parquet")
@@ -48,13 +48,13 @@ class Target:
         if os.path.isdir(name):
             raise IsADirectoryError(21, os.strerror(21), name)
         is_stream = name == _STDOUT or (os.path.exists(name) and not os.path.isfile(name))
-        # For what is written on the way: beside the output, or None where temporary files go.
+        # For temporary files: the folder of the output, or None for the system's.
         self.folder = None if is_stream else os.path.dirname(self.path)
         if self.folder is not None and not os.path.isdir(self.folder):
             raise FileNotFoundError(2, "there is no such folder", name)
 
     def put(self, file: str) -> None:
-        """Put a whole file in the place of the output, or write it through. Raises OSError."""
+        """Move a complete file to the output, or copy its bytes into a stream. Raises OSError."""
         if self.folder is not None:
             if os.path.exists(self.path):
                 shutil.copymode(self.path, file)
@@ -70,7 +70,7 @@ class Target:
 
 
 def write_results(name: str, path: str, results: Iterable[Result]) -> None:
-    """Write results to a file, in the form of the output's name. Then they are on the disk."""
+    """Write results to a file, in the format that the output's name implies, and sync the disk."""
     rows = (_row(id, result) for id, result in results)
     with open(path, "wb") as file:
         if name.endswith(".parquet"):

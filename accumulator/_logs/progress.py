@@ -17,7 +17,7 @@ from .._extras import load
 from .output import Result
 from .terminal import in_utf8, say
 
-_MOST_REPORTED = 20  # bad rows; the others are counted, and written to the file of bad rows
+_MOST_REPORTED = 20  # bad rows; more are only counted, and written to the file of bad rows
 _EXCERPT = 200  # bytes of a bad row that are kept
 _TOKENS = ("prompt_tokens", "completion_tokens", "total_tokens")
 
@@ -31,7 +31,7 @@ class Stats:
         self.rows = self.repeats = self.bad_rows = self.files_unread = 0
 
     def counted(self, row: Result) -> Result:
-        """Count a stream; return it."""
+        """Count a result, and return it."""
         _, result = row
         self.streams[result.status] += 1
         self.problems.update(result.problem_counts)
@@ -60,14 +60,14 @@ def _listed(counts: dict[str, int]) -> str:
 
 @contextmanager
 def noticing_interrupt() -> Iterator[list[int]]:
-    """Yield a list that Ctrl-C fills: DuckDB and Arrow swallow it or raise another error."""
+    """Yield a list that Ctrl-C adds to: DuckDB and Arrow swallow it or raise another error."""
     pressed: list[int] = []
 
     def handle(number: int, _: FrameType | None) -> None:
         pressed.append(number)
         raise KeyboardInterrupt
 
-    # A handler that somebody else has set stays; and only the main thread can set one.
+    # Another handler stays as it is, and only the main thread can set one.
     is_main = threading.current_thread() is threading.main_thread()
     is_ours = is_main and signal.getsignal(signal.SIGINT) is signal.default_int_handler
     if is_ours:
@@ -86,7 +86,7 @@ class Display:
         self.stats = Stats()
         self._interrupts = interrupts
         self._bad_rows = bad_rows
-        self._reported_rows = 0  # bad rows, in whichever attempt
+        self._reported_rows = 0  # bad rows, in all attempts
         self._reported_files: set[str] = set()
         self._bar: Any = None
 
@@ -111,7 +111,7 @@ class Display:
                 self._bar.start()
 
     def read(self, size: int, rows: int = 0) -> None:
-        """Count bytes and rows that were read, and show how far the phase is."""
+        """Count bytes and rows that were read, and show how far this phase has got."""
         self.check()
         self.stats.rows += rows
         self._advance(size)
@@ -122,7 +122,7 @@ class Display:
             self._bar.update(self._bar.task_ids[0], advance=size, streams=streams)
 
     def bad_row(self, label: str, line: int, why: str, text: bytes) -> None:
-        """Count a bad row; report it unless that was done before all was read again."""
+        """Count a bad row; report it unless an earlier attempt has done so."""
         self.stats.bad_rows += 1
         if self.stats.bad_rows <= self._reported_rows:
             return
@@ -142,7 +142,7 @@ class Display:
             say(f"{label}: cannot be read to its end: {why}")
 
     def stop(self) -> None:
-        """End the phase: take the bar off the terminal."""
+        """End the phase, and stop its bar."""
         if self._bar is not None:
             self._advance(0)
             self._bar.stop()

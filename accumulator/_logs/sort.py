@@ -1,4 +1,4 @@
-"""Rows in the order that `reduce_sorted` wants: as they come if that is one, else by DuckDB."""
+"""Bring rows into the order that `reduce_sorted` needs, by DuckDB if they are not in it already."""
 
 from __future__ import annotations
 
@@ -16,22 +16,22 @@ from .progress import Display
 from .rows import Row
 
 _MIB = 1024 * 1024
-# What the process weighs beside DuckDB's share: Python, Arrow and DuckDB are 110 MiB as they are
-# loaded, the rest is rows on their way in and out.
+# What the process needs besides DuckDB's share: Python, Arrow and DuckDB take 110 MiB when they are
+# loaded, and rows on their way in and out the rest.
 _PROCESS = 185 * _MIB
-_OVER = 1.1  # DuckDB takes this much more than it is told to, at most
+_OVER = 1.1  # DuckDB exceeds its limit by at most this factor
 LEAST_MEMORY = 256 * _MIB
-_BYTES_OF_ID = 128  # in a set that grows
-_SPILLED = "sort"  # folder of what does not fit into the memory
+_BYTES_OF_ID = 128  # in the set of ids while it grows
+_SPILLED = "sort"  # the folder for what does not fit into memory
 _SENT = 4096  # rows that go to DuckDB at once
-_VECTOR = 2048  # rows that DuckDB works on at once, and that it returns at once here
-_LARGE = 1024  # bytes; a longer chunk is kept in a file beside DuckDB, whose memory it would take
+_VECTOR = 2048  # rows that DuckDB processes at once, and returns at once here
+_LARGE = 1024  # bytes; a longer chunk goes to a file, because DuckDB would keep it in memory
 _QUERY = "SELECT id, seq, chunk, start, size FROM arriving ORDER BY id, seq NULLS LAST, arrival"
 
 
 def reduce_in_order(blocks: Iterable[list[Row]], memory: int) -> Iterator[Result]:
-    """Reduce rows as they come. Raises UnsortedRowsError if they are out of order, and for more
-    streams than can be remembered: one may then come again unnoticed.
+    """Reduce rows as they come. Raises UnsortedRowsError if they are out of order, or if there are
+    more streams than can be remembered: one of them might come again unnoticed.
     """
     seen: set[int] = set()
     most = memory // _BYTES_OF_ID
@@ -45,7 +45,7 @@ def reduce_in_order(blocks: Iterable[list[Row]], memory: int) -> Iterator[Result
 
 
 def _numbered_first(blocks: Iterable[list[Row]]) -> Iterator[list[Row]]:
-    """Yield the blocks. Raises UnsortedRowsError for a number behind a row without one."""
+    """Yield the blocks. Raises UnsortedRowsError for a number after a row without one."""
     unnumbered: str | None = None  # the stream of the last row, if that has no number
     for rows in blocks:
         if unnumbered is not None or None in map(itemgetter(1), rows):
@@ -59,9 +59,9 @@ def _numbered_first(blocks: Iterable[list[Row]]) -> Iterator[list[Row]]:
 def sorted_rows(
     blocks: Iterable[list[Row]], memory: int, folder: str, display: Display
 ) -> Iterator[Row]:
-    """Sort rows by DuckDB, in a folder if they do not fit into the memory (bytes).
+    """Sort rows with DuckDB, using a folder if they do not fit into the memory (in bytes).
 
-    Raises ImportError without DuckDB, OSError if memory or disk do not suffice.
+    Raises ImportError without DuckDB, OSError if the memory or the disk is too small.
     """
     duckdb, pa = load("duckdb"), load("pyarrow")
     settings = {

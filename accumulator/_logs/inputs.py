@@ -1,4 +1,4 @@
-"""The files of a log: which ones a path means, and what they hold."""
+"""The files of a log: which ones a path means, and what they contain."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from .._extras import load
 from ..batch import SSE_FIELDS
 from .terminal import in_utf8
 
-# Gzip raises each of these for one damage or another; those of Arrow are among them.
+# Gzip raises each of these for some kind of damage; Arrow's errors are among them.
 READ_ERRORS = (OSError, EOFError, ValueError, zlib.error)
 STDIN = "-"
 FILE_HELP = (
@@ -27,16 +27,16 @@ FILE_HELP = (
     "zstd (extra logs); - is standard input"
 )
 
-Form = Literal["rows", "body", "page", "parquet"]  # a page came in place of a body
+Form = Literal["rows", "body", "page", "parquet"]  # a page came instead of a body
 
 _GZIP, _ZSTD, _PARQUET = b"\x1f\x8b", b"\x28\xb5\x2f\xfd", b"PAR1"
-BLOCK = 65536  # bytes, the most that a pipe holds; as many tell rows from a body
+BLOCK = 65536  # bytes, the most that a pipe holds; they are enough to distinguish rows from a body
 BOM = b"\xef\xbb\xbf"
 BLANK = b" \t\r\n" + BOM
 
 
 class CommandError(Exception):
-    """Ends a command with an exit code; 2 says that it was used wrongly."""
+    """Ends a command with an exit code; 2 means wrong usage."""
 
     def __init__(self, message: str, code: int = 2) -> None:
         super().__init__(message)
@@ -48,7 +48,7 @@ def label_of(path: str) -> str:
 
 
 class Source(Struct, frozen=True):
-    """One file of a log. `label` is what messages call it, `name` is the stream of an SSE body."""
+    """One file of a log. `label` is its name in messages, `name` is the id of an SSE stream."""
 
     path: str
     name: str
@@ -61,12 +61,12 @@ def find_files(paths: Sequence[str], outputs: Sequence[str] = ()) -> list[tuple[
     """Find the files of paths, folders (all files in them that are not hidden) and globs, sorted by
     name. Return the path and the name of each.
 
-    The `outputs` are left out of folders and globs. A file in a folder is named by its path from
-    there, a second file of one name by its whole path. Raises CommandError for a path that matches
-    nothing or is an output.
+    Folders and globs leave out the `outputs`. A file in a folder is named by its path from there,
+    and a second file with the same name by its full path. Raises CommandError for a path that
+    matches nothing or is an output.
     """
     written = {os.path.realpath(path) for path in outputs}
-    found: dict[str, tuple[str, str]] = {}  # by its real path, so that each file is read once
+    found: dict[str, tuple[str, str]] = {}  # keyed by real path, so that each file is read once
     names: set[str] = set()
     for path in paths:
         if os.path.realpath(path) in written:
@@ -101,7 +101,7 @@ def _files_of(path: str) -> list[tuple[str, str]]:
 
 
 def spool(path: str, folder: str) -> str:
-    """Return a path that can be read twice: that of a copy, unless it is a file. Raises OSError."""
+    """Return a path that can be read twice: a copy, unless it is a file. Raises OSError."""
     if os.path.isfile(path) and path != STDIN:
         return path
     copy = os.path.join(folder, f"input-{len(os.listdir(folder))}")
@@ -111,7 +111,7 @@ def spool(path: str, folder: str) -> str:
 
 
 def detect_source(path: str, name: str, label: str, keys: Sequence[str]) -> Source:
-    """Detect by its first bytes what a file holds. A row has the `keys`. Raises OSError."""
+    """Detect from its first bytes what a file contains. A row has the `keys`. Raises OSError."""
     with open(path, "rb") as raw:
         size = os.fstat(raw.fileno()).st_size
         if raw.peek(4).startswith(_PARQUET):
@@ -124,7 +124,7 @@ def detect_source(path: str, name: str, label: str, keys: Sequence[str]) -> Sour
 
 
 def _form_of(head: bytes, keys: Sequence[str]) -> Form:
-    """Return what a file holds that begins so. JSON that is all of it and no row is a page."""
+    """Return what a file contains, by its head. One JSON value that is not a row is a page."""
     if head and not head.startswith((b"{", b"[")):
         is_body = head.partition(b"\n")[0].partition(b":")[0] in SSE_FIELDS
         return "body" if is_body else "page"
@@ -142,7 +142,7 @@ def _form_of(head: bytes, keys: Sequence[str]) -> Form:
 
 
 def open_text(raw: BufferedReader) -> BufferedReader:
-    """Open what an open file holds, decompressed. Raises ImportError where that needs an extra."""
+    """Return a reader that decompresses an open file. Raises ImportError if that needs an extra."""
     head = raw.peek(4)
     if head.startswith(_GZIP):
         return cast("BufferedReader", gzip.GzipFile(fileobj=raw))

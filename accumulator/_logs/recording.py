@@ -1,4 +1,4 @@
-"""One recorded file, for `accumulator FILE` and `inspect`: a body, or the rows of some streams."""
+"""Read one recorded file, for `accumulator FILE` and `inspect`: a body, or rows of some streams."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from .inputs import BLANK, READ_ERRORS, label_of, open_raw, open_text, read_bloc
 from .rows import Keys, line_decoder, read_lines
 from .terminal import say
 
-Heard: TypeAlias = Callable[[Accumulator, int], object]  # called with the bytes that came
+Heard: TypeAlias = Callable[[Accumulator, int], object]  # called with how many bytes came
 
 
 class Recording(msgspec.Struct):
-    """What a file holds: by its id each stream and the times of its rows. A body has no id.
+    """What a file contains: by id, each stream and the times of its rows. A body has the id "".
 
-    `why` says why it could not be read to its end.
+    `why` says why the file could not be read to its end.
     """
 
     streams: dict[str, tuple[StreamResult, list[object]]] = msgspec.field(default_factory=dict)
@@ -32,8 +32,8 @@ class Recording(msgspec.Struct):
 def read_recording(
     path: str, keys: Keys, *, has_rows: bool = False, heard: Heard | None = None
 ) -> Recording:
-    """Read a file, into memory if it has rows; report the bad ones. `heard` is called for each
-    block of a body.
+    """Read a file, into memory if it has rows; report bad rows. `heard` is called after each block
+    of a body.
     """
     found = Recording()
     with ExitStack() as stack:
@@ -66,7 +66,7 @@ def reduce_body(
 
 
 def _begins_with_row(file: BufferedReader, keys: Keys) -> bool:
-    """Return whether the first line has a chunk under its key, and so is no chunk itself."""
+    """Return whether the first line has a chunk under its key, and so is not a chunk itself."""
     line = file.peek(1).lstrip(BLANK).partition(b"\n")[0]
     try:
         return bool(bytes(line_decoder(keys).decode(line).chunk))
@@ -75,7 +75,7 @@ def _begins_with_row(file: BufferedReader, keys: Keys) -> bool:
 
 
 def _read_rows(file: BufferedReader, keys: Keys, label: str, found: Recording) -> None:
-    """Reduce the rows of each stream, in the order of their numbers."""
+    """Reduce the rows of each stream, in the order of their sequence numbers."""
 
     def report(line: int, why: str, _: bytes) -> None:
         found.has_bad_rows = True
@@ -91,7 +91,7 @@ def _read_rows(file: BufferedReader, keys: Keys, label: str, found: Recording) -
     except READ_ERRORS as error:
         found.why = why_unread(error)
     for id, stream in streams.items():
-        # Sorting is stable: rows without a number stay as they came, behind those with one.
+        # Sorting is stable: rows without a number keep their order, after those with one.
         stream.sort(key=lambda row: (row[0] is None, row[0] or 0))
         [(_, result)] = reduce_sorted((id, seq, chunk) for seq, chunk, _ in stream)
         found.streams[id] = result, [time for _, _, time in stream]

@@ -1,4 +1,4 @@
-"""The rows of files; a line that is no row is reported with its file and line."""
+"""Read the rows of files; a line that is not a row is reported with its file and number."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ from .inputs import BLOCK, BOM, READ_ERRORS, CommandError, Source, open_text, wh
 from .progress import Display
 
 Row: TypeAlias = tuple[str, "int | None", bytes]  # a chunk is JSON text
-Report: TypeAlias = Callable[[int, str, bytes], object]  # of a bad row: its line, why, its text
+Report: TypeAlias = Callable[[int, str, bytes], object]  # a bad row's line, reason and text
 
 _BATCH = 4096  # rows of Parquet
-_LONGEST_LINE = 64 * 1024 * 1024  # bytes; four times what a chunk may have by default
+_LONGEST_LINE = 64 * 1024 * 1024  # bytes; four times the default limit of a chunk
 _END = b"[DONE]"
 _QUOTE = 34  # "
-_MOST, _LEAST = (1 << 63) - 1, -(1 << 63)  # 64 bits, as DuckDB sorts them
-# What columns of Parquet may be; null is the type of one without values.
+_MOST, _LEAST = (1 << 63) - 1, -(1 << 63)  # 64 bits, as in DuckDB's columns
+# The types that columns of Parquet may have; null is the type of one without values.
 _TYPES = {
     "id": (re.compile(r"(large_)?string|u?int|null|dictionary<values=string"), "text or integers"),
     "seq": (re.compile(r"u?int|null"), "integers"),
@@ -40,7 +40,7 @@ class Keys(Struct, frozen=True):
     id: str = "id"
     seq: str = "seq"
     chunk: str = "chunk"
-    time: str = ""  # asked for by `inspect` alone
+    time: str = ""  # only used by `inspect`
 
     def __post_init__(self) -> None:
         if len({self.id, self.seq, self.chunk, self.time}) < 4:
@@ -62,7 +62,7 @@ class _Line(Struct):
 
 
 def read_rows(sources: Iterable[Source], keys: Keys, display: Display) -> Iterator[list[Row]]:
-    """Read the rows of files, some at a time. What cannot be read is reported to the display."""
+    """Yield the rows of files, some at a time. The display reports what cannot be read."""
     for source in sources:
         read = _read_parquet if source.form == "parquet" else _read_file
         try:
@@ -72,7 +72,7 @@ def read_rows(sources: Iterable[Source], keys: Keys, display: Display) -> Iterat
 
 
 def _read_file(source: Source, keys: Keys, display: Display) -> Iterator[list[Row]]:
-    position = 0  # on the disk
+    position = 0  # in the file on disk
     with open(source.path, "rb") as raw, open_text(raw) as file:
         for rows in read_lines(file, keys, partial(display.bad_row, source.label)):
             yield rows
@@ -83,8 +83,8 @@ def _read_file(source: Source, keys: Keys, display: Display) -> Iterator[list[Ro
 def read_lines(
     file: BufferedReader, keys: Keys, report: Report, times: list[object] | None = None
 ) -> Iterator[list[Row]]:
-    """Read rows, some at a time, and `times` if asked for: then a row without an id belongs to the
-    stream of the row before it.
+    """Yield rows, some at a time. If there is a list of `times`, add the rows' times to it; then a
+    row without an id belongs to the stream of the row before it.
     """
     decode = line_decoder(keys).decode
     last_id = ""
@@ -97,7 +97,7 @@ def read_lines(
                     text = line
                     row = decode(line)
                 elif text := _text_of(line):
-                    # `[DONE]` behind bare chunks has no id: it ends the stream of the line before.
+                    # `[DONE]` after bare chunks has no id: it ends the stream of the line before.
                     row = _Line(last_id, chunk=msgspec.Raw(text)) if text == _END else decode(text)
                 else:
                     continue
@@ -121,11 +121,11 @@ def read_lines(
 
 
 def _lines_of(file: BufferedReader) -> Iterator[list[bytes]]:
-    """Yield the lines of a file as it is read; of one that is too long to hold, the beginning."""
+    """Yield the lines of a file as it is read; of a line that is too long, only the beginning."""
     parts: list[bytes] = []  # of the last line
     size = 0
     for data in iter(partial(file.read1, BLOCK), b""):
-        head, *lines = BytesIO(data).readlines()  # by memchr; `split` looks at each byte
+        head, *lines = BytesIO(data).readlines()  # uses memchr; `split` looks at each byte
         if size <= _LONGEST_LINE:
             parts.append(head)
             size += len(head)
@@ -138,7 +138,7 @@ def _lines_of(file: BufferedReader) -> Iterator[list[bytes]]:
 
 
 def _text_of(line: bytes) -> bytes:
-    """Return the JSON of a line, of one of SSE, too. Raises ValueError for one too long to hold."""
+    """Return the JSON of a line, which may be an SSE line. Raises ValueError if it is too long."""
     if len(line) > _LONGEST_LINE:
         raise ValueError(f"the line is longer than {_LONGEST_LINE:,} bytes")
     text = line.strip().removeprefix(BOM).removeprefix(b"data:").strip()
@@ -146,7 +146,7 @@ def _text_of(line: bytes) -> bytes:
 
 
 def line_decoder(keys: Keys) -> msgspec.json.Decoder[_Line]:
-    """Return what reads a line whose fields have these keys."""
+    """Return a decoder of lines whose fields have these keys."""
     fields = [(field.name, field.type, field.default) for field in structs.fields(_Line)]
     kind = msgspec.defstruct("_Line", fields, rename=structs.asdict(keys), gc=False)
     return msgspec.json.Decoder(cast("type[_Line]", kind))
@@ -180,7 +180,7 @@ def _read_parquet(source: Source, keys: Keys, display: Display) -> Iterator[list
 
 
 def _columns_of(schema: Any, keys: Keys) -> list[str | None]:
-    """Return the columns of ids, numbers and chunks. Raises OSError for what holds none."""
+    """Return the columns of ids, sequence numbers and chunks. Raises OSError if there are none."""
     names: list[str | None] = []
     for key, (kinds, what) in _TYPES.items():
         name = getattr(keys, key)

@@ -8,17 +8,17 @@ from errno import EBADF
 
 
 def in_utf8(path: str) -> str:
-    """Return a path in characters that UTF-8 can express; its bytes may be anything."""
+    """Return a path as characters that UTF-8 can express; the path may have any bytes."""
     return os.fsencode(path).decode("utf-8", "replace")
 
 
 def printable(text: str) -> str:
-    """Return a text with blanks for line ends and for what could command a terminal."""
+    """Return a text with blanks instead of line ends and of anything that controls a terminal."""
     return "".join(c if c.isprintable() else " " for c in text)
 
 
 def say(text: str) -> None:
-    # If that was closed it is None, which `print` takes for standard output.
+    # If it was closed it is None, which `print` would take for standard output.
     if sys.stderr is not None:
         print(printable(text), file=sys.stderr, flush=True)
 
@@ -30,6 +30,6 @@ def write_output(data: bytes) -> None:
     output = sys.stdout.buffer
     left = memoryview(data)
     while left:
-        # With PYTHONUNBUFFERED that is the bare file, which may take only a part.
+        # With PYTHONUNBUFFERED this is the raw file, which may write only a part.
         left = left[output.write(left) :]
     output.flush()

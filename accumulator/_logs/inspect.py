@@ -1,4 +1,4 @@
-"""`accumulator inspect`: one stream as tables, and when its chunks came."""
+"""`accumulator inspect`: show one stream as tables, and when its chunks came."""
 
 from __future__ import annotations
 
@@ -32,16 +32,16 @@ exit codes:
   0    shown
   1    it could not be shown
   2    wrong usage
-  5    FILE could not be read to its end, or holds no stream
+  5    FILE could not be read to its end, or contains no stream
   130  interrupted
 """
 
 SHOWN, NOT_SHOWN, UNREADABLE = 0, 1, 5
-_MOST_NAMED = 20  # other streams of the file
+_MOST_NAMED = 20  # ids of other streams that are listed
 _WIDTH = 60  # columns of the picture
 _LEVELS = " ▁▂▃▄▅▆▇█"
 _EXCERPT = 500  # characters of a text that are shown
-# Of a status, and of a problem after which something is missing.
+# For a status, or for the kind of a problem after which something is missing.
 _COLOURS: dict[str, str] = {
     "complete": "green",
     "truncated": "yellow",
@@ -59,7 +59,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_keys(parser)
     time = "key of the time at which a chunk came, in seconds or as RFC 3339 (default: time)"
     add("--time", default="time", metavar="KEY", help=time)
-    add("--svg", metavar="OUT", help="write what is shown to a file, too")
+    add("--svg", metavar="OUT", help="also write what is shown to this file")
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -94,7 +94,7 @@ def _seconds(value: object) -> float | None:
 
 
 def _show(result: StreamResult, times: list[object], svg: str | None) -> None:
-    """Print the tables and the picture, and write them to a file if one is named. Raises
+    """Print the tables and the picture, and also write them to a file if one is named. Raises
     CommandError, and OSError for standard output.
     """
     try:
@@ -104,7 +104,7 @@ def _show(result: StreamResult, times: list[object], svg: str | None) -> None:
         raise CommandError(str(error), NOT_SHOWN) from None
     if svg is not None:
         picture = console.export_svg(title="accumulator inspect")
-        # It would load its font from a network.
+        # The picture would load its font from the network.
         picture = re.sub(r"@font-face \{.*?\}", "", picture, flags=re.DOTALL)
         try:
             Path(svg).write_text(picture, "utf-8")
@@ -118,7 +118,7 @@ def _print(result: StreamResult, times: list[float], console: Any) -> None:
         if rows:
             grid = table(*columns, title=title, title_justify="left")
             for row in rows:
-                # As text of its own: what a server wrote is no markup, and no terminal command.
+                # As `Text`: what a server wrote must not act as markup or as a terminal command.
                 grid.add_row(*[text(_cell(c), _colour(c), overflow="fold") for c in row])
             console.print(grid)
     if isinstance(result.error, IncompleteStreamError) and has_chunks(result.completion):
@@ -158,7 +158,7 @@ def _shortened(value: object) -> str:
 
 
 def _date(seconds: int | None) -> str | None:
-    """Return a time of the server with its date, if it is one."""
+    """Return a server's timestamp, with its date if it has one."""
     if seconds is None:
         return None
     try:
@@ -178,7 +178,7 @@ def _colour(value: object) -> str:
 
 
 def _picture(times: list[float]) -> list[str]:
-    """Draw how many chunks came in each of sixty spans of the time that the stream took."""
+    """Draw how many chunks came in each sixtieth of the time that the stream took."""
     span = max(times) - min(times) if times else 0.0
     if not 0 < span < inf:
         return []

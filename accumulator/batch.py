@@ -1,6 +1,6 @@
-"""Recorded logs: rows of (stream id, sequence number, chunk) to one completion a stream.
+"""Reduce recorded logs: rows of (stream id, sequence number, chunk) to one completion per stream.
 
-It needs no engine: the caller stores the rows and sorts them.
+This needs no engine: the caller stores the rows and sorts them.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ Id = TypeVar("Id")
 
 _READ = 64  # texts that are fed as one read
 _LARGE = 16 * 1024  # bytes; a longer chunk is fed at once
-_LOST = b'"a chunk was lost"'  # stands for it: `null` is nothing
+_LOST = b'"a chunk was lost"'  # fed instead of a lost chunk: `null` would be nothing
 _BLANK = b" \t\r\n"
 _LF, _CR = 10, 13
 SSE_FIELDS = (b"data", b"event", b"error", b"id", b"retry", b"")
@@ -36,11 +36,11 @@ SSE_FIELDS = (b"data", b"event", b"error", b"id", b"retry", b"")
 class StreamResult:
     """The result of one recorded stream.
 
-    `completion` is the whole completion or what is known of it, `status` "complete", "truncated" or
-    "failed" (SPEC section 6). `problems` are those that were kept, `problem_counts` count all by
-    kind, `repeats` the rows dropped because their sequence number had come before. `limit` names
-    the bound of `Limits` that ended the stream. `error` is what `Accumulator.completion` raises of
-    such a stream, None if it is whole.
+    `completion` is the completion, whole or as far as it has arrived. `status` is "complete",
+    "truncated" or "failed" (SPEC section 6). `problems` are those that were kept; `problem_counts`
+    counts all of them by kind, and `repeats` the rows dropped because their sequence number had
+    come before. `limit` names the bound of `Limits` that ended the stream. `error` is what
+    `Accumulator.completion` would raise, or None if the completion is whole.
     """
 
     completion: ChatCompletion
@@ -68,16 +68,16 @@ def reduce_sorted(
     limits: Limits = DEFAULT_LIMITS,
     grouped: bool = False,
 ) -> Iterator[tuple[Id, StreamResult]]:
-    """Reduce rows of (id, seq, chunk), sorted by id and then by seq, to one (id, result) a stream.
+    """Reduce rows of (id, seq, chunk), sorted by id, then seq, to one (id, result) per stream.
 
-    A row is a tuple or a mapping with these keys, of which `seq` may be missing. A chunk is JSON
-    text (`bytes` or `str`), one event of a `text/event-stream` body, a mapping, an SDK's chunk
-    object, or None for one that was lost (an `invalid_chunk` problem). A seq is anything that has
-    an order, or None behind the row before; a row that repeats one is dropped and counted. Ids
-    ascend by code points or UTF-8 bytes, as most engines sort text; with `grouped=True` the rows of
-    each need only stand together, and an id that comes again is not noticed.
+    A row is a tuple or a mapping with these keys; a mapping may lack `seq`. A chunk is JSON text
+    (`bytes` or `str`), one event of a `text/event-stream` body, a mapping, an SDK's chunk object,
+    or None for one that was lost (an `invalid_chunk` problem). A seq is anything that can be
+    ordered, or None to follow the row before; a row that repeats a seq is dropped and counted. Ids
+    ascend by code points or UTF-8 bytes, as most engines sort text. With `grouped=True`, each
+    stream's rows need only be adjacent, and an id that comes again is not noticed.
 
-    It is lazy, and holds one stream at a time. A stream that passes one of the `limits` ends there.
+    It is lazy, and keeps one stream at a time. A stream that passes one of the `limits` ends there.
     Raises UnsortedRowsError for a row out of order, TypeError for a chunk of another type; both
     name the row.
 
@@ -115,7 +115,7 @@ def reduce_sorted(
 
 
 def _cells_of(row: Any) -> Any:
-    """Return what a mapping has for a row. Raises TypeError where a key is missing."""
+    """Return the cells of a row that is a mapping. Raises TypeError if a key is missing."""
     if not isinstance(row, Mapping):
         return row
     if "id" not in row or "chunk" not in row:
@@ -133,14 +133,14 @@ def _ascends(earlier: Any, later: Any) -> bool:
 
 @define
 class RecordedStream:
-    """One recorded stream; what passes a limit ends it, without an exception."""
+    """One recorded stream; a limit that is passed ends it, without an exception."""
 
     accumulator: Accumulator
     _waiting: list[bytes] = field(factory=list)  # JSON texts
     _is_body: bool = False
 
     def feed(self, chunk: object) -> None:
-        """Take in the next chunk, in any form that `reduce_sorted` takes. Raises TypeError."""
+        """Feed the next chunk, in any form that `reduce_sorted` takes. Raises TypeError."""
         if type(chunk) is not bytes or not chunk.startswith(b"{"):
             chunk = self._json_in(chunk)
             if chunk is None:
@@ -150,7 +150,7 @@ class RecordedStream:
             self._flush()
 
     def _json_in(self, chunk: object) -> bytes | None:
-        """Return the JSON object of a chunk that is a text; feed any other chunk at once."""
+        """Return a chunk if it is the text of a JSON object; feed any other chunk at once."""
         take: Callable[[Any], None] = self.accumulator.feed
         if chunk is None:
             chunk = _LOST
@@ -168,7 +168,7 @@ class RecordedStream:
         return None
 
     def feed_body(self, data: bytes) -> None:
-        """Take in the next bytes of a `text/event-stream` body, cut anywhere."""
+        """Feed the next bytes of a `text/event-stream` body, cut anywhere."""
         self._is_body = True
         self._feed(self.accumulator.feed_sse, data)
 
@@ -191,7 +191,7 @@ class RecordedStream:
         acc = self.accumulator
         error: AccumulatorError | None = None
         try:
-            # Events behind the one that passed the limit may wait.
+            # Events after the one that passed the limit may be waiting.
             if acc._pipeline.tally.passed is None:
                 acc.close()
             completion = acc._judged()
@@ -200,7 +200,7 @@ class RecordedStream:
             completion = cast("ChatCompletion", raised.partial)
         problems = acc.problems
         if not self._is_body:
-            # The bytes of its events are of reads that were made here.
+            # Offsets would count bytes of reads that were made up here.
             problems = tuple(attrs.evolve(problem, offset=None) for problem in problems)
             if error is not None and error.problem is not None:
                 lost = attrs.evolve(error.problem, offset=None)
@@ -216,12 +216,12 @@ class RecordedStream:
         )
 
     def _flush(self) -> None:
-        """Feed the texts that wait: as one read if that makes no difference."""
+        """Feed the texts that are waiting: as one read if that makes no difference."""
         texts, self._waiting = self._waiting, []
         if not texts:
             return
         acc, pipeline = self.accumulator, self.accumulator._pipeline
-        # A line end within a text would be one of the body, and a limit may lie within a read.
+        # A line end in a text would become one of the body, and a limit may lie within a read.
         joined = b"".join(texts)
         is_plain = _LF not in joined and _CR not in joined
         body = b"data: %b\n\n" % b"\n\ndata: ".join(texts)

@@ -318,8 +318,8 @@ class Accumulator:
         """Return the whole state as bytes, from which `restore` goes on. This works at any time,
         even in the middle of an event.
 
-        The bytes contain what arrived (texts as UTF-8, the rest as msgpack) and some 200 bytes
-        more. A checkpoint after each read of a stream therefore costs the square of its length.
+        The bytes contain what arrived (texts as UTF-8, the rest as msgpack) and about 200 bytes
+        more. So checkpoints after every read of a long stream cost the square of its length.
         """
         from ._checkpoint import pack  # noqa: PLC0415  # takes time to import, and few streams are kept
 

@@ -223,7 +223,7 @@ class CommonChunk(Struct, forbid_unknown_fields=True, gc=False):
     extra: ClassVar[None] = None
 
 
-# Fields that `lenient` does not read: it takes details of reasoning for a vendor's field, with the
+# Fields that `lenient` does not read: it treats details of reasoning as a vendor's field, with the
 # same result in the end; the others are not fields of the wire.
 OTHERWISE_READ = frozenset({"closing", "extra", "parts", "reasoning_details"})
 

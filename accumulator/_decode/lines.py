@@ -49,7 +49,7 @@ class LineReader(Struct, array_like=True):
 
     pending: bytearray | None = None  # of a line that has not ended
     skip_lf: bool = False  # whether the CR that ended the last line may be half of a CRLF
-    is_crlf: bool = False  # whether the last line did: a CR at the end of a read waits for its LF
+    is_crlf: bool = False  # whether the last line ended in CRLF: a CR that ends a read then waits
     is_begun: bool = False  # a BOM is dropped from the first line only
     start: int | None = None  # the byte at which the open event or text starts
     size: int = 0  # bytes of the lines since the last blank one

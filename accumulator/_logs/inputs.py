@@ -101,7 +101,7 @@ def _files_of(path: str) -> list[tuple[str, str]]:
 
 
 def spool(path: str, folder: str) -> str:
-    """Return a path that can be read twice: a copy, unless it is a file. Raises OSError."""
+    """Return a path that can be read twice: that of a file, or of a copy. Raises OSError."""
     if os.path.isfile(path) and path != STDIN:
         return path
     copy = os.path.join(folder, f"input-{len(os.listdir(folder))}")

@@ -179,7 +179,7 @@ class Pipeline(EventApplier):
         self.raise_met()
 
     def _end_chunk(self) -> bool:
-        """Apply the event that a blank line ends, if it has one line and that is an object."""
+        """Apply the one-line object that a blank line ends; return False if the event is not one."""
         parser, data = self.parser, self.parser.data
         if data is None or _LF in data or not data.startswith(_OBJECT):
             return False

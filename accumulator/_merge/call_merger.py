@@ -106,19 +106,9 @@ class CallMerger(FieldMerger):
     def _apply_fragment(
         self, calls: CallsState, fragment: wire.ToolCallFragment, path: str, named: dict[int, bool]
     ) -> None:
-        place, ambiguous = find_call(calls, fragment, named)
-        if ambiguous:
-            self._log.report("ambiguous_tool_call", ambiguous, path, fragment.id)
-        if place is None:
-            place = len(calls.items)
-            order = place if fragment.index is None else fragment.index
-            calls.items.append(CallState(order=order))
-            self._count_calls(calls)
-        if fragment.index is not None:
-            calls.hold(place, fragment.index)
+        place = self._find_or_open(calls, fragment, path, named)
         if self.listener is not None:
             self.listener.on_call(place)
-        calls.last = place
         call = calls.items[place]
         had_name = call.name is not None
         if fragment.id is not None and not call.id:
@@ -130,12 +120,31 @@ class CallMerger(FieldMerger):
             self._apply_function(
                 function, fragment.function, f"{path}.function", cumulative=self.rules.is_cumulative
             )
-            function.extra = self._merge_extra("delta", function.extra, fragment.function.extra)
+            if fragment.function.extra is not None:
+                function.extra = self._merge_extra("delta", function.extra, fragment.function.extra)
         if fragment.custom is not None:
             self._apply_custom(call, fragment.custom)
-        call.extra = self._merge_extra("delta", call.extra, fragment.extra)
+        if fragment.extra is not None:
+            call.extra = self._merge_extra("delta", call.extra, fragment.extra)
         if not had_name and call.name is not None:
             named[place] = True
+
+    def _find_or_open(
+        self, calls: CallsState, fragment: wire.ToolCallFragment, path: str, named: dict[int, bool]
+    ) -> int:
+        """Return the place of the call that a fragment belongs to, which may be a new one."""
+        place, ambiguous = find_call(calls, fragment, named)
+        if ambiguous:
+            self._log.report("ambiguous_tool_call", ambiguous, path, fragment.id)
+        if place is None:
+            place = len(calls.items)
+            order = place if fragment.index is None else fragment.index
+            calls.items.append(CallState(order=order))
+            self._count_calls(calls)
+        if fragment.index is not None:
+            calls.hold(place, fragment.index)
+        calls.last = place
+        return place
 
     def _apply_custom(self, call: CallState, fragment: wire.CustomFragment) -> None:
         custom = call.custom = call.custom or FunctionState()

@@ -189,10 +189,13 @@ def freeze_call(
     state: CallState, finish_reason: str | None = None, *, is_last: bool = False
 ) -> ToolCall:
     """Build a call of a choice with this finish reason, if any; `is_last` if it is the last one."""
-    tools, extra = dict(state.tools()), _object(state.extra)
-    function, custom, kind = tools.get("function"), tools.get("custom"), state.type
+    function, custom, kind = state.function, state.custom, state.type
+    extra = _object(state.extra) if state.extra else {}
+    if function is not None and custom is not None:
+        tools = dict(state.tools())  # of two, an empty one is nothing
+        function, custom = tools.get("function"), tools.get("custom")
     if not kind and "type" not in extra:
-        kind = next(iter(tools), kind)
+        kind = "function" if function is not None else kind if custom is None else "custom"
     return _made(
         ToolCall,
         {
@@ -212,7 +215,7 @@ def _function(kind: type[C], state: FunctionState, finish_reason: str | None) ->
         {
             "name": _string(state.name),
             "arguments": _string(state.text),
-            "extra": _object(state.extra),
+            "extra": _object(state.extra) if state.extra else {},
             "_finish_reason": finish_reason,
         },
     )

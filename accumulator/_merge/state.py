@@ -64,8 +64,10 @@ class CallState(Struct, omit_defaults=True, repr_omit_defaults=True):
     @property
     def name(self) -> Text | None:
         """The name of the function, else of the custom tool; None if there is none yet."""
-        tools = (self.function, self.custom)
-        return next((tool.name for tool in tools if tool is not None and tool.name), None)
+        for tool in (self.function, self.custom):
+            if tool is not None and tool.name:
+                return tool.name
+        return None
 
     def tools(self) -> list[tuple[Tool, FunctionState]]:
         """Return the tools of this call; an empty one beside another is left out."""
@@ -207,8 +209,10 @@ class State(Struct, omit_defaults=True, repr_omit_defaults=True):
     @property
     def is_finished(self) -> bool:
         """Whether there are choices, and each has its finish reason."""
-        choices = self.choices.values()
-        return bool(choices) and all(choice.finish_reason for choice in choices)
+        for choice in self.choices.values():
+            if not choice.finish_reason:
+                return False
+        return bool(self.choices)
 
     @property
     def has_usage(self) -> bool:

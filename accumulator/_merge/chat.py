@@ -379,7 +379,7 @@ def _is_utf8(data: bytes) -> bool:
 
 
 def _lines_with_chunks(text: str) -> list[bytes]:
-    """Return the lines of an event that is not JSON in one, if any is an object or all are JSON.
+    """Return the lines of an event that is not JSON itself, if any is an object or all are JSON.
 
     Otherwise return an empty list. In logs without blank lines, each line is a chunk.
     """

@@ -271,7 +271,7 @@ class EventEmitter(ExtraDeltas, kw_only=True):
     def _tell_usage(self, report: wire.Usage) -> None:
         """Emit the usage after a report, if that changed it.
 
-        A server may send new fields with every report, and a copy contains all that came so far.
+        A server may send new fields with every report, and a copy costs as much as all of them.
         So a usage with many more fields than its reports is not emitted with each report.
         """
         usage = cast("wire.Usage", self.state.usage)

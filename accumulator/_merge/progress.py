@@ -1,4 +1,4 @@
-"""What of each choice was emitted in events, and what still has to be."""
+"""Keep track of what was emitted of each choice, and emit the rest."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ _UNNAMED = ("content", "refusal")  # only events of reasoning name their field
 
 
 class _Joined(Text):
-    """Several texts, one after the other, as events have them."""
+    """Several texts that are emitted as one."""
 
     __slots__ = ()
 

@@ -179,7 +179,7 @@ class Pipeline(EventApplier):
         self.raise_met()
 
     def _end_chunk(self) -> bool:
-        """Apply the one-line object that a blank line ends; return False if the event is not one."""
+        """Apply the one-line object that a blank line ends; return False for any other event."""
         parser, data = self.parser, self.parser.data
         if data is None or _LF in data or not data.startswith(_OBJECT):
             return False

@@ -1,4 +1,4 @@
-"""Read any value into a `Chunk`, field by field: lose nothing, and note known fields that misfit.
+"""Read any value into a `Chunk`, field by field; lose nothing, and note what does not fit.
 
 This is the general way, for what a typed decoder refuses and for any SDK's objects. Known fields of
 the right type go to their places, and everything else goes to the `extra` of its level.

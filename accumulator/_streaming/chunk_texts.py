@@ -1,4 +1,4 @@
-"""Chunks as text: those of a stream, for a caller that stores them; and the body for given ones."""
+"""Chunks as text: those of a stream, for a caller that stores them, and as a body of events."""
 
 from __future__ import annotations
 

@@ -81,7 +81,7 @@ _RESPONSES: tuple[tuple[frozenset[str], Callable[[Any], object]], ...] = (
     (frozenset({"iter_content"}), lambda response: response.iter_content(chunk_size=None)),
     # aiohttp
     (frozenset({"content", "request_info"}), lambda response: response.content.iter_any()),
-    # http.client, urllib, and urllib3, whose `stream` waits for 64 KiB where a body is not chunked
+    # http.client, urllib, and urllib3, whose `stream` waits for 64 KiB if a body is not chunked
     (frozenset({"geturl", "read1"}), lambda response: iter(lambda: response.read1(65536), b"")),
 )
 

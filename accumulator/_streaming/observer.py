@@ -62,8 +62,8 @@ Sink: TypeAlias = Accumulator | ChunkTexts
 class Observer:
     """Feeds the items of a stream to a sink, and never raises because of one.
 
-    Bytes and text are pieces of a body, or its lines if `lines`. Everything else is chunks, or
-    openai's events with chunks in them if `has_events`.
+    Bytes and text are pieces of a body, or with `lines` its lines. Everything else is chunks, or
+    with `has_events` openai's events with chunks in them.
     """
 
     def __init__(

@@ -19,7 +19,7 @@ class Text:
     str takes four bytes a character as soon as one character is beyond U+FFFF. `str()` decodes
     only what arrived since its last call.
 
-    Its one reader, the events, takes what is new: the first `taken` characters were told.
+    Its one reader, the events, takes what is new: the first `taken` characters were emitted.
     """
 
     # For `ArgumentsText`, which looks only at fragments that contain its `closer`.

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from binascii import crc32
 from collections.abc import Mapping, Sequence
+from copy import deepcopy
 from functools import cached_property
 from typing import Literal, get_args
 
@@ -152,11 +153,22 @@ class Level:
         """Add a row, to a level below if the path leads there."""
         name, *inner = path
         if inner:
-            self._below.setdefault(name, Level()).add(inner, policy)
+            if name not in self._below:
+                self._below[name] = self._new_below()
+            self._below[name].add(inner, policy)
         elif name.startswith("<"):
             self.kinds |= {type_: policy for type_, kind in _KINDS.items() if kind == name}
         else:
             self.names[name] = policy
+
+    def _new_below(self) -> Level:
+        """Return the rows for an object before one of its fields gets its own."""
+        others = self._below.get("<object>")
+        if others is None:
+            return Level()
+        level = deepcopy(others)
+        level._below.setdefault("<object>", deepcopy(others))
+        return level
 
     def below(self, name: str) -> Level:
         """Return the rows for the objects under a field."""

@@ -230,6 +230,18 @@ def test_limits_that_are_none_are_a_type_error_that_says_how_to_make_them(limits
         Accumulator(limits=limits)  # type: ignore[arg-type]  # what is wrong is the point
 
 
+def test_a_row_for_a_field_of_an_object_leaves_its_other_fields_as_they_were() -> None:
+    rules = DEFAULT_RULES.replace({"delta.x.hints": "concat", "delta.x.<object>.n": "drop"})
+    first = {"text": "p", "hints": "a", "name": "n", "o": {"text": "s", "hints": "a", "n": 1}}
+    second = {"text": "q", "hints": "b", "name": "m", "o": {"text": "t", "hints": "b", "n": 2}}
+    deltas = ({"x": first, "y": {"o": {"n": 1}}}, {"x": second, "y": {"o": {"n": 2}}})
+    acc = fed([json.dumps({"choices": [{"delta": delta}]}) for delta in deltas], rules=rules)
+    assert acc.snapshot().choices[0].message.extra == {
+        "x": {"text": "pq", "hints": "ab", "name": "m", "o": {"text": "st", "hints": "b"}},
+        "y": {"o": {"n": 2}},
+    }
+
+
 def test_replace_leaves_the_default_rules_as_they_are() -> None:
     before = dict(DEFAULT_RULES.rows)
     DEFAULT_RULES.replace({"delta.channel": "concat"})

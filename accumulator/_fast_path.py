@@ -31,6 +31,7 @@ _PROOF = 16  # events that must be taken to earn back what a proof costs
 _CREDIT = 8 * _PROOF  # of a new template
 _MOST_GAPS = 4
 _LONGEST_LINE = 16384  # bytes
+_MOST_DIGITS = 20
 _LF = 10
 _PADDING = rb'"obfuscation"\s*:\s*"\Z'
 
@@ -270,7 +271,8 @@ class FastPath(Struct, eq=False):
 
 
 def _is_integer(digits: bytes) -> bool:
-    return digits.isdigit() and not digits.startswith(b"0")
+    # A decoder refuses integers of thousands of digits.
+    return digits.isdigit() and not digits.startswith(b"0") and len(digits) < _MOST_DIGITS
 
 
 def _takes_all(targets: Targets, brought: list[list[Any]]) -> bool:

@@ -145,7 +145,8 @@ def _message(state: ChoiceState, *, is_text: bool) -> Message:
     return message
 
 
-_JSON = {"str": str, "int": int, "tuple": list, "JsonObject": dict}  # by how an annotation begins
+# By how an annotation begins.
+_JSON = {"str": str, "int": int, "float": float, "bool": bool, "tuple": list, "JsonObject": dict}
 _NOT_MERGED = {"object", "choices", "usage", "tool_calls", "function_call", "audio", "extra"}
 
 

@@ -21,8 +21,9 @@ from io import BytesIO
 from typing import Any, Protocol
 
 from msgspec import Struct
+from msgspec.structs import replace
 
-from ._decode.template import Template, cut_at, decode_string, find_gaps, strings_of
+from ._decode.template import Template, cut_at, decode_string, find_gaps, integers_of, strings_of
 from ._decode.text import Text
 
 LEARN_AFTER = 48  # events; a shorter stream would not earn back what learning costs
@@ -263,6 +264,12 @@ class FastPath(Struct, eq=False):
     def _accept(self, targets: Targets) -> None:
         """Take the template for proved."""
         self._targets = targets
+        # A number that is dropped is the time, which is an integer.
+        decoders = [
+            integers_of if target is None and decode is not strings_of else decode
+            for target, decode in zip(targets, self._template.decoders)  # noqa: B905  # one for each
+        ]
+        self._template = replace(self._template, decoders=tuple(decoders))
         self._asks = any(isinstance(each, Text) and each.asks for each in targets)
         texts = [isinstance(each, Text) for each in targets]
         is_simple = sum(texts) == 1 and targets.count(None) == len(targets) - 1 < 2

@@ -241,6 +241,12 @@ ALIKE: Streams = {
     "times of every kind": lambda i: created(
         text_chunk(f"w{i}"), [1760000000 + i, 0, -5, 2.0, 10**20, 1.5, "null"][i % 7]
     ),
+    "times with blanks, once a fraction": lambda i: created(
+        text_chunk(f"w{i}"), f" {1760000000 + i}" + ".5" * (i == 50)
+    ),
+    "times under a name with an escape, once a fraction": lambda i: created(
+        text_chunk(f"w{i}"), f"{1760000000 + i}" + ".5" * (i == 50)
+    ).replace("created", "cre\\u0061ted"),
     "a time that is at first none": lambda i: created(text_chunk(f"w{i}"), max(0, i - 30)),
     "a text that is sent twice": lambda i: delta_chunk(f'"content":"x","content":"w{i}"'),
     "padding in the choice": lambda i: text_chunk("a").replace(

@@ -118,16 +118,7 @@ def cut_at(line: bytes, gaps: Sequence[Gap]) -> Template:
         before = end
     (head, *joints), tail = parts, line[before:]
     closing = tail + (b"\r\n" if tail.endswith(b"\r\n") else b"\n")
-    decoders = tuple(
-        [
-            strings_of
-            if is_string
-            else integers_of
-            if part.endswith(b'"%b":' % _TIME)
-            else numbers_of
-            for part, (_, _, is_string) in zip([head, *joints], gaps)  # noqa: B905  # as many
-        ]
-    )
+    decoders = tuple([strings_of if is_string else numbers_of for _, _, is_string in gaps])
     of_line, of_event = slice(len(head), -len(tail)), slice(len(head), -len(closing))
     return Template(head, tuple(joints), tail, closing, decoders, of_line, of_event)
 

@@ -111,7 +111,7 @@ class PartialJson:
         self._scan = JsonScan()
         self._due = 1.0  # the size at which it is parsed next
         self._value: object = None
-        self.length = 0  # characters
+        self.length: int = 0  # characters
         self.push(text)
 
     def push(self, fragment: str) -> None:

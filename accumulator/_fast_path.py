@@ -3,8 +3,8 @@
 Most events of a long stream are the same bytes except for a text, and perhaps padding or a counter.
 The bytes around these values are a template. It is proved by a rehearsal: the line is decoded with
 other values in the gaps, and the reducer applies it to a copy of its state. The template holds if
-each value is appended to a text or a list, replaces another, or is padding, and nothing else
-changes.
+each value is appended to a text or a list, replaces another, or is dropped: padding, or a time
+that is not the first. Nothing else may change.
 
 Law: an event is taken only if it matches the template byte for byte, and each value in a gap is
 valid JSON on its own and continues its text, if it goes to one. (What follows whole arguments of a
@@ -36,7 +36,7 @@ _MOST_DIGITS = 20
 _LF = 10
 _PADDING = rb'"obfuscation"\s*:\s*"\Z'
 
-Targets = list[Any]  # where the values of each gap go, None for padding
+Targets = list[Any]  # where the values of each gap go, None if they are dropped
 
 
 class Rehearser(Protocol):
@@ -65,7 +65,7 @@ class FastPath(Struct, eq=False):
     _last_event: int = 0  # and the number of its event
     _template: Template = Template(b"", (), b"", b"", (), slice(0), slice(0))
     _asks: bool = False  # whether there are texts that do not take every string
-    _joint: bytes | None = None  # between the only text and what is dropped, if there is no more
+    _joint: bytes | None = None  # between the only text and what is dropped; None if there is more
     _text_at: int = 0  # which of these two the text is
     _targets: Targets = []  # empty unless it was proved since something else was applied
 
@@ -262,7 +262,7 @@ class FastPath(Struct, eq=False):
         return [*found]
 
     def _accept(self, targets: Targets) -> None:
-        """Take the template for proved."""
+        """Note that the template is proved, and where its values go."""
         self._targets = targets
         # A number that is dropped is the time, which is an integer.
         decoders = [

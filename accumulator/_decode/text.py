@@ -19,7 +19,7 @@ class Text:
     str takes four bytes a character as soon as one character is beyond U+FFFF. `str()` decodes
     only what arrived since its last call.
 
-    Its one reader, the events, takes what is new: the first `taken` characters were emitted.
+    The first `taken` characters have been emitted as events.
     """
 
     # For `ArgumentsText`, which looks only at fragments that contain its `closer`.
@@ -84,15 +84,15 @@ class Text:
         return self._seen
 
     def take(self) -> str:
-        """Return what came since it was taken last."""
+        """Return what was added since the last call."""
         whole = str(self) if self.fragments or self._unseen else self._seen
         taken, self.taken = self.taken, len(whole)
         return whole[taken:]
 
     def parsed(self, length: int) -> object:
-        """Return what is known of the JSON that this is, as it was at a length.
+        """Parse the first `length` characters as JSON that may not be complete.
 
-        If each length is asked for in turn, each fragment is parsed once. For an earlier one the
+        If the lengths grow from call to call, each fragment is parsed once. For a smaller one the
         text is parsed from its start.
         """
         partial = self._partial

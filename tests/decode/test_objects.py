@@ -177,7 +177,11 @@ NEARLY: dict[str, dict[str, object]] = {
     "a thought and a finish reason": with_delta({"reasoning_content": "x"}, finish_reason="stop"),
     "a text beside one null": with_delta({"content": "x"}, finish_reason=None),
     "a thought beside nulls": with_delta({"reasoning_content": "x"}, logprobs=None, v=None),
+    "a text beside a message and an error that are null": with_delta(
+        {"content": "x"}, message=None, error=None, finish_reason=None
+    ),
     "arguments": with_call(**FRAGMENT),
+    "arguments beside nulls": with_call(**FRAGMENT, id=None, type=None, custom=None, v=None),
     "arguments of no call": with_call(**{**FRAGMENT, "index": 7}),
     "a fragment that is no list": with_delta({"tool_calls": FRAGMENT}),
     "two fragments": with_delta({"tool_calls": [FRAGMENT, FRAGMENT]}),

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from binascii import crc32
 from collections.abc import Mapping, Sequence
 from copy import deepcopy
 from functools import cached_property
@@ -263,6 +262,8 @@ class Rules:
     @cached_property
     def digest(self) -> int:
         """A checksum of the rows: a checkpoint must not be resumed under other ones."""
+        from zlib import crc32  # noqa: PLC0415  # takes time to import, and few streams are kept
+
         return crc32(repr(sorted(self.rows.items())).encode())
 
     def replace(self, rows: Mapping[str, Policy]) -> Rules:

@@ -15,7 +15,7 @@ import msgspec
 from msgspec import Meta, Struct, structs
 
 from .._extras import load
-from .inputs import BLOCK, BOM, READ_ERRORS, CommandError, Source, open_text, why_unread
+from .inputs import BLOCK, BOM, READ_ERRORS, CommandError, Source, open_raw, open_text, why_unread
 from .progress import Display
 
 Row: TypeAlias = tuple[str, "int | None", bytes]  # a chunk is JSON text
@@ -73,7 +73,7 @@ def read_rows(sources: Iterable[Source], keys: Keys, display: Display) -> Iterat
 
 def _read_file(source: Source, keys: Keys, display: Display) -> Iterator[list[Row]]:
     position = 0  # in the file on disk
-    with open(source.path, "rb") as raw, open_text(raw) as file:
+    with open_raw(source.path) as raw, open_text(raw) as file:
         for rows in read_lines(file, keys, partial(display.bad_row, source.label)):
             yield rows
             display.read(raw.tell() - position, len(rows))
@@ -93,16 +93,15 @@ def read_lines(
         rows: list[Row] = []
         for line, number in zip(lines, numbers):  # noqa: B905  # as many numbers as lines
             try:
-                if line.startswith(b"{") and len(line) <= _LONGEST_LINE:
-                    text = line
-                    row = decode(line)
-                elif text := _text_of(line):
-                    # `[DONE]` after bare chunks has no id: it ends the stream of the line before.
-                    row = _Line(last_id, chunk=msgspec.Raw(text)) if text == _END else decode(text)
-                else:
+                text = line if line.startswith(b"{") else _text_of(line)
+                if not text:
                     continue
+                # `[DONE]` after bare chunks has no id: it ends the stream of the line before.
+                row = _Line(last_id, chunk=msgspec.Raw(text)) if text == _END else decode(text)
             except (ValueError, RecursionError) as error:
-                report(number, str(error), line)
+                is_cut = len(line) > _LONGEST_LINE
+                why = f"the line is longer than {_LONGEST_LINE:,} bytes" if is_cut else str(error)
+                report(number, why, line)
                 continue
             id = row.id
             if id is not None and id != "":
@@ -122,25 +121,18 @@ def read_lines(
 
 def _lines_of(file: BufferedReader) -> Iterator[list[bytes]]:
     """Yield the lines of a file as it is read; of a line that is too long, only the beginning."""
-    parts: list[bytes] = []  # of the last line
-    size = 0
-    for data in iter(partial(file.read1, BLOCK), b""):
-        head, *lines = BytesIO(data).readlines()  # uses memchr; `split` looks at each byte
-        if size <= _LONGEST_LINE:
-            parts.append(head)
-            size += len(head)
-        if head.endswith(b"\n"):
-            last = [lines.pop()] if lines and not lines[-1].endswith(b"\n") else []
-            yield [b"".join(parts), *lines]
-            parts, size = last, sum(map(len, last))
-    if size:
-        yield [b"".join(parts)]
+    while data := file.read1(BLOCK):
+        *lines, last = BytesIO(data).readlines()  # uses memchr; `split` looks at each byte
+        yield lines
+        rest = b"" if last.endswith(b"\n") else file.readline(_LONGEST_LINE)
+        last += rest
+        while rest and not rest.endswith(b"\n"):
+            rest = file.readline(BLOCK)
+        yield [last]
 
 
 def _text_of(line: bytes) -> bytes:
-    """Return the JSON of a line, which may be an SSE line. Raises ValueError if it is too long."""
-    if len(line) > _LONGEST_LINE:
-        raise ValueError(f"the line is longer than {_LONGEST_LINE:,} bytes")
+    """Return the JSON of a line, which may be an SSE line."""
     text = line.strip().removeprefix(BOM).removeprefix(b"data:").strip()
     return b"" if text.startswith(b":") else text
 

@@ -7,7 +7,6 @@ import os
 import re
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
-from functools import partial
 from itertools import chain
 from tempfile import TemporaryDirectory
 
@@ -158,7 +157,9 @@ def _reduce(arguments: argparse.Namespace, interrupts: Sequence[int]) -> Stats:
 def _reduce_bodies(bodies: Sequence[Source], display: Display) -> Iterator[Result]:
     for source in bodies:
         with open(source.path, "rb") as raw, open_text(raw) as text:
-            result = reduce_body(text, partial(display.unread, source.label))
+            result, why = reduce_body(text)
+        if why is not None:
+            display.unread(source.label, why)
         if source.form == "page" and not has_chunks(result.completion):
             result = attrs.evolve(result, status="failed")
         yield source.name, result

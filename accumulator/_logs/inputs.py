@@ -7,7 +7,7 @@ import gzip
 import os
 import shutil
 import zlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Sequence
 from io import BufferedReader
 from pathlib import Path
 from typing import Literal, cast
@@ -156,15 +156,6 @@ def open_raw(path: str) -> BufferedReader:
     is_stdin = path == STDIN
     file = open(0 if is_stdin else path, "rb", BLOCK, closefd=not is_stdin)  # noqa: SIM115  # its caller does
     return cast("BufferedReader", file)
-
-
-def read_blocks(file: BufferedReader, unread: Callable[[str], object]) -> Iterator[bytes]:
-    """Read a file as it arrives; call `unread` with the reason if that fails before its end."""
-    try:
-        while data := file.read1(BLOCK):
-            yield data
-    except READ_ERRORS as error:
-        unread(why_unread(error))
 
 
 def why_unread(error: BaseException) -> str:

@@ -11,7 +11,7 @@ import msgspec
 
 from .._accumulator import Accumulator
 from ..batch import RecordedStream, StreamResult, reduce_sorted
-from .inputs import BLANK, READ_ERRORS, label_of, open_raw, open_text, read_blocks, why_unread
+from .inputs import BLANK, BLOCK, READ_ERRORS, label_of, open_raw, open_text, why_unread
 from .rows import Keys, line_decoder, read_lines
 from .terminal import say
 
@@ -47,22 +47,27 @@ def read_recording(
         if has_rows:
             _read_rows(file, keys, label_of(path), found)
         else:
-            reasons: list[str] = []
-            found.streams[""] = reduce_body(file, reasons.append, heard), []
-            found.why = next(iter(reasons), None)
+            result, found.why = reduce_body(file, heard)
+            found.streams[""] = result, []
     return found
 
 
 def reduce_body(
-    file: BufferedReader, unread: Callable[[str], object], heard: Heard | None = None
-) -> StreamResult:
-    """Reduce a body; call `unread` with the reason if it cannot be read to its end."""
+    file: BufferedReader, heard: Heard | None = None
+) -> tuple[StreamResult, str | None]:
+    """Reduce a body; also return why it could not be read to its end, or None if it was."""
     stream = RecordedStream(Accumulator())
-    for data in read_blocks(file, unread):
+    why = None
+    while True:
+        try:
+            data = file.read1(BLOCK)
+        except READ_ERRORS as error:
+            data, why = b"", why_unread(error)
+        if not data:
+            return stream.finish(), why
         stream.feed_body(data)
         if heard is not None:
             heard(stream.accumulator, len(data))
-    return stream.finish()
 
 
 def _begins_with_row(file: BufferedReader, keys: Keys) -> bool:

@@ -8,8 +8,6 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from functools import partial
-from io import BufferedReader
 from pathlib import Path
 
 import pytest
@@ -316,11 +314,7 @@ def test_text_is_that_of_the_first_choice(
 ) -> None:
     path.write_bytes(body)
     for size in 65536, 7, 1:
-
-        def cut(file: BufferedReader, _: object, size: int = size) -> Iterator[bytes]:
-            return iter(partial(file.read1, size), b"")
-
-        monkeypatch.setattr("accumulator._logs.recording.read_blocks", cut)
+        monkeypatch.setattr("accumulator._logs.recording.BLOCK", size)
         assert cli.main(["--text", str(path)]) == 0
         assert capfd.readouterr().out == text
 

@@ -6,7 +6,7 @@ import argparse
 import os
 import re
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
 from itertools import chain
 from tempfile import TemporaryDirectory
 
@@ -26,7 +26,7 @@ from .inputs import (
     why_unread,
 )
 from .output import Result, Target, write_results
-from .progress import Display, Stats, noticing_interrupt
+from .progress import Display, Stats
 from .recording import reduce_body
 from .rows import Keys, add_keys, read_rows
 from .sort import LEAST_MEMORY, reduce_in_order, sorted_rows
@@ -75,11 +75,12 @@ def _size(text: str) -> int:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    with noticing_interrupt() as pressed:
+    display = Display()
+    with display.noticing_interrupt():
         try:
-            stats = _reduce(arguments, pressed)
+            is_written = _reduce(arguments, display)
         except (KeyboardInterrupt, Exception) as error:
-            if pressed:
+            if display.is_interrupted:
                 say("interrupted; nothing was written")
                 return INTERRUPTED
             # A pipe that nobody reads any more is not worth a message.
@@ -88,9 +89,10 @@ def run(arguments: argparse.Namespace) -> int:
             file = getattr(error, "filename", None)
             of_file = "" if file is None else f"{file}: "
             raise CommandError(f"{of_file}{why_unread(error)}", UNWRITABLE) from error
+    stats = display.stats
     for line in stats.lines():
         say(line)
-    if not _has_output(stats):
+    if not is_written:
         raise CommandError(
             f"nothing was written: no row was found with the keys {arguments.id!r}, "
             f"{arguments.seq!r} (optional) and {arguments.chunk!r}; --id, --seq and --chunk name "
@@ -100,13 +102,8 @@ def run(arguments: argparse.Namespace) -> int:
     return UNREADABLE if stats.bad_rows or stats.files_unread else WRITTEN
 
 
-def _has_output(stats: Stats) -> bool:
-    """Return whether to write an output: if all rows failed, an old one is better."""
-    return bool(stats.streams or not (stats.bad_rows or stats.files_unread))
-
-
-def _reduce(arguments: argparse.Namespace, interrupts: Sequence[int]) -> Stats:
-    """Reduce the log. Raises CommandError, OSError, ImportError."""
+def _reduce(arguments: argparse.Namespace, display: Display) -> bool:
+    """Reduce the log; return whether its output was written. Raises CommandError, OSError."""
     keys = Keys(arguments.id, arguments.seq, arguments.chunk)
     target = Target(arguments.output)
     outputs = [] if target.folder is None else [target.path]
@@ -117,41 +114,40 @@ def _reduce(arguments: argparse.Namespace, interrupts: Sequence[int]) -> Stats:
             )
         outputs.append(arguments.bad_rows)
     files = find_files(arguments.paths, outputs)
-    with ExitStack() as stack:
-        # Hidden, so that it is not read as part of a folder.
-        folder = stack.enter_context(TemporaryDirectory(prefix=".reduce-", dir=target.folder))
-        bad_rows = None
-        if arguments.bad_rows is not None:
-            bad_rows = stack.enter_context(open(arguments.bad_rows, "wb"))
-        display = Display(interrupts, bad_rows)
-        stack.callback(display.close)
-        sources = [
-            detect_source(spool(path, folder), name, label_of(path), [keys.id, keys.chunk])
-            for path, name in files
-        ]
-        bodies = [source for source in sources if source.form in ("body", "page")]
-        logs = [source for source in sources if source not in bodies]
-        size = sum(source.size for source in sources)
+    # Hidden, so that it is not read as part of a folder.
+    with TemporaryDirectory(prefix=".reduce-", dir=target.folder) as folder:
         whole = os.path.join(folder, "results")
+        with closing(display), ExitStack() as stack:
+            if arguments.bad_rows is not None:
+                display.bad_rows = stack.enter_context(open(arguments.bad_rows, "wb"))
+            sources = [
+                detect_source(spool(path, folder), name, label_of(path), [keys.id, keys.chunk])
+                for path, name in files
+            ]
+            bodies = [source for source in sources if source.form in ("body", "page")]
+            logs = [source for source in sources if source not in bodies]
+            size = sum(source.size for source in sources)
 
-        def write(results: Iterator[Result]) -> None:
-            every = chain(results, _reduce_bodies(bodies, display))
-            write_results(target.name, whole, map(display.stats.counted, every))
+            def write(results: Iterator[Result]) -> None:
+                every = chain(results, _reduce_bodies(bodies, display))
+                write_results(target.name, whole, map(display.stats.counted, every))
 
-        display.begin("reading", size)
-        try:
-            write(reduce_in_order(read_rows(logs, keys, display), arguments.memory // 2))
-        except UnsortedRowsError:
-            load("duckdb")  # if that is missing, there is no point in reading on
-            display.stats = Stats()  # everything is read again
-            display.begin("sorting", size)
-            rows = read_rows(logs, keys, display)
-            write(reduce_sorted(sorted_rows(rows, arguments.memory, folder, display)))
+            display.begin("reading", size)
+            try:
+                write(reduce_in_order(read_rows(logs, keys, display), arguments.memory // 2))
+            except UnsortedRowsError:
+                load("duckdb")  # if that is missing, there is no point in reading on
+                display.stats = Stats()  # everything is read again
+                display.begin("sorting", size)
+                rows = read_rows(logs, keys, display)
+                write(reduce_sorted(sorted_rows(rows, arguments.memory, folder, display)))
         display.check()
-        display.stop()
-        if _has_output(display.stats):
+        stats = display.stats
+        # If all rows failed, an old output is better.
+        has_output = bool(stats.streams or not (stats.bad_rows or stats.files_unread))
+        if has_output:
             target.put(whole)
-    return display.stats
+    return has_output
 
 
 def _reduce_bodies(bodies: Sequence[Source], display: Display) -> Iterator[Result]:

@@ -6,7 +6,7 @@ import signal
 import sys
 import threading
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from types import FrameType
 from typing import IO, Any
@@ -19,7 +19,7 @@ from .terminal import in_utf8, say
 
 _MOST_REPORTED = 20  # bad rows; more are only counted, and written to the file of bad rows
 _EXCERPT = 200  # bytes of a bad row that are kept
-_TOKENS = ("prompt_tokens", "completion_tokens", "total_tokens")
+_TOKENS = ("prompt", "completion", "total")
 
 
 class Stats:
@@ -39,17 +39,16 @@ class Stats:
             self.limits[result.limit] += 1
         usage = result.completion.usage
         if usage is not None:
-            self.tokens.update({name: getattr(usage, name) or 0 for name in _TOKENS})
+            self.tokens.update({kind: getattr(usage, f"{kind}_tokens") or 0 for kind in _TOKENS})
         self.repeats += result.repeats
         return row
 
     def lines(self) -> list[str]:
-        tokens = {name.removesuffix("_tokens"): count for name, count in self.tokens.items()}
         return [
             f"streams: {_listed(self.streams)}",
             f"problems: {_listed(self.problems)}",
             f"limits passed: {_listed(self.limits)}",
-            f"tokens: {_listed(tokens)}",
+            f"tokens: {_listed(self.tokens)}",
             f"rows: {self.rows:,}, repeats dropped: {self.repeats:,}, bad: {self.bad_rows:,}",
         ]
 
@@ -58,57 +57,55 @@ def _listed(counts: dict[str, int]) -> str:
     return ", ".join(f"{count:,} {name}" for name, count in sorted(counts.items())) or "none"
 
 
-@contextmanager
-def noticing_interrupt() -> Iterator[list[int]]:
-    """Yield a list that Ctrl-C adds to: DuckDB and Arrow swallow it or raise another error."""
-    pressed: list[int] = []
-
-    def handle(number: int, _: FrameType | None) -> None:
-        pressed.append(number)
-        raise KeyboardInterrupt
-
-    # Another handler stays as it is, and only the main thread can set one.
-    is_main = threading.current_thread() is threading.main_thread()
-    is_ours = is_main and signal.getsignal(signal.SIGINT) is signal.default_int_handler
-    if is_ours:
-        signal.signal(signal.SIGINT, handle)
-    try:
-        yield pressed
-    finally:
-        if is_ours:
-            signal.signal(signal.SIGINT, signal.default_int_handler)
-
-
 class Display:
-    """Shows progress as a bar, if standard error is a terminal, and bad rows as lines."""
+    """Shows progress as bars, if standard error is a terminal, and bad rows as lines."""
 
-    def __init__(self, interrupts: Sequence[int], bad_rows: IO[bytes] | None) -> None:
+    def __init__(self) -> None:
         self.stats = Stats()
-        self._interrupts = interrupts
-        self._bad_rows = bad_rows
+        self.is_interrupted = False
+        self.bad_rows: IO[bytes] | None = None  # a file
         self._reported_rows = 0  # bad rows, in all attempts
         self._reported_files: set[str] = set()
-        self._bar: Any = None
+        self._bars: Any = None
+
+    @contextmanager
+    def noticing_interrupt(self) -> Iterator[None]:
+        """Remember that Ctrl-C was pressed: DuckDB and Arrow swallow it or raise another error."""
+
+        def handle(_: int, __: FrameType | None) -> None:
+            self.is_interrupted = True
+            raise KeyboardInterrupt
+
+        # Another handler stays as it is, and only the main thread can set one.
+        is_main = threading.current_thread() is threading.main_thread()
+        is_ours = is_main and signal.getsignal(signal.SIGINT) is signal.default_int_handler
+        if is_ours:
+            signal.signal(signal.SIGINT, handle)
+        try:
+            yield
+        finally:
+            if is_ours:
+                signal.signal(signal.SIGINT, signal.default_int_handler)
 
     def check(self) -> None:
         """Raise KeyboardInterrupt if Ctrl-C was pressed."""
-        if self._interrupts:
+        if self.is_interrupted:
             raise KeyboardInterrupt
 
     def begin(self, phase: str, size: int) -> None:
-        """Begin a phase that reads so many bytes."""
-        self.stop()
-        if sys.stderr is not None and sys.stderr.isatty():
+        """Begin a phase that reads so many bytes, with a bar of its own."""
+        if self._bars is None and sys.stderr is not None and sys.stderr.isatty():
             with suppress(ImportError):
                 progress, console = load("rich.progress", "cli"), load("rich.console", "cli")
-                self._bar = progress.Progress(
+                self._bars = progress.Progress(
                     *progress.Progress.get_default_columns(),
                     progress.TransferSpeedColumn(),
                     progress.TextColumn("{task.fields[streams]:,} streams"),
                     console=console.Console(stderr=True),
                 )
-                self._bar.add_task(phase, total=size, streams=0)
-                self._bar.start()
+                self._bars.start()
+        if self._bars is not None:
+            self._bars.add_task(phase, total=size, streams=0)
 
     def read(self, size: int, rows: int = 0) -> None:
         """Count bytes and rows that were read, and show how far this phase has got."""
@@ -117,9 +114,9 @@ class Display:
         self._advance(size)
 
     def _advance(self, size: int) -> None:
-        if self._bar is not None:
+        if self._bars is not None:
             streams = sum(self.stats.streams.values())
-            self._bar.update(self._bar.task_ids[0], advance=size, streams=streams)
+            self._bars.update(self._bars.task_ids[-1], advance=size, streams=streams)
 
     def bad_row(self, label: str, line: int, why: str, text: bytes) -> None:
         """Count a bad row; report it unless an earlier attempt has done so."""
@@ -129,10 +126,10 @@ class Display:
         self._reported_rows += 1
         if self._reported_rows <= _MOST_REPORTED:
             say(f"{label}:{line}: bad row: {why}")
-        if self._bad_rows is not None:
+        if self.bad_rows is not None:
             excerpt = text[:_EXCERPT].decode("utf-8", "replace")
             entry = {"file": in_utf8(label), "line": line, "why": why, "text": excerpt}
-            self._bad_rows.write(msgspec.json.encode(entry) + b"\n")
+            self.bad_rows.write(msgspec.json.encode(entry) + b"\n")
 
     def unread(self, label: str, why: str) -> None:
         """Count a file that could not be read to its end; report it once."""
@@ -141,14 +138,10 @@ class Display:
             self._reported_files.add(label)
             say(f"{label}: cannot be read to its end: {why}")
 
-    def stop(self) -> None:
-        """End the phase, and stop its bar."""
-        if self._bar is not None:
-            self._advance(0)
-            self._bar.stop()
-            self._bar = None
-
     def close(self) -> None:
-        self.stop()
+        """Stop the bars, and say how many bad rows were not reported one by one."""
+        if self._bars is not None:
+            self._advance(0)
+            self._bars.stop()
         if self._reported_rows > _MOST_REPORTED:
             say(f"{self._reported_rows - _MOST_REPORTED:,} more bad rows")

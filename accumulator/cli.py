@@ -15,7 +15,7 @@ from importlib import import_module
 import msgspec
 
 from ._accumulator import Accumulator
-from ._logs.inputs import BLOCK, FILE_HELP, STDIN, CommandError, label_of
+from ._logs.inputs import BLOCK, FILE_HELP, STDIN, CommandError, label_of, why_unread
 from ._logs.recording import read_recording
 from ._logs.rows import Keys
 from ._logs.terminal import say, write_output
@@ -66,16 +66,18 @@ def main(argv: Sequence[str] | None = None) -> int:
         return code
     except KeyboardInterrupt:
         return INTERRUPTED
-    except CommandError as error:
+    except (CommandError, ImportError) as error:
         say(f"accumulator {name}: {error}")
-        return error.code
-    except OSError as error:  # from standard output; errors in reading are reported below
-        if sys.stdout is not None:
-            # Python flushes once more at exit, and would report the error again.
+        return getattr(error, "code", UNWRITABLE)
+    except OSError as error:  # errors in reading are reported below
+        path = error.filename
+        if path is None and sys.stdout is not None:
+            # Python flushes once more at exit, and would report an error of that again.
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         if isinstance(error, BrokenPipeError):
             return UNREAD
-        say(f"standard output: cannot be written: {error.strerror}")
+        where = f"accumulator {name}" if name else "standard output: cannot be written"
+        say(f"{where}: {'' if path is None else f'{path}: '}{why_unread(error)}")
         return UNWRITABLE
 
 

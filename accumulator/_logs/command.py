@@ -23,7 +23,6 @@ from .inputs import (
     label_of,
     open_text,
     spool,
-    why_unread,
 )
 from .output import Result, Target, write_results
 from .progress import Display, Stats
@@ -79,16 +78,11 @@ def run(arguments: argparse.Namespace) -> int:
     with display.noticing_interrupt():
         try:
             is_written = _reduce(arguments, display)
-        except (KeyboardInterrupt, Exception) as error:
-            if display.is_interrupted:
-                say("interrupted; nothing was written")
-                return INTERRUPTED
-            # A pipe that nobody reads any more is not worth a message.
-            if not isinstance(error, (OSError, ImportError)) or isinstance(error, BrokenPipeError):
+        except BaseException:
+            if not display.is_interrupted:
                 raise
-            file = getattr(error, "filename", None)
-            of_file = "" if file is None else f"{file}: "
-            raise CommandError(f"{of_file}{why_unread(error)}", UNWRITABLE) from error
+            say("interrupted; nothing was written")
+            return INTERRUPTED
     stats = display.stats
     for line in stats.lines():
         say(line)

@@ -36,7 +36,7 @@ exit codes:
   130  interrupted
 """
 
-SHOWN, NOT_SHOWN, UNREADABLE = 0, 1, 5
+SHOWN, UNREADABLE = 0, 5
 _MOST_NAMED = 20  # ids of other streams that are listed
 _WIDTH = 60  # columns of the picture
 _LEVELS = " ▁▂▃▄▅▆▇█"
@@ -95,21 +95,15 @@ def _seconds(value: object) -> float | None:
 
 def _show(result: StreamResult, times: list[object], svg: str | None) -> None:
     """Print the tables and the picture, and also write them to a file if one is named. Raises
-    CommandError, and OSError for standard output.
+    OSError, and ImportError without rich.
     """
-    try:
-        console = load("rich.console", "cli").Console(record=svg is not None)
-        _print(result, [time for time in map(_seconds, times) if time is not None], console)
-    except ImportError as error:
-        raise CommandError(str(error), NOT_SHOWN) from None
+    console = load("rich.console", "cli").Console(record=svg is not None)
+    _print(result, [time for time in map(_seconds, times) if time is not None], console)
     if svg is not None:
         picture = console.export_svg(title="accumulator inspect")
         # The picture would load its font from the network.
         picture = re.sub(r"@font-face \{.*?\}", "", picture, flags=re.DOTALL)
-        try:
-            Path(svg).write_text(picture, "utf-8")
-        except OSError as error:
-            raise CommandError(f"{svg}: {error.strerror}", NOT_SHOWN) from None
+        Path(svg).write_text(picture, "utf-8")
 
 
 def _print(result: StreamResult, times: list[float], console: Any) -> None:

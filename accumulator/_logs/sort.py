@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Iterator
-from errno import EIO, ENOMEM
 from itertools import chain, islice
 from operator import itemgetter
 from typing import IO, Any
 
 from .._extras import load
 from ..batch import UnsortedRowsError, reduce_sorted
+from .inputs import CommandError
 from .output import Result
 from .progress import Display
 from .rows import Row
@@ -61,7 +61,7 @@ def sorted_rows(
 ) -> Iterator[Row]:
     """Sort rows with DuckDB, using a folder if they do not fit into the memory (in bytes).
 
-    Raises ImportError without DuckDB, OSError if the memory or the disk is too small.
+    Raises ImportError without DuckDB, CommandError if the memory or the disk is too small.
     """
     duckdb, pa = load("duckdb"), load("pyarrow")
     settings = {
@@ -92,9 +92,9 @@ def sorted_rows(
                         yield id, seq, chunk
                 display.read(batch.nbytes)
     except duckdb.OutOfMemoryException:
-        raise OSError(ENOMEM, "these rows need a larger --memory to be sorted") from None
+        raise CommandError("these rows need a larger --memory to be sorted", 1) from None
     except duckdb.IOException as error:
-        raise OSError(EIO, str(error).partition("\n")[0]) from None
+        raise CommandError(str(error).partition("\n")[0], 1) from None
 
 
 def _kept(blocks: Iterable[list[Row]], large: IO[bytes]) -> Iterator[tuple[object, ...]]:

@@ -10,7 +10,7 @@ from datetime import datetime, timezone
 from itertools import pairwise
 from math import inf
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import TypeAlias
 
 import msgspec
 
@@ -98,15 +98,6 @@ def _show(result: StreamResult, times: list[object], svg: str | None) -> None:
     OSError, and ImportError without rich.
     """
     console = load("rich.console", "cli").Console(record=svg is not None)
-    _print(result, [time for time in map(_seconds, times) if time is not None], console)
-    if svg is not None:
-        picture = console.export_svg(title="accumulator inspect")
-        # The picture would load its font from the network.
-        picture = re.sub(r"@font-face \{.*?\}", "", picture, flags=re.DOTALL)
-        Path(svg).write_text(picture, "utf-8")
-
-
-def _print(result: StreamResult, times: list[float], console: Any) -> None:
     table, text = load("rich.table", "cli").Table, load("rich.text", "cli").Text
     for title, columns, rows in _tables_of(result):
         if rows:
@@ -117,8 +108,13 @@ def _print(result: StreamResult, times: list[float], console: Any) -> None:
             console.print(grid)
     if isinstance(result.error, IncompleteStreamError) and has_chunks(result.completion):
         console.print(text(_cell(result.error)))
-    for line in _picture(times):
+    for line in _picture([time for time in map(_seconds, times) if time is not None]):
         console.print(text(line))
+    if svg is not None:
+        picture = console.export_svg(title="accumulator inspect")
+        # The picture would load its font from the network.
+        picture = re.sub(r"@font-face \{.*?\}", "", picture, flags=re.DOTALL)
+        Path(svg).write_text(picture, "utf-8")
 
 
 def _tables_of(result: StreamResult) -> Iterator[_Table]:

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 import msgspec
 from attrs import define
-from msgspec import Struct, field
+from msgspec import Struct
 
 from ._accumulator import Accumulator
 from ._extras import load
@@ -144,11 +144,7 @@ class _StreamState(Struct, array_like=True):
     repeats: int = 0
     gaps: int = 0
     checkpoint: bytes = b""
-    waiting: dict[int, bytes | None] = field(default_factory=dict)
-
-
-_encode_state = msgspec.msgpack.Encoder().encode
-_decode_state = msgspec.msgpack.Decoder(_StreamState).decode
+    waiting: dict[int, bytes | None] = {}
 
 
 @define(slots=False)
@@ -169,21 +165,20 @@ class _Processor:
     ) -> Iterator[Row]:
         held = self._get() or _StreamState(next=self._first)
         is_new = not held.newest
-        news = lost = 0
+        lost = 0
         for _, seq, chunk, _, at in rows:
             held.newest = max(held.newest, at)
             if seq is None:  # then it has no place in the order
-                lost += not held.is_written
+                lost += 1
             elif held.is_written or seq < held.next or seq in held.waiting:
                 held.repeats += 1
             else:
                 held.waiting[seq] = None if chunk is None else bytes(chunk)
-                news += 1
         if is_new:
             self._handle.registerTimer(held.newest)
-        if news or lost:
+        if not held.is_written:
             yield from self._read(key, held, lost=lost)
-        self._state.update((_encode_state(held),))
+        self._state.update((msgspec.msgpack.encode(held),))
 
     def handleExpiredTimer(
         self, key: tuple[object], timerValues: Any, expiredTimerInfo: Any
@@ -203,7 +198,7 @@ class _Processor:
 
     def _get(self) -> _StreamState | None:
         value = self._state.get()
-        return None if value is None else _decode_state(bytes(value[0]))
+        return None if value is None else msgspec.msgpack.decode(bytes(value[0]), type=_StreamState)
 
     def _read(
         self, key: tuple[object], held: _StreamState, *, lost: int = 0, close: bool = False

@@ -18,7 +18,7 @@ from ._accumulator import Accumulator
 from ._logs.inputs import BLOCK, FILE_HELP, STDIN, CommandError, label_of, why_unread
 from ._logs.recording import read_recording
 from ._logs.rows import Keys
-from ._logs.terminal import say, write_output
+from ._logs.terminal import open_output, say
 from ._merge.verdict import has_chunks
 from ._result.outbound import text_of
 from .batch import StreamResult
@@ -200,4 +200,5 @@ class _TextPrinter:
 
 
 def _write(text: str) -> None:
-    write_output(text.encode())
+    with open_output() as output:
+        output.write(text.encode())

@@ -15,7 +15,7 @@ import msgspec
 from .._extras import load
 from ..batch import StreamResult
 from .inputs import CommandError
-from .terminal import write_output
+from .terminal import open_output
 
 Result: TypeAlias = tuple[str, StreamResult]
 
@@ -24,7 +24,6 @@ _ZSTD = (".zst", ".zstd")
 _LINES = ("", ".json", ".jsonl", ".ndjson")
 _COLUMNS = ("id", "status", "completion", "problems", "repeats", "limit")
 _ROWS = 256  # of Parquet that are written at once
-_BLOCK = 1024 * 1024
 
 
 class Target:
@@ -60,13 +59,11 @@ class Target:
                 shutil.copymode(self.path, file)
             os.replace(file, self.path)
             return
-        with open(file, "rb") as whole:
-            if self.name == _STDOUT:
-                while block := whole.read(_BLOCK):
-                    write_output(block)
-            else:
-                with open(self.path, "wb") as stream:
-                    shutil.copyfileobj(whole, stream)
+        with (
+            open(file, "rb") as whole,
+            open_output() if self.name == _STDOUT else open(self.path, "wb") as stream,
+        ):
+            shutil.copyfileobj(whole, stream)
 
 
 def write_results(name: str, path: str, results: Iterable[Result]) -> None:

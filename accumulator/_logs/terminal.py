@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sys
 from errno import EBADF
+from io import BufferedWriter
 
 
 def in_utf8(path: str) -> str:
@@ -23,13 +24,8 @@ def say(text: str) -> None:
         print(printable(text), file=sys.stderr, flush=True)
 
 
-def write_output(data: bytes) -> None:
-    """Write to standard output at once. Raises OSError."""
+def open_output() -> BufferedWriter:
+    """Return a file that writes to standard output, and does not close it. Raises OSError."""
     if sys.stdout is None:  # it was closed before the command began
         raise OSError(EBADF, os.strerror(EBADF))
-    output = sys.stdout.buffer
-    left = memoryview(data)
-    while left:
-        # With PYTHONUNBUFFERED this is the raw file, which may write only a part.
-        left = left[output.write(left) :]
-    output.flush()
+    return open(sys.stdout.fileno(), "wb", closefd=False)

@@ -191,7 +191,7 @@ class RecordedStream:
         acc = self.accumulator
         error: AccumulatorError | None = None
         try:
-            # Events after the one that passed the limit may be waiting.
+            # After a limit, `close` would read the events that still wait.
             if acc._pipeline.tally.passed is None:
                 acc.close()
             completion = acc._judged()

@@ -86,8 +86,8 @@ def _add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.epilog = _EPILOG
     add = parser.add_argument
     add("files", nargs="*", metavar="FILE", help=f"{FILE_HELP}, which is also read without FILE")
-    text = "print not JSON but the first choice's text as it arrives, then its tool calls; on a "
-    add("--text", action="store_true", help=text + "terminal its reasoning, too")
+    text = "print the first choice's text as it arrives, then its tool calls, in place of JSON; on "
+    add("--text", action="store_true", help=text + "a terminal also its reasoning")
     add("--version", action="store_true", help="print the version and exit")
 
 

@@ -139,7 +139,7 @@ class ToolCall(Fields):
     custom: Custom | None = None
     extra: JsonObject = field(factory=dict)
 
-    # Whether the call was cut off if its arguments are not whole.
+    # Whether arguments that are not whole mean that the call was cut off.
     _may_be_cut: bool = False
 
     def _is_whole(self) -> bool:

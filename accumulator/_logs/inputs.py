@@ -27,7 +27,7 @@ FILE_HELP = (
     "zstd (extra logs); - is standard input"
 )
 
-Form = Literal["rows", "body", "page", "parquet"]  # a page came instead of a body
+Form = Literal["rows", "body", "page", "parquet"]  # a page is what a server sent in place of a body
 
 _GZIP, _ZSTD, _PARQUET = b"\x1f\x8b", b"\x28\xb5\x2f\xfd", b"PAR1"
 BLOCK = 65536  # bytes, the most that a pipe holds; they are enough to distinguish rows from a body

@@ -1,4 +1,4 @@
-"""Write results to a file that only appears once it is complete, or from there to a pipe."""
+"""Write results to a file that appears once it is complete; a pipe gets a copy of that file."""
 
 from __future__ import annotations
 
@@ -74,8 +74,7 @@ def write_results(name: str, path: str, results: Iterable[Result]) -> None:
             _write_parquet(file, rows)
         else:
             with _compressed(name, file) as lines:
-                for row in rows:
-                    lines.write(msgspec.json.encode(row) + b"\n")
+                lines.writelines(msgspec.json.encode(row) + b"\n" for row in rows)
     with open(path, "rb+") as whole:
         os.fsync(whole.fileno())
 

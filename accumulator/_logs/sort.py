@@ -16,12 +16,12 @@ from .progress import Display
 from .rows import Row
 
 _MIB = 1024 * 1024
-# What the process needs besides DuckDB's share: Python, Arrow and DuckDB take 110 MiB when they are
-# loaded, and rows on their way in and out the rest.
+# What the process needs besides DuckDB's share: 110 MiB for Python, Arrow and DuckDB themselves,
+# the rest for rows on their way in and out.
 _PROCESS = 185 * _MIB
 _OVER = 1.1  # DuckDB exceeds its limit by at most this factor
 LEAST_MEMORY = 256 * _MIB
-_BYTES_OF_ID = 128  # in the set of ids while it grows
+_BYTES_OF_ID = 128  # what one id takes in a set that grows
 _SPILLED = "sort"  # the folder for what does not fit into memory
 _SENT = 4096  # rows that go to DuckDB at once
 _VECTOR = 2048  # rows that DuckDB processes at once, and returns at once here

@@ -179,7 +179,9 @@ def split_extra(
 
 
 def objects_of(value: Fields, names: Sequence[str] = ()) -> list[JsonObject]:
-    """Return the objects that merge to an instance: all that fits, then each misfit alone."""
+    """Return the objects that merge to an instance. A field of `extra` whose name is taken, by a
+    field of the class or one of `names`, has an object of its own.
+    """
     own = names_of(cast("Any", type(value)))
     objects: JsonObject = {}
     alone: list[JsonObject] = []
@@ -241,7 +243,7 @@ def _read_content(value: object, _: object) -> object:
 
 @cache
 def _converter() -> Converter:
-    """Return what builds the classes. To make it takes as long as importing a few modules."""
+    """Return the converter for these classes. Making it takes as long as importing a module."""
     converter = Converter()
     for kind in (str, int, float):
         converter.register_structure_hook(kind, _exact)

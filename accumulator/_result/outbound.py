@@ -116,7 +116,7 @@ def why_cut(finish_reason: str | None) -> str:
 
 
 def may_be_cut(finish_reason: str | None, *, is_last: bool) -> bool:
-    """Return whether a call was cut off, if its arguments are not whole."""
+    """Return whether a call whose arguments are not whole was cut off."""
     return not finish_reason or (finish_reason == "length" and is_last)
 
 

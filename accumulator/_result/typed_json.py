@@ -2,7 +2,7 @@
 
 msgspec reads the types that it knows. cattrs builds attrs classes, because msgspec would not call
 their converters. pydantic reads its own models, and types annotated with its constraints. If one of
-them refuses a text, we read it value by value, to say which one does not fit, and what would.
+them refuses a text, we read its values one by one, to say which do not fit, and what would.
 """
 
 from __future__ import annotations
@@ -275,7 +275,7 @@ def _is_list_like(kind: object) -> bool:
 
 @cache
 def _converter() -> cattrs.Converter:
-    """Return what builds attrs classes of the caller's."""
+    """Return the converter that builds the caller's attrs classes."""
     converter = cattrs.Converter()
     converter.register_structure_hook_factory(attrs.has, _strict_hook)
     converter.register_structure_hook_factory(_is_list_like, _strict_hook)

@@ -24,12 +24,11 @@ from .inputs import (
     open_text,
     spool,
 )
-from .output import Result, Target, write_results
-from .progress import Display, Stats
+from .output import Target, write_results
 from .recording import reduce_body
 from .rows import Keys, add_keys, read_rows
 from .sort import LEAST_MEMORY, reduce_in_order, sorted_rows
-from .terminal import say
+from .terminal import Display, Result, Stats, say
 
 WRITTEN, UNWRITABLE, UNREADABLE, INTERRUPTED = 0, 1, 5, 128 + 2
 _MOST_MEMORY = 1 << 50

@@ -17,7 +17,6 @@ from msgspec import Struct
 
 from .._extras import load
 from ..batch import SSE_FIELDS
-from .terminal import in_utf8
 
 # Gzip raises each of these for some kind of damage; Arrow's errors are among them.
 READ_ERRORS = (OSError, EOFError, ValueError, zlib.error)
@@ -41,6 +40,11 @@ class CommandError(Exception):
     def __init__(self, message: str, code: int = 2) -> None:
         super().__init__(message)
         self.code = code
+
+
+def in_utf8(path: str) -> str:
+    """Return a path as characters that UTF-8 can express; the path may have any bytes."""
+    return os.fsencode(path).decode("utf-8", "replace")
 
 
 def label_of(path: str) -> str:

@@ -8,16 +8,15 @@ import shutil
 from collections.abc import Iterable, Iterator
 from contextlib import nullcontext
 from itertools import islice
-from typing import IO, Any, TypeAlias
+from typing import IO, Any
 
+import attrs
 import msgspec
 
 from .._extras import load
 from ..batch import StreamResult
 from .inputs import CommandError
-from .terminal import open_output
-
-Result: TypeAlias = tuple[str, StreamResult]
+from .terminal import Result, open_output
 
 _STDOUT = "-"
 _ZSTD = (".zst", ".zstd")
@@ -100,8 +99,8 @@ def _write_parquet(file: IO[bytes], rows: Iterator[dict[str, object]]) -> None:
 
 
 def _row(id: str, result: StreamResult) -> dict[str, object]:
-    found = [msgspec.to_builtins(problem, enc_hook=str) for problem in result.problems]
-    problems = [{n: value for n, value in each.items() if value is not None} for each in found]
+    given = attrs.filters.exclude(type(None))
+    problems = [attrs.asdict(problem, filter=given) for problem in result.problems]
     completion = result.completion.to_dict()
     values = id, result.status, completion, problems, result.repeats, result.limit
     return dict(zip(_COLUMNS, values, strict=True))

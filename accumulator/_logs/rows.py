@@ -16,7 +16,7 @@ from msgspec import Meta, Struct, structs
 
 from .._extras import load
 from .inputs import BLOCK, BOM, READ_ERRORS, CommandError, Source, open_raw, open_text, why_unread
-from .progress import Display
+from .terminal import Display
 
 Row: TypeAlias = tuple[str, "int | None", bytes]  # a chunk is JSON text
 Report: TypeAlias = Callable[[int, str, bytes], object]  # a bad row's line, reason and text

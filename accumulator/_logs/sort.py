@@ -11,9 +11,8 @@ from typing import IO, Any
 from .._extras import load
 from ..batch import UnsortedRowsError, reduce_sorted
 from .inputs import CommandError
-from .output import Result
-from .progress import Display
 from .rows import Row
+from .terminal import Display, Result
 
 _MIB = 1024 * 1024
 # What the process needs besides DuckDB's share: 110 MiB for Python, Arrow and DuckDB themselves,

@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 
 from accumulator._logs.inputs import detect_source
-from accumulator._logs.progress import Display
 from accumulator._logs.recording import read_recording
 from accumulator._logs.rows import Keys, Row, read_rows
+from accumulator._logs.terminal import Display
 
 
 class Notes(Display):

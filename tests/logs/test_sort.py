@@ -54,7 +54,7 @@ def test_more_streams_than_can_be_remembered_are_sorted(
 ) -> None:
     log, out = write(tmp_path / "log.jsonl", ROWS), tmp_path / "out.jsonl"
     phases: list[str] = []
-    begin = "accumulator._logs.progress.Display.begin"
+    begin = "accumulator._logs.terminal.Display.begin"
     monkeypatch.setattr(begin, lambda _, phase, size: phases.append(phase))
     for size, phase in ((4 << 20, "reading"), (30 << 20, "reducing")):
         monkeypatch.setattr("accumulator._logs.sort._BYTES_OF_ID", size)

@@ -31,7 +31,6 @@ WHOLE, UNWRITABLE, WRONG, TRUNCATED, FAILED, UNREADABLE = 0, 1, 2, 3, 4, 5
 # What shells report for a command ended by Ctrl-C, and for one whose output nobody reads any more.
 INTERRUPTED, UNREAD = 128 + 2, 128 + 13
 
-_DIM, _UNDIM = "\x1b[2m", "\x1b[22m"
 _COMMANDS = {"reduce": "._logs.command", "inspect": "._logs.inspect"}
 
 _EPILOG = """\
@@ -191,7 +190,7 @@ class _TextPrinter:
         reasoning = message.reasoning_content or message.reasoning or ""
         text = text_of(message.content) or ""
         if self._with_reasoning and len(reasoning) > self._thought:
-            _write(f"{_DIM}{reasoning[self._thought :]}{_UNDIM}")
+            _write(f"\x1b[2m{reasoning[self._thought :]}\x1b[22m")  # dimmed
             self._thought = len(reasoning)
         if self._thought and text and not self._printed:
             _write("\n\n")

@@ -10,7 +10,6 @@ from datetime import datetime, timezone
 from itertools import pairwise
 from math import inf
 from pathlib import Path
-from typing import TypeAlias
 
 import msgspec
 
@@ -23,9 +22,6 @@ from .inputs import FILE_HELP, CommandError, label_of
 from .recording import read_recording
 from .rows import Keys, add_keys
 from .terminal import printable, say
-
-# A title, the names of the columns, the rows.
-_Table: TypeAlias = "tuple[str, list[str], Sequence[Sequence[object]]]"
 
 _EPILOG = """\
 exit codes:
@@ -117,7 +113,8 @@ def _show(result: StreamResult, times: list[object], svg: str | None) -> None:
         Path(svg).write_text(picture, "utf-8")
 
 
-def _tables_of(result: StreamResult) -> Iterator[_Table]:
+def _tables_of(result: StreamResult) -> Iterator[tuple[str, list[str], Sequence[Sequence[object]]]]:
+    """Yield each table: its title, the names of its columns, its rows."""
     completion = result.completion
     status = result.status if result.limit is None else f"limit {result.limit}"
     head = [completion.id, completion.model, _date(completion.created), status]

@@ -70,8 +70,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         return getattr(error, "code", UNWRITABLE)
     except OSError as error:  # errors in reading are reported below
         path = error.filename
-        if path is None and sys.stdout is not None:
-            # Python flushes once more at exit, and would report an error of that again.
+        if name == "inspect" and path is None:
+            # Rich writes to Python's own file; flushing that at exit would report the error again.
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         if isinstance(error, BrokenPipeError):
             return UNREAD

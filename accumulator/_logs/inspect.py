@@ -71,10 +71,11 @@ def run(arguments: argparse.Namespace) -> int:
         say(f"accumulator inspect: this is stream {id!r}; --stream ID shows another:")
         say(", ".join(others[:_MOST_NAMED]) + more)
     (result, times), why = found.streams[id], found.why
-    is_nothing = not has_chunks(result.completion) and result.status == "truncated"
-    if not is_nothing or result.problems or result.limit:
+    is_cut = isinstance(result.error, IncompleteStreamError)
+    is_nothing = is_cut and not has_chunks(result.completion)
+    if not is_nothing or result.problems:
         _show(result, times, arguments.svg)
-    if why is None and is_nothing and result.limit is None:
+    if why is None and is_nothing:
         why = str(result.error)
     if why is not None:
         raise CommandError(f"{name}: {why}", UNREADABLE)

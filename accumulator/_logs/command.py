@@ -76,7 +76,7 @@ def run(arguments: argparse.Namespace) -> int:
     display = Display()
     with display.noticing_interrupt():
         try:
-            is_written = _reduce(arguments, display)
+            has_output = _reduce(arguments, display)
         except BaseException:
             if not display.is_interrupted:
                 raise
@@ -85,7 +85,7 @@ def run(arguments: argparse.Namespace) -> int:
     stats = display.stats
     for line in stats.lines():
         say(line)
-    if not is_written:
+    if not has_output:
         raise CommandError(
             f"nothing was written: no row was found with the keys {arguments.id!r}, "
             f"{arguments.seq!r} (optional) and {arguments.chunk!r}; --id, --seq and --chunk name "

@@ -19,7 +19,7 @@ Heard: TypeAlias = Callable[[Accumulator, int], object]  # called with how many 
 
 
 class Recording(msgspec.Struct):
-    """What a file contains: by id, each stream and the times of its rows. A body has the id "".
+    """The streams of a file by their ids, each with the times of its rows. A body has the id "".
 
     `why` says why the file could not be read to its end.
     """

@@ -94,7 +94,7 @@ def read_lines(
         for line, number in zip(lines, numbers):  # noqa: B905  # as many numbers as lines
             try:
                 text = line if line.startswith(b"{") else _text_of(line)
-                if not text:
+                if not text and len(line) <= _LONGEST_LINE:
                     continue
                 # `[DONE]` after bare chunks has no id: it ends the stream of the line before.
                 row = _Line(last_id, chunk=msgspec.Raw(text)) if text == _END else decode(text)

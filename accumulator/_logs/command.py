@@ -20,9 +20,7 @@ from .inputs import (
     Source,
     detect_source,
     find_files,
-    label_of,
     open_text,
-    spool,
 )
 from .output import Target, write_results
 from .recording import reduce_body
@@ -113,10 +111,8 @@ def _reduce(arguments: argparse.Namespace, display: Display) -> bool:
         with closing(display), ExitStack() as stack:
             if arguments.bad_rows is not None:
                 display.bad_rows = stack.enter_context(open(arguments.bad_rows, "wb"))
-            sources = [
-                detect_source(spool(path, folder), name, label_of(path), [keys.id, keys.chunk])
-                for path, name in files
-            ]
+            expected = [keys.id, keys.chunk]
+            sources = [detect_source(path, name, folder, expected) for path, name in files]
             bodies = [source for source in sources if source.form in ("body", "page")]
             logs = [source for source in sources if source not in bodies]
             size = sum(source.size for source in sources)

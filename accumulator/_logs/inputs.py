@@ -104,18 +104,16 @@ def _files_of(path: str) -> list[tuple[str, str]]:
     return [(file, os.path.basename(file)) for file in found]
 
 
-def spool(path: str, folder: str) -> str:
-    """Return a path that can be read twice: that of a file, or of a copy. Raises OSError."""
-    if os.path.isfile(path) and path != STDIN:
-        return path
-    copy = os.path.join(folder, f"input-{len(os.listdir(folder))}")
-    with open_raw(path) as pipe, open(copy, "wb") as file:
-        shutil.copyfileobj(pipe, file)
-    return copy
-
-
-def detect_source(path: str, name: str, label: str, keys: Sequence[str]) -> Source:
-    """Detect from its first bytes what a file contains. A row has the `keys`. Raises OSError."""
+def detect_source(path: str, name: str, folder: str, keys: Sequence[str]) -> Source:
+    """Detect from its first bytes what a file contains. A row has the `keys`. What cannot be read
+    twice is copied to a folder first. Raises OSError.
+    """
+    label = label_of(path)
+    if path == STDIN or not os.path.isfile(path):
+        copy = os.path.join(folder, f"input-{len(os.listdir(folder))}")
+        with open_raw(path) as pipe, open(copy, "wb") as file:
+            shutil.copyfileobj(pipe, file)
+        path = copy
     with open(path, "rb") as raw:
         size = os.fstat(raw.fileno()).st_size
         if raw.peek(4).startswith(_PARQUET):

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from accumulator._logs.inputs import CommandError, detect_source, find_files, spool
+from accumulator._logs.inputs import CommandError, detect_source, find_files
 
 JSON = b'{"id":"a"}\n'
 SSE = b"data: {}\n\n"
@@ -43,8 +43,8 @@ def test_a_file_is_known_by_its_first_bytes(
     data, form = file
     path = tmp_path / name
     path.write_bytes(data)
-    found = detect_source(str(path), "name", "label", ["id", "chunk"])
-    assert (found.path, found.name, found.label) == (str(path), "name", "label")
+    found = detect_source(str(path), "name", "folder", ["id", "chunk"])
+    assert (found.path, found.name, found.label) == (str(path), "name", str(path))
     assert (found.size, found.form) == (len(data), form)
 
 
@@ -122,11 +122,12 @@ def test_a_pipe_is_copied_and_a_file_is_not(tree: Path) -> None:
     for count in (1, 2):
         writer = threading.Thread(target=lambda: pipe.write_bytes(JSON))
         writer.start()
-        assert Path(spool(str(pipe), str(folder))).read_bytes() == JSON
+        found = detect_source(str(pipe), "name", str(folder), ["id", "chunk"])
+        assert (Path(found.path).read_bytes(), found.label) == (JSON, str(pipe))
         writer.join()
         assert len(list(folder.iterdir())) == count
     file = str(tree / "a.json")
-    assert spool(file, str(folder)) == file
+    assert detect_source(file, "name", str(folder), ["id", "chunk"]).path == file
 
 
 @pytest.mark.parametrize("asked", ["none.json", "none/*.json"])

@@ -38,7 +38,7 @@ def read(path: Path, notes: Notes | None = None) -> tuple[list[Row], list[tuple[
     notes = notes or Notes()
     rows: list[Row] = []
     for some in read_rows(
-        [detect_source(str(path), "name", "label", ["id", "chunk"])], Keys(), notes
+        [detect_source(str(path), "name", "folder", ["id", "chunk"])], Keys(), notes
     ):
         rows += some
     if whole:
@@ -191,14 +191,14 @@ def test_columns_that_hold_no_rows_are_told(
     names = [name for name, _ in columns]
     pq.write_table(pa.table([[value] for _, value in columns], names=names), path)
     assert read(path, notes) == ([], [])
-    assert notes.unread_files == [f"label: there must be one column {why}"]
+    assert notes.unread_files == [f"{path}: there must be one column {why}"]
 
 
 def test_what_cannot_be_read_is_told(tmp_path: Path) -> None:
     path, notes = tmp_path / "log.jsonl.gz", Notes()
     path.write_bytes(b"\x1f\x8bnot gzip at all")
     assert read(path, notes) == ([], [])
-    assert notes.unread_files == ["label: Unknown compression method"]
+    assert notes.unread_files == [f"{path}: Unknown compression method"]
 
 
 def test_the_rows_of_each_stream_are_in_order_and_one_without_an_id_goes_on(

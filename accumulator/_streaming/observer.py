@@ -180,14 +180,18 @@ class Observer:
 
     @contextmanager
     def ending(self) -> Iterator[None]:
-        """End it, and call `on_end` after the block has closed the source."""
+        """End it, and call `on_end` after the block has closed the source. What closing raises is
+        suppressed if it would hide the cause.
+        """
         self.end()
         try:
             yield
         except BaseException as error:
             self.call_on_end(error)
-            raise
-        self.call_on_end()
+            if self.cause is None or not isinstance(error, Exception):
+                raise
+        else:
+            self.call_on_end()
 
     def call_on_end(self, closing: BaseException | None = None) -> None:
         """Call `on_end` unless it was called before. What it raises hides neither the cause nor an

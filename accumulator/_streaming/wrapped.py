@@ -5,7 +5,6 @@ from __future__ import annotations
 import atexit
 import os
 from collections.abc import AsyncGenerator, Mapping
-from contextlib import AbstractContextManager, nullcontext, suppress
 from inspect import isasyncgen
 from typing import Any, Generic, NoReturn, TypeVar
 from weakref import ref
@@ -118,8 +117,7 @@ class WrappedStream(_Wrapped[T_co]):
             item: T_co = next(self._iterator)
         except BaseException as error:
             self._observer.break_off(error)
-            with _after(error):
-                self.close()
+            self.close()
             raise
         # Before the item is returned: it counts whatever the loop's body raises, and a snapshot
         # taken there includes it.
@@ -142,8 +140,7 @@ class WrappedStream(_Wrapped[T_co]):
 
     def __exit__(self, kind: object, error: BaseException | None, traceback: object) -> None:
         self._observer.end(cause_of(error))
-        with _after(error):
-            self.close()
+        self.close()
 
     def __del__(self) -> None:
         self.close()
@@ -172,8 +169,7 @@ class AsyncWrappedStream(_Wrapped[T_co]):
             item: T_co = await anext(self._iterator)
         except BaseException as error:
             self._observer.break_off(error)
-            with _after(error):
-                await self.aclose()
+            await self.aclose()
             raise
         self._feed(item)
         return item
@@ -196,8 +192,7 @@ class AsyncWrappedStream(_Wrapped[T_co]):
 
     async def __aexit__(self, kind: object, error: BaseException | None, traceback: object) -> None:
         self._observer.end(cause_of(error))
-        with _after(error):
-            await self.aclose()
+        await self.aclose()
 
 
 # As with httpx's Response, `close` is the sync one.
@@ -220,11 +215,6 @@ async def _keep(held: list[object]) -> AsyncGenerator[None, None]:
     finally:
         held[:] = [each for each in held if not isasyncgen(each)]  # the loop closes those
         await _aclose_each(held)
-
-
-def _after(error: BaseException | None) -> AbstractContextManager[None]:
-    """Suppress what closing raises, if it would hide the error that led to it."""
-    return nullcontext() if cause_of(error) is None else suppress(Exception)
 
 
 def _close(stream: object) -> None:

@@ -24,7 +24,7 @@ from ._accumulator import Accumulator
 from ._merge.stopwatch import Clock
 from ._streaming.chunk_texts import ChunkTexts
 from ._streaming.clients import find
-from ._streaming.observer import Observer, OnEnd, Sink, StreamEnd, StreamStatus
+from ._streaming.observer import Observer, OnEnd, StreamEnd, StreamStatus
 from ._streaming.wrapped import AsyncWrappedStream, DualWrappedStream, WrappedStream
 from .completion import ChatCompletion
 from .errors import AccumulatorError
@@ -172,14 +172,12 @@ def wrap(
 
     Raises TypeError if `stream` is not a stream, or if `on_end` would have to be awaited.
     """
-    accumulator = Accumulator(**options)
-    return _wrapped(stream, framing, accumulator, accumulator, on_end)
+    return _wrapped(stream, framing, Accumulator(**options), on_end)
 
 
 def _wrapped(
-    stream: Any, framing: Framing, accumulator: Accumulator, sink: Sink, on_end: OnEnd | None
+    stream: Any, framing: Framing, accumulator: Accumulator, on_end: OnEnd | None = None
 ) -> WrappedStream[Any] | AsyncWrappedStream[Any]:
-    """Return a stream whose items also go to a sink: the accumulator, or another one."""
     if framing not in ("body", "lines"):
         raise ValueError(f'framing is "body" or "lines", not {framing!r}')
     found = find(stream)
@@ -191,13 +189,11 @@ def _wrapped(
     observer = Observer(
         accumulator,
         on_end,
-        sink=sink,
         source=stream,
         lines=framing == "lines" and not found.is_body,
         has_events=found.has_events,
     )
-    if found.encoding is not None:
-        observer.refuse(found.encoding)
+    observer.refuse(found.encoding)
     return kind(stream, found, observer)
 
 
@@ -263,8 +259,8 @@ def iter_chunks(
     Raises the stream's own exceptions unchanged, LimitExceededError, DecodeError for a compressed
     body, and TypeError for an object that is not a stream.
     """
-    sink = ChunkTexts(limits)
-    return _taken(_wrapped(stream, framing, Accumulator(), sink, None), sink.texts)
+    collector = ChunkTexts(limits)
+    return _taken(_wrapped(stream, framing, collector), collector.texts)
 
 
 def _taken(stream: Any, found: deque[T]) -> Generator[T, None, None] | AsyncGenerator[T, None]:

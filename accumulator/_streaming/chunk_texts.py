@@ -8,21 +8,33 @@ from itertools import chain
 
 import msgspec
 
+from .._accumulator import Accumulator
 from .._decode.lines import DONE, Event, LineReader, is_end
 from .._decode.objects import LastChunk
 from .._decode.values import fields_of, is_object
+from .._merge.verdict import compression_of
 from .._pipeline.pipeline import are_chunks
 from ..errors import LimitExceededError
 from ..limits import Limits
-from ..partial import is_complete
+from .observer import refusal
 
 
-class ChunkTexts:
-    """Takes the same input as an `Accumulator`; `texts` has the chunks in it."""
+class _Reader(LineReader):
+    """Reads a body whose chunks may have no blank lines between them, as in many logs."""
+
+    def feed_line(self, line: bytes, size: int, offset: int | None, events: list[Event]) -> None:
+        if self.data is not None and are_chunks(self.data, line):
+            self.end_event(0, events)
+        super().feed_line(line, size, offset, events)
+
+
+class ChunkTexts(Accumulator):
+    """Collects the JSON of each chunk in `texts`, and reads nothing in it."""
 
     def __init__(self, limits: Limits) -> None:
+        super().__init__(limits=limits)
         self.texts: deque[bytes] = deque()
-        self._reader = LineReader()
+        self._reader = _Reader()
         self._most = limits.event_bytes
 
     def feed(self, chunk: object) -> None:
@@ -33,36 +45,26 @@ class ChunkTexts:
         if type(chunk) is LastChunk:
             self.texts.append(DONE)
 
-    def feed_sse(self, data: bytes) -> None:
+    def feed_sse(self, data: bytes | bytearray | memoryview) -> None:
         """Add the chunks that the next bytes of a body complete. Raises LimitExceededError."""
-        self._add(self._reader.feed(data, 0))
+        self._add(self._reader.feed(bytes(data), 0))
+        if self._most is not None and self._reader.held > self._most:
+            raise LimitExceededError("event_bytes", self._most)
 
     def feed_line(self, line: bytes | bytearray | memoryview | str) -> None:
         """Add the chunks that a line completes. Raises LimitExceededError."""
         data = line.encode("utf-8", "surrogatepass") if isinstance(line, str) else bytes(line)
-        text, reader, events = data.rstrip(b"\r\n"), self._reader, list[Event]()
-        if reader.data is not None and are_chunks(reader.data, text):
-            reader.end_event(0, events)
-        reader.feed_line(text, len(data), None, events)
-        self._add(events)
+        self.feed_sse(data.rstrip(b"\r\n") + b"\n")
 
     def close(self) -> None:
-        """Add what the end of the body cut off."""
+        """Add what the end of the body cut off. Raises DecodeError for a compressed body."""
         self._add(self._reader.close(None))
+        if encoding := compression_of(self._reader.quote):
+            raise refusal(encoding)
 
     def _add(self, events: list[Event]) -> None:
         for event in events:
-            lines = event.data.split(b"\n")
-            # Many logs lack the blank lines between chunks; else one JSON text has several lines.
-            if len(lines) > 1 and not all(map(_is_chunk, lines)):
-                lines = [b" ".join(lines)]
-            self.texts.extend(DONE if is_end(line) else line for line in lines)
-        if self._most is not None and self._reader.held > self._most:
-            raise LimitExceededError("event_bytes", self._most)
-
-
-def _is_chunk(line: bytes) -> bool:
-    return is_end(line) or is_complete(line)
+            self.texts.append(DONE if is_end(event.data) else event.data.replace(b"\n", b" "))
 
 
 def json_of(chunk: object) -> bytes:

@@ -20,7 +20,7 @@ class Found(Struct, frozen=True):
     is_async: bool = False  # whether to read it async if both ways are open
     is_body: bool = False
     has_events: bool = False  # whether its items are events, and their `chunk`s the stream
-    encoding: str | None = None  # the compression of its pieces
+    encoding: str = ""  # of its pieces, if the client leaves them compressed
 
 
 def find(stream: object) -> Found:
@@ -43,6 +43,9 @@ def find(stream: object) -> Found:
         hint = next((hint for name, hint in _HINTS if hasattr(stream, name)), "")
         kind = type(stream).__name__
         raise TypeError(f"a stream is an iterable or a response, not {kind}{hint}")
+    # Only http.client and urllib leave decompression to their caller.
+    is_raw = names >= {"geturl", "read1"} and "stream" not in names
+    headers = getattr(stream, "headers", {}) if is_raw else {}
     ways = [] if items is None or aitems is None else _ways_of_sources(stream)
     return Found(
         items=items,
@@ -51,7 +54,7 @@ def find(stream: object) -> Found:
         is_async=items is None or {"__aiter__"} in ways,
         is_body=bool(bodies),
         has_events=names >= _EVENT_STREAM,
-        encoding=_encoding(stream, names),
+        encoding=headers.get("Content-Encoding", ""),
     )
 
 
@@ -99,11 +102,3 @@ def _names(thing: object) -> frozenset[str]:
     # The type is asked: requests' `content` reads the body, and a wrapper answers for its source.
     # Trying each with `hasattr` takes ten times as long, mostly for the names that are missing.
     return frozenset().union(*[_NAMES & vars(each).keys() for each in type(thing).__mro__])
-
-
-def _encoding(response: object, names: frozenset[str]) -> str | None:
-    # Only http.client and urllib leave decompression to their caller.
-    if not names.issuperset(("geturl", "read1")) or "stream" in names:
-        return None
-    encoding: str = getattr(response, "headers", {}).get("Content-Encoding", "")
-    return encoding if encoding.lower() not in ("", "identity") else None

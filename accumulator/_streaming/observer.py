@@ -12,14 +12,6 @@ from attrs import frozen
 from .._accumulator import Accumulator
 from ..completion import ChatCompletion, Timing
 from ..errors import DecodeError, Problem
-from .chunk_texts import ChunkTexts
-
-# How compressed bodies start; no body of text starts like this.
-_COMPRESSED = {
-    b"\x1f\x8b": "gzip",
-    b"\x28\xb5\x2f\xfd": "zstd",
-    **{b"x" + level: "deflate" for level in (b"\x01", b"^", b"\x9c", b"\xda")},
-}
 
 StreamStatus = Literal["open", "complete", "truncated", "failed", "cancelled"]
 
@@ -56,11 +48,10 @@ class StreamEnd:
 
 
 OnEnd: TypeAlias = Callable[[StreamEnd], object]
-Sink: TypeAlias = Accumulator | ChunkTexts
 
 
 class Observer:
-    """Feeds the items of a stream to a sink, and never raises because of one.
+    """Feeds the items of a stream to an accumulator, and never raises because of one.
 
     Bytes and text are pieces of a body, or with `lines` its lines. Everything else is chunks, or
     with `has_events` openai's events with chunks in them.
@@ -71,83 +62,64 @@ class Observer:
         accumulator: Accumulator,
         on_end: OnEnd | None,
         *,
-        sink: Sink | None = None,
         source: object = None,
         lines: bool = False,
         has_events: bool = False,
     ) -> None:
         refuse_coroutine(on_end)
         self.accumulator = accumulator
-        self._sink = sink or accumulator
         self._lines = lines
-        self._feed_object = self._feed_event if has_events else self._sink.feed
-        self._kind: type | None = None  # of the last item, if the next of its class
-        self._take: Callable[[Any], None] = self._feed_object  # is fed the same way
-        self._head: bytes | None = b""  # start of a body; None unless it may be compressed
+        self._has_events = has_events
+        self._kind: type | None = None  # of the last item: the items of a stream have one class,
+        self._take: Callable[[Any], None]  # so how to feed one is only looked up for another class
         self.on_end = on_end
         self.ended: bool = False  # nothing more is accumulated
         self.stopped: bool = False  # by the reader, not by the source
         self.error: Exception | None = None  # what accumulating raised
         self.cause: BaseException | None = None  # what the source or the loop raised
-        self._source = source  # perhaps an HTTP client's response, whose status errors name
+        self.source = source  # perhaps an HTTP client's response, whose status errors name
 
     def feed(self, item: object) -> None:
         """Feed the next item."""
         if not self.ended:
             try:
-                if type(item) is self._kind:
-                    self._take(item)
-                else:
-                    self._feed_other(item)
+                if type(item) is not self._kind:
+                    self._kind, self._take = type(item), self._way_of(item)
+                self._take(item)
             except Exception as error:
                 self.error = error
                 self.ended = True
 
-    def _feed_other(self, item: object) -> None:
-        """Feed an item of another class than the last one, or a piece of a body."""
-        # The items of a stream have one class. It is remembered: checking every form takes long.
+    def _way_of(self, item: object) -> Callable[[Any], None]:
+        """Return what feeds an item, and all others of its class."""
+        accumulator = self.accumulator
         if not isinstance(item, (bytes, bytearray, memoryview, str)):
-            self._kind, self._take = type(item), self._feed_object
-            self._feed_object(item)
-        elif self._lines:
-            self._kind, self._take = type(item), self._sink.feed_line
-            self._sink.feed_line(item)
-        elif isinstance(item, str):
-            self._feed_piece(item.encode("utf-8", "surrogatepass"))
-        else:
-            self._feed_piece(bytes(item))
+            return self._feed_event if self._has_events else accumulator.feed
+        if self._lines:
+            return accumulator.feed_line
+        return self._feed_text if isinstance(item, str) else accumulator.feed_sse
 
     def _feed_event(self, event: object) -> None:
         if getattr(event, "type", None) == "chunk":
-            self._sink.feed(getattr(event, "chunk", None))
+            self.accumulator.feed(getattr(event, "chunk", None))
 
-    def _feed_piece(self, data: bytes) -> None:
-        if self._head is not None:
-            data = self._head + data
-            for start, encoding in _COMPRESSED.items():
-                if data.startswith(start):
-                    raise refusal(encoding)
-                if start.startswith(data):
-                    self._head = data
-                    return
-            self._head = None
-            self._kind, self._take = bytes, self._sink.feed_sse
-        self._sink.feed_sse(data)
+    def _feed_text(self, text: str) -> None:
+        self.accumulator.feed_sse(text.encode("utf-8", "surrogatepass"))
 
     def refuse(self, encoding: str) -> None:
-        """Accumulate nothing, because the body is compressed."""
-        self.ended = True
-        self.error = refusal(encoding)
+        """Accumulate nothing if the body has a content encoding: it is compressed."""
+        if encoding.lower() not in ("", "identity"):
+            self.ended = True
+            self.error = refusal(encoding)
 
     def break_off(self, error: BaseException) -> None:
         """End it because the source raised: at its end, an error, or an exception from outside."""
         cause = cause_of(error)
         # openai, and SDKs built on it, remove the server's error from the stream and raise it.
-        if cause is not None and isinstance(error, Exception):
-            body = getattr(error, "body", None)
-            if isinstance(body, (Mapping, str)):
-                self._feed_object = self._sink.feed
-                self.feed({"error": body})
+        body = getattr(cause, "body", None)
+        if isinstance(cause, Exception) and isinstance(body, (Mapping, str)):
+            self._has_events = False
+            self.feed({"error": body})
         self.end(cause, stopped=not isinstance(error, Exception))
 
     def end(self, cause: BaseException | None = None, *, stopped: bool = True) -> None:
@@ -158,9 +130,7 @@ class Observer:
             self.ended = True
             self.stopped = stopped
             try:
-                if self._head:
-                    self._sink.feed_sse(self._head)
-                self._sink.close()
+                self.accumulator.close()
             except Exception as error:
                 self.error = error
 
@@ -176,7 +146,7 @@ class Observer:
             raise self.error
         # Not the accumulator's own gate, which closes it: debuggers read properties, too, and
         # OpenAI's usage comes after the last finish reason.
-        return self.accumulator._judged(is_stopped=self.stopped, source=self._source)
+        return self.accumulator._judged(is_stopped=self.stopped, source=self.source)
 
     @contextmanager
     def ending(self) -> Iterator[None]:

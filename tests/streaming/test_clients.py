@@ -24,7 +24,14 @@ from serving import Replay, Server, drop_connections, heavy, serving
 from streamed import BODY, read_whole
 from test_conformance import CASES
 
-from accumulator import ChatCompletion, DecodeError, StreamEnd, accumulate, wrap
+from accumulator import (
+    ChatCompletion,
+    DecodeError,
+    IncompleteStreamError,
+    StreamEnd,
+    accumulate,
+    wrap,
+)
 from accumulator.streams import Framing
 
 TESTS = Path(__file__).parents[1]
@@ -398,7 +405,7 @@ def test_raw_pieces_of_a_compressed_body_are_a_clear_error(server: Server) -> No
         url = server.add(Replay(RECORDING, (1,), encoding))
         with (
             httpx.stream("GET", f"{url}/c", trust_env=False) as response,
-            pytest.raises(DecodeError, match=f"compressed.*{encoding}"),
+            pytest.raises(IncompleteStreamError, match=f"compressed.*{encoding}"),
         ):
             accumulate(response.iter_raw())
 

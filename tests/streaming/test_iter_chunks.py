@@ -120,8 +120,8 @@ def test_an_error_of_the_source_comes_after_the_chunks() -> None:
 @pytest.mark.parametrize(
     ("stream", "framing", "error"),
     [
-        ([b"data: {" + b" " * 100], "body", LimitExceededError),
-        ([b"data: {", b"data: " + b" " * 100], "lines", LimitExceededError),
+        ([b"data: {" + b" " * 1000], "body", LimitExceededError),
+        ([b"data: {", b"data: " + b" " * 1000], "lines", LimitExceededError),
         ([gzip.compress(BODY)], "body", DecodeError),
         ([42], "body", TypeError),
     ],
@@ -130,7 +130,7 @@ def test_what_cannot_be_read_is_raised(
     stream: list[object], framing: Framing, error: type[Exception]
 ) -> None:
     with pytest.raises(error):
-        list(iter_chunks(stream, framing=framing, limits=Limits(event_bytes=64)))
+        list(iter_chunks(stream, framing=framing, limits=Limits(event_bytes=500)))
 
 
 def test_no_limit_is_no_bound() -> None:

@@ -110,13 +110,11 @@ class CompletionMiddleware:
         read_to_end: bool = False,
         **options: Unpack[Accumulating],
     ) -> None:
-        refuse_coroutine(on_end)
         self._app = app
-        self._on_end = on_end
+        self._on_end = _guarded(on_end)
         self._on_event = on_event
         self._paths = (paths,) if isinstance(paths, str) else tuple(paths)
         self._read_to_end = read_to_end
-        self._clock = options.get("clock")
         self._accumulator = partial(Accumulator, **options)
         self._accumulator(clock=None)  # raises for wrong options before a request comes
 
@@ -124,9 +122,15 @@ class CompletionMiddleware:
         if scope["type"] != "http" or not scope["path"].endswith(self._paths):
             await self._app(scope, receive, send)
             return
-        started = None if self._clock is None else self._clock()
-        observe = partial(self._observer, scope, started)
-        response = _Response(receive, send, observe, to_end=self._read_to_end)
+        on_event = self._on_event
+        # Made before the response begins: its clock starts when the request arrives.
+        observer = Observer(
+            self._accumulator(
+                on_event=None if on_event is None else lambda event: on_event(event, scope)
+            ),
+            lambda end: self._on_end(end, scope),
+        )
+        response = _Response(receive, send, observer, to_end=self._read_to_end)
         try:
             await self._app(scope, response.receive, response.send)
         except BaseException as error:
@@ -134,25 +138,15 @@ class CompletionMiddleware:
             raise
         response.end()
 
-    def _observer(self, scope: Scope, started: float | None, source: object) -> Observer:
-        on_event = self._on_event
-        accumulator = self._accumulator(
-            started=started,
-            on_event=None if on_event is None else lambda event: on_event(event, scope),
-        )
-        return Observer(accumulator, _guarded(lambda end: self._on_end(end, scope)), source=source)
-
 
 class _Response:
     """Passes one response on, from an app to its server."""
 
-    def __init__(
-        self, receive: Receive, send: Send, observe: Callable[[object], Observer], *, to_end: bool
-    ) -> None:
+    def __init__(self, receive: Receive, send: Send, observer: Observer, *, to_end: bool) -> None:
         self._receive = receive
         self._send = send
-        self._observe = observe
-        self._observer: Observer | None = None
+        self._observer = observer
+        self._is_stream = False
         self._is_asked = False  # the request has arrived in full
         self._disconnected = False
         # Set once there is nothing to read on for; only then is the app told of a disconnect.
@@ -180,7 +174,7 @@ class _Response:
                 raise
         finally:
             # Even if the client did not get it: it is part of the response.
-            if message["type"] == "http.response.body" and self._observer is not None:
+            if message["type"] == "http.response.body" and self._is_stream:
                 self._observer.feed(message.get("body", b""))
                 if self._observer.ended:
                     self._told.set()
@@ -201,28 +195,26 @@ class _Response:
             return
         kind = headers[b"content-type"].decode("latin-1")
         source = SimpleNamespace(status=start["status"], headers={"content-type": kind})
-        self._observer = self._observe(source)
-        encoding = headers.get(b"content-encoding", b"").decode("latin-1").lower()
-        if encoding not in ("", "identity"):
-            self._observer.refuse(encoding)
+        self._observer.source = source
+        self._observer.refuse(headers.get(b"content-encoding", b"").decode("latin-1"))
+        self._is_stream = True
 
     def _close(self, error: BaseException | None = None, *, stopped: bool) -> None:
-        observer, self._observer = self._observer, None
-        if observer is not None:
-            observer.end(error, stopped=stopped)
-            observer.call_on_end()
+        if self._is_stream:
+            self._observer.end(error, stopped=stopped)
+            self._observer.call_on_end()
         self._told.set()
 
 
-def _guarded(on_end: OnEnd) -> OnEnd:
+def _guarded(on_end: Callable[..., object]) -> Callable[..., None]:
     """Return a callback that logs what `on_end` raises. That a client left is not an error, however
     the server signals it.
     """
     refuse_coroutine(on_end)
 
-    def guarded(end: StreamEnd) -> None:
+    def guarded(end: StreamEnd, *scope: Scope) -> None:
         try:
-            on_end(end if isinstance(end.error, Exception) else evolve(end, error=None))
+            on_end(end if isinstance(end.error, Exception) else evolve(end, error=None), *scope)
         except Exception:
             report("on_end raised")
 

@@ -11,18 +11,13 @@ F = TypeVar("F", bound=Callable[..., object])
 
 def to_be_called(function: F) -> F:
     """Return a method that must be called: reading its attributes raises an error that says so."""
-    return cast("F", _Method(function))
+    return cast("F", _Called(function))
 
 
-class _Method:
-    def __init__(self, function: Callable[..., object]) -> None:
-        self._function = function
-
+class _Called(partial[object]):
     def __get__(self, owner: object, kind: type) -> Callable[..., object]:
-        return self._function if owner is None else _Bound(self._function, owner)
+        return self.func if owner is None else _Called(self.func, owner)
 
-
-class _Bound(partial[object]):
     def __getattr__(self, name: str) -> object:
         call = f"{self.func.__name__}()"
         message = f"{call} is a method, so what it returns has {name!r}: write {call}.{name}"

@@ -29,7 +29,7 @@ class _Reader(LineReader):
 
 
 class ChunkTexts(Accumulator):
-    """Collects the JSON of each chunk in `texts`, and reads nothing in it."""
+    """Only collects the chunks, as JSON, in `texts`: each is one object or one line of a body."""
 
     def __init__(self, limits: Limits) -> None:
         super().__init__(limits=limits)
@@ -38,7 +38,6 @@ class ChunkTexts(Accumulator):
         self._most = limits.event_bytes
 
     def feed(self, chunk: object) -> None:
-        """Add an object's JSON. Raises TypeError for anything else."""
         if not is_object(chunk):
             raise TypeError(f"a chunk is a mapping or an SDK's object, not {type(chunk).__name__}")
         self.texts.append(json_of(chunk))
@@ -46,18 +45,16 @@ class ChunkTexts(Accumulator):
             self.texts.append(DONE)
 
     def feed_sse(self, data: bytes | bytearray | memoryview) -> None:
-        """Add the chunks that the next bytes of a body complete. Raises LimitExceededError."""
         self._add(self._reader.feed(bytes(data), 0))
         if self._most is not None and self._reader.held > self._most:
+            self._reader = _Reader()  # what is refused is not a text, even after `close`
             raise LimitExceededError("event_bytes", self._most)
 
     def feed_line(self, line: bytes | bytearray | memoryview | str) -> None:
-        """Add the chunks that a line completes. Raises LimitExceededError."""
         data = line.encode("utf-8", "surrogatepass") if isinstance(line, str) else bytes(line)
         self.feed_sse(data.rstrip(b"\r\n") + b"\n")
 
     def close(self) -> None:
-        """Add what the end of the body cut off. Raises DecodeError for a compressed body."""
         self._add(self._reader.close(None))
         if encoding := compression_of(self._reader.quote):
             raise refusal(encoding)

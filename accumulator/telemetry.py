@@ -20,7 +20,7 @@ import msgspec
 from ._result.convert import JsonObject, copy_json, to_dict
 from ._result.outbound import text_of
 from ._result.typed_json import ParseError
-from .completion import ChatCompletion, Message, Timing, ToolCall, Usage
+from .completion import Audio, ChatCompletion, Message, Timing, ToolCall, Usage
 
 __all__ = ["Attributes", "attributes", "output_messages"]
 
@@ -97,11 +97,10 @@ def _parts(message: Message) -> Iterator[JsonObject]:
     for part in content if isinstance(content, tuple) else [{"type": "text", "text": content}]:
         yield from _content_part(part)
     yield from _text("text", message.refusal)
-    if message.audio is not None:
-        yield from _text("text", message.audio.transcript)
-        data = message.audio.data
-        if data:
-            yield {"type": "blob", "modality": "audio", "mime_type": None, "content": data}
+    audio = message.audio or Audio()
+    yield from _text("text", audio.transcript)
+    if audio.data:
+        yield {"type": "blob", "modality": "audio", "mime_type": None, "content": audio.data}
     if message.function_call is not None:
         yield _call(ToolCall(function=message.function_call))
     yield from map(_call, message.tool_calls or ())

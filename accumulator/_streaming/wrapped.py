@@ -29,8 +29,6 @@ class _Wrapped(Generic[T_co]):
     garbage-collected. Only the first call does anything.
     """
 
-    _closed = True  # during `__init__`: `__del__` is called even if that fails
-
     def __init__(self, source: object, found: Found, observer: Observer) -> None:
         self._source = source
         self._found = found
@@ -86,8 +84,8 @@ class _Wrapped(Generic[T_co]):
         return self._observer.accumulator.timing
 
     def __getattr__(self, name: str) -> Any:
-        # SDK users want a stream's `response`. During `__init__` there is no `_source` yet.
-        if name.startswith("__") or name == "_source":
+        # SDK users want a stream's `response`.
+        if name.startswith("__"):
             raise AttributeError(name)
         return getattr(self._source, name)
 

@@ -186,13 +186,8 @@ def _wrapped(
         kind = AsyncWrappedStream
     elif found.aitems is None:
         kind = WrappedStream
-    observer = Observer(
-        accumulator,
-        on_end,
-        source=stream,
-        lines=framing == "lines" and not found.is_body,
-        has_events=found.has_events,
-    )
+    is_lines = framing == "lines" and not found.is_body
+    observer = Observer(accumulator, on_end, source=stream, lines=is_lines)
     observer.refuse(found.encoding)
     return kind(stream, found, observer)
 

@@ -19,7 +19,6 @@ class Found(Struct, frozen=True):
     aitems: Any
     is_async: bool = False  # whether to read it async if both ways are open
     is_body: bool = False
-    has_events: bool = False  # whether its items are events, and their `chunk`s the stream
     encoding: str = ""  # of its pieces, if the client leaves them compressed
 
 
@@ -46,22 +45,19 @@ def find(stream: object) -> Found:
     # Only http.client and urllib leave decompression to their caller.
     is_raw = names >= {"geturl", "read1"} and "stream" not in names
     headers = getattr(stream, "headers", {}) if is_raw else {}
-    ways = [] if items is None or aitems is None else _ways_of_sources(stream)
+    ways: list[frozenset[str]] = []
+    if items is not None and aitems is not None:
+        # The source tells: a `stream` of httpx's response, a `completion_stream` of litellm's.
+        sources = [getattr(stream, name, None) for name in ("stream", "completion_stream")]
+        ways = [_names(source) & {"__iter__", "__aiter__"} for source in sources]
     return Found(
         items=items,
         # Starlette reads async whatever can be read async.
         aitems=None if {"__iter__"} in ways else aitems,
         is_async=items is None or {"__aiter__"} in ways,
         is_body=bool(bodies),
-        has_events=names >= _EVENT_STREAM,
         encoding=headers.get("Content-Encoding", ""),
     )
-
-
-def _ways_of_sources(stream: object) -> list[frozenset[str]]:
-    """Return the ways to read the source of a response (httpx) or a stream (litellm)."""
-    sources = [getattr(stream, name, None) for name in ("stream", "completion_stream")]
-    return [_names(source) & {"__iter__", "__aiter__"} for source in sources]
 
 
 # Attributes of objects that are mistaken for streams, and how to get a stream from one.
@@ -88,12 +84,8 @@ _RESPONSES: tuple[tuple[frozenset[str], Callable[[Any], object]], ...] = (
     (frozenset({"geturl", "read1"}), lambda response: iter(lambda: response.read1(65536), b"")),
 )
 
-# openai's `chat.completions.stream()` yields events of its own; the first for a chunk contains it.
-_EVENT_STREAM = frozenset({"get_final_completion", "current_completion_snapshot"})
-
-_NAMES = _EVENT_STREAM.union(
-    ("__aiter__", "__iter__", "model_dump", "stream", "to_openai"),
-    *(marks for marks, _ in _RESPONSES),
+_NAMES = frozenset({"__aiter__", "__iter__", "model_dump", "stream", "to_openai"}).union(
+    *(marks for marks, _ in _RESPONSES)
 )
 
 

@@ -54,7 +54,7 @@ class Observer:
     """Feeds the items of a stream to an accumulator, and never raises because of one.
 
     Bytes and text are pieces of a body, or with `lines` its lines. Everything else is chunks, or
-    with `has_events` openai's events with chunks in them.
+    the events of openai's `stream()`, of which the first for a chunk contains it.
     """
 
     def __init__(
@@ -64,12 +64,11 @@ class Observer:
         *,
         source: object = None,
         lines: bool = False,
-        has_events: bool = False,
     ) -> None:
         refuse_coroutine(on_end)
         self.accumulator = accumulator
         self._lines = lines
-        self._has_events = has_events
+        self._has_events = False  # one of openai's was an item
         self._kind: type | None = None  # of the last item: the items of a stream have one class,
         self._take: Callable[[Any], None]  # so how to feed one is only looked up for another class
         self.on_end = on_end
@@ -94,14 +93,15 @@ class Observer:
         """Return what feeds an item, and all others of its class."""
         accumulator = self.accumulator
         if not isinstance(item, (bytes, bytearray, memoryview, str)):
+            self._has_events |= hasattr(item, "chunk") and not hasattr(item, "choices")
             return self._feed_event if self._has_events else accumulator.feed
         if self._lines:
             return accumulator.feed_line
         return self._feed_text if isinstance(item, str) else accumulator.feed_sse
 
     def _feed_event(self, event: object) -> None:
-        if getattr(event, "type", None) == "chunk":
-            self.accumulator.feed(getattr(event, "chunk", None))
+        if hasattr(event, "chunk"):
+            self.accumulator.feed(event.chunk)
 
     def _feed_text(self, text: str) -> None:
         self.accumulator.feed_sse(text.encode("utf-8", "surrogatepass"))

@@ -53,11 +53,13 @@ def test_of_objects_it_is_the_json_of_what_they_hold(chunks: list[Any]) -> None:
 
 def test_of_openais_chunks_it_is_what_came() -> None:
     pytest.importorskip("openai", reason="an SDK that is installed for the tests only")
-    from test_openai import ASKED, client_of  # noqa: PLC0415
+    from test_openai import ASKED, client_of, helper_of  # noqa: PLC0415
 
     with client_of(BODY) as completions:
         stream = completions.create(**ASKED, stream=True)
         assert [json.loads(chunk) for chunk in iter_chunks(stream)] == CHUNKS
+    with helper_of(BODY) as events:
+        assert [json.loads(chunk) for chunk in iter_chunks(events)] == CHUNKS
 
 
 def test_of_half_a_surrogate_pair_it_is_the_escape() -> None:

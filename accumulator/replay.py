@@ -10,34 +10,17 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from itertools import zip_longest
-from typing import TYPE_CHECKING, Literal, cast
+from typing import TYPE_CHECKING, Any, Literal, cast
 
 import attrs
 
 from ._decode.objects import LastChunk
-from ._result.convert import (
-    Fields,
-    JsonObject,
-    copy_json,
-    names_of,
-    objects_of,
-    split_extra,
-    to_dict,
-)
+from ._result.convert import JsonObject, names_of, objects_of, to_dict
 from ._streaming.chunk_texts import SseBody
-from .completion import (
-    Audio,
-    ChatCompletion,
-    Choice,
-    ChoiceLogprobs,
-    Function,
-    Message,
-    TokenLogprob,
-    ToolCall,
-)
+from .completion import ChatCompletion, Choice, ChoiceLogprobs, Message, TokenLogprob, ToolCall
 from .limits import DEFAULT_LIMITS
 from .partial import is_complete
-from .rules import DEFAULT_RULES, Level
+from .rules import DEFAULT_RULES
 
 if TYPE_CHECKING:
     from openai.types.chat import ChatCompletion as OpenAIChatCompletion
@@ -49,10 +32,8 @@ Cut = Callable[[str], list[str]]
 # A word with the blanks before it; in texts without blanks (Japanese, compact JSON), 24 characters.
 _WORD = r"\s*\S{1,24}(?:\s+\Z)?|\s+"
 
-
-# The fields that a choice may have in a chunk. `extra` may have a value of a wrong type under the
-# same name, and a chunk has room for only one of the two.
-_OF_CHOICE = {*names_of(Choice), "delta", "usage"} - {"text"}
+# The fields of a message that come after its reasoning and what vendors add.
+_ANSWER = {*names_of(Message)} - {"reasoning", "reasoning_content"}
 
 
 def split(
@@ -132,39 +113,38 @@ def _chunks(completion: ChatCompletion, cut: Cut) -> Iterator[JsonObject]:
 def _choice(choice: Choice, cut: Cut) -> Iterator[list[JsonObject]]:
     """Yield the `choices` of each chunk of a choice."""
     index = choice.index
-    for fields in _steps(choice, cut):
+    last, *alone = objects_of(attrs.evolve(choice, logprobs=None, text=None), ["delta", "usage"])
+    message = dict.fromkeys(names_of(Message)) | cast("JsonObject", last.pop("message"))
+    message["tool_calls"] = choice.message.tool_calls
+    for fields in _steps(choice, message, cut):
         yield [{"index": index, "delta": {}, "finish_reason": None, **fields}]
     for piece in [] if choice.text is None else cut(choice.text):
         yield [{"index": index, "text": piece, "finish_reason": None}]
-    alone, together = split_extra(choice.extra, _OF_CHOICE)
     for fields in alone:
-        if "index" not in fields:
-            # No delta: beside one, a `message` would be read as repeating it.
-            yield [{"index": index, **fields}]
+        if isinstance(fields.get("message"), dict):
+            yield [{"index": index, "delta": fields["message"]}]
+        elif "index" not in fields:
+            # Beside a delta, a `message` would be read as repeating it.
+            delta: JsonObject = {} if "message" in fields else {"delta": {}}
+            yield [{"index": index, **delta, **fields}]
         elif index < (DEFAULT_LIMITS.choices or 0):
             # A choice whose index cannot be read goes by its place in the list.
             yield [*[{"index": index, "delta": {}}] * index, fields]
-    yield [{"index": index, "delta": {}, "finish_reason": choice.finish_reason, **together}]
+    yield [{"delta": {}, "finish_reason": None, **last}]
 
 
-def _steps(choice: Choice, cut: Cut) -> Iterator[JsonObject]:
-    message = choice.message
-    logprobs = choice.logprobs or ChoiceLogprobs()
-    if message != Message() or choice.text is None:
+def _steps(choice: Choice, message: JsonObject, cut: Cut) -> Iterator[JsonObject]:
+    """Yield what each chunk adds to a choice and its message."""
+    if choice.message != Message() or choice.text is None:
         # OpenAI's first delta has a `content` even if none follows.
-        content = "" if isinstance(message.content, str) else None
-        yield {"delta": {"role": message.role, "content": content}}
-    known = {name: getattr(message, name) for name in names_of(Message) if name != "role"}
-    alone, vendors = split_extra(message.extra, names_of(Message))
-    answers = {"content": logprobs.content, "refusal": logprobs.refusal}
-    thoughts = {n: v for n, v in known.items() if isinstance(v, str) and n not in answers}
-    for name, value in (thoughts | vendors | known).items():
-        yield from _with_tokens(name, [*_cut_field(name, value, cut)], answers.get(name))
-    for fields in alone:
-        yield {"delta": fields}
+        content = "" if isinstance(choice.message.content, str) else None
+        yield {"delta": {"role": message.pop("role", None), "content": content}}
+    logprobs = choice.logprobs or ChoiceLogprobs()
+    tokens = {"content": logprobs.content, "refusal": logprobs.refusal}
+    for name in sorted(message, key=lambda name: name in _ANSWER):
+        yield from _with_tokens(name, [*_cut_field(name, message[name], cut)], tokens.get(name))
     if choice.logprobs is not None:
-        alone, together = split_extra(logprobs.extra, names_of(ChoiceLogprobs))
-        for fields in [together, *alone]:
+        for fields in objects_of(attrs.evolve(logprobs, content=None, refusal=None)):
             if fields or not (logprobs.content or logprobs.refusal):
                 yield {"logprobs": fields}
 
@@ -203,47 +183,36 @@ def _token(token: TokenLogprob) -> JsonObject:
     return out
 
 
-def _cut_field(name: str, value: object, cut: Cut) -> Iterable[object]:
+def _cut_field(name: str, value: Any, cut: Cut) -> Iterable[object]:
     """Return what merges to a field of a delta, such as the pieces of a text."""
     if value is None:
         return []
-    if isinstance(value, Audio):
-        return _opened(value, "transcript", cut)
-    if isinstance(value, Function):
-        return _opened(value, "arguments", partial(_cut_json, cut))
     if name == "tool_calls":
-        return _calls(cast("Sequence[ToolCall]", value), cut)
+        return _calls(value, cut)
+    if name == "audio":
+        return _opened(value, "transcript", cut)
+    if name == "function_call":
+        return _opened(value, "arguments", partial(_cut_json, cut))
     level = DEFAULT_RULES.levels["delta"]
     policy = DEFAULT_RULES.rows.get(f"delta.{name}") or level.kinds.get(type(value))
     if policy == "concat" and isinstance(value, str):
         return cut(value)
     is_joined = name == "content" or policy in ("extend", "by_index", "by_type", "blocks")
-    if is_joined and isinstance(value, (list, tuple)):
-        return [[copy_json(entry)] for entry in value] or [[]]
+    if is_joined and isinstance(value, list):
+        return [[entry] for entry in value] or [[]]
     if policy == "merge" and isinstance(value, dict):
-        return _collected(level.below(name), value)
+        names = level.below(name).names
+        collected = [n for n in value if names.get(n) == "collect" and isinstance(value[n], list)]
+        rest = {n: item for n, item in value.items() if n not in collected}
+        return [rest, *({n: entry} for n in collected for entry in value[n])]
     return [value]
 
 
-def _collected(level: Level, fields: JsonObject) -> list[object]:
-    """Return the objects that merge to one: each collected value has one of its own."""
-    alone: list[object] = []
-    rest: JsonObject = {}
-    for name, value in fields.items():
-        if level.names.get(name) == "collect" and isinstance(value, list):
-            alone.extend({name: entry} for entry in value)
-        else:
-            rest[name] = value
-    return [rest, *alone] if rest or not alone else alone
-
-
-def _opened(value: Fields, name: str, cut: Cut) -> Iterator[JsonObject]:
-    """Yield the objects that merge to an instance: the text to cut comes last, in pieces."""
-    opening, *alone = objects_of(value)
-    text = opening.pop(name, None)
-    yield from (opening, *alone)
-    if text is not None:
-        for piece in cut(str(text)):
+def _opened(value: JsonObject, name: str, cut: Cut) -> Iterator[JsonObject]:
+    """Yield the objects that merge to one: the text to cut comes last, in pieces."""
+    yield {key: item for key, item in value.items() if key != name}
+    if name in value:
+        for piece in cut(str(value[name])):
             yield {name: piece}
 
 

@@ -7,7 +7,7 @@ for a field with `NULLABLE` metadata.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import cache
 from types import NoneType
 from typing import TYPE_CHECKING, Any, TypeVar, cast, get_args, get_origin, overload
@@ -169,15 +169,6 @@ def _add_extra(fields: JsonObject, extra: Mapping[str, object]) -> None:
     fields.update({n: copy_json(item) for n, item in extra.items() if fields.get(n) is None})
 
 
-def split_extra(
-    extra: Mapping[str, object], names: Collection[str]
-) -> tuple[list[JsonObject], JsonObject]:
-    """Divide extra fields into those that need an object of their own, one each, and the rest."""
-    ours = {name: copy_json(value) for name, value in extra.items()}
-    alone = [{name: value} for name, value in ours.items() if name in names]
-    return alone, {name: value for name, value in ours.items() if name not in names}
-
-
 def objects_of(value: Fields, names: Sequence[str] = ()) -> list[JsonObject]:
     """Return the objects that merge to an instance. A field of `extra` whose name is taken, by a
     field of the class or one of `names`, has an object of its own.
@@ -192,8 +183,9 @@ def objects_of(value: Fields, names: Sequence[str] = ()) -> list[JsonObject]:
             alone.extend({name: more} for more in rest)
         elif item is not None:
             objects[name] = copy_json(item)
-    misfits, together = split_extra(value.extra, [*own, *names])  # type: ignore[attr-defined]  # all have it
-    return [{**objects, **together}, *misfits, *alone]
+    extra: JsonObject = {n: copy_json(item) for n, item in value.extra.items()}  # type: ignore[attr-defined]  # all have it
+    misfits = [{name: extra.pop(name)} for name in (*own, *names) if name in extra]
+    return [{**objects, **extra}, *misfits, *alone]
 
 
 def from_dict(data: Mapping[str, object], cls: type[T]) -> T:

@@ -13,6 +13,9 @@ from .._accumulator import Accumulator
 from ..completion import ChatCompletion, Timing
 from ..errors import DecodeError, Problem
 
+# They end an iterator or a generator, and are not errors.
+_ENDS = (StopIteration, StopAsyncIteration, GeneratorExit)
+
 StreamStatus = Literal["open", "complete", "truncated", "failed", "cancelled"]
 
 
@@ -75,7 +78,7 @@ class Observer:
         self.ended: bool = False  # nothing more is accumulated
         self.stopped: bool = False  # by the reader, not by the source
         self.error: Exception | None = None  # what accumulating raised
-        self.cause: BaseException | None = None  # what the source or the loop raised
+        self.cause: BaseException | None = None  # what the source, the loop or closing raised
         self.source = source  # perhaps an HTTP client's response, whose status errors name
 
     def feed(self, item: object) -> None:
@@ -114,17 +117,16 @@ class Observer:
 
     def break_off(self, error: BaseException) -> None:
         """End it because the source raised: at its end, an error, or an exception from outside."""
-        cause = cause_of(error)
         # openai, and SDKs built on it, remove the server's error from the stream and raise it.
-        body = getattr(cause, "body", None)
-        if isinstance(cause, Exception) and isinstance(body, (Mapping, str)):
+        body = getattr(error, "body", None)
+        if isinstance(error, Exception) and isinstance(body, (Mapping, str)):
             self._has_events = False
             self.feed({"error": body})
-        self.end(cause, stopped=not isinstance(error, Exception))
+        self.end(error, stopped=not isinstance(error, Exception))
 
     def end(self, cause: BaseException | None = None, *, stopped: bool = True) -> None:
         """Stop accumulating. Only the first call counts, but a later one may add a `cause`."""
-        if self.cause is None:
+        if self.cause is None and not isinstance(cause, _ENDS):
             self.cause = cause
         if not self.ended:
             self.ended = True
@@ -151,26 +153,25 @@ class Observer:
     @contextmanager
     def ending(self) -> Iterator[None]:
         """End it, and call `on_end` after the block has closed the source. What closing raises is
-        suppressed if it would hide the cause.
+        suppressed if it would hide the cause; else it is the cause.
         """
         self.end()
+        known = self.cause
         try:
             yield
         except BaseException as error:
-            self.call_on_end(error)
-            if self.cause is None or not isinstance(error, Exception):
+            self.end(error)
+            if known is None or not isinstance(error, Exception):
                 raise
-        else:
+        finally:
             self.call_on_end()
 
-    def call_on_end(self, closing: BaseException | None = None) -> None:
-        """Call `on_end` unless it was called before. What it raises hides neither the cause nor an
-        error in closing.
-        """
+    def call_on_end(self) -> None:
+        """Call `on_end` unless it was called before. What it raises does not hide the cause."""
         on_end, self.on_end = self.on_end, None
         if on_end is None:
             return
-        cause = error = closing if self.cause is None else self.cause
+        error = self.cause
         if error is None and self.status != "cancelled":
             try:
                 self.completion()
@@ -187,7 +188,7 @@ class Observer:
         try:
             on_end(end)
         except Exception:
-            if cause is None:
+            if self.cause is None:
                 raise
             report("on_end raised")
 
@@ -205,11 +206,6 @@ def refuse_coroutine(on_end: object) -> None:
         return
     if iscoroutinefunction(on_end) or iscoroutinefunction(type(on_end).__call__):
         raise TypeError("on_end is called, not awaited: a stream can end in the garbage collector")
-
-
-def cause_of(error: BaseException | None) -> BaseException | None:
-    """Return an error, or None for those that end an iterator or a generator."""
-    return None if isinstance(error, (StopIteration, StopAsyncIteration, GeneratorExit)) else error
 
 
 def report(message: str) -> None:

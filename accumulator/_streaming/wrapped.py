@@ -12,7 +12,7 @@ from weakref import ref
 from ..completion import ChatCompletion, Timing
 from ..errors import Problem
 from .clients import Found
-from .observer import Observer, StreamStatus, cause_of, report
+from .observer import Observer, StreamStatus, report
 
 T_co = TypeVar("T_co", covariant=True)
 Self = TypeVar("Self", bound="_Wrapped[Any]")
@@ -137,7 +137,7 @@ class WrappedStream(_Wrapped[T_co]):
         return self
 
     def __exit__(self, kind: object, error: BaseException | None, traceback: object) -> None:
-        self._observer.end(cause_of(error))
+        self._observer.end(error)
         self.close()
 
     def __del__(self) -> None:
@@ -189,7 +189,7 @@ class AsyncWrappedStream(_Wrapped[T_co]):
         return self
 
     async def __aexit__(self, kind: object, error: BaseException | None, traceback: object) -> None:
-        self._observer.end(cause_of(error))
+        self._observer.end(error)
         await self.aclose()
 
 

@@ -116,17 +116,12 @@ def _content_part(part: object) -> list[JsonObject]:
     if part["type"] == "text":
         return _text("text", part.get("text"))
     if part["type"] == "thinking":
-        thinking = part.get("thinking")
-        if isinstance(thinking, (list, tuple)):
-            thinking = text_of(tuple(thinking))
-        return _text("reasoning", thinking)
+        return _text("reasoning", text_of(part.get("thinking")))
     return [cast("JsonObject", copy_json(part))]
 
 
 def _call(call: ToolCall) -> JsonObject:
-    arguments: object = call.custom.input if call.custom is not None else None
-    if call.function is not None:
-        arguments = call.arguments
-        with suppress(ParseError):
-            arguments = call.function.arguments_as(object)
+    arguments: object = call.arguments if call.custom is None else call.custom.input
+    with suppress(ParseError):
+        arguments = call.arguments_as(object)
     return {"type": "tool_call", "id": call.id, "name": call.name or "", "arguments": arguments}

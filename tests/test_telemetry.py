@@ -152,6 +152,7 @@ REFERENCE: JsonObject = {"type": "reference", "reference_ids": [1]}
 CONTENT = [
     {"type": "thinking", "thinking": [{"type": "text", "text": "a"}, 5]},
     {"type": "thinking", "thinking": "b"},
+    {"type": "thinking", "thinking": 5},
     {"type": "text", "text": "c"},
     REFERENCE,
     "odd",

@@ -101,9 +101,9 @@ def with_messages(completion: Mapping[str, object]) -> Mapping[str, object]:
     return {**completion, "choices": filled}
 
 
-def text_of(content: str | tuple[object, ...] | None) -> str | None:
+def text_of(content: str | tuple[object, ...] | list[object] | None) -> str | None:
     """Return a message's content as text; of parts, their texts joined."""
-    if not isinstance(content, tuple):
+    if not isinstance(content, (tuple, list)):
         return content
     texts = (part.get("text") for part in content if isinstance(part, Mapping))
     return "".join(text for text in texts if isinstance(text, str))

@@ -48,9 +48,10 @@ def split(
     `[DONE]` does; to everybody else it is a chunk like the others.
 
     The law holds for every completion of a stream that was read under the default rules, with one
-    exception. Tool calls that share an id, or have neither id nor name, come out as one unless all
-    but one have whole arguments and, if they share an id, all have a name. A completion that was
-    never streamed, or was built by hand, may contain what no chunk can express:
+    exception: tool calls come out as one if they share an id and one of them has no name, and also
+    if two of those that share an id, or have neither id nor name, have arguments that are not
+    whole. A completion that was never streamed, or was built by hand, may contain what no chunk can
+    express:
 
     - a null in `extra` and an empty `tool_calls` or `finish_reason` count as absent;
     - neighbouring text parts become one, and so do entries of a message's list with the same
@@ -160,7 +161,9 @@ def _slices(text: str, size: int) -> list[str]:
 def _with_tokens(
     name: str, pieces: Sequence[object], tokens: Sequence[TokenLogprob] | None
 ) -> Iterator[JsonObject]:
-    """Yield a field's pieces with its logprobs: one token each if they spell it, else several."""
+    """Yield a field's pieces with their logprobs. Tokens that spell the text are the pieces;
+    others are divided among them.
+    """
     runs: list[list[JsonObject]] = []
     if tokens is not None:
         texts = [token.token or "" for token in tokens]
@@ -224,8 +227,8 @@ def _cut_json(cut: Cut, text: str) -> list[str]:
 def _calls(calls: Sequence[ToolCall], cut: Cut) -> Iterator[list[JsonObject]]:
     """Yield the fragments of all calls in lists, each with the index of its call.
 
-    By SPEC section 4, an entry with neither id nor name only opens a call if the one before is
-    whole, and so does an entry with a name whose id is known. So these go first, and uncut.
+    By SPEC section 4, an entry with neither id nor name, or with a name and an id that is known,
+    opens a call only if the call before it is whole. So these go first, and uncut.
     """
     shared = Counter(call.id or index for index, call in enumerate(calls))
     turns = sorted(

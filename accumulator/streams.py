@@ -55,7 +55,6 @@ __all__ = [
 Framing = Literal["body", "lines"]
 T = TypeVar("T")
 T_co = TypeVar("T_co", covariant=True)
-Text = TypeVar("Text", bytes, str)
 
 
 class Accumulating(TypedDict, total=False):
@@ -144,8 +143,6 @@ def accumulate(stream: Any, **options: Unpack[Options]) -> ChatCompletion | _Cor
 # What fits both comes first: mypy takes the first if openai's `create(**a_dict)` is awaited.
 @overload
 def wrap(stream: DualSource[T], **options: Unpack[Options]) -> DualWrappedStream[T]: ...
-@overload
-def wrap(stream: Text, **options: Unpack[Options]) -> WrappedStream[Text]: ...
 @overload
 def wrap(stream: SyncSource[T], **options: Unpack[Options]) -> WrappedStream[T]: ...
 @overload

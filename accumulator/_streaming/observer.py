@@ -72,8 +72,9 @@ class Observer:
         self.accumulator = accumulator
         self._lines = lines
         self._has_events = False  # one of openai's was an item
-        self._kind: type | None = None  # of the last item: the items of a stream have one class,
-        self._take: Callable[[Any], None]  # so how to feed one is only looked up for another class
+        # Most streams have items of one class, so what feeds an item is kept for the next one.
+        self._kind: type | None = None
+        self._take: Callable[[Any], None]
         self.on_end = on_end
         self.ended: bool = False  # nothing more is accumulated
         self.stopped: bool = False  # by the reader, not by the source
@@ -103,8 +104,8 @@ class Observer:
         return self._feed_text if isinstance(item, str) else accumulator.feed_sse
 
     def _feed_event(self, event: object) -> None:
-        if hasattr(event, "chunk"):
-            self.accumulator.feed(event.chunk)
+        if (chunk := getattr(event, "chunk", None)) is not None:
+            self.accumulator.feed(chunk)
 
     def _feed_text(self, text: str) -> None:
         self.accumulator.feed_sse(text.encode("utf-8", "surrogatepass"))

@@ -15,7 +15,6 @@ from .clients import Found
 from .observer import Observer, StreamStatus, report
 
 T_co = TypeVar("T_co", covariant=True)
-Self = TypeVar("Self", bound="_Wrapped[Any]")
 
 # Open streams that have an `on_end`. This is not a WeakSet, because iterating over one at exit
 # raises if a daemon thread adds to it.
@@ -103,7 +102,7 @@ class _Wrapped(Generic[T_co]):
 class WrappedStream(_Wrapped[T_co]):
     """A stream that accumulates what it yields; made by `wrap`."""
 
-    def __iter__(self: Self) -> Self:
+    def __iter__(self) -> WrappedStream[T_co]:
         return self
 
     def __next__(self) -> T_co:
@@ -133,7 +132,7 @@ class WrappedStream(_Wrapped[T_co]):
                     if self._source is not self._iterator:
                         _close(self._source)
 
-    def __enter__(self: Self) -> Self:
+    def __enter__(self) -> WrappedStream[T_co]:
         return self
 
     def __exit__(self, kind: object, error: BaseException | None, traceback: object) -> None:
@@ -151,7 +150,7 @@ class AsyncWrappedStream(_Wrapped[T_co]):
     event loop in which it was read.
     """
 
-    def __aiter__(self: Self) -> Self:
+    def __aiter__(self) -> AsyncWrappedStream[T_co]:
         return self
 
     async def __anext__(self) -> T_co:
@@ -185,7 +184,7 @@ class AsyncWrappedStream(_Wrapped[T_co]):
         """Do the same as `aclose`, under the name that openai's AsyncStream has for it."""
         await self.aclose()
 
-    async def __aenter__(self: Self) -> Self:
+    async def __aenter__(self) -> AsyncWrappedStream[T_co]:
         return self
 
     async def __aexit__(self, kind: object, error: BaseException | None, traceback: object) -> None:

@@ -133,8 +133,8 @@ def accumulate(stream: Any, **options: Unpack[Options]) -> ChatCompletion | _Cor
     `Accumulator.completion` raises; TypeError for an object that is not a stream. If the stream
     itself raises, `on_end` gets what came before.
     """
-    wrapped: DualWrappedStream[object] = wrap(stream, **options)
-    if wrapped._found.is_async:
+    wrapped: Any = wrap(stream, **options)
+    if not isinstance(wrapped, WrappedStream):
         return _read_async(wrapped)
     next(_take(wrapped, deque[object]()), None)  # the queue stays empty, so it reads to the end
     return wrapped.completion
@@ -257,7 +257,8 @@ def iter_chunks(
 
 def _taken(stream: Any, found: deque[T]) -> Generator[T, None, None] | AsyncGenerator[T, None]:
     """Yield what reading a stream adds to a queue."""
-    return _take_async(stream, found) if stream._found.is_async else _take(stream, found)
+    is_async = not isinstance(stream, WrappedStream)
+    return _take_async(stream, found) if is_async else _take(stream, found)
 
 
 def _take(stream: WrappedStream[object], found: deque[T]) -> Generator[T, None, None]:

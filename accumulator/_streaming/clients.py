@@ -17,7 +17,6 @@ class Found(Struct, frozen=True):
 
     items: Any
     aitems: Any
-    is_async: bool = False  # whether to read it async if both ways are open
     is_body: bool = False
     encoding: str = ""  # of its pieces, if the client leaves them compressed
 
@@ -51,10 +50,8 @@ def find(stream: object) -> Found:
         sources = [getattr(stream, name, None) for name in ("stream", "completion_stream")]
         ways = [_names(source) & {"__iter__", "__aiter__"} for source in sources]
     return Found(
-        items=items,
-        # Starlette reads async whatever can be read async.
+        items=None if {"__aiter__"} in ways else items,
         aitems=None if {"__iter__"} in ways else aitems,
-        is_async=items is None or {"__aiter__"} in ways,
         is_body=bool(bodies),
         encoding=headers.get("Content-Encoding", ""),
     )

@@ -140,7 +140,10 @@ class WrappedStream(_Wrapped[T_co]):
         self.close()
 
     def __del__(self) -> None:
-        self.close()
+        if self._keeper is None:
+            self.close()
+        else:  # it was read async
+            super().__del__()
 
 
 class AsyncWrappedStream(_Wrapped[T_co]):
@@ -195,12 +198,6 @@ class AsyncWrappedStream(_Wrapped[T_co]):
 # As with httpx's Response, `close` is the sync one.
 class DualWrappedStream(WrappedStream[T_co], AsyncWrappedStream[T_co]):  # type: ignore[misc]
     """A stream for sync or async reading, like httpx's Response; made by `wrap`."""
-
-    def __del__(self) -> None:
-        if self._keeper is not None or self._found.is_async:
-            _Wrapped.__del__(self)
-        else:
-            self.close()
 
 
 async def _keep(held: list[object]) -> AsyncGenerator[None, None]:

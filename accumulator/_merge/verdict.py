@@ -11,7 +11,7 @@ from .problem_log import brief
 
 _EXCERPT = 200  # characters of what came
 # How a compressed body begins when decoded: U+FFFD stands for bytes that are not UTF-8.
-_COMPRESSED = (
+COMPRESSED = (
     r"(?P<gzip>\x1f?\ufffd\x08)|(?P<zstd>\(\ufffd/\ufffd)|(?P<deflate>x[\x01\ufffd])"
     r"|.?[\x00-\x08\x0e-\x1f\ufffd]"
 )
@@ -75,8 +75,8 @@ def _why_unread(
             why = f"the body ends inside an event, or its lines {_LINES}"
             return f"{why}; it begins: {_quoted(text)}"
         if problem.kind == "malformed_json" and isinstance(text, str):
-            if re.match(_COMPRESSED, text):
-                name = compression_of(text) or "or is not text"
+            if packed := re.match(COMPRESSED, text):
+                name = packed.lastgroup or "or is not text"
                 return f"the body is compressed ({name}); {_UNPACKED}"
             why = next(why for begins, why in _MISTAKES.items() if re.match(begins, text))
             return f"{why}; it begins: {_quoted(text)}"
@@ -90,12 +90,6 @@ def _why_unread(
     if size:
         return "only comments, blank lines or [DONE] came"
     return "nothing came (a stream can be read only once)"
-
-
-def compression_of(text: str) -> str | None:
-    """Return the name of the compression that a body begins like, if it is a common one."""
-    packed = re.match(_COMPRESSED, text)
-    return packed and packed.lastgroup
 
 
 def _quoted(text: object) -> str:

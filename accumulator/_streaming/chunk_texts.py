@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import deque
 from collections.abc import AsyncIterator, Iterable, Iterator, Mapping
 from itertools import chain
@@ -12,7 +13,7 @@ from .._accumulator import Accumulator
 from .._decode.lines import DONE, Event, LineReader, is_end
 from .._decode.objects import LastChunk
 from .._decode.values import fields_of, is_object
-from .._merge.verdict import compression_of
+from .._merge.verdict import COMPRESSED
 from .._pipeline.pipeline import are_chunks
 from ..errors import LimitExceededError
 from ..limits import Limits
@@ -56,8 +57,9 @@ class ChunkTexts(Accumulator):
 
     def close(self) -> None:
         self._add(self._reader.close(None))
-        if encoding := compression_of(self._reader.quote):
-            raise refusal(encoding)
+        packed = re.match(COMPRESSED, self._reader.quote)
+        if packed and packed.lastgroup:
+            raise refusal(packed.lastgroup)
 
     def _add(self, events: list[Event]) -> None:
         for event in events:

@@ -151,6 +151,10 @@ class LineReader(Struct, array_like=True):
         if not line:
             self.end_event(size, events)
             return
+        if self.data is not None and _are_chunks(self.data, line):
+            name = self.name
+            self.end_event(0, events)
+            self.name = name
         if not self.size:
             self.start = offset
         self.size += size
@@ -232,3 +236,14 @@ class LineReader(Struct, array_like=True):
         events.append(Event(bytes(text.text), None, self.start, self.size, form))
         self.text = self.start = None
         self.size = 0
+
+
+def _are_chunks(data: bytearray, line: bytes) -> bool:
+    """Return whether an event's only line so far is a chunk, and the next is one or `[DONE]`: many
+    logs lack the blank lines between chunks.
+    """
+    if not line.startswith(_DATA) or not data.startswith(b"{") or _LF in data:
+        return False
+    text = line[5:].strip()
+    is_chunk = text == DONE or (text.startswith(b"{") and is_complete(text))
+    return is_chunk and is_complete(bytes(data))

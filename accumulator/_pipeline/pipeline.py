@@ -18,7 +18,6 @@ from .._fast_path import LEARN_AFTER
 from .._merge.problem_log import ProblemLog
 from ..errors import AccumulatorError
 from ..limits import Limits
-from ..partial import is_complete
 from .apply import CLOSING, EventApplier, StreamReducer
 
 _LF, _CR = 10, 13
@@ -164,7 +163,9 @@ class Pipeline(EventApplier):
             return
         if not text and self._end_chunk():
             return
-        events = self._events_before(text)
+        events: list[Event] = []
+        if parser.unread and self.reducer.is_begun:
+            parser.unread = b""
         if parser.pending:
             offset = None if offset is None else offset - len(parser.pending)
             text, parser.pending = bytes(parser.pending + text), None
@@ -191,17 +192,6 @@ class Pipeline(EventApplier):
         self._is_plain = not parser.skip_lf
         self._apply_data(bytes(data), offset)
         return True
-
-    def _events_before(self, line: bytes) -> list[Event]:
-        """Return the event that the line of the next chunk ends: many logs lack the blank line."""
-        parser, events = self.parser, list[Event]()
-        if parser.unread and self.reducer.is_begun:
-            parser.unread = b""
-        if parser.data is not None and are_chunks(parser.data, line):
-            name = parser.name
-            parser.end_event(0, events)
-            parser.name = name
-        return events
 
     def _take_plain_line(self, text: bytes, size: int, offset: int | None) -> bool:
         """Keep a line that is an event's data, or apply one that is a chunk without `data:`. Return
@@ -286,12 +276,3 @@ def _bytes_of(data: object) -> bytes:
         hint = "; encode it, or use feed_line for its lines" if isinstance(data, str) else ""
         raise TypeError(f"a body is bytes, not {type(data).__name__}{hint}")
     return bytes(data)
-
-
-def are_chunks(data: bytes | bytearray, line: bytes) -> bool:
-    """Return whether an event's only line so far is a chunk, and the next is one or `[DONE]`."""
-    if not line.startswith(_OPENING[:5]) or not data.startswith(b"{") or _LF in data:
-        return False
-    text = line[5:].strip()
-    is_chunk = text == DONE or (text.startswith(b"{") and is_complete(text))
-    return is_chunk and is_complete(bytes(data))

@@ -14,19 +14,9 @@ from .._decode.lines import DONE, Event, LineReader, is_end
 from .._decode.objects import LastChunk
 from .._decode.values import fields_of, is_object
 from .._merge.verdict import COMPRESSED
-from .._pipeline.pipeline import are_chunks
 from ..errors import LimitExceededError
 from ..limits import Limits
 from .observer import refusal
-
-
-class _Reader(LineReader):
-    """Reads a body whose chunks may have no blank lines between them, as in many logs."""
-
-    def feed_line(self, line: bytes, size: int, offset: int | None, events: list[Event]) -> None:
-        if self.data is not None and are_chunks(self.data, line):
-            self.end_event(0, events)
-        super().feed_line(line, size, offset, events)
 
 
 class ChunkTexts(Accumulator):
@@ -35,7 +25,7 @@ class ChunkTexts(Accumulator):
     def __init__(self, limits: Limits) -> None:
         super().__init__(limits=limits)
         self.texts: deque[bytes] = deque()
-        self._reader = _Reader()
+        self._reader = LineReader()
         self._most = limits.event_bytes
 
     def feed(self, chunk: object) -> None:
@@ -48,7 +38,7 @@ class ChunkTexts(Accumulator):
     def feed_sse(self, data: bytes | bytearray | memoryview) -> None:
         self._add(self._reader.feed(bytes(data), 0))
         if self._most is not None and self._reader.held > self._most:
-            self._reader = _Reader()  # what is refused is not a text, even after `close`
+            self._reader = LineReader()  # what is refused is not a text, even after `close`
             raise LimitExceededError("event_bytes", self._most)
 
     def feed_line(self, line: bytes | bytearray | memoryview | str) -> None:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Mapping
-from typing import NoReturn
+from functools import partial
+from typing import NoReturn, TypeVar, cast
 
-from ._called import to_be_called
 from ._decode.objects import is_chunk_like
 from ._merge.chat import ChatReducer
 from ._merge.event_emitter import EventEmitter
@@ -29,6 +29,23 @@ from .errors import (
 from .events import Event
 from .limits import DEFAULT_LIMITS, Limits
 from .rules import DEFAULT_RULES, Rules
+
+F = TypeVar("F", bound=Callable[..., object])
+
+
+def to_be_called(function: F) -> F:
+    """Return a method that must be called: reading its attributes raises an error that says so."""
+    return cast("F", _Called(function))
+
+
+class _Called(partial[object]):
+    def __get__(self, owner: object, kind: type) -> Callable[..., object]:
+        return self.func if owner is None else _Called(self.func, owner)
+
+    def __getattr__(self, name: str) -> object:
+        call = f"{self.func.__name__}()"
+        message = f"{call} is a method, so what it returns has {name!r}: write {call}.{name}"
+        raise AttributeError(message, name=name, obj=self)
 
 
 class Accumulator:

@@ -23,7 +23,7 @@ ROOMS = [
     ["_decode"],
     ["events"],
     ["_merge"],
-    ["_fast_path", "_pipeline", "_called", "_checkpoint", "_accumulator"],
+    ["_fast_path", "_pipeline", "_checkpoint", "_accumulator"],
     ["_streaming", "replay", "streams", "telemetry"],
     ["_logs", "asgi", "batch", "spark", "cli", "__init__", "__main__"],
 ]

@@ -262,41 +262,34 @@ def _taken(stream: Any, found: deque[T]) -> Generator[T, None, None] | AsyncGene
 
 
 def _take(stream: WrappedStream[object], found: deque[T]) -> Generator[T, None, None]:
-    failed: Exception | None = None
-    try:
-        with stream:
-            for _ in stream:
-                while found:
-                    yield found.popleft()
-                if stream._observer.error is not None:
-                    break
-    except Exception as error:
-        failed = error
-    yield from _rest(stream._observer, found, failed)
+    with suppress(Exception), stream:  # the observer knows what is raised
+        for _ in stream:
+            while found:
+                yield found.popleft()
+            if stream._observer.error is not None:
+                break
+    yield from _rest(stream._observer, found)
 
 
 async def _take_async(
     stream: AsyncWrappedStream[object], found: deque[T]
 ) -> AsyncGenerator[T, None]:
-    failed: Exception | None = None
-    try:
+    with suppress(Exception):  # as in `_take`
         async with stream:
             async for _ in stream:
                 while found:
                     yield found.popleft()
                 if stream._observer.error is not None:
                     break
-    except Exception as error:
-        failed = error
-    for each in _rest(stream._observer, found, failed):
+    for each in _rest(stream._observer, found):
         yield each
 
 
-def _rest(observer: Observer, found: deque[T], failed: Exception | None) -> Iterator[T]:
+def _rest(observer: Observer, found: deque[T]) -> Iterator[T]:
     """Close the accumulator, yield what is left, and raise the error that ended the stream."""
     with suppress(AccumulatorError):
         observer.accumulator.close()
     while found:
         yield found.popleft()
-    if failed := failed or observer.error:
-        raise failed
+    if error := observer.cause or observer.error:
+        raise error

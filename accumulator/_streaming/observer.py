@@ -79,7 +79,7 @@ class Observer:
         self.ended: bool = False  # nothing more is accumulated
         self.stopped: bool = False  # by the reader, not by the source
         self.error: Exception | None = None  # what accumulating raised
-        self.cause: BaseException | None = None  # what the source, the loop or closing raised
+        self.cause: BaseException | None = None  # what source, loop, closing or on_end raised
         self.source = source  # perhaps an HTTP client's response, whose status errors name
 
     def feed(self, item: object) -> None:
@@ -188,8 +188,9 @@ class Observer:
         )
         try:
             on_end(end)
-        except Exception:
+        except Exception as raised:
             if self.cause is None:
+                self.cause = raised
                 raise
             report("on_end raised")
 

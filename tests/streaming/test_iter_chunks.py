@@ -59,7 +59,8 @@ def test_of_openais_chunks_it_is_what_came() -> None:
         stream = completions.create(**ASKED, stream=True)
         assert [json.loads(chunk) for chunk in iter_chunks(stream)] == CHUNKS
     with helper_of(BODY) as events:
-        assert [json.loads(chunk) for chunk in iter_chunks(events)] == CHUNKS
+        chunks = iter_chunks(event for event in events)
+        assert [json.loads(chunk) for chunk in chunks] == CHUNKS
 
 
 def test_of_half_a_surrogate_pair_it_is_the_escape() -> None:

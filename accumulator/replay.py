@@ -20,7 +20,7 @@ from ._streaming.chunk_texts import SseBody
 from .completion import ChatCompletion, Choice, ChoiceLogprobs, Message, TokenLogprob, ToolCall
 from .limits import DEFAULT_LIMITS
 from .partial import is_complete
-from .rules import DEFAULT_RULES
+from .rules import DEFAULT_RULES, Level
 
 if TYPE_CHECKING:
     from openai.types.chat import ChatCompletion as OpenAIChatCompletion
@@ -204,11 +204,15 @@ def _cut_field(name: str, value: Any, cut: Cut) -> Iterable[object]:
     if is_joined and isinstance(value, list):
         return [[entry] for entry in value] or [[]]
     if policy == "merge" and isinstance(value, dict):
-        names = level.below(name).names
-        collected = [n for n in value if names.get(n) == "collect" and isinstance(value[n], list)]
-        rest = {n: item for n, item in value.items() if n not in collected}
-        return [rest, *({n: entry} for n in collected for entry in value[n])]
+        return _collected(level.below(name), value)
     return [value]
+
+
+def _collected(level: Level, value: dict[str, Any]) -> list[JsonObject]:
+    """Return the objects that merge to one: each collected value has one of its own."""
+    names = [n for n in value if level.names.get(n) == "collect" and isinstance(value[n], list)]
+    rest = {n: item for n, item in value.items() if n not in names}
+    return [rest, *({n: entry} for n in names for entry in value[n])]
 
 
 def _opened(value: JsonObject, name: str, cut: Cut) -> Iterator[JsonObject]:

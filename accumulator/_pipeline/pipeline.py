@@ -112,8 +112,7 @@ class Pipeline(EventApplier):
         pending = parser.pending
         if parser.size + len(pending or b"") > self._most_event:
             self._check_event(parser.held)
-        if parser.unread and self.reducer.is_begun:
-            parser.unread = b""
+        self._forget_unread()
         try:
             if _LF in data and self._may_be_cut():
                 if pending:
@@ -129,6 +128,11 @@ class Pipeline(EventApplier):
             self._is_plain = self._may_be_plain()
         if parser.size + len(parser.pending or b"") > self._most_event:
             self._check_event(parser.held)
+
+    def _forget_unread(self) -> None:
+        """Forget the lines in which nothing could be read, once a chunk was."""
+        if self.parser.unread and self.reducer.is_begun:
+            self.parser.unread = b""
 
     def _apply_lines(self, data: bytes, start: int) -> int:
         """Apply the events at the start of a read that have one line each; return how many bytes
@@ -164,8 +168,7 @@ class Pipeline(EventApplier):
         if not text and self._end_chunk():
             return
         events: list[Event] = []
-        if parser.unread and self.reducer.is_begun:
-            parser.unread = b""
+        self._forget_unread()
         if parser.pending:
             offset = None if offset is None else offset - len(parser.pending)
             text, parser.pending = bytes(parser.pending + text), None

@@ -5,7 +5,7 @@ They are recognised by their attributes: none of these libraries is imported her
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from types import GeneratorType
 from typing import Any
 
@@ -32,29 +32,27 @@ def find(stream: object) -> Found:
     # The values decide, not the names: the `iter_bytes` of openai's AsyncAPIResponse is async.
     items = next((each for each in given if "__iter__" in _names(each)), None)
     aitems = next((each for each in given if "__aiter__" in _names(each)), None)
-    # Completions, openai's and ours, can be iterated over, but yield their fields.
-    if (
-        items is aitems is None
-        or not names.isdisjoint(("model_dump", "to_openai"))
-        or isinstance(stream, Mapping)
-    ):
+    # Completions, openai's and ours, and mappings can be iterated over, but yield their fields.
+    if items is aitems is None or not names.isdisjoint(("keys", "model_dump", "to_openai")):
         hint = next((hint for name, hint in _HINTS if hasattr(stream, name)), "")
         kind = type(stream).__name__
         raise TypeError(f"a stream is an iterable or a response, not {kind}{hint}")
     # Only http.client and urllib leave decompression to their caller.
-    is_raw = names >= {"geturl", "read1"} and "stream" not in names
+    is_raw = names & {"geturl", "read1", "stream"} == {"geturl", "read1"}
     headers = getattr(stream, "headers", {}) if is_raw else {}
-    ways: list[frozenset[str]] = []
-    if items is not None and aitems is not None:
-        # The source tells: a `stream` of httpx's response, a `completion_stream` of litellm's.
-        sources = [getattr(stream, name, None) for name in ("stream", "completion_stream")]
-        ways = [_names(source) & {"__iter__", "__aiter__"} for source in sources]
+    ways = [] if items is None or aitems is None else _ways_of_sources(stream)
     return Found(
         items=None if {"__aiter__"} in ways else items,
         aitems=None if {"__iter__"} in ways else aitems,
         is_body=bool(bodies),
         encoding=headers.get("Content-Encoding", ""),
     )
+
+
+def _ways_of_sources(stream: object) -> list[frozenset[str]]:
+    """Return the ways to read the source of a response (httpx) or a stream (litellm)."""
+    sources = [getattr(stream, name, None) for name in ("stream", "completion_stream")]
+    return [_names(source) & {"__iter__", "__aiter__"} for source in sources]
 
 
 # Attributes of objects that are mistaken for streams, and how to get a stream from one.
@@ -81,7 +79,7 @@ _RESPONSES: tuple[tuple[frozenset[str], Callable[[Any], object]], ...] = (
     (frozenset({"geturl", "read1"}), lambda response: iter(lambda: response.read1(65536), b"")),
 )
 
-_NAMES = frozenset({"__aiter__", "__iter__", "model_dump", "stream", "to_openai"}).union(
+_NAMES = frozenset({"__aiter__", "__iter__", "keys", "model_dump", "stream", "to_openai"}).union(
     *(marks for marks, _ in _RESPONSES)
 )
 

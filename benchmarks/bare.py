@@ -8,86 +8,54 @@ the package, so that no change of the package moves the yardstick.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from typing import Any
 
 import msgspec
-from msgspec import Struct
 
 
-class TopLogprob(Struct):
-    token: str | None = None
-    logprob: float | None = None
-    bytes: list[int] | None = None
+def struct(name: str, /, **fields: Any) -> Any:
+    """Return a Struct whose fields may all be missing."""
+    return msgspec.defstruct(name, [(field, kind | None, None) for field, kind in fields.items()])
 
 
-class TokenLogprob(Struct):
-    token: str | None = None
-    logprob: float | None = None
-    bytes: list[int] | None = None
-    top_logprobs: list[TopLogprob] | None = None
-
-
-class Logprobs(Struct):
-    content: list[TokenLogprob] | None = None
-    refusal: list[TokenLogprob] | None = None
-
-
-class Function(Struct):
-    name: str | None = None
-    arguments: str | None = None
-
-
-class ToolCall(Struct):
-    index: int | None = None
-    id: str | None = None
-    type: str | None = None
-    function: Function | None = None
-
-
-class Delta(Struct):
-    role: str | None = None
-    content: str | None = None
-    refusal: str | None = None
-    function_call: Function | None = None
-    tool_calls: list[ToolCall] | None = None
-
-
-class Choice(Struct):
-    index: int | None = None
-    delta: Delta | None = None
-    logprobs: Logprobs | None = None
-    finish_reason: str | None = None
-
-
-class CompletionTokensDetails(Struct):
-    accepted_prediction_tokens: int | None = None
-    audio_tokens: int | None = None
-    reasoning_tokens: int | None = None
-    rejected_prediction_tokens: int | None = None
-
-
-class PromptTokensDetails(Struct):
-    audio_tokens: int | None = None
-    cached_tokens: int | None = None
-
-
-class Usage(Struct):
-    prompt_tokens: int | None = None
-    completion_tokens: int | None = None
-    total_tokens: int | None = None
-    completion_tokens_details: CompletionTokensDetails | None = None
-    prompt_tokens_details: PromptTokensDetails | None = None
-
-
-class Chunk(Struct):
-    id: str | None = None
-    object: str | None = None
-    created: int | None = None
-    model: str | None = None
-    service_tier: str | None = None
-    system_fingerprint: str | None = None
-    choices: list[Choice] | None = None
-    usage: Usage | None = None
-
+TopLogprob = struct("TopLogprob", token=str, logprob=float, bytes=list[int])
+TokenLogprob = struct(
+    "TokenLogprob", token=str, logprob=float, bytes=list[int], top_logprobs=list[TopLogprob]
+)
+Logprobs = struct("Logprobs", content=list[TokenLogprob], refusal=list[TokenLogprob])
+Function = struct("Function", name=str, arguments=str)
+ToolCall = struct("ToolCall", index=int, id=str, type=str, function=Function)
+Delta = struct(
+    "Delta", role=str, content=str, refusal=str, function_call=Function, tool_calls=list[ToolCall]
+)
+Choice = struct("Choice", index=int, delta=Delta, logprobs=Logprobs, finish_reason=str)
+CompletionTokensDetails = struct(
+    "CompletionTokensDetails",
+    accepted_prediction_tokens=int,
+    audio_tokens=int,
+    reasoning_tokens=int,
+    rejected_prediction_tokens=int,
+)
+PromptTokensDetails = struct("PromptTokensDetails", audio_tokens=int, cached_tokens=int)
+Usage = struct(
+    "Usage",
+    prompt_tokens=int,
+    completion_tokens=int,
+    total_tokens=int,
+    completion_tokens_details=CompletionTokensDetails,
+    prompt_tokens_details=PromptTokensDetails,
+)
+Chunk = struct(
+    "Chunk",
+    id=str,
+    object=str,
+    created=int,
+    model=str,
+    service_tier=str,
+    system_fingerprint=str,
+    choices=list[Choice],
+    usage=Usage,
+)
 
 decode = msgspec.json.Decoder(Chunk).decode
 

@@ -13,8 +13,7 @@ import os
 import random
 import sys
 import tracemalloc
-from collections.abc import Callable, Iterator
-from itertools import count
+from collections.abc import Callable
 from multiprocessing import get_context
 from pathlib import Path
 
@@ -22,7 +21,7 @@ import attrs
 import shapes
 
 sys.path[:0] = [str(Path(__file__).resolve().parents[1] / part) for part in ("", "tests")]
-from attacks import ATTACKS, Attack, event, many  # noqa: E402  # they are with the tests
+from attacks import ATTACKS, Attack, choices, many  # noqa: E402  # they are with the tests
 
 from accumulator import Accumulator, LimitExceededError, Limits  # noqa: E402
 from accumulator.limits import DEFAULT_LIMITS  # noqa: E402
@@ -43,7 +42,7 @@ TEXTS: dict[str, Callable[[int], str]] = {
 }
 
 
-def in_flight(seconds: float) -> tuple[float, str]:
+def in_flight() -> tuple[float, str]:
     """Return the bytes of RSS per stream, for many streams at once that are fed in turn."""
     # Only a new process shows all that is held.
     with get_context("spawn").Pool(1) as pool:
@@ -59,7 +58,6 @@ def grown() -> int:
     warm = Accumulator()
     for data in bodies[0]:
         warm.feed_sse(data)
-    gc.collect()
     before = resident()
     accumulators = [Accumulator() for _ in range(STREAMS)]
     for turn in range(max(map(len, bodies))):
@@ -67,98 +65,96 @@ def grown() -> int:
             for data in bodies[number % len(bodies)][turn : turn + 1]:
                 # A copy, because each stream of a real process has buffers of its own.
                 acc.feed_sse(bytes(memoryview(data)))
-    gc.collect()
     return resident() - before
 
 
 def resident() -> int:
-    """Return the bytes of memory that this process has."""
+    """Return the bytes of memory that this process has, garbage collected."""
+    gc.collect()
     pages = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[1])
     return pages * os.sysconf("SC_PAGE_SIZE")
 
 
-def idle(seconds: float) -> tuple[float, str]:
+def idle() -> tuple[float, str]:
     """Return the bytes of an accumulator that has read nothing."""
     Accumulator().feed_sse(b"")
-    traced = tracing()
+    start_tracing()
     ones = [Accumulator() for _ in range(1000)]
     held = traced() - sys.getsizeof(ones)
     tracemalloc.stop()
     return held / len(ones), ""
 
 
-def tracing() -> Callable[[], int]:
-    """Start tracing memory; return a function that returns what has been allocated since."""
+def start_tracing() -> None:
     gc.collect()
     tracemalloc.start()
-    before = tracemalloc.get_traced_memory()[0]
-    return lambda: tracemalloc.get_traced_memory()[0] - before
 
 
-def text_held(kind: str, seconds: float) -> tuple[float, str]:
+def traced() -> int:
+    """Return how many bytes are held of what was allocated since tracing started."""
+    return tracemalloc.get_traced_memory()[0]
+
+
+def text_held(kind: str) -> tuple[float, str]:
     """Return what a stream holds beyond the slack, as a factor of the UTF-8 length of its text:
     at 10,000 fragments, at the end, and after a snapshot.
     """
     texts = [TEXTS[kind](i) for i in range(1000)]
     size = sum(len(text.encode()) for text in texts)
-    opening: shapes.Json = {"role": "assistant", "content": ""}
-    deltas: list[shapes.Json] = [{"content": text} for text in texts]
+    deltas: list[shapes.Json] = [{"role": "assistant", "content": ""}]
+    deltas += [{"content": text} for text in texts]
     if "arguments" in kind:
-        opening = {"tool_calls": [{"index": 0, "id": "call_1", "function": {"name": "report"}}]}
-        pieces = [{"index": 0, "function": {"arguments": text}} for text in texts]
-        deltas = [{"tool_calls": [piece]} for piece in pieces]
+        calls: list[shapes.Json] = [{"id": "call_1", "function": {"name": "report"}}]
+        calls += [{"function": {"arguments": text}} for text in texts]
+        deltas = [{"tool_calls": [{"index": 0, **call}]} for call in calls]
     envelope = shapes.envelope_of(random.Random(0))
-    chunks = ({**envelope, **shapes.chunk_of(delta)} for delta in (opening, *deltas))
-    first, *rest = (event(shapes.written(chunk, "\\u" in kind)) for chunk in chunks)
+    stream = shapes.written(envelope, [*map(shapes.chunk_of, deltas)], "\\u" in kind)
+    first, *rest, _ = stream.reads(None)
     reads = shapes.cut(b"".join(rest), 4096)
     warm = Accumulator()
     for data in (first, *reads):
         warm.feed_sse(data)
     warm.snapshot()
-    taken = []
-    traced = tracing()
+    start_tracing()
     acc = Accumulator(limits=Limits(total_bytes=None))
     acc.feed_sse(bytes(bytearray(first)))
-    thousands = max(10, int(1000 * seconds))
-    for number in range(1, thousands + 1):
+    early = 0.0
+    for number in range(1, 1001):
         for data in reads:
             acc.feed_sse(bytes(bytearray(data)))  # every read is a new bytes object
-        if number in (10, thousands):
-            taken.append((traced() - SLACK) / (size * number))
+        if number == 10:
+            early = (traced() - SLACK) / (size * number)
+    end = (traced() - SLACK) / (size * 1000)
     acc.snapshot()
-    after = (traced() - SLACK) / (size * thousands)
+    after = (traced() - SLACK) / (size * 1000)
     tracemalloc.stop()
-    beside = f"{taken[0]:.2f} at 10,000 fragments, {taken[-1]:.2f} at the end, then {after:.2f}"
-    return max(taken), beside
+    beside = f"{early:.2f} at 10,000 fragments, {end:.2f} at the end, then {after:.2f}"
+    return max(early, end), beside
 
 
 # --- attacks ------------------------------------------------------------------------------
 
 
-def full_choices() -> Iterator[bytes]:
-    """Yield events of one choice each, with as many calls as are allowed."""
-    calls = (b'{"index":%d}' % index for index in range(DEFAULT_LIMITS.tool_calls or 0))
-    delta = b'{"tool_calls":[' + b",".join(calls) + b"]}"
-    for index in count():
-        yield event(b'{"choices":[{"index":%d,"delta":%b}]}' % (index, delta))
-
-
 def main(mebibytes: str = "16") -> None:
     """Feed each attack until a limit stops it, and print a row of the table for each."""
-    choices = many(lambda items: b'{"choices":[%b]}' % items, b"{}", 16 * MIB - 100)
+    most_calls = b",".join(
+        b'{"index":%d}' % index for index in range(DEFAULT_LIMITS.tool_calls or 0)
+    )
+    full = b'{"index":%d,"delta":{"tool_calls":[' + most_calls + b"]}}"
     # Attacks that approach several limits at once are too slow for a test.
-    slow = [
-        Attack("choices, as many as one event holds", "choices", choices),
-        Attack("choices full of tool calls", "choices", full_choices),
-    ]
+    slow = {
+        "choices, as many as one event holds": many(choices, b"{}", 16 * MIB - 100),
+        "choices full of tool calls": many(choices, full, 1),
+    }
+    attacks = [Attack(what, "choices", pieces) for what, pieces in slow.items()] + ATTACKS
     bounded = attrs.evolve(DEFAULT_LIMITS, total_bytes=int(mebibytes) * MIB)
     print("| endless | stopped by | MiB read | MiB held | MiB at most | bytes held per byte read |")
     print("|---|---|---|---|---|---|")
-    for attack in [*slow, *ATTACKS]:
+    for attack in attacks:
         endless = attack.limit == "total_bytes"
         pieces = attack.pieces()
         piece = next(pieces)
-        traced = tracing()
+        start_tracing()
         acc = Accumulator(limits=bounded if endless else DEFAULT_LIMITS)
         fed = 0
         try:
@@ -169,8 +165,7 @@ def main(mebibytes: str = "16") -> None:
         except LimitExceededError as error:
             if error.limit != attack.limit:
                 raise
-        now, most = tracemalloc.get_traced_memory()
-        peak = traced() + most - now
+        peak = tracemalloc.get_traced_memory()[1]
         del piece, pieces
         gc.collect()
         held = traced()

@@ -4,10 +4,9 @@
     python benchmarks/instructions.py --update    write benchmarks/instructions.json
 
 Times on a shared machine vary by more than a regression costs; the instructions that valgrind's
-callgrind counts do not. One process imports the package of this tree and forks for each workload.
-The child runs it twice, so that CPython has specialised its bytecode and the package knows the
-vendors' fields. Then it runs it once more inside a C function of Python's that nothing else calls:
-callgrind counts only in there.
+callgrind counts do not. Each workload is a fork, which runs it twice, so that CPython has
+specialised its bytecode and the package knows the vendors' fields, and then once more inside a C
+function of Python's that nothing else calls: callgrind counts only in there.
 
 Counts are specific to one build of Python and of msgspec. They are recorded by Python's minor
 version, beside the count of the loop by hand, which has none of our code: if that count is not as
@@ -27,8 +26,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Iterator
-from functools import partial
+from collections.abc import Iterator
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -37,7 +35,8 @@ HERE = Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE.parent))
 
 import rows  # noqa: E402
-import shapes  # noqa: E402
+from rows import EACH, FOUR, MAPPINGS, SMALL, WHOLE, Case, Function, bodies  # noqa: E402
+from shapes import recordings  # noqa: E402
 
 RECORD = HERE / "instructions.json"
 ALLOWED = 1.05
@@ -51,14 +50,14 @@ MINOR = ".".join(platform.python_version_tuple()[:2])
 
 def main(what: str = "", folder: str = "") -> None:
     """Count, and check or record."""
-    record = json.loads(RECORD.read_text(encoding="utf-8"))
+    record = json.loads(RECORD.read_text("utf-8"))
     if what == "--run-in":
         run_all(Path(folder))
     elif shutil.which("valgrind") is None:
         print("instructions: SKIPPED, valgrind is not installed")
     elif what == "--update":
-        names = ("msgspec", "attrs", "cattrs")
-        versions = {"python": platform.python_version(), **{name: version(name) for name in names}}
+        versions = {name: version(name) for name in ("msgspec", "attrs", "cattrs")}
+        versions["python"] = platform.python_version()
         record[MINOR] = {"versions": versions, "instructions a chunk": counted()}
         RECORD.write_text(json.dumps(record, indent=1, sort_keys=True) + "\n", encoding="utf-8")
     elif what == "--check":
@@ -95,8 +94,7 @@ def counted() -> dict[str, int]:
         environment = {**os.environ, "PYTHONHASHSEED": "0"}
         subprocess.run([*valgrind, "--run-in", name], env=environment, check=True)
         counts = {}
-        ran = json.loads((folder / "ran.json").read_text(encoding="utf-8"))
-        for workload, (pid, chunks) in ran.items():
+        for workload, (pid, chunks) in json.loads((folder / "ran.json").read_text()).items():
             report = (folder / str(pid)).read_text(encoding="utf-8", errors="replace")
             (total,) = re.findall(r"^totals: (\d+)", report, re.MULTILINE)
             counts[workload] = round(int(total) / chunks)
@@ -120,7 +118,7 @@ def run_all(folder: Path) -> None:
     (folder / "ran.json").write_text(json.dumps(ran), encoding="utf-8")
 
 
-def run(call: Callable[[Any], object], inputs: list[Any], before: int) -> None:
+def run(call: Function, inputs: list[Any], before: int) -> None:
     """Run a workload after `before` uncounted runs, and end the process."""
 
     def all_of_it() -> None:
@@ -136,35 +134,31 @@ def run(call: Callable[[Any], object], inputs: list[Any], before: int) -> None:
     os._exit(1 if failed else 0)
 
 
-def workloads() -> Iterator[tuple[str, Callable[[Any], object], list[Any], int]]:
+def workloads() -> Iterator[tuple[str, Function, list[Any], int]]:
     """Yield the workloads: name, function, what it is called with, and the number of chunks."""
     # Before anything else has read a recording in this process.
     try:
-        streams = shapes.recordings()
+        streams = recordings()
     except FileNotFoundError as error:
         print(f"instructions: recordings are left out, {error}")
     else:
         for name in (FIRST, "recordings, 4 KiB reads"):
             reads = [stream.reads(4096) for stream in streams]
-            yield name, rows.ended, reads, rows.chunks_of(streams)
-    short, events = partial(rows.bodies, "text, padded", 40, 10), partial(rows.events, "text")
-    cases = {
-        "40 chunks of padded text, one event a read": partial(short, rows.EACH),
-        "40 chunks of padded text, 4 KiB reads": partial(short, rows.SMALL),
-        **{f"whole body, {shape}": partial(rows.bodies, shape, 50, 5, rows.WHOLE)
-           for shape in rows.FOUR},
-        **{f"long, 4 KiB reads, {shape}": partial(rows.bodies, shape, 600, 1, rows.SMALL)
-           for shape in rows.FOUR},
-        "events, one event a read": partial(events, "on_event", "the generator", rows.EACH, 10),
-        "mappings, text, padded": partial(rows.objects, "text, padded", "mappings", 10),
-        "logprobs as JSON": partial(rows.dumped, "to_json", 100),
-    }  # fmt: skip
-    for name, make in cases.items():
-        case = make()
-        ours, theirs = zip(*case.inputs, strict=True)
-        yield name, case.ours, list(map(case.ready, ours)), case.chunks
+            yield name, rows.ended, reads, sum(len(stream.events) for stream in streams)
+    cases: dict[str, Case] = {
+        "40 chunks of padded text, one event a read": bodies("text, padded", 40, 10, EACH),
+        "40 chunks of padded text, 4 KiB reads": bodies("text, padded", 40, 10, SMALL),
+        **{f"whole body, {shape}": bodies(shape, 50, 5, WHOLE) for shape in FOUR},
+        **{f"long, 4 KiB reads, {shape}": bodies(shape, 600, 1, SMALL) for shape in FOUR},
+        "events, one event a read": rows.events("text", rows.called_back, rows.generated, EACH, 10),
+        "mappings, text, padded": rows.objects("text, padded", MAPPINGS, 10),
+        "logprobs as JSON": rows.dumped("to_json", 100),
+    }
+    for name, case in cases.items():
+        ours, theirs = zip(*case.inputs(), strict=True)
+        yield name, case.ours, list(map(case.ready, ours)), case.chunks()
         if name in YARDSTICK:
-            yield YARDSTICK, case.theirs, list(theirs), case.chunks
+            yield YARDSTICK, case.theirs, list(theirs), case.chunks()
 
 
 if __name__ == "__main__":

@@ -31,6 +31,7 @@ import held
 import logs
 import msgspec
 import shapes
+from shapes import Stream
 
 from accumulator import Accumulator, AccumulatorError, ChatCompletion, Limits, iter_events, wrap
 
@@ -38,113 +39,159 @@ QUESTION: Any = {"model": "gpt-4o-mini", "messages": [{"role": "user", "content"
 HAND, BARE = "the loop by hand", "`bare`"
 EACH, SMALL, WHOLE = "one event a read", "4 KiB reads", "one read"
 SIZES = {EACH: None, SMALL: 4096, WHOLE: 0}
+# Other forms of a stream.
+LINES, EVENTS, MAPPINGS, OBJECTS = "lines", "events", "mappings", "objects"
+ASKING, CLIENT, PARTS = "asking", "client", "parts"
 FOUR = ("text", "tool calls", "logprobs", "reasoning")
 
-# What measures a row: it takes the seconds it has, and returns the figure and what it is made of.
-Measure = Callable[[float], tuple[float, str]]
 
-
-@dataclass(frozen=True)
-class Row:
-    """A row of the tables: what is measured, and the bound that it should not exceed."""
-
-    group: str
-    name: str
-    against: str
-    reach: float
-    measure: Measure
-
-
-def main(only: str, seconds: str) -> None:
+def main(only: str) -> None:
     """Print each row whose name matches a pattern, as soon as it is measured."""
-    for row in rows():
-        about = {name: getattr(row, name) for name in ("group", "name", "against", "reach")}
-        if re.search(only, f"{row.group}: {row.name}, {row.against}"):
+    for group, name, against, reach, measured, *how in rows():
+        if re.search(only, f"{group}: {name}, {against}"):
             try:
-                figure, beside = row.measure(float(seconds))
+                taken = timed(measured, *how) if isinstance(measured, Case) else measured()
             except FileNotFoundError as error:
-                print(f"{row.group} is left out: {error}", file=sys.stderr)
+                print(f"{group} is left out: {error}", file=sys.stderr)
             else:
-                print(json.dumps({**about, "figure": figure, "beside": beside}), flush=True)
+                print(json.dumps([group, name, against, reach, *taken]), flush=True)
 
 
 # --- timing -------------------------------------------------------------------------------
 
+Function = Callable[[Any], Any]
+Times = Sequence[float]  # the fewest seconds for each stream
+
 
 @dataclass(frozen=True)
 class Case:
-    """What is timed: two functions, and pairs of inputs for them."""
+    """What is timed over some streams: two functions, each with the form in which it gets them."""
 
-    inputs: Sequence[tuple[Any, Any]]
-    ours: Callable[[Any], Any]
-    theirs: Callable[[Any], Any]
-    chunks: int
-    # Makes the argument for `ours` from an input, outside the timing.
-    ready: Callable[[Any], Any] = lambda given: given
+    shape: str  # empty: the recordings
+    count: int
+    number: int
+    our_form: str
+    ours: Function
+    their_form: str
+    theirs: Function
     # Whether their results are the same, if they can be compared.
     same: Callable[[Any, Any], bool] = lambda ours, theirs: True
+    # Prepares each call of `ours`, outside the timing.
+    ready: Function = lambda given: given
+    repeats: int = 1  # how often an input contains its stream
 
+    def streams(self) -> list[Stream]:
+        return made(self.shape, self.count, self.number) if self.shape else readable()
 
-Times = Sequence[float]  # the fewest seconds for each input
+    def chunks(self) -> int:
+        return self.repeats * sum(len(stream.events) for stream in self.streams())
+
+    def inputs(self) -> list[tuple[Any, Any]]:
+        forms = self.our_form, self.their_form
+        return [(given(each, forms[0]), given(each, forms[1])) for each in self.streams()]
 
 
 def ratio(ours: Times, theirs: Times) -> float:
-    """Return how many times as long ours takes."""
     return sum(ours) / sum(theirs)
 
 
 def added(ours: Times, theirs: Times) -> float:
-    """Return the share of time that ours adds."""
     return ratio(ours, theirs) - 1
 
 
-def timed(
-    make: Callable[..., Case], *how: Any, figure: Callable[[Times, Times], float] = ratio
-) -> Measure:
-    """Return a function that measures a case."""
-
-    def measure(seconds: float) -> tuple[float, str]:
-        ours, theirs, chunks = times_of(make, how, seconds)
-        spent = (f"{1e6 * sum(each) / chunks:.2f}" for each in (ours, theirs))
-        return figure(ours, theirs), f"{' / '.join(spent)} us"
-
-    return measure
+def timed(case: Case, figure: Callable[[Times, Times], float] = ratio) -> tuple[float, str]:
+    """Return the figure of a case, and the times that it is made of."""
+    times = times_of(case)
+    spent = (f"{1e6 * sum(each) / case.chunks():.2f}" for each in times)
+    return figure(*times), f"{' / '.join(spent)} us"
 
 
 @lru_cache(maxsize=1)  # several figures come from the same times
-def times_of(
-    make: Callable[..., Case], how: tuple[Any, ...], seconds: float
-) -> tuple[Times, Times, int]:
-    """Call both functions with all inputs in turn, for `seconds` and at least four times."""
-    case = make(*how)
-    for ours, theirs in case.inputs[:20]:
+def times_of(case: Case) -> tuple[Times, Times]:
+    """Call both functions with all inputs in turn, for a second and at least four times."""
+    inputs = case.inputs()
+    for ours, theirs in inputs[:20]:
         results = case.ours(case.ready(ours)), case.theirs(theirs)
         if not case.same(*results):
-            raise AssertionError(f"{make.__name__}{how}: {results!s:.2000}")
-    best = [[float("inf")] * len(case.inputs) for _ in range(2)]
-    calls = [case.ours, case.theirs]
+            raise AssertionError(f"{case}: {results!s:.2000}")
+    best = [float("inf")] * len(inputs), [float("inf")] * len(inputs)
     clock = time.thread_time
     own = min(-(clock() - clock()) for _ in range(1000))  # a system call, which itself takes time
     gc.collect()
     gc.freeze()
-    end, turn = time.perf_counter() + seconds, 0
+    end, turn = time.perf_counter() + 1, 0
     while turn < 4 or time.perf_counter() < end:
-        order = (0, 1) if turn % 2 else (1, 0)
-        for number, pair in enumerate(case.inputs):
-            for which in order:
-                call = calls[which]
-                given = pair[which] if which else case.ready(pair[which])
+        for number, (ours, theirs) in enumerate(inputs):
+            turns = [(best[0], case.ours, case.ready(ours)), (best[1], case.theirs, theirs)]
+            for fewest, call, given in turns if turn % 2 else reversed(turns):
                 start = clock()
                 result = call(given)
                 took = clock() - start - own
                 del result
-                best[which][number] = min(best[which][number], took)
+                fewest[number] = min(fewest[number], took)
         turn += 1
     gc.unfreeze()
-    return best[0], best[1], case.chunks
+    return best
 
 
-# --- streams of bytes ---------------------------------------------------------------------
+# --- streams, and the forms in which functions get them -----------------------------------
+
+
+@cache
+def made(shape: str, count: int, number: int) -> list[Stream]:
+    """Return `number` streams of a shape."""
+    return [shapes.made(shape, count, i) for i in range(number)]
+
+
+@cache
+def readable() -> list[Stream]:
+    """Return the recordings that the loop by hand can read."""
+    found = []
+    for stream in shapes.recordings():
+        with suppress(ValueError):
+            by_hand.completion_of([stream.body])
+            found.append(stream)
+    return found
+
+
+def given(stream: Stream, form: str) -> Any:
+    """Return a stream in the form in which a function gets it."""
+    if form in SIZES:
+        return stream.reads(SIZES[form])
+    if form in shapes.FRAMINGS:
+        return shapes.cut(stream.body.replace(*shapes.FRAMINGS[form]), 4096)
+    if form == PARTS:
+        # The middle is the last 600 before the end: text, or fragments of one call.
+        pieces = stream.reads(None)
+        parts = (pieces[:-603], pieces[-603:-3], pieces[-3:])
+        return [shapes.cut(b"".join(each), 4096) for each in parts]
+    if form == LINES:
+        return stream.body.splitlines(keepends=True)
+    if form == MAPPINGS:
+        return [*map(json.loads, stream.events)]
+    if form == EVENTS:
+        return stream.events
+    completions = completions_of(stream)
+    if form == CLIENT:
+        return completions
+    ask = partial(completions.create, **QUESTION, stream=True)
+    return ask if form == ASKING else list(ask())
+
+
+def completions_of(stream: Stream) -> Any:
+    """Return the completions of an openai client that gets this stream for every answer."""
+    httpx, openai = import_module("httpx2"), import_module("openai")
+    reads, headers = stream.reads(4096), {"content-type": "text/event-stream"}
+
+    def respond(request: object) -> Any:
+        return httpx.Response(200, headers=headers, content=iter(reads))
+
+    http_client = httpx.Client(transport=httpx.MockTransport(respond))
+    client = openai.OpenAI(api_key="none", base_url="http://localhost/v1", http_client=http_client)
+    return client.chat.completions
+
+
+# --- ours and theirs ----------------------------------------------------------------------
 
 
 def completed(items: Iterable[Any], feed: str = "feed_sse") -> ChatCompletion:
@@ -156,6 +203,9 @@ def completed(items: Iterable[Any], feed: str = "feed_sse") -> ChatCompletion:
     return acc.completion()
 
 
+fed = partial(completed, feed="feed")
+
+
 def ended(reads: Iterable[bytes]) -> ChatCompletion | None:
     """Return the completion of a body that may be broken."""
     try:
@@ -164,55 +214,10 @@ def ended(reads: Iterable[bytes]) -> ChatCompletion | None:
         return error.partial
 
 
-@cache
-def streams(shape: str, count: int, number: int) -> list[shapes.Stream]:
-    """Return `number` streams of a shape."""
-    return [shapes.made(shape, count, i) for i in range(number)]
-
-
-def chunks_of(made: Iterable[shapes.Stream]) -> int:
-    """Count the chunks of streams."""
-    return sum(len(stream.events) for stream in made)
-
-
-def read_twice(made: Iterable[shapes.Stream], reads: str) -> list[tuple[Any, Any]]:
-    """Return the reads of streams, for ours and for theirs."""
-    return [(stream.reads(SIZES[reads]),) * 2 for stream in made]
-
-
-def bodies(shape: str, count: int, number: int, reads: str) -> Case:
-    """Compare with the loop by hand, from the bytes to the completion."""
-    made = streams(shape, count, number)
-    return Case(
-        read_twice(made, reads), completed, by_hand.completion_of, chunks_of(made), same=same
-    )
-
-
-@cache
-def readable() -> list[shapes.Stream]:
-    """Return the recordings that the loop by hand can read."""
-    found = []
-    for stream in shapes.recordings():
-        with suppress(ValueError):
-            by_hand.completion_of([stream.body])
-            found.append(stream)
-    return found
-
-
-def recorded(reads: str) -> Case:
-    """Compare over every recording that the loop by hand can read."""
-    made = readable()
-    return Case(read_twice(made, reads), ended, by_hand.completion_of, chunks_of(made))
-
-
-def median_of(vendors: bool, ours: Times, theirs: Times) -> float:
-    """Return the median over the recordings with or without vendors' fields."""
-    rated = zip(map(shapes.has_vendor_fields, readable()), ours, theirs, strict=True)
-    return statistics.median(own / other for has, own, other in rated if has is vendors)
-
-
-def same(completion: ChatCompletion, wanted: object) -> bool:
-    """Return whether a completion has everything that another reducer returned."""
+def same(completion: ChatCompletion, wanted: Any) -> bool:
+    """Return whether a completion has everything that by hand's or openai's has."""
+    if not isinstance(wanted, dict):
+        wanted = wanted.model_dump(exclude_none=True, warnings=False)
     return within(msgspec.to_builtins(wanted), completion.to_dict())
 
 
@@ -225,38 +230,61 @@ def within(wanted: Any, given: Any) -> bool:
     return bool(wanted == given) or not (wanted or given)
 
 
+def median_of(vendors: bool, ours: Times, theirs: Times) -> float:
+    """Return the median over the recordings with or without vendors' fields."""
+    rated = zip(map(has_vendor_fields, readable()), ours, theirs, strict=True)
+    return statistics.median(own / other for has, own, other in rated if has is vendors)
+
+
+def has_vendor_fields(stream: Stream) -> bool:
+    """Return whether a chunk has a field that `bare`, which has the API's, does not have."""
+
+    def beyond(value: object, known: Any) -> bool:
+        if isinstance(value, list):
+            return any(map(beyond, value, known or ()))
+        if isinstance(value, dict):
+            return any(k not in known or beyond(v, known[k]) for k, v in value.items())
+        return False
+
+    return any(
+        beyond(json.loads(event), msgspec.to_builtins(bare.decode(event)) | {"obfuscation": None})
+        for event in stream.events
+    )
+
+
+def bodies(shape: str, count: int, number: int, reads: str) -> Case:
+    """Compare with the loop by hand, from the bytes to the completion."""
+    return Case(shape, count, number, reads, completed, reads, by_hand.completion_of, same)
+
+
+def objects(shape: str, form: str, number: int = 50) -> Case:
+    """Compare ready-made chunks with `bare` over the same JSON."""
+    return Case(shape, 40, number, form, fed, EVENTS, bare.decode_all)
+
+
+def dumped(method: str, count: int = 500) -> Case:
+    """Compare writing a completion with logprobs with feeding it."""
+    write = getattr(ChatCompletion, method)
+    return Case("logprobs", count, 3, SMALL, write, SMALL, completed, ready=completed)
+
+
 # `bare` with content in parts, which is not a string.
-class PartsDelta(bare.Delta):
-    content: object = None  # type: ignore[assignment]  # wider than the API's
+Delta = msgspec.defstruct("Delta", [("content", object, None)], bases=(bare.Delta,))
+Choice = msgspec.defstruct("Choice", [("delta", Delta | None, None)], bases=(bare.Choice,))
+Chunk = msgspec.defstruct("Chunk", [("choices", list[Choice], None)], bases=(bare.Chunk,))
+by_parts = partial(bare.decode_all, decode=msgspec.json.Decoder(Chunk).decode)
 
 
-class PartsChoice(bare.Choice):
-    delta: PartsDelta | None = None
-
-
-class PartsChunk(bare.Chunk):
-    choices: list[PartsChoice] | None = None  # type: ignore[assignment]  # a list is invariant
-
-
-def cliff(shape: str, change: tuple[bytes, bytes] = (b"\n", b"\n")) -> Case:
-    """Compare with `bare` over a shape that nothing was optimised for, in 4 KiB reads."""
-    made = streams(shape, 200, 10)
-    decode: Callable[[bytes], object] = bare.decode
-    if shape == "thinking in parts":
-        decode = msgspec.json.Decoder(PartsChunk).decode
-    inputs = [(shapes.cut(stream.body.replace(*change), 4096), stream.events) for stream in made]
-    return Case(inputs, completed, partial(bare.decode_all, decode=decode), chunks_of(made))
+def cliff(shape: str, form: str, theirs: Function = bare.decode_all) -> Case:
+    """Compare with `bare` over a shape that nothing was optimised for."""
+    return Case(shape, 200, 10, form, completed, EVENTS, theirs)
 
 
 def growth(shape: str, snapshots: bool) -> Case:
     """Compare a stream of 100,000 chunks with 50 streams of 2,000."""
-    stream = shapes.made(shape, 2000)
-    pieces = stream.reads(None)
-    # The middle is the last 600 before the end: text, or fragments of one call, again and again.
-    parts = (pieces[:-603], pieces[-603:-3], pieces[-3:])
-    opening, middle, end = (shapes.cut(b"".join(each), 4096) for each in parts)
 
-    def read(times: int) -> ChatCompletion:
+    def read(parts: list[list[bytes]], times: int = 164) -> ChatCompletion:
+        opening, middle, end = parts
         acc = Accumulator(limits=Limits(total_bytes=None))
         for reads in (opening, *[middle] * times, end):
             for data in reads:
@@ -265,14 +293,10 @@ def growth(shape: str, snapshots: bool) -> Case:
                 acc.snapshot()
         return acc.completion()
 
-    many = [1] * 50
-    return Case([(164, many)], read, lambda each: list(map(read, each)), 50 * len(stream.events))
+    def read_short(parts: list[list[bytes]]) -> list[ChatCompletion]:
+        return [read(parts, 1) for _ in range(50)]
 
-
-def dumped(method: str, count: int = 500) -> Case:
-    """Compare writing a completion with logprobs with feeding it."""
-    inputs = read_twice(streams("logprobs", count, 3), SMALL)
-    return Case(inputs, getattr(ChatCompletion, method), completed, 3 * count, ready=completed)
+    return Case(shape, 2000, 1, PARTS, read, PARTS, read_short, repeats=50)
 
 
 # --- events -------------------------------------------------------------------------------
@@ -288,11 +312,29 @@ def called_back(reads: Iterable[bytes]) -> list[object]:
     return events
 
 
-def events(shape: str, ours: str, theirs: str, reads: str, number: int = 100) -> Case:
+def listed(iterate: Function, reads: Iterable[bytes]) -> list[Any]:
+    return list(iterate(reads))
+
+
+def lm15s(reads: Iterable[bytes]) -> Iterator[Any]:
+    """Yield events as lm15's client does, without its requests."""
+    parse, of_event = lm15s_readers()
+    lines = (line for data in reads for line in data.splitlines(keepends=True))
+    for event in parse(lines):
+        yield from of_event(event)
+
+
+@cache
+def lm15s_readers() -> tuple[Function, Function]:
+    package = import_module("lm15")
+    client = import_module("lm15.providers.openai_chat").OpenAIChatLM(api_key="none")
+    request = package.Request(model="gpt-4o-mini", messages=(package.Message.user("hello"),))
+    return import_module("lm15.sse").parse_sse, partial(client.parse_stream_events, request)
+
+
+def events(shape: str, ours: Function, theirs: Function, reads: str, number: int = 100) -> Case:
     """Compare the events of 40 chunks with the generator by hand, or with a rival's."""
-    made = streams(shape, 40, number)
-    inputs = read_twice(made, reads)
-    return Case(inputs, WAYS[ours](), WAYS[theirs](), chunks_of(made), same=same_texts)
+    return Case(shape, 40, number, reads, ours, reads, theirs, same_texts)
 
 
 def same_texts(ours: list[Any], theirs: list[Any]) -> bool:
@@ -307,137 +349,44 @@ def text_of(event: Any) -> str | None:
     return text
 
 
-def lm15() -> Callable[[Any], list[object]]:
-    """Return a function that reads events as lm15's client does, without its requests."""
-    package = import_module("lm15")
-    parse = import_module("lm15.sse").parse_sse
-    client = import_module("lm15.providers.openai_chat").OpenAIChatLM(api_key="none")
-    request = package.Request(model="gpt-4o-mini", messages=(package.Message.user("hello"),))
-
-    def read(reads: Iterable[bytes]) -> list[object]:
-        lines = (line for data in reads for line in data.splitlines(keepends=True))
-        of_event = client.parse_stream_events
-        return [each for event in parse(lines) for each in of_event(request, event)]
-
-    return read
+# --- openai's client ----------------------------------------------------------------------
 
 
-def listed(iterate: Callable[..., Iterable[object]], **how: str) -> Callable[[Any], list[object]]:
-    """Return a function that lists all events of an iterator."""
-    return lambda reads: list(iterate(reads, **how))
-
-
-WAYS: dict[str, Callable[[], Callable[[Any], list[Any]]]] = {
-    "iter_events": lambda: listed(iter_events),
-    "on_event": lambda: called_back,
-    "the generator": lambda: listed(by_hand.events_of),
-    "llmstream": lambda: listed(import_module("llmstream").iter_events, provider="openai"),
-    "lm15": lm15,
-}
-
-
-# --- objects, mappings, lines -------------------------------------------------------------
-
-fed = partial(completed, feed="feed")
-
-
-def objects(shape: str, kind: str, number: int = 50) -> Case:
-    """Compare chunks of openai's client, or mappings, with `bare` over the same JSON."""
-    made = streams(shape, 40, number)
-    inputs = [
-        (list(asked(each)() if kind == "objects" else map(json.loads, each.events)), each.events)
-        for each in made
-    ]
-    return Case(inputs, fed, bare.decode_all, chunks_of(made))
-
-
-def lines(kind: str) -> Case:
-    """Compare `feed_line` with `feed` of the same JSON."""
-    made = streams("text, padded", 40, 100)
-    inputs = [
-        (each.body.splitlines(keepends=True) if kind == "SSE" else each.events, each.events)
-        for each in made
-    ]
-    return Case(inputs, partial(completed, feed="feed_line"), fed, chunks_of(made))
-
-
-def wrapped() -> Case:
-    """Compare openai's stream under `wrap` with the stream alone."""
-    made = streams("text, padded", 300, 5)
-
-    def under(create: Callable[[], Iterable[object]]) -> ChatCompletion:
-        with wrap(create()) as chunks:
-            for _ in chunks:
-                pass
-        return chunks.completion
-
-    def alone(create: Callable[[], Iterable[object]]) -> None:
-        for _ in create():
+def under_wrap(create: Callable[[], Iterable[object]]) -> ChatCompletion:
+    with wrap(create()) as chunks:
+        for _ in chunks:
             pass
-
-    return Case([(asked(each),) * 2 for each in made], under, alone, chunks_of(made))
-
-
-def helped(way: str) -> Case:
-    """Compare with openai's own helper: its streams, or its state over ready-made objects."""
-    state_of = import_module("openai.lib.streaming.chat").ChatCompletionStreamState
-    made = streams("text", 300, 5)
-
-    def by_stream(completions: Any) -> Any:
-        with completions.stream(**QUESTION) as stream:
-            return stream.get_final_completion()
-
-    def by_state(chunks: Iterable[Any]) -> Any:
-        state = state_of()
-        for chunk in chunks:
-            state.handle_chunk(chunk)
-        return state.get_final_completion()
-
-    if way == "objects":
-        inputs = [(list(asked(each)()),) * 2 for each in made]
-        return Case(inputs, fed, by_state, chunks_of(made), same=same_as_model)
-    pairs = [(each.reads(4096), completions_of(each)) for each in made]
-    return Case(pairs, completed, by_stream, chunks_of(made), same=same_as_model)
+    return chunks.completion
 
 
-def same_as_model(completion: ChatCompletion, wanted: Any) -> bool:
-    """Return whether a completion has everything that openai's has."""
-    return same(completion, wanted.model_dump(exclude_none=True, warnings=False))
+def alone(create: Callable[[], Iterable[object]]) -> None:
+    for _ in create():
+        pass
 
 
-def asked(stream: shapes.Stream) -> Callable[[], Iterable[object]]:
-    """Return a function that asks openai's client for a stream, and gets this one."""
-    return partial(completions_of(stream).create, **QUESTION, stream=True)
+def helped(completions: Any) -> Any:
+    with completions.stream(**QUESTION) as stream:
+        return stream.get_final_completion()
 
 
-def completions_of(stream: shapes.Stream) -> Any:
-    """Return the completions of an openai client that gets this stream for every answer."""
-    httpx, openai = import_module("httpx2"), import_module("openai")
-    reads = stream.reads(4096)
-
-    class Body(httpx.SyncByteStream):  # type: ignore[misc, name-defined]  # known at run time
-        def __iter__(self) -> Iterator[bytes]:
-            return iter(reads)
-
-    def respond(request: object) -> Any:
-        return httpx.Response(200, headers={"content-type": "text/event-stream"}, stream=Body())
-
-    http_client = httpx.Client(transport=httpx.MockTransport(respond))
-    client = openai.OpenAI(api_key="none", base_url="http://localhost/v1", http_client=http_client)
-    return client.chat.completions
+def handled(chunks: Iterable[Any]) -> Any:
+    state = import_module("openai.lib.streaming.chat").ChatCompletionStreamState()
+    for chunk in chunks:
+        state.handle_chunk(chunk)
+    return state.get_final_completion()
 
 
 # --- the tables ---------------------------------------------------------------------------
 
 
-def imported(seconds: float) -> tuple[float, str]:
+def imported() -> tuple[float, str]:
     """Compare the import with that of what it needs, each in new processes, in turn.
 
     Both run compiled code: the first process of each stores its bytecode, and does not count.
     """
     environment = {**os.environ, "PYTHONDONTWRITEBYTECODE": ""}
     spent: dict[str, list[float]] = {"accumulator": [], "msgspec, attrs, cattrs": []}
-    for _ in range(1 + max(3, int(20 * seconds))):
+    for _ in range(21):
         for names, values in spent.items():
             code = f"import time; t = time.process_time(); import {names}; "
             command = [sys.executable, "-c", code + "print(time.process_time() - t)"]
@@ -446,63 +395,72 @@ def imported(seconds: float) -> tuple[float, str]:
     return ours / theirs, f"{1e3 * ours:.0f} / {1e3 * theirs:.0f} ms CPU"
 
 
-def rows() -> Iterator[Row]:
-    """Yield the rows of the tables."""
+iterated, generated = partial(listed, iter_events), partial(listed, by_hand.events_of)
+
+
+def rows() -> Iterator[tuple[Any, ...]]:
+    """Yield the rows: group, name, against what, reach, a case or what measures it."""
     for reads, reach in ((EACH, 1.1), (SMALL, 1.2)):
-        measure = timed(bodies, "text, padded", 40, 200, reads)
-        yield Row("40 chunks of padded text", reads, HAND, reach, measure)
+        case = bodies("text, padded", 40, 200, reads)
+        yield "40 chunks of padded text", reads, HAND, reach, case
     for reads in (EACH, SMALL):
-        yield Row("recordings", f"all, {reads}", HAND, 1.6, timed(recorded, reads))
+        case = Case("", 0, 0, reads, ended, reads, by_hand.completion_of)
+        yield "recordings", f"all, {reads}", HAND, 1.6, case
         for vendors, what, reach in ((False, "without", 1.4), (True, "with", 2.0)):
             name = f"median {what} vendors' fields, {reads}"
-            measure = timed(recorded, reads, figure=partial(median_of, vendors))
-            yield Row("recordings", name, HAND, reach, measure)
+            yield "recordings", name, HAND, reach, case, partial(median_of, vendors)
     for group, count, number in (("whole body", 50, 50), ("long whole body", 2000, 2)):
         for shape, reach in zip(FOUR, (1.1, 1.2, 1.1, 1.25), strict=True):
-            yield Row(group, shape, HAND, reach, timed(bodies, shape, count, number, WHOLE))
+            yield group, shape, HAND, reach, bodies(shape, count, number, WHOLE)
     for reads, reaches in ((SMALL, (0.7, 0.8, 1.05, 1.1, 0.7)), (EACH, (0.9, 1.0, 1.1, 1.1, 0.9))):
         for shape, reach in zip((*FOUR, "text, padded"), reaches, strict=True):
-            yield Row(f"long, {reads}", shape, HAND, reach, timed(bodies, shape, 2000, 2, reads))
+            yield f"long, {reads}", shape, HAND, reach, bodies(shape, 2000, 2, reads)
     for shape in ("text", "reasoning", "reasoning_content"):
-        for ours in ("iter_events", "on_event"):
+        for way, ours in (("iter_events", iterated), ("on_event", called_back)):
             for reads in (EACH, SMALL):
-                measure = timed(events, shape, ours, "the generator", reads)
-                yield Row("events", f"{ours}, {shape}, {reads}", "the generator", 2.5, measure)
+                case = events(shape, ours, generated, reads)
+                yield "events", f"{way}, {shape}, {reads}", "the generator", 2.5, case
+    llmstreams = partial(import_module("llmstream").iter_events, provider="openai")
     for shape in ("text", "reasoning_content"):
-        for rival in ("llmstream", "lm15"):
-            measure = timed(events, shape, "iter_events", rival, EACH)
-            yield Row("events", f"iter_events, {shape}, and {rival}'s", rival, 1.0, measure)
+        for rival, iterate in (("llmstream", llmstreams), ("lm15", lm15s)):
+            case = events(shape, iterated, partial(listed, iterate), EACH)
+            yield "events", f"iter_events, {shape}, and {rival}'s", rival, 1.0, case
     for method in ("to_json", "to_dict"):
-        yield Row("logprobs out", method, "feeding", 1.0, timed(dumped, method))
+        yield "logprobs out", method, "feeding", 1.0, dumped(method)
     padded = (*(f"{name}, padded" for name in FOUR[:3]), "reasoning", "reasoning_content")
-    for kind, bounds in (("objects", (5, 7, 5, 9, 9)), ("mappings", (4.5, 4.5, 2.5, 9, 9))):
+    for kind, bounds in ((OBJECTS, (5, 7, 5, 9, 9)), (MAPPINGS, (4.5, 4.5, 2.5, 9, 9))):
         for shape, reach in zip(padded, bounds, strict=True):
-            yield Row(kind, shape, BARE, reach, timed(objects, shape, kind))
-    for kind in ("JSON Lines", "SSE"):
-        yield Row("feed_line", kind, "feed", 1.5, timed(lines, kind))
-    measure = timed(wrapped, figure=added)
-    yield Row("wrap", "added to openai's stream", "the stream alone", 0.05, measure)
-    for way, name in (("bytes", "from the bytes"), ("objects", "from its chunk objects")):
-        yield Row("openai's helper", name, "its final completion", 1.0, timed(helped, way))
+            yield kind, shape, BARE, reach, objects(shape, kind)
+    for kind, form in (("JSON Lines", EVENTS), ("SSE", LINES)):
+        case = Case(
+            "text, padded", 40, 100, form, partial(completed, feed="feed_line"), EVENTS, fed
+        )
+        yield "feed_line", kind, "feed", 1.5, case
+    case = Case("text, padded", 300, 5, ASKING, under_wrap, ASKING, alone)
+    yield "wrap", "added to openai's stream", "the stream alone", 0.05, case, added
+    for name, *how in (
+        ("from the bytes", SMALL, completed, CLIENT, helped),
+        ("from its chunk objects", OBJECTS, fed, OBJECTS, handled),
+    ):
+        case = Case("text", 300, 5, *how, same)
+        yield "openai's helper", name, "its final completion", 1.0, case
     for shape in shapes.HELD_OUT:
-        yield Row("cliffs", shape, BARE, 6, timed(cliff, shape))
-    for name, change in shapes.FRAMINGS.items():
-        yield Row("cliffs", name, BARE, 6, timed(cliff, "text", change))
+        theirs = by_parts if shape == "thinking in parts" else bare.decode_all
+        yield "cliffs", shape, BARE, 6, cliff(shape, SMALL, theirs)
+    for framing in shapes.FRAMINGS:
+        yield "cliffs", framing, BARE, 6, cliff("text", framing)
     for shape in FOUR[:3]:
         for snapshots in (False, True):
             name = f"100,000 chunks, {shape}" + ", `snapshot()` every 600" * snapshots
-            yield Row("growth", name, "2,000 chunks", 1.15, timed(growth, shape, snapshots))
-    yield Row("memory", "in flight after 400 chunks, RSS", "bytes", 4500, held.in_flight)
-    yield Row("memory", "idle, traced", "bytes", 1024, held.idle)
+            yield "growth", name, "2,000 chunks", 1.15, growth(shape, snapshots)
+    yield "memory", "in flight after 400 chunks, RSS", "bytes", 4500, held.in_flight
+    yield "memory", "idle, traced", "bytes", 1024, held.idle
     for kind in held.TEXTS:
-        against = "its UTF-8, beyond 2 KiB"
-        yield Row("memory", f"text held, {kind}", against, 1.5, partial(held.text_held, kind))
-    yield Row("import", "`import accumulator`", "`import msgspec, attrs, cattrs`", 1.4, imported)
-    for kind in ("chunks", "rows"):
-        measure = partial(logs.reduced, kind)
-        yield Row("logs", f"`accumulator reduce`, {kind}", "decoding", 1.67, measure)
-    measure = partial(logs.reduced, "shuffled")
-    yield Row("logs", "`accumulator reduce`, shuffled", "rows in order", 2.0, measure)
+        measure, against = partial(held.text_held, kind), "its UTF-8, beyond 2 KiB"
+        yield "memory", f"text held, {kind}", against, 1.5, measure
+    yield "import", "`import accumulator`", "`import msgspec, attrs, cattrs`", 1.4, imported
+    for kind, against, reach in logs.ROWS:
+        yield "logs", f"`accumulator reduce`, {kind}", against, reach, partial(logs.reduced, kind)
 
 
 if __name__ == "__main__":

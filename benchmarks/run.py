@@ -1,11 +1,9 @@
 """Measure everything on each interpreter in turn, and write the report.
 
 `python3 benchmarks/run.py` makes an environment for each interpreter in `benchmarks/.cache`, prints
-each row as soon as it is measured, and writes `benchmarks/report.json`, `docs/benchmarks.md` and
-`docs/benchmarks.svg`. With `--only` nothing is written, because half a report is no use.
+each row as soon as it is measured, and writes `benchmarks/report.json`, and the tables and the
+chart of `docs/benchmarks.md`. With `--only` nothing is written, because half a report is no use.
 """
-
-from __future__ import annotations
 
 import argparse
 import json
@@ -14,6 +12,7 @@ import platform
 import re
 import subprocess
 import sys
+from collections import defaultdict
 from collections.abc import Iterator
 from datetime import date
 from pathlib import Path
@@ -30,7 +29,6 @@ def main() -> None:
     """Measure the rows that are asked for, and write the report."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--only", default="", metavar="REGEX", help="rows whose names match")
-    parser.add_argument("--seconds", default="1", help="for each row; use less to try it out")
     parser.add_argument("--turns", type=int, default=3, help="processes that measure each row")
     parser.add_argument(
         "--python", nargs="+", default=[], metavar="PATH", help="more interpreters to measure"
@@ -39,26 +37,29 @@ def main() -> None:
     pythons = dict(map(environment, (sys.executable, *options.python)))
     load = os.getloadavg()[0]
     # By row and by interpreter: the figure of each turn.
-    taken: dict[str, dict[str, list[tuple[float, str]]]] = {}
+    taken: Any = defaultdict(lambda: defaultdict(list))
     for _ in range(options.turns):
         for version, python in pythons.items():
-            for row in measured(python, options.only, options.seconds):
-                figure = row.pop("figure"), row.pop("beside")
-                print(version, line(row, *figure), flush=True)
-                taken.setdefault(json.dumps(row), {}).setdefault(version, []).append(figure)
+            for *row, figure, beside in measured(python, options.only):
+                taken[tuple(row)][version].append((figure, beside))
+                group, name, against, reach = row
+                mark = "  missed" * (figure > reach)
+                compared = f"{figure:8,.2f} of {reach:,g} x {against} ({beside}){mark}"
+                print(version, f"{group + ': ' + name:68}{compared}", flush=True)
     if options.only:
         return
+    processors = re.findall("model name\t: (.*)", Path("/proc/cpuinfo").read_text("utf-8"))
     about = {
         "date": date.today().isoformat(),
         "turns": options.turns,
-        "machine": f"{processor()}, {os.cpu_count()} cores, {platform.system()}, load {load:.1f}",
-        "pins": re.findall(r"^\w.*", PINS.read_text(encoding="utf-8"), re.MULTILINE),
+        "machine": f"{processors[0]}, {os.cpu_count()} cores, {platform.system()}, load {load:.1f}",
+        "pins": re.findall(r"^\w.*", PINS.read_text("utf-8"), re.MULTILINE),
         "versions": list(pythons),
     }
-    rows = [
-        {**json.loads(row), **{version: median_low(each) for version, each in own.items()}}
-        for row, own in taken.items()
-    ]
+    rows = []
+    for (group, name, against, reach), own in taken.items():
+        row = {"group": group, "name": name, "against": against, "reach": reach}
+        rows.append(row | {version: median_low(each) for version, each in own.items()})
     lines = ",\n".join(map(json.dumps, rows))  # one line per row, so that a diff shows what changed
     report = f'{json.dumps(about)[:-1]}, "rows": [\n{lines}\n]}}\n'
     (HERE / "report.json").write_text(report, encoding="utf-8")
@@ -77,26 +78,13 @@ def environment(interpreter: str) -> tuple[str, str]:
     return version, python
 
 
-def measured(python: str, only: str, seconds: str) -> Iterator[dict[str, Any]]:
+def measured(python: str, only: str) -> Iterator[list[Any]]:
     """Yield the rows that a process measures."""
-    command = [python, str(HERE / "rows.py"), only, seconds]
+    command = [python, str(HERE / "rows.py"), only]
     with subprocess.Popen(command, env=ENVIRONMENT, stdout=subprocess.PIPE, text=True) as process:
         yield from map(json.loads, process.stdout or ())
     if process.returncode:
         sys.exit(process.returncode)
-
-
-def line(row: dict[str, Any], figure: float, beside: str) -> str:
-    """Return the line of text that shows a row."""
-    mark = "  missed" * (figure > row["reach"])
-    against = f"{figure:8,.2f} of {row['reach']:,g} x {row['against']}"
-    return f"{row['group'] + ': ' + row['name']:68}{against} ({beside}){mark}"
-
-
-def processor() -> str:
-    """Return the processor's name."""
-    names = re.findall("model name\t: (.*)", Path("/proc/cpuinfo").read_text(encoding="utf-8"))
-    return names[0] if names else platform.processor()
 
 
 if __name__ == "__main__":

@@ -1,9 +1,8 @@
 """The streams that are measured: generated ones, each with its own id, time and words, and the
 recordings.
 
-A shape is a function from a random generator and a count to the chunks of one stream, which are
-written in compact JSON, as servers send it. Every stream ends like a real one: a finish reason for
-each choice, the usage, `[DONE]`.
+Generated streams are written in compact JSON, as servers send it, and end like real ones: a finish
+reason for each choice, the usage, `[DONE]`.
 """
 
 from __future__ import annotations
@@ -12,27 +11,22 @@ import json
 import random
 import re
 import string
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-import bare
-import msgspec
-
 CORPUS = Path(__file__).resolve().parents[2] / "shared" / "corpus"
-BLANK_LINE = re.compile(rb"(?:\r\n|\n|\r(?!\n)){2}")
-# fmt: off
+EVENT = re.compile(rb"(?s)(?!\Z).*?(?:(?:\r\n|\n|\r(?!\n)){2}|\Z)")
 WORDS = (
-    " the", " of", " and", " stream", " in", " a", " to", " chunk", " server", " is", " reads", ",",
-    ".", " token", " 42", " London", " weather", " report", " bytes", " under", " calls", " we",
-)
+    " the| of| and| stream| in| a| to| chunk| server| is| reads|,|.| token| 42| London| weather"
+    "| report| bytes| under| calls| we"
+).split("|")
 ODD = ("\n", "\n\n", '"', " é", " 東京", "—", " 👍", " naïve", "\\", "\t")
-# fmt: on
 LETTERS = string.ascii_letters + string.digits
 
 Json = dict[str, Any]
-Shape = Callable[[random.Random, int], list[Json]]
 
 
 @dataclass(frozen=True)
@@ -45,14 +39,11 @@ class Stream:
     def reads(self, size: int | None) -> list[bytes]:
         """Cut the body into reads of `size` bytes; None means one event each, 0 one read."""
         if size is None:
-            ends = [found.end() for found in BLANK_LINE.finditer(self.body)]
-            ends += [len(self.body)] if ends[-1:] != [len(self.body)] else []
-            return [self.body[a:b] for a, b in zip([0, *ends], ends, strict=False)]
+            return EVENT.findall(self.body)
         return cut(self.body, size or len(self.body))
 
 
 def cut(body: bytes, size: int) -> list[bytes]:
-    """Cut bytes into reads."""
     return [body[start : start + size] for start in range(0, len(body), size)]
 
 
@@ -61,17 +52,19 @@ def made(shape: str, count: int, number: int = 0) -> Stream:
     rng = random.Random(f"{shape} {number}")
     escaped = rng.random() < 0.5  # servers differ in what they do with non-ASCII text
     envelope = envelope_of(rng)
-    chunks = [{**envelope, **chunk} for chunk in SHAPES[shape](rng, count)]
-    events = tuple(written(chunk, escaped) for chunk in chunks)
+    make, *changes = SHAPES[shape]
+    chunks = make(rng, count)
+    for change in changes:
+        for i, chunk in enumerate(chunks):
+            change(rng, i, chunk)
+    return written(envelope, chunks, escaped)
+
+
+def written(envelope: Json, chunks: Sequence[Json], escaped: bool) -> Stream:
+    """Return a stream of chunks."""
+    encode = partial(json.dumps, separators=(",", ":"), ensure_ascii=escaped)
+    events = tuple(encode({**envelope, **chunk}).encode() for chunk in chunks)
     return Stream(b"".join(b"data: %b\n\n" % data for data in (*events, b"[DONE]")), events)
-
-
-def written(chunk: Json, escaped: bool) -> bytes:
-    """Write a chunk as servers do."""
-    return json.dumps(chunk, separators=(",", ":"), ensure_ascii=escaped).encode()
-
-
-# --- what chunks are made of --------------------------------------------------------------
 
 
 def envelope_of(rng: random.Random) -> Json:
@@ -85,10 +78,8 @@ def envelope_of(rng: random.Random) -> Json:
     }
 
 
-def chunk_of(
-    delta: Json, *, index: int = 0, reason: str | None = None, logprobs: Json | None = None
-) -> Json:
-    choice = {"index": index, "delta": delta, "logprobs": logprobs, "finish_reason": reason}
+def chunk_of(delta: Json, index: int = 0, reason: str | None = None) -> Json:
+    choice = {"index": index, "delta": delta, "logprobs": None, "finish_reason": reason}
     return {"choices": [choice], "usage": None}
 
 
@@ -103,67 +94,31 @@ def usage_of(tokens: int) -> Json:
     }
 
 
-def words_of(rng: random.Random, count: int) -> list[str]:
-    return [rng.choice(ODD if i % 10 == 9 else WORDS) for i in range(count)]
+# --- chunks -------------------------------------------------------------------------------
 
 
-def whole(middle: list[Json], reason: str = "stop", choices: int = 1) -> list[Json]:
+def whole(deltas: list[Json], reason: str = "stop", choices: int = 1) -> list[Json]:
+    """Return the chunks of a stream, with the deltas in the choices in turn."""
     opening = {"role": "assistant", "content": "", "refusal": None}
     return [
-        *(chunk_of(opening, index=index) for index in range(choices)),
-        *middle,
-        *(chunk_of({}, index=index, reason=reason) for index in range(choices)),
-        {"choices": [], "usage": usage_of(len(middle))},
+        *(chunk_of(opening, index) for index in range(choices)),
+        *(chunk_of(delta, i % choices) for i, delta in enumerate(deltas)),
+        *(chunk_of({}, index, reason) for index in range(choices)),
+        {"choices": [], "usage": usage_of(len(deltas))},
     ]
 
 
-# --- shapes -------------------------------------------------------------------------------
-
-
-def text(rng: random.Random, count: int) -> list[Json]:
-    return whole([chunk_of({"content": word}) for word in words_of(rng, count - 3)])
-
-
-def tool_calls(rng: random.Random, count: int) -> list[Json]:
-    calls = []
-    for index in range(3):
-        id = "call_" + "".join(rng.choices(LETTERS, k=24))
-        function = {"name": "file_report", "arguments": ""}
-        call = {"index": index, "id": id, "type": "function", "function": function}
-        calls.append(chunk_of({"tool_calls": [call]}))
-        summary = "".join(rng.choices(WORDS, k=2 * count))
-        arguments = json.dumps({"place": rng.choice(("Oslo", "Bonn")), "text": summary})
-        # Three calls in 4-byte fragments, cut to length and closed so that they are JSON.
-        arguments = arguments[: 4 * max(count // 3 - 3, 9) - 2] + '"}'
-        for start in range(0, len(arguments), 4):
-            fragment = {"index": index, "function": {"arguments": arguments[start : start + 4]}}
-            calls.append(chunk_of({"tool_calls": [fragment]}))
-    return whole(calls, "tool_calls")
-
-
-def logprobs(rng: random.Random, count: int) -> list[Json]:
-    def entry(token: str) -> Json:
-        logprob = round(-3 * rng.random(), 8)
-        return {"token": token, "logprob": logprob, "bytes": list(token.encode())}
-
-    middle = []
-    for word in words_of(rng, count - 3):
-        tops = [entry(token) for token in (word, *rng.choices(WORDS, k=4))]
-        given = {"content": [{**tops[0], "top_logprobs": tops}], "refusal": None}
-        middle.append(chunk_of({"content": word}, logprobs=given))
-    return whole(middle)
-
-
-def thinking(thought: Callable[[str], Json], beside: Json) -> Shape:
-    """Return a shape with two thirds of the words as thoughts, and then the answer."""
-
-    def maker(rng: random.Random, count: int) -> list[Json]:
-        words = words_of(rng, count - 3)
-        thoughts = [chunk_of(thought(word)) for word in words[: 2 * count // 3]]
-        answer = [chunk_of({**beside, "content": word}) for word in words[2 * count // 3 :]]
-        return whole(thoughts + answer)
-
-    return maker
+def text(
+    rng: random.Random, count: int, thought: Callable[[str], Json] | None = None, choices: int = 1,
+    **beside: str,
+) -> list[Json]:  # fmt: skip
+    """Return chunks of a word each; if there are thoughts, they take two thirds of the words."""
+    words = [rng.choice(ODD if i % 10 == 9 else WORDS) for i in range(count - 2 * choices - 1)]
+    thoughts = 2 * count // 3 if thought else 0
+    thinking = [thought(word) for word in words[:thoughts] if thought]
+    return whole(
+        thinking + [{**beside, "content": word} for word in words[thoughts:]], "stop", choices
+    )
 
 
 def claudes(word: str) -> Json:
@@ -177,9 +132,24 @@ def in_parts(word: str) -> Json:
     return {"content": [{"type": "thinking", "thinking": [{"type": "text", "text": word}]}]}
 
 
+def tool_calls(rng: random.Random, count: int) -> list[Json]:
+    """Return the chunks of three calls, with arguments in fragments of 4 bytes."""
+    calls: list[Json] = []
+    for index in range(3):
+        id = "call_" + "".join(rng.choices(LETTERS, k=24))
+        function = {"name": "file_report", "arguments": ""}
+        calls.append({"index": index, "id": id, "type": "function", "function": function})
+        summary = "".join(rng.choices(WORDS, k=2 * count))
+        arguments = json.dumps({"place": rng.choice(("Oslo", "Bonn")), "text": summary})
+        # Cut to length, and closed so that they are JSON.
+        arguments = arguments[: 4 * max(count // 3 - 3, 9) - 2] + '"}'
+        for start in range(0, len(arguments), 4):
+            calls.append({"index": index, "function": {"arguments": arguments[start : start + 4]}})
+    return whole([{"tool_calls": [call]} for call in calls], "tool_calls")
+
+
 def cumulative(rng: random.Random, count: int) -> list[Json]:
-    chunks = text(rng, count)
-    so_far = ""
+    chunks, so_far = text(rng, count), ""
     for chunk in chunks:
         for choice in chunk["choices"]:
             so_far += choice["delta"].get("content", "")
@@ -188,26 +158,24 @@ def cumulative(rng: random.Random, count: int) -> list[Json]:
     return chunks
 
 
-def four_choices(rng: random.Random, count: int) -> list[Json]:
-    words = enumerate(words_of(rng, count - 9))
-    return whole([chunk_of({"content": word}, index=i % 4) for i, word in words], choices=4)
-
-
-def changed(shape: Shape, change: Callable[[random.Random, int, Json], object]) -> Shape:
-    """Return a shape whose chunks are changed, each with its number."""
-
-    def maker(rng: random.Random, count: int) -> list[Json]:
-        chunks = shape(rng, count)
-        for i, chunk in enumerate(chunks):
-            change(rng, i, chunk)
-        return chunks
-
-    return maker
+# --- changes of a chunk, given its number -------------------------------------------------
 
 
 def pad(rng: random.Random, i: int, chunk: Json) -> None:
     # OpenAI pads its events so that their lengths reveal nothing.
     chunk["obfuscation"] = "".join(rng.choices(LETTERS, k=rng.randint(1, 14)))
+
+
+def add_logprobs(rng: random.Random, i: int, chunk: Json) -> None:
+    def entry(token: str) -> Json:
+        logprob = round(-3 * rng.random(), 8)
+        return {"token": token, "logprob": logprob, "bytes": list(token.encode())}
+
+    for choice in chunk["choices"]:
+        if word := choice["delta"].get("content"):
+            tops = [entry(token) for token in (word, *rng.choices(WORDS, k=4))]
+            given = {"content": [{**tops[0], "top_logprobs": tops}], "refusal": None}
+            choice["logprobs"] = given
 
 
 def judge_choices(rng: random.Random, i: int, chunk: Json) -> None:
@@ -231,27 +199,33 @@ def sort_keys(rng: random.Random, i: int, chunk: Json) -> None:
     chunk.update(in_order)
 
 
+# --- the tables ---------------------------------------------------------------------------
+
+# What makes the chunks of a shape, and then what changes each of them.
+Shape = tuple[Callable[..., Any], ...]
 HELD_OUT: Mapping[str, Shape] = {
-    "an object in each choice": changed(text, judge_choices),
-    "an object in each delta": changed(text, route_deltas),
-    "a list in each choice, keys sorted": changed(text, sort_keys),
-    "a counter beside the text": changed(text, lambda _, i, chunk: chunk.update(x_seq=i, p=i * 7)),
-    "thinking in parts": thinking(in_parts, {}),
-    "usage in every chunk": changed(text, lambda _, i, chunk: chunk.update(usage=usage_of(i))),
-    "cumulative message": cumulative,
-    "created changes": changed(text, lambda _, i, chunk: chunk.update(created=1_763_489_569 + i)),
-    "four choices in turn": four_choices,
+    "an object in each choice": (text, judge_choices),
+    "an object in each delta": (text, route_deltas),
+    "a list in each choice, keys sorted": (text, sort_keys),
+    "a counter beside the text": (text, lambda _, i, chunk: chunk.update(x_seq=i, p=i * 7)),
+    "thinking in parts": (partial(text, thought=in_parts),),
+    "usage in every chunk": (text, lambda _, i, chunk: chunk.update(usage=usage_of(i))),
+    "cumulative message": (cumulative,),
+    "created changes": (text, lambda _, i, chunk: chunk.update(created=1_763_489_569 + i)),
+    "four choices in turn": (partial(text, choices=4),),
 }
 SHAPES: Mapping[str, Shape] = {
-    "text": text,
-    "tool calls": tool_calls,
-    "logprobs": logprobs,
-    "reasoning": thinking(claudes, {"role": "assistant"}),
+    "text": (text,),
+    "tool calls": (tool_calls,),
+    "logprobs": (text, add_logprobs),
+    "reasoning": (partial(text, thought=claudes, role="assistant"),),
     # Like DeepSeek, and many others since.
-    "reasoning_content": thinking(lambda word: {"content": None, "reasoning_content": word}, {}),
-    "text, padded": changed(text, pad),
-    "tool calls, padded": changed(tool_calls, pad),
-    "logprobs, padded": changed(logprobs, pad),
+    "reasoning_content": (
+        partial(text, thought=lambda word: {"content": None, "reasoning_content": word}),
+    ),
+    "text, padded": (text, pad),
+    "tool calls, padded": (tool_calls, pad),
+    "logprobs, padded": (text, add_logprobs, pad),
     **HELD_OUT,
 }
 # What is replaced in a body, and by what, to frame it like other servers.
@@ -264,39 +238,18 @@ FRAMINGS = {
 }
 
 
-# --- recordings ---------------------------------------------------------------------------
-
-
 def recordings() -> list[Stream]:
     """Read all recorded streams. Raises FileNotFoundError if there are none."""
-    paths = sorted(CORPUS.glob("*.sse"))
-    if not paths:
+    bodies = [path.read_bytes() for path in sorted(CORPUS.glob("*.sse"))]
+    if not bodies:
         raise FileNotFoundError(f"no recorded streams in {CORPUS}")
-    return [recorded(path.read_bytes()) for path in paths]
+    return [Stream(body, tuple(data_of(body))) for body in bodies]
 
 
-def recorded(body: bytes) -> Stream:
-    """Return a recording with the data of its events."""
-    data = (
-        b"\n".join(line[5:].strip() for line in piece.splitlines() if line.startswith(b"data:"))
-        for piece in Stream(body, ()).reads(None)
-    )
-    return Stream(body, tuple(each for each in data if each not in (b"", b"[DONE]")))
-
-
-def has_vendor_fields(stream: Stream) -> bool:
-    """Return whether a chunk has a field that `bare`, which has the API's, does not have."""
-
-    def beyond(value: object, known: Any) -> bool:
-        if isinstance(value, list):
-            return any(map(beyond, value, known or ()))
-        if isinstance(value, dict):
-            return any(k not in known or beyond(v, known[k]) for k, v in value.items())
-        return False
-
-    for event in stream.events:
-        chunk = json.loads(event)
-        chunk.pop("obfuscation", None)
-        if beyond(chunk, msgspec.to_builtins(bare.decode(event))):
-            return True
-    return False
+def data_of(body: bytes) -> Iterator[bytes]:
+    """Yield the data of each event."""
+    for event in EVENT.findall(body):
+        lines = [line[5:].strip() for line in event.splitlines() if line.startswith(b"data:")]
+        data = b"\n".join(lines)
+        if data not in (b"", b"[DONE]"):
+            yield data

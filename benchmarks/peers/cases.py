@@ -2,63 +2,50 @@
 
 import json
 import re
-from dataclasses import dataclass
-from functools import cached_property
 from itertools import groupby
 from pathlib import Path
 from typing import Any
 
+from peers import Object, decoded
+
+CASES = Path(__file__).resolve().parents[2] / "tests" / "conformance"
 UNREADABLE = frozenset({"malformed_json", "invalid_chunk"})
 # These kinds leave a result incomplete, so a peer may refuse the stream.
-LOSSY = UNREADABLE | {"server_error", "invalid_arguments"}
+LOSSY = UNREADABLE | {"invalid_arguments"}
 # Names of events, besides `error`, that do not belong to another protocol.
 OUR_NAMES = ("", "message", "chunk", "data", "completion")
 # JSON or HTML at the start of a line is not in an event.
 NO_EVENT = re.compile(rb"(?:^(?:\xef\xbb\xbf)?|[\r\n])[ \t]*(?:\{|\[(?!DONE\])|<)")
 
 
-@dataclass(frozen=True)
 class Case:
     """One stream and its meaning."""
 
-    name: str
-    body: bytes
-    completion: dict[str, Any]
-    status: str
-    problems: frozenset[str]
-
-    @property
-    def may_raise(self) -> bool:
-        """Whether an exception is a right answer."""
-        broken = self.status != "complete" or not LOSSY.isdisjoint(self.problems)
-        return broken or not self.completion["choices"]
-
-    @property
-    def has_unreadable_chunks(self) -> bool:
-        """Whether a less strict reader may read more than is expected."""
-        return not UNREADABLE.isdisjoint(self.problems)
-
-    @property
-    def is_of_events(self) -> bool:
-        """Whether everything that counts is in events, so that a client has chunks to pass on."""
-        return NO_EVENT.search(self.body) is None
-
-    @property
-    def clean_body(self) -> bytes:
-        """The same events with standard framing: one line of data and one blank line each."""
-        return "".join(f"data: {payload}\n\n" for payload in payloads_of(self.body)).encode()
-
-    @cached_property
-    def chunks(self) -> list[dict[str, Any]]:
-        """The chunks that can be read."""
-        return [value for value in map(parsed, payloads_of(self.body)) if isinstance(value, dict)]
+    def __init__(self, name: str, value: Object) -> None:
+        self.name, self.completion, self.status = name, value["completion"], value["status"]
+        # A kind that was recorded more than once has a count.
+        kinds = {each if isinstance(each, str) else each["kind"] for each in value["problems"]}
+        # Whether a less strict reader may read more than is expected.
+        self.has_unreadable_chunks = not UNREADABLE.isdisjoint(kinds)
+        broken = self.status != "complete" or not LOSSY.isdisjoint(kinds)
+        # Whether an exception is a right answer.
+        self.may_raise = broken or not self.completion["choices"]
+        self.problems = kinds
+        self.body = body_of(value)
+        # Whether everything that counts is in events, so that a client has chunks to pass on.
+        self.is_of_events = NO_EVENT.search(self.body) is None
+        payloads = payloads_of(self.body)
+        # The same events with standard framing: one line of data and one blank line each.
+        self.clean_body = "".join(f"data: {payload}\n\n" for payload in payloads).encode()
+        # The chunks that can be read.
+        self.chunks = [value for value in map(parsed, payloads) if isinstance(value, dict)]
 
     def sends(self, name: str) -> bool:
         """Return whether the stream has a field of that name."""
         return f'"{name}":'.encode() in self.body
 
     @property
-    def params(self) -> dict[str, Any]:
+    def params(self) -> Object:
         """The request that such a stream would answer."""
         found = re.findall(rb'"function": *{[^{}]*"name": *"([^"]+)"', self.body)
         tools = [
@@ -73,28 +60,22 @@ class Case:
         }
 
 
-def load(folder: Path) -> dict[str, Case]:
-    """Read the cases of a folder, except those with a caller's rules, which no peer takes."""
-    files = sorted(folder.glob("*.json"))
+def load() -> dict[str, Case]:
+    """Read the cases, except those with a caller's rules, which no peer takes."""
+    files = sorted(CASES.glob("*.json"))
     values = {path.stem: json.loads(path.read_text(encoding="utf-8")) for path in files}
-    return {name: case_of(name, value) for name, value in values.items() if "rules" not in value}
+    return {name: Case(name, value) for name, value in values.items() if "rules" not in value}
 
 
-def case_of(name: str, value: dict[str, Any]) -> Case:
-    """Read one case."""
-    if "chunks" in value:
-        lacks_types = "type" not in value["rule"] and '"type"' not in json.dumps(value["chunks"])
-        # The string [DONE] is not JSON.
-        data = (
-            chunk if chunk == "[DONE]" else json.dumps(whole(chunk, lacks_types))
-            for chunk in value["chunks"]
-        )
-        body = "".join(f"data: {each}\n\n" for each in data).encode()
-    else:
-        body = value["body"].encode(value.get("encoding", "utf-8"))
-    # A kind that was recorded more than once has a count.
-    problems = (each if isinstance(each, str) else each["kind"] for each in value["problems"])
-    return Case(name, body, value["completion"], value["status"], frozenset(problems))
+def body_of(value: Object) -> bytes:
+    """Return what the server of a case sends."""
+    if "body" in value:
+        return bytes(value["body"].encode(value.get("encoding", "utf-8")))
+    lacks_types = "type" not in value["rule"] and '"type"' not in json.dumps(value["chunks"])
+    chunks = whole(value["chunks"], lacks_types)
+    # The string [DONE] is not JSON.
+    data = (chunk if chunk == "[DONE]" else json.dumps(chunk) for chunk in chunks)
+    return "".join(f"data: {each}\n\n" for each in data).encode()
 
 
 def whole(value: Any, lacks_types: bool) -> Any:
@@ -106,12 +87,11 @@ def whole(value: Any, lacks_types: bool) -> Any:
         return [whole(each, lacks_types) for each in value]
     if not isinstance(value, dict):
         return value
-    filled = {
-        name: each if name == "top_logprobs" else whole(each, lacks_types)
-        for name, each in value.items()
-    }
-    if {"token", "logprob"} <= value.keys():
-        filled.setdefault("top_logprobs", [])
+    filled = {name: whole(each, lacks_types) for name, each in value.items()}
+    if "top_logprobs" in value:
+        filled["top_logprobs"] = value["top_logprobs"]
+    elif {"token", "logprob"} <= value.keys():
+        filled["top_logprobs"] = []
     function = value.get("function")
     if lacks_types and isinstance(function, dict) and function.get("name"):
         filled["type"] = "function"
@@ -125,27 +105,25 @@ def payloads_of(body: bytes) -> list[str]:
     servers do to the framing is undone for them.
     """
     payloads: list[str] = []
-    text = body.decode("utf-8", "replace").removeprefix("\ufeff")
-    for is_event, lines in groupby(re.split("\r\n|\r|\n", text), key=bool):
+    lines = re.split("\r\n|\r|\n", body.decode("utf-8-sig", "replace"))
+    for _, event in groupby(lines, key=bool):
         data: list[str] = []
-        event = ""
-        for line in lines if is_event else ():
-            field, _, value = line.partition(":")
-            value = value.removeprefix(" ")
+        name = ""
+        for field, _, value in (line.partition(":") for line in event):
             if field == "data":
                 data.append(value.strip())
             elif field == "event":
-                event = value
+                name = value.strip()
             elif field == "error" and not data:
-                payloads.append(as_error(value))
+                payloads.append(as_error(value.strip()))
         joined = " ".join(data).strip()
         # Lines that are JSON one by one are one event each.
         if len(data) == 1 or parsed(joined) is not None or not any(map(parsed, data)):
             data = [joined]
-        if event == "error" and joined:
+        if name == "error" and joined:
             payloads.append(as_error(joined))
         else:
-            payloads += [each for each in data if not is_none_of_ours(each, event)]
+            payloads += [each for each in data if is_ours(each, name)]
         if "[DONE]" in payloads:
             return payloads[: payloads.index("[DONE]") + 1]
     # The last event counts without its blank line, if it can be read.
@@ -154,15 +132,15 @@ def payloads_of(body: bytes) -> list[str]:
     return payloads
 
 
-def is_none_of_ours(text: str, event: str) -> bool:
-    """Return whether data is nothing, a comment, or from another protocol's event."""
+def is_ours(text: str, event: str) -> bool:
+    """Return whether data is neither nothing, nor a comment, nor another protocol's."""
     if text.startswith(":") or text in ("", "null", '""', "[]"):
-        return True
+        return False
     value = parsed(text)
     if event in OUR_NAMES or text == "[DONE]" or (value is None and text.startswith("{")):
-        return False
+        return True
     fields = set(value) if isinstance(value, dict) else set()
-    return "type" in fields or fields.isdisjoint(("choices", "usage", "error"))
+    return "type" not in fields and not fields.isdisjoint(("choices", "usage", "error"))
 
 
 def as_error(text: str) -> str:
@@ -173,17 +151,7 @@ def as_error(text: str) -> str:
     return json.dumps({"error": text if value is None else value})
 
 
-def decoded(value: Any) -> Any:
-    """Return the value of JSON text; return anything else as it is."""
-    try:
-        return json.loads(value)
-    except (TypeError, ValueError):
-        return value
-
-
-def parsed(text: str) -> object:
+def parsed(text: str) -> Any:
     """Return the value of JSON text, or None if it is not JSON."""
-    try:
-        return json.loads(text)
-    except ValueError:
-        return None
+    value = decoded(text)
+    return None if value is text else value

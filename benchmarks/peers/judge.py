@@ -11,65 +11,52 @@ from cases import Case, decoded
 VERDICTS = ("right", "lost", "wrong", "raises")
 
 Object = dict[str, Any]
+# Where a value of a completion is: names, and the index of a choice or call.
+Path = tuple[Any, ...]
 # A value of a completion, after the name by which rooms know it.
 Leaf = tuple[str, Any]
 # Where a result is not what it should be: the verdict, the path, the expected and the actual value.
 Difference = tuple[str, str, Any, Any]
 
 ENVELOPE = ("id", "created", "model", "service_tier", "system_fingerprint")
-
-
-def fields(names: str, kind: Any = object) -> dict[str, Any]:
-    """Return fields of one type."""
-    return dict.fromkeys(names.split(), kind)
-
-
-# What the API defines at each level, and its type: a name is the level of an object inside, and
-# None is handled elsewhere.
-LEVELS: dict[str, dict[str, Any]] = {
-    "completion": {
-        **dict.fromkeys((*ENVELOPE, "moderation"), object),
-        "usage": "usage", "object": None, "choices": None,
-    },
-    "usage": {
-        **fields("prompt_tokens completion_tokens total_tokens"),
-        "prompt_tokens_details": "usage.prompt", "completion_tokens_details": "usage.completion",
-    },
-    "usage.prompt": fields("audio_tokens cached_tokens"),
-    "usage.completion": fields(
-        "accepted_prediction_tokens audio_tokens reasoning_tokens rejected_prediction_tokens"
-    ),
-    "choice": {"finish_reason": object, "logprobs": "logprobs", "index": None, "message": None},
-    "logprobs": fields("content refusal"),
-    "message": {
-        **fields("role refusal reasoning reasoning_content", str),
-        "content": (str, list), "annotations": list, "audio": "audio", "tool_calls": None,
-        "function_call": "function",
-    },
-    "audio": fields("id data transcript expires_at"),
-    "tool_call": {**fields("id type"), "function": "function", "custom": "custom", "index": None},
-    "function": fields("name arguments"),
-    "custom": fields("name input"),
-}  # fmt: skip
+# What the API defines in each object, besides the objects inside.
+API = {
+    "completion": "id object created model choices usage service_tier system_fingerprint"
+    " moderation",
+    "usage": "prompt_tokens completion_tokens total_tokens prompt_tokens_details"
+    " completion_tokens_details",
+    "prompt_tokens_details": "audio_tokens cached_tokens",
+    "completion_tokens_details": "accepted_prediction_tokens audio_tokens reasoning_tokens"
+    " rejected_prediction_tokens",
+    "choices": "index message finish_reason logprobs",
+    "logprobs": "content refusal",
+    "message": "role content refusal reasoning reasoning_content annotations tool_calls audio"
+    " function_call",
+    "audio": "id data transcript expires_at",
+    "tool_calls": "index id type function custom",
+    "function": "name arguments",
+    "function_call": "name arguments",
+    "custom": "name input",
+}
 # Formats that cannot do without these make them up, and so does the specification with a role and
 # a type. They only count if a server sent them.
-MADE_UP = ("role", "tool_calls.id", "tool_calls.type", "audio.id")
+MADE_UP = ("role", "tool_calls.id", "tool_calls.type")
 REASONS = ("stop", "length", "tool_calls", "content_filter", "function_call")
 # Half of a surrogate pair without the other half; it may be kept or replaced.
 LONE = re.compile("[\ud800-\udbff](?![\udc00-\udfff])|(?<![\ud800-\udbff])[\udc00-\udfff]")
 
-
 # Abbreviations for several names in a room.
 GROUPS = {
     "CALLS": "tool_calls.length tool_calls.id tool_calls.function",
+    "TYPES": "tool_calls.type tool_calls.custom",
     "USAGE": "usage.prompt_tokens usage.completion_tokens usage.total_tokens",
     "CACHED": "usage.prompt_tokens_details.cached_tokens",
     "REASONED": "usage.completion_tokens_details.reasoning_tokens",
     "AUDIO": "usage.prompt_tokens_details.audio_tokens"
     " usage.completion_tokens_details.audio_tokens",
-    # The whole chat completion of the API.
+    # The whole chat completion of the API, except the tool calls.
     "API": "id created model service_tier system_fingerprint usage moderation role content refusal"
-    " tool_calls function_call audio annotations finish_reason logprobs",
+    " function_call audio annotations finish_reason logprobs",
 }
 
 
@@ -77,20 +64,17 @@ class Room:
     """What a peer's result format has places for; nothing else is held against it.
 
     A name includes everything below it, and "extra" is all that the API does not define; a name
-    with a minus is left out. `choices` may be "first". `content` may be "text", which joins the
-    text parts of a list, or "answer", which has the refusal in the same place. `reasoning` may be
-    "one", a single place for whichever field came. `arguments` may be "json": kept parsed, so that
-    their spelling is lost.
+    with a minus is left out. Other words say what a format does with what it keeps:
+
+    - `:first` keeps the first choice alone;
+    - `:text` joins the text parts of a list; `:answer` also puts a refusal into the content;
+    - `:thoughts` has a single place for whichever field of reasoning came;
+    - `:parsed` keeps arguments parsed, so that their spelling is lost.
     """
 
-    def __init__(
-        self, names: str, choices: str = "", content: str = "", reasoning: str = "",
-        arguments: str = "",
-    ) -> None:  # fmt: skip
+    def __init__(self, names: str) -> None:
         words = " ".join(GROUPS.get(name, name) for name in names.split()).split()
-        self.names = [word for word in words if f"-{word}" not in words]
-        self.choices, self.content = choices, content
-        self.reasoning, self.arguments = reasoning, arguments
+        self.names = {word for word in words if f"-{word}" not in words}
 
     def has(self, key: str) -> bool:
         """Return whether the format has a place for what the key names."""
@@ -101,22 +85,21 @@ def judge(case: Case, room: Room, answer: Object) -> tuple[str, list[Difference]
     """Judge one answer of a peer, `{"result": …}` or `{"error": …}`; also return why."""
     if "error" in answer:
         return "right" if case.may_raise else "raises", []
-    differences = list(compare(case, room, an_object(answer["result"])))
+    differences = list(compare(case, room, answer["result"]))
     return max((each[0] for each in differences), default="right"), differences
 
 
 def asked(case: Case, room: Room) -> int:
     """Return how many values of a case a peer is asked for."""
-    leaves = leaves_of(case.completion, room).values()
-    return sum(room.has(key) and pruned(value) is not None for key, value in leaves)
+    return sum(room.has(key) for key, _ in leaves_of(case.completion, room).values())
 
 
-def compare(case: Case, room: Room, result: Object) -> Iterator[Difference]:
+def compare(case: Case, room: Room, result: object) -> Iterator[Difference]:
     """Yield every difference in what there is room for."""
     expected, got = leaves_of(case.completion, room), leaves_of(result, room)
     for path, (key, _) in (got | expected).items():
-        wanted, given = (pruned(leaves.get(path, ("", None))[1]) for leaves in (expected, got))
-        if room.has(key) and not same(case, room, path, key, wanted, given):
+        wanted, given = (leaves.get(path, ("", None))[1] for leaves in (expected, got))
+        if room.has(key) and not same(case, room, key, wanted, given):
             # A garbled vendor's field counts as one that did not arrive. Some peers turn a vendor's
             # finish reason into one of the API's.
             lost = given is None or key in ENVELOPE or key.startswith("extra")
@@ -125,7 +108,7 @@ def compare(case: Case, room: Room, result: Object) -> Iterator[Difference]:
             yield "lost" if lost else "wrong", path, wanted, given
 
 
-def same(case: Case, room: Room, path: str, key: str, wanted: Any, given: Any) -> bool:
+def same(case: Case, room: Room, key: str, wanted: Any, given: Any) -> bool:
     """Return whether two values count as equal; every benefit of the doubt is given here."""
     if wanted == given:
         return True
@@ -142,22 +125,17 @@ def same(case: Case, room: Room, path: str, key: str, wanted: Any, given: Any) -
         # stream that has none. A total may be left to the reader.
         unasked = "usage" not in case.completion or not (wanted or given)
         return unasked or (key == "usage.total_tokens" and None in (wanted, given))
-    if key == "reasoning" and room.reasoning:
-        return given in reasonings(message_at(case, path))
-    if key == "content" and room.content == "answer":
-        message = message_at(case, path)
-        content, refusal = message.get("content") or "", message.get("refusal") or ""
-        text = texts_of(content, "text") if isinstance(content, list) else content
-        return given in (text + refusal or None, refusal + text or None)
-    if key in ("tool_calls.function.arguments", "function_call.arguments"):
+    if key.endswith(".arguments"):
         if wanted is None:  # missing ones may be an empty object
             return bool(given == "{}")
-        read = {} if given is None else decoded(given)
-        return bool(room.arguments and decoded(wanted) == read)
+        return bool(":parsed" in room.names and decoded(wanted) == decoded(given or "{}"))
     if case.has_unreadable_chunks:
         # It may only add to what was expected.
         texts = isinstance(wanted, str) and isinstance(given, str)
-        return wanted is None or (texts and given.startswith(wanted)) or within(wanted, given)
+        return wanted is None or (texts and given.startswith(wanted))
+    if key == "reasoning" and ":thoughts" in room.names:
+        messages = [choice["message"] for choice in case.completion["choices"]]
+        return given is not None and any(given in thoughts_of(each) for each in messages)
     if key.startswith("logprobs") and not room.has("extra.logprobs"):
         wanted = [known_of_token(entry) for entry in objects(wanted)] or wanted
     return within(wanted, given)
@@ -182,22 +160,59 @@ def within(wanted: Any, given: Any) -> bool:
     return bool(wanted == given) or (isinstance(given, float) and decoded(wanted) == given)
 
 
-# --- texts --------------------------------------------------------------------------------
+# --- values by their paths ----------------------------------------------------------------
 
 
-def message_at(case: Case, path: str) -> Object:
-    """Return the expected message that a leaf's path leads into."""
-    messages = {choice["index"]: choice["message"] for choice in case.completion["choices"]}
-    # A format with one choice has it at 0, whatever the server's index.
-    index = int(path.partition("[")[2].partition("]")[0])
-    return an_object(messages.get(index) or messages[min(messages)])
+def leaves_of(completion: Any, room: Room) -> dict[Path, Leaf]:
+    """Return the values of a completion by their paths."""
+    whole = an_object(completion)
+    leaves = dict(walk("completion", whole | {"choices": None}))
+    choices = {}
+    for n, choice in enumerate(objects(whole.get("choices"))):
+        choices[str(choice.get("index", n)).removesuffix(".0")] = choice
+    if ":first" in room.names and choices:
+        choices = {"0": next(iter(choices.values()))}
+    for index, choice in choices.items():
+        message = as_kept(an_object(choice.get("message")), room)
+        leaves |= walk("choices", choice | {"message": message}, (index,))
+    return {path: leaf for path, leaf in leaves.items() if leaf[1] is not None}
 
 
-def reasonings(message: Object) -> list[str | None]:
-    """Return what may be in a format's single place for reasoning."""
-    thoughts = texts_of(message.get("content"), "thinking")
-    texts = (message.get("reasoning"), message.get("reasoning_content"), thoughts)
-    return [text for text in texts if text] or [None]
+def as_kept(message: Object, room: Room) -> Object:
+    """Return a message in the form that a format keeps it in."""
+    content, refusal, kept = message.get("content"), message.get("refusal"), dict(message)
+    if isinstance(content, list):
+        is_text = not room.names.isdisjoint((":text", ":answer"))
+        kept["content"] = texts_of(content, "text") if is_text else joined(content)
+    if ":answer" in room.names and isinstance(refusal, str):
+        kept["content"] = (kept.get("content") or "") + refusal
+    if ":thoughts" in room.names:
+        kept["reasoning"] = next(filter(None, thoughts_of(message)[:2]), None)
+    return kept
+
+
+def thoughts_of(message: Object) -> list[Any]:
+    """Return the reasoning in the fields of a message, and in its content."""
+    fields = [message.get("reasoning"), message.get("reasoning_content")]
+    return [*fields, texts_of(message.get("content"), "thinking")]
+
+
+def walk(level: str, holder: Object, path: Path = (), key: str = "") -> Iterator[tuple[Path, Leaf]]:
+    """Yield the values of an object and of the objects inside it."""
+    for name, value in holder.items():
+        at, known = (*path, name), name in API[level].split()
+        if known and name == "tool_calls" and isinstance(value, list):
+            # One call too many or too few is wrong, whatever the others are.
+            yield (*at, "length"), ("tool_calls.length", len(value) or None)
+            for n, call in enumerate(value):
+                yield from walk(name, an_object(call), (*at, n), "tool_calls.")
+        elif known and name in API and isinstance(value, dict):
+            yield from walk(name, value, at, key if name == "message" else f"{key}{name}.")
+        elif known and name not in API and (level != "message" or isinstance(value, str | list)):
+            yield at, (f"{key}{name}", pruned(value))
+        else:
+            # What the API would not send is a vendor's.
+            yield at, (f"extra.{level}.{name}", pruned(value))
 
 
 def texts_of(content: Any, kind: str) -> str:
@@ -233,54 +248,6 @@ def pruned(value: Any) -> Any:
     if isinstance(value, str):
         return LONE.sub("\ufffd", value) or None
     return value
-
-
-# --- values by their paths ----------------------------------------------------------------
-
-
-def leaves_of(completion: Object, room: Room) -> dict[str, Leaf]:
-    """Return the values of a completion by their paths."""
-    leaves = dict(walk("completion", completion))
-    choices = {}
-    for n, choice in enumerate(objects(completion.get("choices"))):
-        index = choice.get("index", n)
-        choices[int(index) if isinstance(index, float) and index.is_integer() else index] = choice
-    if room.choices and choices:
-        choices = {0: choices[min(choices)]}
-    for index, choice in choices.items():
-        message, at = an_object(choice.get("message")), f"choices[{index}].message."
-        leaves |= walk("choice", choice, f"choices[{index}].")
-        leaves |= walk("message", message, at)
-        content = message.get("content")
-        if isinstance(content, list):
-            text = texts_of(content, "text") if room.content else joined(content)
-            leaves[f"{at}content"] = "content", text
-        if room.reasoning:
-            texts = (message.get("reasoning"), message.get("reasoning_content"))
-            leaves[f"{at}reasoning"] = "reasoning", next(filter(None, texts), None)
-        calls = message.get("tool_calls")
-        if isinstance(calls, list):
-            # One call too many or too few is wrong, whatever the others are.
-            leaves[f"{at}tool_calls.length"] = "tool_calls.length", len(calls) or None
-            for n, call in enumerate(map(an_object, calls)):
-                leaves |= walk("tool_call", call, f"{at}tool_calls[{n}].", "tool_calls.")
-        else:
-            leaves[f"{at}tool_calls"] = "extra.message.tool_calls", calls
-    return leaves
-
-
-def walk(level: str, holder: Object, path: str = "", key: str = "") -> Iterator[tuple[str, Leaf]]:
-    """Yield the values of an object and of the objects inside it."""
-    known = LEVELS[level]
-    for name in known | holder:
-        value, kind = holder.get(name), known.get(name, ())
-        if isinstance(kind, str) and (not value or isinstance(value, dict)):
-            yield from walk(kind, value or {}, f"{path}{name}.", f"{key}{name}.")
-        elif not isinstance(kind, str) and kind and (value is None or isinstance(value, kind)):
-            yield f"{path}{name}", (f"{key}{name}", value)
-        elif kind is not None:
-            # What the API would not send is a vendor's.
-            yield f"{path}{name}", (f"extra.{level}.{name}", value)
 
 
 def an_object(value: Any) -> Object:

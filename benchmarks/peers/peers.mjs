@@ -28,12 +28,10 @@ async function ai_sdk(url, params) {
   });
   const names = (params.tools ?? []).map(({ function: { name } }) => name);
   const errors = [];
+  const onError = ({ error }) => errors.push(error);
   const result = streamText({
-    model: provider(params.model),
-    prompt: "hello",
-    maxRetries: 0,
+    model: provider(params.model), prompt: "hello", maxRetries: 0, onError,
     tools: Object.fromEntries(names.map((name) => [name, tool({ inputSchema: jsonSchema({}) })])),
-    onError: ({ error }) => errors.push(error),
   });
   await result.consumeStream({ onError: (error) => errors.push(error) });
   if (errors.length > 0) throw errors[0];
@@ -43,9 +41,11 @@ async function ai_sdk(url, params) {
     return {
       id: toolCallId,
       function: { name: toolName, arguments: typeof input === "string" ? input : JSON.stringify(input) },
-      ...(signature && { extra_content: { google: { thought_signature: signature } } }),
+      extra_content: signature && { google: { thought_signature: signature } },
     };
   });
+  const message = { content: await result.text, reasoning: await result.reasoningText, tool_calls: calls };
+  const reason = (await result.rawFinishReason) ?? (await result.finishReason);
   return {
     id: response.id,
     created: response.timestamp / 1000,
@@ -57,13 +57,7 @@ async function ai_sdk(url, params) {
       prompt_tokens_details: { cached_tokens: usage.inputTokenDetails?.cacheReadTokens },
       completion_tokens_details: { reasoning_tokens: usage.outputTokenDetails?.reasoningTokens },
     },
-    choices: [{
-      index: 0,
-      finish_reason: (await result.rawFinishReason) ?? (await result.finishReason),
-      message: {
-        content: await result.text, reasoning: await result.reasoningText, tool_calls: calls,
-      },
-    }],
+    choices: [{ index: 0, finish_reason: reason, message }],
   };
 }
 
@@ -71,18 +65,17 @@ const reduce = { openai_node, ai_sdk }[process.argv[2]];
 const write = process.stdout.write.bind(process.stdout);
 // Peers may print to stdout, which is needed for the answers alone.
 process.stdout.write = process.stderr.write.bind(process.stderr);
-const reject = [];
 // A rejection that a peer does not catch belongs to the case that is being answered.
-process.on("unhandledRejection", (error) => reject.at(-1)?.(error));
+let reject;
+process.on("unhandledRejection", (error) => reject?.(error));
 
 for await (const line of createInterface({ input: process.stdin })) {
   const { url, params } = JSON.parse(line);
-  const stray = new Promise((_, no) => reject.push(no));
+  const stray = new Promise((_, no) => { reject = no; });
   const answer = await Promise.race([reduce(url, params), stray]).then(
     (result) => ({ result }),
     (error) => ({ error: `${error?.name ?? typeof error}: ${error?.message ?? JSON.stringify(error)}` }),
   );
-  reject.pop();
   write(`${JSON.stringify(answer)}\n`);
 }
 process.exit();

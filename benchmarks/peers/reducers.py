@@ -8,6 +8,7 @@ are inside.
 
 import asyncio
 import sys
+from collections import defaultdict
 from dataclasses import asdict
 from functools import reduce
 from operator import add
@@ -17,13 +18,14 @@ from typing import Any
 from peers import (
     EVERYTHING,
     OPENAI,
+    PEERS,
     Object,
+    Peer,
     bytes_of,
     call,
     chunks_of,
     completion,
     langchains,
-    node_peer,
     peer,
     usage,
 )  # fmt: skip
@@ -57,43 +59,40 @@ def openai(url: str, params: Object) -> object:
     return state.current_completion_snapshot.to_dict(mode="python", warnings=False)
 
 
-node_peer(
-    "openai_node",
+PEERS["openai_node"] = Peer(
     "`client.chat.completions.stream()` and the snapshot that comes with its last chunk.",
-    "openai",
+    ["openai==7.59.0"],
     EVERYTHING,
+    reads_bytes=True,
 )
-node_peer(
-    "ai_sdk",
+PEERS["ai_sdk"] = Peer(
     "`streamText()` over `@ai-sdk/openai-compatible`, and what its result contains.",
-    "ai @ai-sdk/openai-compatible",
+    ["ai==7.0.173", "@ai-sdk/openai-compatible==3.0.92"],
     "id created model content reasoning finish_reason CALLS USAGE CACHED REASONED"
-    " extra.tool_call.extra_content",
-    choices="first", content="answer", reasoning="one", arguments="json",
-)  # fmt: skip
+    " extra.tool_calls.extra_content :first :answer :thoughts :parsed",
+    reads_bytes=True,
+)
 
 
 # `provider_specific_fields` of choice and message keep what it does not know. `created` is always
 # from its own clock.
 @peer(
     "litellm==1.110.2",
-    "API -created reasoning extra.message extra.choice extra.usage",
-    reasoning="one",
+    "API CALLS TYPES -created reasoning extra.message extra.choices extra.usage"
+    " extra.prompt_tokens_details extra.completion_tokens_details :thoughts",
 )
 def litellm(url: str, params: Object) -> object:
     """`completion(stream=True)`, then `stream_chunk_builder` on all chunks."""
     import litellm
 
     # Tools in the request would import the `mcp` extra; the answer is the same without them.
-    about = {name: params[name] for name in ("messages", "n")}
     stream = litellm.completion(
-        f"openai/{params['model']}", **about, api_base=url, api_key="none", max_retries=0,
-        stream=True, stream_options={"include_usage": True},
+        f"openai/{params['model']}", params["messages"], n=params["n"], api_base=url,
+        api_key="none", max_retries=0, stream=True, stream_options={"include_usage": True},
     )  # fmt: skip
-    # Chunks that are built by hand, instead of its own, do no better.
     built = litellm.stream_chunk_builder(list(stream), messages=params["messages"])
-    result = None if built is None else built.model_dump()
-    for choice in result["choices"] if result else ():
+    result: Object = built.model_dump() if built else {}
+    for choice in result.get("choices", ()):
         for holder in (choice, choice["message"]):
             for name, value in (holder.pop("provider_specific_fields", None) or {}).items():
                 holder.setdefault(name, value)
@@ -103,9 +102,8 @@ def litellm(url: str, params: Object) -> object:
 # "Audio output is not aggregated", says its documentation.
 @peer(
     "any-llm-sdk[openai]==1.40.2",
-    "API -audio -moderation reasoning extra.message.images extra.message.extra_content"
-    " extra.tool_call.extra_content",
-    reasoning="one",
+    "API CALLS TYPES -audio -moderation reasoning extra.message.images extra.message.extra_content"
+    " extra.tool_calls.extra_content :thoughts",
 )
 def any_llm(url: str, params: Object) -> object:
     """`completion(stream=True)`, then `accumulate_chunks` on the stream."""
@@ -120,8 +118,7 @@ def any_llm(url: str, params: Object) -> object:
 @peer(
     "langchain-openai==1.7.4 langchain-core==1.8.3",
     "model service_tier system_fingerprint role content finish_reason CALLS USAGE CACHED REASONED"
-    " AUDIO logprobs function_call audio",
-    choices="first",
+    " AUDIO logprobs function_call audio :first",
 )
 def langchain(url: str, params: Object) -> object:
     """the message chunks of `ChatOpenAI.stream()`, added up with `+`."""
@@ -134,22 +131,22 @@ def langchain(url: str, params: Object) -> object:
     )  # fmt: skip
     message: Any = reduce(add, model.stream("hello"))
     about, counts = message.response_metadata, getattr(message, "usage_metadata", None)
-    names = ("service_tier", "system_fingerprint", "finish_reason", "logprobs")
     role = {"ai": "assistant", "AIMessageChunk": "assistant"}
+    chunks = getattr(message, "tool_call_chunks", ())
     return completion(
         {
             "role": role.get(message.type, getattr(message, "role", message.type)),
             "content": message.content,
             "function_call": message.additional_kwargs.get("function_call"),
             "audio": message.additional_kwargs.get("audio"),
-            "tool_calls": [
-                call(each["id"], each["name"], each["args"])
-                for each in getattr(message, "tool_call_chunks", ())
-            ],
+            "tool_calls": [call(each["id"], each["name"], each["args"]) for each in chunks],
         },
-        counts and langchains(counts, about.get("service_tier"), plain=True),
+        counts and langchains(counts, about.get("service_tier")),
+        about.get("finish_reason"),
+        about.get("logprobs"),
         model=about.get("model_name"),
-        **{name: about.get(name) for name in names},
+        service_tier=about.get("service_tier"),
+        system_fingerprint=about.get("system_fingerprint"),
     )
 
 
@@ -157,9 +154,8 @@ def langchain(url: str, params: Object) -> object:
     "pydantic-ai-slim[openai]==2.68.0",
     "id created model service_tier moderation content refusal reasoning finish_reason CALLS"
     " usage.prompt_tokens usage.completion_tokens CACHED REASONED AUDIO logprobs.content"
-    " annotations extra.tool_call.extra_content",
-    choices="first", content="text", reasoning="one", arguments="json",
-)  # fmt: skip
+    " annotations extra.tool_calls.extra_content :first :text :thoughts :parsed",
+)
 def pydantic_ai(url: str, params: Object) -> object:
     """`OpenAIChatModel.request_stream()`, and the response it ends with."""
     from openai import AsyncOpenAI
@@ -184,53 +180,47 @@ def pydantic_ai(url: str, params: Object) -> object:
                 return response.get()
 
     response = asyncio.run(streamed())
-    details, counts, timestamp = response.provider_details or {}, response.usage, None
-    if "timestamp" in details:
-        timestamp = details["timestamp"].timestamp()
-
-    def parts(kind: str) -> list[Any]:
-        return [part for part in response.parts if part.part_kind == kind]
-
-    # The provider's own word if there is one, otherwise what pydantic-ai makes of it; beside a
-    # refusal, pydantic-ai itself adds `content_filter`.
+    details, counts = response.provider_details or {}, response.usage
+    parts = defaultdict(list)
+    for part in response.parts:
+        parts[part.part_kind].append(part)
+    # Beside a refusal, pydantic-ai itself adds `content_filter`.
     reason = None if "refusal" in details else response.finish_reason
     return completion(
         {
-            "content": "".join(part.content for part in parts("text")),
+            "content": "".join(part.content for part in parts["text"]),
             "refusal": details.get("refusal"),
-            "reasoning": "".join(part.content for part in parts("thinking")),
+            "reasoning": "".join(part.content for part in parts["thinking"]),
             "annotations": [
                 each
-                for part in parts("text")
+                for part in parts["text"]
                 for each in (part.provider_details or {}).get("annotations", ())
             ],
             "tool_calls": [
                 call(part.tool_call_id, part.tool_name, part.args, **(part.provider_details or {}))
-                for part in parts("tool-call")
+                for part in parts["tool-call"]
             ],
         },
         usage(
             counts,
-            counts.cache_read_tokens,
-            counts.details.get("reasoning_tokens"),
-            (counts.input_audio_tokens, counts.details.get("audio_tokens")),
-            plain=True,
+            reasoning_tokens=counts.details.get("reasoning_tokens"),
+            output_audio_tokens=counts.details.get("audio_tokens"),
         ),
+        details.get("finish_reason", reason),
+        {"content": details.get("logprobs")},
         id=response.provider_response_id,
-        created=timestamp,
+        created=details["timestamp"].timestamp() if "timestamp" in details else None,
         model=response.model_name,
         service_tier=details.get("service_tier"),
         moderation=details.get("moderation"),
-        finish_reason=details.get("finish_reason", reason),
-        logprobs={"content": details.get("logprobs")},
     )
 
 
 @peer(
     "openai-agents==0.24.0",
-    "content refusal reasoning CALLS USAGE CACHED REASONED logprobs.content annotations",
-    choices="first", content="text", reasoning="one",
-)  # fmt: skip
+    "content refusal reasoning CALLS USAGE CACHED REASONED logprobs.content annotations"
+    " :first :text :thoughts",
+)
 def openai_agents(url: str, params: Object) -> object:
     """`OpenAIChatCompletionsModel.stream_response()`, and the response it completes."""
     from agents import ModelSettings, OpenAIChatCompletionsModel
@@ -238,14 +228,12 @@ def openai_agents(url: str, params: Object) -> object:
     from openai import AsyncOpenAI
 
     names = "system_instructions output_schema previous_response_id conversation_id prompt"
-    nothing = dict.fromkeys(names.split())
-    settings = ModelSettings(include_usage=True)
 
     async def streamed() -> list[Any]:
         async with AsyncOpenAI(base_url=url, api_key="none", max_retries=0) as client:
             events = OpenAIChatCompletionsModel(params["model"], client).stream_response(
-                **nothing, input="hello", model_settings=settings, tools=[], handoffs=[],
-                tracing=ModelTracing.DISABLED,
+                **dict.fromkeys(names.split()), input="hello", tools=[], handoffs=[],
+                model_settings=ModelSettings(include_usage=True), tracing=ModelTracing.DISABLED,
             )  # fmt: skip
             return [event.response async for event in events if event.type == "response.completed"]
 
@@ -253,43 +241,36 @@ def openai_agents(url: str, params: Object) -> object:
     message: Object = {"content": "", "refusal": "", "reasoning": "", "tool_calls": []}
     logprobs: list[Any] = []
     for item in response.output:
-        match item.type:
-            case "message":
-                message["role"] = item.role
-                for part in item.content:
-                    if part.type == "output_text":
-                        message["content"] += part.text
-                        logprobs += part.logprobs or ()
-                        message["annotations"] = [
-                            {"type": "url_citation", "url_citation": each.model_dump()}
-                            for each in part.annotations
-                        ]
-                    else:
-                        message["refusal"] += part.refusal
-            case "function_call":
-                message["tool_calls"].append(call(item.call_id, item.name, item.arguments))
-            case "reasoning":
-                message["reasoning"] += "".join(part.text for part in item.content or item.summary)
+        if item.type == "function_call":
+            message["tool_calls"].append(call(item.call_id, item.name, item.arguments))
+        elif item.type == "reasoning":
+            message["reasoning"] += "".join(part.text for part in item.content or item.summary)
+        for part in item.content if item.type == "message" else ():
+            if part.type == "refusal":
+                message["refusal"] += part.refusal
+                continue
+            message["content"] += part.text
+            logprobs += part.logprobs or ()
+            message["annotations"] = [
+                {"type": "url_citation", "url_citation": each.model_dump()}
+                for each in part.annotations
+            ]
     counts = response.usage
-    return completion(
-        message,
-        counts
-        and usage(
-            counts,
-            counts.input_tokens_details.cached_tokens,
-            counts.output_tokens_details.reasoning_tokens,
-            plain=True,
-        ),
-        logprobs={"content": logprobs},
+    used = counts and usage(
+        counts,
+        cache_read_tokens=counts.input_tokens_details.cached_tokens,
+        reasoning_tokens=counts.output_tokens_details.reasoning_tokens,
     )
+    return completion(message, used, logprobs={"content": logprobs})
 
 
 # Its model is the request's. Of an unstreamed completion it keeps a refusal, too.
 @peer(
     "lm15==1.5.0",
-    "content refusal reasoning finish_reason CALLS USAGE CACHED REASONED AUDIO logprobs.content",
-    reads_bytes=True, choices="first", content="text", reasoning="one", arguments="json",
-)  # fmt: skip
+    "content refusal reasoning finish_reason CALLS USAGE CACHED REASONED AUDIO logprobs.content"
+    " :first :text :thoughts :parsed",
+    reads_bytes=True,
+)
 def lm15(url: str, params: Object) -> object:
     """`OpenAIChatLM.stream()`, and the `Response` that its `ResponseStream` ends with."""
     import lm15
@@ -297,7 +278,6 @@ def lm15(url: str, params: Object) -> object:
     request = lm15.Request(model=params["model"], messages=(lm15.Message.user("hello"),))
     stream = lm15.OpenAIChatLM(api_key="none", base_url=url).stream(request)
     response = lm15.ResponseStream(stream, request).response
-    counts = response.usage
 
     def parts(kind: Any) -> list[Any]:
         return [part for part in response.message.parts if isinstance(part, kind)]
@@ -315,7 +295,6 @@ def lm15(url: str, params: Object) -> object:
         reason = (isinstance(choice, dict) and choice.get("finish_reason")) or reason
     return completion(
         {
-            "role": response.message.role,
             "content": text_of(lm15.TextPart),
             "reasoning": text_of(lm15.ThinkingPart),
             "refusal": text_of(lm15.RefusalPart),
@@ -324,29 +303,24 @@ def lm15(url: str, params: Object) -> object:
                 for part in parts(lm15.ToolCallPart)
             ],
         },
-        usage(
-            counts,
-            counts.cache_read_tokens,
-            counts.reasoning_tokens,
-            (counts.input_audio_tokens, counts.output_audio_tokens),
-        ),
-        finish_reason=reason,
-        logprobs={"content": list(map(asdict, response.logprobs or ()))},
+        usage(response.usage),
+        reason,
+        {"content": list(map(asdict, response.logprobs or ()))},
     )
 
 
 @peer(
     "llmstream==0.1.0",
-    "model content reasoning finish_reason CALLS USAGE",
-    reads_bytes=True, choices="first", reasoning="one",
-)  # fmt: skip
+    "model content reasoning finish_reason CALLS USAGE :first :thoughts",
+    reads_bytes=True,
+)
 def llmstream(url: str, params: Object) -> object:
     """`iter_events` over the bytes of the body, and what its events contain."""
     from llmstream import iter_events
 
     # It has no result of its own: texts are joined here, and the last usage report is kept.
     message: Object = {"content": "", "reasoning": "", "tool_calls": []}
-    fields: Object = {}
+    model = reason = used = None
     for event in iter_events(bytes_of(url)):
         match event.type:
             case "delta":
@@ -359,7 +333,7 @@ def llmstream(url: str, params: Object) -> object:
                 # The stream reports these at its end, and does not raise them.
                 raise RuntimeError(f"{event.code}: {event.message}")
             case "metadata":
-                fields |= {"model": event.model, "finish_reason": event.finish_reason}
+                model, reason = event.model, event.finish_reason
             case "usage":
-                fields["usage"] = usage(event)
-    return completion(message, **fields)
+                used = usage(event)
+    return completion(message, used, reason, model=model)

@@ -4,12 +4,13 @@ What they record is renamed to the API's fields, as in reducers.py.
 """
 # ruff: noqa: PLC0415  # the peers are in other environments
 
+import sys
 from functools import cache
 from types import SimpleNamespace
 from typing import Any
 
-from cases import decoded
-from peers import EVERYTHING, Object, chunks_of, completion, langchains, peer
+import reducers  # noqa: F401  # they register themselves, and come first
+from peers import EVERYTHING, Object, answer, chunks_of, completion, decoded, langchains, peer
 
 
 @peer("openinference-instrumentation-openai==0.1.66 opentelemetry-sdk==1.45.2", EVERYTHING)
@@ -40,8 +41,8 @@ def openinferences_spans() -> Any:
 # Of an unstreamed completion it keeps everything but the usage's vendor fields.
 @peer(
     "langsmith==0.15.1",
-    "API -usage USAGE CACHED REASONED AUDIO reasoning reasoning_content extra.completion"
-    " extra.choice extra.message extra.tool_call",
+    "API CALLS TYPES -usage USAGE CACHED REASONED AUDIO reasoning reasoning_content"
+    " extra.completion extra.choices extra.message extra.tool_calls",
 )
 def langsmith(url: str, params: Object) -> object:
     """`wrap_openai`, and the outputs of the run that it records."""
@@ -64,7 +65,7 @@ def langsmith(url: str, params: Object) -> object:
 
 @peer(
     "langfuse==5.0.4",
-    "model service_tier usage content finish_reason tool_calls function_call",
+    "model service_tier usage content finish_reason CALLS TYPES function_call",
 )
 def langfuse(url: str, params: Object) -> object:
     """its OpenAI client, and the observation that it records."""
@@ -92,9 +93,9 @@ def langfuse(url: str, params: Object) -> object:
     return completion(
         message,
         decoded(of.get("usage_details")),
+        decoded(of.get("metadata.finish_reason")),
         model=of.get("model.name"),
         service_tier=(decoded(of.get("model.parameters")) or {}).get("service_tier"),
-        finish_reason=decoded(of.get("metadata.finish_reason")),
     )
 
 
@@ -110,7 +111,7 @@ def langfuses_spans() -> Any:
 
 @peer(
     "ddtrace==4.16.0",
-    "model USAGE CACHED REASONED role content finish_reason tool_calls function_call"
+    "model USAGE CACHED REASONED role content finish_reason CALLS TYPES function_call"
     " reasoning_content",
 )
 def ddtrace(url: str, params: Object) -> object:
@@ -140,3 +141,7 @@ def ddtrace(url: str, params: Object) -> object:
         index, reason = message.pop("index", 0), message.pop("finish_reason", None)
         choices.append({"index": index, "finish_reason": reason, "message": message})
     return {"model": span.get_tag("openai.response.model"), "usage": counts, "choices": choices}
+
+
+if __name__ == "__main__":
+    answer(sys.argv[1])

@@ -212,11 +212,13 @@ class Accumulator:
         """Collect events from now on; return the queue in which they wait for `on_event`."""
         reducer = self._reducer
         # The listener must not refer back to the reducer: only the collector can free a cycle.
-        reducer.listener = self._emitter = EventEmitter(reducer.rules.levels, state=reducer.state)
+        events: deque[Event] = deque()
+        reducer.listener = EventEmitter(None, reducer.rules.levels, events, state=reducer.state)
+        self._emitter = reducer.listener
         self._pipeline.log.tell = self._emitter.add_problem
         self._pipeline.parse_all()
         self._observed = True
-        return self._emitter.events
+        return events
 
     def _observe(self, take: Callable[..., None], *data: object) -> None:
         """Run an input call, time it, and call `on_event` with its events."""

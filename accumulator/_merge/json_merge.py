@@ -69,14 +69,13 @@ _MADE_FOR: Mapping[Policy, type | tuple[type, ...]] = {
 class Listener(Protocol):
     """Observes a reducer, and makes events of what it does."""
 
-    at: tuple[int, Any] | None  # the index and the state of the choice that is about to change
+    at: Any  # hears of what happens in a choice, from `begin` to `on_choice`
 
     @staticmethod
     def apply_common(reducer: Any, chunk: Any) -> None: ...  # replaces the reducer's own
-    def on_call(self, place: int) -> None: ...  # a fragment is about to go to this call
-    def on_rare(self, delta: Any) -> None: ...  # the rare fields of a delta were applied
-    def on_choice(self, index: int, state: Any, choice: Any) -> None: ...  # it has been applied
-    def on_chunk(self, chunk: Any, state: Any) -> None: ...  # likewise
+    def begin(self, index: int, state: Any) -> None: ...  # this choice is about to change
+    def on_choice(self, choice: Any) -> None: ...  # it has been applied
+    def on_chunk(self, chunk: Any) -> None: ...  # likewise
 
 
 class FieldMerger(Struct, eq=False):

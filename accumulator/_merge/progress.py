@@ -1,40 +1,41 @@
-"""Keep track of what was emitted of each choice, and emit the rest."""
+"""Emit the events of one choice: what is new in it, and what has ended."""
 
 from __future__ import annotations
 
-from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
+from typing import cast
 
-from msgspec import Struct, field
+from msgspec import field
 
 from .. import events as ev
 from .._decode import chunk as wire
 from .._decode.text import Text
-from ..completion import TokenLogprobs
+from ..completion import Choice, TokenLogprobs, ToolCall
 from ..events import Event
 from .arguments import ArgumentsText
+from .ending import brings_text
+from .extra_deltas import ExtraDeltas
 from .json_merge import PART_TYPES
-from .snapshot import freeze_call, freeze_choice, freeze_fields, freeze_token, freeze_tokens
-from .state import CallState, ChoiceState, FunctionState, State, Tool
+from .snapshot import freeze_call, freeze_token, freeze_tokens
+from .state import CallState, ChoiceState, FunctionState
 
 Make = Callable[..., Event]
-# The fields that are one text, in the order of their events: thoughts come before the answer.
-_FIELDS = ("reasoning", "reasoning_content", "content", "refusal")
-# The `.delta` and the `.done` event of each, and of the `thinking` parts of the content.
+_NAMED = ("reasoning", "reasoning_content", "thinking")  # their events say which one it is
+# The `.delta` and the `.done` event of each; a choice has only the second.
 _EVENTS: dict[str, tuple[Make, Make]] = {
     "content": (ev.ContentDeltaEvent, ev.ContentDoneEvent),
     "refusal": (ev.RefusalDeltaEvent, ev.RefusalDoneEvent),
-    **dict.fromkeys(
-        ("reasoning", "reasoning_content", "thinking"),
-        (ev.ReasoningDeltaEvent, ev.ReasoningDoneEvent),
-    ),
+    **dict.fromkeys(_NAMED, (ev.ReasoningDeltaEvent, ev.ReasoningDoneEvent)),
     "function": (ev.FunctionToolCallArgumentsDeltaEvent, ev.FunctionToolCallArgumentsDoneEvent),
     "custom": (ev.CustomToolCallInputDeltaEvent, ev.CustomToolCallInputDoneEvent),
     "logprobs.content": (ev.LogprobsContentDeltaEvent, ev.LogprobsContentDoneEvent),
     "logprobs.refusal": (ev.LogprobsRefusalDeltaEvent, ev.LogprobsRefusalDoneEvent),
+    "audio": (ev.AudioDeltaEvent, ev.AudioDoneEvent),
+    "choice": (ev.ChoiceDoneEvent, ev.ChoiceDoneEvent),
 }
-_UNNAMED = ("content", "refusal")  # only events of reasoning name their field
+Key = tuple[int, str]  # the place of a call and its tool, or else `_OWN` and what it is
+_OWN = -1
 
 
 class _Joined(Text):
@@ -43,118 +44,148 @@ class _Joined(Text):
     __slots__ = ()
 
 
-class ChoiceProgress(Struct):
-    """What was emitted of one choice; its new events go to `events`.
+class ChoiceProgress(ExtraDeltas, kw_only=True):
+    """Emits the events of a choice, and knows what was emitted of it.
 
-    `texts` and `calls` are the texts that events look back at. Each is the state's own, so nothing
-    is copied until another text continues it. `done` has the keys of what had its `.done`.
+    `_texts` are the texts that events look back at. Each is the state's own, so nothing is copied
+    until another text continues it. `_done` has the keys of what had its `.done`.
     """
 
-    index: int
     state: ChoiceState
-    events: deque[Event]
-    texts: dict[str, Text] = field(default_factory=dict)
-    calls: dict[tuple[int, Tool], Text] = field(default_factory=dict)
-    last_call: int = -1
-    done: set[object] = field(default_factory=set)
+    # The places of the calls that fragments of the chunk went to, from the last that had its event.
+    _places: list[int] = field(default_factory=list)
+    # The fragments of the chunk that bring more than arguments, each with the place of its call.
+    _fragments: list[tuple[int, wire.ToolCallFragment]] = field(default_factory=list)
+    _texts: dict[Key, Text] = field(default_factory=dict)
+    _last_call: int = -1
+    _done: set[Key] = field(default_factory=set)
 
-    # --- texts ---
+    # --- texts and calls ---
 
-    def tell(self, width: int) -> None:
-        """Emit what was added to the texts, and to the last `width` parts of the content."""
+    def catch_up(self, width: int = 0) -> None:
+        """Emit what was added to the texts, to the last `width` parts of the content, and to the
+        calls that fragments went to; the last fragment may not have been applied yet.
+        """
         state = self.state
-        for kind in _FIELDS:
-            text = getattr(state, kind)
-            if text is not None:
-                self._tell_text(text, kind)
+        # Thoughts come before the answer.
+        if state.reasoning is not None:
+            self._tell_text(_OWN, "reasoning", state.reasoning)
+        if state.reasoning_content is not None:
+            self._tell_text(_OWN, "reasoning_content", state.reasoning_content)
+        if state.content is not None:
+            self._tell_text(_OWN, "content", state.content)
+        if state.refusal is not None:
+            self._tell_text(_OWN, "refusal", state.refusal)
         if width and state.parts is not None:
             for text, kind in _texts_of_parts(state.parts, width, "content"):
-                self._tell_text(text, kind)
+                self._tell_text(_OWN, kind, text)
+        for place in self._places:
+            if place != self._last_call:
+                self._leave_call()
+                self._last_call = place
+            self._tell_call(place)
+        del self._places[:-1]
 
-    def tell_content(self, delta: wire.Delta | None) -> bool:
-        """Emit the content of a delta. Return False, and emit nothing, if the delta has other text,
-        or if its content was not appended as it is or was emitted before.
-        """
-        text, content = self.state.content, None if delta is None else delta.content
-        if text is None or not text.taken or not content or text.fragments[-1:] != [content]:
-            return False
-        if delta is None or delta.reasoning or delta.reasoning_content:
-            return False
-        text.taken += len(content)
-        self.events.append(ev.ContentDeltaEvent(self.index, content, text, text.taken))
-        return True
+    def _tell_text(self, place: int, kind: str, text: Text, *more: object) -> None:
+        """Emit what is new in a text, or that a call begins."""
+        key = place, kind
+        told = self._texts.get(key)
+        opens = told is None and place != _OWN
+        if told is not text:
+            told = self._texts[key] = text if told is None else _continued(told, text)
+        fragment = told.take()
+        if fragment or opens:
+            more = (kind,) if kind in _NAMED else more
+            self.events.append(_EVENTS[kind][0](self.index, fragment, told, told.taken, *more))
 
-    def _tell_text(self, text: Text, kind: str) -> None:
-        told, fragment = _take(self.texts.get(kind, text), text)
-        self.texts[kind] = told
-        if fragment:
-            make, _ = _EVENTS[kind]
-            if kind in _UNNAMED:
-                self.events.append(make(self.index, fragment, told, told.taken))
-            else:
-                self.events.append(make(self.index, fragment, told, told.taken, kind))
-
-    # --- calls ---
-
-    @property
-    def _calls(self) -> list[CallState]:
-        return [] if self.state.calls is None else self.state.calls.items
-
-    def tell_calls(self, places: Iterable[int]) -> None:
-        """Emit what was added to the calls at these places, one after the other. End the one that
-        was open if nothing can be added to its arguments.
-        """
-        for place in places:
-            if place != self.last_call:
-                told = self.calls.get((self.last_call, "function"))
-                # Arguments that may be a placeholder are not emitted in full.
-                if (
-                    isinstance(told, ArgumentsText)
-                    and told.is_whole()
-                    and told.taken == len(str(told))
-                ):
-                    self._end_call(self.last_call, "function")
-                self.last_call = place
-            self.tell_call(place)
-
-    def tell_call(self, place: int, *, ends: bool = False) -> None:
+    def _tell_call(self, place: int, *, ends: bool = False) -> None:
         """Emit what is new in a call. If its choice ends, emit the call even if neither a name nor
         arguments nor input came.
         """
-        call = self._calls[place]
+        call = self._items[place]
         tools = call.tools()
         if ends and not tools:
-            tools.append(("custom" if call.type == "custom" else "function", FunctionState()))
+            tools = [("custom" if call.type == "custom" else "function", FunctionState())]
         for tool, named in tools:
-            if named.came or ends or (place, tool) in self.calls:  # else the other tool may come
-                self._tell_tool(place, tool, named, call.id)
+            key, text, name = (place, tool), named.text, named.name
+            # Some servers send exactly `{}` as a placeholder, before the arguments.
+            may_wait = tool == "function" and key not in self._done
+            waits = text is None or (may_wait and str(text) == "{}")
+            # Of two tools, one may be empty until the end.
+            if not waits if key in self._texts else named.came or ends:
+                text = Text() if text is None or waits else text
+                length = 0 if name is None else len(str(name))
+                self._tell_text(place, tool, text, place, call.id, name, length)
 
-    def _tell_tool(self, place: int, tool: Tool, named: FunctionState, id_: str | None) -> None:
-        told, text, name, fragment = self.calls.get((place, tool)), named.text, named.name, ""
-        opens = told is None
-        if told is None:
-            told = Text()
-        # Some servers send exactly `{}` as a placeholder, before the arguments.
-        may_wait = tool == "function" and told.taken < 2 and (place, tool) not in self.done
-        if text is not None and not (may_wait and str(text) == "{}"):
-            told, fragment = _take(told, text)
-        self.calls[place, tool] = told
-        if fragment or opens:
-            of_call = place, id_, name, 0 if name is None else len(str(name))
-            make, _ = _EVENTS[tool]
-            self.events.append(make(self.index, fragment, told, told.taken, *of_call))
+    def _leave_call(self) -> None:
+        """End the call that the last fragment went to, if nothing can be added to its arguments."""
+        place = self._last_call
+        told = self._texts.get((place, "function"))
+        # Arguments that may be a placeholder are not emitted in full.
+        if isinstance(told, ArgumentsText) and told.is_whole() and told.taken == len(str(told)):
+            frozen = freeze_call(self._items[place], self.state.finish_reason)
+            self._end(place, "function", place, frozen)
 
-    def _end_call(self, place: int, tool: Tool, *, is_last: bool = False) -> None:
-        """Emit the `.done` of a call, after arguments that were held back; do this only once."""
-        if self._ends((place, tool)):
-            self.tell_call(place)
-            frozen = freeze_call(self._calls[place], self.state.finish_reason, is_last=is_last)
-            self.events.append(_EVENTS[tool][1](self.index, place, frozen))
+    @property
+    def _items(self) -> list[CallState]:
+        return [] if self.state.calls is None else self.state.calls.items
 
-    # --- logprobs and audio ---
+    # --- what a chunk brought ---
 
-    def tell_tokens(self, logprobs: wire.Logprobs) -> None:
-        """Emit the logprobs that a choice brought."""
+    def on_call(self, place: int, fragment: wire.ToolCallFragment | None = None) -> None:
+        """Note to which call a fragment is about to go; leave it out if it is only arguments."""
+        self._places.append(place)
+        if fragment is not None:
+            self._fragments.append((place, fragment))
+
+    def on_rare(self, delta: wire.Delta) -> None:
+        """Emit the rare fields of a delta, after what is new in the texts and calls."""
+        state, parts, call, audio = self.state, delta.parts, delta.function_call, delta.audio
+        self.catch_up(0 if parts is None else _widest(parts))
+        if audio is not None:
+            self._tell_audio(audio.data)
+        self.tell_fields("delta", delta.extra, state.delta_extra)
+        if delta.annotations:
+            self.tell("delta.annotations", delta.annotations)
+        others = [part for part in parts or () if not _is_text(part)]
+        if others:
+            self.tell("delta.content", others)
+        if call is not None:
+            fields = {"name": call.name, "arguments": call.arguments, **(call.extra or {})}
+            value = {name: item for name, item in fields.items() if item is not None}
+            if value:
+                self.tell("delta.function_call", value)
+        if audio is not None and audio.expires_at is not None:
+            self.tell("delta.audio.expires_at", audio.expires_at, again=False)
+        self.tell_extra("delta.audio", audio, state.audio, "delta.<object>")
+
+    def tell_choice(self, choice: wire.Choice) -> None:
+        """Emit what a choice of a chunk brought, except what had its events before."""
+        state, delta, logprobs, text = self.state, choice.delta, choice.logprobs, choice.text
+        self.catch_up(1)
+        self._places.clear()
+        if delta is not None and delta.reasoning_details is not None:
+            self.tell_details(delta.reasoning_details)
+        for place, fragment in self._fragments:
+            call, path = self._items[place], f"delta.tool_calls[{place}]"
+            self.tell_extra(path, fragment, call, "delta")
+            self.tell_extra(f"{path}.function", fragment.function, call.function, "delta")
+            self.tell_extra(f"{path}.custom", fragment.custom, call.custom, "delta")
+        self._fragments.clear()
+        if logprobs is not None:
+            self._tell_tokens(logprobs)
+        self.tell_fields("choice", choice.extra, state.extra)
+        if text is not None and brings_text(choice):
+            self.tell_text("choice.text", cast("Text", state.text))
+        elif text is not None:
+            self.tell_fields("choice", {"text": text}, state.extra)
+        self.tell_extra("choice.logprobs", logprobs, state.logprobs)
+
+    def tell_details(self, details: list[wire.ReasoningDetail]) -> None:
+        """Emit details of reasoning. These Structs never change, so they need no copy."""
+        self.events.append(ev.ExtraDeltaEvent(self.index, "delta.reasoning_details", details))
+
+    def _tell_tokens(self, logprobs: wire.Logprobs) -> None:
         for name in ("content", "refusal"):
             run = getattr(logprobs, name)
             if run:
@@ -162,7 +193,7 @@ class ChoiceProgress(Struct):
                 known = freeze_tokens(getattr(self.state.logprobs, name))
                 self.events.append(_EVENTS[f"logprobs.{name}"][0](self.index, tokens, known))
 
-    def tell_audio(self, data: bytes | None = None) -> None:
+    def _tell_audio(self, data: bytes | None = None) -> None:
         """Emit the data that a delta brought, and what is new in the transcript."""
         audio = self.state.audio
         if audio is None:
@@ -175,53 +206,58 @@ class ChoiceProgress(Struct):
 
     # --- the end ---
 
-    def end(self, stream: State) -> None:
-        """Emit every `.done` that is missing."""
-        index, state, emit = self.index, self.state, self.events.append
-        for kind, text in self.texts.items():
-            if text.taken and self._ends(kind):
-                emit(_EVENTS[kind][1](index, *(() if kind in _UNNAMED else (kind,)), str(text)))
+    def end(self, frozen: Choice) -> None:
+        """Emit every `.done` that is missing; the choice is frozen as it is now."""
+        state = self.state
+        for (place, kind), text in self._texts.items():
+            if place == _OWN and text.taken:
+                named = (kind,) if kind in _NAMED else ()
+                self._end(_OWN, kind, *named, str(text))
         if state.calls is not None:
-            self._end_calls(state.calls.items)
-        self.tell_audio()  # it may have got a U+FFFD
-        if state.audio is not None and self._ends("audio"):
-            emit(ev.AudioDoneEvent(index, freeze_fields(state.audio)))
-        for name in ("content", "refusal") if state.logprobs is not None else ():
-            tokens = getattr(state.logprobs, name)
-            if tokens is not None and tokens.count and self._ends(f"logprobs.{name}"):
-                emit(_EVENTS[f"logprobs.{name}"][1](index, freeze_tokens(tokens)))
-        if self._ends("choice"):
-            emit(ev.ChoiceDoneEvent(index, freeze_choice(index, state, is_text=stream.is_text)))
+            self._end_calls(state.calls.items, frozen.message.tool_calls or ())
+        self._tell_audio()  # it may have got a U+FFFD
+        if state.audio is not None:
+            self._end(_OWN, "audio", frozen.message.audio)
+        for name in () if state.logprobs is None else ("content", "refusal"):
+            tokens = getattr(frozen.logprobs, name)
+            if tokens:
+                self._end(_OWN, f"logprobs.{name}", tokens)
+        self._end(_OWN, "choice", frozen)
 
-    def _end_calls(self, calls: list[CallState]) -> None:
-        for place in range(len(calls)):
-            self.tell_call(place, ends=True)
-        last = max((call.order for call in calls), default=0)
-        for place, tool in sorted(self.calls):  # if a call is both, the custom tool comes first
-            self._end_call(place, tool, is_last=calls[place].order == last)
+    def _end_calls(self, calls: list[CallState], frozen: Sequence[ToolCall]) -> None:
+        """End all calls; the frozen ones are in the server's order."""
+        places = range(len(calls))
+        for place in places:
+            self._tell_call(place, ends=True)
+        in_order = sorted(places, key=lambda place: calls[place].order)
+        of_place = dict(zip(in_order, frozen, strict=True))
+        for place, tool in sorted(self._texts):  # if a call is both, the custom tool comes first
+            if place != _OWN:
+                self._end(place, tool, place, of_place[place])
 
-    def _ends(self, what: object) -> bool:
-        """Return whether something has had no `.done` so far, and note that it has one now."""
-        is_first = what not in self.done
-        self.done.add(what)
-        return is_first
+    def _end(self, place: int, kind: str, *values: object) -> None:
+        """Emit a `.done`, after arguments that were held back; do this only once."""
+        if (place, kind) not in self._done:
+            self._done.add((place, kind))
+            if place != _OWN:
+                self._tell_call(place)
+            self.events.append(_EVENTS[kind][1](self.index, *values))
 
 
-def _take(told: Text, text: Text) -> tuple[Text, str]:
-    """Return the text that events look back at, and the new part of the text that goes into it.
+def _continued(told: Text, text: Text) -> Text:
+    """Return the text that events look back at from now on, because another one follows.
 
     Other arguments may replace a placeholder, or any arguments if a caller's rule says so. If they
     begin with what was emitted, only the rest of them is new.
     """
-    if told is not text:
-        so_far = str(told)[: told.taken]
-        is_more = isinstance(text, ArgumentsText) and str(text).startswith(so_far)
-        if not text.taken and (is_more or not so_far):
-            text.taken, told = told.taken, text
-        else:
-            told = told if isinstance(told, _Joined) else _Joined(so_far)
-            told.append(text.take())
-    return told, told.take()
+    so_far = str(told)[: told.taken]
+    is_more = isinstance(text, ArgumentsText) and str(text).startswith(so_far)
+    if not text.taken and (is_more or not so_far):
+        text.taken = told.taken
+        return text
+    joined = told if isinstance(told, _Joined) else _Joined(so_far)
+    joined.append(text.take())
+    return joined
 
 
 def _texts_of_parts(parts: list[object], width: int, kind: str) -> Iterator[tuple[Text, str]]:
@@ -238,7 +274,14 @@ def _texts_of_parts(parts: list[object], width: int, kind: str) -> Iterator[tupl
                 yield from _texts_of_parts(found, width, kind_of_part)
 
 
-def widest(parts: Sequence[object]) -> int:
+def _widest(parts: Sequence[object]) -> int:
     """Return the length of the longest list of parts: this one, or a `thinking` list inside it."""
     inner = [part.get("thinking") for part in parts if isinstance(part, dict)]
-    return max([1, len(parts), *(widest(each) for each in inner if isinstance(each, list))])
+    return max([1, len(parts), *(_widest(each) for each in inner if isinstance(each, list))])
+
+
+def _is_text(part: object) -> bool:
+    """Return whether content or reasoning events contain all that a part of content brings."""
+    if not isinstance(part, dict):
+        return isinstance(part, str)
+    return part.get("type") in PART_TYPES and part.keys() <= {"type", "text", "thinking"}

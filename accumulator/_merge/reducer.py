@@ -147,12 +147,12 @@ class Reducer(Ending, TypedFieldMerger, UsageMerger):
         if chunk.extra is not None or chunk.usage is not None or chunk.moderation is not None:
             self._apply_rest(chunk)
         if listener is not None:
-            listener.at = index, into
+            listener.begin(index, into)
         self._apply_delta(into, delta, 0)
         self._apply_beside(into, choice, index)
         if listener is not None:
-            listener.on_choice(index, into, choice)
-            listener.on_chunk(chunk, self.state)
+            listener.on_choice(choice)
+            listener.on_chunk(chunk)
 
     def apply(self, chunk: wire.Chunk) -> None:
         """Apply a chunk. Raises LimitExceededError, with the state as it was."""
@@ -179,7 +179,7 @@ class Reducer(Ending, TypedFieldMerger, UsageMerger):
         if state.due:
             self._head = None
         if self.listener is not None:
-            self.listener.on_chunk(chunk, state)
+            self.listener.on_chunk(chunk)
 
     def prepare(self, reading: Reading) -> None:
         """Prepare a chunk read field by field. Raises LimitExceededError if it passes a limit."""
@@ -260,7 +260,7 @@ class Reducer(Ending, TypedFieldMerger, UsageMerger):
         if state is None:
             state = known[index] = ChoiceState()
         if self.listener is not None:
-            self.listener.at = index, state
+            self.listener.begin(index, state)
         if state.finish_reason:
             self._check_finished(choice, index, position)
         if delta is not None:
@@ -269,7 +269,7 @@ class Reducer(Ending, TypedFieldMerger, UsageMerger):
             self._apply_delta(state, delta, position)
         self._apply_beside(state, choice, index)
         if self.listener is not None:
-            self.listener.on_choice(index, state, choice)
+            self.listener.on_choice(choice)
 
     def _apply_delta(self, state: ChoiceState, delta: wire.Delta, position: int) -> None:
         if delta.content is not None:
@@ -311,7 +311,7 @@ class Reducer(Ending, TypedFieldMerger, UsageMerger):
         if delta.annotations is not None:
             self._apply_annotations(state, delta.annotations)
         if self.listener is not None:
-            self.listener.on_rare(delta)
+            self.listener.at.on_rare(delta)
 
     def _apply_beside(self, state: ChoiceState, choice: wire.Choice, index: int) -> None:
         """Apply what a choice brings besides its delta."""

@@ -1,0 +1,73 @@
+"""Emit what chunks bring that has no event of its own."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Mapping
+from typing import Any
+
+from msgspec import Struct, field, to_builtins
+
+from .. import events as ev
+from .._decode.chunk import JsonObject
+from .._decode.text import Text
+from ..events import Event
+from ..rules import Level
+
+_ABSENT = object()
+
+
+class ExtraDeltas(Struct):
+    """Adds to `events` what chunks bring to one choice, or beside the choices.
+
+    If merging a value twice changes nothing, it is only emitted when it changes: servers repeat
+    the same provider, or all search results, in each chunk.
+    """
+
+    index: Any  # the choice's; None for what is beside the choices
+    levels: Mapping[str, Level]
+    events: deque[Event]
+    # By path: the value that was emitted last, or the text that is being emitted.
+    _last: dict[str, object] = field(default_factory=dict)
+
+    def tell_extra(self, path: str, brought: Any, known: Any, of: str = "") -> None:
+        """Emit the extra fields of an object in a chunk; `known` is what they were merged into."""
+        if brought is not None:
+            self.tell_fields(path, brought.extra, known.extra, of)
+
+    def tell_fields(
+        self, path: str, fields: JsonObject | None, merged: JsonObject | None, of: str = ""
+    ) -> None:
+        """Emit fields of an object in a chunk, merged by the rules for `of`, else for the path."""
+        if fields is None or merged is None:
+            return
+        level = self.levels[of or path]
+        for name, value in fields.items():
+            if value is None or (level.names.get(name) or level.kinds[type(value)]) == "drop":
+                continue
+            text = merged.get(name)
+            if type(value) is str and type(text) is Text:
+                self.tell_text(f"{path}.{name}", text)
+            else:
+                self.tell(f"{path}.{name}", value, again=not level.is_idempotent(name, value))
+
+    def tell_text(self, path: str, text: Text) -> None:
+        """Emit the new part of a text: half a surrogate pair waits for its other half."""
+        self._last[path] = text
+        fragment = text.take()
+        if fragment:
+            self.events.append(ev.ExtraDeltaEvent(self.index, path, fragment))
+
+    def tell(self, path: str, value: object, *, again: bool = True) -> None:
+        """Emit a value; unless `again`, only if it is another one than the last."""
+        known = self._last.get(path, _ABSENT)
+        if again or type(known) is not type(value) or known != value:
+            # A list of the chunk may belong to the state by now, and grow.
+            told = self._last[path] = to_builtins(value)
+            self.events.append(ev.ExtraDeltaEvent(self.index, path, told))
+
+    def tell_halves(self) -> None:
+        """Emit each U+FFFD that replaced half a surrogate pair at the end of a text."""
+        for path, text in self._last.items():
+            if isinstance(text, Text):
+                self.tell_text(path, text)

@@ -55,14 +55,18 @@ class EventEmitter(ExtraDeltas, kw_only=True):
         if status == "open":
             return
         self._is_done = True
+        if state.says_text:  # a chunk may have said so after the choices were frozen
+            self.thaw()
         told = None if self._brought else self._usage
-        last = freeze(state, told)
+        frozen = {index: each.frozen for index, each in self._choices.items() if each.frozen}
+        last = freeze(state, told, frozen)
         for each in (self, *self._choices.values()):
             each.tell_halves()
         for choice in last.choices:
-            progress = self._choices[choice.index]
-            progress.catch_up(sys.maxsize)
-            progress.end(choice)
+            if choice.index not in frozen:
+                progress = self._choices[choice.index]
+                progress.catch_up(sys.maxsize)
+                progress.end(choice)
         if told is None:
             self._add_usage(last.usage)
         error = state.error if status == "failed" else None
@@ -108,6 +112,7 @@ class EventEmitter(ExtraDeltas, kw_only=True):
         if self.at is None:
             self.at = ChoiceProgress(index, self.levels, self.events, state=state)
             self._choices[index] = self.at
+        self.at.frozen = None
 
     def on_choice(self, choice: wire.Choice) -> None:
         progress, self.at = self.at, None
@@ -128,6 +133,10 @@ class EventEmitter(ExtraDeltas, kw_only=True):
         if chunk.usage is not None:
             self._tell_usage(chunk.usage)
 
+    def thaw(self) -> None:
+        for progress in self._choices.values():
+            progress.frozen = None
+
     # --- the end of a choice ---
 
     def _follow_end(self, progress: ChoiceProgress, choice: wire.Choice) -> None:
@@ -143,7 +152,9 @@ class EventEmitter(ExtraDeltas, kw_only=True):
     def _end(self, index: int) -> None:
         del self._ending[index]
         progress = self._choices[index]
-        progress.end(freeze_choice(index, progress.state, is_text=self.state.is_text))
+        frozen = freeze_choice(index, progress.state, is_text=self.state.is_text)
+        progress.end(frozen)
+        progress.frozen = frozen
 
     # --- the usage ---
 

@@ -76,6 +76,7 @@ class Listener(Protocol):
     def begin(self, index: int, state: Any) -> None: ...  # this choice is about to change
     def on_choice(self, choice: Any) -> None: ...  # it has been applied
     def on_chunk(self, chunk: Any) -> None: ...  # likewise
+    def thaw(self) -> None: ...  # any choice has changed
 
 
 class FieldMerger(Struct, eq=False):
@@ -254,6 +255,8 @@ class FieldMerger(Struct, eq=False):
             text.append("\ufffd")
             self._report_lone(1)
         self._halved = EMPTY
+        if self.listener is not None:
+            self.listener.thaw()
 
 
 def is_empty(value: object) -> bool:

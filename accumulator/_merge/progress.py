@@ -52,6 +52,7 @@ class ChoiceProgress(ExtraDeltas, kw_only=True):
     """
 
     state: ChoiceState
+    frozen: Choice | None = None  # as it is, if nothing happened to it since `end`
     # The places of the calls that fragments of the chunk went to, from the last that had its event.
     _places: list[int] = field(default_factory=list)
     # The fragments of the chunk that bring more than arguments, each with the place of its call.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from itertools import islice
+from types import MappingProxyType
 from typing import Any, TypeVar, cast
 
 import attrs
@@ -76,8 +77,12 @@ def _made(kind: type[K], fields: JsonObject) -> K:
     return made
 
 
-def freeze(state: State, known_usage: Usage | None = None) -> ChatCompletion:
-    """Build the completion as far as it has arrived; its usage, if nobody has built that yet."""
+def freeze(
+    state: State,
+    known_usage: Usage | None = None,
+    known_choices: Mapping[int, Choice] = MappingProxyType({}),
+) -> ChatCompletion:
+    """Build the completion as far as it has arrived, less what is already built."""
     extra = _object(state.extra) if state.extra else {}
     usage, known, is_text = state.usage, state.choices, state.is_text
     if usage is None and extra:
@@ -92,7 +97,12 @@ def freeze(state: State, known_usage: Usage | None = None) -> ChatCompletion:
             "object": "text_completion" if is_text else "chat.completion",
             "created": state.created,
             "model": state.model,
-            "choices": tuple([freeze_choice(i, known[i], is_text=is_text) for i in sorted(known)]),
+            "choices": tuple(
+                [
+                    known_choices.get(i) or freeze_choice(i, known[i], is_text=is_text)
+                    for i in sorted(known)
+                ]
+            ),
             "service_tier": state.service_tier,
             "system_fingerprint": state.system_fingerprint,
             "usage": known_usage or (None if usage is None else freeze_usage(usage)),

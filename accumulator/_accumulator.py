@@ -236,8 +236,9 @@ class Accumulator:
             if emitter is not None:
                 if not self._reducer.reading:
                     emitter.finish(self.timing)
-                while on_event is not None and emitter.events:
-                    on_event(emitter.events.popleft())
+                events = emitter.events
+                while on_event is not None and events:
+                    on_event(events.popleft())
 
     def _time(self, stopwatch: Stopwatch, take: Callable[..., None], *data: object) -> None:
         state, log = self._reducer.state, self._pipeline.log

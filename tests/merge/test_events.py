@@ -515,6 +515,24 @@ def test_azures_late_filter_results_are_in_the_choice() -> None:
     assert (done.finish_reason, done.choice.extra) == ("stop", late)
 
 
+# A chunk, and what changes its choice after the `choice.done`.
+CHANGED: dict[str, tuple[Chunk, list[Chunk]]] = {
+    "more text": (delta({"content": "a"}), deltas({"content": "b"})),
+    "half a pair that stays alone": (delta({"vendor": {"text": "\ud83d"}}), []),
+    "it is a legacy completion's": (
+        {"choices": [{"text": "a"}]}, [{"object": "text_completion", "choices": []}]
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("first", "later"), CHANGED.values(), ids=CHANGED)
+def test_done_has_a_choice_as_it_is_at_the_end(first: Chunk, later: list[Chunk]) -> None:
+    end = {"choices": [{"finish_reason": "stop"}]}
+    events = told([first, end, {"choices": []}, *later])
+    [before], [done] = only(ev.ChoiceDoneEvent, events), only(ev.DoneEvent, events)
+    assert done.completion.choices[0] != before.choice
+
+
 def test_problems_too_many_to_be_kept_are_told() -> None:
     assert types(told(["no json"] * 150)) == [*["problem"] * 150, "done"]
 

@@ -104,8 +104,9 @@ class EventEmitter(ExtraDeltas, kw_only=True):
                 kind: ReasoningField = "reasoning" if thought else "reasoning_content"
                 event = ev.ReasoningDeltaEvent(index, fragment, text, length, kind)
             self.events.append(event)
-        if delta.reasoning_details is not None:
-            self._choices[index].tell_details(delta.reasoning_details)
+        details = delta.reasoning_details  # these Structs never change, so they need no copy
+        if details is not None:
+            self.events.append(ev.ExtraDeltaEvent(index, "delta.reasoning_details", details))
 
     def begin(self, index: int, state: ChoiceState) -> None:
         self.at = self._choices.get(index)
@@ -134,6 +135,7 @@ class EventEmitter(ExtraDeltas, kw_only=True):
             self._tell_usage(chunk.usage)
 
     def thaw(self) -> None:
+        """Forget the choices that were frozen: one may have changed since."""
         for progress in self._choices.values():
             progress.frozen = None
 

@@ -34,8 +34,8 @@ _EVENTS: dict[str, tuple[Make, Make]] = {
     "audio": (ev.AudioDeltaEvent, ev.AudioDoneEvent),
     "choice": (ev.ChoiceDoneEvent, ev.ChoiceDoneEvent),
 }
-Key = tuple[int, str]  # the place of a call and its tool, or else `_OWN` and what it is
-_OWN = -1
+Key = tuple[int, str]  # the place of a call and its tool, or `_OWN` and a kind of event
+_OWN = -1  # in place of a call's place
 
 
 class _Joined(Text):
@@ -80,12 +80,13 @@ class ChoiceProgress(ExtraDeltas, kw_only=True):
         if width and state.parts is not None:
             for text, kind in _texts_of_parts(state.parts, width, "content"):
                 self._tell_text(_OWN, kind, text)
-        for place in self._places:
-            if place != self._last_call:
-                self._leave_call()
-                self._last_call = place
-            self._tell_call(place)
-        del self._places[:-1]
+        if self._places:
+            for place in self._places:
+                if place != self._last_call:
+                    self._leave_call()
+                    self._last_call = place
+                self._tell_call(place)
+            del self._places[:-1]
 
     def _tell_text(self, place: int, kind: str, text: Text, *more: object) -> None:
         """Emit what is new in a text, or that a call begins."""
@@ -165,26 +166,26 @@ class ChoiceProgress(ExtraDeltas, kw_only=True):
         state, delta, logprobs, text = self.state, choice.delta, choice.logprobs, choice.text
         self.catch_up(1)
         self._places.clear()
-        if delta is not None and delta.reasoning_details is not None:
-            self.tell_details(delta.reasoning_details)
-        for place, fragment in self._fragments:
-            call, path = self._items[place], f"delta.tool_calls[{place}]"
-            self.tell_extra(path, fragment, call, "delta")
-            self.tell_extra(f"{path}.function", fragment.function, call.function, "delta")
-            self.tell_extra(f"{path}.custom", fragment.custom, call.custom, "delta")
-        self._fragments.clear()
+        details = None if delta is None else delta.reasoning_details
+        if details is not None:  # these Structs never change, so they need no copy
+            self.events.append(ev.ExtraDeltaEvent(self.index, "delta.reasoning_details", details))
+        if self._fragments:
+            for place, fragment in self._fragments:
+                call, path = self._items[place], f"delta.tool_calls[{place}]"
+                self.tell_extra(path, fragment, call, "delta")
+                self.tell_extra(f"{path}.function", fragment.function, call.function, "delta")
+                self.tell_extra(f"{path}.custom", fragment.custom, call.custom, "delta")
+            self._fragments.clear()
         if logprobs is not None:
             self._tell_tokens(logprobs)
-        self.tell_fields("choice", choice.extra, state.extra)
+        if choice.extra is not None:
+            self.tell_fields("choice", choice.extra, state.extra)
         if text is not None and brings_text(choice):
             self.tell_text("choice.text", cast("Text", state.text))
         elif text is not None:
             self.tell_fields("choice", {"text": text}, state.extra)
-        self.tell_extra("choice.logprobs", logprobs, state.logprobs)
-
-    def tell_details(self, details: list[wire.ReasoningDetail]) -> None:
-        """Emit details of reasoning. These Structs never change, so they need no copy."""
-        self.events.append(ev.ExtraDeltaEvent(self.index, "delta.reasoning_details", details))
+        if logprobs is not None:
+            self.tell_extra("choice.logprobs", logprobs, state.logprobs)
 
     def _tell_tokens(self, logprobs: wire.Logprobs) -> None:
         for name in ("content", "refusal"):

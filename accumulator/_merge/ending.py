@@ -74,7 +74,7 @@ class Ending(CallMerger):
     def _fail_choice(self, state: ChoiceState, error: object, index: int) -> None:
         if state.error is None and not self._is_failing:
             message = f"choice {index} failed" + ("" if error is True else f": {brief(error)}")
-            found = None if error is True else healed(error)[0]
+            found = None if error is True else error
             self._log.report("server_error", message, f"$.choices[{index}]", found)
         if state.error is None or state.error is True:
             state.error, _ = healed(error)

@@ -13,6 +13,7 @@ import attrs
 
 from .._decode.chunk import EMPTY
 from .._decode.sse import CutEvents
+from .._decode.text import healed
 from ..errors import LOSSY_KINDS, Problem, ProblemKind
 
 _MOST_PROBLEMS = 100  # a server can go wrong in every chunk; all are counted, this many are kept
@@ -91,7 +92,8 @@ class ProblemLog:
         if not is_kept and not self.strict and tell is None:
             return
         self._locate()
-        problem = Problem(kind, message, self.event, self.offset, path, detail)
+        whole, _ = healed(detail)  # what cannot be written as UTF-8 could not be checkpointed
+        problem = Problem(kind, message, self.event, self.offset, path, whole)
         if is_kept:
             self.keep(problem)
         if self.strict:

@@ -22,7 +22,7 @@ from .._decode import chunk as wire
 from .._decode.chunk import JsonObject
 from .._decode.lenient import Reading
 from .._decode.objects import head_of
-from .._decode.text import COMPACT_AT, Text, healed
+from .._decode.text import COMPACT_AT, Text
 from ..errors import LimitExceededError
 from .closing import index_of, leave_out_repeated, note_brought
 from .ending import Ending, brings_text, calls_of
@@ -189,8 +189,7 @@ class Reducer(Ending, TypedFieldMerger, UsageMerger):
     def apply_reading(self, reading: Reading) -> None:
         """Apply a chunk that was prepared, and the error in it."""
         for misfit in reading.misfits:
-            found, _ = healed(misfit.value)
-            self._log.report("invalid_field", misfit.message, misfit.path, found)
+            self._log.report("invalid_field", misfit.message, misfit.path, misfit.value)
         self._careful = reading.has_halves or bool(self._halved)
         self._is_failing = reading.error is not None
         self.apply(reading.chunk)

@@ -251,8 +251,10 @@ class Rules:
 
     @cached_property
     def moves(self) -> bool:
-        """Whether any typed field has a policy other than the default."""
-        return any(self.moved.values())
+        """Whether a field that typed decoders read has a policy other than the default."""
+        # Details of reasoning have rows of their own, but the decoders know them.
+        details = (path for path in self.rows if path.startswith("delta.reasoning_details"))
+        return any(self.moved.values()) or any(self.rows[p] != _ROWS.get(p) for p in details)
 
     @cached_property
     def is_cumulative(self) -> bool:

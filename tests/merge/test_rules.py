@@ -144,6 +144,7 @@ def test_a_value_that_comes_in_every_event_is_merged_as_by_itself(
 
 
 DETAILS = [{"index": 0, "type": 5, "text": "a"}, {"index": 0, "type": 6, "text": "b"}]
+THOUGHTS = [[{"index": 0, "type": "reasoning.text", "text": text}] for text in ("a", "\ud83d", "b")]
 # Rows, what comes in a field of each delta, and what the field is then.
 FIELDS: dict[str, tuple[dict[str, Policy], str, list[object], object]] = {
     "a typed list": ({"delta.annotations": "last"}, "annotations", [[1], [2, 3]], [2, 3]),
@@ -155,6 +156,18 @@ FIELDS: dict[str, tuple[dict[str, Policy], str, list[object], object]] = {
     ),
     "details whose type is no string, which go by their index": (
         {}, "reasoning_details", [DETAILS[:1], DETAILS[1:]], [{"index": 0, "type": 6, "text": "ab"}]
+    ),
+    "details that are appended": (
+        {"delta.reasoning_details": "extend"}, "reasoning_details", [*THOUGHTS[::2]],
+        [THOUGHTS[0][0], THOUGHTS[2][0]],
+    ),
+    "details whose text comes in full, after half a character": (
+        {"delta.reasoning_details.text": "last"}, "reasoning_details", [*THOUGHTS], THOUGHTS[2]
+    ),
+    "a vendor's field of details": (
+        {"delta.reasoning_details.v": "concat"}, "reasoning_details",
+        [[{**THOUGHTS[0][0], "v": "x"}], [{**THOUGHTS[2][0], "v": "y"}]],
+        [{**THOUGHTS[0][0], "text": "ab", "v": "xy"}],
     ),
     "what is dropped, where it is null, too": (
         {"delta.<object>.x": "drop"}, "o", [{"x": None, "y": None}, {"x": 1}], {"y": None}

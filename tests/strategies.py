@@ -29,7 +29,7 @@ JSON = st.recursive(
 )
 
 
-def objects(fields: dict[str, st.SearchStrategy[object]]) -> st.SearchStrategy[JsonObject]:
+def objects(**fields: st.SearchStrategy[object]) -> st.SearchStrategy[JsonObject]:
     """Draw objects with any of the fields, in any order."""
     return (
         st.lists(st.sampled_from(sorted(fields)), unique=True, max_size=4)
@@ -42,16 +42,14 @@ def _or_null(strategy: st.SearchStrategy[object]) -> st.SearchStrategy[object]:
     return st.one_of(strategy, strategy, st.none())
 
 
-FUNCTIONS = objects({"name": _or_null(WORDS), "arguments": _or_null(ARGUMENTS), "vendor": JSON})
+FUNCTIONS = objects(name=_or_null(WORDS), arguments=_or_null(ARGUMENTS), vendor=JSON)
 FRAGMENTS = objects(
-    {
-        "index": _or_null(st.sampled_from([0, 0, 1, 2, "0"])),
-        "id": _or_null(st.sampled_from(["", "call_a", "call_b", "call_c"])),
-        "type": _or_null(st.sampled_from(["function", "custom"])),
-        "function": _or_null(FUNCTIONS),
-        "custom": _or_null(objects({"name": WORDS, "input": TEXTS})),
-        "extra_content": JSON,
-    }
+    index=_or_null(st.sampled_from([0, 0, 1, 2, "0"])),
+    id=_or_null(st.sampled_from(["", "call_a", "call_b", "call_c"])),
+    type=_or_null(st.sampled_from(["function", "custom"])),
+    function=_or_null(FUNCTIONS),
+    custom=_or_null(objects(name=WORDS, input=TEXTS)),
+    extra_content=JSON,
 )
 # Now and then with a null among them, or a single one that is not in a list.
 CALLS = st.one_of(st.lists(_or_null(FRAGMENTS), max_size=3), st.lists(FRAGMENTS), FRAGMENTS)
@@ -60,35 +58,27 @@ ERRORS: st.SearchStrategy[object] = st.one_of(
     st.sampled_from([None, None, False, "", 0, "no", 502]), st.builds(dict, code=WORDS)
 )
 TOKENS = objects(
-    {
-        "token": TEXTS,
-        "logprob": st.floats(-20, 0),
-        "bytes": _or_null(st.lists(st.integers(0, 255), max_size=3)),
-        "top_logprobs": st.lists(
-            objects({"token": TEXTS, "logprob": st.floats(-9, 0)}), max_size=2
-        ),
-        "vendor": JSON,
-    }
+    token=TEXTS,
+    logprob=st.floats(-20, 0),
+    bytes=_or_null(st.lists(st.integers(0, 255), max_size=3)),
+    top_logprobs=st.lists(objects(token=TEXTS, logprob=st.floats(-9, 0)), max_size=2),
+    vendor=JSON,
 )
 LOGPROBS = objects(
-    {
-        "content": _or_null(st.lists(TOKENS, max_size=2)),
-        "refusal": _or_null(st.lists(TOKENS, max_size=2)),
-        "reasoning_content": st.lists(JSON, max_size=2),
-        "vendor": JSON,
-    }
+    content=_or_null(st.lists(TOKENS, max_size=2)),
+    refusal=_or_null(st.lists(TOKENS, max_size=2)),
+    reasoning_content=st.lists(JSON, max_size=2),
+    vendor=JSON,
 )
+_TEXT_PARTS = st.builds(dict, type=st.just("text"), text=TEXTS)
 PARTS = st.lists(
     st.one_of(
-        st.builds(lambda text: {"type": "text", "text": text}, TEXTS),
+        _TEXT_PARTS,
         st.builds(
-            lambda text, closed: {
-                "type": "thinking",
-                "thinking": [{"type": "text", "text": text}],
-                "closed": closed,
-            },
-            TEXTS,
-            st.booleans(),
+            dict,
+            type=st.just("thinking"),
+            thinking=st.tuples(_TEXT_PARTS).map(list),
+            closed=st.booleans(),
         ),
         # Made anew each time: a test spoils what it was given.
         st.builds(lambda: {"type": "image_url", "image_url": {"url": "data:"}}),
@@ -96,96 +86,82 @@ PARTS = st.lists(
     max_size=3,
 )
 DELTAS = objects(
-    {
-        "role": _or_null(st.sampled_from(["assistant", "tool", ""])),
-        "content": st.one_of(_or_null(TEXTS), PARTS),
-        "refusal": _or_null(TEXTS),
-        "reasoning": _or_null(TEXTS),
-        "reasoning_content": _or_null(TEXTS),
-        "tool_calls": _or_null(CALLS),
-        "function_call": _or_null(FUNCTIONS),
-        "audio": objects(
-            {
-                "id": WORDS,
-                "transcript": TEXTS,
-                "data": st.sampled_from(["", "AA==", "AAE=", "AAEC", "no base64"]),
-                "expires_at": st.integers(0, 9),
-            }
+    role=_or_null(st.sampled_from(["assistant", "tool", ""])),
+    content=st.one_of(_or_null(TEXTS), PARTS),
+    refusal=_or_null(TEXTS),
+    reasoning=_or_null(TEXTS),
+    reasoning_content=_or_null(TEXTS),
+    tool_calls=_or_null(CALLS),
+    function_call=_or_null(FUNCTIONS),
+    audio=objects(
+        id=WORDS,
+        transcript=TEXTS,
+        data=st.sampled_from(["", "AA==", "AAE=", "AAEC", "no base64"]),
+        expires_at=st.integers(0, 9),
+    ),
+    reasoning_details=st.lists(
+        objects(
+            index=st.integers(0, 1),
+            type=_or_null(st.sampled_from(["reasoning.text", "reasoning.summary", ""])),
+            text=TEXTS,
+            signature=TEXTS,
+            x=JSON,
         ),
-        "reasoning_details": st.lists(
-            objects(
-                {
-                    "index": st.integers(0, 1),
-                    "type": _or_null(st.sampled_from(["reasoning.text", "reasoning.summary", ""])),
-                    "text": TEXTS,
-                    "signature": TEXTS,
-                    "x": JSON,
-                }
-            ),
-            max_size=2,
+        max_size=2,
+    ),
+    thinking_blocks=st.lists(
+        objects(
+            type=st.sampled_from(["thinking", "thinking", "redacted_thinking"]),
+            thinking=_or_null(TEXTS),
+            signature=_or_null(WORDS),
+            x=JSON,
         ),
-        "thinking_blocks": st.lists(
-            objects(
-                {
-                    "type": st.sampled_from(["thinking", "thinking", "redacted_thinking"]),
-                    "thinking": _or_null(TEXTS),
-                    "signature": _or_null(WORDS),
-                    "x": JSON,
-                }
-            ),
-            max_size=2,
-        ),
-        "provider_specific_fields": objects({"citation": JSON, "text": TEXTS, "x": JSON}),
-        "annotations": st.lists(JSON, max_size=2),
-        "channel": TEXTS,
-        "vendor_text": TEXTS,
-        "vendor": JSON,
-    }
+        max_size=2,
+    ),
+    provider_specific_fields=objects(citation=JSON, text=TEXTS, x=JSON),
+    annotations=st.lists(JSON, max_size=2),
+    channel=TEXTS,
+    vendor_text=TEXTS,
+    vendor=JSON,
 )
 COUNTS = st.one_of(st.integers(0, 50), st.none())
 USAGES = objects(
-    {
-        "prompt_tokens": COUNTS,
-        "completion_tokens": COUNTS,
-        "total_tokens": COUNTS,
-        "completion_tokens_details": _or_null(objects({"reasoning_tokens": COUNTS, "x": JSON})),
-        "prompt_tokens_details": _or_null(objects({"cached_tokens": COUNTS})),
-        "cost": JSON,
-    }
+    prompt_tokens=COUNTS,
+    completion_tokens=COUNTS,
+    total_tokens=COUNTS,
+    completion_tokens_details=_or_null(objects(reasoning_tokens=COUNTS, x=JSON)),
+    prompt_tokens_details=_or_null(objects(cached_tokens=COUNTS)),
+    cost=JSON,
 )
 CHOICES = st.builds(
     lambda index, fields: {**index, **fields},
-    st.one_of(st.builds(lambda i: {"index": i}, INDICES), st.builds(dict)),
+    st.one_of(st.builds(dict, index=INDICES), st.builds(dict)),
     objects(
-        {
-            "delta": _or_null(DELTAS),
-            "finish_reason": _or_null(
-                st.sampled_from(["stop", "length", "tool_calls", "stop", "", "error"])
-            ),
-            "logprobs": _or_null(LOGPROBS),
-            "message": DELTAS,
-            "text": _or_null(TEXTS),
-            "error": ERRORS,
-            "usage": USAGES,
-            "content_filter_results": JSON,
-            "obfuscation": TEXTS,
-        }
+        delta=_or_null(DELTAS),
+        finish_reason=_or_null(
+            st.sampled_from(["stop", "length", "tool_calls", "stop", "", "error"])
+        ),
+        logprobs=_or_null(LOGPROBS),
+        message=DELTAS,
+        text=_or_null(TEXTS),
+        error=ERRORS,
+        usage=USAGES,
+        content_filter_results=JSON,
+        obfuscation=TEXTS,
     ),
 )
 CHUNKS = objects(
-    {
-        "id": _or_null(st.sampled_from(["", "chatcmpl-1", "chatcmpl-2"])),
-        "object": st.sampled_from(["chat.completion.chunk", "text_completion"]),
-        "created": _or_null(st.integers(0, 5)),
-        "model": _or_null(WORDS),
-        "choices": st.lists(_or_null(CHOICES), max_size=3),
-        "service_tier": _or_null(WORDS),
-        "system_fingerprint": _or_null(WORDS),
-        "usage": _or_null(USAGES),
-        "x_groq": objects({"usage": USAGES, "id": WORDS, "error": ERRORS}),
-        "citations": st.lists(JSON, max_size=2),
-        "vendor": JSON,
-    }
+    id=_or_null(st.sampled_from(["", "chatcmpl-1", "chatcmpl-2"])),
+    object=st.sampled_from(["chat.completion.chunk", "text_completion"]),
+    created=_or_null(st.integers(0, 5)),
+    model=_or_null(WORDS),
+    choices=st.lists(_or_null(CHOICES), max_size=3),
+    service_tier=_or_null(WORDS),
+    system_fingerprint=_or_null(WORDS),
+    usage=_or_null(USAGES),
+    x_groq=objects(usage=USAGES, id=WORDS, error=ERRORS),
+    citations=st.lists(JSON, max_size=2),
+    vendor=JSON,
 )
 # Nearly all chunks bring choices; without this most drawn streams would be empty.
 LIKELY_CHUNKS = st.builds(

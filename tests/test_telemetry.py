@@ -3,62 +3,56 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
 from every_field import WHOLE
 from streamed import read_whole, run_by_itself
 
-from accumulator import ChatCompletion, Timing, accumulate, split, telemetry
+from accumulator import ChatCompletion, Timing, telemetry
 
 JsonObject = dict[str, object]
 NO_OTEL = "OpenTelemetry's SDK is installed for the tests only"
 
-ANSWER: JsonObject = {
-    "id": "chatcmpl-1",
-    "model": "gpt-4o-2024-08-06",
-    "service_tier": "default",
-    "system_fingerprint": "fp_1",
-    "choices": [
-        {
-            "index": 0,
-            "message": {
-                "role": "assistant",
-                "reasoning": "They want the weather.",
-                "content": "Let me see.",
-                "tool_calls": [
-                    {
-                        "id": "call_1",
-                        "type": "function",
-                        "function": {"name": "get_weather", "arguments": '{"city": "Paris"}'},
-                    }
-                ],
-            },
-            "finish_reason": "tool_calls",
-        }
-    ],
-    "usage": {
-        "prompt_tokens": 20,
-        "completion_tokens": 10,
-        "total_tokens": 30,
-        "prompt_tokens_details": {
-            "cached_tokens": 8,
-            "audio_tokens": 3,
-            "cache_write_tokens": 4,
-            "text_tokens": 15,
-            "image_tokens": 2,
-        },
-        "completion_tokens_details": {
-            "reasoning_tokens": 5,
-            "audio_tokens": 1,
-            "text_tokens": 3,
-            "image_tokens": 1,
-            "accepted_prediction_tokens": 0,
-        },
-    },
-}
+
+def text(content: str) -> JsonObject:
+    return {"type": "text", "content": content}
+
+
+def thought(content: str) -> JsonObject:
+    return {"type": "reasoning", "content": content}
+
+
+def called(id: str | None, name: str, arguments: object) -> JsonObject:
+    return {"type": "tool_call", "id": id, "name": name, "arguments": arguments}
+
+
+def calling(arguments: str) -> JsonObject:
+    return {"tool_calls": [{"id": "a", "function": {"name": "f", "arguments": arguments}}]}
+
+
+def answer(message: JsonObject, **fields: object) -> ChatCompletion:
+    choice = {"index": 0, "message": message, "finish_reason": "tool_calls"}
+    return ChatCompletion.from_dict({"choices": [choice], **fields})
+
+
+INPUT = {
+    "cached_tokens": 8, "audio_tokens": 3, "cache_write_tokens": 4, "text_tokens": 15,
+    "image_tokens": 2,
+}  # fmt: skip
+OUTPUT = {
+    "reasoning_tokens": 5, "audio_tokens": 1, "text_tokens": 3, "image_tokens": 1,
+    "accepted_prediction_tokens": 0,
+}  # fmt: skip
+USAGE = {"prompt_tokens": 20, "completion_tokens": 10, "total_tokens": 30}
+COMPLETION = answer(
+    {"reasoning": "They want the weather.", "content": "Let me see.", **calling('{"a": 1}')},
+    id="chatcmpl-1",
+    model="gpt-4o-2024-08-06",
+    service_tier="default",
+    system_fingerprint="fp_1",
+    usage={**USAGE, "prompt_tokens_details": INPUT, "completion_tokens_details": OUTPUT},
+)
 ATTRIBUTES = {
     "gen_ai.response.id": "chatcmpl-1",
     "gen_ai.response.model": "gpt-4o-2024-08-06",
@@ -78,23 +72,8 @@ ATTRIBUTES = {
     "openai.response.service_tier": "default",
     "openai.response.system_fingerprint": "fp_1",
 }
-MESSAGES = [
-    {
-        "role": "assistant",
-        "parts": [
-            {"type": "reasoning", "content": "They want the weather."},
-            {"type": "text", "content": "Let me see."},
-            {
-                "type": "tool_call",
-                "id": "call_1",
-                "name": "get_weather",
-                "arguments": {"city": "Paris"},
-            },
-        ],
-        "finish_reason": "tool_calls",
-    }
-]
-COMPLETION = ChatCompletion.from_dict(ANSWER)
+SAID = [thought("They want the weather."), text("Let me see."), called("a", "f", {"a": 1})]
+MESSAGES = [{"role": "assistant", "parts": SAID, "finish_reason": "tool_calls"}]
 TIMING = Timing(time_to_first_chunk=0.25, time_to_first_token=0.5, duration=2.0)
 
 
@@ -132,22 +111,6 @@ def test_choices_have_a_message_and_a_reason_each() -> None:
     assert reasons == ["stop", "length"]
 
 
-def text(content: str) -> JsonObject:
-    return {"type": "text", "content": content}
-
-
-def thought(content: str) -> JsonObject:
-    return {"type": "reasoning", "content": content}
-
-
-def called(id: str | None, name: str, arguments: object) -> JsonObject:
-    return {"type": "tool_call", "id": id, "name": name, "arguments": arguments}
-
-
-def calling(arguments: str) -> JsonObject:
-    return {"tool_calls": [{"id": "a", "function": {"name": "f", "arguments": arguments}}]}
-
-
 REFERENCE: JsonObject = {"type": "reference", "reference_ids": [1]}
 CONTENT = [
     {"type": "thinking", "thinking": [{"type": "text", "text": "a"}, 5]},
@@ -178,8 +141,7 @@ PARTS: list[tuple[JsonObject, list[JsonObject]]] = [
 
 @pytest.mark.parametrize(("message", "expected"), PARTS)
 def test_parts_of_a_message(message: JsonObject, expected: object) -> None:
-    completion = ChatCompletion.from_dict({"choices": [{"index": 0, "message": message}]})
-    assert telemetry.output_messages(completion)[0]["parts"] == expected
+    assert telemetry.output_messages(answer(message))[0]["parts"] == expected
 
 
 def test_every_recorded_stream_has_attributes(corpus_stream: Path) -> None:
@@ -202,87 +164,51 @@ def test_opentelemetry_is_not_imported() -> None:
     assert "opentelemetry" not in run_by_itself(code).stdout
 
 
-# --- the real SDK -------------------------------------------------------------------------
-
-
-@pytest.fixture
-def tracing() -> Iterator[SimpleNamespace]:
-    """Return OpenTelemetry's SDK, and where its spans go."""
-    trace = pytest.importorskip("opentelemetry.sdk.trace", reason=NO_OTEL)
-    export = pytest.importorskip("opentelemetry.sdk.trace.export", reason=NO_OTEL)
-    in_memory = pytest.importorskip(
-        "opentelemetry.sdk.trace.export.in_memory_span_exporter", reason=NO_OTEL
-    )
-    exporter = in_memory.InMemorySpanExporter()
-    provider = trace.TracerProvider()
-    provider.add_span_processor(export.SimpleSpanProcessor(exporter))
-    yield SimpleNamespace(provider=provider, exporter=exporter)
-    provider.shutdown()
-
-
-def test_a_traced_stream_reaches_an_exporter(tracing: SimpleNamespace) -> None:
-    """The worked example: a span around a stream, its attributes read from the exporter."""
-    tracer = tracing.provider.get_tracer("example")
-    stream = split(COMPLETION)  # in place of client.chat.completions.create(..., stream=True)
-    with tracer.start_as_current_span("chat gpt-4o") as span:
-        span.set_attribute("gen_ai.operation.name", "chat")
-        span.set_attribute("gen_ai.request.model", "gpt-4o")
-        completion = accumulate(stream)
-        span.set_attributes(telemetry.attributes(completion, timing=TIMING, content=True))
-
-    [finished] = tracing.exporter.get_finished_spans()
-    found = dict(finished.attributes)
-    assert found.pop("gen_ai.operation.name") == "chat"
-    assert found.pop("gen_ai.request.model") == "gpt-4o"
-    assert json.loads(found.pop("gen_ai.output.messages")) == MESSAGES
-    found["gen_ai.response.finish_reasons"] = [*found["gen_ai.response.finish_reasons"]]
-    assert found == ATTRIBUTES
+# --- the real SDK, of which docs/tracing.md is the example ---------------------------------
 
 
 def test_the_names_are_those_of_opentelemetrys_own_instrumentation(
-    tracing: SimpleNamespace, monkeypatch: pytest.MonkeyPatch
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """For the same completion, the span of opentelemetry-util-genai has the same attributes."""
-    handlers = pytest.importorskip("opentelemetry.util.genai.handler", reason=NO_OTEL)
-    types = pytest.importorskip("opentelemetry.util.genai.types", reason=NO_OTEL)
+    sdk = "opentelemetry.sdk.trace"
+    trace, export, in_memory, handlers, types = (
+        pytest.importorskip(name, reason=NO_OTEL)
+        for name in (
+            *(sdk, f"{sdk}.export", f"{sdk}.export.in_memory_span_exporter"),
+            *("opentelemetry.util.genai.handler", "opentelemetry.util.genai.types"),
+        )
+    )
     if not hasattr(types, "TextPart"):
         pytest.skip("opentelemetry-util-genai before 1.2b0 has other names")
     monkeypatch.setenv("OTEL_SEMCONV_STABILITY_OPT_IN", "gen_ai_latest_experimental")
     monkeypatch.setenv("OTEL_INSTRUMENTATION_GENAI_CAPTURE_MESSAGE_CONTENT", "SPAN_ONLY")
-    handler = handlers.TelemetryHandler(tracer_provider=tracing.provider)
+    exporter, provider = in_memory.InMemorySpanExporter(), trace.TracerProvider()
+    provider.add_span_processor(export.SimpleSpanProcessor(exporter))
+    handler = handlers.TelemetryHandler(tracer_provider=provider)
     with handler.inference("openai", request_model="gpt-4o") as call:
-        usage = COMPLETION.usage
-        assert usage is not None
-        call.response_id = COMPLETION.id
-        call.response_model_name = COMPLETION.model
-        call.finish_reasons = ["tool_calls"]
-        call.ttfc_seconds = TIMING.time_to_first_chunk
-        call.input_tokens, call.output_tokens = usage.prompt_tokens, usage.completion_tokens
+        call.response_id, call.response_model_name = COMPLETION.id, COMPLETION.model
+        call.finish_reasons, call.ttfc_seconds = ["tool_calls"], TIMING.time_to_first_chunk
+        call.input_tokens, call.output_tokens = 20, 10
         call.cache_read_input_tokens, call.cache_write_input_tokens = 8, 4
         call.text_input_tokens, call.image_input_tokens, call.audio_input_tokens = 15, 2, 3
         call.thinking_tokens = 5
         call.text_output_tokens, call.image_output_tokens, call.audio_output_tokens = 3, 1, 1
-        call.output_messages = [
-            types.OutputMessage(
-                role="assistant",
-                parts=[
-                    types.ReasoningPart("They want the weather."),
-                    types.TextPart("Let me see."),
-                    types.ToolCallRequestPart({"city": "Paris"}, "get_weather", "call_1"),
-                ],
-                finish_reason="tool_calls",
-            )
+        parts = [
+            types.ReasoningPart("They want the weather."),
+            types.TextPart("Let me see."),
+            types.ToolCallRequestPart({"a": 1}, "f", "a"),
         ]
-    [finished] = tracing.exporter.get_finished_spans()
-    theirs = {
-        name: value
-        for name, value in finished.attributes.items()
-        if name.startswith(("gen_ai.response.", "gen_ai.usage.", "gen_ai.output."))
-    }
-    theirs["gen_ai.response.finish_reasons"] = [*theirs["gen_ai.response.finish_reasons"]]
+        message = {"role": "assistant", "parts": parts, "finish_reason": "tool_calls"}
+        call.output_messages = [types.OutputMessage(**message)]
+    [finished] = exporter.get_finished_spans()
+    provider.shutdown()
+    theirs = {name: [*v] if isinstance(v, tuple) else v for name, v in finished.attributes.items()}
     [message] = json.loads(theirs.pop("gen_ai.output.messages"))
     assert {name: value for name, value in message.items() if value is not None} == MESSAGES[0]
-    assert theirs == {n: v for n, v in ATTRIBUTES.items() if n.startswith("gen_ai.")}
+    shared = ("gen_ai.response.", "gen_ai.usage.")
+    ours = {name: value for name, value in ATTRIBUTES.items() if name.startswith("gen_ai.")}
+    assert {name: theirs[name] for name in theirs if name.startswith(shared)} == ours
 
 
 def test_openais_own_names_are_those_of_the_conventions() -> None:

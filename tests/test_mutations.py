@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import copy
 import json
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
 import pytest
 from conftest import CORPUS
@@ -19,8 +18,6 @@ from streamed import read_all, read_whole
 from test_laws import check_law_3
 
 from accumulator import Accumulator, AccumulatorError
-
-JsonObject = dict[str, object]
 
 SHIPPED = Path(__file__).parent / "recordings"
 LONGEST = 60_000  # bytes; what a longer recording has in it comes again and again
@@ -78,25 +75,21 @@ def damaged(draw: st.DrawFn) -> bytes:
 def retyped(draw: st.DrawFn, event: bytes) -> bytes:
     """Draw an event one of whose values, anywhere in it, is of another type."""
     prefix, data, value = parsed(event)
-    places: list[tuple[JsonObject | list[object], str | int]] = []
-
-    def collect(inner: object) -> None:
-        if isinstance(inner, dict):
-            places.extend((inner, name) for name in inner)
-            for item in inner.values():
-                collect(item)
-        elif isinstance(inner, list):
-            places.extend((inner, index) for index in range(len(inner)))
-            for item in inner:
-                collect(item)
-
-    collect(value)
+    places = [*places_in(value)]
     if not places:
         return prefix + data
     into, where = draw(st.sampled_from(places))
     other = draw(st.sampled_from([None, 5, 1.0, "7", True, [], {}, ["x"], {"x": "y"}]))
     cast("dict[str | int, object]", into)[where] = other
     return prefix + json.dumps(value).encode()
+
+
+def places_in(value: object) -> Iterator[tuple[object, str | int]]:
+    """Yield each place in a JSON value: what it is in, and its name or index."""
+    inner = value.items() if isinstance(value, dict) else ()
+    for where, item in enumerate(value) if isinstance(value, list) else inner:
+        yield value, where
+        yield from places_in(item)
 
 
 def parsed(event: bytes) -> tuple[bytes, bytes, object]:
@@ -139,69 +132,53 @@ def test_a_stream_cut_at_any_byte_keeps_what_came_before(data: st.DataObject, na
 
 # --- one choice damaged, the other not ---
 
-Damage = Callable[[st.DataObject, bytes, JsonObject], bytes]
-
-
-def is_plain(events: list[bytes]) -> bool:
-    """Return whether each event is one chunk with at most one choice, which is number 0."""
-    for event in events:
-        prefix, data, chunk = parsed(event)
-        if data.strip() == b"[DONE]" and event == events[-1]:
-            continue
-        if prefix != b"data:" or not isinstance(chunk, dict) or "error" in chunk:
-            return False
-        choices = chunk.get("choices") or []
-        if len(choices) > 1 or any(choice.get("index") != 0 for choice in choices):
-            return False
-    return True
-
-
-plain_names = st.sampled_from([name for name, events in RECORDINGS.items() if is_plain(events)])
-
 
 def for_two(events: list[bytes]) -> tuple[list[bytes], list[int]]:
-    """Let a second choice say the same; also return which events are its own."""
+    """Let two choices say what a recording's first one says, each in events of its own.
+
+    Also return which events are the second's.
+    """
     both: list[bytes] = []
     of_second: list[int] = []
-    for event in events:
-        both.append(event)
-        _, _, chunk = parsed(event)
-        if isinstance(chunk, dict) and chunk.get("choices"):
-            again = copy.deepcopy(chunk)
-            again["choices"][0]["index"] = 1
-            of_second.append(len(both))
-            both.append(b"data: " + json.dumps(again).encode())
+    for _, _, chunk in map(parsed, events):
+        if isinstance(chunk, dict) and "error" not in chunk:
+            said = (chunk.get("choices") or [])[:1]
+            for index in range(len(said) + 1):
+                choices = [{**choice, "index": index} for choice in said]
+                both.append(b"data: " + json.dumps({**chunk, "choices": choices}).encode())
+            of_second += [len(both) - 1] * len(said)
     return both, of_second
 
 
-def truncated(data: st.DataObject, event: bytes, chunk: JsonObject) -> bytes:
+FOR_TWO = [(both, second) for both, second in map(for_two, RECORDINGS.values()) if second]
+
+
+def truncated(data: st.DataObject, event: bytes) -> bytes:
     return event[: data.draw(st.integers(len(b"data: {"), len(event) - 1))]
 
 
-def unquoted(data: st.DataObject, event: bytes, chunk: JsonObject) -> bytes:
-    quotes = [match.start() for match in re.finditer(rb'(?<!\\)"', event)]
-    at = data.draw(st.sampled_from(quotes))
+def unquoted(data: st.DataObject, event: bytes) -> bytes:
+    at = data.draw(st.sampled_from([m.start() for m in re.finditer(rb'(?<!\\)"', event)]))
     return event[:at] + event[at + 1 :]
 
 
-def not_utf8(data: st.DataObject, event: bytes, chunk: JsonObject) -> bytes:
+def not_utf8(data: st.DataObject, event: bytes) -> bytes:
     return event.replace(b'"choices"', b'"x":"\xff","choices"')
 
 
-def wrongly_typed(data: st.DataObject, event: bytes, chunk: JsonObject) -> bytes:
-    choice = cast("list[JsonObject]", chunk["choices"])[0]
-    delta = choice.get("delta")
-    fields = [(choice, "finish_reason"), (choice, "logprobs"), (choice, "delta")]
-    if isinstance(delta, dict):
-        names = ("role", "content", "refusal", "reasoning", "reasoning_content", "tool_calls")
-        fields += [(delta, name) for name in (*names, "function_call", "audio")]
-    into, name = data.draw(st.sampled_from(fields))
-    into[name] = data.draw(st.sampled_from([5, True, 1.5]))
+def wrongly_typed(data: st.DataObject, event: bytes) -> bytes:
+    chunk: Any = parsed(event)[2]
+    [choice] = chunk["choices"]
+    names = ["finish_reason", "logprobs", "delta"]
+    of_delta = ["role", "content", "refusal", "reasoning", "reasoning_content", "tool_calls"]
+    name = data.draw(st.sampled_from([*names, *of_delta, "function_call", "audio"]))
+    odd = {name: data.draw(st.sampled_from([5, True, 1.5]))}
+    choice |= odd if name in names else {"delta": {**(choice.get("delta") or {}), **odd}}
     return b"data: " + json.dumps(chunk).encode()
 
 
 # The problem that each damage is reported as (SPEC 7).
-DAMAGES: dict[str, tuple[Damage, str]] = {
+DAMAGES: dict[str, tuple[Callable[[st.DataObject, bytes], bytes], str]] = {
     "an event cut short": (truncated, "malformed_json"),
     "a quote lost": (unquoted, "malformed_json"),
     "bytes that are not UTF-8": (not_utf8, "invalid_utf8"),
@@ -210,21 +187,21 @@ DAMAGES: dict[str, tuple[Damage, str]] = {
 
 
 @pytest.mark.parametrize(("damage", "kind"), DAMAGES.values(), ids=DAMAGES)
-@pytest.mark.usefixtures("corpus")  # no recording that ships with the tests is plain
-@given(data=st.data(), name=plain_names)
+@given(data=st.data(), recorded=st.sampled_from(FOR_TWO))
 def test_damage_to_one_choice_is_on_record_and_leaves_the_other_alone(
-    damage: Damage, kind: str, data: st.DataObject, name: str
+    damage: Callable[[st.DataObject, bytes], bytes],
+    kind: str,
+    data: st.DataObject,
+    recorded: tuple[list[bytes], list[int]],
 ) -> None:
-    clean, of_second = for_two(RECORDINGS[name])
-    expected = read_whole(joined(clean)).snapshot()
+    clean, of_second = recorded
     stream = list(clean)
     places = data.draw(st.lists(st.sampled_from(of_second), min_size=1, max_size=5, unique=True))
     for place in places:
-        _, _, chunk = parsed(stream[place])
-        stream[place] = damage(data, stream[place], cast("JsonObject", chunk))
+        stream[place] = damage(data, stream[place])
     acc = read_all(data.draw(cut(joined(stream))))
 
-    assert acc.snapshot().choices[0] == expected.choices[0]
+    assert acc.snapshot().choices[0] == read_whole(joined(clean)).snapshot().choices[0]
     assert acc.problem_counts[kind] >= len(places)
     # Where a stream goes on after a finish reason (Cerebras), each later chunk is a problem of its
     # own, and of more than a hundred the first hundred alone are kept.
@@ -234,21 +211,18 @@ def test_damage_to_one_choice_is_on_record_and_leaves_the_other_alone(
             assert (kind, place + 1, len(joined(stream[:place]))) in known
 
 
-@pytest.mark.usefixtures("corpus")  # no recording that ships with the tests is plain
-@given(st.data(), plain_names)
+@given(st.data(), st.sampled_from(FOR_TWO))
 def test_events_of_one_choice_lost_repeated_or_moved_leave_the_other_alone(
-    data: st.DataObject, name: str
+    data: st.DataObject, recorded: tuple[list[bytes], list[int]]
 ) -> None:
-    clean, of_second = for_two(RECORDINGS[name])
+    clean, of_second = recorded
     lost = data.draw(st.sets(st.sampled_from(of_second)))
     stream = [event for place, event in enumerate(clean) if place not in lost]
     for place in sorted(lost):
         for _ in range(data.draw(st.integers(0, 2))):
             stream.insert(data.draw(st.integers(0, len(stream) - 1)), clean[place])
-    assert (
-        read_whole(joined(stream)).snapshot().choices[0]
-        == read_whole(joined(clean)).snapshot().choices[0]
-    )
+    one, other = (read_whole(joined(events)).snapshot() for events in (stream, clean))
+    assert one.choices[0] == other.choices[0]
 
 
 @given(st.data(), names)

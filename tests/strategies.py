@@ -70,7 +70,7 @@ LOGPROBS = objects(
     reasoning_content=st.lists(JSON, max_size=2),
     vendor=JSON,
 )
-_TEXT_PARTS = st.builds(dict, type=st.just("text"), text=TEXTS)
+_TEXT_PARTS: st.SearchStrategy[JsonObject] = st.builds(dict, type=st.just("text"), text=TEXTS)
 PARTS = st.lists(
     st.one_of(
         _TEXT_PARTS,

@@ -4,21 +4,19 @@ from __future__ import annotations
 
 import json
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, Literal
 
-import attrs
 import pytest
 from every_field import WHOLE
 from hypothesis import assume, given
 from hypothesis import strategies as st
 from strategies import ODD_STREAMS, STREAMS, bodies
-from streamed import fed, read_whole, spoil
+from streamed import deltas, fed, read_whole, spoil
 from test_conformance import CASES, Case, same
 
 from accumulator import (
-    Accumulator,
     ChatCompletion,
     Choice,
     Message,
@@ -101,15 +99,15 @@ def test_law_5_holds_for_every_recorded_stream(corpus_stream: Path) -> None:
 
 
 def calls(*fragments: JsonObject) -> list[JsonObject]:
-    return [{"choices": [{"index": 0, "delta": {"tool_calls": [f]}}]} for f in fragments]
-
-
-def named(index: int, name: str, arguments: str, **fields: object) -> JsonObject:
-    return {"index": index, "function": {"name": name, "arguments": arguments}, **fields}
+    return deltas(*({"tool_calls": [fragment]} for fragment in fragments))
 
 
 def more(index: int, arguments: str, **fields: object) -> JsonObject:
     return {"index": index, "function": {"arguments": arguments}, **fields}
+
+
+def named(index: int, name: str, arguments: str, **fields: object) -> JsonObject:
+    return {"index": index, "function": {"name": name, "arguments": arguments}, **fields}
 
 
 def choice(**fields: object) -> JsonObject:
@@ -292,43 +290,48 @@ def test_a_completion_without_a_finish_reason_is_given_back_in_every_form_and_on
 
 def test_openais_completion_is_split_as_ours_is() -> None:
     types = pytest.importorskip("openai.types.chat", reason="an SDK installed for the tests only")
-    data = {name: value for name, value in WHOLE.items() if name != "moderation"}
-    theirs = types.ChatCompletion.model_validate({**data, "choices": [CHOICE]})
+    message = {"role": "assistant", "content": "Hi", "channel": "final"}
+    choice = {"index": 0, "message": message, "finish_reason": "stop"}
+    data = {**WHOLE, "choices": [choice]}
+    del data["moderation"]  # to which openai's class adds nulls
+    theirs = types.ChatCompletion.model_validate(data)
     again = accumulate(split(theirs))
-    assert again == accumulate(split(ChatCompletion.from_dict({**data, "choices": [CHOICE]})))
+    assert again == accumulate(split(ChatCompletion.from_dict(data)))
     assert again.to_openai() == theirs
     with pytest.raises(TypeError, match="split makes"):
         sse(theirs)
 
 
-CHOICE: JsonObject = {
-    "index": 0,
-    "message": {"role": "assistant", "content": "Hi", "channel": "final"},
-    "finish_reason": "stop",
-}
+REFUSED: dict[str, tuple[Callable[[Any], object], list[object], type[Exception], str]] = {
+    "no completion": (split, [WHOLE, "x", None, []], TypeError, r"ChatCompletion\.from_dict"),
+    "another size": (
+        lambda by: split(ChatCompletion(), by=by),
+        [0, -1, True, 2.0, "lines", None], ValueError, "words",
+    ),
+    "no chunks": (sse, [WHOLE, ChatCompletion.from_dict(WHOLE)], TypeError, "split makes"),
+}  # fmt: skip
 
 
-@pytest.mark.parametrize("given_", [WHOLE, "x", None, []])
-def test_what_is_no_completion_is_refused_at_once_with_what_to_do(given_: object) -> None:
-    with pytest.raises(TypeError, match=r"ChatCompletion\.from_dict"):
-        split(given_)  # type: ignore[arg-type]  # what is wrong is the point
+@pytest.mark.parametrize(("call", "wrong", "error", "message"), REFUSED.values(), ids=REFUSED)
+def test_what_is_wrong_is_refused_at_once_with_what_to_do(
+    call: Callable[[Any], object], wrong: list[object], error: type[Exception], message: str
+) -> None:
+    for each in wrong:
+        with pytest.raises(error, match=message):
+            call(each)
 
 
 # --- what a reader may expect -------------------------------------------------------------
 
 
-def deltas(data: JsonObject, by: By = "words") -> list[JsonObject]:
-    chunks = list(split(ChatCompletion.from_dict(data), by=by))
-    return [c["delta"] for chunk in chunks for c in objects(chunk["choices"]) if c.get("delta")]  # type: ignore[misc]
+def brought_by(data: JsonObject, by: By = "words") -> list[Any]:
+    """Return the deltas of a completion's chunks."""
+    chunks: Any = split(ChatCompletion.from_dict(data), by=by)
+    return [c["delta"] for chunk in chunks for c in chunk["choices"] if c.get("delta")]
 
 
-def objects(value: object) -> list[JsonObject]:
-    assert isinstance(value, list)
-    return value
-
-
-def texts(data: JsonObject, name: str, by: By = "words") -> list[object]:
-    return [delta[name] for delta in deltas(data, by) if delta.get(name)]
+def texts(data: JsonObject, name: str, by: By = "words") -> list[Any]:
+    return [delta[name] for delta in brought_by(data, by) if delta.get(name)]
 
 
 @pytest.mark.parametrize("name", ["content", "reasoning", "reasoning_content", "refusal", "vendor"])
@@ -348,12 +351,6 @@ def test_a_text_without_blanks_is_cut_too() -> None:
     assert all(len(str(piece)) <= 24 for piece in texts(message(content="語" * 1000), "content"))
 
 
-@pytest.mark.parametrize("by", [0, -1, True, 2.0, "lines", None])
-def test_other_sizes_are_refused_at_once(by: object) -> None:
-    with pytest.raises(ValueError, match="words"):
-        split(ChatCompletion(), by=by)  # type: ignore[arg-type]  # what is wrong is the point
-
-
 def test_a_call_comes_with_its_id_and_name_first_and_then_its_arguments() -> None:
     call = {
         "id": "call_1",
@@ -362,7 +359,7 @@ def test_a_call_comes_with_its_id_and_name_first_and_then_its_arguments() -> Non
         "extra_content": {"google": {"thought_signature": "c2ln"}},
     }
     custom = {"id": "call_2", "type": "custom", "custom": {"name": "c", "input": "one two"}}
-    found = [f for each in texts(message(tool_calls=[call, custom]), "tool_calls") for f in each]  # type: ignore[attr-defined]
+    found = [f for each in texts(message(tool_calls=[call, custom]), "tool_calls") for f in each]
     assert found[0] == {**call, "index": 0, "function": {"name": "get weather", "arguments": ""}}
     until = [fragment["index"] for fragment in found].index(1)
     assert all(fragment.keys() == {"index", "function"} for fragment in found[1:until])
@@ -396,11 +393,11 @@ def test_tokens_come_with_the_pieces_of_their_text(
 
 
 def test_usage_is_last_and_the_finish_reason_after_all_content() -> None:
-    chunks = list(split(ChatCompletion.from_dict(WHOLE)))
+    chunks: list[Any] = list(split(ChatCompletion.from_dict(WHOLE)))
     assert chunks[-1]["choices"] == []
     assert chunks[-1]["usage"] == WHOLE["usage"]
     assert not any("usage" in chunk for chunk in chunks[:-1])
-    reasons = [c["finish_reason"] for chunk in chunks for c in objects(chunk["choices"])]
+    reasons = [c["finish_reason"] for chunk in chunks for c in chunk["choices"]]
     assert reasons == [None] * (len(reasons) - 1) + ["tool_calls"]
     assert {chunk["object"] for chunk in chunks} == {"chat.completion.chunk"}
     assert {chunk["id"] for chunk in chunks} == {"chatcmpl-1"}
@@ -408,8 +405,8 @@ def test_usage_is_last_and_the_finish_reason_after_all_content() -> None:
 
 def test_choices_come_in_turn() -> None:
     choices = [{"index": i, "message": {"content": "a b"}} for i in range(3)]
-    chunks = split(ChatCompletion.from_dict({"choices": choices}))
-    indices = [c["index"] for chunk in chunks for c in objects(chunk["choices"])]
+    chunks: Any = split(ChatCompletion.from_dict({"choices": choices}))
+    indices = [c["index"] for chunk in chunks for c in chunk["choices"]]
     assert indices == [0, 1, 2] * (len(indices) // 3)
 
 
@@ -430,7 +427,7 @@ def test_a_list_that_grows_comes_entry_by_entry() -> None:
     assert texts(data, "images") == [[image] for image in images]
     assert texts(data, "reasoning_details") == [[detail] for detail in details]
     assert texts(data, "annotations") == [[1], [2]]
-    assert [delta["vendor"] for delta in deltas(data) if "vendor" in delta] == [[]]
+    assert [delta["vendor"] for delta in brought_by(data) if "vendor" in delta] == [[]]
 
 
 def test_a_body_is_one_event_a_piece_and_ends_in_done() -> None:
@@ -439,12 +436,6 @@ def test_a_body_is_one_event_a_piece_and_ends_in_done() -> None:
     assert all(piece.startswith(b"data: ") and piece.endswith(b"\n\n") for piece in pieces)
     assert [json.loads(piece[6:]) for piece in pieces[:-1]] == chunks
     assert pieces[-1] == b"data: [DONE]\n\n"
-
-
-@pytest.mark.parametrize("whole", [WHOLE, ChatCompletion.from_dict(WHOLE)], ids=["dict", "ours"])
-def test_a_completion_in_place_of_its_chunks_is_refused_at_once(whole: Any) -> None:
-    with pytest.raises(TypeError, match="split makes"):
-        sse(whole)
 
 
 def test_a_body_holds_even_half_a_surrogate_pair() -> None:
@@ -463,45 +454,17 @@ def test_a_body_ends_without_done_where_its_chunks_fail() -> None:
         next(body)
 
 
-def test_a_real_client_reads_it() -> None:
-    pytest.importorskip("openai", reason="an SDK that is installed for the tests only")
-    from test_openai import ASKED, client_of, helper_of  # noqa: PLC0415
-
-    whole = ChatCompletion.from_dict(WHOLE)
-    [choice] = whole.choices
-    calls = (choice.message.tool_calls or ())[:1]  # its helper breaks on custom calls
-    choice = attrs.evolve(choice, message=attrs.evolve(choice.message, tool_calls=calls))
-    # openai's class of a moderation adds nulls to it
-    completion = attrs.evolve(whole, choices=(choice,), moderation=None)
-    body = b"".join(sse(split(completion, by=3)))
-    with client_of(body) as completions:
-        chunks = list(completions.create(**ASKED, stream=True))
-    assert accumulate(chunks) == completion
-    deltas = [c.delta for chunk in chunks for c in chunk.choices if c.delta is not None]
-    assert "".join(delta.content or "" for delta in deltas) == "Hi"
-    with helper_of(body) as events:
-        final = events.get_final_completion()
-    [theirs] = final.choices
-    assert (theirs.message.content, theirs.finish_reason) == ("Hi", choice.finish_reason)
-    assert [call.id for call in theirs.message.tool_calls] == ["call_1"]
-    assert final.usage.total_tokens == 3
-
-
 @pytest.mark.parametrize(
     ("index", "told"), [(2, True), (1023, True), (1024, False), (10**9, False)]
 )
 def test_an_index_that_could_not_be_read_is_told_by_its_place_within_the_limit(
     index: int, told: bool
 ) -> None:
-    choice = Choice(index=index, message=Message(role="assistant", content="x"))
     extra = {"index": "two", "vendor": "b"}
-    odd = ChatCompletion(choices=(attrs.evolve(choice, extra=extra),))
-    acc = Accumulator()
-    for chunk in split(odd):
-        choices = chunk["choices"]
-        assert isinstance(choices, list)
-        assert len(choices) <= 1024
-        acc.feed(chunk)
-    found = acc.snapshot().choices[-1]
+    message = Message(role="assistant", content="x")
+    odd = ChatCompletion(choices=(Choice(index=index, message=message, extra=extra),))
+    chunks: list[Any] = [*split(odd)]
+    assert all(len(chunk["choices"]) <= 1024 for chunk in chunks)
+    found = fed(chunks).snapshot().choices[-1]
     assert (found.index, found.message.content) == (index, "x")
     assert found.extra == (extra if told else {"vendor": "b"})

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 from every_field import WHOLE
@@ -203,6 +204,7 @@ def test_the_names_are_those_of_opentelemetrys_own_instrumentation(
         call.output_messages = [types.OutputMessage(**message)]
     [finished] = exporter.get_finished_spans()
     provider.shutdown()
+    theirs: dict[str, Any]
     theirs = {name: [*v] if isinstance(v, tuple) else v for name, v in finished.attributes.items()}
     [message] = json.loads(theirs.pop("gen_ai.output.messages"))
     assert {name: value for name, value in message.items() if value is not None} == MESSAGES[0]

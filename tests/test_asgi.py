@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 from serving import Replay, Server, serving
-from streamed import BODY, CHUNKS, TEXTS, WHOLE, a_piece, content_of
+from streamed import BODY, TEXTS, WHOLE, a_piece, content_of
 
 from accumulator import AccumulatorError, DecodeError, Event, Limits, StreamEnd
 from accumulator.asgi import CompletionMiddleware, Scope, tap
@@ -156,33 +156,6 @@ def test_what_on_end_raises_disturbs_no_response(
     assert [record.name for record in errors] == ["accumulator"] * 2
 
 
-def test_only_streams_of_requested_paths_are_looked_at() -> None:
-    seen: list[str] = []
-    served: dict[str, Any] = {
-        "on_end": lambda end, scope: seen.append(scope["path"]),
-        "paths": ("/a", "/b/c"),
-    }
-    with serving(around=lambda app: CompletionMiddleware(app, **served)) as server:
-        gateway = Gateway(server, queue.Queue())
-        for path in "a", "b", "c", "b/c", "b/c/d", "unknown":
-            with gateway.stream(Replay(BODY), path) as response:
-                response.read()
-        assert httpx.get(f"{server.origin}/x/a/", trust_env=False).is_error
-    assert seen == ["/r0/v1/a", "/r3/v1/b/c"]
-
-
-def test_openai_reads_through_the_middleware() -> None:
-    openai = pytest.importorskip("openai", reason="an SDK that is installed for the tests only")
-    ends: list[StreamEnd] = []
-    with serving(**by_middleware(ends.append)) as server:
-        url = server.add(Replay(BODY, (1,)))
-        with openai.OpenAI(base_url=url, api_key="none", max_retries=0) as client:
-            asked = [{"role": "user", "content": "?"}]
-            chunks = list(client.chat.completions.create(model="m", messages=asked, stream=True))
-    assert len(chunks) == len(CHUNKS)
-    assert [end.completion.to_dict() for end in ends] == [WHOLE]
-
-
 # --- by the protocol alone ---
 
 SSE = [(b"Content-Type", b"text/event-stream; charset=utf-8")]
@@ -200,13 +173,23 @@ async def nobody(message: Any) -> None:
     """Ignore what is sent."""
 
 
-async def run(
+async def gone(message: Any) -> None:
+    """Refuse a body, as servers do whose client is gone."""
+    if message["type"] == "http.response.body":
+        raise OSError("the client is gone")
+
+
+def run(
     messages: list[dict[str, Any]],
-    ends: list[StreamEnd],
     send: Callable[[Any], Any] = nobody,
-    scope: dict[str, str] | None = None,
+    raises: str = "",
+    type: str = "http",
+    path: str = "/chat/completions",
     **options: Any,
-) -> None:
+) -> list[StreamEnd]:
+    """Let an app send messages; return the ends of its streams."""
+    ends: list[StreamEnd] = []
+
     async def app(scope: Any, receive: Any, send: Any) -> None:
         for message in messages:
             await send(message)
@@ -214,110 +197,84 @@ async def run(
     async def receive() -> dict[str, Any]:
         return {"type": "http.disconnect"}
 
-    def on_end(end: StreamEnd, scope: object) -> None:
-        ends.append(end)
+    middleware = CompletionMiddleware(app, on_end=lambda end, scope: ends.append(end), **options)
+    with pytest.raises(OSError, match=raises) if raises else nullcontext():
+        asyncio.run(middleware({"type": type, "path": path}, receive, send))
+    return ends
 
-    middleware = CompletionMiddleware(app, on_end=on_end, **options)
-    await middleware({"type": "http", "path": "/chat/completions", **(scope or {})}, receive, send)
+
+LINES = "\n".join(TEXTS).encode()
 
 
 @pytest.mark.parametrize(
-    ("content_type", "data", "looked_at"),
+    ("content_type", "data", "scope", "looked_at"),
     [
-        (b"text/event-stream", BODY, True),
-        (b"Text/Event-Stream;charset=UTF-8", BODY, True),
-        (b"application/x-ndjson", "\n".join(TEXTS).encode(), True),
-        (b"application/jsonl", "\n".join(TEXTS).encode(), True),
-        (b"application/json", TEXTS[0].encode(), False),
-        (b"text/plain", BODY, False),
+        (b"text/event-stream", BODY, {}, True),
+        (b"Text/Event-Stream;charset=UTF-8", BODY, {}, True),
+        (b"application/x-ndjson", LINES, {}, True),
+        (b"application/jsonl", LINES, {}, True),
+        (b"application/json", TEXTS[0].encode(), {}, False),
+        (b"text/plain", BODY, {}, False),
+        (b"text/event-stream", BODY, {"path": "/v1/chat/completions"}, True),
+        (b"text/event-stream", BODY, {"path": "/v1/chat/completions/7"}, False),
+        (b"text/event-stream", BODY, {"path": "/r0/v1/b/c", "paths": ("/a", "/b/c")}, True),
+        (b"text/event-stream", BODY, {"path": "/r0/v1/b", "paths": ("/a", "/b/c")}, False),
+        (b"text/event-stream", BODY, {"type": "websocket"}, False),
     ],
 )
-def test_the_content_type_tells_what_is_a_stream(
-    content_type: bytes, data: bytes, looked_at: bool
+def test_content_type_and_path_tell_what_is_a_stream(
+    content_type: bytes, data: bytes, scope: dict[str, Any], looked_at: bool
 ) -> None:
-    ends: list[StreamEnd] = []
     sent: list[Any] = []
 
     async def send(message: Any) -> None:
         sent.append(message)
 
     messages = [start([(b"content-type", content_type)]), body(data), body(b"", more=False)]
-    asyncio.run(run(messages, ends, send))
+    ends = run(messages, send, **scope)
     assert list(map(id, sent)) == list(map(id, messages))
     assert [end.completion.to_dict() for end in ends] == [WHOLE] * looked_at
 
 
 def test_a_piece_that_the_server_holds_back_holds_back_the_app() -> None:
-    ends: list[StreamEnd] = []
     sent: list[Any] = []
 
-    async def main() -> None:
-        may_go = asyncio.Event()
-
-        async def send(message: Any) -> None:
-            sent.append(message)
-            await may_go.wait()
-
-        messages = [start(SSE), body(BODY[:FIRST]), body(BODY[FIRST:], more=False)]
-        task = asyncio.create_task(run(messages, ends, send))
+    async def send(message: Any) -> None:
+        sent.append(message)
         for _ in range(10):
             await asyncio.sleep(0)
-        assert sent == messages[:1]
-        may_go.set()
-        await task
-        assert sent == messages
+        assert sent[-1] is message
 
-    asyncio.run(main())
-    assert [end.status for end in ends] == ["complete"]
+    messages = [start(SSE), body(BODY[:FIRST]), body(BODY[FIRST:], more=False)]
+    assert [end.status for end in run(messages, send)] == ["complete"]
+    assert sent == messages
 
 
-def test_a_send_that_fails_because_the_client_is_gone_is_a_cancelled_stream() -> None:
-    ends: list[StreamEnd] = []
+CUT_OFF = [start(SSE), body(BODY[:FIRST])]
+PIECES = [BODY[:FIRST], BODY[FIRST:], b": nothing more\n\n"]
+READ_ON = [start(SSE), *map(body, PIECES), body(b"", more=False)]
+# What an app sends and what becomes of it, the options, and the status and content of its end.
+ENDS: dict[str, tuple[list[dict[str, Any]], dict[str, Any], str, str]] = {
+    "an app that stops early": (CUT_OFF, {}, "truncated", "Grüße"),
+    "a client that is gone": (CUT_OFF, {"send": gone, "raises": "gone"}, "cancelled", "Grüße"),
+    "an app that reads on for it": (
+        READ_ON, {"send": gone, "read_to_end": True}, "complete", "Grüße, 世界 🌍\u2028\n"
+    ),
+    "an app that reads on until a limit is passed": (
+        READ_ON,
+        {"send": gone, "read_to_end": True, "limits": Limits(total_bytes=FIRST), "raises": "gone"},
+        "truncated", "Grüße",
+    ),
+}  # fmt: skip
 
-    async def send(message: Any) -> None:
-        if message["type"] == "http.response.body":
-            raise OSError("the client is gone")
 
-    with pytest.raises(OSError, match="gone"):
-        asyncio.run(run([start(SSE), body(BODY[:FIRST])], ends, send))
-    [end] = ends
-    assert (end.status, end.error) == ("cancelled", None)
-    assert content_of(end.completion) == "Grüße"
-
-
-@pytest.mark.parametrize(
-    ("limits", "status", "is_raised"),
-    [(Limits(), "complete", False), (Limits(total_bytes=FIRST), "truncated", True)],
-)
-def test_an_app_reads_on_for_a_client_that_is_gone_until_a_limit_is_passed(
-    limits: Limits, status: str, is_raised: bool
+@pytest.mark.parametrize(("messages", "options", "status", "content"), ENDS.values(), ids=ENDS)
+def test_a_response_ends_once_however_it_does(
+    messages: list[dict[str, Any]], options: dict[str, Any], status: str, content: str
 ) -> None:
-    ends: list[StreamEnd] = []
-
-    async def send(message: Any) -> None:
-        raise OSError("the client is gone")
-
-    pieces = [BODY[:FIRST], BODY[FIRST:], b": nothing more\n\n"]
-    messages = [start(SSE), *map(body, pieces), body(b"", more=False)]
-    running = run(messages, ends, send, read_to_end=True, limits=limits)
-    with pytest.raises(OSError, match="gone") if is_raised else nullcontext():
-        asyncio.run(running)
-    assert [end.status for end in ends] == [status]
-
-
-def test_the_app_reads_on_for_a_client_that_leaves_a_real_server() -> None:
-    ends: queue.Queue[StreamEnd] = queue.Queue()
-    served: dict[str, Any] = {"on_end": lambda end, scope: ends.put(end), "read_to_end": True}
-    with serving(around=lambda app: CompletionMiddleware(app, **served)) as server:
-        gateway = Gateway(server, ends)
-        replay = Replay(BODY, (FIRST, 1), holds_after=1)
-        with gateway.stream(replay) as response:
-            next(response.iter_raw())
-        assert replay.gone.wait(PATIENCE)
-        replay.goes_on.set()
-        end = gateway.end()
-        assert not replay.cancelled.is_set()
-    assert (end.status, end.error, end.completion.to_dict()) == ("complete", None, WHOLE)
+    [end] = run(messages, **options)
+    assert (end.status, content_of(end.completion)) == (status, content)
+    assert (end.error is None) == (status != "truncated")
 
 
 @pytest.mark.parametrize(
@@ -353,7 +310,6 @@ def test_an_app_is_told_of_a_client_that_left_where_there_is_nothing_to_read_on_
 
 
 def test_the_middleware_takes_what_an_accumulator_does() -> None:
-    ends: list[StreamEnd] = []
     events: list[tuple[str, str]] = []
 
     def on_event(event: Event, scope: Scope) -> None:
@@ -362,8 +318,7 @@ def test_the_middleware_takes_what_an_accumulator_does() -> None:
     thought = f"data: {json.dumps(a_piece('<think>a</think>b'))}\n\n".encode()
     messages = [start(SSE), body(thought), body(b"data: {no\n\n", more=False)]
     clock = map(float, itertools.count()).__next__
-    asyncio.run(run(messages, ends, on_event=on_event, clock=clock, strict=True, think_tags=True))
-    [end] = ends
+    [end] = run(messages, on_event=on_event, clock=clock, strict=True, think_tags=True)
     assert isinstance(end.error, DecodeError)
     # The request arrived at 0, the first piece was read at 1.
     assert end.timing is not None
@@ -371,18 +326,6 @@ def test_the_middleware_takes_what_an_accumulator_does() -> None:
     assert {path for _, path in events} == {"/chat/completions"}
     assert [kind for kind, _ in events] == ["reasoning.delta", "content.delta", "problem"]
     assert end.completion.choices[0].message.reasoning_content == "a"
-
-
-def test_an_app_that_stops_early_leaves_a_truncated_stream() -> None:
-    ends: list[StreamEnd] = []
-    asyncio.run(run([start(SSE), body(BODY[:FIRST])], ends))
-    assert [end.status for end in ends] == ["truncated"]
-
-
-def test_what_is_no_http_passes() -> None:
-    ends: list[StreamEnd] = []
-    asyncio.run(run([start(SSE), body(BODY, more=False)], ends, scope={"type": "websocket"}))
-    assert ends == []
 
 
 def test_a_tapped_response_is_closed_where_its_client_disconnects() -> None:

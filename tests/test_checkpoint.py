@@ -20,7 +20,9 @@ import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from regular import event
 from strategies import ODD_STREAMS, bodies, cut
+from streamed import Chunk, a_chunk, delta, deltas, read_whole
 from test_conformance import CASES, Case
 
 from accumulator import (
@@ -32,6 +34,7 @@ from accumulator import (
     Limits,
 )
 from accumulator._checkpoint import _HEADER, Saved
+from accumulator.rules import Policy
 
 # --- law 4 --------------------------------------------------------------------------------
 
@@ -115,43 +118,53 @@ def test_a_run_of_chunks_that_went_the_fast_path_is_kept() -> None:
         check(events, every=7)
 
 
-def test_integers_that_msgpack_does_not_have_are_kept() -> None:
-    big = 10**40
-    check(
-        [
-            {"created": big, "n": [-big, {"x": 2**63 - 1, "y": 2**64}], "usage": {"cost": big}},
-            {"choices": [{"index": big, "delta": {"x": [{"index": big, "text": "\ud83d"}]}}]},
-            {"choices": [{"index": big, "delta": {"x": [{"index": big, "text": "\ude00"}]}}]},
-            {"choices": [{"index": -big, "delta": {"tool_calls": [{"index": big}]}}]},
-            {"choices": [{"delta": {"content": big}}]},  # a problem's detail
-        ],
-        "feed",
-    )
+BIG = 10**40
 
 
-@pytest.mark.parametrize("big", [2**63, 2**64, 10**40, -(2**63) - 1])
-@pytest.mark.parametrize("feed", ["feed", "feed_line", "feed_sse"])
-def test_integers_beside_and_in_logprobs_are_kept(big: int, feed: str) -> None:
+def with_integer(big: int) -> list[object]:
+    """Return chunks with an integer beside logprobs and in them."""
     token = {"token": "a", "logprob": -1.0, "v": big, "top_logprobs": [{"token": "b", "w": [big]}]}
-    choice = {"delta": {"content": "a", "span_id": big}, "logprobs": {"content": [token]}}
-    chunks: list[object] = [{"choices": [choice]}] * 3
-    if feed != "feed":
-        chunks = [json.dumps(chunk) for chunk in chunks]
-    if feed == "feed_sse":
-        chunks = [f"data: {chunk}\n\n".encode() for chunk in chunks]
-    check(chunks, feed)
+    fields = {"content": "a", "span_id": big}
+    return [delta(fields, logprobs={"content": [token]})] * 3
 
 
-def test_a_half_that_waits_in_a_text_that_was_replaced_is_kept() -> None:
-    """It is still reported as a problem at the end."""
-    check([{"choices": [{"delta": {"x": x}}]} for x in ("\ud83d", {"y": 1}, "z")], "feed")
-    check(['{"choices":[{"delta":{"content":"\\ud83d"}}]}'], "feed")
+# Chunks that leave in an accumulator what is seldom there, and rules for them.
+SELDOM: dict[str, tuple[list[object], dict[str, Policy]]] = {
+    "integers that msgpack does not have": (
+        [
+            {"created": BIG, "n": [-BIG, {"x": 2**63 - 1, "y": 2**64}], "usage": {"cost": BIG}},
+            {"choices": [{"index": BIG, "delta": {"x": [{"index": BIG, "text": "\ud83d"}]}}]},
+            {"choices": [{"index": BIG, "delta": {"x": [{"index": BIG, "text": "\ude00"}]}}]},
+            {"choices": [{"index": -BIG, "delta": {"tool_calls": [{"index": BIG}]}}]},
+            {"choices": [{"delta": {"content": BIG}}]},  # a problem's detail
+        ],
+        {},
+    ),
+    **{
+        f"{big} in and beside logprobs": (with_integer(big), {})
+        for big in (2**63, 2**64, BIG, -(2**63) - 1)
+    },
+    # It is still reported as a problem at the end.
+    "a half in a text that was replaced": (deltas(*({"x": x} for x in ("\ud83d", {}, "z"))), {}),
+    "a half in the content": ([delta({"content": "\ud83d"})], {}),
+    "a list whose entries hide their index": (
+        deltas(
+            {"x": [{"index": 7, "text": "a"}]},
+            {"x": [{"index": 7, "text": "b"}, {"index": 3}, 5]},
+        ),
+        {"delta.x.index": "drop", "delta.x.text": "concat"},
+    ),
+}
 
 
-def test_a_list_whose_entries_hide_their_index_is_kept() -> None:
-    rules = DEFAULT_RULES.replace({"delta.x.index": "drop", "delta.x.text": "concat"})
-    lists = ([{"index": 7, "text": "a"}], [{"index": 7, "text": "b"}, {"index": 3}, 5])
-    check([{"choices": [{"delta": {"x": entries}}]} for entries in lists], "feed", rules=rules)
+@pytest.mark.parametrize("way", ["feed", "feed_line", "feed_sse"])
+@pytest.mark.parametrize(("chunks", "rules"), SELDOM.values(), ids=SELDOM)
+def test_what_is_seldom_in_an_accumulator_is_kept(
+    chunks: list[object], rules: dict[str, Policy], way: str
+) -> None:
+    texts = [json.dumps(chunk) for chunk in chunks]
+    ways = {"feed": chunks, "feed_line": texts, "feed_sse": [event(text) for text in texts]}
+    check(ways[way], way, rules=DEFAULT_RULES.replace(rules))
 
 
 def test_under_rules_that_move_fields_nothing_changes() -> None:
@@ -204,21 +217,13 @@ def checkpoint() -> bytes:
     return acc.checkpoint()
 
 
-def test_any_byte_that_was_changed_is_found(checkpoint: bytes) -> None:
-    for place in range(len(checkpoint)):
-        for flip in (1, 0x80, 0xFF):
-            damaged = bytearray(checkpoint)
-            damaged[place] ^= flip
+def test_any_byte_that_was_changed_cut_off_or_added_is_found(checkpoint: bytes) -> None:
+    for place, byte in enumerate(checkpoint):
+        before, after = checkpoint[:place], checkpoint[place + 1 :]
+        changed = [before + bytes([byte ^ flip]) + after for flip in (1, 0x80, 0xFF)]
+        for damaged in (*changed, before, checkpoint + b"\0"):
             with pytest.raises(CheckpointError):
                 Accumulator.restore(damaged)
-
-
-def test_what_was_cut_off_or_added_is_found(checkpoint: bytes) -> None:
-    for end in range(len(checkpoint)):
-        with pytest.raises(CheckpointError):
-            Accumulator.restore(checkpoint[:end])
-    with pytest.raises(CheckpointError):
-        Accumulator.restore(checkpoint + b"\0")
 
 
 RULES = DEFAULT_RULES.replace({"chunk.citations": "extend"})
@@ -238,11 +243,6 @@ def test_what_is_wrong_is_said(why: str, checkpoint: bytes) -> None:
         Accumulator.restore(change(checkpoint), **options)
 
 
-def test_a_checkpoint_is_bytes() -> None:
-    with pytest.raises(TypeError):
-        Accumulator.restore("text")  # type: ignore[arg-type]  # the case
-
-
 # --- size ---------------------------------------------------------------------------------
 
 
@@ -258,21 +258,19 @@ def stream_of(kind: str, count: int) -> Iterator[bytes]:
         token = {"token": text, "logprob": -1.2345 * number, "bytes": list(text.encode())}
         call: dict[str, object] = {"index": 0, "function": {"arguments": text}}
         head = {"id": "call_a", "type": "function", "function": {"name": "f", "arguments": ""}}
-        delta = {
+        brought = {
             "arguments": {"tool_calls": [call if number else call | head]},
             "vendor": {"details": [{"index": number, "type": "note", "text": text}], "x": text},
             "parts": {"content": [{"type": "image", "url": text}, {"type": "text", "text": text}]},
             "emoji": {"content": "😀" * 9},
             "audio": {"audio": {"id": "a", "data": "QUFB" * 40, "transcript": text}},
         }.get(kind, {"content": text})
-        logprobs = {"content": [{**token, "top_logprobs": tops}], "refusal": None}
-        more: dict[str, dict[str, object]] = {
-            "logprobs": {"logprobs": logprobs},
-            "choices": {"index": number % 64},
-        }
-        choice = {"index": 0, "delta": delta, "finish_reason": None, **more.get(kind, {})}
-        chunk = {"id": "chatcmpl-1", "object": "chat.completion.chunk", "created": 1, "model": "m"}
-        yield b"data: " + msgspec.json.encode({**chunk, "choices": [choice]}) + b"\n\n"
+        choice: Chunk = {"index": 0, "delta": brought, "finish_reason": None}
+        if kind == "logprobs":
+            choice["logprobs"] = {"content": [{**token, "top_logprobs": tops}], "refusal": None}
+        elif kind == "choices":
+            choice["index"] = number % 64
+        yield event(msgspec.json.encode(a_chunk(choice)))
 
 
 KINDS = "content logprobs arguments vendor parts choices emoji audio".split()
@@ -292,14 +290,11 @@ def test_a_checkpoint_is_as_large_as_what_arrived(kind: str, count: int, reads: 
     assert size <= 1.2 * held + 1024, f"{size} bytes for {held}"
 
 
-def test_the_smallest_checkpoint_is_small() -> None:
-    assert len(Accumulator().checkpoint()) < 100
-
-
-def test_an_unfinished_event_and_what_waits_are_kept_once() -> None:
+@pytest.mark.parametrize("unread", [b"", b"data: " + b"x" * 10_000])
+def test_a_checkpoint_is_hardly_larger_than_an_unfinished_event(unread: bytes) -> None:
     acc = Accumulator()
-    acc.feed_sse(b"data: " + b"x" * 10_000)
-    assert len(acc.checkpoint()) < 10_000 + 200
+    acc.feed_sse(unread)
+    assert len(acc.checkpoint()) < len(unread) + 100
 
 
 # --- a process that is killed -------------------------------------------------------------
@@ -327,42 +322,35 @@ print(acc.completion().to_json(), flush=True)
 """
 
 
-def _watched(start: Callable[[], subprocess.Popen[str]], until: int) -> str | None:
-    """Kill a child process once it has read that much; return its result if it was faster."""
-    with start() as child:
-        assert child.stdout is not None
-        line = ""
-        for line in child.stdout:
-            if line.startswith("{"):
-                return line
-            if int(line) >= until:
-                os.kill(child.pid, signal.SIGKILL)
-                break
-        child.stdout.read()
-    return None
-
-
 @pytest.mark.costs
 @pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="Windows has no kill -9")
 @pytest.mark.parametrize("kind", ["content", "logprobs", "arguments"])
 def test_a_killed_process_is_gone_on_from(kind: str, tmp_path: Path) -> None:
     body, kept = tmp_path / "body.sse", tmp_path / "kept"
-    body.write_bytes(b"".join(stream_of(kind, 80)) + b"data: [DONE]\n\n")
-    whole = Accumulator()
-    whole.feed_sse(body.read_bytes())
-    size = len(body.read_bytes())
+    data = b"".join(stream_of(kind, 80)) + b"data: [DONE]\n\n"
+    body.write_bytes(data)
 
-    def start() -> subprocess.Popen[str]:
+    def result_of_one_killed_at(place: int) -> str | None:
+        """Kill a child once it has read that much; return its result if it was faster."""
         command = [sys.executable, "-c", CHILD, str(body), str(kept), "97"]
-        return subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+        with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as child:
+            assert child.stdout is not None
+            for line in child.stdout:
+                if line.startswith("{"):
+                    return line
+                if int(line) >= place:
+                    os.kill(child.pid, signal.SIGKILL)
+                    break
+            child.stdout.read()
+        return None
 
     # The child goes on while the line about its last read is on its way, so where it dies is up
     # to the machine: between two reads, inside one, or while it writes its checkpoint.
-    results = [_watched(start, until) for until in (1, size // 3, size // 2, size)]
-    results.append(_watched(start, 2 * size))
+    size = len(data)
+    results = [*map(result_of_one_killed_at, (1, size // 3, size // 2, size, 2 * size))]
     assert results[0] is None
     found = next(result for result in results if result is not None)
-    assert json.loads(found) == whole.completion().to_dict()
+    assert json.loads(found) == read_whole(data).completion().to_dict()
 
 
 # --- bytes that somebody made up ----------------------------------------------------------
@@ -391,22 +379,11 @@ def forged(change: Callable[[list[Any]], object]) -> bytes:
     return pack(msgspec.msgpack.encode(body))
 
 
-def at(name: str) -> int:
-    return Saved.__struct_fields__.index(name)
-
-
-def nested(levels: int) -> object:
-    value: object = 1
-    for _ in range(levels):
-        value = [value]
-    return value
-
-
 def put(name: str, *path: Any, to: object) -> Callable[[list[Any]], object]:
     """Return a change that puts a value at a place in a checkpoint's field."""
 
     def change(body: list[Any]) -> None:
-        *steps, last = (at(name), *path)
+        *steps, last = (Saved.__struct_fields__.index(name), *path)
         for step in steps:
             body = body[step]
         body[last] = to
@@ -444,7 +421,7 @@ FORGERIES: dict[str, Callable[[list[Any]], object]] = {
     "a call below zero": of_choice("calls", "by_index", 1, to=-1),
     "the number of tokens": of_choice("logprobs", "content", "count", to=2**62),
     "tokens that are no JSON": of_choice("logprobs", "content", "runs", to=[{"text": b"[{"}]),
-    "values nested deep": an_extra(nested(400)),
+    "values nested deep": an_extra(json.loads("[" * 400 + "]" * 400)),
     "a usage of another kind": put("state", "usage", "extra", to=5),
     "an unknown extension": an_extension(9, b"text"),
     "a date": an_extra(datetime(2026, 1, 1, tzinfo=timezone.utc)),
@@ -487,3 +464,5 @@ def test_no_forged_byte_raises_later(data: st.DataObject) -> None:
 def test_an_accumulator_is_copied_by_a_checkpoint_alone(copied: Callable[[object], object]) -> None:
     with pytest.raises(TypeError, match=r"restore\(acc\.checkpoint\(\)\)"):
         copied(Accumulator())
+    with pytest.raises(TypeError):
+        Accumulator.restore("text")  # type: ignore[arg-type]  # a checkpoint is bytes

@@ -6,21 +6,20 @@ import inspect
 import json
 import sys
 from collections.abc import Callable
-from types import MappingProxyType
-from typing import Any
+from types import MappingProxyType, SimpleNamespace
+from typing import cast
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from strategies import FRAGMENTS
+from streamed import Chunk, cut, delta
 
 from accumulator import Accumulator, DecodeError, IncompleteStreamError, LimitExceededError, Limits
 
-Chunk = dict[str, Any]
 
-
-def chunk(**delta: object) -> Chunk:
-    return {"choices": [{"index": 0, "delta": delta}]}
+def chunk(**fields: object) -> Chunk:
+    return delta(fields)
 
 
 def call(index: int, **fields: object) -> Chunk:
@@ -30,7 +29,7 @@ def call(index: int, **fields: object) -> Chunk:
 def both(*chunks: Chunk) -> Chunk:
     """Return a chunk with the choices of others."""
     return {
-        "choices": [choice for each in chunks for choice in each.get("choices", [{"index": 0}])]
+        "choices": [choice for each in chunks for choice in cast("list[Chunk]", each["choices"])]
     }
 
 
@@ -39,10 +38,10 @@ TWO_CALLS: Chunk = {
 }
 
 
-def deep(levels: int) -> object:
+def nested(levels: int, around: Callable[[object], object] = lambda value: {"x": value}) -> object:
     value: object = 1
     for _ in range(levels):
-        value = {"x": value}
+        value = around(value)
     return value
 
 
@@ -66,8 +65,14 @@ FEEDS: dict[str, Callable[[Accumulator, object], None]] = {
         (Limits(choices=1), chunk(content="a"), {"choices": [{}, {}]}, "choices"),
         (Limits(tool_calls=1), call(0), call(1), "tool_calls"),
         (Limits(tool_calls=1), call(0), both(call(0), call(1)), "tool_calls"),
-        (Limits(tool_calls=1), chunk(content="a"), both({}, TWO_CALLS), "tool_calls"),
-        (Limits(depth=20), {"x": deep(19)}, {"x": deep(20)}, "depth"),
+        (
+            Limits(tool_calls=1),
+            chunk(content="a"),
+            both({"choices": [{"index": 0}]}, TWO_CALLS),
+            "tool_calls",
+        ),
+        (Limits(tool_calls=5), chunk(role="a"), both(*map(call, range(6))), "tool_calls"),
+        (Limits(depth=20), {"x": nested(19)}, {"x": nested(20)}, "depth"),
         (Limits(total_bytes=120), chunk(content="a" * 20), chunk(content="a" * 120), "total_bytes"),
     ],
 )
@@ -159,8 +164,8 @@ def test_an_event_is_as_long_however_it_is_cut(lines: list[bytes], end: bytes) -
         for size in (1, 2, 3, 7, 64, len(body) - 1, len(body)):
             acc = Accumulator(limits=Limits(event_bytes=bound))
             try:
-                for start in range(0, len(body), size):
-                    acc.feed_sse(body[start : start + size])
+                for data in cut(body, size):
+                    acc.feed_sse(data)
             except LimitExceededError:
                 passed[size] = acc.snapshot().choices[0].message.content
         assert passed == ({} if bound >= len(long) else dict.fromkeys(passed, "a"))
@@ -207,19 +212,12 @@ def test_what_a_limit_refused_was_not_seen(feed: Callable[[Accumulator, object],
     assert acc.snapshot().extra == {"x": "new"}
 
 
-class Plain:
-    """An SDK's object with plain attributes."""
-
-    def __init__(self, x: object) -> None:
-        self.x = x
-
-
 NESTED: dict[str, Callable[[object], object]] = {
     "dicts": lambda value: {"x": value},
     "lists": lambda value: [value],
     "tuples": lambda value: (value,),
     "mappings": lambda value: MappingProxyType({"x": value}),
-    "objects": Plain,
+    "objects": lambda value: SimpleNamespace(x=value),
 }
 
 
@@ -229,9 +227,7 @@ def test_depth_is_counted_in_values_of_any_class(
     nest: Callable[[object], object], bound: int | None
 ) -> None:
     acc = Accumulator(limits=Limits(depth=bound))
-    value: object = 1
-    for _ in range(300):
-        value = nest(value)
+    value = nested(300, nest)
     if bound is None:
         acc.feed({"x": value})
         assert acc.problem_counts == {"invalid_chunk": 1}
@@ -243,9 +239,7 @@ def test_depth_is_counted_in_values_of_any_class(
 
 def test_a_stack_that_is_nearly_used_up_makes_a_chunk_invalid_and_raises_nothing() -> None:
     acc = Accumulator(limits=Limits(depth=None))
-    value: object = 1
-    for _ in range(190):
-        value = (value,)
+    value = nested(190, lambda value: (value,))
 
     def feed_below(frames: int) -> None:
         if frames:
@@ -302,15 +296,3 @@ def test_none_is_no_limit() -> None:
     assert len(acc.snapshot().choices) == 2000
     with pytest.raises(IncompleteStreamError):
         acc.completion()
-
-
-def test_calls_in_one_choice_that_a_chunk_names_again_and_again_are_counted() -> None:
-    acc = Accumulator(limits=Limits(tool_calls=5))
-    acc.feed({"choices": [{"index": 0, "delta": {"role": "assistant"}}]})
-    calls = [{"index": number, "function": {"name": "f"}} for number in range(6)]
-    choices = [{"index": 0, "delta": {"tool_calls": [call]}} for call in calls]
-    with pytest.raises(LimitExceededError):
-        acc.feed({"choices": choices})
-    assert acc.snapshot().choices[0].message.tool_calls is None
-    acc.feed({"choices": choices[:5]})
-    assert len(acc.snapshot().choices[0].message.tool_calls or ()) == 5

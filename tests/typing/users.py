@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import AsyncIterator, Callable, Iterable, Iterator
+from collections.abc import AsyncIterator, Iterable, Iterator
 from typing import Any, Literal, TypedDict
 
 import aiohttp
@@ -120,21 +120,32 @@ def change_rules() -> Rules:
     return DEFAULT_RULES.replace({"delta.channel": "concat", "chunk.citations": "extend"})
 
 
+# --- streams, and however they end ---
+
+
+def record(end: StreamEnd) -> None:
+    assert_type(end.completion, ChatCompletion)
+    assert_type(end.status, Literal["complete", "truncated", "failed", "cancelled"])
+    assert_type(end.error, BaseException | None)
+    assert_type(end.timing, Timing | None)
+
+
 def read_sync(body: Iterator[bytes], chunks: list[dict[str, object]]) -> None:
     assert_type(accumulate(body), ChatCompletion)
     assert_type(accumulate(chunks, limits=Limits()), ChatCompletion)
     assert_type(accumulate(["{}"], framing="lines"), ChatCompletion)
-    assert_type(wrap(body), WrappedStream[bytes])
-    with wrap(body) as stream:
+    assert_type(accumulate(chunks, on_end=lambda end: print(end.status)), ChatCompletion)
+    with wrap(body, on_end=record, clock=time.monotonic, started=1.0, limits=Limits()) as stream:
+        assert_type(stream, WrappedStream[bytes])
         for data in stream:
             assert_type(data, bytes)
     assert_type(stream.completion, ChatCompletion)
 
 
 async def read_async(body: AsyncIterator[bytes]) -> None:
-    assert_type(await accumulate(body), ChatCompletion)
-    assert_type(wrap(body), AsyncWrappedStream[bytes])
-    async with wrap(body) as stream:
+    assert_type(await accumulate(body, on_end=record), ChatCompletion)
+    async with wrap(body, on_end=record) as stream:
+        assert_type(stream, AsyncWrappedStream[bytes])
         async for data in stream:
             assert_type(data, bytes)
     assert_type(stream.completion, ChatCompletion)
@@ -142,27 +153,22 @@ async def read_async(body: AsyncIterator[bytes]) -> None:
 
 def read_the_sdk(client: openai.OpenAI) -> None:
     chunks = client.chat.completions.create(model="m", messages=[], stream=True)
+    assert_type(accumulate(chunks), ChatCompletion)
     with wrap(chunks) as stream:
         for chunk in stream:
             assert_type(chunk, ChatCompletionChunk)
-    assert_type(
-        accumulate(client.chat.completions.create(model="m", messages=[], stream=True)),
-        ChatCompletion,
-    )
 
 
-async def read_the_async_sdk(client: openai.AsyncOpenAI) -> None:
-    async with wrap(
-        await client.chat.completions.create(model="m", messages=[], stream=True)
-    ) as stream:
+async def read_the_async_sdk(client: openai.AsyncOpenAI, request: dict[str, Any]) -> None:
+    chunks = await client.chat.completions.create(model="m", messages=[], stream=True)
+    assert_type(await accumulate(chunks), ChatCompletion)
+    async with wrap(chunks) as stream:
         async for chunk in stream:
             assert_type(chunk, ChatCompletionChunk)
     assert_type(stream.snapshot(), ChatCompletion)
-
-
-async def read_what_a_dict_asks_for(client: openai.AsyncOpenAI, request: dict[str, Any]) -> None:
-    async with wrap(await client.chat.completions.create(**request)) as stream:
-        async for _ in stream:
+    # What a dict asks for may be a stream or none.
+    async with wrap(await client.chat.completions.create(**request)) as unsure:
+        async for _ in unsure:
             pass
     async for _ in iter_events(await client.chat.completions.create(**request)):
         pass
@@ -175,9 +181,7 @@ def read_responses(response: httpx.Response, other: requests.Response) -> None:
     assert_type(accumulate(other), ChatCompletion)
     for event in iter_events(response):
         assert_type(event, Event)
-    for chunk in iter_chunks(response):
-        assert_type(chunk, bytes)
-    for chunk in iter_chunks(other):
+    for chunk in (*iter_chunks(response), *iter_chunks(other)):
         assert_type(chunk, bytes)
     with wrap(response) as stream:
         for data in stream:
@@ -194,33 +198,6 @@ async def read_async_responses(response: httpx.Response, other: aiohttp.ClientRe
         assert_type(chunk, bytes)
 
 
-# --- however it ends ---
-
-
-def record(end: StreamEnd) -> None:
-    assert_type(end.completion, ChatCompletion)
-    assert_type(end.status, Literal["complete", "truncated", "failed", "cancelled"])
-    assert_type(end.error, BaseException | None)
-    assert_type(end.timing, Timing | None)
-
-
-def record_sync(chunks: Iterator[ChatCompletionChunk], clock: Callable[[], float]) -> None:
-    started = clock()
-    stream = wrap(chunks, on_end=record, clock=clock, started=started, limits=Limits(depth=9))
-    assert_type(stream, WrappedStream[ChatCompletionChunk])
-    for chunk in stream:
-        assert_type(chunk, ChatCompletionChunk)
-    assert_type(accumulate(chunks, on_end=lambda end: print(end.status)), ChatCompletion)
-
-
-async def record_async(chunks: AsyncIterator[ChatCompletionChunk]) -> None:
-    async with wrap(chunks, on_end=record) as stream:
-        assert_type(stream, AsyncWrappedStream[ChatCompletionChunk])
-        async for chunk in stream:
-            assert_type(chunk, ChatCompletionChunk)
-    assert_type(await accumulate(chunks, on_end=record), ChatCompletion)
-
-
 # --- events ---
 
 
@@ -228,14 +205,14 @@ def show(event: Event) -> str | None:
     match event.type:
         case "content.delta" | "refusal.delta" | "reasoning.delta":
             return event.delta
+        case "tool_calls.function.arguments.delta" | "tool_calls.custom.input.delta":
+            return event.delta
         case "content.done":
             return event.content
         case "refusal.done":
             return event.refusal
         case "reasoning.done":
             return event.reasoning
-        case "tool_calls.function.arguments.delta" | "tool_calls.custom.input.delta":
-            return event.delta
         case "tool_calls.function.arguments.done":
             return event.arguments
         case "tool_calls.custom.input.done":
@@ -262,18 +239,12 @@ def show(event: Event) -> str | None:
     assert_never(event)
 
 
-def show_sync(chunks: Iterable[dict[str, object]]) -> None:
+async def show_all(chunks: Iterable[dict[str, object]], body: AsyncIterator[bytes]) -> None:
     for event in iter_events(chunks):
         assert_type(event, Event)
-        show(event)
-    acc = Accumulator(on_event=show)
-    acc.feed({"choices": []})
-
-
-async def show_async(body: AsyncIterator[bytes]) -> None:
     async for event in iter_events(body, strict=True):
         assert_type(event, Event)
-        show(event)
+    Accumulator(on_event=show).feed({"choices": []})
 
 
 # --- arguments, in types of one's own ---
@@ -328,14 +299,8 @@ def serve(app: Starlette, upstream: httpx.Response, pieces: Iterator[bytes]) -> 
         print(scope["path"], event.type)
 
     app.add_middleware(CompletionMiddleware, on_end=on_end, paths=["/chat/completions"])
-    app.add_middleware(
-        CompletionMiddleware,
-        on_end=on_end,
-        on_event=on_event,
-        read_to_end=True,
-        strict=True,
-        clock=time.monotonic,
-    )
+    app.add_middleware(CompletionMiddleware, on_end=on_end, on_event=on_event, read_to_end=True)
+    app.add_middleware(CompletionMiddleware, on_end=on_end, strict=True, clock=time.monotonic)
     assert_type(tap(pieces, on_end=record), WrappedStream[bytes])
     body = tap(upstream.aiter_bytes(), on_end=record, strict=True)
     assert_type(body, AsyncWrappedStream[bytes])
@@ -344,12 +309,11 @@ def serve(app: Starlette, upstream: httpx.Response, pieces: Iterator[bytes]) -> 
     return StreamingResponse(body, media_type="text/event-stream")
 
 
-def go_on_elsewhere(acc: Accumulator) -> Accumulator:
+def go_on_elsewhere(acc: Accumulator) -> None:
     data = acc.checkpoint()
     assert_type(data, bytes)
     again = Accumulator.restore(data, rules=DEFAULT_RULES, limits=Limits())
     assert_type(again, Accumulator)
-    return again
 
 
 def trace(acc: Accumulator, end: StreamEnd) -> None:

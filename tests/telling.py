@@ -47,9 +47,7 @@ class Sums:
     """Adds up deltas, and compares each `.done` with the sum so far."""
 
     def __init__(self) -> None:
-        self.texts: dict[Key, str] = {}
-        self.data: dict[object, bytes] = {}
-        self.tokens: dict[Key, list[object]] = {}
+        self.told: dict[Key, Any] = {}  # texts, bytes of audio, and tuples of tokens
         self.done: dict[Key, object] = {}
         self.extras: dict[Key, list[object]] = {}
 
@@ -71,30 +69,29 @@ class Sums:
         names = [name for name in ("index", "field") if hasattr(event, name)]
         key: Key = (kind, event.choice_index, *(getattr(event, name) for name in names))
         name = kind.rpartition(".")[2]  # of the field with the event's value
-        if kind == "audio" and when == "delta":
-            assert event.data or event.transcript
-            data = self.data[event.choice_index] = self._heard(key)[0] + (event.data or b"")
-            text = self.texts[key] = self._heard(key)[1] + (event.transcript or "")
-            assert _heard(event.snapshot) == (data, text)
-        elif kind == "audio":
-            self._end(key, _heard(event.audio), self._heard(key))
+        if kind == "audio":
+            data: Key = ("data", event.choice_index)
+            if when == "delta":
+                assert event.data or event.transcript
+                self._grow(data, event.data or b"")
+                self._grow(key, event.transcript or "")
+            heard = self.told.get(data, b""), self.told.get(key, "")
+            if when == "delta":
+                assert _heard(event.snapshot) == heard
+            else:
+                self._end(key, _heard(event.audio), heard)
+        elif when == "done":
+            self._end(key, getattr(event, name), self.told[key])
         elif kind.startswith("logprobs"):
-            run = list(getattr(event, name))
-            if when == "done":
-                self._end(key, run, self.tokens[key])
-                return
-            assert run
-            tokens = self.tokens[key] = [*self.tokens.get(key, []), *run]
-            assert list(event.snapshot) == tokens
-        elif when == "delta":
-            assert event.delta or (kind.startswith("tool_calls") and key not in self.texts)
-            self.texts[key] = self.texts.get(key, "") + event.delta
-            assert event.snapshot == self.texts[key]
+            assert getattr(event, name)
+            assert event.snapshot == self._grow(key, tuple(getattr(event, name)))
         else:
-            self._end(key, getattr(event, name), self.texts[key])
+            assert event.delta or (kind.startswith("tool_calls") and key not in self.told)
+            assert event.snapshot == self._grow(key, event.delta)
 
-    def _heard(self, key: Key) -> tuple[bytes, str]:
-        return self.data.get(key[1], b""), self.texts.get(key, "")
+    def _grow(self, key: Key, piece: Any) -> object:
+        self.told[key] = self.told.get(key, type(piece)()) + piece
+        return self.told[key]
 
     def _end(self, key: Key, value: object, told: object = None) -> None:
         assert key not in self.done, f"a second {key}"
@@ -121,7 +118,7 @@ def check(acc: Accumulator, events: Sequence[Event]) -> None:
     if not late:
         for key, value in sums.done.items():
             if key[0] in ("content", "refusal", "reasoning"):
-                assert value == sums.texts[key]
+                assert value == sums.told[key]
 
 
 def _check_extras(completion: ChatCompletion, sums: Sums, late: bool) -> None:
@@ -167,17 +164,17 @@ def _check_choices(completion: ChatCompletion, sums: Sums, late: bool) -> None:
         if choice.message.audio is not None:
             assert ("audio", choice.index) in sums.done
             data, words = _heard(choice.message.audio)
-            assert data == sums.data.get(choice.index, b"")
+            assert data == sums.told.get(("data", choice.index), b"")
             expected["audio", choice.index] = words
         _check_tokens(choice, sums)
     told_calls: Counter[Key] = Counter()
     told: dict[Key, str] = {}
-    for key, text in sums.texts.items():
+    for key, text in sums.told.items():
         kind = str(key[0]).split(".")
         if kind[0] == "tool_calls":
             told_calls[kind[1], key[1], text] += 1
             assert key in sums.done
-        elif text:
+        elif text and isinstance(text, str):
             told[key] = text
             assert key in sums.done
     assert told == {key: text for key, text in expected.items() if text}
@@ -187,9 +184,9 @@ def _check_choices(completion: ChatCompletion, sums: Sums, late: bool) -> None:
 
 def _check_tokens(choice: Choice, sums: Sums) -> None:
     for name in ("content", "refusal"):
-        tokens = list(getattr(choice.logprobs, name, None) or ())
+        tokens = getattr(choice.logprobs, name, None) or ()
         key = (f"logprobs.{name}", choice.index)
-        assert sums.tokens.get(key, []) == tokens
+        assert sums.told.get(key, ()) == tokens
         assert (key in sums.done) == bool(tokens)
 
 

@@ -1145,11 +1145,15 @@ def as_json(value: object) -> str:
 
 
 def read_json(text: str) -> object:
-    """Parse JSON with exact numbers, however large; BROKEN for anything else."""
+    """Parse JSON, BROKEN for anything else. Numbers are exact, however large, and never a bool."""
     try:
-        return json.loads(text, parse_int=Decimal, parse_float=Decimal, parse_constant=finite)
+        return json.loads(text, parse_int=number, parse_float=number, parse_constant=finite)
     except (ValueError, ArithmeticError, RecursionError):
         return BROKEN
+
+
+def number(text: str) -> tuple[Decimal]:
+    return (Decimal(text),)
 
 
 def is_complete(arguments: str) -> bool:
@@ -1164,15 +1168,7 @@ def is_whole(arguments: str) -> bool:
 
 def repeats(so_far: str, new: str) -> bool:
     """Whether a fragment is whole on its own and the same JSON again."""
-    return is_whole(new) and is_same(read_json(so_far), read_json(new))
-
-
-def is_same(one: Any, other: Any) -> bool:
-    if isinstance(one, dict) and isinstance(other, dict):
-        return one.keys() == other.keys() and all(is_same(one[key], other[key]) for key in one)
-    if isinstance(one, list) and isinstance(other, list):
-        return len(one) == len(other) and all(map(is_same, one, other))
-    return type(one) is type(other) and bool(one == other)
+    return is_whole(new) and read_json(so_far) == read_json(new)
 
 
 def integer(value: object) -> int | None:

@@ -43,19 +43,10 @@ CHUNKS = [
 ]
 TEXTS = [json.dumps(chunk, ensure_ascii=False) for chunk in CHUNKS]
 BODY = "".join(f"data: {text}\n\n" for text in [*TEXTS, "[DONE]"]).encode()
+_MESSAGE = {"role": "assistant", "content": "Grüße, 世界 🌍\u2028\n", "refusal": None}
 WHOLE: Chunk = {
-    "id": "chatcmpl-1",
-    "object": "chat.completion",
-    "created": 1,
-    "model": "m",
-    "choices": [
-        {
-            "index": 0,
-            "message": {"role": "assistant", "content": "Grüße, 世界 🌍\u2028\n", "refusal": None},
-            "finish_reason": "stop",
-            "logprobs": None,
-        }
-    ],
+    **{"id": "chatcmpl-1", "object": "chat.completion", "created": 1, "model": "m"},
+    "choices": [{"index": 0, "message": _MESSAGE, "finish_reason": "stop", "logprobs": None}],
     "usage": USAGE,
 }
 REFUSED: Chunk = {"error": {"message": "Incorrect API key provided.", "code": "invalid_api_key"}}
@@ -70,13 +61,17 @@ def cut(body: bytes, *sizes: int) -> Iterator[bytes]:
                 body = body[size:]
 
 
-def read_all(reads: Iterable[bytes], **options: Any) -> Accumulator:
-    """Return a closed accumulator that was fed a body in these reads."""
+def closed_after(pieces: Iterable[Any], way: str, options: dict[str, Any]) -> Accumulator:
     acc = Accumulator(**options)
-    for data in reads:
-        acc.feed_sse(data)
+    for piece in pieces:
+        getattr(acc, way)(piece)
     acc.close()
     return acc
+
+
+def read_all(reads: Iterable[bytes], **options: Any) -> Accumulator:
+    """Return a closed accumulator that was fed a body in these reads."""
+    return closed_after(reads, "feed_sse", options)
 
 
 def read_whole(body: bytes, **options: Any) -> Accumulator:
@@ -86,20 +81,12 @@ def read_whole(body: bytes, **options: Any) -> Accumulator:
 
 def fed(chunks: Iterable[object], **options: Any) -> Accumulator:
     """Return a closed accumulator that was fed these chunks."""
-    acc = Accumulator(**options)
-    for chunk in chunks:
-        acc.feed(chunk)
-    acc.close()
-    return acc
+    return closed_after(chunks, "feed", options)
 
 
 def read_lines(lines: Iterable[bytes | str], **options: Any) -> Accumulator:
     """Return a closed accumulator that was fed these lines."""
-    acc = Accumulator(**options)
-    for line in lines:
-        acc.feed_line(line)
-    acc.close()
-    return acc
+    return closed_after(lines, "feed_line", options)
 
 
 def spoil(value: object) -> None:

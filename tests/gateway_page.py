@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import ast
-import asyncio
 import re
-import socket
-import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -14,7 +11,7 @@ from typing import Any
 
 import httpx
 import pytest
-import uvicorn
+from serving import on_a_socket
 
 PAGE = Path(__file__).resolve().parents[1] / "docs" / "gateway.md"
 # What the page defines, as opposed to what it tries out.
@@ -40,24 +37,3 @@ def running(
     clients = [each for each in page.values() if isinstance(each, httpx.AsyncClient)]
     with on_a_socket(page[app], *clients) as origin:
         yield f"{origin}/v1", printed
-
-
-@contextmanager
-def on_a_socket(app: Any, *clients: httpx.AsyncClient) -> Iterator[str]:
-    """Run an ASGI app, and close its clients after it; gives its address."""
-    config = uvicorn.Config(app, log_config=None, timeout_graceful_shutdown=5)
-    server = uvicorn.Server(config)
-    listening = socket.create_server(("127.0.0.1", 0))
-
-    async def run() -> None:
-        await server.serve(sockets=[listening])
-        for client in clients:
-            await client.aclose()
-
-    thread = threading.Thread(target=asyncio.run, args=[run()])
-    thread.start()
-    try:
-        yield f"http://127.0.0.1:{listening.getsockname()[1]}"
-    finally:
-        server.should_exit = True
-        thread.join()

@@ -74,13 +74,8 @@ class Server:
                 if self.client in replaying:
                     replaying[self.client].gone.set()
 
-        config = uvicorn.Config(
-            self.app, http=Protocol, ws="none", lifespan="off", log_config=None, access_log=False,
-            timeout_graceful_shutdown=1,
-        )  # fmt: skip
-        self._socket = socket.create_server(("127.0.0.1", 0))
-        self._server = uvicorn.Server(config)
-        self.origin = f"http://127.0.0.1:{self._socket.getsockname()[1]}"
+        self.protocol = Protocol
+        self.origin = ""  # once it runs
 
     def add(self, replay: Replay) -> str:
         """Add a replay; return its base URL."""
@@ -124,14 +119,6 @@ class Server:
         transport.abort()
         await asyncio.sleep(0)
 
-    def run(self) -> None:
-        self._server.run(sockets=[self._socket])
-
-    def stop(self) -> None:
-        for replay in self.replays.values():
-            replay.goes_on.set()
-        self._server.should_exit = True
-
 
 @contextmanager
 def serving(
@@ -140,12 +127,32 @@ def serving(
 ) -> Iterator[Server]:
     """Run a server, with something `around` its app and each body's pieces `tapped`."""
     server = Server(around, tapped)
-    thread = threading.Thread(target=server.run)
+    with on_a_socket(server.app, http=server.protocol) as server.origin:
+        try:
+            yield server
+        finally:
+            for replay in server.replays.values():
+                replay.goes_on.set()
+
+
+@contextmanager
+def on_a_socket(app: Any, *clients: Any, **options: Any) -> Iterator[str]:
+    """Run an ASGI app, and close its clients after it; gives its address."""
+    config = uvicorn.Config(app, log_config=None, timeout_graceful_shutdown=1, **options)
+    server = uvicorn.Server(config)
+    listening = socket.create_server(("127.0.0.1", 0))
+
+    async def run() -> None:
+        await server.serve(sockets=[listening])
+        for client in clients:
+            await client.aclose()
+
+    thread = threading.Thread(target=asyncio.run, args=[run()])
     thread.start()
     try:
-        yield server
+        yield f"http://127.0.0.1:{listening.getsockname()[1]}"
     finally:
-        server.stop()
+        server.should_exit = True
         thread.join()
 
 

@@ -11,9 +11,9 @@ from typing import Any, NoReturn
 import httpx
 import openai
 import pytest
-from gateway_page import on_a_socket, running
+from gateway_page import running
 from openai_played import playing
-from serving import Replay, Server, serving
+from serving import Replay, Server, on_a_socket, serving
 from starlette import responses
 from starlette.applications import Starlette
 from starlette.responses import StreamingResponse

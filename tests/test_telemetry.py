@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 from every_field import WHOLE
-from streamed import read_whole, run_by_itself
+from streamed import read_whole
 
 from accumulator import ChatCompletion, Timing, telemetry
 
@@ -158,11 +158,6 @@ def test_the_completion_is_not_shared() -> None:
     for message in telemetry.output_messages(completion):
         message.clear()
     assert completion == ChatCompletion.from_dict(WHOLE)
-
-
-def test_opentelemetry_is_not_imported() -> None:
-    code = "import sys, accumulator.telemetry; print(' '.join(sys.modules))"
-    assert "opentelemetry" not in run_by_itself(code).stdout
 
 
 # --- the real SDK, of which docs/tracing.md is the example ---------------------------------

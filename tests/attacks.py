@@ -7,10 +7,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from itertools import count, cycle
+from itertools import count, cycle, islice
 
 _KIB = 1024
 _EVENT = 64 * _KIB  # bytes, about; most attacks pack many small things into one
+Pieces = Callable[[], Iterator[bytes]]
+Make = Callable[[bytes], bytes]  # of what is in it
 
 
 @dataclass(frozen=True)
@@ -19,7 +21,7 @@ class Attack:
 
     what: str
     limit: str
-    pieces: Callable[[], Iterator[bytes]]
+    pieces: Pieces
 
 
 TINY = b'{"index":%d,"custom":{"name":"f"}}'  # without a name it would continue the call before
@@ -53,7 +55,7 @@ def tokens(entries: bytes) -> bytes:
     return choice(b'"logprobs":{"content":[' + entries + b"]}")
 
 
-def packed(chunk: Callable[[bytes], bytes], items: Iterator[bytes], size: int) -> Iterator[bytes]:
+def packed(chunk: Make, items: Iterator[bytes], size: int) -> Iterator[bytes]:
     """Pack items into events of about `size` bytes."""
     pack: list[bytes] = []
     left = size
@@ -68,19 +70,25 @@ def packed(chunk: Callable[[bytes], bytes], items: Iterator[bytes], size: int) -
         yield event(chunk(b",".join(pack)))
 
 
-def numbered(item: bytes) -> Iterator[bytes]:
-    return (item % number for number in count())
-
-
-def same(item: bytes) -> Callable[[], Iterator[bytes]]:
+def same(item: bytes) -> Pieces:
     return lambda: cycle([item])
 
 
 def many(
-    chunk: Callable[[bytes], bytes], item: bytes, size: int = _EVENT
-) -> Callable[[], Iterator[bytes]]:
-    """Return events full of one item; a `%d` in it becomes its number."""
-    return lambda: packed(chunk, numbered(item) if b"%" in item else cycle([item]), size)
+    chunk: Make, item: bytes, size: int = _EVENT, times: int | None = None, first: bytes = b""
+) -> Pieces:
+    """Return events full of one item; a `%d` in it becomes its number.
+
+    They are endless, or have so many `times` the item, after a `first` one in an event of its own.
+    """
+
+    def pieces() -> Iterator[bytes]:
+        if first:
+            yield event(chunk(first))
+        items = (item % number for number in count()) if b"%" in item else cycle([item])
+        yield from packed(chunk, islice(items, times), size)
+
+    return pieces
 
 
 def choices(each: bytes) -> bytes:
@@ -90,7 +98,7 @@ def choices(each: bytes) -> bytes:
 CALL = b'"function":{"name":"f","arguments":"{}"}'
 LONG, FACES = b"a" * _EVENT, "\U0001f600".encode() * 999
 # By the limit that stops them.
-BODIES: dict[str, dict[str, Callable[[], Iterator[bytes]]]] = {
+BODIES: dict[str, dict[str, Pieces]] = {
     "choices": {
         "choices, one an event": many(choices, b'{"index":%d}', 1),
         "choices, all in one event": many(choices, b"{}"),

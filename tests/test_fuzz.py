@@ -35,10 +35,3 @@ def test_a_moment_on_the_fast_path_finds_nothing() -> None:
     command = [sys.executable, f"{FUZZ}/fast_path.py", "--bodies=200"]
     run = subprocess.run(command, capture_output=True, text=True, check=False)
     assert run.returncode == 0, run.stderr[-3000:]
-
-
-def test_the_invariant_stands_in_line_1() -> None:
-    for target in ("feed_sse", "feed"):
-        first = (FUZZ / f"{target}.py").read_text().splitlines()[0]
-        assert first.startswith('"""')
-        assert first.endswith(".")

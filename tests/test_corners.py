@@ -7,6 +7,7 @@ from types import SimpleNamespace
 
 import pytest
 from judged import assert_as_judged
+from strategies import rendered
 from streamed import Chunk, cut, deltas, fed, read_all, read_whole
 
 from accumulator import Accumulator, ChatCompletion, LimitExceededError
@@ -16,7 +17,7 @@ BLANK_LINE = b"\n\n"
 
 
 def sse(*chunks: object) -> bytes:
-    return b"".join(b"data: " + json.dumps(chunk).encode() + BLANK_LINE for chunk in chunks)
+    return rendered([*chunks])
 
 
 def arguments(*texts: str) -> list[Chunk]:

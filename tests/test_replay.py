@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import pytest
+import reference
 from every_field import WHOLE
 from hypothesis import assume, given
 from hypothesis import strategies as st
@@ -55,13 +56,8 @@ def are_told_apart(choice: Choice) -> bool:
 
 
 def is_whole(call: ToolCall) -> bool:
-    if call.custom is not None and call.custom.input:
-        return True
-    try:
-        value = json.loads(call.arguments or "")
-    except ValueError:
-        return False
-    return value is None or isinstance(value, (dict, list))
+    has_input = call.custom is not None and bool(call.custom.input)
+    return has_input or reference.is_whole(call.arguments or "")
 
 
 # --- law 5 --------------------------------------------------------------------------------
@@ -188,10 +184,6 @@ def answers(*contents: tuple[int, str]) -> JsonObject:
     return {"choices": [{"index": i, "message": {"content": text}} for i, text in contents]}
 
 
-def with_details(*texts: str) -> JsonObject:
-    return message(reasoning_details=[{"index": 0, "text": text} for text in texts])
-
-
 ENDED: JsonObject = {"index": 0, "message": {}}
 COUNT: JsonObject = {"prompt_tokens": 1}
 COUNTS = {**COUNT, "completion_tokens": 2}
@@ -207,7 +199,10 @@ NO_STREAM: dict[str, tuple[JsonObject, JsonObject]] = {
     "a part that is a string": (
         message(content=["a", ""]), message(content=[{"type": "text", "text": "a"}])
     ),
-    "entries with one index": (with_details("a", "b"), with_details("ab")),
+    "entries with one index": (
+        message(reasoning_details=[{"index": 0, "text": text} for text in "ab"]),
+        message(reasoning_details=[{"index": 0, "text": "ab"}]),
+    ),
     "calls with one id that nothing tells apart": (
         message(tool_calls=[{"id": "x"}, {"id": "x"}]), message(tool_calls=[{"id": "x"}])
     ),
@@ -280,9 +275,8 @@ def test_an_error_is_sent_last_and_fails_the_stream() -> None:
 def test_a_completion_without_a_finish_reason_is_given_back_in_every_form_and_on_record() -> None:
     """It does not say whether `[DONE]` ended it; else nobody could go on from a cache of it."""
     completion = ChatCompletion.from_dict({"choices": [{"index": 0, "message": {"content": "a"}}]})
-    assert accumulate(split(completion)) == completion
-    assert accumulate(list(split(completion))) == completion
-    assert accumulate(sse(split(completion))) == completion
+    for stream in (split(completion), list(split(completion)), sse(split(completion))):
+        assert accumulate(stream) == completion
     assert [problem.kind for problem in fed(split(completion)).problems] == ["no_finish_reason"]
     *_, last = split(completion)
     assert json.loads(json.dumps(last)) == last == {"object": last["object"], "choices": []}

@@ -330,6 +330,8 @@ def but(old: str, *news: str, of: str = text_chunk("a")) -> list[bytes]:
 JOINT = '"},"logprobs":null,"finish_reason":null}],"usage":null,"obfuscation":"'
 BEFORE, _, AFTER = text_chunk("a", padding="b").partition(JOINT)
 CALL, PADDED = call_chunk("a", 0), text_chunk("a", padding="x")
+VENDORS = with_vendor(text_chunk("a"), "?")
+COUNTED = with_vendor(text_chunk("v"), '{"seq": ?, "region": "eu"}')
 OPEN, PADDED_OPEN = (text_chunk("a", padding=p).replace('"a"', '"x\\"') for p in (None, "b"))
 # What must not be taken, or taken for something else, in the middle of a regular stream.
 ODD: list[bytes] = [
@@ -344,15 +346,8 @@ ODD: list[bytes] = [
     *but("}],", '},{"index":1,"finish_reason":"stop"}],'),
     *but("1760000000", "1760000009", "176000000", "0760000000", "17600000.5"),
     *but("1760000000", "9" * 5000),  # more than CPython reads
-    *but(
-        '"x"',
-        '"x\\q"',
-        '"x\x01"',
-        '"x","obfuscation":"y"',
-        '"\\u0041"',
-        '"x","vendor":1',
-        of=PADDED,
-    ),
+    *but('"x"', '"x\\q"', '"x\x01"', '"x","obfuscation":"y"', of=PADDED),
+    *but('"x"', '"\\u0041"', '"x","vendor":1', of=PADDED),
     *but('"obfuscation":"x"', '"usage":{"total_tokens":5}', of=PADDED),
     event(detailed("a", '{"type":"reasoning.text","text":%s,"format":"f","index":0}')),
     event(detailed("a", '{"type":"reasoning.text","text":%s,"format":"f","index":1}')),
@@ -366,21 +361,9 @@ ODD: list[bytes] = [
     *but('"arguments":"a"', '"arguments":"\\q"', "", of=CALL),
     *but('"function":{"arguments"', '"custom":{"input"', of=CALL),
     *but('"index":0,"function"', '"index":9,"function"', '"function"', of=CALL),
-    *(
-        event(with_vendor(text_chunk("a"), value))
-        for value in [
-            "null",
-            '"\\ud83d"',
-            '"\\ude00"',
-            "01",
-            "[" * 400 + "]" * 400,
-            '1,"x_vendor":2',
-        ]
-    ),
-    *(
-        event(with_vendor(text_chunk("v"), f'{{"seq": {value}, "region": "eu"}}'))
-        for value in ["7\r", "7 ", '7, "seq": 8', "true", "1e400", "-7e0"]
-    ),
+    *but("?", "null", '"\\ud83d"', '"\\ude00"', "01", '1,"x_vendor":2', of=VENDORS),
+    *but("?", "[" * 400 + "]" * 400, of=VENDORS),
+    *but("?", "7\r", "7 ", '7, "seq": 8', "true", "1e400", "-7e0", of=COUNTED),
     event(with_vendor(text_chunk("a"), '"\xff"').encode("latin-1")),
     event(with_usage(text_chunk("a"), 5, 3).replace(": 5", ": 5.0")),
     event(ENVELOPE.replace("[%s]", "null") % ""),

@@ -86,7 +86,12 @@ class Pipeline(EventApplier):
         self.check_open()
         if not self.reducer.reading:
             return
-        start = self.tally.size - self.tally.besides
+        start, room = self.tally.size - self.tally.besides, self._most_bytes - self.tally.size
+        if len(data) > room:
+            self._feed_read(data[: int(room)])  # wherever a body is cut, the same events are read
+            if self.reducer.reading:
+                self.count(len(data))
+            return
         self.count(len(data))
         if self._is_plain and data == _LAST:
             self._apply_data(DONE, start)

@@ -467,13 +467,13 @@ class Reducer:
         self.take(chunk, self.completion, table, self.in_chunk, drop, "chunk")
         error = error_in(chunk)
         finished = [choice for choice in self.choices.values() if choice.finish_reason]
-        moved = [
+        entries = [
             self.choice(position, entry, in_failed_chunk=bool(error))
             for position, entry in enumerate(chunk.get("choices") or [])
             if entry is not None
         ]
         for choice in finished:
-            if choice not in moved:
+            if (choice, True) not in entries and ((choice, False) in entries or not entries):
                 self.judge_arguments(choice)
         if error:
             self.fail(error)
@@ -485,8 +485,8 @@ class Reducer:
             self.problems.append("id_changed")
         self.last_id = id_ or self.last_id
 
-    def choice(self, position: int, entry: Object, in_failed_chunk: bool) -> Choice | None:
-        """Merge a choice; return it unless the chunk shows that nothing more of it comes."""
+    def choice(self, position: int, entry: Object, in_failed_chunk: bool) -> tuple[Choice, bool]:
+        """Merge a choice; return it, and whether the chunk adds something to it."""
         read = integer(entry.get("index"))
         index = position if read is None else read
         choice = self.choices.setdefault(index, Choice())
@@ -531,7 +531,7 @@ class Reducer:
         finishes = bool(text_of(entry.get("finish_reason")))
         moved = brings or choice.finish_reason != before or (choice.went_on and finishes)
         choice.went_on = not finishes and (brings or choice.went_on)
-        return choice if moved else None
+        return choice, bool(moved)
 
     def note_failure(self, choice: Choice, entry: Object, in_failed_chunk: bool) -> None:
         error = choice.level.extra.get("error") if error_of(entry) else None

@@ -30,7 +30,6 @@ class Ending(CallMerger):
     reading: bool = True  # neither ended nor closed
     _is_failing: bool = False  # whether the current chunk contains an error of its own
     # What nearly every chunk repeats, as the last one had it: applying it again does nothing.
-    # None while calls are due, so that `apply`, which judges them, gets the next chunk.
     _head: tuple[str | int | None, ...] | None = None
 
     def end(self) -> None:
@@ -100,19 +99,18 @@ class Ending(CallMerger):
         if self.state.due is None:
             self.state.due = {}
         self.state.due[index] = was_late
-        self._head = None
 
     def _judge_due(self, due: dict[int, bool], choices: Sequence[wire.Choice]) -> None:
-        """Judge the calls of choices that a chunk adds nothing to."""
-        released = set(due)
+        """Judge the calls of choices to which a chunk adds nothing: it has them, or no choices."""
+        released, adding = set() if choices else set(due), set[int]()
         for position, choice in enumerate(choices):
             index = index_of(choice, position)
             if index in due:
                 reason = choice.finish_reason
                 another = reason and reason != self.state.choices[index].finish_reason
-                if _brings(choice) or another or (due[index] and reason):
-                    released.discard(index)
-        for index in released:
+                adds = _brings(choice) or another or (due[index] and reason)
+                (adding if adds else released).add(index)
+        for index in sorted(released - adding):
             del due[index]
             self._judge_arguments(index, self.state.choices[index])
 

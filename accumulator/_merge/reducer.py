@@ -176,8 +176,6 @@ class Reducer(Ending, TypedFieldMerger, UsageMerger):
             self._apply_rest(chunk)
         for position, choice in enumerate(choices):
             self._apply_choice(choice, position)
-        if state.due:
-            self._head = None
         if self.listener is not None:
             self.listener.on_chunk(chunk)
 

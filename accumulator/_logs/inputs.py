@@ -8,6 +8,7 @@ import os
 import shutil
 import zlib
 from collections.abc import Sequence
+from contextlib import suppress
 from io import BufferedReader
 from pathlib import Path
 from typing import Literal, cast
@@ -128,8 +129,10 @@ def detect_source(path: str, name: str, folder: str, keys: Sequence[str]) -> Sou
 def _form_of(head: bytes, keys: Sequence[str]) -> Form:
     """Return what a file contains, by its head. One JSON value that is not a row is a page."""
     if head and not head.startswith((b"{", b"[")):
-        is_body = head.partition(b"\n")[0].partition(b":")[0] in SSE_FIELDS
-        return "body" if is_body else "page"
+        if head.partition(b"\n")[0].partition(b":")[0] in SSE_FIELDS:
+            return "body"
+        # A log may be cut at its beginning.
+        return "rows" if has_row(head, keys) or has_row(head, [keys[0], "choices"]) else "page"
     try:
         value = msgspec.json.decode(head)
     except (ValueError, RecursionError):
@@ -141,6 +144,16 @@ def _form_of(head: bytes, keys: Sequence[str]) -> Form:
         expected = keys[:1] if "error" in value else [*keys, "choices"]
         is_page = is_page or value.keys().isdisjoint(expected)
     return "page" if is_page else "rows"
+
+
+def has_row(head: bytes, keys: Sequence[str]) -> bool:
+    """Return whether any line of a file's head is an object with these keys."""
+    for line in head.splitlines():
+        with suppress(ValueError, RecursionError):
+            fields = msgspec.json.decode(line, type=dict[str, msgspec.Raw])
+            if fields.keys() >= {*keys}:
+                return True
+    return False
 
 
 def open_text(raw: BufferedReader) -> BufferedReader:

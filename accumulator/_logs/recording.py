@@ -11,8 +11,8 @@ import msgspec
 
 from .._accumulator import Accumulator
 from ..batch import RecordedStream, StreamResult, reduce_sorted
-from .inputs import BLANK, BLOCK, READ_ERRORS, label_of, open_raw, open_text, why_unread
-from .rows import Keys, line_decoder, read_lines
+from .inputs import BLANK, BLOCK, READ_ERRORS, has_row, label_of, open_raw, open_text, why_unread
+from .rows import Keys, read_lines
 from .terminal import say
 
 Heard: TypeAlias = Callable[[Accumulator, int], object]  # called with how many bytes came
@@ -40,7 +40,7 @@ def read_recording(
         try:
             raw = stack.enter_context(open_raw(path))
             file = stack.enter_context(open_text(raw))
-            has_rows = has_rows or _begins_with_row(file, keys)
+            has_rows = has_rows or has_row(file.peek(1).lstrip(BLANK), [keys.chunk])
         except (*READ_ERRORS, ImportError) as error:
             found.why = why_unread(error)
             return found
@@ -68,15 +68,6 @@ def reduce_body(
         stream.feed_body(data)
         if heard is not None:
             heard(stream.accumulator, len(data))
-
-
-def _begins_with_row(file: BufferedReader, keys: Keys) -> bool:
-    """Return whether the first line has a chunk under its key, and so is not a chunk itself."""
-    line = file.peek(1).lstrip(BLANK).partition(b"\n")[0]
-    try:
-        return bool(bytes(line_decoder(keys).decode(line).chunk))
-    except (ValueError, RecursionError):
-        return False
 
 
 def _read_rows(file: BufferedReader, keys: Keys, label: str, found: Recording) -> None:

@@ -106,6 +106,9 @@ CASES: dict[str, tuple[bytes, int, str | None, str]] = {
         gzip.compress(rows(("a", 0, GRUSS[1])))[:-4], 5, " 🌍",
         "FILE: cannot be read: Compressed file ended",
     ),
+    "a bad row at the beginning": (
+        b'"a","chunk":{}}\n' + rows(("a", 0, GRUSS[1])), 5, " 🌍", "FILE:1: bad row: "
+    ),
     "a bad row": (
         rows(("a", 0, GRUSS[1])) + b"{x\n", 5, " 🌍", "FILE:2: bad row: JSON is malformed"
     ),

@@ -85,7 +85,7 @@ class Reader:
             self.event = value
         elif name == b"error" and not self.data and value.strip():  # llama.cpp
             self.error_event(self.decode(value))
-        elif name not in (b"", b"id", b"retry"):
+        elif name not in (b"", b"id", b"retry") and line.strip() not in (b"null", b'""'):
             self.unread = True
 
     def go_on_with_text(self, line: bytes) -> None:
@@ -700,8 +700,8 @@ class Reducer:
         call = choice.last_call = self.find_call(choice, fragment) or Call(len(choice.calls))
         if call not in choice.calls:
             choice.calls.append(call)
-            call.order = call.order if fragment.index is None else fragment.index
         if fragment.index is not None:
+            call.order = call.order if call.indices else fragment.index
             call.indices.add(fragment.index)
         table: Table = {
             "index": (int, self.nothing),

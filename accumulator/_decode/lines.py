@@ -182,7 +182,7 @@ class LineReader(Struct, array_like=True):
         elif self.name is self.data is None and begins_text(line):
             self.start, self.size = offset, 0
             self._begin_text(line, size, events)
-        elif len(self.unread) < 4 * _LONGEST_QUOTE:
+        elif len(self.unread) < 4 * _LONGEST_QUOTE and not is_nothing(line):
             if not self.unread:
                 self.unread_at = offset
             self.unread += line[: 4 * _LONGEST_QUOTE] + b"\n"

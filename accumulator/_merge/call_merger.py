@@ -138,8 +138,7 @@ class CallMerger(FieldMerger):
             self._log.report("ambiguous_tool_call", ambiguous, path, fragment.id)
         if place is None:
             place = len(calls.items)
-            order = place if fragment.index is None else fragment.index
-            calls.items.append(CallState(order=order))
+            calls.items.append(CallState(order=place))
             self._count_calls(calls)
         if fragment.index is not None:
             calls.hold(place, fragment.index)

@@ -96,6 +96,8 @@ class CallsState(Struct, omit_defaults=True, repr_omit_defaults=True):
         call = self.items[place]
         if index in call.indices:
             return
+        if not call.indices:
+            call.order = index
         call.indices[index] = True
         self.by_index[index] = max(place, self.by_index.get(index, place))
         if call.id:

@@ -90,7 +90,7 @@ def with_tokens(tokens: object) -> dict[str, object]:
     return {"choices": [{"index": 0, "message": {}, "logprobs": {"content": tokens}}]}
 
 
-@pytest.mark.parametrize("text", [5, ["a"], {"a": 1}])
+@pytest.mark.parametrize("text", [5, ["a"], {"a": 1}, "a"])
 def test_a_vendors_field_by_the_name_of_a_legacy_one_is_read_back(text: object) -> None:
     choice = {"index": 0, "delta": {"content": "a"}, "finish_reason": "stop", "text": text}
     completion = accumulate([{"choices": [choice]}])

@@ -4,7 +4,6 @@ import gc
 import json
 import os
 import signal
-from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -85,9 +84,7 @@ def no_shapes_of_other_tests(monkeypatch: pytest.MonkeyPatch) -> None:
     have many.
     """
     monkeypatch.setattr(_shapes, "_shapes", {})
-    monkeypatch.setattr(_shapes, "_seen", Counter())
-    monkeypatch.setattr(_shapes.API, "next_shapes", {})
-    monkeypatch.setattr(_shapes.COMMON, "next_shapes", {})
+    monkeypatch.setattr(_shapes, "_first_shapes", {})
 
 
 @pytest.fixture

@@ -175,6 +175,7 @@ class Chunk(Struct, forbid_unknown_fields=True, gc=False):
     usage: Usage | None = None
     moderation: Extra | None = None
     obfuscation: str | None = None
+    error: None = None  # a server's error is read the general way
     extra: Extra | None = None
 
 
@@ -219,13 +220,14 @@ class CommonChunk(Struct, forbid_unknown_fields=True, gc=False):
     choices: list[CommonChoice] | None = None
     usage: Usage | None = None
     obfuscation: str | None = None
+    error: None = None
     moderation: ClassVar[None] = None
     extra: ClassVar[None] = None
 
 
 # Fields that `lenient` does not read: it treats details of reasoning as a vendor's field, with the
 # same result in the end; the others are not fields of the wire.
-OTHERWISE_READ = frozenset({"closing", "extra", "parts", "reasoning_details"})
+OTHERWISE_READ = frozenset({"closing", "error", "extra", "parts", "reasoning_details"})
 
 
 class MalformedJsonError(ValueError):

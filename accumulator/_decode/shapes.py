@@ -10,248 +10,176 @@ A process keeps its shapes, because many streams come from few servers.
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import cache
 from operator import attrgetter
-from typing import cast
+from typing import cast, get_args
 
 import msgspec
 from msgspec import Raw, Struct, defstruct
 
-from .chunk import (
-    Choice,
-    Chunk,
-    CompletionTokensDetails,
-    Delta,
-    Logprobs,
-    PromptTokensDetails,
-    ToolCallFragment,
-    Usage,
-    decode_common,
-)
+from .chunk import Choice, Chunk, Delta, TokenLogprob, decode_common
 
-# The levels that a vendor may add fields to, inner levels first.
-_LEVELS: tuple[type[Struct], ...] = (
-    PromptTokensDetails,
-    CompletionTokensDetails,
-    Usage,
-    Logprobs,
-    ToolCallFragment,
-    Delta,
-    Choice,
-    Chunk,
-)
-_BELOW: Mapping[type[Struct], Mapping[str, type[Struct]]] = {
-    Usage: {
-        "prompt_tokens_details": PromptTokensDetails,
-        "completion_tokens_details": CompletionTokensDetails,
-    },
-    Delta: {"tool_calls": ToolCallFragment},
-    Choice: {"delta": Delta, "usage": Usage, "logprobs": Logprobs},
-    Chunk: {"choices": Choice, "usage": Usage},
+# The fields that the Structs of `chunk` lack, each with its level. A field of the API counts as
+# lacking where it has a value of a type that they cannot decode.
+Names = frozenset[tuple[type[Struct], str]]
+# Those that are not merged like a vendor's, and this type: parts of content come from Mistral,
+# annotations from OpenRouter, and a message beside a delta from Perplexity.
+_OWN: Mapping[tuple[type[Struct], str], type] = {
+    (Delta, "content"): list,
+    (Delta, "annotations"): list,
+    (Choice, "message"): dict,
+    (Chunk, "moderation"): dict,
 }
-_LISTS = ("tool_calls", "choices")
-# The levels whose fields often repeat unchanged, and the names of their rules.
-_OFTEN: Mapping[type[Struct], str] = {Delta: "delta", Choice: "choice", Chunk: "chunk"}
-# Fields that are not merged like a vendor's. The Structs of a shape that has them keep them as raw
-# JSON under their own names; an error ends the stream, so it may only be null.
-_OWN_FIELDS: Mapping[type[Struct], tuple[str, ...]] = {
-    Delta: ("content", "annotations"),
-    Choice: ("message",),
-    Chunk: ("moderation", "error"),
-}
-# Those that the Structs of `chunk` also have, but cannot decode from a value of this type.
-_WIDENED: Mapping[type[Struct], Mapping[str, type]] = {
-    Delta: {"content": list, "annotations": list},
-    Chunk: {"moderation": dict},
-}
-# The names that each level's Struct lacks, sorted as in an `extra`. A delta's `content` counts as
-# lacking where it is a list of parts (Mistral), and so do annotations (OpenRouter).
-Names = tuple[tuple[str, ...], ...]
-_NO_NAMES: Names = ((),) * len(_LEVELS)
+# The levels whose fields often repeat unchanged.
+_REPEATED = (Chunk, Choice, Delta)
 
 _MOST_NAMES = 64  # of one shape
 _LONGEST_NAMES = 4096  # characters of all of them together
 _WORTHWHILE = 3  # chunks of a shape before its Structs are made: that costs as much as many decodes
-_MOST_AHEAD = 16  # names that a stream's next shape may have beyond those that it needs
-_MOST_SHAPES = 256  # of all streams of a process: a server may make names up
+_MOST_SHAPES = 512  # of all streams of a process: a server may make names up
+_LONGEST_MISMATCH = 256  # characters: it contains a field's name
 
-_KNOWN: Mapping[type[Struct], frozenset[str]] = {
-    level: frozenset(level.__struct_encode_fields__) for level in _LEVELS
-}
 _ABSENT = Raw(b"")
 
 
-class Fields(Struct):
-    """A vendor's fields of one level, and how to get their values out of its Struct."""
+class Layout(Struct):
+    """The Struct that a level of a chunk is decoded into, and what has to be read in it."""
 
-    names: tuple[str, ...]
-    get: Callable[[object], tuple[Raw, ...]]  # raw JSON, empty for an absent field
-    rules: str  # the name of their level's rules
-
-
-class Rest(Struct):
-    """What to read in a level and in those below it, besides the fields that often repeat."""
-
-    fields: Fields | None
-    own: type[Struct] | None  # the level, if it has fields that are not merged like a vendor's
-    below: Sequence[tuple[str, Rest]]  # by the names of their fields
+    struct: type[Struct]
+    rules: str  # the name of its rules, if it has any
+    names: Sequence[str]  # of the fields that are merged like a vendor's
+    get: Callable[[object], tuple[Raw, ...]] | None  # their raw JSON, empty for an absent field
+    own: Sequence[str]  # those that are not
+    below: Sequence[tuple[str, Layout]]  # by the names of their fields
 
 
 class Shape:
     """The names of a vendor's fields, and the decoder of chunks that have no others."""
 
-    __slots__ = (
-        "decode",
-        "has_fields",
-        "has_messages",
-        "names",
-        "next_shapes",
-        "of_choice",
-        "of_chunk",
-        "of_delta",
-        "rest",
-        "wider",
-    )
+    __slots__ = ("choice", "chunk", "decode", "delta", "has_messages", "names")
 
     def __init__(self, names: Names, decode: Callable[[bytes], Chunk] | None = None) -> None:
         self.names = names
-        # The shape that took a chunk on which this one failed, by the mismatch. The mismatch names
-        # the field, so a stream of a known vendor has its decoder after one failed decode.
-        self.next_shapes: dict[str, Shape] = {}
-        # The shape that an earlier stream reached from this one.
-        self.wider: Shape | None = None
-        types: dict[type[Struct], type[Struct]] = {}
-        rest: dict[type[Struct], Rest | None] = {}
-        for level, own in zip(_LEVELS, names, strict=True):
-            below = _BELOW.get(level, {})
-            is_same = not own and all(types[kind] is kind for kind in below.values())
-            types[level] = level if is_same else _extended(level, own, types)
-            rest[level] = _rest(level, own, [(name, rest[kind]) for name, kind in below.items()])
+        self.has_messages = (Choice, "message") in names
+        layouts: dict[type[Struct], Layout] = {}
+        _add_layout(Chunk, names, layouts)
         self.decode = decode or cast(
-            "Callable[[bytes], Chunk]", msgspec.json.Decoder(types[Chunk]).decode
+            "Callable[[bytes], Chunk]", msgspec.json.Decoder(layouts[Chunk].struct).decode
         )
-        # The levels whose fields often repeat unchanged.
-        self.of_delta, self.of_choice, self.of_chunk = map(_fields, _OFTEN, names[-3:])
-        self.rest = rest[Chunk]
-        self.has_fields = any(names)
-        self.has_messages = "message" in names[-2]
+        # None where there is nothing to read.
+        self.chunk, self.choice, self.delta = [
+            layout if layout.get or layout.own or layout.below else None
+            for layout in (layouts[level] for level in _REPEATED)
+        ]
 
 
-def widest(shape: Shape, step: Shape) -> Shape:
-    """Return the shape that a stream is likely to need in the end, given that it needs `step` next.
-
-    A vendor's streams take the same steps, and each step costs a failed decode.
+@cache
+def _below(kind: type[Struct]) -> Mapping[str, tuple[type[Struct], bool]]:
+    """Return the levels below a level that a vendor may add fields to, by the names of their
+    fields, and whether each is a list.
     """
-    if shape.has_fields:
-        ahead = sum(map(len, step.names)) - sum(map(len, shape.names))
-        shape.wider = step if ahead <= _MOST_AHEAD else None
-    while step.wider is not None:
-        step = step.wider
-    return step
+    below: dict[str, tuple[type[Struct], bool]] = {}
+    for name, hint in kind.__annotations__.items():
+        of, *_ = get_args(hint) or (hint,)  # beside None
+        each, *_ = get_args(of) or (of,)
+        # Tokens are kept as they are decoded.
+        if hasattr(each, "extra") and each is not TokenLogprob:
+            below[name] = each, each is not of
+    return below
 
 
-def _slots(level: type[Struct], names: tuple[str, ...]) -> dict[str, str]:
-    """Return the attributes of a level's Struct for a vendor's fields, each with its name on the
-    wire, which must not become the name of an attribute.
-    """
-    own = _OWN_FIELDS.get(level, ())
-    return {f"x{i}": name for i, name in enumerate(names) if name not in own}
-
-
-def _fields(level: type[Struct], names: tuple[str, ...]) -> Fields | None:
-    slots = _slots(level, names)
-    if not slots:
-        return None
-    # The last one is read twice, so that the result is a tuple even for one field.
-    get = attrgetter(*slots, [*slots][-1])
-    return Fields(tuple(slots.values()), get, _OFTEN.get(level, ""))
-
-
-def _rest(
-    level: type[Struct], names: tuple[str, ...], inner: Sequence[tuple[str, Rest | None]]
-) -> Rest | None:
-    fields = None if level in _OFTEN else _fields(level, names)
-    own = None if set(names).isdisjoint(_OWN_FIELDS.get(level, ())) else level
-    below = [(name, each) for name, each in inner if each is not None]
-    return Rest(fields, own, below) if fields or own or below else None
-
-
-def _extended(
-    level: type[Struct], names: tuple[str, ...], types: Mapping[type[Struct], type[Struct]]
-) -> type[Struct]:
-    """Return the Struct of a level with a vendor's fields and the types of the levels below it."""
+def _add_layout(kind: type[Struct], names: Names, layouts: dict[type[Struct], Layout]) -> None:
+    """Add the layout of a level, after those of the levels below it."""
     fields: list[tuple[str, object, object]] = []
-    for name, below in _BELOW.get(level, {}).items():
-        kind = types[below]
-        fields.append((name, (list[kind] if name in _LISTS else kind) | None, None))  # type: ignore[valid-type]  # built at run time
-    slots = _slots(level, names)
-    own = [name for name in names if name in _OWN_FIELDS.get(level, ())]
-    for name in (*slots, *own):
-        fields.append((name, None, None) if name == "error" else (name, Raw, _ABSENT))
-    return defstruct(
-        level.__name__, fields, bases=(level,), rename=slots, forbid_unknown_fields=True, gc=False
-    )
+    below: list[tuple[str, Layout]] = []
+    for name, (of, is_list) in _below(kind).items():
+        if of not in layouts:
+            _add_layout(of, names, layouts)
+        layout = layouts[of]
+        if layout.struct is not of:
+            fields.append((name, (list[layout.struct] if is_list else layout.struct) | None, None))  # type: ignore[name-defined]  # built at run time
+            if of not in _REPEATED:
+                below.append((name, layout))
+    found = sorted(name for level, name in names if level is kind)
+    own = [name for name in found if (kind, name) in _OWN]
+    # A name on the wire must not become the name of an attribute.
+    slots = {f"x{i}": name for i, name in enumerate(found) if name not in own}
+    fields += [(name, Raw, _ABSENT) for name in (*slots, *own)]
+    struct = kind
+    if fields:
+        struct = defstruct(
+            kind.__name__, fields, bases=(kind,), rename=slots, forbid_unknown_fields=True, gc=False
+        )
+    # The last one is read twice, so that the result is a tuple even for one field.
+    get = attrgetter(*slots, [*slots][-1]) if slots else None
+    rules = kind.__name__.lower()
+    layouts[kind] = Layout(struct, rules, [*slots.values()], get, own, below)
 
 
 # --- the shapes of a process --------------------------------------------------------------
 # Shared by all threads: one may forget them all between two lines of another.
 
-_shapes: dict[Names, Shape | None] = {}
-_seen: Counter[Names] = Counter()
-API = Shape(_NO_NAMES)
-COMMON = Shape(_NO_NAMES, decode_common)
+# Each shape by its names; until its Structs are made, how often it has been seen.
+_shapes: dict[Names, Shape | int] = {}
+# The widest shape of a stream, by the first mismatch that no Struct of `chunk` fits. The mismatch
+# names a field, so a stream of a known vendor has its decoder after one failed decode.
+_first_shapes: dict[str, Shape] = {}
+API = Shape(frozenset())
+COMMON = Shape(frozenset(), decode_common)
 
 
-def find_shape(names: Names) -> Shape | None:
-    """Return the shape with these names once it has been seen often enough; None until then."""
-    known = _shapes.get(names, API)
-    if known is not API:
-        return known
-    if len(_shapes) >= _MOST_SHAPES or len(_seen) >= 4 * _MOST_SHAPES:
-        # Names that a server makes up must not keep out all later ones.
-        _shapes.clear()
-        _seen.clear()
-        API.next_shapes.clear()
-        COMMON.next_shapes.clear()
-    _seen[names] += 1
-    if _seen[names] < _WORTHWHILE:
-        return None
-    shape: Shape | None = None
-    with suppress(TypeError, ValueError):  # a name that a Struct's field cannot have
-        shape = Shape(names)
-    _shapes[names] = shape
-    return shape
+def shape_after(mismatch: str) -> Shape:
+    """Return the shape that is likely to take all chunks of a stream that began with a mismatch."""
+    return _first_shapes.get(mismatch, API)
 
 
-def is_pending(names: Names) -> bool:
-    """Return whether a shape has been seen, but not often enough yet."""
-    return names not in _shapes and _seen[names] > 0
+def find_shape(names: Names, mismatch: str) -> Shape | None:
+    """Return the shape with these names once it has been seen often enough; None until then.
+
+    Other streams that begin with this mismatch will use it.
+    """
+    known = _shapes.get(names, 0)
+    if isinstance(known, int):
+        if len(_shapes) >= _MOST_SHAPES or len(_first_shapes) >= _MOST_SHAPES:
+            # Names that a server makes up must not keep out all later ones.
+            _shapes.clear()
+            _first_shapes.clear()
+        known += 1
+        if known < _WORTHWHILE:
+            _shapes[names] = known
+            return None
+        known = _shapes[names] = Shape(names)
+    if len(mismatch) <= _LONGEST_MISMATCH:
+        _first_shapes[mismatch] = known
+    return known
 
 
-def unknown_names(value: Mapping[str, object], known: Names) -> Names | None:
-    """Return the known names and those that a chunk adds; None if that is not a usable shape."""
-    found = {level: dict.fromkeys(own) for level, own in zip(_LEVELS, known, strict=True)}
-    _collect(found, Chunk, value)
-    names = tuple(tuple(sorted(found[level])) for level in _LEVELS)
-    if names == known or sum(map(len, names)) > _MOST_NAMES:
-        return None
-    return None if sum(len(name) for own in names for name in own) > _LONGEST_NAMES else names
+def wider_names(known: Names, value: Mapping[str, object]) -> Names | None:
+    """Return the known names and those that a chunk adds, or only the latter if these are too many.
+    Return None if the chunk adds none, or if no Structs can have its names.
+    """
+    own = frozenset(_names_in(Chunk, value))
+    names = known | own if _are_usable(known | own) else own
+    return names if names != known and _are_usable(names) else None
 
 
-def _collect(
-    found: Mapping[type[Struct], dict[str, None]], level: type[Struct], value: object
-) -> None:
-    """Add the names in a value of a level that the API does not have."""
+def _are_usable(names: Names) -> bool:
+    """Return whether Structs can have these names: few, and none that JSON has to escape."""
+    joined = "".join([name for _, name in names])
+    is_short = len(names) <= _MOST_NAMES and len(joined) <= _LONGEST_NAMES
+    return is_short and joined.isprintable() and not {'"', "\\"}.intersection(joined)
+
+
+def _names_in(kind: type[Struct], value: object) -> Iterator[tuple[type[Struct], str]]:
+    """Yield the names in a value of a level that its Struct lacks, and in those below."""
     if isinstance(value, list):
         for item in value:
             if isinstance(item, dict):  # a list in the list is not a level
-                _collect(found, level, item)
+                yield from _names_in(kind, item)
     elif isinstance(value, dict):
-        found[level].update(dict.fromkeys(name for name in value if name not in _KNOWN[level]))
-        for name, kind in _WIDENED.get(level, {}).items():
-            if isinstance(value.get(name), kind):
-                found[level][name] = None
-        for name, below in _BELOW.get(level, {}).items():
-            _collect(found, below, value.get(name))
+        for name, item in value.items():
+            if name not in kind.__struct_fields__ or isinstance(item, _OWN.get((kind, name), ())):
+                yield kind, name
+        for name, (of, _) in _below(kind).items():
+            yield from _names_in(of, value.get(name))

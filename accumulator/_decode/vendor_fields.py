@@ -11,29 +11,24 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from functools import cache
-from typing import Any, TypeVar
+from typing import Any
 
 import msgspec
 from msgspec import Raw, Struct
 
 from ..rules import Level
 from .chunk import EMPTY, MOST_BRACKETS, Choice, Chunk, Delta, Extra, Parts
-from .shapes import API, COMMON, Fields, Rest, Shape, find_shape, is_pending, unknown_names, widest
+from .shapes import COMMON, Layout, Shape, find_shape, shape_after, wider_names
 from .values import error_of
 
-T = TypeVar("T")
 Decode = Callable[[bytes], Chunk]
 # A level of a stream: a choice is twice its index, its delta one more, the chunk a string.
 Key = int | str
 _OF_CHUNK = "chunk"
 
-_MOST_NEXT_SHAPES = 64  # of one shape
-_LONGEST_WORDS = 256  # characters of an error that leads to one: it contains a field's name
 _LONGEST_REMEMBERED = 65536  # bytes of a chunk whose values are compared with the next
 _LONGEST_HELD = 1024  # bytes of a chunk that may be kept for the sake of its values
 _LONGEST_BACKOFF = 256  # chunks
-
-_UNKNOWN = "unknown field"  # in a mismatch that names a vendor's field
 
 
 class Seen(Struct):
@@ -47,7 +42,7 @@ class ChunkDecoder(Struct):
     """Decodes the chunks of one stream with typed decoders.
 
     `decode` raises ValueError or RecursionError for a chunk that the current shape does not fit.
-    Then `decode_mismatched` tries the other shapes. The first shape is that of common chunks.
+    Then `decode_mismatched` tries others. The first shape is that of common chunks.
     """
 
     _rules: Mapping[str, Level]
@@ -55,7 +50,7 @@ class ChunkDecoder(Struct):
     _shape: Shape = COMMON
     # The last values. An empty dict would be a sizable part of the memory of an idle accumulator.
     _seen: dict[Key, Seen] = EMPTY
-    _mismatch: str | None = None  # the last one
+    _mismatch: str = ""  # the last of a shape without a vendor's fields
     # How many chunks to read the general way before the shape is tried again: a failed decode
     # is wasted time.
     _waits: int = 0
@@ -68,7 +63,7 @@ class ChunkDecoder(Struct):
         if self.is_off or self._waits:
             return _decode_nothing
         # Do not store the bound method: only the garbage collector can free such a cycle.
-        return self._decode_fields if self._shape.has_fields else self._shape.decode
+        return self._decode_fields if self._shape.names else self._shape.decode
 
     @property
     def is_common(self) -> bool:
@@ -89,24 +84,16 @@ class ChunkDecoder(Struct):
         if self._waits:
             self._waits -= 1
             return None
-        start, first = self._shape, mismatch
-        while mismatch:
+        while mismatch and not self._shape.names:
             self._mismatch = mismatch
-            step = self._shape.next_shapes.get(mismatch)
-            if step is None:
-                if self._shape is not COMMON:
-                    break
-                step = API
-            self._shape = widest(self._shape, step)
-            self.forget()
+            shape = shape_after(mismatch)
+            if shape is self._shape:
+                break
+            self._shape = shape
             try:
-                chunk = self.decode(text)
+                return self.decode(text)
             except (ValueError, RecursionError) as error:
                 mismatch = mismatch_of(error)
-                continue
-            if _UNKNOWN in first:
-                _add_next_shape(start, first, self._shape)
-            return chunk
         self.forget()  # values of this chunk may have been noted
         if event > self._next:  # others were decoded in the meantime
             self._backoff = 1
@@ -117,17 +104,14 @@ class ChunkDecoder(Struct):
 
     def learn(self, value: Mapping[str, object]) -> None:
         """Look for Structs with the fields of a chunk that went the general way."""
-        names = unknown_names(value, self._shape.names)
+        names = wider_names(self._shape.names, value)
         if names is None:
             return
-        shape = find_shape(names)
+        self._waits, self._backoff = 0, 1
+        shape = find_shape(names, self._mismatch)
         if shape is not None:
-            if self._mismatch is not None:
-                _add_next_shape(self._shape, self._mismatch, shape)
-            self._shape = widest(self._shape, shape)
+            self._shape = shape
             self.forget()
-        if shape is not None or is_pending(names):
-            self._waits, self._backoff = 0, 1
 
     def decode_alone(self, text: bytes) -> Chunk:
         """Decode a chunk as if it were the first, and remember none of its values.
@@ -157,9 +141,9 @@ class ChunkDecoder(Struct):
             text.decode()  # checks all of it: the first value of a duplicate name is not parsed
         if self._seen is EMPTY:
             self._seen = {}
-        of_choice, of_delta = shape.of_choice, shape.of_delta
-        if shape.of_chunk is not None:
-            self._read(shape.of_chunk, _OF_CHUNK, chunk, size)
+        of_choice, of_delta = shape.choice, shape.delta
+        if shape.chunk is not None:
+            self._read(shape.chunk, _OF_CHUNK, chunk, size)
         if of_choice is not None or of_delta is not None:
             position = -1  # as in `Reducer.apply`
             for choice in chunk.choices or ():
@@ -169,37 +153,38 @@ class ChunkDecoder(Struct):
                     self._read(of_choice, key, choice, size)
                 if of_delta is not None and choice.delta is not None:
                     self._read(of_delta, key + 1, choice.delta, size)
-        if shape.rest is not None:
-            _read_rest(shape.rest, chunk)
         return chunk
 
-    def _read(self, fields: Fields, key: Key, into: Chunk | Choice | Delta, size: int) -> None:
+    def _read(self, layout: Layout, key: Key, into: Chunk | Choice | Delta, size: int) -> None:
         """Parse the fields of a level, unless they repeat the last ones and change nothing."""
-        raws = fields.get(into)
+        for name in layout.own:
+            raw = getattr(into, name)
+            _put(into, name, _parser()(raw) if raw else None)
+        for name, below in layout.below:
+            inner = getattr(into, name)
+            if inner is not None:
+                _read_below(below, inner)
+        if layout.get is None:
+            return
+        raws = layout.get(into)
         seen = self._seen.get(key)
         if seen is None:
             seen = self._seen[key] = Seen()
         is_repeated = raws == seen.raws
         if is_repeated and seen.is_quiet:
             return
-        extra = _values(fields, raws)
+        extra = _values(layout, raws)
         if extra:
             if "x_groq" in extra and error_of(extra["x_groq"]):
                 raise ValueError("a server error")
             into.extra = extra
         seen.is_quiet = not extra
         if is_repeated:
-            level = self._rules[fields.rules]
-            seen.is_quiet = all(level.is_idempotent(*field) for field in extra.items())
+            rows = self._rules[layout.rules]
+            seen.is_quiet = all(rows.is_idempotent(*field) for field in extra.items())
         if size > _LONGEST_HELD:  # copied, so as not to keep the chunk
             raws = () if size > _LONGEST_REMEMBERED else tuple([raw.copy() for raw in raws])
         seen.raws = raws
-
-
-def _add_next_shape(start: Shape, words: str, shape: Shape) -> None:
-    """Note which shape takes a chunk that another one did not take."""
-    if len(start.next_shapes) < _MOST_NEXT_SHAPES and len(words) <= _LONGEST_WORDS:
-        start.next_shapes[words] = shape
 
 
 @cache
@@ -213,34 +198,46 @@ def _parser() -> Callable[[Raw], Any]:
     return msgspec.json.Decoder(kind).decode
 
 
-def _values(fields: Fields, raws: tuple[Raw, ...]) -> Extra:
+def _values(layout: Layout, raws: tuple[Raw, ...]) -> Extra:
     """Parse the values of a level that are not null."""
     parse, extra = _parser(), Extra()
-    for name, raw in zip(fields.names, raws):  # noqa: B905  # the last raw value is there twice
+    for name, raw in zip(layout.names, raws):  # noqa: B905  # the last raw value is there twice
         value = parse(raw) if raw else None
         if value is not None:
             extra[name] = value
     return extra
 
 
-def _read_rest(rest: Rest, of: Any) -> None:
-    """Read what a level and those below it have besides the fields that often repeat."""
-    if rest.fields is not None:
-        of.extra = _values(rest.fields, rest.fields.get(of)) or None
-    if rest.own is not None:
-        _OWN[rest.own](of)
-    for name, below in rest.below:
-        inner = getattr(of, name)
-        if type(inner) is list:
-            for each in inner:
-                _read_rest(below, each)
-        elif inner is not None:
-            _read_rest(below, inner)
+def _read_below(layout: Layout, inner: Any) -> None:
+    """Read a level, or a list of them, that is compared with nothing, and the levels below it."""
+    for of in inner if type(inner) is list else (inner,):
+        if layout.get is not None:
+            of.extra = _values(layout, layout.get(of)) or None
+        for name, below in layout.below:
+            found = getattr(of, name)
+            if found is not None:
+                _read_below(below, found)
 
 
-def _parse(raw: Any) -> Any:
-    """Return the value of a raw field, None where it is absent."""
-    return _parser()(raw) if raw else None
+def _put(of: Any, name: str, value: object) -> None:
+    """Put the value of a field that is not merged like a vendor's where the API's Struct has it.
+
+    Raises ValueError for a value of another kind.
+    """
+    if name == "message":
+        # It is dropped: Perplexity sends it beside a delta, with nothing new in it.
+        if value is not None and of.delta is None:
+            raise ValueError("a message instead of a delta")
+    elif name == "moderation" and isinstance(value, dict):
+        of.moderation = Extra(value)
+    elif name == "annotations" and isinstance(value, list):
+        of.annotations = Parts(value)
+    elif name == "content" and isinstance(value, list):
+        of.content, of.parts = None, Parts(value)
+    elif value is None or (name == "content" and isinstance(value, str)):
+        setattr(of, name, value)
+    else:
+        raise ValueError("a value of another kind")
 
 
 def _decode_nothing(text: bytes) -> Chunk:
@@ -253,48 +250,3 @@ def mismatch_of(error: Exception) -> str:
     Only the message is kept: an exception keeps alive the frames that it went through.
     """
     return str(error) if isinstance(error, msgspec.ValidationError) else ""
-
-
-def _check_message(choice: Any) -> None:
-    """Check a message that is dropped: Perplexity sends it beside a delta, with nothing new in it.
-
-    Raises ValueError for a message without a delta, and for one that is nested too deep.
-    """
-    if _parse(choice.message) is not None and choice.delta is None:
-        raise ValueError("a message instead of a delta")
-
-
-def _read_parts(delta: Delta) -> None:
-    """Parse content and annotations, and put lists where a `Delta` of the API has them."""
-    content: object = delta.content
-    if type(content) is Raw:
-        content = _parse(content)
-        if type(content) is list:
-            delta.content, delta.parts = None, Parts(content)
-        else:
-            delta.content = None if content is None else _checked(content, str)
-    annotations: object = delta.annotations
-    if type(annotations) is Raw:
-        annotations = _parse(annotations)
-        delta.annotations = None if annotations is None else Parts(_checked(annotations, list))
-
-
-def _read_moderation(chunk: Chunk) -> None:
-    moderation: object = chunk.moderation
-    if type(moderation) is Raw:
-        moderation = _parse(moderation)
-        chunk.moderation = None if moderation is None else Extra(_checked(moderation, dict))
-
-
-def _checked(value: object, kind: type[T]) -> T:
-    if type(value) is not kind:
-        raise ValueError("a value of another kind")
-    return value
-
-
-# The functions that read those fields of a level that are not merged like a vendor's.
-_OWN: Mapping[type[Struct], Callable[[Any], None]] = {
-    Delta: _read_parts,
-    Choice: _check_message,
-    Chunk: _read_moderation,
-}

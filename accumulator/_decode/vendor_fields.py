@@ -28,7 +28,6 @@ _OF_CHUNK = "chunk"
 
 _LONGEST_REMEMBERED = 65536  # bytes of a chunk whose values are compared with the next
 _LONGEST_HELD = 1024  # bytes of a chunk that may be kept for the sake of its values
-_LONGEST_BACKOFF = 256  # chunks
 
 
 class Seen(Struct):
@@ -51,16 +50,11 @@ class ChunkDecoder(Struct):
     # The last values. An empty dict would be a sizable part of the memory of an idle accumulator.
     _seen: dict[Key, Seen] = EMPTY
     _mismatch: str = ""  # the last of a shape without a vendor's fields
-    # How many chunks to read the general way before the shape is tried again: a failed decode
-    # is wasted time.
-    _waits: int = 0
-    _backoff: int = 1
-    _next: int = 0  # the event at which the shape is tried again after the last mismatch
 
     @property
     def decode(self) -> Decode:
         """Return the decoder of the next chunk. `decode_mismatched` and `learn` may change it."""
-        if self.is_off or self._waits:
+        if self.is_off:
             return _decode_nothing
         # Do not store the bound method: only the garbage collector can free such a cycle.
         return self._decode_fields if self._shape.names else self._shape.decode
@@ -75,15 +69,13 @@ class ChunkDecoder(Struct):
         """Whether chunks may be alike: not if each repeats all of the text (Perplexity)."""
         return not self._shape.has_messages
 
-    def decode_mismatched(self, text: bytes, mismatch: str, event: int) -> Chunk | None:
+    def decode_mismatched(self, text: bytes, mismatch: str) -> Chunk | None:
         """Decode a chunk on which `decode` failed, by a shape that took others like it.
 
         `mismatch` is what `mismatch_of` returned. Return None for a chunk that is left to the
         general way.
         """
-        if self._waits:
-            self._waits -= 1
-            return None
+        start = self._shape
         while mismatch and not self._shape.names:
             self._mismatch = mismatch
             shape = shape_after(mismatch)
@@ -94,21 +86,16 @@ class ChunkDecoder(Struct):
                 return self.decode(text)
             except (ValueError, RecursionError) as error:
                 mismatch = mismatch_of(error)
+        if not mismatch:  # then no shape takes the text
+            self._shape = start
         self.forget()  # values of this chunk may have been noted
-        if event > self._next:  # others were decoded in the meantime
-            self._backoff = 1
-        self._waits = self._backoff
-        self._next = event + self._waits + 1
-        self._backoff = min(2 * self._backoff, _LONGEST_BACKOFF)
         return None
 
     def learn(self, value: Mapping[str, object]) -> None:
         """Look for Structs with the fields of a chunk that went the general way."""
-        names = wider_names(self._shape.names, value)
-        if names is None:
-            return
-        self._waits, self._backoff = 0, 1
-        shape = find_shape(names, self._mismatch)
+        known = self._shape.names or shape_after(self._mismatch).names
+        names = wider_names(known, value)
+        shape = None if names is None else find_shape(names, self._mismatch)
         if shape is not None:
             self._shape = shape
             self.forget()
@@ -145,9 +132,7 @@ class ChunkDecoder(Struct):
         if shape.chunk is not None:
             self._read(shape.chunk, _OF_CHUNK, chunk, size)
         if of_choice is not None or of_delta is not None:
-            position = -1  # as in `Reducer.apply`
-            for choice in chunk.choices or ():
-                position += 1
+            for position, choice in enumerate(chunk.choices or ()):
                 key = 2 * (position if choice.index is None else choice.index)
                 if of_choice is not None:
                     self._read(of_choice, key, choice, size)

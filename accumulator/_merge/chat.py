@@ -124,7 +124,7 @@ class ChatReducer(Reducer, kw_only=True):
 
     def _apply_mismatched(self, event: Event, refused: str) -> None:
         if event.name in OWN_NAMES:
-            chunk = self._decoder.decode_mismatched(event.data, refused, self._log.event)
+            chunk = self._decoder.decode_mismatched(event.data, refused)
             if chunk is not None and (self.is_begun or chunk.choices is not None):
                 self.apply(chunk)
                 return
@@ -204,7 +204,6 @@ class ChatReducer(Reducer, kw_only=True):
         try:
             brought = self.texts_of(chunk)
         except ValueError:
-            self._decoder.forget()
             brought = self.rehearse_chunk(self._decoder.decode_alone(data))
         # llama.cpp and Ollama send the time of each chunk, and only the first time is kept.
         made = chunk.created

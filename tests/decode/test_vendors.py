@@ -132,3 +132,11 @@ def test_fields_stand_by_name_whatever_a_process_read_before() -> None:
     for fields in ("x_c",), ("x_c", "x_b"), ("x_c", "x_a", "x_b"), ("x_b", "x_a", "x_c"):
         for _ in range(COUNT):
             assert names(*fields) == sorted(fields)
+
+
+def test_a_shape_does_not_take_the_first_line_of_an_event_of_another_api() -> None:
+    for _ in range(COUNT):
+        fed([chunk({"content": "x"}, type="completion")])
+    acc = read_all([b'data: {"type": "message_start"}\ndata: null\n\n'])
+    assert acc.problem_counts == {"other_api": 1}
+    assert not acc.snapshot().extra

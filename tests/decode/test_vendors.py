@@ -47,6 +47,8 @@ SHAPES: Streams = {
         call(id="c", type="function", function={"name": "f", "arguments": ""}, x=["a"]),
         *[call(function={"arguments": "1"}, x=["a"]) for _ in range(COUNT)],
     ],
+    "a function's field": lambda i: call(id="c", function={"name": "f", "x": [i // 9]}),
+    "a field of audio": lambda i: chunk({"audio": {"id": "a", "data": "AAAA", "x": f"{i // 9}"}}),
     "a choice's field in each of several choices": lambda i: json.dumps(
         {
             "choices": [

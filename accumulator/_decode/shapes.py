@@ -38,7 +38,6 @@ _MOST_NAMES = 64  # of one shape
 _LONGEST_NAMES = 4096  # characters of all of them together
 _WORTHWHILE = 3  # chunks of a shape before its Structs are made: that costs as much as many decodes
 _MOST_SHAPES = 512  # of all streams of a process: a server may make names up
-_LONGEST_MISMATCH = 256  # characters: it contains a field's name
 
 _ABSENT = Raw(b"")
 
@@ -150,8 +149,7 @@ def find_shape(names: Names, mismatch: str) -> Shape | None:
             _shapes[names] = known
             return None
         known = _shapes[names] = Shape(names)
-    if len(mismatch) <= _LONGEST_MISMATCH:
-        _first_shapes[mismatch] = known
+    _first_shapes[mismatch] = known
     return known
 
 

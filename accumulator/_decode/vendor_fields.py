@@ -26,6 +26,7 @@ Decode = Callable[[bytes], Chunk]
 Key = int | str
 _OF_CHUNK = "chunk"
 
+_LONGEST_MISMATCH = 256  # characters: it contains a field's name
 _LONGEST_REMEMBERED = 65536  # bytes of a chunk whose values are compared with the next
 _LONGEST_HELD = 1024  # bytes of a chunk that may be kept for the sake of its values
 
@@ -230,8 +231,9 @@ def _decode_nothing(text: bytes) -> Chunk:
 
 
 def mismatch_of(error: Exception) -> str:
-    """Return the message of a decoder's error if another shape may take the chunk, else "".
+    """Return how a decoder's message begins if another shape may take the chunk, else "".
 
-    Only the message is kept: an exception keeps alive the frames that it went through.
+    Only that is kept: an exception keeps alive the frames that it went through.
     """
-    return str(error) if isinstance(error, msgspec.ValidationError) else ""
+    is_mismatch = isinstance(error, msgspec.ValidationError)
+    return str(error)[:_LONGEST_MISMATCH] if is_mismatch else ""

@@ -143,13 +143,8 @@ class ChunkDecoder(Struct):
 
     def _read(self, layout: Layout, key: Key, into: Chunk | Choice | Delta, size: int) -> None:
         """Parse the fields of a level, unless they repeat the last ones and change nothing."""
-        for name in layout.own:
-            raw = getattr(into, name)
-            _put(into, name, _parser()(raw) if raw else None)
-        for name, below in layout.below:
-            inner = getattr(into, name)
-            if inner is not None:
-                _read_below(below, inner)
+        if layout.own or layout.below:
+            _read_rest(layout, into)
         if layout.get is None:
             return
         raws = layout.get(into)
@@ -194,15 +189,21 @@ def _values(layout: Layout, raws: tuple[Raw, ...]) -> Extra:
     return extra
 
 
-def _read_below(layout: Layout, inner: Any) -> None:
-    """Read a level, or a list of them, that is compared with nothing, and the levels below it."""
-    for of in inner if type(inner) is list else (inner,):
-        if layout.get is not None:
-            of.extra = _values(layout, layout.get(of)) or None
-        for name, below in layout.below:
-            found = getattr(of, name)
-            if found is not None:
-                _read_below(below, found)
+def _read_rest(layout: Layout, of: Any) -> None:
+    """Read what is compared with nothing: fields that are not merged like a vendor's, and the
+    levels below.
+    """
+    for name in layout.own:
+        raw = getattr(of, name)
+        _put(of, name, _parser()(raw) if raw else None)
+    for name, below in layout.below:
+        inner = getattr(of, name)
+        if inner is not None:
+            for each in inner if type(inner) is list else (inner,):
+                if below.get is not None:
+                    each.extra = _values(below, below.get(each)) or None
+                if below.below:
+                    _read_rest(below, each)
 
 
 def _put(of: Any, name: str, value: object) -> None:

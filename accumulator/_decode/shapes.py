@@ -37,7 +37,7 @@ _REPEATED = (Chunk, Choice, Delta)
 _MOST_NAMES = 64  # of one shape
 _LONGEST_NAMES = 4096  # characters of all of them together
 _WORTHWHILE = 3  # chunks of a shape before its Structs are made: that costs as much as many decodes
-_MOST_SHAPES = 512  # of all streams of a process: a server may make names up
+_MOST_SHAPES = 256  # of all streams of a process: a server may make names up
 
 _ABSENT = Raw(b"")
 

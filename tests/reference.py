@@ -80,6 +80,14 @@ class Reader:
             self.dispatch("malformed_json")
         elif name == b"data":
             if not value.startswith(b":"):  # Vertex keeps alive with `data: : keepalive`
+                if (
+                    len(self.data) == 1
+                    and is_object(self.data[0])
+                    and (is_object(value.strip()) or value.strip() == b"[DONE]")
+                ):
+                    event = self.event  # a recorded log that lost its blank lines
+                    self.dispatch("malformed_json")
+                    self.event = event
                 self.data.append(value)
         elif name == b"event":
             self.event = value
@@ -179,6 +187,10 @@ class Reader:
         except UnicodeDecodeError:
             self.reducer.problem("invalid_utf8")
             return data.decode(errors="replace")
+
+
+def is_object(data: bytes) -> bool:
+    return data.startswith(b"{") and parse(data.decode(errors="replace")) is not BROKEN
 
 
 BLANKS = b" \t"

@@ -2,23 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import re
 
 import pytest
+from judged import assert_as_judged
+from streamed import cut, read_all
 
 from accumulator import Accumulator
-from accumulator._decode.lines import Event, LineReader
-from accumulator._decode.sse import cut_events
+from accumulator.events import Event, ProblemEvent
 
 BOM = b"\xef\xbb\xbf"
+CHUNK = b'{"choices":[{"delta":{"content":"%b"}}]}'
 LONG = b"x" * 9000  # two lines of this are more than the parser looks at with every read
+Told = list[tuple[str, int | None, int | None]]  # kind, event and byte of each problem
 
 
-def naive(body: bytes) -> list[tuple[bytes, bytes | None, int]]:
-    """Read line by line, as the standard has it."""
-    events: list[tuple[bytes, bytes | None, int]] = []
+def naive(body: bytes) -> Told:
+    """Read line by line, as the standard has it; return what is told of each event."""
+    events: Told = []
     data: list[bytes] = []
-    name: bytes | None = None
+    kind = "malformed_json"
     place = start = len(BOM) if body.startswith(BOM) else 0
     for each in body[place:].splitlines(keepends=True):
         line = each.rstrip(b"\r\n")
@@ -29,13 +32,13 @@ def naive(body: bytes) -> list[tuple[bytes, bytes | None, int]]:
         value = value[1:] if value.startswith(b" ") else value
         if not line:
             if b"".join(data).strip():
-                events.append((b"\n".join(data), name, start))
-            data, name = [], None
+                events.append((kind, len(events) + 1, start))
+            data, kind = [], "malformed_json"
             start = place
         elif field == b"data":
             data.append(value)
-        elif field == b"event":
-            name = value
+        elif field == b"event" and value != b"message":
+            kind = "foreign_event"
     return events
 
 
@@ -57,15 +60,16 @@ BODIES: dict[str, bytes] = {
     "several lines": b"event: e\ndata: a\ndata: b\nid: 1\n\ndata: c\n\n",
     "several lines of CRLF": b"event: e\r\ndata: a\r\ndata: b\r\n\r\ndata: c\r\n\r\n",
     "comments": b": hi\n\n: ho\ndata: a\n\n:\n\n",
+    "a chunk in a comment": b"data: a\n\n: not " + CHUNK % b"x" + b"\n\ndata: b\n\n",
     "names, ids and comments": b": hi\n\nevent: message\nid: 7\ndata: a\n\ndata:b\nretry: 5\n\n",
     "two lines of data after an id": b"id: 7\ndata: a\n\nid: 8\ndata: b\ndata: c\n\n",
     "another name after an id": b"id: 7\ndata: a\n\nevent: e\nid: 8\ndata: b\n\n",
     "nothing but comments": b": hi\n\n: ho\n\n: hu",
     "without data": b"event: e\n\ndata:\n\ndata: \n\ndata: a\n\n",
     "without a space": b"data:a\n\ndata:  b\n\ndata\n\n",
-    "objects": b'data: {"a":1}\n\ndata: {"b":2}\n\n',
-    "objects in several lines": b'data: {"a":\ndata: 1}\n\ndata: {"b":2}\n\n',
-    "objects with an id": b'data: {"a":1}\nid: 7\n\ndata: {"b":2}\n\n',
+    "objects": b'data: {"a":x}\n\ndata: {"b":x}\n\n',
+    "objects in several lines": b'data: {"a":\ndata: x}\n\ndata: {"b":x}\n\n',
+    "objects with an id": b'data: {"a":x}\nid: 7\n\ndata: {"b":x}\n\n',
     "no blank line at the end": b"data: a\n\ndata: b\n",
     "no blank line of CRLF at the end": b"data: a\r\n\r\ndata: b\r\n",
     "no line end at the end": b"data: a\n\ndata: b",
@@ -83,68 +87,57 @@ LONGER: dict[str, bytes] = {
 
 
 class Reader:
-    """Feeds a body to a reader of lines, and compares its events with those cut out at once."""
+    """Feeds a body of events that are no JSON, each of which is told as a problem."""
 
     def __init__(self) -> None:
-        self.reader = LineReader()
-        self.size = 0
+        self.told: Told = []
+        self.acc = Accumulator(on_event=self._look)
+        self.fed = b""
 
-    def feed(self, data: bytes) -> list[Event]:
-        waits = bytes(self.reader.pending or b"")
-        start = self.size - len(waits)
-        cut = cut_events(waits + data, start) if self.reader.is_fresh else None
-        events = self.reader.feed(data, self.size)
-        self.size += len(data)
-        if cut is not None:
-            places = [cut.start_of(i) for i in range(len(cut.texts))]
-            rows = zip(places, cut.texts, strict=True)
-            rows_with_data = [(text.strip(), place) for place, text in rows if text.strip()]
-            assert rows_with_data == [(event.data.strip(), event.offset) for event in events]
-        return events
+    def _look(self, event: Event) -> None:
+        if isinstance(event, ProblemEvent):
+            problem = event.problem
+            self.told.append((problem.kind, problem.event, problem.offset))
 
-
-def as_rows(events: Iterable[Event]) -> list[tuple[bytes, bytes | None, int | None]]:
-    return [(event.data, event.name, event.offset) for event in events]
-
-
-def check(reader: Reader, events: list[Event], body: bytes) -> None:
-    """Compare what is known after these bytes; a CR at their end may be half of a CRLF."""
-    known = [naive(body)] + [naive(body[:-1])] * body.endswith(b"\r")
-    assert as_rows(events) in known
-    assert reader.size == len(body)
+    def feed(self, data: bytes) -> None:
+        """Feed bytes, and compare what is known; a CR at their end may be half of a CRLF."""
+        self.acc.feed_sse(data)
+        self.fed += data
+        known = [naive(self.fed)] + [naive(self.fed[:-1])] * self.fed.endswith(b"\r")
+        assert self.told in known
 
 
 @pytest.mark.parametrize("body", BODIES.values(), ids=BODIES)
 def test_each_event_comes_with_its_last_byte(body: bytes) -> None:
     reader = Reader()
-    events: list[Event] = []
     for i in range(len(body)):
-        events += reader.feed(body[i : i + 1])
-        check(reader, events, body[: i + 1])
+        reader.feed(body[i : i + 1])
 
 
 @pytest.mark.parametrize("body", BODIES.values(), ids=BODIES)
 def test_two_reads_are_as_one(body: bytes) -> None:
     for i in range(len(body) + 1):
         reader = Reader()
-        events = reader.feed(body[:i])
-        check(reader, events, body[:i])
-        events += reader.feed(b"")
-        events += reader.feed(body[i:])
-        check(reader, events, body)
+        for read in body[:i], b"", body[i:]:
+            reader.feed(read)
+
+
+@pytest.mark.parametrize("body", BODIES.values(), ids=BODIES)
+def test_the_second_reducer_agrees(body: bytes) -> None:
+    body = re.sub(rb"(data: *)([abc])\b", rb"\1" + CHUNK % rb"\2", body)
+    for reads in [body], [*cut(body, 1)]:
+        assert_as_judged(read_all(reads), body)
 
 
 @pytest.mark.parametrize("body", LONGER.values(), ids=LONGER)
 @pytest.mark.parametrize("size", [700, 5000, 17_000, 10**6])
 def test_a_long_event_is_found_wherever_it_is_cut(body: bytes, size: int) -> None:
     reader = Reader()
-    events: list[Event] = []
     end = len(body) - 20
     for i in range(0, end, size):
-        events += reader.feed(body[i : min(i + size, end)])
+        reader.feed(body[i : min(i + size, end)])
     for i in range(end, len(body)):
-        events += reader.feed(body[i : i + 1])
-        check(reader, events, body[: i + 1])
+        reader.feed(body[i : i + 1])
 
 
 # What is between the `data` lines, by how each of these begins.
@@ -177,26 +170,25 @@ def test_lines_that_say_nothing_change_nothing(opening: bytes, end: bytes) -> No
     assert [problem.kind for problem in acc.problems][:3].count("malformed_json") == 2
 
 
-ENDS: dict[str, tuple[bytes, list[tuple[bytes, bytes | None, int]]]] = {
-    "a line": (b"data: a\n\ndata: b", [(b"b", None, 9)]),
-    "a line and its end": (b"data: a\n\nevent: e\r\ndata: b\r\n", [(b"b", b"e", 9)]),
+# What the end of the body ends: the events that are told then.
+UNTERMINATED = "unterminated_event"
+ENDS: dict[str, tuple[bytes, Told]] = {
+    "a line": (b"data: a\n\ndata: b", [(UNTERMINATED, 2, 9)]),
+    "a line and its end": (b"data: a\n\nevent: e\r\ndata: b\r\n", [("foreign_event", 2, 9)]),
     "nothing": (b"data: a\n\n", []),
     "no data": (b"data: a\n\nevent: e\n", []),
-    "nothing but a line": (b"data: b", [(b"b", None, 0)]),
-    "a BOM and a line": (BOM + b"data: b", [(b"b", None, 3)]),
-    "a BOM, a line end and a line": (BOM + b"\r\ndata: b", [(b"b", None, 5)]),
-    "half a BOM": (BOM[:2], []),
+    "nothing but a line": (b"data: b", [(UNTERMINATED, 1, 0)]),
+    "a BOM and a line": (BOM + b"data: b", [(UNTERMINATED, 1, 3)]),
+    "a BOM, a line end and a line": (BOM + b"\r\ndata: b", [(UNTERMINATED, 1, 5)]),
+    "half a BOM": (BOM[:2], [("malformed_json", 1, 0)]),
     "a BOM that is not in front": (b"data: a\n\n" + BOM + b"data: b", []),
 }
 
 
 @pytest.mark.parametrize(("body", "expected"), ENDS.values(), ids=ENDS)
-def test_the_end_of_the_body_ends_its_last_event(
-    body: bytes, expected: list[tuple[bytes, bytes | None, int]]
-) -> None:
-    reader = LineReader()
-    before = reader.feed(body, 0)
-    assert as_rows(reader.close(len(body) - len(reader.pending or b""))) == expected
-    assert len(before) == body.count(b"\n\n")
-    assert reader.held == 0
-    assert reader.close(len(body)) == []
+def test_the_end_of_the_body_ends_its_last_event(body: bytes, expected: Told) -> None:
+    reader = Reader()
+    reader.feed(body)
+    before = len(reader.told)
+    reader.acc.close()
+    assert reader.told[before:] == expected

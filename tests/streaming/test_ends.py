@@ -89,37 +89,54 @@ Stream = AsAsync | AsyncWrappedStream[object]
 Make = Callable[[], Stream]
 
 
-async def some(stream: Stream, after: int) -> None:
-    for _ in range(after):
-        await anext(stream)
+@frozen
+class Way:
+    """How far a stream is read, and what happens then; in a `with` or not."""
+
+    name: str
+    reads: Literal["all", "some", "none"]
+    then: Literal["close", "raise", "cycle", "wait"] | None = None
+    in_with: bool = False
+    is_cancelled: bool = False  # once it waits for ever
+
+    async def __call__(self, make: Make, after: int) -> None:
+        reading = self._read_in_with(make, after) if self.in_with else self._read(make(), after)
+        await (cancel(reading) if self.is_cancelled else reading)
+
+    async def _read_in_with(self, make: Make, after: int) -> None:
+        async with make() as stream:
+            await self._read(stream, after)
+
+    async def _read(self, stream: Stream, after: int) -> None:
+        if self.reads == "all":
+            async for _ in stream:
+                pass
+        elif self.reads == "some":
+            for _ in range(after):
+                await anext(stream)
+        if self.then == "close":
+            await stream.close()
+        elif self.then == "raise":
+            raise BODY_ERROR
+        elif self.then == "cycle":
+            stream.itself = stream  # type: ignore[union-attr]
+        elif self.then == "wait":
+            await asyncio.Event().wait()
 
 
-async def exhaust(make: Make, after: int) -> None:
-    async for _ in make():
-        pass
-
-
-async def exhaust_in_with(make: Make, after: int) -> None:
-    async with make() as stream:
-        async for _ in stream:
-            pass
-
-
-async def stop_and_close(make: Make, after: int) -> None:
-    stream = make()
-    await some(stream, after)
-    await stream.close()
-
-
-async def stop_in_with(make: Make, after: int) -> None:
-    async with make() as stream:
-        await some(stream, after)
-
-
-async def raise_in_with(make: Make, after: int) -> None:
-    async with make() as stream:
-        await some(stream, after)
-        raise BODY_ERROR
+exhaust = Way("exhaust", "all")
+exhaust_in_with = Way("exhaust in with", "all", in_with=True)
+stop_and_close = Way("stop and close", "some", "close")
+stop_in_with = Way("stop in with", "some", in_with=True)
+raise_in_with = Way("raise in with", "some", "raise", in_with=True)
+never_read = Way("never read", "none", in_with=True)
+never_read_and_dropped = Way("never read and dropped", "none")
+drop = Way("drop", "some")
+drop_by_error = Way("drop by error", "some", "raise")
+drop_in_a_cycle = Way("drop in a cycle", "some", "cycle")
+cancel_in_source = Way("cancel in source", "all", is_cancelled=True)
+cancel_in_body = Way("cancel in body", "some", "wait", in_with=True, is_cancelled=True)
+cancel_without_with = Way("cancel without with", "some", "wait", is_cancelled=True)
 
 
 async def close_a_generator_around(make: Make, after: int) -> None:
@@ -145,52 +162,6 @@ async def close_a_sync_generator_around(make: Make, after: int) -> None:
     for _ in range(after):
         next(reader)
     del reader
-
-
-async def never_read(make: Make, after: int) -> None:
-    async with make():
-        pass
-
-
-async def never_read_and_dropped(make: Make, after: int) -> None:
-    make()
-
-
-async def drop(make: Make, after: int) -> None:
-    await some(make(), after)
-
-
-async def drop_by_error(make: Make, after: int) -> None:
-    await some(make(), after)
-    raise BODY_ERROR
-
-
-async def drop_in_a_cycle(make: Make, after: int) -> None:
-    stream = make()
-    await some(stream, after)
-    stream.itself = stream  # type: ignore[union-attr]
-
-
-async def cancel_in_source(make: Make, after: int) -> None:
-    await cancel(exhaust(make, after))
-
-
-async def cancel_in_body(make: Make, after: int) -> None:
-    async def read() -> None:
-        async with make() as stream:
-            await some(stream, after)
-            await asyncio.Event().wait()
-
-    await cancel(read())
-
-
-async def cancel_without_with(make: Make, after: int) -> None:
-    async def read() -> None:
-        stream = make()
-        await some(stream, after)
-        await asyncio.Event().wait()
-
-    await cancel(read())
 
 
 # --- the table ---
@@ -271,11 +242,15 @@ def wrapping(kind: Kind, source: Any, **options: Any) -> Make:
     return lambda: wrap(source, **options)
 
 
+def name_of(way: Any) -> str:
+    return way.name if isinstance(way, Way) else str(way.__name__)
+
+
 def named(case: object) -> str | None:
     if not isinstance(case, Case):
         return None
     told = getattr(case.told, "__name__", repr(case.told))
-    return f"{case.read.__name__}-{case.items}-{told}-{case.status}"
+    return f"{name_of(case.read)}-{case.items}-{told}-{case.status}"
 
 
 def items_of(case: Case, form: Form) -> list[object]:
@@ -295,7 +270,7 @@ def assert_one_end(ends: list[StreamEnd], case: Case) -> None:
     if end.status == "complete":
         assert end.completion.to_dict() == WHOLE
     else:
-        assert content_of(end.completion) == (None if "never" in case.read.__name__ else "Grüße")
+        assert content_of(end.completion) == (None if "never" in name_of(case.read) else "Grüße")
     kinds = [problem.kind for problem in end.problems]
     assert kinds == (["server_error"] if end.status == "failed" else [])
 

@@ -10,19 +10,10 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
-import httpx
 import pytest
-from loopback import serving
 from streamed import BODY, CHUNKS, TEXTS, AsyncSource, Source, cut, fed, read_whole
 
-from accumulator import (
-    ChatCompletion,
-    DecodeError,
-    LimitExceededError,
-    Limits,
-    iter_chunks,
-    split,
-)
+from accumulator import ChatCompletion, DecodeError, LimitExceededError, Limits, iter_chunks, split
 from accumulator.streams import Framing
 
 LINES = [*(text.encode() for text in TEXTS), b"[DONE]"]
@@ -140,11 +131,3 @@ def test_what_cannot_be_read_is_raised(
 def test_no_limit_is_no_bound() -> None:
     chunk = b'{"a":"%b"}' % (b"b" * 100)
     assert [*iter_chunks([b"data: " + chunk], limits=Limits(event_bytes=None))] == [chunk]
-
-
-def test_the_body_of_an_httpx_response() -> None:
-    with (
-        serving(lambda request: ("text/event-stream", cut(BODY, 7))) as url,
-        httpx.stream("POST", url, content=b"", trust_env=False) as response,
-    ):
-        assert list(iter_chunks(response)) == LINES

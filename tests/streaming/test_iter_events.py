@@ -4,17 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import aclosing, closing
 from itertools import count
 from pathlib import Path
 from typing import Any
 
-import httpx
 import pytest
-from loopback import serving
 from strategies import rendered
-from streamed import AsyncSource, Source, cancel
+from streamed import AsyncSource, Source, cancel, delta
 from telling import events_of
 from test_openai import ASKED, STREAMS, client_of, compared, helper_of
 
@@ -29,49 +27,33 @@ from accumulator import (
 )
 from accumulator.events import DoneEvent, Event
 
-Chunk = dict[str, object]
-
-
-def delta(text: str, **choice: object) -> Chunk:
-    return {"choices": [{"index": 0, "delta": {"content": text}, **choice}]}
-
-
-CHUNKS: list[Chunk] = [delta("Hel"), delta("lo"), delta("", finish_reason="stop")]
+CHUNKS = [delta({"content": text}) for text in ("Hel", "lo")] + [delta({}, finish_reason="stop")]
 BODY = rendered([*CHUNKS]) + b"data: [DONE]\n\n"
 TYPES = ["content.delta", "content.delta", "content.done", "choice.done", "done"]
 
 
 Stream = type[Source] | type[AsyncSource]
-Read = Callable[..., tuple[list[Event], Exception | None]]
 
 
-def read_sync(stream: Any, **options: Any) -> tuple[list[Event], Exception | None]:
-    events: list[Event] = []
-    try:
-        for event in iter_events(stream, **options):
-            events.append(event)
-    except Exception as error:
-        return events, error
-    return events, None
-
-
-def read_async(stream: Any, **options: Any) -> tuple[list[Event], Exception | None]:
+def read(stream: Any, **options: Any) -> tuple[list[Event], Exception | None]:
+    """Return the events of a sync or async stream, and the error that came after them."""
     events: list[Event] = []
 
-    async def read() -> None:
+    async def read_async() -> None:
         async for event in iter_events(stream, **options):
             events.append(event)
 
     try:
-        asyncio.run(read())
+        if isinstance(stream, AsyncSource):
+            asyncio.run(read_async())
+        else:
+            events.extend(iter_events(stream, **options))
     except Exception as error:
         return events, error
     return events, None
 
 
-both = pytest.mark.parametrize(
-    ("source", "read"), [(Source, read_sync), (AsyncSource, read_async)], ids=["sync", "async"]
-)
+both = pytest.mark.parametrize("source", [Source, AsyncSource], ids=["sync", "async"])
 FORMS: dict[str, tuple[Sequence[object], dict[str, object]]] = {
     "chunks": (CHUNKS, {}),
     "body": ([BODY], {}),
@@ -83,7 +65,7 @@ FORMS: dict[str, tuple[Sequence[object], dict[str, object]]] = {
 @both
 @pytest.mark.parametrize(("items", "options"), FORMS.values(), ids=FORMS)
 def test_every_form_of_a_stream(
-    source: Stream, read: Read, items: Sequence[object], options: dict[str, object]
+    source: Stream, items: Sequence[object], options: dict[str, object]
 ) -> None:
     stream = source(items)
     events, error = read(stream, **options)
@@ -105,15 +87,15 @@ def test_the_events_of_an_item_come_before_the_next_is_read() -> None:
     stream = Source(CHUNKS)
     assert [(event.type, stream.handed_out) for event in iter_events(stream)] == WHEN
 
-    async def read() -> list[tuple[str, int]]:
+    async def read_async() -> list[tuple[str, int]]:
         stream = AsyncSource(CHUNKS)
         return [(event.type, stream.handed_out) async for event in iter_events(stream)]
 
-    assert asyncio.run(read()) == WHEN
+    assert asyncio.run(read_async()) == WHEN
 
 
 @both
-def test_the_clock_is_read_for_each_item(source: Stream, read: Read) -> None:
+def test_the_clock_is_read_for_each_item(source: Stream) -> None:
     clock = count()
     events, _ = read(source(CHUNKS), clock=lambda: next(clock))
     last = events[-1]
@@ -124,47 +106,42 @@ def test_the_clock_is_read_for_each_item(source: Stream, read: Read) -> None:
     )
 
 
-@both
-def test_a_stream_that_is_cut_off_ends_with_done(source: Stream, read: Read) -> None:
-    events, error = read(source(CHUNKS[:2]))
-    last = events[-1]
-    assert isinstance(last, DoneEvent)
-    assert (error, last.status) == (None, "truncated")
-    assert [event.type for event in events] == TYPES
-
-
 class Reset(Exception):
     pass
 
 
-@both
-def test_an_error_of_the_source_comes_after_the_events(source: Stream, read: Read) -> None:
-    stream = source(CHUNKS[:2], reset := Reset())
-    events, error = read(stream)
-    assert error is reset
-    assert [event.type for event in events] == TYPES
-    assert stream.closed == 1
+def texts(*chunks: object) -> list[object]:
+    return [f"{json.dumps(chunk)}\n" for chunk in [CHUNKS[0], *chunks]]
 
 
-STOPS: dict[str, tuple[dict[str, object], object, type[Exception]]] = {
-    "a limit": ({"limits": Limits(choices=1)}, {"choices": [{"index": 1}]}, LimitExceededError),
-    "strict mode": ({"strict": True}, "{no json}", DecodeError),
-    "strict mode, failed": ({"strict": True}, {"error": "no"}, ServerError),
+MANY = texts({"choices": [{"index": 1}]}, *CHUNKS)
+# The items of a source that then raises Reset or not, options, and the error behind the events.
+ENDINGS: dict[str, tuple[list[object], bool, dict[str, object], type[Exception] | None]] = {
+    "it is cut off": (texts(), False, {}, None),
+    "an error of the source": (texts(), True, {}, Reset),
+    "a limit": (MANY, False, {"limits": Limits(choices=1)}, LimitExceededError),
+    "strict mode": ([*texts(), "{no json}\n", BODY], False, {"strict": True}, DecodeError),
+    "strict mode, failed": (texts({"error": "no"}, *CHUNKS), False, {"strict": True}, ServerError),
 }
 
 
 @both
-@pytest.mark.parametrize(("options", "item", "kind"), STOPS.values(), ids=STOPS)
-def test_what_stops_the_reading_comes_after_the_events(
-    source: Stream, read: Read, options: dict[str, object], item: object, kind: type[Exception]
+@pytest.mark.parametrize(("items", "resets", "options", "kind"), ENDINGS.values(), ids=ENDINGS)
+def test_the_events_of_what_arrived_come_before_the_error(
+    source: Stream,
+    items: list[object],
+    resets: bool,
+    options: dict[str, object],
+    kind: type[Exception] | None,
 ) -> None:
-    text = item if isinstance(item, str) else json.dumps(item)
-    stream = source([json.dumps(CHUNKS[0]) + "\n", text + "\n", BODY])
+    stream = source(items, Reset() if resets else None)
     events, error = read(stream, **options)
-    assert type(error) is kind
+    assert type(error) is (kind or type(None))
     found = [event.type for event in events if event.type != "problem"]
     assert found == ["content.delta", "content.done", "choice.done", "done"]
-    assert (stream.closed, stream.handed_out) == (1, 2)
+    assert isinstance(events[-1], DoneEvent)
+    assert events[-1].status == ("failed" if kind is ServerError else "truncated")
+    assert (stream.closed, stream.handed_out) == (1, min(len(items), 2))
 
 
 def test_leaving_the_loop_closes_the_source() -> None:
@@ -204,30 +181,10 @@ def test_what_is_no_stream_is_refused_at_once(thing: object, function: Any) -> N
 # --- real clients ---
 
 
-def answer(request: bytes) -> tuple[str, list[bytes]]:
-    return "text/event-stream", [BODY]
-
-
-def test_the_body_of_an_httpx_response() -> None:
-    async def read(url: str) -> list[Event]:
-        async with httpx.AsyncClient() as client:
-            request = client.build_request("POST", url, json={})
-            response = await client.send(request, stream=True)
-            events = [event async for event in iter_events(response)]
-            assert response.is_closed
-            return events
-
-    with serving(answer) as url, httpx.Client() as client:
-        with client.stream("POST", url, json={}) as response:
-            found = [*iter_events(response)], asyncio.run(read(url))
-        assert response.is_closed
-    assert [[event.type for event in events] for events in found] == [TYPES, TYPES]
-
-
 def test_an_openai_stream() -> None:
     with client_of(BODY) as completions:
         stream = completions.create(**ASKED, stream=True)
-        events, error = read_sync(stream)
+        events, error = read(stream)
         assert stream.response.is_closed
     assert error is None
     deltas = [event.delta for event in events if event.type == "content.delta"]
@@ -251,7 +208,7 @@ FIELDS = {
 }
 # It calls a call done as soon as a fragment of another comes, and forgets the one that was open.
 UNFINISHED = {
-    *("tools-interleaved", "tools-several-fragments-in-one-delta", "tools-whole-in-one-chunk"),
+    *("tools-interleaved", "tools-several-fragments-in-one-delta", "tools-whole-in-one-chunk")
 }
 
 

@@ -86,38 +86,6 @@ def test_a_shipped_stream_comes_to_what_one_accumulator_makes_of_it(name: str) -
     assert result == plainly(chunks, Limits())
 
 
-@given(
-    st.lists(st.sampled_from([*ODD, *LONG[:40]]) | st.sampled_from(LONG), max_size=80),
-    st.builds(
-        Limits,
-        event_bytes=st.sampled_from([100, 1000, None]),
-        choices=st.sampled_from([1, 4, None]),
-    ),
-)
-def test_any_chunks_come_to_what_one_accumulator_makes_of_them(
-    chunks: list[object], limits: Limits
-) -> None:
-    results = [result for _, result in reduce_sorted(((1, None, c) for c in chunks), limits=limits)]
-    assert results == ([plainly(chunks, limits)] if chunks else [])
-
-
-@given(
-    st.lists(st.sampled_from([*ODD[:-2], *LONG[:20]]), max_size=40),
-    st.integers(0, 40),
-    st.sampled_from([Limits(), Limits(event_bytes=100), Limits(choices=1)]),
-)
-def test_a_stream_goes_on_from_its_checkpoint(
-    chunks: list[object], cut: int, limits: Limits
-) -> None:
-    stream = RecordedStream(Accumulator(limits=limits))
-    for chunk in chunks[:cut]:
-        stream.feed(chunk)
-    stream = RecordedStream(Accumulator.restore(stream.checkpoint(), limits=limits))
-    for chunk in chunks[cut:]:
-        stream.feed(chunk)
-    assert stream.finish() == plainly(chunks, limits)
-
-
 def chunks_of(fields: str, count: int = 60) -> list[bytes]:
     """Return chunks that differ in one text, or in `N` as well."""
     texts = (f"t{place} " for place in range(count))
@@ -162,16 +130,37 @@ def reduced(chunks: Sequence[object], limits: Limits = DEFAULT_LIMITS) -> Stream
     return result
 
 
-@pytest.mark.parametrize("limits", [Limits(), Limits(event_bytes=300)])
+LIMITS = [Limits(), Limits(event_bytes=100), Limits(event_bytes=300), Limits(choices=1)]
+SIZES = st.sampled_from([3, 20, 40, None])
+
+
+@pytest.mark.parametrize("limits", LIMITS)
 @pytest.mark.parametrize("name", IN_BULK)
 def test_many_chunks_come_to_what_one_accumulator_makes_of_them(name: str, limits: Limits) -> None:
     assert reduced(IN_BULK[name], limits) == plainly(list(IN_BULK[name]), limits)
 
 
-@given(st.lists(st.sampled_from(list(IN_BULK)), min_size=1, max_size=4), st.integers(0, 3))
-def test_whatever_comes_behind_whatever(names: list[str], most: int) -> None:
-    chunks = [chunk for name in names for chunk in IN_BULK[name][: (3, 20, 40, None)[most]]]
-    assert reduced(chunks) == plainly(list(chunks), Limits())
+# Some of the chunks of each, and odd ones one by one.
+RUNS = st.one_of(
+    st.sampled_from(ODD).map(lambda chunk: [chunk]),
+    st.builds(lambda name, most: IN_BULK[name][:most], st.sampled_from([*IN_BULK]), SIZES),
+)
+
+
+@given(st.lists(RUNS, min_size=1, max_size=5), st.integers(0, 99), st.sampled_from(LIMITS))
+def test_any_chunks_come_to_what_one_accumulator_makes_of_them_behind_a_checkpoint_too(
+    runs: list[list[object]], cut: int, limits: Limits
+) -> None:
+    chunks = [chunk for run in runs for chunk in run]
+    expected = plainly(chunks, limits)
+    assert reduced(chunks, limits) == expected
+    stream = RecordedStream(Accumulator(limits=limits))
+    for chunk in chunks[:cut]:
+        stream.feed(chunk)
+    stream = RecordedStream(Accumulator.restore(stream.checkpoint(), limits=limits))
+    for chunk in chunks[cut:]:
+        stream.feed(chunk)
+    assert stream.finish() == expected
 
 
 ENDS = [

@@ -4,11 +4,11 @@ import gzip
 import json
 import os
 import signal
-import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from subprocess import PIPE, Popen, check_output
 
 import pytest
 from streamed import read_terminal
@@ -140,75 +140,70 @@ CASES: dict[str, tuple[bytes, int, str | None, str]] = {
 }  # fmt: skip
 
 
+Run = Callable[..., tuple[str, str]]
+
+
 @pytest.fixture
 def path(tmp_path: Path) -> Path:
     """Return where a test keeps its stream."""
     return tmp_path / "stream"
 
 
+@pytest.fixture
+def run(path: Path, capfd: pytest.CaptureFixture[str]) -> Run:
+    """Return a function that reads a body by the command; what is printed, and what is told."""
+
+    def run(body: bytes, *options: str, code: int = 0) -> tuple[str, str]:
+        path.write_bytes(body)
+        assert cli.main([*options, str(path)]) == code
+        output, errors = capfd.readouterr()
+        return output, errors.replace(str(path), "FILE")
+
+    return run
+
+
 @pytest.mark.parametrize(("body", "code", "content", "told"), CASES.values(), ids=CASES)
 def test_exit_code_output_and_problems(
-    body: bytes,
-    code: int,
-    content: str | None,
-    told: str,
-    path: Path,
-    capfd: pytest.CaptureFixture[str],
+    body: bytes, code: int, content: str | None, told: str, run: Run
 ) -> None:
-    path.write_bytes(body)
-    assert cli.main([str(path)]) == code
-    output, errors = capfd.readouterr()
+    output, errors = run(body, code=code)
     assert contents(output) == ([] if content is None else [content])
     assert output.endswith("\n}\n") or not output
-    lines = errors.replace(str(path), "FILE").splitlines()
-    assert bool(lines) == bool(told)
-    assert not lines or lines[-1].startswith(told)
-
-    assert cli.main(["--text", str(path)]) == code
-    output, errors = capfd.readouterr()
-    assert output == ("" if content is None else f"{content}\n")
-    assert errors.replace(str(path), "FILE").splitlines() == lines
+    assert bool(errors) == bool(told)
+    assert not errors or errors.splitlines()[-1].startswith(told)
+    assert run(body, "--text", code=code) == ("" if content is None else f"{content}\n", errors)
 
 
-def test_json_is_indented_and_keeps_its_characters(
-    path: Path, capfdbinary: pytest.CaptureFixture[bytes]
-) -> None:
-    path.write_bytes(sse(*GRUSS))
-    cli.main([str(path)])
-    output = capfdbinary.readouterr().out
-    assert output.startswith(b'{\n  "object": "chat.completion",\n  "choices": [\n    {\n')
-    assert '\n        "content": "Grüße 🌍",\n'.encode() in output
+def test_json_is_indented_and_keeps_its_characters(run: Run) -> None:
+    output, _ = run(sse(*GRUSS))
+    assert output.startswith('{\n  "object": "chat.completion",\n  "choices": [\n    {\n')
+    assert '\n        "content": "Grüße 🌍",\n' in output
 
 
 def test_each_file_gives_one_document_and_the_worst_gives_the_exit_code(
     tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    paths = [tmp_path / name for name in ("whole", "truncated", "missing", "failed")]
-    for path, body in zip(
-        paths, [sse(*GRUSS), sse(a_chunk("…")), None, sse(a_chunk("!"), ERROR)], strict=True
-    ):
-        if body is not None:
-            path.write_bytes(body)
-    names = [*map(str, paths)]
-    for chosen, code in (([0, 0], 0), ([1, 0], 3), ([0, 3, 1], 4)):
+    bodies = {"whole": sse(*GRUSS), "truncated": sse(a_chunk("…")), "failed": sse(ERROR)}
+    for name, body in bodies.items():
+        (tmp_path / name).write_bytes(body)
+    names = [str(tmp_path / name) for name in (*bodies, "missing")]
+    for chosen, code in (([0, 0], 0), ([1, 0], 3), ([0, 2, 1], 4), ([0, 1, 2, 3], 5)):
+        capfd.readouterr()
         assert cli.main([names[place] for place in chosen]) == code
-    capfd.readouterr()
-    assert cli.main(names) == 5
     output, errors = capfd.readouterr()
-    assert contents(output) == ["Grüße 🌍", "…", "!"]
+    assert contents(output) == ["Grüße 🌍", "…"]
     assert [line.partition(":")[0] for line in errors.splitlines()] == names[1:]
 
 
+@pytest.mark.parametrize(("name", "reason"), [("", "Is a directory"), ("no\nsuch", "No such file")])
 def test_what_cannot_be_opened_is_unreadable(
-    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+    name: str, reason: str, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    for name, reason in (str(tmp_path), "Is a directory"), ("no\nsuch", "No such file"):
-        assert cli.main([name]) == 5
-        output, errors = capfd.readouterr()
-        assert output == ""
-        line = name.replace("\n", " ")
-        assert errors.startswith(f"{line}: cannot be read: {reason}")
-        assert errors.count("\n") == 1
+    assert cli.main([str(tmp_path / name)]) == 5
+    output, errors = capfd.readouterr()
+    assert (output, errors.count("\n")) == ("", 1)
+    line = str(tmp_path / name).replace("\n", " ")
+    assert errors.startswith(f"{line}: cannot be read: {reason}")
 
 
 @pytest.mark.parametrize("arguments", [["--no-such-option"], ["--text=yes"]])
@@ -221,17 +216,11 @@ def test_wrong_usage_is_2(arguments: list[str], capfd: pytest.CaptureFixture[str
     assert "usage: accumulator" in errors
 
 
-def test_several_streams_of_rows_are_a_line_each(
-    path: Path, capfd: pytest.CaptureFixture[str]
-) -> None:
-    path.write_bytes(
-        rows(("b", 0, GRUSS[0]), ("a", 0, GRUSS[0]), ("b", 1, GRUSS[1]), ("a", 1, GRUSS[1]))
-    )
-    assert cli.main([str(path)]) == 0
-    found = [json.loads(line) for line in capfd.readouterr().out.splitlines()]
+def test_several_streams_of_rows_are_a_line_each(run: Run) -> None:
+    body = rows(*((id, seq, GRUSS[seq]) for seq in (0, 1) for id in "ba"))
+    found = [json.loads(line) for line in run(body)[0].splitlines()]
     assert [each["choices"][0]["message"]["content"] for each in found] == ["Grüße 🌍"] * 2
-    assert cli.main(["--text", str(path)]) == 0
-    assert capfd.readouterr().out == "Grüße 🌍\nGrüße 🌍\n"
+    assert run(body, "--text")[0] == "Grüße 🌍\nGrüße 🌍\n"
 
 
 def test_started_on_a_terminal_without_a_file_it_explains_itself() -> None:
@@ -260,12 +249,9 @@ def test_version(capfd: pytest.CaptureFixture[str]) -> None:
     assert version[0].isdigit()
 
 
-def test_a_servers_words_cannot_command_the_terminal(
-    path: Path, capfd: pytest.CaptureFixture[str]
-) -> None:
-    path.write_bytes(sse({"error": {"message": "\x1b[2J\r\nwhole: really\u2028\x9b"}}))
-    assert cli.main([str(path)]) == 4
-    [line] = capfd.readouterr().err.split("\n")[:-1]
+def test_a_servers_words_cannot_command_the_terminal(run: Run) -> None:
+    body = sse({"error": {"message": "\x1b[2J\r\nwhole: really\u2028\x9b"}})
+    [line] = run(body, code=4)[1].split("\n")[:-1]
     assert line.isprintable()
 
 
@@ -307,27 +293,19 @@ TEXTS: dict[str, tuple[bytes, str]] = {
 }  # fmt: skip
 
 
+@pytest.mark.parametrize("size", [65536, 7, 1])
 @pytest.mark.parametrize(("body", "text"), TEXTS.values(), ids=TEXTS)
 def test_text_is_that_of_the_first_choice(
-    body: bytes,
-    text: str,
-    path: Path,
-    capfd: pytest.CaptureFixture[str],
-    monkeypatch: pytest.MonkeyPatch,
+    body: bytes, text: str, size: int, run: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    path.write_bytes(body)
-    for size in 65536, 7, 1:
-        monkeypatch.setattr("accumulator._logs.recording.BLOCK", size)
-        assert cli.main(["--text", str(path)]) == 0
-        assert capfd.readouterr().out == text
+    monkeypatch.setattr("accumulator._logs.recording.BLOCK", size)
+    assert run(body, "--text")[0] == text
 
 
-def test_a_refusal_alone_is_told(path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+def test_a_refusal_alone_is_told(run: Run) -> None:
     chunk = answer(refusal="I can't.")
-    for body, name in ((sse(chunk), f"{path}"), (rows(("a", 0, chunk)), f"{path}, a")):
-        path.write_bytes(body)
-        assert cli.main(["--text", str(path)]) == 0
-        assert capfd.readouterr() == ("", f"{name}: refusal: I can't.\n")
+    for body, name in ((sse(chunk), "FILE"), (rows(("a", 0, chunk)), "FILE, a")):
+        assert run(body, "--text") == ("", f"{name}: refusal: I can't.\n")
 
 
 @pytest.mark.parametrize("field", ["reasoning", "reasoning_content"])
@@ -344,9 +322,7 @@ def test_on_a_terminal_the_reasoning_is_shown_dimmed(field: str, path: Path) -> 
         assert process.communicate()[0].decode() == "Grüße 🌍\n"
 
 
-def test_the_cost_of_text_is_linear(
-    path: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_cost_of_text_is_linear(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     looked_at: list[int] = []
     look = Accumulator.snapshot
 
@@ -357,40 +333,33 @@ def test_the_cost_of_text_is_linear(
 
     monkeypatch.setattr(Accumulator, "snapshot", counted)
     length = 4_000_000
-    path.write_bytes(sse(*[a_chunk("x" * 1000)] * (length // 1000)))
-    cli.main(["--text", str(path)])
-    assert capfd.readouterr().out == "x" * length + "\n"
+    body = sse(*[a_chunk("x" * 1000)] * (length // 1000))
+    assert run(body, "--text", code=3)[0] == "x" * length + "\n"
     assert sum(looked_at) < 20 * length
 
 
 # --- as a process ---
 
 
-def start(
-    *arguments: str, stdin: int = subprocess.PIPE, stdout: int = subprocess.PIPE
-) -> subprocess.Popen[bytes]:
-    return subprocess.Popen(
-        [sys.executable, "-m", "accumulator", *arguments],
-        stdin=stdin,
-        stdout=stdout,
-        stderr=subprocess.PIPE,
-        env={**os.environ, "PYTHONIOENCODING": "ascii"},
-    )
+def start(*arguments: str, stdin: int = PIPE, stdout: int = PIPE) -> Popen[bytes]:
+    command = [sys.executable, "-m", "accumulator", *arguments]
+    environment = {**os.environ, "PYTHONIOENCODING": "ascii"}
+    return Popen(command, stdin=stdin, stdout=stdout, stderr=PIPE, env=environment)
 
 
-def feed(process: subprocess.Popen[bytes], data: bytes) -> None:
+def feed(process: Popen[bytes], data: bytes) -> None:
     assert process.stdin is not None
     process.stdin.write(data)
     process.stdin.flush()
 
 
-def printed(process: subprocess.Popen[bytes], size: int) -> bytes:
+def printed(process: Popen[bytes], size: int) -> bytes:
     assert process.stdout is not None
     return process.stdout.read(size)
 
 
 @contextmanager
-def running(*arguments: str) -> Iterator[subprocess.Popen[bytes]]:
+def running(*arguments: str) -> Iterator[Popen[bytes]]:
     with start(*arguments) as process:
         try:
             yield process
@@ -464,25 +433,19 @@ def test_output_that_cannot_be_written_is_told(path: Path) -> None:
 
 # Python has None for a stream that was closed before it began.
 def test_a_standard_output_that_was_closed_is_told(
-    path: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    run: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    path.write_bytes(sse(*GRUSS))
     monkeypatch.setattr(sys, "stdout", None)
-    assert cli.main([str(path)]) == 1
     told = "standard output: cannot be written: Bad file descriptor\n"
-    assert capfd.readouterr() == ("", told)
+    assert run(sse(*GRUSS), code=1) == ("", told)
 
 
 def test_nothing_is_told_where_standard_error_was_closed(
-    path: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    path: Path, run: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    out = path.with_name("out")
-    path.write_bytes(sse(GRUSS[0]))
     monkeypatch.setattr(sys, "stderr", None)
-    assert cli.main([str(path)]) == 3
-    assert contents(capfd.readouterr().out) == ["Grüße"]
-    assert cli.main(["reduce", str(path), "-o", str(out)]) == 0
-    assert capfd.readouterr().out == ""
+    assert contents(run(sse(GRUSS[0]), code=3)[0]) == ["Grüße"]
+    assert run(sse(GRUSS[0]), "reduce", "-o", str(path.with_name("out"))) == ("", "")
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="a hung-up terminal is no read error elsewhere")
@@ -506,8 +469,7 @@ def test_what_was_read_before_a_read_error_is_printed() -> None:
 def test_the_command_is_installed(path: Path) -> None:
     path.write_bytes(sse(*GRUSS))
     command = Path(sys.executable).with_name("accumulator")
-    output = subprocess.run([command, "--text", path], stdout=subprocess.PIPE, check=True).stdout
-    assert output.decode() == "Grüße 🌍\n"
+    assert check_output([command, "--text", path]).decode() == "Grüße 🌍\n"
 
 
 def test_every_recorded_stream_is_printed(

@@ -11,9 +11,9 @@ import sys
 import threading
 import time
 import zlib
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
-from typing import cast
 
 import pytest
 from streamed import read_terminal
@@ -24,7 +24,6 @@ duckdb = pytest.importorskip("duckdb", reason="the extra 'logs' is not installed
 
 from log_files import (  # noqa: E402  # it needs pyarrow, of the same extra
     ROWS,
-    Json,
     Row,
     a_stream,
     assert_reduced,
@@ -39,6 +38,7 @@ from log_files import (  # noqa: E402  # it needs pyarrow, of the same extra
 
 TESTS = Path(__file__).parents[1]
 COMMAND = [sys.executable, "-m", "accumulator", "reduce"]
+Said = Callable[[], str]
 
 
 @pytest.fixture
@@ -49,22 +49,18 @@ def no_extras(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @each_order
-def test_every_order_comes_to_the_same(rows: list[Row], tmp_path: Path) -> None:
-    folder = tmp_path / "log"
-    folder.mkdir()
+def test_every_order_comes_to_the_same(rows: list[Row], folder: Path, out: Path) -> None:
     for part in range(3):  # a stream goes on in the next file
         write(folder / f"{part}.jsonl", rows[part * 1000 : (part + 1) * 1000 if part < 2 else None])
-    out = tmp_path / "out.jsonl"
     assert reduce(folder, out) == 0
     assert read(out) == expected(rows)
-    assert [path.name for path in tmp_path.iterdir() if path != folder] == ["out.jsonl"]
+    assert sorted(out.parent.iterdir()) == [folder, out]
 
 
 @pytest.mark.usefixtures("no_extras")
 @pytest.mark.parametrize("suffix", [".jsonl", ".gz"])
-def test_rows_in_order_need_no_extra(suffix: str, tmp_path: Path) -> None:
-    folder, out = tmp_path / "log", tmp_path / f"out{suffix}"
-    folder.mkdir()
+def test_rows_in_order_need_no_extra(suffix: str, folder: Path) -> None:
+    out = folder.with_name(f"out{suffix}")
     write(folder / f"log{suffix}", ROWS)
     (folder / "body.sse").write_bytes(SSE)
     assert reduce(folder, out) == 0
@@ -79,28 +75,22 @@ def test_every_form_is_read_and_written(suffix: str, rows: list[Row], tmp_path: 
     assert_reduced(rows, tmp_path / f"log{suffix}", tmp_path / f"out{suffix}")
 
 
-def test_bare_chunks_go_by_their_own_id(tmp_path: Path) -> None:
-    log, out = tmp_path / "log.jsonl", tmp_path / "out.jsonl"
-    texts = [json.dumps(chunk) for _, _, chunk in ROWS]
-    log.write_text("".join(f"{text}\n" for text in texts) + "data: [DONE]\n\n")
+def test_bare_chunks_go_by_their_own_id(log: Path, out: Path) -> None:
+    log.write_text("".join(f"{json.dumps(chunk)}\n" for _, _, chunk in ROWS) + "data: [DONE]\n\n")
     assert reduce(log, out) == 0
     assert read(out) == expected(ROWS)
 
 
-def test_keys_have_the_names_that_options_give(tmp_path: Path) -> None:
-    log, out = tmp_path / "log.jsonl", tmp_path / "out.jsonl"
+def test_keys_have_the_names_that_options_give(log: Path, out: Path) -> None:
     rows = [{"trace": id, "n": seq, "body": json.dumps(chunk)} for id, seq, chunk in ROWS[:300]]
     log.write_text("".join(json.dumps(row) + "\n" for row in rows))
-    options = ["--id", "trace", "--seq", "n", "--chunk", "body"]
-    assert reduce(log, out, *options) == 0
+    assert reduce(log, out, "--id", "trace", "--seq", "n", "--chunk", "body") == 0
     assert read(out) == expected(ROWS[:300])
 
 
-def test_an_sse_dump_is_one_stream_under_its_name(tmp_path: Path) -> None:
-    out = tmp_path / "out.jsonl"
+def test_an_sse_dump_is_one_stream_under_its_name(out: Path) -> None:
     assert reduce(TESTS / "recordings", out) == 0
-    names = {path.name for path in (TESTS / "recordings").glob("*.sse")}
-    assert names <= read(out).keys()
+    assert {path.name for path in TESTS.glob("recordings/*.sse")} <= read(out).keys()
 
 
 BAD = {
@@ -114,26 +104,25 @@ BAD = {
 }
 
 
-@each_order
+# The last is out of order only at its last row, when all bad rows are told.
+@pytest.mark.parametrize("rows", [ROWS, shuffled(ROWS), [*ROWS[1:], ROWS[0]]])
 def test_bad_rows_are_told_with_their_line_and_kept_out(
-    rows: list[Row],
-    tmp_path: Path,
-    capfd: pytest.CaptureFixture[str],
+    rows: list[Row], log: Path, out: Path, said: Said
 ) -> None:
     lines = lines_of(rows).splitlines(keepends=True)
     for place, text in enumerate(BAD):
         lines.insert(100 + place * 200, text + b"\n")
-    log, out, bad = tmp_path / "log.jsonl", tmp_path / "out.jsonl", tmp_path / "bad.jsonl"
+    bad = log.with_name("bad.jsonl")
     log.write_bytes(b"".join(lines))
     assert reduce(log, out, "--bad-rows", str(bad)) == 5
     assert read(out) == expected(rows)
     told = [json.loads(line) for line in bad.read_text().splitlines()]
     assert [each["line"] for each in told] == [101 + place * 200 for place in range(len(BAD))]
-    said = capfd.readouterr().err
+    errors = said()
     for each, why in zip(told, BAD.values(), strict=True):
         assert why in each["why"]
         # Once, also where all rows were read again to be sorted.
-        assert said.count(f"{log}:{each['line']}: bad row: {each['why']}\n") == 1
+        assert errors.count(f"{log}:{each['line']}: bad row: {each['why']}\n") == 1
 
 
 SSE = b'data: {"choices":[]}\n\n' * 1000
@@ -156,25 +145,18 @@ BROKEN: dict[str, tuple[str, bytes, str]] = {
 @each_order
 @pytest.mark.parametrize(("name", "data", "why"), BROKEN.values(), ids=BROKEN)
 def test_a_file_that_cannot_be_read_to_its_end_is_told_once_and_the_others_are_read(
-    name: str,
-    data: bytes,
-    why: str,
-    rows: list[Row],
-    tmp_path: Path,
-    capfd: pytest.CaptureFixture[str],
+    name: str, data: bytes, why: str, rows: list[Row], tmp_path: Path, out: Path, said: Said
 ) -> None:
-    log, out = tmp_path / name, tmp_path / "out.jsonl"
+    log, other = tmp_path / name, write(tmp_path / "b.jsonl", rows[-50:])
     log.write_bytes(data)
-    other = write(tmp_path / "b.jsonl", rows[-50:])
     assert reduce([log, other], out) == 5
-    assert capfd.readouterr().err.count(f"{name}: cannot be read to its end: {why}") == 1
+    assert said().count(f"{name}: cannot be read to its end: {why}") == 1
     assert rows[-1][0] in read(out)
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="elsewhere a file's name is text")
-def test_a_file_name_is_of_any_bytes(tmp_path: Path) -> None:
-    folder, out, bad = tmp_path / "log", tmp_path / "out.jsonl", tmp_path / "bad.jsonl"
-    folder.mkdir()
+def test_a_file_name_is_of_any_bytes(folder: Path, out: Path) -> None:
+    bad = out.with_name("bad.jsonl")
     Path(os.fsdecode(os.fsencode(folder) + b"/\xff.sse")).write_bytes(SSE)
     Path(os.fsdecode(os.fsencode(folder) + b"/\xff.jsonl")).write_bytes(b"{x\n")
     assert reduce(folder, out, "--bad-rows", str(bad)) == 5
@@ -182,108 +164,79 @@ def test_a_file_name_is_of_any_bytes(tmp_path: Path) -> None:
     assert json.loads(bad.read_bytes())["file"] == f"{folder}/\ufffd.jsonl"
 
 
-PAGES = {
-    "a.json": (b'{\n  "error": {\n    "message": "overloaded"\n  }\n}', "server_error"),
-    "b.json": (b'{"error": {"message": "overloaded"}}', "server_error"),
-    "c.json": (b'[{\n  "error": {"message": "overloaded"}\n}]\n', "server_error"),
-    "d.html": (b"\n<html><body>502 Bad Gateway</body></html>", "malformed_json"),
-    "e.txt": (b"upstream: timed out", "malformed_json"),
-    "h.json": (b'{"detail": "Not Found"}', ""),
+# What a file contains; the status of its stream, and the kind of its problem.
+PAGES: dict[str, tuple[bytes, str, str]] = {
+    "a.json": (b'{\n  "error": {\n    "message": "overloaded"\n  }\n}', "failed", "server_error"),
+    "b.json": (b'{"error": {"message": "overloaded"}}', "failed", "server_error"),
+    "c.json": (b'[{\n  "error": {"message": "overloaded"}\n}]\n', "failed", "server_error"),
+    "d.html": (b"\n<html><body>502 Bad Gateway</body></html>", "failed", "malformed_json"),
+    "e.txt": (b"upstream: timed out", "failed", "malformed_json"),
+    "f.sse": (b": waiting\n\n", "truncated", ""),
+    "g.sse": (SSE, "truncated", ""),
+    "h.json": (b'{"detail": "Not Found"}', "failed", ""),
 }
 
 
-def test_a_page_in_place_of_a_stream_is_a_failed_stream(tmp_path: Path) -> None:
-    folder, out = tmp_path / "log", tmp_path / "out.jsonl"
-    folder.mkdir()
-    for name, (data, _) in PAGES.items():
+def test_a_page_in_place_of_a_stream_is_a_failed_stream(folder: Path, out: Path) -> None:
+    for name, (data, _, _) in PAGES.items():
         (folder / name).write_bytes(data)
-    (folder / "f.sse").write_bytes(b": waiting\n\n")
-    (folder / "g.sse").write_bytes(SSE)
     assert reduce(folder, out) == 0
     found = {row["id"]: row for row in map(json.loads, out.read_bytes().splitlines())}
-    assert {id: row["status"] for id, row in found.items()} == {
-        **dict.fromkeys(PAGES, "failed"),
-        "f.sse": "truncated",
-        "g.sse": "truncated",
-    }
-    for name, (_, kind) in PAGES.items():
-        assert [problem["kind"] for problem in found[name]["problems"]] == [kind][: bool(kind)]
+    assert found.keys() == PAGES.keys()
+    for name, (_, status, kind) in PAGES.items():
+        kinds = [problem["kind"] for problem in found[name]["problems"]]
+        assert (found[name]["status"], kinds) == (status, [kind][: bool(kind)]), name
 
 
 # --- what stands in the way -----------------------------------------------------------------
 
 
-def reduced(log: Path) -> list[Json]:
-    """Reduce a log beside it; return the output's rows."""
-    out = log.with_name("out.jsonl")
-    assert reduce(log, out) in (0, 5)
-    return [json.loads(line) for line in out.read_bytes().splitlines()]
-
-
 def test_a_row_of_the_output_has_problems_repeats_and_limit(
-    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+    log: Path, out: Path, said: Said
 ) -> None:
-    log = tmp_path / "log.jsonl"
     large = json.dumps({"id": "large", "chunk": {"choices": [], "x": "x" * 17_000_000}})
     log.write_text(
         large + '\n{"id":"odd","chunk":{"choices":7}}\n{"id":"odd","chunk":"{\\"choices\\":[]}"}\n'
     )
-    rows = {row["id"]: row for row in reduced(log)}
+    assert reduce(log, out) == 0
+    rows = {row["id"]: row for row in map(json.loads, out.read_bytes().splitlines())}
     assert (rows["large"]["limit"], rows["odd"]["limit"]) == ("event_bytes", None)
-    (problem,) = cast("list[Json]", rows["odd"]["problems"])
+    (problem,) = rows["odd"]["problems"]
     assert (problem["kind"], problem["event"]) == ("invalid_chunk", 1)
     assert None not in problem.values()
-    said = capfd.readouterr().err
-    assert "problems: 1 invalid_chunk\n" in said
-    assert "limits passed: 1 event_bytes\n" in said
+    errors = said()
+    assert "problems: 1 invalid_chunk\n" in errors
+    assert "limits passed: 1 event_bytes\n" in errors
 
 
-def test_one_stream_may_have_numbers_and_the_next_none(tmp_path: Path) -> None:
-    log, out = tmp_path / "log.jsonl", tmp_path / "out.jsonl"
+def test_one_stream_may_have_numbers_and_the_next_none(log: Path, out: Path) -> None:
     rows = [*a_stream("a", 3), *a_stream("b", 3)]
-    lines = lines_of(rows).splitlines(keepends=True)
-    lines[5:] = [line.replace(b'"seq"', b'"none"') for line in lines[5:]]
-    log.write_bytes(b"".join(lines))
+    numbered, others = lines_of(rows[:5]), lines_of(rows[5:])
+    log.write_bytes(numbered + others.replace(b'"seq"', b'"none"'))
     assert reduce(log, out) == 0
     assert read(out) == expected(rows)
 
 
-def test_a_number_falls_back_to_a_repeat_or_not(tmp_path: Path) -> None:
+@pytest.mark.parametrize("cut", [30, 39])
+def test_a_number_falls_back_to_a_repeat_or_not(cut: int, log: Path) -> None:
     rows = a_stream("a", 60)
-    for cut in (30, 39):
-        assert_reduced([*rows[:40], *rows[cut:]], tmp_path / "log.jsonl")
+    assert_reduced([*rows[:40], *rows[cut:]], log)
 
 
-def test_an_sse_dump_beside_shuffled_rows_is_its_own_stream(tmp_path: Path) -> None:
-    folder, out = tmp_path / "log", tmp_path / "out.jsonl"
-    folder.mkdir()
+def test_an_sse_dump_beside_shuffled_rows_is_its_own_stream(folder: Path, out: Path) -> None:
     write(folder / "log.jsonl", shuffled(ROWS))
-    body = b'data: {"choices":[]}\n\ndata: [DONE]\n\n'
-    (folder / "a.sse").write_bytes(body)
-    (folder / "b.sse.gz").write_bytes(gzip.compress(body * 1000)[:-9])
+    (folder / "a.sse").write_bytes(SSE)
+    (folder / "b.sse.gz").write_bytes(gzip.compress(SSE)[:-9])
     assert reduce(folder, out) == 5
-    found = read(out)
-    assert found.keys() == expected(ROWS).keys() | {"a.sse", "b.sse.gz"}
+    assert read(out).keys() == expected(ROWS).keys() | {"a.sse", "b.sse.gz"}
 
 
-def test_bad_rows_beyond_twenty_are_counted(
-    tmp_path: Path, capfd: pytest.CaptureFixture[str]
-) -> None:
-    log = tmp_path / "log.jsonl"
+def test_bad_rows_beyond_twenty_are_counted(log: Path, out: Path, said: Said) -> None:
     log.write_bytes(b"{x\n" * 25 + lines_of(ROWS[:1]))
-    assert len(reduced(log)) == 1
-    said = capfd.readouterr().err
-    assert said.count("bad row: ") == 20
-    assert "\n5 more bad rows\n" in said
-
-
-def test_a_bad_row_is_told_once_though_all_is_read_again(
-    tmp_path: Path, capfd: pytest.CaptureFixture[str]
-) -> None:
-    log = tmp_path / "log.jsonl"
-    log.write_bytes(b"{x\n" + lines_of([*ROWS[1:], *ROWS[:1]]))  # out of order at the last row
-    assert len(reduced(log)) == len(expected(ROWS))
-    assert capfd.readouterr().err.count("bad row: ") == 1
+    assert reduce(log, out) == 5
+    errors = said()
+    assert errors.count("bad row: ") == 20
+    assert "\n5 more bad rows\n" in errors
 
 
 def test_on_a_terminal_there_is_a_bar_and_on_a_pipe_is_none(tmp_path: Path) -> None:
@@ -335,36 +288,28 @@ REFUSED: dict[str, tuple[str, int, str]] = {
 
 @pytest.mark.parametrize(("arguments", "code", "why"), REFUSED.values(), ids=REFUSED)
 def test_what_is_refused_leaves_all_files_as_they_were(
-    arguments: str,
-    code: int,
-    why: str,
-    tmp_path: Path,
-    capfd: pytest.CaptureFixture[str],
-    monkeypatch: pytest.MonkeyPatch,
+    arguments: str, code: int, why: str, tmp_path: Path, said: Said, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
     (tmp_path / "sub").mkdir()
     files = [write(tmp_path / "log.jsonl", ROWS[:9]), write(tmp_path / "old.jsonl", ROWS[:9])]
     assert cli.main(["reduce", *arguments.split()]) == code
-    assert f"accumulator reduce: {why}" in capfd.readouterr().err
+    assert f"accumulator reduce: {why}" in said()
     assert [path.read_bytes() for path in files] == [lines_of(ROWS[:9])] * 2
     assert sorted(path.name for path in tmp_path.iterdir()) == ["log.jsonl", "old.jsonl", "sub"]
 
 
 @pytest.mark.parametrize("value", ["256M", "1g", "300000K", "1GiB", "268435456", "1024T"])
-def test_a_memory_is_a_number_with_a_unit(value: str, tmp_path: Path) -> None:
-    log, out = write(tmp_path / "log.jsonl", ROWS[:9]), tmp_path / "out.jsonl"
-    assert reduce(log, out, "--memory", value) == 0
+def test_a_memory_is_a_number_with_a_unit(value: str, log: Path, out: Path) -> None:
+    assert reduce(write(log, ROWS[:9]), out, "--memory", value) == 0
 
 
 @pytest.mark.parametrize("value", ["", "1Q", "99999999999999999999999999G", "2000T", "255M"])
-def test_a_memory_that_makes_no_sense_is_wrong_usage(
-    value: str, tmp_path: Path, capfd: pytest.CaptureFixture[str]
-) -> None:
+def test_a_memory_that_makes_no_sense_is_wrong_usage(value: str, out: Path, said: Said) -> None:
     with pytest.raises(SystemExit) as raised:
-        reduce(tmp_path, tmp_path / "out", "--memory", value)
+        reduce(out, out, "--memory", value)
     assert raised.value.code == 2
-    assert "a size is a number with K, M, G or T, such as 512M" in capfd.readouterr().err
+    assert "a size is a number with K, M, G or T, such as 512M" in said()
 
 
 PARQUET = ["pyarrow", "pyarrow.parquet"]
@@ -386,22 +331,23 @@ def test_what_needs_an_extra_is_refused_and_names_it(
     made: str,
     missing: list[str],
     tmp_path: Path,
-    capfd: pytest.CaptureFixture[str],
+    said: Said,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     log = write(tmp_path / f"log{given}", rows)
     for library in missing:
         monkeypatch.setitem(sys.modules, library, None)
     assert reduce(log, tmp_path / f"out{made}") == 1
-    told = f"this needs {missing[0].partition('.')[0]}: pip install 'chunk-accumulator[logs]'"
-    assert told in capfd.readouterr().err
+    name = missing[0].partition(".")[0]
+    assert f"this needs {name}: pip install 'chunk-accumulator[logs]'" in said()
     assert list(tmp_path.iterdir()) == [log]
 
 
 @pytest.mark.parametrize("asked", [".", "*"])
-def test_what_a_run_writes_into_its_input_folder_is_no_input(asked: str, tmp_path: Path) -> None:
-    write(tmp_path / "log.jsonl", shuffled(ROWS))
-    out = tmp_path / "out.jsonl"
+def test_what_a_run_writes_into_its_input_folder_is_no_input(
+    asked: str, tmp_path: Path, log: Path, out: Path
+) -> None:
+    write(log, shuffled(ROWS))
     for _ in range(2):
         assert reduce(tmp_path / asked, out, "--bad-rows", str(tmp_path / "bad.jsonl")) == 0
         assert read(out) == expected(shuffled(ROWS))
@@ -435,35 +381,26 @@ def test_ctrl_c_leaves_the_old_output_and_nothing_else(rows: list[Row], tmp_path
 @pytest.mark.usefixtures("ctrl_c")
 @pytest.mark.parametrize("swallowed", [True, False])
 def test_an_interrupt_that_a_library_swallows_or_makes_an_error_of_is_one(
-    swallowed: bool,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    capfd: pytest.CaptureFixture[str],
+    swallowed: bool, log: Path, out: Path, said: Said, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def load(module: str) -> object:
-        if interrupting:
-            with suppress(KeyboardInterrupt):
-                signal.raise_signal(signal.SIGINT)
+        with suppress(KeyboardInterrupt):
+            signal.raise_signal(signal.SIGINT)
         if not swallowed:
             raise ValueError
         return _extras.load(module)
 
-    interrupting = True
-    monkeypatch.setattr("accumulator._logs.sort.load", load)
-    log, out = write(tmp_path / "log.jsonl", shuffled(ROWS)), tmp_path / "out.jsonl"
-    assert reduce(log, out) == 130
-    assert capfd.readouterr().err.splitlines()[-1] == "interrupted; nothing was written"
-    interrupting = False
-    if swallowed:
-        assert reduce(log, out) == 0
-    else:
-        with pytest.raises(ValueError, match=r"^$"):
-            reduce(log, out)
+    write(log, shuffled(ROWS))
+    with monkeypatch.context() as patch:
+        patch.setattr("accumulator._logs.sort.load", load)
+        assert reduce(log, out) == 130
+        assert said().splitlines()[-1] == "interrupted; nothing was written"
+    assert reduce(log, out) == 0
 
 
 @pytest.mark.usefixtures("ctrl_c")
-def test_a_program_that_calls_the_command_keeps_its_own_handler(tmp_path: Path) -> None:
-    log, out = write(tmp_path / "log.jsonl", ROWS), tmp_path / "out.jsonl"
+def test_a_program_that_calls_the_command_keeps_its_own_handler(log: Path, out: Path) -> None:
+    write(log, ROWS)
     codes: list[int] = []
     thread = threading.Thread(target=lambda: codes.append(reduce(log, out)))  # may set none
     thread.start()

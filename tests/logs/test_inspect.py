@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gzip
 import json
 import subprocess
 import sys
@@ -16,8 +15,12 @@ from accumulator import cli
 pytest.importorskip("rich", reason="the extra 'cli' is not installed")
 
 
-def a_chunk(delta: object, **fields: object) -> dict[str, object]:
-    return {"choices": [{"index": 0, "delta": delta}], **fields}
+def a_chunk(delta: object = None, **fields: object) -> dict[str, object]:
+    return {"choices": [{"index": 0, "delta": delta or {}}], **fields}
+
+
+def text_chunk(text: str, **fields: object) -> dict[str, object]:
+    return a_chunk({"content": text}, **fields)
 
 
 BODY = b'data: {"choices": [{"index": 0}]}\n\n'
@@ -49,15 +52,17 @@ def show(inspect: Inspect) -> Show:
     return lambda *given, **code: inspect(*given, **code)[0]
 
 
+def sse(*chunks: object) -> bytes:
+    return b"".join(b"data: %b\n\n" % json.dumps(chunk).encode() for chunk in chunks)
+
+
 def lines_of(rows: Iterable[object]) -> bytes:
     return "".join(json.dumps(row) + "\n" for row in rows).encode()
 
 
 def test_what_a_server_wrote_is_shown_and_commands_no_terminal(show: Show, tmp_path: Path) -> None:
     svg = tmp_path / "out.svg"
-    rows = [
-        {"time": t, "chunk": a_chunk({"content": "[red]\x1b[2Jx\x07"})} for t in (1.0, 1.5, 3.0)
-    ]
+    rows = [{"time": t, "chunk": text_chunk("[red]\x1b[2Jx\x07")} for t in (1.0, 1.5, 3.0)]
     shown = show(lines_of(rows), "--svg", str(svg))
     assert "[red]" in shown
     assert "truncated" in shown
@@ -104,41 +109,35 @@ NO_ROWS = ['{"chunk": "{no JSON"}', "{no JSON", '{"chunk": "text"}', '{"chunk": 
 def test_lines_that_are_no_rows_are_a_problem_of_the_stream(
     end: list[str], inspect: Inspect
 ) -> None:
-    lines = [json.dumps({"chunk": a_chunk({"content": "x"})}), *NO_ROWS, *end]
+    lines = [json.dumps({"chunk": text_chunk("x")}), *NO_ROWS, *end]
     shown, told = inspect("\n".join(lines).encode())
     wrong = shown.count("malformed_json") + shown.count("invalid_chunk") + told.count(": bad row: ")
     assert wrong == len(NO_ROWS)
 
 
 def test_lines_of_sse_among_rows_are_no_problem(show: Show) -> None:
-    lines = [json.dumps({"chunk": a_chunk({"content": "x"})}), "", ": comment"]
-    lines.append("data: " + json.dumps({"choices": [{"index": 0, "finish_reason": "stop"}]}))
-    shown = show("\n".join([*lines, "", "data: [DONE]"]).encode())
+    row = lines_of([{"chunk": text_chunk("x")}])
+    end = sse({"choices": [{"finish_reason": "stop"}]}) + b"data: [DONE]"
+    shown = show(row + b"\n: comment\n" + end)
     assert "problems" not in shown
     assert "complete" in shown
 
 
-LARGE = json.dumps(a_chunk({"content": "x" * 17_000_000})).encode()
+PAST: dict[str, bytes] = {
+    "depth": b'{"chunk": ' + b"[" * 100_000 + b"]" * 100_000 + b"}\n",
+    "event_bytes": sse(text_chunk("x" * 17_000_000)),
+}
 
 
 @pytest.mark.usefixtures("wide")
-@pytest.mark.parametrize(
-    ("data", "limit"),
-    [
-        (b'{"chunk": ' + b"[" * 100_000 + b"]" * 100_000 + b"}\n", "depth"),
-        (b"data: %b\n\n" % LARGE, "event_bytes"),
-    ],
-    ids=["depth", "event_bytes"],
-)
-def test_a_stream_past_a_limit_says_which(data: bytes, limit: str, show: Show) -> None:
-    assert f"limit {limit}" in show(data)
+@pytest.mark.parametrize("limit", PAST)
+def test_a_stream_past_a_limit_says_which(limit: str, show: Show) -> None:
+    assert f"limit {limit}" in show(PAST[limit])
 
 
-def test_a_pipe_is_read(tmp_path: Path) -> None:
-    data = json.dumps(a_chunk({"content": "piped"})).encode()
+def test_a_pipe_is_read() -> None:
     command = [sys.executable, "-m", "accumulator", "inspect", "/dev/stdin"]
-    done = subprocess.run(command, input=data, capture_output=True, check=True)
-    assert b"piped" in done.stdout
+    assert b"piped" in subprocess.check_output(command, input=sse(text_chunk("piped")))
 
 
 def test_ctrl_c_ends_it_quietly(monkeypatch: pytest.MonkeyPatch, inspect: Inspect) -> None:
@@ -154,31 +153,25 @@ def test_one_key_for_two_things_is_wrong_usage(inspect: Inspect) -> None:
     assert "must each name a different key" in told
 
 
-def test_a_compressed_file_is_read(show: Show) -> None:
-    data = json.dumps(a_chunk({"content": "packed"})).encode()
-    for text in (data, b"data: %b\n\n" % data):
-        assert "packed" in show(gzip.compress(text))
-
-
-# What a file contains that is not a stream, and what is said about it.
-NO_STREAM: dict[str, tuple[bytes, str]] = {
-    "nothing": (b"", "no chunk was read"),
-    "prose": (b"This is no stream.\n", "no chunk was read"),
-    "comments": (b": waiting\n\n", "no chunk was read"),
-    "other JSON": (b'{"x": 1}\n{"x": 2}\n', "no chunk was read"),
-    "broken JSON": (b'{"x": 1\n', "no chunk was read"),
-    "another compression": (b"\x1f\x9d\x90" + bytes(20), "no chunk was read"),
-    "damaged": (b"\x1f\x8bnothing of the sort", "Unknown compression method"),
+# What a file contains that is not a stream, what is said about it, and whether it has problems.
+NO_STREAM: dict[str, tuple[bytes, str, bool]] = {
+    "nothing": (b"", "no chunk was read", False),
+    "prose": (b"This is no stream.\n", "no chunk was read", True),
+    "comments": (b": waiting\n\n", "no chunk was read", False),
+    "other JSON": (b'{"x": 1}\n{"x": 2}\n', "no chunk was read", False),
+    "broken JSON": (b'{"x": 1\n', "no chunk was read", True),
+    "another compression": (b"\x1f\x9d\x90" + bytes(20), "no chunk was read", True),
+    "damaged": (b"\x1f\x8bnothing of the sort", "Unknown compression method", False),
 }
-NO_PROBLEM = ("nothing", "comments", "other JSON", "damaged")
 
 
-@pytest.mark.parametrize("name", NO_STREAM)
-def test_what_is_no_stream_is_said_to_be_none(name: str, inspect: Inspect) -> None:
-    data, why = NO_STREAM[name]
+@pytest.mark.parametrize(("data", "why", "has_problems"), NO_STREAM.values(), ids=NO_STREAM)
+def test_what_is_no_stream_is_said_to_be_none(
+    data: bytes, why: str, has_problems: bool, inspect: Inspect
+) -> None:
     output, errors = inspect(data, code=5)
     assert f"log: {why}" in errors
-    assert ("problems" in output) == (name not in NO_PROBLEM)
+    assert ("problems" in output) == has_problems
 
 
 @pytest.mark.parametrize("indent", [None, 2])
@@ -188,20 +181,16 @@ def test_an_error_in_place_of_a_stream_is_shown(indent: int | None, show: Show) 
     assert "server_error" in shown
 
 
-def some_rows() -> bytes:
-    rows = [
-        {"id": id, "seq": seq, "time": seq, "chunk": a_chunk({"content": f"{id}{seq} "})}
-        for seq in (1, 0, 2)
-        for id in "abc"
-    ]
-    return lines_of(rows)
-
-
 @pytest.mark.parametrize(("asked", "id"), [([], "a"), (["--stream", "b"], "b")])
 def test_one_stream_of_many_is_shown_and_the_others_are_named(
     asked: list[str], id: str, inspect: Inspect
 ) -> None:
-    output, errors = inspect(some_rows(), *asked)
+    rows = [
+        {"id": id, "seq": seq, "time": seq, "chunk": text_chunk(f"{id}{seq} ")}
+        for seq in (1, 0, 2)
+        for id in "abc"
+    ]
+    output, errors = inspect(lines_of(rows), *asked)
     assert f"content: {id}0 {id}1 {id}2" in output
     assert "3 chunks in 2.000 s, 1.5 a second, longest pause 1.000 s" in output
     others = ", ".join(sorted({*"abc"} - {id}))
@@ -217,22 +206,22 @@ def test_many_others_are_counted(inspect: Inspect) -> None:
 
 
 def test_bare_chunks_of_one_stream_are_shown(show: Show) -> None:
-    data = lines_of(a_chunk({"content": f"{id}"}, id=id) for id in "xyx")
+    data = lines_of(text_chunk(id, id=id) for id in "xyx")
     assert "content: xyx" in show(data)  # as one server sent it
     assert "content: xx" in show(data, "--stream", "x")
 
 
 @pytest.mark.usefixtures("wide")
 def test_a_problem_is_shown_with_its_byte_and_path(show: Show) -> None:
-    first = b"data: %b\n\n" % json.dumps(a_chunk({"content": "x"})).encode()
-    second = b"data: %b\n\n" % json.dumps(a_chunk({"content": 7})).encode()
-    [row] = [line for line in show(first + second).splitlines() if "invalid_field" in line]
-    cells = [cell.strip() for cell in row.strip("│").split("│")]
-    assert cells[:4] == ["invalid_field", "2", str(len(first)), "$.choices[0].delta.content"]
+    def row(data: bytes) -> list[str]:
+        [line] = [line for line in show(data).splitlines() if "invalid_field" in line]
+        return [cell.strip() for cell in line.strip("│").split("│")][:4]
+
+    first, second = sse(text_chunk("x")), sse(a_chunk({"content": 7}))
+    path = "$.choices[0].delta.content"
+    assert row(first + second) == ["invalid_field", "2", str(len(first)), path]
     # The bytes of rows are not those of a body.
-    data = json.dumps({"chunk": a_chunk({"content": 7})}).encode()
-    [row] = [line for line in show(data).splitlines() if "invalid_field" in line]
-    assert [cell.strip() for cell in row.strip("│").split("│")][1:3] == ["1", ""]
+    assert row(lines_of([{"chunk": a_chunk({"content": 7})}])) == ["invalid_field", "1", "", path]
 
 
 @pytest.mark.usefixtures("wide")
@@ -259,8 +248,7 @@ def test_on_a_terminal_how_it_ended_has_a_colour(
     monkeypatch.setenv("FORCE_COLOR", "1")
     monkeypatch.setenv("TERM", "xterm")
     monkeypatch.delenv("NO_COLOR", raising=False)
-    data = "".join(f"data: {json.dumps(each)}\n\n" for each in chunks).encode()
-    assert part in show(data, code=5 if "invalid" in part else 0)
+    assert part in show(sse(*chunks), code=5 if "invalid" in part else 0)
 
 
 @pytest.mark.parametrize(
@@ -271,7 +259,7 @@ def test_on_a_terminal_how_it_ended_has_a_colour(
     ],
 )
 def test_times_are_seconds_or_iso_8601(times: list[object], show: Show) -> None:
-    rows = [{"at": time, "chunk": a_chunk({"content": "x"})} for time in times]
+    rows = [{"at": time, "chunk": text_chunk("x")} for time in times]
     shown = show(lines_of(rows), "--time", "at")
     assert "3 chunks in 2.000 s" in shown
     assert "longest pause 1.500 s" in shown
@@ -279,7 +267,7 @@ def test_times_are_seconds_or_iso_8601(times: list[object], show: Show) -> None:
 
 @pytest.mark.parametrize("times", [[], [1], [1, "never"], [1, None], [5, 5, 5]])
 def test_without_two_times_there_is_no_picture(times: list[object], show: Show) -> None:
-    rows = [{"time": time, "chunk": a_chunk({"content": "x"})} for time in [*times, None]]
+    rows = [{"time": time, "chunk": text_chunk("x")} for time in [*times, None]]
     assert "chunks over time" not in show(lines_of(rows))
 
 

@@ -12,8 +12,6 @@ from pathlib import Path
 
 import pytest
 
-from accumulator import cli
-
 pytest.importorskip("duckdb", reason="the extra 'logs' is not installed")
 
 from log_files import ROWS, Row, assert_reduced, each_order, expected, lines_of, read, reduce, write
@@ -21,24 +19,26 @@ from log_files import ROWS, Row, assert_reduced, each_order, expected, lines_of,
 COMMAND = [sys.executable, "-m", "accumulator", "reduce"]
 
 
+def piped(data: bytes, code: int = 0) -> tuple[bytes, str]:
+    """Reduce standard input to standard output; return what is written, and what is said."""
+    done = subprocess.run([*COMMAND, "-", "-o", "-"], input=data, check=False, capture_output=True)
+    assert done.returncode == code
+    return done.stdout, done.stderr.decode()
+
+
 @each_order
-def test_standard_input_comes_to_standard_output(rows: list[Row], tmp_path: Path) -> None:
-    command = [*COMMAND, "-", "-o", "-"]
-    done = subprocess.run(command, input=lines_of(rows), check=True, capture_output=True)
-    (tmp_path / "out").write_bytes(done.stdout)
-    assert read(tmp_path / "out") == expected(rows)
-    assert b"streams: 54 complete, 6 truncated\n" in done.stderr
+def test_standard_input_comes_to_standard_output(rows: list[Row], out: Path) -> None:
+    data, errors = piped(lines_of(rows))
+    out.write_bytes(data)
+    assert read(out) == expected(rows)
+    assert "streams: 54 complete, 6 truncated\n" in errors
 
 
 def test_a_bad_row_of_standard_input_is_told_and_an_sse_body_is_named() -> None:
-    command = [*COMMAND, "-", "-o", "-"]
-    data = b"{x\n" + lines_of(ROWS[:9])
-    done = subprocess.run(command, input=data, check=False, capture_output=True)
-    assert done.returncode == 5
-    assert b"standard input:1: bad row: " in done.stderr
-    body = b'data: {"choices":[]}\n\ndata: [DONE]\n\n'
-    done = subprocess.run(command, input=body, check=True, capture_output=True)
-    assert json.loads(done.stdout)["id"] == "stdin"
+    assert "standard input:1: bad row: " in piped(b"{x\n" + lines_of(ROWS[:9]), code=5)[1]
+    data, _ = piped(b'data: {"choices":[]}\n\ndata: [DONE]\n\n')
+    assert json.loads(data)["id"] == "stdin"
+    assert piped(b"{x\n", code=1)[0] == b""
 
 
 @each_order
@@ -61,66 +61,49 @@ def test_a_pipe_is_read_and_a_pipe_is_written(rows: list[Row], tmp_path: Path) -
     assert read(tmp_path / "read") == expected(rows)
 
 
-def test_standard_output_has_nothing_of_rows_that_all_failed(
-    tmp_path: Path, capfd: pytest.CaptureFixture[str]
-) -> None:
-    log = tmp_path / "log.jsonl"
-    log.write_bytes(b"{x\n")
-    assert cli.main(["reduce", str(log), "-o", "-"]) == 1
-    assert capfd.readouterr().out == ""
-
-
-def test_a_device_is_written_and_stays_one(tmp_path: Path) -> None:
-    log, link = write(tmp_path / "log.jsonl", ROWS[:9]), tmp_path / "null"
-    link.symlink_to("/dev/null")
-    for name in ("/dev/null", str(link)):
-        assert cli.main(["reduce", str(log), "-o", name]) == 0
-    assert stat.S_ISCHR(Path("/dev/null").stat().st_mode)
+def test_a_device_is_written_and_stays_one(log: Path, tmp_path: Path) -> None:
+    write(log, ROWS[:9])
+    link, device = tmp_path / "null", Path("/dev/null")
+    link.symlink_to(device)
+    for path in (device, link):
+        assert reduce(log, path) == 0
+    assert stat.S_ISCHR(device.stat().st_mode)
     assert link.is_symlink()
 
 
 @pytest.mark.skipif(not os.path.exists("/dev/full"), reason="the device of Linux that is full")
 @pytest.mark.parametrize("name", ["/dev/full", "-"])
-def test_an_output_that_is_full_is_told(name: str, tmp_path: Path) -> None:
-    log = write(tmp_path / "log.jsonl", ROWS[:9])
+def test_an_output_that_is_full_is_told(name: str, log: Path) -> None:
+    command = [*COMMAND, str(write(log, ROWS[:9])), "-o", name]
     with open("/dev/full", "wb") as full:
-        done = subprocess.run(
-            [*COMMAND, str(log), "-o", name],
-            stdout=full,
-            stderr=subprocess.PIPE,
-            check=False,
-        )
+        done = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, check=False)
     assert done.returncode == 1
-    assert done.stderr.splitlines()[-1] == (b"accumulator reduce: No space left on device")
+    assert done.stderr.splitlines()[-1] == b"accumulator reduce: No space left on device"
 
 
-def test_it_ends_quietly_when_nobody_reads_its_output(tmp_path: Path) -> None:
-    log = write(tmp_path / "log.jsonl", [(f"{i}", seq, c) for i in range(9) for _, seq, c in ROWS])
+def test_it_ends_quietly_when_nobody_reads_its_output(log: Path) -> None:
+    write(log, [(f"{i}", seq, c) for i in range(9) for _, seq, c in ROWS])
+    ours, theirs = os.pipe()
+    os.close(ours)
     command = [*COMMAND, str(log), "-o", "-"]
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
-    assert process.stdout is not None
-    assert process.stderr is not None
-    process.stdout.close()
-    assert process.wait() == 141
-    assert process.stderr.read() == b""
-    process.stderr.close()
+    done = subprocess.run(command, stdout=theirs, stderr=subprocess.PIPE, check=False)
+    os.close(theirs)
+    assert (done.returncode, done.stderr) == (141, b"")
 
 
 @pytest.mark.parametrize("exists", [True, False])
-def test_a_link_is_followed(exists: bool, tmp_path: Path) -> None:
-    log = write(tmp_path / "log.jsonl", ROWS)
-    real, link = tmp_path / "folder" / "real", tmp_path / "out.jsonl"
-    real.parent.mkdir()
+def test_a_link_is_followed(exists: bool, log: Path, out: Path, folder: Path) -> None:
+    write(log, ROWS)
+    real = folder / "real"
     if exists:
         real.write_bytes(b"old")
         real.chmod(0o600)
-    link.symlink_to(real)
-    assert reduce(log, link) == 0
-    assert link.is_symlink()
+    out.symlink_to(real)
+    assert reduce(log, out) == 0
+    assert out.is_symlink()
     assert read(real) == expected(ROWS)
-    if exists:
-        assert real.stat().st_mode & 0o777 == 0o600
-    assert list(real.parent.iterdir()) == [real]
+    assert not exists or real.stat().st_mode & 0o777 == 0o600
+    assert list(folder.iterdir()) == [real]
 
 
 @pytest.mark.parametrize("suffix", ["", ".json", ".ndjson", ".jsonl.gz", ".zst", ".zstd"])

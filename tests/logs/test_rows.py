@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from streamed import delta
 
 from accumulator._logs.inputs import detect_source
 from accumulator._logs.recording import read_recording
@@ -113,46 +115,53 @@ def test_a_line_too_long_to_be_held_is_a_bad_row(
     assert (rows, told) == ([A, A], [(2, why), (4, why)])
 
 
-def test_rows_of_parquet_have_ids_and_chunks_of_several_types(tmp_path: Path) -> None:
+@pytest.fixture
+def parquet(tmp_path: Path) -> Callable[..., Path]:
+    """Return a function that writes a row to a file, as pairs of a name and a value."""
     pa = pytest.importorskip("pyarrow", reason="the extra 'logs' is not installed")
     pq = pytest.importorskip("pyarrow.parquet", reason="the extra 'logs' is not installed")
-    chunk = '{"x":"x"}'
-    types: list[tuple[object, object, object]] = [
-        (pa.string(), "a", chunk),
-        (pa.large_string(), "a", chunk.encode()),
-        (pa.int64(), 7, chunk),
-        (pa.string(), "a", {"x": "x"}),
-    ]
-    for place, (kind, id, each) in enumerate(types):
-        path = tmp_path / f"{place}.parquet"
-        pq.write_table(pa.table({"id": pa.array([id], kind), "chunk": [each]}), path)
-        assert read(path) == ([(str(id) if id == 7 else "a", None, chunk.encode())], [])
+
+    def parquet(*columns: tuple[str, object], **types: str) -> Path:
+        path = tmp_path / "log.parquet"
+        arrays = [pa.array([value], types.get(name)) for name, value in columns]
+        pq.write_table(pa.table(arrays, names=[name for name, _ in columns]), path)
+        return path
+
+    return parquet
 
 
-MISFITS: list[tuple[dict[str, list[object]], str]] = [
-    ({"id": [None], "chunk": ["{}"]}, "no stream id"),
-    ({"id": [""], "chunk": ["{}"]}, "no stream id"),
+@pytest.mark.parametrize(
+    ("id", "kind", "chunk"),
+    [
+        ("a", "string", '{"x":"x"}'),
+        ("a", "large_string", b'{"x":"x"}'),
+        (7, "int64", '{"x":"x"}'),
+        ("a", "string", {"x": "x"}),
+    ],
+)
+def test_rows_of_parquet_have_ids_and_chunks_of_several_types(
+    id: object, kind: str, chunk: object, parquet: Callable[..., Path]
+) -> None:
+    rows = [(str(id), None, b'{"x":"x"}')]
+    assert read(parquet(("id", id), ("chunk", chunk), id=kind)) == (rows, [])
+
+
+MISFITS: list[tuple[dict[str, object], str]] = [
+    ({"id": None, "chunk": "{}"}, "no stream id"),
+    ({"id": "", "chunk": "{}"}, "no stream id"),
     (
-        {"id": ["a"], "seq": [1 << 63], "chunk": ["{}"]},
+        {"id": "a", "seq": 1 << 63, "chunk": "{}"},
         f"a sequence number of more than 64 bits: {1 << 63}",
     ),
-    ({"id": ["a"], "chunk": [None]}, "no chunk"),
+    ({"id": "a", "chunk": None}, "no chunk"),
 ]
 
 
 @pytest.mark.parametrize(("columns", "why"), MISFITS)
 def test_what_is_no_row_of_parquet(
-    columns: dict[str, list[object]], why: str, tmp_path: Path
+    columns: dict[str, object], why: str, parquet: Callable[..., Path]
 ) -> None:
-    pa = pytest.importorskip("pyarrow", reason="the extra 'logs' is not installed")
-    pq = pytest.importorskip("pyarrow.parquet", reason="the extra 'logs' is not installed")
-    path = tmp_path / "log.parquet"
-    arrays = {
-        name: pa.array(values, pa.uint64() if values == [1 << 63] else None)
-        for name, values in columns.items()
-    }
-    pq.write_table(pa.table(arrays), path)
-    assert read(path) == ([], [(1, why)])
+    assert read(parquet(*columns.items(), seq="uint64")) == ([], [(1, why)])
 
 
 UNREADABLE: dict[str, tuple[list[tuple[str, object]], str]] = {
@@ -183,39 +192,21 @@ UNREADABLE: dict[str, tuple[list[tuple[str, object]], str]] = {
 
 @pytest.mark.parametrize(("columns", "why"), UNREADABLE.values(), ids=UNREADABLE)
 def test_columns_that_hold_no_rows_are_told(
-    columns: list[tuple[str, object]], why: str, tmp_path: Path
+    columns: list[tuple[str, object]], why: str, parquet: Callable[..., Path]
 ) -> None:
-    pa = pytest.importorskip("pyarrow", reason="the extra 'logs' is not installed")
-    pq = pytest.importorskip("pyarrow.parquet", reason="the extra 'logs' is not installed")
-    path, notes = tmp_path / "log.parquet", Notes()
-    names = [name for name, _ in columns]
-    pq.write_table(pa.table([[value] for _, value in columns], names=names), path)
+    path, notes = parquet(*columns), Notes()
     assert read(path, notes) == ([], [])
     assert notes.unread_files == [f"{path}: there must be one column {why}"]
-
-
-def test_what_cannot_be_read_is_told(tmp_path: Path) -> None:
-    path, notes = tmp_path / "log.jsonl.gz", Notes()
-    path.write_bytes(b"\x1f\x8bnot gzip at all")
-    assert read(path, notes) == ([], [])
-    assert notes.unread_files == [f"{path}: Unknown compression method"]
 
 
 def test_the_rows_of_each_stream_are_in_order_and_one_without_an_id_goes_on(
     tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     def row(text: str, **fields: object) -> str:
-        return json.dumps(
-            {"chunk": {"choices": [{"index": 0, "delta": {"content": text}}]}, **fields}
-        )
+        return json.dumps({"chunk": delta({"content": text}), **fields})
 
-    lines = [
-        row("x", seq=1),
-        row("1", id="b"),
-        row("2", t=5),
-        row("0", id="b", seq=2),
-        "{x",
-    ]
+    numbered, again = row("1", id="b"), row("0", id="b", seq=2)
+    lines = [row("x", seq=1), numbered, row("2", t=5), again, "{x"]
     (tmp_path / "log").write_text("\n".join(lines))
     found = read_recording(str(tmp_path / "log"), Keys(time="t"))
     assert (found.has_bad_rows, found.why) == (True, None)

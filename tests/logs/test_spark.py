@@ -17,11 +17,10 @@ from contextlib import suppress
 from datetime import datetime, timezone
 from pathlib import Path
 from time import monotonic, sleep
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from accumulator import Accumulator
 from accumulator.batch import reduce_sorted
 
 if TYPE_CHECKING:
@@ -30,13 +29,7 @@ if TYPE_CHECKING:
 pytest.importorskip("pyspark", reason="PySpark is not installed (extra `spark`)")
 pq = pytest.importorskip("pyarrow.parquet", reason="pyarrow is not installed (extra `spark`)")
 import pyarrow as pa  # noqa: E402  # not before it is known to be there
-from streaming_query import (  # noqa: E402
-    ROCKSDB,
-    STORE,
-    start_query,
-    start_spark,
-    stream_from,
-)
+from streaming_query import ROCKSDB, STORE, start_query, start_spark, stream_from  # noqa: E402
 
 from accumulator.spark import reduce_chunks, reduce_stream  # noqa: E402
 
@@ -102,40 +95,19 @@ def shuffled(rows: Sequence[Record], repeats: int) -> list[Record]:
     return out
 
 
+def outcome(result: Any, completion: object) -> tuple[object, ...]:
+    problems = [(p.kind, p.message, p.event, p.path) for p in result.problems]
+    return result.status, completion, problems, dict(result.problem_counts), result.repeats
+
+
 def plain(rows: Sequence[Record]) -> dict[str, tuple[object, ...]]:
-    """Reduce rows with one accumulator a stream, without anything of the module under test."""
-    out: dict[str, tuple[object, ...]] = {}
-    accumulators: dict[str, Accumulator] = {}
-    seen: dict[str, int | None] = {}
-    repeats: dict[str, int] = {}
-    for name, seq, text in sorted(rows, key=lambda row: row[:2]):
-        if name in seen and seen[name] == seq:
-            repeats[name] = repeats.get(name, 0) + 1
-            continue
-        seen[name] = seq
-        acc = accumulators.setdefault(name, Accumulator())
-        # A row without a chunk has lost one, which is a problem; a chunk `null` is nothing.
-        acc.feed('"lost"' if text is None else text.removeprefix("data: "))
-    for name, acc in accumulators.items():
-        acc.close()
-        problems = [(p.kind, p.message, p.event, p.path) for p in acc.problems]
-        counts = dict(acc.problem_counts)
-        result = (acc.status, acc.snapshot().to_dict(), problems, counts)
-        out[name] = (*result, repeats.get(name, 0))
-    return out
+    """Reduce rows in this process."""
+    results = reduce_sorted(sorted(rows, key=lambda row: row[:2]))
+    return {name: outcome(result, result.completion.to_dict()) for name, result in results}
 
 
 def found(rows: Sequence[Row]) -> dict[str, tuple[object, ...]]:
-    out: dict[str, tuple[object, ...]] = {
-        row.id: (
-            row.status,
-            json.loads(row.completion),
-            [(p.kind, p.message, p.event, p.path) for p in row.problems],
-            row.problem_counts,
-            row.repeats,
-        )
-        for row in rows
-    }
+    out = {row.id: outcome(row, json.loads(row.completion)) for row in rows}
     assert len(out) == len(rows), "a stream came twice"
     return out
 
@@ -157,10 +129,7 @@ def test_a_table_of_shuffled_rows_is_reduced_as_each_stream_alone(
     for part in range(4):
         write(tmp_path / f"{part}.parquet", rows[part::4])
     result = found(reduce_chunks(spark.read.parquet(str(tmp_path))).collect())
-    expected = plain(rows)
-    assert result.keys() == expected.keys()
-    for name, each in expected.items():
-        assert result[name] == each
+    assert result == plain(rows)
 
 
 def test_columns_have_the_names_and_types_that_the_caller_gives(
@@ -289,22 +258,17 @@ def test_rows_that_never_come_close_a_stream_as_truncated(
     )
     query.awaitTermination()
     result = found(spark.read.parquet(str(tmp_path / "out")).collect())
-    assert result.keys() == {"gap", "many wait", "early", "no number"}
     assert {status for status, *_ in result.values()} == {"truncated"}
-    lost = {"invalid_chunk": 1}
-    assert {name: row[3] for name, row in result.items()} == {
-        "gap": lost,
-        "many wait": lost,
-        "early": {},
-        "no number": lost,
-    }
+    counts = {name: row[3] for name, row in result.items()}
+    lost = {name: {"invalid_chunk": 1} for name in ("gap", "many wait", "no number")}
+    assert counts == {"early": {}, **lost}
     filled: list[Record] = [
         (name, seq, None if (name, seq) in (("gap", 4), ("many wait", 1)) else text)
         for name in ("gap", "many wait")
         for name, seq, text in stream_of(name, 9)
     ]
-    for name, expected in reduce_sorted(sorted(filled, key=lambda row: row[:2])):
-        assert result[name][1] == expected.completion.to_dict()
+    for name, expected in plain(filled).items():
+        assert result[name][1] == expected[1]
 
 
 def test_a_store_that_cannot_hold_the_state_is_refused(spark: SparkSession, tmp_path: Path) -> None:

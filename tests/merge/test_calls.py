@@ -5,13 +5,12 @@ Which call a fragment belongs to is in `conformance/tools-*.json`.
 
 from __future__ import annotations
 
-import json
-
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from judged import assert_as_judged
-from streamed import read_whole
+from strategies import rendered
+from streamed import delta, read_whole
 from test_conformance import CASES, Case
 
 from accumulator import Accumulator, LimitExceededError, Limits
@@ -62,12 +61,7 @@ GUESSED: dict[str, tuple[list[Fragment], list[tuple[str | None, str | None, str 
 
 
 def body_of(deltas: list[list[Fragment]]) -> bytes:
-    return b"".join(
-        b"data: "
-        + json.dumps({"choices": [{"index": 0, "delta": {"tool_calls": delta}}]}).encode()
-        + b"\n\n"
-        for delta in deltas
-    )
+    return rendered([delta({"tool_calls": fragments}) for fragments in deltas])
 
 
 def fed(deltas: list[list[Fragment]], limit: int | None = None) -> Accumulator:
@@ -157,10 +151,10 @@ PARTS = st.builds(
 def test_no_delta_opens_more_calls_than_the_limit(deltas: list[list[Fragment]], limit: int) -> None:
     acc = Accumulator(limits=Limits(tool_calls=limit))
     free = Accumulator()
-    for delta in deltas:
-        free.feed_sse(body_of([delta]))
+    for fragments in deltas:
+        free.feed_sse(body_of([fragments]))
         try:
-            acc.feed_sse(body_of([delta]))
+            acc.feed_sse(body_of([fragments]))
         except LimitExceededError:
             break
     else:

@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
-import re
-from collections.abc import Callable
 
 import pytest
+from doors import DOORS, Door
 from hypothesis import given
 from hypothesis import strategies as st
 from judged import assert_as_judged
 from regular import event, text_chunk
 from strategies import STREAMS, cut, rendered
-from streamed import delta, drip, fed, read_all, read_whole
+from streamed import delta, fed, read_all, read_whole
 from telling import check as check_events
 from test_checkpoint import check as check_checkpoints
 
@@ -23,13 +21,9 @@ from accumulator import (
     IncompleteStreamError,
     Limits,
     accumulate,
-    iter_events,
     split,
-    wrap,
 )
-from accumulator.asgi import tap
 from accumulator.events import Event
-from accumulator.streams import StreamEnd
 
 # The pieces of a content, the reasoning and the content that they come to.
 CASES: dict[str, tuple[list[str], str | None, str | None]] = {
@@ -98,7 +92,7 @@ def in_reads(reads: list[bytes]) -> Accumulator:
 
 
 @pytest.mark.parametrize(("pieces", "reasoning", "content"), CASES.values(), ids=CASES)
-def test_reasoning_between_tags(
+def test_reasoning_between_tags_and_its_events(
     pieces: list[str], reasoning: str | None, content: str | None
 ) -> None:
     whole = "".join(pieces)
@@ -113,12 +107,6 @@ def test_reasoning_between_tags(
         by_chunk = fed(contents(cut_so), think_tags=True)
         assert by_chunk.snapshot() == acc.snapshot()  # a finish reason leaves nothing waiting
         assert accumulate(split(acc.snapshot())) == acc.snapshot()
-
-
-@pytest.mark.parametrize(("pieces", "reasoning", "content"), CASES.values(), ids=CASES)
-def test_events_tell_the_same(
-    pieces: list[str], reasoning: str | None, content: str | None
-) -> None:
     events: list[Event] = []
     acc = fed(map(json.dumps, contents(pieces)), think_tags=True, on_event=events.append)
     check_events(acc, events)
@@ -246,23 +234,6 @@ def test_a_chunk_that_passes_a_limit_changes_nothing() -> None:
 
 TAGS = ["<think>", "</think>", "<thi", "nk>", "</", "<", ">", "think", " ", "\n", "a", "é", ""]
 TAGGED = st.lists(st.sampled_from(TAGS), max_size=12).map("".join)
-_WHOLE = re.compile(r"[ \t\r\n]{0,256}<think>(.*?)(?:</think>[ \t\r\n]*(.*))?", re.DOTALL)
-
-
-@st.composite
-def cut_text(draw: st.DrawFn, text: str) -> list[str]:
-    places = draw(st.lists(st.integers(0, len(text)), max_size=8).map(sorted))
-    return [text[a:b] for a, b in zip([0, *places], [*places, len(text)], strict=True)]
-
-
-@given(st.data(), TAGGED)
-def test_any_cut_of_the_content_gives_the_same(data: st.DataObject, text: str) -> None:
-    found = _WHOLE.fullmatch(text)
-    expected = (None, text) if found is None else (found[1] or None, found[2] or None)
-    body = rendered(contents(data.draw(cut_text(text))))
-    assert message(in_reads(data.draw(cut(body)))) == expected
-
-
 DELTAS = st.fixed_dictionaries(
     {},
     optional={
@@ -333,34 +304,8 @@ def test_the_fast_path_waits_for_the_end_of_the_tags() -> None:
 BODY = rendered(contents(["<think>a</thi", "nk>b"])) + b"data: [DONE]\n\n"
 
 
-def by_wrap() -> object:
-    with wrap([BODY], think_tags=True) as stream:
-        assert list(stream) == [BODY]
-    return stream.completion
-
-
-def by_tap() -> object:
-    ends: list[StreamEnd] = []
-    assert list(tap([BODY], on_end=ends.append, think_tags=True)) == [BODY]
-    return ends[0].completion
-
-
-async def by_async_events() -> object:
-    events = [each async for each in iter_events(drip([BODY]), think_tags=True)]
-    return events[-1].completion  # type: ignore[union-attr]  # the last is the DoneEvent
-
-
-DOORS: dict[str, Callable[[], object]] = {
-    "wrap": by_wrap,
-    "tap": by_tap,
-    "accumulate": lambda: accumulate([BODY], think_tags=True),
-    "accumulate, async": lambda: asyncio.run(accumulate(drip([BODY]), think_tags=True)),
-    "iter_events, async": lambda: asyncio.run(by_async_events()),
-}
-
-
 @pytest.mark.parametrize("door", DOORS.values(), ids=DOORS)
-def test_every_door_takes_it(door: Callable[[], object]) -> None:
+def test_every_door_takes_it(door: Door) -> None:
     acc = in_reads([BODY])
     assert message(acc) == ("a", "b")
-    assert door() == acc.snapshot()
+    assert door([BODY], think_tags=True).completion == acc.snapshot()

@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import AsyncIterator, Callable, Iterator
-from typing import Any
+from collections.abc import Callable, Iterator
 
 import pytest
+from doors import DOORS, Door
 from strategies import rendered
 from streamed import Chunk, delta, fed
 
-from accumulator import Accumulator, StreamEnd, Timing, accumulate, iter_events, wrap
-from accumulator.asgi import tap
-from accumulator.events import DoneEvent, Event
+from accumulator import Accumulator, Timing, accumulate, iter_events, wrap
 
 DONE = b"data: [DONE]\n\n"
 
@@ -51,48 +48,43 @@ def timed(*steps: tuple[float, object], close_after: float | None = None) -> Tim
     return acc.timing
 
 
-def test_off_by_default() -> None:
+def test_it_is_off_by_default_and_empty_at_first() -> None:
     assert fed([TEXT]).timing is None
-
-
-def test_nothing_has_come_yet() -> None:
     assert timed() == Timing()
 
 
-def test_chunks_one_by_one() -> None:
-    assert timed((2, ROLE), (3, TEXT), (1, TEXT), (5, FINISH), close_after=7) == Timing(
-        time_to_first_chunk=2,
-        time_to_first_token=5,
-        gap_count=3,
-        gap_mean=3,
-        gap_max=5,
-        duration=18,
-    )
+def timing(first: float | None = None, token: float | None = None, **more: float) -> Timing:
+    return Timing(time_to_first_chunk=first, time_to_first_token=token, **more)  # type: ignore[arg-type]
 
 
-def test_the_chunks_of_one_read_have_no_gaps_between_them() -> None:
-    read = rendered([TEXT, TEXT, TEXT])
-    assert timed((1, read)) == Timing(
-        time_to_first_chunk=1, time_to_first_token=1, gap_count=2, gap_mean=0, gap_max=0
-    )
-    assert timed((1, read), (10, read)) == Timing(
-        time_to_first_chunk=1, time_to_first_token=1, gap_count=5, gap_mean=2, gap_max=10
-    )
+READ, BODY = rendered([TEXT, TEXT, TEXT]), rendered([TEXT])
+# What came how many seconds after what was before it, and what is measured.
+MEASURED: dict[str, tuple[list[tuple[float, object]], Timing]] = {
+    "chunks one by one": (
+        [(2, ROLE), (3, TEXT), (1, TEXT), (5, FINISH)],
+        timing(2, 5, gap_count=3, gap_mean=3, gap_max=5, duration=18),
+    ),
+    "no gaps between the chunks of a read": (
+        [(1, READ)], timing(1, 1, gap_count=2, gap_mean=0, gap_max=0, duration=8)
+    ),
+    "two reads": (
+        [(1, READ), (10, READ)], timing(1, 1, gap_count=5, gap_mean=2, gap_max=10, duration=18)
+    ),
+    "a chunk comes with its last byte": ([(1, BODY[:9]), (2, BODY[9:])], timing(3, 3, duration=10)),
+    "[DONE] is no chunk but the end": ([(1, BODY), (2, DONE)], timing(1, 1, duration=3)),
+    "[DONE] alone": ([(3, DONE)], timing(duration=3)),
+    "an error of the server is the end": (
+        [(1, TEXT), (2, {"error": "no"})],
+        timing(1, 1, gap_count=1, gap_mean=2, gap_max=2, duration=3),
+    ),
+}  # fmt: skip
 
 
-def test_a_chunk_comes_with_its_last_byte() -> None:
-    body = rendered([TEXT])
-    assert timed((1, body[:9]), (2, body[9:])).time_to_first_chunk == 3
-
-
-def test_done_is_no_chunk_but_the_end() -> None:
-    expected = Timing(time_to_first_chunk=1, time_to_first_token=1, duration=3)
-    assert timed((1, rendered([TEXT])), (2, DONE), close_after=50) == expected
-    assert timed((3, DONE)) == Timing(duration=3)
-
-
-def test_an_error_of_the_server_is_the_end() -> None:
-    assert timed((1, TEXT), (2, {"error": "no"}), close_after=50).duration == 3
+@pytest.mark.parametrize(("steps", "expected"), MEASURED.values(), ids=MEASURED)
+def test_what_is_measured_of_what_comes(
+    steps: list[tuple[float, object]], expected: Timing
+) -> None:
+    assert timed(*steps, close_after=7) == expected
 
 
 TOKENS: dict[str, Chunk] = {
@@ -127,12 +119,9 @@ def test_the_fast_path_counts_the_same(form: str, shortcut: bool) -> None:
             acc.feed_sse(rendered([TEXT] * (1 if form == "single reads" else 3)))
     count = 299 if form == "reads" else 99
     assert acc.timing == Timing(
-        time_to_first_chunk=1,
-        time_to_first_token=1,
-        gap_count=count,
-        gap_mean=sum(range(2, 101)) / count,
-        gap_max=100,
-    )
+        time_to_first_chunk=1, time_to_first_token=1,
+        gap_count=count, gap_mean=sum(range(2, 101)) / count, gap_max=100,
+    )  # fmt: skip
     assert acc.snapshot().choices[0].message.content == "a" * (count + 1)
 
 
@@ -169,67 +158,15 @@ def ticking(clock: Clock) -> Iterator[Chunk]:
         yield chunk
 
 
-async def aticking(clock: Clock) -> AsyncIterator[Chunk]:
-    for chunk in ticking(clock):
-        yield chunk
-
-
-EXPECTED = Timing(
-    time_to_first_chunk=2, time_to_first_token=4, gap_count=2, gap_mean=2, gap_max=2, duration=6
-)
-
-
 # The clock starts at 100 and the request was sent at 90: ten seconds until the headers came.
-FROM_THE_REQUEST = Timing(
-    time_to_first_chunk=12, time_to_first_token=14, gap_count=2, gap_mean=2, gap_max=2, duration=16
-)
-
-
-def by_accumulate(clock: Clock, **options: Any) -> Timing | None:
-    ends: list[StreamEnd] = []
-    accumulate(ticking(clock), clock=clock, on_end=ends.append, **options)
-    return ends[0].timing
-
-
-def by_wrap(clock: Clock, **options: Any) -> Timing | None:
-    stream = wrap(ticking(clock), clock=clock, **options)
-    list(stream)
-    return stream.timing
-
-
-def by_tap(clock: Clock, **options: Any) -> Timing | None:
-    ends: list[StreamEnd] = []
-    list(tap(ticking(clock), clock=clock, on_end=ends.append, **options))
-    return ends[0].timing
-
-
-def by_iter_events(clock: Clock, **options: Any) -> Timing | None:
-    (*_, last) = iter_events(ticking(clock), clock=clock, **options)
-    assert isinstance(last, DoneEvent)
-    return last.timing
-
-
-def by_async_events(clock: Clock, **options: Any) -> Timing | None:
-    async def read() -> list[Event]:
-        return [event async for event in iter_events(aticking(clock), clock=clock, **options)]
-
-    last = asyncio.run(read())[-1]
-    assert isinstance(last, DoneEvent)
-    return last.timing
-
-
-def by_hand(clock: Clock, **options: Any) -> Timing | None:
-    return fed(ticking(clock), clock=clock, **options).timing
-
-
-WAYS = [by_accumulate, by_wrap, by_tap, by_iter_events, by_async_events, by_hand]
-
-
-@pytest.mark.parametrize("read", WAYS)
+@pytest.mark.parametrize(("options", "before"), [({}, 0), ({"started": 90.0}, 10)])
+@pytest.mark.parametrize("door", [*DOORS.values(), fed], ids=[*DOORS, "by hand"])
 def test_timing_counts_from_the_first_call_or_a_start_that_is_given(
-    read: Callable[..., Timing | None],
+    door: Door, options: dict[str, float], before: float
 ) -> None:
-    assert read(Clock()) == EXPECTED
     clock = Clock()
-    assert read(clock, started=90.0) == FROM_THE_REQUEST
-    assert clock.asked == 4  # for each chunk and the end
+    assert door(ticking(clock), clock=clock, **options).timing == Timing(
+        time_to_first_chunk=before + 2, time_to_first_token=before + 4,
+        gap_count=2, gap_mean=2, gap_max=2, duration=before + 6,
+    )  # fmt: skip
+    assert clock.asked == 4 + (not options)  # for each chunk and the end

@@ -93,7 +93,7 @@ class Reader:
             self.event = value
         elif name == b"error" and not self.data and value.strip():  # llama.cpp
             self.error_event(self.decode(value))
-        elif name not in (b"", b"id", b"retry") and line.strip() not in (b"null", b'""'):
+        elif name not in (b"", b"id", b"retry") and not NOTHING.fullmatch(line):
             self.unread = True
 
     def go_on_with_text(self, line: bytes) -> None:
@@ -190,10 +190,15 @@ class Reader:
 
 
 def is_object(data: bytes) -> bool:
-    return data.startswith(b"{") and parse(data.decode(errors="replace")) is not BROKEN
+    """Whether it is a chunk that ends where its line ends. One with half a surrogate pair is read
+    together with the lines after it, with the same result.
+    """
+    value = parse(data.decode(errors="replace")) if data.startswith(b"{") else BROKEN
+    return value is not BROKEN and not LONE.search(json.dumps(value, ensure_ascii=False))
 
 
 BLANKS = b" \t"
+NOTHING = re.compile(rb'\{\}|[ \t]*(?:null|""|\[[ \t]*\])[ \t]*')
 WHITESPACE = " \t\n\r\x0b\f"  # of ASCII, as of bytes: `str.strip` takes U+001C for one, too
 
 

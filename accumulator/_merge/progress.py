@@ -90,11 +90,11 @@ class ChoiceProgress(ExtraDeltas, kw_only=True):
 
     def _tell_text(self, place: int, kind: str, text: Text, *more: object) -> None:
         """Emit what is new in a text, or that a call begins."""
-        key = place, kind
-        told = self._texts.get(key)
-        opens = told is None and place != _OWN
-        if told is not text:
-            told = self._texts[key] = text if told is None else _continued(told, text)
+        known = self._texts.get((place, kind))
+        opens = known is None and place != _OWN
+        told = text if known is None or known is text else _continued(known, text)
+        if told is not known:
+            self._texts[place, kind] = told
         fragment = told.take()
         if fragment or opens:
             more = (kind,) if kind in _NAMED else more

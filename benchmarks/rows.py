@@ -28,8 +28,8 @@ from typing import Any
 import bare
 import by_hand
 import held
-import logs
 import msgspec
+import reducing
 import shapes
 from shapes import Stream
 
@@ -459,8 +459,14 @@ def rows() -> Iterator[tuple[Any, ...]]:
         measure, against = partial(held.text_held, kind), "its UTF-8, beyond 2 KiB"
         yield "memory", f"text held, {kind}", against, 1.5, measure
     yield "import", "`import accumulator`", "`import msgspec, attrs, cattrs`", 1.4, imported
-    for kind, against, reach in logs.ROWS:
-        yield "logs", f"`accumulator reduce`, {kind}", against, reach, partial(logs.reduced, kind)
+    for kind, against, reach in reducing.ROWS:
+        yield (
+            "logs",
+            f"`accumulator reduce`, {kind}",
+            against,
+            reach,
+            partial(reducing.reduced, kind),
+        )
 
 
 if __name__ == "__main__":

@@ -132,7 +132,7 @@ def _form_of(head: bytes, keys: Sequence[str]) -> Form:
         if head.partition(b"\n")[0].partition(b":")[0] in SSE_FIELDS:
             return "body"
         # A log may be cut at its beginning.
-        return "rows" if has_row(head, keys) or has_row(head, [keys[0], "choices"]) else "page"
+        return "rows" if has_row(head, {*keys}, {keys[0], "choices"}) else "page"
     try:
         value = msgspec.json.decode(head)
     except (ValueError, RecursionError):
@@ -146,12 +146,12 @@ def _form_of(head: bytes, keys: Sequence[str]) -> Form:
     return "page" if is_page else "rows"
 
 
-def has_row(head: bytes, keys: Sequence[str]) -> bool:
-    """Return whether any line of a file's head is an object with these keys."""
+def has_row(head: bytes, *kinds: set[str]) -> bool:
+    """Return whether any line of a file's head is an object with all keys of one of these kinds."""
     for line in head.splitlines():
         with suppress(ValueError, RecursionError):
             fields = msgspec.json.decode(line, type=dict[str, msgspec.Raw])
-            if fields.keys() >= {*keys}:
+            if any(kind <= fields.keys() for kind in kinds):
                 return True
     return False
 

@@ -40,7 +40,7 @@ def read_recording(
         try:
             raw = stack.enter_context(open_raw(path))
             file = stack.enter_context(open_text(raw))
-            has_rows = has_rows or has_row(file.peek(1).lstrip(BLANK), [keys.chunk])
+            has_rows = has_rows or has_row(file.peek(1).lstrip(BLANK), {keys.chunk})
         except (*READ_ERRORS, ImportError) as error:
             found.why = why_unread(error)
             return found

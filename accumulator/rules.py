@@ -253,7 +253,8 @@ class Rules:
     def moves(self) -> bool:
         """Whether a field that typed decoders read has a policy other than the default."""
         # Details of reasoning have rows of their own, but the decoders know them.
-        details = (path for path in self.rows if path.startswith("delta.reasoning_details"))
+        known = ["delta", "reasoning_details"]
+        details = (path for path in self.rows if path.split(".")[:2] == known)
         return any(self.moved.values()) or any(self.rows[p] != _ROWS.get(p) for p in details)
 
     @cached_property

@@ -44,13 +44,14 @@ def is_chunk_like(value: object) -> bool:
 class ObjectReader:
     """Reads the objects of one stream. Most repeat the last except for one fragment of a text."""
 
-    __slots__ = ("_count", "_get", "_head", "_repeated", "_size", "_waits", "misses")
+    __slots__ = ("_also", "_count", "_get", "_head", "_repeated", "_size", "_waits", "misses")
 
     def __init__(self) -> None:
         self._head: Head | None = None  # of the last chunk
         self._size = 0  # its characters
         self._count = 0  # how many fields an object has that may repeat it; 0 if none may
         self._get: Callable[[Any], object]  # returns the fields that do
+        self._also = ""  # the field that an object with padding has besides these and the choices
         self._repeated: object = None
         self._waits = 0  # how many objects to read field by field before one is converted again
         self.misses = 0  # objects in a row that were more than a fragment
@@ -65,6 +66,7 @@ class ObjectReader:
             own = value if is_dict else value.__dict__
             if (
                 len(own) != self._count
+                or self._also not in own
                 or head != self._head
                 or self._get(own) != self._repeated
                 or type(own["created"]) is not int  # 1.0 and true are not, but equal 1
@@ -116,6 +118,7 @@ class ObjectReader:
             self._count, names = 0, own.keys() - _VARYING
             if "created" in names and all(own[name] is None for name in names.difference(_HEAD)):
                 self._count, self._get = len(own), itemgetter(*names)
+                self._also = "obfuscation" if "obfuscation" in own else "choices"
                 self._repeated = self._get(own)
         return chunk, size
 
@@ -129,7 +132,7 @@ def _read_generally(value: object) -> tuple[Chunk, int] | None:
         reading = read_chunk(value, moved, copying=True, has_halves=False, depth=_MOST_LEVELS)
     except ValueError:
         return None
-    is_odd = reading.misfits or reading.error is not None or reading.lone or reading.has_halves
+    is_odd = reading.error is not None or reading.lone or reading.has_halves
     if is_odd or any(choice.closing for choice in reading.chunk.choices or ()):
         return None
     return reading.chunk, reading.size

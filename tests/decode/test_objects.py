@@ -227,14 +227,19 @@ def test_a_stream_of_objects_is_read_as_its_json(name: str) -> None:
     assert_read_as_json(mixed)
 
 
+@pytest.mark.parametrize("padding", [{}, {"obfuscation": "x"}], ids=["bare", "padded"])
 @pytest.mark.parametrize("nearly", NEARLY.values(), ids=NEARLY)
-def test_what_is_nearly_a_fragment_is_read_as_its_json(nearly: dict[str, object]) -> None:
+def test_what_is_nearly_a_fragment_is_read_as_its_json(
+    nearly: dict[str, object], padding: dict[str, object]
+) -> None:
     call = {"index": 0, "id": "c", "type": "function", "function": {"name": "f", "arguments": "["}}
     opening = with_delta({"role": "assistant", "content": "a", "tool_calls": [call]})
     thought = with_delta({"reasoning_content": "c"})
     usual = [with_delta({"content": "b"}), with_delta({"tool_calls": [FRAGMENT]}), thought]
-    chunks = (opening, nearly, *usual, *usual, nearly, *usual)
-    assert_read_as_json([{"created": 1, **each} for each in chunks])
+    usual = [each | padding for each in usual]
+    for first in ([], [nearly]):
+        chunks = (opening, *first, *usual, *usual, nearly, *usual)
+        assert_read_as_json([{"created": 1, **each} for each in chunks])
 
 
 def test_the_characters_of_fragments_count() -> None:

@@ -102,6 +102,24 @@ class ReasoningDetail(Struct, forbid_unknown_fields=True, gc=False):
     signature: str | UnsetType | None = UNSET
 
 
+class Misfit(Struct):
+    """A field of the API with a value of the wrong type: where, what is wrong, and the value."""
+
+    path: str
+    message: str
+    value: object
+
+    def place(self) -> tuple[int, str]:
+        """Return its level and path: the outer fields of a chunk come first."""
+        return self.path.count("."), self.path
+
+
+class Misfits(list[Misfit]):
+    """What did not fit in a chunk. Like `Extra`, nothing on the wire decodes into it."""
+
+    __slots__ = ()
+
+
 class Closing:
     """Marks a choice whose delta is really a `message`: the server sends the whole of it at the
     end, or ignored `stream`. Nothing on the wire decodes into it.
@@ -176,6 +194,7 @@ class Chunk(Struct, forbid_unknown_fields=True, gc=False):
     moderation: Extra | None = None
     obfuscation: str | None = None
     error: None = None  # a server's error is read the general way
+    misfits: Misfits | None = None
     extra: Extra | None = None
 
 
@@ -222,12 +241,13 @@ class CommonChunk(Struct, forbid_unknown_fields=True, gc=False):
     obfuscation: str | None = None
     error: None = None
     moderation: ClassVar[None] = None
+    misfits: ClassVar[None] = None
     extra: ClassVar[None] = None
 
 
 # Fields that `lenient` does not read: it treats details of reasoning as a vendor's field, with the
 # same result in the end; the others are not fields of the wire.
-OTHERWISE_READ = frozenset({"closing", "error", "extra", "parts", "reasoning_details"})
+OTHERWISE_READ = frozenset({"closing", "error", "extra", "misfits", "parts", "reasoning_details"})
 
 
 class MalformedJsonError(ValueError):

@@ -26,6 +26,8 @@ from .chunk import (
     Extra,
     FunctionFragment,
     JsonObject,
+    Misfit,
+    Misfits,
     Parts,
     TokenLogprob,
     TooDeepError,
@@ -45,14 +47,6 @@ from .values import (
     is_object,
     kind_of,
 )
-
-
-class Misfit(Struct):
-    """A known field of the wrong type: where it is, what is wrong, and its value."""
-
-    path: str
-    message: str
-    value: object
 
 
 class _MisfitError(ValueError):
@@ -91,7 +85,7 @@ class Reading(Struct):
 
     def fields(self, kind: type[K], source: dict[str, Any], moved: frozenset[str] = _NONE) -> K:
         """Read an object into a Struct; what has no place in it goes to `extra`."""
-        readers, out, copying = _readers_of(kind), kind(), self.copying
+        readers, out, copying = readers_of(kind), kind(), self.copying
         extra: JsonObject = {}
         for name, value in source.items():
             if value is None:
@@ -129,6 +123,12 @@ class Reading(Struct):
         if len(self.misfits) > before:
             self.put_below(f".{name}", before)
         return left
+
+    def note_misfits(self, chunk: Chunk) -> None:
+        """Note in a chunk what did not fit, in an order that does not depend on how it was read."""
+        if self.misfits:
+            self.put_below("$", 0)
+            chunk.misfits = Misfits(sorted(self.misfits, key=Misfit.place))
 
     def put_below(self, step: str, before: int) -> None:
         """Put a step in front of the paths of the misfits from number `before` on."""
@@ -347,7 +347,7 @@ _READ_BY_TYPE: Mapping[object, _Read] = {
 
 
 @cache
-def _readers_of(kind: type[Struct]) -> Mapping[str, tuple[type | None, _Read | None]]:
+def readers_of(kind: type[Struct]) -> Mapping[str, tuple[type | None, _Read | None]]:
     """Return for each field of a Struct the type that is stored as it is, and what reads others."""
     own = _READ.get(kind, {})
     readers: dict[str, tuple[type | None, _Read | None]] = {n: (None, own[n]) for n in own}
@@ -386,7 +386,7 @@ def read_chunk(
         raise
     except RecursionError:
         raise TooDeepError("nested deeper than the stack holds") from None
-    reading.put_below("$", 0)
+    reading.note_misfits(reading.chunk)
     if kind == "text_completion":
         reading.chunk.object = "text_completion"
     return reading

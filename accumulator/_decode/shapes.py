@@ -16,21 +16,17 @@ from operator import attrgetter
 from typing import cast, get_args
 
 import msgspec
-from msgspec import Raw, Struct, defstruct
+from msgspec import Raw, Struct, convert, defstruct
 
-from .chunk import Choice, Chunk, Delta, TokenLogprob, decode_common
+from .chunk import Choice, Chunk, Delta, decode_common
 
 # The fields that the Structs of `chunk` lack, each with its level. A field of the API counts as
 # lacking where it has a value of a type that they cannot decode.
 Names = frozenset[tuple[type[Struct], str]]
-# Those that are not merged like a vendor's, and this type: parts of content come from Mistral,
-# annotations from OpenRouter, and a message beside a delta from Perplexity.
-_OWN: Mapping[tuple[type[Struct], str], type] = {
-    (Delta, "content"): list,
-    (Delta, "annotations"): list,
-    (Choice, "message"): dict,
-    (Chunk, "moderation"): dict,
-}
+# A vendor's field that is not merged like the others: Perplexity sends it beside a delta.
+_MESSAGE = (Choice, "message")
+# The general way reads this one by what stands beside it.
+_TEXT = (Choice, "text")
 # The levels whose fields often repeat unchanged.
 _REPEATED = (Chunk, Choice, Delta)
 
@@ -45,31 +41,42 @@ _ABSENT = Raw(b"")
 class Layout(Struct):
     """The Struct that a level of a chunk is decoded into, and what has to be read in it."""
 
+    kind: type[Struct]  # the API's, of which `struct` is a subclass
     struct: type[Struct]
     rules: str  # the name of its rules, if it has any
     names: Sequence[str]  # of the fields that are merged like a vendor's
     get: Callable[[object], tuple[Raw, ...]] | None  # their raw JSON, empty for an absent field
-    own: Sequence[str]  # those that are not
+    own: Sequence[str]  # the other names: fields of the API with a value of another type
     below: Sequence[tuple[str, Layout]]  # by the names of their fields
+
+    @property
+    def is_repeated(self) -> bool:
+        """Whether its vendor's fields often repeat unchanged."""
+        return self.kind in _REPEATED
+
+    @property
+    def has_rest(self) -> bool:
+        """Whether it or a level below it has anything to read that is compared with nothing."""
+        return bool(self.own or self.below or (self.get and not self.is_repeated))
 
 
 class Shape:
     """The names of a vendor's fields, and the decoder of chunks that have no others."""
 
-    __slots__ = ("choice", "chunk", "decode", "delta", "has_messages", "names")
+    __slots__ = ("decode", "has_messages", "names", "repeated", "rest")
 
     def __init__(self, names: Names, decode: Callable[[bytes], Chunk] | None = None) -> None:
         self.names = names
-        self.has_messages = (Choice, "message") in names
+        self.has_messages = _MESSAGE in names
         layouts: dict[type[Struct], Layout] = {}
         _add_layout(Chunk, names, layouts)
         self.decode = decode or cast(
             "Callable[[bytes], Chunk]", msgspec.json.Decoder(layouts[Chunk].struct).decode
         )
         # None where there is nothing to read.
-        self.chunk, self.choice, self.delta = [
-            layout if layout.get or layout.own or layout.below else None
-            for layout in (layouts[level] for level in _REPEATED)
+        self.rest = layouts[Chunk] if layouts[Chunk].has_rest else None
+        self.repeated = [
+            layout if layout.get else None for layout in (layouts[kind] for kind in _REPEATED)
         ]
 
 
@@ -82,8 +89,7 @@ def _below(kind: type[Struct]) -> Mapping[str, tuple[type[Struct], bool]]:
     for name, hint in kind.__annotations__.items():
         of, *_ = get_args(hint) or (hint,)  # beside None
         each, *_ = get_args(of) or (of,)
-        # Tokens are kept as they are decoded.
-        if hasattr(each, "extra") and each is not TokenLogprob:
+        if hasattr(each, "extra"):
             below[name] = each, each is not of
     return below
 
@@ -98,10 +104,11 @@ def _add_layout(kind: type[Struct], names: Names, layouts: dict[type[Struct], La
         layout = layouts[of]
         if layout.struct is not of:
             fields.append((name, (list[layout.struct] if is_list else layout.struct) | None, None))  # type: ignore[name-defined]  # built at run time
-            if of not in _REPEATED:
+            if layout.has_rest:
                 below.append((name, layout))
     found = sorted(name for level, name in names if level is kind)
-    own = [name for name in found if (kind, name) in _OWN]
+    fields_of_api = {*kind.__struct_fields__}
+    own = [name for name in found if name in fields_of_api or (kind, name) == _MESSAGE]
     # A name on the wire must not become the name of an attribute.
     slots = {f"x{i}": name for i, name in enumerate(found) if name not in own}
     fields += [(name, Raw, _ABSENT) for name in (*slots, *own)]
@@ -113,7 +120,7 @@ def _add_layout(kind: type[Struct], names: Names, layouts: dict[type[Struct], La
     # The last one is read twice, so that the result is a tuple even for one field.
     get = attrgetter(*slots, [*slots][-1]) if slots else None
     rules = kind.__name__.lower()
-    layouts[kind] = Layout(struct, rules, [*slots.values()], get, own, below)
+    layouts[kind] = Layout(kind, struct, rules, [*slots.values()], get, own, below)
 
 
 # --- the shapes of a process --------------------------------------------------------------
@@ -177,7 +184,20 @@ def _names_in(kind: type[Struct], value: object) -> Iterator[tuple[type[Struct],
                 yield from _names_in(kind, item)
     elif isinstance(value, dict):
         for name, item in value.items():
-            if name not in kind.__struct_fields__ or isinstance(item, _OWN.get((kind, name), ())):
+            if not _has_place(kind, name, item):
                 yield kind, name
         for name, (of, _) in _below(kind).items():
             yield from _names_in(of, value.get(name))
+
+
+def _has_place(kind: type[Struct], name: str, value: object) -> bool:
+    """Return whether a Struct has a field for a value, or the general way alone can read it."""
+    if name not in kind.__struct_fields__:
+        return False
+    if value is None or name in _below(kind) or (kind, name) == _TEXT:
+        return True
+    try:
+        convert(value, kind.__annotations__[name])
+    except ValueError:
+        return False
+    return True

@@ -4,7 +4,8 @@ The Structs of `shapes` have those fields as raw JSON, because most repeat uncha
 sends all of its search results with every token. A value is not parsed again if its bytes are those
 of the last one and its rule says that merging the same value twice changes nothing.
 
-The result is the same `Chunk` as the general way gives, less such repetitions.
+Fields of the API with a value of another type are raw as well, and read as the general way reads
+them. The result is the same `Chunk` as the general way gives, less such repetitions.
 """
 
 from __future__ import annotations
@@ -14,10 +15,22 @@ from functools import cache
 from typing import Any
 
 import msgspec
-from msgspec import Raw, Struct
+from msgspec import Raw, Struct, convert
 
 from ..rules import Level
-from .chunk import EMPTY, MOST_BRACKETS, Choice, Chunk, Delta, Extra, Parts
+from .chunk import (
+    EMPTY,
+    MOST_BRACKETS,
+    STACK_DEPTH,
+    Choice,
+    Chunk,
+    Delta,
+    Extra,
+    JsonObject,
+    Parts,
+    TokenLogprob,
+)
+from .lenient import Reading, readers_of
 from .shapes import COMMON, Layout, Shape, find_shape, shape_after, wider_names
 from .values import error_of
 
@@ -51,6 +64,9 @@ class ChunkDecoder(Struct):
     # The last values. An empty dict would be a sizable part of the memory of an idle accumulator.
     _seen: dict[Key, Seen] = EMPTY
     _mismatch: str = ""  # the last of a shape without a vendor's fields
+    _in_vain: int = (
+        0  # chunks in a row that went the general way, and for which no Structs are made
+    )
 
     @property
     def decode(self) -> Decode:
@@ -93,10 +109,18 @@ class ChunkDecoder(Struct):
         return None
 
     def learn(self, value: Mapping[str, object]) -> None:
-        """Look for Structs with the fields of a chunk that went the general way."""
+        """Look for Structs with the fields of a chunk that went the general way. After chunks that
+        no Structs fit, look less and less often.
+        """
+        self._in_vain += 1
+        if self._in_vain & (self._in_vain - 1):
+            return
         known = self._shape.names or shape_after(self._mismatch).names
         names = wider_names(known, value)
-        shape = None if names is None else find_shape(names, self._mismatch)
+        if names is None:
+            return
+        self._in_vain = 0
+        shape = find_shape(names, self._mismatch)
         if shape is not None:
             self._shape = shape
             self.forget()
@@ -127,11 +151,15 @@ class ChunkDecoder(Struct):
         chunk = shape.decode(text)
         if not text.isascii():
             text.decode()  # checks all of it: the first value of a duplicate name is not parsed
+        if shape.rest is not None:
+            reading = Reading({}, copying=False, has_halves=False, depth=STACK_DEPTH)
+            _read_rest(shape.rest, chunk, reading)
+            reading.note_misfits(chunk)
         if self._seen is EMPTY:
             self._seen = {}
-        of_choice, of_delta = shape.choice, shape.delta
-        if shape.chunk is not None:
-            self._read(shape.chunk, _OF_CHUNK, chunk, size)
+        of_chunk, of_choice, of_delta = shape.repeated
+        if of_chunk is not None:
+            self._read(of_chunk, _OF_CHUNK, chunk, size)
         if of_choice is not None or of_delta is not None:
             for position, choice in enumerate(chunk.choices or ()):
                 key = 2 * (position if choice.index is None else choice.index)
@@ -143,11 +171,7 @@ class ChunkDecoder(Struct):
 
     def _read(self, layout: Layout, key: Key, into: Chunk | Choice | Delta, size: int) -> None:
         """Parse the fields of a level, unless they repeat the last ones and change nothing."""
-        if layout.own or layout.below:
-            _read_rest(layout, into)
-        if layout.get is None:
-            return
-        raws = layout.get(into)
+        raws = layout.get(into)  # type: ignore[misc]  # a layout without it is not read
         seen = self._seen.get(key)
         if seen is None:
             seen = self._seen[key] = Seen()
@@ -158,7 +182,7 @@ class ChunkDecoder(Struct):
         if extra:
             if "x_groq" in extra and error_of(extra["x_groq"]):
                 raise ValueError("a server error")
-            into.extra = extra
+            into.extra = _joined(extra, into.extra)
         seen.is_quiet = not extra
         if is_repeated:
             rows = self._rules[layout.rules]
@@ -189,42 +213,61 @@ def _values(layout: Layout, raws: tuple[Raw, ...]) -> Extra:
     return extra
 
 
-def _read_rest(layout: Layout, of: Any) -> None:
-    """Read what is compared with nothing: fields that are not merged like a vendor's, and the
-    levels below.
+def _joined(extra: Extra, left: Extra | None) -> Extra:
+    """Return a level's fields, sorted as the general way sorts them."""
+    return extra if left is None else Extra(sorted({**extra, **left}.items()))
+
+
+def _read_rest(layout: Layout, of: Any, reading: Reading) -> None:
+    """Read what is compared with nothing: fields of the API with a value of another type, as the
+    general way reads them, and the levels below.
     """
-    for name in layout.own:
-        raw = getattr(of, name)
-        _put(of, name, _parser()(raw) if raw else None)
     for name, below in layout.below:
         inner = getattr(of, name)
-        if inner is not None:
-            for each in inner if type(inner) is list else (inner,):
-                if below.get is not None:
-                    each.extra = _values(below, below.get(each)) or None
-                if below.below:
-                    _read_rest(below, each)
+        is_list = type(inner) is list
+        for i, each in enumerate(inner if is_list else () if inner is None else (inner,)):
+            before = len(reading.misfits)
+            _read_rest(below, each, reading)
+            reading.put_below(f".{name}[{i}]" if is_list else f".{name}", before)
+        if inner and below.kind is TokenLogprob:  # which are kept
+            setattr(of, name, convert(inner, list[TokenLogprob], from_attributes=True))
+    raws = [getattr(of, name) for name in layout.own]
+    for name in layout.own:
+        setattr(of, name, None)
+    left: JsonObject = {}
+    for name, raw in zip(layout.own, raws):  # noqa: B905  # one for each
+        value = _parser()(raw) if raw else None
+        if value is not None:
+            value = _read_own(layout.kind, name, value, of, reading)
+        if value is not None:
+            left[name] = value
+    if layout.get is not None and not layout.is_repeated:
+        left |= _values(layout, layout.get(of))
+    if left:
+        of.extra = Extra(sorted(left.items()))
 
 
-def _put(of: Any, name: str, value: object) -> None:
-    """Put the value of a field that is not merged like a vendor's where the API's Struct has it.
+def _read_own(kind: type[Struct], name: str, value: object, of: Any, reading: Reading) -> object:
+    """Read a field of the API as the general way does; return what is left of its value, or None.
 
-    Raises ValueError for a value of another kind.
+    Raises ValueError for a value that must go the general way.
     """
     if name == "message":
         # It is dropped: Perplexity sends it beside a delta, with nothing new in it.
-        if value is not None and of.delta is None:
+        if of.delta is None:
             raise ValueError("a message instead of a delta")
-    elif name == "moderation" and isinstance(value, dict):
-        of.moderation = Extra(value)
-    elif name == "annotations" and isinstance(value, list):
-        of.annotations = Parts(value)
-    elif name == "content" and isinstance(value, list):
-        of.content, of.parts = None, Parts(value)
-    elif value is None or (name == "content" and isinstance(value, str)):
-        setattr(of, name, value)
-    else:
-        raise ValueError("a value of another kind")
+        return None
+    if name == "error":
+        if error_of({"error": value}):
+            raise ValueError("a server error")
+        return None
+    if name in ("object", "obfuscation"):
+        return None
+    if name == "content" and isinstance(value, list):
+        of.parts = Parts(value)
+        return None
+    read = readers_of(kind)[name][1] if name in readers_of(kind) else None
+    return value if read is None else reading.take(of, name, read, value)
 
 
 def _decode_nothing(text: bytes) -> Chunk:

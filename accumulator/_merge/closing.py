@@ -44,12 +44,12 @@ def leave_out_repeated(choices: Mapping[int, ChoiceState], reading: Reading) -> 
             brought |= into.brought
         choice.delta = _without(choice.delta, brought)
         path = f"$.choices[{position}].delta."
-        reading.misfits = [
+        reading.chunk.misfits = wire.Misfits(
             misfit
-            for misfit in reading.misfits
+            for misfit in reading.chunk.misfits or ()
             if not misfit.path.startswith(path)
             or re.split(r"[.\[]", misfit.path[len(path) :])[0] not in brought
-        ]
+        )
     return True
 
 

@@ -140,6 +140,7 @@ class Reducer(Ending, TypedFieldMerger, UsageMerger):
             into is None
             or into.finish_reason
             or delta is None
+            or chunk.misfits
             or (delta.tool_calls and len(delta.tool_calls) > self._calls_left)
         ):
             self.apply(chunk)
@@ -158,6 +159,8 @@ class Reducer(Ending, TypedFieldMerger, UsageMerger):
         """Apply a chunk. Raises LimitExceededError, with the state as it was."""
         state, choices = self.state, chunk.choices or ()
         self.check_limits(choices)
+        for misfit in chunk.misfits or ():
+            self._log.report("invalid_field", misfit.message, misfit.path, misfit.value)
         if state.due:
             self._judge_due(state.due, choices)
         head = (
@@ -186,8 +189,6 @@ class Reducer(Ending, TypedFieldMerger, UsageMerger):
 
     def apply_reading(self, reading: Reading) -> None:
         """Apply a chunk that was prepared, and the error in it."""
-        for misfit in reading.misfits:
-            self._log.report("invalid_field", misfit.message, misfit.path, misfit.value)
         self._careful = reading.has_halves or bool(self._halved)
         self._is_failing = reading.error is not None
         self.apply(reading.chunk)

@@ -136,7 +136,7 @@ class RefusingLog(ProblemLog):
 # --- without a copy, for what the API names -------------------------------------------------------
 # The reducer is not involved: every reason why a chunk would do more than append is checked here.
 
-rest_of = attrgetter("usage", "extra", "moderation")
+rest_of = attrgetter("usage", "extra", "moderation", "misfits")
 _more_of_choice = attrgetter("logprobs", "finish_reason", "usage", "text", "extra")
 _more_of_delta = attrgetter(
     "extra", "parts", "audio", "annotations", "function_call", "reasoning_details"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator
+from functools import partial
 
 import pytest
 from judged import assert_as_judged
@@ -39,6 +40,54 @@ PLACES: dict[str, Callable[[object], str]] = {
     "content": lambda value: chunk({"content": value}),
     "moderation": lambda value: chunk({"content": "x"}, moderation={"x": value}),
 }
+
+
+def token(**fields: object) -> str:
+    return chunk_of_choice(delta={"content": "t"}, logprobs={"content": [{"token": "t", **fields}]})
+
+
+def chunk_of_choice(**fields: object) -> str:
+    return json.dumps({"id": "a", "choices": [{"index": 0, **fields}]})
+
+
+def of_chunk(name: str, value: object) -> str:
+    return chunk({"content": "x"}, **{name: value})
+
+
+def of_choice(name: str, value: object) -> str:
+    return chunk_of_choice(delta={"content": "x"}, **{name: value})
+
+
+def of_delta(name: str, value: object) -> str:
+    return chunk({name: value})
+
+
+# Fields of the API that get values of other types, each with what makes a chunk of the value.
+OF_CHUNK = "created model object obfuscation error usage moderation extra misfits".split()
+OF_CHOICE = "index finish_reason logprobs obfuscation text closing".split()
+OF_DELTA = (
+    "role content refusal reasoning reasoning_content reasoning_details tool_calls function_call"
+    " audio annotations parts".split()
+)
+TYPED: dict[str, Callable[[object], str]] = {
+    **{name: partial(of_chunk, name) for name in OF_CHUNK},
+    **{f"choice.{name}": partial(of_choice, name) for name in OF_CHOICE},
+    **{f"delta.{name}": partial(of_delta, name) for name in OF_DELTA},
+    "call.index": lambda v: chunk({"tool_calls": [{"index": v, "function": {"arguments": "1"}}]}),
+    "call.id": lambda v: call(id=v, function={"arguments": "1"}),
+    "arguments": lambda v: call(function={"name": "f", "arguments": v}),
+    "details.index": lambda v: chunk({"reasoning_details": [{"type": "t", "index": v}]}),
+    "details.x": lambda v: chunk({"reasoning_details": [{"type": "t", "index": 0, "x": v}]}),
+    "details without index": lambda v: chunk({"reasoning_details": [{"type": "t", "text": "x"}]}),
+    "token.x": lambda v: token(x=v),
+    "token.bytes": lambda v: token(bytes=v),
+    "top_logprobs.x": lambda v: token(top_logprobs=[{"token": "t", "x": v}]),
+    "usage.prompt_tokens": lambda v: chunk({}, usage={"prompt_tokens": v}),
+    "usage.details.cached_tokens": lambda v: usage(1, cached_tokens=v),
+}
+ODD = [1.5, "x", True, [1], {"a": 1}, 7, "0", None, {}, [], False, "", [{"type": "text"}]]
+
+
 # Streams in which a shape is met often enough to get Structs of its own, and then changes.
 SHAPES: Streams = {
     "a usage's fields that come again": lambda i: usage(i, x_cached=i // 20),
@@ -86,6 +135,12 @@ SHAPES: Streams = {
             put(json.loads("[" * (7 + i % 3) + "]" * (7 + i % 3))) for i in range(COUNT)
         ]
         for where, put in PLACES.items()
+    },
+    **{f"{name}, of any type": [*map(put, 4 * ODD)] for name, put in TYPED.items()},
+    **{
+        f"{name}, always {odd!r}": [put(odd)] * COUNT
+        for name, put in TYPED.items()
+        for odd in ODD[:5]
     },
     "a value too long to be compared with the next": lambda i: chunk(
         {"content": "x"}, x_long="é" * 40_000, x_short=i // 20

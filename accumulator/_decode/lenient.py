@@ -121,19 +121,8 @@ class Reading(Struct):
         if taken is not None:
             setattr(out, name, taken)
         if len(self.misfits) > before:
-            self.put_below(f".{name}", before)
+            put_below(self.misfits, f".{name}", before)
         return left
-
-    def note_misfits(self, chunk: Chunk) -> None:
-        """Note in a chunk what did not fit, in an order that does not depend on how it was read."""
-        if self.misfits:
-            self.put_below("$", 0)
-            chunk.misfits = Misfits(sorted(self.misfits, key=Misfit.place))
-
-    def put_below(self, step: str, before: int) -> None:
-        """Put a step in front of the paths of the misfits from number `before` on."""
-        for misfit in self.misfits[before:]:
-            misfit.path = step + misfit.path
 
     def adopt(self, value: object) -> object:
         """Return a value that we may keep: a copy as builtins, unless we decoded it ourselves."""
@@ -161,6 +150,19 @@ class Reading(Struct):
                 return [self.copy(item, levels - 1) for item in value]
             return {self.name(name): self.copy(item, levels - 1) for name, item in value.items()}
         return self.copy(as_builtin(value), levels)
+
+
+def put_below(misfits: list[Misfit], step: str, before: int) -> None:
+    """Put a step in front of the paths of the misfits from number `before` on."""
+    for misfit in misfits[before:]:
+        misfit.path = step + misfit.path
+
+
+def note_misfits(misfits: list[Misfit], chunk: Chunk) -> None:
+    """Note in a chunk what did not fit, in an order that does not depend on how it was read."""
+    if misfits:
+        put_below(misfits, "$", 0)
+        chunk.misfits = Misfits(sorted(misfits, key=Misfit.place))
 
 
 _SCALARS = frozenset({bool, int, float, type(None)})
@@ -255,7 +257,7 @@ def _structs(kind: type[K]) -> _Read:
             if is_object(item):
                 before = len(reading.misfits)
                 entries.append(reading.fields(kind, fields_of(item)))
-                reading.put_below(f"[{i}]", before)
+                put_below(reading.misfits, f"[{i}]", before)
             elif item is not None:
                 left.append(reading.adopt(item))
         if left:
@@ -313,7 +315,7 @@ def _choices(reading: Reading, value: object) -> list[Choice]:
         moved = _NONE if is_text else _TEXT
         before = len(reading.misfits)
         choice = reading.fields(Choice, source, moved)
-        reading.put_below(f"[{i}]", before)
+        put_below(reading.misfits, f"[{i}]", before)
         if closes:
             choice.closing = Closing()
         if choice.index is None and i > len(choices):  # nulls count in the positions
@@ -386,7 +388,7 @@ def read_chunk(
         raise
     except RecursionError:
         raise TooDeepError("nested deeper than the stack holds") from None
-    reading.note_misfits(reading.chunk)
+    note_misfits(reading.misfits, reading.chunk)
     if kind == "text_completion":
         reading.chunk.object = "text_completion"
     return reading

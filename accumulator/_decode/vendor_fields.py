@@ -27,10 +27,11 @@ from .chunk import (
     Delta,
     Extra,
     JsonObject,
+    Misfit,
     Parts,
     TokenLogprob,
 )
-from .lenient import Reading, readers_of
+from .lenient import Reading, note_misfits, put_below, readers_of
 from .shapes import COMMON, Layout, Shape, find_shape, shape_after, wider_names
 from .values import error_of
 
@@ -120,7 +121,7 @@ class ChunkDecoder(Struct):
         if names is None:
             return
         self._in_vain = 0
-        shape = find_shape(names, self._mismatch)
+        shape = find_shape(names, self._mismatch, known)
         if shape is not None:
             self._shape = shape
             self.forget()
@@ -152,9 +153,9 @@ class ChunkDecoder(Struct):
         if not text.isascii():
             text.decode()  # checks all of it: the first value of a duplicate name is not parsed
         if shape.rest is not None:
-            reading = Reading({}, copying=False, has_halves=False, depth=STACK_DEPTH)
-            _read_rest(shape.rest, chunk, reading)
-            reading.note_misfits(chunk)
+            misfits: list[Misfit] = []
+            _read_rest(shape.rest, chunk, misfits)
+            note_misfits(misfits, chunk)
         if self._seen is EMPTY:
             self._seen = {}
         of_chunk, of_choice, of_delta = shape.repeated
@@ -218,56 +219,62 @@ def _joined(extra: Extra, left: Extra | None) -> Extra:
     return extra if left is None else Extra(sorted({**extra, **left}.items()))
 
 
-def _read_rest(layout: Layout, of: Any, reading: Reading) -> None:
+def _read_rest(layout: Layout, of: Any, misfits: list[Misfit]) -> None:
     """Read what is compared with nothing: fields of the API with a value of another type, as the
     general way reads them, and the levels below.
     """
     for name, below in layout.below:
         inner = getattr(of, name)
+        if inner is None:
+            continue
         is_list = type(inner) is list
-        for i, each in enumerate(inner if is_list else () if inner is None else (inner,)):
-            before = len(reading.misfits)
-            _read_rest(below, each, reading)
-            reading.put_below(f".{name}[{i}]" if is_list else f".{name}", before)
-        if inner and below.kind is TokenLogprob:  # which are kept
+        for i, each in enumerate(inner if is_list else (inner,)):
+            before = len(misfits)
+            _read_rest(below, each, misfits)
+            if len(misfits) > before:
+                put_below(misfits, f".{name}[{i}]" if is_list else f".{name}", before)
+        if below.kind is TokenLogprob:  # which are kept
             setattr(of, name, convert(inner, list[TokenLogprob], from_attributes=True))
-    raws = [getattr(of, name) for name in layout.own]
-    for name in layout.own:
-        setattr(of, name, None)
     left: JsonObject = {}
-    for name, raw in zip(layout.own, raws):  # noqa: B905  # one for each
-        value = _parser()(raw) if raw else None
-        if value is not None:
-            value = _read_own(layout.kind, name, value, of, reading)
-        if value is not None:
-            left[name] = value
+    if layout.own:
+        left = _read_own(layout, of, misfits)
     if layout.get is not None and not layout.is_repeated:
         left |= _values(layout, layout.get(of))
     if left:
         of.extra = Extra(sorted(left.items()))
 
 
-def _read_own(kind: type[Struct], name: str, value: object, of: Any, reading: Reading) -> object:
-    """Read a field of the API as the general way does; return what is left of its value, or None.
+def _read_own(layout: Layout, of: Any, misfits: list[Misfit]) -> JsonObject:
+    """Read the fields of a level that have values of other types; return what has no place.
 
     Raises ValueError for a value that must go the general way.
     """
-    if name == "message":
-        # It is dropped: Perplexity sends it beside a delta, with nothing new in it.
-        if of.delta is None:
-            raise ValueError("a message instead of a delta")
-        return None
-    if name == "error":
-        if error_of({"error": value}):
-            raise ValueError("a server error")
-        return None
-    if name in ("object", "obfuscation"):
-        return None
-    if name == "content" and isinstance(value, list):
-        of.parts = Parts(value)
-        return None
-    read = readers_of(kind)[name][1] if name in readers_of(kind) else None
-    return value if read is None else reading.take(of, name, read, value)
+    raws = [getattr(of, name) for name in layout.own]
+    for name in layout.own:
+        setattr(of, name, None)
+    left: JsonObject = {}
+    reading = Reading({}, copying=False, has_halves=False, depth=STACK_DEPTH, misfits=misfits)
+    for name, raw in zip(layout.own, raws):  # noqa: B905  # one for each
+        value = _parser()(raw) if raw else None
+        if value is None or name in ("object", "obfuscation"):
+            continue
+        _, read = readers_of(layout.kind).get(name, (None, None))
+        if name == "message":
+            # It is dropped: Perplexity sends it beside a delta, with nothing new in it.
+            if of.delta is None:
+                raise ValueError("a message instead of a delta")
+        elif name == "error":
+            if error_of({"error": value}):
+                raise ValueError("a server error")
+        elif name == "content" and isinstance(value, list):
+            of.parts = Parts(value)
+        elif read is None:
+            left[name] = value
+        else:
+            rest = reading.take(of, name, read, value)
+            if rest is not None:
+                left[name] = rest
+    return left
 
 
 def _decode_nothing(text: bytes) -> Chunk:

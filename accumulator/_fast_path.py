@@ -16,7 +16,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from contextlib import suppress
 from io import BytesIO
 from typing import Any, Protocol
 
@@ -228,8 +227,10 @@ class FastPath(Struct, eq=False):
         if self._credit < _PROOF:
             self.ready = False  # it was proved more often than it is worth
         else:
-            with suppress(Exception):  # as in `_find_template`
+            try:
                 self._rehearse()
+            except Exception:  # as in `_find_template`; the next proof is likely to fail, too
+                self._credit //= 2
         return self._targets
 
     def _rehearse(self) -> list[object]:

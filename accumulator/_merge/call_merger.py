@@ -67,12 +67,15 @@ class CallMerger(FieldMerger):
             function = fragment.function
             if (
                 function is None
-                or fragment.id is not None
-                or function.name is not None
-                or fragment.type is not None
+                or fragment.id
+                or function.name
                 or fragment.custom is not None
                 or fragment.extra is not None
                 or function.extra is not None
+                or (
+                    (fragment.type or fragment.id is not None or function.name is not None)
+                    and not _is_known(calls, fragment.index)
+                )
                 or not self._append_arguments(calls, fragment.index, function.arguments)
             ):
                 path = f"$.choices[{position}].delta.tool_calls[{entry}]"
@@ -200,6 +203,15 @@ class CallMerger(FieldMerger):
                 path = f"$.choices[{index}].message.tool_calls[{number}].function.arguments"
                 why = f"arguments of a finished call that are not JSON: {brief(found)}"
                 self._log.report("invalid_arguments", why, path, found[:200])
+
+
+def _is_known(calls: CallsState, index: int | None) -> bool:
+    """Return whether the call that holds an index has an id, a type and a name. Then an empty id or
+    name, or a type, in a fragment of it changes nothing: SGLang and DashScope send them again.
+    """
+    place = calls.by_index.get(index, -1)  # type: ignore[arg-type]  # None is not a key
+    call = calls.items[place] if place >= 0 else None
+    return bool(call and call.id and call.type and call.function and call.function.name)
 
 
 def _copied(call: CallState) -> CallState:

@@ -82,7 +82,10 @@ class Reducer(Ending, TypedFieldMerger, UsageMerger):
             chunk.system_fingerprint,
             chunk.object,
         )
-        if into.finish_reason or head != self._head or chunk.usage is not None:
+        if into.finish_reason or head != self._head:
+            self.apply(chunk)
+            return None
+        if chunk.usage is not None:
             self.apply_known(chunk)
             return None
         if calls:

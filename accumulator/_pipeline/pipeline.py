@@ -7,6 +7,7 @@ The rest is read line by line.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from math import inf
 
@@ -25,6 +26,7 @@ _OPENING = b"data: "
 _OBJECT = b'{"'  # the start of an object that is not empty
 _OPENS_CHUNK = _OPENING + _OBJECT
 _LAST = _OPENING + DONE + CLOSING
+_COMMENT = re.compile(rb":[^\r\n]*\n\n")
 _WINDOW = 65536  # bytes of a read that are applied at once; more leave the processor's cache
 
 
@@ -95,6 +97,8 @@ class Pipeline(EventApplier):
         self.count(len(data))
         if self._is_plain and data == _LAST:
             self._apply_data(DONE, start)
+        elif self._is_plain and _COMMENT.fullmatch(data):  # OpenRouter sends many of them
+            self.parser.is_begun = True
         elif len(data) <= _WINDOW:
             self._take(data, start)
         else:

@@ -70,7 +70,7 @@ class ObjectReader:
                 or head != self._head
                 or self._get(own) != self._repeated
                 or type(own["created"]) is not int  # 1.0 and true are not, but equal 1
-                or not (is_dict or _VARYING.issuperset(value.__pydantic_extra__ or _NOTHING))
+                or not (is_dict or _VARYING.issuperset(value.__pydantic_extra__))
             ):
                 return None
             [choice] = own["choices"]

@@ -138,25 +138,21 @@ class Reducer(Ending, TypedFieldMerger, UsageMerger):
             return
         [choice] = choices
         index: Any = choice.index
-        into, delta, listener = self.state.choices.get(index), choice.delta, self.listener
+        into, delta = self.state.choices.get(index), choice.delta
         if (
             into is None
             or into.finish_reason
             or delta is None
             or chunk.misfits
+            or self.listener is not None
             or (delta.tool_calls and len(delta.tool_calls) > self._calls_left)
         ):
             self.apply(chunk)
             return
         if chunk.extra is not None or chunk.usage is not None or chunk.moderation is not None:
             self._apply_rest(chunk)
-        if listener is not None:
-            listener.begin(index, into)
         self._apply_delta(into, delta, 0)
         self._apply_beside(into, choice, index)
-        if listener is not None:
-            listener.on_choice(choice)
-            listener.on_chunk(chunk)
 
     def apply(self, chunk: wire.Chunk) -> None:
         """Apply a chunk. Raises LimitExceededError, with the state as it was."""

@@ -65,9 +65,7 @@ class ChunkDecoder(Struct):
     # The last values. An empty dict would be a sizable part of the memory of an idle accumulator.
     _seen: dict[Key, Seen] = EMPTY
     _mismatch: str = ""  # the last of a shape without a vendor's fields
-    _in_vain: int = (
-        0  # chunks in a row that went the general way, and for which no Structs are made
-    )
+    _in_vain: int = 0  # chunks in a row that no Structs would fit
 
     @property
     def decode(self) -> Decode:

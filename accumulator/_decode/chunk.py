@@ -1,8 +1,8 @@
 """What a chunk is on the wire: Structs with the API's fields, and the decoders of JSON text.
 
-The typed decoder is strict: it refuses a chunk with a field that no Struct has. Two other ways then
-lead to the same `Chunk`: `shapes` knows the fields of vendors seen before, and `lenient` reads any
-value field by field.
+The typed decoder is strict: it refuses a chunk with a field that no Struct has, or a value of
+another type. Two other ways then lead to the same `Chunk`: `shapes` knows what vendors sent before,
+and `lenient` reads any value field by field.
 """
 
 # Annotations are not strings here: msgspec would compile each when the decoders are made.

@@ -2,9 +2,9 @@
 
 The strict decoders of `chunk` fail on a chunk with a field that the API does not name, or with a
 value of another type than the API's, and reading such a chunk field by field costs ten times as
-much. A stream that sends these sends them in nearly every chunk. So a shape that has been seen a few
-times gets Structs of its own: those of `chunk` with such fields as raw JSON, for `vendor_fields` to
-read.
+much. A stream that sends these sends them in nearly every chunk. So a shape that has been seen a
+few times gets Structs of its own: those of `chunk` with such fields as raw JSON, for
+`vendor_fields` to read.
 
 A process keeps its shapes, because many streams come from few servers.
 """

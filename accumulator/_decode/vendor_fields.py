@@ -254,7 +254,7 @@ def _read_own(layout: Layout, of: Any, misfits: list[Misfit]) -> JsonObject:
     reading = Reading({}, copying=False, has_halves=False, depth=STACK_DEPTH, misfits=misfits)
     for name, raw in zip(layout.own, raws):  # noqa: B905  # one for each
         value = _parser()(raw) if raw else None
-        if value is None or name in ("object", "obfuscation"):
+        if value is None or name == "obfuscation":
             continue
         _, read = readers_of(layout.kind).get(name, (None, None))
         if name == "message":
@@ -264,6 +264,8 @@ def _read_own(layout: Layout, of: Any, misfits: list[Misfit]) -> JsonObject:
         elif name == "error":
             if error_of({"error": value}):
                 raise ValueError("a server error")
+        elif name == "object":
+            of.object = value if isinstance(value, str) else None
         elif name == "content" and isinstance(value, list):
             of.parts = Parts(value)
         elif read is None:

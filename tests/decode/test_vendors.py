@@ -142,6 +142,10 @@ SHAPES: Streams = {
         for name, put in TYPED.items()
         for odd in ODD[:5]
     },
+    "a legacy completion's object": [
+        json.dumps({"object": kind, "choices": [{"index": 0, "text": "x"}]})
+        for kind in [7, "text", ["x"]] * 9 + ["text_completion"]
+    ],
     "a value too long to be compared with the next": lambda i: chunk(
         {"content": "x"}, x_long="é" * 40_000, x_short=i // 20
     ),

@@ -125,6 +125,18 @@ def test_total_bytes_are_the_same_events_however_a_body_is_cut(body: bytes, pass
     assert (found[0][0] is not None) is passes
 
 
+@pytest.mark.parametrize("feed", FEEDS.values(), ids=FEEDS)
+def test_a_stream_is_restored_with_fewer_bytes_than_it_has(
+    feed: Callable[[Accumulator, object], None],
+) -> None:
+    acc = Accumulator()
+    acc.feed_sse(TEN)
+    acc = Accumulator.restore(acc.checkpoint(), limits=Limits(total_bytes=20))
+    with pytest.raises(LimitExceededError, match="total_bytes"):
+        feed(acc, chunk(content="a"))
+    assert acc.snapshot().choices[0].message.content == "a" * 10
+
+
 @pytest.mark.parametrize("before", [[], ["id: 1"]])
 def test_a_line_of_too_many_bytes_is_not_applied_by_its_blank_line(before: list[str]) -> None:
     acc = Accumulator(limits=Limits(event_bytes=90))

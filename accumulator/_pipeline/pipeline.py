@@ -88,7 +88,8 @@ class Pipeline(EventApplier):
         self.check_open()
         if not self.reducer.reading:
             return
-        start, room = self.tally.size - self.tally.besides, self._most_bytes - self.tally.size
+        start = self.tally.size - self.tally.besides
+        room = max(self._most_bytes - self.tally.size, 0)  # less than 0 if restored with less
         if len(data) > room:
             self._feed_read(data[: int(room)])  # wherever a body is cut, the same events are read
             if self.reducer.reading:

@@ -132,6 +132,12 @@ def in_parts(word: str) -> Json:
     return {"content": [{"type": "thinking", "thinking": [{"type": "text", "text": word}]}]}
 
 
+def without_index(word: str) -> Json:
+    """Return a thought as OpenRouter sent Gemini's at first."""
+    detail = {"type": "reasoning.text", "text": word, "provider": "google"}
+    return {"role": "assistant", "content": "", "reasoning": word, "reasoning_details": [detail]}
+
+
 def tool_calls(rng: random.Random, count: int) -> list[Json]:
     """Return the chunks of three calls, with arguments in fragments of 4 bytes."""
     calls: list[Json] = []
@@ -178,6 +184,13 @@ def add_logprobs(rng: random.Random, i: int, chunk: Json) -> None:
             choice["logprobs"] = given
 
 
+def number_tokens(rng: random.Random, i: int, chunk: Json) -> None:
+    # Like Fireworks.
+    for choice in chunk["choices"]:
+        for token in (choice["logprobs"] or {}).get("content", ()):
+            token["token_id"] = rng.randint(0, 99_999)
+
+
 def judge_choices(rng: random.Random, i: int, chunk: Json) -> None:
     for choice in chunk["choices"]:
         scores = {"hate": {"filtered": False, "severity": "safe"}, "seq": rng.randint(0, 9)}
@@ -209,6 +222,8 @@ HELD_OUT: Mapping[str, Shape] = {
     "a list in each choice, keys sorted": (text, sort_keys),
     "a counter beside the text": (text, lambda _, i, chunk: chunk.update(x_seq=i, p=i * 7)),
     "thinking in parts": (partial(text, thought=in_parts),),
+    "thinking without an index": (partial(text, thought=without_index),),
+    "a number in each token": (text, add_logprobs, number_tokens),
     "usage in every chunk": (text, lambda _, i, chunk: chunk.update(usage=usage_of(i))),
     "cumulative message": (cumulative,),
     "created changes": (text, lambda _, i, chunk: chunk.update(created=1_763_489_569 + i)),

@@ -44,16 +44,12 @@ class Layout(Struct):
 
     kind: type[Struct]  # the API's, of which `struct` is a subclass
     struct: type[Struct]
+    is_repeated: bool  # whether its vendor's fields often repeat unchanged
     rules: str  # the name of its rules, if it has any
     names: Sequence[str]  # of the fields that are merged like a vendor's
     get: Callable[[object], tuple[Raw, ...]] | None  # their raw JSON, empty for an absent field
     own: Sequence[str]  # the other names: fields of the API with a value of another type
     below: Sequence[tuple[str, Layout]]  # by the names of their fields
-
-    @property
-    def is_repeated(self) -> bool:
-        """Whether its vendor's fields often repeat unchanged."""
-        return self.kind in _REPEATED
 
     @property
     def has_rest(self) -> bool:
@@ -109,7 +105,8 @@ def _add_layout(kind: type[Struct], names: Names, layouts: dict[type[Struct], La
                 below.append((name, layout))
     found = sorted(name for level, name in names if level is kind)
     fields_of_api = {*kind.__struct_fields__}
-    own = [name for name in found if name in fields_of_api or (kind, name) == _MESSAGE]
+    # In this order `parts` has been read before the parts of `content` go there.
+    own = [n for n in reversed(found) if n in fields_of_api or (kind, n) == _MESSAGE]
     # A name on the wire must not become the name of an attribute.
     slots = {f"x{i}": name for i, name in enumerate(found) if name not in own}
     fields += [(name, Raw, _ABSENT) for name in (*slots, *own)]
@@ -121,7 +118,8 @@ def _add_layout(kind: type[Struct], names: Names, layouts: dict[type[Struct], La
     # The last one is read twice, so that the result is a tuple even for one field.
     get = attrgetter(*slots, [*slots][-1]) if slots else None
     rules = kind.__name__.lower()
-    layouts[kind] = Layout(kind, struct, rules, [*slots.values()], get, own, below)
+    is_repeated, names_of = kind in _REPEATED, [*slots.values()]
+    layouts[kind] = Layout(kind, struct, is_repeated, rules, names_of, get, own, below)
 
 
 # --- the shapes of a process --------------------------------------------------------------

@@ -223,41 +223,42 @@ def _read_rest(layout: Layout, of: Any, misfits: list[Misfit]) -> None:
     """
     for name, below in layout.below:
         inner = getattr(of, name)
-        if inner is None:
-            continue
-        is_list = type(inner) is list
-        for i, each in enumerate(inner if is_list else (inner,)):
+        if type(inner) is list:
+            for i, each in enumerate(inner):
+                before = len(misfits)
+                _read_rest(below, each, misfits)
+                if len(misfits) > before:
+                    put_below(misfits, f".{name}[{i}]", before)
+            if below.kind is TokenLogprob:  # which are kept
+                setattr(of, name, convert(inner, list[TokenLogprob], from_attributes=True))
+        elif inner is not None:
             before = len(misfits)
-            _read_rest(below, each, misfits)
+            _read_rest(below, inner, misfits)
             if len(misfits) > before:
-                put_below(misfits, f".{name}[{i}]" if is_list else f".{name}", before)
-        if below.kind is TokenLogprob:  # which are kept
-            setattr(of, name, convert(inner, list[TokenLogprob], from_attributes=True))
-    left: JsonObject = {}
+                put_below(misfits, f".{name}", before)
     if layout.own:
-        left = _read_own(layout, of, misfits)
+        _read_own(layout, of, misfits)
     if layout.get is not None and not layout.is_repeated:
-        left |= _values(layout, layout.get(of))
-    if left:
-        of.extra = Extra(sorted(left.items()))
+        extra = _values(layout, layout.get(of))
+        if extra:
+            of.extra = _joined(extra, of.extra)
 
 
-def _read_own(layout: Layout, of: Any, misfits: list[Misfit]) -> JsonObject:
-    """Read the fields of a level that have values of other types; return what has no place.
+def _read_own(layout: Layout, of: Any, misfits: list[Misfit]) -> None:
+    """Read the fields of a level that have values of other types.
 
     Raises ValueError for a value that must go the general way.
     """
-    raws = [getattr(of, name) for name in layout.own]
-    for name in layout.own:
-        setattr(of, name, None)
     left: JsonObject = {}
-    reading = Reading({}, copying=False, has_halves=False, depth=STACK_DEPTH, misfits=misfits)
-    for name, raw in zip(layout.own, raws):  # noqa: B905  # one for each
+    for name in layout.own:
+        raw = getattr(of, name)
         value = _parser()(raw) if raw else None
+        setattr(of, name, None)
         if value is None or name == "obfuscation":
             continue
-        _, read = readers_of(layout.kind).get(name, (None, None))
-        if name == "message":
+        if name == "content" and type(value) is list:
+            of.parts = Parts(value)
+        elif name == "message":
             # It is dropped: Perplexity sends it beside a delta, with nothing new in it.
             if of.delta is None:
                 raise ValueError("a message instead of a delta")
@@ -265,16 +266,25 @@ def _read_own(layout: Layout, of: Any, misfits: list[Misfit]) -> JsonObject:
             if error_of({"error": value}):
                 raise ValueError("a server error")
         elif name == "object":
-            of.object = value if isinstance(value, str) else None
-        elif name == "content" and isinstance(value, list):
-            of.parts = Parts(value)
-        elif read is None:
-            left[name] = value
+            of.object = value if type(value) is str else None
         else:
-            rest = reading.take(of, name, read, value)
+            rest = _read_as_api(layout.kind, name, value, of, misfits)
             if rest is not None:
                 left[name] = rest
-    return left
+    if left:
+        of.extra = Extra(sorted(left.items()))
+
+
+def _read_as_api(
+    kind: type[Struct], name: str, value: object, of: Any, misfits: list[Misfit]
+) -> object:
+    """Read a field into its place as the general way does; return what is left of its value."""
+    _, read = readers_of(kind).get(name, (None, None))
+    if read is None:
+        return value
+    reading = Reading({}, copying=False, has_halves=False, depth=STACK_DEPTH)
+    reading.misfits = misfits
+    return reading.take(of, name, read, value)
 
 
 def _decode_nothing(text: bytes) -> Chunk:

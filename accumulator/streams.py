@@ -244,9 +244,10 @@ def iter_chunks(
     """Read a stream to its end and close it; yield each chunk as it comes, async if the stream is.
 
     A chunk is the JSON that the server sent, unchanged, on one line. A server's error is yielded,
-    too, and so is JSON that is damaged or cut off. The `[DONE]` of an event stream is `b"[DONE]"`.
-    Comments and event names are left out. Chunks that are objects are written as JSON. `framing` is
-    that of `wrap`; of `limits`, only `event_bytes` applies.
+    too, always as `{"error": …}`, and so is JSON that is damaged or cut off. The `[DONE]` of an
+    event stream is `b"[DONE]"`. Comments, event names and other protocols' events are left out.
+    Chunks that are objects are written as JSON. `framing` is that of `wrap`; of `limits`, only
+    `event_bytes` applies.
 
     Raises the stream's own exceptions unchanged, LimitExceededError, DecodeError for a compressed
     body, and TypeError for an object that is not a stream.

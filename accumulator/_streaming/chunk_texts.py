@@ -10,9 +10,11 @@ from itertools import chain
 import msgspec
 
 from .._accumulator import Accumulator
+from .._decode.chunk import MalformedJsonError, TooDeepError, decode_untyped
 from .._decode.lines import DONE, Event, LineReader, is_end
 from .._decode.objects import LastChunk
 from .._decode.values import fields_of, is_object
+from .._merge.foreign import OWN_NAMES, error_object, find_other_api, is_own
 from .._merge.verdict import COMPRESSED
 from ..errors import LimitExceededError
 from ..limits import Limits
@@ -27,6 +29,7 @@ class ChunkTexts(Accumulator):
         self.texts: deque[bytes] = deque()
         self._reader = LineReader()
         self._most = limits.event_bytes
+        self._begun = False
 
     def feed(self, chunk: object) -> None:
         if not is_object(chunk):
@@ -53,7 +56,40 @@ class ChunkTexts(Accumulator):
 
     def _add(self, events: list[Event]) -> None:
         for event in events:
-            self.texts.append(DONE if is_end(event.data) else event.data.replace(b"\n", b" "))
+            data = event.data
+            if is_end(data):
+                data = DONE
+            elif event.name == b"error":
+                data = _as_error(data)
+            elif event.name not in OWN_NAMES and not _may_be_chunk(data, is_first=not self._begun):
+                continue
+            self._begun = True
+            self.texts.append(data.replace(b"\n", b" "))
+
+
+def _as_error(data: bytes) -> bytes:
+    """Return the data of an event named `error` as JSON that is an error without that name."""
+    text = data.decode("utf-8", "replace")
+    try:
+        value, _ = decode_untyped(text)
+    except (MalformedJsonError, TooDeepError):
+        return json_of({"error": text})
+    if error_object(value) is not None:
+        return data
+    return b'{"error":%b}' % (data if value else b"true")
+
+
+def _may_be_chunk(data: bytes, *, is_first: bool) -> bool:
+    """Return whether data under another protocol's event name is to be read all the same.
+
+    The first event may show that the whole stream is of another API.
+    """
+    text = data.decode("utf-8", "replace")
+    try:
+        value, _ = decode_untyped(text)
+    except (MalformedJsonError, TooDeepError):
+        return text.lstrip().startswith(("{", "["))
+    return is_own(value) or (is_first and find_other_api(value) is not None)
 
 
 def json_of(chunk: object) -> bytes:

@@ -77,6 +77,45 @@ def test_every_recorded_stream_can_be_read_again(corpus_stream: Path, framing: F
     assert again.status == expected.status
 
 
+FIRST = b'data: {"choices":[{"index":0,"delta":{"content":"a"}}]}\n\n'
+# What follows a chunk, and the texts that it comes to.
+NAMED: dict[str, tuple[bytes, list[bytes]]] = {
+    "an error": (b'event: error\ndata: {"message":"no"}', [b'{"error":{"message":"no"}}']),
+    "llama.cpp's line": (b'error: {"message":"no"}', [b'{"error":{"message":"no"}}']),
+    "one that says so": (b'error: {"error":{"message":"no"}}', [b'{"error":{"message":"no"}}']),
+    "one in a list": (b'error: [{"error":{"message":"no"}}]', [b'[{"error":{"message":"no"}}]']),
+    "one that says it is none": (b'error: {"error":null}', [b'{"error":{"error":null}}']),
+    "half a pair": (rb'error: "\ud83d"', [rb'{"error":"\ud83d"}']),
+    "text": (b"event: error\ndata: in two\ndata: lines", [rb'{"error":"in two\nlines"}']),
+    "nothing": (b"event: error\ndata: null", [b'{"error":true}']),
+    "an error under another name": (b'event: x\ndata: {"error":7}', [b'{"error":7}']),
+    "another protocol": (b'event: ping\ndata: {"type":"ping"}', []),
+    "another protocol's text": (b"event: ping\ndata: pong", []),
+    "another protocol's usage": (b'event: m\ndata: {"type":"message_delta","usage":{"a":1}}', []),
+    "another API's start": (b'event: m\ndata: {"type":"message_start"}', []),
+    "a chunk among others": (
+        b'event: m\ndata: {"a":1}\n\nevent: m\n' + FIRST, [FIRST[6:].strip()]
+    ),
+    "broken JSON": (b"event: ping\ndata: {no", [b"{no"]),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("named", "texts"), NAMED.values(), ids=NAMED)
+def test_without_its_name_an_event_means_the_same(named: bytes, texts: list[bytes]) -> None:
+    body = FIRST + named + b"\n\n"
+    chunks = [*iter_chunks([body])]
+    assert chunks[1:] == texts
+    expected, again = read_whole(body), fed(chunks)
+    assert again.snapshot() == expected.snapshot()
+    assert (again.status, again.server_error) == (expected.status, expected.server_error)
+
+
+def test_the_first_event_of_another_api_is_kept_because_it_names_the_api() -> None:
+    start = b'{"type":"message_start"}'
+    body = b'event: message_start\ndata: %b\n\nevent: stop\ndata: {"type":"stop"}\n\n' % start
+    assert [*iter_chunks([body])] == [start]
+
+
 def test_a_split_completion_without_a_finish_reason_ends_in_done() -> None:
     message = {"role": "assistant", "content": "a"}
     whole = ChatCompletion.from_dict({"id": "c", "choices": [{"index": 0, "message": message}]})

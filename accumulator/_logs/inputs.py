@@ -119,11 +119,12 @@ def detect_source(path: str, name: str, folder: str, keys: Sequence[str]) -> Sou
         size = os.fstat(raw.fileno()).st_size
         if raw.peek(4).startswith(_PARQUET):
             return Source(path, name, label, size, "parquet")
-        try:
-            head = open_text(raw).read1(BLOCK).lstrip(BLANK)
-        except READ_ERRORS:
-            head = b""  # reported when the file is read
-    return Source(path, name, label, size, _form_of(head, keys))
+        head = b""
+        with suppress(*READ_ERRORS):  # reported when the file is read
+            text = open_text(raw)
+            while len(head) < BLOCK and (data := text.read1(BLOCK)):
+                head += data
+    return Source(path, name, label, size, _form_of(head.lstrip(BLANK), keys))
 
 
 def _form_of(head: bytes, keys: Sequence[str]) -> Form:

@@ -23,7 +23,6 @@ from .inputs import in_utf8
 Result: TypeAlias = tuple[str, StreamResult]
 
 _MOST_REPORTED = 20  # bad rows; more are only counted, and written to the file of bad rows
-_EXCERPT = 200  # bytes of a bad row that are kept
 _TOKENS = ("prompt", "completion", "total")
 
 
@@ -150,8 +149,8 @@ class Display:
         if self._reported_rows <= _MOST_REPORTED:
             say(f"{label}:{line}: bad row: {why}")
         if self.bad_rows is not None:
-            excerpt = text[:_EXCERPT].decode("utf-8", "replace")
-            entry = {"file": in_utf8(label), "line": line, "why": why, "text": excerpt}
+            row = text.decode("utf-8", "replace")  # whole, so that it can be repaired
+            entry = {"file": in_utf8(label), "line": line, "why": why, "text": row}
             self.bad_rows.write(msgspec.json.encode(entry) + b"\n")
 
     def unread(self, label: str, why: str) -> None:

@@ -101,6 +101,7 @@ BAD = {
     b'{"id": [1], "chunk": {}}': "Expected",
     b'{"id": "a", "seq": "x", "chunk": {}}': "Expected",
     b"[1]": "Expected",
+    b"a long one " * 100: "JSON is malformed",
 }
 
 
@@ -118,6 +119,7 @@ def test_bad_rows_are_told_with_their_line_and_kept_out(
     assert read(out) == expected(rows)
     told = [json.loads(line) for line in bad.read_text().splitlines()]
     assert [each["line"] for each in told] == [101 + place * 200 for place in range(len(BAD))]
+    assert [each["text"] for each in told] == [f"{text.decode()}\n" for text in BAD]
     errors = said()
     for each, why in zip(told, BAD.values(), strict=True):
         assert why in each["why"]

@@ -13,9 +13,9 @@ from io import BufferedReader
 from pathlib import Path
 from typing import Literal, cast
 
-import msgspec
 from msgspec import Struct
 
+from .._decode.chunk import decode_untyped
 from .._extras import load
 from ..batch import SSE_FIELDS
 
@@ -135,8 +135,8 @@ def _form_of(head: bytes, keys: Sequence[str]) -> Form:
         # A log may be cut at its beginning.
         return "rows" if has_row(head, {*keys}, {keys[0], "choices"}) else "page"
     try:
-        value = msgspec.json.decode(head)
-    except (ValueError, RecursionError):
+        value, _ = decode_untyped(head)
+    except ValueError:
         return "rows"
     if isinstance(value, list) and len(value) == 1:  # as Gemini's server sends it
         value = value[0]
@@ -150,9 +150,9 @@ def _form_of(head: bytes, keys: Sequence[str]) -> Form:
 def has_row(head: bytes, *kinds: set[str]) -> bool:
     """Return whether any line of a file's head is an object with all keys of one of these kinds."""
     for line in head.splitlines():
-        with suppress(ValueError, RecursionError):
-            fields = msgspec.json.decode(line, type=dict[str, msgspec.Raw])
-            if any(kind <= fields.keys() for kind in kinds):
+        with suppress(ValueError):
+            fields, _ = decode_untyped(line)
+            if isinstance(fields, dict) and any(kind <= fields.keys() for kind in kinds):
                 return True
     return False
 

@@ -14,6 +14,7 @@ from typing import Annotated, Any, TypeAlias, cast
 import msgspec
 from msgspec import Meta, Struct, structs
 
+from .._decode.chunk import decode_untyped
 from .._extras import load
 from .inputs import BLOCK, BOM, READ_ERRORS, CommandError, Source, open_raw, open_text, why_unread
 from .terminal import Display
@@ -86,7 +87,7 @@ def read_lines(
     """Yield rows, some at a time. If there is a list of `times`, add the rows' times to it; then a
     row without an id belongs to the stream of the row before it.
     """
-    decode = line_decoder(keys).decode
+    decode = _line_decoder(keys)
     last_id = ""
     numbers = count(1)
     for lines in _lines_of(file):
@@ -137,11 +138,31 @@ def _text_of(line: bytes) -> bytes:
     return b"" if text.startswith(b":") else text
 
 
-def line_decoder(keys: Keys) -> msgspec.json.Decoder[_Line]:
-    """Return a decoder of lines whose fields have these keys."""
+def _line_decoder(keys: Keys) -> Callable[[bytes], _Line]:
+    """Return a decoder of lines with these keys. It raises ValueError, RecursionError."""
     fields = [(field.name, field.type, field.default) for field in structs.fields(_Line)]
-    kind = msgspec.defstruct("_Line", fields, rename=structs.asdict(keys), gc=False)
-    return msgspec.json.Decoder(cast("type[_Line]", kind))
+    made = msgspec.defstruct("_Line", fields, rename=structs.asdict(keys), gc=False)
+    kind = cast("type[_Line]", made)
+    decoder = msgspec.json.Decoder(kind)
+
+    def decode(text: bytes) -> _Line:
+        try:
+            return decoder.decode(text)
+        except msgspec.ValidationError:
+            raise
+        except ValueError:  # it also refuses half a surrogate pair
+            import json  # noqa: PLC0415  # takes time to import
+
+            fields, _ = decode_untyped(text)
+            if not isinstance(fields, dict):
+                raise
+            chunk = json.dumps(fields.pop(keys.chunk)).encode() if keys.chunk in fields else b""
+            row = msgspec.convert(fields, kind)
+            str(row.id).encode()  # an id must be UTF-8
+            row.chunk = msgspec.Raw(chunk)
+            return row
+
+    return decode
 
 
 def _read_parquet(source: Source, keys: Keys, display: Display) -> Iterator[list[Row]]:

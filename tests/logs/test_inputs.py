@@ -30,6 +30,8 @@ FILES: dict[str, tuple[bytes, str]] = {
     "cut in a row.jsonl": (b'"a","chunk":{}}\n{"id":"a","chunk":{}}\n', "rows"),
     "cut in a bare chunk.jsonl": (b'"a"}\n{"id":"a","choices":[]}\n', "rows"),
     "cut in a long row.jsonl": (b"x" * 9000 + b'"}\n{"id":"a","chunk":{}}\n', "rows"),
+    "half a pair.jsonl": (rb"# rows" + b"\n" + rb'{"id":"a","chunk":"\ud83d"}', "rows"),
+    "half a pair in a page.json": (rb'{"detail":"\ud83d"}', "page"),
     "a heading.jsonl": (b'# rows\n{"id":"a"}\n{"id":"a","chunk":{}}', "rows"),
     "a page with an object.html": (b'<script>\n{"id":"a"}\n', "page"),
     "body.json": (SSE, "body"),

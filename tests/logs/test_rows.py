@@ -57,6 +57,7 @@ def a_line(id: str, size: int = 1) -> bytes:
 A: Row = ("a", None, b'{"x":"x"}')
 B: Row = ("b", None, b'{"x":"x"}')
 DONE: Row = ("a", None, b"[DONE]")
+NO_UTF8 = r"'utf-8' codec can't encode character '\ud83d' in position 0: surrogates not allowed"
 
 FILES: dict[str, tuple[bytes, list[Row], list[tuple[int, str]]]] = {
     "no last line end": (a_line("a") + a_line("b")[:-1], [A, B], []),
@@ -85,6 +86,23 @@ FILES: dict[str, tuple[bytes, list[Row], list[tuple[int, str]]]] = {
         b'{"id":"a","chunk":"{\\"x\\":\\"x\\"}"}\n' + a_line("b"), [A, B], []
     ),
     "a string that is none": (b'{"id":"a","chunk":"\xff"}\n', [("a", None, b'"\xff"')], []),
+    "half a surrogate pair": (
+        rb'{"id":"a","seq":1,"chunk":{"x":"\ud83d"}}', [("a", 1, rb'{"x": "\ud83d"}')], []
+    ),
+    "half a pair in a bare chunk": (
+        rb'{"id":"a","x":"\ud83d"}', [("a", None, rb'{"id":"a","x":"\ud83d"}')], []
+    ),
+    "half a pair in a string": (
+        rb'{"id":"a","t":"\ud83d","chunk":"\ud83d"}', [("a", None, rb'"\ud83d"')], []
+    ),
+    "half a pair in an id": (
+        rb'{"id":"\ud83d","chunk":{}}', [],
+        [(1, NO_UTF8)],
+    ),
+    "half a pair in a number": (rb'{"id":"a","seq":"\ud83d"}', [], [(1, NO_UTF8)]),
+    "half a pair in what is no object": (
+        rb'"chunk\ud83d"', [], [(1, "Input data was truncated")]
+    ),
     "two values on a line, and a blank one": (
         b'{"id":"a"} {"id":"b"}\n\n', [], [(1, "JSON is malformed: trailing characters (byte 12)")]
     ),

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from functools import partial
 from io import BufferedReader, BytesIO
-from itertools import count, repeat
+from itertools import chain, count, islice, repeat
 from typing import Annotated, Any, TypeAlias, cast
 
 import msgspec
@@ -16,7 +16,17 @@ from msgspec import Meta, Struct, structs
 
 from .._decode.chunk import decode_untyped
 from .._extras import load
-from .inputs import BLOCK, BOM, READ_ERRORS, CommandError, Source, open_raw, open_text, why_unread
+from .inputs import (
+    BLOCK,
+    BOM,
+    READ_ERRORS,
+    CommandError,
+    Source,
+    has_row,
+    open_raw,
+    open_text,
+    why_unread,
+)
 from .terminal import Display
 
 Row: TypeAlias = tuple[str, "int | None", bytes]  # a chunk is JSON text
@@ -24,6 +34,7 @@ Report: TypeAlias = Callable[[int, str, bytes], object]  # a bad row's line, rea
 
 _BATCH = 4096  # rows of Parquet
 _LONGEST_LINE = 64 * 1024 * 1024  # bytes; four times the default limit of a chunk
+_LEADING = 8  # blocks of lines in which the first id is looked for
 _END = b"[DONE]"
 _QUOTE = 34  # "
 _MOST, _LEAST = (1 << 63) - 1, -(1 << 63)  # 64 bits, as in DuckDB's columns
@@ -74,21 +85,39 @@ def read_rows(sources: Iterable[Source], keys: Keys, display: Display) -> Iterat
 
 def _read_file(source: Source, keys: Keys, display: Display) -> Iterator[list[Row]]:
     position = 0  # in the file on disk
+    first, report = _first_id(source, keys), partial(display.bad_row, source.label)
     with open_raw(source.path) as raw, open_text(raw) as file:
-        for rows in read_lines(file, keys, partial(display.bad_row, source.label)):
+        for rows in read_lines(file, keys, report, last_id=first):
             yield rows
             display.read(raw.tell() - position, len(rows))
             position = raw.tell()
 
 
+def _first_id(source: Source, keys: Keys) -> str:
+    """Return the id for the bare chunks at the start of a file, which may have none: the first that
+    comes, or the file's name if none comes soon, or not before `[DONE]`.
+    """
+    with suppress(*READ_ERRORS), open_raw(source.path) as raw, open_text(raw) as file:
+        blocks = read_lines(file, keys, lambda *_: None)
+        for id, _, chunk in chain.from_iterable(islice(blocks, _LEADING)):
+            if id or chunk == _END:
+                return id or source.name
+    return source.name
+
+
 def read_lines(
-    file: BufferedReader, keys: Keys, report: Report, times: list[object] | None = None
+    file: BufferedReader,
+    keys: Keys,
+    report: Report,
+    times: list[object] | None = None,
+    last_id: str = "",
 ) -> Iterator[list[Row]]:
-    """Yield rows, some at a time. If there is a list of `times`, add the rows' times to it; then a
-    row without an id belongs to the stream of the row before it.
+    """Yield rows, some at a time. A bare chunk without an id belongs to the stream of the line
+    before it, at first to `last_id`. If there is a list of `times`, add the rows' times to it; then
+    this holds for any row without an id.
     """
     decode = _line_decoder(keys)
-    last_id = ""
+    chunk = b""
     numbers = count(1)
     for lines in _lines_of(file):
         rows: list[Row] = []
@@ -97,17 +126,16 @@ def read_lines(
                 text = line if line.startswith(b"{") else _text_of(line)
                 if not text and len(line) <= _LONGEST_LINE:
                     continue
-                # `[DONE]` after bare chunks has no id: it ends the stream of the line before.
-                row = _Line(last_id, chunk=msgspec.Raw(text)) if text == _END else decode(text)
+                row = _Line(chunk=msgspec.Raw(text)) if text == _END else decode(text)
             except (ValueError, RecursionError) as error:
                 is_cut = len(line) > _LONGEST_LINE
                 why = f"the line is longer than {_LONGEST_LINE:,} bytes" if is_cut else str(error)
                 report(number, why, line)
                 continue
             id = row.id
-            if id is not None and id != "":
+            if id not in ("", None):
                 last_id = str(id)
-            elif times is None:
+            elif times is None and not _goes_on(row, text, chunk):
                 report(number, f"no stream id under {keys.id!r}", line)
                 continue
             chunk = bytes(row.chunk) or text.strip()
@@ -118,6 +146,15 @@ def read_lines(
             if times is not None:
                 times.append(row.time)
         yield rows
+
+
+def _goes_on(row: _Line, text: bytes, before: bytes) -> bool:
+    """Return whether a line without an id belongs to the stream of the chunk before it."""
+    if text == _END:
+        return before != b""
+    if bytes(row.chunk) or before == _END:  # it has the keys of a row, or begins another stream
+        return False
+    return has_row(text, {"choices"}) or (before != b"" and has_row(text, {"error"}))
 
 
 def _lines_of(file: BufferedReader) -> Iterator[list[bytes]]:

@@ -81,6 +81,19 @@ def test_bare_chunks_go_by_their_own_id(log: Path, out: Path) -> None:
     assert read(out) == expected(ROWS)
 
 
+def test_a_bare_chunk_without_an_id_goes_by_the_order_of_lines_also_if_they_are_sorted(
+    log: Path, out: Path
+) -> None:
+    first, last = {"choices": [], "id": "", "filter": 1}, {"error": {"message": "overloaded"}}
+    (_, _, a), (_, _, a_end), _ = a_stream("a", 1)
+    (_, _, b), *_ = a_stream("b", 1)
+    log.write_text("".join(json.dumps(each) + "\n" for each in (first, a, b, last, a_end)))
+    assert reduce(log, out) == 0
+    found = {row["id"]: row for row in map(json.loads, out.read_bytes().splitlines())}
+    assert {id: row["status"] for id, row in found.items()} == {"a": "complete", "b": "failed"}
+    assert found["a"]["completion"]["filter"] == 1
+
+
 def test_keys_have_the_names_that_options_give(log: Path, out: Path) -> None:
     rows = [{"trace": id, "n": seq, "body": json.dumps(chunk)} for id, seq, chunk in ROWS[:300]]
     log.write_text("".join(json.dumps(row) + "\n" for row in rows))

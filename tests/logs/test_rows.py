@@ -57,6 +57,11 @@ def a_line(id: str, size: int = 1) -> bytes:
 A: Row = ("a", None, b'{"x":"x"}')
 B: Row = ("b", None, b'{"x":"x"}')
 DONE: Row = ("a", None, b"[DONE]")
+BARE, BARE_A = b'{"id":"","choices":[]}\n', b'{"id":"a","choices":[]}\n'
+ERROR = b'{"error":{"message":"no"}}\n'
+OF_A, NAMED = ("a", None, BARE.strip()), ("name", None, BARE.strip())
+NAMED_DONE: Row = ("name", None, b"[DONE]")
+NO_ID = "no stream id under 'id'"
 NO_UTF8 = r"'utf-8' codec can't encode character '\ud83d' in position 0: surrogates not allowed"
 
 FILES: dict[str, tuple[bytes, list[Row], list[tuple[int, str]]]] = {
@@ -70,7 +75,19 @@ FILES: dict[str, tuple[bytes, list[Row], list[tuple[int, str]]]] = {
     "ends on lines of their own": (
         a_line("a") + b"[DONE]\n[DONE]\n" + a_line("b"), [A, DONE, DONE, B], []
     ),
-    "an end that belongs to nothing": (b"[DONE]\n", [], [(1, "no stream id under 'id'")]),
+    "an end that belongs to nothing": (b"[DONE]\n", [], [(1, NO_ID)]),
+    "a bare chunk without an id": (BARE, [NAMED], []),
+    "bare chunks before and after an id": (
+        BARE + BARE_A + BARE + ERROR + b"[DONE]\n" + a_line("b"),
+        [OF_A, (*OF_A[:2], BARE_A.strip()), OF_A, (*OF_A[:2], ERROR.strip()), DONE, B], [],
+    ),
+    "bare chunks of which none has an id": (
+        BARE * 70_000 + b"[DONE]\n" + a_line("a"), [NAMED] * 70_000 + [NAMED_DONE, A], []
+    ),
+    "a bare chunk after the end": (BARE + b"[DONE]\n" + BARE, [NAMED, NAMED_DONE], [(3, NO_ID)]),
+    "an error at the beginning": (ERROR + a_line("a"), [A], [(1, NO_ID)]),
+    "a row without an id": (a_line("a") + b'{"chunk":{"choices":[]}}', [A], [(2, NO_ID)]),
+    "what is no chunk": (a_line("a") + b'{"b":1}', [A], [(2, NO_ID)]),
     "a number as id": (b'{"id":7,"chunk":{}}\n', [("7", None, b"{}")], []),
     "zero as id": (b'{"id":0,"chunk":{}}\n', [("0", None, b"{}")], []),
     "an array": (a_line("a") + b'["a"]\n', [A], [(2, "Expected `object`, got `array`")]),

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import argparse
+import os
 import re
+import sys
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from datetime import datetime, timezone
+from io import TextIOWrapper
 from itertools import pairwise
 from math import inf
 from pathlib import Path
@@ -61,6 +64,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> int:
     name = label_of(arguments.file)
     keys = Keys(arguments.id, arguments.seq, arguments.chunk, arguments.time)
+    svg = arguments.svg
+    if svg is not None and os.path.realpath(svg) == os.path.realpath(arguments.file):
+        raise CommandError(f"{svg} is both the input and the output")
     found = read_recording(arguments.file, keys, has_rows=arguments.stream is not None)
     id = next(iter(found.streams), "") if arguments.stream is None else arguments.stream
     if id not in found.streams:
@@ -74,7 +80,7 @@ def run(arguments: argparse.Namespace) -> int:
     is_cut = isinstance(result.error, IncompleteStreamError)
     is_nothing = is_cut and not has_chunks(result.completion)
     if not is_nothing or result.problems:
-        _show(result, times, arguments.svg)
+        _show(result, times, svg)
     if why is None and is_nothing:
         why = str(result.error)
     if why is not None:
@@ -94,6 +100,8 @@ def _show(result: StreamResult, times: list[object], svg: str | None) -> None:
     """Print the tables and the picture, and also write them to a file if one is named. Raises
     OSError, and ImportError without rich.
     """
+    if isinstance(sys.stdout, TextIOWrapper):  # its encoding may lack what is shown
+        sys.stdout.reconfigure(errors="replace")
     console = load("rich.console", "cli").Console(record=svg is not None)
     table, text = load("rich.table", "cli").Table, load("rich.text", "cli").Text
     for title, columns, rows in _tables_of(result):

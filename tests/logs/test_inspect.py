@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from collections.abc import Callable, Iterable
@@ -138,6 +139,21 @@ def test_a_stream_past_a_limit_says_which(limit: str, show: Show) -> None:
 def test_a_pipe_is_read() -> None:
     command = [sys.executable, "-m", "accumulator", "inspect", "/dev/stdin"]
     assert b"piped" in subprocess.check_output(command, input=sse(text_chunk("piped")))
+
+
+def test_what_an_encoding_lacks_is_replaced() -> None:
+    command = [sys.executable, "-m", "accumulator", "inspect", "-"]
+    rows = lines_of({"time": t, "chunk": text_chunk("größer 世界")} for t in (1.0, 2.0))
+    environment = {**os.environ, "PYTHONIOENCODING": "cp1252"}
+    shown = subprocess.run(command, input=rows, env=environment, check=True, capture_output=True)
+    assert "content: größer ??" in shown.stdout.decode("cp1252")
+
+
+def test_the_picture_does_not_replace_the_recording(inspect: Inspect, tmp_path: Path) -> None:
+    path = str(tmp_path / "." / "log")
+    told = f"accumulator inspect: {path} is both the input and the output\n"
+    assert inspect(BODY, "--svg", path, code=2) == ("", told)
+    assert (tmp_path / "log").read_bytes() == BODY
 
 
 def test_ctrl_c_ends_it_quietly(monkeypatch: pytest.MonkeyPatch, inspect: Inspect) -> None:

@@ -10,9 +10,9 @@ from typing import TypeAlias
 import msgspec
 
 from .._accumulator import Accumulator
-from ..batch import RecordedStream, StreamResult, reduce_sorted
+from ..batch import SSE_FIELDS, RecordedStream, StreamResult, reduce_sorted
 from .inputs import BLANK, BLOCK, READ_ERRORS, has_row, label_of, open_raw, open_text, why_unread
-from .rows import Keys, read_lines
+from .rows import LONGEST_LINE, Keys, read_lines
 from .terminal import say
 
 Heard: TypeAlias = Callable[[Accumulator, int], object]  # called with how many bytes came
@@ -35,42 +35,62 @@ def read_recording(
     """Read a file, into memory if it has rows; report bad rows. `heard` is called after each block
     of a body.
     """
-    found = Recording()
+    found, head = Recording(), b""
     with ExitStack() as stack:
         try:
             raw = stack.enter_context(open_raw(path))
             file = stack.enter_context(open_text(raw))
-            has_rows = has_rows or has_row(file.peek(1).lstrip(BLANK), {keys.chunk})
+            if not has_rows:
+                head, has_rows = _read_head(file, keys.chunk)
         except (*READ_ERRORS, ImportError) as error:
             found.why = why_unread(error)
             return found
         if has_rows:
-            _read_rows(file, keys, label_of(path), found)
+            _read_rows(file, head, keys, label_of(path), found)
         else:
-            result, found.why = reduce_body(file, heard)
+            result, found.why = reduce_body(file, heard, head)
             found.streams[""] = result, []
     return found
 
 
+def _read_head(file: BufferedReader, key: str) -> tuple[bytes, bool]:
+    """Read lines until one shows what they are; return them, and whether they are rows."""
+    head = b""
+    while len(head) < BLOCK and (line := file.readline(LONGEST_LINE)):
+        head += line
+        text = line.lstrip(BLANK)
+        field = text.partition(b":")[0]
+        if field and field in SSE_FIELDS:
+            break
+        if has_row(text, {key}):
+            return head, True
+        if has_row(text, {"choices"}):
+            break
+    return head, False
+
+
 def reduce_body(
-    file: BufferedReader, heard: Heard | None = None
+    file: BufferedReader, heard: Heard | None = None, head: bytes = b""
 ) -> tuple[StreamResult, str | None]:
-    """Reduce a body; also return why it could not be read to its end, or None if it was."""
+    """Reduce a body whose `head` has been read; also return why it could not be read to its end,
+    or None if it was.
+    """
     stream = RecordedStream(Accumulator())
     why = None
     while True:
         try:
-            data = file.read1(BLOCK)
+            data = head or file.read1(BLOCK)
         except READ_ERRORS as error:
             data, why = b"", why_unread(error)
         if not data:
             return stream.finish(), why
+        head = b""
         stream.feed_body(data)
         if heard is not None:
             heard(stream.accumulator, len(data))
 
 
-def _read_rows(file: BufferedReader, keys: Keys, label: str, found: Recording) -> None:
+def _read_rows(file: BufferedReader, head: bytes, keys: Keys, label: str, found: Recording) -> None:
     """Reduce the rows of each stream, in the order of their sequence numbers."""
 
     def report(line: int, why: str, _: bytes) -> None:
@@ -80,7 +100,7 @@ def _read_rows(file: BufferedReader, keys: Keys, label: str, found: Recording) -
     streams: dict[str, list[tuple[int | None, bytes, object]]] = {}
     times: list[object] = []
     try:
-        for rows in read_lines(file, keys, report, times):
+        for rows in read_lines(file, keys, report, times, head=head):
             for (id, seq, chunk), time in zip(rows, times, strict=True):
                 streams.setdefault(id, []).append((seq, chunk, time))
             times.clear()

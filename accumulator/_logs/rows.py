@@ -33,7 +33,7 @@ Row: TypeAlias = tuple[str, "int | None", bytes]  # a chunk is JSON text
 Report: TypeAlias = Callable[[int, str, bytes], object]  # a bad row's line, reason and text
 
 _BATCH = 4096  # rows of Parquet
-_LONGEST_LINE = 64 * 1024 * 1024  # bytes; four times the default limit of a chunk
+LONGEST_LINE = 64 * 1024 * 1024  # bytes; four times the default limit of a chunk
 _LEADING = 8  # blocks of lines in which the first id is looked for
 _END = b"[DONE]"
 _QUOTE = 34  # "
@@ -111,25 +111,28 @@ def read_lines(
     report: Report,
     times: list[object] | None = None,
     last_id: str = "",
+    head: bytes = b"",
 ) -> Iterator[list[Row]]:
-    """Yield rows, some at a time. A bare chunk without an id belongs to the stream of the line
-    before it, at first to `last_id`. If there is a list of `times`, add the rows' times to it; then
-    this holds for any row without an id.
+    """Yield rows, some at a time; the `head` of the file has been read already.
+
+    A bare chunk without an id belongs to the stream of the line before it, at first to `last_id`.
+    If there is a list of `times`, add the rows' times to it; then this holds for any row without an
+    id.
     """
     decode = _line_decoder(keys)
     chunk = b""
     numbers = count(1)
-    for lines in _lines_of(file):
+    for lines in _lines_of(file, head):
         rows: list[Row] = []
         for line, number in zip(lines, numbers):  # noqa: B905  # as many numbers as lines
             try:
                 text = line if line.startswith(b"{") else _text_of(line)
-                if not text and len(line) <= _LONGEST_LINE:
+                if not text and len(line) <= LONGEST_LINE:
                     continue
                 row = _Line(chunk=msgspec.Raw(text)) if text == _END else decode(text)
             except (ValueError, RecursionError) as error:
-                is_cut = len(line) > _LONGEST_LINE
-                why = f"the line is longer than {_LONGEST_LINE:,} bytes" if is_cut else str(error)
+                is_cut = len(line) > LONGEST_LINE
+                why = f"the line is longer than {LONGEST_LINE:,} bytes" if is_cut else str(error)
                 report(number, why, line)
                 continue
             id = row.id
@@ -157,12 +160,13 @@ def _goes_on(row: _Line, text: bytes, before: bytes) -> bool:
     return has_row(text, {"choices"}) or (before != b"" and has_row(text, {"error"}))
 
 
-def _lines_of(file: BufferedReader) -> Iterator[list[bytes]]:
+def _lines_of(file: BufferedReader, head: bytes) -> Iterator[list[bytes]]:
     """Yield the lines of a file as it is read; of a line that is too long, only the beginning."""
-    while data := file.read1(BLOCK):
+    while data := head or file.read1(BLOCK):
+        head = b""
         *lines, last = BytesIO(data).readlines()  # uses memchr; `split` looks at each byte
         yield lines
-        rest = b"" if last.endswith(b"\n") else file.readline(_LONGEST_LINE)
+        rest = b"" if last.endswith(b"\n") else file.readline(LONGEST_LINE)
         last += rest
         while rest and not rest.endswith(b"\n"):
             rest = file.readline(BLOCK)

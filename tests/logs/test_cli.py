@@ -5,13 +5,14 @@ import json
 import os
 import signal
 import sys
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from subprocess import PIPE, Popen, check_output
 
 import pytest
-from streamed import read_terminal
+from streamed import content_of, read_terminal
 
 from accumulator import Accumulator, ChatCompletion, cli
 
@@ -100,6 +101,10 @@ CASES: dict[str, tuple[bytes, int, str | None, str]] = {
     ),
     "rows without numbers": (
         rows(("a", None, GRUSS[0]), ("a", None, GRUSS[1])), 0, "Grüße 🌍", ""
+    ),
+    "rows that begin with a long one": (
+        rows(("a", 0, "x" * 90_000), ("a", 1, GRUSS[1])), 5, " 🌍",
+        "FILE, a: malformed_json: event 1: ",
     ),
     "rows, compressed": (gzip.compress(rows(("a", 0, GRUSS[1]))), 0, " 🌍", ""),
     "rows, compressed and cut": (
@@ -328,7 +333,7 @@ def test_the_cost_of_text_is_linear(run: Run, monkeypatch: pytest.MonkeyPatch) -
 
     def counted(accumulator: Accumulator) -> ChatCompletion:
         completion = look(accumulator)
-        looked_at.append(len(str(completion.choices[0].message.content)))
+        looked_at.append(len(str(content_of(completion))))
         return completion
 
     monkeypatch.setattr(Accumulator, "snapshot", counted)
@@ -394,6 +399,20 @@ def test_text_is_printed_as_it_arrives(
             assert process.poll() is None
         output, errors = process.communicate(render(a_chunk("!", finish="stop")))
     assert (output, errors, process.returncode) == (b"!\n", b"", 0)
+
+
+@pytest.mark.parametrize("arguments", [[], ["inspect", "-"]])
+def test_a_pipe_is_read_as_rows_wherever_they_are_cut(arguments: list[str]) -> None:
+    if arguments:
+        pytest.importorskip("rich", reason="the extra 'cli' is not installed")
+    body = rows(("a", 0, GRUSS[0]), ("a", 1, GRUSS[1]))
+    with running(*arguments) as process:
+        for part in (body[:40], body[40:]):
+            feed(process, part)
+            time.sleep(0.3)  # so that it is read by itself
+        output, errors = process.communicate()
+    assert (errors, process.returncode) == (b"", 0)
+    assert "complete" in output.decode() if arguments else contents(output.decode())
 
 
 @pytest.mark.usefixtures("ctrl_c")

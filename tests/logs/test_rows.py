@@ -142,7 +142,7 @@ def test_what_a_line_is(name: str, tmp_path: Path) -> None:
 def test_a_line_too_long_to_be_held_is_a_bad_row(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("accumulator._logs.rows._LONGEST_LINE", 100_000)
+    monkeypatch.setattr("accumulator._logs.rows.LONGEST_LINE", 100_000)
     path = tmp_path / "log.jsonl"
     why = "the line is longer than 100,000 bytes"
     path.write_bytes(a_line("a") + a_line("b", 500_000) + a_line("a") + a_line("b", 500_000)[:-1])

@@ -60,7 +60,8 @@ class Target:
             return
         with (
             open(file, "rb") as whole,
-            open_output() if self.name == _STDOUT else open(self.path, "wb") as stream,
+            # Not by its path: that of `/dev/stdout` may be the name of a pipe in no folder.
+            open_output() if self.name == _STDOUT else open(self.name, "wb") as stream,
         ):
             shutil.copyfileobj(whole, stream)
 

@@ -19,16 +19,17 @@ from log_files import ROWS, Row, assert_reduced, each_order, expected, lines_of,
 COMMAND = [sys.executable, "-m", "accumulator", "reduce"]
 
 
-def piped(data: bytes, code: int = 0) -> tuple[bytes, str]:
+def piped(data: bytes, code: int = 0, out: str = "-") -> tuple[bytes, str]:
     """Reduce standard input to standard output; return what is written, and what is said."""
-    done = subprocess.run([*COMMAND, "-", "-o", "-"], input=data, check=False, capture_output=True)
+    done = subprocess.run([*COMMAND, "-", "-o", out], input=data, check=False, capture_output=True)
     assert done.returncode == code
     return done.stdout, done.stderr.decode()
 
 
+@pytest.mark.parametrize("name", ["-", "/dev/stdout", "/dev/fd/1"])
 @each_order
-def test_standard_input_comes_to_standard_output(rows: list[Row], out: Path) -> None:
-    data, errors = piped(lines_of(rows))
+def test_standard_input_comes_to_standard_output(rows: list[Row], name: str, out: Path) -> None:
+    data, errors = piped(lines_of(rows), out=name)
     out.write_bytes(data)
     assert read(out) == expected(rows)
     assert "streams: 54 complete, 6 truncated\n" in errors

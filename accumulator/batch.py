@@ -5,7 +5,7 @@ This needs no engine: the caller stores the rows and sorts them.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sized
 from contextlib import suppress
 from typing import Any, TypeVar, cast
 
@@ -115,8 +115,10 @@ def reduce_sorted(
 
 
 def _cells_of(row: Any) -> Any:
-    """Return the cells of a row that is a mapping. Raises TypeError if a key is missing."""
+    """Return the cells of a row. Raises TypeError for what is none, as the columns of a table."""
     if not isinstance(row, Mapping):
+        if isinstance(row, str) or not isinstance(row, Sized) or len(row) != 3:
+            raise TypeError(f"a row is (id, seq, chunk), or a mapping with these keys, not {row!r}")
         return row
     if "id" not in row or "chunk" not in row:
         raise TypeError(f"a row has the keys id, seq and chunk; this one has {', '.join(row)}")

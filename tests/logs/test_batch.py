@@ -1,6 +1,7 @@
 """`reduce_sorted`: sorted rows in, one result a stream, the same as one accumulator each makes."""
 
 import json
+import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -267,6 +268,12 @@ def test_rows_may_be_mappings() -> None:
     assert list(reduce_sorted(unnumbered)) == list(reduce_sorted(rows))
     with pytest.raises(TypeError, match=r"id, seq and chunk; this one has request, chunk$"):
         list(reduce_sorted([{"request": "a", "chunk": "{}"}]))
+
+
+@pytest.mark.parametrize("row", ["seq", 7, ["a", 1]])
+def test_what_is_no_row_is_named(row: object) -> None:
+    with pytest.raises(TypeError, match=rf"^a row is .*, not {re.escape(repr(row))}$"):
+        list(reduce_sorted([row]))  # type: ignore[arg-type]  # as a DataFrame has, names of columns
 
 
 @pytest.mark.parametrize(("chunk", "problems"), [(None, {"invalid_chunk": 1}), ("null", {})])

@@ -22,7 +22,7 @@ from ._logs.terminal import open_output, say
 from ._merge.verdict import has_chunks
 from ._result.outbound import text_of
 from .batch import StreamResult
-from .completion import ChatCompletion, Message
+from .completion import ChatCompletion, Choice
 from .errors import IncompleteStreamError, ServerError
 
 __all__ = ["main"]
@@ -171,24 +171,24 @@ class _TextPrinter:
             completion = accumulator.snapshot()
             # Before any other choice, one with a lower index may still come.
             if completion.choices and completion.choices[0].index == 0:
-                self._print_new(completion.choices[0].message)
+                self._print_new(completion.choices[0])
 
     def print_rest(self, completion: ChatCompletion) -> None:
         """Print what is left at the end, and end the line."""
         if not completion.choices:
             return
-        message = completion.choices[0].message
-        self._print_new(message)
-        text = text_of(message.content) or ""
+        choice = completion.choices[0]
+        self._print_new(choice)
+        text = _text_of(choice)
         if (text or self._thought) and not text.endswith("\n"):
             _write("\n")
-        for call in message.tool_calls or ():
+        for call in choice.message.tool_calls or ():
             _write(f"{call.name or call.id}({call._given})\n")
         self._thought = self._printed = 0  # another stream may follow
 
-    def _print_new(self, message: Message) -> None:
-        reasoning = message.reasoning_content or message.reasoning or ""
-        text = text_of(message.content) or ""
+    def _print_new(self, choice: Choice) -> None:
+        reasoning = choice.message.reasoning_content or choice.message.reasoning or ""
+        text = _text_of(choice)
         if self._with_reasoning and len(reasoning) > self._thought:
             _write(f"\x1b[2m{reasoning[self._thought :]}\x1b[22m")  # dimmed
             self._thought = len(reasoning)
@@ -196,6 +196,10 @@ class _TextPrinter:
             _write("\n\n")
         _write(text[self._printed :])
         self._printed = len(text)
+
+
+def _text_of(choice: Choice) -> str:
+    return text_of(choice.message.content) or choice.text or ""  # the latter in a `text_completion`
 
 
 def _write(text: str) -> None:

@@ -290,6 +290,10 @@ TEXTS: dict[str, tuple[bytes, str]] = {
         ),
         "ab\n",
     ),
+    "of a text completion": (
+        sse({"choices": [{"text": "a"}]}, {"choices": [{"text": "b", "finish_reason": "stop"}]}),
+        "ab\n",
+    ),
     "a surrogate pair cut in two": (
         sse(answer(None, content="\ud83d"), answer(content="\ude00")), "😀\n"
     ),

@@ -63,8 +63,8 @@ class Source(Struct, frozen=True):
 
 
 def find_files(paths: Sequence[str], outputs: Sequence[str] = ()) -> list[tuple[str, str]]:
-    """Find the files of paths, folders (all files in them that are not hidden) and globs, sorted by
-    name. Return the path and the name of each.
+    """Find the files of paths, folders (all files in them that are not hidden) and globs (of files,
+    or else of folders), sorted by name. Return the path and the name of each.
 
     Folders and globs leave out the `outputs`. A file in a folder is named by its path from there,
     and a second file with the same name by its full path. Raises CommandError for a path that
@@ -99,7 +99,11 @@ def _files_of(path: str) -> list[tuple[str, str]]:
         ]
     found = [path]
     if not os.path.exists(path):
-        found = sorted(filter(os.path.isfile, glob.glob(path, recursive=True)))
+        matches = sorted(glob.glob(path, recursive=True))
+        found = [*filter(os.path.isfile, matches)]
+        folders = [*filter(os.path.isdir, matches)]
+        if folders and not found:
+            return [file for folder in folders for file in _files_of(folder)]
     if not found:
         raise CommandError(f"{path}: no such file")
     return [(file, os.path.basename(file)) for file in found]

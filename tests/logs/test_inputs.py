@@ -63,6 +63,7 @@ ASKED: dict[str, tuple[str, list[str], list[str]]] = {
     "a folder in it": ("b", ["c.json", "d/e.json"], []),
     "a glob": ("b/*.json", ["c.json"], []),
     "a glob that finds folders, too": ("*", ["a.json"], []),
+    "a glob that finds folders only": ("[b-z]*", ["c.json", "d/e.json"], []),
     "a glob of all below": ("**/*.json", ["a.json", "c.json", "e.json"], []),
     # What is written is left out of folders and globs.
     "a file in a folder is written": (".", ["b/c.json", "b/d/e.json"], ["a.json"]),

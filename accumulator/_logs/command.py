@@ -132,8 +132,9 @@ def _reduce(arguments: argparse.Namespace, display: Display) -> bool:
                 write(reduce_sorted(sorted_rows(rows, arguments.memory, folder, display)))
         display.check()
         stats = display.stats
-        # If all rows failed, an old output is better.
-        has_output = bool(stats.streams or not (stats.bad_rows or stats.files_unread))
+        # If nothing was read, an old output is better.
+        is_old = target.folder is not None and os.path.exists(target.path)
+        has_output = bool(stats.streams or not (stats.bad_rows or stats.files_unread or is_old))
         if has_output:
             target.put(whole)
     return has_output

@@ -298,6 +298,7 @@ REFUSED: dict[str, tuple[str, int, str]] = {
         "log.jsonl -o old.jsonl --id trace", 1,
         "nothing was written: no row was found with the keys 'trace', 'seq' (optional) and 'chunk'",
     ),
+    "an empty input": ("sub -o old.jsonl", 1, "nothing was written: no row was found with the"),
 }  # fmt: skip
 
 

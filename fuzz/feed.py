@@ -38,7 +38,7 @@ def check(data: bytes) -> None:
         by_line.feed_line(b"data: " + text + b"\n")
         by_line.feed_line(b"\n")
         by_event.feed_sse(b"data: " + text + b"\n\n")
-        by_value.feed(value or text)  # `{ }` counts as an event, an empty mapping does not
+        by_value.feed(text if value is None else value)
         has_choices = value is not None and "choices" in value  # like every SDK's object
         by_object.feed(_as_object(value) if has_choices else text)
         by_model.feed(_as_model(value) if has_choices else text)

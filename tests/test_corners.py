@@ -234,12 +234,12 @@ def test_the_shape_of_what_was_no_chunk_takes_no_stream_of_another_api() -> None
     assert acc.problem_counts == {"malformed_json": 2, "other_api": 1}
 
 
-def test_an_empty_object_is_an_input_however_it_is_read() -> None:
+def test_an_object_of_nulls_is_an_input_however_it_is_read() -> None:
     """Whether the typed decoder takes it depends on what came before."""
     calls = [{"index": 0, "id": "a", "function": {"name": "f", "arguments": "x"}}]
     last = {"choices": [{"index": 0, "delta": {"tool_calls": calls}, "finish_reason": "stop"}]}
     for count in range(6):
-        acc = read_whole(sse(last) + count * b"data: x\n\n" + b"data: { }\n\n" * 9)
+        acc = read_whole(sse(last) + count * b"data: x\n\n" + b'data: {"id": null}\n\n' * 9)
         [problem] = [each for each in acc.problems if each.kind == "invalid_arguments"]
         assert problem.event == count + 2
 
@@ -252,3 +252,29 @@ def test_an_empty_moderation_is_no_chunk_of_texts_alone() -> None:
             choice = {"index": 0, "delta": {"content": f"word {number}"}}
             acc.feed_sse(sse({"moderation": moderation, "choices": [choice]}))
     assert ways[0].snapshot().moderation == ways[1].snapshot().moderation == {}
+
+
+@pytest.mark.parametrize("nothing", ["{}", "{ }", " {}", "{}\t", "null ", ' ""', "[ ]"])
+def test_what_says_nothing_is_no_event_and_releases_no_done(nothing: str) -> None:
+    def call(arguments: str, finish_reason: str | None) -> str:
+        delta = {"tool_calls": [{"index": 0, "function": {"arguments": arguments}}]}
+        choice = {"index": 0, "delta": delta, "finish_reason": finish_reason}
+        return json.dumps({"choices": [choice]})
+
+    texts = [call("[1", "tool_calls"), nothing, call(",2]", None), "[DONE]"]
+    events = [b"data:%b\n\n" % text.encode() for text in texts]
+    for feed, items in {
+        "feed": texts[:3],
+        "feed_line": [line for text in texts for line in (f"data: {text}", "")],
+        "feed_sse": events,
+    }.items():
+        for joined in (False, True):
+            done: list[object] = []
+            acc = Accumulator(on_event=done.append)
+            whole = [b"".join(events)] if joined and feed == "feed_sse" else items
+            for item in whole:
+                getattr(acc, feed)(item)
+            acc.close()
+            assert "chunks=2" in repr(acc)
+            [event] = [each for each in done if type(each).__name__.endswith("ArgumentsDoneEvent")]
+            assert event.arguments == "[1,2]"  # type: ignore[attr-defined]  # as its name says

@@ -19,6 +19,7 @@ _CR = 13  # looking for one byte as a number is several times faster
 # Lines that change nothing: many servers name each event, and OpenRouter sends comments to keep a
 # connection open.
 _SILENT = (b":", b"id:", b"retry:", b"event: message\n", b"event:message\n")
+_SHORT = 14  # bytes: `{"choices":[]}`
 
 
 class CutEvents(Struct, gc=False):
@@ -77,7 +78,7 @@ def cut_events(data: bytes, start: int) -> CutEvents | None:
     if is_last:
         texts.pop()
         end -= len(DONE) + around
-    if b"{}" in texts:  # the decoder refuses everything else that is not a chunk
+    if _may_be_nothing(texts):
         return None
     return CutEvents(texts, start, end, size, is_last, opening, line_end, around)
 
@@ -101,13 +102,20 @@ def _cut_among_silent(data: bytes, start: int) -> CutEvents | None:
             text = line
         elif not line.startswith(_SILENT) and line.endswith(b"\n"):
             return None
-    if not texts or b"{}" in texts:
+    if not texts or _may_be_nothing(texts):
         return None
     first, end, is_last = starts[0], opened, texts[-1] == DONE
     if is_last:
         texts.pop()
         end = starts.pop()
     return CutEvents(texts, first, end, opened - start, is_last, starts=[*starts, end])
+
+
+def _may_be_nothing(texts: list[bytes]) -> bool:
+    """Return whether a text is so short that it may be `{}`. The decoder of chunks accepts that; it
+    refuses everything else that is not a chunk.
+    """
+    return min(map(len, texts), default=_SHORT) < _SHORT
 
 
 def _has_other_cr(data: bytes, expected: int, rest: bytes) -> bool:

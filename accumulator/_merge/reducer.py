@@ -366,5 +366,5 @@ class Reducer(Ending, TypedFieldMerger, UsageMerger):
 
 
 def _says_nothing(chunk: wire.Chunk) -> bool:
-    """Return whether a chunk without choices is empty, as `{ }` is."""
+    """Return whether a chunk without choices is empty, as `{"id": null}` is."""
     return all(value is None for value in (*head_of(chunk), *rest_of(chunk)))

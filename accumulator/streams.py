@@ -129,9 +129,9 @@ def accumulate(stream: Any, **options: Unpack[Options]) -> ChatCompletion | _Cor
 
     The arguments are those of `wrap`.
 
-    Raises the stream's own exceptions unchanged, LimitExceededError, and what
-    `Accumulator.completion` raises; TypeError for an object that is not a stream. If the stream
-    itself raises, `on_end` gets what came before.
+    Raises the stream's own exceptions unchanged, LimitExceededError, what `on_event` raises (at
+    once, without reading on), and what `Accumulator.completion` raises; TypeError for an object
+    that is not a stream. If the stream itself raises, `on_end` gets what came before.
     """
     wrapped: Any = wrap(stream, **options)
     if not isinstance(wrapped, WrappedStream):
@@ -160,7 +160,9 @@ def wrap(
 
     Read it like the stream itself; `with` and `async with` close it. `completion` and `snapshot()`
     are the result, `status` and `problems` describe it; its other attributes are those of the
-    stream. An error in accumulating never stops the items: `completion` raises it.
+    stream. An error in accumulating never stops the items: `completion` raises it. Nor does an
+    error of `on_event`, which does not even stop the accumulating: `on_event` gets the next event,
+    and `completion` raises the first error.
 
     `on_end` is called once, with the `StreamEnd`, when the source has closed: after the last item,
     `close`, the end of `with`, an error, a cancellation; or when the stream is garbage-collected,
@@ -267,7 +269,7 @@ def _take(stream: WrappedStream[object], found: deque[T]) -> Generator[T, None, 
         for _ in stream:
             while found:
                 yield found.popleft()
-            if stream._observer.error is not None:
+            if stream._observer.error or stream._observer.raised:
                 break
     yield from _rest(stream._observer, found)
 
@@ -280,7 +282,7 @@ async def _take_async(
             async for _ in stream:
                 while found:
                     yield found.popleft()
-                if stream._observer.error is not None:
+                if stream._observer.error or stream._observer.raised:
                     break
     for each in _rest(stream._observer, found):
         yield each

@@ -328,6 +328,16 @@ def test_the_middleware_takes_what_an_accumulator_does() -> None:
     assert end.completion.choices[0].message.reasoning_content == "a"
 
 
+def test_what_on_event_raises_ends_nothing() -> None:
+    def on_event(event: Event, scope: Scope) -> None:
+        raise ValueError(event.type)
+
+    pieces = [BODY[:-100], BODY[-100:]]
+    [end] = run([start(SSE), *map(body, pieces), body(b"", more=False)], on_event=on_event)
+    assert (end.status, end.completion.to_dict()) == ("complete", WHOLE)
+    assert isinstance(end.error, ValueError)
+
+
 def test_a_tapped_response_is_closed_where_its_client_disconnects() -> None:
     ends: list[StreamEnd] = []
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from functools import partial
 from inspect import iscoroutinefunction
 from typing import Any, Literal, TypeAlias
 
@@ -12,6 +13,7 @@ from attrs import frozen
 from .._accumulator import Accumulator
 from ..completion import ChatCompletion, Timing
 from ..errors import DecodeError, Problem
+from ..events import Event
 
 # They end an iterator or a generator, and are not errors.
 _ENDS = (StopIteration, StopAsyncIteration, GeneratorExit)
@@ -24,9 +26,9 @@ class StreamEnd:
     """How the reading of a stream ended: what `wrap` and `tap` pass to `on_end`, once.
 
     `completion` is whole or partial. `error` is what the source or the loop raised, else what
-    `Accumulator.completion` raises, else None. `server_error` is the error that the server sent,
-    unchanged, or None. `timing` is None without a `clock`. The first line that applies gives the
-    `status`:
+    `on_event` raised first, else what `Accumulator.completion` raises, else None. `server_error`
+    is the error that the server sent, unchanged, or None. `timing` is None without a `clock`. The
+    first line that applies gives the `status`:
 
     | status      | the stream                                                                  |
     |-------------|-----------------------------------------------------------------------------|
@@ -35,7 +37,8 @@ class StreamEnd:
     | "truncated" | the source ended, or raised an `Exception`; or accumulating had to stop     |
     |             | itself: a limit, a problem in strict mode, items that are not chunks        |
     | "cancelled" | the caller stopped: `close`, the end of `with`, an error in the loop's body;|
-    |             | cancellation or KeyboardInterrupt while waiting; garbage collection         |
+    |             | cancellation or KeyboardInterrupt while waiting; garbage collection; an     |
+    |             | error of `on_event` in `accumulate`                                         |
 
     After a `close` without an error, `error` is None if `status` is "cancelled".
 
@@ -79,6 +82,9 @@ class Observer:
         self.ended: bool = False  # nothing more is accumulated
         self.stopped: bool = False  # by the reader, not by the source
         self.error: Exception | None = None  # what accumulating raised
+        self.raised: list[Exception] = []  # what `on_event` raised first
+        if accumulator._on_event is not None:
+            accumulator._on_event = partial(_call, accumulator._on_event, self.raised)
         self.cause: BaseException | None = None  # what source, loop, closing or on_end raised
         self.source = source  # perhaps an HTTP client's response, whose status errors name
 
@@ -145,8 +151,9 @@ class Observer:
         return "cancelled" if self.stopped else "truncated"
 
     def completion(self) -> ChatCompletion:
-        if self.error is not None:
-            raise self.error
+        for error in (*self.raised, self.error):
+            if error is not None:
+                raise error
         # Not the accumulator's own gate, which closes it: debuggers read properties, too, and
         # OpenAI's usage comes after the last finish reason.
         return self.accumulator._judged(is_stopped=self.stopped, source=self.source)
@@ -173,10 +180,10 @@ class Observer:
         if on_end is None:
             return
         error = self.cause
-        if error is None and self.status != "cancelled":
+        if error is None and (self.raised or self.status != "cancelled"):
             try:
                 self.completion()
-            except Exception as refused:  # an AccumulatorError, or TypeError: not a chunk
+            except Exception as refused:
                 error = refused
         end = StreamEnd(
             completion=self.accumulator.snapshot(),
@@ -193,6 +200,15 @@ class Observer:
                 self.cause = raised
                 raise
             report("on_end raised")
+
+
+def _call(on_event: Callable[[Event], object], raised: list[Exception], event: Event) -> None:
+    """Call `on_event`. What it raises must not end the accumulating."""
+    try:
+        on_event(event)
+    except Exception as error:
+        if not raised:
+            raised.append(error)
 
 
 def refusal(encoding: str) -> DecodeError:

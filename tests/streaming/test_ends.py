@@ -36,7 +36,16 @@ from accumulator import (
     StreamEnd,
 )
 from accumulator.asgi import CompletionMiddleware, tap
-from accumulator.streams import AsyncWrappedStream, Framing, OnEnd, WrappedStream, accumulate, wrap
+from accumulator.events import Event
+from accumulator.streams import (
+    AsyncWrappedStream,
+    Framing,
+    OnEnd,
+    WrappedStream,
+    accumulate,
+    iter_events,
+    wrap,
+)
 
 
 @frozen
@@ -343,11 +352,63 @@ def test_what_accumulating_raises_stops_no_items_and_is_the_error_of_the_end(
             _ = stream.completion
 
 
-# --- on_end itself ---
+# --- on_event ---
 
 
 class CallbackError(Exception):
-    """Raised by `on_end`."""
+    """Raised by a callback."""
+
+
+def failing_first(seen: list[Event], *, from_event: int = 0, times: int = 1) -> Any:
+    """Return an `on_event` that raises for some events."""
+
+    def on_event(event: Event) -> None:
+        seen.append(event)
+        if from_event < len(seen) <= from_event + times:
+            raise CallbackError(len(seen))
+
+    return on_event
+
+
+@pytest.mark.parametrize("kind", ["sync", "async"])
+@pytest.mark.parametrize(("from_event", "times"), [(0, 1), (1, 1), (5, 1), (0, 99)])
+def test_what_on_event_raises_ends_nothing_and_is_the_error_of_the_end(
+    kind: Kind, from_event: int, times: int
+) -> None:
+    ends: list[StreamEnd] = []
+    seen: list[Event] = []
+    on_event = failing_first(seen, from_event=from_event, times=times)
+    make = wrapping(kind, SOURCES[kind](CHUNKS), on_event=on_event, on_end=ends.append)
+    stream: Any = make()
+    asyncio.run(exhaust(lambda: stream, 0))
+    [end] = ends
+    assert (end.status, end.completion.to_dict()) == ("complete", WHOLE)
+    assert (type(end.error), end.error and end.error.args) == (CallbackError, (from_event + 1,))
+    assert [event.type for event in seen] == [event.type for event in iter_events(CHUNKS)]
+    with pytest.raises(CallbackError):
+        getattr(stream, "stream", stream).completion  # noqa: B018
+
+
+def test_a_stop_after_an_error_of_on_event_has_that_error() -> None:
+    ends: list[StreamEnd] = []
+    make = wrapping("sync", CHUNKS, on_event=failing_first([]), on_end=ends.append)
+    asyncio.run(stop_and_close(make, 1))
+    assert [(end.status, type(end.error)) for end in ends] == [("cancelled", CallbackError)]
+
+
+def test_what_on_event_raises_stops_accumulate_at_once() -> None:
+    ends: list[StreamEnd] = []
+    source = Source(CHUNKS)
+    with pytest.raises(CallbackError):
+        accumulate(source, on_event=failing_first([]), on_end=ends.append)
+    async_source = AsyncSource(CHUNKS)
+    with pytest.raises(CallbackError):
+        asyncio.run(accumulate(async_source, on_event=failing_first([]), on_end=ends.append))
+    assert (source.handed_out, async_source.handed_out) == (2, 2)  # the first only has a role
+    assert [(end.status, type(end.error)) for end in ends] == [("cancelled", CallbackError)] * 2
+
+
+# --- on_end itself ---
 
 
 def failing(end: StreamEnd) -> None:

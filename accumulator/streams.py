@@ -134,6 +134,7 @@ def accumulate(stream: Any, **options: Unpack[Options]) -> ChatCompletion | _Cor
     that is not a stream. If the stream itself raises, `on_end` gets what came before.
     """
     wrapped: Any = wrap(stream, **options)
+    wrapped._observer.raises = True
     if not isinstance(wrapped, WrappedStream):
         return _read_async(wrapped)
     next(_take(wrapped, deque[object]()), None)  # the queue stays empty, so it reads to the end

@@ -79,6 +79,7 @@ class Observer:
         self._kind: type | None = None
         self._take: Callable[[Any], None]
         self.on_end = on_end
+        self.raises: bool = False  # whether the reader raises what `on_end` gets as the error
         self.ended: bool = False  # nothing more is accumulated
         self.stopped: bool = False  # by the reader, not by the source
         self.error: Exception | None = None  # what accumulating raised
@@ -175,7 +176,7 @@ class Observer:
             self.call_on_end()
 
     def call_on_end(self) -> None:
-        """Call `on_end` unless it was called before. What it raises does not hide the cause."""
+        """Call `on_end` unless it was called before. What it raises hides no other error."""
         on_end, self.on_end = self.on_end, None
         if on_end is None:
             return
@@ -196,7 +197,7 @@ class Observer:
         try:
             on_end(end)
         except Exception as raised:
-            if self.cause is None:
+            if (error if self.raises else self.cause) is None:
                 self.cause = raised
                 raise
             report("on_end raised")

@@ -481,6 +481,44 @@ def test_an_error_in_on_end_hides_no_other_one(
     assert {record.name for record in caplog.records} <= {"accumulator"}
 
 
+def failing_event(event: Event) -> None:
+    raise BodyError(event.type)
+
+
+# What `accumulate` raises where `on_end` raises, too.
+HIDDEN: list[tuple[list[object], BaseException | None, dict[str, Any], type[BaseException]]] = [
+    ([*CHUNKS], None, {}, CallbackError),
+    ([*CHUNKS[:2]], None, {}, IncompleteStreamError),
+    ([*CHUNKS[:2], REFUSED], None, {}, ServerError),
+    ([*CHUNKS, {"choices": 3}], None, {}, DecodeError),
+    ([*CHUNKS, {"choices": 3}], None, {"strict": True}, DecodeError),
+    ([*CHUNKS, 3], None, {}, TypeError),
+    ([*CHUNKS], None, {"limits": Limits(total_bytes=2)}, LimitExceededError),
+    ([*CHUNKS], None, {"on_event": failing_event}, BodyError),
+    ([*CHUNKS], RESET, {}, OSError),
+]
+
+
+@pytest.mark.parametrize("kind", ["sync", "async"])
+@pytest.mark.parametrize(("items", "error", "options", "seen"), HIDDEN)
+def test_an_error_in_on_end_does_not_hide_what_accumulate_raises(
+    kind: Kind,
+    items: list[object],
+    error: BaseException | None,
+    options: dict[str, Any],
+    seen: type[BaseException],
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    async def run() -> None:
+        found: Any = accumulate(SOURCES[kind](items, error), on_end=failing, **options)
+        await found
+
+    with pytest.raises(seen):
+        asyncio.run(run())
+    logged = [record.exc_info[0] for record in caplog.records if record.exc_info]
+    assert logged == ([] if seen is CallbackError else [CallbackError])
+
+
 @pytest.mark.parametrize(("error", "told"), [(None, CLOSING), (RESET, RESET)])
 def test_an_error_in_closing_is_the_error_of_the_end_if_it_is_the_only_one(
     error: BaseException | None, told: BaseException

@@ -266,25 +266,38 @@ def _taken(stream: Any, found: deque[T]) -> Generator[T, None, None] | AsyncGene
 
 
 def _take(stream: WrappedStream[object], found: deque[T]) -> Generator[T, None, None]:
-    with suppress(Exception), stream:  # the observer knows what is raised
-        for _ in stream:
-            while found:
-                yield found.popleft()
-            if stream._observer.error or stream._observer.raised:
-                break
+    is_out = False  # whether the caller has an item, and may throw something in
+    try:
+        with stream:
+            for _ in stream:
+                while found:
+                    is_out = True
+                    yield found.popleft()
+                    is_out = False
+                if stream._observer.error or stream._observer.raised:
+                    break
+    except Exception:
+        if is_out:
+            raise  # all else the observer knows
     yield from _rest(stream._observer, found)
 
 
 async def _take_async(
     stream: AsyncWrappedStream[object], found: deque[T]
 ) -> AsyncGenerator[T, None]:
-    with suppress(Exception):  # as in `_take`
+    is_out = False
+    try:  # as in `_take`
         async with stream:
             async for _ in stream:
                 while found:
+                    is_out = True
                     yield found.popleft()
+                    is_out = False
                 if stream._observer.error or stream._observer.raised:
                     break
+    except Exception:
+        if is_out:
+            raise
     for each in _rest(stream._observer, found):
         yield each
 

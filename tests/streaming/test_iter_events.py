@@ -158,6 +158,26 @@ def test_leaving_the_loop_closes_the_source() -> None:
         assert (each.closed, each.handed_out) == (1, 1)
 
 
+@pytest.mark.parametrize("function", [iter_events, iter_chunks])
+def test_what_is_thrown_in_comes_out_at_once(function: Any) -> None:
+    stream, async_stream = Source([BODY]), AsyncSource([BODY])
+    thrown = KeyError("thrown")
+    found = function(stream)
+    next(found)
+    with pytest.raises(KeyError) as caught:
+        found.throw(thrown)
+    assert caught.value is thrown
+
+    async def read() -> None:
+        found = function(async_stream)
+        await anext(found)
+        await found.athrow(thrown)
+
+    with pytest.raises(KeyError):
+        asyncio.run(read())
+    assert (stream.closed, async_stream.closed) == (1, 1)
+
+
 def test_cancelling_closes_the_source_and_tells_nothing_more() -> None:
     stream, events = AsyncSource(CHUNKS[:1], asyncio.CancelledError()), list[Event]()
 

@@ -83,7 +83,8 @@ def output_messages(completion: ChatCompletion) -> list[JsonObject]:
     """
     messages: list[JsonObject] = []
     for choice in completion.choices:
-        role, parts = choice.message.role or "assistant", [*_parts(choice.message)]
+        role = choice.message.role or "assistant"
+        parts = [*_text("text", choice.text), *_parts(choice.message)]
         ended = {"finish_reason": choice.finish_reason} if choice.finish_reason else {}
         messages.append({"role": role, "parts": parts, **ended})
     return messages
@@ -101,9 +102,11 @@ def _parts(message: Message) -> Iterator[JsonObject]:
     yield from _text("text", audio.transcript)
     if audio.data:
         yield {"type": "blob", "modality": "audio", "mime_type": None, "content": audio.data}
-    if message.function_call is not None:
-        yield _call(ToolCall(function=message.function_call))
-    yield from map(_call, message.tool_calls or ())
+    calls, old = message.tool_calls or (), message.function_call
+    known = [(call.name, call.arguments) for call in calls]
+    if old is not None and (old.name, old.arguments) not in known:  # a call may be sent both ways
+        yield _call(ToolCall(function=old))
+    yield from map(_call, calls)
 
 
 def _text(kind: str, text: object) -> list[JsonObject]:

@@ -134,6 +134,14 @@ PARTS: list[tuple[JsonObject, list[JsonObject]]] = [
     ({"audio": {**AUDIO, "data": "AAEC"}}, [text("Hi"), BLOB]),
     ({"audio": AUDIO}, [text("Hi")]),
     ({"function_call": {"name": "f", "arguments": "[1]"}}, [called(None, "f", [1])]),
+    (
+        {"function_call": {"name": "f", "arguments": "[1]"}, **calling("[1]")},
+        [called("a", "f", [1])],
+    ),
+    (
+        {"function_call": {"name": "f", "arguments": "[2]"}, **calling("[1]")},
+        [called(None, "f", [2]), called("a", "f", [1])],
+    ),
     (calling('{"a": 1'), [called("a", "f", '{"a": 1')]),
     (calling("1e999"), [called("a", "f", "1e999")]),
     ({"tool_calls": [CUSTOM, {}]}, [called("a", "sh", "ls"), called(None, "", None)]),
@@ -143,6 +151,13 @@ PARTS: list[tuple[JsonObject, list[JsonObject]]] = [
 @pytest.mark.parametrize(("message", "expected"), PARTS)
 def test_parts_of_a_message(message: JsonObject, expected: object) -> None:
     assert telemetry.output_messages(answer(message))[0]["parts"] == expected
+
+
+def test_the_text_of_a_legacy_completion_is_a_part() -> None:
+    choice = {"index": 0, "text": "Hello", "finish_reason": "stop"}
+    completion = ChatCompletion.from_dict({"object": "text_completion", "choices": [choice]})
+    [message] = telemetry.output_messages(completion)
+    assert message == {"role": "assistant", "parts": [text("Hello")], "finish_reason": "stop"}
 
 
 def test_every_recorded_stream_has_attributes(corpus_stream: Path) -> None:

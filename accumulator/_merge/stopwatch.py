@@ -7,7 +7,7 @@ from collections.abc import Callable
 from ..completion import Timing
 from .state import State
 
-_TOKENS = "content parts refusal reasoning reasoning_content calls function_call audio".split()
+_TOKENS = "content parts refusal reasoning reasoning_content calls function_call audio text".split()
 Clock = Callable[[], float]
 
 

@@ -88,20 +88,21 @@ def test_what_is_measured_of_what_comes(
 
 
 TOKENS: dict[str, Chunk] = {
-    "content": {"content": "a"},
-    "parts": {"content": [{"type": "text", "text": "a"}]},
-    "refusal": {"refusal": "a"},
-    "reasoning": {"reasoning": "a"},
-    "reasoning_content": {"reasoning_content": "a"},
-    "a tool call": {"tool_calls": [{"index": 0, "id": "c"}]},
-    "the old function call": {"function_call": {"name": "f"}},
-    "audio": {"audio": {"id": "a"}},
+    "content": delta({"content": "a"}),
+    "parts": delta({"content": [{"type": "text", "text": "a"}]}),
+    "refusal": delta({"refusal": "a"}),
+    "reasoning": delta({"reasoning": "a"}),
+    "reasoning_content": delta({"reasoning_content": "a"}),
+    "a tool call": delta({"tool_calls": [{"index": 0, "id": "c"}]}),
+    "the old function call": delta({"function_call": {"name": "f"}}),
+    "audio": delta({"audio": {"id": "a"}}),
+    "a legacy completion": {"choices": [{"index": 0, "text": "a"}]},
 }
 
 
-@pytest.mark.parametrize("fields", TOKENS.values(), ids=TOKENS)
-def test_what_the_first_token_is(fields: Chunk) -> None:
-    timing = timed((1, ROLE), (1, delta({"vendor": "x"})), (1, delta(fields)), (1, delta(fields)))
+@pytest.mark.parametrize("chunk", TOKENS.values(), ids=TOKENS)
+def test_what_the_first_token_is(chunk: Chunk) -> None:
+    timing = timed((1, ROLE), (1, delta({"vendor": "x"})), (1, chunk), (1, chunk))
     assert timing.time_to_first_token == 3
 
 

@@ -34,6 +34,7 @@ _EVENTS: dict[str, tuple[Make, Make]] = {
     "audio": (ev.AudioDeltaEvent, ev.AudioDoneEvent),
     "choice": (ev.ChoiceDoneEvent, ev.ChoiceDoneEvent),
 }
+_DETAILS = "reasoning_details"  # come after a delta's other extras, in whatever way it was read
 Key = tuple[int, str]  # the place of a call and its tool, or `_OWN` and a kind of event
 _OWN = -1  # in place of a call's place
 
@@ -146,7 +147,10 @@ class ChoiceProgress(ExtraDeltas, kw_only=True):
         self.catch_up(0 if parts is None else _widest(parts))
         if audio is not None:
             self._tell_audio(audio.data)
-        self.tell_fields("delta", delta.extra, state.delta_extra)
+        extra: wire.JsonObject | None = delta.extra
+        if extra is not None and _DETAILS in extra:
+            extra = {name: value for name, value in extra.items() if name != _DETAILS}
+        self.tell_fields("delta", extra, state.delta_extra)
         if delta.annotations:
             self.tell("delta.annotations", delta.annotations)
         others = [part for part in parts or () if not _is_text(part)]
@@ -166,9 +170,12 @@ class ChoiceProgress(ExtraDeltas, kw_only=True):
         state, delta, logprobs, text = self.state, choice.delta, choice.logprobs, choice.text
         self.catch_up(1)
         self._places.clear()
-        details = None if delta is None else delta.reasoning_details
-        if details is not None:  # these Structs never change, so they need no copy
-            self.events.append(ev.ExtraDeltaEvent(self.index, "delta.reasoning_details", details))
+        if delta is not None:
+            details, extra = delta.reasoning_details, delta.extra
+            if details is not None:  # these Structs never change, so they need no copy
+                self.events.append(ev.ExtraDeltaEvent(self.index, f"delta.{_DETAILS}", details))
+            elif extra is not None and _DETAILS in extra:  # the chunk was read field by field
+                self.tell_fields("delta", {_DETAILS: extra[_DETAILS]}, state.delta_extra)
         if self._fragments:
             for place, fragment in self._fragments:
                 call, path = self._items[place], f"delta.tool_calls[{place}]"

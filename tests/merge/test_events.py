@@ -416,6 +416,11 @@ TOLD: dict[str, tuple[list[Chunk], list[str]]] = {
         deltas({"reasoning": "a", "reasoning_details": [DETAIL]}),
         ["reasoning a", f"delta.reasoning_details [{json.dumps(DETAIL)}]"],
     ),
+    "details come last, whether the chunk is read field by field or not": (
+        deltas(*[{"reasoning_details": [DETAIL], "annotations": [1], "z": [1]}] * 4),
+        ["delta.z [1]", "delta.annotations [1]", f"delta.reasoning_details [{json.dumps(DETAIL)}]"]
+        * 4,
+    ),
     "reasoning details": (
         deltas({"reasoning_details": [DETAIL]}), [f"delta.reasoning_details [{json.dumps(DETAIL)}]"]
     ),

@@ -7,7 +7,6 @@ call, `on_rare` after the rare fields of a delta, `on_choice` after each choice 
 
 from __future__ import annotations
 
-import sys
 from typing import Any, cast
 
 from msgspec import field
@@ -65,7 +64,7 @@ class EventEmitter(ExtraDeltas, kw_only=True):
         for choice in last.choices:
             if choice.index not in frozen:
                 progress = self._choices[choice.index]
-                progress.catch_up(sys.maxsize)
+                progress.catch_up()
                 progress.end(choice)
         if told is None:
             self._add_usage(last.usage)

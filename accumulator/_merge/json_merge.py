@@ -192,6 +192,8 @@ class FieldMerger(Struct, eq=False):
             if not part:
                 return
             part = {"type": "text", "text": part}
+        if self._halved and parts:
+            self._end_part(parts[-1], part)
         if not isinstance(part, dict) or part.get("type") not in PART_TYPES:
             parts.append(self._own(part))
             return
@@ -206,6 +208,18 @@ class FieldMerger(Struct, eq=False):
                 self._add_part(inner, item)
             part = {name: value for name, value in part.items() if name != "thinking"}
         self._merge(self.rules.levels["delta.<object>"], last, part, nested=True)
+
+    def _end_part(self, last: object, part: object) -> None:
+        """Replace half a surrogate pair at the end of a part if the next one cannot complete it."""
+        if not isinstance(last, dict) or (
+            isinstance(part, dict) and part.get("type") == last.get("type")
+        ):
+            return
+        for text in (last.get("text"), last.get("thinking")):
+            if isinstance(text, list) and text:
+                self._end_part(text[-1], None)
+            elif isinstance(text, Text) and text.half:
+                self._end_half(text)
 
     def _own(self, value: Any) -> Any:
         """Return a value to be kept as it is, with halves of surrogate pairs replaced."""
@@ -248,12 +262,16 @@ class FieldMerger(Struct, eq=False):
         for _ in range(count):
             self._log.report("lone_surrogate", "half a surrogate pair, replaced by U+FFFD")
 
+    def _end_half(self, text: Text) -> None:
+        del self._halved[id(text)]
+        text.half = ""
+        text.append("\ufffd")
+        self._report_lone(1)
+
     def _end_halves(self) -> None:
         """Replace the halves of surrogate pairs held back: nothing can complete them now."""
-        for text in self._halved.values():
-            text.half = ""
-            text.append("\ufffd")
-            self._report_lone(1)
+        for text in [*self._halved.values()]:
+            self._end_half(text)
         self._halved = EMPTY
         if self.listener is not None:
             self.listener.thaw()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import cast
 
@@ -59,14 +59,16 @@ class ChoiceProgress(ExtraDeltas, kw_only=True):
     # The fragments of the chunk that bring more than arguments, each with the place of its call.
     _fragments: list[tuple[int, wire.ToolCallFragment]] = field(default_factory=list)
     _texts: dict[Key, Text] = field(default_factory=dict)
+    # How many parts the content and each list of parts in it had, by identity; the last may grow.
+    _parts: dict[int, int] = field(default_factory=dict)
     _last_call: int = -1
     _done: set[Key] = field(default_factory=set)
 
     # --- texts and calls ---
 
-    def catch_up(self, width: int = 0) -> None:
-        """Emit what was added to the texts, to the last `width` parts of the content, and to the
-        calls that fragments went to; the last fragment may not have been applied yet.
+    def catch_up(self) -> None:
+        """Emit what was added to the texts, to the parts of the content, and to the calls that
+        fragments went to; the last fragment may not have been applied yet.
         """
         state = self.state
         # Thoughts come before the answer.
@@ -78,9 +80,8 @@ class ChoiceProgress(ExtraDeltas, kw_only=True):
             self._tell_text(_OWN, "content", state.content)
         if state.refusal is not None:
             self._tell_text(_OWN, "refusal", state.refusal)
-        if width and state.parts is not None:
-            for text, kind in _texts_of_parts(state.parts, width, "content"):
-                self._tell_text(_OWN, kind, text)
+        if state.parts is not None:
+            self._tell_parts(state.parts, "content")
         if self._places:
             for place in self._places:
                 if place != self._last_call:
@@ -100,6 +101,21 @@ class ChoiceProgress(ExtraDeltas, kw_only=True):
         if fragment or opens:
             more = (kind,) if kind in _NAMED else more
             self.events.append(_EVENTS[kind][0](self.index, fragment, told, told.taken, *more))
+
+    def _tell_parts(self, parts: list[object], kind: str) -> None:
+        """Emit what is new in the texts of parts, and in the lists of parts in them."""
+        start = max(self._parts.get(id(parts), 0) - 1, 0)
+        self._parts[id(parts)] = len(parts)
+        for part in parts[start:]:
+            if not isinstance(part, dict) or part.get("type") not in PART_TYPES:
+                continue
+            thinks = part["type"] == "thinking"
+            kind_of_part = "thinking" if thinks else kind
+            for found in (part.get("text"), part.get("thinking") if thinks else None):
+                if isinstance(found, Text):
+                    self._tell_text(_OWN, kind_of_part, found)
+                elif isinstance(found, list):
+                    self._tell_parts(found, kind_of_part)
 
     def _tell_call(self, place: int, *, ends: bool = False) -> None:
         """Emit what is new in a call. If its choice ends, emit the call even if neither a name nor
@@ -144,7 +160,7 @@ class ChoiceProgress(ExtraDeltas, kw_only=True):
     def on_rare(self, delta: wire.Delta) -> None:
         """Emit the rare fields of a delta, after what is new in the texts and calls."""
         state, parts, call, audio = self.state, delta.parts, delta.function_call, delta.audio
-        self.catch_up(0 if parts is None else _widest(parts))
+        self.catch_up()
         if audio is not None:
             self._tell_audio(audio.data)
         extra: wire.JsonObject | None = delta.extra
@@ -168,7 +184,7 @@ class ChoiceProgress(ExtraDeltas, kw_only=True):
     def tell_choice(self, choice: wire.Choice) -> None:
         """Emit what a choice of a chunk brought, except what had its events before."""
         state, delta, logprobs, text = self.state, choice.delta, choice.logprobs, choice.text
-        self.catch_up(1)
+        self.catch_up()
         self._places.clear()
         if delta is not None:
             details, extra = delta.reasoning_details, delta.extra
@@ -267,26 +283,6 @@ def _continued(told: Text, text: Text) -> Text:
     joined = told if isinstance(told, _Joined) else _Joined(so_far)
     joined.append(text.take())
     return joined
-
-
-def _texts_of_parts(parts: list[object], width: int, kind: str) -> Iterator[tuple[Text, str]]:
-    """Yield the texts that have events in the last `width` parts, and in lists of parts in them."""
-    for part in parts[-width:]:
-        if not isinstance(part, dict) or part.get("type") not in PART_TYPES:
-            continue
-        thinks = part["type"] == "thinking"
-        kind_of_part = "thinking" if thinks else kind
-        for found in (part.get("text"), part.get("thinking") if thinks else None):
-            if isinstance(found, Text):
-                yield found, kind_of_part
-            elif isinstance(found, list):
-                yield from _texts_of_parts(found, width, kind_of_part)
-
-
-def _widest(parts: Sequence[object]) -> int:
-    """Return the length of the longest list of parts: this one, or a `thinking` list inside it."""
-    inner = [part.get("thinking") for part in parts if isinstance(part, dict)]
-    return max([1, len(parts), *(_widest(each) for each in inner if isinstance(each, list))])
 
 
 def _is_text(part: object) -> bool:

@@ -340,6 +340,20 @@ TOLD: dict[str, tuple[list[Chunk], list[str]]] = {
         deltas({"content": "a\ud83d"}, {"content": [HALF]}, {"content": "\ud83d"}),
         ["content a", "content 😀b"],
     ),
+    "half a pair, then a part that cannot bring the other": (
+        deltas({"content": "a\ud83d"}, {"content": [IMAGE]}, {"content": "\ude00"}),
+        ["content a", "content \ufffd", "lone_surrogate", f"delta.content [{json.dumps(IMAGE)}]",
+         "content \ufffd"],  # the same problem again
+    ),
+    "half a pair in a thinking part, then another part": (
+        deltas({"content": [{"type": "thinking", "thinking": [{**TEXT, "text": "a\ud83d"}]}]},
+               {"content": "b"}, {"content": [{"type": "thinking", "thinking": "c"}]}),
+        ["thinking a", "thinking \ufffd", "lone_surrogate", "content b", "thinking c"],
+    ),
+    "parts before calls, whatever else the delta has": (
+        deltas({"content": [IMAGE]}, {"content": "a", "tool_calls": [call(0, "1")], "images": [1]}),
+        [f"delta.content [{json.dumps(IMAGE)}]", "content a", "call 0 1", "delta.images [1]"],
+    ),
     "a tool that is empty until the other comes": (
         [calls(*EMPTY), calls(*INPUTS)], ["custom 0 x", "custom 1 x"]
     ),

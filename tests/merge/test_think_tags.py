@@ -119,6 +119,7 @@ def test_reasoning_between_tags_and_its_events(
 Texts = list[tuple[str | None, object]]
 PART = {"type": "text", "text": "<think>b"}
 PARTS = delta({"content": [PART]})
+IMAGE = {"type": "image_url", "image_url": "u"}
 FULL: dict[str, object] = {"message": {"content": "<think>a"}, "finish_reason": "stop"}
 OTHERS: dict[str, tuple[list[object], Texts]] = {
     "each choice has tags of its own": (
@@ -181,6 +182,10 @@ OTHERS: dict[str, tuple[list[object], Texts]] = {
     ),
     "parts behind what may become a tag": (
         [said("<thi"), PARTS], [(None, ({**PART, "text": "<thi<think>b"},))]
+    ),
+    "a part that is no text behind what may become a tag": (
+        [said("<th"), delta({"content": [IMAGE]}), said("x")],
+        [(None, ({"type": "text", "text": "<th"}, IMAGE, {"type": "text", "text": "x"}))],
     ),
     "parts inside of a tag": (
         [said("<think>a</"), PARTS, said("c")], [("a</", ({**PART, "text": "<think>bc"},))]

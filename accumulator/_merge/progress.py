@@ -95,9 +95,9 @@ class ChoiceProgress(ExtraDeltas, kw_only=True):
         known = self._texts.get((place, kind))
         opens = known is None and place != _OWN
         told = text if known is None or known is text else _continued(known, text)
-        if told is not known:
-            self._texts[place, kind] = told
         fragment = told.take()
+        if told is not known and (told.taken or place != _OWN):  # in the order of what had events
+            self._texts[place, kind] = told
         if fragment or opens:
             more = (kind,) if kind in _NAMED else more
             self.events.append(_EVENTS[kind][0](self.index, fragment, told, told.taken, *more))

@@ -381,6 +381,12 @@ TOLD: dict[str, tuple[list[Chunk], list[str]]] = {
         [calls(call(0, "[1]")), calls(call(0, "]"))],
         ["call 0 [1]", "arguments_after_end", "call 0 ]"],
     ),
+    "the end of texts in the order in which they began": (
+        [*deltas({"reasoning_content": "a"}, {"content": ""}, {"content": "c", "reasoning": "b"}),
+         delta({}, finish_reason="stop"), delta({})],
+        ["reasoning_content a", "reasoning b", "content c", "reasoning_content is done",
+         "reasoning is done", "content is done", "choice is done"],
+    ),
     "usage where it changes": ([{"usage": each} for each in USAGES], ["usage None", "usage 5"]),
     # What has no event of its own.
     "images": (deltas({"images": [1]}, {"images": [1]}), ["delta.images [1]"] * 2),

@@ -60,8 +60,7 @@ class ExtraDeltas(Struct):
 
     def tell(self, path: str, value: object, *, again: bool = True) -> None:
         """Emit a value; unless `again`, only if it is another one than the last."""
-        known = self._last.get(path, _ABSENT)
-        if again or type(known) is not type(value) or known != value:
+        if again or not _is_same(self._last.get(path, _ABSENT), value):
             # A list of the chunk may belong to the state by now, and grow.
             told = self._last[path] = to_builtins(value)
             self.events.append(ev.ExtraDeltaEvent(self.index, path, told))
@@ -71,3 +70,14 @@ class ExtraDeltas(Struct):
         for path, text in self._last.items():
             if isinstance(text, Text):
                 self.tell_text(path, text)
+
+
+def _is_same(known: Any, value: Any) -> bool:
+    """Return whether two JSON values are the same; `true` is not `1`."""
+    if type(known) is not type(value):
+        return False
+    if isinstance(known, dict):
+        return known.keys() == value.keys() and all(_is_same(known[k], value[k]) for k in known)
+    if isinstance(known, list):
+        return len(known) == len(value) and all(map(_is_same, known, value))
+    return bool(known == value)

@@ -402,6 +402,10 @@ TOLD: dict[str, tuple[list[Chunk], list[str]]] = {
         [*deltas({}, {}, vendor=0), *deltas({}, vendor=[]), *deltas({}, vendor=0)],
         ["choice.vendor 0", "choice.vendor []", "choice.vendor 0"],
     ),
+    "a list that equals the last one and is another": (
+        [{"x": each} for each in ([{"a": 1}], [{"a": True}], [{"a": True}], [{"a": 1.0}])],
+        ['chunk.x [{"a": 1}]', 'chunk.x [{"a": true}]', 'chunk.x [{"a": 1.0}]'],
+    ),
     "nulls and padding": ([delta({"x": None, "function_call": {}}, obfuscation="x", y=None)], []),
     "of the chunk": ([{"citations": ["u"]}, {"citations": ["u"]}], ['chunk.citations ["u"]']),
     "moderation": ([{"moderation": {"a": 1}}], ['chunk.moderation {"a": 1}']),

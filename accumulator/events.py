@@ -118,7 +118,8 @@ class ContentDeltaEvent(_TextDelta, frozen=True, gc=False):
     def parsed(self) -> object:
         """The value of the text so far if it is JSON, otherwise None. Do not change it.
 
-        It may lack up to the last sixteenth. Raises ImportError without the extra `partial`.
+        It may lack up to the last sixteenth. If the text turns out not to be JSON, it may also be
+        what an earlier look found. Raises ImportError without the extra `partial`.
         """
         return self._text.parsed(self._length)
 

@@ -132,10 +132,14 @@ class Observer:
             self.feed({"error": body})
         self.end(error, stopped=not isinstance(error, Exception))
 
-    def end(self, cause: BaseException | None = None, *, stopped: bool = True) -> None:
-        """Stop accumulating. Only the first call counts, but a later one may add a `cause`."""
+    def blame(self, cause: BaseException | None) -> None:
+        """Note what the source, the loop or closing raised; only the first one counts."""
         if self.cause is None and not isinstance(cause, _ENDS):
             self.cause = cause
+
+    def end(self, cause: BaseException | None = None, *, stopped: bool = True) -> None:
+        """Stop accumulating. Only the first call counts, but a later one may add a `cause`."""
+        self.blame(cause)
         if not self.ended:
             self.ended = True
             self.stopped = stopped
@@ -164,12 +168,14 @@ class Observer:
         """End it, and call `on_end` after the block has closed the source. What closing raises is
         suppressed if it would hide the cause; else it is the cause.
         """
-        self.end()
         known = self.cause
         try:
-            yield
+            try:
+                self.end()
+            finally:  # `on_event` may raise KeyboardInterrupt
+                yield
         except BaseException as error:
-            self.end(error)
+            self.blame(error)
             if known is None or not isinstance(error, Exception):
                 raise
         finally:

@@ -136,7 +136,7 @@ class WrappedStream(_Wrapped[T_co]):
         return self
 
     def __exit__(self, kind: object, error: BaseException | None, traceback: object) -> None:
-        self._observer.end(error)
+        self._observer.blame(error)
         self.close()
 
     def __del__(self) -> None:
@@ -191,7 +191,7 @@ class AsyncWrappedStream(_Wrapped[T_co]):
         return self
 
     async def __aexit__(self, kind: object, error: BaseException | None, traceback: object) -> None:
-        self._observer.end(error)
+        self._observer.blame(error)
         await self.aclose()
 
 

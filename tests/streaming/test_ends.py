@@ -408,6 +408,23 @@ def test_what_on_event_raises_stops_accumulate_at_once() -> None:
     assert [(end.status, type(end.error)) for end in ends] == [("cancelled", CallbackError)] * 2
 
 
+@pytest.mark.parametrize("kind", ["sync", "async"])
+@pytest.mark.parametrize("way", [stop_in_with, stop_and_close])
+def test_an_interrupt_in_on_event_leaves_nothing_open(kind: Kind, way: Way) -> None:
+    ends: list[StreamEnd] = []
+
+    def on_event(event: Event) -> None:
+        if event.type == "content.done":
+            raise INTERRUPT
+
+    source = SOURCES[kind](CHUNKS)
+    stream = wrapping(kind, source, on_event=on_event, on_end=ends.append)()
+    with pytest.raises(KeyboardInterrupt):
+        asyncio.run(way(lambda: stream, 2))
+    assert source.closed == 1
+    assert [(end.status, end.error) for end in ends] == [("cancelled", INTERRUPT)]
+
+
 # --- on_end itself ---
 
 

@@ -92,7 +92,8 @@ class CompletionMiddleware:
     end, where the usage is; what it sends then only goes to `on_end`.
 
     `rules`, `limits`, `strict`, `think_tags` and `clock` are those of `Accumulator`; `on_event` is
-    called with each event and the scope. With a clock, timing counts from when the request arrived.
+    called with each event and the scope; `on_end` gets the first error it raises. With a clock,
+    timing counts from when the request arrived.
 
     A response with a `content-encoding` is not read: `on_end` gets an empty completion, and an
     `error` that names the encoding. So add this middleware before (inside) one that compresses.

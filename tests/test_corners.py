@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 from judged import assert_as_judged
@@ -11,6 +12,7 @@ from strategies import rendered
 from streamed import Chunk, cut, deltas, fed, read_all, read_whole
 
 from accumulator import Accumulator, ChatCompletion, LimitExceededError
+from accumulator.events import Event, FunctionToolCallArgumentsDoneEvent
 
 STOP: dict[str, list[dict[str, object]]] = {"choices": [{"index": 0, "finish_reason": "stop"}]}
 BLANK_LINE = b"\n\n"
@@ -263,18 +265,18 @@ def test_what_says_nothing_is_no_event_and_releases_no_done(nothing: str) -> Non
 
     texts = [call("[1", "tool_calls"), nothing, call(",2]", None), "[DONE]"]
     events = [b"data:%b\n\n" % text.encode() for text in texts]
-    for feed, items in {
-        "feed": texts[:3],
-        "feed_line": [line for text in texts for line in (f"data: {text}", "")],
-        "feed_sse": events,
-    }.items():
-        for joined in (False, True):
-            done: list[object] = []
-            acc = Accumulator(on_event=done.append)
-            whole = [b"".join(events)] if joined and feed == "feed_sse" else items
-            for item in whole:
-                getattr(acc, feed)(item)
-            acc.close()
-            assert "chunks=2" in repr(acc)
-            [event] = [each for each in done if type(each).__name__.endswith("ArgumentsDoneEvent")]
-            assert event.arguments == "[1,2]"  # type: ignore[attr-defined]  # as its name says
+    forms: list[tuple[str, list[Any]]] = [
+        ("feed", texts[:3]),
+        ("feed_line", [line for text in texts for line in (f"data: {text}", "")]),
+        ("feed_sse", events),
+        ("feed_sse", [b"".join(events)]),
+    ]
+    for feed, items in forms:
+        done: list[Event] = []
+        acc = Accumulator(on_event=done.append)
+        for item in items:
+            getattr(acc, feed)(item)
+        acc.close()
+        assert "chunks=2" in repr(acc)
+        [event] = [e for e in done if isinstance(e, FunctionToolCallArgumentsDoneEvent)]
+        assert event.arguments == "[1,2]"

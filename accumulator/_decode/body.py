@@ -14,9 +14,7 @@ from .chunk import MalformedJsonError, TooDeepError, decode_untyped
 
 _BEGINNING = re.compile(rb"[ \t]*(?:\{|\[[ \t]*(?:[{\[\]]|$))")
 _FIELDS = (b"data:", b"event:", b"error:", b":")
-_NOTHING = re.compile(
-    rb'[ \t\r\n]*(?:null|""|\[[ \t\r\n]*\]|\{[ \t\r\n]*\})[ \t\r\n]*'
-)
+_NOTHING = re.compile(rb'[ \t\r\n]*(?:null|""|\[[ \t\r\n]*\]|\{[ \t\r\n]*\})[ \t\r\n]*')
 _TOKEN = re.compile(rb'"[^"\\]*(?:\\.[^"\\]*)*("?)|[{\[]|[}\]]')
 _END_OF_STRING = re.compile(rb'[^"\\]*(?:\\.[^"\\]*)*"')
 

@@ -19,7 +19,9 @@ _CR = 13  # looking for one byte as a number is several times faster
 # Lines that change nothing: many servers name each event, and OpenRouter sends comments to keep a
 # connection open.
 _SILENT = (b":", b"id:", b"retry:", b"event: message\n", b"event:message\n")
-_SHORT = 14  # bytes: `{"choices":[]}`
+# A text of fewer bytes may be `{}`, which the decoder of chunks accepts; it refuses everything else
+# that is not a chunk. The shortest chunk is `{"choices":[]}`.
+_SHORT = 14
 
 
 class CutEvents(Struct, gc=False):
@@ -78,7 +80,7 @@ def cut_events(data: bytes, start: int) -> CutEvents | None:
     if is_last:
         texts.pop()
         end -= len(DONE) + around
-    if _may_be_nothing(texts):
+    if [text for text in texts if len(text) < _SHORT]:
         return None
     return CutEvents(texts, start, end, size, is_last, opening, line_end, around)
 
@@ -102,20 +104,13 @@ def _cut_among_silent(data: bytes, start: int) -> CutEvents | None:
             text = line
         elif not line.startswith(_SILENT) and line.endswith(b"\n"):
             return None
-    if not texts or _may_be_nothing(texts):
+    if not texts or [text for text in texts if len(text) < _SHORT]:
         return None
     first, end, is_last = starts[0], opened, texts[-1] == DONE
     if is_last:
         texts.pop()
         end = starts.pop()
     return CutEvents(texts, first, end, opened - start, is_last, starts=[*starts, end])
-
-
-def _may_be_nothing(texts: list[bytes]) -> bool:
-    """Return whether a text is so short that it may be `{}`. The decoder of chunks accepts that; it
-    refuses everything else that is not a chunk.
-    """
-    return min(map(len, texts), default=_SHORT) < _SHORT
 
 
 def _has_other_cr(data: bytes, expected: int, rest: bytes) -> bool:

@@ -88,9 +88,8 @@ class Pipeline(EventApplier):
         self.check_open()
         if not self.reducer.reading:
             return
-        start = self.tally.size - self.tally.besides
-        room = max(self._most_bytes - self.tally.size, 0)  # less than 0 if restored with less
-        if len(data) > room:
+        start, room = self.tally.size - self.tally.besides, self._most_bytes - self.tally.size
+        if len(data) > room >= 0:  # it is less if a stream was restored with a lower limit
             self._feed_read(data[: int(room)])  # wherever a body is cut, the same events are read
             if self.reducer.reading:
                 self.count(len(data))
@@ -98,7 +97,7 @@ class Pipeline(EventApplier):
         self.count(len(data))
         if self._is_plain and data == _LAST:
             self._apply_data(DONE, start)
-        elif self._is_plain and _COMMENT.fullmatch(data):  # OpenRouter sends many of them
+        elif data.startswith(b":") and self._is_plain and _COMMENT.fullmatch(data):
             self.parser.is_begun = True
         elif len(data) <= _WINDOW:
             self._take(data, start)

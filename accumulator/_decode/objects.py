@@ -27,6 +27,7 @@ _VARYING = frozenset({"choices", "obfuscation"})
 _PAUSE = 8  # objects: if one has a vendor's fields, so have the next
 MOST_MISSES = 3  # of 32 objects; the rest of the 32 are not searched for a fragment
 _NOTHING: dict[str, Any] = {}
+_BUILTINS = frozenset({str, int, float, bool, type(None), dict, list})
 
 Head = tuple[object, ...]
 
@@ -102,7 +103,7 @@ class ObjectReader:
             self._waits -= 1
             return _read_generally(value)
         try:
-            own = value if type(value) is dict else value.__dict__
+            own = _checked(value) if type(value) is dict else value.__dict__
             chunk = convert(value if own is value else _opened(value), Chunk)
             strings = _strings_of(chunk)
             head = head_of(chunk)
@@ -162,6 +163,19 @@ def _only(of: Any, is_dict: bool, below: str, null: str, other: str) -> tuple[in
     ):
         return 0, _NOTHING
     return index, fields
+
+
+def _checked(chunk: JsonObject) -> JsonObject:
+    """Return a chunk. Raises TypeError for a mapping in it that is not a dict: `convert` would drop
+    what the API does not name.
+    """
+    choices: Any = chunk.get("choices")
+    for choice in choices or ():
+        if type(choice) is not dict or not _BUILTINS.issuperset(map(type, choice.values())):
+            raise TypeError("a choice with more than builtins")
+    if type(chunk.get("usage")) not in _BUILTINS:
+        raise TypeError("a usage that is not a dict")
+    return chunk
 
 
 def _opened(chunk: Any) -> JsonObject:

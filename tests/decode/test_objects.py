@@ -118,7 +118,17 @@ SAME: dict[str, tuple[object, object]] = {
 }
 
 
-@pytest.mark.parametrize(("chunk", "value"), SAME.values(), ids=SAME)
+FROZEN = MappingProxyType({"v": 1})
+# Mappings that are no dicts, in a dict.
+HELD: dict[str, tuple[object, object]] = {
+    "a choice": ({"choices": [FROZEN]}, {"choices": [{"v": 1}]}),
+    "a delta": (with_delta(FROZEN), with_delta({"v": 1})),
+    "a usage": ({"choices": [], "usage": FROZEN}, {"choices": [], "usage": {"v": 1}}),
+    "logprobs": (with_delta({}, logprobs=FROZEN), with_delta({}, logprobs={"v": 1})),
+}
+
+
+@pytest.mark.parametrize(("chunk", "value"), [*SAME.values(), *HELD.values()], ids=[*SAME, *HELD])
 def test_an_object_is_read_as_the_json_that_it_would_be(chunk: object, value: object) -> None:
     by_object, by_text = fed([chunk]), fed([json.dumps(value)])
     assert by_object.problems == by_text.problems == ()

@@ -260,7 +260,6 @@ class TooDeepError(ValueError):
 
 # --- JSON text ----------------------------------------------------------------------------
 
-decode_typed = msgspec.json.Decoder(Chunk).decode
 decode_common = cast("Callable[[bytes], Chunk]", msgspec.json.Decoder(CommonChunk).decode)
 _decode = msgspec.json.Decoder().decode
 

@@ -38,6 +38,11 @@ def many(**fixed: object) -> list[Chunk]:
 
 
 FUNCTION = {"name": "f", "arguments": " "}
+NAMED: list[dict[str, object]] = [
+    {"id": "a", "function": {"name": "f", "arguments": "{}"}},
+    {"function": FUNCTION},
+    {"id": "", "function": FUNCTION},
+]
 ANNOTATED = {"arguments": "[", "annotations": [{"index": 0, "text": "a"}]}
 TWICE = b'data: {"content":"%b","content":"x","choices":[]}\n\n'
 END: dict[str, object] = {"delta": {}, "finish_reason": "stop"}
@@ -66,6 +71,9 @@ BODIES: dict[str, bytes] = {
     + sse(*many()),
     "whole arguments with half a surrogate pair behind them": sse(
         *arguments("{}", "\ud83d"), *deltas({}, finish_reason="tool_calls"), *deltas({})
+    ),
+    "the name again without an id, and blanks behind whole arguments": sse(
+        *deltas(*({"tool_calls": [{"index": 0, "type": "function", **each}]} for each in NAMED))
     ),
     "a list of a blank that JSON has not": sse(STOP) + b"data: [\x0b]" + BLANK_LINE,
     "an object of such a blank": sse(STOP) + b"data: {\x0b}" + BLANK_LINE,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Container, Iterable, Sequence
 from copy import copy, deepcopy
 from itertools import chain
 from math import inf
@@ -18,7 +18,7 @@ from .arguments import ArgumentsText
 from .json_merge import FieldMerger
 from .problem_log import ProblemLog, brief
 from .state import CallsState, CallState, ChoiceState, FunctionState
-from .tool_calls import find_call
+from .tool_calls import find_call, is_whole
 
 
 class CallMerger(FieldMerger):
@@ -67,14 +67,12 @@ class CallMerger(FieldMerger):
             function = fragment.function
             if (
                 function is None
-                or fragment.id
-                or function.name
                 or fragment.custom is not None
                 or fragment.extra is not None
                 or function.extra is not None
                 or (
                     (fragment.type or fragment.id is not None or function.name is not None)
-                    and not _is_known(calls, fragment.index)
+                    and not _is_repeated(calls, fragment, function, named)
                 )
                 or not self._append_arguments(calls, fragment.index, function.arguments)
             ):
@@ -205,13 +203,23 @@ class CallMerger(FieldMerger):
                 self._log.report("invalid_arguments", why, path, found[:200])
 
 
-def _is_known(calls: CallsState, index: int | None) -> bool:
-    """Return whether the call that holds an index has an id, a type and a name. Then an empty id or
-    name, or a type, in a fragment of it changes nothing: SGLang and DashScope send them again.
+def _is_repeated(
+    calls: CallsState,
+    fragment: wire.ToolCallFragment,
+    function: wire.FunctionFragment,
+    named: Container[int],
+) -> bool:
+    """Return whether the id, type and name in a fragment are empty or those of the call at its
+    index, as SGLang and DashScope send them; `named` are the calls named by the same list.
     """
-    place = calls.by_index.get(index, -1)  # type: ignore[arg-type]  # None is not a key
-    call = calls.items[place] if place >= 0 else None
-    return bool(call and call.id and call.type and call.function and call.function.name)
+    place = calls.by_index.get(fragment.index, -1)  # type: ignore[arg-type]  # None is not a key
+    if place < 0 or place in named:
+        return False
+    call, id_, name = calls.items[place], fragment.id, function.name
+    known = None if call.function is None else call.function.name
+    if not (known and call.id and call.type) or (id_ and id_ != call.id):
+        return False
+    return not name or (known.equals(name) and not is_whole(call))
 
 
 def _copied(call: CallState) -> CallState:

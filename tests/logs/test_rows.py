@@ -59,7 +59,8 @@ B: Row = ("b", None, b'{"x":"x"}')
 DONE: Row = ("a", None, b"[DONE]")
 BARE, BARE_A = b'{"id":"","choices":[]}\n', b'{"id":"a","choices":[]}\n'
 ERROR = b'{"error":{"message":"no"}}\n'
-OF_A, NAMED = ("a", None, BARE.strip()), ("name", None, BARE.strip())
+OF_A: Row = ("a", None, BARE.strip())
+NAMED: Row = ("name", None, BARE.strip())
 NAMED_DONE: Row = ("name", None, b"[DONE]")
 NO_ID = "no stream id under 'id'"
 NO_UTF8 = r"'utf-8' codec can't encode character '\ud83d' in position 0: surrogates not allowed"
@@ -79,7 +80,7 @@ FILES: dict[str, tuple[bytes, list[Row], list[tuple[int, str]]]] = {
     "a bare chunk without an id": (BARE, [NAMED], []),
     "bare chunks before and after an id": (
         BARE + BARE_A + BARE + ERROR + b"[DONE]\n" + a_line("b"),
-        [OF_A, (*OF_A[:2], BARE_A.strip()), OF_A, (*OF_A[:2], ERROR.strip()), DONE, B], [],
+        [OF_A, ("a", None, BARE_A.strip()), OF_A, ("a", None, ERROR.strip()), DONE, B], [],
     ),
     "bare chunks of which none has an id": (
         BARE * 70_000 + b"[DONE]\n" + a_line("a"), [NAMED] * 70_000 + [NAMED_DONE, A], []

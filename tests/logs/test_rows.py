@@ -83,7 +83,7 @@ FILES: dict[str, tuple[bytes, list[Row], list[tuple[int, str]]]] = {
         [OF_A, ("a", None, BARE_A.strip()), OF_A, ("a", None, ERROR.strip()), DONE, B], [],
     ),
     "bare chunks of which none has an id": (
-        BARE * 70_000 + b"[DONE]\n" + a_line("a"), [NAMED] * 70_000 + [NAMED_DONE, A], []
+        BARE * 70_000 + b"[DONE]\n" + a_line("a"), [*[NAMED] * 70_000, NAMED_DONE, A], []
     ),
     "a bare chunk after the end": (BARE + b"[DONE]\n" + BARE, [NAMED, NAMED_DONE], [(3, NO_ID)]),
     "an error at the beginning": (ERROR + a_line("a"), [A], [(1, NO_ID)]),

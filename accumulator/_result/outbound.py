@@ -40,7 +40,7 @@ def to_request(message: Any, content_beside_calls: str) -> ChatCompletionAssista
     calls = [_call(call) for call in kept if call.name]
     function_call = message.function_call
     out: JsonObject = {"role": message.role or "assistant"}
-    if message.content is not None:
+    if message.content:
         out["content"] = copy_json(message.content)
     else:
         out |= absent if calls or function_call else _NO_CONTENT["empty"]

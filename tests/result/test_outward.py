@@ -68,16 +68,17 @@ def test_a_turn_is_sent_back_with_what_its_provider_wants(
     assert message(deltas).to_message() == {"role": "assistant", **sent}
 
 
+@pytest.mark.parametrize("said", [None, "", []], ids=str)
 @pytest.mark.parametrize(
     ("word", "content"), [("null", {"content": None}), ("empty", {"content": ""}), ("absent", {})]
 )
 def test_the_content_beside_calls_is_as_the_server_wants_it(
-    word: Literal["null", "empty", "absent"], content: JsonObject
+    word: Literal["null", "empty", "absent"], content: JsonObject, said: object
 ) -> None:
-    beside = message([{"tool_calls": [FRAGMENT]}])
+    beside = message([{"content": said}, {"tool_calls": [FRAGMENT]}])
     sent = beside.to_message(content_beside_calls=word)
     assert sent == {"role": "assistant", **content, "tool_calls": [CALL]}
-    assert message([{}]).to_message(content_beside_calls=word).get("content") == ""
+    assert message([{"content": said}]).to_message(content_beside_calls=word).get("content") == ""
     spoken = message([{"content": "Hi", "tool_calls": [FRAGMENT]}])
     assert spoken.to_message(content_beside_calls=word).get("content") == "Hi"
 

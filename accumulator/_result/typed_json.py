@@ -8,7 +8,7 @@ them refuses a text, we read its values one by one, to say which do not fit, and
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import is_dataclass
 from enum import Enum
@@ -20,6 +20,7 @@ from types import GenericAlias, UnionType
 from typing import (
     TYPE_CHECKING,
     Annotated,
+    Any,
     Literal,
     Protocol,
     TypeVar,
@@ -116,13 +117,15 @@ def _explained(error: Exception, text: bytes, kind: object) -> ParseError:
 
 
 def _misfits(error: Exception, text: bytes, kind: object, path: str) -> Iterator[Misfit]:
-    """Yield what does not fit: the values inside an object or list, or else the value itself."""
+    """Yield what does not fit or is missing inside an object or list, or else the value itself."""
     found = False
     for step, item, kind_of_item in _inside(text, kind):
         try:
+            if not item:
+                raise KeyError(kind_of_item)
             _read(item, kind_of_item)
         except (TypeError, NotImplementedError):
-            continue  # not a type to read alone, such as a ClassVar
+            continue  # not a type to read alone
         except Exception as inner:
             found = True
             yield from _misfits(inner, item, kind_of_item, path + step)
@@ -131,22 +134,31 @@ def _misfits(error: Exception, text: bytes, kind: object, path: str) -> Iterator
 
 
 def _inside(text: bytes, kind: object) -> Iterator[tuple[str, bytes, object]]:
-    """Yield the values in an object or list, each with its step and type."""
-    if _reader_of(kind) is not None or _has_attrs(kind):
+    """Yield the values in an object or list, each with its step and type; for a required field that
+    is missing, an empty text and the name.
+    """
+    if _reader_of(kind) is not None or _has_attrs(kind) or not text.startswith((b"{", b"[")):
         return
     kind = _bare(kind)
-    if text.startswith(b"[") and _is_list_like(kind):
-        for place, item in enumerate(msgspec.json.decode(text, type=list[msgspec.Raw])):
-            yield f"[{place}]", bytes(item), get_args(kind)[0]
-    elif text.startswith(b"{"):
-        fields = msgspec.json.decode(text, type=dict[str, msgspec.Raw])
-        kinds: Mapping[str, object] = {}
-        if get_origin(kind) is dict:
-            kinds = dict.fromkeys(fields, get_args(kind)[1])
-        else:
-            with suppress(Exception):  # not a class, or one with names that cannot be found
-                kinds = get_type_hints(kind)
-        yield from ((_step(n), bytes(fields[n]), kinds[n]) for n in fields if n in kinds)
+    found = msgspec.json.decode(text, type=list[msgspec.Raw] | dict[str, msgspec.Raw])
+    is_list = isinstance(found, list)
+    items: dict[Any, msgspec.Raw] = dict(enumerate(found)) if isinstance(found, list) else found
+    if _is_list_like(kind) if is_list else get_origin(kind) is dict:
+        of = get_args(kind)[0 if is_list else 1]
+        yield from ((_step(key), bytes(item), of) for key, item in items.items())
+        return
+    hints: dict[str, object] = {}
+    fields: Sequence[msgspec.inspect.Field] = ()
+    with suppress(Exception):  # not a class, or one with names that cannot be found
+        info: Any = msgspec.inspect.type_info(kind)
+        if is_list == getattr(info, "array_like", hasattr(kind, "_fields")):  # a NamedTuple's
+            hints, fields = get_type_hints(kind), info.fields
+    for place, field in enumerate(fields):
+        key = place if is_list else field.encode_name
+        if key in items:
+            yield _step(key), bytes(items[key]), hints[field.name]
+        elif field.required:
+            yield "", b"", field.encode_name
 
 
 def _bare(kind: object) -> object:

@@ -9,7 +9,16 @@ import sys
 from collections.abc import Callable
 from dataclasses import dataclass, field, make_dataclass
 from datetime import date
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, TypedDict, get_origin
+from typing import (
+    TYPE_CHECKING,
+    Annotated,
+    Any,
+    ClassVar,
+    Literal,
+    NamedTuple,
+    TypedDict,
+    get_origin,
+)
 
 import attrs
 import msgspec
@@ -279,6 +288,45 @@ def test_an_error_names_all_that_does_not_fit_and_what_would(kind: type) -> None
     if kind is ModelQuery:
         assert isinstance(error.__cause__, pydantic.ValidationError)
         assert len(error.__cause__.errors()) == 3
+
+
+class WholeTrip(TypedDict):
+    city: str
+    days: int
+
+
+class DictTrip(WholeTrip, total=False):
+    unit: str
+
+
+class TupleTrip(NamedTuple):
+    city: str
+    days: int
+    unit: str = "C"
+
+
+TRIP: list[Any] = [("city", str), ("days", int), ("unit", str, "C")]
+OBJECTS = [make_dataclass("Trip", TRIP), msgspec.defstruct("Trip", TRIP), DictTrip]
+RENAMED = msgspec.defstruct("Trip", TRIP, rename={"unit": "Unit"})
+LISTS = [msgspec.defstruct("Trip", TRIP, array_like=True), TupleTrip]
+NO_CITY, NO_DAYS = (f"Object missing required field `{name}` at $" for name in ("city", "days"))
+TEXT, NUMBER = "Expected `str`, got `int` at $", "Expected `int`, got `str` at $"
+WANTING: list[tuple[Any, str, str]] = [
+    *((kind, "{}", f"{NO_CITY}; {NO_DAYS}") for kind in OBJECTS),
+    *((kind, '{"unit": 1}', f"{NO_CITY}; {NO_DAYS}; {TEXT}.unit") for kind in OBJECTS),
+    (RENAMED, '{"days": 1, "Unit": 1}', f"{NO_CITY}; {TEXT}.Unit"),
+    *((kind, "[5]", f"{TEXT}[0]; {NO_DAYS}") for kind in LISTS),
+    *((kind, '[5, "x"]', f"{TEXT}[0]; {NUMBER}[1]") for kind in LISTS),
+    *((kind, '{"unit": 1}', "Expected `array`, got `object` at $") for kind in LISTS),
+]
+
+
+@pytest.mark.parametrize(("kind", "text", "words"), WANTING)
+def test_an_error_names_all_that_is_missing_beside_what_does_not_fit(
+    kind: Any, text: str, words: str
+) -> None:
+    assert str(refused(text, kind)) == words
+    assert str(refused(f"[{text}]", list[kind])) == words.replace("$", "$[0]")
 
 
 def test_as_many_errors_are_named_as_a_reader_can_use() -> None:

@@ -14,6 +14,11 @@ from ._extras import load
 __all__ = ["JsonScan", "PartialJson", "is_complete", "parse_partial"]
 
 _decode = msgspec.json.Decoder(msgspec.Raw).decode
+# The escapes of a surrogate pair; or, in a group, of half a pair that no more text can complete.
+_SURROGATES = re.compile(
+    rb"\\(?:\\|u[dD][89abAB][0-9a-fA-F]{2}\\u[dD][c-fC-F][0-9a-fA-F]{2}"
+    rb"|(u[dD][89a-fA-F][0-9a-fA-F]{2})(?!(?:\\(?:u[0-9a-fA-F]{0,3})?)?\Z))"
+)
 _TOKEN = re.compile(r'\\.?|["{}\[\]]', re.DOTALL)
 _BLANKS = " \t\r\n"
 _LONGEST_SCALAR = 400  # digits; a longer number is never called complete
@@ -21,11 +26,22 @@ _LONGEST_SCALAR = 400  # digits; a longer number is never called complete
 
 def is_complete(text: str | bytes) -> bool:
     """Return whether `text` is exactly one JSON value. There may be blanks around it."""
+    data = text.encode("utf-8", "surrogatepass") if isinstance(text, str) else text
     try:
-        _decode(text)
-    except (ValueError, RecursionError):
+        _decode(data)
+    except RecursionError:
         return False
+    except ValueError:
+        healed = heal_escapes(data)
+        return healed != data and is_complete(healed)
     return True
+
+
+def heal_escapes(data: bytes) -> bytes:
+    """Return JSON with U+FFFD for each escape of half a surrogate pair that is alone: msgspec and
+    jiter refuse it.
+    """
+    return _SURROGATES.sub(lambda found: rb"\ufffd" if found[1] else found[0], data)
 
 
 class JsonScan(Struct, array_like=True, gc=False):
@@ -83,9 +99,12 @@ def parse_partial(text: str | bytes | bytearray) -> object:
     jiter = load("jiter", "partial")
     data = text.encode("utf-8", "replace") if isinstance(text, str) else bytes(text)
     try:
-        # A lone surrogate or NaN is not JSON, and a string that is seen once is not worth caching.
+        # NaN is not JSON, and a string that is seen once is not worth caching.
         return jiter.from_json(
-            data, partial_mode="trailing-strings", allow_inf_nan=False, cache_mode="keys"
+            heal_escapes(data),
+            partial_mode="trailing-strings",
+            allow_inf_nan=False,
+            cache_mode="keys",
         )
     except ValueError:
         return None

@@ -190,11 +190,8 @@ class Reader:
 
 
 def is_object(data: bytes) -> bool:
-    """Whether it is a chunk that ends where its line ends. One with half a surrogate pair is read
-    together with the lines after it, with the same result.
-    """
-    value = parse(data.decode(errors="replace")) if data.startswith(b"{") else BROKEN
-    return value is not BROKEN and not LONE.search(json.dumps(value, ensure_ascii=False))
+    """Whether it is a chunk that ends where its line ends."""
+    return data.startswith(b"{") and parse(data.decode(errors="replace")) is not BROKEN
 
 
 BLANKS = b" \t"

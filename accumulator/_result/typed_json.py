@@ -38,6 +38,8 @@ from cattrs import AttributeValidationNote, IterableValidationNote
 from cattrs.cols import list_structure_factory
 from cattrs.gen import make_dict_structure_fn
 
+from ..partial import heal_escapes
+
 if TYPE_CHECKING:
     from typing_extensions import TypeForm
 
@@ -80,14 +82,15 @@ def load(text: str | None, kind: TypeForm[T] | TypeReader[T], cause: str = "") -
     """Read a JSON text as a type; `cause` says why it may be cut. Raises ParseError, TypeError."""
     if text is None or not text.strip():
         raise ParseError(f"{cause}there is no JSON")
+    data = heal_escapes(text.encode("utf-8", "surrogatepass"))
     try:
-        msgspec.json.decode(text, type=msgspec.Raw)
+        msgspec.json.decode(data, type=msgspec.Raw)
     except RecursionError:
         raise ParseError("nested too deep") from None
     except ValueError as error:
         raise ParseError(f"{cause}{error}") from None
     try:
-        return cast("T", _read(text, kind))
+        return cast("T", _read(data, kind))
     except (NotImplementedError, cattrs.StructureHandlerNotFoundError, NameError) as error:
         raise TypeError(f"{kind!r} cannot be read from JSON: {error}") from error
     except RecursionError:
@@ -95,10 +98,10 @@ def load(text: str | None, kind: TypeForm[T] | TypeReader[T], cause: str = "") -
     except TypeError:
         raise  # from msgspec, for a type that it cannot read
     except Exception as error:
-        raise _explained(error, text.strip().encode(), kind) from error
+        raise _explained(error, data.strip(), kind) from error
 
 
-def _read(text: str | bytes, kind: object) -> object:
+def _read(text: bytes, kind: object) -> object:
     reader = _reader_of(kind)
     if reader is not None:
         return reader.validate_json(text, strict=True)

@@ -162,6 +162,8 @@ FITTING: list[tuple[str, Any, object]] = [
     ("5", float, 5.0),
     ("5", Annotated[int, pydantic.Field(gt=0)], 5),
     (' "text" ', str, "text"),
+    (r'{"a": "\ud83d\ud83d\ude00"}', dict[str, str], {"a": "\ufffd😀"}),
+    (r'{"date": "2026-01-02", "\ud83d": 1}', ModelDay, MODEL_DAY),
     ('{"a": [1, null]}', object, {"a": [1, None]}),
     ('["celsius"]', list[Unit], [Unit.C]),
     ('{"a": 1, "b": {"c d": ["x"]}}', dict[str, object], {"a": 1, "b": {"c d": ["x"]}}),

@@ -88,6 +88,10 @@ class Function(Fields):
         """Whether `arguments` is exactly one JSON value, or empty in a choice that finished."""
         return is_complete(self.arguments) if self.arguments else bool(self._finish_reason)
 
+    def _is_whole(self) -> bool:
+        text = (self.arguments or "").lstrip(" \t\r\n")
+        return text.startswith(("{", "[", "n")) and is_complete(text)
+
     @overload
     def arguments_as(self, kind: TypeReader[T]) -> T: ...
     @overload
@@ -143,10 +147,7 @@ class ToolCall(Fields):
     _may_be_cut: bool = False
 
     def _is_whole(self) -> bool:
-        if self.custom is not None and self.custom.input:
-            return True
-        text = (self.arguments or "").lstrip(" \t\r\n")
-        return text.startswith(("{", "[", "n")) and is_complete(text)
+        return bool(self.custom and self.custom.input) or (self.function or Function())._is_whole()
 
     @property
     def _given(self) -> str:

@@ -36,25 +36,29 @@ def to_request(message: Any, content_beside_calls: str) -> ChatCompletionAssista
         raise ValueError(
             f'content_beside_calls is "null", "empty" or "absent", not {content_beside_calls!r}'
         )
-    kept = [call for call in message.tool_calls or () if call._is_whole() or not call._may_be_cut]
-    calls = [_call(call) for call in kept if call.name]
-    function_call = message.function_call
+    calls: JsonObject = {}
+    kept = [_call(c) for c in message.tool_calls or () if _is_sent(c, may_be_cut=c._may_be_cut)]
+    if kept:
+        calls["tool_calls"] = kept
+    old = message.function_call
+    if old is not None and _is_sent(old, may_be_cut=may_be_cut(old._finish_reason, is_last=True)):
+        calls["function_call"] = _texts(old, "name", "arguments")
     out: JsonObject = {"role": message.role or "assistant"}
     if message.content:
         out["content"] = copy_json(message.content)
     else:
-        out |= absent if calls or function_call else _NO_CONTENT["empty"]
+        out |= absent if calls else _NO_CONTENT["empty"]
     if message.refusal is not None:
         out["refusal"] = message.refusal
     fields = to_dict(message)
     out |= {name: fields[name] for name in _SENT_BACK if fields.get(name) is not None}
     if audio_id := getattr(message.audio, "id", None):
         out["audio"] = {"id": audio_id}
-    if calls:
-        out["tool_calls"] = calls
-    if function_call is not None:
-        out["function_call"] = _texts(function_call, "name", "arguments")
-    return cast("ChatCompletionAssistantMessageParam", out)
+    return cast("ChatCompletionAssistantMessageParam", out | calls)
+
+
+def _is_sent(call: Any, *, may_be_cut: bool) -> bool:
+    return bool(call.name) and (not may_be_cut or call._is_whole())
 
 
 def _call(call: Any) -> JsonObject:

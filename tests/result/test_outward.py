@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import pytest
 from every_field import WHOLE
-from streamed import fed, read_whole, run_by_itself
+from streamed import delta, fed, read_whole, run_by_itself
 from test_conformance import CASES
 
 from accumulator import ChatCompletion, Message
@@ -81,6 +81,22 @@ def test_the_content_beside_calls_is_as_the_server_wants_it(
     assert message([{"content": said}]).to_message(content_beside_calls=word).get("content") == ""
     spoken = message([{"content": "Hi", "tool_calls": [FRAGMENT]}])
     assert spoken.to_message(content_beside_calls=word).get("content") == "Hi"
+
+
+@pytest.mark.parametrize("name", ["f", None])
+@pytest.mark.parametrize("arguments", ['{"a": ', "{}", ""])
+@pytest.mark.parametrize("finish_reason", [None, "length", "stop"])
+def test_a_call_that_was_cut_or_has_no_name_is_left_out_in_its_old_form_too(
+    name: str | None, arguments: str, finish_reason: str | None
+) -> None:
+    tool = {"name": name, "arguments": arguments}
+    old, new = (
+        fed([delta(fields, finish_reason=finish_reason)]).snapshot().choices[0].message.to_message()
+        for fields in ({"function_call": tool}, {"tool_calls": [{"index": 0, "function": tool}]})
+    )
+    is_sent = name is not None and (arguments == "{}" or finish_reason == "stop")
+    assert ("function_call" in old) is ("tool_calls" in new) is is_sent
+    assert old.get("content") == new.get("content") == (None if is_sent else "")
 
 
 def test_another_word_for_the_content_beside_calls_is_refused() -> None:

@@ -127,7 +127,8 @@ def may_be_cut(finish_reason: str | None, *, is_last: bool) -> bool:
 def fill(choice: Any, *, role: str | None) -> None:
     """Set what follows from the schema and the finish reason, in a choice that was just built."""
     message, finish_reason = choice.message, choice.finish_reason
-    if choice.text is not None and message != type(message)():  # it repeats the message (Together)
+    is_empty = message == type(message)(role=message.role)
+    if choice.text is not None and not is_empty:  # it repeats the message (Together)
         choice.__dict__.update(text=None, extra={"text": choice.text, **choice.extra})
     message.__dict__["role"] = message.role or role
     calls = list(message.tool_calls or ())

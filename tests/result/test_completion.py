@@ -84,6 +84,12 @@ def test_a_vendors_field_by_the_name_of_a_legacy_one_is_read_back(text: object) 
     assert ChatCompletion.from_dict(completion.to_dict()) == completion
 
 
+def test_a_legacy_text_is_read_back_where_no_chunk_says_what_it_is() -> None:
+    completion = accumulate([{"choices": [{"index": 0, "text": "a", "finish_reason": "stop"}]}])
+    assert completion.choices[0].text == "a"
+    assert ChatCompletion.from_dict(completion.to_dict()) == completion
+
+
 @pytest.mark.parametrize(
     ("data", "named"),
     [

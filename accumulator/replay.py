@@ -44,8 +44,8 @@ def split(
 
     Texts are cut at words, or into pieces of `by` characters; if logprobs give a text's tokens, it
     is cut at those. Audio and content parts are not cut. Choices take turns; usage comes last. If a
-    choice has no finish reason, the last chunk ends the stream when this package is fed with it, as
-    `[DONE]` does; to everybody else it is a chunk like the others.
+    choice has no finish reason, or there is no choice, the last chunk ends the stream when this
+    package is fed with it, as `[DONE]` does; to everybody else it is a chunk like the others.
 
     The law holds for every completion of a stream that was read under the default rules, with one
     exception: tool calls come out as one if they share an id and one of them has no name, and also
@@ -101,9 +101,9 @@ def _chunks(completion: ChatCompletion, cut: Cut) -> Iterator[JsonObject]:
         for choices in in_turn:
             if choices is not None:
                 yield {**envelope, "choices": choices}
-    is_open = any(not choice.finish_reason for choice in completion.choices)
+    is_open = not streams or any(not choice.finish_reason for choice in completion.choices)
     del last["choices"]
-    if last or is_open or not streams:
+    if last or is_open:
         ends.append(last)
     ends.sort(key=lambda fields: "error" in fields)  # nothing after an error is read
     for place, fields in enumerate(ends, start=1):

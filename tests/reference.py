@@ -979,7 +979,7 @@ class Reducer:
     def in_reasoning_detail(self, key: str, old: Any, new: Any) -> Any:
         if key in ("text", "summary") and isinstance(new, str):
             return text_of(old) + new
-        return self.heal(new)
+        return old if key == "type" and text_of(old) and not text_of(new) else self.heal(new)
 
     def in_thinking_block(self, key: str, old: Any, new: Any) -> Any:
         if key == "thinking" and isinstance(new, str):

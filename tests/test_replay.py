@@ -152,6 +152,13 @@ ODD: dict[str, list[JsonObject]] = {
         choice(delta={"audio": {"data": "no base64", "id": 5}}),
         choice(delta={"audio": {"data": "AAEC", "id": "x", "transcript": ""}}),
     ],
+    **{
+        f"details of two types, and then of the type {odd!r}": deltas(*(
+            {"reasoning_details": [{"index": 0, "type": type_, "text": "x", **vendors}]}
+            for type_ in ("a", "b", odd)
+        ))
+        for odd, vendors in (("", {}), ("", {"v": 1}), (5, {}))
+    },
     "empty texts": [
         choice(delta=dict.fromkeys("role content refusal reasoning vendor channel".split(), "")),
         choice(delta={"function_call": {"name": "", "arguments": ""}}),

@@ -41,22 +41,16 @@ class IndexedList:
     def __repr__(self) -> str:
         return f"<{self.entries}, {self.places}>"
 
-    def find(self, index: int, type_: object = None) -> JsonObject:
-        """Return the newest entry with an index and, if `type_` is a string with something in it,
-        with that type. If there is none, append a new one.
+    def find(self, index: int, type_: str = "") -> JsonObject:
+        """Return the newest entry with an index and, if one is given, a type. If there is none,
+        append a new one.
         """
-        is_typed = bool(type_) and type(type_) is str
-        key = (index, cast("str", type_)) if is_typed else index
+        key = (index, type_) if type_ else index
         place = self.places.get(key)
         if place is None:
             place = self.places[index] = self.places[key] = len(self.entries)
             self.entries.append({})
-        entry: JsonObject = self.entries[place]
-        if type_ is not None and not is_typed:  # its type is about to be replaced
-            known = index, str(entry.get("type"))
-            if self.places.get(known) == place:
-                del self.places[known]
-        return entry
+        return cast("JsonObject", self.entries[place])
 
 
 # The values that a policy is made for; others are merged as values of their kind are.
@@ -163,8 +157,12 @@ class FieldMerger(Struct, eq=False):
         for entry in entries:
             index = entry.get("index") if isinstance(entry, dict) else None
             if type(index) is int:
-                type_ = healed(entry.get("type"))[0] if and_type else None
-                self._merge(below, into.find(index, type_), entry, nested=True)
+                type_ = text_in(healed(entry.get("type"))[0]) if and_type else ""
+                known = into.find(index, type_)
+                before = known.get("type")
+                self._merge(below, known, entry, nested=True)
+                if and_type and not type_ and text_in(before):
+                    known["type"] = before
             else:
                 into.entries.append(self._own(entry))
         return into
@@ -275,6 +273,11 @@ class FieldMerger(Struct, eq=False):
         self._halved = EMPTY
         if self.listener is not None:
             self.listener.thaw()
+
+
+def text_in(value: object) -> str:
+    """Return a value if it is a string, else an empty one."""
+    return value if isinstance(value, str) else ""
 
 
 def is_empty(value: object) -> bool:

@@ -9,7 +9,7 @@ from msgspec import UNSET
 
 from .._decode import chunk as wire
 from .._decode.text import Text
-from .json_merge import FieldMerger, IndexedList
+from .json_merge import FieldMerger, IndexedList, text_in
 from .state import AudioState, ChoiceState, LogprobsState, TokensState
 
 
@@ -38,7 +38,8 @@ class TypedFieldMerger(FieldMerger):
             place = entries.places.get((detail.index, detail.type))
             if place is None:
                 into = entries.find(detail.index, detail.type)
-                into["index"], into["type"] = detail.index, detail.type
+                into["index"] = detail.index
+                into["type"] = detail.type or text_in(into.get("type"))
             else:
                 into = entries.entries[place]
             # Not a loop over names: every chunk with reasoning may come here.

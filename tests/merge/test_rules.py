@@ -150,6 +150,13 @@ FIELDS: dict[str, tuple[dict[str, Policy], str, list[object], object]] = {
     "details whose type is no string, which go by their index": (
         {}, "reasoning_details", [DETAILS[:1], DETAILS[1:]], [{"index": 0, "type": 6, "text": "ab"}]
     ),
+    **{
+        f"a detail of the type {odd!r}, which goes to the newest at its index": (
+            {}, "reasoning_details", [THOUGHTS[0], [{"index": 0, "type": odd, "text": "b"}]],
+            [{**THOUGHTS[0][0], "text": "ab"}],
+        )
+        for odd in ("", 5)
+    },
     "details that are appended": (
         {"delta.reasoning_details": "extend"}, "reasoning_details", [*THOUGHTS[::2]],
         [THOUGHTS[0][0], THOUGHTS[2][0]],

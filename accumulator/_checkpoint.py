@@ -179,6 +179,7 @@ class _Reader:
             text = Text(seen) if code == _TEXT else ArgumentsText(seen)
             if half:
                 text.half = half
+                text.note(half)
                 self.halves.append(text)
             return text
         if code == _INDEXED:

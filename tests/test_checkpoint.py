@@ -150,6 +150,15 @@ SELDOM: dict[str, tuple[Sequence[object], dict[str, Policy]]] = {
         {},
     ),
     "a half in the content": ([delta({"content": "\ud83d"})], {}),
+    "a half behind whole arguments, and the same again": (
+        deltas(
+            *(
+                {"tool_calls": [{"index": 0, "function": {"arguments": text}}]}
+                for text in ('{"a": 1}', "\ud83d", '{"a": 1}')
+            )
+        ),
+        {},
+    ),
     "a list whose entries hide their index": (
         deltas(
             {"x": [{"index": 7, "text": "a"}]},

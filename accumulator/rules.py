@@ -187,7 +187,7 @@ class Level:
 def _completed(rows: Mapping[str, Policy]) -> Mapping[str, Policy]:
     """Fill in the default rows that are not given. Raises ValueError for an invalid row."""
     for path, policy in rows.items():
-        if policy == _ROWS.get(path):
+        if (path, policy) in _ROWS.items():
             continue
         if policy not in POLICIES:
             raise ValueError(f"{path}: no policy {policy!r}; choose from {', '.join(POLICIES)}")

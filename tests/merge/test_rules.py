@@ -192,6 +192,8 @@ def test_a_field_of_the_chunk_may_have_another_policy() -> None:
     [
         ("delta.x", "sum", "concat"),
         ("delta.x", "bytes", "concat"),
+        ("delta.x", None, "concat"),
+        ("nonsense", None, "concat"),
         ("deltas.x", "last", "delta."),
         ("delta", "last", "delta."),
         ("chunk.usage", "last", "fixed"),
@@ -210,7 +212,7 @@ def test_a_field_of_the_chunk_may_have_another_policy() -> None:
     ],
 )
 def test_an_unknown_path_or_policy_is_an_error_that_names_the_choices(
-    path: str, policy: str, named: str
+    path: str, policy: str | None, named: str
 ) -> None:
     rows: dict[str, Policy] = {path: policy}  # type: ignore[dict-item]  # what is wrong is the point
     with pytest.raises(ValueError, match=named):

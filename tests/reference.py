@@ -375,6 +375,7 @@ class Reducer:
         self.choices: dict[int, Choice] = {}
         self.usage = Level()
         self.usage_came = False
+        self.stands_in = False  # whether the usage is that of `x_groq`, where misfits stay
         self.last_id = ""
         self.says_text = self.brings_text = False  # of a legacy completion
         self.problems: list[str] = []
@@ -864,6 +865,7 @@ class Reducer:
             return
         if not self.usage_came:
             met = list(self.problems)
+            self.stands_in = True
             self.add_usage(self.completion, "usage", self.completion.extra["x_groq"]["usage"])
             self.problems = met  # it was an unnamed field when it came
         if "total_tokens" not in self.usage.known and self.sum_of_tokens() is not None:
@@ -910,7 +912,8 @@ class Reducer:
 
     def misfit(self, level: Level, key: str, value: object, rule: Rule) -> None:
         self.problems.append("invalid_field")
-        level.extra[key] = rule(key, level.extra.get(key), value)
+        if not self.stands_in:
+            level.extra[key] = rule(key, level.extra.get(key), value)
 
     def nothing(self, level: Level, key: str, value: object) -> None:
         """Do nothing: the field was read before its level was known."""

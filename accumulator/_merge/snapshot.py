@@ -14,6 +14,7 @@ from .._decode import chunk as wire
 from .._decode.chunk import JsonObject
 from .._decode.lenient import read_usage
 from .._decode.text import Text
+from .._result.convert import names_of
 from .._result.outbound import may_be_cut
 from ..completion import (
     Audio,
@@ -88,7 +89,7 @@ def freeze(
     if usage is None and extra:
         groq = extra.get("x_groq")
         if isinstance(groq, dict) and isinstance(groq.get("usage"), dict):
-            usage = read_usage(groq["usage"])
+            usage = _stand_in(groq["usage"])
     completion = _made(
         ChatCompletion,
         {
@@ -111,6 +112,16 @@ def freeze(
         },
     )
     return _read_back(completion) if extra else completion
+
+
+def _stand_in(value: JsonObject) -> wire.Usage:
+    """Read the usage of `x_groq`, where what does not fit stays."""
+    usage = read_usage(value)
+    for part in (usage, usage.prompt_tokens_details, usage.completion_tokens_details):
+        if part is not None and part.extra:
+            for name in names_of(_CLASSES[type(part)]):
+                part.extra.pop(name, None)
+    return usage
 
 
 def freeze_choice(index: int, state: ChoiceState, *, is_text: bool = False) -> Choice:

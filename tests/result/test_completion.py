@@ -84,6 +84,18 @@ def test_a_vendors_field_by_the_name_of_a_legacy_one_is_read_back(text: object) 
     assert ChatCompletion.from_dict(completion.to_dict()) == completion
 
 
+@pytest.mark.parametrize("odd", ["x", True, 1.5, [], {"cached_tokens": "x", "v": 1}])
+@pytest.mark.parametrize("name", ["prompt_tokens", "total_tokens", "prompt_tokens_details"])
+def test_a_usage_of_x_groq_is_read_back_whatever_is_wrong_in_it(name: str, odd: object) -> None:
+    usage = {"prompt_tokens": 1, "completion_tokens": 2, "queue_time": 0.5, name: odd}
+    choice = {"index": 0, "delta": {"content": "a"}, "finish_reason": "stop"}
+    completion = accumulate([{"choices": [choice], "x_groq": {"usage": usage}}])
+    assert completion.usage is not None
+    assert completion.usage.extra == {"queue_time": 0.5}
+    assert completion.extra == {"x_groq": {"usage": usage}}
+    assert ChatCompletion.from_json(completion.to_json()) == completion
+
+
 def test_a_legacy_text_is_read_back_where_no_chunk_says_what_it_is() -> None:
     completion = accumulate([{"choices": [{"index": 0, "text": "a", "finish_reason": "stop"}]}])
     assert completion.choices[0].text == "a"

@@ -430,6 +430,8 @@ class Reducer:
 
     def close_choice(self, choice: Choice, is_text: bool) -> None:
         message = choice.message
+        if not message.known.get("role"):
+            message.known.pop("role", None)
         for call in choice.calls:
             call.close()
         if choice.calls:
@@ -439,7 +441,7 @@ class Reducer:
                 logprobs.always = ()
             return
         if "role" not in message.extra:
-            message.known["role"] = message.known.get("role") or "assistant"
+            message.known.setdefault("role", "assistant")
         choice.level.known["message"] = message
 
     # ---- SPEC 3: the fields of each level that the API names ----

@@ -146,7 +146,7 @@ def _message(state: ChoiceState, *, is_text: bool) -> Message:
         Message,
         {
             **_BLANK[Message],
-            "role": state.role,
+            "role": state.role or None,  # an empty one counts as missing
             "content": _string(state.content) if parts is None else tuple(_json(parts)),
             "refusal": _string(state.refusal),
             "reasoning": _string(state.reasoning),

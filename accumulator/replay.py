@@ -167,7 +167,7 @@ def _with_tokens(
     runs: list[list[JsonObject]] = []
     if tokens is not None:
         texts = [token.token or "" for token in tokens]
-        is_text = any(texts) and "".join(texts) == "".join(map(str, pieces))
+        is_text = any(texts) and "".join(texts) == "".join(p for p in pieces if isinstance(p, str))
         pieces = texts if is_text else pieces
         size = 1 if is_text else -(-len(tokens) // (len(pieces) or 1)) or 1
         found = [*map(_token, tokens)]

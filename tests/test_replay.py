@@ -165,6 +165,13 @@ ODD: dict[str, list[JsonObject]] = {
         choice(delta={"audio": {"transcript": "", "data": ""}}),
         choice(logprobs={"content": [], "refusal": []}),
     ],
+    "an empty role, then one of a wrong type": deltas({"role": "", "content": "a b"}, {"role": 5}),
+    "tokens that spell a list of no parts": [
+        choice(delta={"content": []}, logprobs={"content": [{"token": "[]"}]})
+    ],
+    "tokens that spell a part": [
+        choice(delta={"content": [{}]}, logprobs={"content": [{"token": "[{}]"}]})
+    ],
     "empty parts": [choice(delta={"content": [], "annotations": [], "audio": {}})],
     "parts": [choice(delta={"content": [
         {"type": "thinking", "thinking": [{"type": "text", "text": "two words"}, 5]},

@@ -95,6 +95,8 @@ class Accumulator:
             raise TypeError("rules are DEFAULT_RULES.replace({path: policy, ...})")
         if not isinstance(limits, Limits):
             raise TypeError(f"limits are Limits(total_bytes=...), not {type(limits).__name__}")
+        if on_event is not None and not callable(on_event):
+            raise TypeError(f"on_event is a function of an event, not {type(on_event).__name__}")
         if started is not None and clock is None:
             raise TypeError("started is a time of the clock, and there is no clock")
         log = ProblemLog(strict=strict)

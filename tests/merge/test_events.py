@@ -715,6 +715,11 @@ class Boom(Exception):
     pass
 
 
+def test_a_callback_that_cannot_be_called_is_refused_at_once() -> None:
+    with pytest.raises(TypeError, match="on_event is a function of an event, not list"):
+        Accumulator(on_event=[])  # type: ignore[arg-type]  # is the point
+
+
 @pytest.mark.parametrize("form", ["body", "chunks", "lines"])
 def test_what_the_callback_raises_reaches_the_caller_and_loses_nothing(form: str) -> None:
     case = next(case for case in CASES if case.name == "ends-tool-call-after-finish")

@@ -43,7 +43,8 @@ _TEXT, _INDEXED, _INTEGER, _PAIRS, _ARGUMENTS = range(1, 6)  # msgpack extension
 _MOST_HALVES = 65536  # of surrogate pairs that wait; each is an object when restored
 _SMALLEST, _LARGEST = -(2**63), 2**64 - 1  # integers that msgpack has
 _MOST_LEVELS = STACK_DEPTH + 32  # of a chunk's value, and of the state around it
-_PLAIN = frozenset({type(None), bool, int, float, str, bytes, Text, ArgumentsText})
+_PLAIN = frozenset({type(None), bool, int, float, str})
+_MERGED = _PLAIN | {Text, IndexedList}
 _Indexed = tuple[list[object], list[tuple[int | tuple[int, str], int]]]  # entries and places
 
 
@@ -169,9 +170,7 @@ class _Reader:
         self._decode = Decoder(ext_hook=self._extension).decode
 
     def read(self, data: memoryview) -> Saved:
-        values = self._decode(data)
-        _check_values(values)
-        return msgspec.convert(values, Saved, dec_hook=self._convert)
+        return msgspec.convert(self._decode(data), Saved, dec_hook=self._convert)
 
     def _extension(self, code: int, data: memoryview) -> object:
         if code in (_TEXT, _ARGUMENTS):
@@ -183,7 +182,7 @@ class _Reader:
                 self.halves.append(text)
             return text
         if code == _INDEXED:
-            entries, places = msgspec.convert(self._decode(data), _Indexed, dec_hook=self._convert)
+            entries, places = msgspec.convert(self._decode(data), _Indexed)
             if not all(place >= 0 and isinstance(entries[place], dict) for _, place in places):
                 raise ValueError("an index without an entry")
             return IndexedList(entries, dict(places))
@@ -194,29 +193,33 @@ class _Reader:
         raise ValueError(f"an unknown extension {code}")
 
     def _convert(self, kind: type, value: object) -> object:
-        if kind is object or (kind is Text and isinstance(value, Text)):
+        if kind is object:
+            _check_values(value, _MERGED)
+            return value
+        if kind is Text and isinstance(value, Text):
             return value
         if kind is _wire.Extra and isinstance(value, dict):
+            _check_values(value, _PLAIN)
             return _wire.Extra(value)
         raise ValueError(f"a {type(value).__name__} instead of {kind}")
 
 
-def _check_values(value: object) -> None:
-    """Check that a value has only what JSON and the state can have, and is not nested too deep."""
+def _check_values(value: object, kinds: frozenset[type]) -> None:
+    """Check that a value has only these kinds in it, strings as names, and not too many levels."""
     level = [value]
     for _ in range(_MOST_LEVELS):
         below: list[object] = []
         for item in level:
             if type(item) is dict:
-                if not all(type(name) in (str, int) for name in item):
+                if not all(type(name) is str for name in item):
                     raise ValueError("a name that is not a string")
                 below += item.values()
             elif type(item) is list:
                 below += item
+            elif type(item) not in kinds:
+                raise ValueError(f"a value of the type {type(item).__name__}")
             elif isinstance(item, IndexedList):
                 below += item.entries
-            elif type(item) not in _PLAIN:
-                raise ValueError(f"a value of the type {type(item).__name__}")
         if not below:
             return
         level = below

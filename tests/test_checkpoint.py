@@ -439,6 +439,10 @@ FORGERIES: dict[str, Callable[[list[Any]], object]] = {
     "an unknown extension": an_extension(9, b"text"),
     "a date": an_extra(datetime(2026, 1, 1, tzinfo=timezone.utc)),
     "a name that is a number": an_extra({1.5: 1}),
+    "a name that is an integer": put("state", "extra", to={"x_groq": {"usage": {7: 1}}}),
+    "a text that grows, in a token": of_choice(
+        *("logprobs", "content", "runs", 0, 0, "extra"), to={"x": msgspec.msgpack.Ext(1, b"a")}
+    ),
     "an index of no entry": a_list([{}], [[0, -1]]),
     "entries that are no list": a_list({0: {}}, [[0, 0]]),
     "an index of an entry that is no object": a_list([5], [[0, 0]]),

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar, overload
 from attrs import evolve
 
 from ._accumulator import Accumulator
-from ._streaming.observer import Observer, OnEnd, StreamEnd, refuse_coroutine, report
+from ._streaming.observer import Observer, OnEnd, StreamEnd, check_on_end, report
 from .events import Event
 from .streams import (
     Accumulating,
@@ -211,7 +211,7 @@ def _guarded(on_end: Callable[..., object]) -> Callable[..., None]:
     """Return a callback that logs what `on_end` raises. That a client left is not an error, however
     the server signals it.
     """
-    refuse_coroutine(on_end)
+    check_on_end(on_end)
 
     def guarded(end: StreamEnd, *scope: Scope) -> None:
         try:

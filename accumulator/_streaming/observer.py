@@ -71,7 +71,7 @@ class Observer:
         source: object = None,
         lines: bool = False,
     ) -> None:
-        refuse_coroutine(on_end)
+        check_on_end(on_end)
         self.accumulator = accumulator
         self._lines = lines
         self._has_events = False  # one of openai's was an item
@@ -225,10 +225,12 @@ def refusal(encoding: str) -> DecodeError:
     )
 
 
-def refuse_coroutine(on_end: object) -> None:
-    """Raise TypeError for an `on_end` that would have to be awaited."""
+def check_on_end(on_end: object) -> None:
+    """Raise TypeError for an `on_end` that cannot be called, or would have to be awaited."""
     if on_end is None:
         return
+    if not callable(on_end):
+        raise TypeError(f"on_end is a function of a StreamEnd, not {type(on_end).__name__}")
     if iscoroutinefunction(on_end) or iscoroutinefunction(type(on_end).__call__):
         raise TypeError("on_end is called, not awaited: a stream can end in the garbage collector")
 

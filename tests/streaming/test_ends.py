@@ -571,9 +571,18 @@ class AsyncCallable:
 
 
 @pytest.mark.parametrize("door", [wrap, tap, CompletionMiddleware])
-@pytest.mark.parametrize("on_end", [AsyncCallable(), AsyncCallable().__call__])
-def test_an_on_end_to_be_awaited_is_a_type_error(on_end: OnEnd, door: Callable[..., Any]) -> None:
-    with pytest.raises(TypeError, match="not awaited"):
+@pytest.mark.parametrize(
+    ("on_end", "why"),
+    [
+        (AsyncCallable(), "not awaited"),
+        (AsyncCallable().__call__, "not awaited"),
+        (5, "on_end is a function of a StreamEnd, not int"),
+    ],
+)
+def test_an_on_end_that_cannot_be_called_is_a_type_error(
+    on_end: Any, why: str, door: Callable[..., Any]
+) -> None:
+    with pytest.raises(TypeError, match=why):
         door(CHUNKS, on_end=on_end)
 
 

@@ -40,7 +40,6 @@ from accumulator.events import Event
 from accumulator.streams import (
     AsyncWrappedStream,
     Framing,
-    OnEnd,
     WrappedStream,
     accumulate,
     iter_events,

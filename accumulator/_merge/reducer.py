@@ -162,14 +162,7 @@ class Reducer(Ending, TypedFieldMerger, UsageMerger):
             self._log.report("invalid_field", misfit.message, misfit.path, misfit.value)
         if state.due:
             self._judge_due(state.due, choices)
-        head = (
-            chunk.id,
-            chunk.created,
-            chunk.model,
-            chunk.service_tier,
-            chunk.system_fingerprint,
-            chunk.object,
-        )
+        head = head_of(chunk)
         if head != self._head:
             self._apply_head(chunk)
             if chunk.choices is not None or not _says_nothing(chunk):

@@ -187,6 +187,10 @@ FITTING: Streams = {
     "thinking in parts without parts in them":
         lambda i: part_chunk(f'{{"type":"thinking","thinking":"t{i}"}}'),
     "text in parts": lambda i: part_chunk(f'{{"type":"text","text":"u{i}"}}'),
+    "text of a legacy completion": lambda i: (
+        f'{{"id":"cmpl-1","object":"text_completion","choices":[{{"index":0,"text":"é{i}\\n",'
+        '"logprobs":null,"finish_reason":null}]}'
+    ),
     "text behind parts": [thinking("t")] * 20 + [text_chunk(f"w{i}" * (i > 0)) for i in range(60)],
 }  # fmt: skip
 # Texts that come after something odd and twenty empty texts.

@@ -189,7 +189,9 @@ class ChatReducer(Reducer, kw_only=True):
             and self._decoder.repeats
             and chunk.usage is None
             and all(
-                choice.delta is not None and not choice.finish_reason and choice.logprobs is None
+                (choice.delta is not None or choice.text is not None)
+                and not choice.finish_reason
+                and choice.logprobs is None
                 for choice in chunk.choices or ()
             )
         )

@@ -90,23 +90,17 @@ def _files_of(path: str) -> list[tuple[str, str]]:
     if path == STDIN:
         return [(path, "stdin")]
     if os.path.isdir(path):
-        files = sorted(each for each in Path(path).rglob("*") if each.is_file())
-        names = [(file, file.relative_to(path)) for file in files]
-        return [
-            (str(file), name.as_posix())
-            for file, name in names
-            if not any(part.startswith(".") for part in name.parts)
-        ]
-    found = [path]
-    if not os.path.exists(path):
-        matches = sorted(glob.glob(path, recursive=True))
-        found = [*filter(os.path.isfile, matches)]
-        folders = [*filter(os.path.isdir, matches)]
-        if folders and not found:
-            return [file for folder in folders for file in _files_of(folder)]
-    if not found:
+        found = sorted(file for file in Path(path).rglob("*") if file.is_file())
+        named = [(str(file), file.relative_to(path).as_posix()) for file in found]
+        return [(file, name) for file, name in named if "/." not in f"/{name}"]
+    if os.path.exists(path):
+        return [(path, os.path.basename(path))]
+    matches = sorted(glob.glob(path, recursive=True))
+    files = [(match, os.path.basename(match)) for match in matches if os.path.isfile(match)]
+    folders = [*filter(os.path.isdir, matches)]
+    if not files and not folders:
         raise CommandError(f"{path}: no such file")
-    return [(file, os.path.basename(file)) for file in found]
+    return files or [file for folder in folders for file in _files_of(folder)]
 
 
 def detect_source(path: str, name: str, folder: str, keys: Sequence[str]) -> Source:

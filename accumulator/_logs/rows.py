@@ -195,12 +195,10 @@ def _line_decoder(keys: Keys) -> Callable[[bytes], _Line]:
             import json  # noqa: PLC0415  # takes time to import
 
             fields, _ = decode_untyped(text)
-            if not isinstance(fields, dict):
-                raise
-            chunk = json.dumps(fields.pop(keys.chunk)).encode() if keys.chunk in fields else b""
+            if isinstance(fields, dict) and keys.chunk in fields:
+                fields[keys.chunk] = msgspec.Raw(json.dumps(fields[keys.chunk]).encode())
             row = msgspec.convert(fields, kind)
             str(row.id).encode()  # an id must be UTF-8
-            row.chunk = msgspec.Raw(chunk)
             return row
 
     return decode

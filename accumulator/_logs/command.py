@@ -15,13 +15,7 @@ import attrs
 from .._extras import load
 from .._merge.verdict import has_chunks
 from ..batch import UnsortedRowsError, reduce_sorted
-from .inputs import (
-    CommandError,
-    Source,
-    detect_source,
-    find_files,
-    open_text,
-)
+from .inputs import CommandError, Source, detect_source, find_files, open_text
 from .output import Target, write_results
 from .recording import reduce_body
 from .rows import Keys, add_keys, read_rows

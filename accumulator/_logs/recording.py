@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextlib import ExitStack
-from io import BufferedReader
+from io import BufferedReader, BytesIO
+from itertools import chain
 from typing import TypeAlias
 
 import msgspec
@@ -12,7 +13,7 @@ import msgspec
 from .._accumulator import Accumulator
 from ..batch import SSE_FIELDS, RecordedStream, StreamResult, reduce_sorted
 from .inputs import BLANK, BLOCK, READ_ERRORS, has_row, label_of, open_raw, open_text, why_unread
-from .rows import LONGEST_LINE, Keys, read_lines
+from .rows import LONGEST_LINE, Keys, lines_of, read_lines
 from .terminal import say
 
 Heard: TypeAlias = Callable[[Accumulator, int], object]  # called with how many bytes came
@@ -46,7 +47,8 @@ def read_recording(
             found.why = why_unread(error)
             return found
         if has_rows:
-            _read_rows(file, head, keys, label_of(path), found)
+            blocks = chain([BytesIO(head).readlines()], lines_of(file))
+            _read_rows(blocks, keys, label_of(path), found)
         else:
             result, found.why = reduce_body(file, heard, head)
             found.streams[""] = result, []
@@ -62,10 +64,9 @@ def _read_head(file: BufferedReader, key: str) -> tuple[bytes, bool]:
         field = text.partition(b":")[0]
         if field and field in SSE_FIELDS:
             break
-        if has_row(text, {key}):
-            return head, True
-        if has_row(text, {"choices"}):
-            break
+        is_row = has_row(text, {key})
+        if is_row or has_row(text, {"choices"}):
+            return head, is_row
     return head, False
 
 
@@ -90,7 +91,7 @@ def reduce_body(
             heard(stream.accumulator, len(data))
 
 
-def _read_rows(file: BufferedReader, head: bytes, keys: Keys, label: str, found: Recording) -> None:
+def _read_rows(blocks: Iterable[list[bytes]], keys: Keys, label: str, found: Recording) -> None:
     """Reduce the rows of each stream, in the order of their sequence numbers."""
 
     def report(line: int, why: str, _: bytes) -> None:
@@ -100,7 +101,7 @@ def _read_rows(file: BufferedReader, head: bytes, keys: Keys, label: str, found:
     streams: dict[str, list[tuple[int | None, bytes, object]]] = {}
     times: list[object] = []
     try:
-        for rows in read_lines(file, keys, report, times, head=head):
+        for rows in read_lines(blocks, keys, report, times):
             for (id, seq, chunk), time in zip(rows, times, strict=True):
                 streams.setdefault(id, []).append((seq, chunk, time))
             times.clear()

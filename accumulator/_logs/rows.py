@@ -87,7 +87,7 @@ def _read_file(source: Source, keys: Keys, display: Display) -> Iterator[list[Ro
     position = 0  # in the file on disk
     first, report = _first_id(source, keys), partial(display.bad_row, source.label)
     with open_raw(source.path) as raw, open_text(raw) as file:
-        for rows in read_lines(file, keys, report, last_id=first):
+        for rows in read_lines(lines_of(file), keys, report, last_id=first):
             yield rows
             display.read(raw.tell() - position, len(rows))
             position = raw.tell()
@@ -98,22 +98,21 @@ def _first_id(source: Source, keys: Keys) -> str:
     comes, or the file's name if none comes soon, or not before `[DONE]`.
     """
     with suppress(*READ_ERRORS), open_raw(source.path) as raw, open_text(raw) as file:
-        blocks = read_lines(file, keys, lambda *_: None)
-        for id, _, chunk in chain.from_iterable(islice(blocks, _LEADING)):
+        blocks = islice(read_lines(lines_of(file), keys, lambda *_: None), _LEADING)
+        for id, _, chunk in chain.from_iterable(blocks):
             if id or chunk == _END:
                 return id or source.name
     return source.name
 
 
 def read_lines(
-    file: BufferedReader,
+    blocks: Iterable[list[bytes]],
     keys: Keys,
     report: Report,
     times: list[object] | None = None,
     last_id: str = "",
-    head: bytes = b"",
 ) -> Iterator[list[Row]]:
-    """Yield rows, some at a time; the `head` of the file has been read already.
+    """Yield the rows among lines, some at a time.
 
     A bare chunk without an id belongs to the stream of the line before it, at first to `last_id`.
     If there is a list of `times`, add the rows' times to it; then this holds for any row without an
@@ -122,7 +121,7 @@ def read_lines(
     decode = _line_decoder(keys)
     chunk = b""
     numbers = count(1)
-    for lines in _lines_of(file, head):
+    for lines in blocks:
         rows: list[Row] = []
         for line, number in zip(lines, numbers):  # noqa: B905  # as many numbers as lines
             try:
@@ -160,10 +159,9 @@ def _goes_on(row: _Line, text: bytes, before: bytes) -> bool:
     return has_row(text, {"choices"}) or (before != b"" and has_row(text, {"error"}))
 
 
-def _lines_of(file: BufferedReader, head: bytes) -> Iterator[list[bytes]]:
+def lines_of(file: BufferedReader) -> Iterator[list[bytes]]:
     """Yield the lines of a file as it is read; of a line that is too long, only the beginning."""
-    while data := head or file.read1(BLOCK):
-        head = b""
+    while data := file.read1(BLOCK):
         *lines, last = BytesIO(data).readlines()  # uses memchr; `split` looks at each byte
         yield lines
         rest = b"" if last.endswith(b"\n") else file.readline(LONGEST_LINE)

@@ -43,7 +43,7 @@ _COLUMNS = {
 }
 _INTEGERS = ("tinyint", "smallint", "int", "bigint")
 # The types that Spark and Python sort in the same order; NaN has none.
-_ORDERED = (*_INTEGERS, "string", "binary", "date", "timestamp", "timestamp_ntz")
+_ORDERED = (*_INTEGERS, "decimal", "string", "binary", "date", "timestamp", "timestamp_ntz")
 _ROWS = 256  # in a batch of results
 _STORE = "spark.sql.streaming.stateStore.providerClass"
 _ROCKSDB = "org.apache.spark.sql.execution.streaming.state.RocksDBStateStoreProvider"
@@ -255,8 +255,7 @@ def _selected(df: DataFrame, ordered: tuple[str, ...], **names: str) -> DataFram
     types = dict(rows.dtypes)
     if types["chunk"] not in ("string", "binary"):
         raise ValueError(f"{names['chunk']}: chunks are strings or binary, not {types['chunk']}")
-    is_decimal = types["seq"].startswith("decimal") and ordered is _ORDERED
-    if types["seq"] not in ordered and not is_decimal:
+    if types["seq"].partition("(")[0] not in ordered:
         kinds = "integers" if ordered is _INTEGERS else "integers, strings, decimals or times"
         raise ValueError(f"{names['seq']}: sequence numbers are {kinds}, not {types['seq']}")
     rows = rows.withColumn("chunk", rows["chunk"].cast("binary"))

@@ -15,7 +15,7 @@ import attrs
 from .._extras import load
 from .._merge.verdict import has_chunks
 from ..batch import UnsortedRowsError, reduce_sorted
-from .inputs import CommandError, Source, detect_source, find_files, open_text
+from .inputs import CommandError, Source, detect_source, find_files, opened
 from .output import Target, write_results
 from .recording import reduce_body
 from .rows import Keys, add_keys, read_rows
@@ -136,7 +136,7 @@ def _reduce(arguments: argparse.Namespace, display: Display) -> bool:
 
 def _reduce_bodies(bodies: Sequence[Source], display: Display) -> Iterator[Result]:
     for source in bodies:
-        with open(source.path, "rb") as raw, open_text(raw) as text:
+        with opened(source.path) as (_, text):
             result, why = reduce_body(text)
         if why is not None:
             display.unread(source.label, why)

@@ -7,9 +7,9 @@ import gzip
 import os
 import shutil
 import zlib
-from collections.abc import Sequence
-from contextlib import suppress
-from io import BufferedReader
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from io import BufferedReader, FileIO
 from pathlib import Path
 from typing import Literal, cast
 
@@ -110,16 +110,15 @@ def detect_source(path: str, name: str, folder: str, keys: Sequence[str]) -> Sou
     label = label_of(path)
     if path == STDIN or not os.path.isfile(path):
         copy = os.path.join(folder, f"input-{len(os.listdir(folder))}")
-        with open_raw(path) as pipe, open(copy, "wb") as file:
+        with opened(path) as (pipe, _), open(copy, "wb") as file:
             shutil.copyfileobj(pipe, file)
         path = copy
-    with open(path, "rb") as raw:
+    with opened(path) as (raw, text):
         size = os.fstat(raw.fileno()).st_size
         if raw.peek(4).startswith(_PARQUET):
             return Source(path, name, label, size, "parquet")
         head = b""
         with suppress(*READ_ERRORS):  # reported when the file is read
-            text = open_text(raw)
             while len(head) < BLOCK and (data := text.read1(BLOCK)):
                 head += data
     return Source(path, name, label, size, _form_of(head.lstrip(BLANK), keys))
@@ -155,21 +154,22 @@ def has_row(head: bytes, *kinds: set[str]) -> bool:
     return False
 
 
-def open_text(raw: BufferedReader) -> BufferedReader:
-    """Return a reader that decompresses an open file. Raises ImportError if that needs an extra."""
-    head = raw.peek(4)
-    if head.startswith(_GZIP):
-        return cast("BufferedReader", gzip.GzipFile(fileobj=raw))
-    if head.startswith(_ZSTD):
-        return BufferedReader(load("pyarrow").CompressedInputStream(raw, "zstd"))
-    return raw
+@contextmanager
+def opened(path: str) -> Iterator[tuple[BufferedReader, BufferedReader]]:
+    """Open a file, or standard input; yield it and a reader that decompresses it.
 
-
-def open_raw(path: str) -> BufferedReader:
-    """Open a file, or standard input. Raises OSError."""
-    is_stdin = path == STDIN
-    file = open(0 if is_stdin else path, "rb", BLOCK, closefd=not is_stdin)  # noqa: SIM115  # its caller does
-    return cast("BufferedReader", file)
+    Raises OSError, and ImportError if it needs an extra.
+    """
+    file = FileIO(0 if path == STDIN else path, closefd=path != STDIN)
+    raw: BufferedReader = BufferedReader(file, BLOCK)
+    with raw:
+        text, head = raw, raw.peek(4)
+        if head.startswith(_GZIP):
+            text = cast("BufferedReader", gzip.GzipFile(fileobj=raw))
+        elif head.startswith(_ZSTD):
+            text = BufferedReader(load("pyarrow").CompressedInputStream(raw, "zstd"))
+        with text:
+            yield raw, text
 
 
 def why_unread(error: BaseException) -> str:

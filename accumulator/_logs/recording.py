@@ -12,7 +12,7 @@ import msgspec
 
 from .._accumulator import Accumulator
 from ..batch import SSE_FIELDS, RecordedStream, StreamResult, reduce_sorted
-from .inputs import BLANK, BLOCK, READ_ERRORS, has_row, label_of, open_raw, open_text, why_unread
+from .inputs import BLANK, BLOCK, READ_ERRORS, has_row, label_of, opened, why_unread
 from .rows import LONGEST_LINE, Keys, lines_of, read_lines
 from .terminal import say
 
@@ -39,8 +39,7 @@ def read_recording(
     found, head = Recording(), b""
     with ExitStack() as stack:
         try:
-            raw = stack.enter_context(open_raw(path))
-            file = stack.enter_context(open_text(raw))
+            _, file = stack.enter_context(opened(path))
             if not has_rows:
                 head, has_rows = _read_head(file, keys.chunk)
         except (*READ_ERRORS, ImportError) as error:

@@ -16,17 +16,7 @@ from msgspec import Meta, Struct, structs
 
 from .._decode.chunk import decode_untyped
 from .._extras import load
-from .inputs import (
-    BLOCK,
-    BOM,
-    READ_ERRORS,
-    CommandError,
-    Source,
-    has_row,
-    open_raw,
-    open_text,
-    why_unread,
-)
+from .inputs import BLOCK, BOM, READ_ERRORS, CommandError, Source, has_row, opened, why_unread
 from .terminal import Display
 
 Row: TypeAlias = tuple[str, "int | None", bytes]  # a chunk is JSON text
@@ -86,7 +76,7 @@ def read_rows(sources: Iterable[Source], keys: Keys, display: Display) -> Iterat
 def _read_file(source: Source, keys: Keys, display: Display) -> Iterator[list[Row]]:
     position = 0  # in the file on disk
     first, report = _first_id(source, keys), partial(display.bad_row, source.label)
-    with open_raw(source.path) as raw, open_text(raw) as file:
+    with opened(source.path) as (raw, file):
         for rows in read_lines(lines_of(file), keys, report, last_id=first):
             yield rows
             display.read(raw.tell() - position, len(rows))
@@ -97,7 +87,7 @@ def _first_id(source: Source, keys: Keys) -> str:
     """Return the id for the bare chunks at the start of a file, which may have none: the first that
     comes, or the file's name if none comes soon, or not before `[DONE]`.
     """
-    with suppress(*READ_ERRORS), open_raw(source.path) as raw, open_text(raw) as file:
+    with suppress(*READ_ERRORS), opened(source.path) as (_, file):
         blocks = islice(read_lines(lines_of(file), keys, lambda *_: None), _LEADING)
         for id, _, chunk in chain.from_iterable(blocks):
             if id or chunk == _END:

@@ -125,10 +125,7 @@ def _print_result(
     completion = result.completion
     has_none = isinstance(result.error, IncompleteStreamError) and not has_chunks(completion)
     if printer is not None:
-        printer.print_rest(completion)
-        message = completion.choices[0].message if completion.choices else None
-        if message is not None and message.refusal and not text_of(message.content):
-            say(f"{label}: refusal: {message.refusal}")
+        printer.print_rest(label, completion)
     elif not has_none:
         text = completion.to_json()
         _write(f"{msgspec.json.format(text, indent=2) if indent else text}\n")
@@ -173,8 +170,8 @@ class _TextPrinter:
             if completion.choices and completion.choices[0].index == 0:
                 self._print_new(completion.choices[0])
 
-    def print_rest(self, completion: ChatCompletion) -> None:
-        """Print what is left at the end, and end the line."""
+    def print_rest(self, label: str, completion: ChatCompletion) -> None:
+        """Print what is left at the end, and end the line; report a refusal without a text."""
         if not completion.choices:
             return
         choice = completion.choices[0]
@@ -184,6 +181,8 @@ class _TextPrinter:
             _write("\n")
         for call in choice.message.tool_calls or ():
             _write(f"{call.name or call.id}({call._given})\n")
+        if choice.message.refusal and not text:
+            say(f"{label}: refusal: {choice.message.refusal}")
         self._thought = self._printed = 0  # another stream may follow
 
     def _print_new(self, choice: Choice) -> None:

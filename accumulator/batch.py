@@ -144,15 +144,14 @@ class RecordedStream:
     def feed(self, chunk: object) -> None:
         """Feed the next chunk, in any form that `reduce_sorted` takes. Raises TypeError."""
         if type(chunk) is not bytes or not chunk.startswith(b"{"):
-            chunk = self._json_in(chunk)
-            if chunk is None:
-                return
+            self._feed_other(chunk)
+            return
         self._waiting.append(chunk)
         if len(self._waiting) >= _READ or len(chunk) > _LARGE:
             self._flush()
 
-    def _json_in(self, chunk: object) -> bytes | None:
-        """Return a chunk if it is the text of a JSON object; feed any other chunk at once."""
+    def _feed_other(self, chunk: object) -> None:
+        """Feed a chunk in any other form than the bytes of a JSON object."""
         take: Callable[[Any], None] = self.accumulator.feed
         if chunk is None:
             chunk = _LOST
@@ -162,12 +161,12 @@ class RecordedStream:
             chunk = text = bytes(chunk).strip(_BLANK)
             line = text[5:].lstrip() if text.startswith(b"data:") and _LF not in text else text
             if line.startswith(b"{"):
-                return line
+                self.feed(line)
+                return
             if text.partition(b":")[0] in SSE_FIELDS:
                 take, chunk = self.accumulator.feed_sse, text + b"\n\n"
         self._flush()
         self._feed(take, chunk)
-        return None
 
     def feed_body(self, data: bytes) -> None:
         """Feed the next bytes of a `text/event-stream` body, cut anywhere."""

@@ -266,39 +266,35 @@ def _taken(stream: Any, found: deque[T]) -> Generator[T, None, None] | AsyncGene
 
 
 def _take(stream: WrappedStream[object], found: deque[T]) -> Generator[T, None, None]:
-    is_out = False  # whether the caller has an item, and may throw something in
-    try:
-        with stream:
-            for _ in stream:
-                while found:
-                    is_out = True
-                    yield found.popleft()
-                    is_out = False
-                if stream._observer.error or stream._observer.raised:
-                    break
-    except Exception:
-        if is_out:
-            raise  # all else the observer knows
-    yield from _rest(stream._observer, found)
+    observer = stream._observer
+    with stream:
+        while not stream._closed:
+            try:
+                next(stream)
+                if observer.error or observer.raised:
+                    stream.close()
+            except Exception:
+                break  # it has ended, and the observer knows why
+            while found:
+                yield found.popleft()
+    yield from _rest(observer, found)
 
 
 async def _take_async(
     stream: AsyncWrappedStream[object], found: deque[T]
 ) -> AsyncGenerator[T, None]:
-    is_out = False
-    try:  # as in `_take`
-        async with stream:
-            async for _ in stream:
-                while found:
-                    is_out = True
-                    yield found.popleft()
-                    is_out = False
-                if stream._observer.error or stream._observer.raised:
-                    break
-    except Exception:
-        if is_out:
-            raise
-    for each in _rest(stream._observer, found):
+    observer = stream._observer
+    async with stream:
+        while not stream._closed:
+            try:
+                await anext(stream)
+                if observer.error or observer.raised:
+                    await stream.aclose()
+            except Exception:
+                break  # as in `_take`
+            while found:
+                yield found.popleft()
+    for each in _rest(observer, found):
         yield each
 
 

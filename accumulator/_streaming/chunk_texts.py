@@ -56,40 +56,34 @@ class ChunkTexts(Accumulator):
 
     def _add(self, events: list[Event]) -> None:
         for event in events:
-            data = event.data
-            if is_end(data):
-                data = DONE
-            elif event.name == b"error":
-                data = _as_error(data)
-            elif event.name not in OWN_NAMES and not _may_be_chunk(data, is_first=not self._begun):
-                continue
-            self._begun = True
-            self.texts.append(data.replace(b"\n", b" "))
+            text = _text_of(event, is_first=not self._begun)
+            if text is not None:
+                self._begun = True
+                self.texts.append(text.replace(b"\n", b" "))
 
 
-def _as_error(data: bytes) -> bytes:
-    """Return the data of an event named `error` as JSON that is an error without that name."""
-    text = data.decode("utf-8", "replace")
-    try:
-        value, _ = decode_untyped(text)
-    except (MalformedJsonError, TooDeepError):
-        return json_of({"error": text})
-    if error_object(value) is not None:
-        return data
-    return b'{"error":%b}' % (data if value else b"true")
+def _text_of(event: Event, *, is_first: bool) -> bytes | None:
+    """Return an event as the text of a chunk: an error is one without the event's name, too.
 
-
-def _may_be_chunk(data: bytes, *, is_first: bool) -> bool:
-    """Return whether data under another protocol's event name is to be read all the same.
-
-    The first event may show that the whole stream is of another API.
+    Return None for another protocol's event, but the first one may show that the whole stream is of
+    another API.
     """
+    data, is_error = event.data, event.name == b"error"
+    if is_end(data):
+        return DONE
+    if event.name in OWN_NAMES and not is_error:
+        return data
     text = data.decode("utf-8", "replace")
     try:
         value, _ = decode_untyped(text)
     except (MalformedJsonError, TooDeepError):
-        return text.lstrip().startswith(("{", "["))
-    return is_own(value) or (is_first and find_other_api(value) is not None)
+        if is_error:
+            return json_of({"error": text})
+        return data if text.lstrip().startswith(("{", "[")) else None
+    if is_error:
+        is_plain = error_object(value) is not None
+        return data if is_plain else b'{"error":%b}' % (data if value else b"true")
+    return data if is_own(value) or (is_first and find_other_api(value)) else None
 
 
 def json_of(chunk: object) -> bytes:

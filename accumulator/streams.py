@@ -225,8 +225,7 @@ def iter_events(
     Closing the generator closes the stream: use `contextlib.aclosing` to leave an async one early.
     """
     wrapped = wrap(stream, on_event=None, on_end=None, **options)
-    events = wrapped._observer.accumulator._collect_events()
-    return _taken(wrapped, events)
+    return _taken(wrapped, wrapped._observer.accumulator._collect_events())
 
 
 @overload

@@ -39,7 +39,8 @@ class Stopwatch:
                 known.setdefault("gap_max", 0.0)
             self._last = now
             self._count += chunks
-            if "time_to_first_token" not in known and _has_token(state):
+            texts = (getattr(each, name) for each in state.choices.values() for name in _TOKENS)
+            if "time_to_first_token" not in known and any(texts):
                 known["time_to_first_token"] = since
         if ended:
             known["duration"] = since
@@ -49,8 +50,3 @@ class Stopwatch:
         gaps = max(self._count - 1, 0)
         mean = (self._last - self._first) / gaps if gaps else None
         return Timing(**self._known, gap_count=gaps, gap_mean=mean)
-
-
-def _has_token(state: State) -> bool:
-    choices = state.choices.values()
-    return any(getattr(choice, name) for choice in choices for name in _TOKENS)

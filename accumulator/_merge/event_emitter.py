@@ -128,8 +128,7 @@ class EventEmitter(ExtraDeltas, kw_only=True):
                 self._end(index)
         if chunk.moderation is not None:
             self.tell("chunk.moderation", chunk.moderation)
-        if chunk.extra is not None:
-            self.tell_fields("chunk", chunk.extra, self.state.extra)
+        self.tell_fields("chunk", chunk.extra, self.state.extra)
         if chunk.usage is not None:
             self._tell_usage(chunk.usage)
 

@@ -14,8 +14,6 @@ from .._decode.text import Text
 from ..events import Event
 from ..rules import Level
 
-_ABSENT = object()
-
 
 class ExtraDeltas(Struct):
     """Adds to `events` what chunks bring to one choice, or beside the choices.
@@ -60,7 +58,7 @@ class ExtraDeltas(Struct):
 
     def tell(self, path: str, value: object, *, again: bool = True) -> None:
         """Emit a value; unless `again`, only if it is another one than the last."""
-        if again or not _is_same(self._last.get(path, _ABSENT), value):
+        if again or not _is_same(self._last.get(path), value):
             # A list of the chunk may belong to the state by now, and grow.
             told = self._last[path] = to_builtins(value)
             self.events.append(ev.ExtraDeltaEvent(self.index, path, told))

@@ -163,9 +163,7 @@ class ChoiceProgress(ExtraDeltas, kw_only=True):
         self.catch_up()
         if audio is not None:
             self._tell_audio(audio.data)
-        extra: wire.JsonObject | None = delta.extra
-        if extra is not None and _DETAILS in extra:
-            extra = {name: value for name, value in extra.items() if name != _DETAILS}
+        extra = {name: value for name, value in (delta.extra or {}).items() if name != _DETAILS}
         self.tell_fields("delta", extra, state.delta_extra)
         if delta.annotations:
             self.tell("delta.annotations", delta.annotations)
@@ -187,28 +185,25 @@ class ChoiceProgress(ExtraDeltas, kw_only=True):
         self.catch_up()
         self._places.clear()
         if delta is not None:
-            details, extra = delta.reasoning_details, delta.extra
-            if details is not None:  # these Structs never change, so they need no copy
-                self.events.append(ev.ExtraDeltaEvent(self.index, f"delta.{_DETAILS}", details))
-            elif extra is not None and _DETAILS in extra:  # the chunk was read field by field
-                self.tell_fields("delta", {_DETAILS: extra[_DETAILS]}, state.delta_extra)
-        if self._fragments:
-            for place, fragment in self._fragments:
-                call, path = self._items[place], f"delta.tool_calls[{place}]"
-                self.tell_extra(path, fragment, call, "delta")
-                self.tell_extra(f"{path}.function", fragment.function, call.function, "delta")
-                self.tell_extra(f"{path}.custom", fragment.custom, call.custom, "delta")
-            self._fragments.clear()
+            details: object = delta.reasoning_details
+            if details is None and delta.extra is not None:  # it was read field by field
+                details = delta.extra.get(_DETAILS)
+            if details is not None:
+                self.tell_fields("delta", {_DETAILS: details}, state.delta_extra)
+        for place, fragment in self._fragments:
+            call, path = self._items[place], f"delta.tool_calls[{place}]"
+            self.tell_extra(path, fragment, call, "delta")
+            self.tell_extra(f"{path}.function", fragment.function, call.function, "delta")
+            self.tell_extra(f"{path}.custom", fragment.custom, call.custom, "delta")
+        self._fragments.clear()
         if logprobs is not None:
             self._tell_tokens(logprobs)
-        if choice.extra is not None:
-            self.tell_fields("choice", choice.extra, state.extra)
+        self.tell_fields("choice", choice.extra, state.extra)
         if text is not None and brings_text(choice):
             self.tell_text("choice.text", cast("Text", state.text))
         elif text is not None:
             self.tell_fields("choice", {"text": text}, state.extra)
-        if logprobs is not None:
-            self.tell_extra("choice.logprobs", logprobs, state.logprobs)
+        self.tell_extra("choice.logprobs", logprobs, state.logprobs)
 
     def _tell_tokens(self, logprobs: wire.Logprobs) -> None:
         for name in ("content", "refusal"):
@@ -243,8 +238,8 @@ class ChoiceProgress(ExtraDeltas, kw_only=True):
         self._tell_audio()  # it may have got a U+FFFD
         if state.audio is not None:
             self._end(_OWN, "audio", frozen.message.audio)
-        for name in () if state.logprobs is None else ("content", "refusal"):
-            tokens = getattr(frozen.logprobs, name)
+        for name in ("content", "refusal"):
+            tokens = getattr(frozen.logprobs, name, None)
             if tokens:
                 self._end(_OWN, f"logprobs.{name}", tokens)
         self._end(_OWN, "choice", frozen)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from functools import partial
 from typing import cast
 
@@ -11,14 +11,14 @@ from msgspec import field
 from .. import events as ev
 from .._decode import chunk as wire
 from .._decode.text import Text
-from ..completion import Choice, TokenLogprobs, ToolCall
+from ..completion import Choice, TokenLogprobs
 from ..events import Event
 from .arguments import ArgumentsText
 from .ending import brings_text
 from .extra_deltas import ExtraDeltas
 from .json_merge import PART_TYPES
 from .snapshot import freeze_call, freeze_token, freeze_tokens
-from .state import CallState, ChoiceState, FunctionState
+from .state import AudioState, CallState, ChoiceState, FunctionState
 
 Make = Callable[..., Event]
 _NAMED = ("reasoning", "reasoning_content", "thinking")  # their events say which one it is
@@ -215,9 +215,7 @@ class ChoiceProgress(ExtraDeltas, kw_only=True):
 
     def _tell_audio(self, data: bytes | None = None) -> None:
         """Emit the data that a delta brought, and what is new in the transcript."""
-        audio = self.state.audio
-        if audio is None:
-            return
+        audio = cast("AudioState", self.state.audio)
         text = audio.transcript
         words, length = ("", 0) if text is None else (text.take(), text.taken)
         if data or words:
@@ -228,32 +226,27 @@ class ChoiceProgress(ExtraDeltas, kw_only=True):
 
     def end(self, frozen: Choice) -> None:
         """Emit every `.done` that is missing; the choice is frozen as it is now."""
-        state = self.state
+        state, calls = self.state, self._items
         for (place, kind), text in self._texts.items():
             if place == _OWN and text.taken:
                 named = (kind,) if kind in _NAMED else ()
                 self._end(_OWN, kind, *named, str(text))
-        if state.calls is not None:
-            self._end_calls(state.calls.items, frozen.message.tool_calls or ())
-        self._tell_audio()  # it may have got a U+FFFD
+        places = range(len(calls))
+        for place in places:
+            self._tell_call(place, ends=True)
+        in_order = sorted(places, key=lambda place: calls[place].order)  # as the frozen calls are
+        of_place = dict(zip(in_order, frozen.message.tool_calls or (), strict=True))
+        for place, tool in sorted(self._texts):  # if a call is both, the custom tool comes first
+            if place != _OWN:
+                self._end(place, tool, place, of_place[place])
         if state.audio is not None:
+            self._tell_audio()  # it may have got a U+FFFD
             self._end(_OWN, "audio", frozen.message.audio)
         for name in ("content", "refusal"):
             tokens = getattr(frozen.logprobs, name, None)
             if tokens:
                 self._end(_OWN, f"logprobs.{name}", tokens)
         self._end(_OWN, "choice", frozen)
-
-    def _end_calls(self, calls: list[CallState], frozen: Sequence[ToolCall]) -> None:
-        """End all calls; the frozen ones are in the server's order."""
-        places = range(len(calls))
-        for place in places:
-            self._tell_call(place, ends=True)
-        in_order = sorted(places, key=lambda place: calls[place].order)
-        of_place = dict(zip(in_order, frozen, strict=True))
-        for place, tool in sorted(self._texts):  # if a call is both, the custom tool comes first
-            if place != _OWN:
-                self._end(place, tool, place, of_place[place])
 
     def _end(self, place: int, kind: str, *values: object) -> None:
         """Emit a `.done`, after arguments that were held back; do this only once."""

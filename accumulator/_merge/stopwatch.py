@@ -14,14 +14,14 @@ Clock = Callable[[], float]
 class Stopwatch:
     """Measures what `Timing` reports, from when it is made or from an earlier time."""
 
-    __slots__ = ("_count", "_first", "_known", "_last", "_start", "read")
+    __slots__ = ("_count", "_known", "_last", "_start", "read")
 
     def __init__(self, clock: Clock, started: float | None = None) -> None:
         if not callable(clock):
             raise TypeError("a clock is a function: pass time.monotonic, not time.monotonic()")
         self.read = clock
         self._start = clock() if started is None else started
-        self._first = self._last = 0.0  # the times of the first and the last chunk
+        self._last = 0.0  # when the last chunk came, after the start
         self._count = 0
         self._known: dict[str, float] = {}  # values of `Timing` so far, by field
 
@@ -32,12 +32,10 @@ class Stopwatch:
             return
         if chunks:
             if not self._count:
-                self._first, known["time_to_first_chunk"] = now, since
-            else:
-                known["gap_max"] = max(known.get("gap_max", 0.0), now - self._last)
-            if chunks > 1:
-                known.setdefault("gap_max", 0.0)
-            self._last = now
+                self._last = known["time_to_first_chunk"] = since
+            if self._count + chunks > 1:
+                known["gap_max"] = max(known.get("gap_max", 0.0), since - self._last)
+            self._last = since
             self._count += chunks
             texts = (getattr(each, name) for each in state.choices.values() for name in _TOKENS)
             if "time_to_first_token" not in known and any(texts):
@@ -48,5 +46,5 @@ class Stopwatch:
     @property
     def timing(self) -> Timing:
         gaps = max(self._count - 1, 0)
-        mean = (self._last - self._first) / gaps if gaps else None
+        mean = (self._last - self._known["time_to_first_chunk"]) / gaps if gaps else None
         return Timing(**self._known, gap_count=gaps, gap_mean=mean)

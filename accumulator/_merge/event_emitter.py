@@ -123,7 +123,7 @@ class EventEmitter(ExtraDeltas, kw_only=True):
             self._follow_end(progress, choice)
 
     def on_chunk(self, chunk: wire.Chunk) -> None:
-        if self._ending and not chunk.choices:
+        if not chunk.choices:
             for index in [*self._ending]:
                 self._end(index)
         if chunk.moderation is not None:

@@ -231,19 +231,20 @@ class ChoiceProgress(ExtraDeltas, kw_only=True):
             if place == _OWN and text.taken:
                 named = (kind,) if kind in _NAMED else ()
                 self._end(_OWN, kind, *named, str(text))
-        places = range(len(calls))
-        for place in places:
-            self._tell_call(place, ends=True)
-        in_order = sorted(places, key=lambda place: calls[place].order)  # as the frozen calls are
-        of_place = dict(zip(in_order, frozen.message.tool_calls or (), strict=True))
-        for place, tool in sorted(self._texts):  # if a call is both, the custom tool comes first
-            if place != _OWN:
-                self._end(place, tool, place, of_place[place])
+        if calls:
+            places = range(len(calls))
+            for place in places:
+                self._tell_call(place, ends=True)
+            in_order = sorted(places, key=lambda place: calls[place].order)  # as the frozen are
+            of_place = dict(zip(in_order, frozen.message.tool_calls or (), strict=True))
+            for place, tool in sorted(self._texts):  # of a call that is both, the custom tool first
+                if place != _OWN:
+                    self._end(place, tool, place, of_place[place])
         if state.audio is not None:
             self._tell_audio()  # it may have got a U+FFFD
             self._end(_OWN, "audio", frozen.message.audio)
-        for name in ("content", "refusal"):
-            tokens = getattr(frozen.logprobs, name, None)
+        for name in () if state.logprobs is None else ("content", "refusal"):
+            tokens = getattr(frozen.logprobs, name)
             if tokens:
                 self._end(_OWN, f"logprobs.{name}", tokens)
         self._end(_OWN, "choice", frozen)

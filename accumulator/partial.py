@@ -55,13 +55,13 @@ class JsonScan(Struct, array_like=True, gc=False):
     _in_string: bool = False
     _escaped: bool = False
     closed: bool = False  # its outermost bracket or string, so that only blanks may follow
-    _overrun: bool = False  # whether more than blanks follows the outermost bracket
     _verdict: bool | None = None
 
     def push(self, fragment: str) -> None:
         """Add the next fragment of the text."""
         if self.closed:
-            self._overrun = self._overrun or bool(fragment.strip(_BLANKS))
+            if fragment.strip(_BLANKS):
+                self._verdict = False
             return
         self._verdict = None
         self._length += len(fragment)
@@ -78,16 +78,14 @@ class JsonScan(Struct, array_like=True, gc=False):
                 self._depth += 1 if mark in "{[" else -1
             if self._depth <= 0 and not self._in_string:
                 self.closed = True
-                self._overrun = bool(fragment[token.end() :].strip(_BLANKS))
+                self.push(fragment[token.end() :])
                 return
 
     def complete(self, text: Callable[[], str]) -> bool:
         """Return whether the text is exactly one JSON value. `text` returns all of it so far."""
-        if self._overrun or not (self.closed or self._length <= _LONGEST_SCALAR):
-            return False
-        if self._verdict is None:
+        if self._verdict is None and (self.closed or self._length <= _LONGEST_SCALAR):
             self._verdict = is_complete(text())
-        return self._verdict
+        return bool(self._verdict)
 
 
 def parse_partial(text: str | bytes | bytearray) -> object:
@@ -145,9 +143,8 @@ class PartialJson:
         jiter.
         """
         size = len(self._data)
-        has_closed = self._scan.closed and self._due < inf
-        if size >= self._due or has_closed:
-            self._due = inf if has_closed else max(size * 17 / 16, size + 1)
+        if size >= self._due or (self._scan.closed and self._due < inf):
+            self._due = inf if self._scan.closed else max(size * 17 / 16, size + 1)
             found = parse_partial(self._data)
             if found is not None:
                 self._value = found

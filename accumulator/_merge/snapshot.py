@@ -47,7 +47,6 @@ from .state import (
 from .usage import total_of
 
 F = TypeVar("F", ChatCompletion, Message)
-C = TypeVar("C", Function, FunctionCall)
 K = TypeVar("K")
 _new, _set = object.__new__, object.__setattr__
 _PLAIN = ("str | None", "int | None", "float | None")
@@ -87,9 +86,7 @@ def freeze(
     extra = _object(state.extra) if state.extra else {}
     usage, known, is_text = state.usage, state.choices, state.is_text
     if usage is None and extra:
-        groq = extra.get("x_groq")
-        if isinstance(groq, dict) and isinstance(groq.get("usage"), dict):
-            usage = _stand_in(groq["usage"])
+        usage = _stand_in(extra)
     completion = _made(
         ChatCompletion,
         {
@@ -114,9 +111,12 @@ def freeze(
     return _read_back(completion) if extra else completion
 
 
-def _stand_in(value: JsonObject) -> wire.Usage:
-    """Read the usage of `x_groq`, where what does not fit stays."""
-    usage = read_usage(value)
+def _stand_in(extra: JsonObject) -> wire.Usage | None:
+    """Read the usage of `x_groq`, if there is one; what does not fit stays there."""
+    groq = extra.get("x_groq")
+    if not isinstance(groq, dict) or not isinstance(groq.get("usage"), dict):
+        return None
+    usage = read_usage(groq["usage"])
     for part in (usage, usage.prompt_tokens_details, usage.completion_tokens_details):
         if part is not None and part.extra:
             for name in names_of(_CLASSES[type(part)]):
@@ -152,7 +152,7 @@ def _message(state: ChoiceState, *, is_text: bool) -> Message:
             "reasoning": _string(state.reasoning),
             "reasoning_content": _string(state.reasoning_content),
             "tool_calls": None if state.calls is None else _tool_calls(state.calls.items, reason),
-            "function_call": None if call is None else _function(FunctionCall, call, reason),
+            "function_call": _tool(FunctionCall, call, "arguments", {"_finish_reason": reason}),
             "audio": None if state.audio is None else freeze_fields(state.audio),
             "annotations": None if state.annotations is None else tuple(_json(state.annotations)),
             "extra": extra,
@@ -207,9 +207,7 @@ def _tool_calls(calls: list[CallState], finish_reason: str | None) -> tuple[Tool
     return tuple([freeze_call(c, finish_reason, is_last=c is calls[-1]) for c in calls])
 
 
-def freeze_call(
-    state: CallState, finish_reason: str | None = None, *, is_last: bool = False
-) -> ToolCall:
+def freeze_call(state: CallState, reason: str | None = None, *, is_last: bool = False) -> ToolCall:
     """Build a call of a choice with this finish reason, if any; `is_last` if it is the last one."""
     function, custom, kind = state.function, state.custom, state.type
     extra = _object(state.extra) if state.extra else {}
@@ -223,29 +221,21 @@ def freeze_call(
         {
             "id": state.id,
             "type": kind,
-            "function": None if function is None else _function(Function, function, finish_reason),
-            "custom": None if custom is None else _custom(custom),
+            "function": _tool(Function, function, "arguments", {"_finish_reason": reason}),
+            "custom": _tool(Custom, custom, "input", {}),
             "extra": extra,
-            "_may_be_cut": may_be_cut(finish_reason, is_last=is_last),
+            "_may_be_cut": may_be_cut(reason, is_last=is_last),
         },
     )
 
 
-def _function(kind: type[C], state: FunctionState, finish_reason: str | None) -> C:
-    return _made(
-        kind,
-        {
-            "name": _string(state.name),
-            "arguments": _string(state.text),
-            "extra": _object(state.extra) if state.extra else {},
-            "_finish_reason": finish_reason,
-        },
-    )
-
-
-def _custom(state: FunctionState) -> Custom:
-    name, text = _string(state.name), _string(state.text)
-    return Custom(name=name, input=text, extra=_object(state.extra))
+def _tool(kind: type[K], state: FunctionState | None, text: str, private: JsonObject) -> K | None:
+    """Build a tool, whose text goes by this name."""
+    if state is None:
+        return None
+    extra = _object(state.extra) if state.extra else {}
+    fields = {"name": _string(state.name), text: _string(state.text), "extra": extra, **private}
+    return _made(kind, fields)
 
 
 def freeze_usage(state: wire.Usage) -> Usage:

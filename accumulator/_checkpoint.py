@@ -105,7 +105,7 @@ def unpack(data: bytes | bytearray | memoryview, pipeline: Pipeline, reducer: Ch
         raise CheckpointError("the checkpoint is damaged: its checksum does not match")
     reader = _Reader()
     try:
-        saved = reader.read(body)
+        saved = msgspec.convert(reader.decode(body), Saved, dec_hook=reader.convert)
         _check(saved, reader)
     except (ValueError, TypeError, LookupError, RecursionError) as error:
         raise CheckpointError(f"the checkpoint is damaged: {error}") from None
@@ -163,14 +163,9 @@ def _spelled_out(value: object) -> object:
 class _Reader:
     """Reads msgpack, and collects the texts that end with half a surrogate pair."""
 
-    __slots__ = ("_decode", "halves")
-
     def __init__(self) -> None:
         self.halves: list[Text] = []
-        self._decode = Decoder(ext_hook=self._extension).decode
-
-    def read(self, data: memoryview) -> Saved:
-        return msgspec.convert(self._decode(data), Saved, dec_hook=self._convert)
+        self.decode = Decoder(ext_hook=self._extension).decode
 
     def _extension(self, code: int, data: memoryview) -> object:
         if code in (_TEXT, _ARGUMENTS):
@@ -182,17 +177,18 @@ class _Reader:
                 self.halves.append(text)
             return text
         if code == _INDEXED:
-            entries, places = msgspec.convert(self._decode(data), _Indexed)
+            entries, places = msgspec.convert(self.decode(data), _Indexed)
             if not all(place >= 0 and isinstance(entries[place], dict) for _, place in places):
                 raise ValueError("an index without an entry")
             return IndexedList(entries, dict(places))
         if code == _INTEGER:
             return int(bytes(data), 16)
         if code == _PAIRS:
-            return dict(cast("list[tuple[object, object]]", self._decode(data)))
+            return dict(cast("list[tuple[object, object]]", self.decode(data)))
         raise ValueError(f"an unknown extension {code}")
 
-    def _convert(self, kind: type, value: object) -> object:
+    def convert(self, kind: type, value: object) -> object:
+        """Return a value if its field may have it. Raises ValueError."""
         if kind is object:
             _check_values(value, _MERGED)
             return value

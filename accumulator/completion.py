@@ -344,8 +344,7 @@ class ChatCompletion(Fields):
         """
         found = _convert.from_dict(_outward.with_messages(data), cls)
         for choice in found.choices:
-            is_empty = found.object == "text_completion" and choice.message == Message()
-            _outward.fill(choice, role=None if is_empty else "assistant")
+            _outward.fill(choice, is_text=found.object == "text_completion")
         return found
 
 

@@ -124,13 +124,13 @@ def may_be_cut(finish_reason: str | None, *, is_last: bool) -> bool:
     return not finish_reason or (finish_reason == "length" and is_last)
 
 
-def fill(choice: Any, *, role: str | None) -> None:
+def fill(choice: Any, *, is_text: bool) -> None:
     """Set what follows from the schema and the finish reason, in a choice that was just built."""
     message, finish_reason = choice.message, choice.finish_reason
     is_empty = message == type(message)(role=message.role)
     if choice.text is not None and not is_empty:  # it repeats the message (Together)
         choice.__dict__.update(text=None, extra={"text": choice.text, **choice.extra})
-    message.__dict__["role"] = message.role or role
+    message.__dict__["role"] = message.role or (None if is_text and is_empty else "assistant")
     calls = list(message.tool_calls or ())
     for call in calls:
         tool = "custom" if call.function is None else "function"

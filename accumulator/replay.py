@@ -9,7 +9,7 @@ import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import partial
-from itertools import zip_longest
+from itertools import chain, zip_longest
 from typing import TYPE_CHECKING, Any, Literal, cast
 
 import attrs
@@ -97,10 +97,8 @@ def _chunks(completion: ChatCompletion, cut: Cut) -> Iterator[JsonObject]:
     if completion.object != "text_completion":
         envelope["object"] = "chat.completion.chunk"
     streams = [_choice(choice, cut) for choice in completion.choices]
-    for in_turn in zip_longest(*streams):
-        for choices in in_turn:
-            if choices is not None:
-                yield {**envelope, "choices": choices}
+    for choices in filter(None, chain.from_iterable(zip_longest(*streams))):
+        yield {**envelope, "choices": choices}
     is_open = not streams or any(not choice.finish_reason for choice in completion.choices)
     del last["choices"]
     if last or is_open:

@@ -270,7 +270,6 @@ class FieldMerger(Struct, eq=False):
         """Replace the halves of surrogate pairs held back: nothing can complete them now."""
         for text in [*self._halved.values()]:
             self._end_half(text)
-        self._halved = EMPTY
         if self.listener is not None:
             self.listener.thaw()
 

@@ -24,21 +24,6 @@ class ThinkTagReducer(ChatReducer):
 
     think_tags: ClassVar[bool] = True
 
-    def end(self) -> None:
-        """Release what might have become a tag, and end."""
-        self._release_all()
-        super().end()
-
-    def fail(self, error: object) -> None:
-        """Release what might have become a tag, and fail."""
-        self._release_all()
-        super().fail(error)
-
-    def close(self) -> None:
-        """Release what might have become a tag, and close."""
-        self._release_all()
-        super().close()
-
     def may_repeat(self, chunk: Chunk) -> bool:
         """Return whether the next events may be like this chunk's; inside tags they may not."""
         inside = any(
@@ -70,9 +55,10 @@ class ThinkTagReducer(ChatReducer):
         self._release(state)
         super()._finish(state, finish_reason, index)
 
-    def _release_all(self) -> None:
+    def _stop(self) -> None:
         for state in self.state.choices.values():
             self._release(state)
+        super()._stop()
 
     def _release(self, state: ChoiceState) -> None:
         """Treat what might have become a tag as text."""

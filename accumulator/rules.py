@@ -254,8 +254,8 @@ class Rules:
         """Whether a field that typed decoders read has a policy other than the default."""
         # Details of reasoning have rows of their own, but the decoders know them.
         known = ["delta", "reasoning_details"]
-        details = (path for path in self.rows if path.split(".")[:2] == known)
-        return any(self.moved.values()) or any(self.rows[p] != _ROWS.get(p) for p in details)
+        changed = self.rows.items() - _ROWS.items()
+        return any(self.moved.values()) or any(p.split(".")[:2] == known for p, _ in changed)
 
     @cached_property
     def is_cumulative(self) -> bool:

@@ -173,8 +173,6 @@ def _bare(kind: object) -> object:
 
 
 def _step(key: object) -> str:
-    if type(key) is int:
-        return f"[{key}]"
     return f".{key}" if re.fullmatch(_NAME, str(key)) else f"[{key!r}]"
 
 
@@ -194,11 +192,10 @@ def _reasons(error: BaseException, kind: object, path: str) -> Iterator[Misfit]:
         yield from ((each["msg"], path + "".join(map(_step, each["loc"]))) for each in errors())
     else:
         reason = str(error)
-        if isinstance(error, msgspec.ValidationError):
-            # Each decoder that called another adds a path; the outermost comes last.
-            while (found := re.search(_MSGSPEC_PATH, reason)) is not None:
-                reason = reason[: found.start()] + (" as a key" if "`key` in" in found[0] else "")
-                path += found[1]
+        # Each of msgspec's decoders that called another adds a path; the outermost comes last.
+        while (found := re.search(_MSGSPEC_PATH, reason)) is not None:
+            reason = reason[: found.start()] + (" as a key" if "`key` in" in found[0] else "")
+            path += found[1]
         yield reason + _choices(_bare(kind)), path
 
 

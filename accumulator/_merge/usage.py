@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from operator import attrgetter
+
 from msgspec import Struct, convert
 
 from .._decode import chunk as wire
@@ -14,6 +16,7 @@ _INNER = {
     "completion_tokens_details": wire.CompletionTokensDetails,
     "extra": wire.Extra,
 }
+_counts_of = attrgetter("prompt_tokens", "completion_tokens", "total_tokens")
 _VENDORS = DEFAULT_RULES.levels["chunk"].below("usage")  # as in any object of a chunk
 
 
@@ -65,10 +68,6 @@ def total_of(usage: wire.Usage) -> int | None:
 def _sum_of(usage: wire.Usage) -> int | None:
     prompt, completion = usage.prompt_tokens, usage.completion_tokens
     return None if prompt is None or completion is None else prompt + completion
-
-
-def _counts_of(usage: wire.Usage) -> tuple[int | None, int | None, int | None]:
-    return usage.prompt_tokens, usage.completion_tokens, usage.total_tokens
 
 
 def _is_less(new: float | None, old: float | None) -> bool:

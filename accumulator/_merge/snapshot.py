@@ -170,18 +170,14 @@ def _message(state: ChoiceState, *, is_text: bool) -> Message:
 _JSON = {"str": str, "int": int, "float": float, "bool": bool, "tuple": list, "JsonObject": dict}
 _NOT_MERGED = {"object", "choices", "usage", "tool_calls", "function_call", "audio", "extra"}
 
-
-def _kinds(of: type[attrs.AttrsInstance]) -> Mapping[str, type]:
-    """Return the fields of a class that are merged by rules, each with its JSON type."""
-    return {
-        field.name: next(kind for name, kind in _JSON.items() if str(field.type).startswith(name))
-        for field in attrs.fields(of)
+# The fields of each class that are merged by rules, with their JSON types.
+_KINDS: Mapping[type, Mapping[str, type]] = {
+    kind: {
+        field.name: next(json for name, json in _JSON.items() if str(field.type).startswith(name))
+        for field in attrs.fields(kind)
         if field.name not in _NOT_MERGED and not field.name.startswith("_")
     }
-
-
-_KINDS: Mapping[type, Mapping[str, type]] = {
-    kind: _kinds(kind) for kind in (ChatCompletion, Message)
+    for kind in (ChatCompletion, Message)
 }
 # Their fields before anything arrived; some are only ever filled by `_read_back`.
 _BLANK = {kind: dict.fromkeys(each.name for each in attrs.fields(kind)) for kind in _KINDS}

@@ -152,7 +152,8 @@ def _message(state: ChoiceState, *, is_text: bool) -> Message:
             "reasoning": _string(state.reasoning),
             "reasoning_content": _string(state.reasoning_content),
             "tool_calls": None if state.calls is None else _tool_calls(state.calls.items, reason),
-            "function_call": _tool(FunctionCall, call, "arguments", {"_finish_reason": reason}),
+            "function_call": call
+            and _tool(FunctionCall, call, "arguments", {"_finish_reason": reason}),
             "audio": None if state.audio is None else freeze_fields(state.audio),
             "annotations": None if state.annotations is None else tuple(_json(state.annotations)),
             "extra": extra,

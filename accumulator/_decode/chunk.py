@@ -92,8 +92,8 @@ class Parts(list[object]):
 class ReasoningDetail(Struct, forbid_unknown_fields=True, gc=False):
     """A detail of reasoning, as OpenRouter sends it. Null and absent are not the same."""
 
-    index: int
-    type: str
+    index: int | UnsetType | None = UNSET
+    type: str | UnsetType | None = UNSET
     text: str | UnsetType | None = UNSET
     summary: str | UnsetType | None = UNSET
     format: str | UnsetType | None = UNSET

@@ -139,11 +139,10 @@ def shape_after(mismatch: str) -> Shape:
     return _first_shapes.get(mismatch, API)
 
 
-def find_shape(names: Names, mismatch: str, before: Names) -> Shape | None:
+def find_shape(names: Names, mismatch: str) -> Shape | None:
     """Return the shape with these names once it has been seen often enough; None until then.
 
-    Other streams that begin with this mismatch will use it, unless it adds to the names `before` a
-    field of the API: their values are decoded faster if they have their own types.
+    Other streams that begin with this mismatch will use it.
     """
     known = _shapes.get(names, 0)
     if isinstance(known, int):
@@ -156,8 +155,7 @@ def find_shape(names: Names, mismatch: str, before: Names) -> Shape | None:
             _shapes[names] = known
             return None
         known = _shapes[names] = Shape(names)
-    if not before or not any(name in kind.__struct_fields__ for kind, name in names - before):
-        _first_shapes[mismatch] = known
+    _first_shapes[mismatch] = known
     return known
 
 
@@ -202,7 +200,8 @@ def _has_place(kind: type[Struct], name: str, value: object) -> bool:
     """Return whether a Struct has a field for a value, or the general way alone can read it."""
     if name not in kind.__struct_fields__:
         return False
-    if value is None or name in _below(kind) or (kind, name) == _TEXT:
+    is_error = name == "error" and bool(value)
+    if value is None or is_error or name in _below(kind) or (kind, name) == _TEXT:
         return True
     try:
         convert(value, kind.__annotations__[name])

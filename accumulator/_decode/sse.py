@@ -104,12 +104,14 @@ def _cut_among_silent(data: bytes, start: int) -> CutEvents | None:
             text = line
         elif not line.startswith(_SILENT) and line.endswith(b"\n"):
             return None
-    if not texts or [text for text in texts if len(text) < _SHORT]:
+    if not texts:
         return None
     first, end, is_last = starts[0], opened, texts[-1] == DONE
     if is_last:
         texts.pop()
         end = starts.pop()
+    if [text for text in texts if len(text) < _SHORT]:
+        return None
     return CutEvents(texts, first, end, opened - start, is_last, starts=[*starts, end])
 
 

@@ -119,7 +119,7 @@ class ChunkDecoder(Struct):
         if names is None:
             return
         self._in_vain = 0
-        shape = find_shape(names, self._mismatch, known)
+        shape = find_shape(names, self._mismatch)
         if shape is not None:
             self._shape = shape
             self.forget()

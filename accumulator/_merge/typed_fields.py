@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import cast
 
-from msgspec import UNSET
+from msgspec import UNSET, to_builtins
 
 from .._decode import chunk as wire
+from .._decode.chunk import JsonObject
 from .._decode.text import Text
 from .json_merge import FieldMerger, IndexedList, text_in
 from .state import AudioState, ChoiceState, LogprobsState, TokensState
@@ -35,30 +36,36 @@ class TypedFieldMerger(FieldMerger):
         if not isinstance(entries, IndexedList):
             entries = extra["reasoning_details"] = IndexedList()
         for detail in details:
-            place = entries.places.get((detail.index, detail.type))
+            index, kind = detail.index, detail.type
+            if not (type(index) is int and type(kind) is str):  # OpenRouter's of Gemini, at first
+                self._merge_extra("delta", extra, {"reasoning_details": [to_builtins(detail)]})
+                continue
+            place = entries.places.get((index, kind))
             if place is None:
-                into = entries.find(detail.index, detail.type)
-                into["index"] = detail.index
-                into["type"] = detail.type or text_in(into.get("type"))
+                into = entries.find(index, kind)
+                into["index"], into["type"] = index, kind or text_in(into.get("type"))
             else:
                 into = entries.entries[place]
-            # Not a loop over names: every chunk with reasoning may come here.
-            if detail.text is not UNSET:
-                text = into.get("text")
-                if type(text) is Text and detail.text is not None:
-                    self._append(text, detail.text)
-                else:
-                    into["text"] = self._joined(text, detail.text)
-            if detail.summary is not UNSET:
-                into["summary"] = self._joined(into.get("summary"), detail.summary)
-            if detail.format is not UNSET:
-                into["format"] = into.get("format") if detail.format is None else detail.format
-            if detail.id is not UNSET:
-                into["id"] = _latest(into.get("id"), detail.id)
-            if detail.data is not UNSET:
-                into["data"] = _latest(into.get("data"), detail.data)
-            if detail.signature is not UNSET:
-                into["signature"] = _latest(into.get("signature"), detail.signature)
+            self._apply_detail(into, detail)
+
+    def _apply_detail(self, into: JsonObject, detail: wire.ReasoningDetail) -> None:
+        # Not a loop over names: every chunk with reasoning may come here.
+        if detail.text is not UNSET:
+            text = into.get("text")
+            if type(text) is Text and detail.text is not None:
+                self._append(text, detail.text)
+            else:
+                into["text"] = self._joined(text, detail.text)
+        if detail.summary is not UNSET:
+            into["summary"] = self._joined(into.get("summary"), detail.summary)
+        if detail.format is not UNSET:
+            into["format"] = into.get("format") if detail.format is None else detail.format
+        if detail.id is not UNSET:
+            into["id"] = _latest(into.get("id"), detail.id)
+        if detail.data is not UNSET:
+            into["data"] = _latest(into.get("data"), detail.data)
+        if detail.signature is not UNSET:
+            into["signature"] = _latest(into.get("signature"), detail.signature)
 
     def _joined(self, known: object, fragment: str | None) -> object:
         return known if fragment is None else self._join(known, fragment)

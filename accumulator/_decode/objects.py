@@ -45,7 +45,17 @@ def is_chunk_like(value: object) -> bool:
 class ObjectReader:
     """Reads the objects of one stream. Most repeat the last except for one fragment of a text."""
 
-    __slots__ = ("_also", "_count", "_get", "_head", "_repeated", "_size", "_waits", "misses")
+    __slots__ = (
+        "_also",
+        "_are_dicts",
+        "_count",
+        "_get",
+        "_head",
+        "_repeated",
+        "_size",
+        "_waits",
+        "misses",
+    )
 
     def __init__(self) -> None:
         self._head: Head | None = None  # of the last chunk
@@ -54,6 +64,7 @@ class ObjectReader:
         self._get: Callable[[Any], object]  # returns the fields that do
         self._also = ""  # the field that an object with padding has besides these and the choices
         self._repeated: object = None
+        self._are_dicts = False  # whether the choices of a mapping were dicts
         self._waits = 0  # how many objects to read field by field before one is converted again
         self.misses = 0  # objects in a row that were more than a fragment
 
@@ -103,7 +114,9 @@ class ObjectReader:
             self._waits -= 1
             return _read_generally(value)
         try:
-            own = _checked(value) if type(value) is dict else value.__dict__
+            own = value if type(value) is dict else value.__dict__
+            if own is value:
+                self._check(value)
             chunk = convert(value if own is value else _opened(value), Chunk)
             strings = _strings_of(chunk)
             head = head_of(chunk)
@@ -122,6 +135,18 @@ class ObjectReader:
                 self._also = "obfuscation" if "obfuscation" in own else "choices"
                 self._repeated = self._get(own)
         return chunk, size
+
+    def _check(self, chunk: JsonObject) -> None:
+        """Raise TypeError for a mapping in a chunk that is not a dict: `convert` would drop what
+        the API does not name. A stream whose choices were dicts once has no others.
+        """
+        if type(chunk.get("usage")) not in _BUILTINS:
+            raise TypeError("a usage that is not a dict")
+        choices: Any = () if self._are_dicts else chunk.get("choices")
+        for choice in choices or ():
+            if type(choice) is not dict or not _BUILTINS.issuperset(map(type, choice.values())):
+                raise TypeError("a choice with more than builtins")
+            self._are_dicts = True
 
 
 def _read_generally(value: object) -> tuple[Chunk, int] | None:
@@ -163,19 +188,6 @@ def _only(of: Any, is_dict: bool, below: str, null: str, other: str) -> tuple[in
     ):
         return 0, _NOTHING
     return index, fields
-
-
-def _checked(chunk: JsonObject) -> JsonObject:
-    """Return a chunk. Raises TypeError for a mapping in it that is not a dict: `convert` would drop
-    what the API does not name.
-    """
-    choices: Any = chunk.get("choices")
-    for choice in choices or ():
-        if type(choice) is not dict or not _BUILTINS.issuperset(map(type, choice.values())):
-            raise TypeError("a choice with more than builtins")
-    if type(chunk.get("usage")) not in _BUILTINS:
-        raise TypeError("a usage that is not a dict")
-    return chunk
 
 
 def _opened(chunk: Any) -> JsonObject:

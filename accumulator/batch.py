@@ -115,7 +115,7 @@ def reduce_sorted(
 
 
 def _cells_of(row: Any) -> Any:
-    """Return the cells of a row. Raises TypeError for what is none, as the columns of a table."""
+    """Return the cells of a row. Raises TypeError for anything else, such as a table's columns."""
     if not isinstance(row, Mapping):
         if isinstance(row, str) or not isinstance(row, Sized) or len(row) != 3:
             raise TypeError(f"a row is (id, seq, chunk), or a mapping with these keys, not {row!r}")

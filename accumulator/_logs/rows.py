@@ -84,8 +84,8 @@ def _read_file(source: Source, keys: Keys, display: Display) -> Iterator[list[Ro
 
 
 def _first_id(source: Source, keys: Keys) -> str:
-    """Return the id for the bare chunks at the start of a file, which may have none: the first that
-    comes, or the file's name if none comes soon, or not before `[DONE]`.
+    """Return the id for bare chunks without one at the start of a file: the first id that comes, or
+    the file's name if none comes soon, or none before `[DONE]`.
     """
     with suppress(*READ_ERRORS), opened(source.path) as (_, file):
         blocks = islice(read_lines(lines_of(file), keys, lambda *_: None), _LEADING)

@@ -72,7 +72,7 @@ class CallMerger(FieldMerger):
                 or function.extra is not None
                 or (
                     (fragment.type or fragment.id is not None or function.name is not None)
-                    and not _is_repeated(calls, fragment, function, named)
+                    and not _repeats_call(calls, fragment, function, named)
                 )
                 or not self._append_arguments(calls, fragment.index, function.arguments)
             ):
@@ -203,7 +203,7 @@ class CallMerger(FieldMerger):
                 self._log.report("invalid_arguments", why, path, found[:200])
 
 
-def _is_repeated(
+def _repeats_call(
     calls: CallsState,
     fragment: wire.ToolCallFragment,
     function: wire.FunctionFragment,

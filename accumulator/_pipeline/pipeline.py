@@ -26,7 +26,7 @@ _OPENING = b"data: "
 _OBJECT = b'{"'  # the start of an object that is not empty
 _OPENS_CHUNK = _OPENING + _OBJECT
 _LAST = _OPENING + DONE + CLOSING
-_COMMENT = re.compile(rb":[^\r\n]*\n\n")
+_COMMENT = re.compile(rb":[^\r\n]*\n\n")  # OpenRouter sends many, each a read of its own
 _WINDOW = 65536  # bytes of a read that are applied at once; more leave the processor's cache
 
 

@@ -63,10 +63,10 @@ class ChunkTexts(Accumulator):
 
 
 def _text_of(event: Event, *, is_first: bool) -> bytes | None:
-    """Return an event as the text of a chunk: an error is one without the event's name, too.
+    """Return the data of an event as the JSON of a chunk, and that of an error as `{"error": …}`.
 
-    Return None for another protocol's event, but the first one may show that the whole stream is of
-    another API.
+    Return None for another protocol's event, unless it is the first and shows that the whole stream
+    is of another API.
     """
     data, is_error = event.data, event.name == b"error"
     if is_end(data):

@@ -85,7 +85,10 @@ class LineReader(Struct, array_like=True):
                 start += 1
         pending = self.pending
         if _LF not in data and _CR not in data and not (pending and pending[-1] == _CR):
-            self.wait(data)
+            if pending is None:
+                self.pending = bytearray(data)
+            else:
+                pending += data
             return []
         if pending:
             start -= len(pending)
@@ -108,12 +111,6 @@ class LineReader(Struct, array_like=True):
             self.is_crlf = lines[-2].endswith(b"\r\n")
         self.skip_lf = last.endswith(b"\r") and not self.is_crlf
         return not self.skip_lf
-
-    def wait(self, data: bytes) -> None:
-        """Keep bytes until more arrive."""
-        if self.pending is None:
-            self.pending = bytearray()
-        self.pending += data
 
     def close(self, start: int | None) -> list[Event]:
         """Read what is pending as the last line; also return what the end of the body cuts off."""

@@ -22,6 +22,8 @@ _SILENT = (b":", b"id:", b"retry:", b"event: message\n", b"event:message\n")
 # A text of fewer bytes may be `{}`, which the decoder of chunks accepts; it refuses everything else
 # that is not a chunk. The shortest chunk is `{"choices":[]}`.
 _SHORT = 14
+_DATA = b"data: "
+_LINE_ENDS = (b"\n", b"\r\n")
 
 
 class CutEvents(Struct, gc=False):
@@ -57,22 +59,22 @@ def cut_events(data: bytes, start: int) -> CutEvents | None:
     """
     lines = BytesIO(data).readlines()
     blank = lines[1::2]
-    line_end = b"\r\n" if b"\r\n" in blank[:1] else b"\n"
-    if not blank or blank.count(line_end) != len(blank):
+    line_end = blank[0] if blank else b""
+    if line_end not in _LINE_ENDS or blank.count(line_end) != len(blank):
         return _cut_among_silent(data, start)
     rest = lines.pop() if len(lines) & 1 else b""
-    opening = b"data: " if lines[0].startswith(b"data: ") else b"data:"
+    opening = _DATA if data.startswith(_DATA) else _DATA[:-1]
     text = slice(len(opening), -len(line_end))
     texts = [line[text] for line in lines[::2]]
     size = len(data) - len(rest)
     around = len(opening) + 2 * len(line_end)
     # Joining the texts again shows in one comparison whether each line is a data line.
     body = (line_end + line_end + opening).join(texts)
-    whole = size == around + len(body) and data.startswith(body, len(opening))
     if (
-        not whole
+        size != around + len(body)
         or not data.startswith(opening)
-        or _has_other_cr(data, len(lines) if line_end == b"\r\n" else 0, rest)
+        or not data.startswith(body, len(opening))
+        or (_CR in data and _has_other_cr(data, len(lines) * (line_end != b"\n"), rest))
     ):
         return _cut_among_silent(data, start)
     end = start + size
@@ -117,7 +119,5 @@ def _cut_among_silent(data: bytes, start: int) -> CutEvents | None:
 
 def _has_other_cr(data: bytes, expected: int, rest: bytes) -> bool:
     """Return whether there is a CR besides those of the `expected` lines that end in CRLF."""
-    if _CR not in data:
-        return False
     count = data.count(b"\r") - rest.count(b"\r")
     return _CR in rest[:-1] or count != expected or data.count(b"\r\n") != expected

@@ -52,7 +52,8 @@ class Ending(CallMerger):
     def close(self) -> None:
         """Close the stream: no more input will come."""
         self.state.closed = True
-        self._stop()
+        if self.reading:
+            self._stop()
 
     def _stop(self) -> None:
         self.reading = False

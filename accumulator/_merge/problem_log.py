@@ -57,8 +57,9 @@ class ProblemLog:
         self._cut = None
 
     def _locate(self) -> None:
-        if self._cut is not None and self.event > self._before:
-            self.offset = self._cut.start_of(self.event - self._before - 1)
+        cut, done = self._cut, self.event - self._before
+        if cut is not None and done:
+            self.offset = cut.start_of(done - 1)
 
     @property
     def problems(self) -> tuple[Problem, ...]:

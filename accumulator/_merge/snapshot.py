@@ -44,7 +44,7 @@ from .state import (
     State,
     TokensState,
 )
-from .usage import total_of
+from .usage import sum_of
 
 F = TypeVar("F", ChatCompletion, Message)
 K = TypeVar("K")
@@ -237,7 +237,10 @@ def _tool(kind: type[K], state: FunctionState | None, text: str, private: JsonOb
 
 def freeze_usage(state: wire.Usage) -> Usage:
     """Build the usage; a total that never arrived is the sum."""
-    return _made(Usage, {**_fields(state), "total_tokens": total_of(state)})
+    usage = cast("Usage", freeze_fields(state))
+    if usage.total_tokens is None:
+        usage.__dict__["total_tokens"] = sum_of(state)
+    return usage
 
 
 def freeze_tokens(state: TokensState) -> TokenLogprobs:
@@ -264,21 +267,20 @@ def _fields(state: Struct) -> JsonObject:
     fields = structs.asdict(state)
     for name in _COPIED[type(state)]:
         value = fields[name]
-        if value is not None:
-            fields[name] = _frozen(value)
+        make = _MAKERS.get(type(value))
+        if make is not None:
+            fields[name] = make(value)
     if fields["extra"] is None:
         fields["extra"] = {}
     return fields
 
 
+def _same(value: object) -> object:
+    return value
+
+
 def _string(text: Text | None) -> str | None:
     return None if text is None else str(text)
-
-
-def _frozen(value: object) -> Any:
-    """Return a Struct's value as the result has it, which no later chunk can change."""
-    make = _MAKERS.get(type(value))
-    return value if make is None else make(value)
 
 
 def _json(value: Any) -> Any:
@@ -299,7 +301,7 @@ _MAKERS: Mapping[type, Callable[[Any], Any]] = {
     **dict.fromkeys((Text, ArgumentsText), str),
     wire.Extra: _json,
     dict: _json,
-    list: lambda state: tuple([_frozen(value) for value in state]),
+    list: lambda state: tuple([_MAKERS.get(type(value), _same)(value) for value in state]),
     **dict.fromkeys(_CLASSES, freeze_fields),
     wire.TopLogprob: freeze_token,
     TokensState: freeze_tokens,

@@ -26,13 +26,14 @@ class UsageMerger(FieldMerger):
     def _merged_usage(self, into: wire.Usage | None, usage: wire.Usage) -> wire.Usage:
         """Merge a report into what is known, and return the result."""
         if into is None and not self._careful:  # the only report in most streams
-            return convert(usage, wire.Usage, from_attributes=True)
+            is_plain = type(usage) is wire.Usage
+            return usage if is_plain else convert(usage, wire.Usage, from_attributes=True)
         into = wire.Usage() if into is None else into
         counts = _counts_of(usage)
         fell = any(map(_is_less, counts, _counts_of(into)))
         self._merge_report(into, usage, fell=fell)
         is_half = None in counts and counts[:2] != (None, None)  # one count of two, or no total
-        total = _sum_of(into) if fell or is_half else None
+        total = sum_of(into) if fell or is_half else None
         if into.total_tokens is not None and total is not None:
             into.total_tokens = max(into.total_tokens, total)  # a half's total is only its own
         return into
@@ -60,12 +61,8 @@ class UsageMerger(FieldMerger):
                 self._merge(_VENDORS, old, new, nested=False)
 
 
-def total_of(usage: wire.Usage) -> int | None:
-    """Return the sum of all tokens: the server's own, if it sent one."""
-    return _sum_of(usage) if usage.total_tokens is None else usage.total_tokens
-
-
-def _sum_of(usage: wire.Usage) -> int | None:
+def sum_of(usage: wire.Usage) -> int | None:
+    """Return the total that a usage without one has."""
     prompt, completion = usage.prompt_tokens, usage.completion_tokens
     return None if prompt is None or completion is None else prompt + completion
 

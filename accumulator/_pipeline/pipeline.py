@@ -59,7 +59,7 @@ class Pipeline(EventApplier):
         if self._is_plain and type(data) is bytes:
             if self._fast is not None and self._take_fast(self._fast, data):
                 return
-            if data.startswith(_OPENS_CHUNK) and data.endswith(CLOSING):
+            if data[:8] == _OPENS_CHUNK and data[-2:] == CLOSING:
                 # A read of one event, as most clients deliver them.
                 text, size, tally = data[6:-2], len(data), self.tally
                 start = tally.size
@@ -78,31 +78,35 @@ class Pipeline(EventApplier):
                     else:
                         self._apply(self.reducer, chunk)
                         if log.event >= self._learn_at:
-                            self._learn(data[:-1], chunk)
+                            self._learn(data[:-1])
                         return
                     self._apply_refused(text, refused)
                     return
-        self._feed_read(_bytes_of(data))
+        self._feed_read(data if type(data) is bytes else _bytes_of(data))
 
     def _feed_read(self, data: bytes) -> None:
-        self.check_open()
         if not self.reducer.reading:
+            self.check_open()
             return
-        start, room = self.tally.size - self.tally.besides, self._most_bytes - self.tally.size
-        if len(data) > room >= 0:  # it is less if a stream was restored with a lower limit
-            self._feed_read(data[: int(room)])  # wherever a body is cut, the same events are read
+        tally, size = self.tally, len(data)
+        start, room = tally.size - tally.besides, self._most_bytes - tally.size
+        if size > room:
+            if room >= 0:  # it is less if a stream was restored with a lower limit
+                self._feed_read(
+                    data[: int(room)]
+                )  # wherever a body is cut, the same events are read
             if self.reducer.reading:
-                self.count(len(data))
+                self.count(size)
             return
-        self.count(len(data))
-        if self._is_plain and data == _LAST:
-            self._apply_data(DONE, start)
-        elif data.startswith(b":") and self._is_plain and _COMMENT.fullmatch(data):
-            self.parser.is_begun = True
-        elif len(data) <= _WINDOW:
-            self._take(data, start)
-        else:
+        tally.size += size
+        if size > _WINDOW:
             self._take_windows(data, start)
+        elif self._is_plain and data == _LAST:
+            self._apply_data(DONE, start)
+        elif self._is_plain and data.startswith(b":") and _COMMENT.fullmatch(data):
+            self.parser.is_begun = True
+        else:
+            self._take(data, start)
 
     def _take_windows(self, data: bytes, start: int) -> None:
         done = 0
@@ -121,12 +125,13 @@ class Pipeline(EventApplier):
         pending = parser.pending
         if parser.size + len(pending or b"") > self._most_event:
             self._check_event(parser.held)
-        self._forget_unread()
+        if parser.unread:
+            self._forget_unread()
         try:
             if _LF in data and self._may_be_cut():
                 if pending:
                     start -= len(pending)
-                    data = bytes(pending + data)
+                    data = b"".join((pending, data))
                     parser.pending = None
                 done = self._apply_lines(data, start)
                 data, start = data[done:], start + done
@@ -134,13 +139,13 @@ class Pipeline(EventApplier):
             if events or self.queue:
                 self._apply_events(events)
         finally:
-            self._is_plain = self._may_be_plain()
+            self._is_plain = not parser.pending and self._may_be_cut()
         if parser.size + len(parser.pending or b"") > self._most_event:
             self._check_event(parser.held)
 
     def _forget_unread(self) -> None:
         """Forget the lines in which nothing could be read, once a chunk was."""
-        if self.parser.unread and self.reducer.is_begun:
+        if self.reducer.is_begun:
             self.parser.unread = b""
 
     def _apply_lines(self, data: bytes, start: int) -> int:
@@ -151,15 +156,17 @@ class Pipeline(EventApplier):
         if fast is not None and fast.ready and len(data) <= self._most_event:
             done = self._apply_matching(fast, data, start)
             data = data[done:]
-        if self.reducer.reading and _LF in data:
-            cut = cut_events(data, start + done)
-            if cut is not None and cut.end - cut.start <= self._most_event:
-                self._apply_cut(cut, data, start + done)
-                done += cut.size
-                if not cut.opening:  # the lines after them may be cut with the next read
-                    self.parser.wait(data[cut.size :])
-                    done += len(data) - cut.size
-        return done
+            if _LF not in data or not self.reducer.reading:
+                return done
+        cut = cut_events(data, start + done)
+        if cut is None or cut.end - cut.start > self._most_event:
+            return done
+        self._apply_cut(cut, data, start + done)
+        if cut.opening:
+            return done + cut.size
+        # These lines may be cut with the next read.
+        self.parser.pending = bytearray(data[cut.size :])
+        return done + len(data)
 
     # --- lines ---
 
@@ -177,7 +184,8 @@ class Pipeline(EventApplier):
         if not text and self._end_chunk():
             return
         events: list[Event] = []
-        self._forget_unread()
+        if parser.unread:
+            self._forget_unread()
         if parser.pending:
             offset = None if offset is None else offset - len(parser.pending)
             text, parser.pending = bytes(parser.pending + text), None
@@ -270,6 +278,8 @@ class Pipeline(EventApplier):
         parser, tally = self.parser, self.tally
         tally.is_closed = True
         self._is_plain = False
+        if not self.reducer.reading:
+            return
         events: Sequence[Event] = ()
         if parser.held:
             place = tally.size - tally.besides - len(parser.pending or b"")

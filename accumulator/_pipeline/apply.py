@@ -111,8 +111,9 @@ class EventApplier(Struct, eq=False):
 
     def _apply_cut(self, cut: CutEvents, data: bytes, start: int) -> None:
         """Apply events of one line each, cut out of data that starts at a byte of the body."""
-        log, texts = self.log, cut.texts
-        self._forget_fast()
+        log, texts, fast = self.log, cut.texts, self._fast
+        if fast is not None:
+            fast.invalidate()
         log.start_cut(cut)
         rest: int | None = None  # where the events for the line reader start
         try:

@@ -78,7 +78,7 @@ class Pipeline(EventApplier):
                     else:
                         self._apply(self.reducer, chunk)
                         if log.event >= self._learn_at:
-                            self._learn(data[:-1])
+                            self._learn(data[:-1], chunk)
                         return
                     self._apply_refused(text, refused)
                     return
@@ -92,9 +92,8 @@ class Pipeline(EventApplier):
         start, room = tally.size - tally.besides, self._most_bytes - tally.size
         if size > room:
             if room >= 0:  # it is less if a stream was restored with a lower limit
-                self._feed_read(
-                    data[: int(room)]
-                )  # wherever a body is cut, the same events are read
+                # Wherever a body is cut, the same events are read.
+                self._feed_read(data[: int(room)])
             if self.reducer.reading:
                 self.count(size)
             return
@@ -145,7 +144,7 @@ class Pipeline(EventApplier):
 
     def _forget_unread(self) -> None:
         """Forget the lines in which nothing could be read, once a chunk was."""
-        if self.reducer.is_begun:
+        if self.parser.unread and self.reducer.is_begun:
             self.parser.unread = b""
 
     def _apply_lines(self, data: bytes, start: int) -> int:
@@ -184,8 +183,7 @@ class Pipeline(EventApplier):
         if not text and self._end_chunk():
             return
         events: list[Event] = []
-        if parser.unread:
-            self._forget_unread()
+        self._forget_unread()
         if parser.pending:
             offset = None if offset is None else offset - len(parser.pending)
             text, parser.pending = bytes(parser.pending + text), None

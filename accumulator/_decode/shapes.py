@@ -47,14 +47,14 @@ class Layout(Struct):
     is_repeated: bool  # whether its vendor's fields often repeat unchanged
     rules: str  # the name of its rules, if it has any
     names: Sequence[str]  # of the fields that are merged like a vendor's
-    get: Callable[[object], tuple[Raw, ...]] | None  # their raw JSON, empty for an absent field
+    get: Callable[[object], tuple[Raw, ...]]  # their raw JSON, empty for an absent field
     own: Sequence[str]  # the other names: fields of the API with a value of another type
     below: Sequence[tuple[str, Layout]]  # by the names of their fields
 
     @property
     def has_rest(self) -> bool:
         """Whether it or a level below it has anything to read that is compared with nothing."""
-        return bool(self.own or self.below or (self.get and not self.is_repeated))
+        return bool(self.own or self.below or (self.names and not self.is_repeated))
 
 
 class Shape:
@@ -73,7 +73,7 @@ class Shape:
         # None where there is nothing to read.
         self.rest = layouts[Chunk] if layouts[Chunk].has_rest else None
         self.repeated = [
-            layout if layout.get else None for layout in (layouts[kind] for kind in _REPEATED)
+            layout if layout.names else None for layout in (layouts[kind] for kind in _REPEATED)
         ]
 
 
@@ -116,7 +116,7 @@ def _add_layout(kind: type[Struct], names: Names, layouts: dict[type[Struct], La
             kind.__name__, fields, bases=(kind,), rename=slots, forbid_unknown_fields=True, gc=False
         )
     # The last one is read twice, so that the result is a tuple even for one field.
-    get = attrgetter(*slots, [*slots][-1]) if slots else None
+    get = attrgetter(*slots, [*slots][-1]) if slots else lambda of: ()
     rules = kind.__name__.lower()
     is_repeated, names_of = kind in _REPEATED, [*slots.values()]
     layouts[kind] = Layout(kind, struct, is_repeated, rules, names_of, get, own, below)

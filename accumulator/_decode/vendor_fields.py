@@ -38,18 +38,12 @@ from .values import error_of
 Decode = Callable[[bytes], Chunk]
 # A level of a stream: a choice is twice its index, its delta one more, the chunk a string.
 Key = int | str
+Raws = tuple[Raw, ...]
 _OF_CHUNK = "chunk"
 
 _LONGEST_MISMATCH = 256  # characters: it contains a field's name
 _LONGEST_REMEMBERED = 65536  # bytes of a chunk whose values are compared with the next
 _LONGEST_HELD = 1024  # bytes of a chunk that may be kept for the sake of its values
-
-
-class Seen(Struct):
-    """The last values of one level, and whether merging them again changes nothing."""
-
-    raws: tuple[Raw, ...] = ()
-    is_quiet: bool = False
 
 
 class ChunkDecoder(Struct):
@@ -62,8 +56,10 @@ class ChunkDecoder(Struct):
     _rules: Mapping[str, Level]
     is_off: bool = False  # whether all chunks go the general way
     _shape: Shape = COMMON
-    # The last values. An empty dict would be a sizable part of the memory of an idle accumulator.
-    _seen: dict[Key, Seen] = EMPTY
+    # The last values of each level, and those of them that change nothing if they are merged again.
+    # Empty dicts would be a sizable part of the memory of an idle accumulator.
+    _last: dict[Key, Raws] = EMPTY
+    _quiet: dict[Key, Raws] = EMPTY
     _mismatch: str = ""  # the last of a shape without a vendor's fields
     _in_vain: int = 0  # chunks in a row that no Structs would fit
 
@@ -142,7 +138,7 @@ class ChunkDecoder(Struct):
 
     def forget(self) -> None:
         """Forget the last values, because something else was merged since."""
-        self._seen = EMPTY
+        self._last, self._quiet = EMPTY, EMPTY
 
     def _decode_fields(self, text: bytes) -> Chunk:
         """Decode a chunk, and move the vendor's fields to the `extra` of their levels."""
@@ -154,41 +150,41 @@ class ChunkDecoder(Struct):
             misfits: list[Misfit] = []
             _read_rest(shape.rest, chunk, misfits)
             note_misfits(misfits, chunk)
-        if self._seen is EMPTY:
-            self._seen = {}
+        if self._last is EMPTY:
+            self._last, self._quiet = {}, {}
+        quiet = self._quiet
         of_chunk, of_choice, of_delta = shape.repeated
-        if of_chunk is not None:
-            self._read(of_chunk, _OF_CHUNK, chunk, size)
-        if of_choice is not None or of_delta is not None:
+        if of_chunk and (raws := of_chunk.get(chunk)) != quiet.get(_OF_CHUNK):
+            self._read(of_chunk, _OF_CHUNK, chunk, raws, size)
+        if of_choice or of_delta:
             for position, choice in enumerate(chunk.choices or ()):
-                key = 2 * (position if choice.index is None else choice.index)
-                if of_choice is not None:
-                    self._read(of_choice, key, choice, size)
-                if of_delta is not None and choice.delta is not None:
-                    self._read(of_delta, key + 1, choice.delta, size)
+                key, delta = 2 * (position if choice.index is None else choice.index), choice.delta
+                if of_choice and (raws := of_choice.get(choice)) != quiet.get(key):
+                    self._read(of_choice, key, choice, raws, size)
+                if of_delta and delta and (raws := of_delta.get(delta)) != quiet.get(key + 1):
+                    self._read(of_delta, key + 1, delta, raws, size)
         return chunk
 
-    def _read(self, layout: Layout, key: Key, into: Chunk | Choice | Delta, size: int) -> None:
-        """Parse the fields of a level, unless they repeat the last ones and change nothing."""
-        raws = layout.get(into)  # type: ignore[misc]  # a layout without it is not read
-        seen = self._seen.get(key)
-        if seen is None:
-            seen = self._seen[key] = Seen()
-        is_repeated = raws == seen.raws
-        if is_repeated and seen.is_quiet:
-            return
+    def _read(
+        self, layout: Layout, key: Key, into: Chunk | Choice | Delta, raws: Raws, size: int
+    ) -> None:
+        """Parse the fields of a level, and note them and whether they are quiet."""
         extra = _values(layout, raws)
         if extra:
             if "x_groq" in extra and error_of(extra["x_groq"]):
                 raise ValueError("a server error")
             into.extra = _joined(extra, into.extra)
-        seen.is_quiet = not extra
-        if is_repeated:
+        is_quiet = not extra
+        if raws == self._last.get(key):
             rows = self._rules[layout.rules]
-            seen.is_quiet = all(rows.is_idempotent(*field) for field in extra.items())
+            is_quiet = all(rows.is_idempotent(*field) for field in extra.items())
         if size > _LONGEST_HELD:  # copied, so as not to keep the chunk
             raws = () if size > _LONGEST_REMEMBERED else tuple([raw.copy() for raw in raws])
-        seen.raws = raws
+        self._last[key] = raws
+        if is_quiet:
+            self._quiet[key] = raws
+        else:
+            self._quiet.pop(key, None)
 
 
 @cache
@@ -238,7 +234,7 @@ def _read_rest(layout: Layout, of: Any, misfits: list[Misfit]) -> None:
                 put_below(misfits, f".{name}", before)
     if layout.own:
         _read_own(layout, of, misfits)
-    if layout.get is not None and not layout.is_repeated:
+    if layout.names and not layout.is_repeated:
         extra = _values(layout, layout.get(of))
         if extra:
             of.extra = _joined(extra, of.extra)

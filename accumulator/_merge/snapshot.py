@@ -61,9 +61,9 @@ _CLASSES: Mapping[type[Struct], type] = {
     wire.Usage: Usage,
 }
 
-# The fields of each that may be more than a string or a number.
+# The fields of each that may be more than a string or a number, besides `extra`.
 _COPIED = {
-    kind: [name for name, held in kind.__annotations__.items() if str(held) not in _PLAIN]
+    kind: [n for n, held in kind.__annotations__.items() if str(held) not in _PLAIN and n != "extra"]
     for kind in _CLASSES
 }
 
@@ -265,13 +265,10 @@ def freeze_token(state: Struct) -> Any:
 
 def _fields(state: Struct) -> JsonObject:
     fields = structs.asdict(state)
+    fields["extra"] = _object(fields["extra"])
     for name in _COPIED[type(state)]:
         value = fields[name]
-        make = _MAKERS.get(type(value))
-        if make is not None:
-            fields[name] = make(value)
-    if fields["extra"] is None:
-        fields["extra"] = {}
+        fields[name] = _MAKERS.get(type(value), _same)(value)
     return fields
 
 
@@ -299,8 +296,6 @@ def _object(state: JsonObject | None) -> JsonObject:
 # How to copy a value out of a Struct, by its type; values of other types never change.
 _MAKERS: Mapping[type, Callable[[Any], Any]] = {
     **dict.fromkeys((Text, ArgumentsText), str),
-    wire.Extra: _json,
-    dict: _json,
     list: lambda state: tuple([_MAKERS.get(type(value), _same)(value) for value in state]),
     **dict.fromkeys(_CLASSES, freeze_fields),
     wire.TopLogprob: freeze_token,

@@ -27,7 +27,8 @@ _MOST_MEMORY = 1 << 50
 
 EPILOG = """\
 A row is a JSON object with the id of a stream, a sequence number (optional) and a chunk. A line
-without the key of the chunk is itself a chunk. An SSE file is one stream, named like the file.
+without the key of the chunk is itself a chunk; without an id it belongs to the stream of the line
+before. An SSE file is one stream, named like the file.
 
 If the rows of each stream are next to each other and in order, they are reduced as they are read.
 Otherwise they are sorted on disk first, which needs the extra 'logs'.

@@ -163,8 +163,8 @@ class Pipeline(EventApplier):
         self._apply_cut(cut, data, start + done)
         if cut.opening:
             return done + cut.size
-        # These lines may be cut with the next read.
-        self.parser.pending = bytearray(data[cut.size :])
+        if cut.size < len(data):  # these lines may be cut with the next read
+            self.parser.pending = bytearray(data[cut.size :])
         return done + len(data)
 
     # --- lines ---

@@ -64,6 +64,7 @@ BODIES: dict[str, bytes] = {
     "names, ids and comments": b": hi\n\nevent: message\nid: 7\ndata: a\n\ndata:b\nretry: 5\n\n",
     "two lines of data after an id": b"id: 7\ndata: a\n\nid: 8\ndata: b\ndata: c\n\n",
     "another name after an id": b"id: 7\ndata: a\n\nevent: e\nid: 8\ndata: b\n\n",
+    "a comment and a long text": b": hi\n\ndata: no chunk, and not short\n\ndata: b\n\n",
     "nothing but comments": b": hi\n\n: ho\n\n: hu",
     "without data": b"event: e\n\ndata:\n\ndata: \n\ndata: a\n\n",
     "without a space": b"data:a\n\ndata:  b\n\ndata\n\n",

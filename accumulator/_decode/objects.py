@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Mapping
 from operator import attrgetter, itemgetter
 from typing import Any
 
-from msgspec import convert, to_builtins
+from msgspec import Struct, convert, to_builtins
 
 from ..rules import DEFAULT_RULES
 from .chunk import Chunk, Delta, JsonObject
@@ -42,31 +42,18 @@ def is_chunk_like(value: object) -> bool:
     return type(value) is dict or hasattr(value, "choices") or isinstance(value, Mapping)
 
 
-class ObjectReader:
+class ObjectReader(Struct):
     """Reads the objects of one stream. Most repeat the last except for one fragment of a text."""
 
-    __slots__ = (
-        "_also",
-        "_are_dicts",
-        "_count",
-        "_get",
-        "_head",
-        "_repeated",
-        "_size",
-        "_waits",
-        "misses",
-    )
-
-    def __init__(self) -> None:
-        self._head: Head | None = None  # of the last chunk
-        self._size = 0  # its characters
-        self._count = 0  # how many fields an object has that may repeat it; 0 if none may
-        self._get: Callable[[Any], object]  # returns the fields that do
-        self._also = ""  # the field that an object with padding has besides these and the choices
-        self._repeated: object = None
-        self._are_dicts = False  # whether the choices of a mapping were dicts
-        self._waits = 0  # how many objects to read field by field before one is converted again
-        self.misses = 0  # objects in a row that were more than a fragment
+    misses: int = 0  # objects in a row that were more than a fragment
+    _head: Head | None = None  # of the last chunk
+    _size: int = 0  # its characters
+    _count: int = 0  # how many fields an object has that may repeat it; 0 if none may
+    _get: Callable[[Any], object] = itemgetter("choices")  # returns the fields that do
+    _also: str = ""  # the field that an object with padding has besides these and the choices
+    _repeated: object = None
+    _are_dicts: bool = False  # whether the choices of a mapping were dicts
+    _waits: int = 0  # how many objects to read field by field before one is converted again
 
     def fragment(self, value: Any, head: Head | None) -> tuple[int, int | str, str, int] | None:
         """Return the fragment of a text that an object brings after a chunk with this head, or None

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import attrs
+from msgspec import Struct
 
 from .._decode.chunk import EMPTY
 from .._decode.sse import CutEvents
@@ -19,22 +20,19 @@ from ..errors import LOSSY_KINDS, Problem, ProblemKind
 _MOST_PROBLEMS = 100  # a server can go wrong in every chunk; all are counted, this many are kept
 
 
-class ProblemLog:
+class ProblemLog(Struct, eq=False):
     """Records problems under the event that is being read."""
 
-    __slots__ = ("_before", "_cut", "_kept", "counts", "event", "met", "offset", "strict", "tell")
-
-    def __init__(self, *, strict: bool = False) -> None:
-        self.strict = strict
-        self.event = 0  # counted from 1
-        self.offset: int | None = None  # the byte of the body at which it starts
-        self._cut: CutEvents | None = None  # the events being read, which know their offsets
-        self._before = 0  # the number of the event before the first of them
-        # By kind and path, each with how often it was met; lossy ones by kind and number.
-        self._kept: dict[tuple[str, str | int | None], tuple[Problem, int]] = EMPTY
-        self.counts: dict[ProblemKind, int] = EMPTY
-        self.tell: Callable[[Problem], None] | None = None  # called with each, but for repetitions
-        self.met: Problem | None = None  # in strict mode, the first since `take_met`
+    strict: bool = False
+    event: int = 0  # counted from 1
+    offset: int | None = None  # the byte of the body at which it starts
+    counts: dict[ProblemKind, int] = EMPTY
+    tell: Callable[[Problem], None] | None = None  # called with each, but for repetitions
+    met: Problem | None = None  # in strict mode, the first since `take_met`
+    # By kind and path, each with how often it was met; lossy ones by kind and number.
+    _kept: dict[tuple[str, str | int | None], tuple[Problem, int]] = EMPTY
+    _cut: CutEvents | None = None  # the events being read, which know their offsets
+    _before: int = 0  # the number of the event before the first of them
 
     def start_event(self, offset: int | None) -> None:
         """Go on to the next event, which starts at the byte `offset` of the body, if known."""

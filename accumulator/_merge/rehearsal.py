@@ -124,8 +124,6 @@ class Rehearsal:
 class RefusingLog(ProblemLog):
     """Raises ValueError for a problem instead of recording it."""
 
-    __slots__ = ()
-
     def report(
         self, kind: ProblemKind, message: str, path: str | None = None, detail: object = None
     ) -> None:

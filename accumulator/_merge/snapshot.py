@@ -63,7 +63,9 @@ _CLASSES: Mapping[type[Struct], type] = {
 
 # The fields of each that may be more than a string or a number, besides `extra`.
 _COPIED = {
-    kind: [n for n, held in kind.__annotations__.items() if str(held) not in _PLAIN and n != "extra"]
+    kind: [
+        n for n, held in kind.__annotations__.items() if str(held) not in _PLAIN and n != "extra"
+    ]
     for kind in _CLASSES
 }
 

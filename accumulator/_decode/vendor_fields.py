@@ -150,8 +150,6 @@ class ChunkDecoder(Struct):
             misfits: list[Misfit] = []
             _read_rest(shape.rest, chunk, misfits)
             note_misfits(misfits, chunk)
-        if self._last is EMPTY:
-            self._last, self._quiet = {}, {}
         quiet = self._quiet
         of_chunk, of_choice, of_delta = shape.repeated
         if of_chunk and (raws := of_chunk.get(chunk)) != quiet.get(_OF_CHUNK):
@@ -180,6 +178,8 @@ class ChunkDecoder(Struct):
             is_quiet = all(rows.is_idempotent(*field) for field in extra.items())
         if size > _LONGEST_HELD:  # copied, so as not to keep the chunk
             raws = () if size > _LONGEST_REMEMBERED else tuple([raw.copy() for raw in raws])
+        if self._last is EMPTY:
+            self._last, self._quiet = {}, {}
         self._last[key] = raws
         if is_quiet:
             self._quiet[key] = raws

@@ -290,8 +290,6 @@ class Pipeline(EventApplier):
 
 
 def _bytes_of(data: object) -> bytes:
-    if type(data) is bytes:
-        return data
     if not isinstance(data, (bytes, bytearray, memoryview)):
         hint = "; encode it, or use feed_line for its lines" if isinstance(data, str) else ""
         raise TypeError(f"a body is bytes, not {type(data).__name__}{hint}")

@@ -89,6 +89,10 @@ CASES: dict[str, tuple[bytes, int, str | None, str]] = {
     "compressed and cut before a chunk": (
         gzip.compress(b": waiting\n\n")[:-4], 5, None, "FILE: cannot be read: Compressed file ended"
     ),
+    "compressed and cut behind many comments": (
+        gzip.compress(b": waiting\n\n" * 10_000)[:-4],
+        5, None, "FILE: cannot be read: Compressed file ended",
+    ),
     "compressed, and damaged at once": (
         b"\x1f\x8bnothing of the sort", 5, None, "FILE: cannot be read: Unknown compression method"
     ),

@@ -132,7 +132,7 @@ class Accumulator:
             self._observe(self.feed, chunk)
             return
         pipeline = self._pipeline
-        if not self._reducer.reading:
+        if not self._reducer.is_reading:
             pipeline.check_open()
         try:
             if type(chunk) is self._kind:
@@ -236,7 +236,7 @@ class Accumulator:
             self._observed = True
             emitter, on_event = self._emitter, self._on_event
             if emitter is not None:
-                if not self._reducer.reading:
+                if not self._reducer.is_reading:
                     emitter.finish(self.timing)
                 events = emitter.events
                 while on_event is not None and events:
@@ -251,7 +251,7 @@ class Accumulator:
         finally:
             # `[DONE]` is an event, but not a chunk.
             chunks = log.event - before - (state.done and not was_done)
-            stopwatch.lap(now, chunks, state, ended=not self._reducer.reading)
+            stopwatch.lap(now, chunks, state, ended=not self._reducer.is_reading)
 
     # --- output ---
 

@@ -82,7 +82,7 @@ def pack(pipeline: Pipeline, reducer: ChatReducer) -> bytes:
         counts=dict(log.counts),
         problems=[*log.problems],
         met=log.met,
-        reading=reducer.reading,
+        reading=reducer.is_reading,
         halves=min(reducer.halves, _MOST_HALVES),
         state=reducer.state,
     )
@@ -121,7 +121,7 @@ def unpack(data: bytes | bytearray | memoryview, pipeline: Pipeline, reducer: Ch
     for text in lost:
         text.half = "\ud800"  # which half it was makes no difference any more
     halves = [*reader.halves, *lost]
-    reducer.resume(saved.state, reading=saved.reading, is_begun=saved.is_begun, halves=halves)
+    reducer.resume(saved.state, is_reading=saved.reading, is_begun=saved.is_begun, halves=halves)
     pipeline.resume(saved.parser, saved.tally, saved.queue)
 
 

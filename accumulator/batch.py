@@ -183,7 +183,7 @@ class RecordedStream:
         """Whether nothing more will be read: after `[DONE]`, a server's error or a passed limit."""
         self._flush()
         acc = self.accumulator
-        is_read = acc._reducer.reading and acc.status != "failed"
+        is_read = acc._reducer.is_reading and acc.status != "failed"
         return not is_read or acc._pipeline.tally.passed is not None
 
     def finish(self, *, repeats: int = 0) -> StreamResult:

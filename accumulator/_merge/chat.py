@@ -173,7 +173,7 @@ class ChatReducer(Reducer, kw_only=True):
         if found is None:
             self._apply_value(Found(value, is_ours=False), count)
             self._is_begun |= not says_nothing(value)
-            if type(value) is LastChunk and self.reading:
+            if type(value) is LastChunk and self.is_reading:
                 self.end()
             return True
         chunk, size = found
@@ -250,14 +250,14 @@ class ChatReducer(Reducer, kw_only=True):
             self._check_depth(value)
         self._report_utf8(bad_utf8)
         for entry in value:
-            if self.reading:
+            if self.is_reading:
                 self._judge(Found(entry, has_halves), event)
         return None
 
     def _apply_lines(self, event: Event, lines: list[bytes]) -> None:
         """Apply each line of an event as if it were an event of its own."""
         for number, line in enumerate(lines, 1):
-            if self.reading and line.strip() and not is_nothing(line):
+            if self.is_reading and line.strip() and not is_nothing(line):
                 form = event.form if number == len(lines) else "event"
                 self._apply_data(Event(line, event.name, None, len(line), form))
 
@@ -297,7 +297,7 @@ class ChatReducer(Reducer, kw_only=True):
         """Report a stream of another API, and stop reading it."""
         self._is_begun = True
         self._log.report("other_api", f"this is a stream of {api}, not of chat completions")
-        self.reading = False
+        self.is_reading = False
 
     def _apply_value(self, found: Found, count: Callable[[int, int], None] | None = None) -> None:
         """Apply a value field by field, after `count` got its number of characters."""

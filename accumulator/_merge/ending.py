@@ -27,7 +27,7 @@ class Ending(CallMerger):
     """Ends a stream and its choices."""
 
     state: State = field(default_factory=State)
-    reading: bool = True  # neither ended nor closed
+    is_reading: bool = True  # neither ended nor closed
     _is_failing: bool = False  # whether the current chunk contains an error of its own
     # What nearly every chunk repeats, as the last one had it: applying it again does nothing.
     _head: tuple[str | int | None, ...] | None = None
@@ -35,7 +35,7 @@ class Ending(CallMerger):
     def end(self) -> None:
         """End the stream: `[DONE]` was read."""
         state = self.state
-        if self.reading and not state.is_finished and (state.choices or state.has_usage):
+        if self.is_reading and not state.is_finished and (state.choices or state.has_usage):
             self._log.report("no_finish_reason", "[DONE] came before every choice had ended")
         state.done = True
         self._stop()
@@ -52,11 +52,11 @@ class Ending(CallMerger):
     def close(self) -> None:
         """Close the stream: no more input will come."""
         self.state.closed = True
-        if self.reading:
+        if self.is_reading:
             self._stop()
 
     def _stop(self) -> None:
-        self.reading = False
+        self.is_reading = False
         if self.state.due:
             for index in sorted(self.state.due):
                 self._judge_arguments(index, self.state.choices[index])

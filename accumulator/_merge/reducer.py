@@ -45,10 +45,10 @@ class Reducer(Ending, TypedFieldMerger, UsageMerger):
         return len(self._halved)
 
     def resume(
-        self, state: State, *, reading: bool, is_begun: bool, halves: Iterable[Text]
+        self, state: State, *, is_reading: bool, is_begun: bool, halves: Iterable[Text]
     ) -> None:
         """Go on from a restored state; `halves` are its texts that end in half a pair."""
-        self.state, self.reading, self._is_begun = state, reading, is_begun
+        self.state, self.is_reading, self._is_begun = state, is_reading, is_begun
         self._halved = {id(text): text for text in halves}
         self._careful = bool(self._halved)
         for choice in state.choices.values():
@@ -333,7 +333,7 @@ class Reducer(Ending, TypedFieldMerger, UsageMerger):
 
         Raises ValueError if it brings anything but fragments of texts of the API.
         """
-        if self._halved or not self.reading or self._has_brought or self.rules.is_cumulative:
+        if self._halved or not self.is_reading or self._has_brought or self.rules.is_cumulative:
             raise ValueError("the next chunk does more than append")
         head = self._head
         if head is not None and self.state.created:
@@ -345,7 +345,7 @@ class Reducer(Ending, TypedFieldMerger, UsageMerger):
 
         Raises if it would do anything else, such as report a problem, or if this cannot be known.
         """
-        if self._halved or not self.reading:
+        if self._halved or not self.is_reading:
             raise ValueError("the next chunk does more than append")
         rehearsal = Rehearsal(self.state)
         state, log, head, left = self.state, self._log, self._head, self._calls_left

@@ -28,7 +28,7 @@ class StreamReducer(Rehearser, Protocol):
     `next_steps` returns a function for each of these two steps; any other method may change them.
     """
 
-    reading: bool  # neither ended nor closed
+    is_reading: bool  # neither ended nor closed
 
     @property
     def is_begun(self) -> bool: ...  # whether it read any value
@@ -88,7 +88,7 @@ class EventApplier(Struct, eq=False):
     def _may_be_cut(self) -> bool:
         """Whether the next read, with what is pending of the last, may be cut into events."""
         parser, waits = self.parser, self.parser.unread or self.queue
-        return not waits and parser.is_fresh and self.reducer.reading and not self.log.strict
+        return not waits and parser.is_fresh and self.reducer.is_reading and not self.log.strict
 
     def count(self, size: int, besides: int = 0) -> None:
         """Count bytes, and those of them that are not part of a body."""
@@ -126,7 +126,7 @@ class EventApplier(Struct, eq=False):
                     break
                 log.event += 1
                 self._apply_refused(text, refused)
-                if not self.reducer.reading:
+                if not self.reducer.is_reading:
                     return
                 refused, chunk = self._apply_texts(texts[log.done :])
         except LimitExceededError:
@@ -172,7 +172,7 @@ class EventApplier(Struct, eq=False):
         bytes they were. After two mismatches in a row the rest is left to the plain way.
         """
         done = misses = 0
-        while fast.ready and misses < 2 and self.reducer.reading:
+        while fast.ready and misses < 2 and self.reducer.is_reading:
             count, size = fast.apply_matching(data[done:] if done else data)
             self.log.event += count
             done += size
@@ -212,7 +212,7 @@ class EventApplier(Struct, eq=False):
             reducer.apply_refused(text, refused)
         finally:
             self._decode, self._apply = reducer.next_steps()
-            self._is_plain = self._is_plain and reducer.reading
+            self._is_plain = self._is_plain and reducer.is_reading
 
     def _apply_events(self, events: Sequence[Event]) -> None:
         self._forget_fast()
@@ -220,7 +220,7 @@ class EventApplier(Struct, eq=False):
         log, reducer = self.log, self.reducer
         try:
             for event in waiting:
-                if not reducer.reading:
+                if not reducer.is_reading:
                     break
                 log.start_event(event.offset)
                 self._check_event(event.size)
@@ -229,11 +229,11 @@ class EventApplier(Struct, eq=False):
                     self._end_reading(end)
                 else:
                     reducer.apply_event(event)
-                    if self.parser.unread and not self.reducer.reading:  # the end, among its lines
+                    if self.parser.unread and not self.reducer.is_reading:  # the end, in its lines
                         self._note_unread(end)
                 self.raise_met()
         finally:
-            self.queue = tuple(waiting) if reducer.reading else ()
+            self.queue = tuple(waiting) if reducer.is_reading else ()
             self.look_again()
 
     def _apply_data(self, text: bytes, offset: int | None) -> None:

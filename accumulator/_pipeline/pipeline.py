@@ -85,7 +85,7 @@ class Pipeline(EventApplier):
         self._feed_read(data if type(data) is bytes else _bytes_of(data))
 
     def _feed_read(self, data: bytes) -> None:
-        if not self.reducer.reading:
+        if not self.reducer.is_reading:
             self.check_open()
             return
         tally, size = self.tally, len(data)
@@ -94,7 +94,7 @@ class Pipeline(EventApplier):
             if room >= 0:  # it is less if a stream was restored with a lower limit
                 # Wherever a body is cut, the same events are read.
                 self._feed_read(data[: int(room)])
-            if self.reducer.reading:
+            if self.reducer.is_reading:
                 self.count(size)
             return
         tally.size += size
@@ -110,7 +110,7 @@ class Pipeline(EventApplier):
     def _take_windows(self, data: bytes, start: int) -> None:
         done = 0
         try:
-            while done < len(data) and self.reducer.reading:
+            while done < len(data) and self.reducer.is_reading:
                 window = data[done : done + _WINDOW]
                 done += len(window)
                 self._take(window, start + done - len(window))
@@ -155,7 +155,7 @@ class Pipeline(EventApplier):
         if fast is not None and fast.ready and len(data) <= self._most_event:
             done = self._apply_matching(fast, data, start)
             data = data[done:]
-            if _LF not in data or not self.reducer.reading:
+            if _LF not in data or not self.reducer.is_reading:
                 return done
         cut = cut_events(data, start + done)
         if cut is None or cut.end - cut.start > self._most_event:
@@ -171,7 +171,7 @@ class Pipeline(EventApplier):
 
     def feed_line(self, line: bytes) -> None:
         """Feed a line of a body or of JSON Lines."""
-        if not self._is_plain and not self.reducer.reading:
+        if not self._is_plain and not self.reducer.is_reading:
             self.check_open()
             return
         text, size, parser, tally = line.rstrip(b"\r\n"), len(line), self.parser, self.tally
@@ -240,7 +240,7 @@ class Pipeline(EventApplier):
 
     def feed_text(self, text: bytes) -> None:
         """Feed the JSON of a chunk, unless it is blank, a comment or nothing."""
-        if not self.reducer.reading or not text or text.isspace():
+        if not self.reducer.is_reading or not text or text.isspace():
             return
         size = len(text)
         if not text.startswith(_OBJECT) and (text.startswith(b":") or is_nothing(text)):
@@ -254,7 +254,7 @@ class Pipeline(EventApplier):
     def feed_object(self, chunk: object) -> None:
         """Feed a chunk that is the caller's object, unless it is empty."""
         reducer = self.reducer
-        if reducer.reading and (chunk or not isinstance(chunk, Mapping)):
+        if reducer.is_reading and (chunk or not isinstance(chunk, Mapping)):
             log, tally = self.log, self.tally
             log.event += 1
             log.offset = None
@@ -276,7 +276,7 @@ class Pipeline(EventApplier):
         parser, tally = self.parser, self.tally
         tally.is_closed = True
         self._is_plain = False
-        if not self.reducer.reading:
+        if not self.reducer.is_reading:
             return
         events: Sequence[Event] = ()
         if parser.held:
@@ -284,7 +284,7 @@ class Pipeline(EventApplier):
             events = parser.close(place if tally.is_located else None)
         if events or self.queue:
             self._apply_events(events)
-        if parser.unread and self.reducer.reading and not self.reducer.is_begun:
+        if parser.unread and self.reducer.is_reading and not self.reducer.is_begun:
             self.log.event += 1
             self._note_unread()
 

@@ -63,7 +63,7 @@ class FastPath(Struct, eq=False):
     _last: bytes = b""  # the line of the last call of `learn`
     _last_event: int = 0  # and the number of its event
     _template: Template = Template(b"", (), b"", b"", (), slice(0), slice(0))
-    _asks: bool = False  # whether there are texts that do not take every string
+    _may_refuse: bool = False  # whether a text may not accept a fragment
     _joint: bytes | None = None  # between the only text and what is dropped; None if there is more
     _text_at: int = 0  # which of these two the text is
     _targets: Targets = []  # empty unless it was proved since something else was applied
@@ -131,7 +131,7 @@ class FastPath(Struct, eq=False):
             fragment = decode_string(b'"%b"' % value)
         except ValueError:
             return False
-        if self._asks and not text.takes(fragment):
+        if self._may_refuse and not text.accepts(fragment):
             return False
         text.append(fragment)
         self._credit += 1
@@ -149,7 +149,7 @@ class FastPath(Struct, eq=False):
             return False
         if not targets or not brought:
             return False
-        if self._asks and not _takes_all(targets, [[each] for each in brought]):
+        if self._may_refuse and not _all_accept(targets, [[each] for each in brought]):
             return False
         for target, each in zip(targets, brought):  # noqa: B905  # one for each
             if target is not None:
@@ -170,7 +170,7 @@ class FastPath(Struct, eq=False):
             ]
         except ValueError:
             return False
-        if not brought or (self._asks and not _takes_all(targets, brought)):
+        if not brought or (self._may_refuse and not _all_accept(targets, brought)):
             return False
         for target, values in zip(targets, brought):  # noqa: B905  # one for each
             if target is not None:
@@ -213,7 +213,7 @@ class FastPath(Struct, eq=False):
             if not 0 < len(gaps) <= _MOST_GAPS:
                 return False
             self._template = cut_at(line, gaps)
-            self._asks = False
+            self._may_refuse = False
             try:
                 constant = self._rehearse()
             except Exception:  # any at all: such lines go the plain way
@@ -271,7 +271,7 @@ class FastPath(Struct, eq=False):
             for target, decode in zip(targets, self._template.decoders)  # noqa: B905  # one for each
         ]
         self._template = replace(self._template, decoders=tuple(decoders))
-        self._asks = any(isinstance(each, Text) and each.asks for each in targets)
+        self._may_refuse = any(isinstance(each, Text) and each.may_refuse for each in targets)
         texts = [isinstance(each, Text) for each in targets]
         is_simple = sum(texts) == 1 and targets.count(None) == len(targets) - 1 < 2
         self._joint = b"".join(self._template.joints) if is_simple else None
@@ -283,15 +283,15 @@ def _is_integer(digits: bytes) -> bool:
     return digits.isdigit() and not digits.startswith(b"0") and len(digits) < _MOST_DIGITS
 
 
-def _takes_all(targets: Targets, brought: list[list[Any]]) -> bool:
-    """Join the fragments of each text, and return whether the texts take them. If a text gets more
-    than one, none may make it whole.
+def _all_accept(targets: Targets, brought: list[list[Any]]) -> bool:
+    """Join the fragments of each text, and return whether the texts accept them. If a text gets
+    more than one, none may make it whole.
     """
     for text, fragments in zip(targets, brought):  # noqa: B905  # one for each
         if isinstance(text, Text):
             joined = "".join(fragments)
             is_open = text.closer and text.closer not in joined
-            if not is_open and (len(fragments) > 1 or not text.takes(joined)):
+            if not is_open and (len(fragments) > 1 or not text.accepts(joined)):
                 return False
             fragments[:] = [joined]
     return True

@@ -22,8 +22,8 @@ class Text:
     The first `taken` characters have been emitted as events.
     """
 
-    # For `ArgumentsText`, which looks only at fragments that contain its `closer`.
-    asks = False
+    # Only an `ArgumentsText` refuses fragments, and looks at those that contain its `closer`.
+    may_refuse = False
     closer = "\0\0"
 
     __slots__ = ("_partial", "_seen", "_unseen", "fragments", "half", "taken")
@@ -39,8 +39,8 @@ class Text:
     def note(self, fragment: str) -> None:
         """Look at a fragment that was just appended and contains `closer`."""
 
-    def takes(self, fragment: str) -> bool:
-        """Return whether a fragment continues the text, so that it can simply be appended."""
+    def accepts(self, fragment: str) -> bool:
+        """Return whether a fragment can simply be appended."""
         return True
 
     def append(self, fragment: str) -> None:

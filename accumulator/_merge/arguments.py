@@ -20,7 +20,7 @@ class ArgumentsText(Text):
     `closer` is what a fragment must contain to make it whole; empty if it may be whole already.
     """
 
-    asks = True
+    may_refuse = True
 
     __slots__ = ("_known", "_opener", "_scan", "_scanned", "closer")
 
@@ -66,8 +66,8 @@ class ArgumentsText(Text):
         self._scanned = len(text)
         return self._scan.complete(lambda: text)
 
-    def takes(self, fragment: str) -> bool:
-        """Return whether a fragment continues the text, so that it can simply be appended."""
+    def accepts(self, fragment: str) -> bool:
+        """Return whether a fragment can simply be appended: it does not follow whole JSON."""
         return bool(self.closer) or not fragment.strip(BLANKS) or not self.is_whole()
 
     def is_repeated_by(self, fragment: str) -> bool:

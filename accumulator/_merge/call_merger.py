@@ -88,7 +88,7 @@ class CallMerger(FieldMerger):
         text = None if known is None else known.text
         if text is None or arguments is None or self.rules.is_cumulative:
             return False
-        if not text.closer and not text.takes(arguments):
+        if not text.closer and not text.accepts(arguments):
             return False
         calls.last = place
         if self.listener is not None:
@@ -167,7 +167,7 @@ class CallMerger(FieldMerger):
             return
         if cumulative or not isinstance(text, ArgumentsText):
             text = state.text = ArgumentsText()
-        elif not text.takes(arguments):
+        elif not text.accepts(arguments):
             if text.is_repeated_by(arguments):
                 return  # vLLM and OpenCodex flush all of it again at the end
             if arguments.startswith("{") and str(text) == "{}":

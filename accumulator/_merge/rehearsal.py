@@ -187,4 +187,4 @@ def _open_arguments(calls: CallsState | None, index: int | None) -> Text | None:
         return None
     function = calls.items[calls.last].function
     text = None if function is None else function.text
-    return text if text is not None and text.takes("x") else None
+    return text if text is not None and text.accepts("x") else None

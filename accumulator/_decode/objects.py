@@ -19,13 +19,13 @@ from .lenient import read_chunk
 
 _MOST_LEVELS = 8  # a vendor's value with no more of them is certainly not nested too deep
 
-# What each chunk of a stream repeats, and which of these values are strings.
+# What each chunk of a stream repeats, and the strings in it whose characters are counted.
 _HEAD = ("id", "created", "model", "service_tier", "system_fingerprint", "object")
 head_of = attrgetter(*_HEAD)
-_texts_of = itemgetter(0, 2, 3, 4)
+_measured_of = itemgetter(0, 2, 3, 4)
 _VARYING = frozenset({"choices", "obfuscation"})
-_PAUSE = 8  # objects: if one has a vendor's fields, so have the next
-MOST_MISSES = 3  # of 32 objects; the rest of the 32 are not searched for a fragment
+_PAUSE = 8  # objects read field by field after one with a vendor's fields: the next have them, too
+MOST_MISSES = 3  # in a row; then only a few of each 32 objects are searched for a fragment
 _NOTHING: dict[str, Any] = {}
 _BUILTINS = frozenset({str, int, float, bool, type(None), dict, list})
 
@@ -47,11 +47,13 @@ class ObjectReader(Struct):
 
     misses: int = 0  # objects in a row that were more than a fragment
     _head: Head | None = None  # of the last chunk
-    _size: int = 0  # its characters
-    _count: int = 0  # how many fields an object has that may repeat it; 0 if none may
-    _get: Callable[[Any], object] = itemgetter("choices")  # returns the fields that do
-    _also: str = ""  # the field that an object with padding has besides these and the choices
+    _size: int = 0  # characters of the head
+    # What an object that repeats the last one has: how many fields, 0 if none can repeat it; the
+    # values of those that are the same; and "obfuscation", if it has that, or else "choices".
+    _count: int = 0
+    _get: Callable[[Any], object] = itemgetter("choices")  # returns those values
     _repeated: object = None
+    _also: str = ""
     _are_dicts: bool = False  # whether the choices of a mapping were dicts
     _waits: int = 0  # how many objects to read field by field before one is converted again
 
@@ -108,7 +110,7 @@ class ObjectReader(Struct):
             strings = _strings_of(chunk)
             head = head_of(chunk)
             if head != self._head:
-                self._size = _measure([text for text in _texts_of(head) if text is not None])
+                self._size = _measure([text for text in _measured_of(head) if text is not None])
                 self._head, self._count = head, 0
             size = self._size + _measure(strings)
         except (AttributeError, LookupError, TypeError, ValueError):

@@ -85,7 +85,7 @@ class ChatReducer(Reducer, kw_only=True):
         The decoder raises ValueError or RecursionError for data that `apply_refused` is for.
         """
         decoder = self._decoder
-        if decoder.is_common and not self._careful and not self._has_brought:
+        if decoder.is_common and not self._careful and not self._has_closing:
             listener = self.listener
             return decode_common, (ChatReducer if listener is None else listener).apply_common
         return decoder.decode, ChatReducer.apply_known
@@ -137,7 +137,7 @@ class ChatReducer(Reducer, kw_only=True):
     def append_object(self, value: object, room: float) -> int:
         """Append an object's fragment, if that is all it brings; return its characters, or 0."""
         objects = self._objects
-        if objects is None or self._careful or self._has_brought or self.listener is not None:
+        if objects is None or self._careful or self._has_closing or self.listener is not None:
             return 0
         objects.misses += 1
         if objects.misses % 32 > MOST_MISSES:
@@ -204,7 +204,7 @@ class ChatReducer(Reducer, kw_only=True):
         chunk = self._decoder.decode(data)
         brought: Sequence[tuple[Target | None, object]]
         try:
-            brought = self.texts_of(chunk)
+            brought = self.rehearse_texts(chunk)
         except ValueError:
             brought = self.rehearse_chunk(self._decoder.decode_alone(data))
         # llama.cpp and Ollama send the time of each chunk, and only the first time is kept.

@@ -37,8 +37,8 @@ class EventEmitter(ExtraDeltas, kw_only=True):
     # The choices whose `.done` is delayed, and the finish reason of each.
     _ending: dict[int, str] = field(default_factory=dict)
     _usage: Usage | None = None  # as it was emitted last
-    _size: int = 0  # vendors' values in it
-    _brought: int = 0  # reports since, and vendors' values in them
+    _vendors: int = 0  # vendors' values in it
+    _reported: int = 0  # reports after it, and vendors' values in them
     _is_done: bool = False  # whether the `done` event was emitted
 
     def add_problem(self, problem: Problem) -> None:
@@ -56,7 +56,7 @@ class EventEmitter(ExtraDeltas, kw_only=True):
         self._is_done = True
         if state.says_text:  # a chunk may have said so after the choices were frozen
             self.thaw()
-        told = None if self._brought else self._usage
+        told = None if self._reported else self._usage
         frozen = {index: each.frozen for index, each in self._choices.items() if each.frozen}
         last = freeze(state, told, frozen)
         for each in (self, *self._choices.values()):
@@ -165,9 +165,9 @@ class EventEmitter(ExtraDeltas, kw_only=True):
         So a usage with many more fields than its reports is not emitted with each report.
         """
         usage = cast("wire.Usage", self.state.usage)
-        self._brought += 1 + _size_of(report)
-        if self._size <= _SHARE * self._brought:
-            self._size, self._brought = _size_of(usage), 0
+        self._reported += 1 + _size_of(report)
+        if self._vendors <= _SHARE * self._reported:
+            self._vendors, self._reported = _size_of(usage), 0
             self._add_usage(freeze_usage(usage))
 
     def _add_usage(self, usage: Usage | None) -> None:

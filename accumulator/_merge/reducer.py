@@ -37,7 +37,7 @@ class Reducer(Ending, TypedFieldMerger, UsageMerger):
     """Applies chunks to a `State`, and logs what is odd about them."""
 
     _is_begun: bool = False  # whether a value was read, even one that is not a chunk
-    _has_brought: bool = False  # whether a message closed a choice, so that later deltas are noted
+    _has_closing: bool = False  # whether a message closed a choice, so that deltas are noted
 
     @property
     def halves(self) -> int:
@@ -54,7 +54,7 @@ class Reducer(Ending, TypedFieldMerger, UsageMerger):
         for choice in state.choices.values():
             if choice.calls is not None:
                 self._count_calls(choice.calls)
-            self._has_brought = self._has_brought or choice.brought is not None
+            self._has_closing = self._has_closing or choice.brought is not None
 
     # --- a chunk ---
 
@@ -133,7 +133,7 @@ class Reducer(Ending, TypedFieldMerger, UsageMerger):
             chunk.system_fingerprint,
             chunk.object,
         )
-        if head != self._head or not choices or len(choices) != 1 or self._has_brought:
+        if head != self._head or not choices or len(choices) != 1 or self._has_closing:
             self.apply(chunk)
             return
         [choice] = choices
@@ -176,7 +176,7 @@ class Reducer(Ending, TypedFieldMerger, UsageMerger):
 
     def prepare(self, reading: Reading) -> None:
         """Prepare a chunk read field by field. Raises LimitExceededError if it passes a limit."""
-        self._has_brought |= leave_out_repeated(self.state.choices, reading)
+        self._has_closing |= leave_out_repeated(self.state.choices, reading)
         self.check_limits(reading.chunk.choices or ())
 
     def apply_reading(self, reading: Reading) -> None:
@@ -254,7 +254,7 @@ class Reducer(Ending, TypedFieldMerger, UsageMerger):
         if state.finish_reason:
             self._check_finished(choice, index, position)
         if delta is not None:
-            if self._has_brought:
+            if self._has_closing:
                 note_brought(state, choice)
             self._apply_delta(state, delta, position)
         self._apply_beside(state, choice, index)
@@ -328,12 +328,12 @@ class Reducer(Ending, TypedFieldMerger, UsageMerger):
 
     # --- for the fast path ---
 
-    def texts_of(self, chunk: wire.Chunk) -> list[tuple[Text, str]]:
+    def rehearse_texts(self, chunk: wire.Chunk) -> list[tuple[Text, str]]:
         """Return each text that a chunk would append to, and what it would append.
 
         Raises ValueError if it brings anything but fragments of texts of the API.
         """
-        if self._halved or not self.is_reading or self._has_brought or self.rules.is_cumulative:
+        if self._halved or not self.is_reading or self._has_closing or self.rules.is_cumulative:
             raise ValueError("the next chunk does more than append")
         head = self._head
         if head is not None and self.state.created:

@@ -28,8 +28,8 @@ Names = frozenset[tuple[type[Struct], str]]
 _MESSAGE = (Choice, "message")
 # The general way reads this one by what stands beside it.
 _TEXT = (Choice, "text")
-# The levels whose fields often repeat unchanged.
-_REPEATED = (Chunk, Choice, Delta)
+# The levels whose vendor's fields are compared with the last chunk's: they often repeat unchanged.
+_COMPARED = (Chunk, Choice, Delta)
 
 _MOST_NAMES = 64  # of one shape
 _LONGEST_NAMES = 4096  # characters of all of them together
@@ -44,23 +44,23 @@ class Layout(Struct):
 
     kind: type[Struct]  # the API's, of which `struct` is a subclass
     struct: type[Struct]
-    is_repeated: bool  # whether its vendor's fields often repeat unchanged
+    is_compared: bool  # whether its vendor's fields are compared with the last chunk's
     rules: str  # the name of its rules, if it has any
     names: Sequence[str]  # of the fields that are merged like a vendor's
     get: Callable[[object], tuple[Raw, ...]]  # their raw JSON, empty for an absent field
-    own: Sequence[str]  # the other names: fields of the API with a value of another type
+    api_names: Sequence[str]  # the other names: fields of the API with a value of another type
     below: Sequence[tuple[str, Layout]]  # by the names of their fields
 
     @property
-    def has_rest(self) -> bool:
-        """Whether it or a level below it has anything to read that is compared with nothing."""
-        return bool(self.own or self.below or (self.names and not self.is_repeated))
+    def has_uncompared(self) -> bool:
+        """Whether it or a level below it has fields to read that are not compared."""
+        return bool(self.api_names or self.below or (self.names and not self.is_compared))
 
 
 class Shape:
     """The names of a vendor's fields, and the decoder of chunks that have no others."""
 
-    __slots__ = ("decode", "has_messages", "names", "repeated", "rest")
+    __slots__ = ("compared", "decode", "has_messages", "names", "uncompared")
 
     def __init__(self, names: Names, decode: Callable[[bytes], Chunk] | None = None) -> None:
         self.names = names
@@ -70,10 +70,10 @@ class Shape:
         self.decode = decode or cast(
             "Callable[[bytes], Chunk]", msgspec.json.Decoder(layouts[Chunk].struct).decode
         )
-        # None where there is nothing to read.
-        self.rest = layouts[Chunk] if layouts[Chunk].has_rest else None
-        self.repeated = [
-            layout if layout.names else None for layout in (layouts[kind] for kind in _REPEATED)
+        # None where no field is read in this way.
+        self.uncompared = layouts[Chunk] if layouts[Chunk].has_uncompared else None
+        self.compared = [
+            layout if layout.names else None for layout in (layouts[kind] for kind in _COMPARED)
         ]
 
 
@@ -101,15 +101,15 @@ def _add_layout(kind: type[Struct], names: Names, layouts: dict[type[Struct], La
         layout = layouts[of]
         if layout.struct is not of:
             fields.append((name, (list[layout.struct] if is_list else layout.struct) | None, None))  # type: ignore[name-defined]  # built at run time
-            if layout.has_rest:
+            if layout.has_uncompared:
                 below.append((name, layout))
     found = sorted(name for level, name in names if level is kind)
     fields_of_api = {*kind.__struct_fields__}
     # In this order `parts` has been read before the parts of `content` go there.
-    own = [n for n in reversed(found) if n in fields_of_api or (kind, n) == _MESSAGE]
+    api_names = [n for n in reversed(found) if n in fields_of_api or (kind, n) == _MESSAGE]
     # A name on the wire must not become the name of an attribute.
-    slots = {f"x{i}": name for i, name in enumerate(found) if name not in own}
-    fields += [(name, Raw, _ABSENT) for name in (*slots, *own)]
+    slots = {f"x{i}": name for i, name in enumerate(found) if name not in api_names}
+    fields += [(name, Raw, _ABSENT) for name in (*slots, *api_names)]
     struct = kind
     if fields:
         struct = defstruct(
@@ -118,8 +118,8 @@ def _add_layout(kind: type[Struct], names: Names, layouts: dict[type[Struct], La
     # The last one is read twice, so that the result is a tuple even for one field.
     get = attrgetter(*slots, [*slots][-1]) if slots else lambda of: ()
     rules = kind.__name__.lower()
-    is_repeated, names_of = kind in _REPEATED, [*slots.values()]
-    layouts[kind] = Layout(kind, struct, is_repeated, rules, names_of, get, own, below)
+    is_compared, names_of = kind in _COMPARED, [*slots.values()]
+    layouts[kind] = Layout(kind, struct, is_compared, rules, names_of, get, api_names, below)
 
 
 # --- the shapes of a process --------------------------------------------------------------
@@ -127,8 +127,8 @@ def _add_layout(kind: type[Struct], names: Names, layouts: dict[type[Struct], La
 
 # Each shape by its names; until its Structs are made, how often it has been seen.
 _shapes: dict[Names, Shape | int] = {}
-# The widest shape of a stream, by the first mismatch that no Struct of `chunk` fits. The mismatch
-# names a field, so a stream of a known vendor has its decoder after one failed decode.
+# The widest shape of a stream, by what a decoder of `chunk` said of its first mismatch. That names
+# a field, so a stream of a known vendor has its decoder after one failed decode.
 _first_shapes: dict[str, Shape] = {}
 API = Shape(frozenset())
 COMMON = Shape(frozenset(), decode_common)

@@ -77,8 +77,8 @@ class ChunkDecoder(Struct):
         return self._shape is COMMON and not self.is_off
 
     @property
-    def repeats(self) -> bool:
-        """Whether chunks may be alike: not if each repeats all of the text (Perplexity)."""
+    def may_be_alike(self) -> bool:
+        """Whether chunks may differ in a fragment alone: not if each has all of the text so far."""
         return not self._shape.has_messages
 
     def decode_mismatched(self, text: bytes, mismatch: str) -> Chunk | None:
@@ -146,12 +146,12 @@ class ChunkDecoder(Struct):
         chunk = shape.decode(text)
         if not text.isascii():
             text.decode()  # checks all of it: the first value of a duplicate name is not parsed
-        if shape.rest is not None:
+        if shape.uncompared is not None:
             misfits: list[Misfit] = []
-            _read_rest(shape.rest, chunk, misfits)
+            _read_uncompared(shape.uncompared, chunk, misfits)
             note_misfits(misfits, chunk)
         quiet = self._quiet
-        of_chunk, of_choice, of_delta = shape.repeated
+        of_chunk, of_choice, of_delta = shape.compared
         if of_chunk and (raws := of_chunk.get(chunk)) != quiet.get(_OF_CHUNK):
             self._read(of_chunk, _OF_CHUNK, chunk, raws, size)
         if of_choice or of_delta:
@@ -171,7 +171,7 @@ class ChunkDecoder(Struct):
         if extra:
             if "x_groq" in extra and error_of(extra["x_groq"]):
                 raise ValueError("a server error")
-            into.extra = _joined(extra, into.extra)
+            into.extra = _sorted(extra, into.extra)
         is_quiet = not extra
         if raws == self._last.get(key):
             rows = self._rules[layout.rules]
@@ -208,45 +208,45 @@ def _values(layout: Layout, raws: tuple[Raw, ...]) -> Extra:
     return extra
 
 
-def _joined(extra: Extra, left: Extra | None) -> Extra:
+def _sorted(extra: Extra, left: Extra | None) -> Extra:
     """Return a level's fields, sorted as the general way sorts them."""
     return extra if left is None else Extra(sorted({**extra, **left}.items()))
 
 
-def _read_rest(layout: Layout, of: Any, misfits: list[Misfit]) -> None:
-    """Read what is compared with nothing: fields of the API with a value of another type, as the
-    general way reads them, and the levels below.
+def _read_uncompared(layout: Layout, of: Any, misfits: list[Misfit]) -> None:
+    """Read what is not compared with the last chunk's: fields of the API with a value of another
+    type, as the general way reads them, and the levels below.
     """
     for name, below in layout.below:
         inner = getattr(of, name)
         if type(inner) is list:
             for i, each in enumerate(inner):
                 before = len(misfits)
-                _read_rest(below, each, misfits)
+                _read_uncompared(below, each, misfits)
                 if len(misfits) > before:
                     put_below(misfits, f".{name}[{i}]", before)
             if below.kind is TokenLogprob:  # which are kept
                 setattr(of, name, convert(inner, list[TokenLogprob], from_attributes=True))
         elif inner is not None:
             before = len(misfits)
-            _read_rest(below, inner, misfits)
+            _read_uncompared(below, inner, misfits)
             if len(misfits) > before:
                 put_below(misfits, f".{name}", before)
-    if layout.own:
-        _read_own(layout, of, misfits)
-    if layout.names and not layout.is_repeated:
+    if layout.api_names:
+        _read_api_fields(layout, of, misfits)
+    if layout.names and not layout.is_compared:
         extra = _values(layout, layout.get(of))
         if extra:
-            of.extra = _joined(extra, of.extra)
+            of.extra = _sorted(extra, of.extra)
 
 
-def _read_own(layout: Layout, of: Any, misfits: list[Misfit]) -> None:
+def _read_api_fields(layout: Layout, of: Any, misfits: list[Misfit]) -> None:
     """Read the fields of a level that have values of other types.
 
     Raises ValueError for a value that must go the general way.
     """
     left: JsonObject = {}
-    for name in layout.own:
+    for name in layout.api_names:
         raw = getattr(of, name)
         value = _parser()(raw) if raw else None
         setattr(of, name, None)

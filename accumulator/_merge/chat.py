@@ -186,7 +186,7 @@ class ChatReducer(Reducer, kw_only=True):
         """Return whether the next events may be like that of a chunk."""
         return (
             self.listener is None
-            and self._decoder.repeats
+            and self._decoder.may_be_alike
             and chunk.usage is None
             and all(
                 (choice.delta is not None or choice.text is not None)

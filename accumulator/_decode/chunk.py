@@ -273,7 +273,7 @@ def decode_untyped(text: bytes | str) -> tuple[object, bool]:
         return _decode(text), False
     except RecursionError:
         raise TooDeepError("nested deeper than the stack holds") from None
-    except ValueError as refusal:
+    except ValueError as error:
         # The only legal JSON that msgspec refuses is half a surrogate pair, which the stdlib
         # accepts.
         import json  # noqa: PLC0415  # takes time to import, and few streams need it
@@ -283,7 +283,7 @@ def decode_untyped(text: bytes | str) -> tuple[object, bool]:
         except RecursionError:
             raise TooDeepError("nested deeper than the stack holds") from None
         except ValueError:
-            raise MalformedJsonError(str(refusal)) from None
+            raise MalformedJsonError(str(error)) from None
 
 
 def _refuse(constant: str) -> object:

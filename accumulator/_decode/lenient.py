@@ -383,8 +383,8 @@ def read_chunk(
         reading.error = reading.adopt(error_of(source) or error_of(source.get("x_groq")))
         source.pop("error", None)
         reading.chunk = reading.fields(Chunk, source, moved["chunk"])
-    except InvalidChunkError as refusal:
-        refusal.error = reading.error
+    except InvalidChunkError as error:
+        error.server_error = reading.error
         raise
     except RecursionError:
         raise TooDeepError("nested deeper than the stack holds") from None

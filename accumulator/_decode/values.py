@@ -16,9 +16,9 @@ _LARGEST_FLOAT = 2**1000  # a larger integer may not fit in a float
 
 
 class InvalidChunkError(ValueError):
-    """The value cannot be read as a chunk at all; `error` is the server's error in it, if any."""
+    """The value cannot be read as a chunk at all; it may contain a server's error."""
 
-    error: object = None
+    server_error: object = None
 
 
 def fields_of(value: object) -> JsonObject:

@@ -104,27 +104,27 @@ class ChatReducer(Reducer, kw_only=True):
             self._apply_data(event)
 
     def _apply_data(self, event: Event) -> None:
-        refused = ""
+        mismatch = ""
         if event.name in OWN_NAMES:
             try:
                 chunk = self._decoder.decode(event.data)
             except (ValueError, RecursionError) as error:
-                refused = mismatch_of(error)
+                mismatch = mismatch_of(error)
             else:
                 self.apply(chunk)
                 return
-        self._apply_mismatched(event, refused)
+        self._apply_undecoded(event, mismatch)
 
-    def apply_refused(self, data: bytes, refused: str) -> None:
-        """Apply the data of one event that was not decoded; `refused` is what `mismatch_of` found.
+    def apply_refused(self, data: bytes, mismatch: str) -> None:
+        """Apply the data of one event that was not decoded; `mismatch` is from `mismatch_of`.
 
         Raises LimitExceededError.
         """
-        self._apply_mismatched(Event(data, None, None, len(data)), refused)
+        self._apply_undecoded(Event(data, None, None, len(data)), mismatch)
 
-    def _apply_mismatched(self, event: Event, refused: str) -> None:
+    def _apply_undecoded(self, event: Event, mismatch: str) -> None:
         if event.name in OWN_NAMES:
-            chunk = self._decoder.decode_mismatched(event.data, refused)
+            chunk = self._decoder.decode_mismatched(event.data, mismatch)
             if chunk is not None and (self.is_begun or chunk.choices is not None):
                 self.apply(chunk)
                 return
@@ -311,11 +311,11 @@ class ChatReducer(Reducer, kw_only=True):
                 has_halves=found.has_halves,
                 depth=self.limits.depth or STACK_DEPTH,
             )
-        except InvalidChunkError as refusal:
+        except InvalidChunkError as error:
             self._report_utf8(found.bad_utf8)
-            self._log.report("invalid_chunk", str(refusal))
-            if refusal.error:
-                self.fail(refusal.error)
+            self._log.report("invalid_chunk", str(error))
+            if error.server_error:
+                self.fail(error.server_error)
             return
         except TooDeepError as error:
             self._too_deep(str(error))

@@ -34,7 +34,7 @@ class StreamReducer(Rehearser, Protocol):
     def is_begun(self) -> bool: ...  # whether it read any value
     def next_steps(self) -> tuple[Callable[[bytes], Any], Callable[[Any, Any], object]]: ...
     def apply_event(self, event: Event) -> None: ...
-    def apply_refused(self, data: bytes, refused: str) -> None: ...
+    def apply_refused(self, data: bytes, mismatch: str) -> None: ...
     def append_object(self, value: object, room: float) -> int: ...
     def apply_object(self, value: object, count: Callable[[int, int], None]) -> bool: ...
     def end(self) -> None: ...
@@ -117,18 +117,18 @@ class EventApplier(Struct, eq=False):
         log.start_cut(cut)
         rest: int | None = None  # where the events for the line reader start
         try:
-            refused, chunk = self._apply_texts(texts)
-            while refused is not None:
+            mismatch, chunk = self._apply_texts(texts)
+            while mismatch is not None:
                 text = texts[log.done]
                 if not text.startswith(b"{"):
                     # Its line alone does not show how many events it is, if any.
                     rest = cut.start_of(log.done)
                     break
                 log.event += 1
-                self._apply_refused(text, refused)
+                self._apply_refused(text, mismatch)
                 if not self.reducer.is_reading:
                     return
-                refused, chunk = self._apply_texts(texts[log.done :])
+                mismatch, chunk = self._apply_texts(texts[log.done :])
         except LimitExceededError:
             offset = cut.start_of(log.done)
             self.queue = self.parser.feed(data[offset - start :], offset)
@@ -206,10 +206,10 @@ class EventApplier(Struct, eq=False):
         if self._fast is not None:
             self._fast.invalidate()
 
-    def _apply_refused(self, text: bytes, refused: str) -> None:
+    def _apply_refused(self, text: bytes, mismatch: str) -> None:
         reducer = self.reducer
         try:
-            reducer.apply_refused(text, refused)
+            reducer.apply_refused(text, mismatch)
         finally:
             self._decode, self._apply = reducer.next_steps()
             self._is_plain = self._is_plain and reducer.is_reading
@@ -246,11 +246,11 @@ class EventApplier(Struct, eq=False):
         try:
             chunk = self._decode(text)
         except (ValueError, RecursionError) as error:
-            refused = mismatch_of(error)
+            mismatch = mismatch_of(error)
         else:
             self._apply(self.reducer, chunk)
             return
-        self._apply_refused(text, refused)
+        self._apply_refused(text, mismatch)
 
     def _end_reading(self, end: int | None) -> None:
         """Stop reading: the stream signalled its end."""

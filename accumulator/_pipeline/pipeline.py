@@ -74,13 +74,13 @@ class Pipeline(EventApplier):
                     try:
                         chunk = self._decode(text)
                     except (ValueError, RecursionError) as error:
-                        refused = mismatch_of(error)
+                        mismatch = mismatch_of(error)
                     else:
                         self._apply(self.reducer, chunk)
                         if log.event >= self._learn_at:
                             self._learn(data[:-1], chunk)
                         return
-                    self._apply_refused(text, refused)
+                    self._apply_refused(text, mismatch)
                     return
         self._feed_read(data if type(data) is bytes else _bytes_of(data))
 

@@ -217,7 +217,7 @@ class Accumulator:
         events: deque[Event] = deque()
         reducer.listener = EventEmitter(None, reducer.rules.levels, events, state=reducer.state)
         self._emitter = reducer.listener
-        self._pipeline.log.tell = self._emitter.add_problem
+        self._pipeline.log.on_problem = self._emitter.add_problem
         self._pipeline.parse_all()
         self._observed = True
         return events

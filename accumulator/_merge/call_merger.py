@@ -92,7 +92,7 @@ class CallMerger(FieldMerger):
             return False
         calls.last = place
         if self.listener is not None:
-            self.listener.at.on_call(place)
+            self.listener.progress.on_call(place)
         if self._careful:
             self._append(text, arguments)
         else:
@@ -109,7 +109,7 @@ class CallMerger(FieldMerger):
     ) -> None:
         place = self._find_or_open(calls, fragment, path, named)
         if self.listener is not None:
-            self.listener.at.on_call(place, fragment)
+            self.listener.progress.on_call(place, fragment)
         call = calls.items[place]
         had_name = call.name is not None
         if fragment.id is not None and not call.id:

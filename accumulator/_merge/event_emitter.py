@@ -32,7 +32,7 @@ class EventEmitter(ExtraDeltas, kw_only=True):
     """Collects the events of what a reducer does, in `events`."""
 
     state: State
-    at: Any = None  # the `ChoiceProgress` of the choice that a chunk is changing, if any
+    progress: Any = None  # the `ChoiceProgress` of the choice that is being changed, if any
     _choices: dict[int, ChoiceProgress] = field(default_factory=dict)
     # The choices whose `.done` is delayed, and the finish reason of each.
     _ending: dict[int, str] = field(default_factory=dict)
@@ -43,8 +43,8 @@ class EventEmitter(ExtraDeltas, kw_only=True):
 
     def add_problem(self, problem: Problem) -> None:
         """Emit a problem, after what its chunk brought before it."""
-        if self.at is not None:
-            self.at.catch_up()
+        if self.progress is not None:
+            self.progress.catch_up()
         self.events.append(ev.ProblemEvent(problem))
 
     def finish(self, timing: Timing | None) -> None:
@@ -56,17 +56,17 @@ class EventEmitter(ExtraDeltas, kw_only=True):
         self._is_done = True
         if state.says_text:  # a chunk may have said so after the choices were frozen
             self.thaw()
-        told = None if self._reported else self._usage
+        known = None if self._reported else self._usage
         frozen = {index: each.frozen for index, each in self._choices.items() if each.frozen}
-        last = freeze(state, told, frozen)
+        last = freeze(state, known, frozen)
         for each in (self, *self._choices.values()):
-            each.tell_halves()
+            each.emit_halves()
         for choice in last.choices:
             if choice.index not in frozen:
                 progress = self._choices[choice.index]
                 progress.catch_up()
                 progress.end(choice)
-        if told is None:
+        if known is None:
             self._add_usage(last.usage)
         error = state.error if status == "failed" else None
         self.events.append(ev.DoneEvent(status, timing, last, error))
@@ -108,17 +108,17 @@ class EventEmitter(ExtraDeltas, kw_only=True):
             self.events.append(ev.ExtraDeltaEvent(index, "delta.reasoning_details", details))
 
     def begin(self, index: int, state: ChoiceState) -> None:
-        self.at = self._choices.get(index)
-        if self.at is None:
-            self.at = ChoiceProgress(index, self.levels, self.events, state=state)
-            self._choices[index] = self.at
-        self.at.frozen = None
+        self.progress = self._choices.get(index)
+        if self.progress is None:
+            self.progress = ChoiceProgress(index, self.levels, self.events, state=state)
+            self._choices[index] = self.progress
+        self.progress.frozen = None
 
     def on_choice(self, choice: wire.Choice) -> None:
-        progress, self.at = self.at, None
-        progress.tell_choice(choice)
+        progress, self.progress = self.progress, None
+        progress.emit_choice(choice)
         if choice.usage is not None:
-            self._tell_usage(choice.usage)
+            self._emit_usage(choice.usage)
         if self._ending or choice.finish_reason:
             self._follow_end(progress, choice)
 
@@ -127,10 +127,10 @@ class EventEmitter(ExtraDeltas, kw_only=True):
             for index in [*self._ending]:
                 self._end(index)
         if chunk.moderation is not None:
-            self.tell("chunk.moderation", chunk.moderation)
-        self.tell_fields("chunk", chunk.extra, self.state.extra)
+            self.emit("chunk.moderation", chunk.moderation)
+        self.emit_fields("chunk", chunk.extra, self.state.extra)
         if chunk.usage is not None:
-            self._tell_usage(chunk.usage)
+            self._emit_usage(chunk.usage)
 
     def thaw(self) -> None:
         """Forget the choices that were frozen: one may have changed since."""
@@ -158,7 +158,7 @@ class EventEmitter(ExtraDeltas, kw_only=True):
 
     # --- the usage ---
 
-    def _tell_usage(self, report: wire.Usage) -> None:
+    def _emit_usage(self, report: wire.Usage) -> None:
         """Emit the usage after a report, if that changed it.
 
         A server may send new fields with every report, and a copy costs as much as all of them.

@@ -28,12 +28,12 @@ class ExtraDeltas(Struct):
     # By path: the value that was emitted last, or the text that is being emitted.
     _last: dict[str, object] = field(default_factory=dict)
 
-    def tell_extra(self, path: str, brought: Any, known: Any, of: str = "") -> None:
+    def emit_extra(self, path: str, brought: Any, known: Any, of: str = "") -> None:
         """Emit the extra fields of an object in a chunk; `known` is what they were merged into."""
         if brought is not None:
-            self.tell_fields(path, brought.extra, known.extra, of)
+            self.emit_fields(path, brought.extra, known.extra, of)
 
-    def tell_fields(
+    def emit_fields(
         self, path: str, fields: JsonObject | None, merged: JsonObject | None, of: str = ""
     ) -> None:
         """Emit fields of an object in a chunk, merged by the rules for `of`, else for the path."""
@@ -45,29 +45,29 @@ class ExtraDeltas(Struct):
                 continue
             text = merged.get(name)
             if type(value) is str and type(text) is Text:
-                self.tell_text(f"{path}.{name}", text)
+                self.emit_text(f"{path}.{name}", text)
             else:
-                self.tell(f"{path}.{name}", value, again=not level.is_idempotent(name, value))
+                self.emit(f"{path}.{name}", value, again=not level.is_idempotent(name, value))
 
-    def tell_text(self, path: str, text: Text) -> None:
+    def emit_text(self, path: str, text: Text) -> None:
         """Emit the new part of a text: half a surrogate pair waits for its other half."""
         self._last[path] = text
         fragment = text.take()
         if fragment:
             self.events.append(ev.ExtraDeltaEvent(self.index, path, fragment))
 
-    def tell(self, path: str, value: object, *, again: bool = True) -> None:
+    def emit(self, path: str, value: object, *, again: bool = True) -> None:
         """Emit a value; unless `again`, only if it is another one than the last."""
         if again or not _is_same(self._last.get(path), value):
             # A list of the chunk may belong to the state by now, and grow.
-            told = self._last[path] = to_builtins(value)
-            self.events.append(ev.ExtraDeltaEvent(self.index, path, told))
+            copied = self._last[path] = to_builtins(value)
+            self.events.append(ev.ExtraDeltaEvent(self.index, path, copied))
 
-    def tell_halves(self) -> None:
+    def emit_halves(self) -> None:
         """Emit each U+FFFD that replaced half a surrogate pair at the end of a text."""
         for path, text in self._last.items():
             if isinstance(text, Text):
-                self.tell_text(path, text)
+                self.emit_text(path, text)
 
 
 def _is_same(known: Any, value: Any) -> bool:

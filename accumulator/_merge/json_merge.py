@@ -63,7 +63,7 @@ _MADE_FOR: Mapping[Policy, type | tuple[type, ...]] = {
 class Listener(Protocol):
     """Observes a reducer, and makes events of what it does."""
 
-    at: Any  # hears of what happens in a choice, from `begin` to `on_choice`
+    progress: Any  # hears of what happens in a choice, from `begin` to `on_choice`
 
     @staticmethod
     def apply_common(reducer: Any, chunk: Any) -> None: ...  # replaces the reducer's own

@@ -27,7 +27,7 @@ class ProblemLog(Struct, eq=False):
     event: int = 0  # counted from 1
     offset: int | None = None  # the byte of the body at which it starts
     counts: dict[ProblemKind, int] = EMPTY
-    tell: Callable[[Problem], None] | None = None  # called with each, but for repetitions
+    on_problem: Callable[[Problem], None] | None = None  # called with each but repetitions
     met: Problem | None = None  # in strict mode, the first since `take_met`
     # By kind and path, each with how often it was met; lossy ones by kind and number.
     _kept: dict[tuple[str, str | int | None], tuple[Problem, int]] = EMPTY
@@ -72,8 +72,8 @@ class ProblemLog(Struct, eq=False):
     def keep(self, problem: Problem) -> None:
         """Keep a problem that was met."""
         self._kept = self._kept or {}
-        place = len(self._kept) if problem.kind in LOSSY_KINDS else problem.path
-        self._kept[problem.kind, place] = (problem, problem.count)
+        key = len(self._kept) if problem.kind in LOSSY_KINDS else problem.path
+        self._kept[problem.kind, key] = (problem, problem.count)
 
     def report(
         self, kind: ProblemKind, message: str, path: str | None = None, detail: object = None
@@ -87,8 +87,8 @@ class ProblemLog(Struct, eq=False):
         if known is not None:
             self._kept[kind, path] = (known[0], known[1] + 1)
         is_kept = known is None and (is_first_lossy or len(self._kept) < _MOST_PROBLEMS)
-        tell = self.tell if known is None else None
-        if not is_kept and not self.strict and tell is None:
+        on_problem = self.on_problem if known is None else None
+        if not is_kept and not self.strict and on_problem is None:
             return
         self._locate()
         whole, _ = healed(detail)  # what cannot be written as UTF-8 could not be checkpointed
@@ -97,8 +97,8 @@ class ProblemLog(Struct, eq=False):
             self.keep(problem)
         if self.strict:
             self.met = self.met or problem
-        if tell is not None:
-            tell(problem)
+        if on_problem is not None:
+            on_problem(problem)
 
     def take_met(self) -> Problem | None:
         """Return the first problem since the last call, in strict mode."""

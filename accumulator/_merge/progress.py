@@ -34,9 +34,9 @@ _EVENTS: dict[str, tuple[Make, Make]] = {
     "audio": (ev.AudioDeltaEvent, ev.AudioDoneEvent),
     "choice": (ev.ChoiceDoneEvent, ev.ChoiceDoneEvent),
 }
-_DETAILS = "reasoning_details"  # come after a delta's other extras, in whatever way it was read
-Key = tuple[int, str]  # the place of a call and its tool, or `_OWN` and a kind of event
-_OWN = -1  # in place of a call's place
+_DETAILS = "reasoning_details"  # emitted after a delta's other extras, however it was read
+Key = tuple[int, str]  # the place of a call and its tool, or `_CHOICE` and a kind of event
+_CHOICE = -1  # for what belongs to the choice itself
 
 
 class _Joined(Text):
@@ -53,7 +53,7 @@ class ChoiceProgress(ExtraDeltas, kw_only=True):
     """
 
     state: ChoiceState
-    frozen: Choice | None = None  # as it is, if nothing happened to it since `end`
+    frozen: Choice | None = None  # since `end`, if nothing happened to it after that
     # The places of the calls that fragments of the chunk went to, from the last that had its event.
     _places: list[int] = field(default_factory=list)
     # The fragments of the chunk that bring more than arguments, each with the place of its call.
@@ -73,36 +73,36 @@ class ChoiceProgress(ExtraDeltas, kw_only=True):
         state = self.state
         # Thoughts come before the answer.
         if state.reasoning is not None:
-            self._tell_text(_OWN, "reasoning", state.reasoning)
+            self._emit_text(_CHOICE, "reasoning", state.reasoning)
         if state.reasoning_content is not None:
-            self._tell_text(_OWN, "reasoning_content", state.reasoning_content)
+            self._emit_text(_CHOICE, "reasoning_content", state.reasoning_content)
         if state.content is not None:
-            self._tell_text(_OWN, "content", state.content)
+            self._emit_text(_CHOICE, "content", state.content)
         if state.refusal is not None:
-            self._tell_text(_OWN, "refusal", state.refusal)
+            self._emit_text(_CHOICE, "refusal", state.refusal)
         if state.parts is not None:
-            self._tell_parts(state.parts, "content")
+            self._emit_parts(state.parts, "content")
         if self._places:
             for place in self._places:
                 if place != self._last_call:
                     self._leave_call()
                     self._last_call = place
-                self._tell_call(place)
+                self._emit_call(place)
             del self._places[:-1]
 
-    def _tell_text(self, place: int, kind: str, text: Text, *more: object) -> None:
+    def _emit_text(self, place: int, kind: str, text: Text, *more: object) -> None:
         """Emit what is new in a text, or that a call begins."""
         known = self._texts.get((place, kind))
-        opens = known is None and place != _OWN
-        told = text if known is None or known is text else _continued(known, text)
-        fragment = told.take()
-        if told is not known and (told.taken or place != _OWN):  # in the order of what had events
-            self._texts[place, kind] = told
+        opens = known is None and place != _CHOICE
+        shown = text if known is None or known is text else _continued(known, text)
+        fragment = shown.take()
+        if shown is not known and (shown.taken or place != _CHOICE):  # in the order of their events
+            self._texts[place, kind] = shown
         if fragment or opens:
             more = (kind,) if kind in _NAMED else more
-            self.events.append(_EVENTS[kind][0](self.index, fragment, told, told.taken, *more))
+            self.events.append(_EVENTS[kind][0](self.index, fragment, shown, shown.taken, *more))
 
-    def _tell_parts(self, parts: list[object], kind: str) -> None:
+    def _emit_parts(self, parts: list[object], kind: str) -> None:
         """Emit what is new in the texts of parts, and in the lists of parts in them."""
         start = max(self._parts.get(id(parts), 0) - 1, 0)
         self._parts[id(parts)] = len(parts)
@@ -113,11 +113,11 @@ class ChoiceProgress(ExtraDeltas, kw_only=True):
             kind_of_part = "thinking" if thinks else kind
             for found in (part.get("text"), part.get("thinking") if thinks else None):
                 if isinstance(found, Text):
-                    self._tell_text(_OWN, kind_of_part, found)
+                    self._emit_text(_CHOICE, kind_of_part, found)
                 elif isinstance(found, list):
-                    self._tell_parts(found, kind_of_part)
+                    self._emit_parts(found, kind_of_part)
 
-    def _tell_call(self, place: int, *, ends: bool = False) -> None:
+    def _emit_call(self, place: int, *, ends: bool = False) -> None:
         """Emit what is new in a call. If its choice ends, emit the call even if neither a name nor
         arguments nor input came.
         """
@@ -134,14 +134,14 @@ class ChoiceProgress(ExtraDeltas, kw_only=True):
             if not waits if key in self._texts else named.came or ends:
                 text = Text() if text is None or waits else text
                 length = 0 if name is None else len(str(name))
-                self._tell_text(place, tool, text, place, call.id, name, length)
+                self._emit_text(place, tool, text, place, call.id, name, length)
 
     def _leave_call(self) -> None:
         """End the call that the last fragment went to, if nothing can be added to its arguments."""
         place = self._last_call
-        told = self._texts.get((place, "function"))
+        shown = self._texts.get((place, "function"))
         # Arguments that may be a placeholder are not emitted in full.
-        if isinstance(told, ArgumentsText) and told.is_whole() and told.taken == len(str(told)):
+        if isinstance(shown, ArgumentsText) and shown.is_whole() and shown.taken == len(str(shown)):
             frozen = freeze_call(self._items[place], self.state.finish_reason)
             self._end(place, "function", place, frozen)
 
@@ -162,24 +162,24 @@ class ChoiceProgress(ExtraDeltas, kw_only=True):
         state, parts, call, audio = self.state, delta.parts, delta.function_call, delta.audio
         self.catch_up()
         if audio is not None:
-            self._tell_audio(audio.data)
+            self._emit_audio(audio.data)
         extra = {name: value for name, value in (delta.extra or {}).items() if name != _DETAILS}
-        self.tell_fields("delta", extra, state.delta_extra)
+        self.emit_fields("delta", extra, state.delta_extra)
         if delta.annotations:
-            self.tell("delta.annotations", delta.annotations)
+            self.emit("delta.annotations", delta.annotations)
         others = [part for part in parts or () if not _is_text(part)]
         if others:
-            self.tell("delta.content", others)
+            self.emit("delta.content", others)
         if call is not None:
             fields = {"name": call.name, "arguments": call.arguments, **(call.extra or {})}
             value = {name: item for name, item in fields.items() if item is not None}
             if value:
-                self.tell("delta.function_call", value)
+                self.emit("delta.function_call", value)
         if audio is not None and audio.expires_at is not None:
-            self.tell("delta.audio.expires_at", audio.expires_at, again=False)
-        self.tell_extra("delta.audio", audio, state.audio, "delta.<object>")
+            self.emit("delta.audio.expires_at", audio.expires_at, again=False)
+        self.emit_extra("delta.audio", audio, state.audio, "delta.<object>")
 
-    def tell_choice(self, choice: wire.Choice) -> None:
+    def emit_choice(self, choice: wire.Choice) -> None:
         """Emit what a choice of a chunk brought, except what had its events before."""
         state, delta, logprobs, text = self.state, choice.delta, choice.logprobs, choice.text
         self.catch_up()
@@ -189,23 +189,23 @@ class ChoiceProgress(ExtraDeltas, kw_only=True):
             if details is None and delta.extra is not None:  # it was read field by field
                 details = delta.extra.get(_DETAILS)
             if details is not None:
-                self.tell_fields("delta", {_DETAILS: details}, state.delta_extra)
+                self.emit_fields("delta", {_DETAILS: details}, state.delta_extra)
         for place, fragment in self._fragments:
             call, path = self._items[place], f"delta.tool_calls[{place}]"
-            self.tell_extra(path, fragment, call, "delta")
-            self.tell_extra(f"{path}.function", fragment.function, call.function, "delta")
-            self.tell_extra(f"{path}.custom", fragment.custom, call.custom, "delta")
+            self.emit_extra(path, fragment, call, "delta")
+            self.emit_extra(f"{path}.function", fragment.function, call.function, "delta")
+            self.emit_extra(f"{path}.custom", fragment.custom, call.custom, "delta")
         self._fragments.clear()
         if logprobs is not None:
-            self._tell_tokens(logprobs)
-        self.tell_fields("choice", choice.extra, state.extra)
+            self._emit_tokens(logprobs)
+        self.emit_fields("choice", choice.extra, state.extra)
         if text is not None and brings_text(choice):
-            self.tell_text("choice.text", cast("Text", state.text))
+            self.emit_text("choice.text", cast("Text", state.text))
         elif text is not None:
-            self.tell_fields("choice", {"text": text}, state.extra)
-        self.tell_extra("choice.logprobs", logprobs, state.logprobs)
+            self.emit_fields("choice", {"text": text}, state.extra)
+        self.emit_extra("choice.logprobs", logprobs, state.logprobs)
 
-    def _tell_tokens(self, logprobs: wire.Logprobs) -> None:
+    def _emit_tokens(self, logprobs: wire.Logprobs) -> None:
         for name in ("content", "refusal"):
             run = getattr(logprobs, name)
             if run:
@@ -213,7 +213,7 @@ class ChoiceProgress(ExtraDeltas, kw_only=True):
                 known = freeze_tokens(getattr(self.state.logprobs, name))
                 self.events.append(_EVENTS[f"logprobs.{name}"][0](self.index, tokens, known))
 
-    def _tell_audio(self, data: bytes | None = None) -> None:
+    def _emit_audio(self, data: bytes | None = None) -> None:
         """Emit the data that a delta brought, and what is new in the transcript."""
         audio = cast("AudioState", self.state.audio)
         text = audio.transcript
@@ -228,48 +228,48 @@ class ChoiceProgress(ExtraDeltas, kw_only=True):
         """Emit every `.done` that is missing; the choice is frozen as it is now."""
         state, calls = self.state, self._items
         for (place, kind), text in self._texts.items():
-            if place == _OWN and text.taken:
+            if place == _CHOICE and text.taken:
                 named = (kind,) if kind in _NAMED else ()
-                self._end(_OWN, kind, *named, str(text))
+                self._end(_CHOICE, kind, *named, str(text))
         if calls:
             places = range(len(calls))
             for place in places:
-                self._tell_call(place, ends=True)
+                self._emit_call(place, ends=True)
             in_order = sorted(places, key=lambda place: calls[place].order)  # as the frozen are
             of_place = dict(zip(in_order, frozen.message.tool_calls or (), strict=True))
             for place, tool in sorted(self._texts):  # of a call that is both, the custom tool first
-                if place != _OWN:
+                if place != _CHOICE:
                     self._end(place, tool, place, of_place[place])
         if state.audio is not None:
-            self._tell_audio()  # it may have got a U+FFFD
-            self._end(_OWN, "audio", frozen.message.audio)
+            self._emit_audio()  # it may have got a U+FFFD
+            self._end(_CHOICE, "audio", frozen.message.audio)
         for name in () if state.logprobs is None else ("content", "refusal"):
             tokens = getattr(frozen.logprobs, name)
             if tokens:
-                self._end(_OWN, f"logprobs.{name}", tokens)
-        self._end(_OWN, "choice", frozen)
+                self._end(_CHOICE, f"logprobs.{name}", tokens)
+        self._end(_CHOICE, "choice", frozen)
 
     def _end(self, place: int, kind: str, *values: object) -> None:
         """Emit a `.done`, after arguments that were held back; do this only once."""
         if (place, kind) not in self._done:
             self._done.add((place, kind))
-            if place != _OWN:
-                self._tell_call(place)
+            if place != _CHOICE:
+                self._emit_call(place)
             self.events.append(_EVENTS[kind][1](self.index, *values))
 
 
-def _continued(told: Text, text: Text) -> Text:
+def _continued(shown: Text, text: Text) -> Text:
     """Return the text that events look back at from now on, because another one follows.
 
     Other arguments may replace a placeholder, or any arguments if a caller's rule says so. If they
     begin with what was emitted, only the rest of them is new.
     """
-    so_far = str(told)[: told.taken]
+    so_far = str(shown)[: shown.taken]
     is_more = isinstance(text, ArgumentsText) and str(text).startswith(so_far)
     if not text.taken and (is_more or not so_far):
-        text.taken = told.taken
+        text.taken = shown.taken
         return text
-    joined = told if isinstance(told, _Joined) else _Joined(so_far)
+    joined = shown if isinstance(shown, _Joined) else _Joined(so_far)
     joined.append(text.take())
     return joined
 

@@ -301,7 +301,7 @@ class Reducer(Ending, TypedFieldMerger, UsageMerger):
         if delta.annotations is not None:
             self._apply_annotations(state, delta.annotations)
         if self.listener is not None:
-            self.listener.at.on_rare(delta)
+            self.listener.progress.on_rare(delta)
 
     def _apply_beside(self, state: ChoiceState, choice: wire.Choice, index: int) -> None:
         """Apply what a choice brings besides its delta."""

@@ -35,7 +35,7 @@ from .chunk import (
     TopLogprob,
     Usage,
 )
-from .text import heal, healed, holds_half
+from .text import heal, heal_value, holds_half
 from .values import (
     InvalidChunkError,
     as_builtin,
@@ -101,7 +101,7 @@ class Reading(Struct):
             if left is not None:
                 left = self.adopt(left)
                 if self.has_halves and kind in (TokenLogprob, TopLogprob):
-                    left, lone = healed(left)  # nothing later is joined to a token
+                    left, lone = heal_value(left)  # nothing later is joined to a token
                     self.lone += lone
                 extra[self.name(name)] = left
         if extra:
@@ -236,7 +236,7 @@ def _base64(reading: Reading, value: object) -> bytes:
 def _json_text(reading: Reading, value: object) -> str:
     """Read a string of JSON; some servers send the value itself."""
     if not isinstance(value, str) and (isinstance(value, (list, tuple)) or is_object(value)):
-        ours, lone = healed(reading.copy(value, reading.depth))
+        ours, lone = heal_value(reading.copy(value, reading.depth))
         reading.lone += lone
         return msgspec.json.encode(ours).decode()
     return _text(reading, value)

@@ -181,28 +181,28 @@ def _only(of: Any, is_dict: bool, below: str, null: str, other: str) -> tuple[in
 
 def _opened(chunk: Any) -> JsonObject:
     """Return the fields of an openai model, and of the models in it that most chunks have."""
-    fields = _own(chunk).copy()
+    fields = _fields(chunk).copy()
     if type(fields["choices"]) is not list:
         raise TypeError("no list of choices")
-    fields["choices"] = [_own(choice).copy() for choice in fields["choices"]]
+    fields["choices"] = [_fields(choice).copy() for choice in fields["choices"]]
     for choice in fields["choices"]:
-        delta = choice["delta"] = _own(choice["delta"])
+        delta = choice["delta"] = _fields(choice["delta"])
         if calls := delta.get("tool_calls"):
-            opened = [_own(call) | {"function": _own(call.function)} for call in calls]
+            opened = [_fields(call) | {"function": _fields(call.function)} for call in calls]
             choice["delta"] = delta | {"tool_calls": opened}
         if logprobs := choice.get("logprobs"):
-            lists = _own(logprobs).items()
+            lists = _fields(logprobs).items()
             choice["logprobs"] = {name: tokens and _tokens(tokens) for name, tokens in lists}
     if usage := fields.get("usage"):
-        counts = _own(usage).items()
+        counts = _fields(usage).items()
         fields["usage"] = {
-            name: _own(count) if count and name.endswith("_details") else count
+            name: _fields(count) if count and name.endswith("_details") else count
             for name, count in counts
         }
     return fields
 
 
-def _own(value: Any) -> dict[str, Any]:
+def _fields(value: Any) -> dict[str, Any]:
     own: dict[str, Any] = value.__dict__
     extra = value.__pydantic_extra__
     return own | extra if extra else own

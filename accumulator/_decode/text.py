@@ -143,8 +143,8 @@ def heal(text: str) -> tuple[str, int]:
     return re.subn(_HALF, "\ufffd", joined)
 
 
-def healed(value: object) -> tuple[object, int]:
-    """Return a JSON value with all its strings healed, and how many halves were replaced."""
+def heal_value(value: object) -> tuple[object, int]:
+    """Heal all strings of a JSON value; return it, and how many halves were replaced."""
     if isinstance(value, str):
         return heal(value)
     lone = 0
@@ -152,10 +152,10 @@ def healed(value: object) -> tuple[object, int]:
         fields: dict[str, object] = {}
         for name, item in value.items():
             whole_name, lone_in_name = heal(name)
-            fields[whole_name], lone_in_item = healed(item)
+            fields[whole_name], lone_in_item = heal_value(item)
             lone += lone_in_name + lone_in_item
         return fields, lone
     if isinstance(value, list):
-        pairs = [healed(item) for item in value]
+        pairs = [heal_value(item) for item in value]
         return [item for item, _ in pairs], sum(alone for _, alone in pairs)
     return value, 0

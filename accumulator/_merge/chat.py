@@ -32,7 +32,7 @@ from ..completion import ChatCompletion
 from ..errors import LimitExceededError, ProblemKind
 from ..limits import Limits
 from ..rules import Rules
-from .foreign import OWN_NAMES, error_object, find_other_api, is_own, is_raw_error
+from .foreign import CHUNK_NAMES, error_object, find_other_api, is_raw_error, may_be_chunk
 from .problem_log import ProblemLog
 from .reducer import Reducer
 from .rehearsal import Target
@@ -105,7 +105,7 @@ class ChatReducer(Reducer, kw_only=True):
 
     def _apply_data(self, event: Event) -> None:
         mismatch = ""
-        if event.name in OWN_NAMES:
+        if event.name in CHUNK_NAMES:
             try:
                 chunk = self._decoder.decode(event.data)
             except (ValueError, RecursionError) as error:
@@ -123,7 +123,7 @@ class ChatReducer(Reducer, kw_only=True):
         self._apply_undecoded(Event(data, None, None, len(data)), mismatch)
 
     def _apply_undecoded(self, event: Event, mismatch: str) -> None:
-        if event.name in OWN_NAMES:
+        if event.name in CHUNK_NAMES:
             chunk = self._decoder.decode_mismatched(event.data, mismatch)
             if chunk is not None and (self.is_begun or chunk.choices is not None):
                 self.apply(chunk)
@@ -263,7 +263,7 @@ class ChatReducer(Reducer, kw_only=True):
 
     def _apply_broken(self, event: Event, text: str, why: str) -> None:
         """Apply a text that is not JSON."""
-        is_open, is_foreign = event.form == "open event", event.name not in OWN_NAMES
+        is_open, is_foreign = event.form == "open event", event.name not in CHUNK_NAMES
         if not is_open and is_raw_error(text):
             self.fail(text)
         elif is_foreign and not text.lstrip().startswith(("{", "[")):
@@ -276,7 +276,7 @@ class ChatReducer(Reducer, kw_only=True):
     def _judge(self, found: Found, event: Event) -> object:
         """Apply a JSON value if it is a chunk or an error, and then also return it."""
         value = found.value
-        is_foreign = event.name not in OWN_NAMES
+        is_foreign = event.name not in CHUNK_NAMES
         if value is None or value in ("", []) or (value == {} and is_foreign):
             return None
         if not self.is_begun and (api := find_other_api(value)) is not None:
@@ -284,7 +284,7 @@ class ChatReducer(Reducer, kw_only=True):
             self._refuse_other_api(api)
             return None
         self._is_begun |= not says_nothing(value)
-        if is_foreign and not is_own(value):
+        if is_foreign and not may_be_chunk(value):
             self._report_utf8(found.bad_utf8)
             self._report_text("foreign_event", "an event that is not a chunk", str(value))
             return None

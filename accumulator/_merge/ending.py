@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from msgspec import field
 
 from .._decode import chunk as wire
-from .._decode.text import healed
+from .._decode.text import heal_value
 from .call_merger import CallMerger
 from .closing import index_of
 from .problem_log import brief
@@ -42,7 +42,7 @@ class Ending(CallMerger):
 
     def fail(self, error: object) -> None:
         """Fail the stream: the server sent an error instead of the rest."""
-        error, lone = healed(error)
+        error, lone = heal_value(error)
         self._report_lone(lone)
         self.state.failed = True
         self.state.server_error = error
@@ -77,7 +77,7 @@ class Ending(CallMerger):
             found = None if error is True else error
             self._log.report("server_error", message, f"$.choices[{index}]", found)
         if state.error is None or state.error is True:
-            state.error, _ = healed(error)
+            state.error, _ = heal_value(error)
 
     def _check_finished(self, choice: wire.Choice, index: int, position: int) -> None:
         """Report what a chunk brings to a choice that has finished."""

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from .._decode.values import error_of
 
 # The names under which servers send chunks; an event with another name may not be a chunk.
-OWN_NAMES = frozenset({None, b"", b"message", b"error", b"chunk", b"data", b"completion"})
+CHUNK_NAMES = frozenset({None, b"", b"message", b"error", b"chunk", b"data", b"completion"})
 _RAW_ERROR = r'\s*\{\s*"error"\s*:\s*[{"]'
 
 
@@ -27,7 +27,7 @@ def is_raw_error(text: str) -> bool:
     return re.match(_RAW_ERROR, text) is not None
 
 
-def is_own(value: object) -> bool:
+def may_be_chunk(value: object) -> bool:
     """Return whether a value under another protocol's event name may still be a chunk."""
     if not isinstance(value, dict):
         return False

@@ -12,7 +12,7 @@ from typing import Any, Protocol, TypeVar, cast
 from msgspec import Struct
 
 from .._decode.chunk import EMPTY, JsonObject
-from .._decode.text import COMPACT_AT, Text, heal, healed, split_half
+from .._decode.text import COMPACT_AT, Text, heal, heal_value, split_half
 from ..limits import Limits
 from ..rules import Level, Policy, Rules
 from .problem_log import ProblemLog
@@ -122,7 +122,7 @@ class FieldMerger(Struct, eq=False):
         if policy == "drop" or (policy == "first" and old is not None and (old or not value)):
             return None
         if policy in ("first", "last"):
-            return self._own(value)
+            return self._healed(value)
         if policy == "merge":
             into = _or_new(old, dict)
             self._merge(level.below(name), into, value, nested=True)
@@ -138,7 +138,7 @@ class FieldMerger(Struct, eq=False):
             known = _or_new(old, IndexedList)
             return self._by_index(level.below(name), known, entries, and_type=policy == "by_type")
         items = _or_new(old, list)
-        items += self._own(entries)
+        items += self._healed(entries)
         return items
 
     def _larger(self, old: Any, value: Any) -> object:
@@ -149,7 +149,7 @@ class FieldMerger(Struct, eq=False):
                 into[name] = self._larger(into.get(name), item)
             return into
         is_less = _is_number(value) and _is_number(old) and value <= old
-        return old if value is None or is_less else self._own(value)
+        return old if value is None or is_less else self._healed(value)
 
     def _by_index(
         self, below: Level, into: IndexedList, entries: list[Any], *, and_type: bool
@@ -157,21 +157,21 @@ class FieldMerger(Struct, eq=False):
         for entry in entries:
             index = entry.get("index") if isinstance(entry, dict) else None
             if type(index) is int:
-                type_ = text_in(healed(entry.get("type"))[0]) if and_type else ""
+                type_ = text_in(heal_value(entry.get("type"))[0]) if and_type else ""
                 known = into.find(index, type_)
                 before = known.get("type")
                 self._merge(below, known, entry, nested=True)
                 if and_type and not type_ and text_in(before):
                     known["type"] = before
             else:
-                into.entries.append(self._own(entry))
+                into.entries.append(self._healed(entry))
         return into
 
     def _blocks(self, blocks: list[object], fragments: list[object]) -> list[object]:
         """Append blocks; LiteLLM sends thinking blocks in fragments, the signature last."""
         for fragment in fragments:
             if not isinstance(fragment, dict) or fragment.get("type") != "thinking":
-                blocks.append(self._own(fragment))
+                blocks.append(self._healed(fragment))
                 continue
             last = _neighbour(blocks, "thinking", until="signature")
             for name, item in fragment.items():
@@ -179,7 +179,7 @@ class FieldMerger(Struct, eq=False):
                 if name == "thinking" and isinstance(item, str):
                     last[name] = self._join(known, item)
                 elif known is None or not is_empty(item):
-                    last[name] = self._own(item)
+                    last[name] = self._healed(item)
         return blocks
 
     # --- content in parts ---
@@ -193,7 +193,7 @@ class FieldMerger(Struct, eq=False):
         if self._halved and parts:
             self._end_part(parts[-1], part)
         if not isinstance(part, dict) or part.get("type") not in PART_TYPES:
-            parts.append(self._own(part))
+            parts.append(self._healed(part))
             return
         part = cast("JsonObject", part)
         last = _neighbour(parts, part["type"])
@@ -219,11 +219,11 @@ class FieldMerger(Struct, eq=False):
             elif isinstance(text, Text) and text.half:
                 self._end_half(text)
 
-    def _own(self, value: Any) -> Any:
+    def _healed(self, value: Any) -> Any:
         """Return a value to be kept as it is, with halves of surrogate pairs replaced."""
         if not self._careful:
             return value
-        value, lone = healed(value)
+        value, lone = heal_value(value)
         self._report_lone(lone)
         return value
 

@@ -14,7 +14,7 @@ from msgspec import Struct
 
 from .._decode.chunk import EMPTY
 from .._decode.sse import CutEvents
-from .._decode.text import healed
+from .._decode.text import heal_value
 from ..errors import LOSSY_KINDS, Problem, ProblemKind
 
 _MOST_PROBLEMS = 100  # a server can go wrong in every chunk; all are counted, this many are kept
@@ -91,7 +91,7 @@ class ProblemLog(Struct, eq=False):
         if not is_kept and not self.strict and on_problem is None:
             return
         self._locate()
-        whole, _ = healed(detail)  # what cannot be written as UTF-8 could not be checkpointed
+        whole, _ = heal_value(detail)  # what cannot be written as UTF-8 could not be checkpointed
         problem = Problem(kind, message, self.event, self.offset, path, whole)
         if is_kept:
             self.keep(problem)

@@ -239,7 +239,7 @@ class Reducer(Ending, TypedFieldMerger, UsageMerger):
         if chunk.usage is not None:
             state.usage = self._merged_usage(state.usage, chunk.usage)
         if chunk.moderation is not None:
-            state.moderation = cast("JsonObject", self._own(dict(chunk.moderation)))
+            state.moderation = cast("JsonObject", self._healed(dict(chunk.moderation)))
         state.extra = self._merge_extra("chunk", state.extra, chunk.extra)
 
     # --- a choice ---

@@ -88,7 +88,7 @@ class TypedFieldMerger(FieldMerger):
 
     def _apply_annotations(self, state: ChoiceState, annotations: Iterable[object]) -> None:
         state.annotations = state.annotations or []
-        state.annotations += cast("list[object]", self._own(list(annotations)))
+        state.annotations += cast("list[object]", self._healed(list(annotations)))
 
     def _apply_audio(self, state: ChoiceState, fragment: wire.AudioFragment) -> None:
         audio = state.audio = state.audio or AudioState()

@@ -14,7 +14,7 @@ from .._decode.chunk import MalformedJsonError, TooDeepError, decode_untyped
 from .._decode.lines import DONE, Event, LineReader, is_end
 from .._decode.objects import LastChunk
 from .._decode.values import fields_of, is_object
-from .._merge.foreign import OWN_NAMES, error_object, find_other_api, is_own
+from .._merge.foreign import CHUNK_NAMES, error_object, find_other_api, may_be_chunk
 from .._merge.verdict import COMPRESSED
 from ..errors import LimitExceededError
 from ..limits import Limits
@@ -71,7 +71,7 @@ def _text_of(event: Event, *, is_first: bool) -> bytes | None:
     data, is_error = event.data, event.name == b"error"
     if is_end(data):
         return DONE
-    if event.name in OWN_NAMES and not is_error:
+    if event.name in CHUNK_NAMES and not is_error:
         return data
     text = data.decode("utf-8", "replace")
     try:
@@ -83,7 +83,7 @@ def _text_of(event: Event, *, is_first: bool) -> bytes | None:
     if is_error:
         is_plain = error_object(value) is not None
         return data if is_plain else b'{"error":%b}' % (data if value else b"true")
-    return data if is_own(value) or (is_first and find_other_api(value)) else None
+    return data if may_be_chunk(value) or (is_first and find_other_api(value)) else None
 
 
 def json_of(chunk: object) -> bytes:

@@ -23,8 +23,8 @@ from msgspec import Struct
 from msgspec.msgpack import Decoder, Encoder, Ext
 
 from ._decode import chunk as _wire
-from ._decode.body import JsonText
 from ._decode.chunk import STACK_DEPTH
+from ._decode.json_text import JsonText
 from ._decode.lines import Event, LineReader
 from ._decode.text import Text, split_half
 from ._merge import state as _state

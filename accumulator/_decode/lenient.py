@@ -109,7 +109,7 @@ class Reading(Struct):
             out.extra = Extra(sorted(extra.items()))  # type: ignore[attr-defined]  # every Struct read here has it
         return out
 
-    def take(self, out: Struct, name: str, read: _Read, value: object) -> object:
+    def take(self, out: Struct, name: str, read: _Reader, value: object) -> object:
         """Read a field into its place; return what is left of its value, or None."""
         before, left = len(self.misfits), None
         try:
@@ -166,8 +166,8 @@ def note_misfits(misfits: list[Misfit], chunk: Chunk) -> None:
 
 
 _SCALARS = frozenset({bool, int, float, type(None)})
-_Read = Callable[[Reading, object], object]
-_UNKNOWN: tuple[type | None, _Read | None] = (None, None)
+_Reader = Callable[[Reading, object], object]
+_UNKNOWN: tuple[type | None, _Reader | None] = (None, None)
 
 
 def _object(value: object) -> JsonObject:
@@ -242,14 +242,14 @@ def _json_text(reading: Reading, value: object) -> str:
     return _text(reading, value)
 
 
-def _struct(kind: type[K]) -> _Read:
+def _struct(kind: type[K]) -> _Reader:
     def read(reading: Reading, value: object) -> K:
         return reading.fields(kind, _object(value))
 
     return read
 
 
-def _structs(kind: type[K]) -> _Read:
+def _structs(kind: type[K]) -> _Reader:
     def read(reading: Reading, value: object) -> list[K]:
         entries: list[K] = []
         left: list[object] = []
@@ -326,7 +326,7 @@ def _choices(reading: Reading, value: object) -> list[Choice]:
 
 # Strings to which later ones are joined, and fields that are read in a way of their own. All others
 # are read as the type of the Struct's field says.
-_READ: Mapping[type[Struct], Mapping[str, _Read]] = {
+_READERS: Mapping[type[Struct], Mapping[str, _Reader]] = {
     FunctionFragment: {"name": _text, "arguments": _json_text},
     CustomFragment: {"name": _text, "input": _json_text},
     AudioFragment: {"transcript": _text},
@@ -339,7 +339,7 @@ _READ: Mapping[type[Struct], Mapping[str, _Read]] = {
     Choice: {"delta": _delta, "text": _text, "message": _delta},
     Chunk: {"choices": _choices, "moderation": _any_object},
 }
-_READ_BY_TYPE: Mapping[object, _Read] = {
+_READERS_BY_TYPE: Mapping[object, _Reader] = {
     str: _label,
     int: _integer,
     float: _number,
@@ -349,17 +349,17 @@ _READ_BY_TYPE: Mapping[object, _Read] = {
 
 
 @cache
-def readers_of(kind: type[Struct]) -> Mapping[str, tuple[type | None, _Read | None]]:
+def readers_of(kind: type[Struct]) -> Mapping[str, tuple[type | None, _Reader | None]]:
     """Return for each field of a Struct the type that is stored as it is, and what reads others."""
-    own = _READ.get(kind, {})
-    readers: dict[str, tuple[type | None, _Read | None]] = {n: (None, own[n]) for n in own}
+    own = _READERS.get(kind, {})
+    readers: dict[str, tuple[type | None, _Reader | None]] = {n: (None, own[n]) for n in own}
     for name, hint in get_type_hints(kind).items():
         if name not in OTHERWISE_READ:
             of = get_args(hint)[0]  # beside None
-            is_list = get_origin(of) is list and of not in _READ_BY_TYPE
+            is_list = get_origin(of) is list and of not in _READERS_BY_TYPE
             below = _structs(get_args(of)[0]) if is_list else _struct(of)
             exact = of if of in (str, int, float) else None
-            readers[name] = exact, own.get(name) or _READ_BY_TYPE.get(of, below)
+            readers[name] = exact, own.get(name) or _READERS_BY_TYPE.get(of, below)
     return readers
 
 

@@ -1,8 +1,8 @@
 """Read lines into events and JSON texts: the framing of a body (SPEC sections 1 and 2).
 
-This is the general way, for bytes cut anywhere and for lines that arrive one by one. `sse` is
-faster if all events of a read have one `data` line each. Pending bytes are kept joined, so each
-byte is looked at once, however small the reads are.
+Bytes may be cut anywhere, and lines may arrive one by one. `sse` is faster if all events of a read
+have one `data` line each. Pending bytes are kept joined, so each byte is looked at once, however
+small the reads are.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from __future__ import annotations
 from msgspec import Struct
 
 from ..partial import is_complete
-from .body import JsonText, begins_text, ends_text, is_nothing
+from .json_text import JsonText, begins_text, ends_text, is_nothing
 
 DONE = b"[DONE]"
 _ENDS = (DONE, b'"[DONE]"')
@@ -193,7 +193,7 @@ class LineReader(Struct, array_like=True):
             self.data += b"\n" + value
 
     def end_event(self, size: int, events: list[Event], form: str = "event") -> None:
-        """End the open event with a blank line of `size` bytes."""
+        """End the open event; its blank line has `size` bytes, 0 if there is none."""
         data, name = self.data, self.name
         if data and not data.isspace() and (name == b"error" or not is_nothing(data)):
             events.append(Event(bytes(data), name, self.start, self.size + size, form))

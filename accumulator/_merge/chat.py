@@ -13,7 +13,6 @@ from typing import Any, ClassVar
 
 from msgspec import Struct
 
-from .._decode.body import is_nothing
 from .._decode.chunk import (
     STACK_DEPTH,
     Chunk,
@@ -23,6 +22,7 @@ from .._decode.chunk import (
     decode_untyped,
     exceeds_depth,
 )
+from .._decode.json_text import is_nothing
 from .._decode.lenient import read_chunk
 from .._decode.lines import Event, is_end
 from .._decode.objects import MOST_MISSES, LastChunk, ObjectReader

@@ -14,7 +14,6 @@ from msgspec import field
 from .._decode import chunk as wire
 from .._decode.text import heal_value
 from .call_merger import CallMerger
-from .closing import index_of
 from .problem_log import brief
 from .state import ChoiceState, State
 
@@ -114,6 +113,11 @@ class Ending(CallMerger):
         for index in sorted(released - adding):
             del due[index]
             self._judge_arguments(index, self.state.choices[index])
+
+
+def index_of(choice: wire.Choice, position: int) -> int:
+    """Return the index of a choice, or else its position among the chunk's choices."""
+    return position if choice.index is None else choice.index
 
 
 def calls_of(choice: wire.Choice) -> Sequence[wire.ToolCallFragment]:

@@ -24,8 +24,8 @@ from .._decode.lenient import Reading
 from .._decode.objects import head_of
 from .._decode.text import COMPACT_AT, Text
 from ..errors import LimitExceededError
-from .closing import index_of, leave_out_repeated, note_brought
-from .ending import Ending, brings_text, calls_of
+from .closing_message import leave_out_repeated, note_brought
+from .ending import Ending, brings_text, calls_of, index_of
 from .problem_log import brief
 from .rehearsal import RefusingLog, Rehearsal, Target, rest_of, texts_of
 from .state import ChoiceState, State

@@ -19,7 +19,7 @@ from .._merge.problem_log import ProblemLog
 from ..completion import ChatCompletion
 from ..errors import DecodeError, IncompleteStreamError, LimitExceededError, ServerError
 
-CLOSING = b"\n\n"
+EVENT_END = b"\n\n"
 
 
 class StreamReducer(Rehearser, Protocol):
@@ -177,7 +177,7 @@ class EventApplier(Struct, eq=False):
             self.log.event += count
             done += size
             misses = 0 if count else misses
-            end = data.find(CLOSING, done) + len(CLOSING)
+            end = data.find(EVENT_END, done) + len(EVENT_END)
             if not fast.may_match(data, end):
                 break
             event = data[done:end]

@@ -11,7 +11,7 @@ import re
 from collections.abc import Mapping, Sequence
 from math import inf
 
-from .._decode.body import is_nothing
+from .._decode.json_text import is_nothing
 from .._decode.lines import DONE, Event
 from .._decode.sse import cut_events
 from .._decode.vendor_fields import mismatch_of
@@ -19,13 +19,13 @@ from .._fast_path import LEARN_AFTER
 from .._merge.problem_log import ProblemLog
 from ..errors import AccumulatorError
 from ..limits import Limits
-from .apply import CLOSING, EventApplier, StreamReducer
+from .apply import EVENT_END, EventApplier, StreamReducer
 
 _LF, _CR = 10, 13
 _OPENING = b"data: "
 _OBJECT = b'{"'  # the start of an object that is not empty
 _OPENS_CHUNK = _OPENING + _OBJECT
-_LAST = _OPENING + DONE + CLOSING
+_LAST = _OPENING + DONE + EVENT_END
 _COMMENT = re.compile(rb":[^\r\n]*\n\n")  # OpenRouter sends many, each a read of its own
 _WINDOW = 65536  # bytes of a read that are applied at once; more leave the processor's cache
 
@@ -59,7 +59,7 @@ class Pipeline(EventApplier):
         if self._is_plain and type(data) is bytes:
             if self._fast is not None and self._take_fast(self._fast, data):
                 return
-            if data[:8] == _OPENS_CHUNK and data[-2:] == CLOSING:
+            if data[:8] == _OPENS_CHUNK and data[-2:] == EVENT_END:
                 # A read of one event, as most clients deliver them.
                 text, size, tally = data[6:-2], len(data), self.tally
                 start = tally.size

@@ -1,4 +1,4 @@
-"""Note what deltas brought, and drop it from a message that repeats it at the end (MiniMax)."""
+"""Note what deltas brought, and drop it from the message that closes a choice (MiniMax)."""
 
 from __future__ import annotations
 
@@ -9,20 +9,16 @@ from msgspec import structs
 
 from .._decode import chunk as wire
 from .._decode.lenient import Reading
+from .ending import index_of
 from .json_merge import IndexedList, is_empty
 from .state import AudioState, ChoiceState, FunctionState
 
-# The names of those fields of a delta that say something.
-Names = dict[str, bool]
+# The names of those fields of deltas that said something.
+Brought = dict[str, bool]
 _NOTHING = (None, wire.FunctionFragment(), wire.AudioFragment(), FunctionState(), AudioState())
-# What the fields of a delta and of a choice's state are called on the wire.
+# The names on the wire of the fields of a delta and of a choice's state.
 _NAMES = {name: name for name in wire.Delta.__struct_fields__ if name != "extra"}
 _NAMES |= {"parts": "content", "calls": "tool_calls", "tags": "content"}
-
-
-def index_of(choice: wire.Choice, position: int) -> int:
-    """Return the index of a choice, or else its position among the chunk's choices."""
-    return position if choice.index is None else choice.index
 
 
 def leave_out_repeated(choices: Mapping[int, ChoiceState], reading: Reading) -> bool:
@@ -30,7 +26,7 @@ def leave_out_repeated(choices: Mapping[int, ChoiceState], reading: Reading) -> 
     found = reading.chunk.choices or ()
     if all(choice.closing is None for choice in found):
         return False
-    of_chunk: dict[int, Names] = {}
+    of_chunk: dict[int, Brought] = {}
     for position, choice in enumerate(found):
         index = index_of(choice, position)
         into, brought = choices.get(index), of_chunk.setdefault(index, {})
@@ -62,7 +58,7 @@ def note_brought(into: ChoiceState, choice: wire.Choice) -> None:
         into.brought |= _brought_by(choice.delta)
 
 
-def _brought_by(holder: wire.Delta | ChoiceState) -> Names:
+def _brought_by(holder: wire.Delta | ChoiceState) -> Brought:
     """Return the fields that say something in a delta, or in all deltas of a choice so far."""
     extra = holder.delta_extra if isinstance(holder, ChoiceState) else holder.extra
     values = [(name, getattr(holder, field, None)) for field, name in _NAMES.items()]
@@ -74,7 +70,7 @@ def _brought_by(holder: wire.Delta | ChoiceState) -> Names:
     }
 
 
-def _without(delta: wire.Delta, brought: Names) -> wire.Delta:
+def _without(delta: wire.Delta, brought: Brought) -> wire.Delta:
     """Return a delta without some of its fields."""
     nulls = {field: None for field in delta.__struct_fields__ if _NAMES.get(field) in brought}
     fields = {name: value for name, value in (delta.extra or {}).items() if name not in brought}

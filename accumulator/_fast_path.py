@@ -27,8 +27,8 @@ from ._decode.text import Text
 
 LEARN_AFTER = 48  # events; a shorter stream would not earn back what learning costs
 _PAUSE = 24  # events between two attempts to learn, doubled after each that did not pay off
-_PROOF = 16  # events that must be taken to earn back what a proof costs
-_CREDIT = 8 * _PROOF  # of a new template
+_PROOF = 16  # what a proof costs, in events that must be taken to earn it back
+_CREDIT = 8 * _PROOF  # what a new template may spend on proofs; more is not carried over
 _MOST_GAPS = 4
 _LONGEST_LINE = 16384  # bytes
 _MOST_DIGITS = 20
@@ -60,12 +60,14 @@ class FastPath(Struct, eq=False):
     learn_at: int = 0  # the event from which `learn` is worth calling
     _in_vain: int = 0  # attempts to learn in a row that did not pay off
     _credit: int = 0  # events that were taken, less what proofs have cost
-    _last: bytes = b""  # the line of the last call of `learn`
+    _last: bytes = b""  # the line of the last call of `learn`, to compare the next with
     _last_event: int = 0  # and the number of its event
     _template: Template = Template(b"", (), b"", b"", (), slice(0), slice(0))
     _may_refuse: bool = False  # whether a text may not accept a fragment
-    _joint: bytes | None = None  # between the only text and what is dropped; None if there is more
-    _text_at: int = 0  # which of these two the text is
+    # Of a template with one text, and nothing or one value that is dropped beside it: the joint of
+    # the two, None for other templates, and which of them the text is.
+    _joint: bytes | None = None
+    _text_at: int = 0
     _targets: Targets = []  # empty unless it was proved since something else was applied
 
     def invalidate(self) -> None:
@@ -207,18 +209,18 @@ class FastPath(Struct, eq=False):
         """Cut a line where its values differ from those of another, and prove the template.
         Return whether it holds.
         """
-        constant: list[object] = []
+        needed: list[object] = []
         for _ in range(2):
-            gaps = find_gaps(line, last, constant)
+            gaps = find_gaps(line, last, needed)
             if not 0 < len(gaps) <= _MOST_GAPS:
                 return False
             self._template = cut_at(line, gaps)
             self._may_refuse = False
             try:
-                constant = self._rehearse()
+                needed = self._rehearse()
             except Exception:  # any at all: such lines go the plain way
                 return False
-            if not constant:
+            if not needed:
                 return True
         return False
 
@@ -236,8 +238,8 @@ class FastPath(Struct, eq=False):
     def _rehearse(self) -> list[object]:
         """Find where the values of an event go, by a line with probes instead of them.
 
-        Return the constants that would also go somewhere; if there are any, nothing is proved.
-        Raise if the template does not hold.
+        Return the values besides the gaps that go somewhere, too: each needs a gap, so if there are
+        any, nothing is proved. Raise if the template does not hold.
         """
         self._credit = min(self._credit, _CREDIT) - _PROOF
         template = self._template

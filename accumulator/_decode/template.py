@@ -67,18 +67,18 @@ class Template(Struct, frozen=True):
         return is_framed and all(joint in line for joint in self.joints)
 
 
-def find_gaps(line: bytes, other: bytes, constant: Sequence[object]) -> list[Gap]:
+def find_gaps(line: bytes, other: bytes, needed: Sequence[object]) -> list[Gap]:
     """Return where two lines differ in strings and numbers. Return no gaps if they also differ
     elsewhere, or in a field that never has a gap.
 
-    A value that is the same in both lines also gets a gap if it is in `constant`.
+    A value that is the same in both lines also gets a gap if it is in `needed`.
     """
     tokens, others = _tokens_of(line), _tokens_of(other)
     if len(tokens) != len(others) or _CR in line[:-2] or not line.startswith(b"data:"):
         return []
-    fixed = _places_of(constant, tokens)
+    needed_at = _places_of(needed, tokens)
     gaps: list[Gap] = []
-    for place in sorted({*compress(count(), map(ne, tokens, others)), *fixed}):
+    for place in sorted({*compress(count(), map(ne, tokens, others)), *needed_at}):
         token = tokens[place]
         start = end = sum(map(len, tokens[:place])) + place
         is_name = place % 2 and tokens[place + 1].lstrip().startswith(b":")
@@ -92,19 +92,19 @@ def find_gaps(line: bytes, other: bytes, constant: Sequence[object]) -> list[Gap
             return []
         for number, was in zip(ours, theirs):  # noqa: B905  # as many
             end += len(number)
-            if number != was or (place in fixed and number.isdigit()):
+            if number != was or (place in needed_at and number.isdigit()):
                 gaps.append((end - len(number), end, False))
     return gaps
 
 
-def _places_of(constant: Sequence[object], tokens: list[bytes]) -> set[int]:
-    """Return the places of constants among the tokens; an integer is the time in a chunk."""
+def _places_of(needed: Sequence[object], tokens: list[bytes]) -> set[int]:
+    """Return the places of values among the tokens; an integer is the time in a chunk."""
     places: set[int] = set()
-    strings = {each for each in constant if type(each) is str}
+    strings = {each for each in needed if type(each) is str}
     if strings:
         tokens_of_strings = enumerate(tokens[1::2])
         places.update(2 * i + 1 for i, token in tokens_of_strings if _string_of(token) in strings)
-    if len(strings) < len(constant) and _TIME in tokens:
+    if len(strings) < len(needed) and _TIME in tokens:
         places.add(tokens.index(_TIME) + 1)
     return places
 

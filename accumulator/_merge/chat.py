@@ -42,7 +42,7 @@ _EXCERPT = 200  # characters of an unreadable text that its problem quotes
 _TYPED_DEPTH = 16  # what the typed decoders accept has fewer levels
 
 
-class Found(Struct):
+class Parsed(Struct):
     """A JSON value that may be a chunk."""
 
     value: object
@@ -171,7 +171,7 @@ class ChatReducer(Reducer, kw_only=True):
         objects = self._objects
         found = None if objects is None else objects.read(value)
         if found is None:
-            self._apply_value(Found(value, is_ours=False), count)
+            self._apply_value(Parsed(value, is_ours=False), count)
             self._is_begun |= not says_nothing(value)
             if type(value) is LastChunk and self.is_reading:
                 self.end()
@@ -243,7 +243,7 @@ class ChatReducer(Reducer, kw_only=True):
             self._too_deep(str(error))
             return None
         may_be_deep = text.count("{") + text.count("[") > (self.limits.depth or STACK_DEPTH)
-        found = Found(value, has_halves, bad_utf8=bad_utf8, may_be_deep=may_be_deep)
+        found = Parsed(value, has_halves, bad_utf8=bad_utf8, may_be_deep=may_be_deep)
         if event.form != "text" or not isinstance(value, list):
             return self._judge(found, event)
         if may_be_deep:
@@ -251,7 +251,7 @@ class ChatReducer(Reducer, kw_only=True):
         self._report_utf8(bad_utf8)
         for entry in value:
             if self.is_reading:
-                self._judge(Found(entry, has_halves), event)
+                self._judge(Parsed(entry, has_halves), event)
         return None
 
     def _apply_lines(self, event: Event, lines: list[bytes]) -> None:
@@ -273,7 +273,7 @@ class ChatReducer(Reducer, kw_only=True):
         else:
             self._report_text("malformed_json", why, text)
 
-    def _judge(self, found: Found, event: Event) -> object:
+    def _judge(self, found: Parsed, event: Event) -> object:
         """Apply a JSON value if it is a chunk or an error, and then also return it."""
         value = found.value
         is_foreign = event.name not in CHUNK_NAMES
@@ -299,7 +299,7 @@ class ChatReducer(Reducer, kw_only=True):
         self._log.report("other_api", f"this is a stream of {api}, not of chat completions")
         self.is_reading = False
 
-    def _apply_value(self, found: Found, count: Callable[[int, int], None] | None = None) -> None:
+    def _apply_value(self, found: Parsed, count: Callable[[int, int], None] | None = None) -> None:
         """Apply a value field by field, after `count` got its number of characters."""
         try:
             if found.may_be_deep:
@@ -330,7 +330,7 @@ class ChatReducer(Reducer, kw_only=True):
     def _apply_error(self, data: bytes) -> None:
         """Apply an event named `error`: its JSON, or otherwise its text, is the server's error."""
         text = data.decode("utf-8", "replace")
-        found = Found(text, bad_utf8=not _is_utf8(data))
+        found = Parsed(text, bad_utf8=not _is_utf8(data))
         try:
             value, has_halves = decode_untyped(text)
             self._check_depth(value)

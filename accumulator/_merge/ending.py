@@ -68,7 +68,7 @@ class Ending(CallMerger):
         if finish_reason == "error":  # OpenRouter
             self._fail_choice(state, True, index)
         if state.calls is not None:
-            self._set_due(index, was_late=False)
+            self._set_due(index, went_on=False)
 
     def _fail_choice(self, state: ChoiceState, error: object, index: int) -> None:
         if state.error is None and not self._is_failing:
@@ -92,13 +92,13 @@ class Ending(CallMerger):
             f"$.choices[{position}].delta",
         )
         if calls_of(choice) and not is_due:
-            self._set_due(index, was_late=True)
+            self._set_due(index, went_on=True)
 
-    def _set_due(self, index: int, *, was_late: bool) -> None:
-        """Note that the calls of a choice are to be judged."""
+    def _set_due(self, index: int, *, went_on: bool) -> None:
+        """Note that a choice's calls are to be judged, and whether it went on after its end."""
         if self.state.due is None:
             self.state.due = {}
-        self.state.due[index] = was_late
+        self.state.due[index] = went_on
 
     def _judge_due(self, due: dict[int, bool], choices: Sequence[wire.Choice]) -> None:
         """Judge the calls of choices to which a chunk adds nothing: it has them, or no choices."""

@@ -38,7 +38,7 @@ class ThinkTagReducer(ChatReducer):
             state.reasoning or state.reasoning_content or delta.reasoning or delta.reasoning_content
         )
         is_read = not is_apart and state.parts is None
-        thought, content, state.tags = _part(text) if is_read else ("", text, None)
+        thought, content, state.tags = _split_tags(text) if is_read else ("", text, None)
         if thought:
             self._add_thought(state, thought)
         if content is not None:
@@ -78,7 +78,7 @@ class ThinkTagReducer(ChatReducer):
             state.brought["reasoning_content"] = True
 
 
-def _part(text: str) -> tuple[str, str | None, str | None]:
+def _split_tags(text: str) -> tuple[str, str | None, str | None]:
     """Return the reasoning at the start of a text, the content after it, and, while there is none,
     what to search again together with the next fragment.
     """

@@ -58,7 +58,7 @@ class EventApplier(Struct, eq=False):
     log: ProblemLog
     _most_bytes: float
     _most_event: float
-    _learn_at: float  # events
+    _learn_at: float  # from this event on the fast path may learn; inf if it is never used
     _decode: Callable[[bytes], Any]
     _apply: Callable[[Any, Any], object]
     _is_plain: bool  # whether the next read may be looked at on its own
@@ -70,15 +70,15 @@ class EventApplier(Struct, eq=False):
     def resume(self, parser: LineReader, tally: Tally, queue: Sequence[Event]) -> None:
         """Go on from a restored parser, tally and queue."""
         self.parser, self.tally, self.queue = parser, tally, queue
-        self.look_again()
+        self.look_up_steps()
 
     def parse_all(self) -> None:
         """Never use the fast path: a listener hears of each chunk. It has taken none so far."""
         self._learn_at = inf
-        self.look_again()
+        self.look_up_steps()
 
-    def look_again(self) -> None:
-        """Look up how the next event is decoded and applied, which may have changed."""
+    def look_up_steps(self) -> None:
+        """Look up how the next event is decoded and applied: that may have changed."""
         self._decode, self._apply = self.reducer.next_steps()
         self._is_plain = self._may_be_plain()
 
@@ -86,7 +86,7 @@ class EventApplier(Struct, eq=False):
         return not self.parser.pending and self._may_be_cut()
 
     def _may_be_cut(self) -> bool:
-        """Whether the next read, with what is pending of the last, may be cut into events."""
+        """Return whether the next read, after what is pending of the last, may be cut into events."""
         parser, waits = self.parser, self.parser.unread or self.queue
         return not waits and parser.is_fresh and self.reducer.is_reading and not self.log.strict
 
@@ -230,11 +230,11 @@ class EventApplier(Struct, eq=False):
                 else:
                     reducer.apply_event(event)
                     if self.parser.unread and not self.reducer.is_reading:  # the end, in its lines
-                        self._note_unread(end)
+                        self._report_unread(end)
                 self.raise_met()
         finally:
             self.queue = tuple(waiting) if reducer.is_reading else ()
-            self.look_again()
+            self.look_up_steps()
 
     def _apply_data(self, text: bytes, offset: int | None) -> None:
         """Apply the data of an event that starts at a byte of the body, if that is known."""
@@ -255,11 +255,11 @@ class EventApplier(Struct, eq=False):
     def _end_reading(self, end: int | None) -> None:
         """Stop reading: the stream signalled its end."""
         if self.parser.unread:
-            self._note_unread(end)
+            self._report_unread(end)
         self.reducer.end()
         self._is_plain = False
 
-    def _note_unread(self, end: int | None = None) -> None:
+    def _report_unread(self, end: int | None = None) -> None:
         """Report a body in which nothing could be read, such as a page of HTML; `end` is the byte
         at which it signalled its end.
         """

@@ -265,7 +265,7 @@ class Pipeline(EventApplier):
                 tally.size += size
                 tally.besides += size
             elif reducer.apply_object(chunk, self.count):
-                self.look_again()
+                self.look_up_steps()
             if log.met is not None:
                 self.raise_met()
 
@@ -286,7 +286,7 @@ class Pipeline(EventApplier):
             self._apply_events(events)
         if parser.unread and self.reducer.is_reading and not self.reducer.is_begun:
             self.log.event += 1
-            self._note_unread()
+            self._report_unread()
 
 
 def _bytes_of(data: object) -> bytes:

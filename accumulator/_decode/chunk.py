@@ -18,7 +18,7 @@ JsonObject = dict[str, object]
 EMPTY: Any = MappingProxyType({})
 
 STACK_DEPTH = 200  # levels that can be merged without exhausting the stack, whatever the limit
-MOST_BRACKETS = 8  # a value with no more of them is certainly not nested too deep
+SAFE_LEVELS = 8  # a vendor's value with no more of them is certainly not nested too deep
 
 
 class Extra(JsonObject):

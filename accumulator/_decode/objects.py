@@ -14,10 +14,8 @@ from typing import Any
 from msgspec import Struct, convert, to_builtins
 
 from ..rules import DEFAULT_RULES
-from .chunk import Chunk, Delta, JsonObject
+from .chunk import SAFE_LEVELS, Chunk, Delta, JsonObject
 from .lenient import read_chunk
-
-_MOST_LEVELS = 8  # a vendor's value with no more of them is certainly not nested too deep
 
 # What each chunk of a stream repeats, and the strings in it whose characters are counted.
 _HEAD = ("id", "created", "model", "service_tier", "system_fingerprint", "object")
@@ -144,7 +142,7 @@ def _read_generally(value: object) -> tuple[Chunk, int] | None:
         return None
     moved = DEFAULT_RULES.moved
     try:
-        reading = read_chunk(value, moved, copying=True, has_halves=False, depth=_MOST_LEVELS)
+        reading = read_chunk(value, moved, copying=True, has_halves=False, depth=SAFE_LEVELS)
     except ValueError:
         return None
     is_odd = reading.error is not None or reading.lone or reading.has_halves
@@ -155,7 +153,7 @@ def _read_generally(value: object) -> tuple[Chunk, int] | None:
 
 def _only(of: Any, is_dict: bool, below: str, null: str, other: str) -> tuple[int, dict[str, Any]]:
     """Return the index of a choice or call and the fields of the object below it. Return no fields
-    if that object has more than one, or if there is anything beside it.
+    if that object has more than one, or if anything but two nulls is beside it.
     """
     if is_dict:
         own, fields = of, of[below]

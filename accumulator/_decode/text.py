@@ -29,8 +29,8 @@ class Text:
     __slots__ = ("_partial", "_seen", "_unseen", "fragments", "half", "taken")
 
     def __init__(self, seen: str = "") -> None:
-        self._seen = seen
-        self._unseen: bytearray | None = None
+        self._seen = seen  # what `str()` returned last
+        self._unseen: bytearray | None = None  # the UTF-8 of what came after that
         self.fragments: list[str] = []
         self.half = ""  # the first half of a surrogate pair whose second has not arrived
         self.taken = len(seen)

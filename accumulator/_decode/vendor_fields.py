@@ -20,7 +20,7 @@ from msgspec import Raw, Struct, convert
 from ..rules import Level
 from .chunk import (
     EMPTY,
-    MOST_BRACKETS,
+    SAFE_LEVELS,
     STACK_DEPTH,
     Choice,
     Chunk,
@@ -193,7 +193,7 @@ def _parser() -> Callable[[Raw], Any]:
     have to be counted. It takes some milliseconds to make.
     """
     kind: Any = bool | int | float | str | None
-    for _ in range(MOST_BRACKETS):
+    for _ in range(SAFE_LEVELS):
         kind = bool | int | float | str | list[kind] | dict[str, kind] | None
     return msgspec.json.Decoder(kind).decode
 

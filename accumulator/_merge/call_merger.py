@@ -24,7 +24,7 @@ from .tool_calls import find_call, is_whole
 class CallMerger(FieldMerger):
     """Merges the fragments of calls (SPEC section 4)."""
 
-    _calls_left: float = inf  # this many fragments in one delta cannot open too many
+    _calls_left: float = inf  # how many calls a choice may open, whichever it is
 
     def _count_calls(self, calls: CallsState) -> None:
         if self.limits.tool_calls is not None:
@@ -93,7 +93,7 @@ class CallMerger(FieldMerger):
         calls.last = place
         if self.listener is not None:
             self.listener.progress.on_call(place)
-        if self._careful:
+        if self._checks_halves:
             self._append(text, arguments)
         else:
             fragments = text.fragments  # `_append`, without the call

@@ -69,8 +69,8 @@ class ChatReducer(Reducer, kw_only=True):
         """Return the reducer of a new stream."""
         # If a caller's rule moves fields out of their places, a shape is not worth its Structs. A
         # low limit of depth can only be enforced by counting levels.
-        refuses = rules.moves or (limits.depth is not None and limits.depth < _TYPED_DEPTH)
-        decoder, calls = ChunkDecoder(rules.levels, refuses), limits.tool_calls
+        is_off = rules.moves or (limits.depth is not None and limits.depth < _TYPED_DEPTH)
+        decoder, calls = ChunkDecoder(rules.levels, is_off), limits.tool_calls
         left = inf if calls is None else calls
         return cls(rules, limits, log, _decoder=decoder, _calls_left=left)
 
@@ -85,7 +85,7 @@ class ChatReducer(Reducer, kw_only=True):
         The decoder raises ValueError or RecursionError for data that `apply_refused` is for.
         """
         decoder = self._decoder
-        if decoder.is_common and not self._careful and not self._has_closing:
+        if decoder.is_common and not self._checks_halves and not self._has_closing:
             listener = self.listener
             return decode_common, (ChatReducer if listener is None else listener).apply_common
         return decoder.decode, ChatReducer.apply_known
@@ -137,7 +137,7 @@ class ChatReducer(Reducer, kw_only=True):
     def append_object(self, value: object, room: float) -> int:
         """Append an object's fragment, if that is all it brings; return its characters, or 0."""
         objects = self._objects
-        if objects is None or self._careful or self._has_closing or self.listener is not None:
+        if objects is None or self._checks_halves or self._has_closing or self.listener is not None:
             return 0
         objects.misses += 1
         if objects.misses % 32 > MOST_MISSES:

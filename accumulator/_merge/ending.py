@@ -28,8 +28,6 @@ class Ending(CallMerger):
     state: State = field(default_factory=State)
     is_reading: bool = True  # neither ended nor closed
     _is_failing: bool = False  # whether the current chunk contains an error of its own
-    # What nearly every chunk repeats, as the last one had it: applying it again does nothing.
-    _head: tuple[str | int | None, ...] | None = None
 
     def end(self) -> None:
         """End the stream: `[DONE]` was read."""

@@ -41,10 +41,8 @@ class IndexedList:
     def __repr__(self) -> str:
         return f"<{self.entries}, {self.places}>"
 
-    def find(self, index: int, type_: str = "") -> JsonObject:
-        """Return the newest entry with an index and, if one is given, a type. If there is none,
-        append a new one.
-        """
+    def find_or_add(self, index: int, type_: str = "") -> JsonObject:
+        """Return the newest entry with an index and, if one is given, a type, or a new one."""
         key = (index, type_) if type_ else index
         place = self.places.get(key)
         if place is None:
@@ -81,7 +79,7 @@ class FieldMerger(Struct, eq=False):
     _log: ProblemLog
     listener: Listener | None = None
     _halved: dict[int, Text] = EMPTY  # texts that end in half a surrogate pair, by identity
-    _careful: bool = False  # whether a fragment may contain or complete such a half
+    _checks_halves: bool = False  # whether the next fragment may contain one or complete one
 
     def _merge_extra(
         self, level: str, into: JsonObject | None, extra: JsonObject | None
@@ -100,7 +98,7 @@ class FieldMerger(Struct, eq=False):
                     into.setdefault(name, None)
                 continue
             policy = names.get(name) or kinds[type(value)]
-            if policy == "last" and not self._careful:
+            if policy == "last" and not self._checks_halves:
                 into[name] = value
             elif policy == "merge" and type(value) is dict and type(into.get(name)) is dict:
                 self._merge(level.below(name), into[name], value, nested=True)  # type: ignore[arg-type]  # a dict, as was just seen
@@ -158,7 +156,7 @@ class FieldMerger(Struct, eq=False):
             index = entry.get("index") if isinstance(entry, dict) else None
             if type(index) is int:
                 type_ = text_in(heal_value(entry.get("type"))[0]) if and_type else ""
-                known = into.find(index, type_)
+                known = into.find_or_add(index, type_)
                 before = known.get("type")
                 self._merge(below, known, entry, nested=True)
                 if and_type and not type_ and text_in(before):
@@ -221,7 +219,7 @@ class FieldMerger(Struct, eq=False):
 
     def _healed(self, value: Any) -> Any:
         """Return a value to be kept as it is, with halves of surrogate pairs replaced."""
-        if not self._careful:
+        if not self._checks_halves:
             return value
         value, lone = heal_value(value)
         self._report_lone(lone)
@@ -236,7 +234,7 @@ class FieldMerger(Struct, eq=False):
         return joined
 
     def _append(self, text: Text, fragment: str) -> None:
-        if self._careful:
+        if self._checks_halves:
             fragment = self._pair(text, fragment)
         fragments = text.fragments  # `Text.append`, without the call
         fragments.append(fragment)

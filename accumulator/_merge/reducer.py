@@ -8,7 +8,8 @@ Laws:
 - What a server does wrong is reported, and the stream goes on. Only a limit raises.
 - Applying a chunk costs time for what it brings, not for what came before it.
 - A chunk is merged field by field: the fields of a Struct by methods of this class and its bases,
-  all others by `Rules`.
+  all others by `Rules`. `json_merge` has the base of all; `call_merger`, `typed_fields` and `usage`
+  each merge some fields, `ending` ends what has been merged, and `chat` decodes for this class.
 - A choice's finish reason does not end it: what comes later is applied, and reported. Its calls are
   judged once a chunk adds nothing to it (`due`).
 """
@@ -36,6 +37,8 @@ from .usage import UsageMerger
 class Reducer(Ending, TypedFieldMerger, UsageMerger):
     """Applies chunks to a `State`, and logs what is odd about them."""
 
+    # What nearly every chunk repeats, as the last one had it: applying it again does nothing.
+    _head: tuple[str | int | None, ...] | None = None
     _is_begun: bool = False  # whether a value was read, even one that is not a chunk
     _has_closing: bool = False  # whether a message closed a choice, so that deltas are noted
 
@@ -50,7 +53,7 @@ class Reducer(Ending, TypedFieldMerger, UsageMerger):
         """Go on from a restored state; `halves` are its texts that end in half a pair."""
         self.state, self.is_reading, self._is_begun = state, is_reading, is_begun
         self._halved = {id(text): text for text in halves}
-        self._careful = bool(self._halved)
+        self._checks_halves = bool(self._halved)
         for choice in state.choices.values():
             if choice.calls is not None:
                 self._count_calls(choice.calls)
@@ -165,7 +168,7 @@ class Reducer(Ending, TypedFieldMerger, UsageMerger):
         head = head_of(chunk)
         if head != self._head:
             self._apply_head(chunk)
-            if chunk.choices is not None or not _says_nothing(chunk):
+            if chunk.choices is not None or any(v is not None for v in (*head, *rest_of(chunk))):
                 self._head = head
         if chunk.extra is not None or chunk.usage is not None or chunk.moderation is not None:
             self._apply_rest(chunk)
@@ -181,11 +184,11 @@ class Reducer(Ending, TypedFieldMerger, UsageMerger):
 
     def apply_reading(self, reading: Reading) -> None:
         """Apply a chunk that was prepared, and the error in it."""
-        self._careful = reading.has_halves or bool(self._halved)
+        self._checks_halves = reading.has_halves or bool(self._halved)
         self._is_failing = reading.error is not None
         self.apply(reading.chunk)
         self._is_failing = False
-        self._careful = bool(self._halved)
+        self._checks_halves = bool(self._halved)
         if reading.error is not None:
             self.fail(reading.error)
         self._report_lone(reading.lone)
@@ -356,8 +359,3 @@ class Reducer(Ending, TypedFieldMerger, UsageMerger):
         finally:
             self.state, self._log, self._head, self._calls_left = state, log, head, left
         return rehearsal.changes()
-
-
-def _says_nothing(chunk: wire.Chunk) -> bool:
-    """Return whether a chunk without choices is empty, as `{"id": null}` is."""
-    return all(value is None for value in (*head_of(chunk), *rest_of(chunk)))

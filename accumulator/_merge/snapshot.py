@@ -110,7 +110,7 @@ def freeze(
             "extra": extra,
         },
     )
-    return _read_back(completion) if extra else completion
+    return _fill_from_extra(completion) if extra else completion
 
 
 def _stand_in(extra: JsonObject) -> wire.Usage | None:
@@ -162,14 +162,14 @@ def _message(state: ChoiceState, *, is_text: bool) -> Message:
             "_finish_reason": reason,
         },
     )
-    message = _read_back(message) if extra else message
+    message = _fill_from_extra(message) if extra else message
     # The constant role, if no chunk sent one; a legacy text has none.
     if not message.role and "role" not in extra and not (is_text and message == Message()):
         message.__dict__["role"] = "assistant"
     return message
 
 
-# By how an annotation begins.
+# The JSON type of a field, by how its annotation begins.
 _JSON = {"str": str, "int": int, "float": float, "bool": bool, "tuple": list, "JsonObject": dict}
 _NOT_MERGED = {"object", "choices", "usage", "tool_calls", "function_call", "audio", "extra"}
 
@@ -182,13 +182,13 @@ _KINDS: Mapping[type, Mapping[str, type]] = {
     }
     for kind in (ChatCompletion, Message)
 }
-# Their fields before anything arrived; some are only ever filled by `_read_back`.
+# Their fields before anything arrived; some are only ever filled by `_fill_from_extra`.
 _BLANK = {kind: dict.fromkeys(each.name for each in attrs.fields(kind)) for kind in _KINDS}
 
 
-def _read_back(frozen: F) -> F:
+def _fill_from_extra(frozen: F) -> F:
     """Move values from `extra` to their fields: those that a rule of the caller's merged there, and
-    those that only the result's class has a field for.
+    those that the state has no field for.
     """
     extra, kinds = cast("dict[str, Any]", frozen.extra), _KINDS[type(frozen)]
     if kinds.keys().isdisjoint(extra):

@@ -42,7 +42,7 @@ class TypedFieldMerger(FieldMerger):
                 continue
             place = entries.places.get((index, kind))
             if place is None:
-                into = entries.find(index, kind)
+                into = entries.find_or_add(index, kind)
                 into["index"], into["type"] = index, kind or text_in(into.get("type"))
             else:
                 into = entries.entries[place]

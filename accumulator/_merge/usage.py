@@ -25,7 +25,7 @@ class UsageMerger(FieldMerger):
 
     def _merged_usage(self, into: wire.Usage | None, usage: wire.Usage) -> wire.Usage:
         """Merge a report into what is known, and return the result."""
-        if into is None and not self._careful:  # the only report in most streams
+        if into is None and not self._checks_halves:  # the only report in most streams
             is_plain = type(usage) is wire.Usage
             return usage if is_plain else convert(usage, wire.Usage, from_attributes=True)
         into = wire.Usage() if into is None else into

@@ -86,7 +86,7 @@ class EventApplier(Struct, eq=False):
         return not self.parser.pending and self._may_be_cut()
 
     def _may_be_cut(self) -> bool:
-        """Return whether the next read, after what is pending of the last, may be cut into events."""
+        """Return whether what is pending and the next read may be cut into events together."""
         parser, waits = self.parser, self.parser.unread or self.queue
         return not waits and parser.is_fresh and self.reducer.is_reading and not self.log.strict
 

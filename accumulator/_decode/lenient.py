@@ -68,8 +68,8 @@ Moved = Mapping[str, frozenset[str]]  # the fields of each level that are not re
 class Reading(Struct):
     """A chunk as it is read from builtins or an SDK's objects, and what did not fit on the way.
 
-    `error` is the server's error object. `lone` counts halves of surrogate pairs that no later
-    chunk can complete; `has_halves` says whether the texts may contain others. `size` counts the
+    `error` is the server's error object. `has_halves` says whether any string may contain half a
+    surrogate pair, `lone` counts those that no later chunk can complete. `size` counts the
     characters of all strings.
     """
 
@@ -350,7 +350,7 @@ _READERS_BY_TYPE: Mapping[object, _Reader] = {
 
 @cache
 def readers_of(kind: type[Struct]) -> Mapping[str, tuple[type | None, _Reader | None]]:
-    """Return for each field of a Struct the type that is stored as it is, and what reads others."""
+    """Return for each field the type whose values are stored as they are, and what reads others."""
     own = _READERS.get(kind, {})
     readers: dict[str, tuple[type | None, _Reader | None]] = {n: (None, own[n]) for n in own}
     for name, hint in get_type_hints(kind).items():

@@ -25,7 +25,7 @@ from .state import ChoiceState, State
 _ADDED = (
     "content parts refusal reasoning reasoning_content id name arguments input data transcript"
 ).split()
-_SHARE = 32  # vendors' values of a usage that may be copied for each report and each value in it
+_SHARE = 32  # how many vendors' values are copied with a usage for each that its reports brought
 
 
 class EventEmitter(ExtraDeltas, kw_only=True):

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 
 from .._decode.values import error_of
 
-# The names under which servers send chunks; an event with another name may not be a chunk.
+# The names under which servers send chunks; an event with another name need not be one.
 CHUNK_NAMES = frozenset({None, b"", b"message", b"error", b"chunk", b"data", b"completion"})
 _RAW_ERROR = r'\s*\{\s*"error"\s*:\s*[{"]'
 

@@ -55,6 +55,7 @@ class ProblemLog(Struct, eq=False):
         self._cut = None
 
     def _locate(self) -> None:
+        """Look up the offset of the current event, if it was cut out of a read."""
         cut, done = self._cut, self.event - self._before
         if cut is not None and done:
             self.offset = cut.start_of(done - 1)

@@ -131,7 +131,7 @@ class ChoiceProgress(ExtraDeltas, kw_only=True):
             may_wait = tool == "function" and key not in self._done
             waits = text is None or (may_wait and str(text) == "{}")
             # Of two tools, one may be empty until the end.
-            if not waits if key in self._texts else named.came or ends:
+            if (not waits) if key in self._texts else (named.came or ends):
                 text = Text() if text is None or waits else text
                 length = 0 if name is None else len(str(name))
                 self._emit_text(place, tool, text, place, call.id, name, length)
@@ -259,7 +259,7 @@ class ChoiceProgress(ExtraDeltas, kw_only=True):
 
 
 def _continued(shown: Text, text: Text) -> Text:
-    """Return the text that events look back at from now on, because another one follows.
+    """Return the text that events look back at once another text has replaced the one they show.
 
     Other arguments may replace a placeholder, or any arguments if a caller's rule says so. If they
     begin with what was emitted, only the rest of them is new.

@@ -153,9 +153,9 @@ class Reducer(Ending, TypedFieldMerger, UsageMerger):
             self.apply(chunk)
             return
         if chunk.extra is not None or chunk.usage is not None or chunk.moderation is not None:
-            self._apply_rest(chunk)
+            self._apply_beside_choices(chunk)
         self._apply_delta(into, delta, 0)
-        self._apply_beside(into, choice, index)
+        self._apply_beside_delta(into, choice, index)
 
     def apply(self, chunk: wire.Chunk) -> None:
         """Apply a chunk. Raises LimitExceededError, with the state as it was."""
@@ -171,7 +171,7 @@ class Reducer(Ending, TypedFieldMerger, UsageMerger):
             if chunk.choices is not None or any(v is not None for v in (*head, *rest_of(chunk))):
                 self._head = head
         if chunk.extra is not None or chunk.usage is not None or chunk.moderation is not None:
-            self._apply_rest(chunk)
+            self._apply_beside_choices(chunk)
         for position, choice in enumerate(choices):
             self._apply_choice(choice, position)
         if self.listener is not None:
@@ -236,7 +236,7 @@ class Reducer(Ending, TypedFieldMerger, UsageMerger):
         if chunk.object == "text_completion":
             state.says_text = True
 
-    def _apply_rest(self, chunk: wire.Chunk) -> None:
+    def _apply_beside_choices(self, chunk: wire.Chunk) -> None:
         """Apply what a chunk brings besides its choices."""
         state = self.state
         if chunk.usage is not None:
@@ -260,7 +260,7 @@ class Reducer(Ending, TypedFieldMerger, UsageMerger):
             if self._has_closing:
                 note_brought(state, choice)
             self._apply_delta(state, delta, position)
-        self._apply_beside(state, choice, index)
+        self._apply_beside_delta(state, choice, index)
         if self.listener is not None:
             self.listener.on_choice(choice)
 
@@ -306,7 +306,7 @@ class Reducer(Ending, TypedFieldMerger, UsageMerger):
         if self.listener is not None:
             self.listener.progress.on_rare(delta)
 
-    def _apply_beside(self, state: ChoiceState, choice: wire.Choice, index: int) -> None:
+    def _apply_beside_delta(self, state: ChoiceState, choice: wire.Choice, index: int) -> None:
         """Apply what a choice brings besides its delta."""
         if choice.logprobs is not None:
             self._apply_logprobs(state, choice.logprobs)

@@ -25,7 +25,7 @@ def find_call(
     known = calls.by_id.get(id_ or "")
     if known is not None:
         known = calls.by_both.get(f"{index} {id_}", known)
-        starts = _starts_by_id(calls.items[known], name, is_new=known in named, is_free=is_free)
+        starts = _starts_by_id(calls.items[known], name, named_here=known in named, is_free=is_free)
         return (None if starts else known), None
     if is_free:
         # SGLang before 0.4.7 and LibreChat's Bedrock send head and arguments under two indices.
@@ -36,17 +36,20 @@ def find_call(
     call = calls.items[place]
     if id_:
         return _find_by_new_id(call, place, fragment, name)
-    if _starts_by_name(call, name, text, is_new=place in named):
+    if _starts_by_name(call, name, text, named_here=place in named):
         return None, None
     return _find_without_id(calls, place, index, name, text)
 
 
-def _starts_by_id(call: CallState, name: str, *, is_new: bool, is_free: bool) -> bool:
+def _starts_by_id(call: CallState, name: str, *, named_here: bool, is_free: bool) -> bool:
     """Return whether a fragment with the id of a known call starts a new one. Some servers give
     every call of an answer the same id, and Gemini's fragments change their index on the way.
+
+    `named_here` says that the call got its name from this list, `is_free` that no call holds the
+    fragment's index.
     """
-    is_other = is_new and not _is_called(call, name)
-    return bool(name) and (is_other or ((is_new or is_free) and is_whole(call)))
+    is_other = named_here and not _is_called(call, name)
+    return bool(name) and (is_other or ((named_here or is_free) and is_whole(call)))
 
 
 def _find_by_new_id(
@@ -62,15 +65,15 @@ def _find_by_new_id(
     return place, why
 
 
-def _starts_by_name(call: CallState, name: str, text: str, *, is_new: bool) -> bool:
+def _starts_by_name(call: CallState, name: str, text: str, *, named_here: bool) -> bool:
     """Return whether a name without an id starts a new call rather than repeats this one.
 
     Some servers number every call 0 and send no ids; mlx sends whole calls with null ids at once.
     """
-    if not name or call.name is None or not (is_new or is_whole(call)):
+    if not name or call.name is None or not (named_here or is_whole(call)):
         return False
     # vLLM and OpenCodex send the complete call again at the end.
-    return is_new or not (_is_called(call, name) and (not text or _is_repeated(call, text)))
+    return named_here or not (_is_called(call, name) and (not text or _is_repeated(call, text)))
 
 
 def _find_without_id(

@@ -27,8 +27,9 @@ class CallMerger(FieldMerger):
     _calls_left: float = inf  # how many calls a choice may open, whichever it is
 
     def _count_calls(self, calls: CallsState) -> None:
-        if self.limits.tool_calls is not None:
-            self._calls_left = min(self._calls_left, self.limits.tool_calls - len(calls.items))
+        most = self.limits.tool_calls
+        if most is not None and most - len(calls.items) < self._calls_left:
+            self._calls_left = most - len(calls.items)
 
     def _check_calls(
         self, calls: CallsState | None, lists: Sequence[Sequence[wire.ToolCallFragment]]
@@ -175,8 +176,9 @@ class CallMerger(FieldMerger):
             else:
                 found = f"more after complete arguments: {brief(arguments)}"
                 self._log.report("arguments_after_end", found, f"{path}.arguments", arguments[:200])
-        self._append(text, arguments)
-        text.note(arguments)
+        if arguments:  # the first fragment of a call brings none in most streams
+            self._append(text, arguments)
+            text.note(arguments)
 
     def _apply_function_call(
         self, state: ChoiceState, fragment: wire.FunctionFragment, position: int
@@ -189,15 +191,15 @@ class CallMerger(FieldMerger):
 
     def _judge_arguments(self, index: int, state: ChoiceState) -> None:
         """Report arguments that are not JSON although nothing more of a choice is to come."""
-        calls = sorted(state.calls.items if state.calls else (), key=lambda call: call.order)
+        calls = [] if state.calls is None else state.calls.in_order()
         for number, call in enumerate(calls):
             text = None if call.function is None else call.function.text
             is_cut = state.finish_reason == "length" and call is calls[-1]
             was_judged, call.judged = call.judged, True
-            if was_judged or is_cut or not text:
+            if was_judged or is_cut or text is None:
                 continue
             found = str(text)
-            if text.half or not is_complete(found):
+            if text.half or (found and not is_complete(found)):
                 path = f"$.choices[{index}].message.tool_calls[{number}].function.arguments"
                 why = f"arguments of a finished call that are not JSON: {brief(found)}"
                 self._log.report("invalid_arguments", why, path, found[:200])

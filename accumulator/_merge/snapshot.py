@@ -37,6 +37,7 @@ from .arguments import ArgumentsText
 from .json_merge import IndexedList
 from .state import (
     AudioState,
+    CallsState,
     CallState,
     ChoiceState,
     FunctionState,
@@ -153,9 +154,8 @@ def _message(state: ChoiceState, *, is_text: bool) -> Message:
             "refusal": _string(state.refusal),
             "reasoning": _string(state.reasoning),
             "reasoning_content": _string(state.reasoning_content),
-            "tool_calls": None if state.calls is None else _tool_calls(state.calls.items, reason),
-            "function_call": call
-            and _tool(FunctionCall, call, "arguments", {"_finish_reason": reason}),
+            "tool_calls": None if state.calls is None else _tool_calls(state.calls, reason),
+            "function_call": None if call is None else _function(FunctionCall, call, reason),
             "audio": None if state.audio is None else freeze_fields(state.audio),
             "annotations": None if state.annotations is None else tuple(_json(state.annotations)),
             "extra": extra,
@@ -201,8 +201,8 @@ def _fill_from_extra(frozen: F) -> F:
     return attrs.evolve(frozen, **found)
 
 
-def _tool_calls(calls: list[CallState], finish_reason: str | None) -> tuple[ToolCall, ...]:
-    calls = sorted(calls, key=lambda call: call.order)
+def _tool_calls(state: CallsState, finish_reason: str | None) -> tuple[ToolCall, ...]:
+    calls = state.in_order()
     return tuple([freeze_call(c, finish_reason, is_last=c is calls[-1]) for c in calls])
 
 
@@ -220,21 +220,27 @@ def freeze_call(state: CallState, reason: str | None = None, *, is_last: bool = 
         {
             "id": state.id,
             "type": kind,
-            "function": _tool(Function, function, "arguments", {"_finish_reason": reason}),
-            "custom": _tool(Custom, custom, "input", {}),
+            "function": None if function is None else _function(Function, function, reason),
+            "custom": None if custom is None else _custom(custom),
             "extra": extra,
             "_may_be_cut": may_be_cut(reason, is_last=is_last),
         },
     )
 
 
-def _tool(kind: type[K], state: FunctionState | None, text: str, private: JsonObject) -> K | None:
-    """Build a tool, whose text goes by this name."""
-    if state is None:
-        return None
-    extra = _object(state.extra) if state.extra else {}
-    fields = {"name": _string(state.name), text: _string(state.text), "extra": extra, **private}
+def _function(kind: type[K], state: FunctionState, reason: str | None) -> K:
+    fields = {
+        "name": _string(state.name),
+        "arguments": _string(state.text),
+        "extra": _object(state.extra) if state.extra else {},
+        "_finish_reason": reason,
+    }
     return _made(kind, fields)
+
+
+def _custom(state: FunctionState) -> Custom:
+    name, text, extra = _string(state.name), _string(state.text), _object(state.extra)
+    return _made(Custom, {"name": name, "input": text, "extra": extra})
 
 
 def freeze_usage(state: wire.Usage) -> Usage:

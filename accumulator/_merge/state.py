@@ -12,6 +12,7 @@ Laws:
 
 from __future__ import annotations
 
+from operator import attrgetter
 from typing import Literal
 
 from msgspec import Struct, field
@@ -22,6 +23,7 @@ from .._decode.text import Text
 
 Status = Literal["open", "complete", "truncated", "failed"]
 Tool = Literal["function", "custom"]
+_order_of = attrgetter("order")
 
 
 class FunctionState(Struct, omit_defaults=True, repr_omit_defaults=True):
@@ -64,10 +66,10 @@ class CallState(Struct, omit_defaults=True, repr_omit_defaults=True):
     @property
     def name(self) -> Text | None:
         """The name of the function, else of the custom tool; None if there is none yet."""
-        for tool in (self.function, self.custom):
-            if tool is not None and tool.name:
-                return tool.name
-        return None
+        function, custom = self.function, self.custom
+        if function is not None and function.name:
+            return function.name
+        return custom.name if custom is not None and custom.name else None
 
     def tools(self) -> list[tuple[Tool, FunctionState]]:
         """Return the tools of this call; an empty one beside another is left out."""
@@ -91,6 +93,10 @@ class CallsState(Struct, omit_defaults=True, repr_omit_defaults=True):
     by_both: dict[str, int] = field(default_factory=dict)  # keys: the index, a blank and the id
     last: int = -1
 
+    def in_order(self) -> list[CallState]:
+        """Return the calls by their first index."""
+        return sorted(self.items, key=_order_of)
+
     def hold(self, place: int, index: int) -> None:
         """Note that a fragment reached a call by an index."""
         call = self.items[place]
@@ -99,22 +105,24 @@ class CallsState(Struct, omit_defaults=True, repr_omit_defaults=True):
         if not call.indices:
             call.order = index
         call.indices[index] = True
-        self.by_index[index] = max(place, self.by_index.get(index, place))
+        if self.by_index.get(index, -1) < place:
+            self.by_index[index] = place
         if call.id:
-            self._reach(index, call.id, place)
+            self._reach(f"{index} {call.id}", place)
 
     def identify(self, place: int, id_: str) -> None:
         """Note the id of a call."""
         call = self.items[place]
         call.id = id_
         if id_:
-            self.by_id[id_] = max(place, self.by_id.get(id_, place))
+            if self.by_id.get(id_, -1) < place:
+                self.by_id[id_] = place
             for index in call.indices:
-                self._reach(index, id_, place)
+                self._reach(f"{index} {id_}", place)
 
-    def _reach(self, index: int, id_: str, place: int) -> None:
-        key = f"{index} {id_}"
-        self.by_both[key] = max(place, self.by_both.get(key, place))
+    def _reach(self, key: str, place: int) -> None:
+        if self.by_both.get(key, -1) < place:
+            self.by_both[key] = place
 
 
 class AudioState(Struct, omit_defaults=True, repr_omit_defaults=True):

@@ -101,8 +101,10 @@ def _newest_open(calls: CallsState) -> int | None:
 
 def _said_by(fragment: wire.ToolCallFragment) -> tuple[str, str]:
     """Return the name in a fragment, and its arguments or input."""
-    function = fragment.function or wire.FunctionFragment()
-    custom = fragment.custom or wire.CustomFragment()
+    function, custom = fragment.function, fragment.custom
+    if custom is None:
+        return ("", "") if function is None else (function.name or "", function.arguments or "")
+    function = function or wire.FunctionFragment()
     return function.name or custom.name or "", function.arguments or custom.input or ""
 
 

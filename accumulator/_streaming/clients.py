@@ -58,6 +58,7 @@ def _ways_of_sources(stream: object) -> list[frozenset[str]]:
 # Attributes of objects that are mistaken for streams, and how to get a stream from one.
 _HINTS = (
     ("choices", "; was it asked for without stream=True?"),
+    ("read_bytes", "; open it first"),
     ("__await__", "; await it first"),
     ("__enter__", "; enter it first: with ... as stream"),
     ("__aenter__", "; enter it first: async with ... as stream"),

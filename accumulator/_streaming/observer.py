@@ -18,6 +18,10 @@ from ..events import Event
 # They end an iterator or a generator, and are not errors.
 _ENDS = (StopIteration, StopAsyncIteration, GeneratorExit)
 
+# The attribute in which an event holds a chunk (openai's `stream()`, where the first event for a
+# chunk has it; Mistral's SDK), or the data of an event of the body (httpx-sse, sseclient-py).
+_HOLDERS = ("chunk", "data")
+
 StreamStatus = Literal["open", "complete", "truncated", "failed", "cancelled"]
 
 
@@ -60,7 +64,7 @@ class Observer:
     """Feeds the items of a stream to an accumulator, and never raises because of one.
 
     Bytes and text are pieces of a body, or with `lines` its lines. Everything else is chunks, or
-    the events of openai's `stream()`, of which the first for a chunk contains it.
+    events that hold them: see `_HOLDERS`.
     """
 
     def __init__(
@@ -74,7 +78,7 @@ class Observer:
         check_on_end(on_end)
         self.accumulator = accumulator
         self._lines = lines
-        self._has_events = False  # one of openai's was an item
+        self._holder = ""  # the attribute of items in which chunks are, if they are events
         # Most streams have items of one class, so what feeds an item is kept for the next one.
         self._kind: type | None = None
         self._take: Callable[[Any], None]
@@ -104,15 +108,23 @@ class Observer:
         """Return what feeds an item, and all others of its class."""
         accumulator = self.accumulator
         if not isinstance(item, (bytes, bytearray, memoryview, str)):
-            self._has_events |= hasattr(item, "chunk") and not hasattr(item, "choices")
-            return self._feed_event if self._has_events else accumulator.feed
+            if not isinstance(item, Mapping) and not hasattr(item, "choices"):
+                found = [name for name in _HOLDERS if hasattr(item, name)]
+                self._holder = self._holder or "".join(found[:1])
+            return self._feed_event if self._holder else accumulator.feed
         if self._lines:
             return accumulator.feed_line
         return self._feed_text if isinstance(item, str) else accumulator.feed_sse
 
     def _feed_event(self, event: object) -> None:
-        if (chunk := getattr(event, "chunk", None)) is not None:
-            self.accumulator.feed(chunk)
+        """Feed what an event holds: a chunk, or the data of an event of the body."""
+        held = getattr(event, self._holder, None)
+        if isinstance(held, str):
+            name = getattr(event, "event", None) or "message"
+            line = "" if name == "message" else f"event: {name}\n"
+            self._feed_text(line + "data: " + held.replace("\n", "\ndata: ") + "\n\n")
+        elif held is not None:
+            self.accumulator.feed(held)
 
     def _feed_text(self, text: str) -> None:
         self.accumulator.feed_sse(text.encode("utf-8", "surrogatepass"))
@@ -128,7 +140,7 @@ class Observer:
         # openai, and SDKs built on it, remove the server's error from the stream and raise it.
         body = getattr(error, "body", None)
         if isinstance(error, Exception) and isinstance(body, (Mapping, str)):
-            self._has_events = False
+            self._holder = ""
             self.feed({"error": body})
         self.end(error, stopped=not isinstance(error, Exception))
 

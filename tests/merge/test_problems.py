@@ -8,6 +8,7 @@ import json
 import zlib
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import contextmanager, nullcontext
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -406,6 +407,7 @@ MISTAKES: dict[str, tuple[Callable[[Any], object], object, str]] = {
     "a number as a line": (Accumulator().feed_line, 5, "not int"),
     "a call that was not awaited": (wrap, Awaited(), "not Awaited; await it first"),
     "a function": (wrap, an_async_stream, "not function; call it first"),
+    "a path": (wrap, Path(__file__), "; open it first"),
     "a context manager": (wrap, a_manager(), "; enter it first: with ... as stream"),
     "an async one": (wrap, AsyncManager(), "; enter it first: async with ... as stream"),
     "a response that was not streamed": (wrap, SimpleNamespace(choices=[]), "without stream=True?"),

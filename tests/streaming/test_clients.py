@@ -217,13 +217,33 @@ def async_items_of(client: AsyncClient, read: Callable[[Any], Any]) -> AsyncClie
     return get
 
 
+def sse_events(response: Any) -> Any:
+    return imported("httpx_sse").EventSource(response)
+
+
+def client_events(response: Any) -> Any:
+    return imported("sseclient").SSEClient(response).events()
+
+
+@asynccontextmanager
+async def async_sse_events(url: str) -> AsyncIterator[Any]:
+    async with by_async_httpx("httpx")(url) as response:
+        yield sse_events(response).aiter_sse()
+        await response.aclose()
+
+
 SDKS: dict[str, SyncClient] = {
+    "httpx-sse": items_of(by_httpx("httpx"), lambda r: sse_events(r).iter_sse()),
+    "sseclient-py": items_of(
+        requests_response, lambda r: imported("sseclient").SSEClient(r).events()
+    ),
     "openai create": by_openai(created),
     "openai stream()": by_openai(helper),
     "litellm": by_heavy("litellm", litellm_arguments),
     "any-llm": by_heavy("any_llm", any_llm_arguments),
 }
 ASYNC_SDKS: dict[str, AsyncClient] = {
+    "httpx-sse": async_sse_events,
     "openai create": by_async_openai(async_created),
     "openai stream()": by_async_openai(helper),
     "litellm": by_async_heavy("litellm", litellm_arguments),
@@ -369,13 +389,27 @@ def test_an_sdks_chunks_give_what_their_bytes_give(
         replay = Replay(body, (1, 2, 3, 97), encoding)
         completion = accumulated(name, client, server.add(replay))
         whole = read_whole(body).completion()
-        if name.startswith("openai"):
+        if name.startswith(("openai", "httpx", "sse")):
             assert completion == whole
         assert facts(completion) == facts(whole)
         end, raised = wrapped(name, client, server.add(replay))
         assert raised is None
         assert facts(end.completion) == facts(whole)
         assert (end.status, end.error) == ("complete", None)
+
+
+def test_an_event_of_mistrals_sdk_holds_a_chunk(server: Server) -> None:
+    head = '"id": "m-1", "object": "chat.completion.chunk", "created": 1, "model": "m"'
+    choice = '{"index": 0, "delta": {"content": "%s"}, "finish_reason": %s}'
+    chunks = [
+        f'{{{head}, "choices": [{choice % each}]}}' for each in (("Hi", "null"), (".", '"stop"'))
+    ]
+    body = "".join(f"data: {each}\n\n" for each in (*chunks, "[DONE]")).encode()
+    origin = server.add(Replay(body, (100,))).removesuffix("/v1")  # it adds that itself
+    with heavy("mistralai.client") as module:
+        client = module.Mistral(api_key="none", server_url=origin)
+        completion = accumulate(client.chat.stream(**ASKED))
+    assert facts(completion) == facts(read_whole(body).completion())
 
 
 @every_client

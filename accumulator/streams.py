@@ -154,10 +154,10 @@ def wrap(
     """Return a stream that yields the same items, untouched, and accumulates them on the way.
 
     Items that are bytes or text are pieces of a body, SSE or JSON, cut anywhere; with
-    `framing="lines"` each is a line. All other items are chunks, or events of openai's SDK, Mistral's,
-    httpx-sse or sseclient-py. The items of a response are the pieces of its body. `rules`,
-    `limits`, `strict`, `think_tags`, `clock`, `started` and `on_event` are those of `Accumulator`;
-    `timing` needs a clock.
+    `framing="lines"` each is a line. All other items are chunks, or events that hold one: openai's,
+    those of Mistral's SDK, of httpx-sse and of sseclient-py. The items of a response are the pieces
+    of its body. `rules`, `limits`, `strict`, `think_tags`, `clock`, `started` and `on_event` are
+    those of `Accumulator`; `timing` needs a clock.
 
     Read it like the stream itself; `with` and `async with` close it. `completion` and `snapshot()`
     are the result, `status` and `problems` describe it; its other attributes are those of the

@@ -229,13 +229,15 @@ def freeze_call(state: CallState, reason: str | None = None, *, is_last: bool = 
 
 
 def _function(kind: type[K], state: FunctionState, reason: str | None) -> K:
-    fields = {
-        "name": _string(state.name),
-        "arguments": _string(state.text),
-        "extra": _object(state.extra) if state.extra else {},
-        "_finish_reason": reason,
-    }
-    return _made(kind, fields)
+    return _made(
+        kind,
+        {
+            "name": _string(state.name),
+            "arguments": _string(state.text),
+            "extra": _object(state.extra),
+            "_finish_reason": reason,
+        },
+    )
 
 
 def _custom(state: FunctionState) -> Custom:

@@ -21,10 +21,12 @@ from .lenient import read_chunk
 _HEAD = ("id", "created", "model", "service_tier", "system_fingerprint", "object")
 head_of = attrgetter(*_HEAD)
 _measured_of = itemgetter(0, 2, 3, 4)
+_token_of = attrgetter("token")
 _VARYING = frozenset({"choices", "obfuscation"})
 _PAUSE = 8  # objects read field by field after one with a vendor's fields: the next have them, too
 MOST_MISSES = 3  # in a row; then only a few of each 32 objects are searched for a fragment
 _NOTHING: dict[str, Any] = {}
+_STR = frozenset({str})
 _BUILTINS = frozenset({str, int, float, bool, type(None), dict, list})
 
 Head = tuple[object, ...]
@@ -223,9 +225,8 @@ def _measure(strings: list[str]) -> int:
     """Return how many characters strings have. Raises ValueError for half a surrogate pair, an enum
     or another subclass of str.
     """
-    for text in strings:
-        if type(text) is not str:
-            raise ValueError("a string of another class")
+    if not _STR.issuperset(map(type, strings)):
+        raise ValueError("a string of another class, or none")
     whole = "".join(strings)
     if not whole.isascii():
         whole.encode()
@@ -248,8 +249,7 @@ def _strings_of(chunk: Chunk) -> list[str]:
             strings.append(choice.text)
         if choice.logprobs is not None:
             for token in (*(choice.logprobs.content or ()), *(choice.logprobs.refusal or ())):
-                tokens = [token, *(token.top_logprobs or ())]
-                strings += [each.token for each in tokens if each.token is not None]
+                strings += map(_token_of, (token, *(token.top_logprobs or ())))
     return strings
 
 

@@ -155,10 +155,13 @@ class Observer:
         if not self.ended:
             self.ended = True
             self.stopped = stopped
-            try:
-                self.accumulator.close()
-            except Exception as error:
-                self.error = error
+        try:
+            self.accumulator.close()
+        except Exception as error:
+            self.error = self.error or error
+        except BaseException as error:
+            self.blame(error)
+            raise
 
     @property
     def status(self) -> StreamStatus:

@@ -424,6 +424,33 @@ def test_an_interrupt_in_on_event_leaves_nothing_open(kind: Kind, way: Way) -> N
     assert [(end.status, end.error) for end in ends] == [("cancelled", INTERRUPT)]
 
 
+@pytest.mark.parametrize("kind", ["sync", "async"])
+def test_an_interrupt_in_the_last_event_leaves_nothing_open(kind: Kind) -> None:
+    ends: list[StreamEnd] = []
+
+    def on_event(event: Event) -> None:
+        if event.type == "done":
+            raise INTERRUPT
+
+    source = SOURCES[kind](CHUNKS)
+    stream = wrapping(kind, source, on_event=on_event, on_end=ends.append)()
+    with pytest.raises(KeyboardInterrupt):
+        asyncio.run(exhaust(lambda: stream, 2))
+    assert source.closed == 1
+    assert [(end.status, end.error) for end in ends] == [("complete", INTERRUPT)]
+
+
+@pytest.mark.parametrize("options", [{"limits": Limits(total_bytes=300)}, {"strict": True}])
+def test_the_last_event_is_done_after_an_error_in_accumulating_too(options: Any) -> None:
+    events: list[Event] = []
+    bad = [*CHUNKS[:2], {"choices": 5}, *CHUNKS[2:]]
+    stream = wrap(bad, on_event=events.append, **options)
+    assert list(stream) == bad
+    assert [event.type for event in events].index("done") == len(events) - 1
+    with pytest.raises((LimitExceededError, DecodeError)):
+        _ = stream.completion
+
+
 # --- on_end itself ---
 
 

@@ -270,6 +270,7 @@ def _convert(value: object, kind: object) -> object:
 def _strict_hook(kind: type, converter: cattrs.Converter) -> Callable[[object, object], object]:
     """Return a hook that only takes objects or lists: cattrs takes any mapping or iterable."""
     if attrs.has(kind):
+        attrs.resolve_types(get_origin(kind) or kind)  # also the names inside other types
         build = make_dict_structure_fn(kind, converter)
         return lambda value, _: build(msgspec.convert(value, dict), kind)
     list_of = cast("type[list[object]]", GenericAlias(list, get_args(kind)[0]))

@@ -119,6 +119,12 @@ class Upper:
     x: str = attrs.field(converter=upper, validator=attrs.validators.in_(["A"]))
 
 
+# A name inside another type that is not a string itself.
+Tree: Any = attrs.make_class(
+    "Tree",
+    {"kids": attrs.field(type=list["Tree"], factory=list)},  # type: ignore[misc]  # it is a name
+)
+
 QUERIES = [AttrsQuery, StructQuery, DataQuery, ModelQuery, DictQuery]
 every_query = pytest.mark.parametrize("kind", QUERIES)
 
@@ -166,6 +172,7 @@ FITTING: list[tuple[str, Any, object]] = [
     (r'{"date": "2026-01-02", "\ud83d": 1}', ModelDay, MODEL_DAY),
     ('{"a": [1, null]}', object, {"a": [1, None]}),
     ('["celsius"]', list[Unit], [Unit.C]),
+    ('{"kids": [{}, {"kids": []}]}', Tree, Tree([Tree(), Tree()])),
     ('{"a": 1, "b": {"c d": ["x"]}}', dict[str, object], {"a": 1, "b": {"c d": ["x"]}}),
 ]
 

@@ -29,7 +29,9 @@ FILE_HELP = (
 
 Form = Literal["rows", "body", "page", "parquet"]  # a page is what a server sent in place of a body
 
-_GZIP, _ZSTD, _PARQUET = b"\x1f\x8b", b"\x28\xb5\x2f\xfd", b"PAR1"
+_GZIP, _PARQUET = b"\x1f\x8b", b"PAR1"
+# pzstd begins with a frame that is to be skipped: its first byte is any of these, then comes `*M`.
+_ZSTD = (b"\x28\xb5\x2f\xfd", *(bytes((first,)) + b"*M\x18" for first in range(0x50, 0x60)))
 BLOCK = 65536  # bytes, the most that a pipe holds; they are enough to distinguish rows from a body
 BOM = b"\xef\xbb\xbf"
 BLANK = b" \t\r\n" + BOM

@@ -75,6 +75,13 @@ def test_every_form_is_read_and_written(suffix: str, rows: list[Row], tmp_path: 
     assert_reduced(rows, tmp_path / f"log{suffix}", tmp_path / f"out{suffix}")
 
 
+def test_zstd_that_begins_with_a_frame_to_skip_is_read(tmp_path: Path, out: Path) -> None:
+    log = write(tmp_path / "log.zst", ROWS)
+    log.write_bytes(b"\x5f*M\x18" + (4).to_bytes(4, "little") + b"size" + log.read_bytes())
+    assert reduce(log, out) == 0
+    assert read(out) == expected(ROWS)
+
+
 def test_bare_chunks_go_by_their_own_id(log: Path, out: Path) -> None:
     log.write_text("".join(f"{json.dumps(chunk)}\n" for _, _, chunk in ROWS) + "data: [DONE]\n\n")
     assert reduce(log, out) == 0

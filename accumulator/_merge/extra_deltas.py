@@ -10,7 +10,7 @@ from msgspec import Struct, field, to_builtins
 
 from .. import events as ev
 from .._decode.chunk import JsonObject
-from .._decode.text import Text
+from .._decode.text import Text, heal_value
 from ..events import Event
 from ..rules import Level
 
@@ -61,7 +61,8 @@ class ExtraDeltas(Struct):
         if again or not _is_same(self._last.get(path), value):
             # A list of the chunk may belong to the state by now, and grow.
             copied = self._last[path] = to_builtins(value)
-            self.events.append(ev.ExtraDeltaEvent(self.index, path, copied))
+            healed, _ = heal_value(copied)
+            self.events.append(ev.ExtraDeltaEvent(self.index, path, healed))
 
     def emit_halves(self) -> None:
         """Emit each U+FFFD that replaced half a surrogate pair at the end of a text."""

@@ -551,6 +551,12 @@ def test_done_has_a_choice_as_it_is_at_the_end(first: Chunk, later: list[Chunk])
     assert done.completion.choices[0] != before.choice
 
 
+def test_a_half_in_a_vendors_value_is_replaced_in_its_event_too() -> None:
+    events = told([delta({"vendor": {"k": "a\ud83d"}, "annotations": ["\ude00"]})])
+    values = [event.value for event in only(ev.ExtraDeltaEvent, events)]
+    assert values == [{"k": "a\ufffd"}, ["\ufffd"]]
+
+
 def test_problems_too_many_to_be_kept_are_told() -> None:
     assert types(told(["no json"] * 150)) == [*["problem"] * 150, "done"]
 

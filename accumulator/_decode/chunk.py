@@ -122,10 +122,13 @@ class Misfits(list[Misfit]):
 
 class Closing:
     """Marks a choice whose delta is really a `message`: the server sends the whole of it at the
-    end, or ignored `stream`. Nothing on the wire decodes into it.
+    end, or ignored `stream`. Nothing on the wire decodes into it. `position` counts nulls, too.
     """
 
-    __slots__ = ()
+    __slots__ = ("position",)
+
+    def __init__(self, position: int) -> None:
+        self.position = position
 
 
 class Delta(Struct, forbid_unknown_fields=True, gc=False):

@@ -317,7 +317,7 @@ def _choices(reading: Reading, value: object) -> list[Choice]:
         choice = reading.fields(Choice, source, moved)
         put_below(reading.misfits, f"[{i}]", before)
         if closes:
-            choice.closing = Closing()
+            choice.closing = Closing(i)
         if choice.index is None and i > len(choices):  # nulls count in the positions
             choice.index = i
         choices.append(choice)

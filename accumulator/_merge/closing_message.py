@@ -39,7 +39,7 @@ def leave_out_repeated(choices: Mapping[int, ChoiceState], reading: Reading) -> 
             into.brought = _brought_by(into) if into.brought is None else into.brought
             brought |= into.brought
         choice.delta = _without(choice.delta, brought)
-        path = f"$.choices[{position}].delta."
+        path = f"$.choices[{choice.closing.position}].delta."
         reading.chunk.misfits = wire.Misfits(
             misfit
             for misfit in reading.chunk.misfits or ()

@@ -1108,7 +1108,8 @@ def is_a(kind: Kind, value: object) -> bool:
 
 
 def is_empty(value: object) -> bool:
-    return not value or (isinstance(value, list) and value.count(None) == len(value))
+    items = [*value.values()] if isinstance(value, dict) else value
+    return not items or (isinstance(items, list) and items.count(None) == len(items))
 
 
 def error_of(value: object) -> object:

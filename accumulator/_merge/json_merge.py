@@ -278,8 +278,9 @@ def text_in(value: object) -> str:
 
 
 def is_empty(value: object) -> bool:
-    """Return whether a value says nothing: null, false, 0, empty, or a list of nulls."""
-    return not value or (isinstance(value, list) and all(item is None for item in value))
+    """Return whether a value says nothing: null, false, 0, empty, or only nulls."""
+    items = [*value.values()] if isinstance(value, dict) else value
+    return not items or (isinstance(items, list) and all(item is None for item in items))
 
 
 def _or_new(old: object, kind: type[K]) -> K:

@@ -256,6 +256,7 @@ class ChatReducer(Reducer, kw_only=True):
 
     def _apply_lines(self, event: Event, lines: list[bytes]) -> None:
         """Apply each line of an event as if it were an event of its own."""
+        self._decoder.begin_again()  # the shape tried on all of it may take another API's first
         for number, line in enumerate(lines, 1):
             if self.is_reading and line.strip() and not is_nothing(line):
                 form = event.form if number == len(lines) else "event"
@@ -394,7 +395,6 @@ def _lines_with_chunks(text: str) -> list[bytes]:
 def _kind_of(line: str) -> type | None:
     """Return the type of a line's JSON value, or None if it is not JSON."""
     try:
-        value, _ = decode_untyped(line)
+        return type(decode_untyped(line)[0])
     except (MalformedJsonError, TooDeepError):
         return None
-    return type(value)

@@ -195,9 +195,11 @@ def test_fields_stand_by_name_whatever_a_process_read_before() -> None:
             assert names(*fields) == sorted(fields)
 
 
-def test_a_shape_does_not_take_the_first_line_of_an_event_of_another_api() -> None:
+@pytest.mark.parametrize("first", [b"", b'data: ""\n'])
+def test_a_shape_does_not_take_a_line_of_another_api(first: bytes) -> None:
     for _ in range(COUNT):
         fed([chunk({"content": "x"}, type="completion")])
-    acc = read_all([b'data: {"type": "message_start"}\ndata: null\n\n'])
+        read_all([b'data: "x"\n\nevent: x\ndata: {"choices": [], "type": "completion"}\n\n'])
+    acc = read_all([first + b'data: {"type": "message_start"}\ndata: null\n\n'])
     assert acc.problem_counts == {"other_api": 1}
     assert not acc.snapshot().extra

@@ -146,8 +146,11 @@ class EventEmitter(ExtraDeltas, kw_only=True):
         index, reason, delta = progress.index, choice.finish_reason, choice.delta
         if reason and reason != self._ending.get(index):
             self._ending[index] = reason
-        elif index in self._ending and not choice.text and (delta is None or not _adds(delta)):
-            self._end(index)
+        elif index in self._ending:
+            if not choice.text and (delta is None or not _adds(delta)):
+                self._end(index)
+            elif not reason:
+                self._ending[index] = ""  # even the same reason is another one after this
 
     def _end(self, index: int) -> None:
         del self._ending[index]

@@ -233,6 +233,8 @@ NEXT: dict[str, tuple[list[object], bool]] = {
     "no arguments": ([calls(call(0, ""))], True),
     "another call": ([calls(call(1, "", id="b"))], False),
     "text, then nothing": ([delta({"content": "b"}), delta({})], True),
+    "text, then the same reason": ([delta({"content": "b"}), FINISH], False),
+    "text, then the same reason twice": ([delta({"content": "b"}), FINISH, FINISH], True),
     "another choice": ([{"choices": [{"index": 1, "delta": {"content": "b"}}]}], False),
     "[DONE]": (["[DONE]"], True),
 }

@@ -39,7 +39,8 @@ class ChunkTexts(Accumulator):
             self.texts.append(DONE)
 
     def feed_sse(self, data: bytes | bytearray | memoryview) -> None:
-        self._add(self._reader.feed(bytes(data), 0))
+        # As if the body began with the open line: only whether it is the first one matters.
+        self._add(self._reader.feed(bytes(data), self._reader.held))
         if self._most is not None and self._reader.held > self._most:
             self._reader = LineReader()  # what is refused is not a text, even after `close`
             raise LimitExceededError("event_bytes", self._most)

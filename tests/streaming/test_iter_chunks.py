@@ -64,6 +64,12 @@ def test_json_in_several_lines_comes_on_one() -> None:
     assert list(iter_chunks([body])) == [b'{"a": 1}', b'{   "error": "no" }']
 
 
+@pytest.mark.parametrize("size", [1, 2, 50])
+def test_a_byte_order_mark_costs_no_chunk_wherever_it_is_cut(size: int) -> None:
+    for body in b'data: {"a": 1}\n\n', b'{"a": 1}\n':
+        assert list(iter_chunks(cut(b"\xef\xbb\xbf" + body, size))) == [b'{"a": 1}']
+
+
 def test_what_is_damaged_or_cut_off_comes_as_it_is() -> None:
     assert list(iter_chunks([b'data: {no\n\ndata: {"a": 1'])) == [b"{no", b'{"a": 1']
 

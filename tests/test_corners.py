@@ -288,3 +288,12 @@ def test_what_says_nothing_is_no_event_and_releases_no_done(nothing: str) -> Non
         assert "chunks=2" in repr(acc)
         [event] = [e for e in done if isinstance(e, FunctionToolCallArgumentsDoneEvent)]
         assert event.arguments == "[1,2]"
+
+
+@pytest.mark.parametrize("end", ["", "\n"])
+def test_an_empty_line_ends_a_line_that_a_read_began(end: str) -> None:
+    acc = Accumulator()
+    acc.feed_sse(b'data: {"choices":[{"delta":{"content":"a"}},')
+    acc.feed_line(end)
+    acc.feed_sse(sse(STOP))
+    assert acc.problem_counts == {"malformed_json": 1}

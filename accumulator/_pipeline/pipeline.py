@@ -186,6 +186,7 @@ class Pipeline(EventApplier):
         self._forget_unread()
         if parser.pending:
             offset = None if offset is None else offset - len(parser.pending)
+            size += len(parser.pending)
             text, parser.pending = bytes(parser.pending + text), None
         for each in text.splitlines() or (text,):
             parser.feed_line(each, size, offset, events)

@@ -11,7 +11,7 @@ from .._decode import chunk as wire
 from .._decode.chunk import JsonObject
 from .._decode.lenient import Reading
 from .ending import index_of
-from .json_merge import IndexedList, is_empty
+from .json_merge import is_empty
 from .state import AudioState, ChoiceState, FunctionState
 
 # The names of those fields of deltas that said something.
@@ -63,7 +63,7 @@ def note_emptied(into: ChoiceState, known: JsonObject, extra: JsonObject) -> Non
     """Note which known fields a delta may be about to empty: then the state does not show them."""
     for name, value in extra.items():
         may_be_empty = not value or type(value) in (list, dict)
-        if may_be_empty and is_empty(value) and _says(known.get(name)):
+        if may_be_empty and is_empty(value) and not is_empty(known.get(name)):
             into.emptied = {**(into.emptied or {}), name: True}
 
 
@@ -76,13 +76,8 @@ def _brought_by(holder: wire.Delta | ChoiceState) -> Brought:
     return {
         name: True
         for name, value in (*values, *(extra or {}).items())
-        if _says(value) and value not in _NOTHING
+        if value not in _NOTHING and not is_empty(value)
     }
-
-
-def _says(value: object) -> bool:
-    """Return whether a value in a delta or in the state says something."""
-    return not is_empty(value.entries if isinstance(value, IndexedList) else value)
 
 
 def _without(delta: wire.Delta, brought: Brought) -> wire.Delta:

@@ -279,7 +279,8 @@ def text_in(value: object) -> str:
 
 def is_empty(value: object) -> bool:
     """Return whether a value says nothing: null, false, 0, empty, or only nulls."""
-    items = [*value.values()] if isinstance(value, dict) else value
+    items = value.entries if isinstance(value, IndexedList) else value
+    items = [*items.values()] if isinstance(items, dict) else items
     return not items or (isinstance(items, list) and all(item is None for item in items))
 
 

@@ -316,6 +316,7 @@ class Choice:
     went_on: bool = False  # something came since the last finish reason
     tags: str = ""  # with `think_tags`, "before", "inside" or "behind" them, then "none"
     held: str = ""  # what may become a tag
+    was_over: bool = False  # it had a finish reason before this delta
     error: object = None  # True where only the finish reason says so
 
     @property
@@ -509,6 +510,7 @@ class Reducer:
         choice = self.choices.setdefault(index, Choice())
         choice.level.known["index"] = index
         before, brings = choice.finish_reason, False
+        choice.was_over = bool(before)
         has_delta = entry.get("delta") is not None
         # Perplexity sends the whole message so far beside each delta.
         source, other = ("delta", "message") if has_delta else ("message", "delta")
@@ -622,6 +624,8 @@ class Reducer:
             self.letter(choice, letter)
             if choice.tags == "none":
                 return {**delta, "content": text_of(content)[place + 1 :]}
+        if choice.was_over:
+            self.release(choice)
         return {key: value for key, value in delta.items() if key != "content"}
 
     def letter(self, choice: Choice, letter: str) -> None:

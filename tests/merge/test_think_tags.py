@@ -169,6 +169,13 @@ OTHERS: dict[str, tuple[list[object], Texts]] = {
     "behind a finish reason nothing waits": (
         [delta({}, finish_reason="stop"), said("<th"), said("ink>a")], [(None, "<think>a")]
     ),
+    "behind a finish reason nothing waits, not even for the reasoning beside it": (
+        [
+            said("<think>", finish_reason="stop"),
+            delta({"content": "a<", "reasoning_content": "b"}),
+        ],
+        [("a<b", None)],
+    ),
     "the server's error releases what waits": (
         [said("<thi"), {"error": {"message": "no"}}], [(None, "<thi")]
     ),

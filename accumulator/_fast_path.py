@@ -273,7 +273,7 @@ class FastPath(Struct, eq=False):
             for target, decode in zip(targets, self._template.decoders)  # noqa: B905  # one for each
         ]
         self._template = replace(self._template, decoders=tuple(decoders))
-        self._may_refuse = any(getattr(each, "may_refuse", False) for each in targets)
+        self._may_refuse = any(isinstance(each, Text) and each.may_refuse for each in targets)
         texts = [isinstance(each, Text) for each in targets]
         is_simple = sum(texts) == 1 and targets.count(None) == len(targets) - 1 < 2
         self._joint = b"".join(self._template.joints) if is_simple else None
@@ -286,8 +286,8 @@ def _is_integer(digits: bytes) -> bool:
 
 
 def _all_accept(targets: Targets, brought: list[list[Any]]) -> bool:
-    """Join the fragments of each text, and return whether the targets accept them. If a text gets
-    more than one, none may make it whole. What values replace accepts none that is empty.
+    """Join the fragments of each text, and return whether the texts accept them. If a text gets
+    more than one, none may make it whole.
     """
     for text, fragments in zip(targets, brought):  # noqa: B905  # one for each
         if isinstance(text, Text):
@@ -296,6 +296,4 @@ def _all_accept(targets: Targets, brought: list[list[Any]]) -> bool:
             if not is_open and (len(fragments) > 1 or not text.accepts(joined)):
                 return False
             fragments[:] = [joined]
-        elif getattr(text, "may_refuse", False) and not all(fragments):
-            return False
     return True

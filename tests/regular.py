@@ -261,10 +261,6 @@ ALIKE: Streams = {
     "a message in place of the delta": lambda i: with_message('{"content":"x"}').replace(
         '"delta":' if i % 20 == 19 else "none", '"x_delta":'
     ),
-    "a counter that falls to 0 before a closing message": [
-        *(delta_chunk(f'"content":"w{i}","x_count":{max(0, 1099 - i)}') for i in range(1000, 1102)),
-        delta_chunk('"x_count":7').replace('"delta"', '"message"'),
-    ],
     "arguments in a choice that has no calls": [
         text_chunk("t", index=2),
         *(call_start(0, choice) for choice in range(2)),

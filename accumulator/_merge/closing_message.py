@@ -8,7 +8,6 @@ from collections.abc import Mapping
 from msgspec import structs
 
 from .._decode import chunk as wire
-from .._decode.chunk import JsonObject
 from .._decode.lenient import Reading
 from .ending import index_of
 from .json_merge import is_empty
@@ -59,19 +58,9 @@ def note_brought(into: ChoiceState, choice: wire.Choice) -> None:
         into.brought |= _brought_by(choice.delta)
 
 
-def note_emptied(into: ChoiceState, known: JsonObject, extra: JsonObject) -> None:
-    """Note which known fields a delta may be about to empty: then the state does not show them."""
-    for name, value in extra.items():
-        may_be_empty = not value or type(value) in (list, dict)
-        if may_be_empty and is_empty(value) and not is_empty(known.get(name)):
-            into.emptied = {**(into.emptied or {}), name: True}
-
-
 def _brought_by(holder: wire.Delta | ChoiceState) -> Brought:
     """Return the fields that say something in a delta, or in all deltas of a choice so far."""
-    extra: JsonObject | None = holder.extra
-    if isinstance(holder, ChoiceState):
-        extra = (holder.delta_extra or {}) | (holder.emptied or {})
+    extra = holder.delta_extra if isinstance(holder, ChoiceState) else holder.extra
     values = [(name, getattr(holder, field, None)) for field, name in _NAMES.items()]
     return {
         name: True

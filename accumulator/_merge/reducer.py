@@ -25,7 +25,7 @@ from .._decode.lenient import Reading
 from .._decode.objects import head_of
 from .._decode.text import COMPACT_AT, Text
 from ..errors import LimitExceededError
-from .closing_message import leave_out_repeated, note_brought, note_emptied
+from .closing_message import leave_out_repeated, note_brought
 from .ending import Ending, brings_text, calls_of, index_of
 from .problem_log import brief
 from .rehearsal import RefusingLog, Rehearsal, Target, rest_of, texts_of
@@ -292,10 +292,7 @@ class Reducer(Ending, TypedFieldMerger, UsageMerger):
 
     def _apply_rare(self, state: ChoiceState, delta: wire.Delta, position: int) -> None:
         """Apply the fields of a delta that few streams have."""
-        if delta.extra is not None:
-            if state.delta_extra is not None:
-                note_emptied(state, state.delta_extra, delta.extra)
-            state.delta_extra = self._merge_extra("delta", state.delta_extra, delta.extra)
+        state.delta_extra = self._merge_extra("delta", state.delta_extra, delta.extra)
         if delta.parts is not None:
             self._apply_parts(state, delta.parts)
         if delta.refusal is not None:

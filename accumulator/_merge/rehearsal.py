@@ -25,8 +25,6 @@ _SCALARS = frozenset({str, int, float, bool, type(None)})
 class Slot:
     """A field of merged JSON whose number or string each chunk replaces."""
 
-    may_refuse = True  # an empty value goes the plain way, which notes that a field was filled
-
     __slots__ = ("_name", "_of")
 
     def __init__(self, of: JsonObject, name: str) -> None:

@@ -155,8 +155,7 @@ class ChoiceState(Struct, omit_defaults=True, repr_omit_defaults=True):
     has none for.
 
     `text` is a legacy completion's. `error` is the choice's own, or else True if its finish reason
-    says that it failed. `brought` has the fields that deltas filled, once a message closed it, and
-    `emptied` those of a vendor that deltas filled and a later one emptied.
+    says that it failed. `brought` has the fields that deltas filled, once a message closed it.
     `tags` is what `think_tags` has read but not released.
     """
 
@@ -176,7 +175,6 @@ class ChoiceState(Struct, omit_defaults=True, repr_omit_defaults=True):
     text: Text | None = None
     error: object = None
     brought: dict[str, bool] | None = None
-    emptied: dict[str, bool] | None = None
     tags: str | None = None
     extra: JsonObject | None = None
 

@@ -82,19 +82,28 @@ class FastPath(Struct, eq=False):
         Return how many events were applied, and how many bytes they were.
         """
         template = self._template
-        head, end, gaps = template.head, template.end, template.of_line
-        lines = BytesIO(data)
-        if not data.startswith(head) or not lines.readline().endswith(template.tail):
+        gaps, lines = template.of_line, BytesIO(data)
+        if not data.startswith(template.head) or not lines.readline().endswith(template.tail):
             return 0, 0
         lines.seek(0)
         cuts = [line[gaps] for line, _ in zip(lines, lines)]  # noqa: B905  # a line, a blank one
-        body = b"".join((head, (end + head).join(cuts), end))
-        if data.startswith(body) and self._append(cuts):
+        body = template.join(cuts)
+        if not data.startswith(body):
+            few, most = 0, len(cuts) - 1
+            while few < most:
+                middle = (few + most + 1) // 2
+                if data.startswith(template.join(cuts[:middle])):
+                    few = middle
+                else:
+                    most = middle - 1
+            cuts = cuts[:few]
+            body = template.join(cuts)
+        if cuts and self._append(cuts):
             return len(cuts), len(body)
         count = size = 0
         for cut in cuts:
-            event = b"".join((head, cut, end))
-            if not data.startswith(event, size) or not self.apply_event(event):
+            event = template.join([cut])
+            if not self.apply_event(event):
                 break
             count += 1
             size += len(event)

@@ -27,7 +27,9 @@ _OBJECT = b'{"'  # the start of an object that is not empty
 _OPENS_CHUNK = _OPENING + _OBJECT
 _LAST = _OPENING + DONE + EVENT_END
 _COMMENT = re.compile(rb":[^\r\n]*\n\n")  # OpenRouter sends many, each a read of its own
-_WINDOW = 65536  # bytes of a read that are applied at once; more leave the processor's cache
+# Bytes of a large read that are applied at once: more leave the processor's cache. At first half of
+# them, because the fast path may then be ready for the rest.
+_WINDOW = 32768
 
 
 class Pipeline(EventApplier):
@@ -98,7 +100,7 @@ class Pipeline(EventApplier):
                 self.count(size)
             return
         tally.size += size
-        if size > _WINDOW:
+        if size > 2 * _WINDOW:
             self._take_windows(data, start)
         elif self._is_plain and data == _LAST:
             self._apply_data(DONE, start)
@@ -111,7 +113,10 @@ class Pipeline(EventApplier):
         done = 0
         try:
             while done < len(data) and self.reducer.is_reading:
-                window = data[done : done + _WINDOW]
+                may_learn = self._fast is None and self._learn_at < inf
+                most = done + (_WINDOW // 2 if may_learn else _WINDOW)
+                end = data.rfind(EVENT_END, done, most) + len(EVENT_END)
+                window = data[done : end if end > done + 1 else most]
                 done += len(window)
                 self._take(window, start + done - len(window))
         except AccumulatorError:

@@ -92,7 +92,8 @@ class Reader:
         elif name == b"event":
             self.event = value
         elif name == b"error" and not self.data and value.strip():  # llama.cpp
-            self.error_event(self.decode(value))
+            is_end = value.strip().decode("latin-1") in ENDS  # under any name
+            self.end() if is_end else self.error_event(self.decode(value))
         elif name not in (b"", b"id", b"retry") and not NOTHING.fullmatch(line):
             self.unread = True
 

@@ -65,7 +65,7 @@ _TEXT = frozenset({"text"})  # beside a delta, this is a vendor's field like any
 Moved = Mapping[str, frozenset[str]]  # the fields of each level that are not read into their places
 
 
-class Reading(Struct):
+class ChunkReading(Struct):
     """A chunk as it is read from builtins or an SDK's objects, and what did not fit on the way.
 
     `error` is the server's error object. `has_halves` says whether any string may contain half a
@@ -166,7 +166,7 @@ def note_misfits(misfits: list[Misfit], chunk: Chunk) -> None:
 
 
 _SCALARS = frozenset({bool, int, float, type(None)})
-_Reader = Callable[[Reading, object], object]
+_Reader = Callable[[ChunkReading, object], object]
 _UNKNOWN: tuple[type | None, _Reader | None] = (None, None)
 
 
@@ -182,7 +182,7 @@ def _list(value: object) -> list[object] | tuple[object, ...]:
     return value
 
 
-def _text(reading: Reading, value: object) -> str:
+def _text(reading: ChunkReading, value: object) -> str:
     if type(value) is not str:
         value = as_builtin(value) if isinstance(value, (str, Enum)) else value
         if type(value) is not str:
@@ -193,7 +193,7 @@ def _text(reading: Reading, value: object) -> str:
     return value
 
 
-def _label(reading: Reading, value: object) -> str:
+def _label(reading: ChunkReading, value: object) -> str:
     """Read a string to which no later one is joined."""
     text = _text(reading, value)
     if reading.has_halves:
@@ -202,21 +202,21 @@ def _label(reading: Reading, value: object) -> str:
     return text
 
 
-def _integer(reading: Reading, value: object) -> int:
+def _integer(reading: ChunkReading, value: object) -> int:
     number = as_integer(value)
     if number is None or not isinstance(value, int):
         raise _MisfitError(f"expected an integer, got {kind_of(value)}", number)
     return number
 
 
-def _number(reading: Reading, value: object) -> float:
+def _number(reading: ChunkReading, value: object) -> float:
     number = as_float(value)
     if number is None:
         raise _MisfitError(f"expected a number, got {kind_of(value)}")
     return number
 
 
-def _integers(reading: Reading, value: object) -> list[int]:
+def _integers(reading: ChunkReading, value: object) -> list[int]:
     items = _list(value)
     numbers = [*map(as_integer, items)]
     if None in numbers or not all(isinstance(item, int) for item in items):
@@ -224,7 +224,7 @@ def _integers(reading: Reading, value: object) -> list[int]:
     return cast("list[int]", numbers)
 
 
-def _base64(reading: Reading, value: object) -> bytes:
+def _base64(reading: ChunkReading, value: object) -> bytes:
     if type(value) is bytes:
         return value  # our own `Chunk` has it decoded
     try:
@@ -233,7 +233,7 @@ def _base64(reading: Reading, value: object) -> bytes:
         raise _MisfitError("expected base64") from None
 
 
-def _json_text(reading: Reading, value: object) -> str:
+def _json_text(reading: ChunkReading, value: object) -> str:
     """Read a string of JSON; some servers send the value itself."""
     if not isinstance(value, str) and (isinstance(value, (list, tuple)) or is_object(value)):
         ours, lone = heal_value(reading.copy(value, reading.depth))
@@ -243,14 +243,14 @@ def _json_text(reading: Reading, value: object) -> str:
 
 
 def _struct(kind: type[K]) -> _Reader:
-    def read(reading: Reading, value: object) -> K:
+    def read(reading: ChunkReading, value: object) -> K:
         return reading.fields(kind, _object(value))
 
     return read
 
 
 def _structs(kind: type[K]) -> _Reader:
-    def read(reading: Reading, value: object) -> list[K]:
+    def read(reading: ChunkReading, value: object) -> list[K]:
         entries: list[K] = []
         left: list[object] = []
         for i, item in enumerate(_list(value)):
@@ -267,21 +267,21 @@ def _structs(kind: type[K]) -> _Reader:
     return read
 
 
-def _calls(reading: Reading, value: object) -> list[ToolCallFragment]:
+def _calls(reading: ChunkReading, value: object) -> list[ToolCallFragment]:
     """Read a list of calls; old TGI sends a single call without a list."""
     entries = [value] if is_object(value) and not isinstance(value, (list, tuple)) else value
     return cast("list[ToolCallFragment]", _structs(ToolCallFragment)(reading, entries))
 
 
-def _parts(reading: Reading, value: object) -> Parts:
+def _parts(reading: ChunkReading, value: object) -> Parts:
     return Parts([reading.adopt(item) for item in _list(value)])
 
 
-def _any_object(reading: Reading, value: object) -> Extra:
+def _any_object(reading: ChunkReading, value: object) -> Extra:
     return Extra({reading.name(name): reading.adopt(item) for name, item in _object(value).items()})
 
 
-def _delta(reading: Reading, value: object) -> Delta:
+def _delta(reading: ChunkReading, value: object) -> Delta:
     delta = reading.fields(Delta, _object(value), reading.moved["delta"])
     content: object = delta.content
     if isinstance(content, Parts):
@@ -289,12 +289,12 @@ def _delta(reading: Reading, value: object) -> Delta:
     return delta
 
 
-def _content(reading: Reading, value: object) -> str | Parts:
+def _content(reading: ChunkReading, value: object) -> str | Parts:
     is_list = isinstance(value, (list, tuple))
     return _parts(reading, value) if is_list else _text(reading, value)
 
 
-def _choices(reading: Reading, value: object) -> list[Choice]:
+def _choices(reading: ChunkReading, value: object) -> list[Choice]:
     if not isinstance(value, (list, tuple)):
         raise InvalidChunkError(f"$.choices: expected a list, got {kind_of(value)}")
     choices: list[Choice] = []
@@ -365,7 +365,7 @@ def readers_of(kind: type[Struct]) -> Mapping[str, tuple[type | None, _Reader | 
 
 def read_chunk(
     value: object, moved: Moved, *, copying: bool, has_halves: bool, depth: int
-) -> Reading:
+) -> ChunkReading:
     """Read a chunk from builtins or an SDK's object.
 
     `moved` names the typed fields to which a rule other than the API's applies; they go to `extra`
@@ -373,7 +373,7 @@ def read_chunk(
     value in it may have. `has_halves` says that strings may contain half a surrogate pair. Raises
     InvalidChunkError if the value is not a chunk at all, TooDeepError.
     """
-    reading = Reading(moved, copying, has_halves, depth)
+    reading = ChunkReading(moved, copying, has_halves, depth)
     if not is_object(value):
         raise InvalidChunkError(f"expected an object, got {kind_of(value)}")
     source = dict(fields_of(value))
@@ -396,5 +396,5 @@ def read_chunk(
 
 def read_usage(value: object) -> Usage:
     """Read a usage from builtins; what does not fit goes to `extra`."""
-    reading = Reading({}, copying=True, has_halves=False, depth=STACK_DEPTH)
+    reading = ChunkReading({}, copying=True, has_halves=False, depth=STACK_DEPTH)
     return reading.fields(Usage, _object(value))

@@ -31,7 +31,7 @@ from .chunk import (
     Parts,
     TokenLogprob,
 )
-from .lenient import Reading, note_misfits, put_below, readers_of
+from .lenient import ChunkReading, note_misfits, put_below, readers_of
 from .shapes import COMMON, Layout, Shape, find_shape, shape_after, wider_names
 from .values import error_of
 
@@ -278,7 +278,7 @@ def _read_as_api(
     _, read = readers_of(kind).get(name, (None, None))
     if read is None:
         return value
-    reading = Reading({}, copying=False, has_halves=False, depth=STACK_DEPTH)
+    reading = ChunkReading({}, copying=False, has_halves=False, depth=STACK_DEPTH)
     reading.misfits = misfits
     return reading.take(of, name, read, value)
 

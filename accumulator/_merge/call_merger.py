@@ -17,7 +17,7 @@ from ..partial import is_complete
 from .arguments import ArgumentsText
 from .json_merge import FieldMerger
 from .problem_log import ProblemLog, brief
-from .state import CallsState, CallState, ChoiceState, FunctionState
+from .state import CallsState, CallState, ChoiceState, ToolState
 from .tool_calls import find_call, is_whole
 
 
@@ -118,7 +118,7 @@ class CallMerger(FieldMerger):
         if fragment.type is not None and not call.type:
             call.type = fragment.type
         if fragment.function is not None:
-            function = call.function = call.function or FunctionState()
+            function = call.function = call.function or ToolState()
             self._apply_function(
                 function, fragment.function, f"{path}.function", cumulative=self.rules.is_cumulative
             )
@@ -148,19 +148,19 @@ class CallMerger(FieldMerger):
         return place
 
     def _apply_custom(self, call: CallState, fragment: wire.CustomFragment) -> None:
-        custom = call.custom = call.custom or FunctionState()
+        custom = call.custom = call.custom or ToolState()
         self._apply_name(custom, fragment.name)
         if fragment.input is not None:
             custom.text = self._join(custom.text, fragment.input)
         custom.extra = self._merge_extra("delta", custom.extra, fragment.extra)
 
-    def _apply_name(self, state: FunctionState, name: str | None) -> None:
+    def _apply_name(self, state: ToolState, name: str | None) -> None:
         # Some servers repeat the name with every fragment.
         if name is not None and not (name and state.name and state.name.equals(name)):
             state.name = self._join(state.name, name)
 
     def _apply_function(
-        self, state: FunctionState, fragment: wire.FunctionFragment, path: str, *, cumulative: bool
+        self, state: ToolState, fragment: wire.FunctionFragment, path: str, *, cumulative: bool
     ) -> None:
         self._apply_name(state, fragment.name)
         arguments, text = fragment.arguments, state.text
@@ -184,7 +184,7 @@ class CallMerger(FieldMerger):
         self, state: ChoiceState, fragment: wire.FunctionFragment, position: int
     ) -> None:
         """Apply the deprecated field for a single call; llama-cpp-python repeats its name."""
-        call = state.function_call = state.function_call or FunctionState()
+        call = state.function_call = state.function_call or ToolState()
         path = f"$.choices[{position}].delta.function_call"
         self._apply_function(call, fragment, path, cumulative=False)
         call.extra = self._merge_extra("delta.<object>", call.extra, fragment.extra)

@@ -8,20 +8,20 @@ from collections.abc import Mapping
 from msgspec import structs
 
 from .._decode import chunk as wire
-from .._decode.lenient import Reading
+from .._decode.lenient import ChunkReading
 from .ending import index_of
 from .json_merge import is_empty
-from .state import AudioState, ChoiceState, FunctionState
+from .state import AudioState, ChoiceState, ToolState
 
 # The names of those fields of deltas that said something.
 Brought = dict[str, bool]
-_NOTHING = (None, wire.FunctionFragment(), wire.AudioFragment(), FunctionState(), AudioState())
+_NOTHING = (None, wire.FunctionFragment(), wire.AudioFragment(), ToolState(), AudioState())
 # The names on the wire of the fields of a delta and of a choice's state.
 _NAMES = {name: name for name in wire.Delta.__struct_fields__ if name != "extra"}
 _NAMES |= {"parts": "content", "calls": "tool_calls", "tags": "content"}
 
 
-def leave_out_repeated(choices: Mapping[int, ChoiceState], reading: Reading) -> bool:
+def leave_out_repeated(choices: Mapping[int, ChoiceState], reading: ChunkReading) -> bool:
     """Leave out of closing messages what deltas brought; return whether the chunk has one."""
     found = reading.chunk.choices or ()
     if all(choice.closing is None for choice in found):

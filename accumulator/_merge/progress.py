@@ -18,7 +18,7 @@ from .ending import brings_text
 from .extra_deltas import ExtraDeltas
 from .json_merge import PART_TYPES
 from .snapshot import freeze_call, freeze_token, freeze_tokens
-from .state import AudioState, CallState, ChoiceState, FunctionState
+from .state import AudioState, CallState, ChoiceState, ToolState
 
 Make = Callable[..., Event]
 _NAMED = ("reasoning", "reasoning_content", "thinking")  # their events say which one it is
@@ -124,7 +124,7 @@ class ChoiceProgress(ExtraDeltas, kw_only=True):
         call = self._items[place]
         tools = call.tools()
         if ends and not tools:
-            tools = [("custom" if call.type == "custom" else "function", FunctionState())]
+            tools = [("custom" if call.type == "custom" else "function", ToolState())]
         for tool, named in tools:
             key, text, name = (place, tool), named.text, named.name
             # Some servers send exactly `{}` as a placeholder, before the arguments.

@@ -21,7 +21,7 @@ from typing import Any, cast
 
 from .._decode import chunk as wire
 from .._decode.chunk import JsonObject
-from .._decode.lenient import Reading
+from .._decode.lenient import ChunkReading
 from .._decode.objects import head_of
 from .._decode.text import COMPACT_AT, Text
 from ..errors import LimitExceededError
@@ -177,12 +177,12 @@ class Reducer(Ending, TypedFieldMerger, UsageMerger):
         if self.listener is not None:
             self.listener.on_chunk(chunk)
 
-    def prepare(self, reading: Reading) -> None:
+    def prepare(self, reading: ChunkReading) -> None:
         """Prepare a chunk read field by field. Raises LimitExceededError if it passes a limit."""
         self._has_closing |= leave_out_repeated(self.state.choices, reading)
         self.check_limits(reading.chunk.choices or ())
 
-    def apply_reading(self, reading: Reading) -> None:
+    def apply_reading(self, reading: ChunkReading) -> None:
         """Apply a chunk that was prepared, and the error in it."""
         self._checks_halves = reading.has_halves or bool(self._halved)
         self._is_failing = reading.error is not None

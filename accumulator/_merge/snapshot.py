@@ -40,10 +40,10 @@ from .state import (
     CallsState,
     CallState,
     ChoiceState,
-    FunctionState,
     LogprobsState,
     State,
     TokensState,
+    ToolState,
 )
 from .usage import sum_of
 
@@ -228,7 +228,7 @@ def freeze_call(state: CallState, reason: str | None = None, *, is_last: bool = 
     )
 
 
-def _function(kind: type[K], state: FunctionState, reason: str | None) -> K:
+def _function(kind: type[K], state: ToolState, reason: str | None) -> K:
     return _made(
         kind,
         {
@@ -240,7 +240,7 @@ def _function(kind: type[K], state: FunctionState, reason: str | None) -> K:
     )
 
 
-def _custom(state: FunctionState) -> Custom:
+def _custom(state: ToolState) -> Custom:
     name, text, extra = _string(state.name), _string(state.text), _object(state.extra)
     return _made(Custom, {"name": name, "input": text, "extra": extra})
 

@@ -26,7 +26,7 @@ Tool = Literal["function", "custom"]
 _order_of = attrgetter("order")
 
 
-class FunctionState(Struct, omit_defaults=True, repr_omit_defaults=True):
+class ToolState(Struct, omit_defaults=True, repr_omit_defaults=True):
     """A function or custom tool as far as it has arrived; `text` is its arguments or its input."""
 
     name: Text | None = None
@@ -49,19 +49,19 @@ class CallState(Struct, omit_defaults=True, repr_omit_defaults=True):
     order: int
     id: str | None = None
     type: str | None = None
-    function: FunctionState | None = None
-    custom: FunctionState | None = None
+    function: ToolState | None = None
+    custom: ToolState | None = None
     extra: JsonObject | None = None
     indices: dict[int, bool] = field(default_factory=dict)
     judged: bool = False
 
     @property
-    def named(self) -> FunctionState:
+    def named(self) -> ToolState:
         # If a call has both, the one with arguments says more.
         function, custom = self.function, self.custom
         if custom is not None and (function is None or (custom.text and not function.text)):
             return custom
-        return function or FunctionState()
+        return function or ToolState()
 
     @property
     def name(self) -> Text | None:
@@ -71,9 +71,9 @@ class CallState(Struct, omit_defaults=True, repr_omit_defaults=True):
             return function.name
         return custom.name if custom is not None and custom.name else None
 
-    def tools(self) -> list[tuple[Tool, FunctionState]]:
+    def tools(self) -> list[tuple[Tool, ToolState]]:
         """Return the tools of this call; an empty one beside another is left out."""
-        named: list[tuple[Tool, FunctionState]] = []
+        named: list[tuple[Tool, ToolState]] = []
         if self.function is not None:
             named.append(("function", self.function))
         if self.custom is not None:
@@ -166,7 +166,7 @@ class ChoiceState(Struct, omit_defaults=True, repr_omit_defaults=True):
     reasoning: Text | None = None
     reasoning_content: Text | None = None
     calls: CallsState | None = None
-    function_call: FunctionState | None = None
+    function_call: ToolState | None = None
     audio: AudioState | None = None
     annotations: list[object] | None = None
     delta_extra: JsonObject | None = None

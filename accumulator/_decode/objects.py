@@ -26,7 +26,6 @@ _VARYING = frozenset({"choices", "obfuscation"})
 _PAUSE = 8  # objects read field by field after one with a vendor's fields: the next have them, too
 MOST_MISSES = 3  # in a row; then only a few of each 32 objects are searched for a fragment
 _NOTHING: dict[str, Any] = {}
-_STR = frozenset({str})
 _BUILTINS = frozenset({str, int, float, bool, type(None), dict, list})
 
 Head = tuple[object, ...]
@@ -225,8 +224,9 @@ def _measure(strings: list[str]) -> int:
     """Return how many characters strings have. Raises ValueError for half a surrogate pair, an enum
     or another subclass of str.
     """
-    if not _STR.issuperset(map(type, strings)):
-        raise ValueError("a string of another class, or none")
+    for text in strings:
+        if type(text) is not str:
+            raise ValueError("a string of another class, or none")
     whole = "".join(strings)
     if not whole.isascii():
         whole.encode()

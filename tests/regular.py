@@ -147,6 +147,10 @@ FITTING: Streams = {
     "a string of a choice, and one in an object of a delta": lambda i: in_choice(
         delta_chunk(f'"content":"w{i}","x_meta":{{"name":"{"n" * (i % 3)}"}}'), f'"x_at":"{i % 4}"'
     ),
+    "arguments beside a text with NULs": [
+        *(call_start(0), call_chunk('{"a":"', 0)),
+        *(call_chunk(f"y{i}", 0, beside=f'"content":"\\u0000\\u0000{i}",') for i in range(60)),
+    ],
     "arguments beside a counter": [
         call_start(0), *(with_vendor(call_chunk(f'{{"{i}"', 0), i) for i in range(59)),
     ],

@@ -108,21 +108,16 @@ class CallsState(Struct, omit_defaults=True, repr_omit_defaults=True):
         if self.by_index.get(index, -1) < place:
             self.by_index[index] = place
         if call.id:
-            self._reach(f"{index} {call.id}", place)
+            self.by_both[f"{index} {call.id}"] = place
 
     def identify(self, place: int, id_: str) -> None:
         """Note the id of a call."""
         call = self.items[place]
         call.id = id_
         if id_:
-            if self.by_id.get(id_, -1) < place:
-                self.by_id[id_] = place
+            self.by_id[id_] = place
             for index in call.indices:
-                self._reach(f"{index} {id_}", place)
-
-    def _reach(self, key: str, place: int) -> None:
-        if self.by_both.get(key, -1) < place:
-            self.by_both[key] = place
+                self.by_both[f"{index} {id_}"] = place
 
 
 class AudioState(Struct, omit_defaults=True, repr_omit_defaults=True):

@@ -16,6 +16,7 @@ from typing import (
     ClassVar,
     Literal,
     NamedTuple,
+    Optional,
     TypedDict,
     get_origin,
 )
@@ -122,7 +123,7 @@ class Upper:
 # A name inside another type that is not a string itself.
 Tree: Any = attrs.make_class(
     "Tree",
-    {"kids": attrs.field(type=list["Tree"], factory=list)},  # type: ignore[misc]  # it is a name
+    {"up": attrs.field(type=Optional["Tree"], default=None)},  # type: ignore[call-overload]  # it is one
 )
 
 QUERIES = [AttrsQuery, StructQuery, DataQuery, ModelQuery, DictQuery]
@@ -172,7 +173,7 @@ FITTING: list[tuple[str, Any, object]] = [
     (r'{"date": "2026-01-02", "\ud83d": 1}', ModelDay, MODEL_DAY),
     ('{"a": [1, null]}', object, {"a": [1, None]}),
     ('["celsius"]', list[Unit], [Unit.C]),
-    ('{"kids": [{}, {"kids": []}]}', Tree, Tree([Tree(), Tree()])),
+    ('{"up": {"up": null}}', Tree, Tree(Tree())),
     ('{"a": 1, "b": {"c d": ["x"]}}', dict[str, object], {"a": 1, "b": {"c d": ["x"]}}),
 ]
 
@@ -440,6 +441,15 @@ def test_an_explanation_for_which_the_stack_is_too_small_is_the_librarys_own(
 
 class Plain:
     pass
+
+
+class HasPlain(msgspec.Struct):
+    x: int
+    plain: Plain
+
+
+def test_what_comes_before_a_value_that_cannot_be_read_is_named_alone() -> None:
+    assert [path for _, path in refused('{"x": "a", "plain": 1}', HasPlain).errors] == ["$.x"]
 
 
 @attrs.frozen

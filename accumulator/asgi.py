@@ -182,7 +182,8 @@ class _Response:
             elif message["type"] == "http.response.start":
                 self._begin(message)
         if message["type"] == "http.response.body" and not message.get("more_body", False):
-            self._close(stopped=False)
+            # An app that was told of the disconnect may end its body as if all were well.
+            self._close(stopped=self._disconnected and self._told.is_set())
 
     def end(self, error: BaseException | None = None) -> None:
         """End the response because the app is done, unless its body has ended already."""

@@ -187,12 +187,12 @@ def run(
     path: str = "/chat/completions",
     **options: Any,
 ) -> list[StreamEnd]:
-    """Let an app send messages; return the ends of its streams."""
+    """Let an app send messages, or receive one for an empty one; return the ends of its streams."""
     ends: list[StreamEnd] = []
 
     async def app(scope: Any, receive: Any, send: Any) -> None:
         for message in messages:
-            await send(message)
+            await (send(message) if message else receive())
 
     async def receive() -> dict[str, Any]:
         return {"type": "http.disconnect"}
@@ -257,6 +257,9 @@ READ_ON = [start(SSE), *map(body, PIECES), body(b"", more=False)]
 ENDS: dict[str, tuple[list[dict[str, Any]], dict[str, Any], str, str]] = {
     "an app that stops early": (CUT_OFF, {}, "truncated", "Grüße"),
     "a client that is gone": (CUT_OFF, {"send": gone, "raises": "gone"}, "cancelled", "Grüße"),
+    "an app that asks for it and ends its body": (
+        [*CUT_OFF, {}, body(b"", more=False)], {}, "cancelled", "Grüße"
+    ),
     "an app that reads on for it": (
         READ_ON, {"send": gone, "read_to_end": True}, "complete", "Grüße, 世界 🌍\u2028\n"
     ),

@@ -102,7 +102,7 @@ class Observer:
                 self._take(item)
             except Exception as error:
                 self.error = error
-                self.ended = True
+                self.end(stopped=False)
 
     def _way_of(self, item: object) -> Callable[[Any], None]:
         """Return what feeds an item, and all others of its class."""
@@ -156,12 +156,9 @@ class Observer:
             self.ended = True
             self.stopped = stopped
         try:
-            self.accumulator.close()
+            self.accumulator.close()  # again, if need be: events may wait for `on_event`
         except Exception as error:
             self.error = self.error or error
-        except BaseException as error:
-            self.blame(error)
-            raise
 
     @property
     def status(self) -> StreamStatus:

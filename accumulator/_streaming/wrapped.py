@@ -113,10 +113,8 @@ class WrappedStream(_Wrapped[T_co]):
                 self._iterator = iter(self._found.items)
             item: T_co = next(self._iterator)
         except BaseException as error:
-            try:
+            with self:  # `on_event` may raise KeyboardInterrupt
                 self._observer.break_off(error)
-            finally:  # `on_event` may raise KeyboardInterrupt
-                self.close()
             raise
         # Before the item is returned: it counts whatever the loop's body raises, and a snapshot
         # taken there includes it.
@@ -170,10 +168,8 @@ class AsyncWrappedStream(_Wrapped[T_co]):
                 await anext(self._keeper)
             item: T_co = await anext(self._iterator)
         except BaseException as error:
-            try:
+            async with self:  # as in `WrappedStream`
                 self._observer.break_off(error)
-            finally:
-                await self.aclose()
             raise
         self._feed(item)
         return item

@@ -120,11 +120,9 @@ class Upper:
     x: str = attrs.field(converter=upper, validator=attrs.validators.in_(["A"]))
 
 
-# A name inside another type that is not a string itself.
-Tree: Any = attrs.make_class(
-    "Tree",
-    {"up": attrs.field(type=Optional["Tree"], default=None)},  # type: ignore[call-overload]  # it is one
-)
+# A name inside another type that is not a string itself, as without the import of annotations.
+_FIELDS: dict[str, object] = {"up": Optional["Tree"]}
+Tree: Any = attrs.define(type("Tree", (), {"__annotations__": _FIELDS, "up": None}))
 
 QUERIES = [AttrsQuery, StructQuery, DataQuery, ModelQuery, DictQuery]
 every_query = pytest.mark.parametrize("kind", QUERIES)

@@ -26,7 +26,7 @@ Id = TypeVar("Id")
 
 _READ = 64  # texts that are fed as one read
 _LARGE = 16 * 1024  # bytes; a longer chunk is fed at once
-_LOST = b'"a chunk was lost"'  # fed instead of a lost chunk: `null` would be nothing
+LOST = b'"a chunk was lost"'  # fed instead of a lost chunk: `null` would be nothing
 _BLANK = b" \t\r\n"
 _LF, _CR = 10, 13
 SSE_FIELDS = (b"data", b"event", b"error", b"id", b"retry", b"")
@@ -154,7 +154,7 @@ class RecordedStream:
         """Feed a chunk in any other form than the bytes of a JSON object."""
         take: Callable[[Any], None] = self.accumulator.feed
         if chunk is None:
-            chunk = _LOST
+            chunk = LOST
         elif isinstance(chunk, str):
             chunk = chunk.encode("utf-8", "surrogatepass")
         if isinstance(chunk, (bytes, bytearray, memoryview, msgspec.Raw)):

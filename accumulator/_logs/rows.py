@@ -16,6 +16,7 @@ from msgspec import Meta, Struct, structs
 
 from .._decode.chunk import decode_untyped
 from .._extras import load
+from ..batch import LOST
 from .inputs import BLOCK, BOM, READ_ERRORS, CommandError, Source, has_row, opened, why_unread
 from .terminal import Display
 
@@ -203,13 +204,13 @@ def _read_parquet(source: Source, keys: Keys, display: Display) -> Iterator[list
         for id, seq, chunk, number in zip(*columns, numbers, strict=False):
             if id is None or id == "":
                 why = "no stream id"
-            elif chunk is None:
-                why = "no chunk"
             elif seq is not None and seq > _MOST:
                 why = f"a sequence number of more than 64 bits: {seq}"
             else:
-                data = chunk.encode() if isinstance(chunk, str) else chunk
-                if not isinstance(data, bytes):
+                data = LOST if chunk is None else chunk
+                if isinstance(data, str):
+                    data = data.encode()
+                elif not isinstance(data, bytes):
                     data = msgspec.json.encode(data, enc_hook=str)
                 rows.append((str(id), seq, data))
                 continue

@@ -13,6 +13,7 @@ from accumulator._logs.inputs import detect_source
 from accumulator._logs.recording import read_recording
 from accumulator._logs.rows import Keys, Row, read_rows
 from accumulator._logs.terminal import Display
+from accumulator.batch import reduce_sorted
 
 
 class Notes(Display):
@@ -164,6 +165,15 @@ def parquet(tmp_path: Path) -> Callable[..., Path]:
     return parquet
 
 
+@pytest.mark.parametrize("kind", ["null", "string", "binary"])
+def test_a_null_for_a_chunk_is_a_chunk_that_was_lost_as_in_spark(
+    kind: str, parquet: Callable[..., Path]
+) -> None:
+    rows, told = read(parquet(("id", "a"), ("chunk", None), chunk=kind))
+    [(id, result)] = reduce_sorted(rows)
+    assert (id, result.problem_counts, told) == ("a", {"invalid_chunk": 1}, [])
+
+
 @pytest.mark.parametrize(
     ("id", "kind", "chunk"),
     [
@@ -187,7 +197,6 @@ MISFITS: list[tuple[dict[str, object], str]] = [
         {"id": "a", "seq": 1 << 63, "chunk": "{}"},
         f"a sequence number of more than 64 bits: {1 << 63}",
     ),
-    ({"id": "a", "chunk": None}, "no chunk"),
 ]
 
 

@@ -17,7 +17,7 @@ _decode = msgspec.json.Decoder(msgspec.Raw).decode
 # The escapes of a surrogate pair; or, in a group, of half a pair that no more text can complete.
 _SURROGATES = re.compile(
     rb"\\(?:\\|u[dD][89abAB][0-9a-fA-F]{2}\\u[dD][c-fC-F][0-9a-fA-F]{2}"
-    rb"|(u[dD][89a-fA-F][0-9a-fA-F]{2})(?!(?:\\(?:u[0-9a-fA-F]{0,3})?)?\Z))"
+    rb"|(u[dD](?:[c-fC-F]|[89abAB](?![0-9a-fA-F]{2}(?:\\(?:u[0-9a-fA-F]{0,3})?)?\Z))[0-9a-fA-F]{2}))"
 )
 _TOKEN = re.compile(r'\\.?|["{}\[\]]', re.DOTALL)
 _BLANKS = " \t\r\n"

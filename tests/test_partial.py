@@ -33,6 +33,7 @@ jiter = pytest.importorskip("jiter", reason="the extra `partial` is not installe
         ('{"a": "\\ud83d\\ude00', {"a": "😀"}),
         ('{"a": "\\ud83d\\ude', {"a": ""}),
         ('{"a": "\\ud83d"', {"a": "\ufffd"}),
+        ('{"a": "x\\ude00', {"a": "x\ufffd"}),
         ('{"a": "\\ude00\\\\ud83d', {"a": "\ufffd\\ud83d"}),
         ("nul", None),
         ("[tr", []),

@@ -62,12 +62,10 @@ def _is_sent(call: Any, *, may_be_cut: bool) -> bool:
 
 
 def _call(call: Any) -> JsonObject:
-    out: JsonObject = {"id": call.id or ""}
-    for kind, text in (("custom", "input"), ("function", "arguments")):
-        tool = getattr(call, kind)
-        if tool is not None:
-            out["type"] = call.type or kind
-            out[kind] = _texts(tool, "name", text)
+    is_function = call.function is not None and call.function.name
+    kind, text = ("function", "arguments") if is_function else ("custom", "input")
+    tool = _texts(getattr(call, kind), "name", text)
+    out: JsonObject = {"id": call.id or "", "type": call.type or kind, kind: tool}
     sent = {name: call.extra.get(name) for name in _SENT_BACK_OF_CALL}
     return out | {name: copy_json(value) for name, value in sent.items() if value is not None}
 

@@ -42,6 +42,7 @@ def message(deltas: list[JsonObject]) -> Message:
 
 CALL = {"id": "call_1", "type": "function", "function": {"name": "f", "arguments": "{}"}}
 FRAGMENT = {"index": 0, **CALL}
+CUSTOM = {"id": "call_1", "type": "custom", "custom": {"name": "c", "input": "x"}}
 
 SIGNED = {"google": {"thought_signature": "c2ln"}}
 # A turn as it streams, and what of it the next request must contain; the conformance cases that
@@ -53,6 +54,10 @@ TURNS: dict[str, tuple[list[JsonObject], JsonObject]] = {
     "Gemini's calls behind LiteLLM": (
         [{"tool_calls": [{**FRAGMENT, "provider_specific_fields": SIGNED["google"]}]}],
         {"content": None, "tool_calls": [{**CALL, "provider_specific_fields": SIGNED["google"]}]},
+    ),
+    "a custom call beside a function without a name": (
+        [{"tool_calls": [{**CUSTOM, "index": 0, "function": {"arguments": ""}}]}],
+        {"content": None, "tool_calls": [CUSTOM]},
     ),
     "fields of a wrong type": (
         [{"role": 5, "tool_calls": [{"index": 0, "id": 5, "function": {"arguments": 5}}]}],

@@ -29,7 +29,7 @@ FILE_HELP = (
 
 Form = Literal["rows", "body", "page", "parquet"]  # a page is what a server sent in place of a body
 
-_GZIP, _PARQUET = b"\x1f\x8b", b"PAR1"
+_GZIP, PARQUET = b"\x1f\x8b", b"PAR1"
 # pzstd begins with a frame that is to be skipped: its first byte is any of these, then comes `*M`.
 _ZSTD = (b"\x28\xb5\x2f\xfd", *(bytes((first,)) + b"*M\x18" for first in range(0x50, 0x60)))
 BLOCK = 65536  # bytes, the most that a pipe holds; they are enough to distinguish rows from a body
@@ -117,7 +117,7 @@ def detect_source(path: str, name: str, folder: str, keys: Sequence[str]) -> Sou
         path = copy
     with opened(path) as (raw, text):
         size = os.fstat(raw.fileno()).st_size
-        if raw.peek(4).startswith(_PARQUET):
+        if raw.peek(4).startswith(PARQUET):
             return Source(path, name, label, size, "parquet")
         head = b""
         with suppress(*READ_ERRORS):  # reported when the file is read

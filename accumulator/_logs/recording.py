@@ -12,7 +12,7 @@ import msgspec
 
 from .._accumulator import Accumulator
 from ..batch import SSE_FIELDS, RecordedStream, StreamResult, reduce_sorted
-from .inputs import BLANK, BLOCK, READ_ERRORS, has_row, label_of, opened, why_unread
+from .inputs import BLANK, BLOCK, PARQUET, READ_ERRORS, has_row, label_of, opened, why_unread
 from .rows import LONGEST_LINE, Keys, lines_of, read_lines
 from .terminal import say
 
@@ -39,7 +39,9 @@ def read_recording(
     found, head = Recording(), b""
     with ExitStack() as stack:
         try:
-            _, file = stack.enter_context(opened(path))
+            raw, file = stack.enter_context(opened(path))
+            if raw.peek(4).startswith(PARQUET):
+                raise OSError(None, "it is Parquet, which `accumulator reduce` reads")
             if not has_rows:
                 head, has_rows = _read_head(file, keys.chunk)
         except (*READ_ERRORS, ImportError) as error:

@@ -68,6 +68,7 @@ CASES: dict[str, tuple[bytes, int, str | None, str]] = {
     "truncated": (sse(GRUSS[0]), 3, "Grüße", TOLD),
     "blank": (b"\n\n", 5, None, "FILE: no chunk was read: only comments, blank lines"),
     "empty": (b"", 5, None, "FILE: no chunk was read: nothing came "),
+    "Parquet": (b"PAR1\x15\x04{}\nPAR1", 5, None, "FILE: cannot be read: it is Parquet, which "),
     "failed": (
         sse(GRUSS[0], ERROR), 4, "Grüße", f"FILE: server_error: event 2, byte {OFFSET}: {FAILED}"
     ),

@@ -23,7 +23,7 @@ from .terminal import Display
 Row: TypeAlias = tuple[str, "int | None", bytes]  # a chunk is JSON text
 Report: TypeAlias = Callable[[int, str, bytes], object]  # a bad row's line, reason and text
 
-_BATCH = 4096  # rows of Parquet
+_BATCH, _BATCH_BYTES = 4096, 4 * 1024 * 1024  # the most of Parquet that is read at once
 LONGEST_LINE = 64 * 1024 * 1024  # bytes; four times the default limit of a chunk
 _LEADING = 8  # blocks of lines in which the first id is looked for
 _END = b"[DONE]"
@@ -197,8 +197,11 @@ def _read_parquet(source: Source, keys: Keys, display: Display) -> Iterator[list
     file = load("pyarrow.parquet").ParquetFile(source.path, buffer_size=BLOCK)
     names = _columns_of(file.schema_arrow, keys)
     total = max(file.metadata.num_rows, 1)
+    groups = map(file.metadata.row_group, range(file.metadata.num_row_groups))
+    largest = max((group.total_byte_size // (group.num_rows or 1) for group in groups), default=0)
+    size = min(_BATCH, 1 + _BATCH_BYTES // (largest or 1))  # in rows
     numbers = count(1)
-    for batch in file.iter_batches(_BATCH, columns=list(filter(None, names))):
+    for batch in file.iter_batches(size, columns=list(filter(None, names))):
         columns = [batch.column(name).to_pylist() if name else repeat(None) for name in names]
         rows: list[Row] = []
         for id, seq, chunk, number in zip(*columns, numbers, strict=False):

@@ -165,6 +165,17 @@ def parquet(tmp_path: Path) -> Callable[..., Path]:
     return parquet
 
 
+def test_large_rows_of_parquet_are_read_a_few_at_a_time(tmp_path: Path) -> None:
+    pa = pytest.importorskip("pyarrow")
+    path = tmp_path / "log.parquet"
+    chunks = [f'"{n}{"x" * 1_000_000}"' for n in range(20)]
+    table = pa.table({"id": ["a"] * 20, "chunk": chunks})
+    pytest.importorskip("pyarrow.parquet").write_table(table, path)
+    source = detect_source(str(path), "name", "folder", ["id", "chunk"])
+    found = [len(rows) for rows in read_rows([source], Keys(), Notes())]
+    assert (sum(found), max(found)) == (20, 5)
+
+
 @pytest.mark.parametrize("kind", ["null", "string", "binary"])
 def test_a_null_for_a_chunk_is_a_chunk_that_was_lost_as_in_spark(
     kind: str, parquet: Callable[..., Path]

@@ -7,7 +7,6 @@ import os
 import shutil
 from collections.abc import Iterable, Iterator
 from contextlib import nullcontext
-from itertools import islice
 from typing import IO, Any
 
 import attrs
@@ -22,7 +21,7 @@ _STDOUT = "-"
 _ZSTD = (".zst", ".zstd")
 _LINES = ("", ".json", ".jsonl", ".ndjson")
 _COLUMNS = ("id", "status", "completion", "problems", "repeats", "limit")
-_ROWS = 256  # of Parquet that are written at once
+_ROWS, _BYTES = 256, 4 * 1024 * 1024  # the most of Parquet that is written at once
 
 
 class Target:
@@ -92,10 +91,17 @@ def _write_parquet(file: IO[bytes], rows: Iterator[dict[str, object]]) -> None:
     pa = load("pyarrow")
     schema = pa.schema(dict.fromkeys(_COLUMNS, pa.string()) | {"repeats": pa.int64()})
     with load("pyarrow.parquet").ParquetWriter(file, schema, compression="zstd") as writer:
-        while some := list(islice(rows, _ROWS)):
-            for row in some:
-                for name in ("completion", "problems"):
-                    row[name] = msgspec.json.encode(row[name])
+        some: list[dict[str, object]] = []
+        size = 0
+        for row in rows:
+            for name in ("completion", "problems"):
+                row[name] = text = msgspec.json.encode(row[name])
+                size += len(text)
+            some.append(row)
+            if len(some) == _ROWS or size >= _BYTES:
+                writer.write_table(pa.Table.from_pylist(some, schema=schema))
+                some, size = [], 0
+        if some:
             writer.write_table(pa.Table.from_pylist(some, schema=schema))
 
 

@@ -14,7 +14,18 @@ import pytest
 
 pytest.importorskip("duckdb", reason="the extra 'logs' is not installed")
 
-from log_files import ROWS, Row, assert_reduced, each_order, expected, lines_of, read, reduce, write
+from log_files import (
+    ROWS,
+    Row,
+    assert_reduced,
+    each_order,
+    expected,
+    lines_of,
+    pq,
+    read,
+    reduce,
+    write,
+)
 
 COMMAND = [sys.executable, "-m", "accumulator", "reduce"]
 
@@ -120,3 +131,12 @@ def test_a_name_stands_for_lines_and_their_compression(suffix: str, tmp_path: Pa
 def test_parquet_has_any_number_of_rows(count: int, tmp_path: Path) -> None:
     rows = [(f"s{index:03}", 0, chunk) for index in range(count) for _, _, chunk in ROWS[:1]]
     assert_reduced(rows, tmp_path / "log.jsonl", tmp_path / "out.parquet")
+
+
+def test_large_completions_are_written_to_parquet_a_few_at_a_time(tmp_path: Path) -> None:
+    chunk: dict[str, object] = {"choices": [{"index": 0, "delta": {"content": "x" * 1_000_000}}]}
+    log, out = tmp_path / "log.jsonl", tmp_path / "out.parquet"
+    assert_reduced([(f"s{n:02}", 0, chunk) for n in range(12)], log, out)
+    metadata = pq.ParquetFile(out).metadata
+    groups = [metadata.row_group(n).num_rows for n in range(metadata.num_row_groups)]
+    assert groups == [5, 5, 2]

@@ -137,8 +137,11 @@ def _form_of(head: bytes, keys: Sequence[str]) -> Form:
         value, _ = decode_untyped(head)
     except ValueError:
         return "rows"
-    if isinstance(value, list) and len(value) == 1:  # as Gemini's server sends it
-        value = value[0]
+    entries: list[object] = value if isinstance(value, list) else [value]
+    if any(isinstance(entry, dict) and {*keys} <= entry.keys() for entry in entries):
+        return "rows"  # each line is reported, because rows are lines
+    if len(entries) == 1:  # a list of one is what Gemini's server sends
+        value = entries[0]
     is_page = b"\n" in head.strip()
     if isinstance(value, dict):
         expected = keys[:1] if "error" in value else [*keys, "choices"]

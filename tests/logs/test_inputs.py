@@ -22,6 +22,8 @@ FILES: dict[str, tuple[bytes, str]] = {
     "error.sse": (b'{"error":{"message":"x"}}\n', "page"),
     "error in a list.sse": (b'[{"error":{"message":"x"}}]', "page"),
     "rows in a list.json": (b'[{"id":"a"},{"id":"b"}]', "rows"),
+    "rows in a list over lines.json": (b'[{"id":"a","chunk":{}},\n{"id":"b","chunk":{}}]', "rows"),
+    "an indented row.json": (b'{\n  "id": "a",\n  "chunk": {}\n}\n', "rows"),
     "indented.sse": (b'{\n  "detail": "Not Found"\n}\n', "page"),
     "a long one.sse": (b'{\n  "detail": "' + b"x" * 9000 + b'"\n}\n', "page"),
     "one line.sse": (b'{"detail": "Not Found"}', "page"),

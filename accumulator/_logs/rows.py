@@ -31,9 +31,12 @@ _QUOTE = 34  # "
 _MOST, _LEAST = (1 << 63) - 1, -(1 << 63)  # 64 bits, as in DuckDB's columns
 # The types that columns of Parquet may have; null is the type of one without values.
 _TYPES = {
-    "id": (re.compile(r"(large_)?string|u?int|null|dictionary<values=string"), "text or integers"),
+    "id": (re.compile(r"(dictionary<values=)?(large_)?string|u?int|null"), "text or integers"),
     "seq": (re.compile(r"u?int|null"), "integers"),
-    "chunk": (re.compile(r"(large_)?(string|binary)|struct|null"), "text, bytes or objects"),
+    "chunk": (
+        re.compile(r"(dictionary<values=)?(large_)?(string|binary)|struct|null"),
+        "text, bytes or objects",
+    ),
 }
 
 

@@ -201,6 +201,13 @@ def test_rows_of_parquet_have_ids_and_chunks_of_several_types(
     assert read(parquet(("id", id), ("chunk", chunk), id=kind)) == (rows, [])
 
 
+@pytest.mark.parametrize("kind", ["string", "large_string"])
+def test_columns_of_parquet_may_be_dictionaries(kind: str, parquet: Callable[..., Path]) -> None:
+    pa = pytest.importorskip("pyarrow")
+    types = dict.fromkeys(("id", "chunk"), pa.dictionary("int32", kind))
+    assert read(parquet(("id", "a"), ("chunk", "{}"), **types)) == ([("a", None, b"{}")], [])
+
+
 MISFITS: list[tuple[dict[str, object], str]] = [
     ({"id": None, "chunk": "{}"}, "no stream id"),
     ({"id": "", "chunk": "{}"}, "no stream id"),

@@ -15,6 +15,7 @@ way, including what raises while a template is learnt.
 from __future__ import annotations
 
 import re
+from bisect import bisect_left
 from collections.abc import Sequence
 from io import BytesIO
 from typing import Any, Protocol
@@ -88,15 +89,12 @@ class FastPath(Struct, eq=False):
         lines.seek(0)
         cuts = [line[gaps] for line, _ in zip(lines, lines)]  # noqa: B905  # a line, a blank one
         body = template.join(cuts)
-        if not data.startswith(body):
-            few, most = 0, len(cuts) - 1
-            while few < most:
-                middle = (few + most + 1) // 2
-                if data.startswith(template.join(cuts[:middle])):
-                    few = middle
-                else:
-                    most = middle - 1
-            cuts = cuts[:few]
+        if not data.startswith(body):  # as in a stream's last read
+            counts = range(1, len(cuts) + 1)
+            fit = bisect_left(
+                counts, x=True, key=lambda n: not data.startswith(template.join(cuts[:n]))
+            )
+            cuts = cuts[:fit]
             body = template.join(cuts)
         if cuts and self._append(cuts):
             return len(cuts), len(body)

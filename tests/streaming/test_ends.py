@@ -408,12 +408,21 @@ def test_what_on_event_raises_stops_accumulate_at_once() -> None:
 
 
 @pytest.mark.parametrize("kind", ["sync", "async"])
-@pytest.mark.parametrize("way", [stop_in_with, stop_and_close])
-def test_an_interrupt_in_on_event_leaves_nothing_open(kind: Kind, way: Way) -> None:
+@pytest.mark.parametrize(
+    ("way", "type_", "status"),
+    [
+        (stop_in_with, "content.done", "cancelled"),
+        (stop_and_close, "content.done", "cancelled"),
+        (exhaust, "done", "complete"),  # the last event, after the source's end
+    ],
+)
+def test_an_interrupt_in_on_event_leaves_nothing_open(
+    kind: Kind, way: Way, type_: str, status: str
+) -> None:
     ends: list[StreamEnd] = []
 
     def on_event(event: Event) -> None:
-        if event.type == "content.done":
+        if event.type == type_:
             raise INTERRUPT
 
     source = SOURCES[kind](CHUNKS)
@@ -421,23 +430,7 @@ def test_an_interrupt_in_on_event_leaves_nothing_open(kind: Kind, way: Way) -> N
     with pytest.raises(KeyboardInterrupt):
         asyncio.run(way(lambda: stream, 2))
     assert source.closed == 1
-    assert [(end.status, end.error) for end in ends] == [("cancelled", INTERRUPT)]
-
-
-@pytest.mark.parametrize("kind", ["sync", "async"])
-def test_an_interrupt_in_the_last_event_leaves_nothing_open(kind: Kind) -> None:
-    ends: list[StreamEnd] = []
-
-    def on_event(event: Event) -> None:
-        if event.type == "done":
-            raise INTERRUPT
-
-    source = SOURCES[kind](CHUNKS)
-    stream = wrapping(kind, source, on_event=on_event, on_end=ends.append)()
-    with pytest.raises(KeyboardInterrupt):
-        asyncio.run(exhaust(lambda: stream, 2))
-    assert source.closed == 1
-    assert [(end.status, end.error) for end in ends] == [("complete", INTERRUPT)]
+    assert [(end.status, end.error) for end in ends] == [(status, INTERRUPT)]
 
 
 @pytest.mark.parametrize("options", [{"limits": Limits(total_bytes=300)}, {"strict": True}])

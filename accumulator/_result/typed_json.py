@@ -8,7 +8,7 @@ them refuses a text, we read its values one by one, to say which do not fit, and
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Hashable, Iterator, Sequence
+from collections.abc import Callable, Hashable, Iterator, Mapping, MutableMapping, Sequence
 from contextlib import suppress
 from dataclasses import is_dataclass
 from enum import Enum
@@ -35,7 +35,7 @@ import attrs
 import cattrs
 import msgspec
 from cattrs import AttributeValidationNote, IterableValidationNote
-from cattrs.cols import list_structure_factory
+from cattrs.cols import list_structure_factory, mapping_structure_factory
 from cattrs.gen import make_dict_structure_fn
 
 from ..partial import heal_escapes
@@ -55,6 +55,7 @@ class TypeReader(Protocol[T_co]):
 
 
 _MSGSPEC_PATH = r" - at (?:`key` in )?`\$([^`]*)`$"
+_DICTS = (dict, Mapping, MutableMapping)
 _MOST_KINDS = 256  # types whose decoders are kept
 _MOST_MISFITS = 100
 _NAME = r"[A-Za-z_][A-Za-z0-9_]*"
@@ -146,7 +147,7 @@ def _inside(text: bytes, kind: object) -> Iterator[tuple[str, bytes, object]]:
     found = msgspec.json.decode(text, type=list[msgspec.Raw] | dict[str, msgspec.Raw])
     is_list = isinstance(found, list)
     items: dict[Any, msgspec.Raw] = dict(enumerate(found)) if isinstance(found, list) else found
-    if _is_list_like(kind) if is_list else get_origin(kind) is dict:
+    if _is_list_like(kind) if is_list else get_origin(kind) in _DICTS:
         of = get_args(kind)[0 if is_list else 1]
         yield from ((_step(key), bytes(item), of) for key, item in items.items())
         return
@@ -155,11 +156,11 @@ def _inside(text: bytes, kind: object) -> Iterator[tuple[str, bytes, object]]:
     with suppress(Exception):  # not a class, or one with names that cannot be found
         info: Any = msgspec.inspect.type_info(kind)
         if is_list == getattr(info, "array_like", hasattr(kind, "_fields")):  # a NamedTuple's
-            hints, fields = get_type_hints(kind), info.fields
+            hints, fields = get_type_hints(kind, include_extras=True), info.fields
     for place, field in enumerate(fields):
         key = place if is_list else field.encode_name
         if key in items:
-            yield _step(key), bytes(items[key]), hints[field.name]
+            yield _step(key), bytes(items[key]), _unqualified(hints[field.name])
         elif field.required:
             yield "", b"", field.encode_name
 
@@ -172,7 +173,15 @@ def _bare(kind: object) -> object:
     return kind
 
 
+def _unqualified(hint: object) -> object:
+    """Return the hint of a TypedDict's field without what says whether it is required."""
+    while str(get_origin(hint)).rpartition(".")[2] in ("Required", "NotRequired", "ReadOnly"):
+        (hint,) = get_args(hint)
+    return hint
+
+
 def _step(key: object) -> str:
+    key = key.value if isinstance(key, Enum) else key
     return f".{key}" if re.fullmatch(_NAME, str(key)) else f"[{key!r}]"
 
 
@@ -267,16 +276,34 @@ def _convert(value: object, kind: object) -> object:
         raise _explained(error, text, kind) from error
 
 
-def _strict_hook(kind: type, converter: cattrs.Converter) -> Callable[[object, object], object]:
+def _strict_hook(kind: Any, converter: Any) -> Callable[[object, object], object]:
     """Return a hook that only takes objects or lists: cattrs takes any mapping or iterable."""
+    origin, args = get_origin(kind), get_args(kind)
+    outline: Any = list  # what msgspec checks first
+    make: Any = origin if origin in (set, frozenset, tuple) else None
+    build: Any
     if attrs.has(kind):
-        attrs.resolve_types(get_origin(kind) or kind)  # also the names inside other types
-        build = make_dict_structure_fn(kind, converter)
-        return lambda value, _: build(msgspec.convert(value, dict), kind)
-    list_of = cast("type[list[object]]", GenericAlias(list, get_args(kind)[0]))
-    build_list = list_structure_factory(list_of, converter)
-    make = list if get_origin(kind) is Sequence else get_origin(kind) or list
-    return lambda value, _: make(build_list(msgspec.convert(value, list), list_of))
+        attrs.resolve_types(origin or kind)  # also the names inside other types
+        outline, build = dict, make_dict_structure_fn(kind, converter)
+    elif origin is Annotated:  # cattrs ignores the bounds
+        kind, bounded = args[0], (list if _is_list_like(args[0]) else dict, *args[1:])
+        outline, build = Annotated[bounded], converter.get_structure_hook(kind)
+    elif origin in _DICTS:
+        kind, outline = GenericAlias(dict, args), GenericAlias(dict, (args[0], Any))
+        build = mapping_structure_factory(kind, converter)
+    else:
+        kind = GenericAlias(list, args[:1])
+        build = list_structure_factory(kind, converter)
+
+    def read(value: object, _: object) -> object:
+        built = build(msgspec.convert(value, outline, str_keys=True), kind)
+        return make(built) if make else built
+
+    return read
+
+
+def _is_strict(kind: object) -> bool:
+    return get_origin(kind) in (Annotated, *_DICTS) or _is_list_like(kind)
 
 
 def _is_list_like(kind: object) -> bool:
@@ -291,7 +318,7 @@ def _converter() -> cattrs.Converter:
     """Return the converter that builds the caller's attrs classes."""
     converter = cattrs.Converter()
     converter.register_structure_hook_factory(attrs.has, _strict_hook)
-    converter.register_structure_hook_factory(_is_list_like, _strict_hook)
+    converter.register_structure_hook_factory(_is_strict, _strict_hook)
     for kind in (str, bytes, int, float, Enum, Path):  # cattrs has conversions of its own for these
         converter.register_structure_hook(kind, _convert)
     converter.register_structure_hook_func(lambda kind: not _has_attrs(kind), _convert)

@@ -6,7 +6,7 @@ import enum
 import inspect
 import pickle
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, make_dataclass
 from datetime import date
 from typing import (
@@ -24,6 +24,7 @@ from typing import (
 import attrs
 import msgspec
 import pytest
+from typing_extensions import NotRequired, Required
 
 from accumulator import (
     ChatCompletion,
@@ -164,6 +165,9 @@ FITTING: list[tuple[str, Any, object]] = [
     ('{"x": "a"}', Upper, Upper("A")),  # converted before it is validated
     ('[{"x": "a"}]', list[Upper], [Upper("A")]),
     ('{"a": 1}', dict[str, int], {"a": 1}),
+    (f'{{"1": {DAY}}}', dict[int, AttrsDay], {1: AttrsDay(DATE)}),
+    (f'[{DAY}, "x"]', tuple[AttrsDay, str], (AttrsDay(DATE), "x")),
+    (DAYS, Annotated[list[AttrsDay], msgspec.Meta(max_length=1)], [AttrsDay(DATE)]),
     ("5", float, 5.0),
     ("5", Annotated[int, pydantic.Field(gt=0)], 5),
     (' "text" ', str, "text"),
@@ -225,6 +229,8 @@ class Nested:
         ('{"model": {"date": 5}}', Holding, "$.model.date"),
         (f'{{"model": {{"date": 5}}, "struct": {DAY}, "data": []}}', Mixed, "$.model.date"),
         (f'{{"model": {DAY}, "struct": {{"date": 5}}, "data": []}}', Mixed, "$.struct.date"),
+        ('{"a": "x"}', Mapping[str, int], "$.a"),
+        ('{"celsius": {"date": 5}}', dict[Unit, AttrsDay], "$.celsius.date"),
     ],
 )
 def test_a_path_names_the_keys_of_dicts(text: str, kind: Any, path: str) -> None:
@@ -335,6 +341,44 @@ def test_an_error_names_all_that_is_missing_beside_what_does_not_fit(
 ) -> None:
     assert str(refused(text, kind)) == words
     assert str(refused(f"[{text}]", list[kind])) == words.replace("$", "$[0]")
+
+
+SHORT = Annotated[str, msgspec.Meta(max_length=3)]
+COUNT = Annotated[int, msgspec.Meta(gt=0)]
+TWO_DAYS = Annotated[list[AttrsDay], msgspec.Meta(min_length=2)]
+
+
+class Bounded(TypedDict):
+    name: Required[SHORT]
+    either: NotRequired[SHORT | COUNT]
+
+
+LONG, SMALL = "Expected `str` of length <= 3 at $", "Expected `int` >= 1 at $"
+ONE_DAY = "Expected `array` of length >= 2 at $"
+BOUNDS: list[tuple[Any, str, str]] = [
+    (Bounded, '{"name": "long", "either": 0}', f"{SMALL}.either; {LONG}.name"),
+    (Bounded, '{"name": "long", "either": "long"}', f"{LONG}.either; {LONG}.name"),
+    (dict[str, AttrsDay], "[]", "Expected `object`, got `array` at $"),
+    (dict[int, AttrsDay], '{"x": {}}', "Expected `int`, got `str` as a key at $"),
+    (TWO_DAYS, DAYS, ONE_DAY),
+    (TWO_DAYS | None, DAYS, ONE_DAY),
+    (
+        attrs.make_class("Made", {"days": attrs.field(type=TWO_DAYS)}),
+        f'{{"days": {DAYS}}}',
+        f"{ONE_DAY}.days",
+    ),
+    # That no JSON can be read as a field's type is not the text's fault.
+    (
+        msgspec.defstruct("Made", [("x", int), ("y", complex)]),
+        '{"x": "x", "y": 1}',
+        f"{NUMBER}.x",
+    ),
+]
+
+
+@pytest.mark.parametrize(("kind", "text", "words"), BOUNDS)
+def test_what_passes_the_bounds_of_its_type_is_named(kind: Any, text: str, words: str) -> None:
+    assert str(refused(text, kind)) == words
 
 
 def test_as_many_errors_are_named_as_a_reader_can_use() -> None:

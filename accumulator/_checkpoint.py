@@ -26,7 +26,7 @@ from ._decode import chunk as _wire
 from ._decode.chunk import STACK_DEPTH
 from ._decode.json_text import JsonText
 from ._decode.lines import Event, LineReader
-from ._decode.text import Text, split_half
+from ._decode.text import Text, holds_half, split_half
 from ._merge import state as _state
 from ._merge.arguments import ArgumentsText
 from ._merge.chat import ChatReducer
@@ -170,6 +170,8 @@ class _Reader:
     def _extension(self, code: int, data: memoryview) -> object:
         if code in (_TEXT, _ARGUMENTS):
             seen, half = split_half(str(data, "utf-8", "surrogatepass"))
+            if holds_half(seen):
+                raise ValueError("half a surrogate pair inside a text")
             text = Text(seen) if code == _TEXT else ArgumentsText(seen)
             if half:
                 text.half = half
@@ -232,6 +234,8 @@ def _check(saved: Saved, reader: _Reader) -> None:
     counts += [saved.halves - len(reader.halves), _MOST_HALVES - saved.halves]
     if any(count is not None and count < 0 for count in counts):
         raise ValueError("a count below zero")
+    if not saved.state.choices.keys() >= (saved.state.due or {}).keys():
+        raise ValueError("calls to judge without a choice")
     for choice in saved.state.choices.values():
         calls = choice.calls
         if calls is not None:

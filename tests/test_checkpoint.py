@@ -443,6 +443,8 @@ FORGERIES: dict[str, Callable[[list[Any]], object]] = {
     "a text that grows, in a token": of_choice(
         *("logprobs", "content", "runs", 0, 0, "extra"), to={"x": msgspec.msgpack.Ext(1, b"a")}
     ),
+    "half a pair inside a text": an_extension(1, b"a\xed\xb0\xbd"),
+    "a choice to judge that is not there": put("state", "due", to={7: False}),
     "an index of no entry": a_list([{}], [[0, -1]]),
     "entries that are no list": a_list({0: {}}, [[0, 0]]),
     "an index of an entry that is no object": a_list([5], [[0, 0]]),

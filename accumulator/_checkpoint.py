@@ -31,7 +31,7 @@ from ._merge import state as _state
 from ._merge.arguments import ArgumentsText
 from ._merge.chat import ChatReducer
 from ._merge.json_merge import IndexedList
-from ._merge.state import State
+from ._merge.state import ChoiceState, State
 from ._pipeline.apply import Tally
 from ._pipeline.pipeline import Pipeline
 from .errors import CheckpointError, Problem, ProblemKind
@@ -237,16 +237,20 @@ def _check(saved: Saved, reader: _Reader) -> None:
     if not saved.state.choices.keys() >= (saved.state.due or {}).keys():
         raise ValueError("calls to judge without a choice")
     for choice in saved.state.choices.values():
-        calls = choice.calls
-        if calls is not None:
-            count = len(calls.items)
-            places = {*calls.by_id.values(), *calls.by_index.values(), *calls.by_both.values()}
-            if not -1 <= calls.last < count or not all(0 <= place < count for place in places):
-                raise ValueError("a position without a tool call")
-        if choice.logprobs is not None:
-            for tokens in (choice.logprobs.content, choice.logprobs.refusal):
-                if tokens is not None and tokens.count != sum(map(len, tokens.runs)):
-                    raise ValueError("a wrong number of tokens")
+        _check_choice(choice)
+
+
+def _check_choice(choice: ChoiceState) -> None:
+    calls = choice.calls
+    if calls is not None:
+        count = len(calls.items)
+        places = {*calls.by_id.values(), *calls.by_index.values(), *calls.by_both.values()}
+        if not -1 <= calls.last < count or not all(0 <= place < count for place in places):
+            raise ValueError("a position without a tool call")
+    if choice.logprobs is not None:
+        for tokens in (choice.logprobs.content, choice.logprobs.refusal):
+            if tokens is not None and tokens.count != sum(map(len, tokens.runs)):
+                raise ValueError("a wrong number of tokens")
 
 
 _MET = Decoder(Saved)  # so that two threads never prepare its types at once

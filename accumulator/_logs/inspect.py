@@ -91,9 +91,9 @@ def run(arguments: argparse.Namespace) -> int:
 def _seconds(value: object) -> float | None:
     try:
         time = msgspec.convert(value, float | datetime)
-    except ValueError:
+        return time if isinstance(time, float) else time.timestamp()
+    except (ValueError, OverflowError):  # also for a date without a zone, near the year 1
         return None
-    return time if isinstance(time, float) else time.timestamp()
 
 
 def _show(result: StreamResult, times: list[object], svg: str | None) -> None:

@@ -281,7 +281,9 @@ def test_times_are_seconds_or_iso_8601(times: list[object], show: Show) -> None:
     assert "longest pause 1.500 s" in shown
 
 
-@pytest.mark.parametrize("times", [[], [1], [1, "never"], [1, None], [5, 5, 5]])
+@pytest.mark.parametrize(
+    "times", [[], [1], [1, "never"], [1, None], [1, "0001-01-01T00:00:00"], [5, 5, 5]]
+)
 def test_without_two_times_there_is_no_picture(times: list[object], show: Show) -> None:
     rows = [{"time": time, "chunk": text_chunk("x")} for time in [*times, None]]
     assert "chunks over time" not in show(lines_of(rows))

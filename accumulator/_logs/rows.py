@@ -201,8 +201,8 @@ def _read_parquet(source: Source, keys: Keys, display: Display) -> Iterator[list
     names = _columns_of(file.schema_arrow, keys)
     total = max(file.metadata.num_rows, 1)
     groups = map(file.metadata.row_group, range(file.metadata.num_row_groups))
-    largest = max((group.total_byte_size // (group.num_rows or 1) for group in groups), default=0)
-    size = min(_BATCH, 1 + _BATCH_BYTES // (largest or 1))  # in rows
+    largest = max([1, *(group.total_byte_size // (group.num_rows or 1) for group in groups)])
+    size = min(_BATCH, 1 + _BATCH_BYTES // largest)  # in rows
     numbers = count(1)
     for batch in file.iter_batches(size, columns=list(filter(None, names))):
         columns = [batch.column(name).to_pylist() if name else repeat(None) for name in names]

@@ -201,7 +201,7 @@ class Chunk(Struct, forbid_unknown_fields=True, gc=False):
     extra: Extra | None = None
 
 
-# --- a common chunk: text and calls, and nothing else --------------------------------------
+# --- a common chunk: text, calls and logprobs, and nothing else ----------------------------
 # Most chunks of most streams are common. Everything else that a chunk can contain is always null
 # here, so nothing has to look at it.
 
@@ -224,7 +224,7 @@ class CommonDelta(Struct, forbid_unknown_fields=True, gc=False):
 class CommonChoice(Struct, forbid_unknown_fields=True, gc=False):
     index: int | None = None
     delta: CommonDelta | None = None
-    logprobs: None = None
+    logprobs: Logprobs | None = None
     finish_reason: str | None = None
     usage: ClassVar[None] = None
     text: ClassVar[None] = None

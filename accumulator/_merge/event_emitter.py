@@ -91,7 +91,7 @@ class EventEmitter(ExtraDeltas, kw_only=True):
             text, fragment, more = state.reasoning, thought, other
         else:
             text, fragment, more = state.reasoning_content, other, None
-        if text is None or not text.taken or more or choice.finish_reason:
+        if text is None or not text.taken or more or choice.finish_reason or choice.logprobs:
             self.begin(index, state)
             self.on_choice(choice)
             return

@@ -62,7 +62,7 @@ class Reducer(Ending, TypedFieldMerger, UsageMerger):
     # --- a chunk ---
 
     def apply_common(self, chunk: wire.Chunk) -> ChoiceState | None:
-        """Apply a common chunk: text and calls, and nothing else.
+        """Apply a common chunk: text, calls and logprobs, and nothing else.
 
         Return the choice that it went to, or None if `apply` applied it. Raises LimitExceededError,
         with the state as it was.
@@ -113,6 +113,8 @@ class Reducer(Ending, TypedFieldMerger, UsageMerger):
             self._apply_reasoning(into, delta)
         if not into.role:
             into.role = delta.role
+        if choice.logprobs is not None:
+            self._apply_logprobs(into, choice.logprobs)
         if choice.finish_reason:
             index: Any = choice.index
             self._finish(into, choice.finish_reason, index)

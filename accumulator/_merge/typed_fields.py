@@ -105,14 +105,18 @@ class TypedFieldMerger(FieldMerger):
         audio.extra = self._merge_extra("delta.<object>", audio.extra, fragment.extra)
 
     def _apply_logprobs(self, state: ChoiceState, logprobs: wire.Logprobs) -> None:
-        into = state.logprobs = state.logprobs or LogprobsState()
-        if logprobs.content is not None:
-            into.content = into.content or TokensState()
-            into.content.add(logprobs.content)
+        into, run = state.logprobs, logprobs.content
+        if into is None:
+            into = state.logprobs = LogprobsState()
+        if run is not None:
+            if into.content is None:
+                into.content = TokensState()
+            into.content.add(run)
         if logprobs.refusal is not None:
             into.refusal = into.refusal or TokensState()
             into.refusal.add(logprobs.refusal)
-        into.extra = self._merge_extra("choice.logprobs", into.extra, logprobs.extra)
+        if logprobs.extra is not None:
+            into.extra = self._merge_extra("choice.logprobs", into.extra, logprobs.extra)
 
 
 def _latest(known: object, value: str | None) -> object:

@@ -39,6 +39,8 @@ class Reducer(Ending, TypedFieldMerger, UsageMerger):
 
     # What nearly every chunk repeats, as the last one had it: applying it again does nothing.
     _head: tuple[str | int | None, ...] | None = None
+    # The same for `apply_common`: the head, no usage, and no finish reason of the choice so far.
+    _usual: tuple[object, ...] = ()
     _is_begun: bool = False  # whether a value was read, even one that is not a chunk
     _has_closing: bool = False  # whether a message closed a choice, so that deltas are noted
 
@@ -75,20 +77,19 @@ class Reducer(Ending, TypedFieldMerger, UsageMerger):
         except (AttributeError, LookupError, TypeError, ValueError):
             self.apply(chunk)
             return None
-        # Repeated below, not in a function of its own: CPython is fast where a line only ever reads
+        # Not in a function of its own, nor a loop: CPython is fast where a line only ever reads
         # Structs of one class.
-        head = (
+        usual = (
             chunk.id,
             chunk.created,
             chunk.model,
             chunk.service_tier,
             chunk.system_fingerprint,
             chunk.object,
+            chunk.usage,
+            into.finish_reason,
         )
-        if into.finish_reason or head != self._head:
-            self.apply(chunk)
-            return None
-        if chunk.usage is not None:
+        if usual != self._usual:
             self.apply_known(chunk)
             return None
         if calls:
@@ -171,7 +172,7 @@ class Reducer(Ending, TypedFieldMerger, UsageMerger):
         if head != self._head:
             self._apply_head(chunk)
             if chunk.choices is not None or any(v is not None for v in (*head, *rest_of(chunk))):
-                self._head = head
+                self._head, self._usual = head, (*head, None, None)
         if chunk.extra is not None or chunk.usage is not None or chunk.moderation is not None:
             self._apply_beside_choices(chunk)
         for position, choice in enumerate(choices):
@@ -353,11 +354,13 @@ class Reducer(Ending, TypedFieldMerger, UsageMerger):
         if self._halved or not self.is_reading:
             raise ValueError("the next chunk does more than append")
         rehearsal = Rehearsal(self.state)
-        state, log, head, left = self.state, self._log, self._head, self._calls_left
+        state, log, left = self.state, self._log, self._calls_left
+        head, usual = self._head, self._usual
         self.state, self._log = rehearsal.state, RefusingLog()
         try:
             for _ in range(2):  # a name is appended at first, but a repetition of it is not
                 self.apply(chunk)
         finally:
-            self.state, self._log, self._head, self._calls_left = state, log, head, left
+            self.state, self._log, self._calls_left = state, log, left
+            self._head, self._usual = head, usual
         return rehearsal.changes()

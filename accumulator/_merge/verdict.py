@@ -15,6 +15,7 @@ COMPRESSED = (
     r"(?P<gzip>\x1f?\ufffd\x08)|(?P<zstd>\(\ufffd/\ufffd)|(?P<deflate>x[\x01\ufffd])"
     r"|.?[\x00-\x08\x0e-\x1f\ufffd]"
 )
+_UTF16 = r"\ufffd{0,2}(([!-~]\x00){2}|(\x00[!-~]){2})"
 _UNPACKED = "feed the bytes that your HTTP client has decompressed"
 _LINES = 'came without line ends; feed_line or framing="lines" reads those'
 # What a text that is not JSON may be, by how it begins.
@@ -75,6 +76,8 @@ def _why_unread(
             why = f"the body ends inside an event, or its lines {_LINES}"
             return f"{why}; it begins: {_quoted(text)}"
         if problem.kind == "malformed_json" and isinstance(text, str):
+            if re.match(_UTF16, text):
+                return "the body is UTF-16, as PowerShell's `>` writes it; save it as UTF-8"
             if packed := re.match(COMPRESSED, text):
                 name = packed.lastgroup or "or is not text"
                 return f"the body is compressed ({name}); {_UNPACKED}"

@@ -250,6 +250,10 @@ UNREAD: dict[str, tuple[str, list[object], str]] = {
         for name, data in zip(["gzip", "deflate", "zstd"], PACKED, strict=True)
         for method in ("feed_sse", "feed_line", "feed")
     },
+    **{
+        f"a body in {encoding}": ("feed_sse", [f"{LINE}\n\n".encode(encoding)], "it as UTF-8")
+        for encoding in ("utf-16", "utf-16-le", "utf-16-be")
+    },
     "no text": ("feed_sse", [bytes(range(128, 200))], "compressed (or is not text)"),
     "lines in brackets": (
         "feed_sse", [b"[ERROR] no model\n[INFO] bye\n"], "it begins: '[ERROR] no"

@@ -82,7 +82,7 @@ def cut_events(data: bytes, start: int) -> CutEvents | None:
     if is_last:
         texts.pop()
         end -= len(DONE) + around
-    if [text for text in texts if len(text) < _SHORT]:
+    if texts and min(map(len, texts)) < _SHORT:
         return None
     return CutEvents(texts, start, end, size, is_last, opening, line_end, around)
 
@@ -112,7 +112,7 @@ def _cut_among_silent(data: bytes, start: int) -> CutEvents | None:
     if is_last:
         texts.pop()
         end = starts.pop()
-    if [text for text in texts if len(text) < _SHORT]:
+    if texts and min(map(len, texts)) < _SHORT:
         return None
     return CutEvents(texts, first, end, opened - start, is_last, starts=[*starts, end])
 

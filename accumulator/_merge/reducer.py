@@ -33,13 +33,15 @@ from .state import ChoiceState, State
 from .typed_fields import TypedFieldMerger
 from .usage import UsageMerger
 
+_GOES_ON = (None, None)  # no usage, and no finish reason so far
+
 
 class Reducer(Ending, TypedFieldMerger, UsageMerger):
     """Applies chunks to a `State`, and logs what is odd about them."""
 
     # What nearly every chunk repeats, as the last one had it: applying it again does nothing.
     _head: tuple[str | int | None, ...] | None = None
-    # The same for `apply_common`: the head, no usage, and no finish reason of the choice so far.
+    # The same for `apply_common`, with `_GOES_ON`.
     _usual: tuple[object, ...] = ()
     _is_begun: bool = False  # whether a value was read, even one that is not a chunk
     _has_closing: bool = False  # whether a message closed a choice, so that deltas are noted
@@ -90,7 +92,8 @@ class Reducer(Ending, TypedFieldMerger, UsageMerger):
             into.finish_reason,
         )
         if usual != self._usual:
-            self.apply_known(chunk)
+            apply = self.apply if chunk.usage is None else self.apply_known
+            apply(chunk)
             return None
         if calls:
             if not self._may_apply_at_once(calls):
@@ -172,7 +175,7 @@ class Reducer(Ending, TypedFieldMerger, UsageMerger):
         if head != self._head:
             self._apply_head(chunk)
             if chunk.choices is not None or any(v is not None for v in (*head, *rest_of(chunk))):
-                self._head, self._usual = head, (*head, None, None)
+                self._head, self._usual = head, head + _GOES_ON
         if chunk.extra is not None or chunk.usage is not None or chunk.moderation is not None:
             self._apply_beside_choices(chunk)
         for position, choice in enumerate(choices):

@@ -99,6 +99,8 @@ def load(text: str | None, kind: TypeForm[T] | TypeReader[T], cause: str = "") -
     except TypeError:
         raise  # from msgspec, for a type that it cannot read
     except Exception as error:
+        if isinstance(error, cattrs.BaseValidationError) and error.subgroup(NotImplementedError):
+            raise TypeError(f"{kind!r} has a field that cannot be read from JSON") from error
         raise _explained(error, data.strip(), kind) from error
 
 

@@ -506,6 +506,7 @@ class Unknown:
         (list[Plain], "Plain"),
         (dict[str, Plain], "Plain"),
         (Unknown, "Plain"),
+        (attrs.make_class("Made", {"a": attrs.field(type=complex)}), "Made"),
         pytest.param(list[Plain | ModelDay], "Plain", id="both"),
         pytest.param(list[list[int] | set[int]], "union", id="a union that nothing tells apart"),
     ],

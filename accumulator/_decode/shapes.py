@@ -60,7 +60,7 @@ class Layout(Struct):
 class Shape:
     """The names of a vendor's fields, and the decoder of chunks that have no others."""
 
-    __slots__ = ("compared", "decode", "has_messages", "names", "uncompared")
+    __slots__ = ("compared", "compares_choices", "decode", "has_messages", "names", "uncompared")
 
     def __init__(self, names: Names, decode: Callable[[bytes], Chunk] | None = None) -> None:
         self.names = names
@@ -75,6 +75,7 @@ class Shape:
         self.compared = [
             layout if layout.names else None for layout in (layouts[kind] for kind in _COMPARED)
         ]
+        self.compares_choices = any(self.compared[1:])
 
 
 @cache

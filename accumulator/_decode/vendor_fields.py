@@ -11,6 +11,7 @@ them. The result is the same `Chunk` as the general way gives, less such repetit
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from functools import cache
 from typing import Any
 
@@ -30,6 +31,7 @@ from .chunk import (
     Misfit,
     Parts,
     TokenLogprob,
+    decode_common,
 )
 from .lenient import ChunkReading, note_misfits, put_below, readers_of
 from .shapes import COMMON, Layout, Shape, find_shape, shape_after, wider_names
@@ -43,6 +45,7 @@ _OF_CHUNK = "chunk"
 
 _LONGEST_MISMATCH = 256  # characters: it contains a field's name
 _LONGEST_REMEMBERED = 65536  # bytes of a chunk whose values are compared with the next
+_MOST_BARE = 6  # chunks without a vendor's fields, before going back to common ones is tried
 _LONGEST_HELD = 1024  # bytes of a chunk that may be kept for the sake of its values
 
 
@@ -61,6 +64,7 @@ class ChunkDecoder(Struct):
     _last: dict[Key, Raws] = EMPTY
     _quiet: dict[Key, Raws] = EMPTY
     _mismatch: str = ""  # the last of a shape without a vendor's fields
+    _bare: int = 0  # chunks since a level lost its vendor's fields; 0 if none has
     _in_vain: int = 0  # chunks in a row that no Structs would fit
 
     @property
@@ -88,6 +92,9 @@ class ChunkDecoder(Struct):
         general way.
         """
         start = self._shape
+        if not mismatch and self.is_common:  # it may have gone back just now
+            with suppress(ValueError, RecursionError):
+                return decode_common(text)
         while mismatch and not self._shape.names:
             self._mismatch = mismatch
             shape = shape_after(mismatch)
@@ -154,20 +161,38 @@ class ChunkDecoder(Struct):
         of_chunk, of_choice, of_delta = shape.compared
         if of_chunk and (raws := of_chunk.get(chunk)) != quiet.get(_OF_CHUNK):
             self._read(of_chunk, _OF_CHUNK, chunk, raws, size)
-        if of_choice or of_delta:
+        if shape.compares_choices:
             for position, choice in enumerate(chunk.choices or ()):
                 key, delta = 2 * (position if choice.index is None else choice.index), choice.delta
                 if of_choice and (raws := of_choice.get(choice)) != quiet.get(key):
                     self._read(of_choice, key, choice, raws, size)
                 if of_delta and delta and (raws := of_delta.get(delta)) != quiet.get(key + 1):
                     self._read(of_delta, key + 1, delta, raws, size)
+        if self._bare:
+            self._count_bare(text)
         return chunk
+
+    def _count_bare(self, text: bytes) -> None:
+        """Count a chunk. After some, go back to common chunks if this is one: Groq's field is only
+        in the first chunk and the last. Then raise ValueError, so that the caller asks for the
+        decoder again.
+        """
+        self._bare += 1
+        if self._bare <= _MOST_BARE:
+            return
+        self._bare = 0
+        with suppress(ValueError):
+            decode_common(text)
+            self.begin_again()
+        if self.is_common:
+            raise ValueError("a common chunk")
 
     def _read(
         self, layout: Layout, key: Key, into: Chunk | Choice | Delta, raws: Raws, size: int
     ) -> None:
         """Parse the fields of a level, and note them and whether they are quiet."""
         extra = _values(layout, raws)
+        self._bare = 0 if any(raws) else 1
         if extra:
             if "x_groq" in extra and error_of(extra["x_groq"]):
                 raise ValueError("a server error")

@@ -146,6 +146,21 @@ SHAPES: Streams = {
         json.dumps({"object": kind, "choices": [{"index": 0, "text": "x"}]})
         for kind in [7, "text", ["x"]] * 9 + ["text_completion"]
     ],
+    **{
+        f"a field that stops coming for a while, and {what}": [
+            odd if i in (9, 34) else chunk({"content": f"{i}"}, **{"x": 1} if i % 25 < 4 else {})
+            for i in range(60)
+        ]
+        for what, odd in {
+            "nothing else": chunk({"content": "y"}),
+            "a refusal": chunk({"refusal": "r"}),
+            "half a pair": '{"choices": [{"delta": {"content": "\\ud83d"}}]}',
+            "broken JSON": '{"choices": [}',
+            "no chunk": "[1]",
+            "a null": chunk({"content": "y"}, x=None),
+            "another field": chunk({"content": "y"}, z=1),
+        }.items()
+    },
     "a value too long to be compared with the next": lambda i: chunk(
         {"content": "x"}, x_long="é" * 40_000, x_short=i // 20
     ),

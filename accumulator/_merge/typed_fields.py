@@ -109,9 +109,11 @@ class TypedFieldMerger(FieldMerger):
         if into is None:
             into = state.logprobs = LogprobsState()
         if run is not None:
-            if into.content is None:
-                into.content = TokensState()
-            into.content.add(run)
+            tokens = into.content
+            if tokens is None:
+                tokens = into.content = TokensState()
+            tokens.runs.append(run)  # `TokensState.add`, without the call
+            tokens.count += len(run)
         if logprobs.refusal is not None:
             into.refusal = into.refusal or TokensState()
             into.refusal.add(logprobs.refusal)

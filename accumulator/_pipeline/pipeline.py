@@ -182,7 +182,9 @@ class Pipeline(EventApplier):
         text, size, parser, tally = line.rstrip(b"\r\n"), len(line), self.parser, self.tally
         offset = tally.size - tally.besides if tally.is_located else None
         tally.is_located = tally.is_located and len(text) < size
-        self.count(size)
+        if tally.size + size > self._most_bytes:
+            self.count(size)  # which raises
+        tally.size += size
         if self._is_plain and self._take_plain_line(text, size, offset):
             return
         if not text and self._end_chunk():

@@ -304,6 +304,38 @@ def _strict_hook(kind: Any, converter: Any) -> Callable[[object, object], object
     return read
 
 
+def _union_hook(kind: object, converter: Any) -> Callable[[object, object], object]:
+    """Return a hook for a union of attrs classes and other types: the kind of JSON says which one a
+    value has. Raises TypeError if it does not.
+    """
+    built: dict[type, list[object]] = {}
+    others: list[object] = []
+    for each in get_args(kind):
+        if _has_attrs(each) or is_dataclass(each):
+            is_list = get_origin(_bare(each)) is tuple or _is_list_like(_bare(each))
+            built.setdefault(list if is_list else dict, []).append(each)
+        else:
+            others.append(each)
+    unions = {json: Union[tuple(kinds)] for json, kinds in built.items()}  # noqa: UP007  # made here
+    if any(map(_is_mixed, unions.values())):
+        raise TypeError(f"nothing tells apart the types of {kind!r}")
+    outline: object = Union[tuple(others + list(built))]  # noqa: UP007  # as above
+    _decoder(outline)  # raises TypeError, too
+
+    def read(value: object, _: object) -> object:
+        union = unions.get(type(value))
+        return _convert(value, outline) if union is None else converter.structure(value, union)
+
+    return read
+
+
+def _is_mixed(kind: object) -> bool:
+    """Return whether a type is a union that cattrs cannot read: of classes and other types."""
+    others = [each for each in get_args(kind) if not (attrs.has(each) or is_dataclass(each))]
+    is_other = others not in ([], [type(None)])
+    return get_origin(kind) in (Union, UnionType) and is_other and _has_attrs(kind)
+
+
 def _is_strict(kind: object) -> bool:
     return get_origin(kind) in (Annotated, *_DICTS) or _is_list_like(kind)
 
@@ -321,6 +353,7 @@ def _converter() -> cattrs.Converter:
     converter = cattrs.Converter()
     converter.register_structure_hook_factory(attrs.has, _strict_hook)
     converter.register_structure_hook_factory(_is_strict, _strict_hook)
+    converter.register_structure_hook_factory(_is_mixed, _union_hook)
     for kind in (str, bytes, int, float, Enum, Path):  # cattrs has conversions of its own for these
         converter.register_structure_hook(kind, _convert)
     converter.register_structure_hook_func(lambda kind: not _has_attrs(kind), _convert)

@@ -168,6 +168,14 @@ FITTING: list[tuple[str, Any, object]] = [
     (f'{{"1": {DAY}}}', dict[int, AttrsDay], {1: AttrsDay(DATE)}),
     (f'[{DAY}, "x"]', tuple[AttrsDay, str], (AttrsDay(DATE), "x")),
     (DAYS, Annotated[list[AttrsDay], msgspec.Meta(max_length=1)], [AttrsDay(DATE)]),
+    ("5", AttrsDay | int, 5),
+    (DAY, AttrsDay | int, AttrsDay(DATE)),
+    (DAYS, AttrsDay | list[AttrsDay] | None, [AttrsDay(DATE)]),
+    (DAY, AttrsDay | list[AttrsDay] | None, AttrsDay(DATE)),
+    ("null", AttrsDay | list[AttrsDay] | None, None),
+    (DAY, dict[str, date] | list[AttrsDay], {"date": DATE}),
+    (f'[{DAY}, "x"]', list[AttrsDay | str], [AttrsDay(DATE), "x"]),
+    (f'[{DAY}, "x"]', tuple[AttrsDay, str] | AttrsDay, (AttrsDay(DATE), "x")),
     ("5", float, 5.0),
     ("5", Annotated[int, pydantic.Field(gt=0)], 5),
     (' "text" ', str, "text"),
@@ -361,6 +369,13 @@ BOUNDS: list[tuple[Any, str, str]] = [
     (dict[str, AttrsDay], "[]", "Expected `object`, got `array` at $"),
     (dict[int, AttrsDay], '{"x": {}}', "Expected `int`, got `str` as a key at $"),
     (TWO_DAYS, DAYS, ONE_DAY),
+    (TWO_DAYS | int, DAYS, ONE_DAY),
+    (AttrsDay | int, '"x"', "Expected `int | object`, got `str` at $"),
+    (
+        list[AttrsDay | int],
+        '[5, {"date": 5}, "x"]',
+        "Expected `date`, got `int` at $[1].date; Expected `int | object`, got `str` at $[2]",
+    ),
     (TWO_DAYS | None, DAYS, ONE_DAY),
     (
         attrs.make_class("Made", {"days": attrs.field(type=TWO_DAYS)}),
@@ -509,6 +524,9 @@ class Unknown:
         (attrs.make_class("Made", {"a": attrs.field(type=complex)}), "Made"),
         pytest.param(list[Plain | ModelDay], "Plain", id="both"),
         pytest.param(list[list[int] | set[int]], "union", id="a union that nothing tells apart"),
+        pytest.param(list[list[AttrsDay] | set[AttrsDay]], "apart", id="lists of classes"),
+        pytest.param(list[AttrsDay | dict[str, AttrsDay]], "apart", id="a class and a dict of it"),
+        pytest.param(list[AttrsDay | dict[str, int]], "union", id="a class and a dict"),
     ],
 )
 def test_a_type_that_json_cannot_be_read_as_is_the_callers_mistake(kind: Any, words: str) -> None:

@@ -179,7 +179,7 @@ class Pipeline(EventApplier):
         if not self._is_plain and not self.reducer.is_reading:
             self.check_open()
             return
-        text, size, parser, tally = line.rstrip(b"\r\n"), len(line), self.parser, self.tally
+        text, size, tally = line.rstrip(b"\r\n"), len(line), self.tally
         offset = tally.size - tally.besides if tally.is_located else None
         tally.is_located = tally.is_located and len(text) < size
         if tally.size + size > self._most_bytes:
@@ -189,6 +189,11 @@ class Pipeline(EventApplier):
             return
         if not text and self._end_chunk():
             return
+        self._parse_line(text, size, offset)
+
+    def _parse_line(self, text: bytes, size: int, offset: int | None) -> None:
+        """Feed the parser a line, and apply the events that it completes."""
+        parser = self.parser
         events: list[Event] = []
         self._forget_unread()
         if parser.pending:

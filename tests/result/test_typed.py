@@ -353,7 +353,7 @@ def test_an_error_names_all_that_is_missing_beside_what_does_not_fit(
 
 SHORT = Annotated[str, msgspec.Meta(max_length=3)]
 COUNT = Annotated[int, msgspec.Meta(gt=0)]
-TWO_DAYS = Annotated[list[AttrsDay], msgspec.Meta(min_length=2)]
+TWO_DAYS: Any = Annotated[list[AttrsDay], msgspec.Meta(min_length=2)]
 
 
 class Bounded(TypedDict):

@@ -167,23 +167,26 @@ class _Response:
         return message
 
     async def send(self, message: Message) -> None:
+        is_body = message["type"] == "http.response.body"
+        # An app that was told of the disconnect may end its body as if all were well. But hypercorn
+        # under trio tells it of one whenever it sends the last message.
+        was_left = self._disconnected
         try:
             await self._send(message)
         except OSError:  # from servers of ASGI 2.4: the client is gone
-            self._disconnected = True
+            was_left = self._disconnected = True
             if self._told.is_set():
                 raise
         finally:
             # Even if the client did not get it: it is part of the response.
-            if message["type"] == "http.response.body" and self._is_stream:
+            if is_body and self._is_stream:
                 self._observer.feed(message.get("body", b""))
                 if self._observer.ended:
                     self._told.set()
             elif message["type"] == "http.response.start":
                 self._begin(message)
-        if message["type"] == "http.response.body" and not message.get("more_body", False):
-            # An app that was told of the disconnect may end its body as if all were well.
-            self._close(stopped=self._disconnected and self._told.is_set())
+            if is_body and not message.get("more_body", False):
+                self._close(stopped=was_left and self._told.is_set())
 
     def end(self, error: BaseException | None = None) -> None:
         """End the response because the app is done, unless its body has ended already."""

@@ -16,7 +16,14 @@ import pytest
 from serving import Replay, Server, serving
 from streamed import BODY, TEXTS, WHOLE, a_piece, content_of
 
-from accumulator import AccumulatorError, DecodeError, Event, Limits, StreamEnd
+from accumulator import (
+    AccumulatorError,
+    DecodeError,
+    Event,
+    IncompleteStreamError,
+    Limits,
+    StreamEnd,
+)
 from accumulator.asgi import CompletionMiddleware, Scope, tap
 
 httpx = pytest.importorskip("httpx", reason="a client that is installed for the tests only")
@@ -278,6 +285,40 @@ def test_a_response_ends_once_however_it_does(
     [end] = run(messages, **options)
     assert (end.status, content_of(end.completion)) == (status, content)
     assert (end.error is None) == (status != "truncated")
+
+
+def test_a_disconnect_that_comes_with_the_last_message_did_not_stop_the_app() -> None:
+    """Hypercorn under trio tells of one whenever it sends it; Starlette then cancels sending."""
+    ends: list[StreamEnd] = []
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        async def respond() -> None:
+            for message in (*CUT_OFF, body(b"", more=False)):
+                await send(message)
+
+        both = [asyncio.ensure_future(receive()), asyncio.ensure_future(respond())]
+        await asyncio.wait(both, return_when=asyncio.FIRST_COMPLETED)
+        both[1].cancel()
+        await asyncio.wait(both)
+
+    async def run_by_hypercorn() -> None:
+        is_sent = asyncio.Event()
+
+        async def receive() -> dict[str, Any]:
+            await is_sent.wait()
+            return {"type": "http.disconnect"}
+
+        async def send(message: Any) -> None:
+            if not message.get("more_body", True):
+                is_sent.set()
+                await asyncio.Event().wait()
+
+        middleware = CompletionMiddleware(app, on_end=lambda end, scope: ends.append(end))
+        await middleware({"type": "http", "path": "/chat/completions"}, receive, send)
+
+    asyncio.run(run_by_hypercorn())
+    [end] = ends
+    assert (end.status, type(end.error)) == ("truncated", IncompleteStreamError)
 
 
 @pytest.mark.parametrize(

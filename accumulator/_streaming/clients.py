@@ -23,7 +23,7 @@ class Found(Struct, frozen=True):
 
 def find(stream: object) -> Found:
     """Find out how to read a stream. Raises TypeError for anything else."""
-    if type(stream) in _ITERABLES:
+    if type(stream) in (list, tuple, GeneratorType):  # as most are
         return Found(stream, None)
     names = _names(stream)
     bodies = [read(stream) for marks, read in _RESPONSES if marks <= names]
@@ -64,8 +64,6 @@ _HINTS = (
     ("__aenter__", "; enter it first: async with ... as stream"),
     ("__call__", "; call it first"),
 )
-
-_ITERABLES = frozenset({list, tuple, GeneratorType})  # recognised by their type alone, as most are
 
 # The attributes of a response, and how to read its body in the pieces that arrive.
 _RESPONSES: tuple[tuple[frozenset[str], Callable[[Any], object]], ...] = (

@@ -15,6 +15,7 @@ import msgspec
 from msgspec import Meta, Struct, structs
 
 from .._decode.chunk import decode_untyped
+from .._decode.lines import DONE
 from .._extras import load
 from ..batch import LOST
 from .inputs import BLOCK, BOM, READ_ERRORS, CommandError, Source, has_row, opened, why_unread
@@ -26,7 +27,6 @@ Report: TypeAlias = Callable[[int, str, bytes], object]  # a bad row's line, rea
 _BATCH, _BATCH_BYTES = 4096, 4 * 1024 * 1024  # the most of Parquet that is read at once
 LONGEST_LINE = 64 * 1024 * 1024  # bytes; four times the default limit of a chunk
 _LEADING = 8  # blocks of lines in which the first id is looked for
-_END = b"[DONE]"
 _QUOTE = 34  # "
 _MOST, _LEAST = (1 << 63) - 1, -(1 << 63)  # 64 bits, as in DuckDB's columns
 # The types that columns of Parquet may have; null is the type of one without values.
@@ -94,7 +94,7 @@ def _first_id(source: Source, keys: Keys) -> str:
     with suppress(*READ_ERRORS), opened(source.path) as (_, file):
         blocks = islice(read_lines(lines_of(file), keys, lambda *_: None), _LEADING)
         for id, _, chunk in chain.from_iterable(blocks):
-            if id or chunk == _END:
+            if id or chunk == DONE:
                 return id or source.name
     return source.name
 
@@ -122,7 +122,7 @@ def read_lines(
                 text = line if line.startswith(b"{") else _text_of(line)
                 if not text and len(line) <= LONGEST_LINE:
                     continue
-                row = _Line(chunk=msgspec.Raw(text)) if text == _END else decode(text)
+                row = _Line(chunk=msgspec.Raw(text)) if text == DONE else decode(text)
             except (ValueError, RecursionError) as error:
                 is_cut = len(line) > LONGEST_LINE
                 why = f"the line is longer than {LONGEST_LINE:,} bytes" if is_cut else str(error)
@@ -146,9 +146,9 @@ def read_lines(
 
 def _goes_on(row: _Line, text: bytes, before: bytes) -> bool:
     """Return whether a line without an id belongs to the stream of the chunk before it."""
-    if text == _END:
+    if text == DONE:
         return before != b""
-    if bytes(row.chunk) or before == _END:  # it has the keys of a row, or begins another stream
+    if bytes(row.chunk) or before == DONE:  # it has the keys of a row, or begins another stream
         return False
     return has_row(text, {"choices"}) or (before != b"" and has_row(text, {"error"}))
 

@@ -10,7 +10,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from itertools import chain, zip_longest
-from typing import TYPE_CHECKING, Any, Literal, cast
+from typing import TYPE_CHECKING, Any, Literal, TypeVar, cast
 
 import attrs
 
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 __all__ = ["split", "sse"]
 
 Cut = Callable[[str], list[str]]
+S = TypeVar("S", str, list[Any])
 
 # A word with the blanks before it; in texts without blanks (Japanese, compact JSON), 24 characters.
 _WORD = r"\s*\S{1,24}(?:\s+\Z)?|\s+"
@@ -152,8 +153,8 @@ def _words(text: str) -> list[str]:
     return re.findall(_WORD, text) or [text]
 
 
-def _slices(text: str, size: int) -> list[str]:
-    return [text[i : i + size] for i in range(0, len(text), size)] or [text]
+def _slices(whole: S, size: int) -> list[S]:
+    return [whole[i : i + size] for i in range(0, len(whole), size)] or [whole]
 
 
 def _with_tokens(
@@ -168,8 +169,7 @@ def _with_tokens(
         is_text = any(texts) and "".join(texts) == "".join(p for p in pieces if isinstance(p, str))
         pieces = texts if is_text else pieces
         size = 1 if is_text else -(-len(tokens) // (len(pieces) or 1)) or 1
-        found = [*map(_token, tokens)]
-        runs = [found[i : i + size] for i in range(0, len(found), size)] or [[]]
+        runs = _slices([*map(_token, tokens)], size)
     for piece, run in zip_longest(pieces, runs):
         delta: JsonObject = {} if piece is None else {"delta": {name: piece}}
         yield delta if run is None else {**delta, "logprobs": {name: run}}
@@ -200,7 +200,7 @@ def _cut_field(name: str, value: Any, cut: Cut) -> Iterable[object]:
         return cut(value)
     is_joined = name == "content" or policy in ("extend", "by_index", "by_type", "blocks")
     if is_joined and isinstance(value, list):
-        return [[entry] for entry in value] or [[]]
+        return _slices(value, 1)
     if policy == "merge" and isinstance(value, dict):
         return _collected(level.below(name), value)
     return [value]

@@ -337,7 +337,8 @@ def _is_mixed(kind: object) -> bool:
 
 
 def _is_strict(kind: object) -> bool:
-    return get_origin(kind) in (Annotated, *_DICTS) or _is_list_like(kind)
+    kind = get_args(kind)[0] if get_origin(kind) is Annotated else kind
+    return get_origin(kind) in _DICTS or _is_list_like(kind)
 
 
 def _is_list_like(kind: object) -> bool:

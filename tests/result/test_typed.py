@@ -168,6 +168,8 @@ FITTING: list[tuple[str, Any, object]] = [
     (f'{{"1": {DAY}}}', dict[int, AttrsDay], {1: AttrsDay(DATE)}),
     (f'[{DAY}, "x"]', tuple[AttrsDay, str], (AttrsDay(DATE), "x")),
     (DAYS, Annotated[list[AttrsDay], msgspec.Meta(max_length=1)], [AttrsDay(DATE)]),
+    ("null", Annotated[AttrsDay | None, "a note"], None),
+    (f'[{DAY}, "x"]', Annotated[tuple[AttrsDay, str], "a note"], (AttrsDay(DATE), "x")),
     ("5", AttrsDay | int, 5),
     (DAY, AttrsDay | int, AttrsDay(DATE)),
     (DAYS, AttrsDay | list[AttrsDay] | None, [AttrsDay(DATE)]),
